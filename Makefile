@@ -1,0 +1,33 @@
+# Needs Python 3.11-3.13 and make; everything else goes into .venv.
+PYTHON ?= python3
+IMAGES ?=
+DEMO_OUTPUT ?= demo
+BIN := .venv/bin
+
+.PHONY: demo test lint format venv clean
+
+demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
+	$(BIN)/socodet demo $(if $(IMAGES),--images $(IMAGES)) --output $(DEMO_OUTPUT) --overwrite
+
+test: venv  ## the whole test suite
+	$(BIN)/pytest
+
+lint: venv  ## formatting, lint, types, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+venv: .venv/.stamp  ## does nothing when it is up to date
+
+.venv/.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,314 @@
+"""The command line: one function a command that parses, calls and prints. No logic lives here."""
+
+import contextlib
+import functools
+import io
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from socodet import __version__
+from socodet.errors import InputError
+
+T = TypeVar("T")
+Flat = tyro.conf.arg(prefix_name=False)
+LISTED = 10
+
+
+def propose(argv: Sequence[str]) -> None:
+    """Selective search over every image below a folder, into a proposal table."""
+    import socodet.proposals as proposals
+
+    def arguments(
+        images: tyro.conf.Positional[Path],
+        output: Path,
+        settings: Annotated[proposals.ProposalSettings, Flat] = proposals.ProposalSettings(),  # noqa: B008
+        workers: int | None = None,
+        overwrite: bool = False,
+    ) -> proposals.ProposalSummary:
+        """Selective search over every image below a folder, into a proposal table.
+
+        Interrupted, the same command goes on where it was.
+
+        Args:
+            images: Folder of images; folders inside it are searched too.
+            output: The proposal table to write (.parquet).
+            workers: Images under way at once; by default one a core.
+            overwrite: Replace a table that exists.
+        """
+        return proposals.propose(images, output, settings=settings, workers=workers, overwrite=overwrite)
+
+    summary = _call(arguments, "propose", argv)
+    rate = summary.images / max(summary.seconds, 1e-9)
+    print(
+        f"{summary.table}: {summary.boxes} boxes of {summary.images} images "
+        f"in {summary.seconds:.1f} s ({rate:.1f} images/s)"
+    )
+    _list_unreadable(summary.unreadable)
+
+
+def pretrain(argv: Sequence[str]) -> None:
+    """Pretrain backbone, FPN and box head on a folder of images, without labels."""
+    from socodet.models.settings import ModelSettings
+    from socodet.proposals.settings import ProposalSettings
+    from socodet.recipes import RECIPES, Recipe, recipe
+    from socodet.training.settings import ExecutionSettings, TrainingSettings
+    from socodet.views.settings import SampleSettings
+
+    name = _value_of("--recipe", argv)
+    if name is None and not {"-h", "--help"} & set(argv):
+        raise InputError(f"pretrain: --recipe is missing; choose one of {', '.join(RECIPES)}")
+    base = recipe(name or "tiny")
+
+    def arguments(
+        images: tyro.conf.Positional[Path],
+        output: Path,
+        recipe: str,
+        sample: Annotated[SampleSettings, Flat] = base.sample,
+        model: Annotated[ModelSettings, Flat] = base.model,
+        training: Annotated[TrainingSettings, Flat] = base.training,
+        proposals: ProposalSettings = base.proposals,
+        table: Annotated[Path | None, tyro.conf.arg(name="proposals")] = None,
+        execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Any:
+        """Pretrain backbone, FPN and box head on a folder of images, without labels.
+
+        The same command again goes on with a run that was interrupted. The flags' defaults are those of the
+        recipe named by --recipe.
+
+        Args:
+            images: Folder of images; folders inside it are searched too.
+            output: Folder of the run.
+            recipe: Its name; `socodet recipes` lists them.
+            table: Proposal table made by `socodet propose`; by default the run makes its own.
+            resume: Go on with the run in the folder; no error when it is finished already.
+            overwrite: Throw away the run that is in the folder.
+        """
+        from socodet.pretraining import pretrain
+
+        return pretrain(
+            images,
+            Recipe(recipe, sample, model, training, proposals),
+            output,
+            proposals=table,
+            execution=execution,
+            resume=resume,
+            overwrite=overwrite,
+        )
+
+    result = _call(arguments, "pretrain", argv)
+    if result.finished:
+        print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
+    else:
+        print(
+            f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps; "
+            "the same command goes on from here"
+        )
+    _list_unreadable(result.unreadable)
+    if result.stopped_by in ("SIGINT", "SIGTERM"):
+        raise SystemExit(130 if result.stopped_by == "SIGINT" else 143)
+
+
+def export(argv: Sequence[str]) -> None:
+    """Write a run's pretrained modules as a file for a detection framework."""
+
+    def arguments(
+        run: tyro.conf.Positional[Path],
+        output: Path,
+        format: Literal["torchvision"] = "torchvision",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a run's pretrained modules as a file for a detection framework.
+
+        Args:
+            run: Folder that `socodet pretrain` wrote.
+            output: File to write: .pth, .pt or .safetensors.
+            format: Whose names the weights get.
+            overwrite: Replace a file that exists.
+        """
+        from socodet.export import export_run
+
+        return export_run(run, output, format=format, overwrite=overwrite)
+
+    path = _call(arguments, "export", argv)
+    print(f'{path}: written; load it with socodet.load_pretrained(detector, "{path}")')
+
+
+def inspect(argv: Sequence[str]) -> None:
+    """Draw proposals on images, or the views a recipe makes of them."""
+    from socodet.recipes import recipe as recipe_of
+    from socodet.views.settings import SampleSettings
+
+    base = recipe_of(_value_of("--recipe", argv) or "fpn_100ep")
+
+    def arguments(
+        what: tyro.conf.Positional[Literal["proposals", "views"]],
+        images: tyro.conf.Positional[Path],
+        output: Path,
+        table: Annotated[Path | None, tyro.conf.arg(name="proposals")] = None,
+        recipe: str = base.name,
+        sample: Annotated[SampleSettings, Flat] = base.sample,
+        limit: int = 12,
+        seed: int = 0,
+        overwrite: bool = False,
+    ) -> Path:
+        """Draw proposals on images, or the views a recipe makes of them.
+
+        Args:
+            what: proposals: boxes on each image. views: the views side by side, an object in one colour.
+            images: Folder of images.
+            output: .png or .html to write.
+            table: Proposal table; by default proposals are made for the images shown.
+            recipe: Whose views.
+            limit: Images shown.
+            seed: Of the choice of images and of the views.
+            overwrite: Replace a file that exists.
+        """
+        from socodet.inspection import inspect
+
+        return inspect(
+            what, images, output, table=table, settings=sample, limit=limit, seed=seed, overwrite=overwrite
+        )
+
+    print(f"{_call(arguments, 'inspect', argv)}: written")
+
+
+def recipes(argv: Sequence[str]) -> None:
+    """List the recipes, or print every field of one."""
+    from socodet.recipes import describe_recipe, list_recipes
+
+    def arguments(name: tyro.conf.Positional[str] | None = None) -> str:
+        """List the recipes, or print every field of one.
+
+        Args:
+            name: A recipe.
+        """
+        return list_recipes() if name is None else describe_recipe(name)
+
+    print(_call(arguments, "recipes", argv))
+
+
+def demo(argv: Sequence[str]) -> None:
+    """All of it on a few photographs: propose, pretrain, export, load, and a page that shows what happened."""
+
+    def arguments(
+        images: Path | None = None, output: Path = Path("demo"), overwrite: bool = False, seed: int = 0
+    ) -> Any:
+        """All of it on a few photographs: propose, pretrain, export, load, and a page that shows what happened.
+
+        Args:
+            images: Folder of images; by default the photographs that come with the package.
+            output: Folder for everything it makes.
+            overwrite: Throw away an earlier demo in that folder.
+            seed: Of the run.
+        """
+        from socodet.demo import demo
+
+        return demo(images, output, overwrite=overwrite, seed=seed)
+
+    print(_call(arguments, "demo", argv))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    f.__name__: f for f in (propose, pretrain, export, inspect, recipes, demo)
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `socodet`. Exit code 2 and one line for what the user can mend; --debug shows where it arose."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        print(f"socodet {__version__}")
+        return
+    try:
+        if arguments[0] not in COMMANDS:
+            raise InputError(f"{arguments[0]}: no such command; choose one of {', '.join(COMMANDS)}")
+        COMMANDS[arguments[0]](arguments[1:])
+    except InputError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"socodet: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        print("socodet: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10} {command.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: socodet COMMAND ...",
+            "",
+            "Pretrain object detectors without labels (SoCo, NeurIPS 2021).",
+            "",
+            *lines,
+            "",
+            "socodet COMMAND --help lists a command's flags; --debug shows the traceback of an error; --version.",
+        ]
+    )
+
+
+def _call(function: Callable[..., T], command: str, argv: Sequence[str]) -> T:
+    """Parses the flags a function's signature makes and calls it; what does not parse is one InputError."""
+
+    @functools.wraps(function)
+    def deferred(*args: Any, **kwargs: Any) -> Callable[[], T]:
+        return functools.partial(function, *args, **kwargs)
+
+    problem = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(problem):
+            parsed: Callable[[], T] = tyro.cli(
+                deferred, args=list(argv), prog=f"socodet {command}", config=(tyro.conf.FlagCreatePairsOff,)
+            )
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        raise InputError(f"{command}: {_one_line(problem.getvalue())}; see socodet {command} --help") from None
+    return parsed()
+
+
+def _one_line(box: str) -> str:
+    """The message in the parser's box, without its frame, its help and its line breaks."""
+    words = []
+    for line in box.splitlines():
+        text = line.strip().strip("│╭╮╰╯").strip()
+        if line.strip().startswith("╭"):
+            continue
+        if text and set(text) == {"─"}:
+            break
+        words.append(text)
+    return " ".join(" ".join(words).split()).rstrip(".")
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+    for index, argument in enumerate(argv):
+        if argument == flag and index + 1 < len(argv):
+            return argv[index + 1]
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "=")
+    return None
+
+
+def _list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
+    if not unreadable:
+        return
+    print(f"{len(unreadable)} images could not be read and were left out:", file=sys.stderr)
+    for key, why in unreadable[:LISTED]:
+        print(f"  {key}: {why}", file=sys.stderr)
+    if len(unreadable) > LISTED:
+        print(f"  and {len(unreadable) - LISTED} more", file=sys.stderr)

@@ -1,0 +1,188 @@
+"""`socodet pretrain`: from images and a recipe to a run."""
+
+import dataclasses
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+import socodet
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import decode_image
+from socodet.images.source import ImageSource, open_images
+from socodet.models.encoders import FPNEncoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.proposals import ProposalTable, propose
+from socodet.recipes import Recipe, recipe
+from socodet.training.data import SampleDataset, SampleStream
+from socodet.training.loop import Trainer, run_training
+from socodet.training.run import RunFolder, first_difference
+from socodet.training.settings import ExecutionSettings
+from socodet.views import warm_up
+
+CHECKED_SIZES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainResult:
+    """What a call of `pretrain` did: the run's folder, how far it is, and the images that could not be read."""
+
+    run: Path
+    steps: int
+    total_steps: int
+    stopped_by: str | None
+    unreadable: tuple[tuple[str, str], ...]
+    seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step of the recipe is done."""
+        return self.steps == self.total_steps
+
+
+def build_soco(settings: ModelSettings, seed: int) -> SoCo:
+    """Randomly initialised networks; the same for the same seed. The caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SoCo(FPNEncoder(settings), settings)
+
+
+def pretrain(
+    images: str | Path | ImageSource,
+    recipe: Recipe | str,
+    output: str | Path,
+    *,
+    proposals: str | Path | None = None,
+    execution: ExecutionSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> PretrainResult:
+    """Pretrains on a folder of images as the recipe says, into the run folder `output`.
+
+    The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that
+    was never interrupted, bit for bit on a CPU. A finished run, or one of another recipe or other images, is
+    refused unless `overwrite`; `resume` makes a finished run a success instead, for job scripts that start
+    the same command again and again.
+
+    `proposals` is a table made by `propose` for these images; without it the run makes its own first.
+    `InputError` says in one line what cannot be used and how to mend it.
+    """
+    began = time.monotonic()
+    source = open_images(images) if isinstance(images, str | Path) else images
+    chosen = _named(recipe) if isinstance(recipe, str) else recipe
+    execution = execution or ExecutionSettings()
+    run = RunFolder(Path(output))
+    description = _describe(source, chosen, proposals)
+    _prepare_folder(run, description, resume=resume, overwrite=overwrite)
+
+    table = _proposal_table(source, chosen, run, proposals, show_progress=show_progress)
+    readable, unreadable = _readable_images(source, table)
+    _check_sizes(source, table, readable)
+    training = chosen.training
+    trainer = Trainer(build_soco(chosen.model, training.seed), training, len(readable), execution)
+    if trainer.total == 0:
+        raise InputError(
+            f"{source.location}: {len(readable)} images give no step of batch size {training.batch_size} in "
+            f"{training.epochs:g} epochs; lower --batch-size or raise --epochs"
+        )
+    state = run.load_checkpoint()
+    if state is not None:
+        trainer.load_state_dict(state)
+        if show_progress and trainer.finished < trainer.total:
+            print(f"resuming {run.path} at step {trainer.finished} of {trainer.total}", file=sys.stderr)
+    warm_up()
+    dataset = SampleDataset(source, table, readable, chosen.sample, training.seed)
+    stream = SampleStream(readable, training.batch_size, training.seed)
+    result = run_training(trainer, dataset, stream, run, execution, show_progress=show_progress)
+    lost = [(source.key(index), "could not be read during training") for index in sorted(result.unreadable)]
+    return PretrainResult(
+        run=run.path,
+        steps=trainer.finished,
+        total_steps=trainer.total,
+        stopped_by=result.stopped_by,
+        unreadable=(*unreadable, *lost),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _named(name: str) -> Recipe:
+    return recipe(name)
+
+
+def _describe(source: ImageSource, chosen: Recipe, proposals: str | Path | None) -> dict[str, Any]:
+    return {
+        "recipe": chosen.as_dict(),
+        "images": {"location": str(source.location), "count": len(source)},
+        "proposals": None if proposals is None else str(proposals),
+        "versions": {
+            "socodet": socodet.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _prepare_folder(run: RunFolder, description: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Starts a folder, or checks that the run in it is the one asked for and has steps left."""
+    if overwrite:
+        run.clear()
+    if run.path.exists() and not run.path.is_dir():
+        raise InputError(f"{run.path}: is a file; give a folder for --output")
+    if not run.exists():
+        if run.path.is_dir() and any(run.path.iterdir()) and not overwrite:
+            raise InputError(f"{run.path}: exists and is not a run; give another --output or pass --overwrite")
+        run.write_description(description)
+        return
+    there = run.describe()
+    for part in ("recipe", "images"):
+        difference = first_difference(description[part], there.get(part))
+        if difference:
+            raise InputError(
+                f"{run.path}: holds a run of other settings: {part} {difference}; "
+                "give another --output, or pass --overwrite to lose that run"
+            )
+    state = run.load_checkpoint()
+    if state is not None and state["step"] == state["total_steps"] and not resume:
+        raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
+
+
+def _proposal_table(
+    source: ImageSource, chosen: Recipe, run: RunFolder, given: str | Path | None, *, show_progress: bool
+) -> ProposalTable:
+    if given is None and not run.proposals.exists():
+        propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
+    table = ProposalTable.read(run.proposals if given is None else given)
+    table.check_images(source)
+    return table
+
+
+def _readable_images(source: ImageSource, table: ProposalTable) -> tuple[Any, list[tuple[str, str]]]:
+    errors = [(source.key(index), table.error(source.key(index))) for index in range(len(source))]
+    readable = np.array([index for index, (_, error) in enumerate(errors) if error is None], dtype=np.int64)
+    if not len(readable):
+        raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
+    return readable, [(key, error) for key, error in errors if error is not None]
+
+
+def _check_sizes(source: ImageSource, table: ProposalTable, readable: Any) -> None:
+    """A table of other pictures under the same names shows in their sizes; a few are enough to tell."""
+    for index in readable[:CHECKED_SIZES]:
+        key = source.key(int(index))
+        try:
+            image = decode_image(source.read(int(index)))
+        except (UnreadableImageError, OSError):
+            continue
+        size = image.shape[1], image.shape[0]
+        if size != table.size(key):
+            raise InputError(
+                f"{table.path}: made for other images: {key} is {size[0]}x{size[1]}, the table has "
+                f"{table.size(key)[0]}x{table.size(key)[1]}; make a new table with `socodet propose`"
+            )

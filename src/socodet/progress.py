@@ -1,0 +1,55 @@
+"""The one progress bar: what is done, images a second, time left, and whatever figures a job wants shown."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressBar:
+    """Counts work done and shows it; on a terminal as a live bar, elsewhere as a line every few seconds.
+
+    `unit` names what the rate counts (`images`); one step may be worth several of them.
+    """
+
+    def __init__(self, description: str, total: int, unit: str, bar: Progress | None) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._bar = bar
+        self._task = bar.add_task(description, total=total, figures="") if bar is not None else None
+        self._done = 0
+        self._units = 0.0
+        self._start = self._last_line = time.monotonic()
+
+    def advance(self, steps: int = 1, *, units: float | None = None, figures: str = "") -> None:
+        """`steps` more are done, worth `units` (default: as many); `figures` is shown beside the rate."""
+        self._done += steps
+        self._units += steps if units is None else units
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        text = f"{self._units / elapsed:.1f} {self._unit}/s  {figures}".rstrip()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=steps, figures=text)
+        elif time.monotonic() - self._last_line > 10 or self._done == self._total:
+            self._last_line = time.monotonic()
+            left = elapsed / max(self._done, 1) * (self._total - self._done)
+            print(f"{self._description}: {self._done}/{self._total}  {text}  {left:.0f} s left", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(description: str, total: int, *, unit: str = "images", show: bool = True) -> Iterator[ProgressBar]:
+    """A progress bar for `total` steps on standard error; silent where `show` is false."""
+    console = Console(stderr=True, quiet=not show)
+    if not console.is_terminal and show:
+        yield ProgressBar(description, total, unit, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield ProgressBar(description, total, unit, bar)

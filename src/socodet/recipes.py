@@ -1,0 +1,100 @@
+"""The runs one can ask for by name: a function a recipe, put together from the settings of each room."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from socodet.errors import InputError
+from socodet.models.settings import ModelSettings
+from socodet.proposals.settings import ProposalSettings
+from socodet.training.settings import TrainingSettings
+from socodet.views.settings import SampleSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is learned; two runs of equal recipes on equal images are the same run."""
+
+    name: str
+    sample: SampleSettings = dataclasses.field(default_factory=SampleSettings)
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
+    proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def fpn_100ep() -> Recipe:
+    """SoCo-R50-FPN, 100 epochs: Tables 1, 4 and 5 of the paper (42.3 AP with Mask R-CNN, COCO 1x).
+
+    socodet pretrain IMAGENET/train --recipe fpn_100ep --output runs/fpn_100ep
+    """
+    return Recipe("fpn_100ep")
+
+
+def fpn_400ep() -> Recipe:
+    """SoCo-R50-FPN, 400 epochs: Table 1 of the paper (43.0 AP with Mask R-CNN, COCO 1x).
+
+    socodet pretrain IMAGENET/train --recipe fpn_400ep --output runs/fpn_400ep
+    """
+    return Recipe("fpn_400ep", training=TrainingSettings(epochs=400))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {f.__name__: f for f in (fpn_100ep, fpn_400ep)}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name. InputError for an unknown one."""
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r}: unknown; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def list_recipes() -> str:
+    """A line a recipe: its name and the first line of what it is."""
+    width = max(map(len, RECIPES))
+    return "\n".join(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())
+
+
+def describe_recipe(name: str) -> str:
+    """What a recipe is, and every field of it, by the name the command line gives it."""
+    chosen = recipe(name)
+    fields = chosen.as_dict()
+    lines = [inspect.getdoc(RECIPES[name]) or "", ""]
+    for room in ("sample", "model", "training", "proposals"):
+        prefix = "proposals." if room == "proposals" else ""
+        lines += [f"--{prefix}{field} {value}" for field, value in _flags(fields[room])]
+    return "\n".join(lines)
+
+
+def _first_line(function: Callable[[], Recipe]) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]
+
+
+def _flags(value: dict[str, Any]) -> list[tuple[str, str]]:
+    """Nested settings as (flag, value) pairs."""
+    flags: list[tuple[str, str]] = []
+    for key, item in value.items():
+        name = key.replace("_", "-")
+        if isinstance(item, dict):
+            flags += [(f"{name}.{inner}", text) for inner, text in _flags(item)]
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            nested = _flags({str(i): part for i, part in enumerate(item)})
+            flags += [(f"{name}.{inner}", text) for inner, text in nested]
+        elif isinstance(item, list):
+            flags.append((name, " ".join(map(str, item))))
+        else:
+            flags.append((name, str(item)))
+    return flags
