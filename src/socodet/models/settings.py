@@ -1,0 +1,41 @@
+"""What the networks are made of."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The detector's own modules and the two MLPs on top; the defaults are section 4.1's SoCo-R50-FPN."""
+
+    backbone: BackboneName = "resnet50"
+    """Residual network whose four stages feed the pyramid."""
+    fpn_channels: int = 256
+    """Channels of every pyramid level."""
+    head_convs: int = 4
+    """3x3 convolutions of the box head."""
+    head_channels: int = 256
+    """Channels of those convolutions."""
+    representation_size: int = 1024
+    """Width of the box head's fully connected layer: the size of h in Eq. 1."""
+    pooled_size: int = 7
+    """RoIAlign's output is this many cells wide and high."""
+    hidden_size: int = 4096
+    """Hidden layer of the projector and of the predictor."""
+    embedding_size: int = 256
+    """Output of the projector and of the predictor: the size of v in Eq. 4."""
+
+    def __post_init__(self) -> None:
+        for field in (
+            "fpn_channels",
+            "head_convs",
+            "head_channels",
+            "representation_size",
+            "pooled_size",
+            "hidden_size",
+            "embedding_size",
+        ):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")

@@ -1,0 +1,85 @@
+"""SoCo: an online and a target network learn to agree about the same object in every view (section 3.3)."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize as unit
+
+from socodet.models.encoders import FPNEncoder
+from socodet.models.normalization import normalize
+from socodet.models.settings import ModelSettings
+from socodet.views.batch import RoIs, ViewBatch
+
+
+@dataclass(frozen=True)
+class SoCoOutput:
+    """What one forward pass gives.
+
+    `loss`: scalar, Eq. 6 symmetrised, averaged over images. `embeddings`: (B·K, D), the target's unit-length
+    embeddings of the first view, without gradient, to watch for collapse.
+    """
+
+    loss: Tensor
+    embeddings: Tensor
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear, batch norm, ReLU, linear: the shape of projector and predictor (section 4.1)."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
+    )
+
+
+class Embedder(nn.Module):
+    """An object encoder and a projector: g(f^H(RoIAlign(f^I(V), b)))."""
+
+    def __init__(self, encoder: FPNEncoder, settings: ModelSettings) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = mlp(encoder.representation_size, settings.hidden_size, settings.embedding_size)
+
+    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+        """Normalised pixels (B, 3, H, W) and their boxes → (B·K, D)."""
+        embedding: Tensor = self.projector(self.encoder(pixels_b3hw, rois))
+        return embedding
+
+
+class SoCo(nn.Module):
+    """Online network f_θ, g_θ, q_θ and target network f_ξ, g_ξ (Eq. 2-4).
+
+    Both run in training mode: the target normalises with its own batch statistics, as in BYOL. The target
+    gets no gradient; `update_target` moves it towards the online network.
+    """
+
+    def __init__(self, encoder: FPNEncoder, settings: ModelSettings) -> None:
+        super().__init__()
+        self.online = Embedder(encoder, settings)
+        self.predictor = mlp(settings.embedding_size, settings.hidden_size, settings.embedding_size)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+
+    def forward(self, views: Sequence[ViewBatch]) -> SoCoOutput:
+        """The first view against each of the others, online against target and the reverse (Eq. 5-6)."""
+        pixels = [normalize(view.pixels) for view in views]
+        with torch.no_grad():
+            target = [unit(self.target(p, view.rois), dim=1) for p, view in zip(pixels, views, strict=True)]
+        online = [
+            unit(self.predictor(self.online(p, view.rois)), dim=1) for p, view in zip(pixels, views, strict=True)
+        ]
+        return SoCoOutput(loss=symmetric_loss(online, target), embeddings=target[0])
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """ξ ← τ ξ + (1 - τ) θ for every parameter (section 3.3); batch-norm statistics stay each network's own."""
+        torch._foreach_lerp_(list(self.target.parameters()), list(self.online.parameters()), 1.0 - momentum)
+
+
+def symmetric_loss(online: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """L + L̃ of Eq. 5-6 from unit vectors, V tensors (B·K, D) each: -2 · mean cosine, summed over view pairs.
+
+    -8 with three views when online and target agree perfectly, -4 with two, -12 with four.
+    """
+    pairs = [(online[0], other) for other in target[1:]] + [(other, target[0]) for other in online[1:]]
+    return torch.stack([-2.0 * (v * z).sum(dim=1).mean() for v, z in pairs]).sum()

@@ -1,0 +1,205 @@
+"""SoCo against a reference in the plainest way: one box at a time, straight from Eq. 1-6 and section 3.3."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import batch_norm, conv2d, cosine_similarity, interpolate, linear, relu
+from torchvision.ops import roi_align
+
+from socodet.models.encoders import FPNEncoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo, symmetric_loss
+from socodet.views.batch import ViewBatch, group_by_level
+
+SMALL = ModelSettings(
+    backbone="resnet18",
+    fpn_channels=8,
+    head_convs=2,
+    head_channels=8,
+    representation_size=12,
+    pooled_size=7,
+    hidden_size=16,
+    embedding_size=6,
+)
+
+
+def a_view(size: int, generator: torch.Generator, images: int = 2, boxes: int = 3) -> ViewBatch:
+    """Random pixels and boxes whose areas reach every pyramid level."""
+    pixels = torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8)
+    side = torch.rand(images, boxes, 2, generator=generator) * 0.7 * size + 0.2 * size
+    corner = torch.rand(images, boxes, 2, generator=generator) * (size - side).clamp_min(1)
+    xyxy = torch.cat([corner, (corner + side).clamp_max(size)], dim=-1)
+    levels = torch.randint(0, 4, (images, boxes), generator=generator)
+    return ViewBatch(pixels=pixels, rois=group_by_level(xyxy, levels), boxes=xyxy, levels=levels)
+
+
+def plain_bn(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
+    """Batch norm with the batch's own statistics."""
+    return batch_norm(x, None, None, state[f"{name}.weight"], state[f"{name}.bias"], training=True)
+
+
+def plain_resnet18_stages(x: Tensor, state: dict[str, Tensor], prefix: str) -> list[Tensor]:
+    x = relu(plain_bn(conv2d(x, state[f"{prefix}conv1.weight"], stride=2, padding=3), state, f"{prefix}bn1"))
+    x = torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1)
+    stages = []
+    for layer in range(1, 5):
+        for block in range(2):
+            name = f"{prefix}layer{layer}.{block}"
+            stride = 2 if layer > 1 and block == 0 else 1
+            y = relu(
+                plain_bn(conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1), state, f"{name}.bn1")
+            )
+            y = plain_bn(conv2d(y, state[f"{name}.conv2.weight"], padding=1), state, f"{name}.bn2")
+            if stride == 2:
+                x = plain_bn(
+                    conv2d(x, state[f"{name}.downsample.0.weight"], stride=2), state, f"{name}.downsample.1"
+                )
+            x = relu(x + y)
+        stages.append(x)
+    return stages
+
+
+def plain_encoder(pixels: Tensor, boxes: Tensor, levels: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """Eq. 1, a box at a time; batch norm of the head over all boxes of the view."""
+    mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)
+    stages = plain_resnet18_stages((pixels.double() / 255 - mean) / std, state, "backbone.body.")
+    laterals = [
+        plain_bn(
+            conv2d(c, state[f"backbone.fpn.inner_blocks.{i}.0.weight"]), state, f"backbone.fpn.inner_blocks.{i}.1"
+        )
+        for i, c in enumerate(stages)
+    ]
+    for i in (2, 1, 0):
+        laterals[i] = laterals[i] + interpolate(laterals[i + 1], size=laterals[i].shape[-2:], mode="nearest")
+    pyramid = [
+        plain_bn(
+            conv2d(m, state[f"backbone.fpn.layer_blocks.{i}.0.weight"], padding=1),
+            state,
+            f"backbone.fpn.layer_blocks.{i}.1",
+        )
+        for i, m in enumerate(laterals)
+    ]
+    pooled = []
+    for image in range(len(pixels)):
+        for box, level in zip(boxes[image].double(), levels[image].tolist(), strict=True):
+            feature = pyramid[level][image : image + 1]
+            pooled.append(roi_align(feature, [box[None]], 7, 1 / 4 / 2**level, sampling_ratio=-1, aligned=True)[0])
+    x = torch.stack(pooled)
+    for i in range(SMALL.head_convs):
+        x = relu(plain_bn(conv2d(x, state[f"box_head.{i}.0.weight"], padding=1), state, f"box_head.{i}.1"))
+    fc = SMALL.head_convs + 1
+    return relu(linear(x.flatten(1), state[f"box_head.{fc}.weight"], state[f"box_head.{fc}.bias"]))
+
+
+def plain_mlp(x: Tensor, state: dict[str, Tensor]) -> Tensor:
+    x = relu(plain_bn(linear(x, state["0.weight"], state["0.bias"]), state, "1"))
+    return linear(x, state["3.weight"], state["3.bias"])
+
+
+def part(parameters: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
+
+
+def plain_loss(views: list[ViewBatch], parameters: dict[str, Tensor]) -> Tensor:
+    """Eq. 4-6 with Python loops over views, images and boxes; V1 is the first view."""
+
+    def online(view: ViewBatch) -> Tensor:
+        h = plain_encoder(view.pixels, view.boxes, view.levels, part(parameters, "online.encoder."))
+        return plain_mlp(plain_mlp(h, part(parameters, "online.projector.")), part(parameters, "predictor."))
+
+    def target(view: ViewBatch) -> Tensor:
+        h = plain_encoder(view.pixels, view.boxes, view.levels, part(parameters, "target.encoder."))
+        return plain_mlp(h, part(parameters, "target.projector.")).detach()
+
+    v, z = [online(view) for view in views], [target(view) for view in views]
+    images, boxes = views[0].levels.shape
+    total = torch.zeros((), dtype=torch.float64)
+    for image in range(images):
+        for k in range(boxes):
+            i = image * boxes + k
+            for other in range(1, len(views)):
+                total = total - 2 * cosine_similarity(v[0][i], z[other][i], dim=0) / boxes
+                total = total - 2 * cosine_similarity(v[other][i], z[0][i], dim=0) / boxes
+    return total / images
+
+
+@pytest.fixture
+def doubles(monkeypatch):
+    """The model in float64, so that agreement can be asked to 1e-6 of every gradient."""
+    import socodet.models.soco as module
+
+    normalize = module.normalize
+    monkeypatch.setattr(module, "normalize", lambda pixels: normalize(pixels, torch.float64))
+    torch.manual_seed(0)
+    soco = SoCo(FPNEncoder(SMALL), SMALL).double()
+    for parameter in soco.target.parameters():  # a target that has drifted from its online network
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return soco
+
+
+@pytest.mark.parametrize("sizes", [(96, 96, 64), (64, 64, 48, 56), (64, 64)], ids=["three", "four", "two views"])
+def test_loss_and_every_gradient_equal_the_reference(doubles, sizes):
+    generator = torch.Generator().manual_seed(3)
+    views = [a_view(size, generator) for size in sizes]
+    views = [
+        ViewBatch(v.pixels, type(v.rois)(v.rois.rois.double(), v.rois.counts, v.rois.order), v.boxes, v.levels)
+        for v in views
+    ]
+    loss = doubles(views).loss
+    loss.backward()
+    reference = {name: p.detach().clone().requires_grad_() for name, p in doubles.named_parameters()}
+    expected = plain_loss(views, reference)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+    compared = 0
+    for name, parameter in doubles.named_parameters():
+        if name.startswith("target."):
+            assert parameter.grad is None
+            continue
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        wanted = reference[name].grad if reference[name].grad is not None else torch.zeros_like(parameter)
+        scale = max(float(wanted.abs().max()), 1e-8)
+        assert float((gradient - wanted).abs().max()) <= 1e-6 * scale + 1e-10, name
+        compared += 1
+    assert compared > 90
+
+
+@pytest.mark.parametrize(("views", "bound"), [(3, -8.0), (4, -12.0), (2, -4.0)])
+def test_the_loss_at_perfect_agreement(views, bound):
+    unit = torch.nn.functional.normalize(torch.randn(10, 7), dim=1)
+    assert float(symmetric_loss([unit] * views, [unit] * views)) == pytest.approx(bound, abs=1e-5)
+    assert float(symmetric_loss([unit] * views, [-unit] * views)) == pytest.approx(-bound, abs=1e-5)
+
+
+def test_random_embeddings_lose_nothing_in_expectation():
+    torch.manual_seed(0)
+    draws = [
+        [torch.nn.functional.normalize(torch.randn(500, 64), dim=1) for _ in range(3)] for _ in range(2)
+    ]
+    assert abs(float(symmetric_loss(*draws))) < 5 * 2 * math.sqrt(4 / (500 * 64))
+
+
+def test_target_moves_by_the_exponential_average_formula():
+    torch.manual_seed(0)
+    soco = SoCo(FPNEncoder(SMALL), SMALL)
+    for parameter in soco.online.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+    before = [p.clone() for p in soco.target.parameters()]
+    buffers = [b.clone() for b in soco.target.buffers()]
+    soco.update_target(0.9)
+    for old, new, online in zip(before, soco.target.parameters(), soco.online.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * online, rtol=1e-5, atol=1e-6)
+    for old, new in zip(buffers, soco.target.buffers(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_target_starts_equal_and_shares_nothing():
+    soco = SoCo(FPNEncoder(SMALL), SMALL)
+    for online, target in zip(soco.online.parameters(), soco.target.parameters(), strict=True):
+        assert torch.equal(online, target)
+        assert online.data_ptr() != target.data_ptr()
+        assert online.requires_grad
+        assert not target.requires_grad
