@@ -1,0 +1,1 @@
+"""Detectors that take the pretrained modules."""

@@ -1,0 +1,62 @@
+"""The torchvision detector that fits a run."""
+
+from pathlib import Path
+
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from socodet.detection.transfer import load_pretrained
+from socodet.models.encoders import STAGES, build_backbone
+from socodet.models.settings import ModelSettings
+from socodet.training.weights import model_settings
+
+MASK_CHANNELS = 256
+
+
+def mask_rcnn(settings: ModelSettings, num_classes: int = 91) -> MaskRCNN:
+    """A randomly initialised Mask R-CNN around the modules a run pretrains.
+
+    With the default settings it is torchvision's `maskrcnn_resnet50_fpn_v2`, module for module.
+    `num_classes` counts the background.
+    """
+    body, channels = build_backbone(settings.backbone)
+    backbone = BackboneWithFPN(
+        body,
+        {stage: str(level) for level, stage in enumerate(STAGES)},
+        channels,
+        settings.fpn_channels,
+        extra_blocks=LastLevelMaxPool(),
+        norm_layer=nn.BatchNorm2d,
+    )
+    box_head = FastRCNNConvFCHead(
+        (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
+        [settings.head_channels] * settings.head_convs,
+        [settings.representation_size],
+        norm_layer=nn.BatchNorm2d,
+    )
+    return MaskRCNN(
+        backbone,
+        rpn_head=RPNHead(settings.fpn_channels, num_anchors=3, conv_depth=2),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], settings.pooled_size, sampling_ratio=2),
+        box_head=box_head,
+        box_predictor=FastRCNNPredictor(settings.representation_size, num_classes),
+        mask_head=MaskRCNNHeads(settings.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=nn.BatchNorm2d),
+        mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
+    )
+
+
+def build_detector(run: str | Path, *, num_classes: int = 91, show_report: bool = True) -> MaskRCNN:
+    """The Mask R-CNN that fits a run, whatever its backbone, with the run's weights loaded.
+
+    `num_classes` counts the background. Pixels go in as torchvision's detectors take them (RGB in [0, 1]).
+    InputError when `run` is not a run or has no checkpoint yet.
+    """
+    detector = mask_rcnn(model_settings(run), num_classes)
+    load_pretrained(detector, run, show_report=show_report)
+    return detector

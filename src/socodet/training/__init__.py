@@ -1,0 +1,1 @@
+"""The pretraining run: optimiser, schedules, data loading, checkpoints, logs and the loop."""

@@ -1,0 +1,255 @@
+"""The training step and the loop around it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.models.soco import SoCo
+from socodet.models.spread import effective_rank, embedding_std
+from socodet.progress import progress_bar
+from socodet.training.data import SampleDataset, SampleStream, replaced_images, sample_loader
+from socodet.training.lars import LARS, parameter_groups
+from socodet.training.log import RunLog
+from socodet.training.run import RunFolder
+from socodet.training.schedules import learning_rate, target_momentum
+from socodet.training.settings import ExecutionSettings, TrainingSettings
+from socodet.views.batch import Batch
+
+CHECKPOINT_SECONDS = 600.0
+LEVELS = ("P2", "P3", "P4", "P5")
+
+
+class Trainer:
+    """The networks, their optimiser and the step they are at: all that a checkpoint holds."""
+
+    def __init__(
+        self, soco: SoCo, settings: TrainingSettings, images: int, execution: ExecutionSettings | None = None
+    ) -> None:
+        execution = execution or ExecutionSettings()
+        self.device = choose_device(execution.device)
+        self.soco = soco.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.settings = settings
+        self.optimizer = LARS(
+            parameter_groups(soco, settings.weight_decay),
+            momentum=settings.momentum,
+            trust_coefficient=settings.trust_coefficient,
+        )
+        self.total = settings.steps(settings.epochs, images)
+        self.warmup = settings.steps(settings.warmup_epochs, images)
+        self.autocast = execution.precision == "bfloat16" or (
+            execution.precision == "auto" and self.device.type == "cuda"
+        )
+        self.finished = 0
+
+    @property
+    def lr(self) -> float:
+        """Of the next step."""
+        s = self.settings
+        return learning_rate(self.finished, total=self.total, warmup=self.warmup, peak=s.lr)
+
+    @property
+    def momentum(self) -> float:
+        """τ of the next step's target update."""
+        return target_momentum(self.finished, total=self.total, base=self.settings.target_momentum)
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One optimiser step and target update; the loss, and the target's embeddings of the first view.
+
+        Both stay on the device: nothing here waits for it.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            output = self.soco(batch.views)
+        self.optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        self.optimizer.step()
+        self.soco.update_target(self.momentum)
+        self.finished += 1
+        return output.loss.detach(), output.embeddings
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {
+            "step": self.finished,
+            "total_steps": self.total,
+            "model": self.soco.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state."""
+        if state["total_steps"] != self.total:
+            raise InputError(
+                f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}: "
+                "the number of readable images changed; pass --overwrite to start anew"
+            )
+        self.soco.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.finished = state["step"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto is CUDA where there is one. InputError when CUDA is asked for and missing."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or leave it out")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def default_workers(device: torch.device) -> int:
+    """Data workers where the user named no number: all cores beside a GPU, half of them where the CPU trains."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if device.type == "cuda" else max(1, cores // 2)
+
+
+@dataclass
+class LoopResult:
+    """How far a loop came: `stopped_by` is None when every step was done."""
+
+    stopped_by: str | None = None
+    unreadable: set[int] = field(default_factory=set)
+
+
+def run_training(
+    trainer: Trainer,
+    dataset: SampleDataset,
+    stream: SampleStream,
+    run: RunFolder,
+    execution: ExecutionSettings,
+    *,
+    show_progress: bool = True,
+) -> LoopResult:
+    """Trains from where the trainer stands to the end, or to `max_steps`, or until asked to stop.
+
+    SIGINT and SIGTERM end it after the step under way, with a checkpoint; a second SIGINT ends it at once.
+    """
+    start = trainer.finished
+    stop = trainer.total if execution.max_steps is None else min(trainer.total, start + execution.max_steps)
+    log_every = execution.log_every or min(50, max(1, trainer.total // 500))
+    workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
+    on_gpu = trainer.device.type == "cuda"
+    loader = sample_loader(dataset, stream, start=start, stop=stop, workers=workers, pin_memory=on_gpu)
+    result = LoopResult()
+    window = _LogWindow(trainer)
+    saved_at = time.monotonic()
+    bar = progress_bar("pretrain", trainer.total, show=show_progress)
+    with RunLog(run, start) as log, stop_requests() as requests, bar as progress:
+        progress.advance(start, units=0)
+        batches = iter(loader)
+        for _ in range(start, stop):
+            asked = time.monotonic()
+            batch: Batch = next(batches)
+            waited = time.monotonic() - asked
+            result.unreadable |= replaced_images(batch, stream.batch(trainer.finished))
+            loss, embeddings = trainer.step(batch.to(trainer.device, non_blocking=True))
+            window.add(batch, loss, waited)
+            done = trainer.finished
+            if done % log_every == 0 or done == stop:
+                line = window.close(embeddings)
+                if not torch.isfinite(torch.tensor(line["loss"])):
+                    raise _diverged(line, run)
+                log.write(line)
+            progress.advance(units=len(batch.indices), figures=window.figures)
+            every = execution.checkpoint_every
+            due = done % every == 0 if every else time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            if due or done == stop or requests:
+                run.save_checkpoint(done, trainer.state_dict())
+                saved_at = time.monotonic()
+            if requests:
+                result.stopped_by = requests[0]
+                break
+    if result.stopped_by is None and trainer.finished < trainer.total:
+        result.stopped_by = "max_steps"
+    return result
+
+
+class _LogWindow:
+    """Figures gathered between two log lines."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self.figures = ""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._losses: list[Tensor] = []
+        self._boxes_on_level = [0] * len(LEVELS)
+        self._images = 0
+        self._waited = 0.0
+        self._start = time.monotonic()
+        self._rates = self._trainer.lr, self._trainer.momentum
+
+    def add(self, batch: Batch, loss: Tensor, waited: float) -> None:
+        """One finished step."""
+        self._losses.append(loss)
+        self._images += len(batch.indices)
+        self._waited += waited
+        for view in batch.views:
+            for level, count in enumerate(view.rois.counts):
+                self._boxes_on_level[level] += count
+
+    def close(self, embeddings: Tensor) -> dict[str, Any]:
+        """The log line; reading the loss here is the only place where the loop waits for the device."""
+        trainer, s = self._trainer, self._trainer.settings
+        seconds = time.monotonic() - self._start
+        boxes = sum(self._boxes_on_level)
+        lr, momentum = self._rates
+        line = {
+            "step": trainer.finished,
+            "epoch": trainer.finished / trainer.total * s.epochs,
+            "loss": float(torch.stack(self._losses).mean()),
+            "lr": lr,
+            "momentum": momentum,
+            "embedding_std": embedding_std(embeddings),
+            "effective_rank": effective_rank(embeddings),
+            "level_share": [count / boxes for count in self._boxes_on_level],
+            "images_per_second": self._images / seconds,
+            "data_wait": self._waited / seconds,
+        }
+        self.figures = f"loss {line['loss']:.3f}  lr {lr:.3g}"
+        self._reset()
+        return line
+
+
+def _diverged(line: dict[str, Any], run: RunFolder) -> InputError:
+    saved = run.checkpoints()
+    last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+    return InputError(
+        f"{run.path}: the loss became {line['loss']} by step {line['step']} at learning rate {line['lr']:.3g}; "
+        f"{last}; lower --base-lr or lengthen --warmup-epochs"
+    )
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[str]]:
+    """Within, SIGINT and SIGTERM add their name to the list instead of ending the process.
+
+    A second SIGINT raises KeyboardInterrupt. Outside the main thread, where no handler can be set, the list
+    stays empty.
+    """
+    requests: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield requests
+        return
+
+    def note(number: int, _frame: object) -> None:
+        if requests and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        requests.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,75 @@
+"""What is learned with, and how a run is carried out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Optimisation; the defaults are section 4.1's, for 100 epochs."""
+
+    epochs: float = 100
+    """Passes over the images; the number of steps is this times images / batch size, rounded down."""
+    batch_size: int = 2048
+    """Images a step, over all processes."""
+    base_lr: float = 1.0
+    """Learning rate at batch 256; the rate used is this times batch size / 256."""
+    warmup_epochs: float = 10
+    """Epochs over which the learning rate rises linearly to its full value."""
+    weight_decay: float = 1e-5
+    """Of weights; biases and norms have none."""
+    momentum: float = 0.9
+    """LARS's momentum."""
+    trust_coefficient: float = 0.001
+    """LARS: the length of a layer's step as a share of the length of its weights, at rate 1."""
+    target_momentum: float = 0.99
+    """The target's momentum at the first step; it rises to 1 along a cosine."""
+    seed: int = 0
+    """Of the initial weights, the order of the images and every draw of a view."""
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "base_lr", "trust_coefficient")
+        for field in positive:
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{field} must be above 0, not {getattr(self, field)}")
+        for field in ("warmup_epochs", "weight_decay", "seed"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"{field} must be at least 0, not {getattr(self, field)}")
+        for field in ("momentum", "target_momentum"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must be in [0, 1), not {getattr(self, field)}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs must be at most epochs ({self.epochs:g}), not {self.warmup_epochs:g}")
+
+    @property
+    def lr(self) -> float:
+        """The full learning rate: linear scaling with the batch (section 4.1)."""
+        return self.base_lr * self.batch_size / 256
+
+    def steps(self, epochs: float, images: int) -> int:
+        """Optimiser steps in `epochs` passes over `images` images."""
+        return int(epochs * images / self.batch_size)
+
+
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """How a run is carried out; nothing here is part of the recipe, all of it may change at a resume."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto takes a CUDA device when there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU."""
+    workers: int | None = None
+    """Data-loading processes; by default one a core, fewer where the CPU also computes. No sample depends on it."""
+    max_steps: int | None = None
+    """Stop after so many steps of this call, with a checkpoint; the schedule stays that of the whole run."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; by default one every ten minutes."""
+    log_every: int | None = None
+    """Steps between log lines; by default about 500 lines a run, at least one every 50 steps."""
+
+    def __post_init__(self) -> None:
+        for field, least in (("workers", 0), ("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1)):
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise ValueError(f"{field} must be at least {least}, not {value}")
