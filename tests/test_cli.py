@@ -1,0 +1,190 @@
+"""What a user types: every mistake is one line on standard error, exit code 2, no traceback, nothing lost."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from socodet import __version__
+from socodet.cli import COMMANDS, main
+from socodet.images.photographs import photographs
+from socodet.recipes import RECIPES, recipe
+
+FAST = ["--recipe", "tiny", "--batch-size", "4", "--epochs", "2", "--warmup-epochs", "0", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def few_images(tmp_path_factory):
+    """Four of the photographs."""
+    folder = tmp_path_factory.mktemp("images")
+    for path in sorted(photographs().glob("*.jpg"))[:4]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(few_images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "proposals.parquet"
+    main(["propose", str(few_images), "--output", str(path), "--workers", "1"])
+    return path
+
+
+def error_of(capsys, *argv) -> str:
+    """The one line a failing command prints."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in argv])
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("socodet: error: ")
+    return lines[0]
+
+
+def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
+    run = tmp_path / "run"
+    assert "choose one of propose" in error_of(capsys, "prepose")
+    assert "--output" in error_of(capsys, "propose", few_images)
+    assert "--recipe is missing" in error_of(capsys, "pretrain", few_images, "--output", run)
+    start = ["pretrain", few_images, "--output", run]
+    assert "'fpn_100' " not in error_of(capsys, *start, "--recipe", "fpn_100")
+    assert "fpn_100ep" in error_of(capsys, *start, "--recipe", "fpn_100")
+    assert "--epoch" in error_of(capsys, *start, "--recipe", "tiny", "--epochz", "3")
+    assert "could not convert" in error_of(capsys, *start, "--recipe", "tiny", "--epochs", "many")
+    assert "batch_size must be above 0" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "0")
+    assert "views.1.size" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "wide")
+    assert "size must be between" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "1")
+    assert "workers must be at least 0" in error_of(capsys, *start, "--recipe", "tiny", "--workers", "-1")
+    assert "fpn_100ep" in error_of(capsys, "recipes", "unknown")
+    assert not run.exists()
+
+
+def test_mistakes_in_what_is_given(capsys, few_images, table, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "t.parquet"
+    assert "empty" in error_of(capsys, "propose", empty, "--output", out)
+    assert "nowhere" in error_of(capsys, "propose", tmp_path / "nowhere", "--output", out)
+    before = table.read_bytes()
+    assert "proposals.parquet" in error_of(capsys, "propose", few_images, "--output", table)
+    assert table.read_bytes() == before
+    run = tmp_path / "run"
+    pretrain = ["pretrain", few_images, "--output", run, *FAST]
+    assert "t.parquet" in error_of(capsys, *pretrain, "--proposals", out)
+    not_a_table = tmp_path / "text.parquet"
+    not_a_table.write_text("hello")
+    assert "text.parquet" in error_of(capsys, *pretrain, "--proposals", not_a_table, "--overwrite")
+    assert "is a file" in error_of(capsys, "pretrain", few_images, "--output", not_a_table, *FAST)
+    assert "not a run" in error_of(capsys, "pretrain", few_images, "--output", few_images, *FAST)
+    assert "not a run" in error_of(capsys, "export", empty, "--output", tmp_path / "w.pth")
+    assert "suffix" in error_of(capsys, "inspect", "proposals", few_images, "--output", tmp_path / "x.txt")
+
+
+def test_a_table_of_other_images_is_refused(capsys, few_images, table, tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in few_images.iterdir():
+        (others / path.name).write_bytes(path.read_bytes())
+    Image.new("RGB", (50, 40)).save(others / "one_more.png")
+    pretrain = ["pretrain", others, "--output", tmp_path / "run", *FAST, "--proposals", table]
+    assert "one_more.png" in error_of(capsys, *pretrain)
+    (others / "one_more.png").unlink()
+    name = sorted(path.name for path in few_images.iterdir())[1]
+    Image.new("RGB", (50, 40)).save(others / name)  # the same name, another picture
+    assert f"{name} is 50x40" in error_of(capsys, *pretrain, "--overwrite")
+
+
+def test_debug_shows_where_an_error_arose(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(tmp_path), "--output", "x.pth", "--debug"])
+    assert ended.value.code == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_odd_images_are_used_and_broken_ones_listed(capsys, few_images, tmp_path):
+    folder = tmp_path / "odd"
+    (folder / "deeper").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    rgb.convert("L").save(folder / "gray.png")
+    rgb.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(rng.integers(0, 65535, (40, 50), dtype=np.uint16)).save(folder / "deep.png")
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    rgb.save(folder / "moving.gif", save_all=True, append_images=[rgb.rotate(90)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgb.save(folder / "deeper" / "turned.JPG", exif=exif)
+    whole = io.BytesIO()
+    rgb.save(whole, "JPEG")
+    (folder / "truncated.jpg").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "empty.png").write_bytes(b"")
+
+    main(["pretrain", str(folder), "--output", str(tmp_path / "run"), *FAST, "--max-steps", "1"])
+    printed = capsys.readouterr()
+    assert "stopped by max_steps after 1 of 3 steps" in printed.out
+    assert "3 images could not be read" in printed.err
+    for name in ("truncated.jpg", "text.jpg", "empty.png"):
+        assert f"  {name}: " in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, table, tmp_path):
+    run = tmp_path / "run"
+    pretrain = ["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *FAST]
+    main([*pretrain, "--max-steps", "1"])
+    checkpoint = sorted((run / "checkpoints").iterdir())[-1].read_bytes()
+    other = error_of(capsys, *pretrain, "--base-lr", "0.125")
+    assert "training.base_lr (0.125 asked" in other
+    assert sorted((run / "checkpoints").iterdir())[-1].read_bytes() == checkpoint
+    main([*pretrain])
+    assert "finished, 2 steps" in capsys.readouterr().out
+    assert "finished" in error_of(capsys, *pretrain)
+    main([*pretrain, "--resume"])
+    assert "finished, 2 steps" in capsys.readouterr().out
+    main([*pretrain, "--overwrite", "--max-steps", "1"])
+    assert "after 1 of 2 steps" in capsys.readouterr().out
+
+
+def test_every_recipe_prints_every_field(capsys):
+    main(["recipes"])
+    listed = capsys.readouterr().out
+    for name in RECIPES:
+        assert f"\n{name} " in "\n" + listed
+        main(["recipes", name])
+        printed = capsys.readouterr().out
+        assert f"--epochs {recipe(name).training.epochs}" in printed
+        assert f"--views.0.size {recipe(name).sample.views[0].size}" in printed
+        assert "--proposals.method" in printed
+
+
+def test_help_and_version_cost_no_torch():
+    code = (
+        "import sys, contextlib, io\n"
+        "from socodet.cli import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(['--help'])\n"
+        "main(['--version'])\n"
+        "assert 'torch' not in sys.modules and 'numba' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"socodet {__version__}" in done.stdout
+    for name in COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+def test_the_run_says_what_it_was_asked(few_images, table, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--views.2.size", "40", "--max-steps", "1", "--log-every", "1"]
+    main(["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *FAST, *flags])
+    described = json.loads((run / "run.json").read_text())
+    assert described["recipe"]["sample"]["views"][2]["size"] == 40
+    assert described["recipe"]["training"]["batch_size"] == 4
+    assert described["versions"]["socodet"] == __version__
+    (line,) = [json.loads(text) for text in (run / "log.jsonl").read_text().splitlines()]
+    assert line["step"] == 1
+    assert -8 <= line["loss"] <= 8
+    assert sum(line["level_share"]) == pytest.approx(1)
+    assert list((run / "tensorboard").iterdir())

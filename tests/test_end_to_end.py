@@ -1,0 +1,111 @@
+"""The whole way on real photographs: propose, pretrain, stop, resume, export, load."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import socodet
+from socodet.images.photographs import photographs
+from socodet.recipes import Recipe, recipe
+from socodet.training.run import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+
+def short() -> Recipe:
+    """The tiny recipe with 7 steps of 4 images."""
+    tiny = recipe("tiny")
+    training = dataclasses.replace(tiny.training, batch_size=4, epochs=2.4, warmup_epochs=0.5)
+    return dataclasses.replace(tiny, training=training)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "proposals.parquet"
+    socodet.propose(photographs(), path, show_progress=False)
+    return path
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    state = RunFolder(run).load_checkpoint()
+    assert state is not None
+    return state["model"]
+
+
+def logged(run) -> list[dict]:
+    """The log without what the clock decides."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("images_per_second", "data_wait")} for line in lines]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(table, tmp_path):
+    def pretrain(name, max_steps, workers):
+        return socodet.pretrain(
+            photographs(),
+            short(),
+            tmp_path / name,
+            proposals=table,
+            execution=ExecutionSettings(device="cpu", workers=workers, max_steps=max_steps, log_every=1),
+            show_progress=False,
+        )
+
+    whole = pretrain("whole", None, 1)
+    assert whole.finished
+    assert whole.total_steps == 7
+    assert pretrain("parts", 2, 2).stopped_by == "max_steps"
+    assert pretrain("parts", 3, 0).steps == 5
+    assert pretrain("parts", None, 1).finished
+
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
+    assert [line["step"] for line in logged(tmp_path / "parts")] == list(range(1, 8))
+
+    file = socodet.export_run(tmp_path / "parts", tmp_path / "weights.safetensors")
+    detector = socodet.build_detector(tmp_path / "whole", num_classes=3, show_report=False)
+    report = socodet.load_pretrained(detector, file, show_report=False)
+    assert len(report.loaded) > 100
+    assert all(name.startswith(("rpn.", "roi_heads.box_predictor", "roi_heads.mask")) for name in report.fresh)
+    with torch.no_grad():
+        (prediction,) = detector.eval()([torch.rand(3, 120, 160)])
+    assert set(prediction) == {"boxes", "labels", "scores", "masks"}
+
+
+def test_the_networks_and_the_loss_move(table, tmp_path):
+    socodet.pretrain(photographs(), short(), tmp_path / "run", proposals=table, show_progress=False)
+    trained, fresh = weights(tmp_path / "run"), socodet.pretraining.build_soco(short().model, 0).state_dict()
+    moved = [name for name, value in trained.items() if not torch.equal(value, fresh[name])]
+    for prefix in ("online.encoder.backbone.body.", "online.encoder.backbone.fpn.", "online.encoder.box_head."):
+        names = [name for name in trained if name.startswith(prefix) and name.endswith("weight")]
+        assert set(names) <= set(moved), prefix
+    assert any(name.startswith("target.") for name in moved)
+
+
+def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(table, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "socodet", "pretrain", str(photographs()), "--output", str(run)]
+    command += ["--recipe", "tiny", "--proposals", str(table), "--batch-size", "4", "--log-every", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not ((run / "log.jsonl").is_file() and (run / "log.jsonl").read_text().count("\n") >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "stopped by SIGTERM" in out
+    assert "Traceback" not in err
+    (newest,) = (run / "checkpoints").iterdir()
+    steps = int(newest.stem.removeprefix("step-"))
+    assert steps == len(logged(run))
+    again = subprocess.run([*command, "--max-steps", "1"], capture_output=True, text=True, check=True)
+    assert f"resuming {run} at step {steps} of" in again.stderr
+    assert [line["step"] for line in logged(run)] == list(range(1, steps + 2))
