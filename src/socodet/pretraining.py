@@ -1,6 +1,7 @@
 """`socodet pretrain`: from images and a recipe to a run."""
 
 import dataclasses
+import hashlib
 import platform
 import sys
 import time
@@ -15,7 +16,7 @@ import socodet
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, open_images
-from socodet.models.encoders import FPNEncoder
+from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.proposals import ProposalTable, propose
@@ -50,7 +51,7 @@ def build_soco(settings: ModelSettings, seed: int) -> SoCo:
     """Randomly initialised networks; the same for the same seed. The caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SoCo(FPNEncoder(settings), settings)
+        return SoCo(build_encoder(settings), settings)
 
 
 def pretrain(
@@ -119,7 +120,8 @@ def _named(name: str) -> Recipe:
 def _describe(source: ImageSource, chosen: Recipe, proposals: str | Path | None) -> dict[str, Any]:
     return {
         "recipe": chosen.as_dict(),
-        "images": {"location": str(source.location), "count": len(source)},
+        "images": {"count": len(source), "names_sha256": _digest(source)},
+        "location": str(source.location),
         "proposals": None if proposals is None else str(proposals),
         "versions": {
             "socodet": socodet.__version__,
@@ -128,6 +130,14 @@ def _describe(source: ImageSource, chosen: Recipe, proposals: str | Path | None)
             "python": platform.python_version(),
         },
     }
+
+
+def _digest(source: ImageSource) -> str:
+    """Tells two sets of images apart wherever they lie: a hash of their names in order."""
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(source.key(index).encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _prepare_folder(run: RunFolder, description: dict[str, Any], *, resume: bool, overwrite: bool) -> None:

@@ -8,7 +8,7 @@ from socodet.detection.build import build_detector, mask_rcnn
 from socodet.detection.transfer import load_pretrained
 from socodet.errors import InputError
 from socodet.export import export_run
-from socodet.models.encoders import FPNEncoder
+from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.recipes import Recipe
@@ -23,7 +23,7 @@ R18 = ModelSettings(
 def a_run(path, settings):
     """A run folder with one checkpoint whose every tensor is distinguishable from a fresh one."""
     torch.manual_seed(7)
-    soco = SoCo(FPNEncoder(settings), settings)
+    soco = SoCo(build_encoder(settings), settings)
     with torch.no_grad():
         for tensor in soco.state_dict().values():
             tensor.copy_(torch.randn_like(tensor) if tensor.is_floating_point() else torch.tensor(5))

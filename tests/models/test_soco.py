@@ -1,6 +1,7 @@
 """SoCo against a reference in the plainest way: one box at a time, straight from Eq. 1-6 and section 3.3."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,12 +9,13 @@ from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, cosine_similarity, interpolate, linear, relu
 from torchvision.ops import roi_align
 
-from socodet.models.encoders import FPNEncoder
+from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo, symmetric_loss
 from socodet.views.batch import ViewBatch, group_by_level
 
 SMALL = ModelSettings(
+    architecture="fpn",
     backbone="resnet18",
     fpn_channels=8,
     head_convs=2,
@@ -40,32 +42,58 @@ def plain_bn(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
     return batch_norm(x, None, None, state[f"{name}.weight"], state[f"{name}.bias"], training=True)
 
 
-def plain_resnet18_stages(x: Tensor, state: dict[str, Tensor], prefix: str) -> list[Tensor]:
+def plain_layer(x: Tensor, state: dict[str, Tensor], layer: str, stride: int) -> Tensor:
+    """Two basic residual blocks."""
+    for block, step in ((0, stride), (1, 1)):
+        name = f"{layer}.{block}"
+        y = conv2d(x, state[f"{name}.conv1.weight"], stride=step, padding=1)
+        y = conv2d(relu(plain_bn(y, state, f"{name}.bn1")), state[f"{name}.conv2.weight"], padding=1)
+        y = plain_bn(y, state, f"{name}.bn2")
+        if step == 2:
+            x = conv2d(x, state[f"{name}.downsample.0.weight"], stride=2)
+            x = plain_bn(x, state, f"{name}.downsample.1")
+        x = relu(x + y)
+    return x
+
+
+def plain_resnet18_stages(x: Tensor, state: dict[str, Tensor], prefix: str, last: int = 4) -> list[Tensor]:
     x = relu(plain_bn(conv2d(x, state[f"{prefix}conv1.weight"], stride=2, padding=3), state, f"{prefix}bn1"))
     x = torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1)
     stages = []
-    for layer in range(1, 5):
-        for block in range(2):
-            name = f"{prefix}layer{layer}.{block}"
-            stride = 2 if layer > 1 and block == 0 else 1
-            y = relu(
-                plain_bn(conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1), state, f"{name}.bn1")
-            )
-            y = plain_bn(conv2d(y, state[f"{name}.conv2.weight"], padding=1), state, f"{name}.bn2")
-            if stride == 2:
-                x = plain_bn(
-                    conv2d(x, state[f"{name}.downsample.0.weight"], stride=2), state, f"{name}.downsample.1"
-                )
-            x = relu(x + y)
+    for layer in range(1, last + 1):
+        x = plain_layer(x, state, f"{prefix}layer{layer}", stride=1 if layer == 1 else 2)
         stages.append(x)
     return stages
 
 
-def plain_encoder(pixels: Tensor, boxes: Tensor, levels: Tensor, state: dict[str, Tensor]) -> Tensor:
+def plain_encoder(view: ViewBatch, state: dict[str, Tensor], architecture: str) -> Tensor:
     """Eq. 1, a box at a time; batch norm of the head over all boxes of the view."""
+    pixels, boxes, levels = view.pixels, view.boxes, view.levels
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)
-    stages = plain_resnet18_stages((pixels.double() / 255 - mean) / std, state, "backbone.body.")
+    inputs = (pixels.double() / 255 - mean) / std
+    if architecture == "c4":
+        (c4,) = plain_resnet18_stages(inputs, state, "backbone.body.", last=3)[-1:]
+        block_5 = {f"layer4.{name.removeprefix('box_head.')}": value for name, value in state.items()}
+        pooled = torch.stack(
+            [
+                roi_align(c4[image][None], [box[None]], 7, 1 / 16, sampling_ratio=-1, aligned=True)[0]
+                for image in range(len(pixels))
+                for box in boxes[image].double()
+            ]
+        )
+        return plain_layer(pooled, block_5, "layer4", stride=2).mean(dim=(2, 3))
+    stages = plain_resnet18_stages(inputs, state, "backbone.body.")
+    if architecture == "image":
+        return torch.stack([c5.mean(dim=(1, 2)) for c5 in stages[-1]])
+    if architecture == "c5":
+        return torch.stack(
+            [
+                roi_align(stages[-1][image][None], [box[None]], 7, 1 / 32, -1, True)[0].mean(dim=(1, 2))
+                for image in range(len(pixels))
+                for box in boxes[image].double()
+            ]
+        )
     laterals = [
         plain_bn(
             conv2d(c, state[f"backbone.fpn.inner_blocks.{i}.0.weight"]), state, f"backbone.fpn.inner_blocks.{i}.1"
@@ -88,6 +116,8 @@ def plain_encoder(pixels: Tensor, boxes: Tensor, levels: Tensor, state: dict[str
             feature = pyramid[level][image : image + 1]
             pooled.append(roi_align(feature, [box[None]], 7, 1 / 4 / 2**level, sampling_ratio=-1, aligned=True)[0])
     x = torch.stack(pooled)
+    if architecture == "fpn_no_head":
+        return x.mean(dim=(2, 3))
     for i in range(SMALL.head_convs):
         x = relu(plain_bn(conv2d(x, state[f"box_head.{i}.0.weight"], padding=1), state, f"box_head.{i}.1"))
     fc = SMALL.head_convs + 1
@@ -103,15 +133,15 @@ def part(parameters: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
 
 
-def plain_loss(views: list[ViewBatch], parameters: dict[str, Tensor]) -> Tensor:
+def plain_loss(views: list[ViewBatch], parameters: dict[str, Tensor], architecture: str) -> Tensor:
     """Eq. 4-6 with Python loops over views, images and boxes; V1 is the first view."""
 
     def online(view: ViewBatch) -> Tensor:
-        h = plain_encoder(view.pixels, view.boxes, view.levels, part(parameters, "online.encoder."))
+        h = plain_encoder(view, part(parameters, "online.encoder."), architecture)
         return plain_mlp(plain_mlp(h, part(parameters, "online.projector.")), part(parameters, "predictor."))
 
     def target(view: ViewBatch) -> Tensor:
-        h = plain_encoder(view.pixels, view.boxes, view.levels, part(parameters, "target.encoder."))
+        h = plain_encoder(view, part(parameters, "target.encoder."), architecture)
         return plain_mlp(h, part(parameters, "target.projector.")).detach()
 
     v, z = [online(view) for view in views], [target(view) for view in views]
@@ -127,35 +157,46 @@ def plain_loss(views: list[ViewBatch], parameters: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.fixture
-def doubles(monkeypatch):
-    """The model in float64, so that agreement can be asked to 1e-6 of every gradient."""
+def float64(monkeypatch):
+    """Pixels normalised in float64, so that agreement can be asked to 1e-6 of every gradient."""
     import socodet.models.soco as module
 
     normalize = module.normalize
     monkeypatch.setattr(module, "normalize", lambda pixels: normalize(pixels, torch.float64))
+
+
+CASES = [
+    pytest.param("fpn", (96, 96, 64), 3, id="FPN, three views"),
+    pytest.param("fpn", (64, 64, 48, 56), 3, id="SoCo*, four views"),
+    pytest.param("c4", (64, 64), 3, id="C4, two views"),
+    pytest.param("image", (64, 64), 1, id="whole image"),
+    pytest.param("c5", (96, 96), 3, id="Table 4: no FPN, no head"),
+    pytest.param("fpn_no_head", (64, 64), 3, id="Table 4: FPN, no head"),
+]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("architecture", "sizes", "boxes"), CASES)
+def test_loss_and_every_gradient_equal_the_reference(architecture, sizes, boxes):
+    settings = replace(SMALL, architecture=architecture)
     torch.manual_seed(0)
-    soco = SoCo(FPNEncoder(SMALL), SMALL).double()
+    soco = SoCo(build_encoder(settings), settings).double()
     for parameter in soco.target.parameters():  # a target that has drifted from its online network
         parameter.add_(0.05 * torch.randn_like(parameter))
-    return soco
-
-
-@pytest.mark.parametrize("sizes", [(96, 96, 64), (64, 64, 48, 56), (64, 64)], ids=["three", "four", "two views"])
-def test_loss_and_every_gradient_equal_the_reference(doubles, sizes):
     generator = torch.Generator().manual_seed(3)
-    views = [a_view(size, generator) for size in sizes]
+    views = [a_view(size, generator, images=4 // boxes + 1, boxes=boxes) for size in sizes]
     views = [
         ViewBatch(v.pixels, type(v.rois)(v.rois.rois.double(), v.rois.counts, v.rois.order), v.boxes, v.levels)
         for v in views
     ]
-    loss = doubles(views).loss
+    loss = soco(views).loss
     loss.backward()
-    reference = {name: p.detach().clone().requires_grad_() for name, p in doubles.named_parameters()}
-    expected = plain_loss(views, reference)
+    reference = {name: p.detach().clone().requires_grad_() for name, p in soco.named_parameters()}
+    expected = plain_loss(views, reference, architecture)
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
     compared = 0
-    for name, parameter in doubles.named_parameters():
+    for name, parameter in soco.named_parameters():
         if name.startswith("target."):
             assert parameter.grad is None
             continue
@@ -164,7 +205,7 @@ def test_loss_and_every_gradient_equal_the_reference(doubles, sizes):
         scale = max(float(wanted.abs().max()), 1e-8)
         assert float((gradient - wanted).abs().max()) <= 1e-6 * scale + 1e-10, name
         compared += 1
-    assert compared > 90
+    assert compared >= 70
 
 
 @pytest.mark.parametrize(("views", "bound"), [(3, -8.0), (4, -12.0), (2, -4.0)])
@@ -184,7 +225,7 @@ def test_random_embeddings_lose_nothing_in_expectation():
 
 def test_target_moves_by_the_exponential_average_formula():
     torch.manual_seed(0)
-    soco = SoCo(FPNEncoder(SMALL), SMALL)
+    soco = SoCo(build_encoder(SMALL), SMALL)
     for parameter in soco.online.parameters():
         parameter.data.add_(torch.randn_like(parameter))
     before = [p.clone() for p in soco.target.parameters()]
@@ -197,7 +238,7 @@ def test_target_moves_by_the_exponential_average_formula():
 
 
 def test_target_starts_equal_and_shares_nothing():
-    soco = SoCo(FPNEncoder(SMALL), SMALL)
+    soco = SoCo(build_encoder(SMALL), SMALL)
     for online, target in zip(soco.online.parameters(), soco.target.parameters(), strict=True):
         assert torch.equal(online, target)
         assert online.data_ptr() != target.data_ptr()

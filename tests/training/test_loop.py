@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from socodet.errors import InputError
-from socodet.models.encoders import FPNEncoder
+from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.training.log import RunLog
@@ -16,13 +16,13 @@ from socodet.training.run import RunFolder
 from socodet.training.settings import TrainingSettings
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
-SMALL = ModelSettings("resnet18", 8, 1, 8, 8, 7, 16, 8)
+SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 
 
 def trainer(images: int = 10, **changes) -> Trainer:
     settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
     torch.manual_seed(0)
-    return Trainer(SoCo(FPNEncoder(SMALL), SMALL), dataclasses.replace(settings, **changes), images)
+    return Trainer(SoCo(build_encoder(SMALL), SMALL), dataclasses.replace(settings, **changes), images)
 
 
 def a_batch(seed: int = 0) -> Batch:
@@ -111,7 +111,7 @@ def test_the_log_drops_what_a_crash_left_after_the_checkpoint(tmp_path):
 def test_a_step_never_waits_for_the_device():
     torch.manual_seed(0)
     settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4)
-    on_gpu = Trainer(SoCo(FPNEncoder(SMALL), SMALL), settings, 10)
+    on_gpu = Trainer(SoCo(build_encoder(SMALL), SMALL), settings, 10)
     batch = a_batch().pin_memory().to("cuda")
     on_gpu.step(batch)
     torch.cuda.synchronize()

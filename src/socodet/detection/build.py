@@ -12,7 +12,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from socodet.detection.transfer import load_pretrained
-from socodet.models.encoders import STAGES, build_backbone
+from socodet.models.backbones import STAGES, build_backbone
 from socodet.models.settings import ModelSettings
 from socodet.training.weights import model_settings
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
-from socodet.models.encoders import FPNEncoder
+from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize
 from socodet.views.batch import Batch, group_by_level
 
 
 @torch.no_grad()
-def box_features(encoder: FPNEncoder, batch: Batch, view: int) -> Tensor:
+def box_features(encoder: ObjectEncoder, batch: Batch, view: int) -> Tensor:
     """Unit-length h (Eq. 1) of every box of one view, in (image, box) order: (B·K, C). Uses running statistics."""
     was_training = encoder.training
     encoder.eval()
@@ -23,7 +23,7 @@ def box_features(encoder: FPNEncoder, batch: Batch, view: int) -> Tensor:
     return features
 
 
-def recall_at_1(encoder: FPNEncoder, draws: Iterable[Sequence[Batch]], query: int = 0, gallery: int = 1) -> float:
+def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query: int = 0, gallery: int = 1) -> float:
     """Share of objects whose most similar box among all of another view's boxes is the same object.
 
     `draws` are independent draws of the views of one image set, each in as many batches as it takes; every
@@ -41,7 +41,7 @@ def recall_at_1(encoder: FPNEncoder, draws: Iterable[Sequence[Batch]], query: in
 
 @torch.no_grad()
 def similarity_map(
-    encoder: FPNEncoder, batch: Batch, image: int, box: int, *, query: int = 0, view: int = 1, cells: int = 16
+    encoder: ObjectEncoder, batch: Batch, image: int, box: int, *, query: int = 0, view: int = 1, cells: int = 16
 ) -> Tensor:
     """Cosine of one object's h in view `query` with a box of its size at every place of view `view`.
 

@@ -1,36 +1,37 @@
-"""Object encoders: an image and boxes in, one vector a box out (Eq. 1), made of the detector's own modules."""
+"""Object encoders: an image and boxes in, one vector a box out (Eq. 1), made of the detector's own modules.
 
-from functools import partial
+`FPNEncoder` and `C4Encoder` are the paper's two; `C5Encoder`, `FPNEncoder` without its head and `ImageEncoder` are
+rows of Table 4.
+"""
 
-import torchvision.models.resnet as resnet
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import FeaturePyramidNetwork, roi_align
 
+from socodet.models.backbones import STAGES, STRIDES, build_backbone, split_backbone
 from socodet.models.pyramid import pool_boxes, pyramid_levels
-from socodet.models.settings import BackboneName, ModelSettings
+from socodet.models.settings import ModelSettings
 from socodet.views.batch import RoIs
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+class ObjectEncoder(nn.Module, ABC):
+    """Maps an image and its boxes to one vector a box: h = f^H(RoIAlign(f^I(V), b)) (Eq. 1)."""
+
+    representation_size: int
+    """Length of h."""
+
+    @abstractmethod
+    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+        """Normalised pixels (B, 3, H, W) → (B·K, representation_size), in (image, box) order."""
 
 
-def build_backbone(name: BackboneName) -> tuple[IntermediateLayerGetter, list[int]]:
-    """A randomly initialised residual network without its classifier, and the channels of its four stages.
-
-    Its module names are those of `backbone.body` in torchvision's detectors.
-    """
-    network: resnet.ResNet = getattr(resnet, name)(weights=None)
-    width = network.inplanes // 8
-    body = IntermediateLayerGetter(network, {stage: str(level) for level, stage in enumerate(STAGES)})
-    return body, [width * 2**level for level in range(len(STAGES))]
-
-
-class FPNEncoder(nn.Module):
-    """h = f^H(RoIAlign(f^I(V), b)): backbone, FPN with batch norm, RoIAlign, box head with batch norm (Eq. 1).
+class FPNEncoder(ObjectEncoder):
+    """Backbone, FPN with batch norm, RoIAlign, box head with batch norm (section 4.1, SoCo-R50-FPN).
 
     The modules are torchvision's, under the names its detectors give them (`backbone.body`, `backbone.fpn`,
-    `box_head`), so that transfer is loading a state dict.
+    `box_head`), so that transfer is loading a state dict. Without a head, h is the pooled feature's average.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -38,14 +39,17 @@ class FPNEncoder(nn.Module):
         body, channels = build_backbone(settings.backbone)
         fpn = FeaturePyramidNetwork(channels, settings.fpn_channels, norm_layer=nn.BatchNorm2d)
         self.backbone = nn.ModuleDict({"body": body, "fpn": fpn})
-        self.box_head = FastRCNNConvFCHead(
-            (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
-            [settings.head_channels] * settings.head_convs,
-            [settings.representation_size],
-            norm_layer=partial(nn.BatchNorm2d),
-        )
         self.pooled_size = settings.pooled_size
-        self.representation_size = settings.representation_size
+        self.box_head: FastRCNNConvFCHead | None = None
+        self.representation_size = settings.fpn_channels
+        if settings.architecture == "fpn":
+            self.box_head = FastRCNNConvFCHead(
+                (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
+                [settings.head_channels] * settings.head_convs,
+                [settings.representation_size],
+                norm_layer=nn.BatchNorm2d,
+            )
+            self.representation_size = settings.representation_size
 
     def stages(self, pixels_b3hw: Tensor) -> list[Tensor]:
         """The backbone's four feature maps, strides 4 to 32: list of (B, C_l, H/stride, W/stride)."""
@@ -56,8 +60,75 @@ class FPNEncoder(nn.Module):
         return pyramid_levels(self.backbone["fpn"], self.stages(pixels_b3hw), [True] * len(STAGES))
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """One vector a box, in (image, box) order: normalised pixels (B, 3, H, W) → (B·K, representation_size)."""
+        """Each box is pooled once, from its own level, and passes the head once."""
         needed = [count > 0 for count in rois.counts]
         levels = pyramid_levels(self.backbone["fpn"], self.stages(pixels_b3hw), needed)
-        h: Tensor = self.box_head(pool_boxes(levels, rois, self.pooled_size))
+        pooled = pool_boxes(levels, rois, self.pooled_size)
+        h: Tensor = pooled.mean(dim=(2, 3)) if self.box_head is None else self.box_head(pooled)
         return h
+
+
+class C4Encoder(ObjectEncoder):
+    """RoIAlign on C4, the whole fifth residual block as the head, averaged (section 4.1, SoCo-R50-C4).
+
+    The paper does not give the pooled size; the published figures were made with 7x7, Detectron2's C4 detector
+    pools 14x14.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        body, self.box_head, self.representation_size = split_backbone(settings.backbone)
+        self.backbone = nn.ModuleDict({"body": body})
+        self.pooled_size = settings.pooled_size
+
+    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+        """Levels play no part: every box is pooled from C4."""
+        c4 = self.backbone["body"](pixels_b3hw)["0"]
+        pooled = roi_align(c4, rois.rois, self.pooled_size, 1 / STRIDES[2], sampling_ratio=0, aligned=True)
+        h: Tensor = self.box_head(pooled).mean(dim=(2, 3))[rois.order]
+        return h
+
+
+class C5Encoder(ObjectEncoder):
+    """Boxes pooled from the backbone's last stage and averaged: Table 4's second row, no FPN, no head."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        body, channels = build_backbone(settings.backbone)
+        self.backbone = nn.ModuleDict({"body": body})
+        self.representation_size = channels[-1]
+        self.pooled_size = settings.pooled_size
+
+    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+        """Levels play no part: every box is pooled from C5."""
+        c5 = self.backbone["body"](pixels_b3hw)["3"]
+        pooled = roi_align(c5, rois.rois, self.pooled_size, 1 / STRIDES[3], sampling_ratio=0, aligned=True)
+        h: Tensor = pooled.mean(dim=(2, 3))[rois.order]
+        return h
+
+
+class ImageEncoder(ObjectEncoder):
+    """The whole image is the one box: Table 4's first row, the image-level baseline in the manner of BYOL."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        body, channels = build_backbone(settings.backbone)
+        self.backbone = nn.ModuleDict({"body": body})
+        self.representation_size = channels[-1]
+
+    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+        """C5's average over the image, (B, representation_size); the boxes, one an image, are not looked at."""
+        h: Tensor = self.backbone["body"](pixels_b3hw)["3"].mean(dim=(2, 3))
+        return h
+
+
+def build_encoder(settings: ModelSettings) -> ObjectEncoder:
+    """The encoder of that architecture, randomly initialised."""
+    kinds: dict[str, type[ObjectEncoder]] = {
+        "fpn": FPNEncoder,
+        "fpn_no_head": FPNEncoder,
+        "c4": C4Encoder,
+        "c5": C5Encoder,
+        "image": ImageEncoder,
+    }
+    return kinds[settings.architecture](settings)  # type: ignore[call-arg]

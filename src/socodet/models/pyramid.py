@@ -7,11 +7,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 
+from socodet.models.backbones import STRIDES
 from socodet.views.batch import RoIs
-
-STRIDES = (4, 8, 16, 32)
-"""Strides of P2 to P5 (section 3.3)."""
-
 
 def pyramid_levels(
     fpn: FeaturePyramidNetwork, features: Sequence[Tensor], needed: Sequence[bool]

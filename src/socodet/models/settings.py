@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image"]
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
@@ -10,6 +11,9 @@ BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet1
 class ModelSettings:
     """The detector's own modules and the two MLPs on top; the defaults are section 4.1's SoCo-R50-FPN."""
 
+    architecture: Architecture = "fpn"
+    """What encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; or the whole
+    image as the one box. Section 4.1 has fpn and c4, Table 4 the others."""
     backbone: BackboneName = "resnet50"
     """Residual network whose four stages feed the pyramid."""
     fpn_channels: int = 256

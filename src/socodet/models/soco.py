@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
-from socodet.models.encoders import FPNEncoder
+from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
 from socodet.views.batch import RoIs, ViewBatch
@@ -36,7 +36,7 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 class Embedder(nn.Module):
     """An object encoder and a projector: g(f^H(RoIAlign(f^I(V), b)))."""
 
-    def __init__(self, encoder: FPNEncoder, settings: ModelSettings) -> None:
+    def __init__(self, encoder: ObjectEncoder, settings: ModelSettings) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = mlp(encoder.representation_size, settings.hidden_size, settings.embedding_size)
@@ -54,7 +54,7 @@ class SoCo(nn.Module):
     gets no gradient; `update_target` moves it towards the online network.
     """
 
-    def __init__(self, encoder: FPNEncoder, settings: ModelSettings) -> None:
+    def __init__(self, encoder: ObjectEncoder, settings: ModelSettings) -> None:
         super().__init__()
         self.online = Embedder(encoder, settings)
         self.predictor = mlp(settings.embedding_size, settings.hidden_size, settings.embedding_size)
