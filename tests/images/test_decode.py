@@ -1,0 +1,303 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from socodet.errors import UnreadableImageError
+from socodet.images.decode import MAX_PIXELS, decode_image
+
+
+def encode(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def by_pil(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def smooth(height: int = 45, width: int = 60) -> np.ndarray:
+    """A colourful picture without sharp edges, different in every corner."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [255 * x / width, 255 * y / height, 127 + 120 * np.sin(x / 9) * np.cos(y / 7)]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+PICTURE = Image.fromarray(smooth())
+
+
+def assert_close(ours: np.ndarray, theirs: np.ndarray, levels: int) -> None:
+    assert ours.shape == theirs.shape
+    assert ours.dtype == np.uint8
+    assert ours.flags.c_contiguous
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= levels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 95},
+        {"quality": 60, "subsampling": "4:2:0"},
+        {"quality": 80, "subsampling": "4:4:4"},
+        {"quality": 80, "subsampling": "4:2:2"},
+        {"quality": 80, "progressive": True},
+        {"quality": 80, "restart_marker_blocks": 2},
+        {"quality": 80, "keep_rgb": True},
+    ],
+    ids=str,
+)
+def test_jpeg_is_what_pil_decodes(options: dict[str, object]) -> None:
+    data = encode(PICTURE, "JPEG", **options)
+    assert_close(decode_image(data), by_pil(data), 2)
+    assert_close(decode_image(data), smooth(), 40)
+
+
+def test_gray_jpeg_has_three_equal_channels() -> None:
+    data = encode(PICTURE.convert("L"), "JPEG", quality=90)
+    pixels = decode_image(data)
+    assert_close(pixels, by_pil(data), 2)
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+    assert (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_cmyk_jpeg_has_the_colours_it_was_made_of() -> None:
+    data = encode(PICTURE.convert("CMYK"), "JPEG", quality=95)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    assert_close(decode_image(data), by_pil(data), 2)
+    assert_close(decode_image(data), smooth(), 40)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_formats_give_back_the_pixels(format: str) -> None:
+    options = {"lossless": True} if format == "WEBP" else {}
+    np.testing.assert_array_equal(decode_image(encode(PICTURE, format, **options)), smooth())
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits"])
+def test_compressed_tiff(compression: str) -> None:
+    np.testing.assert_array_equal(decode_image(encode(PICTURE, "TIFF", compression=compression)), smooth())
+
+
+def test_palette() -> None:
+    image = PICTURE.quantize(16)
+    for format in ("PNG", "GIF"):
+        np.testing.assert_array_equal(decode_image(encode(image, format)), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_lie_on_white(mode: str) -> None:
+    opaque = PICTURE.convert("L").convert("RGB") if mode == "LA" else PICTURE
+    alpha = np.linspace(0, 255, 60).round().astype(np.uint8)[None].repeat(45, axis=0)
+    image = opaque.copy()
+    image.putalpha(Image.fromarray(alpha))
+    pixels = decode_image(encode(image.convert(mode), "PNG"))
+    share = alpha[..., None] / 255
+    by_hand = np.asarray(opaque) * share + 255 * (1 - share)
+    assert_close(pixels, by_hand.round().astype(np.uint8), 1)
+    assert (pixels[:, 0] == 255).all()
+
+
+def test_a_transparent_palette_colour_is_white() -> None:
+    image = PICTURE.quantize(8)
+    indices = np.asarray(image)
+    pixels = decode_image(encode(image, "PNG", transparency=3))
+    assert (indices == 3).any()
+    assert (pixels[indices == 3] == 255).all()
+    np.testing.assert_array_equal(pixels[indices != 3], np.asarray(image.convert("RGB"))[indices != 3])
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bit_gray_is_scaled_not_clipped(format: str) -> None:
+    values = np.linspace(0, 65535, 45 * 60).round().astype(np.uint16).reshape(45, 60)
+    pixels = decode_image(encode(Image.fromarray(values), format))
+    assert_close(pixels, np.stack([np.rint(values / 257).astype(np.uint8)] * 3, axis=2), 0)
+
+
+def test_big_endian_16_bit_tiff() -> None:
+    values = np.array([[0, 257, 65535], [1000, 30000, 40000]], ">u2")
+    fields = [(256, 3), (257, 2), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2), (279, 12)]
+    head = b"MM" + struct.pack(">HI", 42, 8 + values.nbytes) + values.tobytes()
+    entries = b"".join(struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in fields)
+    data = head + struct.pack(">H", len(fields)) + entries + bytes(4)
+    np.testing.assert_array_equal(decode_image(data)[..., 0], np.rint(values / 257))
+
+
+def test_16_bit_colour_png() -> None:
+    values = np.arange(4 * 5 * 3, dtype=np.uint16).reshape(4, 5, 3) * 1111
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    data = png(struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0), zlib.compress(rows))
+    assert_close(decode_image(data), np.rint(values / 257).astype(np.uint8), 1)
+
+
+def png(header: bytes, pixels: bytes) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_floating_point_tiff_spans_black_to_white() -> None:
+    values = np.linspace(-0.5, 1.5, 200, dtype=np.float32).reshape(10, 20)
+    pixels = decode_image(encode(Image.fromarray(values), "TIFF"))
+    by_hand = (values.astype(np.float64) + 0.5) / 2 * 255
+    assert_close(pixels[..., 0].copy(), np.rint(by_hand).astype(np.uint8), 1)
+
+
+def test_a_constant_floating_point_image_and_one_with_nan() -> None:
+    flat = Image.fromarray(np.full((3, 4), 7.5, np.float32))
+    assert decode_image(encode(flat, "TIFF")).shape == (3, 4, 3)
+    broken = Image.fromarray(np.array([[1.0, np.nan]], np.float32))
+    with pytest.raises(UnreadableImageError, match="not finite"):
+        decode_image(encode(broken, "TIFF"))
+
+
+def test_one_bit() -> None:
+    bits = smooth()[..., 2] > 127
+    for format in ("PNG", "TIFF", "BMP"):
+        pixels = decode_image(encode(Image.fromarray(bits), format))
+        np.testing.assert_array_equal(pixels, np.where(bits, 255, 0)[..., None].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame(format: str) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    assert_close(decode_image(data), np.full((10, 20, 3), (255, 0, 0), np.uint8), 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_as_pil_turns_it(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker of the camera"
+    exif[0x0112] = orientation
+    data = encode(PICTURE, format, exif=exif)
+    stored = Image.open(io.BytesIO(data))
+    stored.load()
+    upright = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+    assert upright.shape == ((45, 60, 3) if orientation <= 4 else (60, 45, 3))
+    assert_close(decode_image(data), upright, 2)
+
+
+# Where the top left corner of the stored picture goes (EXIF 2.3, section 4.6.4), rows first.
+CORNER = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_in_either_byte_order(byte_order: str, orientation: int) -> None:
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:16, :16] = 255
+    tiff = (b"II" if byte_order == "<" else b"MM") + struct.pack(byte_order + "HI", 42, 8)
+    tiff += struct.pack(byte_order + "HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)
+    payload = b"Exif\0\0" + tiff
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(payload)) + payload
+    plain = encode(Image.fromarray(pixels), "JPEG", quality=95)
+    decoded = decode_image(plain[:2] + segment + plain[2:])
+    assert decoded.shape == ((48, 64, 3) if orientation <= 4 else (64, 48, 3))
+    corners = {(y, x): decoded[y, x, 0] > 127 for y in (0, -1) for x in (0, -1)}
+    assert [corner for corner, white in corners.items() if white] == [CORNER[orientation]]
+    padded = plain[:2] + b"\xff\xff" + segment + plain[2:]  # markers may have fill bytes before them
+    np.testing.assert_array_equal(decode_image(padded), decoded)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\x00\x09ab"]
+)
+def test_a_damaged_exif_block_does_no_harm(exif: bytes) -> None:
+    data = encode(PICTURE, "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif
+    np.testing.assert_array_equal(decode_image(data[:2] + segment + data[2:]), decode_image(data))
+
+
+def test_harmless_extra_bytes_in_a_jpeg() -> None:
+    data = encode(PICTURE, "JPEG")
+    between_segments = data.index(b"\xff\xdb")
+    dirty = data[:between_segments] + b"\0\0\0" + data[between_segments:] + b"after the end"
+    np.testing.assert_array_equal(decode_image(dirty), decode_image(data))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_jpeg_cut_anywhere_is_noticed(options: dict[str, object]) -> None:
+    data = encode(PICTURE, "JPEG", **options)
+    for length in range(1, len(data), 7):
+        with pytest.raises(UnreadableImageError) as raised:
+            decode_image(data[:length])
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "BMP"])
+def test_other_formats_cut_short_are_noticed(format: str) -> None:
+    data = encode(PICTURE, format)
+    for length in range(1, len(data) - 40, 41):
+        with pytest.raises(UnreadableImageError) as raised:
+            decode_image(data[:length])
+        assert "\n" not in str(raised.value)
+
+
+def test_a_cmyk_jpeg_cut_short_is_noticed() -> None:
+    data = encode(PICTURE.convert("CMYK"), "JPEG")
+    with pytest.raises(UnreadableImageError, match="truncated"):
+        decode_image(data[: len(data) * 2 // 3])
+
+
+def test_a_damaged_png_is_noticed() -> None:
+    data = bytearray(encode(PICTURE, "PNG"))
+    data[data.index(b"IDAT") + 40] ^= 0xFF
+    with pytest.raises(UnreadableImageError):
+        decode_image(bytes(data))
+
+
+def test_a_jpeg_with_overwritten_pixels_is_noticed() -> None:
+    data = encode(PICTURE, "JPEG", quality=95)
+    middle = len(data) // 2
+    with pytest.raises(UnreadableImageError):
+        decode_image(data[:middle] + b"\xff\xd0" * 20 + data[middle + 40 :])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"not a picture\n", "known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "known format"),
+        (b"\xff\xd8\xff", "truncated or damaged|known format"),
+        (bytes(1000), "known format"),
+    ],
+)
+def test_what_is_no_image(data: bytes, message: str) -> None:
+    with pytest.raises(UnreadableImageError, match=message) as raised:
+        decode_image(data)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_one_pixel(format: str) -> None:
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(Image.new("RGB", (1, 1), (200, 60, 20)), format, **options)
+    assert_close(decode_image(data), np.array([[[200, 60, 20]]], np.uint8), 3)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_000, 200_000])
+def test_too_many_pixels_are_refused_before_they_are_decoded(side: int) -> None:
+    tiny = png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(b""))
+    assert side * side > MAX_PIXELS
+    with pytest.raises(UnreadableImageError, match="pixels"):
+        decode_image(tiny)
+
+
+def test_a_jpeg_of_too_many_pixels_is_refused() -> None:
+    data = bytearray(encode(PICTURE, "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(UnreadableImageError, match="60000x60000 pixels are more than"):
+        decode_image(bytes(data))

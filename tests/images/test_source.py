@@ -1,0 +1,86 @@
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from socodet.errors import InputError
+from socodet.images.source import ImageFolder, open_images
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def keys(folder: Path) -> list[str]:
+    source = open_images(folder)
+    return [source.key(index) for index in range(len(source))]
+
+
+def test_nested_files_in_sorted_order_with_their_bytes(tmp_path: Path) -> None:
+    make(tmp_path, "b.jpg", "a/z.png", "a/y/x.webp", "Z.TIF", "a.jpeg", "c.tiff", "d.bmp", "e.Gif")
+    make(tmp_path, "notes.txt", "jpg", "a/image.jpg.part")
+    source = open_images(str(tmp_path))
+    expected = ["Z.TIF", "a.jpeg", "a/y/x.webp", "a/z.png", "b.jpg", "c.tiff", "d.bmp", "e.Gif"]
+    assert [source.key(index) for index in range(len(source))] == expected
+    assert [source.read(index).decode() for index in range(len(source))] == expected
+    assert source.location == str(tmp_path)
+
+
+def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", ".b.jpg", ".cache/c.jpg", "d/.e/f.jpg", "d/._g.jpg")
+    assert keys(tmp_path) == ["a.jpg"]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    make(tmp_path, "real/a.jpg", "set/b.jpg")
+    images = tmp_path / "set"
+    (images / "link.jpg").symlink_to(tmp_path / "real/a.jpg")
+    (images / "broken.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (images / "linked").symlink_to(tmp_path / "real")
+    (images / "upwards").symlink_to(images)
+    assert keys(images) == ["b.jpg", "link.jpg", "linked/a.jpg"]
+
+
+def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
+    make(tmp_path, "album.jpg/a.png")
+    assert keys(tmp_path) == ["album.jpg/a.png"]
+
+
+def test_a_source_survives_the_way_to_a_worker(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "b/c.png")
+    source = pickle.loads(pickle.dumps(open_images(tmp_path)))
+    assert source == ImageFolder(tmp_path, ("a.jpg", "b/c.png"))
+    assert source.read(1) == b"b/c.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing", "missing: no such folder"),
+        ("file.jpg", "file.jpg: is a file"),
+        ("empty", "empty: no image in it"),
+    ],
+)
+def test_what_is_no_folder_of_images(tmp_path: Path, name: str, message: str) -> None:
+    make(tmp_path, "file.jpg", "empty/notes.txt")
+    with pytest.raises(InputError, match=message) as raised:
+        open_images(tmp_path / name)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.jpg", "locked/b.jpg")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"locked: cannot be listed \(Permission denied\)"):
+        open_images(tmp_path)
