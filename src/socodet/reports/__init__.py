@@ -1,0 +1,1 @@
+"""Figures and the HTML page that show what happened in a run."""

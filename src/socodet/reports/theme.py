@@ -1,0 +1,61 @@
+"""Colours and sizes shared by every picture, and how a figure becomes bytes."""
+
+import io
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+DPI = 100
+POINTS = 72 / DPI  # points a pixel: matplotlib measures lines and letters in points
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a chart on a light or on a dark page."""
+
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+LIGHT = Theme(
+    ink="#1d2329",
+    muted="#5c6672",
+    grid="#e2e6ea",
+    series=("#2457c5", "#d1591c", "#1b8a5a", "#8a3fb0", "#b3861b", "#0f8fa3"),
+)
+DARK = Theme(
+    ink="#e8ebee",
+    muted="#98a2ad",
+    grid="#2d343c",
+    series=("#7fa7ff", "#ff9a62", "#5fd3a0", "#cf97f2", "#e6c25c", "#5fd0e0"),
+)
+
+# Bright and far apart also for colour-blind eyes, as they lie on photographs.
+OBJECT_COLOURS = ("#00d9ff", "#ffb000", "#ff4f9e", "#8cff4a", "#a98bff", "#ff6a3d", "#fff04a", "#3f8cff")
+
+
+def object_colour(k: int) -> str:
+    """The colour of object k wherever it is drawn, as #rrggbb; after eight of them they repeat."""
+    return OBJECT_COLOURS[k % len(OBJECT_COLOURS)]
+
+
+def blank_figure(width: int, height: int, *, dpi: int = DPI, background: str = "none") -> Figure:
+    """An empty figure of so many pixels. It belongs to its caller alone: pyplot does not know of it."""
+    return Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor=background)
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as PNG, at its own resolution and cut nowhere."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
+    return file.getvalue()
+
+
+def to_jpeg(figure: Figure) -> bytes:
+    """The figure as JPEG without colour subsampling: a fifth of a photograph's PNG, and lines stay sharp."""
+    file = io.BytesIO()
+    options = {"quality": 88, "subsampling": 0, "optimize": True}
+    figure.savefig(file, format="jpeg", dpi=figure.dpi, pil_kwargs=options, bbox_inches=None)
+    return file.getvalue()

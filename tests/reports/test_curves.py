@@ -1,0 +1,111 @@
+import io
+import json
+import math
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from socodet.reports.curves import curve_figure, curve_pictures, level_figure
+from socodet.reports.theme import DARK, LIGHT
+
+LINES = [
+    json.loads(
+        json.dumps(
+            {
+                "step": step,
+                "epoch": step / 10,
+                "loss": -2.0 - step / 50,
+                "lr": 0.1 * step,
+                "momentum": 0.99,
+                "embedding_std": 0.05,
+                "effective_rank": 10 + step,
+                "level_share": [0.1, 0.2, 0.3, 0.4],
+                "images_per_second": 8.5,
+                "data_wait": 0.1,
+            }
+        )
+    )
+    for step in range(1, 41)
+]
+NAMES = ["loss", "lr", "momentum", "embedding_std", "effective_rank", "images_per_second", "data_wait"]
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+
+
+def test_a_curve_goes_through_the_points_of_the_log() -> None:
+    for name in NAMES:
+        figure = curve_figure({"run": LINES}, name)
+        assert figure is not None
+        drawn = figure.axes[0].lines[0].get_xydata()
+        np.testing.assert_allclose(drawn, [(line["step"], line[name]) for line in LINES])
+
+
+def test_fields_that_are_missing_or_not_finite_are_left_out() -> None:
+    lines = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": math.nan}, {"step": 3}, {"step": 4, "loss": 0.5}]
+    figure = curve_figure({"run": lines}, "loss")
+    assert figure is not None
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 1], [4, 0.5]]
+    assert curve_figure({"run": lines}, "lr") is None
+    assert level_figure(lines) is None
+    assert [picture.title for picture in curve_pictures({"run": lines})] == ["Loss"]
+    assert curve_pictures({"run": []}) == []
+
+
+def test_the_spread_is_compared_with_an_even_one_and_half_of_it() -> None:
+    pictures = {picture.title: picture for picture in curve_pictures({"run": LINES}, embedding_size=64)}
+    assert len(pictures) == 8
+    figure = curve_figure({"run": LINES}, "embedding_std", references={"even": 1 / 8, "half": 1 / 16})
+    assert figure is not None
+    heights = [line.get_ydata()[0] for line in figure.axes[0].lines[1:]]
+    assert heights == [1 / 8, 1 / 16]
+    low, high = figure.axes[0].get_ylim()
+    assert low == 0
+    assert high > 1 / 8
+
+
+def test_levels_are_stacked_to_one() -> None:
+    figure = level_figure(LINES)
+    assert figure is not None
+    tops = [area.get_paths()[0].vertices[:, 1].max() for area in figure.axes[0].collections]
+    np.testing.assert_allclose(tops, [0.1, 0.3, 0.6, 1.0])
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["P5", "P4", "P3", "P2"]  # as they lie on each other
+
+
+def test_runs_are_told_apart() -> None:
+    figure = curve_figure({"first": LINES, "second": LINES[:20]}, "loss")
+    assert figure is not None
+    first, second = figure.axes[0].lines
+    assert len(first.get_xdata()) == 40
+    assert len(second.get_xdata()) == 20
+    assert first.get_color() != second.get_color()
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["first", "second"]
+    titles = [picture.title for picture in curve_pictures({"first": LINES, "second": LINES})]
+    assert titles[-2:] == ["Pyramid levels of first", "Pyramid levels of second"]
+
+
+def test_one_logged_step_is_a_visible_point() -> None:
+    figure = curve_figure({"run": LINES[:1]}, "loss")
+    assert figure is not None
+    assert figure.axes[0].lines[0].get_marker() == "o"
+    assert level_figure(LINES[:1]) is not None
+
+
+def test_pictures_come_for_light_and_for_dark_pages() -> None:
+    for picture in curve_pictures({"run": LINES[:5]}, embedding_size=256):
+        assert picture.dark is not None
+        light, dark = decoded(picture.data), decoded(picture.dark)
+        assert light.shape == dark.shape == (520, 900, 4)
+        assert light[0, 0, 3] == 0  # see-through: the page's own colour is behind it
+        assert light[light[..., 3] > 250][:, :3].min() < 100  # letters
+        assert dark[dark[..., 3] > 250][:, :3].max() > 150
+        assert picture.alt.startswith(picture.title)
+        if "Pyramid" not in picture.title:
+            for pixels, theme in ((light, LIGHT), (dark, DARK)):
+                assert (pixels[..., :3] == ImageColor.getrgb(theme.series[0])).all(axis=2).sum() > 300
+
+
+def test_alt_text_says_where_a_curve_begins_and_ends() -> None:
+    assert curve_pictures({"run": LINES})[0].alt == "Loss over the steps: run from -2.02 to -2.8"

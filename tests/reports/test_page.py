@@ -1,0 +1,132 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from socodet.reports.page import Gallery, Picture, Section, Table, Verdict, write_page
+
+VOID = {"meta", "link", "img", "source", "br"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags are closed in order; collects tags with their attributes, and text by its tag."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1], data.strip()))
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def encoded(format: str, size: tuple[int, int] = (30, 20)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, format)
+    return file.getvalue()
+
+
+NASTY = "<script>alert(\"&amp;\")</script> & 'quotes'"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Reader:
+    picture = Picture(encoded("PNG"), alt=f"red {NASTY}", title=NASTY, caption=NASTY, dark=encoded("PNG"))
+    photograph = Picture(encoded("JPEG", (90, 30)), alt="a photograph")
+    sections = [
+        Section(
+            NASTY,
+            f"First {NASTY}.\n\nSecond.",
+            [picture, Gallery([photograph, picture], NASTY, NASTY, "small")],
+        ),
+        Section("Numbers", figures=[Table([NASTY, "value"], [["loss", NASTY], ["rank", "3"]], NASTY)]),
+    ]
+    verdicts = [Verdict("Loss", NASTY, True, NASTY), Verdict("Spread", "0.01", False, "too low")]
+    path = tmp_path / "report.html"
+    write_page(path, NASTY, sections, {"Recipe": NASTY, "Images": "12"}, lead=NASTY, verdicts=verdicts)
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_all_text_is_shown_as_it_is_and_none_obeyed(page: Reader) -> None:
+    assert page.all("script") == []
+    shown = [text for _, text in page.texts]
+    assert sum(NASTY in text for text in shown) == 18  # every place that takes text
+    assert ("title", NASTY) in page.texts
+    assert ("h1", NASTY) in page.texts
+
+
+def test_every_picture_is_inside_the_file_and_described(page: Reader) -> None:
+    images = page.all("img")
+    assert len(images) == 3
+    for image in images:
+        assert image["alt"]
+        kind, data = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", image["src"]).groups()
+        decoded = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert decoded.format == kind.upper()
+        assert decoded.size == (int(image["width"]), int(image["height"]))
+    assert images[0]["alt"] == f"red {NASTY}"
+    assert all(source["srcset"].startswith("data:image/png;base64,") for source in page.all("source"))
+    assert [source["media"] for source in page.all("source")] == ["(prefers-color-scheme: dark)"] * 2
+
+
+def test_nothing_is_fetched_from_anywhere(page: Reader) -> None:
+    for _, attributes in page.tags:
+        for name in ("src", "srcset", "href", "action", "poster"):
+            if name in attributes:
+                assert attributes[name].startswith(("data:", "#"))
+    (style,) = [text for tag, text in page.texts if tag == "style"]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "prefers-color-scheme: dark" in style
+
+
+def test_contents_lead_to_the_sections(page: Reader) -> None:
+    targets = [link["href"].removeprefix("#") for link in page.all("a")]
+    assert targets == [section["id"] for section in page.all("section")] == ["s1", "s2"]
+
+
+def test_it_fits_a_phone(page: Reader) -> None:
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+    assert page.all("html") == [{"lang": "en"}]
+    tables = [place for place, (tag, _) in enumerate(page.tags) if tag == "table"]
+    assert all(page.tags[place - 1][1]["class"] == "scroll" for place in tables)
+
+
+def test_tables_name_their_rows_and_columns(page: Reader) -> None:
+    assert [cell["scope"] for cell in page.all("th")] == ["col", "col", "row", "row"]
+    assert [text for tag, text in page.texts if tag == "td"] == [NASTY, "3"]
+
+
+def test_verdicts_say_passed_or_failed_also_without_colour(page: Reader) -> None:
+    marks = [attributes["aria-label"] for attributes in page.all("span") if attributes.get("class") == "mark"]
+    assert marks == ["passed", "failed"]
+    assert [text for _, text in page.texts if text in "✓✗"] == ["✓", "✗"]
+
+
+def test_a_page_of_nothing_is_still_a_page(tmp_path: Path) -> None:
+    write_page(tmp_path / "empty.html", "Empty", [], {})
+    reader = Reader()
+    reader.feed((tmp_path / "empty.html").read_text(encoding="utf-8"))
+    assert reader.open == []
+    assert ("h1", "Empty") in reader.texts
