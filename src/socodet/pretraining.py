@@ -13,6 +13,7 @@ import torch
 import torchvision
 
 import socodet
+from socodet import recipes
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, open_images
@@ -20,7 +21,7 @@ from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.proposals import ProposalTable, propose
-from socodet.recipes import Recipe, recipe
+from socodet.recipes import Recipe
 from socodet.training.data import SampleDataset, SampleStream
 from socodet.training.loop import Trainer, run_training
 from socodet.training.run import RunFolder, first_difference
@@ -77,12 +78,17 @@ def pretrain(
     """
     began = time.monotonic()
     source = open_images(images) if isinstance(images, str | Path) else images
-    chosen = _named(recipe) if isinstance(recipe, str) else recipe
+    chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     execution = execution or ExecutionSettings()
     run = RunFolder(Path(output))
     description = _describe(source, chosen, proposals)
-    _prepare_folder(run, description, resume=resume, overwrite=overwrite)
+    if overwrite:
+        run.clear()
+    _check_folder(run, description, resume=resume, overwrite=overwrite)
 
+    if proposals is not None:
+        ProposalTable.read(proposals).check_images(source)
+    _start_folder(run, description)
     table = _proposal_table(source, chosen, run, proposals, show_progress=show_progress)
     readable, unreadable = _readable_images(source, table)
     _check_sizes(source, table, readable)
@@ -113,10 +119,6 @@ def pretrain(
     )
 
 
-def _named(name: str) -> Recipe:
-    return recipe(name)
-
-
 def _describe(source: ImageSource, chosen: Recipe, proposals: str | Path | None) -> dict[str, Any]:
     return {
         "recipe": chosen.as_dict(),
@@ -140,17 +142,16 @@ def _digest(source: ImageSource) -> str:
     return digest.hexdigest()
 
 
-def _prepare_folder(run: RunFolder, description: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-    """Starts a folder, or checks that the run in it is the one asked for and has steps left."""
-    if overwrite:
-        run.clear()
+def _check_folder(run: RunFolder, description: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
     if run.path.exists() and not run.path.is_dir():
         raise InputError(f"{run.path}: is a file; give a folder for --output")
     if not run.exists():
         if run.path.is_dir() and any(run.path.iterdir()) and not overwrite:
             raise InputError(f"{run.path}: exists and is not a run; give another --output or pass --overwrite")
-        run.write_description(description)
         return
+    if not run.checkpoints():
+        return  # stopped before its first checkpoint: nothing is there to be lost
     there = run.describe()
     for part in ("recipe", "images"):
         difference = first_difference(description[part], there.get(part))
@@ -164,12 +165,24 @@ def _prepare_folder(run: RunFolder, description: dict[str, Any], *, resume: bool
         raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
 
 
+def _start_folder(run: RunFolder, description: dict[str, Any]) -> None:
+    """Notes what is asked; an earlier attempt's proposals stay if they are those that this one would make."""
+    if run.exists():
+        there = run.describe()
+        same_images = first_difference(description["images"], there.get("images")) is None
+        if not same_images or description["recipe"]["proposals"] != there["recipe"].get("proposals"):
+            run.proposals.unlink(missing_ok=True)
+    run.write_description(description)
+
+
 def _proposal_table(
     source: ImageSource, chosen: Recipe, run: RunFolder, given: str | Path | None, *, show_progress: bool
 ) -> ProposalTable:
-    if given is None and not run.proposals.exists():
+    if given is not None:
+        return ProposalTable.read(given)
+    if not run.proposals.exists():
         propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
-    table = ProposalTable.read(run.proposals if given is None else given)
+    table = ProposalTable.read(run.proposals)
     table.check_images(source)
     return table
 

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.training.run import write_atomically
-from socodet.training.weights import encoder_weights
+from socodet.training.weights import encoder_weights, model_settings
 
 
 def detector_weights(run: str | Path) -> dict[str, Tensor]:
     """Backbone, FPN and box head under the names torchvision's R-CNN detectors give them.
 
     Only the box head's place differs: the encoder's `box_head` is the detector's `roi_heads.box_head`.
+    InputError for a run of another architecture, which no torchvision detector has.
     """
+    architecture = model_settings(run).architecture
+    if architecture != "fpn":
+        raise InputError(f"{run}: its architecture is {architecture}, which torchvision has no detector of; only fpn has")
     return {
         f"roi_heads.{name}" if name.startswith("box_head.") else name: value.contiguous()
         for name, value in encoder_weights(run).items()

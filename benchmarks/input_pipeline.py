@@ -1,0 +1,170 @@
+"""Input pipeline: finished samples per second and core, against decoding alone and a conventional pipeline.
+
+python benchmarks/input_pipeline.py --images DIR [--rounds 15] [--limit 64]
+
+Timed on each image in turn, from the file's bytes in memory, on one thread, in an order that rotates:
+
+- decode: `decode_image`, the bytes to RGB pixels;
+- views: only what follows decoding in a sample;
+- sample: decoding, and the three finished uint8 views of the default settings with their boxes and levels;
+- conventional: PIL's decoding, and the same three views made one at a time with torchvision's transforms on
+  PIL images, as common training code does, to uint8 tensors as well. It is not charged for any box.
+
+Prints one JSON object. `worker_speedup` is sample against conventional and `worker_over_decode` the time of a
+sample over that of decoding, each the median over rounds of the ratio within a round.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torchvision import transforms as tv
+
+from socodet.images.decode import decode_image
+from socodet.images.source import open_images
+from socodet.views import PhotometricSettings, SampleSettings, make_sample, sample_rng, warm_up
+
+SETTINGS = SampleSettings()
+
+
+def conventional_colors(settings: PhotometricSettings) -> Callable[[Image.Image], torch.Tensor]:
+    """The augmentation of one view in torchvision's transforms, the blur by PIL, which is the faster one."""
+
+    def blur(image: Image.Image) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(random.uniform(*settings.blur_sigma)))
+
+    color = tv.ColorJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue)
+    return tv.Compose(  # type: ignore[no-any-return]
+        [
+            tv.RandomHorizontalFlip(),
+            tv.RandomApply([color], settings.jitter_probability),
+            tv.RandomGrayscale(settings.grayscale_probability),
+            tv.RandomApply([tv.Lambda(blur)], settings.blur_probability),
+            tv.RandomSolarize(settings.solarize_threshold, settings.solarize_probability),
+            tv.PILToTensor(),
+        ]
+    )
+
+
+def conventional_sample() -> Callable[[bytes], tuple[torch.Tensor, ...]]:
+    """The three views of an image with PIL and torchvision, a view at a time."""
+    first, second, third = SETTINGS.views
+    whole = tv.Resize((first.size, first.size))
+    crop = tv.RandomResizedCrop(second.size, SETTINGS.crop_scale, SETTINGS.crop_aspect)
+    half = tv.Resize((third.size, third.size))
+    colors = [conventional_colors(view.photometric) for view in SETTINGS.views]
+
+    def sample(data: bytes) -> tuple[torch.Tensor, ...]:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        v1, v2 = whole(image), crop(image)
+        v3 = half(v2)
+        return tuple(color(view) for color, view in zip(colors, (v1, v2, v3), strict=True))
+
+    return sample
+
+
+def random_proposals(
+    image: NDArray[np.uint8], rng: np.random.Generator, count: int = 30
+) -> NDArray[np.float32]:
+    """Boxes of 0.3 to 0.8 of the image's scale."""
+    size = np.array([image.shape[1], image.shape[0]])
+    sides = rng.uniform(0.3, 0.8, (count, 2)) * size
+    corners = rng.random((count, 2)) * (size - sides)
+    return np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+
+
+def measure(files: list[bytes], rounds: int) -> dict[str, list[float]]:
+    """Seconds an image of each way, round by round; within a round the ways take turns on each image."""
+    rng = np.random.default_rng(0)
+    images = [decode_image(data) for data in files]
+    proposals = [random_proposals(image, rng) for image in images]
+    conventional = conventional_sample()
+    epoch = 0
+
+    def sample(i: int) -> object:
+        return make_sample(decode_image(files[i]), proposals[i], SETTINGS, sample_rng(0, epoch, i))
+
+    ways: dict[str, Callable[[int], object]] = {
+        "decode": lambda i: decode_image(files[i]),
+        "sample": sample,
+        "views": lambda i: make_sample(images[i], proposals[i], SETTINGS, sample_rng(0, epoch, i)),
+        "conventional": lambda i: conventional(files[i]),
+    }
+    names = list(ways)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for epoch in range(rounds + 1):  # the first round warms up
+        spent = dict.fromkeys(ways, 0.0)
+        for i in range(len(files)):
+            for turn in range(len(names)):
+                name = names[(turn + i + epoch) % len(names)]
+                started = time.perf_counter()
+                ways[name](i)
+                spent[name] += time.perf_counter() - started
+        if epoch > 0:
+            for name, total in spent.items():
+                seconds[name].append(total / len(files))
+    return seconds
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were taken on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":")[1].strip() for line in info.open() if line.startswith("model name")), cpu)
+    return {"cpu": cpu, "cores": os.cpu_count() or 1, "python": platform.python_version()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures of about 500x375")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--limit", type=int, default=64, help="pictures used")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warm_up()
+
+    source = open_images(arguments.images)
+    files = [source.read(i) for i in range(min(arguments.limit, len(source)))]
+    sizes = [decode_image(data).shape for data in files]
+    seconds = measure(files, arguments.rounds)
+
+    def ratio(a: str, b: str) -> float:
+        return round(statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)), 3)
+
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    result = {
+        "worker_speedup": ratio("conventional", "sample"),
+        "worker_over_decode": ratio("sample", "decode"),
+        "images_per_second_per_core": {name: round(1 / value, 1) for name, value in median.items()},
+        "milliseconds": {name: round(1e3 * value, 3) for name, value in median.items()},
+        "images": len(files),
+        "median_width": statistics.median(s[1] for s in sizes),
+        "median_height": statistics.median(s[0] for s in sizes),
+        "rounds": arguments.rounds,
+        "machine": machine(),
+        "versions": {
+            name: version(name) for name in ("numba", "numpy", "pillow", "simplejpeg", "torchvision")
+        },
+    }
+    json.dump(result, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""One training step of SoCo-R50-FPN: ours against the plain design, on the same inputs and weights.
+
+    python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda]
+
+Prints one JSON object. Steps of the designs are interleaved; times are medians. The designs' losses are asserted equal
+with the same weights and frozen batch norm. Memory is the peak of one design alone in a process of its own.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from plain_design import LoopLARS, correspondence, loop_average, plain_loss
+from torch.utils.flop_counter import FlopCounterMode
+
+from socodet.models.normalization import normalize
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.pretraining import build_soco
+from socodet.training.loop import Trainer
+from socodet.training.settings import ExecutionSettings, TrainingSettings
+from socodet.views import SampleSettings, make_sample, sample_rng
+from socodet.views.batch import Batch, collate
+
+DESIGNS = ("plain", "ours", "ours_bf16")
+
+
+def a_batch(size: int) -> Batch:
+    """Samples of the paper's views from noise images with random boxes that pass the paper's filter."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for index in range(size):
+        image = rng.integers(0, 256, (256, 341, 3), dtype=np.uint8)
+        scale, aspect = rng.uniform(0.3, 0.8, 30), np.exp(rng.uniform(-1, 1, 30) * np.log(3))
+        side = scale * np.sqrt(256 * 341)
+        w, h = side * np.sqrt(aspect), side / np.sqrt(aspect)
+        fits = (w < 341) & (h < 256)
+        w, h = w[fits], h[fits]
+        x, y = rng.random(len(w)) * (341 - w), rng.random(len(h)) * (256 - h)
+        boxes = np.stack([x, y, x + w, y + h], axis=1).astype(np.float32)
+        samples.append((index, make_sample(image, boxes, SampleSettings(), sample_rng(0, 0, index))))
+    return collate(samples)
+
+
+def our_step(precision: str, batch: Batch, device: str) -> tuple[Trainer, Callable[[], None]]:
+    """Our trainer and its step."""
+    settings = TrainingSettings(epochs=100, warmup_epochs=10, batch_size=len(batch.indices))
+    execution = ExecutionSettings(device="cuda" if device == "cuda" else "cpu", precision=precision)  # type: ignore[arg-type]
+    trainer = Trainer(build_soco(ModelSettings(), 0), settings, 100_000, execution)
+
+    def step() -> None:
+        trainer.step(batch)
+
+    return trainer, step
+
+
+def plain_step(batch: Batch, device: str, *, lean: bool) -> tuple[SoCo, Callable[[], None]]:
+    """The plain design's networks and step; with `lean`, under bf16 autocast and channels_last like ours."""
+    soco = build_soco(ModelSettings(), 0).to(device).train()
+    if lean:
+        soco = soco.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = LoopLARS(soco, 1e-5)
+    matrices = [correspondence(batch.views[0], view).to(device) for view in batch.views[1:]]
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=lean):
+            loss = plain_loss(soco, batch, matrices)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(0.01)
+        loop_average(soco, 0.99)
+
+    return soco, step
+
+
+def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
+    """The step of a design by name."""
+    if design.startswith("plain"):
+        return plain_step(batch, device, lean=design == "plain_bf16")[1]
+    return our_step("bfloat16" if design == "ours_bf16" else "float32", batch, device)[1]
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(step: Callable[[], object], device: str) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    step()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def losses_agree(batch: Batch, device: str) -> tuple[float, float]:
+    """Ours and the plain design's loss, same weights, batch norm frozen."""
+    soco = build_soco(ModelSettings(), 0).to(device)
+    with torch.no_grad():
+        for p in soco.target.parameters():
+            p.add_(0.01 * torch.randn_like(p))
+        soco.train()(batch.views)  # running statistics of this batch, or activations would fade
+        soco.eval()
+        ours = float(soco(batch.views).loss)
+        plain = float(plain_loss(soco, batch, [correspondence(batch.views[0], v).to(device) for v in batch.views[1:]]))
+    assert abs(ours - plain) < 1e-5, (ours, plain)
+    return ours, plain
+
+
+def peak_memory(design: str, batch_size: int, device: str) -> float:
+    """GiB above what the process had before its first step, in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", design, "--batch-size", str(batch_size), "--device", device]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure_memory(design: str, batch: Batch, device: str) -> float:
+    step = build(design, batch, device)
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        for _ in range(2):
+            step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+
+
+def matrix_peak(device: str, dtype: torch.dtype) -> float:
+    """TFLOP/s of a large square matrix product."""
+    n = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    return 2 * n**3 / min(seconds(lambda: a @ b, device) for _ in range(8)) / 1e12
+
+
+def split(trainer: Trainer, batch: Batch, device: str, repeats: int) -> dict[str, float]:
+    """Milliseconds of each part of our float32 step; forward parts of the online network, then the rest."""
+    from socodet.models.pyramid import pool_boxes, pyramid_levels
+
+    soco, encoder = trainer.soco, trainer.soco.online.encoder
+    parts: dict[str, list[float]] = {}
+
+    def timed(name: str, function: Callable[[], Any]) -> Any:
+        out: list[Any] = []
+        parts.setdefault(name, []).append(1000 * seconds(lambda: out.append(function()), device))
+        return out[0]
+
+    for _ in range(repeats):
+        for view in batch.views:
+            pixels = timed("normalise", lambda v=view: normalize(v.pixels))
+            stages = timed("backbone", lambda p=pixels: encoder.stages(p))  # type: ignore[operator]
+            needed = [count > 0 for count in view.rois.counts]
+            levels = timed("fpn", lambda s=stages, n=needed: pyramid_levels(encoder.backbone["fpn"], s, n))  # type: ignore[index]
+            pooled = timed("roi_align", lambda ls=levels, v=view: pool_boxes(ls, v.rois, 7))
+            h = timed("head", lambda p=pooled: encoder.box_head(p))  # type: ignore[operator]
+            timed("mlps", lambda h=h: soco.predictor(soco.online.projector(h)))
+        output = timed("forward, both networks", lambda: soco(batch.views))
+        timed("backward", output.loss.backward)
+        timed("optimiser", trainer.optimizer.step)
+        timed("target average", lambda: soco.update_target(0.99))
+        trainer.optimizer.zero_grad()
+    return {name: round(sum(times) / repeats, 2) for name, times in parts.items()}
+
+
+def machine(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each design, after two to warm up")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--memory-of", choices=(*DESIGNS, "plain_bf16"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    batch = a_batch(args.batch_size).to(args.device)
+    if args.memory_of:
+        print(measure_memory(args.memory_of, batch, args.device))
+        return
+    designs = (*DESIGNS, "plain_bf16") if args.device == "cuda" else DESIGNS
+    ours_loss, plain_loss_value = losses_agree(batch, args.device)
+    steps = {design: build(design, batch, args.device) for design in designs}
+    times: dict[str, list[float]] = {design: [] for design in designs}
+    for round_number in range(args.steps + 2):
+        for design, step in steps.items():
+            taken = seconds(step, args.device)
+            if round_number >= 2:
+                times[design].append(taken)
+    median = {design: statistics.median(values) for design, values in times.items()}
+    del steps
+    trainer, step = our_step("float32", batch, args.device)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flops = counter.get_total_flops()
+    memory = {design: peak_memory(design, args.batch_size, args.device) for design in designs}
+    peak = {"float32": matrix_peak(args.device, torch.float32), "bfloat16": matrix_peak(args.device, torch.bfloat16)}
+    reference = "plain_bf16" if args.device == "cuda" else "plain"
+    result = {
+        "step_speedup": median["plain"] / median["ours"],
+        "step_speedup_bf16": median[reference] / median["ours_bf16"],
+        "memory_ratio": memory["ours"] / memory["plain"],
+        "images_per_second": {design: args.batch_size / value for design, value in median.items()},
+        "step_ms": {design: 1000 * value for design, value in median.items()},
+        "peak_memory_gib": memory,
+        "gflop_per_image": flops / args.batch_size / 1e9,
+        "tflops": {d: flops / median[d] / 1e12 for d in ("ours", "ours_bf16")},
+        "matrix_peak_tflops": peak,
+        "share_of_peak": {
+            "float32": flops / median["ours"] / 1e12 / peak["float32"],
+            "bfloat16": flops / median["ours_bf16"] / 1e12 / peak["bfloat16"],
+        },
+        "split_ms": split(trainer, batch, args.device, 2),
+        "loss": {"ours": ours_loss, "plain": plain_loss_value},
+        "batch_size": args.batch_size,
+        "machine": machine(args.device),
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

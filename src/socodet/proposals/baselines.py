@@ -1,0 +1,55 @@
+"""Boxes that know nothing of the picture: at random (Table 5c of the paper), and on a grid."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+RANDOM_BOXES = 32
+GRID_SCALES = 4
+GRID_ASPECTS = (1 / 2, 1.0, 2.0)
+
+
+def random_boxes(
+    width: int,
+    height: int,
+    max_aspect: float,
+    min_scale: float,
+    max_scale: float,
+    rng: np.random.Generator,
+    count: int = RANDOM_BOXES,
+) -> NDArray[np.float32]:
+    """`count` boxes inside an image, (N, 4) xyxy; fewer, maybe none, where hardly any shape fits into it.
+
+    Root of the area uniform in [min_scale, max_scale] of the image's, log of the aspect uniform between
+    1 / max_aspect and max_aspect, anything that sticks out drawn again, the place uniform.
+    """
+    draws = 20 * count
+    side = rng.uniform(min_scale, max_scale, draws) * np.sqrt(width * height)
+    aspect = np.exp(rng.uniform(-np.log(max_aspect), np.log(max_aspect), draws))
+    w, h = side * np.sqrt(aspect), side / np.sqrt(aspect)
+    x, y = rng.uniform(size=draws) * (width - w), rng.uniform(size=draws) * (height - h)
+    fits = np.flatnonzero((w <= width) & (h <= height))[:count]
+    boxes = np.stack((x, y, x + w, y + h), axis=1)[fits]
+    return boxes.astype(np.float32)
+
+
+def grid_boxes(width: int, height: int, min_scale: float, max_scale: float) -> NDArray[np.float32]:
+    """Boxes of four sizes and three shapes, each set spread evenly with half a box between neighbours.
+
+    (N, 4) xyxy in pixels of an image of `width` and `height`.
+    """
+    boxes = []
+    step = (max_scale - min_scale) / GRID_SCALES
+    for scale in min_scale + step * (np.arange(GRID_SCALES) + 0.5):
+        for aspect in GRID_ASPECTS:
+            w = scale * np.sqrt(width * height * aspect)
+            h = scale * np.sqrt(width * height / aspect)
+            if w > width or h > height:
+                continue
+            across = int(np.ceil((width - w) / (w / 2))) + 1
+            down = int(np.ceil((height - h) / (h / 2))) + 1
+            boxes += [
+                (x, y, x + w, y + h)
+                for y in np.linspace(0, height - h, down)
+                for x in np.linspace(0, width - w, across)
+            ]
+    return np.array(boxes, np.float32).reshape(-1, 4)

@@ -1,0 +1,50 @@
+"""From one image to the boxes that are kept of it."""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.proposals.baselines import grid_boxes, random_boxes
+from socodet.proposals.boxes import distinct, object_sized
+from socodet.proposals.compilation import compilation_announced
+from socodet.proposals.selective_search import selective_search
+from socodet.proposals.settings import Method, ProposalSettings
+from socodet.proposals.strategies import STRATEGIES
+
+
+def propose_boxes(
+    image: NDArray[np.uint8], settings: ProposalSettings, rng: np.random.Generator | None = None
+) -> NDArray[np.float32]:
+    """Object proposals of an image (H, W, 3) uint8 RGB: (N, 4) float32, N may be 0.
+
+    xyxy in pixels of the image, exclusive right and bottom, 0 <= x1 < x2 <= W; filtered as `settings` say and
+    without twins. `rng` is for the random boxes alone; without it they are those of `settings.seed`.
+    """
+    compile_kernels(settings.method)
+    return _kept_boxes(image, settings, rng)
+
+
+@cache
+def compile_kernels(method: Method) -> None:
+    """Has the kernels compiled, or loaded from the disk, by sending a tiny picture through them."""
+    image = (np.arange(16 * 16 * 3) * 37 % 251).astype(np.uint8).reshape(16, 16, 3)
+    with compilation_announced("selective search"):
+        _kept_boxes(image, ProposalSettings(method, work_size=16), None)
+
+
+def _kept_boxes(
+    image: NDArray[np.uint8], settings: ProposalSettings, rng: np.random.Generator | None
+) -> NDArray[np.float32]:
+    height, width = image.shape[:2]
+    aspect, smallest, largest = settings.max_aspect, settings.min_scale, settings.max_scale
+    match settings.method:
+        case "random":
+            rng = np.random.default_rng(settings.seed) if rng is None else rng
+            boxes = random_boxes(width, height, aspect, smallest, largest, rng)
+        case "grid":
+            boxes = grid_boxes(width, height, smallest, largest)
+        case strategy:
+            boxes = selective_search(image, STRATEGIES[strategy], settings.work_size)
+    boxes = boxes[object_sized(boxes, width, height, aspect, smallest, largest)]
+    return distinct(boxes, settings.max_overlap)

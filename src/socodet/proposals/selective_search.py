@@ -1,0 +1,39 @@
+"""Selective search (Uijlings et al. 2013): boxes of everything that similar neighbours can add up to."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.proposals.color_spaces import convert
+from socodet.proposals.description import describe, pixel_bins
+from socodet.proposals.grouping import group
+from socodet.proposals.segmentation import segment, sort_edges
+from socodet.proposals.strategies import REFERENCE_SIDE, SIGMA, STRATEGIES, Strategy
+from socodet.proposals.work_image import shrink, smooth, work_shape
+
+
+def selective_search(
+    image: NDArray[np.uint8], strategy: Strategy = STRATEGIES["single"], work_size: int = 256
+) -> NDArray[np.float32]:
+    """The boxes of all regions that ever existed in an image (H, W, 3) uint8 RGB: (N, 4) float32.
+
+    xyxy in pixels of the image, exclusive right and bottom; the segmentation's regions first, then what they
+    became, for each of the strategy's groupings; the last box is the whole image. Boxes may repeat. The image
+    is looked at with its longest side scaled down to `work_size`; k is scaled with the side of what is looked
+    at, the least region with its area, so that a picture has much the same regions at any size.
+    """
+    height, width = image.shape[:2]
+    h, w = work_shape(height, width, work_size)
+    scale = max(h, w) / REFERENCE_SIDE
+    rgb = smooth(shrink(image, h, w), SIGMA)
+    found = []
+    for space in strategy.spaces:
+        planes = convert(rgb, space)
+        edges = sort_edges(planes)
+        bins = pixel_bins(planes)
+        for k in strategy.ks:
+            labels, count, pairs = segment(edges, h, w, k * scale, strategy.min_size * scale**2)
+            regions = describe(labels, count, bins)
+            found += [group(regions, pairs, mix, h * w).boxes for mix in strategy.mixes]
+    boxes: NDArray[np.int32] = np.concatenate(found)
+    # Multiplied first: whole pixels of the image stay whole.
+    return (boxes * (width, height, width, height) / (w, h, w, h)).astype(np.float32)

@@ -1,0 +1,192 @@
+"""The proposal table: a Parquet file with one row an image, in the order of the image source.
+
+Columns: `image` (string, the key in the source), `width` and `height` (int32, pixels of the upright image),
+`boxes` (list of fixed-size lists of 4 float32: xyxy, pixels, exclusive right and bottom), `error` (string,
+null for an image that could be read). The schema's metadata holds, under `socodet.proposals`, a JSON object
+with the `format` version, the package `version` and the `settings`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from socodet import __version__
+from socodet.errors import InputError
+from socodet.images.source import ImageSource
+from socodet.proposals.settings import ProposalSettings
+
+FORMAT = 1
+METADATA_KEY = b"socodet.proposals"
+
+
+class Row(NamedTuple):
+    """One image of a table."""
+
+    key: str
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    """(N, 4) xyxy; none where there was an error."""
+    error: str | None = None
+
+
+def table_schema(settings: ProposalSettings) -> pa.Schema:
+    """The columns and the metadata of a table of proposals made with `settings`."""
+    facts = {"format": FORMAT, "version": __version__, "settings": dataclasses.asdict(settings)}
+    return pa.schema(
+        [
+            pa.field("image", pa.string(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4)), nullable=False),
+            pa.field("error", pa.string()),
+        ],
+        {METADATA_KEY: json.dumps(facts).encode()},
+    )
+
+
+def rows_to_arrow(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table of that schema."""
+    keys, widths, heights, boxes, errors = zip(*rows, strict=True)
+    offsets = np.cumsum([0, *map(len, boxes)])
+    numbers = pa.array(np.concatenate(boxes).astype(np.float32).ravel())
+    lists = pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()),
+        pa.FixedSizeListArray.from_arrays(numbers, 4),
+        type=schema.field("boxes").type,
+    )
+    columns = [
+        pa.array(keys, pa.string()),
+        pa.array(widths, pa.int32()),
+        pa.array(heights, pa.int32()),
+        lists,
+        pa.array(errors, pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+class ProposalTable:
+    """The proposals of a set of images, looked up by image.
+
+    Held in a few Arrow and NumPy arrays, so that forked data workers share them; a pickled table is read
+    again from its file.
+    """
+
+    def __init__(self, path: Path, rows: pa.Table, settings: ProposalSettings, version: str) -> None:
+        self.path, self.settings, self.version = path, settings, version
+        self._keys = _one_array(rows.column("image"))
+        self._errors = _one_array(rows.column("error"))
+        self._sizes = np.stack([rows.column("width").to_numpy(), rows.column("height").to_numpy()], axis=1)
+        chunks = [lists for lists in rows.column("boxes").chunks if len(lists)]
+        lengths = [np.diff(lists.offsets.to_numpy()) for lists in chunks]
+        self._offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
+        numbers = [lists.flatten().flatten().to_numpy() for lists in chunks]
+        self._boxes = np.concatenate([np.empty(0, np.float32), *numbers]).reshape(-1, 4)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ProposalTable":
+        """The table in a file. InputError when there is none, or when it holds something else."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such proposal table; make one with `socodet propose`")
+        try:
+            schema = pq.read_schema(path)
+            facts = json.loads((schema.metadata or {})[METADATA_KEY])
+        except (pa.ArrowException, OSError, KeyError, ValueError):
+            raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
+        settings = facts["settings"]
+        if facts["format"] != FORMAT or set(settings) - {
+            field.name for field in dataclasses.fields(ProposalSettings)
+        }:
+            raise InputError(
+                f"{path}: made by socodet {facts['version']} in a form that {__version__} does not know; "
+                "make it again with `socodet propose`"
+            )
+        try:
+            rows = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}: is damaged ({error}); make it again with `socodet propose`") from None
+        return cls(path, rows, ProposalSettings(**settings), facts["version"])
+
+    def __reduce__(self) -> Any:
+        return ProposalTable.read, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @property
+    def keys(self) -> list[str]:
+        """The images, in the order of the table."""
+        keys: list[str] = self._keys.to_pylist()
+        return keys
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The images that could not be read, with the reason."""
+        rows = np.flatnonzero(self._errors.is_valid().to_numpy(zero_copy_only=False))
+        return {self._keys[row].as_py(): self._errors[row].as_py() for row in rows.tolist()}
+
+    @property
+    def total_boxes(self) -> int:
+        """The boxes of all images together."""
+        return len(self._boxes)
+
+    def boxes(self, key: str) -> NDArray[np.float32]:
+        """The proposals of an image, (N, 4) xyxy in its pixels; none when it could not be read."""
+        row = self._row(key)
+        return self._boxes[self._offsets[row] : self._offsets[row + 1]]
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Width and height of an image, pixels; zeros when it could not be read."""
+        width, height = self._sizes[self._row(key)].tolist()
+        return width, height
+
+    def error(self, key: str) -> str | None:
+        """Why an image could not be read, or None."""
+        reason: str | None = self._errors[self._row(key)].as_py()
+        return reason
+
+    def check_images(self, source: ImageSource) -> None:
+        """InputError when the table has no row for some image of the source."""
+        keys = pa.array((source.key(index) for index in range(len(source))), pa.string())
+        known = pc.is_in(keys, value_set=self._keys).to_numpy(zero_copy_only=False)
+        if not known.all():
+            first = keys[int(np.argmin(known))].as_py()
+            raise InputError(
+                f"{self.path}: lacks {int((~known).sum())} of the {len(keys)} images in {source.location}, "
+                f"first {first}; make a table for this folder with `socodet propose`"
+            )
+
+    @cached_property
+    def _sorted(self) -> NDArray[np.int64]:
+        """The rows in the order of their keys; a dict of a million would be copied into every worker."""
+        rows: NDArray[np.int64] = pc.sort_indices(self._keys).to_numpy().astype(np.int64)
+        return rows
+
+    def _row(self, key: str) -> int:
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            row = int(self._sorted[middle])
+            found = self._keys[row].as_py()
+            if found == key:
+                return row
+            if found < key:
+                low = middle + 1
+            else:
+                high = middle
+        raise KeyError(f"{key} is not in {self.path}")
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined

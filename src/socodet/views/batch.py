@@ -1,0 +1,125 @@
+"""Samples put together for the device: one tensor of pixels a view, its boxes grouped by pyramid level."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from socodet.views.sample import Sample
+
+Device = torch.device | str | int
+
+
+@dataclass(frozen=True)
+class RoIs:
+    """The boxes of one view of a batch, grouped by pyramid level on the CPU so that the device never waits.
+
+    `rois[counts[0]:][:counts[1]]` are the boxes of P3, and so on. What is pooled in this order returns to
+    (image, box) order by `pooled[order]`.
+    """
+
+    rois: Tensor
+    """(B*K, 5) float32: image index in the batch, then xyxy in pixels of the view; P2's boxes first."""
+    counts: tuple[int, ...]
+    """Boxes on each level; the sum is B*K."""
+    order: Tensor
+    """(B*K,) int64: at b*K + k the row of `rois` that holds box k of image b."""
+
+    def to(self, device: Device, non_blocking: bool = True) -> "RoIs":
+        """The same on `device`."""
+        rois, order = (x.to(device, non_blocking=non_blocking) for x in (self.rois, self.order))
+        return RoIs(rois, self.counts, order)
+
+    def pin_memory(self) -> "RoIs":
+        """The same in page-locked memory, from which copies to a GPU run in the background."""
+        return RoIs(self.rois.pin_memory(), self.counts, self.order.pin_memory())
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """One view of a batch of B images with K boxes each."""
+
+    pixels: Tensor
+    """(B, 3, S, S) uint8, RGB."""
+    rois: RoIs
+    """The boxes, grouped by level."""
+    boxes: Tensor
+    """(B, K, 4) float32: xyxy in pixels of the view."""
+    levels: Tensor
+    """(B, K) int64: 0..3 for P2..P5."""
+
+    def to(self, device: Device, non_blocking: bool = True) -> "ViewBatch":
+        """The same on `device`."""
+        pixels, boxes, levels = (
+            x.to(device, non_blocking=non_blocking) for x in (self.pixels, self.boxes, self.levels)
+        )
+        return ViewBatch(pixels, self.rois.to(device, non_blocking), boxes, levels)
+
+    def pin_memory(self) -> "ViewBatch":
+        """The same in page-locked memory."""
+        return ViewBatch(
+            self.pixels.pin_memory(),
+            self.rois.pin_memory(),
+            self.boxes.pin_memory(),
+            self.levels.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples: V views, and where they come from."""
+
+    views: tuple[ViewBatch, ...]
+    """One a view, in the order of the settings."""
+    windows: Tensor
+    """(B, V, 4) float32: the window of each view, xyxy in [0, 1] of the source image."""
+    indices: Tensor
+    """(B,) int64: index of each image in the image source."""
+
+    def to(self, device: Device, non_blocking: bool = True) -> "Batch":
+        """The same on `device`."""
+        return Batch(
+            tuple(view.to(device, non_blocking) for view in self.views),
+            self.windows.to(device, non_blocking=non_blocking),
+            self.indices.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same in page-locked memory (torch's DataLoader calls this)."""
+        return Batch(
+            tuple(view.pin_memory() for view in self.views),
+            self.windows.pin_memory(),
+            self.indices.pin_memory(),
+        )
+
+
+def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs:
+    """The boxes of one view sorted by level, within a level in (image, box) order.
+
+    boxes: (B, K, 4) float32 xyxy. levels: (B, K) int64 in 0..levels_count - 1. Both on the CPU.
+    """
+    images, per_image, _ = boxes.shape
+    flat_levels = levels.reshape(-1)
+    by_level = torch.argsort(flat_levels, stable=True)
+    image_index = torch.arange(images, dtype=boxes.dtype).repeat_interleave(per_image)
+    rois = torch.cat([image_index[:, None], boxes.reshape(-1, 4)], dim=1)[by_level]
+    order = torch.empty_like(by_level)
+    order[by_level] = torch.arange(len(by_level))
+    counts = torch.bincount(flat_levels, minlength=levels_count).tolist()
+    return RoIs(rois, tuple(counts), order)
+
+
+def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
+    """A batch of samples of the same settings, each with the index of its image in the image source."""
+    indices, parts = zip(*samples, strict=True)
+    boxes = torch.from_numpy(np.stack([sample.boxes for sample in parts]))
+    levels = torch.from_numpy(np.stack([sample.levels for sample in parts]))
+    views = []
+    for v in range(boxes.shape[1]):
+        pixels = torch.from_numpy(np.stack([sample.pixels[v] for sample in parts]))
+        view_boxes, view_levels = boxes[:, v].contiguous(), levels[:, v].contiguous()
+        views.append(ViewBatch(pixels, group_by_level(view_boxes, view_levels), view_boxes, view_levels))
+    windows = torch.from_numpy(np.stack([sample.windows for sample in parts]))
+    return Batch(tuple(views), windows, torch.tensor(indices, dtype=torch.int64))

@@ -1,0 +1,131 @@
+"""What a sample is made of: views, colours, boxes and levels. The defaults are sections 3.2, 3.3 and 4.1."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+WindowRule = Literal["whole", "crop", "previous"]
+LevelRule = Literal["scale_aware", "canonical", "single"]
+
+
+@dataclass(frozen=True)
+class PhotometricSettings:
+    """Colours of a view: BYOL's augmentation (Grill et al. 2020, appendix B); the defaults are V1's."""
+
+    brightness: float = 0.4
+    """The factor of the brightness is drawn from [1 - this, 1 + this]."""
+    contrast: float = 0.4
+    """The same for the contrast."""
+    saturation: float = 0.2
+    """The same for the saturation."""
+    hue: float = 0.1
+    """The hue is turned by up to this share of the colour circle, either way."""
+    jitter_probability: float = 0.8
+    """How often these four are changed, in a random order."""
+    grayscale_probability: float = 0.2
+    """How often the colours are dropped."""
+    blur_probability: float = 1.0
+    """How often the view is blurred."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Standard deviation of the Gaussian blur, pixels of the view: drawn from this range."""
+    solarize_probability: float = 0.0
+    """How often the view is solarized: bright values are turned into their negative."""
+    solarize_threshold: int = 128
+    """From this value (0..255) on a value counts as bright."""
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            _require(0 <= getattr(self, name) <= 1, name, "between 0 and 1", getattr(self, name))
+        _require(0 <= self.hue <= 0.5, "hue", "between 0 and 0.5", self.hue)
+        _require_shares(self, ("jitter_probability", "grayscale_probability"))
+        _require_shares(self, ("blur_probability", "solarize_probability"))
+        low, high = self.blur_sigma
+        _require(0 < low <= high <= 20, "blur_sigma", "two rising numbers in (0, 20]", self.blur_sigma)
+        _require(
+            0 <= self.solarize_threshold <= 256, "solarize_threshold", "in 0..256", self.solarize_threshold
+        )
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """One view: a window of the image, a size, colours and a flip."""
+
+    window: WindowRule = "whole"
+    """Part of the image shown: all of it, a random crop, or what the view before it in the list shows."""
+    size: int = 224
+    """Width and height, pixels."""
+    photometric: PhotometricSettings = field(default_factory=PhotometricSettings)
+    """Its colours."""
+    flip_probability: float = 0.5
+    """How often the view is mirrored left to right."""
+
+    def __post_init__(self) -> None:
+        _require(8 <= self.size <= 4096, "size", "between 8 and 4096 pixels", self.size)
+        _require_shares(self, ("flip_probability",))
+
+
+def _default_views() -> tuple[ViewSettings, ...]:
+    other = PhotometricSettings(blur_probability=0.1, solarize_probability=0.2)
+    return (
+        ViewSettings("whole", 224),
+        ViewSettings("crop", 224, other),
+        ViewSettings("previous", 112, other),
+    )
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """The views and boxes made of one image; the defaults are the paper's V1, V2 and V3.
+
+    SoCo* has one more entry in the list: ViewSettings("crop", 192, ...).
+    """
+
+    views: tuple[ViewSettings, ...] = field(default_factory=_default_views)
+    """The views, the first being the one whose boxes are jittered."""
+    boxes_per_image: int = 4
+    """Proposals drawn for each image: K of Eq. 6."""
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    """Area of a random crop as a share of the image: drawn from this range."""
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of a random crop, measured in the square first view: log-uniform in this range."""
+    jitter: float = 0.1
+    """A jittered box moves and grows by up to this share of its width and height (r of section 3.2)."""
+    jitter_probability: float = 0.5
+    """How often a box is jittered."""
+    min_visible: float = 0.2
+    # Of a box cut to less than a fifth too little is left to call it the same object; a larger share would
+    # drop the partly hidden objects that detectors meet.
+    """Share of a proposal's area that every view must hold for the proposal to be drawn."""
+    min_box_side: float = 8.0
+    """Least width and height of a box in every view, pixels: two cells of P2."""
+    level_rule: LevelRule = "scale_aware"
+    """Pyramid level of a box: by area (section 3.3), by Mask R-CNN's formula, or P2 for all."""
+    level_limits: tuple[float, float, float] = (48.0, 96.0, 192.0)
+    """scale_aware: largest square root of the area, in pixels of the view, on P2, P3 and P4."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.views) >= 2, "views", "a list of at least 2 views", len(self.views))
+        _require(self.views[0].window != "previous", "views.0.window", "whole or crop", "previous")
+        _require(self.boxes_per_image >= 1, "boxes_per_image", "at least 1", self.boxes_per_image)
+        low, high = self.crop_scale
+        _require(0 < low <= high <= 1, "crop_scale", "two rising numbers in (0, 1]", self.crop_scale)
+        low, high = self.crop_aspect
+        _require(0 < low <= high, "crop_aspect", "two rising positive numbers", self.crop_aspect)
+        _require(0 <= self.jitter < 1, "jitter", "in [0, 1)", self.jitter)
+        _require_shares(self, ("jitter_probability", "min_visible"))
+        smallest = min(view.size for view in self.views)
+        rule = f"between 1 and half the smallest view's {smallest}"
+        _require(1 <= self.min_box_side <= smallest / 2, "min_box_side", rule, self.min_box_side)
+        a, b, c = self.level_limits
+        _require(0 < a < b < c, "level_limits", "three rising positive numbers", self.level_limits)
+
+
+def _require(holds: bool, name: str, rule: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {rule}, not {value}")
+
+
+def _require_shares(settings: object, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        _require(0 <= value <= 1, name, "between 0 and 1", value)

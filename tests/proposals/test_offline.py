@@ -1,0 +1,188 @@
+"""The offline job: any number of workers, any interruption, the same bytes; bad images never fatal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from socodet.errors import InputError
+from socodet.images.source import open_images
+from socodet.proposals import offline
+from socodet.proposals.offline import propose
+from socodet.proposals.propose_boxes import propose_boxes
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import ProposalTable
+
+IMAGES = 21
+SETTINGS = ProposalSettings(work_size=48)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PNG pictures, one of them in a folder of its own, and one that is truncated."""
+    root = tmp_path_factory.mktemp("images")
+    (root / "below").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(IMAGES):
+        pixels = rng.integers(0, 256, (6 + number % 3, 8, 3), np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+        path = root / (f"below/{number:02}.png" if number == 7 else f"{number:02}.png")
+        Image.fromarray(pixels).save(path)
+    damaged = root / "10.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    return root
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline, "PART", 4)
+    monkeypatch.setattr(offline, "TASK", 3)
+    monkeypatch.setattr(offline, "ROW_GROUP", 8)
+
+
+def test_a_row_an_image_in_the_order_of_the_source(folder: Path, tmp_path: Path) -> None:
+    summary = propose(folder, tmp_path / "new" / "p.parquet", settings=SETTINGS, show_progress=False)
+    table = ProposalTable.read(summary.table)
+    source = open_images(folder)
+    assert table.keys == [source.key(index) for index in range(len(source))]
+    assert table.settings == SETTINGS
+    assert (summary.images, summary.boxes) == (IMAGES, table.total_boxes)
+    assert [key for key, _ in summary.unreadable] == ["10.png"]
+    assert table.error("10.png") == summary.unreadable[0][1]
+    assert (len(table.boxes("10.png")), table.size("10.png")) == (0, (0, 0))
+    pixels = np.asarray(Image.open(folder / "below/07.png"))
+    assert table.size("below/07.png") == (80, 70)
+    np.testing.assert_array_equal(table.boxes("below/07.png"), propose_boxes(pixels, SETTINGS))
+    assert [path.name for path in summary.table.parent.iterdir()] == ["p.parquet"]
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("settings", [SETTINGS, ProposalSettings("random")])
+def test_the_bytes_do_not_depend_on_the_workers(
+    folder: Path, tmp_path: Path, settings: ProposalSettings
+) -> None:
+    tables = [
+        propose(folder, tmp_path / f"{n}", settings=settings, workers=n, show_progress=False).table
+        for n in (1, 2, 5)
+    ]
+    assert len({table.read_bytes() for table in tables}) == 1
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_interrupted_it_goes_on_where_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = propose(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False).table.read_bytes()
+    output = tmp_path / "p.parquet"
+    make_row = offline._make_row
+    made: list[int] = []
+
+    def interrupted_make_row(source, index, settings):
+        if len(made) == 14:
+            raise KeyboardInterrupt
+        made.append(index)
+        return make_row(source, index, settings)
+
+    monkeypatch.setattr(offline, "_make_row", interrupted_make_row)
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, output, settings=SETTINGS, workers=1, show_progress=False)
+    assert not output.exists()
+    first_run, made = made, []
+    propose(folder, output, settings=SETTINGS, workers=1, show_progress=False)
+    assert output.read_bytes() == whole
+    assert made == list(range(12, IMAGES))  # three parts of four were whole
+    assert first_run == list(range(14))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.parquet", "whole"]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_part_files_of_another_job_are_left_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "p.parquet"
+    monkeypatch.setattr(offline, "_merge", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, output, settings=ProposalSettings("grid"), show_progress=False)
+    monkeypatch.undo()
+    propose(folder, output, settings=SETTINGS, show_progress=False)
+    assert ProposalTable.read(output).settings == SETTINGS
+    propose(folder, output, settings=ProposalSettings("grid"), overwrite=True, show_progress=False)
+    assert ProposalTable.read(output).settings.method == "grid"
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_file_that_is_damaged_is_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "p.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(offline, "_merge", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            propose(folder, output, settings=SETTINGS, show_progress=False)
+    part = sorted(tmp_path.glob(".p.parquet.*/*.parquet"))[1]
+    part.write_bytes(part.read_bytes()[:100])
+    propose(folder, output, settings=SETTINGS, show_progress=False)
+    assert ProposalTable.read(output).keys == [open_images(folder).key(index) for index in range(IMAGES)]
+
+
+SLOW_JOB = """
+import sys, time
+from socodet.proposals import ProposalSettings, offline
+offline.PART, offline.TASK, offline.ROW_GROUP = 4, 3, 8
+make_row = offline._make_row
+def slow(*arguments):
+    time.sleep(0.1)
+    return make_row(*arguments)
+offline._make_row = slow
+offline.propose(sys.argv[1], sys.argv[2], settings=ProposalSettings(work_size=48), workers=1)
+"""
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
+    output = tmp_path / "p.parquet"
+    job = subprocess.Popen(
+        [sys.executable, "-c", SLOW_JOB, folder, output], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob(".p.parquet.*/*.parquet"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(job.pid, number)
+    _, complaint = job.communicate(timeout=20)
+    assert job.returncode == -number
+    assert ("KeyboardInterrupt" in complaint) == (number == signal.SIGINT)
+    kept = len(list(tmp_path.glob(".p.parquet.*/*.parquet")))
+    assert 2 <= kept < 6
+    assert not output.exists()
+    propose(folder, output, settings=SETTINGS, show_progress=False)
+    whole = propose(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False).table
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "p.parquet"
+    output.write_text("precious")
+    with pytest.raises(InputError, match=r"p\.parquet: exists already"):
+        propose(folder, output, settings=SETTINGS)
+    assert output.read_text() == "precious"
+    propose(folder, output, settings=SETTINGS, overwrite=True, show_progress=False)
+    assert len(ProposalTable.read(output)) == IMAGES
+    with pytest.raises(InputError, match="is a folder"):
+        propose(folder, tmp_path, settings=SETTINGS, overwrite=True)
+
+
+def test_the_progress_bar_counts_every_image(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    propose(folder, tmp_path / "p.parquet", settings=ProposalSettings("grid"))
+    assert f"proposals: {IMAGES}/{IMAGES}" in capsys.readouterr().err

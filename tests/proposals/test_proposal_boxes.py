@@ -1,0 +1,59 @@
+"""The paper's filter and the dropping of twins, by hand and by torchvision."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from socodet.proposals.boxes import distinct, object_sized
+from socodet.proposals.propose_boxes import propose_boxes
+from socodet.proposals.settings import ProposalSettings
+
+
+def test_the_filter_keeps_its_limits() -> None:
+    boxes = {
+        (0, 0, 30, 30): True,  # a side of 0.3
+        (0, 0, 29, 30): False,
+        (0, 0, 80, 80): True,  # 0.8
+        (0, 0, 81, 80): False,
+        (10, 10, 70, 30): True,  # three to one
+        (10, 10, 71, 30): False,
+        (10, 10, 30, 70): True,
+        (10, 10, 30, 71): False,
+    }
+    kept = object_sized(np.array(list(boxes), np.float32), 100, 100, 3.0, 0.3, 0.8)
+    assert kept.tolist() == list(boxes.values())
+
+
+def test_no_two_kept_boxes_are_twins_and_every_dropped_one_has_a_kept_twin() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 20, (300, 2))
+    boxes = np.concatenate((corners, corners + rng.uniform(60, 100, (300, 2))), axis=1).astype(np.float32)
+    kept = distinct(boxes, 0.8)
+    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(kept)).numpy()
+    rows = [int(np.flatnonzero((boxes == box).all(axis=1))[0]) for box in kept]
+    assert 10 < len(kept) < 300
+    assert (overlaps[rows] - np.eye(len(kept)) <= 0.8 + 1e-5).all()
+    assert (np.delete(overlaps, rows, axis=0).max(axis=1) > 0.8 - 1e-5).all()
+
+
+def test_only_repeats_are_twins_at_an_overlap_of_one() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10.5], [0, 0, 10, 10], [0, 0, 10, 10.5]], np.float32)
+    assert distinct(boxes, 1.0).tolist() == boxes[:2].tolist()
+
+
+@pytest.mark.parametrize("method", ["single", "fast", "random", "grid"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 400), (40, 1), (90, 130), (600, 900)])
+def test_every_method_keeps_only_boxes_that_pass(method: str, shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (-(-shape[0] // 9), -(-shape[1] // 9), 3), np.uint8)
+    image = np.repeat(np.repeat(image, 9, axis=0), 9, axis=1)[: shape[0], : shape[1]]
+    boxes = propose_boxes(image, ProposalSettings(method))  # type: ignore[arg-type]
+    height, width = shape
+    assert boxes.shape == (len(boxes), 4)
+    assert boxes.dtype == np.float32
+    w, h = (boxes[:, 2:] - boxes[:, :2]).T
+    assert ((w <= 3.0001 * h) & (h <= 3.0001 * w)).all()
+    side = np.sqrt(w * h / (width * height))
+    assert ((side > 0.2999) & (side < 0.8001)).all()
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= (width + 1e-3, height + 1e-3)).all()

@@ -1,0 +1,27 @@
+"""Settings out of range are refused with a line that names the field."""
+
+import dataclasses
+
+import pytest
+
+from socodet.proposals.settings import ProposalSettings
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method", "slow"),
+        ("work_size", 4),
+        ("max_aspect", 0.5),
+        ("max_aspect", float("nan")),
+        ("min_scale", -0.1),
+        ("min_scale", 0.9),
+        ("max_scale", 1.5),
+        ("max_overlap", 0.0),
+        ("seed", -1),
+    ],
+)
+def test_out_of_range(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"_?(scale|" + field + r") must be ") as caught:
+        dataclasses.replace(ProposalSettings(), **{field: value})
+    assert "\n" not in str(caught.value)

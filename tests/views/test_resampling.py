@@ -1,0 +1,75 @@
+"""Resampled windows against PIL's, whose filter it is."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from socodet.views.geometry import WHOLE
+from socodet.views.rendering import resize, show_window
+
+
+def _noisy_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Smooth colours, hard edges and noise together."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    smooth = np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1)
+    edges = ((x // 7 + y // 5) % 2)[..., None] * 80
+    image: NDArray[np.uint8] = np.clip(
+        smooth - 40 + edges + rng.normal(0, 20, (height, width, 3)), 0, 255
+    ).astype(np.uint8)
+    return image
+
+
+def _rounded(canvas: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.floor(canvas[:, :, : len(canvas)].transpose(0, 2, 1) + 0.5).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "window"),
+    [
+        (375, 500, 224, (0.0, 0.0, 1.0, 1.0)),
+        (375, 500, 224, (0.1234, 0.05, 0.9876, 0.8321)),
+        (375, 500, 112, (0.3, 0.2, 0.95, 1.0)),
+        (90, 60, 224, (0.0, 0.0, 1.0, 1.0)),  # enlarged
+        (90, 60, 224, (0.2, 0.3, 0.8, 0.71)),
+        (300, 60, 128, (0.0, 0.1, 0.77, 1.0)),  # reduced one way, enlarged the other
+        (1501, 2003, 96, (0.01, 0.02, 0.99, 0.97)),
+        (224, 224, 224, (0.0, 0.0, 1.0, 1.0)),
+        (1, 1, 32, (0.1, 0.2, 0.9, 0.8)),
+        (1, 300, 64, (0.1, 0.2, 0.9, 0.8)),
+        (300, 1, 64, (0.0, 0.0, 1.0, 1.0)),
+        (3, 2, 48, (0.4, 0.1, 0.99, 0.9)),
+    ],
+)
+def test_window_as_pil(height: int, width: int, size: int, window: tuple[float, float, float, float]) -> None:
+    image = _noisy_image(height, width)
+    box = tuple(np.multiply(window, (width, height, width, height)))
+    pil = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    ours = show_window(image, np.array(window), size)
+    assert np.abs(_rounded(ours) - np.asarray(pil, np.int64)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "smaller"), [(224, 112), (224, 96), (96, 48), (16, 8), (64, 64), (48, 80), (200, 13)]
+)
+def test_previous_view_as_pil(size: int, smaller: int) -> None:
+    image = _noisy_image(size, size)
+    pil = Image.fromarray(image).resize((smaller, smaller), Image.Resampling.BILINEAR)
+    canvas = show_window(image, WHOLE, size)  # at its own size: as it is
+    assert np.abs(_rounded(resize(canvas, smaller)) - np.asarray(pil, np.int64)).max() <= 1
+
+
+def test_read_only_and_strided_images() -> None:
+    image, window = _noisy_image(60, 80), np.array([0.1, 0.1, 0.9, 0.9])
+    expected = show_window(image, window, 32).copy()
+    locked = image.copy()
+    locked.setflags(write=False)
+    assert (show_window(locked, window, 32) == expected).all()
+    assert (show_window(np.asfortranarray(image), window, 32) == expected).all()
+
+
+def test_a_constant_stays_constant() -> None:
+    canvas = show_window(np.full((37, 53, 3), 255, np.uint8), np.array([0.1, 0.2, 0.7, 0.9]), 64)
+    assert np.abs(canvas[:, :, :64] - 255).max() < 1e-3
+    assert (canvas[:, :, 64:] == 0).all()

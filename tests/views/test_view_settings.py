@@ -1,0 +1,65 @@
+"""Defaults are the paper's; what is out of range is refused in one line that names the field."""
+
+import dataclasses
+
+import pytest
+import tyro
+
+from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+
+
+def test_defaults_are_sections_3_2_and_4_1() -> None:
+    settings = SampleSettings()
+    assert [(v.window, v.size) for v in settings.views] == [("whole", 224), ("crop", 224), ("previous", 112)]
+    assert [v.flip_probability for v in settings.views] == [0.5] * 3
+    assert settings.crop_scale == (0.5, 1.0)
+    assert (settings.boxes_per_image, settings.jitter, settings.jitter_probability) == (4, 0.1, 0.5)
+    assert settings.level_limits == (48, 96, 192)
+    colors = [v.photometric for v in settings.views]
+    for c in colors:  # BYOL, appendix B
+        assert (c.brightness, c.contrast, c.saturation, c.hue) == (0.4, 0.4, 0.2, 0.1)
+        assert (c.jitter_probability, c.grayscale_probability, c.blur_sigma) == (0.8, 0.2, (0.1, 2.0))
+    assert [c.blur_probability for c in colors] == [1.0, 0.1, 0.1]
+    assert [c.solarize_probability for c in colors] == [0.0, 0.2, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "value"),
+    [
+        (SampleSettings, "boxes_per_image", 0),
+        (SampleSettings, "views", (ViewSettings(),)),
+        (SampleSettings, "views", (ViewSettings("previous"), ViewSettings())),
+        (SampleSettings, "crop_scale", (0.8, 0.5)),
+        (SampleSettings, "crop_scale", (0.5, 1.5)),
+        (SampleSettings, "crop_aspect", (0.0, 1.0)),
+        (SampleSettings, "jitter", 1.0),
+        (SampleSettings, "jitter_probability", 1.5),
+        (SampleSettings, "min_visible", -0.1),
+        (SampleSettings, "min_box_side", 100.0),
+        (SampleSettings, "level_limits", (96.0, 48.0, 192.0)),
+        (ViewSettings, "size", 0),
+        (ViewSettings, "flip_probability", 2.0),
+        (PhotometricSettings, "hue", 0.6),
+        (PhotometricSettings, "brightness", -0.1),
+        (PhotometricSettings, "blur_sigma", (0.0, 1.0)),
+        (PhotometricSettings, "solarize_threshold", 300),
+        (PhotometricSettings, "blur_probability", 1.1),
+    ],
+)
+def test_out_of_range(settings: type, field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^{field}[.\w]* must be [^\n]+$"):
+        settings(**{field: value})
+
+
+def test_every_field_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    parsed = tyro.cli(
+        SampleSettings,
+        args=["--views.1.size", "96", "--boxes-per-image", "8", "--views.2.photometric.hue", "0"],
+    )
+    assert (parsed.views[1].size, parsed.boxes_per_image, parsed.views[2].photometric.hue) == (96, 8, 0)
+    with pytest.raises(SystemExit):
+        tyro.cli(SampleSettings, args=["--help"])
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(SampleSettings):
+        if field.name != "views":
+            assert f"--{field.name.replace('_', '-')}" in shown
