@@ -2,7 +2,7 @@
 
 python benchmarks/input_pipeline.py --images DIR [--rounds 15] [--limit 64]
 
-Timed on each image in turn, from the file's bytes in memory, on one thread, in an order that rotates:
+Timed from the files' bytes in memory, on one thread, in turns of a few images whose order rotates:
 
 - decode: `decode_image`, the bytes to RGB pixels;
 - views: only what follows decoding in a sample;
@@ -38,6 +38,8 @@ from socodet.images.source import open_images
 from socodet.views import PhotometricSettings, SampleSettings, make_sample, sample_rng, warm_up
 
 SETTINGS = SampleSettings()
+TURN = 16
+"""Images one way does before the next has its turn: a worker's caches hold its own work, not another's."""
 
 
 def conventional_colors(settings: PhotometricSettings) -> Callable[[Image.Image], torch.Tensor]:
@@ -76,9 +78,7 @@ def conventional_sample() -> Callable[[bytes], tuple[torch.Tensor, ...]]:
     return sample
 
 
-def random_proposals(
-    image: NDArray[np.uint8], rng: np.random.Generator, count: int = 30
-) -> NDArray[np.float32]:
+def random_proposals(image: NDArray[np.uint8], rng: np.random.Generator, count: int = 30) -> NDArray[np.float32]:
     """Boxes of 0.3 to 0.8 of the image's scale."""
     size = np.array([image.shape[1], image.shape[0]])
     sides = rng.uniform(0.3, 0.8, (count, 2)) * size
@@ -87,7 +87,7 @@ def random_proposals(
 
 
 def measure(files: list[bytes], rounds: int) -> dict[str, list[float]]:
-    """Seconds an image of each way, round by round; within a round the ways take turns on each image."""
+    """Seconds an image of each way, round by round; within a round the ways take turns."""
     rng = np.random.default_rng(0)
     images = [decode_image(data) for data in files]
     proposals = [random_proposals(image, rng) for image in images]
@@ -105,13 +105,15 @@ def measure(files: list[bytes], rounds: int) -> dict[str, list[float]]:
     }
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    turns = [range(first, min(first + TURN, len(files))) for first in range(0, len(files), TURN)]
     for epoch in range(rounds + 1):  # the first round warms up
         spent = dict.fromkeys(ways, 0.0)
-        for i in range(len(files)):
-            for turn in range(len(names)):
-                name = names[(turn + i + epoch) % len(names)]
+        for t, turn in enumerate(turns):
+            for n in range(len(names)):
+                name = names[(n + t + epoch) % len(names)]
                 started = time.perf_counter()
-                ways[name](i)
+                for i in turn:
+                    ways[name](i)
                 spent[name] += time.perf_counter() - started
         if epoch > 0:
             for name, total in spent.items():
@@ -129,9 +131,7 @@ def machine() -> dict[str, str | int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of pictures of about 500x375")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--limit", type=int, default=64, help="pictures used")
@@ -158,9 +158,7 @@ def main() -> None:
         "median_height": statistics.median(s[0] for s in sizes),
         "rounds": arguments.rounds,
         "machine": machine(),
-        "versions": {
-            name: version(name) for name in ("numba", "numpy", "pillow", "simplejpeg", "torchvision")
-        },
+        "versions": {name: version(name) for name in ("numba", "numpy", "pillow", "simplejpeg", "torchvision")},
     }
     json.dump(result, sys.stdout, indent=2)
     print()

@@ -25,13 +25,16 @@ def pyramid(encoder: FPNEncoder, pixels: Tensor) -> list[Tensor]:
     return list(encoder.backbone["fpn"](features).values())
 
 
-def embed_on_all_levels(embedder: Embedder, predictor: torch.nn.Module | None, levels: list[Tensor], boxes: Tensor) -> Tensor:
+def embed_on_all_levels(
+    embedder: Embedder, predictor: torch.nn.Module | None, levels: list[Tensor], boxes: Tensor
+) -> Tensor:
     """(B, K, 4) boxes → (B, levels * K, D) unit embeddings, level by level."""
     images, per_image = boxes.shape[:2]
     index = torch.arange(images, device=boxes.device, dtype=boxes.dtype).repeat_interleave(per_image)
     rois = torch.cat([index[:, None], boxes.reshape(-1, 4)], dim=1)
     encoder = embedder.encoder
-    assert isinstance(encoder, FPNEncoder) and encoder.box_head is not None
+    assert isinstance(encoder, FPNEncoder)
+    assert encoder.box_head is not None
     embeddings = []
     for feature, stride in zip(levels, STRIDES, strict=True):
         pooled = roi_align(feature, rois, encoder.pooled_size, 1 / stride, sampling_ratio=0, aligned=True)
@@ -65,7 +68,8 @@ def plain_loss(soco: SoCo, batch: Batch, matrices: list[Tensor]) -> Tensor:
     pixels = [normalize(view.pixels) for view in batch.views]
     boxes = [batch.views[v].boxes for v in (0, 0, 1, 2)]
     online_encoder, target_encoder = soco.online.encoder, soco.target.encoder
-    assert isinstance(online_encoder, FPNEncoder) and isinstance(target_encoder, FPNEncoder)
+    assert isinstance(online_encoder, FPNEncoder)
+    assert isinstance(target_encoder, FPNEncoder)
     maps = [pyramid(online_encoder, p) for p in pixels]
     online = [
         embed_on_all_levels(soco.online, soco.predictor, maps[v], b) for v, b in zip((0, 0, 1, 2), boxes, strict=True)

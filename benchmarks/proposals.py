@@ -110,9 +110,7 @@ def speed(files: list[bytes]) -> dict[str, Any]:
             times[name].append(float(np.median([timed(partial(job, data)) for _ in range(repeats)])))
     medians = {name: 1000 * float(np.median(values)) for name, values in times.items()}
     ratios = {
-        f"{m}_speedup{size}": medians[f"opencv_{m}{size}"] / medians[m]
-        for m in METHODS
-        for size in ("", "_same_size")
+        f"{m}_speedup{size}": medians[f"opencv_{m}{size}"] / medians[m] for m in METHODS for size in ("", "_same_size")
     }
     return ratios | {"milliseconds": medians}
 
@@ -262,15 +260,11 @@ def counts(found: list[dict[str, Boxes]]) -> dict[str, dict[str, float]]:
 def objects_found(found: list[dict[str, Boxes]], objects: list[NDArray[np.float64]]) -> dict[str, Any]:
     pictures = [i for i, boxes in enumerate(objects) if len(boxes)]
     overlaps = {
-        name: [best_overlaps(objects[i], found[i][name]) for i in pictures]
-        for name in found[0]
-        if name != "control"
+        name: [best_overlaps(objects[i], found[i][name]) for i in pictures] for name in found[0] if name != "control"
     }
     figures: dict[str, Any] = {}
     sizes = np.array([len(objects[i]) for i in pictures])
-    draws = np.random.default_rng(0).multinomial(
-        len(pictures), np.full(len(pictures), 1 / len(pictures)), 5000
-    )
+    draws = np.random.default_rng(0).multinomial(len(pictures), np.full(len(pictures), 1 / len(pictures)), 5000)
     for name, per_picture in overlaps.items():
         best = np.concatenate(per_picture)
         figures[name] = {
@@ -310,9 +304,7 @@ def annotated_objects(annotations: Path, source: ImageSource, indices: range) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of images")
     parser.add_argument("--annotations", type=Path, help="COCO instances of them: recall is measured too")
     parser.add_argument("--limit", type=int, help="only the first so many images")

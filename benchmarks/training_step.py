@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from plain_design import LoopLARS, correspondence, loop_average, plain_loss
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from plain_design import LoopLARS, correspondence, loop_average, plain_loss
+from socodet.models.encoders import FPNEncoder
 from socodet.models.normalization import normalize
+from socodet.models.pyramid import pool_boxes, pyramid_levels
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining import build_soco
@@ -118,7 +121,16 @@ def losses_agree(batch: Batch, device: str) -> tuple[float, float]:
 
 def peak_memory(design: str, batch_size: int, device: str) -> float:
     """GiB above what the process had before its first step, in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", design, "--batch-size", str(batch_size), "--device", device]
+    command = [
+        sys.executable,
+        __file__,
+        "--memory-of",
+        design,
+        "--batch-size",
+        str(batch_size),
+        "--device",
+        device,
+    ]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -144,29 +156,29 @@ def matrix_peak(device: str, dtype: torch.dtype) -> float:
 
 def split(trainer: Trainer, batch: Batch, device: str, repeats: int) -> dict[str, float]:
     """Milliseconds of each part of our float32 step; forward parts of the online network, then the rest."""
-    from socodet.models.pyramid import pool_boxes, pyramid_levels
-
     soco, encoder = trainer.soco, trainer.soco.online.encoder
+    assert isinstance(encoder, FPNEncoder)
+    assert encoder.box_head is not None
     parts: dict[str, list[float]] = {}
 
-    def timed(name: str, function: Callable[[], Any]) -> Any:
+    def timed(name: str, function: Callable[..., Any], *args: Any) -> Any:
         out: list[Any] = []
-        parts.setdefault(name, []).append(1000 * seconds(lambda: out.append(function()), device))
+        parts.setdefault(name, []).append(1000 * seconds(lambda: out.append(function(*args)), device))
         return out[0]
 
     for _ in range(repeats):
         for view in batch.views:
-            pixels = timed("normalise", lambda v=view: normalize(v.pixels))
-            stages = timed("backbone", lambda p=pixels: encoder.stages(p))  # type: ignore[operator]
+            pixels = timed("normalise", normalize, view.pixels)
+            stages = timed("backbone", encoder.stages, pixels)
             needed = [count > 0 for count in view.rois.counts]
-            levels = timed("fpn", lambda s=stages, n=needed: pyramid_levels(encoder.backbone["fpn"], s, n))  # type: ignore[index]
-            pooled = timed("roi_align", lambda ls=levels, v=view: pool_boxes(ls, v.rois, 7))
-            h = timed("head", lambda p=pooled: encoder.box_head(p))  # type: ignore[operator]
-            timed("mlps", lambda h=h: soco.predictor(soco.online.projector(h)))
-        output = timed("forward, both networks", lambda: soco(batch.views))
+            levels = timed("fpn", pyramid_levels, encoder.backbone["fpn"], stages, needed)
+            pooled = timed("roi_align", pool_boxes, levels, view.rois, encoder.pooled_size)
+            h = timed("head", encoder.box_head, pooled)
+            timed("mlps", nn.Sequential(soco.online.projector, soco.predictor), h)
+        output = timed("forward, both networks", soco, batch.views)
         timed("backward", output.loss.backward)
         timed("optimiser", trainer.optimizer.step)
-        timed("target average", lambda: soco.update_target(0.99))
+        timed("target average", soco.update_target, 0.99)
         trainer.optimizer.zero_grad()
     return {name: round(sum(times) / repeats, 2) for name, times in parts.items()}
 
@@ -203,7 +215,10 @@ def main() -> None:
         step()
     flops = counter.get_total_flops()
     memory = {design: peak_memory(design, args.batch_size, args.device) for design in designs}
-    peak = {"float32": matrix_peak(args.device, torch.float32), "bfloat16": matrix_peak(args.device, torch.bfloat16)}
+    peak = {
+        "float32": matrix_peak(args.device, torch.float32),
+        "bfloat16": matrix_peak(args.device, torch.bfloat16),
+    }
     reference = "plain_bf16" if args.device == "cuda" else "plain"
     result = {
         "step_speedup": median["plain"] / median["ours"],

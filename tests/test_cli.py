@@ -80,7 +80,9 @@ def test_mistakes_in_what_is_given(capsys, few_images, table, tmp_path):
     assert "is a file" in error_of(capsys, "pretrain", few_images, "--output", not_a_table, *FAST)
     assert "not a run" in error_of(capsys, "pretrain", few_images, "--output", few_images, *FAST)
     assert "not a run" in error_of(capsys, "export", empty, "--output", tmp_path / "w.pth")
-    assert "suffix" in error_of(capsys, "inspect", "proposals", few_images, "--output", tmp_path / "x.txt")
+    assert "neither .png nor .html" in error_of(
+        capsys, "inspect", "proposals", few_images, "--output", tmp_path / "x.txt"
+    )
 
 
 def test_a_table_of_other_images_is_refused(capsys, few_images, table, tmp_path):

@@ -82,7 +82,11 @@ def test_the_networks_and_the_loss_move(table, tmp_path):
     socodet.pretrain(photographs(), short(), tmp_path / "run", proposals=table, show_progress=False)
     trained, fresh = weights(tmp_path / "run"), socodet.pretraining.build_soco(short().model, 0).state_dict()
     moved = [name for name, value in trained.items() if not torch.equal(value, fresh[name])]
-    for prefix in ("online.encoder.backbone.body.", "online.encoder.backbone.fpn.", "online.encoder.box_head."):
+    for prefix in (
+        "online.encoder.backbone.body.",
+        "online.encoder.backbone.fpn.",
+        "online.encoder.box_head.",
+    ):
         names = [name for name in trained if name.startswith(prefix) and name.endswith("weight")]
         assert set(names) <= set(moved), prefix
     assert any(name.startswith("target.") for name in moved)

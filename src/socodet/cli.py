@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from socodet import __version__
 from socodet.errors import InputError
 
 T = TypeVar("T")
-Flat = tyro.conf.arg(prefix_name=False)
+Flat = tyro.conf.arg(name="")  # a field of these settings is a flag of its own name
 LISTED = 10
 
 
@@ -172,9 +173,7 @@ def inspect(argv: Sequence[str]) -> None:
         """
         from socodet.inspection import inspect
 
-        return inspect(
-            what, images, output, table=table, settings=sample, limit=limit, seed=seed, overwrite=overwrite
-        )
+        return inspect(what, images, output, table=table, settings=sample, limit=limit, seed=seed, overwrite=overwrite)
 
     print(f"{_call(arguments, 'inspect', argv)}: written")
 
@@ -183,7 +182,7 @@ def recipes(argv: Sequence[str]) -> None:
     """List the recipes, or print every field of one."""
     from socodet.recipes import describe_recipe, list_recipes
 
-    def arguments(name: tyro.conf.Positional[str] | None = None) -> str:
+    def arguments(name: tyro.conf.Positional[str | None] = None) -> str:
         """List the recipes, or print every field of one.
 
         Args:
@@ -222,6 +221,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command `socodet`. Exit code 2 and one line for what the user can mend; --debug shows where it arose."""
+    # Threads that wait for each other asleep: awake, they keep the cores from the data workers and from whatever
+    # else runs there, and a step takes several times as long. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
@@ -279,19 +281,21 @@ def _call(function: Callable[..., T], command: str, argv: Sequence[str]) -> T:
         if not ended.code:
             raise
         raise InputError(f"{command}: {_one_line(problem.getvalue())}; see socodet {command} --help") from None
+    except ValueError as error:  # a field's own check, in the settings of a room
+        raise InputError(f"{command}: {error}; see socodet {command} --help") from None
     return parsed()
 
 
 def _one_line(box: str) -> str:
-    """The message in the parser's box, without its frame, its help and its line breaks."""
-    words = []
-    for line in box.splitlines():
-        text = line.strip().strip("│╭╮╰╯").strip()
-        if line.strip().startswith("╭"):
-            continue
-        if text and set(text) == {"─"}:
-            break
-        words.append(text)
+    """The message in the parser's box, without its frame (Unicode or ASCII), its help and its line breaks."""
+    words: list[str] = []
+    for line in box.strip().splitlines()[1:]:
+        text = line.strip().strip("│|").strip()
+        if text and set(text) <= set("─-╰╯"):  # a rule: below the title without Unicode, below the message
+            if words:
+                break
+        elif text:
+            words.append(text)
     return " ".join(" ".join(words).split()).rstrip(".")
 
 

@@ -98,9 +98,7 @@ def demo(
     export_run(run, weights, overwrite=True)
     load_report = load_pretrained(build_detector(run, show_report=False), weights, show_report=False)
     verdicts = _write_report(report, source, table, chosen, result, load_report)
-    return DemoResult(
-        folder, table_path, run, weights, report, verdicts, load_report, time.monotonic() - began
-    )
+    return DemoResult(folder, table_path, run, weights, report, verdicts, load_report, time.monotonic() - began)
 
 
 def _prepare(folder: Path, overwrite: bool) -> None:
@@ -201,7 +199,7 @@ def _write_report(
             "every view; its pyramid level is written on its box.",
             [sample_gallery(sample_panels(p.key, p.pixels, s)) for p, s in zip(shown, samples, strict=False)],
         ),
-        Section("Training", "", [Gallery(curve_pictures({"demo": lines}, embedding_size=size))]),
+        Section("Training", "", [Gallery(curve_pictures({"demo": lines}, embedding_size=size), size="large")]),
         Section(
             "The same object in another view",
             f"Each of the {draws[0].indices.numel() * recipe.sample.boxes_per_image} objects of V1 searches all "
@@ -221,7 +219,8 @@ def _write_report(
         ),
         Section(
             "The detector",
-            "A Mask R-CNN with these modules pretrained and the rest fresh:\n\n" + str(load_report),
+            "torchvision's Mask R-CNN after loading the exported weights.",
+            [Table(("Module", "Tensors", "Weights"), _modules(load_report))],
         ),
     ]
     write_page(
@@ -242,15 +241,26 @@ def _write_report(
     return verdicts
 
 
+def _modules(report: LoadReport) -> list[tuple[str, str, str]]:
+    """A row a module of the detector: its name, its tensors, and where they come from."""
+    rows = []
+    for origin, modules in (("pretrained", report.loaded_modules), ("fresh", report.fresh_modules)):
+        rows += [(name, str(tensors), origin) for name, tensors in modules.items()]
+    return rows
+
+
 def _similarity(untrained: ObjectEncoder, trained: ObjectEncoder, draw: Batch) -> list[Gallery]:
     """Of a few objects: where in V2 is the place most like it, before and after."""
     galleries = []
     for image in range(min(MAPS, len(draw.indices))):
         query, view = (draw.views[v].pixels[image].permute(1, 2, 0).contiguous().numpy() for v in (0, 1))
         boxes = [draw.views[v].boxes[image, 0].numpy() for v in (0, 1)]
+        maps = {
+            name: similarity_map(encoder, draw, image, 0).numpy()
+            for name, encoder in (("untrained", untrained), ("trained", trained))
+        }
         pictures: list[Panel] = []
-        for name, encoder in (("untrained", untrained), ("trained", trained)):
-            cosine = similarity_map(encoder, draw, image, 0).numpy()
+        for name, cosine in maps.items():
             asked, found = similarity_panels(query, boxes[0], view, boxes[1], cosine, title=name)
             pictures += [asked, found] if not pictures else [found]
         galleries.append(Gallery([panel_picture(p) for p in pictures], size="medium"))

@@ -93,17 +93,23 @@ def c4_400ep() -> Recipe:
 def tiny() -> Recipe:
     """ResNet-18-FPN on small views: the same code path in minutes on two CPU cores.
 
-    Views of 96 and 48 pixels, with the level limits of section 3.3 scaled to them so that every pyramid level
-    is used; narrower pyramid, head and MLPs. The learning rate is high because LARS moves a layer by a fixed
-    share of its length a step, and a short run has few steps; the target follows closely for the same reason.
+    Views of 96 and 48 pixels, with the level limits of section 3.3 and the blur scaled to them, so that every
+    pyramid level is used; narrower pyramid, head and MLPs. The learning rate is high because LARS moves a layer
+    by a fixed share of its length a step, and a short run has few steps; the target follows closely for the same
+    reason.
 
     socodet pretrain IMAGES --recipe tiny --output runs/tiny
     """
-    other = PhotometricSettings(blur_probability=0.1, solarize_probability=0.2)
+    first = PhotometricSettings(blur_sigma=(0.1, 0.9))
+    other = dataclasses.replace(first, blur_probability=0.1, solarize_probability=0.2)
     return Recipe(
         "tiny",
         sample=SampleSettings(
-            views=(ViewSettings("whole", 96), ViewSettings("crop", 96, other), ViewSettings("previous", 48, other)),
+            views=(
+                ViewSettings("whole", 96, first),
+                ViewSettings("crop", 96, other),
+                ViewSettings("previous", 48, other),
+            ),
             level_limits=(20, 32, 48),
             min_box_side=6,
         ),
@@ -121,7 +127,9 @@ def tiny() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {f.__name__: f for f in (fpn_100ep, fpn_400ep, fpn_star_400ep, c4_100ep, c4_400ep, tiny)}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    f.__name__: f for f in (fpn_100ep, fpn_400ep, fpn_star_400ep, c4_100ep, c4_400ep, tiny)
+}
 
 
 def recipe(name: str) -> Recipe:

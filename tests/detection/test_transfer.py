@@ -2,7 +2,11 @@
 
 import pytest
 import torch
-from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection import (
+    fasterrcnn_resnet50_fpn_v2,
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+)
 
 from socodet.detection.build import build_detector, mask_rcnn
 from socodet.detection.transfer import load_pretrained
@@ -16,7 +20,12 @@ from socodet.training.run import RunFolder
 
 R50 = ModelSettings(hidden_size=8, embedding_size=4)
 R18 = ModelSettings(
-    backbone="resnet18", fpn_channels=16, head_channels=16, representation_size=24, hidden_size=8, embedding_size=4
+    backbone="resnet18",
+    fpn_channels=16,
+    head_channels=16,
+    representation_size=24,
+    hidden_size=8,
+    embedding_size=4,
 )
 
 
@@ -94,7 +103,13 @@ def test_build_detector_fits_a_small_run_and_computes_what_was_pretrained(tmp_pa
         "masks": torch.ones(1, 64, 96, dtype=torch.uint8),
     }
     losses = detector([torch.rand(3, 64, 96), torch.rand(3, 64, 96)], [target, target])
-    assert set(losses) == {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
+    assert set(losses) == {
+        "loss_classifier",
+        "loss_box_reg",
+        "loss_mask",
+        "loss_objectness",
+        "loss_rpn_box_reg",
+    }
 
 
 def test_another_shape_is_refused_and_the_detector_left_alone(tmp_path):

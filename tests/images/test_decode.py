@@ -135,9 +135,7 @@ def test_16_bit_colour_png() -> None:
 
 def png(header: bytes, pixels: bytes) -> bytes:
     def chunk(name: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -209,9 +207,7 @@ def test_orientation_in_either_byte_order(byte_order: str, orientation: int) -> 
     np.testing.assert_array_equal(decode_image(padded), decoded)
 
 
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\x00\x09ab"]
-)
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\x00\x09ab"])
 def test_a_damaged_exif_block_does_no_harm(exif: bytes) -> None:
     data = encode(PICTURE, "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif

@@ -15,7 +15,12 @@ def features() -> list[torch.Tensor]:
 
 def test_needed_levels_equal_torchvisions_pyramid():
     maps = features()
-    for needed in ([True] * 4, [False, True, False, True], [False, False, False, True], [True, False, False, False]):
+    for needed in (
+        [True] * 4,
+        [False, True, False, True],
+        [False, False, False, True],
+        [True, False, False, False],
+    ):
         fpn = FeaturePyramidNetwork(CHANNELS, 5, norm_layer=nn.BatchNorm2d).eval()
         expected = list(fpn({str(i): m for i, m in enumerate(maps)}).values())
         for level, (ours, theirs) in enumerate(zip(pyramid_levels(fpn, maps, needed), expected, strict=True)):
@@ -36,7 +41,10 @@ def test_every_box_is_pooled_from_its_own_level_in_image_and_box_order():
     torch.manual_seed(1)
     maps = [torch.randn(2, 3, s, s) for s in SIZES]
     boxes = torch.tensor(
-        [[[0, 0, 30, 40], [10, 5, 100, 90], [3, 3, 60, 50]], [[50, 60, 112, 112], [0, 0, 112, 112], [1, 2, 20, 30]]]
+        [
+            [[0, 0, 30, 40], [10, 5, 100, 90], [3, 3, 60, 50]],
+            [[50, 60, 112, 112], [0, 0, 112, 112], [1, 2, 20, 30]],
+        ]
     ).float()
     levels = torch.tensor([[2, 3, 0], [1, 3, 0]])
     pooled = pool_boxes(maps, group_by_level(boxes, levels), 7)

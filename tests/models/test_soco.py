@@ -96,7 +96,9 @@ def plain_encoder(view: ViewBatch, state: dict[str, Tensor], architecture: str) 
         )
     laterals = [
         plain_bn(
-            conv2d(c, state[f"backbone.fpn.inner_blocks.{i}.0.weight"]), state, f"backbone.fpn.inner_blocks.{i}.1"
+            conv2d(c, state[f"backbone.fpn.inner_blocks.{i}.0.weight"]),
+            state,
+            f"backbone.fpn.inner_blocks.{i}.1",
         )
         for i, c in enumerate(stages)
     ]
@@ -217,9 +219,7 @@ def test_the_loss_at_perfect_agreement(views, bound):
 
 def test_random_embeddings_lose_nothing_in_expectation():
     torch.manual_seed(0)
-    draws = [
-        [torch.nn.functional.normalize(torch.randn(500, 64), dim=1) for _ in range(3)] for _ in range(2)
-    ]
+    draws = [[torch.nn.functional.normalize(torch.randn(500, 64), dim=1) for _ in range(3)] for _ in range(2)]
     assert abs(float(symmetric_loss(*draws))) < 5 * 2 * math.sqrt(4 / (500 * 64))
 
 

@@ -46,9 +46,7 @@ def slow_group(labels: np.ndarray, regions: Regions, mix: Mix) -> Hierarchy:
                 np.maximum(known[a]["box"], known[b]["box"])[2:],
             )
         )
-        known.append(
-            {"box": box} | {part: known[a][part] + known[b][part] for part in ("size", "color", "texture")}
-        )
+        known.append({"box": box} | {part: known[a][part] + known[b][part] for part in ("size", "color", "texture")})
         children.append((a, b))
     return Hierarchy(np.array([r["box"] for r in known]), np.array(children, int).reshape(-1, 2))
 
@@ -60,9 +58,7 @@ def test_equals_the_slow_twin(mix: Mix) -> None:
         height, width = rng.integers(1, 13, 2)
         channels = rng.choice([1, 3])
         levels = rng.choice([2, 4, 256])  # few colours make many ties
-        planes = (rng.integers(0, levels, (channels, height, width)) * (255 / (levels - 1))).astype(
-            np.float32
-        )
+        planes = (rng.integers(0, levels, (channels, height, width)) * (255 / (levels - 1))).astype(np.float32)
         if trial % 2:
             planes = np.repeat(np.repeat(planes, 2, axis=1), 2, axis=2)
         labels, count, pairs = segment(sort_edges(planes), *planes.shape[1:], rng.choice([5, 100]), 2)
@@ -74,9 +70,7 @@ def test_equals_the_slow_twin(mix: Mix) -> None:
 
 def test_merges_the_alike_before_the_unlike() -> None:
     # Four stripes of one height, dark dark light light: equal in size and fill, told apart by colour alone.
-    planes = np.repeat(np.array([20, 40, 200, 220], np.float32), 10)[None, :, None] * np.ones(
-        (3, 1, 40), np.float32
-    )
+    planes = np.repeat(np.array([20, 40, 200, 220], np.float32), 10)[None, :, None] * np.ones((3, 1, 40), np.float32)
     labels = np.repeat(np.arange(4, dtype=np.int32), 10)[:, None] * np.ones((1, 40), np.int32)
     regions = describe(labels, 4, pixel_bins(np.round(planes / 100) * 100))
     pairs = np.array([[1, 2], [0, 1], [2, 3]], np.int32)

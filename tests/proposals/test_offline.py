@@ -63,20 +63,15 @@ def test_a_row_an_image_in_the_order_of_the_source(folder: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("settings", [SETTINGS, ProposalSettings("random")])
-def test_the_bytes_do_not_depend_on_the_workers(
-    folder: Path, tmp_path: Path, settings: ProposalSettings
-) -> None:
+def test_the_bytes_do_not_depend_on_the_workers(folder: Path, tmp_path: Path, settings: ProposalSettings) -> None:
     tables = [
-        propose(folder, tmp_path / f"{n}", settings=settings, workers=n, show_progress=False).table
-        for n in (1, 2, 5)
+        propose(folder, tmp_path / f"{n}", settings=settings, workers=n, show_progress=False).table for n in (1, 2, 5)
     ]
     assert len({table.read_bytes() for table in tables}) == 1
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_interrupted_it_goes_on_where_it_was(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = propose(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False).table.read_bytes()
     output = tmp_path / "p.parquet"
     make_row = offline._make_row
@@ -151,9 +146,7 @@ offline.propose(sys.argv[1], sys.argv[2], settings=ProposalSettings(work_size=48
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "p.parquet"
-    job = subprocess.Popen(
-        [sys.executable, "-c", SLOW_JOB, folder, output], stderr=subprocess.PIPE, text=True
-    )
+    job = subprocess.Popen([sys.executable, "-c", SLOW_JOB, folder, output], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob(".p.parquet.*/*.parquet"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -181,8 +174,6 @@ def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path
         propose(folder, tmp_path, settings=SETTINGS, overwrite=True)
 
 
-def test_the_progress_bar_counts_every_image(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_progress_bar_counts_every_image(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     propose(folder, tmp_path / "p.parquet", settings=ProposalSettings("grid"))
     assert f"proposals: {IMAGES}/{IMAGES}" in capsys.readouterr().err

@@ -38,9 +38,7 @@ def slow_segment(planes: np.ndarray, k: float, min_size: float) -> tuple[np.ndar
     edges = slow_edges(planes)
     for key, a, b in edges:
         one, other, weight = region[a], region[b], BIN_WEIGHTS[key]
-        if one != other and all(
-            weight <= inner[r] + np.float32(k) / np.float32(len(r)) for r in (one, other)
-        ):
+        if one != other and all(weight <= inner[r] + np.float32(k) / np.float32(len(r)) for r in (one, other)):
             merged = one | other
             inner[merged] = weight
             region.update(dict.fromkeys(merged, merged))

@@ -32,9 +32,7 @@ pictures = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(pictures, st.sampled_from(["single", "fast"]), st.sampled_from([16, 40, 256]))
-def test_boxes_lie_inside_and_the_last_is_the_picture(
-    image: np.ndarray, strategy: str, work_size: int
-) -> None:
+def test_boxes_lie_inside_and_the_last_is_the_picture(image: np.ndarray, strategy: str, work_size: int) -> None:
     boxes = selective_search(image, STRATEGIES[strategy], work_size)
     height, width = image.shape[:2]
     assert boxes.dtype == np.float32
@@ -111,9 +109,7 @@ def test_stripes_of_distinct_colors_mirror_exactly() -> None:
     rng = np.random.default_rng(5)
     widths = rng.permutation(np.arange(4, 24))
     colors = np.cumsum(rng.permutation(np.arange(3, 23)) * rng.choice([-1, 1], 20)) % 255
-    planes = np.broadcast_to(np.repeat(colors, widths)[None, None, :], (3, 64, widths.sum())).astype(
-        np.float32
-    )
+    planes = np.broadcast_to(np.repeat(colors, widths)[None, None, :], (3, 64, widths.sum())).astype(np.float32)
     mirrored = stripe_boxes(np.ascontiguousarray(planes[:, :, ::-1]))
     width = planes.shape[2]
     assert stripe_boxes(planes) == {(width - x2, y1, width - x1, y2) for x1, y1, x2, y2 in mirrored}

@@ -14,9 +14,7 @@ def test_work_shape_scales_the_longest_side_down_and_nothing_up() -> None:
     assert work_shape(1, 5000, 256) == (1, 256)
 
 
-@pytest.mark.parametrize(
-    "shape", [(12, 10, 5, 7), (9, 9, 9, 9), (7, 3, 1, 1), (20, 1, 6, 1), (11, 13, 11, 4)]
-)
+@pytest.mark.parametrize("shape", [(12, 10, 5, 7), (9, 9, 9, 9), (7, 3, 1, 1), (20, 1, 6, 1), (11, 13, 11, 4)])
 def test_shrink_is_the_mean_of_the_covered_area(shape: tuple[int, int, int, int]) -> None:
     H, W, h, w = shape
     image = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)

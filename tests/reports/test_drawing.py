@@ -117,9 +117,7 @@ def test_a_proposal_drawn_twice_is_one_object() -> None:
     proposals = np.array([[45, 30, 120, 90]], np.float32)
     sample = make_sample(image, proposals, SETTINGS, sample_rng(0, 0, 0))
     assert len(sample.proposals) == 3
-    assert {colour for panel in sample_panels("a", image, sample) for colour in panel.colours} == {
-        object_colour(0)
-    }
+    assert {colour for panel in sample_panels("a", image, sample) for colour in panel.colours} == {object_colour(0)}
 
 
 def test_windows_are_outlined_on_the_source_under_the_names_of_their_views() -> None:

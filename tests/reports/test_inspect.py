@@ -78,19 +78,13 @@ def test_the_seed_picks_images_and_views(folder: Path, table: ProposalTable, tmp
 
     assert page(0) == page(0)
     assert pictures(page(0)) != pictures(page(0, epoch=1))
-    picked = {
-        tuple(titles_of)
-        for seed in range(6)
-        for titles_of in [re.findall(r"<b>(\d &lt;b&gt;.png)", page(seed))]
-    }
+    picked = {tuple(titles_of) for seed in range(6) for titles_of in [re.findall(r"<b>(\d &lt;b&gt;.png)", page(seed))]}
     assert len(picked) > 2
     assert all(len(keys) == 2 and list(keys) == sorted(keys) for keys in picked)
 
 
 @pytest.mark.parametrize("name", ["picture.jpg", "page", "page.html.gz"])
-def test_an_output_of_another_kind_is_refused(
-    name: str, folder: Path, table: ProposalTable, tmp_path: Path
-) -> None:
+def test_an_output_of_another_kind_is_refused(name: str, folder: Path, table: ProposalTable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither \.png nor \.html") as raised:
         inspect_proposals(open_images(folder), table, tmp_path / name)
     assert "\n" not in str(raised.value)

@@ -27,9 +27,7 @@ def test_the_most_similar_place_is_bright_and_marked() -> None:
     assert "0.90" in found.alt
     assert found.heat_range == (np.float32(0.2), np.float32(0.9))
 
-    pixels = np.asarray(
-        Image.open(io.BytesIO(to_png(panel_figure(found, height=320)))).convert("RGB")
-    ).astype(int)
+    pixels = np.asarray(Image.open(io.BytesIO(to_png(panel_figure(found, height=320)))).convert("RGB")).astype(int)
     bright, dark = pixels[66 * 4 + 12, 55 * 4], pixels[40, 40]
     assert bright.sum() > dark.sum() + 150
     assert (pixels[65 * 4, 55 * 4] > 240).all()  # the cross

@@ -17,9 +17,7 @@ def test_spread_must_be_half_of_an_even_one(std: float, passed: bool) -> None:
     assert spread_verdict(std, 256).passed is passed  # half of 1/16 is 0.03125
 
 
-@pytest.mark.parametrize(
-    ("trained", "untrained", "passed"), [(0.6, 0.4, True), (0.4, 0.4, False), (0.3, 0.4, False)]
-)
+@pytest.mark.parametrize(("trained", "untrained", "passed"), [(0.6, 0.4, True), (0.4, 0.4, False), (0.3, 0.4, False)])
 def test_training_must_help_to_find_the_same_object(trained: float, untrained: float, passed: bool) -> None:
     verdict = recall_verdict(trained, untrained)
     assert verdict.passed is passed

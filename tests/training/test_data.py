@@ -12,7 +12,11 @@ from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSett
 
 INDICES = np.array([0, 2, 3, 5, 7], dtype=np.int64)
 SMALL = SampleSettings(
-    views=(ViewSettings("whole", 32), ViewSettings("crop", 32, PhotometricSettings()), ViewSettings("previous", 16)),
+    views=(
+        ViewSettings("whole", 32),
+        ViewSettings("crop", 32, PhotometricSettings()),
+        ViewSettings("previous", 16),
+    ),
     boxes_per_image=2,
     min_box_side=2,
 )

@@ -18,7 +18,15 @@ def test_ten_steps_equal_timms_lars(decay):
     groups = parameter_groups(theirs, decay)
     # timm adapts a group only where it decays, or always with always_adapt: two optimisers make the two groups
     reference = [
-        Lars(groups[0]["params"], lr=1.0, momentum=0.9, weight_decay=decay, trust_coeff=0.001, eps=0, always_adapt=True),
+        Lars(
+            groups[0]["params"],
+            lr=1.0,
+            momentum=0.9,
+            weight_decay=decay,
+            trust_coeff=0.001,
+            eps=0,
+            always_adapt=True,
+        ),
         Lars(groups[1]["params"], lr=1.0, momentum=0.9, weight_decay=0.0),
     ]
     torch.manual_seed(1)

@@ -91,8 +91,7 @@ def test_signals_are_noted_and_handlers_restored():
         os.kill(os.getpid(), signal.SIGTERM)
         assert requests == ["SIGTERM"]
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.pause()
+            signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 

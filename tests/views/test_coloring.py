@@ -25,9 +25,7 @@ def image() -> torch.Tensor:
 
 def _rendered(image: torch.Tensor, **changes: object) -> torch.Tensor:
     photometric = Photometric(**{**vars(UNCHANGED), "jittered": True, **changes})  # type: ignore[arg-type]
-    return torch.from_numpy(
-        render(show_window(image.numpy().transpose(1, 2, 0), WHOLE, 64), photometric, False)
-    )
+    return torch.from_numpy(render(show_window(image.numpy().transpose(1, 2, 0), WHOLE, 64), photometric, False))
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> int:

@@ -17,9 +17,7 @@ def _planes(size: int) -> np.ndarray:
 
 def _finished(planes: np.ndarray, flipped: bool = False, **changes: object) -> np.ndarray:
     photometric = Photometric(**{**vars(UNCHANGED), **changes})  # type: ignore[arg-type]
-    return render(
-        show_window(planes.astype(np.uint8).transpose(1, 2, 0), WHOLE, planes.shape[1]), photometric, flipped
-    )
+    return render(show_window(planes.astype(np.uint8).transpose(1, 2, 0), WHOLE, planes.shape[1]), photometric, flipped)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +30,7 @@ def test_blur(size: int, sigma: float, kind: str) -> None:
     if kind == "corner":
         planes[:] = 0
         planes[:, : size // 2, : size // 2] = 255
-    expected = ndimage.gaussian_filter(
-        planes.astype(np.float64), sigma, mode="mirror", truncate=8, axes=(1, 2)
-    )
+    expected = ndimage.gaussian_filter(planes.astype(np.float64), sigma, mode="mirror", truncate=8, axes=(1, 2))
     ours = _finished(planes, blur_sigma=sigma)
     assert np.abs(ours - expected).max() < 1  # half a level is the rounding
 

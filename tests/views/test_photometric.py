@@ -70,9 +70,7 @@ def test_every_order_is_as_likely(draws: dict[str, list[Photometric]]) -> None:
 
 
 def test_ranges_of_other_settings() -> None:
-    settings = PhotometricSettings(
-        brightness=0.0, contrast=1.0, hue=0.5, jitter_probability=1, blur_sigma=(1, 1)
-    )
+    settings = PhotometricSettings(brightness=0.0, contrast=1.0, hue=0.5, jitter_probability=1, blur_sigma=(1, 1))
     drawn = [draw_photometric(settings, np.random.default_rng(i)) for i in range(300)]
     assert all(p.jittered and p.brightness == 1 and p.blur_sigma == 1 for p in drawn)
     assert 0 <= min(p.contrast for p in drawn) < 0.05

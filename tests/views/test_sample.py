@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from socodet.views.sample import Sample, make_sample, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
-_PLAIN = PhotometricSettings(
-    jitter_probability=0, grayscale_probability=0, blur_probability=0, solarize_probability=0
-)
+_PLAIN = PhotometricSettings(jitter_probability=0, grayscale_probability=0, blur_probability=0, solarize_probability=0)
 _SOCO_STAR = SampleSettings(views=(*SampleSettings().views, ViewSettings("crop", 192)))
 
 
@@ -103,9 +101,7 @@ def test_third_view_is_the_second_at_half_size() -> None:
 
 
 def test_only_the_first_view_is_jittered_and_half_of_its_boxes() -> None:
-    settings = _with_views(
-        SampleSettings(boxes_per_image=1), flip_probability=0.0, size=32, photometric=_PLAIN
-    )
+    settings = _with_views(SampleSettings(boxes_per_image=1), flip_probability=0.0, size=32, photometric=_PLAIN)
     x1, y1, x2, y2 = 8, 8, 24, 20  # in an image of the view's size, so these are V1's pixels too
     x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
     moved = []
@@ -139,9 +135,7 @@ def test_flips_are_independent_and_even() -> None:
 def test_every_proposal_is_drawn_as_often() -> None:
     settings = dataclasses.replace(_with_views(SampleSettings(), size=16, window="whole"), boxes_per_image=2)
     proposals = np.array([[0, 0, 3, 3], [1, 0, 4, 3], [0, 1, 3, 4], [1, 1, 4, 4], [0, 0, 4, 4]], np.float32)
-    drawn = [
-        make_sample(_image(4, 4), proposals, settings, sample_rng(0, 0, i)).proposals for i in range(2000)
-    ]
+    drawn = [make_sample(_image(4, 4), proposals, settings, sample_rng(0, 0, i)).proposals for i in range(2000)]
     counts = [sum((box == proposal).all(axis=1).sum() for box in drawn) for proposal in proposals]
     assert max(abs(count - 800) for count in counts) < 4 * np.sqrt(480)
     assert all((a != b).any() for a, b in drawn)
@@ -188,9 +182,7 @@ def test_levels_follow_the_rule() -> None:
     sample = make_sample(_image(), _proposals(), SampleSettings(jitter=0.0), sample_rng(0, 0, 0))
     sides = np.sqrt((sample.boxes[..., 2:] - sample.boxes[..., :2]).astype(np.float64).prod(axis=-1))
     assert (levels() == sum((sides > limit).astype(int) for limit in (48, 96, 192))).all()
-    assert (
-        levels(level_limits=(24.0, 48.0, 96.0)) == sum((sides > n).astype(int) for n in (24, 48, 96))
-    ).all()
+    assert (levels(level_limits=(24.0, 48.0, 96.0)) == sum((sides > n).astype(int) for n in (24, 48, 96))).all()
     assert (levels(level_rule="single") == 0).all()
     assert (levels(level_rule="canonical") == np.clip(np.floor(4 + np.log2(sides / 224)), 2, 5) - 2).all()
 
@@ -199,8 +191,7 @@ def test_generators_differ_by_seed_epoch_and_index() -> None:
     keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (3, 2, 1), (1, 2, 3)]
     streams = {tuple(sample_rng(*key).integers(2**63, size=4)) for key in keys}
     plain = {
-        tuple(np.random.default_rng(np.random.SeedSequence(key)).integers(2**63, size=4))
-        for key in [(0, 1), (1, 0)]
+        tuple(np.random.default_rng(np.random.SeedSequence(key)).integers(2**63, size=4)) for key in [(0, 1), (1, 0)]
     }
     assert len(streams | plain) == len(keys) + 2
     for a, b in pairwise(keys):

@@ -41,7 +41,14 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
 
 @torch.no_grad()
 def similarity_map(
-    encoder: ObjectEncoder, batch: Batch, image: int, box: int, *, query: int = 0, view: int = 1, cells: int = 16
+    encoder: ObjectEncoder,
+    batch: Batch,
+    image: int,
+    box: int,
+    *,
+    query: int = 0,
+    view: int = 1,
+    cells: int = 16,
 ) -> Tensor:
     """Cosine of one object's h in view `query` with a box of its size at every place of view `view`.
 

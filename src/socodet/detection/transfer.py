@@ -21,14 +21,26 @@ class LoadReport:
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
 
+    @property
+    def loaded_modules(self) -> dict[str, int]:
+        """Modules with pretrained tensors, and how many."""
+        return _modules(self.loaded)
+
+    @property
+    def fresh_modules(self) -> dict[str, int]:
+        """Modules with tensors left as they were, and how many."""
+        return _modules(self.fresh)
+
     def __str__(self) -> str:
-        loaded, fresh = _modules(self.loaded), _modules(self.fresh)
-        return f"{self.source}:\n  loaded  {loaded or 'nothing'}\n  fresh   {fresh or 'nothing'}"
+        loaded, fresh = (
+            ", ".join(f"{module} ({count} tensors)" for module, count in modules.items()) or "nothing"
+            for modules in (self.loaded_modules, self.fresh_modules)
+        )
+        return f"{self.source}:\n  loaded  {loaded}\n  fresh   {fresh}"
 
 
-def _modules(names: Iterable[str]) -> str:
-    counts = Counter(".".join(name.split(".")[:2]) for name in names)
-    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items())
+def _modules(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(".".join(name.split(".")[:2]) for name in names))
 
 
 def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:

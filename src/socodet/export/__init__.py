@@ -9,9 +9,7 @@ from socodet.export.torchvision import detector_weights, write_weights
 Format = Literal["torchvision"]
 
 
-def export_run(
-    run: str | Path, output: str | Path, *, format: Format = "torchvision", overwrite: bool = False
-) -> Path:
+def export_run(run: str | Path, output: str | Path, *, format: Format = "torchvision", overwrite: bool = False) -> Path:
     """Writes a run's backbone, FPN and box head to the file `output` in a framework's own names.
 
     InputError when `run` is not a run or has no checkpoint yet, when `output` exists and `overwrite` is false,

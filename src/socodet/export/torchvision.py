@@ -20,7 +20,9 @@ def detector_weights(run: str | Path) -> dict[str, Tensor]:
     """
     architecture = model_settings(run).architecture
     if architecture != "fpn":
-        raise InputError(f"{run}: its architecture is {architecture}, which torchvision has no detector of; only fpn has")
+        raise InputError(
+            f"{run}: its architecture is {architecture}, which torchvision has no detector of; only fpn has"
+        )
     return {
         f"roi_heads.{name}" if name.startswith("box_head.") else name: value.contiguous()
         for name, value in encoder_weights(run).items()

@@ -68,9 +68,7 @@ def _decode_with_pil(data: bytes) -> NDArray[np.uint8]:
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError(
-            "not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF)"
-        ) from None
+        raise UnreadableImageError("not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF)") from None
     except Exception as error:  # damaged files make PIL's decoders raise almost anything
         raise _unreadable(error) from None
 

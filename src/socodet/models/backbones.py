@@ -1,4 +1,4 @@
-"""Residual networks without their classifier, by name, under the names of `backbone.body` in torchvision's detectors."""
+"""Residual networks without their classifier, with the names of `backbone.body` in torchvision's detectors."""
 
 import torchvision.models.resnet as resnet
 from torchvision.models._utils import IntermediateLayerGetter

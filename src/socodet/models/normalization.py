@@ -17,7 +17,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def _scale_and_shift(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     scale = torch.tensor([1 / (255 * std) for std in IMAGENET_STD], dtype=dtype, device=device)
     shift = torch.tensor(
-        [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], dtype=dtype, device=device
+        [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
+        dtype=dtype,
+        device=device,
     )
     return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 

@@ -10,6 +10,7 @@ from torchvision.ops import FeaturePyramidNetwork, roi_align
 from socodet.models.backbones import STRIDES
 from socodet.views.batch import RoIs
 
+
 def pyramid_levels(
     fpn: FeaturePyramidNetwork, features: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:

@@ -65,9 +65,7 @@ class SoCo(nn.Module):
         pixels = [normalize(view.pixels) for view in views]
         with torch.no_grad():
             target = [unit(self.target(p, view.rois), dim=1) for p, view in zip(pixels, views, strict=True)]
-        online = [
-            unit(self.predictor(self.online(p, view.rois)), dim=1) for p, view in zip(pixels, views, strict=True)
-        ]
+        online = [unit(self.predictor(self.online(p, view.rois)), dim=1) for p, view in zip(pixels, views, strict=True)]
         return SoCoOutput(loss=symmetric_loss(online, target), embeddings=target[0])
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ def embedding_std(embeddings_nd: Tensor) -> float:
 
 @torch.no_grad()
 def effective_rank(embeddings_nd: Tensor) -> float:
-    """exp of the entropy of the centred embeddings' normalised singular values (Roy & Vetterli 2007).
+    """Exp of the entropy of the centred embeddings' normalised singular values (Roy & Vetterli 2007).
 
     Between 1 and min(N - 1, D): how many directions the N embeddings (N, D) really use.
     """

@@ -14,9 +14,7 @@ _CUBE_STEPS = 4096
 _srgb = np.arange(_LINEAR_STEPS + 2) / _LINEAR_STEPS
 _LINEAR = np.where(_srgb <= 0.04045, _srgb / 12.92, ((_srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
 _ratio = np.arange(_CUBE_STEPS + 2) / _CUBE_STEPS
-_CUBE_ROOT = np.where(_ratio > (6 / 29) ** 3, np.cbrt(_ratio), _ratio / (3 * (6 / 29) ** 2) + 4 / 29).astype(
-    np.float32
-)
+_CUBE_ROOT = np.where(_ratio > (6 / 29) ** 3, np.cbrt(_ratio), _ratio / (3 * (6 / 29) ** 2) + 4 / 29).astype(np.float32)
 # sRGB primaries to CIE XYZ, each row divided by the white point D65.
 _XYZ = (
     np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -90,15 +88,9 @@ def _lab(rgb, linear, cube_root, xyz):  # type: ignore[no-untyped-def]
             r = _look_up(linear, min(rgb[0, y, x], np.float32(255)) * to_linear)
             g = _look_up(linear, min(rgb[1, y, x], np.float32(255)) * to_linear)
             b = _look_up(linear, min(rgb[2, y, x], np.float32(255)) * to_linear)
-            fx = _look_up(
-                cube_root, min(xyz[0, 0] * r + xyz[0, 1] * g + xyz[0, 2] * b, np.float32(1)) * to_root
-            )
-            fy = _look_up(
-                cube_root, min(xyz[1, 0] * r + xyz[1, 1] * g + xyz[1, 2] * b, np.float32(1)) * to_root
-            )
-            fz = _look_up(
-                cube_root, min(xyz[2, 0] * r + xyz[2, 1] * g + xyz[2, 2] * b, np.float32(1)) * to_root
-            )
+            fx = _look_up(cube_root, min(xyz[0, 0] * r + xyz[0, 1] * g + xyz[0, 2] * b, np.float32(1)) * to_root)
+            fy = _look_up(cube_root, min(xyz[1, 0] * r + xyz[1, 1] * g + xyz[1, 2] * b, np.float32(1)) * to_root)
+            fz = _look_up(cube_root, min(xyz[2, 0] * r + xyz[2, 1] * g + xyz[2, 2] * b, np.float32(1)) * to_root)
             out[0, y, x] = (np.float32(116) * fy - np.float32(16)) * np.float32(2.55)
             out[1, y, x] = np.float32(500) * (fx - fy) + np.float32(128)
             out[2, y, x] = np.float32(200) * (fy - fz) + np.float32(128)

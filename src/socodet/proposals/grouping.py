@@ -37,9 +37,9 @@ def group(regions: Regions, pairs: NDArray[np.int32], mix: Mix, pixels: int) -> 
     equally similar pairs the one with the smallest first number, then the smallest second, goes first.
     """
     channels = regions.counts.shape[1] // BINS
-    return Hierarchy(
-        *_group(*regions, channels, channels * COLOR_BINS, pairs, np.array(mix, np.float64), pixels)
-    )
+    if not (mix.color or mix.texture):
+        regions = regions._replace(counts=np.empty((len(regions.sizes), 0), np.int32))  # nobody looks at them
+    return Hierarchy(*_group(*regions, channels, channels * COLOR_BINS, pairs, np.array(mix, np.float64), pixels))
 
 
 @njit(nogil=True, cache=True)

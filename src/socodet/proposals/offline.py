@@ -115,9 +115,7 @@ def _make_parts(
         return
     compile_kernels(settings.method)
     tasks = (
-        (path, indices[start : start + TASK])
-        for path, indices in missing
-        for start in range(0, len(indices), TASK)
+        (path, indices[start : start + TASK]) for path, indices in missing for start in range(0, len(indices), TASK)
     )
     rows: list[Row] = []
     for path, made in _in_order(source, settings, tasks, workers):
@@ -195,9 +193,7 @@ def _merge(paths: list[Path], schema: pa.Schema, output: Path) -> tuple[int, lis
             writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
             boxes += sum(len(lists.flatten()) for lists in rows.column("boxes").chunks)
             failed = rows.filter(rows.column("error").is_valid())
-            unreadable += zip(
-                failed.column("image").to_pylist(), failed.column("error").to_pylist(), strict=True
-            )
+            unreadable += zip(failed.column("image").to_pylist(), failed.column("error").to_pylist(), strict=True)
     return boxes, unreadable
 
 

@@ -53,9 +53,7 @@ def sort_edges(planes: NDArray[np.float32]) -> Edges:
 
 def segment(edges: Edges, height: int, width: int, k: float, min_size: float) -> Segmentation:
     """Regions of at least `min_size` pixels; `k` sets the scale of observation (section 3.1 of the paper)."""
-    return Segmentation(
-        *_segment(edges.order, edges.starts, BIN_WEIGHTS, height, width, np.float32(k), min_size)
-    )
+    return Segmentation(*_segment(edges.order, edges.starts, BIN_WEIGHTS, height, width, np.float32(k), min_size))
 
 
 @njit(nogil=True, cache=True)

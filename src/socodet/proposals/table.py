@@ -104,9 +104,7 @@ class ProposalTable:
         except (pa.ArrowException, OSError, KeyError, ValueError):
             raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
         settings = facts["settings"]
-        if facts["format"] != FORMAT or set(settings) - {
-            field.name for field in dataclasses.fields(ProposalSettings)
-        }:
+        if facts["format"] != FORMAT or set(settings) - {field.name for field in dataclasses.fields(ProposalSettings)}:
             raise InputError(
                 f"{path}: made by socodet {facts['version']} in a form that {__version__} does not know; "
                 "make it again with `socodet propose`"

@@ -49,9 +49,7 @@ def curve_figure(
     figure, axes = _chart(theme)
     for (run, (steps, values)), colour in zip(curves.items(), _cycle(theme, len(curves)), strict=True):
         marker = "o" if len(steps) == 1 else ""  # a line of one point would not be seen
-        axes.plot(
-            steps, values, color=colour, linewidth=1.8, marker=marker, label=run, solid_capstyle="round"
-        )
+        axes.plot(steps, values, color=colour, linewidth=1.8, marker=marker, label=run, solid_capstyle="round")
     for label, level in (references or {}).items():
         axes.axhline(level, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
@@ -72,9 +70,7 @@ def level_figure(lines: LogLines, *, theme: Theme = LIGHT) -> Figure | None:
     steps = [step for step, _ in kept]
     shares = list(zip(*(share for _, share in kept), strict=True))
     figure, axes = _chart(theme)
-    axes.stackplot(
-        steps, *shares, colors=_cycle(theme, len(shares)), labels=LEVELS[: len(shares)], alpha=0.85
-    )
+    axes.stackplot(steps, *shares, colors=_cycle(theme, len(shares)), labels=LEVELS[: len(shares)], alpha=0.85)
     axes.set(xlim=(steps[0], max(steps[-1], steps[0] + 1)), ylim=(0, 1))
     order = axes.get_legend_handles_labels()
     axes.legend(

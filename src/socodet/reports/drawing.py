@@ -224,9 +224,7 @@ def _draw_labels(axes: Axes, panel: Panel, scale: float) -> None:
         return
     taken: list[tuple[float, float]] = []
     edges = [tuple(box) for box in panel.boxes.tolist()]
-    for (x1, y1, x2, y2), colour, label in dict.fromkeys(
-        zip(edges, panel.colours, panel.labels, strict=True)
-    ):
+    for (x1, y1, x2, y2), colour, label in dict.fromkeys(zip(edges, panel.colours, panel.labels, strict=True)):
         across, down = LABEL_SIZE[0] / 2 / scale, LABEL_SIZE[1] / 2 / scale
         centres = [(x1 + across, y1 + down), (x2 - across, y1 + down)]
         centres += [(x2 - across, y2 - down), (x1 + across, y2 - down)]

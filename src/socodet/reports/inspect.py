@@ -17,9 +17,7 @@ from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
 COLUMNS = 4
-PROPOSALS_TEXT = (
-    "Boxes that selective search found and the filters kept: the objects that pretraining draws from."
-)
+PROPOSALS_TEXT = "Boxes that selective search found and the filters kept: the objects that pretraining draws from."
 VIEWS_TEXT = (
     "Each row is one sample: the image with the proposals that were drawn and the windows of the views, then "
     "the views. An object has the same colour everywhere; on its box stands the pyramid level that it is "
@@ -35,13 +33,9 @@ def inspect_proposals(
     Replaces what is at `output`. InputError for another suffix, or when the table is not of these images.
     """
     path = check_output(output)
-    panels = [
-        proposal_panel(key, image, table.boxes(key)) for _, key, image in _pick(images, table, limit, seed)
-    ]
+    panels = [proposal_panel(key, image, table.boxes(key)) for _, key, image in _pick(images, table, limit, seed)]
     if path.suffix.lower() == ".png":
-        path.write_bytes(
-            to_png(sheet_figure([panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)]))
-        )
+        path.write_bytes(to_png(sheet_figure([panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)])))
         return
     section = Section(_shown(panels), PROPOSALS_TEXT, [proposal_gallery(panels)])
     write_page(path, "Object proposals", [section], _facts(images, table))
@@ -63,9 +57,7 @@ def inspect_views(
     """
     path = check_output(output)
     rows = [
-        sample_panels(
-            key, image, make_sample(image, table.boxes(key), settings, sample_rng(seed, epoch, index))
-        )
+        sample_panels(key, image, make_sample(image, table.boxes(key), settings, sample_rng(seed, epoch, index)))
         for index, key, image in _pick(images, table, limit, seed)
     ]
     if path.suffix.lower() == ".png":
@@ -100,9 +92,7 @@ def check_output(output: str | Path) -> Path:
     return path
 
 
-def _pick(
-    images: ImageSource, table: ProposalTable, limit: int, seed: int
-) -> list[tuple[int, str, NDArray[np.uint8]]]:
+def _pick(images: ImageSource, table: ProposalTable, limit: int, seed: int) -> list[tuple[int, str, NDArray[np.uint8]]]:
     """(index, key, pixels) of up to `limit` readable images in the source's order."""
     table.check_images(images)
     picked: list[tuple[int, str, NDArray[np.uint8]]] = []

@@ -154,9 +154,7 @@ def _figure(figure: Picture | Gallery | Table) -> str:
     title = f"<h3>{_text(figure.title)}</h3>" if figure.title else ""
     pictures = "\n".join(_picture(picture) for picture in figure.pictures)
     caption = f'<p class="caption">{_text(figure.caption)}</p>' if figure.caption else ""
-    return (
-        f'<div class="group">{title}\n<div class="gallery {figure.size}">\n{pictures}\n</div>{caption}</div>'
-    )
+    return f'<div class="group">{title}\n<div class="gallery {figure.size}">\n{pictures}\n</div>{caption}</div>'
 
 
 def _picture(picture: Picture) -> str:
@@ -183,17 +181,13 @@ def _table(table: Table) -> str:
 
 def _row(row: Sequence[str]) -> str:
     name, *cells = row
-    return (
-        f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(cell)}</td>" for cell in cells)}</tr>'
-    )
+    return f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(cell)}</td>" for cell in cells)}</tr>'
 
 
 def _facts(facts: Mapping[str, str]) -> str:
     if not facts:
         return ""
-    pairs = "".join(
-        f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items()
-    )
+    pairs = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
     return f'<footer><dl class="facts">{pairs}</dl></footer>'
 
 

@@ -25,9 +25,7 @@ def spread_verdict(embedding_std: float, embedding_size: int) -> Verdict:
     least = 0.5 / math.sqrt(embedding_size)
     passed = embedding_std >= least
     explanation = f"Standard deviation; must be at least {least:.4f}, half of 1/√{embedding_size}."
-    return Verdict(
-        "Embeddings", f"{embedding_std:.4f}", passed, f"{explanation}{'' if passed else ' Collapsed.'}"
-    )
+    return Verdict("Embeddings", f"{embedding_std:.4f}", passed, f"{explanation}{'' if passed else ' Collapsed.'}")
 
 
 def recall_verdict(trained: float, untrained: float) -> Verdict:

@@ -94,7 +94,10 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the loop decides when to stop, and ends its workers itself
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # the loop decides when to stop, and ends its workers itself
         signal.signal(number, signal.SIG_IGN)
 
 

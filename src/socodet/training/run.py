@@ -1,10 +1,10 @@
 """A run's folder: what it was asked to do, its log, its checkpoints. Everything written there is written whole.
 
-    RUN/run.json           the recipe's name and every resolved field, the images, versions
-    RUN/proposals.parquet  the proposal table, when the run made its own
-    RUN/log.jsonl          one JSON object a logged step
-    RUN/tensorboard/       the same as scalars
-    RUN/checkpoints/       step-XXXXXXXX.pt, the last two
+RUN/run.json           the recipe's name and every resolved field, the images, versions
+RUN/proposals.parquet  the proposal table, when the run made its own
+RUN/log.jsonl          one JSON object a logged step
+RUN/tensorboard/       the same as scalars
+RUN/checkpoints/       step-XXXXXXXX.pt, the last two
 """
 
 import dataclasses

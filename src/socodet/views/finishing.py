@@ -32,12 +32,7 @@ def _sum_3_pairs(v, at, weights, out):  # type: ignore[no-untyped-def]
     w, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
     for i in range(out.shape[0]):
         k = np.uintp(i)
-        out[k] = (
-            w * v[k + o]
-            + w1 * (v[k + a] + v[k + b])
-            + w2 * (v[k + c] + v[k + d])
-            + w3 * (v[k + e] + v[k + f])
-        )
+        out[k] = w * v[k + o] + w1 * (v[k + a] + v[k + b]) + w2 * (v[k + c] + v[k + d]) + w3 * (v[k + e] + v[k + f])
 
 
 @njit(nogil=True, cache=True)

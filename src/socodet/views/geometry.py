@@ -83,9 +83,7 @@ def intersection(boxes: Boxes) -> Boxes:
     return np.concatenate([boxes[:, :2].max(axis=0), boxes[:, 2:].min(axis=0)])
 
 
-def kept(
-    boxes: Boxes, size: NDArray[np.float64] | float, min_visible: float, min_side: float
-) -> NDArray[np.bool_]:
+def kept(boxes: Boxes, size: NDArray[np.float64] | float, min_visible: float, min_side: float) -> NDArray[np.bool_]:
     """(...,) which boxes (pixels of a view, not clipped) the view shows well enough.
 
     At least `min_visible` of the area lies in the view, and that part's sides are `min_side` or more.

@@ -13,7 +13,7 @@ from socodet.views.photometric import Photometric
 from socodet.views.resampling import resample_window, resize_canvas, whole_vectors
 
 Canvas = NDArray[np.float32]
-"""(S, 3, P) float32 in 0..255: row, channel (RGB), column. Zeros fill the columns from S on."""
+"""(S, 3, P) float32 in 0..255: row, channel (RGB), column; the view's are the first S of P columns."""
 
 _NEVER = 1e9  # a threshold no value reaches
 _CACHE_LINE = 64  # bytes

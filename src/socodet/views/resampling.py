@@ -5,8 +5,9 @@ triangle filter is as wide as the reduction, so that every source pixel counts. 
 rounded here.
 
 Between the kernels a view is a "canvas": float32 (S, 3, P) in 0..255, row by row and in each row channel by
-channel, so that what goes down the columns runs over all three channels at once. P is S filled up with zeros
-to whole vectors (`whole_vectors`): loops over them leave no rest to do value by value.
+channel, so that what goes down the columns runs over all three channels at once. P is S filled up to whole
+vectors (`whole_vectors`), so that loops leave no rest to do value by value; what the columns from S on hold
+is finite and goes nowhere.
 """
 
 import numpy as np

