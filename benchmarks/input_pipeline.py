@@ -17,8 +17,6 @@ sample over that of decoding, each the median over rounds of the ratio within a 
 import argparse
 import io
 import json
-import os
-import platform
 import random
 import statistics
 import sys
@@ -33,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torchvision import transforms as tv
 
+from machine import machine
 from socodet.images.decode import decode_image
 from socodet.images.source import open_images
 from socodet.views import PhotometricSettings, SampleSettings, make_sample, sample_rng, warm_up
@@ -119,15 +118,6 @@ def measure(files: list[bytes], rounds: int) -> dict[str, list[float]]:
             for name, total in spent.items():
                 seconds[name].append(total / len(files))
     return seconds
-
-
-def machine() -> dict[str, str | int]:
-    """What the figures were taken on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((line.split(":")[1].strip() for line in info.open() if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count() or 1, "python": platform.python_version()}
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ with the same weights and frozen batch norm. Memory is the peak of one design al
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from machine import machine
 from plain_design import LoopLARS, correspondence, loop_average, plain_loss
 from socodet.models.encoders import FPNEncoder
 from socodet.models.normalization import normalize
@@ -183,11 +183,6 @@ def split(trainer: Trainer, batch: Batch, device: str, repeats: int) -> dict[str
     return {name: round(sum(times) / repeats, 2) for name, times in parts.items()}
 
 
-def machine(device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -237,7 +232,8 @@ def main() -> None:
         "split_ms": split(trainer, batch, args.device, 2),
         "loss": {"ours": ours_loss, "plain": plain_loss_value},
         "batch_size": args.batch_size,
-        "machine": machine(args.device),
+        "machine": {**machine(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
     }
     print(json.dumps(result, indent=2))
 
