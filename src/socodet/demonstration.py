@@ -37,7 +37,7 @@ from socodet.training.weights import encoder_weights
 from socodet.views import Sample, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
-STEPS = 150
+STEPS = 120
 SHOWN = 12
 MEASURED = 48
 DRAWS = 8
@@ -75,7 +75,7 @@ class DemoResult:
 def demo(
     images: str | Path | None = None, output: str | Path = "demo", *, overwrite: bool = False, seed: int = 0
 ) -> DemoResult:
-    """The whole main job with the recipe `tiny`, shortened to 150 steps, on a folder of images or our own few.
+    """The whole main job with the recipe `tiny`, with 120 steps, on a folder of images or our own few.
 
     Interrupted, it goes on where it was. InputError for a bad folder, or when `output` holds a finished demo and
     `overwrite` is false.

@@ -95,8 +95,7 @@ def tiny() -> Recipe:
 
     Views of 96 and 48 pixels, with the level limits of section 3.3 and the blur scaled to them, so that every
     pyramid level is used; narrower pyramid, head and MLPs. The learning rate is high because LARS moves a layer
-    by a fixed share of its length a step, and a short run has few steps; the target follows closely for the same
-    reason.
+    by a fixed share of its length a step, and a short run has few steps.
 
     socodet pretrain IMAGES --recipe tiny --output runs/tiny
     """
@@ -121,9 +120,7 @@ def tiny() -> Recipe:
             hidden_size=512,
             embedding_size=128,
         ),
-        training=TrainingSettings(
-            epochs=100, warmup_epochs=5, batch_size=12, base_lr=1.0 * 256 / 12, target_momentum=0.97
-        ),
+        training=TrainingSettings(epochs=100, warmup_epochs=5, batch_size=12, base_lr=1.0 * 256 / 12),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from socodet.errors import InputError
-from socodet.images.source import ImageFolder, open_images
+from socodet.images.source import ImageFolder, ImageSelection, open_images
 
 
 def make(folder: Path, *names: str) -> None:
@@ -53,16 +53,46 @@ def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
 def test_a_source_survives_the_way_to_a_worker(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", "b/c.png")
     source = pickle.loads(pickle.dumps(open_images(tmp_path)))
-    assert source == ImageFolder(tmp_path, ("a.jpg", "b/c.png"))
+    assert source == open_images(tmp_path)
+    assert isinstance(source, ImageFolder)
+    assert list(source.keys) == ["a.jpg", "b/c.png"]
     assert source.read(1) == b"b/c.png"
+
+
+def test_of_a_voc_year_only_the_photographs(tmp_path: Path) -> None:
+    make(tmp_path, "VOC2007/JPEGImages/000001.jpg", "VOC2012/JPEGImages/2007_000027.jpg", "VOC2012/README.txt")
+    make(tmp_path, "VOC2012/SegmentationClass/2007_000027.png", "VOC2012/SegmentationObject/2007_000027.png")
+    make(tmp_path, "other/photo.png")
+    assert keys(tmp_path) == ["VOC2007/JPEGImages/000001.jpg", "VOC2012/JPEGImages/2007_000027.jpg", "other/photo.png"]
+    assert keys(tmp_path / "VOC2012") == ["JPEGImages/2007_000027.jpg"]
+    assert keys(tmp_path / "VOC2012/SegmentationClass") == ["2007_000027.png"]
+
+
+def test_imagenet_needs_only_its_folder(tmp_path: Path) -> None:
+    make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
+    assert keys(tmp_path / "train") == ["n01440764/n01440764_10026.JPEG", "n01443537/n01443537_2.JPEG"]
+
+
+def test_images_go_before_an_archive_beside_them(tmp_path: Path) -> None:
+    make(tmp_path, "VOCdevkit/VOC2007/JPEGImages/000001.jpg", "VOCtrainval.tar")
+    assert keys(tmp_path) == ["VOCdevkit/VOC2007/JPEGImages/000001.jpg"]
+
+
+def test_a_selection_keeps_keys_and_order(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    selection = pickle.loads(pickle.dumps(ImageSelection(open_images(tmp_path), (2, 0))))
+    assert [selection.key(index) for index in range(len(selection))] == ["c.jpg", "a.jpg"]
+    assert selection.read(0) == b"c.jpg"
+    assert selection.location == str(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing", "missing: no such folder"),
-        ("file.jpg", "file.jpg: is a file"),
+        ("missing", "missing: no such file or folder"),
+        ("file.jpg", "file.jpg: is one image"),
         ("empty", "empty: no image in it"),
+        ("x" * 300, "no such file or folder"),
     ],
 )
 def test_what_is_no_folder_of_images(tmp_path: Path, name: str, message: str) -> None:

@@ -5,7 +5,7 @@ import torch
 from torchvision.ops import box_iou
 
 from socodet.proposals.baselines import grid_boxes, random_boxes
-from socodet.proposals.propose_boxes import propose_boxes
+from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from socodet.errors import InputError
 from socodet.images.source import open_images
 from socodet.proposals import offline
+from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.offline import propose
-from socodet.proposals.propose_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
 
@@ -68,6 +68,18 @@ def test_the_bytes_do_not_depend_on_the_workers(folder: Path, tmp_path: Path, se
         propose(folder, tmp_path / f"{n}", settings=settings, workers=n, show_progress=False).table for n in (1, 2, 5)
     ]
     assert len({table.read_bytes() for table in tables}) == 1
+
+
+def test_random_boxes_are_an_images_own_whatever_else_is_there(folder: Path, tmp_path: Path) -> None:
+    settings = ProposalSettings("random")
+    every = ProposalTable.read(propose(folder, tmp_path / "every", settings=settings, show_progress=False).table)
+    one = tmp_path / "one"
+    one.mkdir()
+    for name in ("03.png", "06.png"):  # of one size
+        (one / name).write_bytes((folder / name).read_bytes())
+    two = ProposalTable.read(propose(one, tmp_path / "two", settings=settings, show_progress=False).table)
+    np.testing.assert_array_equal(two.boxes("06.png"), every.boxes("06.png"))
+    assert not np.array_equal(two.boxes("03.png"), two.boxes("06.png"))
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -170,6 +182,8 @@ def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path
     assert output.read_text() == "precious"
     propose(folder, output, settings=SETTINGS, overwrite=True, show_progress=False)
     assert len(ProposalTable.read(output)) == IMAGES
+    with pytest.raises(InputError, match="workers must be at least 1"):
+        propose(folder, tmp_path / "other", workers=0)
     with pytest.raises(InputError, match="is a folder"):
         propose(folder, tmp_path, settings=SETTINGS, overwrite=True)
 

@@ -6,7 +6,7 @@ import torch
 from torchvision.ops import box_iou
 
 from socodet.proposals.boxes import distinct, object_sized
-from socodet.proposals.propose_boxes import propose_boxes
+from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
 
 

@@ -1,6 +1,8 @@
 """Settings out of range are refused with a line that names the field."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +27,14 @@ def test_out_of_range(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=r"_?(scale|" + field + r") must be ") as caught:
         dataclasses.replace(ProposalSettings(), **{field: value})
     assert "\n" not in str(caught.value)
+
+
+def test_the_rooms_names_are_cheap_and_right_in_any_order_of_import() -> None:
+    program = (
+        "import sys, socodet.proposals as room\n"
+        "assert room.ProposalTable.__name__ == 'ProposalTable' and room.ProposalSettings().method == 'single'\n"
+        "assert not {'numba', 'torch'} & set(sys.modules)\n"
+        "import socodet.proposals.offline\n"
+        "assert all(callable(getattr(room, name)) for name in room.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

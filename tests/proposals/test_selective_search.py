@@ -1,5 +1,8 @@
 """What holds of selective search on any picture."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,3 +125,15 @@ def test_a_read_only_or_strided_picture_is_the_same_picture() -> None:
     strided = np.repeat(image, 2, axis=1)[:, ::2]
     strided.flags.writeable = False
     np.testing.assert_array_equal(selective_search(strided), boxes)
+
+
+def test_twenty_megapixels_fit_into_a_gigabyte() -> None:
+    program = (
+        "import resource, numpy as np\n"
+        "from socodet.proposals import ProposalSettings, propose_boxes\n"
+        "small = np.random.default_rng(0).integers(0, 256, (37, 55, 3), np.uint8)\n"
+        "image = small.repeat(100, axis=0).repeat(100, axis=1)\n"
+        "assert image.nbytes > 60e6 and len(propose_boxes(image, ProposalSettings('fast'))) > 10\n"
+        "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1e6, 'KiB'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -53,6 +53,16 @@ def test_what_goes_in_comes_out(path: Path) -> None:
         table.boxes("c.jpg")
 
 
+def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    key = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    path = tmp_path / "table"
+    pq.write_table(rows_to_arrow([ROWS[0]._replace(key=key)], table_schema(SETTINGS)), path)
+    table = ProposalTable.read(path)
+    np.testing.assert_array_equal(table.boxes(key), ROWS[0].boxes)
+    assert table.keys == [r"caf\xe9.jpg"]
+    table.check_images(ImageFolder(tmp_path, (key,)))
+
+
 def test_pickled_for_a_worker_it_is_a_few_bytes(path: Path) -> None:
     data = pickle.dumps(ProposalTable.read(path))
     assert len(data) < 500

@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
@@ -23,8 +24,13 @@ HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 ORIENTATION_TAG = 0x0112
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8]:
+def decode_image(data: bytes, least_side: int | None = None) -> NDArray[np.uint8]:
     """The pixels of an encoded image, (H, W, 3) RGB, C-contiguous, upright as its EXIF orientation says.
+
+    With `least_side`, at least 1, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest whose shorter
+    side still has that many pixels; libjpeg leaves out the finer cosines of each block, so that it costs less than
+    the whole and does not alias. At 1/s an H×W picture becomes ceil(H/s)×ceil(W/s); `image_size` tells its own
+    size. Other formats, and pictures less than twice as large, come whole.
 
     JPEG, PNG, WebP, TIFF, BMP and GIF; of an animation or a file of several pages the first. Transparent
     pixels are laid on white. 16 bits a channel become 8 by scaling the full range, so that 65535 is white;
@@ -37,40 +43,90 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     if not data:
         raise UnreadableImageError("the file is empty")
     if data.startswith(b"\xff\xd8\xff"):
-        return _decode_jpeg(data)
-    return _decode_with_pil(data)
+        return _decode_jpeg(data, least_side)
+    with _opened_by_pil(data) as image:
+        return _decode_with_pil(image)
 
 
-def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, upright: those of `decode_image(data)`, without decoding a JPEG.
+
+    A PNG may have to be decoded, as its orientation may stand behind its pixels. That the size is told does not mean
+    that the pixels can be decoded. UnreadableImageError as `decode_image`.
+    """
+    if not data:
+        raise UnreadableImageError("the file is empty")
+    if data.startswith(b"\xff\xd8\xff"):
+        size = _jpeg_size(data)
+        if size is not None:
+            return _turned(size, _jpeg_orientation(data))
+    with _opened_by_pil(data) as image:
+        return _turned(image.size, image.getexif().get(ORIENTATION_TAG, 1))
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    width, height = size
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def _decode_jpeg(data: bytes, least_side: int | None) -> NDArray[np.uint8]:
     """Baseline and progressive JPEG by libjpeg-turbo directly, CMYK and what is odd by PIL."""
+    size = _jpeg_size(data)
+    if size is not None:
+        width, height = size
+        part = _part(width, height, least_side)
+        try:
+            # The size at 1/`part`, rounded up as libjpeg does: the only one of its scales with that many pixels.
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+                data, "RGB", min_height=-(-height // part), min_width=-(-width // part)
+            )
+            return _upright(pixels, _jpeg_orientation(data))
+        except ValueError as error:
+            if not any(complaint in str(error) for complaint in HARMLESS):
+                raise _unreadable(error) from None
+    with _opened_by_pil(data) as image:
+        part = _part(*image.size, least_side)
+        image.draft(None, (image.width // part, image.height // part))
+        return _decode_with_pil(image)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Stored width and height of a JPEG; None when it is for PIL to read."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return _decode_with_pil(data)
+        return None
     if colorspace in ("CMYK", "YCCK"):
-        return _decode_with_pil(data)
+        return None
     _check_size(width, height)
-    try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError as error:
-        if any(complaint in str(error) for complaint in HARMLESS):
-            return _decode_with_pil(data)
-        raise _unreadable(error) from None
-    return _upright(pixels, _jpeg_orientation(data))
+    return width, height
 
 
-def _decode_with_pil(data: bytes) -> NDArray[np.uint8]:
+def _part(width: int, height: int, least_side: int | None) -> int:
+    """The greatest s of 1, 2, 4, 8 such that 1/s of the picture has `least_side` pixels on its shorter side."""
+    if least_side is None:
+        return 1
+    return max(part for part in (1, 2, 4, 8) if part == 1 or min(width, height) >= part * least_side)
+
+
+@contextmanager
+def _opened_by_pil(data: bytes) -> Iterator[Image.Image]:
+    """A picture whose header is read; what goes wrong while it is used is an UnreadableImageError."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(*image.size)
-            image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)), order="C")
+            yield image
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
         raise UnreadableImageError("not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF)") from None
     except Exception as error:  # damaged files make PIL's decoders raise almost anything
         raise _unreadable(error) from None
+
+
+def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
+    return np.array(_to_rgb(ImageOps.exif_transpose(image)), order="C")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,14 +1,18 @@
 """Where pictures come from: anything with a length, a unique key a picture, and its bytes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from socodet.errors import InputError
+from socodet.images.dataset_split import is_dataset, open_dataset
+from socodet.images.folder import SUFFIXES, ImageFolder, open_folder
+from socodet.images.lists import open_coco, open_list
+from socodet.images.shards import is_pattern, open_shards, shards_in, shards_matching
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+__all__ = ["ImageFolder", "ImageSelection", "ImageSource", "open_images"]
 
 
 class ImageSource(Protocol):
@@ -31,59 +35,64 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """The image files below a folder; see `open_images`."""
+class ImageSelection:
+    """Some images of a source, in the order of `indices`, under the keys they have there."""
 
-    root: Path
-    keys: tuple[str, ...]
-    """POSIX paths relative to `root`, sorted."""
+    source: ImageSource
+    indices: Sequence[int]
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.indices)
 
     def key(self, index: int) -> str:
-        """The path of image `index` relative to the folder, with forward slashes."""
-        return self.keys[index]
+        """The key of the image in its source."""
+        return self.source.key(int(self.indices[index]))
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
-        return (self.root / self.keys[index]).read_bytes()
+        """The bytes of the image in its source."""
+        return self.source.read(int(self.indices[index]))
 
     @property
     def location(self) -> str:
-        """The folder, as it was given."""
-        return str(self.root)
+        """That of the source."""
+        return self.source.location
 
 
 def open_images(path: str | Path) -> ImageSource:
-    """All images below a folder: files that end in one of `SUFFIXES` in any case, in nested folders too.
+    """The images at `path`, whichever form they have there.
 
-    What starts with a dot is skipped. Links are followed, but not one that leads back to a folder it is in.
-    InputError when there is no such folder, when one cannot be listed, or when no image is found.
+    - a folder: every file below it that ends in one of `SUFFIXES`, as `folder.open_folder` says (ImageNet's and
+      VOC's layouts need nothing else);
+    - a folder that Hugging Face's `Dataset.save_to_disk` wrote (`dataset_split.py`);
+    - a folder without images that holds .tar files, one .tar file, or a pattern of them such as
+      `shards/train-{000000..000146}.tar` or `shards/*.tar` (`shards.py`);
+    - a COCO file, .json (`lists.open_coco`);
+    - any other file: a text file of image paths (`lists.open_list`).
+
+    InputError, in one line, for what is none of these, cannot be read, or holds no image.
     """
-    root = Path(path)
-    if root.is_file():
-        raise InputError(f"{root}: is a file; give the folder that holds the images")
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give the folder that holds the images")
-    try:
-        keys = sorted(_image_paths(str(root), "", frozenset()))
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from None
-    if not keys:
-        raise InputError(f"{root}: no image in it or below it; images end in {' '.join(SUFFIXES)}")
-    return ImageFolder(root, tuple(keys))
-
-
-def _image_paths(folder: str, prefix: str, above: frozenset[str]) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _image_paths(entry.path, f"{prefix}{entry.name}/", above | {real})
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                yield prefix + entry.name
+    given = Path(path)
+    suffix = given.suffix.lower()
+    if os.path.isdir(given):
+        if is_dataset(given):
+            return open_dataset(given)
+        folder = open_folder(given)
+        if folder is not None:
+            return folder
+        shards = shards_in(given)
+        if shards:
+            return open_shards(shards, str(given))
+        raise InputError(
+            f"{given}: no image in it or below it, and no .tar shard in it; images end in {' '.join(SUFFIXES)}"
+        )
+    if not os.path.isfile(given):
+        if is_pattern(str(given)):
+            return open_shards(shards_matching(str(given)), str(given))
+        raise InputError(f"{given}: no such file or folder; give a folder of images, tar shards or a list of images")
+    if suffix in SUFFIXES:
+        raise InputError(f"{given}: is one image; give the folder that holds it, or a text file that lists images")
+    if suffix == ".tar":
+        return open_shards([given], str(given))
+    if suffix == ".json":
+        return open_coco(given)
+    return open_list(given)

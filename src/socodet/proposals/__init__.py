@@ -4,9 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from socodet.proposals.image_boxes import propose_boxes as propose_boxes
     from socodet.proposals.offline import ProposalSummary as ProposalSummary
     from socodet.proposals.offline import propose as propose
-    from socodet.proposals.propose_boxes import propose_boxes as propose_boxes
     from socodet.proposals.settings import ProposalSettings as ProposalSettings
     from socodet.proposals.table import ProposalTable as ProposalTable
 
@@ -16,7 +16,7 @@ _ORIGINS = {
     "ProposalSummary": "socodet.proposals.offline",
     "ProposalTable": "socodet.proposals.table",
     "propose": "socodet.proposals.offline",
-    "propose_boxes": "socodet.proposals.propose_boxes",
+    "propose_boxes": "socodet.proposals.image_boxes",
 }
 __all__ = [*_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]
 

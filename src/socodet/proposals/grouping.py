@@ -135,7 +135,7 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
     head = np.full(total, -1, np.int32)
     capacity = max(16, 4 * len(pairs))
     similarity = np.empty(capacity, np.float64)
-    pair = np.empty(capacity, np.int64)  # first * total + second, first < second
+    pair = np.empty(capacity, np.int64)  # the first region, then the second in the low 32 bits
     filled = 0
     for i in range(len(pairs)):
         a, b = pairs[i, 0], pairs[i, 1]
@@ -144,14 +144,14 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
         similarity[filled] = _similarity(
             mix, pixels, colors, sizes[a], sizes[b], boxes[a], boxes[b], shares[a], shares[b]
         )
-        pair[filled] = np.int64(a) * total + b
+        pair[filled] = np.int64(a) << 32 | b
         _sift_up(similarity, pair, filled)
         filled += 1
 
     seen = np.full(total, -1, np.int32)
     for region in range(count, total):
         while True:  # entries of regions that are gone stay in the heap until they come up
-            a, b = pair[0] // total, pair[0] % total
+            a, b = np.uint32(pair[0] >> 32), np.uint32(pair[0] & 0xFFFFFFFF)
             filled -= 1
             similarity[0], pair[0] = similarity[filled], pair[filled]
             _sift_down(similarity, pair, filled)
@@ -195,7 +195,7 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
                         shares[row[region]],
                         shares[row[other]],
                     )
-                    pair[filled] = np.int64(other) * total + region
+                    pair[filled] = np.int64(other) << 32 | region
                     _sift_up(similarity, pair, filled)
                     filled += 1
                 link = after

@@ -10,9 +10,9 @@ SIGMA = 0.8
 REFERENCE_SIDE = 500
 """The longest side, pixels, at which a strategy's k and least region are meant."""
 
-# Weights of colour, texture, size and fill. A pixel votes once for its texture, where the original counts eight
-# one-sided derivatives of which most are near zero and so alike in all regions: in full, texture would drown the
-# others here.
+# Weights of colour, texture, size and fill. A pixel votes once for its texture, where the original counts
+# eight one-sided derivatives, of which most are near zero and so alike in all regions: in full, texture would
+# drown the others here.
 ALL = Mix(1, 0.35, 1, 1)
 NO_COLOR = Mix(0, 0.35, 1, 1)
 FILL = Mix(0, 0, 0, 1)

@@ -65,13 +65,18 @@ def rows_to_arrow(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
         type=schema.field("boxes").type,
     )
     columns = [
-        pa.array(keys, pa.string()),
+        pa.array(map(_as_text, keys), pa.string()),
         pa.array(widths, pa.int32()),
         pa.array(heights, pa.int32()),
         lists,
         pa.array(errors, pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _as_text(key: str) -> str:
+    r"""A key as it stands in a table: bytes of a file name that are not UTF-8, which no column can hold, as \xff."""
+    return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class ProposalTable:
@@ -83,8 +88,8 @@ class ProposalTable:
 
     def __init__(self, path: Path, rows: pa.Table, settings: ProposalSettings, version: str) -> None:
         self.path, self.settings, self.version = path, settings, version
-        self._keys = _one_array(rows.column("image"))
-        self._errors = _one_array(rows.column("error"))
+        self._keys = rows.column("image").combine_chunks()
+        self._errors = rows.column("error").combine_chunks()
         self._sizes = np.stack([rows.column("width").to_numpy(), rows.column("height").to_numpy()], axis=1)
         chunks = [lists for lists in rows.column("boxes").chunks if len(lists)]
         lengths = [np.diff(lists.offsets.to_numpy()) for lists in chunks]
@@ -155,7 +160,7 @@ class ProposalTable:
 
     def check_images(self, source: ImageSource) -> None:
         """InputError when the table has no row for some image of the source."""
-        keys = pa.array((source.key(index) for index in range(len(source))), pa.string())
+        keys = pa.array((_as_text(source.key(index)) for index in range(len(source))), pa.string())
         known = pc.is_in(keys, value_set=self._keys).to_numpy(zero_copy_only=False)
         if not known.all():
             first = keys[int(np.argmin(known))].as_py()
@@ -171,6 +176,7 @@ class ProposalTable:
         return rows
 
     def _row(self, key: str) -> int:
+        key = _as_text(key)
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -183,8 +189,3 @@ class ProposalTable:
             else:
                 high = middle
         raise KeyError(f"{key} is not in {self.path}")
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined

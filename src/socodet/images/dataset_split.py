@@ -1,0 +1,106 @@
+"""A split of images that Hugging Face's `Dataset.save_to_disk` wrote, read without that library."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from socodet.errors import InputError
+
+MEND = "write it again with Dataset.save_to_disk"
+
+
+class DatasetSplit:
+    """The rows of a saved split; the Arrow files stay on disk and are mapped into memory.
+
+    The key is the row's number, eight digits: the paths that such data keep are neither always there nor unique.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._images = _map_images(folder)
+
+    def __reduce__(self) -> Any:
+        return DatasetSplit, (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def key(self, index: int) -> str:
+        """The number of the row."""
+        return f"{range(len(self))[index]:08d}"
+
+    def read(self, index: int) -> bytes:
+        """The image's bytes; from the file that the row names when they are not in the row."""
+        row = self._images[range(len(self))[index]]
+        if not row.is_valid:
+            raise OSError(f"row {index} has no image")
+        data: bytes | None = row["bytes"].as_py()
+        if data is not None:
+            return data
+        path: str | None = row["path"].as_py()
+        if path is None:
+            raise OSError(f"row {index} has neither bytes nor a path")
+        return (self.folder / path).read_bytes()
+
+    @property
+    def location(self) -> str:
+        """The folder, as it was given."""
+        return str(self.folder)
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether the folder is what `save_to_disk` writes: a split, or several of them."""
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("state.json", "dataset_info.json")
+    )
+
+
+def open_dataset(folder: Path) -> DatasetSplit:
+    """The images of a saved split, from its column of images: the one named `image`, or the only one.
+
+    InputError when the folder holds several splits, no or several columns of images, or a damaged file.
+    """
+    if (folder / "dataset_dict.json").is_file():
+        splits = [str(name) for name in _facts(folder, "dataset_dict.json", "splits")]
+        raise InputError(f"{folder}: holds the splits {', '.join(splits)}; give one of them, as {folder / splits[0]}")
+    return DatasetSplit(folder)
+
+
+def _map_images(folder: Path) -> pa.ChunkedArray:
+    """The column of images, struct<bytes, path>."""
+    files = [folder / str(file["filename"]) for file in _facts(folder, "state.json", "_data_files")]
+    tables = [_map_file(file) for file in files]
+    if not sum(table.num_rows for table in tables):
+        raise InputError(f"{folder}: a saved dataset without rows")
+    column = _image_column(folder)
+    return pa.chunked_array([chunk for table in tables for chunk in table.column(column).chunks])
+
+
+def _facts(folder: Path, file: str, field: str) -> Any:
+    try:
+        return json.loads((folder / file).read_bytes())[field]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / file}: cannot be read as that of a saved dataset; {MEND}") from None
+
+
+def _map_file(path: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing from the saved dataset; {MEND}") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: is not an Arrow stream, or is damaged ({reason}); {MEND}") from None
+
+
+def _image_column(folder: Path) -> str:
+    features: dict[str, Any] = _facts(folder, "dataset_info.json", "features")
+    columns = [name for name, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "Image"]
+    if "image" in columns:
+        return "image"
+    if len(columns) == 1:
+        return columns[0]
+    what = f"several columns of images ({', '.join(columns)})" if columns else "no column of images"
+    raise InputError(f"{folder}: has {what}; rename or cast the one that is meant to an Image column `image`")

@@ -1,0 +1,143 @@
+"""Images named in a file: a text file of paths, or a COCO file."""
+
+import json
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from socodet.errors import InputError
+from socodet.images.names import Names
+
+LOOKED_FOR = 16
+"""Images looked for before a file that lists them is believed."""
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Image files that a file names, in its order."""
+
+    file: Path
+    root: Path
+    """Where names that are not absolute begin."""
+    keys: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, index: int) -> str:
+        """The path of image `index` as the file has it, without `./` and the like."""
+        return self.keys[index]
+
+    def read(self, index: int) -> bytes:
+        """The image file's bytes."""
+        return (self.root / self.keys[index]).read_bytes()
+
+    @property
+    def location(self) -> str:
+        """The file that names the images."""
+        return str(self.file)
+
+
+def open_list(file: Path) -> ImageList:
+    """The images that a UTF-8 text file names, one path a line, in its order.
+
+    Paths are absolute or begin at the list's folder. Empty lines and lines that start with # are skipped.
+    Whether each image is there shows when it is read; InputError when none of the first is, when a path occurs
+    twice, or when nothing is listed.
+    """
+    try:
+        text = file.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InputError(f"{file}: is not a text file; give a list of image paths in UTF-8, one a line")
+    paths = [line.strip() for line in text.split("\n")]
+    keys = _unique_keys(file, (path for path in paths if path and not path.startswith("#")))
+    if not keys:
+        raise InputError(f"{file}: lists no image; write one path a line, relative to its folder")
+    if not _holds_any(file.parent, keys):
+        raise InputError(
+            f"{file}: none of the first {len(keys[:LOOKED_FOR])} images it lists is there, first "
+            f"{file.parent / keys[0]}; paths are absolute or begin at the list's folder"
+        )
+    return ImageList(file, file.parent, Names.of(keys))
+
+
+def open_coco(file: Path) -> ImageList:
+    """The images of a COCO file, in its order; their `file_name` is the key.
+
+    The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
+    the file's folder or beside it, or in a folder `images` there (`train2017` or `images/train2017` next to
+    `annotations/instances_train2017.json`). Where several have them, at the one whose name is part of the
+    file's name.
+
+    InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
+    """
+    keys = _unique_keys(file, _coco_names(file))
+    return ImageList(file, _coco_root(file, keys), Names.of(keys))
+
+
+def _coco_names(file: Path) -> list[str]:
+    try:
+        content: Any = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
+    except ValueError as error:
+        raise InputError(f"{file}: is not valid JSON ({error}); give a COCO file") from None
+    try:
+        names: list[str] = [image["file_name"] for image in content["images"]]
+    except (KeyError, TypeError):
+        names = []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{file}: is not a COCO file; one has a list `images`, with a `file_name` for each image")
+    return names
+
+
+def _coco_root(file: Path, keys: Sequence[str]) -> Path:
+    here = file.parent
+    if _holds_any(here, keys):
+        return here
+    above = here.resolve().parent  # `..` of a relative path would leave its name out
+    nearby = [path for start in (here, here / "images", above, above / "images") for path in _folders_in(start)]
+    found = {path.resolve(): path for path in [*nearby, above] if _holds_any(path, keys)}
+    if len(found) > 1:
+        named = {real: path for real, path in found.items() if path.name in file.stem}
+        found = named or found
+    if not found:
+        raise InputError(
+            f"{file}: its images are nowhere near, first {keys[0]}; put the file into the folder where their names "
+            "begin, or beside it"
+        )
+    if len(found) > 1:
+        one, other, *_ = sorted(map(str, found))
+        raise InputError(
+            f"{file}: its images may be those in {one} or in {other}; put the file into the folder where their "
+            "names begin"
+        )
+    (root,) = found.values()
+    return root
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _holds_any(folder: Path, keys: Sequence[str]) -> bool:
+    return any(os.path.isfile(folder / key) for key in keys[:LOOKED_FOR])  # no error for whatever a name is
+
+
+def _unique_keys(file: Path, names: Iterable[str]) -> list[str]:
+    keys = [posixpath.normpath(name) for name in names]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        raise InputError(f"{file}: names {twice} twice; name each image once")
+    return keys

@@ -1,0 +1,276 @@
+"""`socodet pack`: pictures made small once, into tar shards that are read in sequence."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from socodet import __version__
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import decode_image
+from socodet.images.folder import SUFFIXES
+from socodet.images.source import ImageSource, open_images
+from socodet.progress import ProgressBar, progress_bar
+
+RECORD = "pack.json"
+LONGEST_JPEG_SIDE = 65_500
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What packed images become."""
+
+    size: int = 288
+    """Longest shorter side, pixels; larger images are scaled down to it, smaller ones stay as they are."""
+    quality: int = 90
+    """JPEG quality of what is encoded again, 1 to 100."""
+    shard_images: int = 1000
+    """Images a shard."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, not {self.size}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be between 1 and 100, not {self.quality}")
+        if self.shard_images < 1:
+            raise ValueError(f"shard_images must be at least 1, not {self.shard_images}")
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """What `pack` did."""
+
+    output: Path
+    images: int
+    """Images in the shards."""
+    copied: int
+    """Of these, the ones that were small JPEG already and are byte for byte what they were."""
+    shards: int
+    bytes: int
+    """Of all shards together."""
+    unreadable: tuple[tuple[str, str], ...]
+    """Key and reason of each image that could not be read and was left out."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Packed:
+    data: bytes
+    copied: bool
+
+
+def pack(
+    images: str | Path | ImageSource,
+    output: str | Path,
+    *,
+    settings: PackSettings = PackSettings(),
+    workers: int | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> PackSummary:
+    """Makes every image small and writes all into tar shards, a folder that `open_images` opens.
+
+    An image is decoded upright, scaled down with antialiasing until its shorter side has `settings.size` pixels,
+    and encoded as JPEG. A JPEG that is small enough already is copied as it is. Images keep their order and their
+    keys, which are their names in the tar; a key that does not end as an image's name does gets `.jpg` behind it.
+    Nothing but the content says that an image which was a PNG is a JPEG now.
+
+    `workers` images are under way at once; by default as many as there are cores. Finished shards are kept beside the
+    output, in a hidden folder, until all are there: after an interruption of any kind the same call goes on from
+    them; a call with other settings or images does not touch them. The shards' bytes depend neither on the workers
+    nor on interruptions. `pack.json` in the output holds the settings, counts, and what was left out.
+
+    InputError when there are no images, when none can be read, when `output` cannot be written, or exists and is not
+    to be overwritten; only what `pack` wrote is ever overwritten.
+    """
+    start = time.monotonic()
+    source = open_images(images) if isinstance(images, (str, Path)) else images
+    output = Path(output)
+    _check_output(output, overwrite=overwrite)
+    _check_names(source)
+    work = output.with_name(f".{output.name}.{_job_digest(source, settings)}.parts")
+    shards = work / "shards"
+    try:
+        shards.mkdir(parents=True, exist_ok=True)
+        with progress_bar("pack", len(source), show=show_progress) as bar:
+            notes = _make_shards(source, settings, work, workers or _cores(), bar)
+        record: dict[str, Any] = {
+            "version": __version__,
+            "settings": asdict(settings),
+            "location": source.location,
+            "images": sum(note["images"] for note in notes),
+            "copied": sum(note["copied"] for note in notes),
+            "shards": len(notes),
+            "bytes": sum(note["bytes"] for note in notes),
+            "unreadable": [pair for note in notes for pair in note["unreadable"]],
+        }
+        if not record["images"]:
+            raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
+        _write_whole(json.dumps(record, indent=1).encode(), shards / RECORD)
+        if output.is_dir():
+            os.replace(output, work / "replaced")
+        os.replace(shards, output)
+        shutil.rmtree(work)
+    except OSError as error:
+        raise InputError(
+            f"{output}: cannot be written ({error.strerror or error}); mend that, and the same call goes on"
+        ) from None
+    images_packed, copied, count, size = (record[field] for field in ("images", "copied", "shards", "bytes"))
+    unreadable = tuple((key, why) for key, why in record["unreadable"])
+    return PackSummary(output, images_packed, copied, count, size, unreadable, time.monotonic() - start)
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.is_dir():
+        content = os.listdir(output)
+        if content and RECORD not in content:
+            raise InputError(f"{output}: exists and is not a folder of packed images; give another output")
+        if content and not overwrite:
+            raise InputError(f"{output}: exists already; give another output, or ask to overwrite it")
+    elif output.exists():
+        raise InputError(f"{output}: is a file; give a folder for the shards")
+
+
+def _check_names(source: ImageSource) -> None:
+    keys = {source.key(index) for index in range(len(source))}
+    for key in keys:
+        if _name(key) != key and _name(key) in keys:
+            raise InputError(f"{source.location}: has both {key} and {_name(key)}, one name in a shard; rename one")
+
+
+def _name(key: str) -> str:
+    return key if key.lower().endswith(SUFFIXES) else f"{key}.jpg"
+
+
+def _job_digest(source: ImageSource, settings: PackSettings) -> str:
+    """Names a job: finished shards are used again only for the same images, settings and version."""
+    digest = hashlib.sha256(json.dumps([__version__, source.location, asdict(settings)]).encode())
+    for index in range(len(source)):
+        digest.update(source.key(index).encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _make_shards(
+    source: ImageSource, settings: PackSettings, work: Path, workers: int, bar: ProgressBar
+) -> list[dict[str, Any]]:
+    """Makes the shards that are not there yet; what is noted of each, in their order."""
+    notes = []
+    pool = ThreadPoolExecutor(workers)  # decoding, scaling and encoding all let go of the interpreter
+    try:
+        for number, first in enumerate(range(0, len(source), settings.shard_images)):
+            indices = range(first, min(first + settings.shard_images, len(source)))
+            shard = work / "shards" / f"shard-{number:06d}.tar"
+            noted = work / f"shard-{number:06d}.json"
+            note = _finished(shard, noted)
+            if note is None:
+                note = _make_shard(source, indices, settings, shard, pool, workers, bar)
+                _write_whole(json.dumps(note).encode(), noted)
+            else:
+                bar.advance(len(indices), units=0)
+            notes.append(note)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return notes
+
+
+def _finished(shard: Path, noted: Path) -> dict[str, Any] | None:
+    """The note of a shard that an earlier call finished. It is written after the shard, so it speaks for it."""
+    with suppress(OSError, ValueError, KeyError):
+        note: dict[str, Any] = json.loads(noted.read_bytes())
+        if shard.stat().st_size == note["bytes"]:
+            return note
+    return None
+
+
+def _make_shard(
+    source: ImageSource,
+    indices: range,
+    settings: PackSettings,
+    shard: Path,
+    pool: ThreadPoolExecutor,
+    workers: int,
+    bar: ProgressBar,
+) -> dict[str, Any]:
+    unfinished = shard.with_name("unfinished")
+    copied = 0
+    unreadable = []
+    with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
+        for index, packed in _in_order(source, indices, settings, pool, 4 * workers):
+            if isinstance(packed, str):
+                unreadable.append([source.key(index), packed])
+            else:
+                member = tarfile.TarInfo(_name(source.key(index)))  # dated 1970, of no one: the same whoever packs
+                member.size = len(packed.data)
+                tar.addfile(member, io.BytesIO(packed.data))
+                copied += packed.copied
+            bar.advance()
+    os.replace(unfinished, shard)
+    return {
+        "images": len(indices) - len(unreadable),
+        "copied": copied,
+        "bytes": shard.stat().st_size,
+        "unreadable": unreadable,
+    }
+
+
+def _in_order(
+    source: ImageSource, indices: Iterable[int], settings: PackSettings, pool: ThreadPoolExecutor, ahead: int
+) -> Iterator[tuple[int, _Packed | str]]:
+    """Each packed image, or why it cannot be read, in order; so few are under way that memory stays bounded."""
+    under_way: deque[tuple[int, Future[_Packed | str]]] = deque()
+    for index in indices:
+        under_way.append((index, pool.submit(_pack_one, source, index, settings)))
+        if len(under_way) > ahead:
+            first, future = under_way.popleft()
+            yield first, future.result()
+    for first, future in under_way:
+        yield first, future.result()
+
+
+def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packed | str:
+    try:
+        return _small(source.read(index), settings)
+    except (UnreadableImageError, OSError) as error:
+        return str(error)
+
+
+def _small(data: bytes, settings: PackSettings) -> _Packed:
+    # Decoded at twice the size or more, the picture loses nothing that scaling down would have kept.
+    pixels = decode_image(data, 2 * settings.size)
+    height, width = pixels.shape[:2]
+    shorter = min(height, width)
+    if shorter <= settings.size and data.startswith(b"\xff\xd8\xff"):
+        return _Packed(data, copied=True)
+    if shorter > settings.size:
+        scaled = max(1, round(width * settings.size / shorter)), max(1, round(height * settings.size / shorter))
+        pixels = np.array(Image.fromarray(pixels).resize(scaled, Image.Resampling.LANCZOS))
+    if max(pixels.shape) > LONGEST_JPEG_SIDE:
+        raise UnreadableImageError(f"{width}x{height} is too long for a JPEG; cut it")
+    encoded: bytes = simplejpeg.encode_jpeg(pixels, settings.quality, "RGB", "420")
+    return _Packed(encoded, copied=False)
+
+
+def _write_whole(data: bytes, path: Path) -> None:
+    """A file is there whole or not at all, whenever the process ends."""
+    unfinished = path.with_name("unfinished")
+    unfinished.write_bytes(data)
+    os.replace(unfinished, path)
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

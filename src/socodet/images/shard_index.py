@@ -1,0 +1,126 @@
+"""The index of one tar shard: which images it holds and where their bytes are. Made once and kept."""
+
+import hashlib
+import json
+import os
+import tarfile
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from socodet.errors import InputError
+from socodet.images.folder import SUFFIXES
+
+FORMAT = 1
+"""Of the kept index; another number has it made again."""
+METADATA_KEY = b"socodet.shard"
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The images of one shard, in the order they have in it."""
+
+    modified: int
+    """When the shard was last changed, nanoseconds."""
+    names: list[str]
+    """As in the tar, without a leading `./`."""
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+def index_shard(path: Path) -> ShardIndex:
+    """The index of an uncompressed tar file, ustar, GNU or PAX: from an earlier call if the file is as it was then.
+
+    Images are the plain files whose names end as an image's (`SUFFIXES`), save those that macOS adds as `._NAME`.
+    Of two of one name the later counts, as when the tar is unpacked. The index is kept as `.NAME.index` beside the
+    shard, or in the user's cache where that cannot be written; where neither can, the shard is scanned each time.
+
+    InputError when the file cannot be read, is no such tar, or is damaged.
+    """
+    try:
+        facts = os.stat(path)
+        state = {"format": FORMAT, "size": facts.st_size, "modified": facts.st_mtime_ns}
+        places = _places(path)
+        for place in places:
+            table = _kept(place, state)
+            if table is not None:
+                break
+        else:
+            table = _scan(path)
+            _keep(table.replace_schema_metadata({METADATA_KEY: json.dumps(state)}), places)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); make it readable") from None
+    names = [name.decode("utf-8", "surrogateescape") for name in table.column("name").to_pylist()]
+    starts, sizes = (table.column(column).to_numpy() for column in ("start", "size"))
+    return ShardIndex(facts.st_mtime_ns, names, starts, sizes)
+
+
+def _scan(path: Path) -> pa.Table:
+    found: dict[bytes, tuple[int, int]] = {}
+    try:
+        with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header
+                name = member.name.removeprefix("./")
+                if member.isreg() and not member.issparse() and _is_image(name):
+                    key = name.encode("utf-8", "surrogateescape")
+                    found.pop(key, None)
+                    found[key] = (member.offset_data, member.size)
+            # The module takes any block that is no header for the end; the end is zeros, or that of the file.
+            end = tar.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError(f"no file header at byte {end}")
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{path}: is not an uncompressed tar file, or is damaged ({' '.join(str(error).split())}); make it again"
+        ) from None
+    places = np.array(list(found.values()), np.int64).reshape(-1, 2)
+    columns = [pa.array(found, pa.binary()), pa.array(places[:, 0].copy()), pa.array(places[:, 1].copy())]
+    return pa.table(columns, ["name", "start", "size"])
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith("._")
+
+
+def _kept(place: Path, state: dict[str, int]) -> pa.Table | None:
+    with suppress(OSError, pa.ArrowException, KeyError, ValueError):
+        with pa.OSFile(str(place)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        if json.loads(table.schema.metadata[METADATA_KEY]) == state:
+            return table
+    return None
+
+
+def _keep(table: pa.Table, places: list[Path]) -> None:
+    """Writes the index at the first place that can be written: whole or not at all, whoever else writes it."""
+    for place in places:
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, unfinished = tempfile.mkstemp(dir=place.parent, prefix=place.name)
+            try:
+                with os.fdopen(descriptor, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table)
+                os.chmod(unfinished, 0o644)
+                os.replace(unfinished, place)
+            except BaseException:
+                os.unlink(unfinished)
+                raise
+            return
+
+
+def _places(path: Path) -> list[Path]:
+    """Where the index of a shard may be kept, best first."""
+    beside = path.with_name(f".{path.name}.index")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not cache.is_absolute():  # a user without a home
+        return [beside]
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    return [beside, cache / "socodet" / "shards" / f"{digest}.index"]

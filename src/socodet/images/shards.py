@@ -1,0 +1,142 @@
+"""Images in tar files, WebDataset's layout: read in place, by an index of where each begins."""
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.errors import InputError
+from socodet.images.names import Names
+from socodet.images.shard_index import index_shard
+
+OPEN_SHARDS = 128
+"""Shards that a process keeps open at once; systems often allow it 1024 files."""
+
+
+@dataclass(frozen=True, eq=False)
+class TarShards:
+    """The images of tar files, shard by shard, in the order they have there.
+
+    Holds no open file: each process opens the shards it reads. Threads and forked processes may read at once.
+    """
+
+    location: str
+    shards: tuple[str, ...]
+    keys: Names
+    """Names in the tar; where a name occurs in two shards, every key has the shard's name before it."""
+    numbers: NDArray[np.int32]
+    """The shard of each image."""
+    starts: NDArray[np.int64]
+    """Where the bytes of each image begin in its shard."""
+    sizes: NDArray[np.int64]
+    modified: NDArray[np.int64]
+    """When each shard was last changed, nanoseconds."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, index: int) -> str:
+        """The name of image `index`, as `keys` says."""
+        return self.keys[index]
+
+    def read(self, index: int) -> bytes:
+        """The bytes of image `index`; OSError also when the shard was changed since it was opened."""
+        number = self.numbers[index]
+        shard = _opened(self.shards[number], int(self.modified[number]))
+        size = int(self.sizes[index])
+        data = os.pread(shard.descriptor, size, int(self.starts[index]))
+        if len(data) < size:
+            raise OSError(f"{self.shards[number]}: ends within {self.key(index)}")
+        return data
+
+
+class _Shard:
+    """A file that is closed when the last thread lets go of it."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+@lru_cache(OPEN_SHARDS)
+def _opened(path: str, modified: int) -> _Shard:
+    shard = _Shard(path)
+    if os.fstat(shard.descriptor).st_mtime_ns != modified:
+        raise OSError(f"{path}: changed since its images were listed")
+    return shard
+
+
+def open_shards(paths: Sequence[Path], location: str) -> TarShards:
+    """The images of the tar files `paths`, from `location` as the user gave it.
+
+    An image is a plain file in the tar whose name ends as an image's does (`shard_index.index_shard`). A shard
+    is scanned once; its index is kept beside it, or in the user's cache where that cannot be written.
+
+    InputError when a shard cannot be read, is no tar file or is damaged, or when there is no image in any.
+    """
+    indices = [index_shard(path) for path in paths]
+    keys = [name for index in indices for name in index.names]
+    if not keys:
+        raise InputError(f"{location}: no image in its {len(paths)} tar shards")
+    if len(set(keys)) < len(keys):
+        top = os.path.commonpath([path.absolute().parent for path in paths])
+        before = [os.path.relpath(path.absolute(), top) for path in paths]
+        keys = [f"{shard}/{name}" for shard, index in zip(before, indices, strict=True) for name in index.names]
+    return TarShards(
+        location,
+        tuple(map(str, paths)),
+        Names.of(keys),
+        np.repeat(np.arange(len(paths), dtype=np.int32), [len(index.names) for index in indices]),
+        np.concatenate([index.starts for index in indices]),
+        np.concatenate([index.sizes for index in indices]),
+        np.array([index.modified for index in indices], np.int64),
+    )
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The .tar files of a folder, sorted by name; not those of folders inside it."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".tar" and path.is_file())
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path has one of the signs `* ? [ {` in it."""
+    return any(sign in path for sign in "*?[{")
+
+
+def shards_matching(pattern: str) -> list[Path]:
+    """The files of a pattern: `{000..146}` counts, `{a,b}` chooses, `* ? [ab]` are those of the shell.
+
+    InputError when nothing matches, or a file that braces name is missing.
+    """
+    paths: list[Path] = []
+    for expanded in _expand_braces(pattern):
+        matches = sorted(glob.glob(expanded)) or [expanded]
+        missing = [match for match in matches if not os.path.isfile(match)]
+        if missing:
+            raise InputError(f"{pattern}: no file {missing[0]}; check the pattern")
+        paths += map(Path, matches)
+    return list(dict.fromkeys(paths))
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    pieces = re.split(r"\{([^{}]*)\}", pattern)  # what is between braces is at the odd places
+    choices = [_choices(piece) if place % 2 else [piece] for place, piece in enumerate(pieces)]
+    return ["".join(chosen) for chosen in itertools.product(*choices)]
+
+
+def _choices(braced: str) -> list[str]:
+    counted = re.fullmatch(r"(\d+)\.\.(\d+)", braced)
+    if counted is None:
+        return braced.split(",")
+    first, last = counted.groups()
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]

@@ -1,0 +1,144 @@
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from socodet.errors import InputError
+from socodet.images.source import ImageSource, open_images
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"bytes of {name}".encode())
+
+
+def keys(source: ImageSource) -> list[str]:
+    return [source.key(index) for index in range(len(source))]
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(InputError) as raised:
+        open_images(path)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith(str(path))
+    return str(raised.value)
+
+
+def write_coco(file: Path, *names: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": 7 * i, "file_name": name, "width": 4, "height": 3} for i, name in enumerate(names)]
+    file.write_text(json.dumps({"info": {}, "images": images, "annotations": [], "categories": []}))
+    return file
+
+
+def test_a_list_in_its_own_order(tmp_path: Path) -> None:
+    make(tmp_path, "set/b.jpg", "set/deep/ö.png", "set/a image.jpg", "elsewhere/c.jpg")
+    absolute = tmp_path / "elsewhere/c.jpg"
+    (tmp_path / "set/train.txt").write_bytes(
+        b"\xef\xbb\xbf# half of it\r\n\r\nb.jpg\r\n  ./deep//"
+        + "ö.png\r\n#b.jpg\na image.jpg\n".encode()
+        + f"../elsewhere/c.jpg\n{absolute}".encode()
+    )
+    source = pickle.loads(pickle.dumps(open_images(tmp_path / "set/train.txt")))
+    assert keys(source) == ["b.jpg", "deep/ö.png", "a image.jpg", "../elsewhere/c.jpg", str(absolute)]
+    assert [source.read(index).decode() for index in range(len(source))] == [
+        f"bytes of {name}"
+        for name in ("set/b.jpg", "set/deep/ö.png", "set/a image.jpg", "elsewhere/c.jpg", "elsewhere/c.jpg")
+    ]
+    assert source.location == str(tmp_path / "set/train.txt")
+
+
+def test_an_image_of_a_list_that_is_missing_shows_when_it_is_read(tmp_path: Path) -> None:
+    make(tmp_path, "b.jpg")
+    (tmp_path / "list").write_text("a.jpg\nb.jpg\n")
+    source = open_images(tmp_path / "list")
+    assert source.read(1) == b"bytes of b.jpg"
+    with pytest.raises(FileNotFoundError):
+        source.read(0)
+
+
+def test_mistakes_in_a_list(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg")
+    file = tmp_path / "list.txt"
+    for text, message in [
+        ("", "lists no image"),
+        ("# a.jpg\n\n", "lists no image"),
+        ("b.jpg\nc.jpg\n", f"none of the first 2 images it lists is there, first {tmp_path / 'b.jpg'}"),
+        ("a.jpg\nb.jpg\n./a.jpg\n", "names a.jpg twice"),
+        ("This is no list of paths. " * 40, "none of the first 1 images"),
+    ]:
+        file.write_text(text)
+        assert message in error_of(file)
+    for data in (b"\xff\xfe\x00", b"a.jpg\nsome\0thing\n"):
+        file.write_bytes(data)
+        assert "is not a text file" in error_of(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("coco/annotations/instances_train2017.json", "coco/train2017"),
+        ("coco/annotations/instances_train2017.json", "coco/images/train2017"),
+        ("coco/instances_train2017.json", "coco/train2017"),
+        ("coco/instances_train2017.json", "coco/images"),
+        ("coco/images/train.json", "coco/images"),
+        ("coco/annotations/all.json", "coco"),
+    ],
+)
+def test_images_of_a_coco_file_near_it(tmp_path: Path, file: str, folder: str) -> None:
+    make(tmp_path / folder, "b.jpg", "a/c.jpg", "not listed.jpg")
+    make(tmp_path / "coco/val2017", "x.jpg")
+    coco = write_coco(tmp_path / file, "b.jpg", "a/c.jpg")
+    source = pickle.loads(pickle.dumps(open_images(coco)))
+    assert keys(source) == ["b.jpg", "a/c.jpg"]
+    assert source.read(1) == b"bytes of a/c.jpg"
+    assert source.location == str(coco)
+
+
+def test_a_coco_file_named_from_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "train", "b.jpg")
+    write_coco(tmp_path / "annotations/all.json", "b.jpg")
+    monkeypatch.chdir(tmp_path / "annotations")
+    assert open_images("all.json").read(0) == b"bytes of b.jpg"
+
+
+def test_the_coco_files_name_tells_folders_apart(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        make(tmp_path / part, "1.jpg", f"{part}.jpg")
+    train = open_images(write_coco(tmp_path / "annotations/instances_train.json", "1.jpg", "train.jpg"))
+    val = open_images(write_coco(tmp_path / "annotations/instances_val.json", "1.jpg", "val.jpg"))
+    assert train.read(1) == b"bytes of train.jpg"
+    assert val.read(1) == b"bytes of val.jpg"
+    message = error_of(write_coco(tmp_path / "annotations/all.json", "1.jpg"))
+    assert str(tmp_path / "train") in message
+    assert str(tmp_path / "val") in message
+
+
+def test_mistakes_in_a_coco_file(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg")
+    file = tmp_path / "sub/c.json"
+    file.parent.mkdir()
+    for text in ("[1]", "{}", '{"images": []}', '{"images": [{"id": 1}]}', '{"images": [{"file_name": 3}]}', "null"):
+        file.write_text(text)
+        assert "is not a COCO file" in error_of(file)
+    file.write_text('{"images": ')
+    assert "is not valid JSON" in error_of(file)
+    assert "names a.jpg twice" in error_of(write_coco(file, "a.jpg", "a.jpg"))
+    assert "its images are nowhere near, first b.jpg" in error_of(write_coco(file, "b.jpg"))
+
+
+@pytest.mark.parametrize("name", ["list.txt", "coco.json"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / name
+    file.touch()
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert "cannot be read (Permission denied)" in error_of(file)

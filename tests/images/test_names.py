@@ -1,0 +1,33 @@
+import pickle
+
+import pytest
+
+from socodet.images.names import Names
+
+TEXTS = ["a.jpg", "", "unterwegs/größe 語.png", b"latin\xe9.jpg".decode("utf-8", "surrogateescape"), "z"]
+
+
+def test_names_are_a_sequence_of_strings() -> None:
+    names = Names.of(iter(TEXTS))
+    assert list(names) == TEXTS
+    assert len(names) == 5
+    assert names[-1] == "z"
+    assert list(names[1:4]) == TEXTS[1:4]
+    assert "z" in names
+    for index in (5, -6):
+        with pytest.raises(IndexError):
+            names[index]
+    assert list(Names.of([])) == []
+
+
+def test_names_are_equal_by_content() -> None:
+    names = Names.of(TEXTS)
+    assert pickle.loads(pickle.dumps(names)) == names
+    assert hash(Names.of(TEXTS)) == hash(names)
+    assert names != Names.of(["a.jpg", "", "z"])
+    assert Names.of(["ab", "c"]) != Names.of(["a", "bc"])
+
+
+def test_many_names_are_small_and_quick_to_hand_over() -> None:
+    texts = [f"n0{i // 100:07d}/n0{i:012d}.JPEG" for i in range(20_000)]
+    assert len(pickle.dumps(Names.of(texts))) < sum(map(len, texts)) + 8 * len(texts) + 1000
