@@ -2,7 +2,6 @@ import io
 import os
 import pickle
 import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterable
@@ -118,7 +117,7 @@ def test_patterns(tmp_path: Path) -> None:
         return [path.name for path in shards_matching(f"{tmp_path}/{pattern}")]
 
     assert matched("train-{0008..0010}.tar") == ["train-0008.tar", "train-0009.tar", "train-0010.tar"]
-    assert matched("{val-0,train-{0011..0011}}.tar".replace("{0011..0011}", "0011")) == ["val-0.tar", "train-0011.tar"]
+    assert matched("{val-0,train-0011}.tar") == ["val-0.tar", "train-0011.tar"]
     assert matched("{val,train}-*.tar") == ["val-0.tar", *(f"train-{n:04d}.tar" for n in (8, 9, 10, 11))]
     assert matched("train-00{08..09}.tar") == matched("train-000?.tar") == matched("train-000[89].tar")
     assert matched("{*8,train-0008}.tar") == ["train-0008.tar"]
@@ -255,7 +254,6 @@ def test_mistakes_in_shards(tmp_path: Path) -> None:
     assert "not an uncompressed tar" in error_of(path)
     write_tar(path, ["a.txt"])
     assert "no image in its 1 tar shards" in error_of(path)
-    assert sys.platform != "linux" or "no image" in error_of(tmp_path)
 
 
 def test_a_shard_that_is_cut_later_is_noticed_when_it_is_read(tmp_path: Path) -> None:
