@@ -170,8 +170,7 @@ def split(trainer: Trainer, batch: Batch, device: str, repeats: int) -> dict[str
         for view in batch.views:
             pixels = timed("normalise", normalize, view.pixels)
             stages = timed("backbone", encoder.stages, pixels)
-            needed = [count > 0 for count in view.rois.counts]
-            levels = timed("fpn", pyramid_levels, encoder.backbone["fpn"], stages, needed)
+            levels = timed("fpn", pyramid_levels, encoder.backbone["fpn"], stages, view.rois.needed)
             pooled = timed("roi_align", pool_boxes, levels, view.rois, encoder.pooled_size)
             h = timed("head", encoder.box_head, pooled)
             timed("mlps", nn.Sequential(soco.online.projector, soco.predictor), h)

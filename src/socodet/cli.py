@@ -36,7 +36,7 @@ def propose(argv: Sequence[str]) -> None:
         Interrupted, the same command goes on where it was.
 
         Args:
-            images: Folder of images; folders inside it are searched too.
+            images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
             output: The proposal table to write (.parquet).
             workers: Images under way at once; by default one a core.
             overwrite: Replace a table that exists.
@@ -84,7 +84,7 @@ def pretrain(argv: Sequence[str]) -> None:
         recipe named by --recipe.
 
         Args:
-            images: Folder of images; folders inside it are searched too.
+            images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
             output: Folder of the run.
             recipe: Its name; `socodet recipes` lists them.
             table: Proposal table made by `socodet propose`; by default the run makes its own.
@@ -104,6 +104,8 @@ def pretrain(argv: Sequence[str]) -> None:
         )
 
     result = _call(arguments, "pretrain", argv)
+    if not result.is_first:
+        return
     if result.finished:
         print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
     else:
@@ -163,7 +165,7 @@ def inspect(argv: Sequence[str]) -> None:
 
         Args:
             what: proposals: boxes on each image. views: the views side by side, an object in one colour.
-            images: Folder of images.
+            images: Folder of images, or another source of them.
             output: .png or .html to write.
             table: Proposal table; by default proposals are made for the images shown.
             recipe: Whose views.

@@ -1,38 +1,16 @@
 """`socodet inspect`: proposals or views as a picture, before anything is trained."""
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSelection, open_images
 from socodet.proposals import ProposalTable, propose
 from socodet.reports.inspect import check_output, inspect_proposals, inspect_views
 from socodet.views.settings import SampleSettings
-
-
-@dataclass(frozen=True)
-class _Some:
-    """A few images of a source."""
-
-    source: ImageSource
-    indices: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def key(self, index: int) -> str:
-        return self.source.key(self.indices[index])
-
-    def read(self, index: int) -> bytes:
-        return self.source.read(self.indices[index])
-
-    @property
-    def location(self) -> str:
-        return self.source.location
 
 
 def inspect(
@@ -60,7 +38,7 @@ def inspect(
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
             order = np.random.default_rng(seed).permutation(len(source))[:limit]
-            source = _Some(source, tuple(sorted(order.tolist())))
+            source = ImageSelection(source, sorted(order.tolist()))
             table = Path(scratch) / "proposals.parquet"
             propose(source, table, show_progress=False)
         read = ProposalTable.read(table)

@@ -23,7 +23,8 @@ from socodet.models.soco import SoCo
 from socodet.proposals import ProposalTable, propose
 from socodet.recipes import Recipe
 from socodet.training.data import SampleDataset, SampleStream
-from socodet.training.loop import Trainer, run_training
+from socodet.training.distributed import join, wait_for_all, world_from_environment
+from socodet.training.loop import Trainer, choose_device, run_training
 from socodet.training.run import RunFolder, first_difference
 from socodet.training.settings import ExecutionSettings
 from socodet.views import warm_up
@@ -41,6 +42,8 @@ class PretrainResult:
     stopped_by: str | None
     unreadable: tuple[tuple[str, str], ...]
     seconds: float
+    is_first: bool = True
+    """Of several processes, whether this is the one that speaks."""
 
     @property
     def finished(self) -> bool:
@@ -74,26 +77,30 @@ def pretrain(
     the same command again and again.
 
     `proposals` is a table made by `propose` for these images; without it the run makes its own first.
+    Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first
+    makes the proposals and writes the folder.
     `InputError` says in one line what cannot be used and how to mend it.
     """
     began = time.monotonic()
     source = open_images(images) if isinstance(images, str | Path) else images
     chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     execution = execution or ExecutionSettings()
+    training = chosen.training
     run = RunFolder(Path(output))
-    description = _describe(source, chosen, proposals)
-    if overwrite:
-        run.clear()
-    _check_folder(run, description, resume=resume, overwrite=overwrite)
-
-    if proposals is not None:
-        ProposalTable.read(proposals).check_images(source)
-    _start_folder(run, description)
-    table = _proposal_table(source, chosen, run, proposals, show_progress=show_progress)
+    world = world_from_environment()
+    if training.batch_size % world.size:
+        raise InputError(
+            f"batch_size {training.batch_size} cannot be shared by {world.size} processes; make it a multiple of that"
+        )
+    join(world, choose_device(execution.device, world))
+    show_progress = show_progress and world.is_first
+    if world.is_first:
+        _prepare(run, source, chosen, proposals, resume=resume, overwrite=overwrite, show_progress=show_progress)
+    wait_for_all(world)
+    table = ProposalTable.read(run.proposals if proposals is None else proposals)
     readable, unreadable = _readable_images(source, table)
     _check_sizes(source, table, readable)
-    training = chosen.training
-    trainer = Trainer(build_soco(chosen.model, training.seed), training, len(readable), execution)
+    trainer = Trainer(build_soco(chosen.model, training.seed), training, len(readable), execution, world)
     if trainer.total == 0:
         raise InputError(
             f"{source.location}: {len(readable)} images give no step of batch size {training.batch_size} in "
@@ -106,7 +113,7 @@ def pretrain(
             print(f"resuming {run.path} at step {trainer.finished} of {trainer.total}", file=sys.stderr)
     warm_up()
     dataset = SampleDataset(source, table, readable, chosen.sample, training.seed)
-    stream = SampleStream(readable, training.batch_size, training.seed)
+    stream = SampleStream(readable, training.batch_size, training.seed, world)
     result = run_training(trainer, dataset, stream, run, execution, show_progress=show_progress)
     lost = [(source.key(index), "could not be read during training") for index in sorted(result.unreadable)]
     return PretrainResult(
@@ -116,7 +123,32 @@ def pretrain(
         stopped_by=result.stopped_by,
         unreadable=(*unreadable, *lost),
         seconds=time.monotonic() - began,
+        is_first=world.is_first,
     )
+
+
+def _prepare(
+    run: RunFolder,
+    source: ImageSource,
+    chosen: Recipe,
+    proposals: str | Path | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    show_progress: bool,
+) -> None:
+    """Makes the folder ready: what is asked is noted in it, and a proposal table is at hand."""
+    description = _describe(source, chosen, proposals)
+    if overwrite:
+        run.clear()
+    _check_folder(run, description, resume=resume, overwrite=overwrite)
+    if proposals is not None:
+        ProposalTable.read(proposals).check_images(source)
+    _start_folder(run, description)
+    if proposals is None:
+        if not run.proposals.exists():
+            propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
+        ProposalTable.read(run.proposals).check_images(source)
 
 
 def _describe(source: ImageSource, chosen: Recipe, proposals: str | Path | None) -> dict[str, Any]:
@@ -173,18 +205,6 @@ def _start_folder(run: RunFolder, description: dict[str, Any]) -> None:
         if not same_images or description["recipe"]["proposals"] != there["recipe"].get("proposals"):
             run.proposals.unlink(missing_ok=True)
     run.write_description(description)
-
-
-def _proposal_table(
-    source: ImageSource, chosen: Recipe, run: RunFolder, given: str | Path | None, *, show_progress: bool
-) -> ProposalTable:
-    if given is not None:
-        return ProposalTable.read(given)
-    if not run.proposals.exists():
-        propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
-    table = ProposalTable.read(run.proposals)
-    table.check_images(source)
-    return table
 
 
 def _readable_images(source: ImageSource, table: ProposalTable) -> tuple[Any, list[tuple[str, str]]]:

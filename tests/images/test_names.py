@@ -1,10 +1,12 @@
+import os
 import pickle
 
 import pytest
 
+from socodet.errors import InputError
 from socodet.images.names import Names
 
-TEXTS = ["a.jpg", "", "unterwegs/größe 語.png", b"latin\xe9.jpg".decode("utf-8", "surrogateescape"), "z"]
+TEXTS = ["a.jpg", "", "unterwegs/größe 語.png", "deep/b c.jpg", "z"]
 
 
 def test_names_are_a_sequence_of_strings() -> None:
@@ -26,6 +28,11 @@ def test_names_are_equal_by_content() -> None:
     assert hash(Names.of(TEXTS)) == hash(names)
     assert names != Names.of(["a.jpg", "", "z"])
     assert Names.of(["ab", "c"]) != Names.of(["a", "bc"])
+
+
+def test_a_file_name_that_is_not_utf8() -> None:
+    with pytest.raises(InputError, match=r"latin\\udce9\.jpg': the name of this image is not UTF-8; rename it"):
+        Names.of(["a.jpg", os.fsdecode(b"latin\xe9.jpg")])
 
 
 def test_many_names_are_small_and_quick_to_hand_over() -> None:

@@ -10,6 +10,7 @@ from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
+from socodet.training.distributed import World
 from socodet.training.log import RunLog
 from socodet.training.loop import Trainer, choose_device, stop_requests
 from socodet.training.run import RunFolder
@@ -80,9 +81,9 @@ def test_a_state_of_another_length_is_refused():
 
 def test_cuda_where_there_is_none_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == torch.device("cpu")
+    assert choose_device("auto", World()) == torch.device("cpu")
     with pytest.raises(InputError, match="no CUDA device"):
-        choose_device("cuda")
+        choose_device("cuda", World())
 
 
 def test_signals_are_noted_and_handlers_restored():

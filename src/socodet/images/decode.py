@@ -9,6 +9,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
 
@@ -29,8 +30,8 @@ def decode_image(data: bytes, least_side: int | None = None) -> NDArray[np.uint8
 
     With `least_side`, at least 1, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest whose shorter
     side still has that many pixels; libjpeg leaves out the finer cosines of each block, so that it costs less than
-    the whole and does not alias. At 1/s an H×W picture becomes ceil(H/s)×ceil(W/s); `image_size` tells its own
-    size. Other formats, and pictures less than twice as large, come whole.
+    the whole and does not alias. At 1/s an H×W picture becomes ceil(H/s)×ceil(W/s), where what was at x is at
+    x/s; `image_size` tells its own size. Other formats, and pictures less than twice as large, come whole.
 
     JPEG, PNG, WebP, TIFF, BMP and GIF; of an animation or a file of several pages the first. Transparent
     pixels are laid on white. 16 bits a channel become 8 by scaling the full range, so that 65535 is white;
@@ -61,7 +62,10 @@ def image_size(data: bytes) -> tuple[int, int]:
         if size is not None:
             return _turned(size, _jpeg_orientation(data))
     with _opened_by_pil(data) as image:
-        return _turned(image.size, image.getexif().get(ORIENTATION_TAG, 1))
+        stored = image.size
+        if isinstance(image, TiffImageFile):  # whose `size` PIL may have turned already
+            stored = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+        return _turned(stored, image.getexif().get(ORIENTATION_TAG, 1))
 
 
 def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:

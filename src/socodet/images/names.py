@@ -6,12 +6,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.errors import InputError
+
 
 class Names(Sequence[str]):
     """An immutable sequence of strings in two arrays.
 
     A tuple of a million strings is pickled string by string, and forked workers copy its memory page by page
-    as they count references; this is two blocks of bytes. File names that are not UTF-8 come back as they were.
+    as they count references; this is two blocks of bytes.
     """
 
     def __init__(self, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
@@ -19,8 +21,13 @@ class Names(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
-        """Stores the names in their order."""
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        """Stores the names in their order. InputError for a file name that is not UTF-8, as no table could hold it."""
+        encoded = []
+        for name in names:
+            try:
+                encoded.append(name.encode())
+            except UnicodeEncodeError:
+                raise InputError(f"{name!a}: the name of this image is not UTF-8; rename it") from None
         ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
         return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
 
@@ -38,7 +45,7 @@ class Names(Sequence[str]):
             return Names.of(self[i] for i in range(len(self))[index])
         index = range(len(self))[index]  # counts from the end, and complains, as every sequence does
         start = self._ends[index - 1] if index else 0
-        return self._text[start : self._ends[index]].tobytes().decode("utf-8", "surrogateescape")
+        return self._text[start : self._ends[index]].tobytes().decode()
 
     def __eq__(self, other: Any) -> bool:
         return (

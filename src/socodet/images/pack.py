@@ -21,7 +21,7 @@ from PIL import Image
 
 from socodet import __version__
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import decode_image
+from socodet.images.decode import decode_image, image_size
 from socodet.images.folder import SUFFIXES
 from socodet.images.source import ImageSource, open_images
 from socodet.progress import ProgressBar, progress_bar
@@ -160,7 +160,7 @@ def _job_digest(source: ImageSource, settings: PackSettings) -> str:
     """Names a job: finished shards are used again only for the same images, settings and version."""
     digest = hashlib.sha256(json.dumps([__version__, source.location, asdict(settings)]).encode())
     for index in range(len(source)):
-        digest.update(source.key(index).encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(source.key(index).encode() + b"\0")
     return digest.hexdigest()[:12]
 
 
@@ -208,7 +208,7 @@ def _make_shard(
     unfinished = shard.with_name("unfinished")
     copied = 0
     unreadable = []
-    with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
+    with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
         for index, packed in _in_order(source, indices, settings, pool, 4 * workers):
             if isinstance(packed, str):
                 unreadable.append([source.key(index), packed])
@@ -251,13 +251,17 @@ def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packe
 def _small(data: bytes, settings: PackSettings) -> _Packed:
     # Decoded at twice the size or more, the picture loses nothing that scaling down would have kept.
     pixels = decode_image(data, 2 * settings.size)
-    height, width = pixels.shape[:2]
-    shorter = min(height, width)
-    if shorter <= settings.size and data.startswith(b"\xff\xd8\xff"):
+    jpeg = data.startswith(b"\xff\xd8\xff")
+    width, height = image_size(data) if jpeg else (pixels.shape[1], pixels.shape[0])
+    shorter = min(width, height)
+    if jpeg and shorter <= settings.size:
         return _Packed(data, copied=True)
     if shorter > settings.size:
         scaled = max(1, round(width * settings.size / shorter)), max(1, round(height * settings.size / shorter))
-        pixels = np.array(Image.fromarray(pixels).resize(scaled, Image.Resampling.LANCZOS))
+        part = round(width / pixels.shape[1])
+        # The last row and column of a picture decoded at 1/part may stand for fewer pixels than the others.
+        content = (0, 0, width / part, height / part)
+        pixels = np.array(Image.fromarray(pixels).resize(scaled, Image.Resampling.LANCZOS, content))
     if max(pixels.shape) > LONGEST_JPEG_SIDE:
         raise UnreadableImageError(f"{width}x{height} is too long for a JPEG; cut it")
     encoded: bytes = simplejpeg.encode_jpeg(pixels, settings.quality, "RGB", "420")

@@ -61,8 +61,7 @@ class FPNEncoder(ObjectEncoder):
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Each box is pooled once, from its own level, and passes the head once."""
-        needed = [count > 0 for count in rois.counts]
-        levels = pyramid_levels(self.backbone["fpn"], self.stages(pixels_b3hw), needed)
+        levels = pyramid_levels(self.backbone["fpn"], self.stages(pixels_b3hw), rois.needed)
         pooled = pool_boxes(levels, rois, self.pooled_size)
         h: Tensor = pooled.mean(dim=(2, 3)) if self.box_head is None else self.box_head(pooled)
         return h

@@ -38,14 +38,15 @@ def pyramid_levels(
 def pool_boxes(levels: Sequence[Tensor | None], rois: RoIs, pooled_size: int) -> Tensor:
     """RoIAlign of every box on its own level only, in (image, box) order.
 
-    Half-pixel aligned, with as many samples a cell as the box needs, as Detectron2 pools.
+    Half-pixel aligned, with as many samples a cell as the box needs, as Detectron2 pools. From a level that only
+    other processes have boxes on, none are pooled, so that its gradient is zero here and not missing.
 
     Shapes: `levels[l]` (B, C, H_l, W_l) → (B·K, C, pooled_size, pooled_size).
     """
     pooled = []
     start = 0
     for level, count in enumerate(rois.counts):
-        features = levels[level] if count else None
+        features = levels[level]
         if features is not None:
             boxes = rois.rois[start : start + count]
             scale = 1.0 / STRIDES[level]

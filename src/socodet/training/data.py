@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from socodet.errors import UnreadableImageError
-from socodet.images.decode import decode_image
+from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSource
 from socodet.proposals import ProposalTable
+from socodet.training.distributed import ALONE, World
 from socodet.views.batch import Batch, collate
 from socodet.views.sample import Sample, make_sample, sample_rng
 from socodet.views.settings import SampleSettings
@@ -25,17 +26,20 @@ class SampleStream:
     """The endless sequence of (epoch, image): one shuffled pass over `indices` after another, cut into batches.
 
     Position p of the stream is image p mod N of pass p // N, whatever came before, so that a resumed run goes
-    on in the same sequence. A batch may straddle two passes, and a set smaller than a batch is seen several
-    times in one.
+    on in the same sequence, and every process takes its share of each batch. A batch may straddle two passes,
+    and a set smaller than a batch is seen several times in one.
     """
 
     indices: NDArray[np.int64]
     batch_size: int
     seed: int
+    world: World = ALONE
 
     def batch(self, step: int) -> list[tuple[int, int]]:
-        """The (epoch, image index) of every image of the batch of this step."""
-        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        """The (epoch, image index) of every image of this process's share of the batch of this step."""
+        share = self.batch_size // self.world.size
+        first = step * self.batch_size + self.world.rank * share
+        positions = range(first, first + share)
         count = len(self.indices)
         return [(p // count, int(self.indices[_order(self.seed, p // count, count)[p % count]])) for p in positions]
 
@@ -74,6 +78,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
     ) -> None:
         self._source, self._table, self._indices = source, table, indices
         self._settings, self._seed = settings, seed
+        self._least_side = settings.least_side
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> tuple[int, Sample]:
         epoch, first = epoch_and_index
@@ -81,14 +86,17 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         for offset in range(len(self._indices)):
             index = int(self._indices[(start + offset) % len(self._indices)])
             key = self._source.key(index)
+            size = self._table.size(key)
             try:
-                image = decode_image(self._source.read(index))
+                data = self._source.read(index)
+                if image_size(data) != size:
+                    continue
+                image = decode_image(data, self._least_side)
             except (UnreadableImageError, OSError):
                 continue
-            if (image.shape[1], image.shape[0]) != self._table.size(key):
-                continue
-            rng = sample_rng(self._seed, epoch, index)
-            return index, make_sample(image, self._table.boxes(key), self._settings, rng)
+            part = round(size[0] / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8
+            boxes = self._table.boxes(key) / np.float32(part)
+            return index, make_sample(image, boxes, self._settings, sample_rng(self._seed, epoch, index))
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more")
 
 

@@ -11,9 +11,15 @@ from socodet.training.run import RunFolder, write_atomically
 
 
 class RunLog:
-    """Appends to a run's log from step `start` on; lines of later steps, left by a crash, are dropped first."""
+    """Appends to a run's log from step `start` on; lines of later steps, left by a crash, are dropped first.
 
-    def __init__(self, run: RunFolder, start: int) -> None:
+    Of several processes only the first has it `enabled`.
+    """
+
+    def __init__(self, run: RunFolder, start: int, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        if not enabled:
+            return
         kept = [json.dumps(line) + "\n" for line in run.log_lines() if line["step"] <= start]
         write_atomically(run.log, "".join(kept).encode())
         self._file = run.log.open("a")
@@ -21,6 +27,8 @@ class RunLog:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """One logged step; `line["step"]` counts finished steps, from 1."""
+        if not self._enabled:
+            return
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in line.items():
@@ -36,5 +44,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._enabled:
+            return
         self._file.close()
         self._scalars.close()  # type: ignore[no-untyped-call]

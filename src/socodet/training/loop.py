@@ -1,5 +1,6 @@
 """The training step and the loop around it."""
 
+import math
 import os
 import signal
 import threading
@@ -10,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from socodet.errors import InputError
 from socodet.models.soco import SoCo
 from socodet.models.spread import effective_rank, embedding_std
 from socodet.progress import progress_bar
 from socodet.training.data import SampleDataset, SampleStream, replaced_images, sample_loader
+from socodet.training.distributed import ALONE, World, agree, mean_over_all, synchronize_batch_norm
 from socodet.training.lars import LARS, parameter_groups
 from socodet.training.log import RunLog
 from socodet.training.run import RunFolder
@@ -32,11 +35,26 @@ class Trainer:
     """The networks, their optimiser and the step they are at: all that a checkpoint holds."""
 
     def __init__(
-        self, soco: SoCo, settings: TrainingSettings, images: int, execution: ExecutionSettings | None = None
+        self,
+        soco: SoCo,
+        settings: TrainingSettings,
+        images: int,
+        execution: ExecutionSettings | None = None,
+        world: World | None = None,
     ) -> None:
         execution = execution or ExecutionSettings()
-        self.device = choose_device(execution.device)
+        self.world = world or ALONE
+        self.device = choose_device(execution.device, self.world)
         self.soco = soco.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._forward: nn.Module = self.soco
+        if self.world.size > 1:
+            synchronize_batch_norm(self.soco, self.device)
+            self._forward = DistributedDataParallel(
+                self.soco,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # synchronised batch norm keeps them equal
+                find_unused_parameters=True,  # FPN levels that no process has a box on
+            )
         self.settings = settings
         self.optimizer = LARS(
             parameter_groups(soco, settings.weight_decay),
@@ -50,16 +68,13 @@ class Trainer:
         )
         self.finished = 0
 
-    @property
-    def lr(self) -> float:
-        """Of the next step."""
-        s = self.settings
-        return learning_rate(self.finished, total=self.total, warmup=self.warmup, peak=s.lr)
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        return learning_rate(step, total=self.total, warmup=self.warmup, peak=self.settings.lr)
 
-    @property
-    def momentum(self) -> float:
-        """τ of the next step's target update."""
-        return target_momentum(self.finished, total=self.total, base=self.settings.target_momentum)
+    def momentum(self, step: int) -> float:
+        """τ of the target update after that step."""
+        return target_momentum(step, total=self.total, base=self.settings.target_momentum)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimiser step and target update; the loss, and the target's embeddings of the first view.
@@ -67,13 +82,13 @@ class Trainer:
         Both stay on the device: nothing here waits for it.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = self.lr(self.finished)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            output = self.soco(batch.views)
+            output = self._forward(batch.views)
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
         self.optimizer.step()
-        self.soco.update_target(self.momentum)
+        self.soco.update_target(self.momentum(self.finished))
         self.finished += 1
         return output.loss.detach(), output.embeddings
 
@@ -98,18 +113,22 @@ class Trainer:
         self.finished = state["step"]
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; auto is CUDA where there is one. InputError when CUDA is asked for and missing."""
+def choose_device(name: str, world: World) -> torch.device:
+    """The process's device of that kind; auto is CUDA where there is one. InputError when CUDA is missing."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("--device cuda: no CUDA device is available here; use --device cpu or leave it out")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", world.local_rank % torch.cuda.device_count())
 
 
 def default_workers(device: torch.device) -> int:
-    """Data workers where the user named no number: all cores beside a GPU, half of them where the CPU trains."""
+    """Data workers where the user named no number: all of a GPU's share of the cores, half where the CPU trains."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if device.type == "cuda" else max(1, cores // 2)
+    if device.type == "cuda":
+        return max(1, cores // torch.cuda.device_count())
+    return max(1, cores // 2)
 
 
 @dataclass
@@ -142,8 +161,9 @@ def run_training(
     result = LoopResult()
     window = _LogWindow(trainer)
     saved_at = time.monotonic()
-    bar = progress_bar("pretrain", trainer.total, show=show_progress)
-    with RunLog(run, start) as log, stop_requests() as requests, bar as progress:
+    world = trainer.world
+    bar = progress_bar("pretrain", trainer.total, show=show_progress and world.is_first)
+    with RunLog(run, start, enabled=world.is_first) as log, stop_requests() as requests, bar as progress:
         progress.advance(start, units=0)
         batches = iter(loader)
         for _ in range(start, stop):
@@ -151,22 +171,26 @@ def run_training(
             batch: Batch = next(batches)
             waited = time.monotonic() - asked
             result.unreadable |= replaced_images(batch, stream.batch(trainer.finished))
+            every = execution.checkpoint_every
+            due = (trainer.finished + 1) % every == 0 if every else time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            # What one process decides by its clock or a signal, all do at the same step.
+            batch, (due, asked_to_stop) = agree(world, batch, (due, bool(requests)))
             loss, embeddings = trainer.step(batch.to(trainer.device, non_blocking=True))
             window.add(batch, loss, waited)
             done = trainer.finished
-            if done % log_every == 0 or done == stop:
+            save = due or asked_to_stop or done == stop
+            if done % log_every == 0 or save:
                 line = window.close(embeddings)
-                if not torch.isfinite(torch.tensor(line["loss"])):
-                    raise _diverged(line, run)
+                if not math.isfinite(line["loss"]):
+                    raise _diverged(line, run)  # before a checkpoint could keep it
                 log.write(line)
-            progress.advance(units=len(batch.indices), figures=window.figures)
-            every = execution.checkpoint_every
-            due = done % every == 0 if every else time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            if due or done == stop or requests:
-                run.save_checkpoint(done, trainer.state_dict())
+            progress.advance(units=len(batch.indices) * world.size, figures=window.figures)
+            if save:
+                if world.is_first:
+                    run.save_checkpoint(done, trainer.state_dict())
                 saved_at = time.monotonic()
-            if requests:
-                result.stopped_by = requests[0]
+            if asked_to_stop:
+                result.stopped_by = requests[0] if requests else "another process"
                 break
     if result.stopped_by is None and trainer.finished < trainer.total:
         result.stopped_by = "max_steps"
@@ -187,7 +211,6 @@ class _LogWindow:
         self._images = 0
         self._waited = 0.0
         self._start = time.monotonic()
-        self._rates = self._trainer.lr, self._trainer.momentum
 
     def add(self, batch: Batch, loss: Tensor, waited: float) -> None:
         """One finished step."""
@@ -203,20 +226,20 @@ class _LogWindow:
         trainer, s = self._trainer, self._trainer.settings
         seconds = time.monotonic() - self._start
         boxes = sum(self._boxes_on_level)
-        lr, momentum = self._rates
+        last = trainer.finished - 1
         line = {
             "step": trainer.finished,
             "epoch": trainer.finished / trainer.total * s.epochs,
-            "loss": float(torch.stack(self._losses).mean()),
-            "lr": lr,
-            "momentum": momentum,
+            "loss": float(mean_over_all(trainer.world, torch.stack(self._losses).mean())),
+            "lr": trainer.lr(last),
+            "momentum": trainer.momentum(last),
             "embedding_std": embedding_std(embeddings),
             "effective_rank": effective_rank(embeddings),
             "level_share": [count / boxes for count in self._boxes_on_level],
-            "images_per_second": self._images / seconds,
+            "images_per_second": self._images * trainer.world.size / seconds,
             "data_wait": self._waited / seconds,
         }
-        self.figures = f"loss {line['loss']:.3f}  lr {lr:.3g}"
+        self.figures = f"loss {line['loss']:.3f}  lr {line['lr']:.3g}"
         self._reset()
         return line
 

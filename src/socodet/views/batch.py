@@ -1,7 +1,7 @@
 """Samples put together for the device: one tensor of pixels a view, its boxes grouped by pyramid level."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,15 +26,17 @@ class RoIs:
     """Boxes on each level; the sum is B*K."""
     order: Tensor
     """(B*K,) int64: at b*K + k the row of `rois` that holds box k of image b."""
+    needed: tuple[bool, ...]
+    """Which levels are computed: those that hold boxes, here or in any other process of the run."""
 
     def to(self, device: Device, non_blocking: bool = True) -> "RoIs":
         """The same on `device`."""
         rois, order = (x.to(device, non_blocking=non_blocking) for x in (self.rois, self.order))
-        return RoIs(rois, self.counts, order)
+        return replace(self, rois=rois, order=order)
 
     def pin_memory(self) -> "RoIs":
         """The same in page-locked memory, from which copies to a GPU run in the background."""
-        return RoIs(self.rois.pin_memory(), self.counts, self.order.pin_memory())
+        return replace(self, rois=self.rois.pin_memory(), order=self.order.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs
     order = torch.empty_like(by_level)
     order[by_level] = torch.arange(len(by_level))
     counts = torch.bincount(flat_levels, minlength=levels_count).tolist()
-    return RoIs(rois, tuple(counts), order)
+    return RoIs(rois, tuple(counts), order, tuple(count > 0 for count in counts))
 
 
 def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:

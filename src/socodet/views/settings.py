@@ -1,5 +1,6 @@
 """What a sample is made of: views, colours, boxes and levels. The defaults are sections 3.2, 3.3 and 4.1."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -116,6 +117,12 @@ class SampleSettings:
         _require(1 <= self.min_box_side <= smallest / 2, "min_box_side", rule, self.min_box_side)
         a, b, c = self.level_limits
         _require(0 < a < b < c, "level_limits", "three rising positive numbers", self.level_limits)
+
+    @property
+    def least_side(self) -> int:
+        """Shorter side, pixels, that an image needs so that no view, of whatever window, is an enlargement for it."""
+        narrowest = min(1.0, math.sqrt(self.crop_scale[0] * min(self.crop_aspect[0], 1 / self.crop_aspect[1])))
+        return math.ceil(max(view.size for view in self.views) / narrowest)
 
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:
