@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test lint format venv clean
 
 demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
-	$(BIN)/socodet demo $(if $(IMAGES),--images $(IMAGES)) --output $(DEMO_OUTPUT) --overwrite
+	$(BIN)/socodet demo $(if $(IMAGES),--images "$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite
 
 test: venv  ## the whole test suite
 	$(BIN)/pytest
@@ -25,6 +25,7 @@ format: venv
 venv: .venv/.stamp  ## does nothing when it is up to date
 
 .venv/.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

@@ -66,7 +66,7 @@ def masked_loss(online: Tensor, target: Tensor, matrix: Tensor) -> Tensor:
 def plain_loss(soco: SoCo, batch: Batch, matrices: list[Tensor]) -> Tensor:
     """The symmetric loss of three views; `matrices` hold V1's correspondence with V2 and with V3."""
     pixels = [normalize(view.pixels) for view in batch.views]
-    boxes = [batch.views[v].boxes for v in (0, 0, 1, 2)]
+    boxes = [batch.views[v].boxes.to(pixels[0].device) for v in (0, 0, 1, 2)]
     online_encoder, target_encoder = soco.online.encoder, soco.target.encoder
     assert isinstance(online_encoder, FPNEncoder)
     assert isinstance(target_encoder, FPNEncoder)

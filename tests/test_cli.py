@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from socodet import __version__
@@ -50,11 +51,12 @@ def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     assert "--output" in error_of(capsys, "propose", few_images)
     assert "--recipe is missing" in error_of(capsys, "pretrain", few_images, "--output", run)
     start = ["pretrain", few_images, "--output", run]
-    assert "'fpn_100' " not in error_of(capsys, *start, "--recipe", "fpn_100")
     assert "fpn_100ep" in error_of(capsys, *start, "--recipe", "fpn_100")
     assert "--epoch" in error_of(capsys, *start, "--recipe", "tiny", "--epochz", "3")
     assert "could not convert" in error_of(capsys, *start, "--recipe", "tiny", "--epochs", "many")
-    assert "batch_size must be above 0" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "0")
+    assert "batch_size must be above 0 and finite, not 0" in error_of(
+        capsys, *start, "--recipe", "tiny", "--batch-size", "0"
+    )
     assert "views.1.size" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "wide")
     assert "size must be between" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "1")
     assert "workers must be at least 0" in error_of(capsys, *start, "--recipe", "tiny", "--workers", "-1")
@@ -141,7 +143,12 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     checkpoint = sorted((run / "checkpoints").iterdir())[-1].read_bytes()
     other = error_of(capsys, *pretrain, "--base-lr", "0.125")
     assert "training.base_lr (0.125 asked" in other
+    own_table = [a for a in pretrain if a not in ("--proposals", str(table))]
+    assert "holds a run of other settings: table" in error_of(capsys, *own_table)
     assert sorted((run / "checkpoints").iterdir())[-1].read_bytes() == checkpoint
+    for mistake in (["--proposals", str(tmp_path / "typo.parquet")], ["--epochs", "0.1"], ["--seed", "-1"]):
+        error_of(capsys, *pretrain, "--overwrite", *mistake)  # refused before anything is thrown away
+        assert sorted((run / "checkpoints").iterdir())[-1].read_bytes() == checkpoint
     main([*pretrain])
     assert "finished, 2 steps" in capsys.readouterr().out
     assert "finished" in error_of(capsys, *pretrain)
@@ -149,6 +156,49 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     assert "finished, 2 steps" in capsys.readouterr().out
     main([*pretrain, "--overwrite", "--max-steps", "1"])
     assert "after 1 of 2 steps" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(capsys, few_images, table, tmp_path):
+    pretrain = ["pretrain", str(few_images), "--proposals", str(table), *FAST, "--max-steps", "1"]
+    main([*pretrain, "--output", str(tmp_path / "a")])
+    main([*pretrain, "--output", str(tmp_path / "b"), "--embedding-size", "32"])
+    capsys.readouterr()
+    (theirs,) = (tmp_path / "b" / "checkpoints").iterdir()
+    (ours,) = (tmp_path / "a" / "checkpoints").iterdir()
+    ours.write_bytes(theirs.read_bytes())
+    assert "belongs to another recipe" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
+    torch.save({"a": 1}, ours)
+    assert "not one of a pretraining run" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
+    assert "not one of a pretraining run" in error_of(capsys, "export", tmp_path / "a", "--output", tmp_path / "w.pth")
+
+
+def test_divergence_is_one_line_and_leaves_only_good_checkpoints(capsys, few_images, table, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--base-lr", "1e30", "--log-every", "10", "--checkpoint-every", "1", "--epochs", "10"]
+    start = ["pretrain", few_images, "--output", run, "--proposals", table, *FAST, *flags]
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in start])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "diverged by step" in last
+    assert "lower --base-lr" in last
+    for path in (run / "checkpoints").glob("*.pt"):
+        assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)["model"].values())
+
+
+def test_outputs_that_cannot_be_written(capsys, few_images, table, tmp_path):
+    below_a_file = table / "x"
+    assert "Not a directory" in error_of(capsys, "pretrain", few_images, "--output", below_a_file, *FAST)
+    assert "Not a directory" in error_of(capsys, "inspect", "proposals", few_images, "--output", below_a_file / "a.png")
+    assert "Not a directory" in error_of(capsys, "demo", "--output", below_a_file)
+
+
+def test_of_two_recipes_the_last_is_taken_whole(few_images, table, tmp_path):
+    run = tmp_path / "run"
+    twice = ["--recipe", "fpn_100ep", *FAST, "--max-steps", "1"]
+    main(["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *twice])
+    described = json.loads((run / "run.json").read_text())["recipe"]
+    assert (described["name"], described["model"]["backbone"]) == ("tiny", "resnet18")
 
 
 def test_every_recipe_prints_every_field(capsys):

@@ -61,6 +61,16 @@ def test_a_finished_demo_is_kept_until_asked(finished):
     assert result.report.read_bytes() == before
 
 
+def test_what_is_not_a_demo_is_left_alone(finished, tmp_path):
+    images, _ = finished
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not a demo's"):
+            demonstration.demo(images, tmp_path, overwrite=overwrite)
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
 def test_inspect_draws_both_kinds(finished, tmp_path):
     images, result = finished
     sheet = socodet.inspect("proposals", images, tmp_path / "boxes.png", table=result.table)

@@ -89,7 +89,11 @@ def test_the_networks_and_the_loss_move(table, tmp_path):
     ):
         names = [name for name in trained if name.startswith(prefix) and name.endswith("weight")]
         assert set(names) <= set(moved), prefix
-    assert any(name.startswith("target.") for name in moved)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert any(name.startswith("target.") and not name.endswith(statistics) for name in moved)
+    losses = [line["loss"] for line in logged(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    assert len(set(losses)) == len(losses)
 
 
 def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(table, tmp_path):

@@ -64,6 +64,9 @@ def pretrain(argv: Sequence[str]) -> None:
     if name is None and not {"-h", "--help"} & set(argv):
         raise InputError(f"pretrain: --recipe is missing; choose one of {', '.join(RECIPES)}")
     base = recipe(name or "tiny")
+    settings_flag = next((a for a in argv if a.startswith("--proposals.")), None)
+    if settings_flag and _value_of("--proposals", argv) is not None:
+        raise InputError(f"pretrain: {settings_flag} has no effect where --proposals gives a table; drop one of them")
 
     def arguments(
         images: tyro.conf.Positional[Path],
@@ -110,8 +113,8 @@ def pretrain(argv: Sequence[str]) -> None:
         print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
     else:
         print(
-            f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps; "
-            "the same command goes on from here"
+            f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"
+            f"{_goes_on(argv)}"
         )
     _list_unreadable(result.unreadable)
     if result.stopped_by in ("SIGINT", "SIGTERM"):
@@ -257,6 +260,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Threads that wait for each other asleep: awake, they keep the cores from the data workers and from whatever
     # else runs there, and a step takes several times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # no figure is worth an error where the terminal lacks its sign
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
@@ -275,10 +281,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"socodet: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = error.filename or "a file"
+        print(
+            f"socodet: error: {where}: {error.strerror or error}; check that it can be read or written there, and "
+            "that the disk is not full",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        print("socodet: interrupted; the same command goes on where it was", file=sys.stderr)
+        goes_on = arguments[0] in ("propose", "pretrain", "demo", "pack")
+        print(f"socodet: interrupted{_goes_on(arguments) if goes_on else ''}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -333,12 +350,24 @@ def _one_line(box: str) -> str:
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+    """The value of a flag, the last where it stands twice, as the parser takes it."""
+    value = None
     for index, argument in enumerate(argv):
         if argument == flag and index + 1 < len(argv):
-            return argv[index + 1]
-        if argument.startswith(flag + "="):
-            return argument.removeprefix(flag + "=")
-    return None
+            value = argv[index + 1]
+        elif argument.startswith(flag + "="):
+            value = argument.removeprefix(flag + "=")
+    return value
+
+
+def _goes_on(argv: Sequence[str]) -> str:
+    without = ", without --overwrite," if "--overwrite" in argv else ""
+    return f"; the same command{without} goes on from here"
+
+
+def _printable(text: str) -> str:
+    """A file name on one line, whatever it holds."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
@@ -346,6 +375,6 @@ def _list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
         return
     print(f"{len(unreadable)} images could not be read and were left out:", file=sys.stderr)
     for key, why in unreadable[:LISTED]:
-        print(f"  {key}: {why}", file=sys.stderr)
+        print(f"  {_printable(key)}: {why}", file=sys.stderr)
     if len(unreadable) > LISTED:
         print(f"  and {len(unreadable) - LISTED} more", file=sys.stderr)

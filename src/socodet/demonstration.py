@@ -1,8 +1,8 @@
 """`socodet demo`: propose, pretrain, export, load into a detector, and one page that shows what happened."""
 
 import dataclasses
+import json
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.export import export_run
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.models.encoders import ObjectEncoder, build_encoder
 from socodet.models.normalization import reestimate_batch_norm
-from socodet.pretraining import PretrainResult, build_soco, pretrain
+from socodet.pretraining import PretrainResult, build_soco, digest_names, pretrain
 from socodet.proposals import ProposalTable, propose
 from socodet.recipes import Recipe, tiny
 from socodet.reports.curves import curve_pictures
@@ -32,12 +32,14 @@ from socodet.reports.inspect import panel_picture, proposal_gallery, sample_gall
 from socodet.reports.page import Gallery, Section, Table, Verdict, write_page
 from socodet.reports.similarity import similarity_panels
 from socodet.reports.verdicts import loss_verdict, recall_verdict, spread_verdict
-from socodet.training.run import RunFolder
+from socodet.training.run import RunFolder, write_atomically
 from socodet.training.weights import encoder_weights
 from socodet.views import Sample, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
 STEPS = 120
+MOST_IMAGES = 1500
+"""More than the demo's steps can look at."""
 SHOWN = 12
 MEASURED = 48
 DRAWS = 8
@@ -75,7 +77,7 @@ class DemoResult:
 def demo(
     images: str | Path | None = None, output: str | Path = "demo", *, overwrite: bool = False, seed: int = 0
 ) -> DemoResult:
-    """The whole main job with the recipe `tiny`, with 120 steps, on a folder of images or our own few.
+    """The whole main job with 120 steps of the recipe `tiny`, on our photographs or a folder (of a large one, some).
 
     Interrupted, it goes on where it was. InputError for a bad folder, or when `output` holds a finished demo and
     `overwrite` is false.
@@ -83,34 +85,45 @@ def demo(
     began = time.monotonic()
     folder = Path(output)
     source = open_images(photographs() if images is None else images)
-    _prepare(folder, overwrite)
+    if len(source) > MOST_IMAGES:
+        some = np.random.default_rng(0).permutation(len(source))[:MOST_IMAGES]
+        source = ImageSelection(source, sorted(some.tolist()))
     table_path, run, weights, report = (
         folder / name for name in ("proposals.parquet", "run", "weights.pth", "report.html")
     )
+    _prepare(folder, source, seed, overwrite)
     if not table_path.exists():
         propose(source, table_path)
     table = ProposalTable.read(table_path)
-    table.check_images(source)
-    chosen = _shortened(tiny(), len(source), seed)
+    chosen = _shortened(tiny(), max(1, len(source) - len(table.unreadable)), seed)
     result = pretrain(source, chosen, run, proposals=table_path, resume=True)
     if not result.finished:
-        raise InputError(f"{run}: stopped by {result.stopped_by}; the same command goes on from there")
+        raise KeyboardInterrupt
     export_run(run, weights, overwrite=True)
     load_report = load_pretrained(build_detector(run, show_report=False), weights, show_report=False)
     verdicts = _write_report(report, source, table, chosen, result, load_report)
     return DemoResult(folder, table_path, run, weights, report, verdicts, load_report, time.monotonic() - began)
 
 
-def _prepare(folder: Path, overwrite: bool) -> None:
+def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> None:
+    """Makes the folder, or lets an unfinished demo of the same images go on; a finished one goes only if asked."""
+    asked = {"version": socodet.__version__, "images": digest_names(source), "seed": seed}
+    note = folder / "demo.json"
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give a folder for --output")
-    if overwrite and (folder / "run").is_dir():
-        shutil.rmtree(folder / "run")
-        for name in ("proposals.parquet", "weights.pth", "report.html"):
+    if folder.is_dir() and any(folder.iterdir()) and not note.exists():
+        raise InputError(f"{folder}: holds files that are not a demo's; give another --output")
+    if note.exists():
+        unfinished = not (folder / "report.html").exists()
+        if unfinished and json.loads(note.read_text()) == asked:
+            return
+        if not overwrite:
+            state = "an unfinished demo of other images or seed" if unfinished else "a finished demo"
+            raise InputError(f"{folder}: holds {state}; give another --output or pass --overwrite")
+        for name in ("report.html", "weights.pth", "proposals.parquet"):
             (folder / name).unlink(missing_ok=True)
-    if (folder / "report.html").exists():
-        raise InputError(f"{folder}: holds a finished demo; give another --output or pass --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
+        RunFolder(folder / "run").clear()
+    write_atomically(note, json.dumps(asked).encode())
 
 
 def _shortened(recipe: Recipe, images: int, seed: int) -> Recipe:

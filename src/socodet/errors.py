@@ -9,5 +9,9 @@ class InputError(Exception):
     """
 
 
+class SettingError(InputError, ValueError):
+    """A field of some settings has a value it cannot have: `field must be …, not …`."""
+
+
 class UnreadableImageError(InputError):
     """The bytes are not an image that can be decoded: truncated, corrupt, or of an unknown format."""

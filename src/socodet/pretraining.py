@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 
 import socodet
 from socodet import recipes
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import decode_image
+from socodet.images.decode import image_size
 from socodet.images.source import ImageSource, open_images
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
@@ -23,7 +24,7 @@ from socodet.models.soco import SoCo
 from socodet.proposals import ProposalTable, propose
 from socodet.recipes import Recipe
 from socodet.training.data import SampleDataset, SampleStream
-from socodet.training.distributed import join, wait_for_all, world_from_environment
+from socodet.training.distributed import any_process, join, world_from_environment
 from socodet.training.loop import Trainer, choose_device, run_training
 from socodet.training.run import RunFolder, first_difference
 from socodet.training.settings import ExecutionSettings
@@ -94,18 +95,18 @@ def pretrain(
         )
     join(world, choose_device(execution.device, world))
     show_progress = show_progress and world.is_first
+    failure: InputError | None = None
     if world.is_first:
-        _prepare(run, source, chosen, proposals, resume=resume, overwrite=overwrite, show_progress=show_progress)
-    wait_for_all(world)
+        try:
+            _prepare(run, source, chosen, proposals, resume=resume, overwrite=overwrite, show_progress=show_progress)
+        except InputError as error:
+            failure = error
+    if any_process(world, failure is not None):
+        raise failure or InputError(f"{run.path}: the first process could not prepare the run; see what it says")
     table = ProposalTable.read(run.proposals if proposals is None else proposals)
     readable, unreadable = _readable_images(source, table)
-    _check_sizes(source, table, readable)
     trainer = Trainer(build_soco(chosen.model, training.seed), training, len(readable), execution, world)
-    if trainer.total == 0:
-        raise InputError(
-            f"{source.location}: {len(readable)} images give no step of batch size {training.batch_size} in "
-            f"{training.epochs:g} epochs; lower --batch-size or raise --epochs"
-        )
+    _check_steps(source, chosen, len(readable))
     state = run.load_checkpoint()
     if state is not None:
         trainer.load_state_dict(state)
@@ -115,7 +116,8 @@ def pretrain(
     dataset = SampleDataset(source, table, readable, chosen.sample, training.seed)
     stream = SampleStream(readable, training.batch_size, training.seed, world)
     result = run_training(trainer, dataset, stream, run, execution, show_progress=show_progress)
-    lost = [(source.key(index), "could not be read during training") for index in sorted(result.unreadable)]
+    why = "unreadable during training, or of another size than its proposals were made for"
+    lost = [(source.key(index), why) for index in sorted(result.unreadable)]
     return PretrainResult(
         run=run.path,
         steps=trainer.finished,
@@ -137,24 +139,39 @@ def _prepare(
     overwrite: bool,
     show_progress: bool,
 ) -> None:
-    """Makes the folder ready: what is asked is noted in it, and a proposal table is at hand."""
+    """Makes the folder ready: what is asked is noted in it, and a proposal table is at hand.
+
+    Everything that can be refused is refused before an earlier run is cleared away.
+    """
+    _check_steps(source, chosen, len(source))
+    if proposals is not None:
+        _check_table(ProposalTable.read(proposals), source)
+        chosen = dataclasses.replace(chosen, proposals=ProposalTable.read(proposals).settings)
     description = _describe(source, chosen, proposals)
+    _check_folder(run, description, resume=resume, overwrite=overwrite)
     if overwrite:
         run.clear()
-    _check_folder(run, description, resume=resume, overwrite=overwrite)
-    if proposals is not None:
-        ProposalTable.read(proposals).check_images(source)
-    _start_folder(run, description)
+    if run.exists():
+        _go_on(run, description)
+    else:
+        run.write_description(description)
     if proposals is None:
         if not run.proposals.exists():
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
-        ProposalTable.read(run.proposals).check_images(source)
+        _check_table(ProposalTable.read(run.proposals), source)
+
+
+def _go_on(run: RunFolder, description: dict[str, Any]) -> None:
+    """Before the first checkpoint a run may still change its recipe; afterwards its description stands."""
+    if not run.checkpoints():
+        run.write_description(description)
 
 
 def _describe(source: ImageSource, chosen: Recipe, proposals: str | Path | None) -> dict[str, Any]:
     return {
         "recipe": chosen.as_dict(),
-        "images": {"count": len(source), "names_sha256": _digest(source)},
+        "images": {"count": len(source), "names_sha256": digest_names(source)},
+        "table": None if proposals is None else {"sha256": _file_digest(Path(proposals))},
         "location": str(source.location),
         "proposals": None if proposals is None else str(proposals),
         "versions": {
@@ -166,7 +183,7 @@ def _describe(source: ImageSource, chosen: Recipe, proposals: str | Path | None)
     }
 
 
-def _digest(source: ImageSource) -> str:
+def digest_names(source: ImageSource) -> str:
     """Tells two sets of images apart wherever they lie: a hash of their names in order."""
     digest = hashlib.sha256()
     for index in range(len(source)):
@@ -174,56 +191,76 @@ def _digest(source: ImageSource) -> str:
     return digest.hexdigest()
 
 
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _check_folder(run: RunFolder, description: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
     """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
     if run.path.exists() and not run.path.is_dir():
         raise InputError(f"{run.path}: is a file; give a folder for --output")
     if not run.exists():
-        if run.path.is_dir() and any(run.path.iterdir()) and not overwrite:
-            raise InputError(f"{run.path}: exists and is not a run; give another --output or pass --overwrite")
+        if run.path.is_dir() and any(run.path.iterdir()):
+            raise InputError(f"{run.path}: holds files that are not a run's; give another --output")
         return
-    if not run.checkpoints():
-        return  # stopped before its first checkpoint: nothing is there to be lost
+    if overwrite:
+        return
     there = run.describe()
-    for part in ("recipe", "images"):
-        difference = first_difference(description[part], there.get(part))
-        if difference:
-            raise InputError(
-                f"{run.path}: holds a run of other settings: {part} {difference}; "
-                "give another --output, or pass --overwrite to lose that run"
-            )
+    if run.checkpoints():
+        for part in ("recipe", "images", "table"):
+            _check_same(run, part, description[part], there.get(part))
+    elif run.proposals.exists():  # a run that has not begun to learn has nothing to lose but these
+        _check_same(run, "images", description["images"], there.get("images"))
+        _check_same(run, "recipe.proposals", description["recipe"]["proposals"], there["recipe"].get("proposals"))
     state = run.load_checkpoint()
-    if state is not None and state["step"] == state["total_steps"] and not resume:
+    if state is not None and "step" in state and state["step"] == state.get("total_steps") and not resume:
         raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
 
 
-def _start_folder(run: RunFolder, description: dict[str, Any]) -> None:
-    """Notes what is asked; an earlier attempt's proposals stay if they are those that this one would make."""
-    if run.exists():
-        there = run.describe()
-        same_images = first_difference(description["images"], there.get("images")) is None
-        if not same_images or description["recipe"]["proposals"] != there["recipe"].get("proposals"):
-            run.proposals.unlink(missing_ok=True)
-    run.write_description(description)
+def _check_same(run: RunFolder, part: str, asked: Any, there: Any) -> None:
+    difference = first_difference(asked, there)
+    if difference:
+        raise InputError(
+            f"{run.path}: holds a run of other settings: {part} {difference}; "
+            "give another --output, or pass --overwrite to lose that run"
+        )
 
 
-def _readable_images(source: ImageSource, table: ProposalTable) -> tuple[Any, list[tuple[str, str]]]:
-    errors = [(source.key(index), table.error(source.key(index))) for index in range(len(source))]
-    readable = np.array([index for index, (_, error) in enumerate(errors) if error is None], dtype=np.int64)
+def _check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
+    training = chosen.training
+    if training.steps(training.epochs, images) == 0:
+        raise InputError(
+            f"{source.location}: {images} images give no step of batch size {training.batch_size} in "
+            f"{training.epochs:g} epochs; lower --batch-size or raise --epochs"
+        )
+
+
+def _readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
+    """Indices of the images that could be read when the table was made, and key and reason of the others."""
+    errors = table.unreadable
+    if not errors:
+        return np.arange(len(source)), []
+    failed = [index for index in range(len(source)) if source.key(index) in errors]
+    readable = np.setdiff1d(np.arange(len(source)), failed)
+    return readable, [(source.key(index), errors[source.key(index)]) for index in failed]
+
+
+def _check_table(table: ProposalTable, source: ImageSource) -> None:
+    """InputError when the table is of other images, or none of them can be read.
+
+    A table of other pictures under the same names shows in their sizes; a few are enough to tell.
+    """
+    table.check_images(source)
+    readable, _ = _readable_images(source, table)
     if not len(readable):
         raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
-    return readable, [(key, error) for key, error in errors if error is not None]
-
-
-def _check_sizes(source: ImageSource, table: ProposalTable, readable: Any) -> None:
-    """A table of other pictures under the same names shows in their sizes; a few are enough to tell."""
     for index in readable[:CHECKED_SIZES]:
         key = source.key(int(index))
         try:
-            image = decode_image(source.read(int(index)))
+            size = image_size(source.read(int(index)))
         except (UnreadableImageError, OSError):
             continue
-        size = image.shape[1], image.shape[0]
         if size != table.size(key):
             raise InputError(
                 f"{table.path}: made for other images: {key} is {size[0]}x{size[1]}, the table has "

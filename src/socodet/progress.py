@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
 class ProgressBar:
@@ -19,22 +19,36 @@ class ProgressBar:
         self._description, self._total, self._unit = description, total, unit
         self._bar = bar
         self._task = bar.add_task(description, total=total, figures="") if bar is not None else None
-        self._done = 0
+        self._done = self._earlier = 0
         self._units = 0.0
         self._start = self._last_line = time.monotonic()
+
+    def done_earlier(self, steps: int) -> None:
+        """`steps` were done before now, and tell nothing about the rate."""
+        self._done += steps
+        self._earlier += steps
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=steps)
 
     def advance(self, steps: int = 1, *, units: float | None = None, figures: str = "") -> None:
         """`steps` more are done, worth `units` (default: as many); `figures` is shown beside the rate."""
         self._done += steps
         self._units += steps if units is None else units
         elapsed = max(time.monotonic() - self._start, 1e-9)
-        text = f"{self._units / elapsed:.1f} {self._unit}/s  {figures}".rstrip()
+        left = elapsed / max(self._done - self._earlier, 1) * (self._total - self._done)
+        text = f"{self._units / elapsed:.1f} {self._unit}/s  {figures}".rstrip() + f"  {_duration(left)} left"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=steps, figures=text)
         elif time.monotonic() - self._last_line > 10 or self._done == self._total:
             self._last_line = time.monotonic()
-            left = elapsed / max(self._done, 1) * (self._total - self._done)
-            print(f"{self._description}: {self._done}/{self._total}  {text}  {left:.0f} s left", file=sys.stderr)
+            print(f"{self._description}: {self._done}/{self._total}  {text}", file=sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as one reads them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager
@@ -49,7 +63,6 @@ def progress_bar(description: str, total: int, *, unit: str = "images", show: bo
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
         yield ProgressBar(description, total, unit, bar)

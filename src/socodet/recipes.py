@@ -2,10 +2,11 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
-from socodet.errors import InputError
+from socodet.errors import InputError, SettingError
 from socodet.models.settings import ModelSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import TrainingSettings
@@ -21,6 +22,14 @@ class Recipe:
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
     proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
+
+    def __post_init__(self) -> None:
+        batch, smallest = self.training.batch_size, min(view.size for view in self.sample.views)
+        if batch * self.sample.boxes_per_image < 2 or batch * math.ceil(smallest / 32) ** 2 < 2:
+            raise SettingError(
+                f"batch_size must be above {batch} with {self.sample.boxes_per_image} boxes an image and views of "
+                f"{smallest} pixels: batch norm needs two values"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -93,9 +102,10 @@ def c4_400ep() -> Recipe:
 def tiny() -> Recipe:
     """ResNet-18-FPN on small views: the same code path in minutes on two CPU cores.
 
-    Views of 96 and 48 pixels, with the level limits of section 3.3 and the blur scaled to them, so that every
-    pyramid level is used; narrower pyramid, head and MLPs. The learning rate is high because LARS moves a layer
-    by a fixed share of its length a step, and a short run has few steps.
+    Views of 96 and 48 pixels, with the blur scaled to them and level limits at which every pyramid level has its
+    share of the boxes (section 3.3's, scaled, would leave P5 nearly empty); narrower pyramid, head and MLPs. The
+    learning rate is high because LARS moves a layer by a fixed share of its length a step, and a short run has
+    few steps.
 
     socodet pretrain IMAGES --recipe tiny --output runs/tiny
     """

@@ -1,5 +1,7 @@
 """Exported weights in torchvision's own detectors: everything arrives, and nothing goes missing silently."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.models.detection import (
@@ -125,6 +127,16 @@ def test_a_detector_without_batch_norm_in_its_pyramid_is_refused(tmp_path):
     a_run(tmp_path, R50)
     with pytest.raises(InputError, match=r"have no place in MaskRCNN, first backbone\.fpn\..*build_detector"):
         load_pretrained(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), tmp_path)
+
+
+def test_a_deeper_backbone_is_not_half_loaded(tmp_path):
+    a_run(tmp_path, R18)
+    deeper = mask_rcnn(replace(R18, backbone="resnet34"))
+    with pytest.raises(InputError, match=r"no weights for 96 tensors .* first backbone\.body\.layer1\.2\."):
+        load_pretrained(deeper, tmp_path)
+    torch.save({}, tmp_path / "empty.pth")
+    with pytest.raises(InputError, match="no weights for"):
+        load_pretrained(deeper, tmp_path / "empty.pth")
 
 
 def test_the_report_names_every_module(tmp_path, capsys):

@@ -54,12 +54,12 @@ def test_what_goes_in_comes_out(path: Path) -> None:
 
 
 def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
-    key = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    key = b"f\xe9e.jpg".decode("utf-8", "surrogateescape")
     path = tmp_path / "table"
     pq.write_table(rows_to_arrow([ROWS[0]._replace(key=key)], table_schema(SETTINGS)), path)
     table = ProposalTable.read(path)
     np.testing.assert_array_equal(table.boxes(key), ROWS[0].boxes)
-    assert table.keys == [r"caf\xe9.jpg"]
+    assert table.keys == [r"f\xe9e.jpg"]
     table.check_images(ImageFolder(tmp_path, (key,)))
 
 

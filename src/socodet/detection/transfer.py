@@ -12,6 +12,8 @@ from torch import nn
 from socodet.errors import InputError
 from socodet.export.torchvision import detector_weights, read_weights
 
+PRETRAINED = ("backbone.", "roi_heads.box_head.")
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -47,8 +49,8 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
     """Loads backbone, FPN and box head from an exported file, or from a run's folder, into a torchvision R-CNN.
 
     Reports what was loaded and what was left as it was. Raises InputError, with the detector untouched, when a
-    pretrained tensor has no place in the detector or a place of another shape: weights never go missing
-    silently.
+    pretrained tensor has no place in the detector or a place of another shape, or when a part of these modules
+    would be left as it was: weights never go missing silently.
     """
     path = Path(source)
     weights = detector_weights(path) if path.is_dir() else read_weights(path)
@@ -66,6 +68,12 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
                 f"{path}: {name} is {tuple(value.shape)} there and {tuple(own[name].shape)} in "
                 f"{type(detector).__name__}; build the detector with socodet.build_detector"
             )
+    left = [name for name in own if name.startswith(PRETRAINED) and name not in weights]
+    if left:
+        raise InputError(
+            f"{path}: has no weights for {len(left)} tensors of {type(detector).__name__}'s pretrained modules, first "
+            f"{left[0]}: it was pretrained with another backbone; build the detector with socodet.build_detector"
+        )
     with torch.no_grad():
         for name, value in weights.items():
             own[name].copy_(value)

@@ -20,7 +20,8 @@ import simplejpeg
 from PIL import Image
 
 from socodet import __version__
-from socodet.errors import InputError, UnreadableImageError
+from socodet.cores import available_cores
+from socodet.errors import InputError, SettingError, UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.folder import SUFFIXES
 from socodet.images.source import ImageSource, open_images
@@ -43,11 +44,11 @@ class PackSettings:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"size must be at least 1, not {self.size}")
+            raise SettingError(f"size must be at least 1, not {self.size}")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must be between 1 and 100, not {self.quality}")
+            raise SettingError(f"quality must be between 1 and 100, not {self.quality}")
         if self.shard_images < 1:
-            raise ValueError(f"shard_images must be at least 1, not {self.shard_images}")
+            raise SettingError(f"shard_images must be at least 1, not {self.shard_images}")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def pack(
     try:
         shards.mkdir(parents=True, exist_ok=True)
         with progress_bar("pack", len(source), show=show_progress) as bar:
-            notes = _make_shards(source, settings, work, workers or _cores(), bar)
+            notes = _make_shards(source, settings, work, workers or available_cores(), bar)
         record: dict[str, Any] = {
             "version": __version__,
             "settings": asdict(settings),
@@ -180,7 +181,7 @@ def _make_shards(
                 note = _make_shard(source, indices, settings, shard, pool, workers, bar)
                 _write_whole(json.dumps(note).encode(), noted)
             else:
-                bar.advance(len(indices), units=0)
+                bar.done_earlier(len(indices))
             notes.append(note)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -273,8 +274,3 @@ def _write_whole(data: bytes, path: Path) -> None:
     unfinished = path.with_name("unfinished")
     unfinished.write_bytes(data)
     os.replace(unfinished, path)
-
-
-def _cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

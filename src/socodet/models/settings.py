@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from socodet.errors import SettingError
+
 Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image"]
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -42,4 +44,4 @@ class ModelSettings:
             "embedding_size",
         ):
             if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+                raise SettingError(f"{field} must be at least 1, not {getattr(self, field)}")

@@ -1,8 +1,9 @@
 """Which boxes are kept: the paper's filter (section 3.2), and one of each set of twins."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from socodet.kernels import njit
 
 
 def object_sized(

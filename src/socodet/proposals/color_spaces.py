@@ -3,8 +3,9 @@
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from socodet.kernels import njit
 
 ColorSpace = Literal["hsv", "lab", "rgi", "hue", "intensity"]
 

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from socodet.kernels import njit
 
 COLOR_BINS = 25
 DIRECTIONS = 8

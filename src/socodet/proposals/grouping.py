@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from socodet.kernels import njit
 from socodet.proposals.description import BINS, COLOR_BINS, Regions
 
 SHARE_ONE = 1 << 16

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from socodet import __version__
+from socodet.cores import available_cores
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, open_images
@@ -82,7 +83,7 @@ def propose(
     schema = table_schema(settings)
     paths = [parts / f"{first:010d}.parquet" for first in range(0, len(source), PART)]
     with progress_bar("proposals", len(source), show=show_progress) as bar:
-        _make_parts(source, settings, schema, paths, workers or _cores(), bar)
+        _make_parts(source, settings, schema, paths, workers or available_cores(), bar)
     merged = parts / "table"
     boxes, unreadable = _merge(paths, schema, merged)
     os.replace(merged, output)
@@ -92,7 +93,9 @@ def propose(
 
 def _job_digest(source: ImageSource, settings: ProposalSettings) -> str:
     """Names a job: part files are used again only for the same images, settings and version."""
-    digest = hashlib.sha256(json.dumps([__version__, source.location, dataclasses.asdict(settings)]).encode())
+    digest = hashlib.sha256(
+        json.dumps([__version__, os.path.abspath(source.location), dataclasses.asdict(settings)]).encode()
+    )
     for index in range(len(source)):
         digest.update(source.key(index).encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()[:12]
@@ -111,7 +114,7 @@ def _make_parts(
     for number, path in enumerate(paths):
         indices = range(number * PART, min((number + 1) * PART, len(source)))
         if _is_whole(path, len(indices)):
-            bar.advance(len(indices), units=0)
+            bar.done_earlier(len(indices))
         else:
             missing[path] = indices
     if not missing:
@@ -201,8 +204,3 @@ def _merge(paths: list[Path], schema: pa.Schema, output: Path) -> tuple[int, lis
             failed = rows.filter(rows.column("error").is_valid())
             unreadable += zip(failed.column("image").to_pylist(), failed.column("error").to_pylist(), strict=True)
     return boxes, unreadable
-
-
-def _cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

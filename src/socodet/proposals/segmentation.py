@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from socodet.kernels import njit
 
 # An edge's bin is the exponent and the first 8 bits of the mantissa of its squared colour difference, a
 # float32 between 2**-14 (and less) and 2**18. So a bin is at most 0.4% wide in the square, 0.2% in the

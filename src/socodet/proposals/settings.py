@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from socodet.errors import SettingError
+
 Method = Literal["single", "fast", "quality", "random", "grid"]
 
 
@@ -28,16 +30,16 @@ class ProposalSettings:
 
     def __post_init__(self) -> None:
         if self.method not in Method.__args__:  # type: ignore[attr-defined]
-            raise ValueError(f"method must be one of {', '.join(Method.__args__)}, not {self.method!r}")  # type: ignore[attr-defined]
+            raise SettingError(f"method must be one of {', '.join(Method.__args__)}, not {self.method!r}")  # type: ignore[attr-defined]
         if self.work_size < 16:
-            raise ValueError(f"work_size must be at least 16 pixels, not {self.work_size}")
+            raise SettingError(f"work_size must be at least 16 pixels, not {self.work_size}")
         if not self.max_aspect >= 1:
-            raise ValueError(f"max_aspect must be at least 1, not {self.max_aspect}")
+            raise SettingError(f"max_aspect must be at least 1, not {self.max_aspect}")
         if not 0 <= self.min_scale < 1:
-            raise ValueError(f"min_scale must be at least 0 and below 1, not {self.min_scale}")
+            raise SettingError(f"min_scale must be at least 0 and below 1, not {self.min_scale}")
         if not self.min_scale < self.max_scale <= 1:
-            raise ValueError(f"max_scale must be above min_scale and at most 1, not {self.max_scale}")
+            raise SettingError(f"max_scale must be above min_scale and at most 1, not {self.max_scale}")
         if not 0 < self.max_overlap <= 1:
-            raise ValueError(f"max_overlap must be above 0 and at most 1, not {self.max_overlap}")
+            raise SettingError(f"max_overlap must be above 0 and at most 1, not {self.max_overlap}")
         if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, not {self.seed}")
+            raise SettingError(f"seed must be at least 0, not {self.seed}")

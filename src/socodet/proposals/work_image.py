@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from socodet.kernels import njit
 
 
 def work_shape(height: int, width: int, work_size: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image
-from socodet.images.source import ImageSource
+from socodet.images.source import ImageSelection, ImageSource
 from socodet.proposals.table import ProposalTable
 from socodet.reports.drawing import Panel, panel_figure, proposal_panel, sample_panels, sheet_figure
 from socodet.reports.page import Gallery, Picture, Section, write_page
@@ -93,7 +93,7 @@ def check_output(output: str | Path) -> Path:
 
 
 def _pick(images: ImageSource, table: ProposalTable, limit: int, seed: int) -> list[tuple[int, str, NDArray[np.uint8]]]:
-    """(index, key, pixels) of up to `limit` readable images in the source's order."""
+    """(index, key, pixels) of up to `limit` readable images in the source's order; the index a run gives them."""
     table.check_images(images)
     picked: list[tuple[int, str, NDArray[np.uint8]]] = []
     for index in np.random.default_rng(seed).permutation(len(images)).tolist():
@@ -108,7 +108,7 @@ def _pick(images: ImageSource, table: ProposalTable, limit: int, seed: int) -> l
                 f"{table.path}: made for other images: {key} is {image.shape[1]}x{image.shape[0]}, the table "
                 f"has {width}x{height}; make a new table with `socodet propose`"
             )
-        picked.append((index, key, image))
+        picked.append((images.indices[index] if isinstance(images, ImageSelection) else index, key, image))
         if len(picked) == limit:
             break
     if not picked:

@@ -63,10 +63,13 @@ def join(world: World, device: torch.device) -> None:
     dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=PATIENCE)
 
 
-def wait_for_all(world: World) -> None:
-    """Returns when every process has come here."""
-    if world.size > 1:
-        dist.all_reduce(torch.zeros(1))
+def any_process(world: World, here: bool) -> bool:
+    """Whether it holds in any process; returns when every process has come here."""
+    if world.size == 1:
+        return here
+    flag = torch.tensor([here], dtype=torch.uint8)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag.item())
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -12,8 +12,8 @@ class LARS(torch.optim.Optimizer):
 
     For a weight w with gradient g, decay β and trust coefficient η:
     λ = η ‖w‖ / (‖g‖ + β ‖w‖), or 1 where ‖w‖ or ‖g‖ is 0;  m ← μ m + λ (g + β w);  w ← w - lr · m.
-    A parameter group with `adapt=False` has λ = 1. Groups are updated by a handful of fused kernels, whatever
-    the number of layers, and without waiting for the device.
+    A parameter group with `adapt=False` has λ = 1. A group is updated by torch's foreach operations, without
+    waiting for the device.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """The training step and the loop around it."""
 
 import math
-import os
 import signal
 import threading
 import time
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from socodet.cores import available_cores
 from socodet.errors import InputError
+from socodet.models.backbones import STRIDES
 from socodet.models.soco import SoCo
 from socodet.models.spread import effective_rank, embedding_std
 from socodet.progress import progress_bar
@@ -28,7 +29,6 @@ from socodet.training.settings import ExecutionSettings, TrainingSettings
 from socodet.views.batch import Batch
 
 CHECKPOINT_SECONDS = 600.0
-LEVELS = ("P2", "P3", "P4", "P5")
 
 
 class Trainer:
@@ -102,14 +102,22 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
+        """Goes on from a saved state. InputError when it is that of another recipe."""
+        if state.keys() != self.state_dict().keys():
+            raise InputError("the checkpoint is not one of a pretraining run; pass --overwrite to start anew")
         if state["total_steps"] != self.total:
             raise InputError(
                 f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}: "
                 "the number of readable images changed; pass --overwrite to start anew"
             )
-        self.soco.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.soco.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint belongs to another recipe ({str(error).splitlines()[-1].strip()}); "
+                "pass --overwrite to start anew"
+            ) from None
         self.finished = state["step"]
 
 
@@ -125,7 +133,7 @@ def choose_device(name: str, world: World) -> torch.device:
 
 def default_workers(device: torch.device) -> int:
     """Data workers where the user named no number: all of a GPU's share of the cores, half where the CPU trains."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     if device.type == "cuda":
         return max(1, cores // torch.cuda.device_count())
     return max(1, cores // 2)
@@ -164,7 +172,7 @@ def run_training(
     world = trainer.world
     bar = progress_bar("pretrain", trainer.total, show=show_progress and world.is_first)
     with RunLog(run, start, enabled=world.is_first) as log, stop_requests() as requests, bar as progress:
-        progress.advance(start, units=0)
+        progress.done_earlier(start)
         batches = iter(loader)
         for _ in range(start, stop):
             asked = time.monotonic()
@@ -180,10 +188,9 @@ def run_training(
             done = trainer.finished
             save = due or asked_to_stop or done == stop
             if done % log_every == 0 or save:
-                line = window.close(embeddings)
-                if not math.isfinite(line["loss"]):
-                    raise _diverged(line, run)  # before a checkpoint could keep it
-                log.write(line)
+                check_finite(trainer, loss, run)  # before a checkpoint could keep what is not
+            if done % log_every == 0 or done == stop:
+                log.write(window.close(embeddings))
             progress.advance(units=len(batch.indices) * world.size, figures=window.figures)
             if save:
                 if world.is_first:
@@ -207,7 +214,7 @@ class _LogWindow:
 
     def _reset(self) -> None:
         self._losses: list[Tensor] = []
-        self._boxes_on_level = [0] * len(LEVELS)
+        self._boxes_on_level = [0] * len(STRIDES)
         self._images = 0
         self._waited = 0.0
         self._start = time.monotonic()
@@ -244,12 +251,17 @@ class _LogWindow:
         return line
 
 
-def _diverged(line: dict[str, Any], run: RunFolder) -> InputError:
+def check_finite(trainer: Trainer, loss: Tensor, run: RunFolder) -> None:
+    """InputError when the loss or any weight is NaN or infinite; it names the last checkpoint, which is finite."""
+    mean = float(mean_over_all(trainer.world, loss))
+    norms = torch.stack(torch._foreach_norm(list(trainer.soco.parameters())))
+    if math.isfinite(mean) and bool(norms.isfinite().all()):
+        return
     saved = run.checkpoints()
     last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
-    return InputError(
-        f"{run.path}: the loss became {line['loss']} by step {line['step']} at learning rate {line['lr']:.3g}; "
-        f"{last}; lower --base-lr or lengthen --warmup-epochs"
+    raise InputError(
+        f"{run.path}: diverged by step {trainer.finished} (loss {mean:.3g}) at learning rate "
+        f"{trainer.lr(trainer.finished - 1):.3g}; {last}; lower --base-lr or lengthen --warmup-epochs"
     )
 
 

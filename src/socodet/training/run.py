@@ -65,7 +65,7 @@ class RunFolder:
             description = json.loads(file.read_text())
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a run (no run.json); give the folder that pretrain wrote") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise InputError(f"{file}: not valid JSON ({error}); restore it or start a new run") from None
         if not isinstance(description, dict) or "recipe" not in description:
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
@@ -79,8 +79,8 @@ class RunFolder:
         """Removes what a run writes, and nothing else."""
         for name in ("run.json", "log.jsonl", "proposals.parquet"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("tensorboard", "checkpoints"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        for folder in (self.tensorboard, self.path / "checkpoints", *self.path.glob(".proposals.parquet.*.parts")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def checkpoints(self) -> list[Path]:
         """Oldest first."""
@@ -115,7 +115,7 @@ class RunFolder:
         return None
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
-        """The logged steps in order; a last line cut short by a crash is left out."""
+        """The logged steps in order; a line cut short by a crash is left out."""
         if not self.log.is_file():
             return
         with self.log.open() as file:
@@ -123,7 +123,7 @@ class RunFolder:
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError:
-                    return
+                    continue
 
 
 def first_difference(ours: Any, theirs: Any, path: str = "") -> str | None:

@@ -1,7 +1,10 @@
 """What is learned with, and how a run is carried out."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from socodet.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,18 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "base_lr", "trust_coefficient")
         for field in positive:
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} must be above 0, not {getattr(self, field)}")
-        for field in ("warmup_epochs", "weight_decay", "seed"):
-            if not getattr(self, field) >= 0:
-                raise ValueError(f"{field} must be at least 0, not {getattr(self, field)}")
+            if not 0 < getattr(self, field) < math.inf:
+                raise SettingError(f"{field} must be above 0 and finite, not {getattr(self, field)}")
+        for field in ("warmup_epochs", "weight_decay"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise SettingError(f"{field} must be at least 0 and finite, not {getattr(self, field)}")
+        if not 0 <= self.seed < 2**63:
+            raise SettingError(f"seed must be at least 0 and below 2^63, not {self.seed}")
         for field in ("momentum", "target_momentum"):
             if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} must be in [0, 1), not {getattr(self, field)}")
+                raise SettingError(f"{field} must be in [0, 1), not {getattr(self, field)}")
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs must be at most epochs ({self.epochs:g}), not {self.warmup_epochs:g}")
+            raise SettingError(f"warmup_epochs must be at most epochs ({self.epochs:g}), not {self.warmup_epochs:g}")
 
     @property
     def lr(self) -> float:
@@ -48,7 +53,7 @@ class TrainingSettings:
 
     def steps(self, epochs: float, images: int) -> int:
         """Optimiser steps in `epochs` passes over `images` images."""
-        return int(epochs * images / self.batch_size)
+        return math.floor(epochs * images / self.batch_size + 1e-9)  # 0.29 x 100 is 28.999…
 
 
 @dataclass(frozen=True)
@@ -72,4 +77,4 @@ class ExecutionSettings:
         for field, least in (("workers", 0), ("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1)):
             value = getattr(self, field)
             if value is not None and value < least:
-                raise ValueError(f"{field} must be at least {least}, not {value}")
+                raise SettingError(f"{field} must be at least {least}, not {value}")

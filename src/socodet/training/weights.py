@@ -12,8 +12,12 @@ from socodet.training.run import RunFolder
 
 def model_settings(run: str | Path) -> ModelSettings:
     """What a run's networks are made of. InputError when `run` is not a run."""
-    fields: dict[str, Any] = RunFolder(Path(run)).describe()["recipe"]["model"]
-    return ModelSettings(**fields)
+    description = RunFolder(Path(run)).describe()
+    try:
+        fields: dict[str, Any] = description["recipe"]["model"]
+        return ModelSettings(**fields)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run}/run.json: not a recipe of this version ({error}); pretrain again") from None
 
 
 def encoder_weights(run: str | Path) -> dict[str, Tensor]:
@@ -23,5 +27,7 @@ def encoder_weights(run: str | Path) -> dict[str, Tensor]:
     state = folder.load_checkpoint()
     if state is None:
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
+    if "model" not in state:
+        raise InputError(f"{folder.path}: its newest checkpoint is not one of a pretraining run; pretrain again")
     prefix = "online.encoder."
     return {name.removeprefix(prefix): value for name, value in state["model"].items() if name.startswith(prefix)}

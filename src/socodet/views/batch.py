@@ -53,11 +53,9 @@ class ViewBatch:
     """(B, K) int64: 0..3 for P2..P5."""
 
     def to(self, device: Device, non_blocking: bool = True) -> "ViewBatch":
-        """The same on `device`."""
-        pixels, boxes, levels = (
-            x.to(device, non_blocking=non_blocking) for x in (self.pixels, self.boxes, self.levels)
-        )
-        return ViewBatch(pixels, self.rois.to(device, non_blocking), boxes, levels)
+        """The same with what the networks read, pixels and RoIs, on `device`; boxes and levels stay where they are."""
+        pixels = self.pixels.to(device, non_blocking=non_blocking)
+        return replace(self, pixels=pixels, rois=self.rois.to(device, non_blocking))
 
     def pin_memory(self) -> "ViewBatch":
         """The same in page-locked memory."""
@@ -81,12 +79,8 @@ class Batch:
     """(B,) int64: index of each image in the image source."""
 
     def to(self, device: Device, non_blocking: bool = True) -> "Batch":
-        """The same on `device`."""
-        return Batch(
-            tuple(view.to(device, non_blocking) for view in self.views),
-            self.windows.to(device, non_blocking=non_blocking),
-            self.indices.to(device, non_blocking=non_blocking),
-        )
+        """The same with the views' pixels and RoIs on `device`."""
+        return replace(self, views=tuple(view.to(device, non_blocking) for view in self.views))
 
     def pin_memory(self) -> "Batch":
         """The same in page-locked memory (torch's DataLoader calls this)."""

@@ -6,7 +6,8 @@ channels of all rows, find it, and give up vector code.
 """
 
 import numpy as np
-from numba import njit
+
+from socodet.kernels import njit
 
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)  # torchvision's luma
 _ZERO, _ONE, _TOP = np.float32(0), np.float32(1), np.float32(255)

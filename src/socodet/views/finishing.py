@@ -1,7 +1,8 @@
 """Compiled last steps of a view: Gaussian blur, solarize, flip, and the one rounding to uint8."""
 
 import numpy as np
-from numba import njit
+
+from socodet.kernels import njit
 
 _TOP, _HALF = np.float32(255), np.float32(0.5)
 

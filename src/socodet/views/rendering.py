@@ -4,9 +4,9 @@ import math
 import threading
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from socodet.kernels import njit
 from socodet.views.coloring import drop_colors, jitter_colors
 from socodet.views.finishing import finish
 from socodet.views.photometric import Photometric

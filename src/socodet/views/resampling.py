@@ -11,7 +11,8 @@ is finite and goes nowhere.
 """
 
 import numpy as np
-from numba import njit
+
+from socodet.kernels import njit
 
 _VECTOR = 64  # floats: four vectors of 512 bits, as many as compilers take at once
 _BLOCK = 5  # taps summed at once: all that a reduction by up to 2 1/2 needs

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from socodet.errors import SettingError
+
 WindowRule = Literal["whole", "crop", "previous"]
 LevelRule = Literal["scale_aware", "canonical", "single"]
 
@@ -110,7 +112,7 @@ class SampleSettings:
         _require(0 < low <= high <= 1, "crop_scale", "two rising numbers in (0, 1]", self.crop_scale)
         low, high = self.crop_aspect
         _require(0 < low <= high, "crop_aspect", "two rising positive numbers", self.crop_aspect)
-        _require(0 <= self.jitter < 1, "jitter", "in [0, 1)", self.jitter)
+        _require(0 <= self.jitter <= 0.5, "jitter", "in [0, 0.5]", self.jitter)
         _require_shares(self, ("jitter_probability", "min_visible"))
         smallest = min(view.size for view in self.views)
         rule = f"between 1 and half the smallest view's {smallest}"
@@ -127,7 +129,7 @@ class SampleSettings:
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:
     if not holds:
-        raise ValueError(f"{name} must be {rule}, not {value}")
+        raise SettingError(f"{name} must be {rule}, not {value}")
 
 
 def _require_shares(settings: object, names: Iterable[str]) -> None:
