@@ -23,6 +23,15 @@ LISTED = 10
 def propose(argv: Sequence[str]) -> None:
     """Selective search over every image below a folder, into a proposal table."""
     import socodet.proposals as proposals
+    from socodet.proposals.foreign import BoxForm
+    from socodet.world import world_from_environment
+
+    world = world_from_environment(meeting=False)
+    only_elsewhere = ("--coco-images", "--box-form", "--keep-all")
+    idle = only_elsewhere if _value_of("--from", argv) is None else ("--method", "--work-size", "--seed")
+    for flag in idle:
+        if flag in argv or _value_of(flag, argv) is not None:
+            raise InputError(f"propose: {flag} has no effect {'without' if idle is only_elsewhere else 'with'} --from")
 
     def arguments(
         images: tyro.conf.Positional[Path],
@@ -30,25 +39,83 @@ def propose(argv: Sequence[str]) -> None:
         settings: Annotated[proposals.ProposalSettings, Flat] = proposals.ProposalSettings(),  # noqa: B008
         workers: int | None = None,
         overwrite: bool = False,
-    ) -> proposals.ProposalSummary:
+        shard: str | None = None,
+        merge: bool = False,
+        elsewhere: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+        coco_images: Path | None = None,
+        box_form: BoxForm | None = None,
+        keep_all: bool = False,
+    ) -> proposals.ProposalSummary | proposals.ShareSummary | None:
         """Selective search over every image below a folder, into a proposal table.
 
-        Interrupted, the same command goes on where it was.
+        Interrupted, the same command goes on where it was. Started by torchrun or srun, each process makes its share
+        and the first one joins them; with a job array, --shard and then --merge do.
 
         Args:
             images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
             output: The proposal table to write (.parquet).
             workers: Images under way at once; by default one a core.
             overwrite: Replace a table that exists.
+            shard: i/n, such as 2/8: make the second of eight shares and leave it beside the output for --merge.
+            merge: Join the shares that --shard made, for the same images and settings.
+            elsewhere: Take proposals made elsewhere: JSON of image stem and xywh boxes, COCO results or annotations,
+                Parquet, a folder of .npy (xyxy).
+            coco_images: COCO file that says which image an image_id is, for COCO results.
+            box_form: What the four numbers of a box are, where they are not what is usual in that file.
+            keep_all: Do not filter boxes made elsewhere.
         """
-        return proposals.propose(images, output, settings=settings, workers=workers, overwrite=overwrite)
+        if (shard is not None) + merge + (elsewhere is not None) > 1:
+            raise InputError("propose: --shard, --merge and --from exclude each other; give one of them")
+        if world.size > 1 and (shard is not None or merge or elsewhere is not None):
+            raise InputError(
+                f"propose: --shard, --merge and --from are for one process, and here are {world.size}; leave them out, "
+                "as the processes share the work by themselves, or start one"
+            )
+        if elsewhere is not None:
+            return proposals.convert_proposals(
+                images,
+                elsewhere,
+                output,
+                settings=settings,
+                keep_all=keep_all,
+                coco_images=coco_images,
+                form=box_form,
+                workers=workers,
+                overwrite=overwrite,
+            )
+        if merge:
+            return proposals.merge_shares(images, output, settings=settings, overwrite=overwrite)
+        if shard is not None:
+            share = proposals.Share.parse(shard)
+            return proposals.propose_share(
+                images, output, share, settings=settings, workers=workers, overwrite=overwrite
+            )
+        return proposals.propose_together(
+            images, output, world, settings=settings, workers=workers, overwrite=overwrite
+        )
 
     summary = _call(arguments, "propose", argv)
+    if summary is None:  # another process of the run speaks
+        return
+    if isinstance(summary, proposals.ShareSummary):
+        print(f"shard {summary.share}: {summary.images} images in {summary.seconds:.1f} s; join all with --merge")
+        return
     rate = summary.images / max(summary.seconds, 1e-9)
     print(
         f"{summary.table}: {summary.boxes} boxes of {summary.images} images "
         f"in {summary.seconds:.1f} s ({rate:.1f} images/s)"
     )
+    if isinstance(summary, proposals.ConversionSummary):
+        print(
+            f"of {summary.given} boxes given for them, {summary.outside} of which reached out of their image; "
+            f"{summary.without} images have none"
+        )
+        if summary.unknown:
+            print(
+                f"{len(summary.unknown)} names are of no image here and were left out, first "
+                f"{_printable(summary.unknown[0])}",
+                file=sys.stderr,
+            )
     _list_unreadable(summary.unreadable)
 
 
@@ -77,6 +144,7 @@ def pretrain(argv: Sequence[str]) -> None:
         training: Annotated[TrainingSettings, Flat] = base.training,
         proposals: ProposalSettings = base.proposals,
         table: Annotated[Path | None, tyro.conf.arg(name="proposals")] = None,
+        limit: int | None = None,
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
         resume: bool = False,
         overwrite: bool = False,
@@ -91,6 +159,7 @@ def pretrain(argv: Sequence[str]) -> None:
             output: Folder of the run.
             recipe: Its name; `socodet recipes` lists them.
             table: Proposal table made by `socodet propose`; by default the run makes its own.
+            limit: Take so many of the images, picked by --seed.
             resume: Go on with the run in the folder; no error when it is finished already.
             overwrite: Throw away the run that is in the folder.
         """
@@ -101,6 +170,7 @@ def pretrain(argv: Sequence[str]) -> None:
             Recipe(recipe, sample, model, training, proposals),
             output,
             proposals=table,
+            limit=limit,
             execution=execution,
             resume=resume,
             overwrite=overwrite,

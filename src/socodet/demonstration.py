@@ -25,7 +25,8 @@ from socodet.models.encoders import ObjectEncoder, build_encoder
 from socodet.models.normalization import reestimate_batch_norm
 from socodet.pretraining import PretrainResult, build_soco, digest_names, pretrain
 from socodet.proposals import ProposalTable, propose
-from socodet.recipes import Recipe, tiny
+from socodet.recipes import Recipe
+from socodet.recipes.practical import tiny
 from socodet.reports.curves import curve_pictures
 from socodet.reports.drawing import Panel, proposal_panel, sample_panels
 from socodet.reports.inspect import panel_picture, proposal_gallery, sample_gallery

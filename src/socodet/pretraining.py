@@ -17,18 +17,19 @@ import socodet
 from socodet import recipes
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.proposals import ProposalTable, propose
 from socodet.recipes import Recipe
 from socodet.training.data import SampleDataset, SampleStream
-from socodet.training.distributed import any_process, join, world_from_environment
+from socodet.training.distributed import any_process, join
 from socodet.training.loop import Trainer, choose_device, run_training
 from socodet.training.run import RunFolder, first_difference
 from socodet.training.settings import ExecutionSettings
 from socodet.views import warm_up
+from socodet.world import world_from_environment
 
 CHECKED_SIZES = 16
 
@@ -65,6 +66,7 @@ def pretrain(
     output: str | Path,
     *,
     proposals: str | Path | None = None,
+    limit: int | None = None,
     execution: ExecutionSettings | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -78,8 +80,8 @@ def pretrain(
     the same command again and again.
 
     `proposals` is a table made by `propose` for these images; without it the run makes its own first.
-    Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first
-    makes the proposals and writes the folder.
+    `limit` takes so many of the images, picked by the recipe's seed. Started by torchrun or SLURM, all processes
+    train one network, each on its share of every batch; the first makes the proposals and writes the folder.
     `InputError` says in one line what cannot be used and how to mend it.
     """
     began = time.monotonic()
@@ -87,6 +89,8 @@ def pretrain(
     chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     execution = execution or ExecutionSettings()
     training = chosen.training
+    if limit is not None:
+        source = _some(source, limit, training.seed)
     run = RunFolder(Path(output))
     world = world_from_environment()
     if training.batch_size % world.size:
@@ -127,6 +131,13 @@ def pretrain(
         seconds=time.monotonic() - began,
         is_first=world.is_first,
     )
+
+
+def _some(source: ImageSource, limit: int, seed: int) -> ImageSource:
+    if not 1 <= limit <= len(source):
+        raise InputError(f"--limit must be between 1 and the {len(source)} images of {source.location}, not {limit}")
+    picked = np.random.default_rng(seed).permutation(len(source))[:limit]
+    return ImageSelection(source, np.sort(picked).tolist())
 
 
 def _prepare(

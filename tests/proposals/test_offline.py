@@ -13,7 +13,7 @@ from PIL import Image
 
 from socodet.errors import InputError
 from socodet.images.source import open_images
-from socodet.proposals import offline
+from socodet.proposals import offline, parts
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.offline import propose
 from socodet.proposals.settings import ProposalSettings
@@ -40,9 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offline, "PART", 4)
+    monkeypatch.setattr(parts, "PART", 4)
+    monkeypatch.setattr(parts, "ROW_GROUP", 8)
     monkeypatch.setattr(offline, "TASK", 3)
-    monkeypatch.setattr(offline, "ROW_GROUP", 8)
 
 
 def test_a_row_an_image_in_the_order_of_the_source(folder: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_part_files_of_another_job_are_left_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "p.parquet"
-    monkeypatch.setattr(offline, "_merge", interrupt)
+    monkeypatch.setattr(parts.Job, "merge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         propose(folder, output, settings=ProposalSettings("grid"), show_progress=False)
     monkeypatch.undo()
@@ -132,7 +132,7 @@ def test_a_part_file_that_is_damaged_is_made_again(
 ) -> None:
     output = tmp_path / "p.parquet"
     with monkeypatch.context() as patch:
-        patch.setattr(offline, "_merge", interrupt)
+        patch.setattr(parts.Job, "merge", interrupt)
         with pytest.raises(KeyboardInterrupt):
             propose(folder, output, settings=SETTINGS, show_progress=False)
     part = sorted(tmp_path.glob(".p.parquet.*/*.parquet"))[1]
@@ -143,8 +143,8 @@ def test_a_part_file_that_is_damaged_is_made_again(
 
 SLOW_JOB = """
 import sys, time
-from socodet.proposals import ProposalSettings, offline
-offline.PART, offline.TASK, offline.ROW_GROUP = 4, 3, 8
+from socodet.proposals import ProposalSettings, offline, parts
+parts.PART, parts.ROW_GROUP, offline.TASK = 4, 8, 3
 make_row = offline._make_row
 def slow(*arguments):
     time.sleep(0.1)

@@ -10,14 +10,14 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
-from socodet.training.distributed import SyncedBatchNorm, World, agree, join, mean_over_all, world_from_environment
+from socodet.training.distributed import SyncedBatchNorm, agree, join, mean_over_all
 from socodet.training.loop import Trainer
 from socodet.training.settings import TrainingSettings
 from socodet.views.batch import Batch, ViewBatch, group_by_level
+from socodet.world import World
 
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 STEPS, IMAGES, BOXES = 5, 6, 2
@@ -119,22 +119,6 @@ def test_synced_batch_norm_is_batch_norm_of_all_rows(tmp_path):
     for part in parts:
         torch.testing.assert_close(part[2], norm.running_mean)
         torch.testing.assert_close(part[3], norm.running_var)
-
-
-def test_where_we_are(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
-    assert world_from_environment() == World(0, 1, 0)
-    for name, value in (("SLURM_NTASKS", "8"), ("SLURM_PROCID", "5"), ("SLURM_LOCALID", "1")):
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="MASTER_ADDR"):
-        world_from_environment()
-    monkeypatch.setenv("MASTER_ADDR", "node0")
-    monkeypatch.setenv("MASTER_PORT", "29500")
-    assert world_from_environment() == World(5, 8, 1)
-    for name, value in (("RANK", "2"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
-        monkeypatch.setenv(name, value)
-    assert world_from_environment() == World(2, 4, 0)
 
 
 def test_torchrun_trains_one_run_and_goes_on(tmp_path):

@@ -10,12 +10,12 @@ from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
-from socodet.training.distributed import World
 from socodet.training.log import RunLog
 from socodet.training.loop import Trainer, choose_device, stop_requests
 from socodet.training.run import RunFolder
 from socodet.training.settings import TrainingSettings
 from socodet.views.batch import Batch, ViewBatch, group_by_level
+from socodet.world import World
 
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 

@@ -3,7 +3,7 @@
 Columns: `image` (string, the key in the source), `width` and `height` (int32, pixels of the upright image),
 `boxes` (list of fixed-size lists of 4 float32: xyxy, pixels, exclusive right and bottom), `error` (string,
 null for an image that could be read). The schema's metadata holds, under `socodet.proposals`, a JSON object
-with the `format` version, the package `version` and the `settings`.
+with the `format` version, the package `version` and the `settings`; and, of boxes made elsewhere, their `origin`.
 """
 
 import dataclasses
@@ -39,9 +39,20 @@ class Row(NamedTuple):
     error: str | None = None
 
 
-def table_schema(settings: ProposalSettings) -> pa.Schema:
-    """The columns and the metadata of a table of proposals made with `settings`."""
+class Origin(NamedTuple):
+    """Of boxes that were made elsewhere."""
+
+    file: str
+    """Name of the file or folder they were read from."""
+    filtered: bool
+    """Whether they had to pass the filters in the table's settings, whose other fields say nothing of them."""
+
+
+def table_schema(settings: ProposalSettings, origin: Origin | None = None) -> pa.Schema:
+    """The columns and the metadata of a table of proposals made with `settings`, or filtered by them."""
     facts = {"format": FORMAT, "version": __version__, "settings": dataclasses.asdict(settings)}
+    if origin is not None:
+        facts["origin"] = origin._asdict()
     return pa.schema(
         [
             pa.field("image", pa.string(), nullable=False),
@@ -86,8 +97,10 @@ class ProposalTable:
     again from its file.
     """
 
-    def __init__(self, path: Path, rows: pa.Table, settings: ProposalSettings, version: str) -> None:
-        self.path, self.settings, self.version = path, settings, version
+    def __init__(
+        self, path: Path, rows: pa.Table, settings: ProposalSettings, version: str, origin: Origin | None = None
+    ) -> None:
+        self.path, self.settings, self.version, self.origin = path, settings, version, origin
         self._keys = rows.column("image").combine_chunks()
         self._errors = rows.column("error").combine_chunks()
         self._sizes = np.stack([rows.column("width").to_numpy(), rows.column("height").to_numpy()], axis=1)
@@ -118,7 +131,8 @@ class ProposalTable:
             rows = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: is damaged ({error}); make it again with `socodet propose`") from None
-        return cls(path, rows, ProposalSettings(**settings), facts["version"])
+        origin = Origin(**facts["origin"]) if "origin" in facts else None
+        return cls(path, rows, ProposalSettings(**settings), facts["version"], origin)
 
     def __reduce__(self) -> Any:
         return ProposalTable.read, (self.path,)

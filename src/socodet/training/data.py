@@ -15,10 +15,10 @@ from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSource
 from socodet.proposals import ProposalTable
-from socodet.training.distributed import ALONE, World
 from socodet.views.batch import Batch, collate
 from socodet.views.sample import Sample, make_sample, sample_rng
 from socodet.views.settings import SampleSettings
+from socodet.world import ALONE, World
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""Several processes as one: who we are, batch norm over all of them, and what they must agree on at each step.
+"""Several processes as one: batch norm over all of them, and what they must agree on at each step.
 
-Processes are started by torchrun or SLURM; without either there is one, and nothing here does anything.
+In a world of one process nothing here does anything.
 """
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import torch
@@ -13,46 +12,11 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import batch_norm
 
-from socodet.errors import InputError
 from socodet.views.batch import Batch
+from socodet.world import World
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for the first one, which may be making proposals."""
-
-
-@dataclass(frozen=True)
-class World:
-    """Which of all processes one is."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-
-    @property
-    def is_first(self) -> bool:
-        """The process that writes files and speaks to the user."""
-        return self.rank == 0
-
-
-ALONE = World()
-
-
-def world_from_environment() -> World:
-    """Where torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or SLURM (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID) put us.
-
-    InputError under SLURM when MASTER_ADDR and MASTER_PORT, where processes meet, are not set.
-    """
-    env = os.environ
-    if "RANK" in env and "WORLD_SIZE" in env:
-        return World(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)))
-    if int(env.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in env:
-        if "MASTER_ADDR" not in env or "MASTER_PORT" not in env:
-            raise InputError(
-                "SLURM: MASTER_ADDR and MASTER_PORT are not set; before srun, export MASTER_PORT=29500 and "
-                "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)"
-            )
-        return World(int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]), int(env.get("SLURM_LOCALID", 0)))
-    return World()
 
 
 def join(world: World, device: torch.device) -> None:

@@ -20,13 +20,14 @@ from socodet.models.soco import SoCo
 from socodet.models.spread import effective_rank, embedding_std
 from socodet.progress import progress_bar
 from socodet.training.data import SampleDataset, SampleStream, replaced_images, sample_loader
-from socodet.training.distributed import ALONE, World, agree, mean_over_all, synchronize_batch_norm
+from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
 from socodet.training.lars import LARS, parameter_groups
 from socodet.training.log import RunLog
 from socodet.training.run import RunFolder
 from socodet.training.schedules import learning_rate, target_momentum
 from socodet.training.settings import ExecutionSettings, TrainingSettings
 from socodet.views.batch import Batch
+from socodet.world import ALONE, World
 
 CHECKPOINT_SECONDS = 600.0
 
