@@ -124,6 +124,6 @@ def _facts(images: ImageSource, table: ProposalTable) -> dict[str, str]:
     return {
         "Images": f"{images.location} ({len(images)})",
         "Proposal table": Path(table.path).name,
-        "Method": table.settings.method,
+        "Method": table.settings.method if table.origin is None else f"made elsewhere: {table.origin.file}",
         "Made by": f"socodet {table.version}",
     }

@@ -1,0 +1,237 @@
+"""From proposals made elsewhere to a proposal table: their names matched with the images, filtered as our own are."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from socodet.cores import available_cores
+from socodet.errors import InputError
+from socodet.images.decode import image_size
+from socodet.images.source import ImageSource, open_images
+from socodet.progress import progress_bar
+from socodet.proposals.boxes import distinct, object_sized
+from socodet.proposals.foreign import BoxForm, ForeignProposals, read_foreign
+from socodet.proposals.offline import ProposalSummary, check_workers, in_order
+from socodet.proposals.parts import ROW_GROUP, checked_output
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
+
+NONE = np.empty((0, 4), np.float32)
+SLACK = 1.0
+"""Pixels by which a box may reach out of its image: some count the last pixel, some the edge behind it."""
+MANY, MOST = 0.05, 0.25
+"""Shares of boxes outside of their images that mean another form (if that one fits better), or other images."""
+
+
+@dataclass(frozen=True)
+class ConversionSummary(ProposalSummary):
+    """What `convert_proposals` did."""
+
+    given: int
+    """Boxes that the file has for these images."""
+    outside: int
+    """Of these, boxes that were empty or reached out of their image by more than a pixel, and were cut to it."""
+    without: int
+    """Images that it has no box for."""
+    unknown: tuple[str, ...]
+    """Names it has that are of no image here."""
+
+
+def convert_proposals(
+    images: str | Path | ImageSource,
+    proposals: str | Path,
+    output: str | Path,
+    *,
+    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    keep_all: bool = False,
+    coco_images: str | Path | None = None,
+    form: BoxForm | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> ConversionSummary:
+    """Writes proposals made elsewhere, in one of the forms of `foreign.py`, as the proposal table `output`.
+
+    Boxes are cut to their image and filtered as `settings` say, unless `keep_all`; what else the settings hold has
+    no say. An image is known by its key, or its file name, with or without the suffix; all names by the same.
+    An image without proposals gets none. `form`: what four numbers are, where it is not what is usual there.
+
+    InputError when there are no images or proposals, when these name none of the images or one ambiguously, when
+    boxes do not fit to the images, and for `output` and `workers` as `propose`.
+    """
+    start = time.monotonic()
+    check_workers(workers)
+    source = open_images(images) if isinstance(images, (str, Path)) else images
+    output, proposals = checked_output(output, overwrite), Path(proposals)
+    foreign = read_foreign(proposals, coco_images=coco_images, form=form)
+    names = _names_of_images(source, foreign, proposals)
+
+    counts = _Counts()
+    schema = table_schema(settings, Origin(proposals.name, not keep_all))
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        writer = pq.ParquetWriter(unfinished, schema, compression="zstd")
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); give another output") from None
+    try:
+        with writer, progress_bar("image sizes", len(source), show=show_progress) as bar:
+            rows: list[Row] = []
+            for index, size in _sizes(source, workers or available_cores()):
+                given = foreign.boxes[names[index]] if index in names else NONE
+                rows.append(_make_row(source.key(index), size, given, foreign.form, settings, keep_all, counts))
+                bar.advance()
+                if len(rows) == ROW_GROUP or index == len(source) - 1:
+                    writer.write_table(rows_to_arrow(rows, schema))
+                    rows = []
+        _check_fit(counts, foreign.form, proposals)
+        os.replace(unfinished, output)
+    finally:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
+    known = set(names.values())
+    return ConversionSummary(
+        output,
+        len(source),
+        counts.kept,
+        tuple(counts.unreadable),
+        time.monotonic() - start,
+        counts.given,
+        counts.outside,
+        counts.without,
+        tuple(name for name in foreign.boxes if name not in known),
+    )
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.given = self.kept = self.outside = self.outside_in_other_form = self.without = 0
+        self.unreadable: list[tuple[str, str]] = []
+
+
+def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, int] | str]]:
+    """Width and height of each image, or why they cannot be had."""
+
+    def size(index: int) -> tuple[int, int] | str:
+        try:
+            return image_size(source.read(index))
+        except (InputError, OSError) as error:
+            return str(error)
+
+    return in_order(size, range(len(source)), workers)
+
+
+def _make_row(
+    key: str,
+    size: tuple[int, int] | str,
+    given: NDArray[np.float32],
+    form: BoxForm,
+    settings: ProposalSettings,
+    keep_all: bool,
+    counts: _Counts,
+) -> Row:
+    if isinstance(size, str):
+        counts.unreadable.append((key, size))
+        return Row(key, 0, 0, NONE, size)
+    width, height = size
+    boxes = _corners(given, form)
+    counts.given += len(given)
+    counts.without += len(given) == 0
+    counts.outside += _outside(boxes, width, height)
+    counts.outside_in_other_form += _outside(_corners(given, "xywh" if form == "xyxy" else "xyxy"), width, height)
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    if not keep_all:
+        good = object_sized(boxes, width, height, settings.max_aspect, settings.min_scale, settings.max_scale)
+        boxes = distinct(boxes[good], settings.max_overlap)
+    counts.kept += len(boxes)
+    return Row(key, width, height, boxes)
+
+
+def _corners(boxes: NDArray[np.float32], form: BoxForm) -> NDArray[np.float32]:
+    """Boxes (N, 4) in a form, as xyxy."""
+    if form == "xyxy":
+        return boxes
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def _outside(boxes: NDArray[np.float32], width: int, height: int) -> int:
+    """How many of boxes (N, 4) xyxy are empty or reach out of the image."""
+    x1, y1, x2, y2 = boxes.T
+    inside = (x1 >= -SLACK) & (y1 >= -SLACK) & (x2 <= width + SLACK) & (y2 <= height + SLACK) & (x1 < x2) & (y1 < y2)
+    return int((~inside).sum())
+
+
+def _check_fit(counts: _Counts, form: BoxForm, path: Path) -> None:
+    outside, other = counts.outside, counts.outside_in_other_form
+    what = f"{path}: {outside} of {counts.given} boxes are empty or reach out of their image"
+    if outside > MANY * counts.given and other < outside / 5:
+        right = "xywh" if form == "xyxy" else "xyxy"
+        raise InputError(f"{what} when read as {form}, and {other} as {right}; if they are {right}, say so: --box-form")
+    if outside > MOST * counts.given:
+        raise InputError(f"{what}; give the images they were made of, in that size, and --box-form if need be")
+
+
+def _file_name(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _without_suffix(name: str) -> str:
+    folders, slash, last = name.rpartition("/")
+    return folders + slash + (last.rpartition(".")[0] or last)
+
+
+def _as_is(name: str) -> str:
+    return name
+
+
+# What a name may be of an image's key, and what is compared of the name itself; the strictest first.
+_NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+    (_as_is, _as_is),
+    (_without_suffix, _as_is),
+    (_file_name, _as_is),
+    (lambda key: _without_suffix(_file_name(key)), _as_is),
+    (lambda key: _file_name(key).split(".")[0], _as_is),
+    (_file_name, _file_name),
+)
+
+
+def _names_of_images(source: ImageSource, foreign: ForeignProposals, path: Path) -> dict[int, str]:
+    """By image, its name in the file: whichever naming knows most of the file's names."""
+    best: dict[str, list[int]] = {}
+    most = 0
+    compared: Callable[[str], str] = _as_is
+    for of_key, of_name in _NAMINGS:
+        wanted = {of_name(name) for name in foreign.boxes}
+        images: dict[str, list[int]] = {}
+        for index in range(len(source)):
+            name = of_key(source.key(index))
+            if name in wanted:
+                images.setdefault(name, []).append(index)
+        known = sum(of_name(name) in images for name in foreign.boxes)
+        if known > most:
+            best, most, compared = images, known, of_name
+        if most == len(foreign.boxes):
+            break
+    if not best:
+        raise InputError(
+            f"{path}: names none of the {len(source)} images in {source.location}, such as {source.key(0)}; its "
+            f"first is {next(iter(foreign.boxes))}: give the images it was made of"
+        )
+    names: dict[int, str] = {}
+    for name in foreign.boxes:
+        indices = best.get(compared(name), [])
+        if len(indices) > 1:
+            first, second = (source.key(index) for index in indices[:2])
+            raise InputError(f"{path}: {name} may be {first} or {second}; name images with their folder")
+        if indices and indices[0] in names:
+            raise InputError(f"{path}: {names[indices[0]]} and {name} are both {source.key(indices[0])}; keep one")
+        names.update((index, name) for index in indices)
+    return names

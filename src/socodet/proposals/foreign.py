@@ -1,0 +1,240 @@
+"""Readers of proposals that were made elsewhere: which names they have for the images, and the boxes of each.
+
+- JSON, image stem → [[x, y, w, h], …], the form of the method's public code; one file, or a folder of them;
+- COCO's result format, [{"image_id", "bbox": [x, y, w, h], "score"?}, …], beside the COCO file that names the
+  images; or a COCO file that holds both images and annotations;
+- a folder of .npy files, one an image, (N, 4) float32 xyxy: the cache of DETReg (`datasets/selfdet.py`, which
+  names each by the image's file name up to its first dot and adds the corner to the sides before it saves);
+- Parquet: a proposal table, or any with a column `image` and a column `boxes` or `xyxy`, or `xywh`, of lists of 4.
+
+x and y are the upper left corner everywhere, in pixels of the image.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from socodet.errors import InputError
+from socodet.proposals.table import METADATA_KEY, ProposalTable
+
+BoxForm = Literal["xyxy", "xywh"]
+_SPACE = re.compile(r"[ \t\n\r]*")
+FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
+
+
+class ForeignProposals(NamedTuple):
+    """What a file holds."""
+
+    boxes: Mapping[str, NDArray[np.float32]]
+    """By the name that an image has there: (N, 4) as written, best first where they have scores."""
+    form: BoxForm
+    """What the four numbers are."""
+
+
+def read_foreign(
+    path: str | Path, *, coco_images: str | Path | None = None, form: BoxForm | None = None
+) -> ForeignProposals:
+    """Reads proposals in any of the forms above; `form` where the numbers are not what they usually are there.
+
+    `coco_images` is the COCO file that says which image an `image_id` is. InputError, in one line, for what is
+    missing, cannot be read, or holds no proposals.
+    """
+    path = Path(path)
+    usual: BoxForm
+    boxes: dict[str, NDArray[np.float32]]
+    if path.is_dir():
+        boxes, usual = _read_folder(path)
+    elif not path.is_file():
+        raise InputError(f"{path}: no such file or folder of proposals; {FORMS_KNOWN}")
+    elif path.suffix.lower() == ".json":
+        boxes = _read_json(path, coco_images)
+        usual = "xywh"
+    elif path.suffix.lower() == ".parquet":
+        boxes, usual = _read_parquet(path)
+    else:
+        raise InputError(f"{path}: is of no form known for proposals; {FORMS_KNOWN}")
+    if not boxes:
+        raise InputError(f"{path}: holds no proposals; {FORMS_KNOWN}")
+    return ForeignProposals(boxes, form or usual)
+
+
+def _read_json(path: Path, coco_images: str | Path | None) -> dict[str, NDArray[np.float32]]:
+    text = _text(path)
+    if text.lstrip()[:1] == "[":
+        return _from_coco(path, _parsed(path, text), _image_names(path, coco_images))
+    if '"annotations"' in text:
+        content = _parsed(path, text)
+        if "annotations" in content:
+            return _from_coco(path, content["annotations"], _image_names(path, coco_images or path))
+    return _from_names(path, text)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); mend or make it again") from None
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); mend or make it again") from None
+
+
+def _members(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """The members of a JSON object, one at a time: the lists of a million images together would take 10 GB."""
+    decoder = json.JSONDecoder()
+
+    def after(position: int, sign: str) -> int:
+        """Past white space, a sign, and white space."""
+        position = _skip_space(text, position)
+        if text[position : position + 1] != sign:
+            raise json.JSONDecodeError(f"Expecting {sign!r}", text, position)
+        return _skip_space(text, position + 1)
+
+    try:
+        position = after(0, "{")
+        more = text[position : position + 1] != "}"
+        while more:
+            name, position = decoder.raw_decode(text, position)
+            if not isinstance(name, str):
+                raise json.JSONDecodeError("Expecting a name in quotes", text, position)
+            value, position = decoder.raw_decode(text, after(position, ":"))
+            yield name, value
+            position = _skip_space(text, position)
+            more = text[position : position + 1] == ","
+            if more:
+                position = after(position, ",")
+        if after(position, "}") != len(text):
+            raise json.JSONDecodeError("Extra data", text, position + 1)
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); mend or make it again") from None
+
+
+def _skip_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
+
+
+def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
+    arrays = sorted(path.rglob("*.npy"))
+    texts = sorted(path.rglob("*.json"))
+    if not arrays and not texts:
+        raise InputError(f"{path}: no .npy or .json file in it; {FORMS_KNOWN}")
+    if arrays and texts:
+        raise InputError(f"{path}: holds .npy and .json files, {arrays[0].name} and {texts[0].name}; keep one kind")
+    if arrays:
+        return {file.relative_to(path).with_suffix("").as_posix(): _read_array(file) for file in arrays}, "xyxy"
+    boxes: dict[str, NDArray[np.float32]] = {}
+    for file in texts:
+        for name, found in _from_names(file, _text(file)).items():
+            if name in boxes:
+                raise InputError(f"{file}: has boxes of {name}, as another file of the folder has; keep one of them")
+            boxes[name] = found
+    return boxes, "xywh"
+
+
+def _read_array(file: Path) -> NDArray[np.float32]:
+    try:
+        content = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{file}: is no array of numbers ({error}); give (N, 4) numbers saved by numpy.save") from None
+    return _as_boxes(content, str(file))
+
+
+def _as_boxes(value: Any, where: str) -> NDArray[np.float32]:
+    """(N, 4) float32. InputError that says where."""
+    boxes: NDArray[np.float32] | None
+    try:
+        boxes = np.asarray(value, np.float32)
+    except (ValueError, TypeError):
+        boxes = None
+    if boxes is not None and boxes.size == 0:
+        return np.empty((0, 4), np.float32)
+    if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InputError(f"{where}: is no list of boxes; give four numbers for each box")
+    if not np.isfinite(boxes).all():
+        raise InputError(f"{where}: a box holds what is no finite number; leave it out")
+    return boxes
+
+
+def _from_names(path: Path, text: str) -> dict[str, NDArray[np.float32]]:
+    if text.lstrip()[:1] != "{":
+        raise InputError(f"{path}: is no JSON object of image names; give {{stem: [[x, y, w, h], ...], ...}}")
+    return {name: _as_boxes(boxes, f"{path}: {name}") for name, boxes in _members(path, text)}
+
+
+def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
+    """The file name behind each image_id, out of a COCO file."""
+    if coco_images is None:
+        raise InputError(f"{path}: names images by image_id alone; give the COCO file of the images, --coco-images")
+    file = Path(coco_images)
+    if not file.is_file():
+        raise InputError(f"{file}: no such COCO file; give the one whose images the proposals are of")
+    content = _parsed(file, _text(file))
+    try:
+        return {image["id"]: str(image["file_name"]) for image in content["images"]}
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{file}: is not a COCO file; one has a list `images`, with `id` and `file_name` for each image"
+        ) from None
+
+
+def _from_coco(path: Path, entries: Any, names: dict[Any, str]) -> dict[str, NDArray[np.float32]]:
+    found: dict[str, list[tuple[float, Any]]] = {}
+    number = 0
+    try:
+        for number, entry in enumerate(entries):  # noqa: B007 (for the complaint)
+            image = entry["image_id"]
+            name = names.get(image, f"image_id {image}")
+            found.setdefault(name, []).append((-float(entry.get("score", 0)), entry["bbox"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"{path}: entry {number} is no proposal; each needs image_id and bbox [x, y, w, h], and may have a score"
+        ) from None
+    best_first = {name: sorted(pairs, key=lambda pair: pair[0]) for name, pairs in found.items()}
+    return {
+        name: _as_boxes([bbox for _, bbox in pairs], f"{path}: boxes of {name}") for name, pairs in best_first.items()
+    }
+
+
+def _read_parquet(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: is no Parquet file ({error}); make it again") from None
+    if METADATA_KEY in (schema.metadata or {}):
+        table = ProposalTable.read(path)
+        return {key: table.boxes(key) for key in table.keys}, "xyxy"
+    column = next((name for name in ("boxes", "xyxy", "xywh") if name in schema.names), None)
+    if "image" not in schema.names or column is None:
+        raise InputError(
+            f"{path}: has the columns {', '.join(schema.names)}; it needs `image`, and `boxes`, `xyxy` or `xywh`"
+        )
+    boxes: dict[str, NDArray[np.float32]] = {}
+    for image, value in _rows(path, column):
+        if not isinstance(image, str):
+            raise InputError(f"{path}: an image is named {image!r}; the column `image` must hold strings")
+        if image in boxes:
+            raise InputError(f"{path}: has two rows of {image}; put all its boxes into one")
+        boxes[image] = _as_boxes([] if value is None else value, f"{path}: {image}")
+    return boxes, "xywh" if column == "xywh" else "xyxy"
+
+
+def _rows(path: Path, column: str) -> Iterator[tuple[Any, Any]]:
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(4096, columns=["image", column]):
+            yield from zip(batch.column("image").to_pylist(), batch.column(column).to_pylist(), strict=True)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: is damaged ({error}); make it again") from None

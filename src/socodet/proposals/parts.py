@@ -1,0 +1,137 @@
+"""The part files that a table is made of: whole or not there, so that any process may go on where another stopped."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from socodet import __version__
+from socodet.errors import InputError
+from socodet.images.source import ImageSource, open_images
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import Row, rows_to_arrow, table_schema
+
+PART = 64
+"""Images in a part file: what an interruption can lose."""
+ROW_GROUP = 4096
+"""Images in a row group of the table."""
+
+
+def checked_output(output: str | Path, overwrite: bool) -> Path:
+    """Where a table is to be. InputError when that is a folder, or exists and is not to be overwritten."""
+    output = Path(output)
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; give a file for the proposal table")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: exists already; give another output, or ask to overwrite it")
+    return output
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The table to be made of a source with some settings, and its part files in a hidden folder beside it.
+
+    The folder's name holds a digest of images, settings and version: a changed job does not see another's parts.
+    """
+
+    source: ImageSource
+    settings: ProposalSettings
+    output: Path
+
+    @classmethod
+    def of(
+        cls, images: str | Path | ImageSource, output: str | Path, settings: ProposalSettings, overwrite: bool
+    ) -> "Job":
+        """InputError when there are no images, or when `output` is a folder or exists and is not to be overwritten."""
+        source = open_images(images) if isinstance(images, (str, Path)) else images
+        return cls(source, settings, checked_output(output, overwrite))
+
+    @property
+    def count(self) -> int:
+        """Part files of the whole table."""
+        return -(-len(self.source) // PART)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the part files are."""
+        return self.output.with_name(f".{self.output.name}.{self._digest()}.parts")
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """That of the table and of its parts."""
+        return table_schema(self.settings)
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(
+            json.dumps([__version__, os.path.abspath(self.source.location), dataclasses.asdict(self.settings)]).encode()
+        )
+        for index in range(len(self.source)):
+            digest.update(self.source.key(index).encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()[:12]
+
+    def create_folder(self) -> None:
+        """InputError when `output` cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.output}: cannot be written ({error.strerror}); give another output") from None
+
+    def indices(self, part: int) -> range:
+        """The images in a part."""
+        return range(part * PART, min((part + 1) * PART, len(self.source)))
+
+    def images_in(self, parts: Iterable[int]) -> int:
+        """The number of images in these parts together."""
+        return sum(len(self.indices(part)) for part in parts)
+
+    def missing(self, parts: Iterable[int]) -> list[int]:
+        """Which of these parts are not there whole."""
+        with suppress(FileNotFoundError):
+            there = set(os.listdir(self.folder))  # one look: to ask for each of 20,000 files takes a while
+            return [part for part in parts if self._path(part).name not in there or not self._is_whole(part)]
+        return list(parts)
+
+    def write(self, part: int, rows: list[Row]) -> None:
+        """The file is there whole or not at all, whenever the process ends."""
+        path = self._path(part)
+        unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
+        pq.write_table(rows_to_arrow(rows, self.schema), unfinished, compression="zstd")
+        os.replace(unfinished, path)
+
+    def merge(self) -> tuple[int, list[tuple[str, str]]]:
+        """Joins the parts, which are all there, into the table and removes them.
+
+        The number of boxes, and key and reason of each image that could not be read.
+        """
+        boxes = 0
+        unreadable: list[tuple[str, str]] = []
+        together = ROW_GROUP // PART
+        merged = self.folder / "table"
+        with pq.ParquetWriter(merged, self.schema, compression="zstd") as writer:
+            for first in range(0, self.count, together):
+                parts = range(first, min(first + together, self.count))
+                rows = pa.concat_tables([pq.ParquetFile(self._path(part)).read() for part in parts])
+                writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
+                boxes += sum(len(lists.flatten()) for lists in rows.column("boxes").chunks)
+                failed = rows.filter(rows.column("error").is_valid())
+                unreadable += zip(failed.column("image").to_pylist(), failed.column("error").to_pylist(), strict=True)
+        os.replace(merged, self.output)
+        shutil.rmtree(self.folder)
+        return boxes, unreadable
+
+    def _path(self, part: int) -> Path:
+        return self.folder / f"{part * PART:010d}.parquet"
+
+    def _is_whole(self, part: int) -> bool:
+        with suppress(pa.ArrowException, OSError):
+            return bool(pq.read_metadata(self._path(part)).num_rows == len(self.indices(part)))
+        return False

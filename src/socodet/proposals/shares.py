@@ -1,0 +1,201 @@
+"""Proposals by several processes or machines: each makes a share of the part files, one of them joins all.
+
+They meet in the folder of part files beside the output, which all must see; nothing is sent between them.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from socodet.cores import available_cores
+from socodet.errors import InputError
+from socodet.images.source import ImageSource
+from socodet.progress import progress_bar
+from socodet.proposals.offline import ProposalSummary, check_workers, make_parts
+from socodet.proposals.parts import Job
+from socodet.proposals.settings import ProposalSettings
+from socodet.world import World
+
+POLL_SECONDS = 1.0
+"""Between two looks for the parts of other processes."""
+QUIET_SECONDS = 120.0
+"""Without a new part for so long, what is missing is said, and said again."""
+NAMED = 8
+
+
+@dataclass(frozen=True)
+class Share:
+    """The `number`-th, from 1, of `total` shares of the part files: neighbours, as shards are best read in sequence."""
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """From `2/8`. InputError when it is no such thing."""
+        with suppress(ValueError):
+            number, total = map(int, text.split("/"))
+            if 1 <= number <= total:
+                return cls(number, total)
+        raise InputError(f"--shard: {text!r} is no share; give i/n, such as 2/8 for the second of eight")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+    def parts(self, count: int) -> range:
+        """Which of `count` parts; shares differ by at most one."""
+        return range(count * (self.number - 1) // self.total, count * self.number // self.total)
+
+
+@dataclass(frozen=True)
+class ShareSummary:
+    """What one share did; the table is yet to be made of all."""
+
+    share: Share
+    images: int
+    seconds: float
+
+
+def propose_share(
+    images: str | Path | ImageSource,
+    output: str | Path,
+    share: Share,
+    *,
+    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    workers: int | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> ShareSummary:
+    """Makes a share of the part files of the table `output`, those that are not there yet; `merge_shares` joins them.
+
+    Images, output and settings must be the same in each call. InputError as `propose`.
+    """
+    start = time.monotonic()
+    check_workers(workers)
+    job = Job.of(images, output, settings, overwrite)
+    job.create_folder()
+    _remember(job, share)
+    made = _make_share(job, share, workers or available_cores(), show_progress)
+    return ShareSummary(share, made, time.monotonic() - start)
+
+
+def merge_shares(
+    images: str | Path | ImageSource,
+    output: str | Path,
+    *,
+    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    overwrite: bool = False,
+) -> ProposalSummary:
+    """Joins the part files that `propose_share` made, for the same images and settings, into the table `output`.
+
+    InputError as `propose`, and when parts are missing, naming the shares they belong to.
+    """
+    start = time.monotonic()
+    job = Job.of(images, output, settings, overwrite)
+    missing = job.missing(range(job.count))
+    if missing:
+        total = _remembered(job)
+        if total is None:
+            raise InputError(
+                f"{output}: no shard of it is there; make them with --shard, from the same images and settings"
+            )
+        raise InputError(
+            f"{output}: {len(missing)} of {job.count} parts are missing, of {_owners(missing, job.count, total)}; "
+            "make them with --shard, which goes on where it stopped"
+        )
+    boxes, unreadable = job.merge()
+    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
+
+
+def propose_together(
+    images: str | Path | ImageSource,
+    output: str | Path,
+    world: World,
+    *,
+    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    workers: int | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> ProposalSummary | None:
+    """As `propose`, by the processes of a world; the same bytes. None in all but the first, which joins the parts.
+
+    By default a machine's processes share its cores. InputError as `propose`.
+    """
+    start = time.monotonic()
+    check_workers(workers)
+    if not world.is_first and not overwrite and Path(output).is_file():
+        return None  # the first process complains; or has finished already, as all parts were there
+    job = Job.of(images, output, settings, overwrite)
+    job.create_folder()
+    share = Share(world.rank + 1, world.size)
+    workers = workers or max(1, available_cores() // world.local_size)
+    try:
+        _make_share(job, share, workers, show_progress and world.is_first)
+    except FileNotFoundError:
+        if world.is_first or job.folder.exists():
+            raise
+        return None  # all parts were there, and the first process has joined and removed them meanwhile
+    if not world.is_first:
+        return None
+    _wait_for_others(job, world.size, show_progress)
+    boxes, unreadable = job.merge()
+    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
+
+
+def _make_share(job: Job, share: Share, workers: int, show_progress: bool) -> int:
+    parts = share.parts(job.count)
+    images = job.images_in(parts)
+    name = "proposals" if share.total == 1 else f"proposals, share {share}"
+    with progress_bar(name, images, show=show_progress) as bar:
+        make_parts(job, parts, workers, bar)
+    return images
+
+
+def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
+    """Until all parts are there. Who died is started again by whatever started it, so that this never gives up."""
+    missing = job.missing(range(job.count))
+    if not missing:
+        return
+    if show_progress:
+        print(f"waiting for {_owners(missing, job.count, total)}", file=sys.stderr, flush=True)
+    last_news = time.monotonic()
+    with progress_bar("other shares", job.images_in(missing), show=show_progress) as bar:
+        while missing:
+            time.sleep(POLL_SECONDS)
+            still = job.missing(missing)
+            if len(still) < len(missing):
+                bar.advance(job.images_in(missing) - job.images_in(still))
+                missing, last_news = still, time.monotonic()
+            elif time.monotonic() - last_news > QUIET_SECONDS:
+                last_news = time.monotonic()
+                print(
+                    f"no new part for {QUIET_SECONDS:.0f} s; {len(missing)} of {job.count} are missing, of "
+                    f"{_owners(missing, job.count, total)}; still waiting: if a process has died, stop all and start "
+                    "the same command again, which goes on from here",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
+def _owners(missing: Iterable[int], count: int, total: int) -> str:
+    """The shares that parts belong to, as one reads them: `shards 2/8 (3 parts), 5/8 (1 part)`."""
+    owners = Counter(((part + 1) * total - 1) // count + 1 for part in missing)
+    named = [
+        f"{Share(number, total)} ({parts} part{'s' if parts > 1 else ''})" for number, parts in sorted(owners.items())
+    ]
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return f"{'shards' if len(named) > 1 else 'shard'} {', '.join(named[:NAMED])}{more}"
+
+
+def _remember(job: Job, share: Share) -> None:
+    """Into how many shares the work is cut: for who joins them, and has to name what is missing."""
+    (job.folder / f"shares.{share.total}").touch()
+
+
+def _remembered(job: Job) -> int | None:
+    marks = sorted(job.folder.glob("shares.*"), key=lambda mark: mark.stat().st_mtime)
+    return int(marks[-1].name.removeprefix("shares.")) if marks else None

@@ -1,0 +1,171 @@
+"""Proposals made elsewhere become a table: matched by name, cut, filtered; what does not fit is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from socodet.cli import main
+from socodet.errors import InputError
+from socodet.proposals.conversion import convert_proposals
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import Origin, ProposalTable
+
+SIZE = (100, 80)  # the filter keeps areas of 720 (0.3²) to 5120 (0.8²)
+KEYS = ["cat/1.jpg", "cat/2.jpg", "dog/3.v2.jpg", "torn.jpg"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "images"
+    for key in KEYS:
+        path = root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE).save(path)
+    (root / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    return root
+
+
+def stems(tmp_path: Path, content: dict[str, Any]) -> Path:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def converted(folder: Path, proposals: Path, tmp_path: Path, **how: Any) -> tuple[Any, ProposalTable]:
+    summary = convert_proposals(folder, proposals, tmp_path / "t.parquet", overwrite=True, show_progress=False, **how)
+    table = ProposalTable.read(summary.table)
+    assert table.keys == KEYS
+    return summary, table
+
+
+def test_boxes_are_cut_filtered_and_counted(folder: Path, tmp_path: Path) -> None:
+    given = {
+        "1": [
+            [10, 10, 40, 30],  # kept: 1200 pixels
+            [10, 10, 40, 30.5],  # a twin of it: IoU 1200 / 1220
+            [0, 0, 100, 80],  # too large
+            [5, 5, 20, 20],  # too small
+            [0, 0, 100, 25],  # four times as wide as high
+            [60, 30, 40.5, 50],  # kept, cut by half a pixel at the right
+        ],
+        "3.v2": [[20, 20, 30, 30.25]],
+        "torn": [[1, 1, 50, 50]],
+        "elsewhere": [[0, 0, 9, 9]],
+    }
+    summary, table = converted(folder, stems(tmp_path, given), tmp_path)
+    np.testing.assert_array_equal(table.boxes("cat/1.jpg"), [[10, 10, 50, 40], [60, 30, 100, 80]])
+    np.testing.assert_array_equal(table.boxes("dog/3.v2.jpg"), [[20, 20, 50, 50.25]])
+    assert [len(table.boxes(key)) for key in KEYS] == [2, 0, 1, 0]
+    assert [table.size(key) for key in KEYS] == [SIZE, SIZE, SIZE, (0, 0)]
+    assert [key for key, _ in summary.unreadable] == ["torn.jpg"]
+    assert table.error("torn.jpg") == summary.unreadable[0][1]
+    assert (summary.images, summary.boxes, summary.given, summary.outside, summary.without) == (4, 3, 7, 0, 1)
+    assert summary.unknown == ("elsewhere",)
+    assert table.origin == Origin("p.json", True)
+    assert table.settings == ProposalSettings()
+
+    wider = ProposalSettings(max_aspect=4, min_scale=0.2, max_scale=1, max_overlap=0.99)
+    assert len(converted(folder, stems(tmp_path, given), tmp_path, settings=wider)[1].boxes("cat/1.jpg")) == 6
+    summary, table = converted(folder, stems(tmp_path, given), tmp_path, keep_all=True)
+    assert summary.boxes == 7
+    np.testing.assert_array_equal(table.boxes("cat/1.jpg")[3], [5, 5, 25, 25])
+    assert table.origin == Origin("p.json", False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "p.json", "t.parquet"]
+
+
+BOX = [[10, 10, 40, 30]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat/1.jpg", "dog/3.v2.jpg"],  # keys
+        ["cat/1", "dog/3.v2"],  # without the suffix
+        ["1.jpg", "3.v2.jpg"],  # file names
+        ["1", "3.v2"],  # stems
+        ["1", "3"],  # up to the first dot, as DETReg has them
+        ["/data/train/1.jpg", "/data/train/3.v2.jpg"],  # other folders
+    ],
+)
+def test_images_are_found_by_their_name(folder: Path, tmp_path: Path, names: list[str]) -> None:
+    summary, table = converted(folder, stems(tmp_path, dict.fromkeys(names, BOX)), tmp_path)
+    assert [len(table.boxes(key)) for key in KEYS] == [1, 0, 1, 0]
+    assert summary.unknown == ()
+
+
+def test_names_that_fit_none_or_two(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"p\.json: names none of the 4 images in .*images, such as cat/1\.jpg; .* 7:"):
+        converted(folder, stems(tmp_path, {"7": BOX}), tmp_path)
+    (folder / "dog" / "1.jpg").write_bytes((folder / "cat/1.jpg").read_bytes())
+    with pytest.raises(InputError, match=r"p\.json: 1 may be cat/1\.jpg or dog/1\.jpg; name images with their folder"):
+        converted(folder, stems(tmp_path, {"1": BOX, "2": BOX}), tmp_path)
+    with pytest.raises(InputError, match=r"p\.json: x/2\.jpg and y/2\.jpg are both cat/2\.jpg"):
+        converted(folder, stems(tmp_path, {"x/2.jpg": BOX, "y/2.jpg": BOX}), tmp_path)
+    assert not (tmp_path / "t.parquet").exists()
+
+
+def test_numbers_read_in_the_wrong_form_are_noticed(folder: Path, tmp_path: Path) -> None:
+    corners = {"1": [[60, 30, 95, 75], [10, 40, 50, 70]], "2": [[50, 50, 90, 79]]}
+    with pytest.raises(InputError, match=r"3 of 3 boxes .* read as xywh, and 0 as xyxy; .*--box-form"):
+        converted(folder, stems(tmp_path, corners), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "p.json"]
+    _, table = converted(folder, stems(tmp_path, corners), tmp_path, form="xyxy")
+    np.testing.assert_array_equal(table.boxes("cat/2.jpg"), [[50, 50, 90, 79]])
+    with pytest.raises(InputError, match=r"1 of 2 boxes are empty or reach out of their image; give the images"):
+        converted(folder, stems(tmp_path, {"1": [[10, 10, 40, 30], [300, 200, 400, 300]]}), tmp_path)
+
+
+def test_each_form_by_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same boxes in every form give the same boxes."""
+    boxes = {"cat/1.jpg": [[10, 10, 40, 30], [50, 30, 30, 40]], "dog/3.v2.jpg": [[20, 20, 30, 30]]}
+    ids = {"cat/1.jpg": 12, "dog/3.v2.jpg": 5}
+    images = [{"id": number, "file_name": name.split("/")[1]} for name, number in ids.items()]
+    entries = [{"image_id": ids[name], "bbox": box} for name, found in boxes.items() for box in found]
+    (tmp_path / "images.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "results.json").write_text(json.dumps(entries))
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": entries}))
+    stem = stems(tmp_path, {Path(name).stem: found for name, found in boxes.items()})
+    (tmp_path / "cache").mkdir()
+    for name, found in boxes.items():
+        corners = np.array([[x, y, x + w, y + h] for x, y, w, h in found], np.float32)
+        np.save(tmp_path / "cache" / f"{Path(name).name.split('.')[0]}.npy", corners)
+    tables = []
+    results = [tmp_path / "results.json", "--coco-images", tmp_path / "images.json"]
+    forms = [[stem], results, [tmp_path / "coco.json"], [tmp_path / "cache"], [tmp_path / "0.parquet"]]
+    for number, given in enumerate(forms):
+        output = tmp_path / f"{number}.parquet"
+        main(["propose", str(folder), "--from", *map(str, given), "--output", str(output)])
+        tables.append(pq.read_table(output).replace_schema_metadata(None))
+        said = capsys.readouterr()
+        assert "3 boxes of 4 images" in said.out
+        assert "of 3 boxes given for them" in said.out
+        assert "torn.jpg" in said.err
+    assert all(table.equals(tables[0]) for table in tables)
+    assert tables[0]["boxes"].to_pylist() == [[[10, 10, 50, 40], [50, 30, 80, 70]], [], [[20, 20, 50, 50]], []]
+
+
+def test_flags_without_effect_and_outputs_that_exist(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = stems(tmp_path, {"1": BOX})
+    job = ["propose", str(folder), "--output", str(tmp_path / "t")]
+    for flags, complaint in (
+        (["--keep-all"], "--keep-all has no effect without --from"),
+        (["--box-form=xyxy"], "--box-form has no effect without --from"),
+        (["--from", str(given), "--method", "fast"], "--method has no effect with --from"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*job, *flags])
+        assert complaint in capsys.readouterr().err
+    (tmp_path / "t").write_text("precious")
+    with pytest.raises(InputError, match="exists already"):
+        convert_proposals(folder, given, tmp_path / "t")
+    with pytest.raises(InputError, match="workers must be at least 1"):
+        convert_proposals(folder, given, tmp_path / "u", workers=0)
+    with pytest.raises(InputError, match="cannot be written"):
+        convert_proposals(folder, given, tmp_path / "t" / "u")
