@@ -117,3 +117,23 @@ def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(table, tmp_
     again = subprocess.run([*command, "--max-steps", "1"], capture_output=True, text=True, check=True)
     assert f"resuming {run} at step {steps} of" in again.stderr
     assert [line["step"] for line in logged(run)] == list(range(1, steps + 2))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [("boom", "RuntimeError: boom"), ("DefaultCPUAllocator: can't allocate memory", "lower --batch-size")],
+)
+def test_an_error_in_a_step_ends_the_process_and_its_workers(table, tmp_path, error, said):
+    code = (
+        "import sys\n"
+        "from socodet.cli import main\n"
+        "from socodet.training.loop import Trainer\n"
+        f"def fail(self, batch): raise RuntimeError({error!r})\n"
+        "Trainer.step = fail\n"
+        "main(sys.argv[1:])\n"
+    )
+    flags = ["--recipe", "tiny", "--proposals", str(table), "--batch-size", "4", "--workers", "1"]
+    command = [sys.executable, "-c", code, "pretrain", str(photographs()), "--output", str(tmp_path / "run"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert said in done.stderr

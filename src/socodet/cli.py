@@ -64,6 +64,8 @@ def propose(argv: Sequence[str]) -> None:
             box_form: What the four numbers of a box are, where they are not what is usual in that file.
             keep_all: Do not filter boxes made elsewhere.
         """
+        if output.suffix not in ("", ".parquet"):
+            raise InputError(f"{output}: a proposal table is a Parquet file; end its name in .parquet")
         if (shard is not None) + merge + (elsewhere is not None) > 1:
             raise InputError("propose: --shard, --merge and --from exclude each other; give one of them")
         if world.size > 1 and (shard is not None or merge or elsewhere is not None):
@@ -100,6 +102,10 @@ def propose(argv: Sequence[str]) -> None:
     if isinstance(summary, proposals.ShareSummary):
         print(f"shard {summary.share}: {summary.images} images in {summary.seconds:.1f} s; join all with --merge")
         return
+    if summary.images == len(summary.unreadable):
+        raise InputError(
+            f"{summary.table}: written, but none of its {summary.images} images can be read; check the files"
+        )
     rate = summary.images / max(summary.seconds, 1e-9)
     print(
         f"{summary.table}: {summary.boxes} boxes of {summary.images} images "

@@ -61,7 +61,7 @@ class DemoResult:
     seconds: float
 
     def __str__(self) -> str:
-        lines = [f"{v.name}: {v.figure}{'' if v.passed else '  (not as it should be)'}" for v in self.verdicts]
+        lines = [f"{'ok ' if v.passed else 'NOT'} {v.name}: {v.figure}  ({v.explanation})" for v in self.verdicts]
         return "\n".join(
             [
                 *lines,
@@ -218,7 +218,10 @@ def _write_report(
             "The same object in another view",
             f"Each of the {draws[0].indices.numel() * recipe.sample.boxes_per_image} objects of V1 searches all "
             f"boxes of the other view, over {DRAWS} draws of the views. Batch-norm statistics of both networks are "
-            "those of these pictures.",
+            "those of these pictures.\n\n"
+            "The maps: an object in V1, and beside it V2 under the cosine of the object's vector h with that of a box "
+            "of its size at every place, for the untrained and the trained network, each in a colour range of its own "
+            "that is printed on it. The box marks where the object is in V2, the cross the most similar place.",
             [
                 Table(
                     ("Network", *(f"V1 → V{g + 1}" for g in range(1, len(recipe.sample.views)))),

@@ -116,6 +116,13 @@ def pretrain(
         trainer.load_state_dict(state)
         if show_progress and trainer.finished < trainer.total:
             print(f"resuming {run.path} at step {trainer.finished} of {trainer.total}", file=sys.stderr)
+    if show_progress and training.batch_size > len(readable):
+        times = training.batch_size / len(readable)
+        print(
+            f"note: a batch of {training.batch_size} shows each of {len(readable)} images {times:.1f} times; "
+            "--batch-size makes it smaller",
+            file=sys.stderr,
+        )
     warm_up()
     dataset = SampleDataset(source, table, readable, chosen.sample, training.seed)
     stream = SampleStream(readable, training.batch_size, training.seed, world)
@@ -167,6 +174,8 @@ def _prepare(
     else:
         run.write_description(description)
     if proposals is None:
+        if run.proposals.exists() and not run.checkpoints() and ProposalTable.read(run.proposals).unreadable:
+            run.proposals.unlink()  # an image that could not be read may have been mended since
         if not run.proposals.exists():
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
         _check_table(ProposalTable.read(run.proposals), source)

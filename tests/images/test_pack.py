@@ -243,7 +243,7 @@ def test_nothing_is_overwritten_unless_asked(folder: Path, tmp_path: Path) -> No
     output.mkdir()  # an empty folder may be there
     pack(folder, output, settings=SETTINGS, show_progress=False)
     before = digests(output)
-    with pytest.raises(InputError, match="p: exists already; give another output, or ask to overwrite"):
+    with pytest.raises(InputError, match="p: exists; give another --output or pass --overwrite"):
         pack(folder, output, settings=PackSettings(size=32), show_progress=False)
     assert digests(output) == before
     pack(folder, output, settings=PackSettings(size=32), overwrite=True, show_progress=False)
@@ -321,7 +321,7 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "2 images could not be read" in printed.err
     assert "  text.png: " in printed.err
     for argv, message in [
-        (["pack", str(folder), *flags], "exists already"),
+        (["pack", str(folder), *flags], "exists; give another"),
         (["pack", str(folder), *flags, "--size", "0"], "size must be at least 1"),
     ]:
         with pytest.raises(SystemExit) as ended:

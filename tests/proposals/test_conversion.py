@@ -163,7 +163,7 @@ def test_flags_without_effect_and_outputs_that_exist(
             main([*job, *flags])
         assert complaint in capsys.readouterr().err
     (tmp_path / "t").write_text("precious")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists; give another"):
         convert_proposals(folder, given, tmp_path / "t")
     with pytest.raises(InputError, match="workers must be at least 1"):
         convert_proposals(folder, given, tmp_path / "u", workers=0)

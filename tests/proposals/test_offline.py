@@ -177,7 +177,7 @@ def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path, number: si
 def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "p.parquet"
     output.write_text("precious")
-    with pytest.raises(InputError, match=r"p\.parquet: exists already"):
+    with pytest.raises(InputError, match=r"p\.parquet: exists; give another"):
         propose(folder, output, settings=SETTINGS)
     assert output.read_text() == "precious"
     propose(folder, output, settings=SETTINGS, overwrite=True, show_progress=False)

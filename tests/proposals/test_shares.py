@@ -77,7 +77,7 @@ def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp
     assert output.read_bytes() == whole
     assert (summary.images, [key for key, _ in summary.unreadable]) == (IMAGES, ["070.jpg"])
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists; give another"):
         merge_shares(folder, output, settings=SETTINGS)
 
 
@@ -122,7 +122,7 @@ def test_the_first_process_waits_and_says_for_whom(
     assert output.read_bytes() == whole
     assert propose_together(folder, output, World(1, 3), settings=SETTINGS) is None  # come late, it has nothing to do
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists; give another"):
         propose_together(folder, output, World(0, 3), settings=SETTINGS)
 
 

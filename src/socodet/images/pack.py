@@ -141,7 +141,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         if content and RECORD not in content:
             raise InputError(f"{output}: exists and is not a folder of packed images; give another output")
         if content and not overwrite:
-            raise InputError(f"{output}: exists already; give another output, or ask to overwrite it")
+            raise InputError(f"{output}: exists; give another --output or pass --overwrite")
     elif output.exists():
         raise InputError(f"{output}: is a file; give a folder for the shards")
 

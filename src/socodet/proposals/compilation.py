@@ -17,7 +17,11 @@ class _Announcer(event.Listener):  # type: ignore[misc]
     def on_start(self, event: Any) -> None:
         if not self._said:
             self._said = True
-            print(f"compiling {self._what}, once per installation (about 20 s)", file=sys.stderr, flush=True)
+            print(
+                f"compiling {self._what}, which takes up to half a minute and is kept for the next time",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_end(self, event: Any) -> None:
         pass

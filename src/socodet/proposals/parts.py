@@ -32,7 +32,7 @@ def checked_output(output: str | Path, overwrite: bool) -> Path:
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file for the proposal table")
     if output.exists() and not overwrite:
-        raise InputError(f"{output}: exists already; give another output, or ask to overwrite it")
+        raise InputError(f"{output}: exists; give another --output or pass --overwrite")
     return output
 
 

@@ -34,7 +34,7 @@ def recall_verdict(trained: float, untrained: float) -> Verdict:
         "Same object found",
         f"{trained:.0%} vs {untrained:.0%}",
         trained > untrained,
-        "Recall@1 in another view, among all boxes of the set: trained against untrained.",
+        "Recall@1 from V1 to V2 among all boxes of these pictures, those trained on; must be above untrained.",
     )
 
 

@@ -1,11 +1,12 @@
 """The training step and the loop around it."""
 
 import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,9 +173,16 @@ def run_training(
     saved_at = time.monotonic()
     world = trainer.world
     bar = progress_bar("pretrain", trainer.total, show=show_progress and world.is_first)
-    with RunLog(run, start, enabled=world.is_first) as log, stop_requests() as requests, bar as progress:
+    with (
+        RunLog(run, start, enabled=world.is_first) as log,
+        stop_requests(show_progress) as requests,
+        bar as progress,
+        ExitStack() as stack,
+    ):
         progress.done_earlier(start)
         batches = iter(loader)
+        # Deaf to signals, a worker must be told to end, also by an error, or it is waited for at exit for ever.
+        stack.callback(getattr(batches, "_shutdown_workers", lambda: None))
         for _ in range(start, stop):
             asked = time.monotonic()
             batch: Batch = next(batches)
@@ -184,7 +192,10 @@ def run_training(
             due = (trainer.finished + 1) % every == 0 if every else time.monotonic() - saved_at > CHECKPOINT_SECONDS
             # What one process decides by its clock or a signal, all do at the same step.
             batch, (due, asked_to_stop) = agree(world, batch, (due, bool(requests)))
-            loss, embeddings = trainer.step(batch.to(trainer.device, non_blocking=True))
+            try:
+                loss, embeddings = trainer.step(batch.to(trainer.device, non_blocking=True))
+            except RuntimeError as error:
+                raise _too_large(error, trainer) from error
             window.add(batch, loss, waited)
             done = trainer.finished
             save = due or asked_to_stop or done == stop
@@ -266,9 +277,19 @@ def check_finite(trainer: Trainer, loss: Tensor, run: RunFolder) -> None:
     )
 
 
+def _too_large(error: RuntimeError, trainer: Trainer) -> Exception:
+    """What to raise for an error of a step: one line when memory ran out."""
+    if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory")):
+        return error
+    return InputError(
+        f"a batch of {trainer.settings.batch_size} images does not fit into the memory of {trainer.device}; "
+        "lower --batch-size"
+    )
+
+
 @contextmanager
-def stop_requests() -> Iterator[list[str]]:
-    """Within, SIGINT and SIGTERM add their name to the list instead of ending the process.
+def stop_requests(say: bool = False) -> Iterator[list[str]]:
+    """Within, SIGINT and SIGTERM add their name to the list instead of ending the process, and `say` so.
 
     A second SIGINT raises KeyboardInterrupt. Outside the main thread, where no handler can be set, the list
     stays empty.
@@ -282,6 +303,8 @@ def stop_requests() -> Iterator[list[str]]:
         if requests and number == signal.SIGINT:
             raise KeyboardInterrupt
         requests.append(signal.Signals(number).name)
+        if say:
+            os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again stops at once\n")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

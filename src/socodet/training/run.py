@@ -63,7 +63,7 @@ class RunFolder:
         file = self.path / "run.json"
         try:
             description = json.loads(file.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self.path}: not a run (no run.json); give the folder that pretrain wrote") from None
         except ValueError as error:
             raise InputError(f"{file}: not valid JSON ({error}); restore it or start a new run") from None

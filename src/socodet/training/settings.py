@@ -44,7 +44,9 @@ class TrainingSettings:
             if not 0 <= getattr(self, field) < 1:
                 raise SettingError(f"{field} must be in [0, 1), not {getattr(self, field)}")
         if self.warmup_epochs > self.epochs:
-            raise SettingError(f"warmup_epochs must be at most epochs ({self.epochs:g}), not {self.warmup_epochs:g}")
+            raise SettingError(
+                f"warmup_epochs must be at most epochs ({self.epochs:g}), not {self.warmup_epochs:g}; set both"
+            )
 
     @property
     def lr(self) -> float:
