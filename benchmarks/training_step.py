@@ -8,12 +8,12 @@ with the same weights and frozen batch norm. Memory is the peak of one design al
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,10 +141,17 @@ def measure_memory(design: str, batch: Batch, device: str) -> float:
         for _ in range(2):
             step()
         return (torch.cuda.max_memory_allocated() - before) / 2**30
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here (Linux)
     for _ in range(2):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    return (resident("VmHWM") - before) / 2**20
+
+
+def resident(field: str) -> int:
+    """KiB of this process: VmRSS now, VmHWM at most. What getrusage calls the peak counts the parent's in."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
 def matrix_peak(device: str, dtype: torch.dtype) -> float:
