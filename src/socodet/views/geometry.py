@@ -48,14 +48,6 @@ def to_view(boxes: Boxes, window: Boxes, size: NDArray[np.float64] | float) -> B
     return points.reshape(*points.shape[:-2], 4)
 
 
-def from_view(boxes: Boxes, window: Boxes, size: NDArray[np.float64] | float) -> Boxes:
-    """The inverse of `to_view`."""
-    corner = window[..., None, :2]
-    factor = (window[..., None, 2:] - corner) / np.asarray(size)[..., None]
-    points: Boxes = _points(boxes) * factor + corner
-    return points.reshape(*points.shape[:-2], 4)
-
-
 def _points(boxes: Boxes) -> Boxes:
     """(..., 2, 2) the corners (x1, y1) and (x2, y2)."""
     return boxes.reshape(*boxes.shape[:-1], 2, 2)
