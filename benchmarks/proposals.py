@@ -1,9 +1,10 @@
 """How fast and how good proposals are, beside OpenCV's selective search; prints one JSON object.
 
-    python -m venv /tmp/env && /tmp/env/bin/pip install -e . opencv-contrib-python-headless
+    python -m venv /tmp/env && /tmp/env/bin/pip install -e . opencv-contrib-python-headless dlib
     /tmp/env/bin/python benchmarks/proposals.py --images photos/ --annotations instances.json --limit 50
 
-OpenCV belongs into an environment of its own: its builds overwrite each other's files. Times are of one
+OpenCV belongs into an environment of its own: its builds overwrite each other's files. Without dlib, which is compiled
+for minutes at its installation, its figures are left out. Times are of one
 thread, decoding included, interleaved image by image; medians. What the figures mean:
 
 - `fast_speedup`, `single_speedup`: OpenCV's time at the native size over ours at the default work size;
@@ -44,7 +45,7 @@ from socodet.proposals.offline import propose
 from socodet.proposals.segmentation import segment, sort_edges
 from socodet.proposals.selective_search import selective_search
 from socodet.proposals.settings import Method, ProposalSettings
-from socodet.proposals.strategies import REFERENCE_SIDE, SIGMA, STRATEGIES
+from socodet.proposals.strategies import HUE_WEIGHT, REFERENCE_SIDE, SIGMA, STRATEGIES
 from socodet.proposals.work_image import shrink, smooth, work_shape
 
 try:
@@ -52,6 +53,11 @@ try:
     import cv2.ximgproc
 except ImportError:
     sys.exit("benchmarks/proposals.py: needs cv2.ximgproc; pip install opencv-contrib-python-headless")
+
+try:
+    import dlib
+except ImportError:
+    dlib = None
 
 Boxes = NDArray[np.float32]
 METHODS: tuple[Method, ...] = ("single", "fast")
@@ -66,6 +72,14 @@ def opencv_boxes(bgr: NDArray[np.uint8], method: Method) -> Boxes:
     boxes: Boxes = search.process().astype(np.float32)  # xywh
     boxes[:, 2:] += boxes[:, :2]
     return boxes
+
+
+def dlib_boxes(rgb: NDArray[np.uint8]) -> Boxes:
+    """Dlib's find_candidate_object_locations at its default settings; its right and bottom are inclusive."""
+    found: list[Any] = []
+    dlib.find_candidate_object_locations(rgb, found)
+    corners = [(b.left(), b.top(), b.right() + 1, b.bottom() + 1) for b in found]
+    return np.array(corners, np.float32).reshape(-1, 4)
 
 
 def kept(boxes: Boxes, width: int, height: int, max_overlap: float = 1.0) -> Boxes:
@@ -103,6 +117,8 @@ def speed(files: list[bytes]) -> dict[str, Any]:
         jobs[method] = partial(our_job, method)
         jobs[f"opencv_{method}"] = partial(opencv_job, method, None)
         jobs[f"opencv_{method}_same_size"] = partial(opencv_job, method, ProposalSettings().work_size)
+    if dlib is not None:
+        jobs["dlib"] = lambda data: dlib_boxes(decode_image(data))
     for job in jobs.values():
         job(files[0])
     times: dict[str, list[float]] = {name: [] for name in jobs}
@@ -148,17 +164,19 @@ def stages(files: list[bytes], method: Method) -> dict[str, float]:
         lap("decode")
         h, w = work_shape(image.shape[0], image.shape[1], ProposalSettings().work_size)
         scale = max(h, w) / REFERENCE_SIDE
-        rgb = smooth(shrink(image, h, w), SIGMA)
+        rgb = smooth(shrink(image, h, w), SIGMA * min(1, scale))
         lap("resize")
         for space in strategy.spaces:
             planes = convert(rgb, space)
             lap("colors")
-            edges = sort_edges(planes)
-            lap("sort edges")
             bins = pixel_bins(planes)
             lap("describe")
+            if space == "hsv":
+                planes[0] *= HUE_WEIGHT
+            edges = sort_edges(planes)
+            lap("sort edges")
             for k in strategy.ks:
-                labels, regions, pairs = segment(edges, h, w, k * scale, strategy.min_size * scale**2)
+                labels, regions, pairs = segment(edges, h, w, k, strategy.min_size * scale**2)
                 lap("segment")
                 described = describe(labels, regions, bins)
                 lap("describe")
@@ -232,6 +250,8 @@ def boxes_of_picture(data: bytes) -> dict[str, Boxes]:
     bgr = np.ascontiguousarray(image[:, :, ::-1])
     again = cv2.imdecode(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1], cv2.IMREAD_COLOR)
     found = {"control": kept(opencv_boxes(again, "fast"), width, height)}
+    if dlib is not None:
+        found["dlib"] = kept(dlib_boxes(image), width, height)
     for method in METHODS:
         found[f"opencv_{method}"] = kept(opencv_boxes(bgr, method), width, height)
         found[method] = propose_boxes(image, ProposalSettings(method))
@@ -283,7 +303,7 @@ def objects_found(found: list[dict[str, Boxes]], objects: list[NDArray[np.float6
             "recall_0.7": float((best >= 0.7).mean()),
             "mean_best_overlap": float(best.mean()),
         }
-        if not name.startswith("opencv"):
+        if name.removesuffix("_native") in METHODS:
             theirs = overlaps[f"opencv_{name.removesuffix('_native')}"]
             gains = np.array([(a - b).sum() for a, b in zip(per_picture, theirs, strict=True)])
             interval = np.percentile(draws @ gains / (draws @ sizes), [2.5, 97.5])

@@ -127,9 +127,9 @@ def _make_row(source: ImageSource, index: int, settings: ProposalSettings) -> Ro
     except (InputError, OSError) as error:
         return Row(key, 0, 0, np.empty((0, 4), np.float32), str(error))
     height, width = image.shape[:2]
-    return Row(key, width, height, propose_boxes(image, settings, _image_rng(settings.seed, key)))
+    return Row(key, width, height, propose_boxes(image, settings, image_rng(settings.seed, key)))
 
 
-def _image_rng(seed: int, key: str) -> np.random.Generator:
+def image_rng(seed: int, key: str) -> np.random.Generator:
     """A generator of the image's own: its boxes do not depend on what else is in the folder."""
     return np.random.default_rng([seed, *hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()])

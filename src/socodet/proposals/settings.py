@@ -13,7 +13,7 @@ class ProposalSettings:
     """How boxes are found, and which are kept."""
 
     method: Method = "single"
-    """single, fast and quality: selective search in one, sixteen or eighty ways (a few dozen boxes an image,
+    """single, fast and quality: selective search in one, twelve or eighty ways (a few dozen boxes an image,
     a few hundred, or many); random: boxes drawn at random (Table 5c of the paper); grid: a regular grid."""
     work_size: int = 256
     """Selective search looks at the image scaled down to this longest side, pixels."""

@@ -6,9 +6,11 @@ from socodet.proposals.color_spaces import ColorSpace
 from socodet.proposals.grouping import Mix
 
 SIGMA = 0.8
-"""Standard deviation of the smoothing, pixels of the work image."""
+"""Standard deviation of the smoothing, pixels; smaller where the picture is smaller than the reference."""
 REFERENCE_SIDE = 500
-"""The longest side, pixels, at which a strategy's k and least region are meant."""
+"""The longest side, pixels, at which the smoothing and a strategy's least region are meant."""
+HUE_WEIGHT = 180 / 255
+"""Hue counts for less in an edge: in the units, of two degrees, that 8-bit pictures have it in."""
 
 # Weights of colour, texture, size and fill. A pixel votes once for its texture, where the original counts
 # eight one-sided derivatives, of which most are near zero and so alike in all regions: in full, texture would
@@ -27,14 +29,15 @@ class Strategy:
 
     spaces: tuple[ColorSpace, ...]
     ks: tuple[float, ...]
-    """Scales of observation, at the reference side."""
+    """Scales of observation. They are the same for any size of picture: shrinking makes regions smaller but edges
+    sharper, and of the rules tried (k, k times the side, k times the area) this one keeps the boxes most alike."""
     mixes: tuple[Mix, ...]
     min_size: float = 100
     """Least region of a segmentation, pixels at the reference side."""
 
 
 STRATEGIES = {
-    "single": Strategy(("hsv",), (140,), (COMPACT,)),
-    "fast": Strategy(("hsv", "lab"), (70, 280), (ALL, NO_COLOR, FILL, SIZE)),
-    "quality": Strategy(("hsv", "lab", "rgi", "hue", "intensity"), (70, 140, 280, 560), (ALL, NO_COLOR, FILL, SIZE)),
+    "single": Strategy(("hsv",), (150,), (COMPACT,)),
+    "fast": Strategy(("hsv", "lab"), (130, 300), (ALL, NO_COLOR, FILL)),
+    "quality": Strategy(("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (ALL, NO_COLOR, FILL, SIZE)),
 }

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from socodet import __version__
-from socodet.errors import InputError
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import image_size
 from socodet.images.source import ImageSource
 from socodet.proposals.settings import ProposalSettings
 
@@ -166,6 +167,13 @@ class ProposalTable:
         """Width and height of an image, pixels; zeros when it could not be read."""
         width, height = self._sizes[self._row(key)].tolist()
         return width, height
+
+    def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
+        """The width of an encoded image, pixels, and its proposals. UnreadableImageError if it is another image."""
+        size = self.size(key)
+        if image_size(data) != size:
+            raise UnreadableImageError("of another size than its proposals were made for")
+        return size[0], self.boxes(key)
 
     def error(self, key: str) -> str | None:
         """Why an image could not be read, or None."""

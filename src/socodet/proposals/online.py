@@ -1,0 +1,23 @@
+"""Proposals made when an image is looked at, and kept nowhere."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.images.decode import decode_image
+from socodet.proposals.image_boxes import propose_boxes
+from socodet.proposals.offline import image_rng
+from socodet.proposals.settings import ProposalSettings
+
+
+@dataclass(frozen=True)
+class OnlineProposals:
+    """Takes the place of a proposal table: the boxes are those that a table of these settings would hold."""
+
+    settings: ProposalSettings
+
+    def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
+        """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""
+        image = decode_image(data)  # in full, as for a table, however small the views are
+        return image.shape[1], propose_boxes(image, self.settings, image_rng(self.settings.seed, key))
