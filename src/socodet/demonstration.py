@@ -23,7 +23,8 @@ from socodet.images.photographs import photographs
 from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.models.encoders import ObjectEncoder, build_encoder
 from socodet.models.normalization import reestimate_batch_norm
-from socodet.pretraining import PretrainResult, build_soco, digest_names, pretrain
+from socodet.preparation import digest_names
+from socodet.pretraining import PretrainResult, build_soco, pretrain
 from socodet.proposals import ProposalTable, propose
 from socodet.recipes import Recipe
 from socodet.recipes.practical import tiny

@@ -48,11 +48,10 @@ class Pictures:
 class Table:
     """What a dataset needs of a proposal table."""
 
-    def boxes(self, key):
-        return np.array([[2, 3, 30, 33], [10, 10, 40, 36], [5, 0, 25, 20]], dtype=np.float32) + len(key) % 2
-
-    def size(self, key):
-        return (30, 30) if key == "7.png" else (48, 40)
+    def look_up(self, key, data):
+        if key == "7.png":
+            raise UnreadableImageError("of another size")
+        return 48, np.array([[2, 3, 30, 33], [10, 10, 40, 36], [5, 0, 25, 20]], dtype=np.float32) + len(key) % 2
 
 
 def stream(batch_size=3, seed=0):
@@ -95,7 +94,7 @@ def test_worker_processes_change_no_sample(workers):
 
 
 def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
-    # 2 is broken, 3 is fine; 7 has another size than its table says, and the next after it is 0
+    # 2 is broken, 3 is fine; 7 is of another size than its boxes, and the next after it is 0
     dataset = SampleDataset(Pictures(broken=(2,)), Table(), INDICES, SMALL, seed=0)
     assert dataset[(0, 0)][0] == 0
     assert dataset[(0, 2)][0] == 3

@@ -20,7 +20,7 @@ from socodet.views.batch import Batch, ViewBatch, group_by_level
 from socodet.world import World
 
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
-STEPS, IMAGES, BOXES = 5, 6, 2
+STEPS, IMAGES, BOXES = 5, 8, 2
 
 
 def free_port() -> str:
@@ -29,34 +29,41 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def a_batch(step: int, first: int, last: int) -> Batch:
-    """Images `first` to `last` of a step's batch of six. Only image 0 has a box on P2, only image 5 one on P5."""
+def a_batch(step: int, part: list[int]) -> Batch:
+    """Some images of a step's batch of eight. Only image 0 has a box on P2, only image 7 one on P5."""
     generator = torch.Generator().manual_seed(step)
     views = []
     for size in (48, 48, 32):
         pixels = torch.randint(0, 256, (IMAGES, 3, size, size), generator=generator, dtype=torch.uint8)
         corner = torch.rand(IMAGES, BOXES, 2, generator=generator) * size / 3
         boxes = torch.cat([corner, corner + size / 2], dim=-1)
-        levels = torch.tensor([[0, 1], [1, 2], [1, 1], [1, 2], [2, 2], [1, 3]])
-        part = slice(first, last)
-        rois = group_by_level(boxes[part].double(), levels[part])
+        levels = torch.tensor([[0, 1], [1, 2], [1, 1], [1, 2], [2, 1], [1, 1], [2, 2], [1, 3]])
+        boxes = boxes.double()
+        rois = group_by_level(boxes[part], levels[part])
         views.append(ViewBatch(pixels[part], rois, boxes[part], levels[part]))
-    return Batch(tuple(views), torch.zeros(last - first, 3, 4), torch.arange(first, last))
+    return Batch(tuple(views), torch.zeros(len(part), 3, 4), torch.tensor(part))
 
 
-def train(world: World) -> tuple[list[float], dict[str, torch.Tensor]]:
+def share(world: World, accumulate: int) -> list[int]:
+    """A process's images: its share of each part of the batch."""
+    parts = torch.arange(IMAGES).view(accumulate, world.size, -1)
+    return parts[:, world.rank].flatten().tolist()
+
+
+def train(world: World, accumulate: int) -> tuple[list[float], dict[str, torch.Tensor]]:
     import socodet.models.soco as module
     from socodet.models.normalization import normalize
 
     module.normalize = lambda pixels: normalize(pixels, torch.float64)
     torch.manual_seed(0)
-    settings = TrainingSettings(epochs=5, warmup_epochs=1, batch_size=IMAGES, base_lr=200, target_momentum=0.9)
+    settings = TrainingSettings(
+        epochs=5, warmup_epochs=1, batch_size=IMAGES, accumulate=accumulate, base_lr=150, target_momentum=0.9
+    )
     soco = SoCo(build_encoder(SMALL), SMALL).double()
     trainer = Trainer(soco, settings, IMAGES, world=world)
-    share = IMAGES // world.size
     losses = []
     for step in range(STEPS):
-        batch, decisions = agree(world, a_batch(step, world.rank * share, (world.rank + 1) * share), (world.rank == 1,))
+        batch, decisions = agree(world, a_batch(step, share(world, accumulate)), (world.rank == 1,))
         assert decisions == (world.size == 2,)
         loss, _ = trainer.step(batch)
         losses.append(float(mean_over_all(world, loss)))
@@ -68,8 +75,7 @@ def in_process(rank: int, port: str, path: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     world = World(rank, 2, rank)
     join(world, torch.device("cpu"))
-    losses, weights = train(world)
-    torch.save((losses, weights), f"{path}/{rank}.pt")
+    torch.save([train(world, accumulate) for accumulate in (1, 2)], f"{path}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -78,15 +84,17 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
     import socodet.models.soco as module
 
     monkeypatch.setattr(module, "normalize", module.normalize)  # undone after the test
-    losses, weights = train(World())
+    two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     start = SoCo(build_encoder(SMALL), SMALL).state_dict()
-    assert any(not torch.equal(weights[name].float(), start[name]) for name in weights)
-    for rank in (0, 1):
-        theirs_losses, theirs = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
-        assert theirs.keys() == weights.keys()
-        for name, value in weights.items():
-            torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
+    for which, accumulate in enumerate((1, 2)):
+        losses, weights = train(World(), accumulate)
+        assert any(not torch.equal(weights[name].float(), start[name]) for name in weights)
+        for rank in (0, 1):
+            theirs_losses, theirs = two[rank][which]
+            assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
+            assert theirs.keys() == weights.keys()
+            for name, value in weights.items():
+                torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
 
 
 def one_norm(rank: int, port: str, path: str) -> None:

@@ -10,10 +10,12 @@ from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
+from socodet.training.devices import choose_device
 from socodet.training.log import RunLog
-from socodet.training.loop import Trainer, choose_device, stop_requests
+from socodet.training.loop import Trainer
 from socodet.training.run import RunFolder
 from socodet.training.settings import TrainingSettings
+from socodet.training.signals import stop_requests
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 from socodet.world import World
 

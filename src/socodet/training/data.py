@@ -1,8 +1,9 @@
 """Which image is seen when, and the loader that makes its sample."""
 
 import signal
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from socodet.errors import UnreadableImageError
-from socodet.images.decode import decode_image, image_size
+from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource
 from socodet.proposals import ProposalTable
+from socodet.proposals.online import OnlineProposals
 from socodet.views.batch import Batch, collate
 from socodet.views.sample import Sample, make_sample, sample_rng
 from socodet.views.settings import SampleSettings
@@ -27,19 +29,22 @@ class SampleStream:
 
     Position p of the stream is image p mod N of pass p // N, whatever came before, so that a resumed run goes
     on in the same sequence, and every process takes its share of each batch. A batch may straddle two passes,
-    and a set smaller than a batch is seen several times in one.
+    and a set smaller than a batch is seen several times in one. A batch worked off in `parts` is shared part by
+    part, so that a part holds the same images for any number of processes.
     """
 
     indices: NDArray[np.int64]
     batch_size: int
     seed: int
     world: World = ALONE
+    parts: int = 1
 
     def batch(self, step: int) -> list[tuple[int, int]]:
         """The (epoch, image index) of every image of this process's share of the batch of this step."""
-        share = self.batch_size // self.world.size
-        first = step * self.batch_size + self.world.rank * share
-        positions = range(first, first + share)
+        part = self.batch_size // self.parts
+        share = part // self.world.size
+        starts = [step * self.batch_size + k * part + self.world.rank * share for k in range(self.parts)]
+        positions = [start + offset for start in starts for offset in range(share)]
         count = len(self.indices)
         return [(p // count, int(self.indices[_order(self.seed, p // count, count)[p % count]])) for p in positions]
 
@@ -71,14 +76,20 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
     def __init__(
         self,
         source: ImageSource,
-        table: ProposalTable,
+        proposals: ProposalTable | OnlineProposals,
         indices: NDArray[np.int64],
         settings: SampleSettings,
         seed: int,
     ) -> None:
-        self._source, self._table, self._indices = source, table, indices
+        self._source, self._proposals, self._indices = source, proposals, indices
         self._settings, self._seed = settings, seed
         self._least_side = settings.least_side
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> Batch:
+        """The batch of these (epoch, image index), with what it cost; torch's DataLoader asks for it like this."""
+        before = time.thread_time()
+        batch = collate([self[place] for place in places])
+        return replace(batch, cpu_seconds=time.thread_time() - before)
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> tuple[int, Sample]:
         epoch, first = epoch_and_index
@@ -86,18 +97,21 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         for offset in range(len(self._indices)):
             index = int(self._indices[(start + offset) % len(self._indices)])
             key = self._source.key(index)
-            size = self._table.size(key)
             try:
                 data = self._source.read(index)
-                if image_size(data) != size:
-                    continue
+                width, boxes = self._proposals.look_up(key, data)
                 image = decode_image(data, self._least_side)
             except (UnreadableImageError, OSError):
                 continue
-            part = round(size[0] / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8
-            boxes = self._table.boxes(key) / np.float32(part)
-            return index, make_sample(image, boxes, self._settings, sample_rng(self._seed, epoch, index))
+            part = round(width / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8
+            return index, make_sample(
+                image, boxes / np.float32(part), self._settings, sample_rng(self._seed, epoch, index)
+            )
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _start_worker(_worker: int) -> None:
@@ -116,7 +130,7 @@ def sample_loader(
     return DataLoader(
         dataset,
         batch_sampler=StepSampler(stream, start, stop),
-        collate_fn=collate,
+        collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import batch_norm
 
+from socodet.errors import InputError
 from socodet.views.batch import Batch
 from socodet.world import World
 
@@ -29,11 +30,16 @@ def join(world: World, device: torch.device) -> None:
 
 def any_process(world: World, here: bool) -> bool:
     """Whether it holds in any process; returns when every process has come here."""
+    return agree_flags(world, (here,))[0]
+
+
+def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Each of `flags` where it holds in any process: one small exchange between CPUs."""
     if world.size == 1:
-        return here
-    flag = torch.tensor([here], dtype=torch.uint8)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag.item())
+        return flags
+    here = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(here, dist.ReduceOp.MAX)
+    return tuple(bool(flag) for flag in here.tolist())
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -73,8 +79,16 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
     """Replaces every batch norm inside by one over all processes: torch's on CUDA, ours elsewhere.
 
-    Names, parameters and buffers stay what they were.
+    Names, parameters and buffers stay what they were. InputError for a batch norm that does more than that, such as
+    timm's with an activation inside, which would be lost.
     """
+    for name, module in network.named_modules():
+        plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SyncedBatchNorm)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+            raise InputError(
+                f"{name} is a {type(module).__name__}, which cannot be synchronised between processes; train in one "
+                "process or choose another --backbone"
+            )
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
@@ -99,15 +113,13 @@ def agree(world: World, batch: Batch, decisions: tuple[bool, ...]) -> tuple[Batc
     if world.size == 1:
         return batch, decisions
     needed = [flag for view in batch.views for flag in view.rois.needed]
-    flags = torch.tensor([*needed, *decisions], dtype=torch.uint8)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    agreed = [bool(flag) for flag in flags.tolist()]
+    agreed = agree_flags(world, (*needed, *decisions))
     views, start = [], 0
     for view in batch.views:
         end = start + len(view.rois.counts)
-        views.append(replace(view, rois=replace(view.rois, needed=tuple(agreed[start:end]))))
+        views.append(replace(view, rois=replace(view.rois, needed=agreed[start:end])))
         start = end
-    return replace(batch, views=tuple(views)), tuple(agreed[start:])
+    return replace(batch, views=tuple(views)), agreed[start:]
 
 
 def mean_over_all(world: World, value: Tensor) -> Tensor:

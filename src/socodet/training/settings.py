@@ -15,6 +15,9 @@ class TrainingSettings:
     """Passes over the images; the number of steps is this times images / batch size, rounded down."""
     batch_size: int = 2048
     """Images a step, over all processes."""
+    accumulate: int = 1
+    """Parts a batch is worked off in, for memory's sake; the step is that of their mean gradient. Batch norm takes its
+    statistics from each part alone, which changes what is learned: so this belongs to the recipe."""
     base_lr: float = 1.0
     """Learning rate at batch 256; the rate used is this times batch size / 256."""
     warmup_epochs: float = 10
@@ -43,6 +46,10 @@ class TrainingSettings:
         for field in ("momentum", "target_momentum"):
             if not 0 <= getattr(self, field) < 1:
                 raise SettingError(f"{field} must be in [0, 1), not {getattr(self, field)}")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise SettingError(
+                f"accumulate must be at least 1 and divide batch_size ({self.batch_size}), not {self.accumulate}"
+            )
         if self.warmup_epochs > self.epochs:
             raise SettingError(
                 f"warmup_epochs must be at most epochs ({self.epochs:g}), not {self.warmup_epochs:g}; set both"
@@ -64,8 +71,15 @@ class ExecutionSettings:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a CUDA device when there is one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU. float16 is autocast
+    with a loss scale that adapts itself; it leaves out steps whose gradients overflow, and waits for the device at
+    each step to know."""
+    compile: bool = False
+    """Compile backbones and box heads with torch.compile: a minute or more at the start, faster steps on a GPU."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """At a loss or gradients that are not finite: stop the run, or skip such steps, which leave no trace but a count in
+    the log, and stop after 25 in a row. To skip, each step waits for the device."""
     workers: int | None = None
     """Data-loading processes; by default one a core, fewer where the CPU also computes. No sample depends on it."""
     max_steps: int | None = None

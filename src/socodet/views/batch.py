@@ -41,7 +41,10 @@ class RoIs:
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """One view of a batch of B images with K boxes each."""
+    """One view of a batch of B images with K boxes each.
+
+    Box k of an image is the same object as box `partner + k` of the first view.
+    """
 
     pixels: Tensor
     """(B, 3, S, S) uint8, RGB."""
@@ -51,19 +54,29 @@ class ViewBatch:
     """(B, K, 4) float32: xyxy in pixels of the view."""
     levels: Tensor
     """(B, K) int64: 0..3 for P2..P5."""
+    partner: int = 0
+    """The box of the first view that is the same object as this view's first; 0 where all views have the same K."""
 
     def to(self, device: Device, non_blocking: bool = True) -> "ViewBatch":
         """The same with what the networks read, pixels and RoIs, on `device`; boxes and levels stay where they are."""
         pixels = self.pixels.to(device, non_blocking=non_blocking)
         return replace(self, pixels=pixels, rois=self.rois.to(device, non_blocking))
 
+    def part(self, images: slice) -> "ViewBatch":
+        """The view of some of the images, its boxes grouped anew; the levels computed stay the same."""
+        boxes, levels = self.boxes[images], self.levels[images]
+        rois = replace(group_by_level(boxes, levels, len(self.rois.counts)), needed=self.rois.needed)
+        pinned = self.boxes.is_pinned()
+        return ViewBatch(self.pixels[images], rois.pin_memory() if pinned else rois, boxes, levels, self.partner)
+
     def pin_memory(self) -> "ViewBatch":
         """The same in page-locked memory."""
-        return ViewBatch(
-            self.pixels.pin_memory(),
-            self.rois.pin_memory(),
-            self.boxes.pin_memory(),
-            self.levels.pin_memory(),
+        return replace(
+            self,
+            pixels=self.pixels.pin_memory(),
+            rois=self.rois.pin_memory(),
+            boxes=self.boxes.pin_memory(),
+            levels=self.levels.pin_memory(),
         )
 
 
@@ -77,6 +90,22 @@ class Batch:
     """(B, V, 4) float32: the window of each view, xyxy in [0, 1] of the source image."""
     indices: Tensor
     """(B,) int64: index of each image in the image source."""
+    cpu_seconds: float = 0.0
+    """What making these samples cost a data worker."""
+
+    def split(self, parts: int) -> "tuple[Batch, ...]":
+        """`parts` equal batches of consecutive images, each with its own boxes grouped by level, in CPU memory.
+
+        The levels computed are in each part those of the whole batch, so that all processes agree on them.
+        """
+        if parts == 1:
+            return (self,)
+        size = len(self.indices) // parts
+        return tuple(self._part(slice(k * size, (k + 1) * size), self.cpu_seconds / parts) for k in range(parts))
+
+    def _part(self, images: slice, cpu_seconds: float) -> "Batch":
+        views = tuple(view.part(images) for view in self.views)
+        return Batch(views, self.windows[images], self.indices[images], cpu_seconds)
 
     def to(self, device: Device, non_blocking: bool = True) -> "Batch":
         """The same with the views' pixels and RoIs on `device`."""
@@ -88,6 +117,7 @@ class Batch:
             tuple(view.pin_memory() for view in self.views),
             self.windows.pin_memory(),
             self.indices.pin_memory(),
+            self.cpu_seconds,
         )
 
 
@@ -110,12 +140,12 @@ def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs
 def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
     """A batch of samples of the same settings, each with the index of its image in the image source."""
     indices, parts = zip(*samples, strict=True)
-    boxes = torch.from_numpy(np.stack([sample.boxes for sample in parts]))
-    levels = torch.from_numpy(np.stack([sample.levels for sample in parts]))
     views = []
-    for v in range(boxes.shape[1]):
-        pixels = torch.from_numpy(np.stack([sample.pixels[v] for sample in parts]))
-        view_boxes, view_levels = boxes[:, v].contiguous(), levels[:, v].contiguous()
-        views.append(ViewBatch(pixels, group_by_level(view_boxes, view_levels), view_boxes, view_levels))
+    for v, partner in enumerate(parts[0].partners):
+        pixels, boxes, levels = (
+            torch.from_numpy(np.stack([getattr(sample, name)[v] for sample in parts]))
+            for name in ("pixels", "boxes", "levels")
+        )
+        views.append(ViewBatch(pixels, group_by_level(boxes, levels), boxes, levels, partner))
     windows = torch.from_numpy(np.stack([sample.windows for sample in parts]))
     return Batch(tuple(views), windows, torch.tensor(indices, dtype=torch.int64))

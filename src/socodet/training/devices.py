@@ -1,0 +1,25 @@
+"""Which device a process works on, and how many data workers feed it."""
+
+import torch
+
+from socodet.cores import available_cores
+from socodet.errors import InputError
+from socodet.world import World
+
+
+def choose_device(name: str, world: World) -> torch.device:
+    """The process's device of that kind; auto is CUDA where there is one. InputError when CUDA is missing."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or leave it out")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", world.local_rank % torch.cuda.device_count())
+
+
+def default_workers(device: torch.device) -> int:
+    """Data workers where the user named no number: all of a GPU's share of the cores, half where the CPU trains."""
+    cores = available_cores()
+    if device.type == "cuda":
+        return max(1, cores // torch.cuda.device_count())
+    return max(1, cores // 2)

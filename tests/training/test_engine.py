@@ -1,0 +1,118 @@
+import itertools
+import json
+
+import pytest
+import torch
+
+from socodet.errors import InputError
+from socodet.training.engine import DivergedError, Learner, run_loop
+from socodet.training.run import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.world import World
+
+
+class Counter(Learner[int]):
+    """Adds up the numbers it is given, two images each."""
+
+    when_diverged = "add less"
+    world = World()
+    device = torch.device("cpu")
+    total = 10
+
+    def __init__(self):
+        self.finished, self.sum, self.bad = 0, 0, None
+
+    def step(self, batch):
+        if batch == self.bad:
+            raise DivergedError("a bad number")
+        self.finished += 1
+        self.sum += batch
+
+    def figures(self, seconds, waited):
+        assert 0 <= waited <= seconds
+        return {"step": self.finished, "sum": self.sum}
+
+    def short_figures(self):
+        return str(self.sum)
+
+    def check_finite(self):
+        return "sum too large" if self.sum >= 100 else None
+
+    def state_dict(self):
+        return {"finished": self.finished, "sum": self.sum}
+
+    def load_state_dict(self, state):
+        self.finished, self.sum = state["finished"], state["sum"]
+
+    def images(self, batch):
+        return 2
+
+
+def go(learner, run, numbers, after_step=None, **execution):
+    settings = ExecutionSettings(**{"log_every": 2, "checkpoint_every": 3, **execution})
+    return run_loop(
+        learner,
+        numbers,
+        run,
+        settings,
+        description="count",
+        epochs=5,
+        show_progress=False,
+        after_step=after_step,
+    )
+
+
+def test_lines_checkpoints_and_where_it_stops(tmp_path):
+    run, learner = RunFolder(tmp_path), Counter()
+    result = go(learner, run, itertools.count(), max_steps=7)
+    assert result.stopped_by == "max_steps"
+    assert 0 <= result.waited <= result.seconds
+    lines = list(run.log_lines())
+    assert [(line["step"], line["epoch"], line["sum"]) for line in lines] == [
+        (2, 1.0, 1),
+        (4, 2.0, 6),
+        (6, 3.0, 15),
+        (7, 3.5, 21),
+    ]
+    assert all(line["images_per_second"] > 0 and 0 <= line["data_wait"] <= 1 for line in lines)
+    assert [path.stem for path in run.checkpoints()] == ["step-00000006", "step-00000007"]
+    again = Counter()
+    again.load_state_dict(run.load_checkpoint())
+    assert go(again, run, itertools.count(7)).stopped_by is None
+    assert again.sum == sum(range(10))
+
+
+def test_a_generator_is_closed_whatever_happens(tmp_path):
+    ended = []
+
+    def numbers():
+        try:
+            yield from itertools.count()
+        finally:
+            ended.append(True)
+
+    learner = Counter()
+    learner.bad = 4
+    with pytest.raises(DivergedError, match=r"by step 4 \(a bad number\); there is no"):
+        go(learner, RunFolder(tmp_path), numbers(), checkpoint_every=9)
+    assert ended == [True]
+
+
+def test_a_divergence_names_the_step_the_checkpoint_and_the_mend(tmp_path):
+    run, learner = RunFolder(tmp_path), Counter()
+    with pytest.raises(InputError, match=r"by step 4 \(sum too large\).*step-00000003\.pt; add less"):
+        go(learner, run, iter([1, 2, 3, 100, 5]))
+    assert [line["sum"] for line in run.log_lines()] == [3]
+
+
+def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
+    run, seen = RunFolder(tmp_path), []
+
+    def evaluate(step):
+        seen.append((step, [path.stem[-1] for path in run.checkpoints()]))
+        return {"AP": step / 10} if step % 3 == 0 else None
+
+    go(Counter(), run, itertools.count(), after_step=evaluate, max_steps=4)
+    assert seen == [(1, []), (2, []), (3, []), (4, ["3"])]
+    text = run.log.read_text().splitlines()
+    assert json.loads(text[1]) == {"step": 3, "AP": 0.3}
