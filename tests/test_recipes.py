@@ -74,3 +74,41 @@ def test_each_row_of_table_4_changes_one_thing():
     assert [row.sample.level_rule for row in rows[2:]] == ["canonical", "canonical", *["scale_aware"] * 3]
     assert [row.sample.jitter for row in rows] == [0, 0, 0, 0, 0, 0.1, 0.1]
     assert [len(row.sample.views) for row in rows] == [2] * 6 + [3]
+
+
+def test_the_public_codes_settings():
+    """tools/SoCo_FPN_100ep.sh, SoCo_FPN_400ep.sh, SoCo_FPN_Star_400ep.sh and SoCo_C4_100ep.sh of hologerry/SoCo."""
+    public, longer, star, c4 = map(recipe, ("fpn_public", "fpn_public_400ep", "fpn_star_public", "c4_public"))
+    windows = [[(view.window, view.size) for view in r.sample.views] for r in (public, star, c4)]
+    assert windows[0] == [("whole", 224), ("crop", 224), ("crop", 112)]
+    assert windows[1] == [("whole", 224), ("crop", 224), ("previous", 112), ("crop", 192)]
+    assert windows[2] == [("whole", 224), ("crop", 224)]
+    assert [r.sample.object_sets for r in (public, star, c4)] == [(0, 0, 1), (0, 0, 0, 1), (0, 0)]
+    assert [r.training.epochs for r in (public, longer, star, c4)] == [100, 400, 400, 100]
+    assert [r.sample.crop_scale for r in (public, longer, star, c4)] == [(0.5, 1)] * 3 + [(0.6, 1)]
+    assert [r.sample.jitter for r in (public, longer, star, c4)] == [0.1, 0.1, 0.1, 0]
+    assert [[v.cutout_probability for v in r.sample.views] for r in (public, longer, star, c4)] == [
+        [0, 0.5, 0.5],
+        [0, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0.5],
+    ]
+    assert {view.cutout_area for view in public.sample.views} == {(0.1, 0.3)}
+    assert (public.model.pooled_size, c4.model.pooled_size) == (7, 14)
+    for r in (public, longer, star, c4):
+        assert (r.sample.boxes_per_image, r.sample.min_visible, r.sample.jitter_anchor) == (4, 0, "corner")
+        assert dataclasses.replace(r.training, epochs=100) == recipe("fpn_100ep").training
+
+
+def test_the_whole_image_has_no_objects_of_each_window():
+    sample = recipe("fpn_public").sample
+    with pytest.raises(ValueError, match="objects must be all_views"):
+        Recipe("mixed", sample=sample, model=ModelSettings(architecture="image"))
+
+
+def test_batch_norm_needs_two_values_in_each_part_of_a_batch():
+    one_box = dataclasses.replace(recipe("fpn_100ep").sample, boxes_per_image=1)
+    training = dataclasses.replace(recipe("fpn_100ep").training, batch_size=4, accumulate=2)
+    Recipe("two", sample=one_box, training=training)
+    with pytest.raises(ValueError, match="batch_size / accumulate must be above 1"):
+        Recipe("one", sample=one_box, training=dataclasses.replace(training, accumulate=4))

@@ -66,7 +66,7 @@ def plain_resnet18_stages(x: Tensor, state: dict[str, Tensor], prefix: str, last
     return stages
 
 
-def plain_encoder(view: ViewBatch, state: dict[str, Tensor], architecture: str) -> Tensor:
+def plain_encoder(view: ViewBatch, state: dict[str, Tensor], architecture: str, cells: int = 7) -> Tensor:
     """Eq. 1, a box at a time; batch norm of the head over all boxes of the view."""
     pixels, boxes, levels = view.pixels, view.boxes, view.levels
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
@@ -77,7 +77,7 @@ def plain_encoder(view: ViewBatch, state: dict[str, Tensor], architecture: str) 
         block_5 = {f"layer4.{name.removeprefix('box_head.')}": value for name, value in state.items()}
         pooled = torch.stack(
             [
-                roi_align(c4[image][None], [box[None]], 7, 1 / 16, sampling_ratio=-1, aligned=True)[0]
+                roi_align(c4[image][None], [box[None]], cells, 1 / 16, sampling_ratio=-1, aligned=True)[0]
                 for image in range(len(pixels))
                 for box in boxes[image].double()
             ]
@@ -135,15 +135,15 @@ def part(parameters: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
 
 
-def plain_loss(views: list[ViewBatch], parameters: dict[str, Tensor], architecture: str) -> Tensor:
+def plain_loss(views: list[ViewBatch], parameters: dict[str, Tensor], architecture: str, cells: int = 7) -> Tensor:
     """Eq. 4-6 with Python loops over views, images and boxes; V1 is the first view."""
 
     def online(view: ViewBatch) -> Tensor:
-        h = plain_encoder(view, part(parameters, "online.encoder."), architecture)
+        h = plain_encoder(view, part(parameters, "online.encoder."), architecture, cells)
         return plain_mlp(plain_mlp(h, part(parameters, "online.projector.")), part(parameters, "predictor."))
 
     def target(view: ViewBatch) -> Tensor:
-        h = plain_encoder(view, part(parameters, "target.encoder."), architecture)
+        h = plain_encoder(view, part(parameters, "target.encoder."), architecture, cells)
         return plain_mlp(h, part(parameters, "target.projector.")).detach()
 
     v, z = [online(view) for view in views], [target(view) for view in views]
@@ -168,19 +168,20 @@ def float64(monkeypatch):
 
 
 CASES = [
-    pytest.param("fpn", (96, 96, 64), 3, id="FPN, three views"),
-    pytest.param("fpn", (64, 64, 48, 56), 3, id="SoCo*, four views"),
-    pytest.param("c4", (64, 64), 3, id="C4, two views"),
-    pytest.param("image", (64, 64), 1, id="whole image"),
-    pytest.param("c5", (96, 96), 3, id="Table 4: no FPN, no head"),
-    pytest.param("fpn_no_head", (64, 64), 3, id="Table 4: FPN, no head"),
+    pytest.param("fpn", (96, 96, 64), 3, 7, id="FPN, three views"),
+    pytest.param("fpn", (64, 64, 48, 56), 3, 7, id="SoCo*, four views"),
+    pytest.param("c4", (64, 64), 3, 7, id="C4, two views, 7x7"),
+    pytest.param("c4", (64, 64), 3, 14, id="C4, two views, 14x14"),
+    pytest.param("image", (64, 64), 1, 7, id="whole image"),
+    pytest.param("c5", (96, 96), 3, 7, id="Table 4: no FPN, no head"),
+    pytest.param("fpn_no_head", (64, 64), 3, 7, id="Table 4: FPN, no head"),
 ]
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("architecture", "sizes", "boxes"), CASES)
-def test_loss_and_every_gradient_equal_the_reference(architecture, sizes, boxes):
-    settings = replace(SMALL, architecture=architecture)
+@pytest.mark.parametrize(("architecture", "sizes", "boxes", "cells"), CASES)
+def test_loss_and_every_gradient_equal_the_reference(architecture, sizes, boxes, cells):
+    settings = replace(SMALL, architecture=architecture, pooled_size=cells)
     torch.manual_seed(0)
     soco = SoCo(build_encoder(settings), settings).double()
     for parameter in soco.target.parameters():  # a target that has drifted from its online network
@@ -191,7 +192,7 @@ def test_loss_and_every_gradient_equal_the_reference(architecture, sizes, boxes)
     loss = soco(views).loss
     loss.backward()
     reference = {name: p.detach().clone().requires_grad_() for name, p in soco.named_parameters()}
-    expected = plain_loss(views, reference, architecture)
+    expected = plain_loss(views, reference, architecture, cells)
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
     compared = 0

@@ -88,6 +88,9 @@ def test_jitter_by_hand() -> None:
     # x, y, w, h = 50, 60, 20, 40 -> 52, 56, 22, 36
     jittered = geometry.jitter(np.array([[40.0, 40.0, 60.0, 80.0]]), np.array([[0.1, -0.1, 0.1, -0.1]]))
     assert_allclose(jittered, [[41, 38, 63, 74]])
+    # The corner moves from 40, 40 to 42, 36; the box is 22 wide and 36 high from there.
+    from_corner = geometry.jitter(np.array([[40.0, 40.0, 60.0, 80.0]]), np.array([[0.1, -0.1, 0.1, -0.1]]), "corner")
+    assert_allclose(from_corner, [[42, 36, 64, 72]])
 
 
 @given(_boxes(), st.tuples(*[st.floats(-0.1, 0.1)] * 4))

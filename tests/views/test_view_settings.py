@@ -15,6 +15,8 @@ def test_defaults_are_sections_3_2_and_4_1() -> None:
     assert settings.crop_scale == (0.5, 1.0)
     assert (settings.boxes_per_image, settings.jitter, settings.jitter_probability) == (4, 0.1, 0.5)
     assert settings.level_limits == (48, 96, 192)
+    assert settings.object_sets == (0, 0, 0)
+    assert [v.cutout_probability for v in settings.views] == [0, 0, 0]
     colors = [v.photometric for v in settings.views]
     for c in colors:  # BYOL, appendix B
         assert (c.brightness, c.contrast, c.saturation, c.hue) == (0.4, 0.4, 0.2, 0.1)
@@ -39,6 +41,8 @@ def test_defaults_are_sections_3_2_and_4_1() -> None:
         (SampleSettings, "level_limits", (96.0, 48.0, 192.0)),
         (ViewSettings, "size", 0),
         (ViewSettings, "flip_probability", 2.0),
+        (ViewSettings, "cutout_probability", -0.5),
+        (ViewSettings, "cutout_area", (0.3, 0.1)),
         (PhotometricSettings, "hue", 0.6),
         (PhotometricSettings, "brightness", -0.1),
         (PhotometricSettings, "blur_sigma", (0.0, 1.0)),
@@ -63,3 +67,20 @@ def test_every_field_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> 
     for field in dataclasses.fields(SampleSettings):
         if field.name != "views":
             assert f"--{field.name.replace('_', '-')}" in shown
+
+
+def test_objects_of_each_window_need_a_first_view_that_shows_all() -> None:
+    with pytest.raises(ValueError, match=r"^objects must be all_views if view 0 is a crop, not each_window$"):
+        SampleSettings(views=(ViewSettings("crop"), ViewSettings("crop")), objects="each_window")
+
+
+def test_a_new_window_has_objects_of_its_own() -> None:
+    whole, crop, previous = ViewSettings(), ViewSettings("crop"), ViewSettings("previous", 112)
+
+    def sets(*views: ViewSettings) -> tuple[int, ...]:
+        return SampleSettings(views=views, objects="each_window").object_sets
+
+    assert sets(whole, crop) == (0, 0)
+    assert sets(whole, crop, crop) == (0, 0, 1)
+    assert sets(whole, crop, previous, crop) == (0, 0, 0, 1)
+    assert sets(whole, crop, crop, previous, whole) == (0, 0, 1, 1, 2)

@@ -27,16 +27,27 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
     """Share of objects whose most similar box among all of another view's boxes is the same object.
 
     `draws` are independent draws of the views of one image set, each in as many batches as it takes; every
-    query searches all boxes of its draw. Views count from 0.
+    query searches all boxes of its draw. Views count from 0. Of a first view with more boxes than the gallery's
+    view, those that the gallery shows are asked for.
     """
     found = asked = 0
     for batches in draws:
-        queries = torch.cat([box_features(encoder, batch, query) for batch in batches])
+        queries = torch.cat(
+            [_shown_in(batch, query, gallery, box_features(encoder, batch, query)) for batch in batches]
+        )
         candidates = torch.cat([box_features(encoder, batch, gallery) for batch in batches])
         nearest = (queries @ candidates.T).argmax(dim=1)
         found += int((nearest == torch.arange(len(queries), device=nearest.device)).sum())
         asked += len(queries)
     return found / asked
+
+
+def _shown_in(batch: Batch, query: int, gallery: int, features: Tensor) -> Tensor:
+    """Of features of the boxes of one view, (image, box) order, those of the objects of another."""
+    one, other = batch.views[query], batch.views[gallery]
+    start = other.partner - one.partner  # of the first view's boxes
+    per_image = features.reshape(len(one.pixels), -1, features.shape[1])
+    return per_image[:, start : start + other.boxes.shape[1]].flatten(0, 1)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ class SoCoOutput:
     """What one forward pass gives.
 
     `loss`: scalar, Eq. 6 symmetrised, averaged over images. `embeddings`: (B·K, D), the target's unit-length
-    embeddings of the first view, without gradient, to watch for collapse.
+    embeddings of the first view's boxes, without gradient, to watch for collapse.
     """
 
     loss: Tensor
@@ -64,9 +64,13 @@ class SoCo(nn.Module):
         """The first view against each of the others, online against target and the reverse (Eq. 5-6)."""
         pixels = [normalize(view.pixels) for view in views]
         with torch.no_grad():
-            target = [unit(self.target(p, view.rois), dim=1) for p, view in zip(pixels, views, strict=True)]
-        online = [unit(self.predictor(self.online(p, view.rois)), dim=1) for p, view in zip(pixels, views, strict=True)]
-        return SoCoOutput(loss=symmetric_loss(online, target), embeddings=target[0])
+            target = [_direction(self.target(p, view.rois)) for p, view in zip(pixels, views, strict=True)]
+        online = [_direction(self.predictor(self.online(p, view.rois))) for p, view in zip(pixels, views, strict=True)]
+        online_bkd, target_bkd = (
+            [z.reshape(len(pixels[0]), -1, z.shape[1]) for z in side] for side in (online, target)
+        )
+        loss = symmetric_loss(online_bkd, target_bkd, [view.partner for view in views])
+        return SoCoOutput(loss=loss, embeddings=target[0])
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
@@ -74,10 +78,22 @@ class SoCo(nn.Module):
         torch._foreach_lerp_(list(self.target.parameters()), list(self.online.parameters()), 1.0 - momentum)
 
 
-def symmetric_loss(online: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """L + L̃ of Eq. 5-6 from unit vectors, V tensors (B·K, D) each: -2 · mean cosine, summed over view pairs.
+def _direction(embeddings: Tensor) -> Tensor:
+    """Unit vectors (Eq. 4), in float32 at least: half precision would round the loss."""
+    return unit(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
 
+
+def symmetric_loss(online: Sequence[Tensor], target: Sequence[Tensor], partners: Sequence[int] | None = None) -> Tensor:
+    """L + L̃ of Eq. 5-6 from unit vectors: -2 · mean cosine of the same object, summed over pairs of views.
+
+    online, target: V tensors (..., K, D), the first view's with as many boxes or more. partners: box k of view v
+    is the same object as box partners[v] + k of the first view; by default box k.
     -8 with three views when online and target agree perfectly, -4 with two, -12 with four.
     """
-    pairs = [(online[0], other) for other in target[1:]] + [(other, target[0]) for other in online[1:]]
-    return torch.stack([-2.0 * (v * z).sum(dim=1).mean() for v, z in pairs]).sum()
+    losses = []
+    for first, others in ((online[0], target), (target[0], online)):
+        for v, other in enumerate(others[1:], start=1):
+            start = partners[v] if partners else 0
+            same_objects = first[..., start : start + other.shape[-2], :]
+            losses.append(-2.0 * (same_objects * other).sum(dim=-1).mean())
+    return torch.stack(losses).sum()

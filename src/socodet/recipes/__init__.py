@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.recipes import paper, practical
+from socodet.recipes import paper, practical, public
 from socodet.recipes.recipe import Recipe
 
 __all__ = ["RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe"]
@@ -13,6 +13,7 @@ __all__ = ["RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe"]
 _SINGLE = (
     *(paper.fpn_100ep, paper.fpn_400ep, paper.fpn_star_400ep, paper.c4_100ep, paper.c4_400ep),
     *(paper.coco_100ep, paper.coco_530ep, paper.imagenet_subset_100ep),
+    *(public.fpn_public, public.fpn_public_400ep, public.fpn_star_public, public.c4_public, public.c4_public_400ep),
     *(practical.fpn_single_gpu, practical.tiny),
 )
 RECIPES: dict[str, Callable[[], Recipe]] = {

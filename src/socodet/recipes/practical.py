@@ -12,7 +12,9 @@ def fpn_single_gpu() -> Recipe:
     """SoCo-R50-FPN with batches of 256 on one GPU, 100 epochs; not among the paper's experiments.
 
     The paper's rate scales with the batch. The target's momentum is raised so that it averages over as many images
-    as with batches of 2048: 1 - 0.01 x 256 / 2048.
+    as with batches of 2048: 1 - 0.01 x 256 / 2048. On a card with too little memory for 256 images
+    `--accumulate 4` works a batch off in four parts of 64. Optimiser, target and schedules still go one step a batch;
+    batch norm takes its statistics from 64 images at a time, so that this is not quite the same run.
 
     socodet pretrain IMAGES --recipe fpn_single_gpu --output runs/fpn_single_gpu
     """

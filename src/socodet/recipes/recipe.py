@@ -22,12 +22,16 @@ class Recipe:
     proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
 
     def __post_init__(self) -> None:
-        batch, smallest = self.training.batch_size, min(view.size for view in self.sample.views)
+        parts, smallest = self.training.accumulate, min(view.size for view in self.sample.views)
+        batch = self.training.batch_size // parts
         if batch * self.sample.boxes_per_image < 2 or batch * math.ceil(smallest / 32) ** 2 < 2:
+            name = "batch_size" if parts == 1 else "batch_size / accumulate"
             raise SettingError(
-                f"batch_size must be above {batch} with {self.sample.boxes_per_image} boxes an image and views of "
+                f"{name} must be above {batch} with {self.sample.boxes_per_image} boxes an image and views of "
                 f"{smallest} pixels: batch norm needs two values"
             )
+        if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
+            raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

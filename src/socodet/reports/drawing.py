@@ -92,7 +92,7 @@ def sample_panels(title: str, image: NDArray[np.uint8], sample: Sample) -> list[
                 title=f"V{v + 1} · {pixels.shape[-1]} px{mirrored}",
                 image=np.ascontiguousarray(pixels.transpose(1, 2, 0)),
                 boxes=sample.boxes[v],
-                colours=colours,
+                colours=colours[sample.partners[v] :][: len(sample.boxes[v])],
                 labels=levels,
                 alt=f"view V{v + 1} of {title}: the same objects, on levels {', '.join(levels)}",
             )

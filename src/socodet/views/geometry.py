@@ -9,6 +9,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.views.settings import JitterAnchor
+
 Boxes = NDArray[np.float64]
 
 WHOLE: Boxes = np.array([0.0, 0.0, 1.0, 1.0])
@@ -86,16 +88,22 @@ def kept(boxes: Boxes, size: NDArray[np.float64] | float, min_visible: float, mi
     return seen & (width >= min_side) & (height >= min_side)
 
 
-def jitter(boxes: Boxes, r: NDArray[np.float64]) -> Boxes:
+def jitter(boxes: Boxes, r: NDArray[np.float64], anchor: JitterAnchor = "centre") -> Boxes:
     """Box jitter of section 3.2; not clipped.
 
-    With a box in its centre form (x, y, w, h): x + r_x w, y + r_y h, w + r_w w, h + r_h h.
+    With a box in its centre form (x, y, w, h): x + r_x w, y + r_y h, w + r_w w, h + r_h h. With the anchor
+    "corner", x and y are those of its top left corner instead.
     boxes: (N, 4) xyxy. r: (N, 4), in that order.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     moved = r[:, :2] * sides
-    grown = r[:, 2:] * sides / 2
-    jittered: Boxes = boxes + np.concatenate([moved - grown, moved + grown], axis=1)
+    grown = r[:, 2:] * sides
+    if anchor == "centre":
+        grown /= 2
+        moved_first = moved - grown
+    else:
+        moved_first = moved
+    jittered: Boxes = boxes + np.concatenate([moved_first, moved + grown], axis=1)
     return jittered
 
 

@@ -1,11 +1,13 @@
 """One training sample: the views of an image, and the same K objects in each (section 3.2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socodet.views import geometry
+from socodet.views.cutout import draw_cutouts, paint_over
 from socodet.views.geometry import Boxes
 from socodet.views.photometric import draw_photometric
 from socodet.views.rendering import Canvas, render, resize, show_window
@@ -16,20 +18,26 @@ _WINDOW_TRIES = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """V views of one image and K boxes in each; box k is the same object in every view."""
+    """V views of one image and their boxes: K in each, or in the first view K for every set of objects.
+
+    Box k of view v is the same object as box `partners[v] + k` of the first view.
+    """
 
     pixels: tuple[NDArray[np.uint8], ...]
     """V arrays (3, S, S), RGB, each of its view's size."""
-    boxes: NDArray[np.float32]
-    """(V, K, 4) xyxy in pixels of the view, after its flip."""
-    levels: NDArray[np.int64]
-    """(V, K) pyramid levels, 0..3 for P2..P5."""
+    boxes: tuple[NDArray[np.float32], ...]
+    """V arrays (K, 4), the first of them longer where there are several sets: xyxy in pixels of the view, after its
+    flip."""
+    levels: tuple[NDArray[np.int64], ...]
+    """V arrays (K,), the first as long as its boxes: pyramid levels, 0..3 for P2..P5."""
+    partners: tuple[int, ...]
+    """Of each view, the box of the first view that is the same object as its own first box; 0 for the first view."""
     windows: NDArray[np.float32]
     """(V, 4) what each view shows: xyxy in [0, 1] of the source image."""
     flipped: NDArray[np.bool_]
     """(V,) which views are mirrored left to right."""
     proposals: NDArray[np.float32]
-    """(K, 4) the objects: xyxy in pixels of the source image."""
+    """The objects of the first view's boxes, as many: xyxy in pixels of the source image."""
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -50,86 +58,102 @@ def make_sample(
     """
     height, width, _ = image.shape
     scale = np.array([width, height, width, height], np.float64)
-    windows, objects = _draw_objects(proposals / scale, settings, rng)
-    sizes = np.array([view.size for view in settings.views], np.float64)
+    windows, objects = _draw_objects(proposals / scale, width / height, settings, rng)
+    layout = settings.layout
 
-    boxes = geometry.to_view(objects, windows[:, None], sizes[:, None, None])
-    boxes[0] = _jitter_some(boxes[0], settings, rng)
-    boxes = geometry.clip(boxes, sizes[:, None, None])
-    flipped = rng.random(len(sizes)) < [view.flip_probability for view in settings.views]
-    boxes[flipped] = geometry.flip(boxes[flipped], sizes[flipped, None])
+    # The boxes of all views in one array (N, 4), so that each step is one call.
+    boxes = geometry.to_view(objects[layout.object_of], windows[layout.view_of], layout.size_of)
+    boxes[layout.own[0]] = _jitter_some(boxes[layout.own[0]], settings, rng)
+    boxes = geometry.clip(boxes, layout.size_of)
+    flipped = rng.random(len(windows)) < [view.flip_probability for view in settings.views]
+    mirrored = flipped[layout.view_of]
+    boxes[mirrored] = geometry.flip(boxes[mirrored], layout.size_of[mirrored, 0])
     boxes_f32 = boxes.astype(np.float32)
+    levels = _levels(boxes_f32.astype(np.float64), settings)
+    boxes_of_view = tuple(boxes_f32[own] for own in layout.own)
 
     return Sample(
-        pixels=_render_views(image, windows, flipped, settings, rng),
-        boxes=boxes_f32,
-        levels=_levels(boxes_f32.astype(np.float64), settings),
+        pixels=_render_views(image, windows, flipped, boxes_of_view, settings, rng),
+        boxes=boxes_of_view,
+        levels=tuple(levels[own] for own in layout.own),
+        partners=layout.partners,
         windows=windows.astype(np.float32),
         flipped=flipped,
         proposals=(objects * scale).astype(np.float32),
     )
 
 
-def _draw_windows(settings: SampleSettings, rng: np.random.Generator) -> Boxes:
-    """(V, 4) windows in [0, 1] of the image."""
+def _draw_windows(image_aspect: float, settings: SampleSettings, rng: np.random.Generator) -> Boxes:
+    """(V, 4) windows in [0, 1] of the image, whose width over height is `image_aspect`."""
+    low, high = settings.crop_aspect
+    if settings.crop_aspect_in == "image":  # in unit coordinates the image is square
+        low, high = low / image_aspect, high / image_aspect
     windows: list[Boxes] = []
     for view in settings.views:
         if view.window == "whole":
             windows.append(geometry.WHOLE)
         elif view.window == "crop":
-            windows.append(geometry.draw_window(settings.crop_scale, settings.crop_aspect, rng))
+            windows.append(geometry.draw_window(settings.crop_scale, (low, high), rng))
         else:
             windows.append(windows[-1])
     return np.array(windows)
 
 
-def _draw_objects(unit: Boxes, settings: SampleSettings, rng: np.random.Generator) -> tuple[Boxes, Boxes]:
-    """Windows (V, 4) and K objects (K, 4) that all of them show, in [0, 1] of the image.
+def _draw_objects(
+    unit: Boxes, image_aspect: float, settings: SampleSettings, rng: np.random.Generator
+) -> tuple[Boxes, Boxes]:
+    """Windows (V, 4), and for each set of objects K that the first view and all views of the set show, one set
+    after the other; in [0, 1] of the image.
 
-    unit: (N, 4) the proposals. When the windows show fewer than K of them, others are drawn; of the best
+    unit: (N, 4) the proposals. When the windows show fewer than K of them to a set, others are drawn; of the best
     windows found every proposal is taken once, and some again. Where no proposal is shown, the one object is
-    the region that all windows share.
+    the region that the windows share.
     """
     wanted = min(settings.boxes_per_image, len(unit))
-    sizes = np.array([[view.size] for view in settings.views], np.float64)[..., None]
-    shown: NDArray[np.intp] = np.empty(0, np.intp)
-    windows = _draw_windows(settings, rng)
+    sets, sizes = settings.layout.sets, settings.layout.sizes
+    shown: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * len(sets)
+    windows = _draw_windows(image_aspect, settings, rng)
     for attempt in range(_WINDOW_TRIES if wanted else 0):
-        candidate = windows if attempt == 0 else _draw_windows(settings, rng)
+        candidate = windows if attempt == 0 else _draw_windows(image_aspect, settings, rng)
         in_views = geometry.to_view(unit, candidate[:, None], sizes)
-        kept = geometry.kept(in_views, sizes, settings.min_visible, settings.min_box_side).all(axis=0)
-        if (found := np.flatnonzero(kept)).size > shown.size:
+        kept = geometry.kept(in_views, sizes, settings.min_visible, settings.min_box_side)
+        found = [np.flatnonzero(kept[views].all(axis=0)) for views in sets]
+        if sorted(map(len, found)) > sorted(map(len, shown)):  # the set that is shown least decides
             windows, shown = candidate, found
-        if shown.size >= wanted:
+        if min(map(len, shown)) >= wanted:
             break
-    if shown.size == 0:
-        return _shared_region(windows, settings)
-    picked = rng.permutation(shown)[: settings.boxes_per_image]
-    if missing := settings.boxes_per_image - picked.size:
-        picked = np.concatenate([picked, rng.choice(shown, missing)])
-    return windows, unit[picked]
+    objects = []
+    for views, there in zip(sets, shown, strict=True):
+        if there.size == 0:
+            windows[views], region = _shared_region(windows[views], sizes[views, 0], settings.min_box_side)
+            objects.append(np.repeat(region[None], settings.boxes_per_image, axis=0))
+            continue
+        picked = rng.permutation(there)[: settings.boxes_per_image]
+        if missing := settings.boxes_per_image - picked.size:
+            picked = np.concatenate([picked, rng.choice(there, missing)])
+        objects.append(unit[picked])
+    return windows, objects[0] if len(objects) == 1 else np.concatenate(objects)
 
 
-def _shared_region(windows: Boxes, settings: SampleSettings) -> tuple[Boxes, Boxes]:
-    """The windows, and the region they share as all K objects.
+def _shared_region(windows: Boxes, sizes: NDArray[np.float64], min_side: float) -> tuple[Boxes, Boxes]:
+    """The windows (V, 4) of views of these sizes (V, 1), and the region (4,) they share.
 
     Small crops may share none, or one too narrow: then all of them show what the smallest does.
     """
-    sizes = np.array([[view.size] for view in settings.views], np.float64)
     region = geometry.intersection(windows)
     in_views = geometry.to_view(region, windows, sizes)
-    if (in_views[:, 2:] - in_views[:, :2]).min() < settings.min_box_side:
+    if (in_views[:, 2:] - in_views[:, :2]).min() < min_side:
         region = windows[np.argmin(geometry.areas(windows))]
         whole = (windows == geometry.WHOLE).all(axis=1, keepdims=True)
         windows = np.where(whole, windows, region)
-    return windows, np.repeat(region[None], settings.boxes_per_image, axis=0)
+    return windows, region
 
 
 def _jitter_some(boxes: Boxes, settings: SampleSettings, rng: np.random.Generator) -> Boxes:
-    """Each box (K, 4) jittered with the set probability, by four independent draws (section 3.2)."""
+    """Each box (N, 4) jittered with the set probability, by four independent draws (section 3.2)."""
     applied = rng.random(len(boxes)) < settings.jitter_probability
     r = settings.jitter * (2 * rng.random((len(boxes), 4)) - 1)
-    return geometry.jitter(boxes, r * applied[:, None])
+    return geometry.jitter(boxes, r * applied[:, None], settings.jitter_anchor)
 
 
 def _levels(boxes: Boxes, settings: SampleSettings) -> NDArray[np.int64]:
@@ -144,6 +168,7 @@ def _render_views(
     image: NDArray[np.uint8],
     windows: Boxes,
     flipped: NDArray[np.bool_],
+    boxes: Sequence[NDArray[np.float32]],
     settings: SampleSettings,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], ...]:
@@ -159,6 +184,9 @@ def _render_views(
         if v + 1 < len(views) and views[v + 1].window == "previous":
             place = 1 - place
             following = resize(canvas, views[v + 1].size, place)
-        pixels.append(render(canvas, draw_photometric(view.photometric, rng), bool(flipped[v])))
+        finished = render(canvas, draw_photometric(view.photometric, rng), bool(flipped[v]))
+        if view.cutout_probability > 0:
+            paint_over(finished, draw_cutouts(boxes[v], view, rng))
+        pixels.append(finished)
         canvas = following
     return tuple(pixels)

@@ -3,11 +3,16 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from socodet.errors import SettingError
+from socodet.views.layout import BoxLayout, box_layout
 
 WindowRule = Literal["whole", "crop", "previous"]
+ObjectRule = Literal["all_views", "each_window"]
+AspectFrame = Literal["first_view", "image"]
+JitterAnchor = Literal["centre", "corner"]
 LevelRule = Literal["scale_aware", "canonical", "single"]
 
 
@@ -59,10 +64,16 @@ class ViewSettings:
     """Its colours."""
     flip_probability: float = 0.5
     """How often the view is mirrored left to right."""
+    cutout_probability: float = 0.0
+    """How often a square somewhere on a box is painted over, in the mean colour; drawn for each of the view's boxes."""
+    cutout_area: tuple[float, float] = (0.1, 0.3)
+    """Area of that square as a share of the box's: drawn from this range."""
 
     def __post_init__(self) -> None:
         _require(8 <= self.size <= 4096, "size", "between 8 and 4096 pixels", self.size)
-        _require_shares(self, ("flip_probability",))
+        _require_shares(self, ("flip_probability", "cutout_probability"))
+        low, high = self.cutout_area
+        _require(0 < low <= high <= 1, "cutout_area", "two rising numbers in (0, 1]", self.cutout_area)
 
 
 def _default_views() -> tuple[ViewSettings, ...]:
@@ -85,14 +96,21 @@ class SampleSettings:
     """The views, the first being the one whose boxes are jittered."""
     boxes_per_image: int = 4
     """Proposals drawn for each image: K of Eq. 6."""
+    objects: ObjectRule = "all_views"
+    """Which K: the same for every view, or others for every new window. Then the first view carries those of all
+    windows, K for each, and the other views their own K."""
     crop_scale: tuple[float, float] = (0.5, 1.0)
     """Area of a random crop as a share of the image: drawn from this range."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of a random crop, measured in the square first view: log-uniform in this range."""
+    """Width over height of a random crop: log-uniform in this range."""
+    crop_aspect_in: AspectFrame = "first_view"
+    """Where that is measured: in the first view, which is square, or in the image, as torchvision's crop does."""
     jitter: float = 0.1
     """A jittered box moves and grows by up to this share of its width and height (r of section 3.2)."""
     jitter_probability: float = 0.5
     """How often a box is jittered."""
+    jitter_anchor: JitterAnchor = "centre"
+    """The point of a box that stays where it is when the box grows: its centre (section 3.2) or its top left corner."""
     min_visible: float = 0.2
     # Of a box cut to less than a fifth too little is left to call it the same object. A larger share would
     # drop the partly hidden objects that detectors meet; this one drops 1 proposal in 40.
@@ -107,6 +125,8 @@ class SampleSettings:
     def __post_init__(self) -> None:
         _require(len(self.views) >= 2, "views", "a list of at least 2 views", len(self.views))
         _require(self.views[0].window != "previous", "views.0.window", "whole or crop", "previous")
+        apart = self.objects == "each_window"
+        _require(not apart or self.views[0].window == "whole", "objects", "all_views if view 0 is a crop", self.objects)
         _require(self.boxes_per_image >= 1, "boxes_per_image", "at least 1", self.boxes_per_image)
         low, high = self.crop_scale
         _require(0 < low <= high <= 1, "crop_scale", "two rising numbers in (0, 1]", self.crop_scale)
@@ -119,6 +139,23 @@ class SampleSettings:
         _require(1 <= self.min_box_side <= smallest / 2, "min_box_side", rule, self.min_box_side)
         a, b, c = self.level_limits
         _require(0 < a < b < c, "level_limits", "three rising positive numbers", self.level_limits)
+
+    @property
+    def object_sets(self) -> tuple[int, ...]:
+        """Of each view, which K of the first view's boxes are its objects: 0 for the first K, 1 for the next K, ...
+
+        A view of the window before it shares that view's objects.
+        """
+        sets = [0]
+        for v, view in enumerate(self.views[1:], start=1):
+            new_window = self.objects == "each_window" and v > 1 and view.window != "previous"
+            sets.append(sets[-1] + 1 if new_window else sets[-1])
+        return tuple(sets)
+
+    @cached_property
+    def layout(self) -> BoxLayout:
+        """Where the boxes of each view stand in one array of all of them."""
+        return box_layout([view.size for view in self.views], self.object_sets, self.boxes_per_image)
 
     @property
     def least_side(self) -> int:
