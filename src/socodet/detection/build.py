@@ -4,19 +4,16 @@ from pathlib import Path
 
 from torch import nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from socodet.detection.detectors.pyramid import PyramidBackbone
+from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, box_head
 from socodet.detection.transfer import load_pretrained
-from socodet.models.backbones import STAGES, build_backbone
 from socodet.models.settings import ModelSettings
 from socodet.training.weights import model_settings
-
-MASK_CHANNELS = 256
 
 
 def mask_rcnn(settings: ModelSettings, num_classes: int = 91) -> MaskRCNN:
@@ -25,26 +22,11 @@ def mask_rcnn(settings: ModelSettings, num_classes: int = 91) -> MaskRCNN:
     With the default settings it is torchvision's `maskrcnn_resnet50_fpn_v2`, module for module.
     `num_classes` counts the background.
     """
-    body, channels = build_backbone(settings.backbone)
-    backbone = BackboneWithFPN(
-        body,
-        {stage: str(level) for level, stage in enumerate(STAGES)},
-        channels,
-        settings.fpn_channels,
-        extra_blocks=LastLevelMaxPool(),
-        norm_layer=nn.BatchNorm2d,
-    )
-    box_head = FastRCNNConvFCHead(
-        (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
-        [settings.head_channels] * settings.head_convs,
-        [settings.representation_size],
-        norm_layer=nn.BatchNorm2d,
-    )
     return MaskRCNN(
-        backbone,
+        PyramidBackbone(settings),
         rpn_head=RPNHead(settings.fpn_channels, num_anchors=3, conv_depth=2),
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], settings.pooled_size, sampling_ratio=2),
-        box_head=box_head,
+        box_head=box_head(settings),
         box_predictor=FastRCNNPredictor(settings.representation_size, num_classes),
         mask_head=MaskRCNNHeads(settings.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=nn.BatchNorm2d),
         mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),

@@ -1,4 +1,4 @@
-"""Pretrained weights into a detector, with a word on every module: loaded, or fresh."""
+"""Pretrained weights into a detector, with a word on every module: loaded, fresh, or left over."""
 
 import sys
 from collections import Counter
@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from socodet.detection.pretrained_names import DetectorPlaces, left_over_modules, needed_prefixes, plain_weights
 from socodet.errors import InputError
-from socodet.export.torchvision import detector_weights, read_weights
 
-PRETRAINED = ("backbone.", "roi_heads.box_head.")
+OWN_MODULES = ("extra_blocks", "norm")
+"""Parts inside a pretrained module that are never pretrained: P6 and P7, and the norm behind C4's fifth block."""
+COUNTER = "num_batches_tracked"
+"""Batch norm's counter, which older files of supervised weights lack and nothing here reads."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class LoadReport:
     source: str
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
+    left_over: tuple[str, ...] = ()
+    """Plain names of pretrained tensors of modules that the detector does not have."""
 
     @property
     def loaded_modules(self) -> dict[str, int]:
@@ -33,27 +38,46 @@ class LoadReport:
         """Modules with tensors left as they were, and how many."""
         return _modules(self.fresh)
 
+    @property
+    def left_over_modules(self) -> dict[str, int]:
+        """Pretrained modules, in words, that the detector has no place for, and how many tensors they have."""
+        return left_over_modules(self.left_over)
+
     def __str__(self) -> str:
-        loaded, fresh = (
-            ", ".join(f"{module} ({count} tensors)" for module, count in modules.items()) or "nothing"
-            for modules in (self.loaded_modules, self.fresh_modules)
-        )
-        return f"{self.source}:\n  loaded  {loaded}\n  fresh   {fresh}"
+        lines = [f"{self.source}:"]
+        parts = [("loaded", self.loaded_modules), ("fresh", self.fresh_modules)]
+        if self.left_over:
+            parts.append(("left over", self.left_over_modules))
+        for what, modules in parts:
+            words = ", ".join(f"{module} ({count} tensors)" for module, count in modules.items())
+            lines.append(f"  {what:<7} {words or 'nothing'}")
+        return "\n".join(lines)
 
 
 def _modules(names: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(".".join(name.split(".")[:2]) for name in names))
+    return dict(Counter(_module(name.split(".")) for name in names))
+
+
+def _module(parts: list[str]) -> str:
+    return ".".join(parts[: 3 if len(parts) > 2 and parts[2] in OWN_MODULES else 2])
 
 
 def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
-    """Loads backbone, FPN and box head from an exported file, or from a run's folder, into a torchvision R-CNN.
+    """Loads every pretrained module that a detector of torchvision's parts has a place for.
 
-    Reports what was loaded and what was left as it was. Raises InputError, with the detector untouched, when a
-    pretrained tensor has no place in the detector or a place of another shape, or when a part of these modules
-    would be left as it was: weights never go missing silently.
+    The source is a run's folder, an exported file, or a backbone's state dict such as a supervised ResNet's. Into an
+    R-CNN go backbone, FPN and box head; into a single-stage detector backbone and FPN, level by level; into an
+    R-CNN on C4 the backbone, whose fifth block is its box head.
+
+    Reports what was loaded, what was left as it was, and what is left over because the detector has no such module.
+    A module is loaded whole or not at all. Raises InputError, with the detector untouched, when a pretrained tensor
+    of a module that the detector has finds no place there or one of another shape, or when a part of the module, or
+    of the backbone, would be left as it was: weights never go missing silently.
     """
     path = Path(source)
-    weights = detector_weights(path) if path.is_dir() else read_weights(path)
+    plain = plain_weights(path)
+    places = DetectorPlaces(detector)
+    weights = {name: value for key, value in plain.items() if (name := places.of(key)) is not None}
     own = detector.state_dict()
     homeless = [name for name in weights if name not in own]
     if homeless:
@@ -68,7 +92,10 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
                 f"{path}: {name} is {tuple(value.shape)} there and {tuple(own[name].shape)} in "
                 f"{type(detector).__name__}; build the detector with socodet.build_detector"
             )
-    left = [name for name in own if name.startswith(PRETRAINED) and name not in weights]
+    needed = needed_prefixes(plain, places)
+    left = [name for name in own if name.startswith(needed) and name not in weights]
+    if not any(name.endswith(COUNTER) for name in weights):
+        left = [name for name in left if not name.endswith(COUNTER)]
     if left:
         raise InputError(
             f"{path}: has no weights for {len(left)} tensors of {type(detector).__name__}'s pretrained modules, first "
@@ -77,7 +104,8 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
     with torch.no_grad():
         for name, value in weights.items():
             own[name].copy_(value)
-    report = LoadReport(str(path), tuple(weights), tuple(name for name in own if name not in weights))
+    left_over = tuple(name for name in plain if places.of(name) is None)
+    report = LoadReport(str(path), tuple(weights), tuple(name for name in own if name not in weights), left_over)
     if show_report:
         print(report, file=sys.stderr)
     return report

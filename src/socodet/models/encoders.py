@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 
-from socodet.models.backbones import STAGES, STRIDES, build_backbone, split_backbone
+from socodet.models.backbones import STAGES, STRIDES, build_backbone, split_backbone, stage_outputs
 from socodet.models.pyramid import pool_boxes, pyramid_levels
 from socodet.models.settings import ModelSettings
 from socodet.views.batch import RoIs
@@ -21,6 +21,8 @@ class ObjectEncoder(nn.Module, ABC):
 
     representation_size: int
     """Length of h."""
+    backbone: nn.ModuleDict
+    """Its `body`, and the `fpn` where there is one."""
 
     @abstractmethod
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
@@ -53,7 +55,7 @@ class FPNEncoder(ObjectEncoder):
 
     def stages(self, pixels_b3hw: Tensor) -> list[Tensor]:
         """The backbone's four feature maps, strides 4 to 32: list of (B, C_l, H/stride, W/stride)."""
-        return list(self.backbone["body"](pixels_b3hw).values())
+        return stage_outputs(self.backbone["body"], pixels_b3hw)
 
     def pyramid(self, pixels_b3hw: Tensor) -> list[Tensor | None]:
         """P2 to P5 of normalised pixels (B, 3, H, W): four maps of `fpn_channels` channels."""
@@ -70,8 +72,8 @@ class FPNEncoder(ObjectEncoder):
 class C4Encoder(ObjectEncoder):
     """RoIAlign on C4, the whole fifth residual block as the head, averaged (section 4.1, SoCo-R50-C4).
 
-    The paper does not give the pooled size; the published figures were made with 7x7, Detectron2's C4 detector
-    pools 14x14.
+    The paper does not give the pooled size. Its public code pools 14x14, as Detectron2's C4 detector does: the residual
+    network sets that size itself, and the recipe's `--output_size 7` is read nowhere on the way.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -82,7 +84,7 @@ class C4Encoder(ObjectEncoder):
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Levels play no part: every box is pooled from C4."""
-        c4 = self.backbone["body"](pixels_b3hw)["0"]
+        (c4,) = stage_outputs(self.backbone["body"], pixels_b3hw)
         pooled = roi_align(c4, rois.rois, self.pooled_size, 1 / STRIDES[2], sampling_ratio=0, aligned=True)
         h: Tensor = self.box_head(pooled).mean(dim=(2, 3))[rois.order]
         return h
@@ -100,7 +102,7 @@ class C5Encoder(ObjectEncoder):
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Levels play no part: every box is pooled from C5."""
-        c5 = self.backbone["body"](pixels_b3hw)["3"]
+        c5 = stage_outputs(self.backbone["body"], pixels_b3hw)[-1]
         pooled = roi_align(c5, rois.rois, self.pooled_size, 1 / STRIDES[3], sampling_ratio=0, aligned=True)
         h: Tensor = pooled.mean(dim=(2, 3))[rois.order]
         return h
@@ -117,7 +119,7 @@ class ImageEncoder(ObjectEncoder):
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """C5's average over the image, (B, representation_size); the boxes, one an image, are not looked at."""
-        h: Tensor = self.backbone["body"](pixels_b3hw)["3"].mean(dim=(2, 3))
+        h: Tensor = stage_outputs(self.backbone["body"], pixels_b3hw)[-1].mean(dim=(2, 3))
         return h
 
 

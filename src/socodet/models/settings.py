@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from socodet.errors import SettingError
+from socodet.models.backbone_names import TIMM, check_backbone
 
 Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image"]
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class ModelSettings:
     architecture: Architecture = "fpn"
     """What encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; or the whole
     image as the one box. Section 4.1 has fpn and c4, Table 4 the others."""
-    backbone: BackboneName = "resnet50"
-    """Residual network whose four stages feed the pyramid."""
+    backbone: str = "resnet50"
+    """Network whose four stages feed the pyramid: resnet18, 34, 50, 101 or 152, or timm/NAME, such as
+    timm/convnext_tiny (needs timm)."""
     fpn_channels: int = 256
     """Channels of every pyramid level."""
     head_convs: int = 4
@@ -45,3 +46,8 @@ class ModelSettings:
         ):
             if getattr(self, field) < 1:
                 raise SettingError(f"{field} must be at least 1, not {getattr(self, field)}")
+        check_backbone(self.backbone)
+        if self.architecture == "c4" and self.backbone.startswith(TIMM):
+            raise SettingError(
+                f"architecture c4 must have a ResNet as backbone, whose fifth block is the head, not {self.backbone}"
+            )

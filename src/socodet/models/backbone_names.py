@@ -1,0 +1,32 @@
+"""Which backbones there are, by name: torchvision's ResNets, and `timm/NAME` for timm's networks."""
+
+import difflib
+from collections.abc import Iterable
+
+from socodet.errors import SettingError
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+TIMM = "timm/"
+
+
+def check_backbone(name: str) -> None:
+    """SettingError when there is no backbone of that name, with the names that come near; or when timm is missing."""
+    if not name.startswith(TIMM):
+        if name not in RESNETS:
+            raise SettingError(f"backbone must be one of {', '.join(RESNETS)}, or {TIMM}NAME{_not(name, RESNETS)}")
+        return
+    try:
+        from timm import list_models
+    except ImportError:
+        raise SettingError(f"backbone {name}: needs timm, which is not installed; pip install timm") from None
+    networks = list_models()
+    if name.removeprefix(TIMM) not in networks:
+        raise SettingError(
+            f"backbone must be {TIMM} and one of timm's {len(networks)} networks, without the tag of pretrained "
+            f"weights{_not(name, [TIMM + network for network in networks])}"
+        )
+
+
+def _not(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3)
+    return f", not {name}" + (f"; did you mean {' or '.join(near)}?" if near else "")

@@ -1,0 +1,147 @@
+"""Backbones by name: timm's networks inside the encoders, and what is refused."""
+
+import sys
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from socodet.detection.build import mask_rcnn
+from socodet.errors import InputError, SettingError
+from socodet.models.backbones import build_backbone, stage_outputs
+from socodet.models.encoders import FPNEncoder, build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.training.distributed import SyncedBatchNorm, synchronize_batch_norm
+from socodet.training.lars import parameter_groups
+from socodet.views.batch import group_by_level
+
+NARROW = {"fpn_channels": 8, "head_convs": 1, "head_channels": 8, "representation_size": 12}
+CONVNEXT = ModelSettings(backbone="timm/convnext_tiny", **NARROW)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return FPNEncoder(CONVNEXT)
+
+
+def test_convnexts_pyramid_has_the_strides_and_every_parameter_a_gradient(encoder):
+    pixels = torch.randn(2, 3, 64, 96)
+    assert [tuple(p.shape) for p in encoder.pyramid(pixels)] == [
+        (2, 8, 64 // stride, 96 // stride) for stride in (4, 8, 16, 32)
+    ]
+    boxes = torch.tensor([[[0.0, 0, 20, 20], [4, 4, 60, 60]], [[8, 8, 40, 50], [1, 0, 90, 64]]])
+    h = encoder(pixels, group_by_level(boxes, torch.tensor([[0, 1], [2, 3]])))
+    assert h.shape == (4, 12)
+    h.square().sum().backward()
+    without = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+    assert encoder.backbone["body"]["stages_0"].blocks[0].gamma.grad.abs().sum() > 0
+    encoder.zero_grad()
+
+
+def test_convnexts_body_is_timms_own_under_timms_own_names(encoder):
+    prefix = "backbone.body."
+    body = {name.removeprefix(prefix): v for name, v in encoder.state_dict().items() if name.startswith(prefix)}
+    theirs = timm.create_model("convnext_tiny", features_only=True)
+    theirs.load_state_dict(body)  # strict: every name and every shape
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, wanted in zip(encoder.stages(pixels), theirs(pixels), strict=True):
+            torch.testing.assert_close(ours, wanted)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "efficientnet_b0"])
+def test_networks_of_five_levels_give_the_last_four(name):
+    body, channels = build_backbone(f"timm/{name}")
+    assert body.training
+    outputs = stage_outputs(body, torch.randn(2, 3, 64, 64))
+    assert [tuple(output.shape) for output in outputs] == [
+        (2, width, 64 // stride, 64 // stride) for width, stride in zip(channels, (4, 8, 16, 32), strict=True)
+    ]
+    timm.create_model(name, features_only=True).load_state_dict(body.state_dict())
+
+
+def test_a_mask_rcnn_takes_what_the_encoder_pretrained(encoder):
+    detector = mask_rcnn(CONVNEXT, num_classes=3).eval()
+    theirs = detector.state_dict()
+    for name, value in encoder.state_dict().items():
+        theirs[f"roi_heads.{name}" if name.startswith("box_head.") else name].copy_(value)
+    encoder.eval()
+    pixels = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        levels = detector.backbone(pixels)
+        for level, ours in enumerate(encoder.pyramid(pixels)):
+            torch.testing.assert_close(levels[str(level)], ours)
+        assert levels["pool"].shape == (1, 8, 1, 2)
+        assert set(detector([torch.rand(3, 70, 90)])[0]) == {"boxes", "labels", "scores", "masks"}
+    encoder.train()
+
+
+def test_layer_norms_biases_and_layer_scales_have_neither_decay_nor_trust_ratio(encoder):
+    weights, rest = parameter_groups(encoder, 0.1)
+    spared = {id(p) for p in rest["params"]}
+    kinds = dict.fromkeys(("gamma", "LayerNorm", "bias", "matrix"), 0)
+    for module in encoder.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_norm = isinstance(module, nn.LayerNorm | nn.BatchNorm2d)
+            kind = "LayerNorm" if is_norm else name if name in ("gamma", "bias") else "matrix"
+            kinds[kind] += 1
+            assert (id(parameter) in spared) == (kind != "matrix"), (module, name)
+    assert kinds["gamma"] == 18  # a block, of 3 + 3 + 9 + 3
+    assert kinds["LayerNorm"] == 2 * (1 + 3 + 18 + 8 + 1)  # stem, downsampling, blocks; batch norms of FPN and head
+    assert len(weights["params"]) + len(rest["params"]) == sum(kinds.values())
+
+
+def test_synchronised_batch_norm_leaves_layer_norms_alone():
+    network = FPNEncoder(CONVNEXT)
+    before = {name: module for name, module in network.named_modules() if isinstance(module, nn.LayerNorm)}
+    synchronize_batch_norm(network, torch.device("cpu"))
+    after = dict(network.named_modules())
+    assert len(before) == 22
+    assert all(after[name] is module for name, module in before.items())
+    assert sum(isinstance(module, SyncedBatchNorm) for module in after.values()) == 9
+
+
+@pytest.mark.parametrize("architecture", ["c5", "image"])
+def test_table_4s_rows_run_on_convnext(architecture):
+    encoder = build_encoder(ModelSettings(architecture=architecture, backbone="timm/convnext_tiny"))
+    rois = group_by_level(torch.tensor([[[0.0, 0, 50, 60]]] * 2), torch.zeros(2, 1, dtype=torch.int64))
+    assert encoder(torch.randn(2, 3, 64, 64), rois).shape == (2, 768)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"backbone": "resnet5"}, r"not resnet5; did you mean resnet50"),
+        ({"backbone": "timm/convnext_tinny"}, r"did you mean timm/convnext_tiny"),
+        ({"backbone": "timm/convnext_tiny.fb_in1k"}, r"without the tag of pretrained weights.*timm/convnext_tiny"),
+        ({"backbone": "convnext_tiny"}, r"must be one of resnet18.* or timm/NAME, not convnext_tiny"),
+        ({"backbone": "timm/convnext_tiny", "architecture": "c4"}, r"architecture c4 must have a ResNet"),
+    ],
+)
+def test_other_names_are_refused_in_one_line(fields, problem):
+    with pytest.raises(SettingError, match=problem) as caught:
+        ModelSettings(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("vit_tiny_patch16_224", "gives no feature maps of 64x96 images"),
+        ("swin_tiny_patch4_window7_224", "gives no feature maps of 64x96 images"),
+    ],
+)
+def test_networks_without_such_feature_maps_are_refused_in_one_line(name, problem):
+    with pytest.raises(InputError, match=problem) as caught:
+        build_backbone(f"timm/{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_timm_the_mend_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match="pip install timm"):
+        ModelSettings(backbone="timm/convnext_tiny")
+    assert ModelSettings(backbone="resnet34").backbone == "resnet34"

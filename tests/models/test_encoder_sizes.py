@@ -1,0 +1,135 @@
+"""Parameters of the paper's two encoders layer by layer, and the arithmetic of one step, from kernel sizes by hand."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import ResNet50_Weights
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
+
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.views.batch import ViewBatch, group_by_level
+
+NORM = 2
+"""Scale and shift, a channel."""
+
+
+def bottleneck(inputs: int, width: int, with_shortcut: bool) -> int:
+    """1x1, 3x3 and 1x1 convolutions, each with batch norm; where the shape changes, a 1x1 shortcut with one."""
+    block = 1 * 1 * inputs * width + 3 * 3 * width * width + 1 * 1 * width * 4 * width
+    block += NORM * (width + width + 4 * width)
+    return block + (1 * 1 * inputs * 4 * width + NORM * 4 * width if with_shortcut else 0)
+
+
+def stage(inputs: int, width: int, blocks: int) -> int:
+    return bottleneck(inputs, width, True) + (blocks - 1) * bottleneck(4 * width, width, False)
+
+
+RESNET50 = {
+    "conv1": 7 * 7 * 3 * 64,
+    "bn1": NORM * 64,
+    "layer1": stage(64, 64, 3),
+    "layer2": stage(256, 128, 4),
+    "layer3": stage(512, 256, 6),
+    "layer4": stage(1024, 512, 3),
+}
+FPN_AND_HEAD = {
+    **{f"backbone.fpn.inner_blocks.{i}": 1 * 1 * c * 256 + NORM * 256 for i, c in enumerate((256, 512, 1024, 2048))},
+    **{f"backbone.fpn.layer_blocks.{i}": 3 * 3 * 256 * 256 + NORM * 256 for i in range(4)},
+    **{f"box_head.{i}": 3 * 3 * 256 * 256 + NORM * 256 for i in range(4)},
+    "box_head.5": 7 * 7 * 256 * 1024 + 1024,
+}
+R50_FPN = {f"backbone.body.{layer}": count for layer, count in RESNET50.items()} | FPN_AND_HEAD
+R50_C4 = {("box_head" if n == "layer4" else f"backbone.body.{n}"): count for n, count in RESNET50.items()}
+
+
+@pytest.mark.parametrize(("architecture", "table"), [("fpn", R50_FPN), ("c4", R50_C4)])
+def test_parameters_layer_by_layer(architecture, table):
+    encoder = build_encoder(ModelSettings(architecture=architecture))
+    found: Counter[str] = Counter()
+    for name, parameter in encoder.named_parameters():
+        (layer,) = [layer for layer in table if name.startswith(f"{layer}.")]
+        found[layer] += parameter.numel()
+    assert found == table
+
+
+def test_the_totals_are_the_published_ones():
+    classifier = 2048 * 1000 + 1000
+    resnet50 = ResNet50_Weights.IMAGENET1K_V1.meta["num_params"] - classifier
+    assert sum(RESNET50.values()) == sum(R50_C4.values()) == resnet50 == 23_508_032
+    # torchvision's Faster R-CNN v2 has our modules, an RPN of two 3x3 convolutions and three anchors, a predictor
+    rpn = 2 * (3 * 3 * 256 * 256 + 256) + (256 * 3 + 3) + (256 * 12 + 12)
+    predictor = (1024 * 91 + 91) + (1024 * 4 * 91 + 4 * 91)
+    detector = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["num_params"]
+    assert sum(R50_FPN.values()) == detector - rpn - predictor == 42_061_888
+
+
+IMAGES, BOXES = 2, 3
+VIEWS = ((64, (1, 2, 3)), (64, (2, 3, 3)), (32, (0, 1, 3)))
+"""Side of a view, and the levels of its three boxes; V1 and V2 have none on P2, V2 none on P3."""
+
+
+def conv(kernel: int, inputs: int, outputs: int, side: int) -> int:
+    """FLOPs of a convolution with a square output, a multiplication and an addition each counted."""
+    return 2 * kernel**2 * inputs * outputs * side**2
+
+
+def body_flops(size: int) -> int:
+    """ResNet-50 on one image."""
+    side = size // 4
+    total, inputs = conv(7, 3, 64, size // 2), 64
+    for level, blocks in enumerate((3, 4, 6, 3)):
+        width, before, side = 64 * 2**level, side, side // (2 if level else 1)
+        for block in range(blocks):
+            total += conv(1, inputs, width, before if block == 0 else side)
+            total += conv(3, width, width, side) + conv(1, width, 4 * width, side)
+            total += conv(1, inputs, 4 * width, side) if block == 0 else 0
+            inputs = 4 * width
+    return total
+
+
+def fpn_flops(size: int, levels: set[int]) -> int:
+    """Output convolutions of the levels with boxes, laterals down to the finest of them."""
+    sides = [size // stride for stride in (4, 8, 16, 32)]
+    laterals = sum(conv(1, 256 * 2**level, 256, sides[level]) for level in range(min(levels), 4))
+    return laterals + sum(conv(3, 256, 256, sides[level]) for level in levels)
+
+
+HEAD_OF_A_BOX = 4 * conv(3, 256, 256, 7) + 2 * 7 * 7 * 256 * 1024
+PROJECTOR_OF_A_BOX = 2 * (1024 * 4096 + 4096 * 256)
+PREDICTOR_OF_A_BOX = 2 * (256 * 4096 + 4096 * 256)
+
+
+def a_view(size: int, levels: tuple[int, ...]) -> ViewBatch:
+    boxes = torch.tensor([[0.0, 0.0, size / 2, size], [3.0, 5.0, size, size], [1.0, 1.0, 20.0, 25.0]]).repeat(2, 1, 1)
+    on = torch.tensor([levels] * IMAGES)
+    pixels = torch.randint(0, 256, (IMAGES, 3, size, size), dtype=torch.uint8)
+    return ViewBatch(pixels=pixels, rois=group_by_level(boxes, on), boxes=boxes, levels=on)
+
+
+def test_each_box_passes_roialign_and_head_once_a_network_and_view():
+    settings = ModelSettings()
+    soco = SoCo(build_encoder(settings), settings)
+    roi_align = torch.ops.torchvision.roi_align
+    counter = FlopCounterMode(
+        display=False, depth=4, custom_mapping={roi_align: lambda _features, rois, *_args, **_kw: rois[0]}
+    )
+    with counter:
+        soco([a_view(size, levels) for size, levels in VIEWS]).loss.backward()
+    counts = counter.get_flop_counts()
+    boxes, passes = len(VIEWS) * IMAGES * BOXES, 3  # the backward pass is two forward ones: for inputs and for weights
+
+    def of(module: str) -> int:
+        return sum(flops for operator, flops in counts[module].items() if operator is not roi_align)
+
+    assert counts["Global"][roi_align] == 2 * boxes  # RoIs pooled, over both networks and all views and levels
+    assert of("SoCo.target.encoder.box_head") == boxes * HEAD_OF_A_BOX
+    assert of("SoCo.online.encoder.box_head") == passes * boxes * HEAD_OF_A_BOX
+    a_forward = sum(IMAGES * (body_flops(size) + fpn_flops(size, set(levels))) for size, levels in VIEWS)
+    a_forward += boxes * (HEAD_OF_A_BOX + PROJECTOR_OF_A_BOX)
+    no_gradient_for_pixels = sum(IMAGES * conv(7, 3, 64, size // 2) for size, _ in VIEWS)
+    expected = (1 + passes) * a_forward + passes * boxes * PREDICTOR_OF_A_BOX - no_gradient_for_pixels
+    assert of("Global") == expected
