@@ -1,6 +1,6 @@
 """torchvision's names: the run's weights as a state dict of `maskrcnn_resnet50_fpn_v2` and its relatives."""
 
-import io
+from dataclasses import fields
 from pathlib import Path
 
 import safetensors.torch
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.training.run import write_atomically
+from socodet.export.modules import FrameworkFiles
+from socodet.export.state_dict import state_dict_bytes
+from socodet.models.settings import ModelSettings
 from socodet.training.weights import encoder_weights, model_settings
 
 
@@ -29,20 +31,34 @@ def detector_weights(run: str | Path) -> dict[str, Tensor]:
     }
 
 
-def write_weights(weights: dict[str, Tensor], output: Path) -> None:
-    """A state dict as `.safetensors`, or as `.pth`/`.pt` for torch.load; written whole or not at all."""
-    if output.suffix == ".safetensors":
-        write_atomically(output, safetensors.torch.save(weights))
-    elif output.suffix in (".pth", ".pt"):
-        buffer = io.BytesIO()
-        torch.save(weights, buffer)
-        write_atomically(output, buffer.getvalue())
-    else:
-        raise InputError(f"{output}: unknown suffix {output.suffix!r}; use .pth, .pt or .safetensors")
+def torchvision_files(run: str | Path, output: Path) -> FrameworkFiles:
+    """The run as a state dict of torchvision's R-CNN detectors with batch norm (`..._resnet50_fpn_v2`)."""
+    settings = model_settings(run)
+    sizes = (field for field in fields(ModelSettings) if field.name not in ("hidden_size", "embedding_size"))
+    if all(getattr(settings, field.name) == field.default for field in sizes):
+        how_to_load = (
+            "import socodet\n"
+            "from torchvision.models.detection import maskrcnn_resnet50_fpn_v2\n\n"
+            "detector = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=21)\n"
+            f'socodet.load_pretrained(detector, "{output.name}")'
+        )
+    else:  # no function of torchvision makes a detector of these sizes
+        how_to_load = (
+            "import socodet\n\n"
+            "detector = socodet.build_detector(RUN, num_classes=21)  # RUN: the folder of the run\n"
+            f'socodet.load_pretrained(detector, "{output.name}")'
+        )
+    return FrameworkFiles(
+        weights={output: state_dict_bytes(detector_weights(run), output)},
+        left_out={output: ()},
+        configs={},
+        how_to_load=how_to_load,
+        notes=("Images: RGB in 0 to 1; torchvision's detectors normalise them as in pretraining.",),
+    )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict `write_weights` wrote. InputError when there is none. Never unpickles code."""
+    """The state dict that an export wrote. InputError when there is none. Never unpickles code."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a file that `socodet export` wrote, or a run's folder")
     try:

@@ -1,0 +1,114 @@
+"""The model card beside exported weights: plain facts from the run's own records."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from socodet.export.modules import FrameworkFiles
+from socodet.training.run import RunFolder
+
+LOGGED = {
+    "loss": "loss",
+    "embedding_std": "standard deviation of the embeddings",
+    "effective_rank": "effective rank of the embeddings",
+}
+"""Figures of the log that a card gives, in words."""
+
+
+def card_path(output: Path, framework: str) -> Path:
+    """Where the card of weights at `output` lies: beside them, `NAME-FRAMEWORK.md`."""
+    return output.with_name(f"{output.stem}-{framework}.md")
+
+
+def model_card(run: str | Path, files: FrameworkFiles, framework: str) -> str:
+    """Markdown: what was trained, on what, how far it came, what is in the files and how to load them."""
+    folder = RunFolder(Path(run))
+    return "\n".join(_card_lines(folder, files, framework)) + "\n"
+
+
+def _card_lines(folder: RunFolder, files: FrameworkFiles, framework: str) -> Iterator[str]:
+    description = folder.describe()
+    recipe: dict[str, Any] = description["recipe"]
+    model, training = recipe["model"], recipe["training"]
+    yield f"# {recipe['name']} for {framework}"
+    yield ""
+    yield (
+        "Weights pretrained without labels by SoCo (Aligning Pretraining for Detection via Object-Level Contrastive "
+        "Learning, NeurIPS 2021)."
+    )
+    yield ""
+    yield "## Training"
+    yield ""
+    yield f"- Recipe: {recipe['name']}; architecture {model['architecture']}, backbone {model['backbone']}"
+    yield f"- Images: {_images(description)}"
+    if start := description.get("start"):
+        yield f"- Began from `{Path(description['start_from']).name}`, sha256 `{start['sha256']}`"
+    yield f"- {_progress(folder, training)}"
+    for figure in _last_figures(folder):
+        yield f"- {figure}"
+    yield f"- Versions: {_versions(description)}"
+    yield ""
+    yield "## Files"
+    yield ""
+    for path, content in files.weights.items():
+        yield f"- `{path.name}`: {len(content)} bytes, sha256 `{hashlib.sha256(content).hexdigest()}`"
+        if files.left_out[path]:
+            yield f"  - pretrained, but not in it: {', '.join(files.left_out[path])}"
+    for path in files.configs:
+        yield f"- `{path.parent.name}/{path.name}`: config"
+    yield ""
+    yield "## Loading"
+    yield ""
+    yield f"```{files.language}"
+    yield files.how_to_load
+    yield "```"
+    yield ""
+    for note in files.notes:
+        yield f"- {note}"
+    yield ""
+    yield "## Licence"
+    yield ""
+    yield (
+        "The licence of the images (and of any weights it began from), and what it allows, is for whoever trained "
+        "and shares these weights to state."
+    )
+    yield ""
+    yield "## Every field of the recipe"
+    yield ""
+    yield "```json"
+    yield json.dumps(recipe, indent=2)
+    yield "```"
+
+
+def _images(description: dict[str, Any]) -> str:
+    images = description.get("images")
+    if images is None:
+        return "not recorded"
+    return f"{images['count']:,}; sha256 of their names `{images['names_sha256']}`"
+
+
+def _progress(folder: RunFolder, training: dict[str, Any]) -> str:
+    state = folder.load_checkpoint() or {}
+    done, total = state["step"], state.get("total_steps")
+    asked = f"{training['epochs']:g} epochs with batches of {training['batch_size']}"
+    if total is None:
+        return f"Steps done: {done}; the recipe asks {asked}"
+    finished = f"finished: all {total} steps" if done == total else f"UNFINISHED: {done} of {total} steps"
+    epochs = training["epochs"] * done / total
+    return f"Training {finished}, {epochs:.4g} epochs; the recipe asks {asked}"
+
+
+def _last_figures(folder: RunFolder) -> list[str]:
+    lines = list(folder.log_lines())
+    if not lines:
+        return []
+    last = lines[-1]
+    figures = ", ".join(f"{words} {last[name]:.4g}" for name, words in LOGGED.items() if name in last)
+    return [f"At step {last['step']}, as logged: {figures}"] if figures else []
+
+
+def _versions(description: dict[str, Any]) -> str:
+    versions = description.get("versions", {})
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded"

@@ -1,0 +1,118 @@
+"""Detectron2's names, and the `.pkl` layout that its checkpointer reads."""
+
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.export.detectron2_configs import c4_configs, fpn_configs
+from socodet.export.modules import FrameworkFiles, PretrainedModules, place
+
+PICKLE_PROTOCOL = 4
+
+
+def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
+    """The run for `DetectionCheckpointer`, with the configs of the detectors it fits.
+
+    FPN runs have the names of an R-CNN on FPN, C4 runs those of an R-CNN on C4. Runs of a backbone alone have
+    the names that both end with; Detectron2's matching by suffix finds their place in either.
+    InputError for another suffix than .pkl, and for runs that no stock model of Detectron2 fits.
+    """
+    if output.suffix != ".pkl":
+        raise InputError(f"{output}: Detectron2 tells its own layout by the suffix .pkl; give a name that ends so")
+    depth = modules.depth("detectron2")
+    is_c4 = modules.settings.architecture == "c4"
+    if is_c4 and depth < 50:
+        raise InputError(
+            f"{modules.run}: a C4 run of a ResNet-{depth}; Detectron2's C4 detectors have bottleneck blocks, "
+            "which begin with resnet50"
+        )
+    weights, left_out = place(modules.tensors, lambda name: detectron2_name(name, modules))
+    folder = output.with_name(f"{output.stem}-detectron2")
+    configs: dict[str, str] = {}
+    if not is_c4:
+        configs |= fpn_configs(modules.settings, depth, output)
+    if is_c4 or (not modules.has_pyramid and depth >= 50):
+        configs |= c4_configs(depth, output)
+    first = folder / next(iter(configs))
+    return FrameworkFiles(
+        weights={output: pickled(weights)},
+        left_out={output: left_out},
+        configs={folder / name: text for name, text in configs.items()},
+        how_to_load=(
+            "from detectron2.checkpoint import DetectionCheckpointer\n"
+            "from detectron2.config import get_cfg\n"
+            "from detectron2.modeling import build_model\n\n"
+            "cfg = get_cfg()\n"
+            f'cfg.merge_from_file("{first.parent.name}/{first.name}")\n'
+            f'cfg.MODEL.WEIGHTS = "{output.name}"\n'
+            "model = build_model(cfg)\n"
+            "DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)"
+        ),
+        notes=(
+            "Images: RGB, 0 to 255, as the configs have it (INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD).",
+            "Stride 2 is in the 3x3 convolutions (STRIDE_IN_1X1 False).",
+            "MODEL.WEIGHTS in the configs is where the file was written; if it moves, say where on the command line: "
+            f"`train_net.py --config-file … MODEL.WEIGHTS {output.name}`.",
+        ),
+    )
+
+
+def detectron2_name(name: str, modules: PretrainedModules) -> str | None:
+    """Where Detectron2 keeps the tensor of that plain name."""
+    kind, rest = name.split(".", 1)
+    if kind == "body":
+        return _body_prefix(rest, modules) + residual_name(rest)
+    number, _, tensor = rest.partition(".")
+    if kind in ("lateral", "output"):
+        return f"backbone.fpn_{kind}{number}." + tensor.removeprefix("conv.")
+    if number == "fc":
+        return f"roi_heads.box_head.fc1.{tensor}"
+    index, _, tensor = tensor.partition(".")
+    return f"roi_heads.box_head.conv{index}." + tensor.removeprefix("conv.")
+
+
+def _body_prefix(name: str, modules: PretrainedModules) -> str:
+    if modules.has_pyramid:
+        return "backbone.bottom_up."
+    if modules.settings.architecture == "c4":
+        return "roi_heads." if name.startswith("layer4.") else "backbone."
+    return ""
+
+
+def residual_name(name: str) -> str:
+    """A residual network's tensor, from torchvision's name: `layer1.0.bn2.bias` → `res2.0.conv2.norm.bias`."""
+    name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
+    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+    stage = re.match(r"layer(\d)\.", name)
+    return f"res{int(stage[1]) + 1}.{name[stage.end() :]}" if stage else f"stem.{name}"
+
+
+def pickled(weights: dict[str, Tensor]) -> bytes:
+    """The file's bytes: arrays under "model", with Detectron2's mark of its own layout and matching by suffix."""
+    buffer = io.BytesIO()
+    content = {
+        "model": {name: value.numpy() for name, value in weights.items()},
+        "__author__": "socodet",
+        "matching_heuristics": True,
+    }
+    _ArrayPickler(buffer, PICKLE_PROTOCOL).dump(content)
+    return buffer.getvalue()
+
+
+class _ArrayPickler(pickle.Pickler):
+    """Pickles arrays by `numpy.ndarray` alone.
+
+    NumPy's own way names private modules that moved in NumPy 2.0, so that its files do not load where
+    Detectron2 is installed beside an older one.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, np.ndarray):
+            return np.ndarray, (obj.shape, obj.dtype.str, bytearray(np.ascontiguousarray(obj).tobytes()))
+        return NotImplemented

@@ -1,0 +1,58 @@
+"""timm's names: the backbone alone, for `timm.create_model(NAME, checkpoint_path=FILE, num_classes=0)`."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.export.modules import FrameworkFiles, PretrainedModules, place
+from socodet.export.state_dict import state_dict_bytes
+from socodet.models.backbone_names import TIMM
+
+
+def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
+    """The backbone as a state dict of timm's model of that name, without a classifier.
+
+    timm's ResNets have torchvision's names. Of a network of timm's own the run has what makes its feature maps; a
+    tensor of the whole model that comes after them, such as a last norm before pooling, is added as timm
+    initialises it, and the notes say so.
+    """
+    weights, left_out = place(
+        modules.tensors, lambda name: name.removeprefix("body.") if name.startswith("body.") else None
+    )
+    name = modules.settings.backbone.removeprefix(TIMM)
+    notes: list[str] = []
+    if name != modules.settings.backbone:
+        weights, fresh = _as_in_the_whole_model(weights, name)
+        if fresh:
+            notes.append(f"Not pretrained, as timm initialises it: {', '.join(fresh)}.")
+    return FrameworkFiles(
+        weights={output: state_dict_bytes(weights, output)},
+        left_out={output: left_out},
+        configs={},
+        how_to_load=(
+            f'import timm\n\nmodel = timm.create_model("{name}", checkpoint_path="{output.name}", num_classes=0)'
+        ),
+        notes=("Images: RGB in 0 to 1, normalised with ImageNet's mean and deviation.", *notes),
+    )
+
+
+def _as_in_the_whole_model(weights: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], list[str]]:
+    """A feature extractor's state dict as the whole model's, and the tensors it did not have.
+
+    timm's extractors join the first two parts of a name by an underscore where the model has a dot.
+    """
+    import timm
+
+    whole = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+    names = {there.replace(".", "_"): there for there in whole}
+    found: dict[str, Tensor] = {}
+    for ours, value in weights.items():
+        there = names.get(ours.replace(".", "_"))
+        if there is None or whole[there].shape != value.shape:
+            raise InputError(
+                f"{ours}: timm's {name} has no such tensor; export with the timm that the run was made with"
+            )
+        found[there] = value
+    fresh = [there for there in whole if there not in found]
+    return {there: found.get(there, value) for there, value in whole.items()}, fresh

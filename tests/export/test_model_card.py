@@ -1,0 +1,55 @@
+"""The card beside exported weights says what the run's own records say."""
+
+import hashlib
+import json
+
+import pytest
+
+from socodet.export import export_run
+from socodet.training.run import RunFolder
+
+SMALL = {"backbone": "resnet18", "fpn_channels": 16, "head_channels": 16, "representation_size": 24}
+SUFFIXES = {"torchvision": ".pth", "detectron2": ".pkl", "mmdetection": ".pth", "timm": ".safetensors"}
+
+
+@pytest.mark.parametrize("framework", SUFFIXES)
+def test_the_facts_of_an_unfinished_run(exportable_run, tmp_path, framework):
+    run = exportable_run(**SMALL)
+    file = export_run(run.path, tmp_path / f"first{SUFFIXES[framework]}", format=framework)
+    card = (tmp_path / f"first-{framework}.md").read_text()
+    assert "Recipe: custom; architecture fpn, backbone resnet18" in card
+    assert f"1,234; sha256 of their names `{'ab' * 32}`" in card
+    assert "UNFINISHED: 30 of 100 steps, 30 epochs; the recipe asks 100 epochs with batches of 2048" in card
+    assert "At step 30, as logged: loss -2.25, effective rank of the embeddings 17.5" in card
+    assert "socodet 0.1.0, torch 2.11.0" in card
+    assert f"sha256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`" in card
+    assert "licence of the images" in card
+    assert "Began from" not in card
+    recipe = json.loads(card.split("```json\n")[1].split("```")[0])
+    assert recipe == RunFolder(run.path).describe()["recipe"]
+    for written in tmp_path.rglob("*"):
+        if written.is_file() and written.suffix != ".md":
+            assert written.name in card
+    assert str(run.path) not in card  # where it lay on somebody's disk is nobody's business
+
+
+def test_code_in_the_torchvision_card_runs(exportable_run, tmp_path, monkeypatch):
+    run = exportable_run(architecture="fpn")
+    export_run(run.path, tmp_path / "first.safetensors")
+    code = (tmp_path / "first-torchvision.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+
+
+def test_a_finished_run_and_what_it_began_from(exportable_run, tmp_path):
+    run = exportable_run(**SMALL)
+    folder = RunFolder(tmp_path / "run")
+    state = RunFolder(run.path).load_checkpoint()
+    start = {"start": {"sha256": "cd" * 32}, "start_from": "/home/somebody/r18.pth"}
+    folder.write_description(RunFolder(run.path).describe() | start)
+    folder.save_checkpoint(100, {**state, "step": 100})
+    export_run(folder.path, tmp_path / "first.pth", format="timm")
+    card = (tmp_path / "first-timm.md").read_text()
+    assert "Training finished: all 100 steps, 100 epochs" in card
+    assert f"Began from `r18.pth`, sha256 `{'cd' * 32}`" in card
+    assert "somebody" not in card

@@ -1,0 +1,49 @@
+"""The backbone in timm's real models: loaded by their own loader, they compute what was pretrained."""
+
+import pytest
+import timm
+import torch
+
+from socodet.errors import InputError
+from socodet.export import export_run
+from socodet.models.backbones import stage_outputs
+
+SMALL = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "architecture", "suffix"),
+    [("resnet50", "fpn", ".pth"), ("resnet50", "c4", ".safetensors"), ("resnet18", "fpn", ".safetensors")],
+)
+def test_timms_model_computes_the_pretrained_features(exportable_run, tmp_path, backbone, architecture, suffix):
+    small = SMALL if backbone == "resnet18" else {}
+    run = exportable_run(backbone=backbone, architecture=architecture, **small)
+    file = export_run(run.path, tmp_path / f"soco{suffix}", format="timm")
+    model = timm.create_model(backbone, checkpoint_path=str(file), num_classes=0).eval()
+    pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = list(run.encoder.backbone["body"](pixels).values())[-1]
+        if architecture == "c4":
+            ours = run.encoder.box_head(ours)
+        theirs = model.forward_features(pixels)
+    assert ours.abs().mean() > 0.01
+    assert (theirs - ours).abs().max() <= 1e-6 * ours.abs().max()
+    if architecture == "fpn":
+        card = (tmp_path / "soco-timm.md").read_text()
+        assert "pretrained, but not in it: P2's lateral convolution" in card
+
+
+def test_a_network_of_timms_own_goes_back_to_the_whole_models_names(exportable_run, tmp_path):
+    run = exportable_run(backbone="timm/convnext_atto", **SMALL)
+    file = export_run(run.path, tmp_path / "soco.pth", format="timm")
+    model = timm.create_model("convnext_atto", checkpoint_path=str(file), num_classes=0).eval()
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = stage_outputs(run.encoder.backbone["body"], pixels)[-1]
+        theirs = model.forward_features(pixels)
+    assert (theirs - ours).abs().max() <= 1e-6 * ours.abs().max()
+    card = (tmp_path / "soco-timm.md").read_text()
+    assert 'timm.create_model("convnext_atto", checkpoint_path="soco.pth", num_classes=0)' in card
+    assert "Not pretrained, as timm initialises it: head.norm.weight, head.norm.bias." in card
+    with pytest.raises(InputError, match=r"timm/convnext_atto, and --format detectron2 knows ResNets only"):
+        export_run(run.path, tmp_path / "soco.pkl", format="detectron2")
