@@ -1,0 +1,223 @@
+"""The table of an ablation: a line a run, what it ran with and what came out, as CSV and as Markdown."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from socodet.ablation.budget import FamilyRow
+from socodet.training.run import RunFolder, write_atomically
+
+FIGURES = {
+    "loss": ".4f",
+    "lowest_loss": ".0f",
+    "embedding_std": ".4f",
+    "effective_rank": ".2f",
+    "recall": ".4f",
+    "recall_untrained": ".4f",
+    "images_per_second": ".2f",
+    "seconds": ".1f",
+}
+"""Measured columns and how they are written."""
+TRANSFER_FORMAT = ".1f"
+"""AP, in percent."""
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One run of an ablation. A figure that is not there (yet) is missing from `figures`."""
+
+    name: str
+    what: str
+    seed: int
+    paper_ap: str
+    settings: Mapping[str, str]
+    """What it ran with, name to value."""
+    status: str
+    """finished; diverged at step N; step N of M; not begun."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Those of `FIGURES` that are known; `loss` to `effective_rank` of the last log line."""
+    transfer: Mapping[str, float] = field(default_factory=dict)
+    """What fine-tuning gave, such as `AP box`, in percent."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it is done."""
+        return self.status == "finished"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended in NaN or infinity."""
+        return self.status.startswith("diverged")
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """All runs of an ablation, in the paper's order."""
+
+    family: str
+    folder: Path
+    rows: tuple[AblationRow, ...]
+    stopped_by: str | None = None
+    """The signal that ended this call, or None."""
+
+    @property
+    def csv(self) -> Path:
+        """Where the table is as CSV."""
+        return self.folder / f"{self.family}.csv"
+
+    @property
+    def markdown(self) -> Path:
+        """Where it is as Markdown."""
+        return self.folder / f"{self.family}.md"
+
+    @property
+    def pictures(self) -> tuple[Path, Path]:
+        """Where the figure is, as PNG and as SVG."""
+        return self.folder / f"{self.family}.png", self.folder / f"{self.family}.svg"
+
+    def columns(self) -> list[str]:
+        """Of the CSV: every setting and figure."""
+        return [*self._lead(), *self.rows[0].settings, *FIGURES, *self._transfers(), "status"]
+
+    def cells(self) -> list[dict[str, str]]:
+        """A dict a row by `columns`; empty where there is no figure."""
+        return [
+            {
+                "row": row.name,
+                "what": row.what,
+                "seed": str(row.seed),
+                "paper_ap": row.paper_ap,
+                **row.settings,
+                **{name: _written(row.figures.get(name), form) for name, form in FIGURES.items()},
+                **{name: _written(row.transfer.get(name), TRANSFER_FORMAT) for name in self._transfers()},
+                "status": row.status,
+            }
+            for row in self.rows
+        ]
+
+    def write(self) -> None:
+        """CSV and Markdown, each whole or as it was before."""
+        write_atomically(self.csv, self._as_csv().encode())
+        write_atomically(self.markdown, self._as_markdown().encode())
+
+    def _lead(self) -> list[str]:
+        return ["row", "what", "seed", "paper_ap"]
+
+    def _transfers(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row.transfer))
+
+    def _as_csv(self) -> str:
+        file = io.StringIO()
+        writer = csv.DictWriter(file, self.columns(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.cells())
+        return file.getvalue()
+
+    def _as_markdown(self) -> str:
+        """The same with the settings that all rows share said once, above."""
+        cells = self.cells()
+        shared = [name for name in self.rows[0].settings if len({row[name] for row in cells}) == 1]
+        columns = [name for name in self.columns() if name not in shared]
+        lines = [
+            f"# {self.family}",
+            "",
+            f"Every row: {', '.join(f'{name} {cells[0][name]}' for name in shared)}.",
+            "",
+            _line(columns),
+            _line("---" for _ in columns),
+            *(_line(row[name] or "–" for name in columns) for row in cells),
+            "",
+            "paper_ap: the paper's AP of boxes, Mask R-CNN R50-FPN, COCO 1x, after 100 epochs of ImageNet. "
+            "lowest_loss: where all views agree; losses of rows with another number of views do not compare. "
+            "recall: share of the objects that are found again in another view, among all boxes of the same images.",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def row_settings(row: FamilyRow, images: int) -> dict[str, str]:
+    """What a row runs with, name to value; `images`: readable images."""
+    model, sample, training = row.recipe.model, row.recipe.sample, row.recipe.training
+    limits = "/".join(f"{limit:.4g}" for limit in sample.level_limits)
+    return {
+        "encoder": model.architecture,
+        "backbone": model.backbone,
+        "fpn_channels": str(model.fpn_channels),
+        "head_channels": str(model.head_channels),
+        "representation_size": str(model.representation_size),
+        "hidden_size": str(model.hidden_size),
+        "embedding_size": str(model.embedding_size),
+        "views": "/".join(str(view.size) for view in sample.views),
+        "levels": f"{row.levels} {limits}" if sample.level_rule == "scale_aware" else row.levels,
+        "K": str(sample.boxes_per_image),
+        "jitter": f"{sample.jitter:g}",
+        "min_box_side": f"{sample.min_box_side:.4g}",
+        "proposals": row.recipe.proposals.method,
+        "batch": str(training.batch_size),
+        "accumulate": str(training.accumulate),
+        "lr": f"{training.lr:.6g}",
+        "target_momentum": f"{training.target_momentum:g}",
+        "epochs": f"{training.epochs:g}",
+        "warmup_epochs": f"{training.warmup_epochs:.6g}",
+        "steps": str(training.steps(training.epochs, images)),
+        "images": str(images),
+    }
+
+
+def read_row(row: FamilyRow, seed: int, settings: Mapping[str, str], run: RunFolder, record: Path) -> AblationRow:
+    """A row as it stands on disk: from the run's log, and from the record made when it ended."""
+    noted = read_record(record)
+    lines = list(run.log_lines())
+    figures = _from_log(lines, int(settings["batch"]))
+    if figures:
+        figures["lowest_loss"] = -4.0 * (len(row.recipe.sample.views) - 1)
+    if noted is not None and noted["status"] == "diverged":
+        status = f"diverged at step {noted['step']}"
+    elif noted is not None:
+        status = "finished"
+        figures |= noted["recall"]
+    elif run.checkpoints():
+        status = f"step {int(run.checkpoints()[-1].stem.removeprefix('step-'))} of {settings['steps']}"
+    else:
+        status = "not begun"
+    transfer = {} if noted is None else noted.get("transfer", {})
+    return AblationRow(row.name, row.what, seed, row.paper_ap, settings, status, figures, transfer)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What was noted when a run ended; None while it has not."""
+    if not path.is_file():
+        return None
+    noted: dict[str, Any] = json.loads(path.read_text())
+    return noted
+
+
+def write_record(path: Path, noted: Mapping[str, Any]) -> None:
+    """Notes how a run ended."""
+    write_atomically(path, json.dumps(dict(noted), indent=2).encode() + b"\n")
+
+
+def _from_log(lines: Sequence[Mapping[str, Any]], batch: int) -> dict[str, float]:
+    """The last line's figures, and the time of all steps: it outlives interruptions, as the log does."""
+    if not lines:
+        return {}
+    last = lines[-1]
+    figures = {name: float(last[name]) for name in ("loss", "embedding_std", "effective_rank") if name in last}
+    before = [0, *(line["step"] for line in lines)]
+    seconds = sum(
+        (line["step"] - earlier) * batch / line["images_per_second"]
+        for earlier, line in zip(before, lines, strict=False)
+    )
+    return {**figures, "images_per_second": last["step"] * batch / seconds, "seconds": seconds}
+
+
+def _written(value: float | None, form: str) -> str:
+    return "" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
