@@ -80,7 +80,7 @@ def open_coco(file: Path) -> ImageList:
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
     keys = _unique_keys(file, _coco_names(file))
-    return ImageList(file, _coco_root(file, keys), Names.of(keys))
+    return ImageList(file, coco_root(file, keys), Names.of(keys))
 
 
 def _coco_names(file: Path) -> list[str]:
@@ -99,7 +99,8 @@ def _coco_names(file: Path) -> list[str]:
     return names
 
 
-def _coco_root(file: Path, keys: Sequence[str]) -> Path:
+def coco_root(file: Path, keys: Sequence[str]) -> Path:
+    """The folder, near a COCO file, below which the images it names lie. InputError when there is none, or several."""
     here = file.parent
     if _holds_any(here, keys):
         return here

@@ -1,0 +1,141 @@
+"""What every detection set is read into: pictures with their boxes, labels and masks, and the targets of a detector."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from socodet.detection.datasets.checks import AnnotationProblems
+from socodet.detection.datasets.masks import Segmentation, decode_mask
+from socodet.detection.datasets.packed import Packed
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import decode_image
+
+Style = Literal["coco", "voc", "lvis"]
+"""Whose rules the scores follow."""
+Frequency = Literal["r", "c", "f"]
+
+
+@dataclass(frozen=True)
+class Category:
+    """A kind of object; its label is its place among the set's categories, from 1."""
+
+    id: int
+    """As in the file."""
+    name: str
+    frequency: Frequency | None = None
+    """LVIS only: rare (in 1-10 training pictures), common (11-100) or frequent."""
+
+
+@dataclass(frozen=True)
+class ImageAnnotations:
+    """One picture and its N objects."""
+
+    image_id: int | str
+    """As in the file; for VOC the file's name without its ending."""
+    file: Path
+    """Absolute."""
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    """(N, 4) xyxy in pixels, 0-based, right and bottom exclusive; inside the picture, none without area."""
+    labels: NDArray[np.int64]
+    """(N,) 1..C; 0 is the background."""
+    crowd: NDArray[np.bool_]
+    """(N,) whether the region holds uncounted objects; a detection there is neither right nor wrong."""
+    difficult: NDArray[np.bool_]
+    """(N,) VOC: neither counted nor held against a detection; trained on as others are."""
+    areas: NDArray[np.float32]
+    """(N,) square pixels, of the mask where the file says so; small, medium and large are told apart by it."""
+    masks: Sequence[Segmentation] | None = None
+    """N segmentations in COCO's form; None for a set of boxes."""
+    absent: frozenset[int] = frozenset()
+    """LVIS: labels that are certainly nowhere in the picture."""
+    incomplete: frozenset[int] = frozenset()
+    """LVIS: labels of which not every object of the picture is annotated."""
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class DetectionDataset:
+    """Pictures with annotated objects, whichever form they were read from."""
+
+    name: str
+    categories: tuple[Category, ...]
+    """Label k is categories[k - 1]."""
+    images: Sequence[ImageAnnotations]
+    has_masks: bool
+    """Whether a detector of masks can be trained and scored."""
+    style: Style
+    problems: AnnotationProblems
+    """What was wrong in the files, and what became of it; for the user to see before training."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """The pixels of image `index`, (H, W, 3) RGB, of the size that its annotations are for.
+
+        Annotations count as made on the upright picture; where their size is that of the picture as it is stored,
+        with an EXIF orientation that turns it, InputError says so rather than let boxes lie elsewhere.
+        InputError, too, for what cannot be read.
+        """
+        image = self.images[index]
+        try:
+            pixels = decode_image(image.file.read_bytes())
+        except OSError as error:
+            raise InputError(f"{image.file}: cannot be read ({error.strerror}); put it back") from None
+        except UnreadableImageError as error:
+            raise InputError(f"{image.file}: {error}; replace it or take it out of the annotations") from None
+        height, width = pixels.shape[:2]
+        if (width, height) != (image.width, image.height):
+            raise InputError(
+                f"{image.file}: is {width}x{height} pixels and annotated as {image.width}x{image.height}; "
+                "boxes would lie elsewhere: mend its size in the annotations, or its EXIF orientation"
+            )
+        return pixels
+
+    def target(self, index: int, size: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+        """What image `index` shows, as torchvision's detectors take it; crowd regions are left out.
+
+        boxes float32 (N, 4), labels int64 (N,), and where the set has masks, masks uint8 (N, H, W), made now from the
+        segmentations. With `size`, (height, width), all is scaled to a picture of that size.
+        """
+        image = self.images[index]
+        height, width = size or (image.height, image.width)
+        scale = np.array([width / image.width, height / image.height] * 2, np.float32)
+        kept = np.flatnonzero(~image.crowd)
+        target = {
+            "boxes": torch.from_numpy(image.boxes[kept] * scale),
+            "labels": torch.from_numpy(image.labels[kept]),
+        }
+        if self.has_masks:
+            assert image.masks is not None
+            masks = np.zeros((len(kept), height, width), np.uint8)
+            for place, index_of_object in enumerate(kept.tolist()):
+                masks[place] = decode_mask(image.masks[index_of_object], (image.height, image.width), (height, width))
+            target["masks"] = torch.from_numpy(masks)
+        return target
+
+    def select(self, indices: Sequence[int], name: str) -> "DetectionDataset":
+        """Some of the pictures, in the order of `indices`."""
+        if isinstance(self.images, Packed):
+            return replace(self, name=name, images=self.images.take(indices))
+        return replace(self, name=name, images=[self.images[index] for index in indices])
+
+    def packed(self) -> "DetectionDataset":
+        """The same set, its annotations in one block of memory: for a large one, before data workers get it."""
+        return replace(self, images=Packed.of(self.images))
+
+    def with_objects(self) -> "DetectionDataset":
+        """The pictures that have something to learn from: at least one object that is no crowd region.
+
+        As detectors are usually trained (Detectron2's FILTER_EMPTY_ANNOTATIONS); scores are of all pictures.
+        """
+        return self.select([i for i, image in enumerate(self.images) if not image.crowd.all()], self.name)

@@ -1,0 +1,112 @@
+"""What can be wrong with annotations: counted, the first of each kind named, and mended or left out."""
+
+import os
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE = 1.0
+"""Pixels that a box may reach outside without being reported: COCO's own are rounded. It is clipped all the same."""
+
+
+class Problem(StrEnum):
+    """What was found, and what was done about it."""
+
+    MISSING_IMAGE = "image file missing; image left out"
+    BROKEN_IMAGE = "image file unreadable, or of another size than annotated; image left out"
+    BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
+    BROKEN_IMAGE_ENTRY = "image entry without a usable id, file name or size; left out"
+    REPEATED_IMAGE = "image listed again under an id already used; left out"
+    UNKNOWN_IMAGE = "annotation of an image that is not listed; left out"
+    UNKNOWN_CATEGORY = "annotation of an unknown category; left out"
+    BROKEN_BOX = "box missing, or not of four finite numbers; left out"
+    EMPTY_BOX = "box without area, or of negative width or height; left out"
+    OUTSIDE = "box wholly outside its image; left out"
+    CLIPPED = "box partly outside its image; clipped"
+    BROKEN_MASK = "mask missing or unusable; its box is used as its outline"
+    CROWD = "crowd region; not trained on, and ignored in the scores as the rules say"
+
+
+class AnnotationProblems:
+    """How often each kind of problem was met, and where first."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Problem, int] = {}
+        self.first: dict[Problem, str] = {}
+
+    def add(self, problem: Problem, where: str, count: int = 1) -> None:
+        """Notes a problem; `where` names the image or annotation."""
+        self.counts[problem] = self.counts.get(problem, 0) + count
+        self.first.setdefault(problem, where)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def lines(self) -> list[str]:
+        """One line a kind: count, what, what was done, and the first example."""
+        return [
+            f"{self.counts[kind]:,} × {kind} (first: {self.first[kind]})" for kind in Problem if kind in self.counts
+        ]
+
+    def as_json(self) -> dict[str, dict[str, int | str]]:
+        """Kind → count and first example, for a run's record."""
+        return {
+            kind.name.lower(): {"count": self.counts[kind], "first": self.first[kind]}
+            for kind in Problem
+            if kind in self.counts
+        }
+
+    def __add__(self, other: "AnnotationProblems") -> "AnnotationProblems":
+        both = AnnotationProblems()
+        for part in (self, other):
+            for kind, count in part.counts.items():
+                both.add(kind, part.first[kind], count)
+        return both
+
+
+def usable_boxes(
+    boxes: NDArray[np.float64], width: int, height: int, where: str, problems: AnnotationProblems
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Boxes that can be learnt from, clipped to the image, and which of the (N, 4) xyxy they were; notes the others."""
+    finite = np.isfinite(boxes).all(1)
+    with np.errstate(invalid="ignore"):
+        has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        reach = np.maximum(-boxes[:, :2], boxes[:, 2:] - [width, height]).max(1, initial=0.0)
+        clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+    inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    usable = finite & has_area & inside
+    for found, problem in (
+        (~finite, Problem.BROKEN_BOX),
+        (finite & ~has_area, Problem.EMPTY_BOX),
+        (finite & has_area & ~inside, Problem.OUTSIDE),
+        (usable & (reach > TOLERANCE), Problem.CLIPPED),
+    ):
+        if found.any():
+            box = boxes[int(np.flatnonzero(found)[0])]
+            numbers = ", ".join(f"{side:g}" for side in box)
+            problems.add(problem, f"{where}, box ({numbers}) in {width}x{height}", int(found.sum()))
+    kept = np.flatnonzero(usable)
+    return clipped[kept], kept
+
+
+class FilesThere:
+    """Whether files exist, from one listing of each folder: to ask for 100,000 files takes minutes on a network."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def __contains__(self, file: Path) -> bool:
+        folder = file.parent
+        if folder not in self._names:
+            self._names[folder] = frozenset(_listing(folder))
+        return file.name in self._names[folder]
+
+
+def _listing(folder: Path) -> Iterable[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return ()

@@ -1,0 +1,51 @@
+"""Whether image files are what their annotations say, by their heads, without decoding them."""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.checks import AnnotationProblems, Problem
+from socodet.errors import UnreadableImageError
+from socodet.images.decode import image_size
+
+HEAD = 32768
+JPEG = b"\xff\xd8\xff"
+
+
+def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
+    """Leaves out, and notes, pictures that cannot be read or are not of the size that was annotated.
+
+    A picture whose pixels are damaged further on still shows only when it is decoded.
+    """
+    problems = AnnotationProblems() + dataset.problems
+    sound = []
+    for index, image in enumerate(dataset.images):
+        fault = _fault(image)
+        if fault is None:
+            sound.append(index)
+        else:
+            problems.add(Problem.BROKEN_IMAGE, f"{image.file}: {fault}")
+    return replace(dataset.select(sound, dataset.name), problems=problems)
+
+
+def _size(file: Path) -> tuple[int, int]:
+    """From the first bytes of a JPEG, where its size stands unless much is written before it; else from all."""
+    with file.open("rb") as stream:
+        head = stream.read(HEAD)
+        if head.startswith(JPEG):
+            with suppress(UnreadableImageError):
+                return image_size(head)
+        return image_size(head + stream.read())
+
+
+def _fault(image: ImageAnnotations) -> str | None:
+    try:
+        width, height = _size(image.file)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except UnreadableImageError as error:
+        return str(error)
+    if (width, height) != (image.width, image.height):
+        return f"{width}x{height}, annotated as {image.width}x{image.height}"
+    return None

@@ -1,0 +1,128 @@
+"""From a path to a detection set: which of the known layouts it has."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from socodet.detection.datasets.annotations import DetectionDataset, Style
+from socodet.detection.datasets.coco import read_coco
+from socodet.detection.datasets.headers import without_broken_images
+from socodet.detection.datasets.voc import LISTS, classes_of, read_voc
+from socodet.errors import InputError
+
+FILES = (
+    "annotations/instances_{}2017.json",
+    "annotations/instances_{}.json",
+    "annotations/{}.json",
+    "{}.json",
+    "{}/_annotations.coco.json",
+    "annotations/lvis_v1_{}.json",
+    "lvis_v1_{}.json",
+)
+"""Where a folder in COCO's or LVIS's layout has the annotations of a split; the first that is there is taken."""
+KNOWN = (
+    "give a COCO or LVIS .json, a folder with annotations/instances_train2017.json or train.json, "
+    "a folder with VOC2007 or ImageSets/Main, or one of its lists, .txt"
+)
+
+
+def open_detection_set(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    images: str | Path | None = None,
+    style: Style | None = None,
+    check_images: bool = False,
+) -> DetectionDataset:
+    """The detection set at `path`.
+
+    - a .json file: COCO's form or LVIS's; `images` is the folder of its pictures if it is not found nearby;
+    - a folder in COCO's layout (`FILES`); `split` is `train`, `val` or what the file is called;
+    - a folder in VOC's layout, or one that holds VOC2007 and VOC2012; `split` is a list and its years, `trainval07+12`
+      or `test07`, a list without a year where there is one year, or `train` (trainval of 2007 and, if there,
+      of 2012; in a set that is not VOC's own, trainval or else train) or `val` (test of 2007; test or else val);
+    - one of VOC's lists, `…/ImageSets/Main/NAME.txt`.
+
+    `style` names other rules for the scores than the form's own. With `check_images` the head of every image file is
+    read, and pictures that are broken or of another size than annotated are left out.
+
+    InputError, in one line, for what cannot be used at all; single faults are in the set's `problems`.
+    """
+    given = Path(path)
+    folder = Path(images) if images is not None else None
+    if given.is_dir():
+        if not split:
+            raise InputError(f"{given}: is a folder; say which part of it, split train or val")
+        file = next((given / form.format(split) for form in FILES if (given / form.format(split)).is_file()), None)
+        dataset = read_coco(file, images=folder) if file else _read_voc_folder(given, split)
+    elif given.suffix.lower() == ".json" and given.is_file():
+        dataset = read_coco(given, images=folder)
+    elif given.suffix.lower() == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
+        root = given.absolute().parents[2]
+        dataset = read_voc([given], f"{root.name} {given.stem}", _classes(root))
+    else:
+        raise InputError(f"{given}: no detection set; {KNOWN}")
+    if style is not None:
+        dataset = replace(dataset, style=style)
+    return without_broken_images(dataset) if check_images else dataset
+
+
+def require_same_categories(trained: DetectionDataset, scored: DetectionDataset) -> None:
+    """InputError unless a label means the same in both."""
+    pairs = zip(trained.categories, scored.categories, strict=False)
+    different = next(((one, other) for one, other in pairs if (one.id, one.name) != (other.id, other.name)), None)
+    if different is not None:
+        one, other = different
+        raise InputError(
+            f"{scored.name}: its category {other.id} {other.name} is {one.id} {one.name} in {trained.name}; "
+            "give both files the same categories"
+        )
+    if len(trained.categories) != len(scored.categories):
+        raise InputError(
+            f"{scored.name}: has {len(scored.categories)} categories and {trained.name} has "
+            f"{len(trained.categories)}; give both files the same"
+        )
+
+
+def _read_voc_folder(folder: Path, split: str) -> DetectionDataset:
+    match = re.fullmatch(r"([a-z_]+?)((?:\d\d\+)*\d\d)?", split)
+    roots = {place.name[-2:]: place for place in sorted(folder.glob("VOC20[0-9][0-9]")) if (place / LISTS).is_dir()}
+    own = bool(roots)
+    if (folder / LISTS).is_dir():
+        year = re.fullmatch(r"VOC20(\d\d)", folder.absolute().name)
+        roots, own = {year[1] if year else "": folder}, year is not None
+    if not roots:
+        looked_for = ", ".join(form.format(split) for form in FILES[:4])
+        raise InputError(f"{folder}: no annotations of {split} in it, neither {looked_for} nor VOC's; {KNOWN}")
+    name = match[1] if match and (own or not match[2]) else split
+    years = match[2].split("+") if match and match[2] and own else None
+    if years is None and own and name in ("train", "val"):
+        name, years = (
+            ("trainval", list(roots)) if name == "train" else ("test", ["07"] if "07" in roots else list(roots))
+        )
+    elif years is None and not own:
+        name = _first_list(folder, {"train": ("trainval", "train"), "val": ("test", "val")}.get(name, (name,)))
+        years = [""]
+    elif years is None and len(roots) == 1:
+        years = list(roots)
+    if years is None or any(year not in roots for year in years):
+        raise InputError(
+            f"{folder}: has no split {split}; it holds the years {', '.join(roots)}: name a list and its years, "
+            "such as trainval07+12 or test07"
+        )
+    lists = [roots[year] / LISTS / f"{name}.txt" for year in years]
+    return read_voc(
+        lists,
+        f"VOC {name}{'+'.join(years)}" if own else f"{folder.absolute().name} {name}",
+        _classes(lists[0].parents[2]),
+    )
+
+
+def _first_list(folder: Path, names: Sequence[str]) -> str:
+    return next((name for name in names if (folder / LISTS / f"{name}.txt").is_file()), names[-1])
+
+
+def _classes(root: Path) -> list[str] | None:
+    """VOC's own twenty, or whatever another set in its layout has."""
+    return None if re.fullmatch(r"VOC20\d\d", root.absolute().name) else classes_of(root)

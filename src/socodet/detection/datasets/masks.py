@@ -1,0 +1,119 @@
+"""Segmentations in COCO's forms: polygons, and run lengths over the columns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import faster_coco_eval.core.mask as coco_masks
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+RLE = dict[str, Any]
+"""{"size": [height, width], "counts": run lengths, a list or COCO's compressed string}; columns first, zeros first."""
+Polygons = list[NDArray[np.float64]]
+"""Each (2·P,) x, y, x, y, … in pixels; an object may have several parts. In single precision their edges would be drawn
+elsewhere: COCO draws on a grid of fifths of a pixel, on whose borders coordinates of one decimal lie."""
+Segmentation = RLE | Polygons
+
+
+def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | None:
+    """A segmentation out of a COCO file, polygons as arrays; None for what is no segmentation of such an image.
+
+    Parts of fewer than three points, or with a number that is not finite, are no outline and left out.
+    """
+    if isinstance(value, dict):
+        return value if _is_rle(value, height, width) else None
+    if not isinstance(value, list):
+        return None
+    polygons: Polygons = []
+    for part in value:
+        try:
+            polygon = np.asarray(part, np.float64)
+        except (ValueError, TypeError, OverflowError):
+            continue
+        if polygon.ndim == 1 and len(polygon) >= 6 and len(polygon) % 2 == 0 and np.isfinite(polygon).all():
+            polygons.append(polygon)
+    return polygons or None
+
+
+def box_outline(box: Sequence[float] | NDArray[np.float32]) -> Polygons:
+    """The outline of an xyxy box."""
+    x1, y1, x2, y2 = (float(side) for side in box)
+    return [np.array([x1, y1, x2, y1, x2, y2, x1, y2], np.float64)]
+
+
+def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
+    """Compressed run lengths of a segmentation, its parts joined."""
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            rle: RLE = coco_masks.frPyObjects(segmentation, height, width)
+            return rle
+        return segmentation
+    parts = coco_masks.frPyObjects([polygon.tolist() for polygon in segmentation], height, width)
+    joined: RLE = coco_masks.merge(parts)
+    return joined
+
+
+def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W) of 0 and 1: the segmentation of an image of `size`, (height, width), drawn at the size `scaled`.
+
+    Polygons are scaled before they are drawn, run lengths after, to the nearest pixel.
+    """
+    if isinstance(segmentation, list):
+        ratio = np.array([scaled[1] / size[1], scaled[0] / size[0]])
+        polygons = [(polygon.reshape(-1, 2) * ratio).reshape(-1) for polygon in segmentation]
+        return decode_rle(as_rle(polygons, *scaled))
+    mask = decode_rle(as_rle(segmentation, *size))
+    if scaled == size:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((scaled[1], scaled[0]), Image.Resampling.NEAREST))
+
+
+def decode_rle(rle: RLE) -> NDArray[np.uint8]:
+    """(H, W) of 0 and 1."""
+    return np.ascontiguousarray(coco_masks.decode(rle), np.uint8)
+
+
+def mask_area(rle: RLE) -> int:
+    """Its pixels."""
+    return int(coco_masks.area(rle))
+
+
+def encode_masks(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> list[RLE]:
+    """Compressed run lengths of (N, H, W) of 0 and 1, the counts as text, so that JSON takes them."""
+    encoded = coco_masks.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0)))
+    return [{"size": [int(side) for side in rle["size"]], "counts": _text(rle["counts"])} for rle in encoded]
+
+
+def _text(counts: bytes | str) -> str:
+    return counts.decode() if isinstance(counts, bytes) else counts
+
+
+def _is_rle(value: RLE, height: int, width: int) -> bool:
+    counts = value.get("counts")
+    if value.get("size") != [height, width]:
+        return False
+    if isinstance(counts, list):
+        return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
+    return isinstance(counts, str) and _total(counts) == height * width
+
+
+def _total(counts: str) -> int | None:
+    """The number of pixels that a compressed string covers; None for one that ends within a number.
+
+    COCO's code (cocoapi, `rleToString`): five bits a character from the lowest, 32 marks that more follow, 16 in
+    the last is the sign; from the fourth run on, each is the difference from the one before the previous.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value |= -1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return sum(runs) if shift == 0 and all(run >= 0 for run in runs) else None

@@ -1,0 +1,53 @@
+"""Parts of a training set: Mini COCO (Section 4.5, Table 8), and label-efficiency curves."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.errors import InputError
+
+
+def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
+    """The given fraction of the pictures, at least one, chosen by the seed; in the order they have in the set.
+
+    A picture's place in the draw is a hash of the seed and its id alone: a smaller part lies within a larger one of the
+    same seed, and the order of the file, or the version of a random generator, changes nothing.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"a part of {dataset.name} must be more than 0 and at most 1 of it, not {fraction:g}")
+    count = max(1, round(fraction * len(dataset)))
+    drawn = sorted(range(len(dataset)), key=lambda index: _draw(seed, dataset.images[index].image_id))
+    return dataset.select(sorted(drawn[:count]), f"{dataset.name} {fraction:.3g} of it, seed {seed}")
+
+
+def _draw(seed: int, image_id: int | str) -> bytes:
+    return hashlib.sha256(f"{seed}/{image_id}".encode()).digest()
+
+
+def write_image_ids(dataset: DetectionDataset, file: Path) -> None:
+    """The ids of the set's pictures as JSON, so that others can train on the same."""
+    content = {"name": dataset.name, "images": len(dataset), "image_ids": [image.image_id for image in dataset.images]}
+    file.write_text(json.dumps(content) + "\n")
+
+
+def read_image_ids(file: Path) -> list[int | str]:
+    """What `write_image_ids` wrote."""
+    try:
+        ids: list[int | str] = json.loads(file.read_bytes())["image_ids"]
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); give a list of image ids") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: is no list of image ids; give one that a run has written") from None
+    return ids
+
+
+def select_ids(dataset: DetectionDataset, ids: Iterable[int | str], name: str) -> DetectionDataset:
+    """The pictures of those ids, in their order. InputError for an id that the set lacks."""
+    place = {image.image_id: index for index, image in enumerate(dataset.images)}
+    wanted = list(ids)
+    missing = [image_id for image_id in wanted if image_id not in place]
+    if missing:
+        raise InputError(f"{dataset.name}: lacks {len(missing)} of the {len(wanted)} images, first id {missing[0]}")
+    return dataset.select([place[image_id] for image_id in wanted], name)

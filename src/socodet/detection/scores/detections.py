@@ -1,0 +1,132 @@
+"""What a detector found, in memory and as a file in COCO's result format."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.masks import RLE, usable_segmentation
+from socodet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, N detections in any order."""
+
+    boxes: NDArray[np.float32]
+    """(N, 4) xyxy in pixels of the picture at its own size, 0-based, right and bottom exclusive."""
+    scores: NDArray[np.float32]
+    """(N,) the higher the surer."""
+    labels: NDArray[np.int64]
+    """(N,) 1..C, as in the set."""
+    masks: list[RLE] | None = None
+    """N masks as `datasets.masks.encode_masks` makes them; None from a detector of boxes."""
+
+    @classmethod
+    def none(cls) -> "Detections":
+        """Nothing found."""
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), [])
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, indices: NDArray[np.int64]) -> "Detections":
+        """Some of them, in the order of `indices`."""
+        masks = None if self.masks is None else [self.masks[index] for index in indices]
+        return Detections(self.boxes[indices], self.scores[indices], self.labels[indices], masks)
+
+    def best(self, count: int) -> "Detections":
+        """The surest ones, at most `count`, surest first."""
+        return self.take(np.argsort(-self.scores, kind="stable")[:count])
+
+
+Predictions = Mapping[int | str, Detections]
+"""By image id; a picture in which nothing was found may be left out."""
+
+
+def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detections]:
+    """The detections of each picture of the set. InputError for those of a picture it lacks."""
+    ids = [image.image_id for image in dataset.images]
+    strange = predictions.keys() - set(ids)
+    if strange:
+        raise InputError(
+            f"{dataset.name}: lacks {len(strange)} of the pictures that the detections are of, such as "
+            f"{min(strange, key=str)}; give the set that they were made on"
+        )
+    nothing = Detections.none()
+    return [predictions.get(image_id, nothing) for image_id in ids]
+
+
+def write_detections(dataset: DetectionDataset, predictions: Predictions, file: Path) -> None:
+    """Writes [{image_id, category_id, bbox [x, y, w, h], score, segmentation?}, …], ids as in the set's own file.
+
+    COCO's tools take it as it is. Detections of no picture of the set are an InputError.
+    """
+    entries: list[dict[str, Any]] = []
+    for image, found in zip(dataset.images, in_order(dataset, predictions), strict=True):
+        for index in range(len(found)):
+            x1, y1, x2, y2 = (float(side) for side in found.boxes[index])
+            entry: dict[str, Any] = {
+                "image_id": image.image_id,
+                "category_id": dataset.categories[found.labels[index] - 1].id,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": float(found.scores[index]),
+            }
+            if found.masks is not None:
+                entry["segmentation"] = found.masks[index]
+            entries.append(entry)
+    file.write_text(json.dumps(entries))
+
+
+def read_detections(dataset: DetectionDataset, file: Path) -> dict[int | str, Detections]:
+    """What `write_detections` or another program wrote in COCO's result format.
+
+    InputError, which names the entry, for one that is no detection on a picture and of a category of the set.
+    """
+    try:
+        entries = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); give a file of detections") from None
+    except ValueError as error:
+        raise InputError(f"{file}: is not valid JSON ({error}); make it again") from None
+    if not isinstance(entries, list):
+        raise InputError(f"{file}: is no list of detections; give one in COCO's result format")
+    label_of = {category.id: label for label, category in enumerate(dataset.categories, 1)}
+    sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
+    rows: dict[int | str, list[tuple[list[float], float, int, Any]]] = {}
+    for number, entry in enumerate(entries):
+        try:
+            image_id = entry["image_id"]
+            x, y, w, h = (float(side) for side in entry["bbox"])
+            row = [x, y, x + w, y + h], float(entry["score"]), label_of[entry["category_id"]], entry.get("segmentation")
+            size = sizes[image_id]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InputError(f"{file}: entry {number} is no detection of {dataset.name} ({error!r})") from None
+        if not np.isfinite([*row[0], row[1]]).all():
+            raise InputError(f"{file}: entry {number} holds what is no finite number; leave it out")
+        if row[3] is not None and (not isinstance(row[3], dict) or usable_segmentation(row[3], *size) is None):
+            raise InputError(
+                f"{file}: entry {number} has a mask that is no run lengths of a {size[1]}x{size[0]} picture"
+            )
+        rows.setdefault(image_id, []).append(row)
+    return {image_id: _stacked(file, image_id, found) for image_id, found in rows.items()}
+
+
+def _stacked(file: Path, image_id: int | str, rows: list[tuple[list[float], float, int, Any]]) -> Detections:
+    boxes, scores, labels, masks = zip(*rows, strict=True)
+    missing = sum(mask is None for mask in masks)
+    if 0 < missing < len(rows):
+        raise InputError(
+            f"{file}: {missing} of the {len(rows)} detections of image {image_id} have no mask; give all or none"
+        )
+    return Detections(
+        np.array(boxes, np.float32),
+        np.array(scores, np.float32),
+        np.array(labels, np.int64),
+        None if missing else list(masks),
+    )

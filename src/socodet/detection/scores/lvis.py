@@ -1,0 +1,37 @@
+"""LVIS's average precision (Gupta et al. 2019), whose pictures are annotated for some categories only."""
+
+import numpy as np
+
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.scores.coco import SIZES, kinds_scored, percent, precisions, summary
+from socodet.detection.scores.detections import Predictions, in_order
+
+MAX_DETECTIONS = 300
+"""That count in a picture, of all categories together."""
+FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
+
+
+def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
+    """COCO's six figures and AP of rare, common and frequent categories, of boxes and, if found, masks; in percent.
+
+    Keys as of `evaluate_coco`, with `box_APr`, `box_APc`, `box_APf`. Only the 300 surest detections of a picture count.
+    Each category is scored alone, on the pictures that have an object of it or are known to have none: the others
+    play no part in it, and all pictures times 1,203 categories would fill the memory.
+    """
+    found = [detections.best(MAX_DETECTIONS) for detections in in_order(dataset, predictions)]
+    known: dict[int, list[int]] = {}
+    for index, image in enumerate(dataset.images):
+        for label in {*image.labels.tolist(), *image.absent}:
+            known.setdefault(label, []).append(index)
+    scores: dict[str, float] = {}
+    for kind in kinds_scored(dataset, found):
+        precision = -np.ones((10, 101, len(dataset.categories), len(SIZES)))
+        for label, places in known.items():
+            images, detections = [dataset.images[i] for i in places], [found[i] for i in places]
+            alone = precisions(images, detections, [label], kind, MAX_DETECTIONS, federated=True)
+            precision[:, :, label - 1] = alone[:, :, 0]
+        scores |= summary(kind, precision)
+        for frequency, name in FREQUENCIES.items():
+            chosen = [place for place, category in enumerate(dataset.categories) if category.frequency == frequency]
+            scores[f"{kind}_{name}"] = percent(precision[:, :, chosen, 0])
+    return scores

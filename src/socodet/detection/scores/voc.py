@@ -1,0 +1,95 @@
+"""Pascal VOC 2007's average precision of boxes, averaged over IoU thresholds as Detectron2's evaluator does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.detection.scores.detections import Detections, Predictions, in_order
+
+THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
+RECALLS = np.arange(0.0, 1.1, 0.1)
+"""The eleven of 2007. As in Detectron2, 0.3, 0.6 and 0.7 are larger by a rounding error: a recall of 3/10 is below."""
+
+
+def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
+    """box_AP over IoU 0.50:0.95, box_AP50 and box_AP75, in percent, by VOC 2007's rules (Detectron2's
+    `pascal_voc_evaluation.py`).
+
+    - A category's detections go surest first. Each is compared with the object of the category in its picture that it
+      overlaps most, and hits it when their IoU is above the threshold. The first hit is right, a further one
+      wrong; a hit of a difficult object is neither, and difficult objects are not among those to be found.
+    - Precision is the greatest at or beyond each of 11 recalls; AP their mean, then the mean over categories.
+
+    VOC counts pixels between inclusive corners, xmax - xmin + 1; with 0-based corners whose right and bottom are
+    exclusive this is x2 - x1, so that IoU is the plain one. Scores are rounded to three digits and corners to one, as
+    VOC's result files have them, and detections alike in score go in the order of the pictures. A category without
+    objects that count is left out, where Detectron2 gives it 0. nan when all are.
+    """
+    found = [_as_written(detections) for detections in in_order(dataset, predictions)]
+    there = np.unique(np.concatenate([image.labels[~image.difficult] for image in dataset.images]))
+    aps = [_of_category(dataset.images, found, int(label)) for label in there]
+    table = np.array(aps) if aps else np.full((1, len(THRESHOLDS)), np.nan)
+    mean = table.mean(0) * 100
+    return {
+        "box_AP": float(mean.mean()),
+        "box_AP50": float(mean[THRESHOLDS.index(0.5)]),
+        "box_AP75": float(mean[THRESHOLDS.index(0.75)]),
+    }
+
+
+def _as_written(found: Detections) -> Detections:
+    """As VOC's result files have them: published scores went through these, and AP75 feels it."""
+    return replace(found, boxes=found.boxes.round(1), scores=found.scores.round(3))
+
+
+def _of_category(images: Sequence[ImageAnnotations], found: Sequence[Detections], label: int) -> list[float]:
+    """AP at each of the thresholds."""
+    overlaps, nearest, scores = [], [], []
+    difficult: list[NDArray[np.bool_]] = []
+    objects_before = 0
+    for image, detections in zip(images, found, strict=True):
+        objects = np.flatnonzero(image.labels == label)
+        mine = np.flatnonzero(detections.labels == label)
+        iou = _iou(detections.boxes[mine], image.boxes[objects])
+        overlaps.append(iou.max(1, initial=0.0))
+        # Objects are numbered through the pictures; a detection where there is none has overlap 0, and hits nothing.
+        nearest.append((iou.argmax(1) if len(objects) else np.zeros(len(mine), int)) + objects_before)
+        scores.append(detections.scores[mine])
+        difficult.append(image.difficult[objects])
+        objects_before += len(objects)
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    overlap, object_of, is_difficult = (
+        np.concatenate(overlaps)[order],
+        np.concatenate(nearest)[order],
+        np.concatenate(difficult),
+    )
+    aps = []
+    for threshold in THRESHOLDS:
+        hit = overlap > threshold
+        of_difficult = hit.copy()
+        of_difficult[hit] = is_difficult[object_of[hit]]
+        counting = np.flatnonzero(hit & ~of_difficult)
+        right = np.zeros(len(overlap), bool)
+        right[counting[np.unique(object_of[counting], return_index=True)[1]]] = True  # the first of each object
+        aps.append(eleven_point_ap(right, ~right & ~of_difficult, int((~is_difficult).sum())))
+    return aps
+
+
+def _iou(boxes: NDArray[np.float32], objects: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N, 4) and (M, 4) xyxy → (N, M)."""
+    a, b = boxes.astype(np.float64)[:, None], objects.astype(np.float64)[None]
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    shared = sides.prod(-1)
+    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a, b)]
+    return np.asarray(shared / (areas[0] + areas[1] - shared))
+
+
+def eleven_point_ap(right: NDArray[np.bool_], wrong: NDArray[np.bool_], objects: int) -> float:
+    """AP of detections in the order of their scores; both (N,), neither where a difficult object was hit."""
+    rights, wrongs = np.cumsum(right), np.cumsum(wrong)
+    recall = rights / objects
+    precision = rights / np.maximum(rights + wrongs, 1)
+    return float(np.mean([precision[recall >= level].max(initial=0.0) for level in RECALLS]))

@@ -1,0 +1,191 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from socodet.detection.datasets import Problem, open_detection_set
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+
+CATEGORIES = [{"id": 7, "name": "cup"}, {"id": 3, "name": "cat"}]
+
+
+def written(folder, content, pictures=("chelsea.jpg", "coffee.jpg")):
+    (folder / "images").mkdir(exist_ok=True)
+    for name in pictures:
+        shutil.copy(photographs() / name, folder / "images" / name)
+    file = folder / "train.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def images(**more):
+    """As they are in the package."""
+    return [
+        {"id": 20, "file_name": "chelsea.jpg", "width": 400, "height": 266} | more,
+        {"id": 10, "file_name": "coffee.jpg", "width": 400, "height": 267} | more,
+    ]
+
+
+def note(image_id, bbox, category=3, **more):
+    return {"id": 1, "image_id": image_id, "category_id": category, "bbox": bbox} | more
+
+
+def content(annotations, **more):
+    return {"images": images(), "annotations": annotations, "categories": CATEGORIES} | more
+
+
+def test_boxes_labels_and_order(tmp_path):
+    notes = [note(10, [1, 2, 30, 40], 7, area=50), note(20, [5, 6, 10, 10]), note(20, [0, 0, 9, 9], iscrowd=1)]
+    read = open_detection_set(written(tmp_path, content(notes)))
+    assert (read.style, read.has_masks, len(read)) == ("coco", False, 2)
+    assert [(category.id, category.name) for category in read.categories] == [(3, "cat"), (7, "cup")]
+    cat, cup = read.images
+    assert (cat.image_id, cat.file, cat.width, cat.height) == (20, tmp_path / "images" / "chelsea.jpg", 400, 266)
+    assert cup.boxes.tolist() == [[1, 2, 31, 42]]
+    assert (cup.labels.tolist(), cup.areas.tolist()) == ([2], [50])
+    assert (cat.labels.tolist(), cat.areas.tolist(), cat.crowd.tolist()) == ([1, 1], [100, 81], [False, True])
+    target = read.target(0)
+    assert set(target) == {"boxes", "labels"}  # the crowd region is not among them
+    assert target["boxes"].tolist() == [[5, 6, 15, 16]]
+    assert target["labels"].tolist() == [1]
+    assert read.target(0, (532, 200))["boxes"].tolist() == [[2.5, 12, 7.5, 32]]
+
+
+def test_masks_of_polygons_and_run_lengths(tmp_path):
+    polygons = [[10, 20, 50, 20, 50, 60, 10, 60], [100, 100, 120, 100, 120, 130, 100, 130]]
+    # 2 columns of nothing, then of each of 3 columns rows 4..8
+    runs = [2 * 266 + 4, 5, 261, 5, 261, 5]
+    rle = {"size": [266, 400], "counts": [*runs, 266 * 400 - sum(runs)]}
+    notes = [note(20, [10, 20, 110, 110], segmentation=polygons), note(20, [2, 4, 3, 5], 7, segmentation=rle)]
+    read = open_detection_set(written(tmp_path, content(notes)))
+    assert read.has_masks
+    assert not read.problems
+    expected = np.zeros((2, 266, 400), np.uint8)
+    expected[0, 20:60, 10:50] = expected[0, 100:130, 100:120] = 1
+    expected[1, 4:9, 2:5] = 1
+    masks = read.target(0)["masks"].numpy()
+    assert masks.dtype == np.uint8
+    np.testing.assert_array_equal(masks, expected)
+    doubled = read.target(0, (532, 800))["masks"].numpy()
+    np.testing.assert_array_equal(doubled, expected.repeat(2, 1).repeat(2, 2))
+    assert read.target(1)["masks"].shape == (0, 267, 400)
+    assert [image.image_id for image in read.with_objects().images] == [20]
+
+
+def test_every_fault_is_counted_and_none_stops_it(tmp_path):
+    whole = [[1, 1, 9, 1, 9, 9, 1, 9]]
+    notes = [
+        note(20, [1, 1, 8, 8], segmentation=whole),
+        note(20, [1, 1, 0, 8], segmentation=whole),
+        note(20, [9, 9, -5, -5], segmentation=whole),
+        note(20, [500, 5, 10, 10], segmentation=whole),
+        note(20, [390, 260, 50, 50], segmentation=whole),
+        note(20, [390, 256, 10.4, 10.4], segmentation=whole),  # outside by COCO's rounding
+        note(20, [float("nan"), 1, 2, 3]),
+        note(20, [1, 2, 3]),
+        note(20, None),
+        note(20, [1, 1, 9, 9], category=99),
+        note(20, [1, 1, 9, 9], category=[3]),
+        note(99, [1, 1, 9, 9]),
+        note(20, [2, 2, 9, 9], segmentation=[[1, 1, 2, 2]]),
+        note(20, [2, 2, 9, 9], segmentation={"size": [266, 400], "counts": [5]}),
+        note(20, [2, 2, 9, 9], segmentation=whole, iscrowd=1),
+        "nonsense",
+    ]
+    gone = {"id": 30, "file_name": "gone.jpg", "width": 10, "height": 10}
+    again = images()[0] | {"file_name": "coffee.jpg"}
+    listed = [*images(), gone, again, {"id": 31}, {"id": 32, "file_name": "a.jpg", "width": 0, "height": 5}, 7]
+    read = open_detection_set(written(tmp_path, content(notes, images=listed)))
+    assert read.problems.counts == {
+        Problem.MISSING_IMAGE: 1,
+        Problem.BROKEN_IMAGE_ENTRY: 3,
+        Problem.REPEATED_IMAGE: 1,
+        Problem.UNKNOWN_IMAGE: 1,
+        Problem.UNKNOWN_CATEGORY: 2,
+        Problem.BROKEN_BOX: 4,
+        Problem.EMPTY_BOX: 2,
+        Problem.OUTSIDE: 1,
+        Problem.CLIPPED: 1,
+        Problem.BROKEN_MASK: 2,
+        Problem.CROWD: 1,
+    }
+    assert read.images[0].boxes.tolist() == [
+        [1, 1, 9, 9],
+        [390, 260, 400, 266],
+        [390, 256, 400, 266],
+        [2, 2, 11, 11],
+        [2, 2, 11, 11],
+        [2, 2, 11, 11],
+    ]
+    assert read.target(0)["masks"].sum((1, 2)).tolist() == [64, 64, 64, 81, 81]
+    lines = read.problems.lines()
+    assert len(lines) == 11
+    assert any(line.startswith("2 × box without area") and "image 20" in line for line in lines)
+    assert read.problems.as_json()["missing_image"] == {"count": 1, "first": str(tmp_path / "images" / "gone.jpg")}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"images": [', "not valid JSON"),
+        ("[1, 2]", "not a COCO file"),
+        (json.dumps({"images": [], "annotations": []}), "no list `categories`"),
+        (json.dumps({"images": images(), "annotations": [], "categories": []}), "has no category"),
+        (json.dumps({"images": images(), "annotations": [], "categories": [{"id": "x"}]}), "unusable"),
+        (json.dumps(content([], categories=[*CATEGORIES, CATEGORIES[0]])), "category id 7 twice"),
+        (json.dumps(content([], images=[{"id": 1}])), "no usable image"),
+        (json.dumps(content([], images=[{"id": 1, "file_name": "x.jpg", "width": 1, "height": 1}])), "nowhere near"),
+    ],
+)
+def test_files_that_cannot_be_used_at_all(tmp_path, text, complaint):
+    file = written(tmp_path, {})
+    file.write_text(text)
+    with pytest.raises(InputError, match=complaint):
+        open_detection_set(file)
+
+
+def test_objects_marked_difficult_call_for_vocs_rules(tmp_path):
+    file = written(tmp_path, content([note(20, [1, 1, 8, 8], difficult=1), note(20, [2, 2, 8, 8], difficult=0)]))
+    read = open_detection_set(file)
+    assert read.style == "voc"
+    assert read.images[0].difficult.tolist() == [True, False]
+    assert open_detection_set(file, style="coco").style == "coco"
+
+
+def test_lvis_names_pictures_by_their_address_and_says_what_was_looked_for(tmp_path):
+    categories = [{"id": 5, "name": "cat", "frequency": "r"}, {"id": 9, "name": "cup", "frequency": "f"}]
+    listed = [
+        {
+            "id": 1,
+            "coco_url": "http://images.cocodataset.org/train2017/chelsea.jpg",
+            "width": 400,
+            "height": 266,
+            "neg_category_ids": [9],
+            "not_exhaustive_category_ids": [5],
+        }
+    ]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train2017").mkdir()
+    shutil.copy(photographs() / "chelsea.jpg", tmp_path / "train2017")
+    whole = {"images": listed, "annotations": [note(1, [1, 1, 8, 8], 5)], "categories": categories}
+    (tmp_path / "annotations" / "lvis_v1_train.json").write_text(json.dumps(whole))
+    read = open_detection_set(tmp_path, split="train")
+    assert read.style == "lvis"
+    assert [category.frequency for category in read.categories] == ["r", "f"]
+    assert read.images[0].file == tmp_path / "train2017" / "chelsea.jpg"
+    assert (read.images[0].absent, read.images[0].incomplete) == ({2}, {1})
+
+
+def test_pictures_of_another_size_than_annotated(tmp_path):
+    file = written(tmp_path, content([note(20, [1, 1, 8, 8])], images=[images()[0] | {"width": 266, "height": 400}]))
+    with pytest.raises(InputError, match="266x400"):
+        open_detection_set(file).picture(0)
+    more = [*images(), {"id": 30, "file_name": "broken.jpg", "width": 9, "height": 9}]
+    written(tmp_path, content([], images=[images()[0] | {"width": 9, "height": 9}, *more[1:]]))
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    checked = open_detection_set(file, check_images=True)
+    assert [image.image_id for image in checked.images] == [10]
+    assert checked.problems.counts == {Problem.BROKEN_IMAGE: 2}
+    assert checked.picture(0).shape == (267, 400, 3)

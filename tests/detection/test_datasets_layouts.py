@@ -1,0 +1,77 @@
+import json
+import shutil
+
+import pytest
+
+from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import require_same_categories
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+
+
+def write(file, folder, names=("cat",)):
+    """A COCO file of one picture, in `folder`."""
+    for place in (file.parent, folder):
+        place.mkdir(parents=True, exist_ok=True)
+    shutil.copy(photographs() / "chelsea.jpg", folder)
+    content = {
+        "images": [{"id": 1, "file_name": "chelsea.jpg", "width": 400, "height": 266}],
+        "annotations": [],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names, 1)],
+    }
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("annotations/instances_train2017.json", "train2017"),
+        ("annotations/instances_train2017.json", "images/train2017"),
+        ("annotations/instances_train.json", "images"),
+        ("train.json", "images"),
+        ("train/_annotations.coco.json", "train"),
+    ],
+)
+def test_coco_layouts(tmp_path, file, folder):
+    write(tmp_path / file, tmp_path / folder)
+    read = open_detection_set(tmp_path, split="train")
+    assert read.images[0].file == tmp_path / folder / "chelsea.jpg"
+    assert open_detection_set(tmp_path / file).images[0].file == read.images[0].file
+
+
+def test_the_val_pictures_are_not_taken_for_the_train_pictures(tmp_path):
+    for split in ("train2017", "val2017"):
+        write(tmp_path / "annotations" / f"instances_{split}.json", tmp_path / split)
+    assert open_detection_set(tmp_path, split="val").images[0].file.parent.name == "val2017"
+    assert open_detection_set(tmp_path, split="train2017").images[0].file.parent.name == "train2017"
+
+
+def test_pictures_elsewhere(tmp_path):
+    write(tmp_path / "here" / "train.json", tmp_path / "far" / "away" / "pictures")
+    with pytest.raises(InputError, match="nowhere near"):
+        open_detection_set(tmp_path / "here" / "train.json")
+    read = open_detection_set(tmp_path / "here" / "train.json", images=tmp_path / "far" / "away" / "pictures")
+    assert len(read) == 1
+    with pytest.raises(InputError, match="name their folder"):
+        open_detection_set(tmp_path / "here" / "train.json", images=tmp_path)
+
+
+def test_what_is_no_detection_set(tmp_path):
+    with pytest.raises(InputError, match="say which part of it"):
+        open_detection_set(tmp_path)
+    with pytest.raises(InputError, match="no annotations of train in it"):
+        open_detection_set(tmp_path, split="train")
+    for name in ("gone.json", "text.txt", "picture.jpg"):
+        with pytest.raises(InputError, match="no detection set"):
+            open_detection_set(tmp_path / name)
+
+
+def test_two_sets_must_mean_the_same_by_a_label(tmp_path):
+    for name, kinds in (("a", ("cat", "dog")), ("b", ("cat", "dog")), ("c", ("cat", "cow")), ("d", ("cat",))):
+        write(tmp_path / f"{name}.json", tmp_path / "images", kinds)
+    a, b, c, d = (open_detection_set(tmp_path / f"{name}.json") for name in "abcd")
+    require_same_categories(a, b)
+    with pytest.raises(InputError, match="category 2 cow is 2 dog in a"):
+        require_same_categories(a, c)
+    with pytest.raises(InputError, match="has 1 categories and a has 2"):
+        require_same_categories(a, d)

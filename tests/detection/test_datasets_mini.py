@@ -1,0 +1,48 @@
+import pytest
+from hand_made_sets import made_set, picture
+
+from socodet.detection.datasets.mini import mini_set, read_image_ids, select_ids, write_image_ids
+from socodet.errors import InputError
+
+
+def ids(dataset):
+    return [image.image_id for image in dataset.images]
+
+
+def whole(numbers):
+    return made_set([picture(number, []) for number in numbers], "coco")
+
+
+def test_parts_are_of_the_size_asked_for_and_nested():
+    ours = whole(range(1000))
+    five, ten = mini_set(ours, 0.05, seed=1), mini_set(ours, 0.1, seed=1)
+    assert (len(five), len(ten)) == (50, 100)
+    assert set(ids(five)) < set(ids(ten))
+    assert ids(ten) == sorted(ids(ten))  # the set's own order
+    assert len(mini_set(ours, 0.0001)) == 1
+    assert ids(mini_set(ours, 1.0)) == ids(ours)
+    for fraction in (0, -0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="more than 0 and at most 1"):
+            mini_set(ours, fraction)
+
+
+def test_the_seed_and_the_ids_alone_decide():
+    ours, turned = whole(range(1000)), whole(reversed(range(1000)))
+    assert set(ids(mini_set(ours, 0.1, 3))) == set(ids(mini_set(turned, 0.1, 3)))
+    assert len(set(ids(mini_set(ours, 0.1, 3))) & set(ids(mini_set(ours, 0.1, 4)))) < 30  # 10 by chance
+    # spread over the whole set: each fifth has 20 of the 100, within four standard deviations
+    chosen = ids(mini_set(ours, 0.1, 3))
+    assert all(4 <= sum(low <= one < low + 200 for one in chosen) <= 36 for low in range(0, 1000, 200))
+
+
+def test_chosen_ids_can_be_written_and_used_again(tmp_path):
+    ours = whole([5, 3, 9, "000007"])
+    part = ours.select([2, 3], "part")
+    write_image_ids(part, tmp_path / "images.json")
+    again = select_ids(ours, read_image_ids(tmp_path / "images.json"), "again")
+    assert ids(again) == [9, "000007"]
+    with pytest.raises(InputError, match="lacks 1 of the 2 images, first id 8"):
+        select_ids(ours, [9, 8], "again")
+    (tmp_path / "images.json").write_text("[]")
+    with pytest.raises(InputError, match="no list of image ids"):
+        read_image_ids(tmp_path / "images.json")

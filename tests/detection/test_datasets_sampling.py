@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+from hand_made_sets import made_set, picture
+
+from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
+
+
+def test_factors_by_the_formula():
+    """Of 8 pictures, kind 1 is in 4, kind 2 in 1, twice; threshold 1/2: r(1) = 1, r(2) = sqrt(0.5 / 0.125) = 2."""
+    box = (0, 0, 9, 9)
+    pictures = [picture(k, [(*box, 1)]) for k in range(3)]
+    pictures += [picture(3, [(*box, 2), (*box, 1), (*box, 2)]), *(picture(k, []) for k in range(4, 8))]
+    ours = made_set(pictures, "lvis", classes=2)
+    assert repeat_factors(ours, 0.5) == pytest.approx([1, 1, 1, 2, 1, 1, 1, 1])
+    assert repeat_factors(ours, 1.0) == pytest.approx([2**0.5] * 3 + [8**0.5] + [1] * 4)
+    assert repeat_factors(ours) == pytest.approx([1] * 8)  # 0.001: nothing is as rare as that
+
+
+def test_an_epoch_repeats_by_the_factors_on_average():
+    factors = np.array([1.0, 1.25, 2.5, 3.0])
+    generator = np.random.default_rng(0)
+    epochs = [repeated_indices(factors, generator) for _ in range(4000)]
+    counts = np.array([np.bincount(epoch, minlength=4) for epoch in epochs])
+    assert counts.mean(0) == pytest.approx(factors, abs=0.04)  # five standard deviations of the third
+    assert (counts.min(0) == [1, 1, 2, 3]).all()
+    assert (counts.max(0) == [1, 2, 3, 3]).all()

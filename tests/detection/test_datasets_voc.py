@@ -1,0 +1,117 @@
+import shutil
+
+import pytest
+
+from socodet.detection.datasets import Problem, open_detection_set
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+
+
+def thing(name, box, **more):
+    corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    rest = "".join(f"<{k}>{v}</{k}>" for k, v in more.items())
+    return f"<object><name>{name}</name>{rest}<bndbox>{corners}</bndbox></object>"
+
+
+def write(root, pictures, **lists):
+    """`pictures`: name → objects, or whole text."""
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    for name, objects in pictures.items():
+        shutil.copy(photographs() / "chelsea.jpg", root / "JPEGImages" / f"{name}.jpg")
+        size = "<size><width>400</width><height>266</height><depth>3</depth></size>"
+        text = f"<annotation>{size}{''.join(objects)}</annotation>" if isinstance(objects, list) else objects
+        (root / "Annotations" / f"{name}.xml").write_text(text)
+    for name, ids in lists.items():
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{one}\n" for one in ids))
+
+
+CAT = thing("cat", (1, 1, 400, 266))
+
+
+def test_corners_and_difficult_objects(tmp_path):
+    dog = thing("dog", (11, 21, 30, 50), difficult=1, truncated=1)
+    write(tmp_path / "VOC2007", {"000001": [CAT, dog], "000002": []}, trainval=["000001", "000002"])
+    read = open_detection_set(tmp_path, split="trainval07")
+    assert (read.style, read.has_masks, len(read.categories)) == ("voc", False, 20)
+    assert not read.problems
+    first, second = read.images
+    # all 400 columns and 266 rows; columns 11 to 30 are 20 of them
+    assert first.boxes.tolist() == [[0, 0, 400, 266], [10, 20, 30, 50]]
+    assert [read.categories[label - 1].name for label in first.labels] == ["cat", "dog"]
+    assert first.difficult.tolist() == [False, True]
+    assert first.areas.tolist() == [400 * 266, 600]
+    assert (first.image_id, len(second)) == ("000001", 0)
+    assert read.target(0)["boxes"].shape == (2, 4)  # difficult ones are trained on
+    assert read.picture(0).shape == (266, 400, 3)
+
+
+def test_splits(tmp_path):
+    write(
+        tmp_path / "VOC2007", {"1": [CAT], "2": [CAT], "3": [CAT]}, trainval=["1"], test=["2", "3"], cat_test=["2 -1"]
+    )
+    write(tmp_path / "VOC2012", {"2012_1": [CAT]}, trainval=["2012_1"])
+    ids = {
+        split: [image.image_id for image in open_detection_set(tmp_path, split=split).images]
+        for split in ("train", "val", "trainval07+12", "trainval12", "test07", "cat_test07")
+    }
+    assert ids == {
+        "train": ["1", "2012_1"],
+        "val": ["2", "3"],
+        "trainval07+12": ["1", "2012_1"],
+        "trainval12": ["2012_1"],
+        "test07": ["2", "3"],
+        "cat_test07": ["2"],
+    }
+    assert len(open_detection_set(tmp_path / "VOC2007", split="val")) == 2
+    assert len(open_detection_set(tmp_path / "VOC2007", split="test")) == 2
+    assert len(open_detection_set(tmp_path / "VOC2007" / "ImageSets" / "Main" / "test.txt")) == 2
+    for split, complaint in (
+        ("test", "name a list and its years"),
+        ("test10", "years 07, 12"),
+        ("x07", "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            open_detection_set(tmp_path, split=split)
+
+
+def test_faults_are_counted(tmp_path):
+    pictures = {
+        "1": [
+            CAT,
+            thing("unicorn", (1, 1, 5, 5)),
+            thing("cat", (9, 9, 3, 3)),
+            thing("cat", ("x", 1, 2, 3)),
+            "<object><name>cat</name></object>",
+            thing("cat", (401, 1, 500, 9)),
+            thing("cat", (390, 1, 500, 9)),
+        ],
+        "2": "<annotation><object>",
+        "3": "<annotation><size><width>0</width></size></annotation>",
+    }
+    write(tmp_path / "VOC2007", pictures, trainval=["1", "2", "3", "4", "1"])
+    read = open_detection_set(tmp_path, split="train")
+    assert read.problems.counts == {
+        Problem.UNKNOWN_CATEGORY: 1,
+        Problem.EMPTY_BOX: 1,
+        Problem.BROKEN_BOX: 2,
+        Problem.OUTSIDE: 1,
+        Problem.CLIPPED: 1,
+        Problem.BROKEN_ANNOTATION_FILE: 1,
+        Problem.BROKEN_IMAGE_ENTRY: 1,
+        Problem.MISSING_IMAGE: 1,
+        Problem.REPEATED_IMAGE: 1,
+    }
+    assert "unicorn" in read.problems.first[Problem.UNKNOWN_CATEGORY]
+    assert read.images[0].boxes.tolist() == [[0, 0, 400, 266], [389, 0, 400, 9]]
+    write(tmp_path / "VOC2007", {}, trainval=["2", "4"])
+    with pytest.raises(InputError, match="no picture of it can be used"):
+        open_detection_set(tmp_path, split="train")
+
+
+def test_another_set_in_the_same_layout_has_its_own_classes(tmp_path):
+    write(tmp_path, {"a": [thing("zebra", (1, 1, 9, 9))], "b": [thing("ant", (1, 1, 9, 9))]}, train=["a"], test=["b"])
+    train, val = (open_detection_set(tmp_path, split=split) for split in ("train", "val"))
+    assert [category.name for category in train.categories] == ["ant", "zebra"]
+    assert train.categories == val.categories
+    assert (train.images[0].labels.tolist(), val.images[0].labels.tolist()) == ([2], [1])

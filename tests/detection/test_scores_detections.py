@@ -1,0 +1,51 @@
+import json
+
+import numpy as np
+import pytest
+from hand_made_sets import found, made_set, picture
+
+from socodet.detection.datasets.masks import encode_masks
+from socodet.detection.scores import evaluate, read_detections, write_detections
+from socodet.errors import InputError
+
+OURS = made_set([picture(4, [(10, 10, 40, 40, 2)]), picture("000005", [])], "coco", classes=2)
+
+
+def test_cocos_result_format(tmp_path):
+    mask = np.zeros((1, 100, 100), np.uint8)
+    mask[0, 10:40, 10:30] = 1
+    ours = {4: found([(10, 11, 40, 42.5, 0.5, 2)], encode_masks(mask))}
+    file = tmp_path / "detections.json"
+    write_detections(OURS, ours, file)
+    (entry,) = json.loads(file.read_text())
+    assert entry.pop("segmentation")["size"] == [100, 100]
+    assert entry == {"image_id": 4, "category_id": 20, "bbox": [10, 11, 30, 31.5], "score": 0.5}
+    again = read_detections(OURS, file)
+    assert list(again) == [4]
+    assert again[4].boxes.tolist() == [[10, 11, 40, 42.5]]
+    assert (again[4].scores.tolist(), again[4].labels.tolist()) == ([0.5], [2])
+    assert again[4].masks == ours[4].masks
+    assert evaluate(OURS, again) == pytest.approx(evaluate(OURS, ours), nan_ok=True)
+
+
+def test_files_of_other_programs(tmp_path):
+    good = {"image_id": 4, "category_id": 20, "bbox": [1, 2, 3, 4], "score": 1}
+    file = tmp_path / "detections.json"
+    file.write_text(json.dumps([good, good | {"image_id": "000005"}]))
+    assert read_detections(OURS, file)["000005"].masks is None
+    for entries, complaint in (
+        ("{", "not valid JSON"),
+        ({}, "no list of detections"),
+        ([good, {"image_id": 4}], "entry 1 is no detection"),
+        ([good | {"image_id": 9}], "entry 0 is no detection"),
+        ([good | {"category_id": 1}], "entry 0 is no detection"),
+        ([good | {"bbox": [1, 2, 3]}], "entry 0 is no detection"),
+        ([good | {"score": float("nan")}], "no finite number"),
+        ([good | {"segmentation": {"size": [5, 5], "counts": "1"}}], "no run lengths of a 100x100"),
+        ([good, good | {"segmentation": encode_masks(np.zeros((1, 100, 100)) > 0)[0]}], "give all or none"),
+    ):
+        file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+        with pytest.raises(InputError, match=complaint):
+            read_detections(OURS, file)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_detections(OURS, tmp_path / "gone.json")

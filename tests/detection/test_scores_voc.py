@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from hand_made_sets import found, made_set, picture, random_case
+
+from socodet.detection.scores import evaluate
+
+LEFT, RIGHT, FAR = (10, 10, 40, 40), (60, 10, 90, 40), (10, 60, 40, 90)
+
+
+def test_half_of_two_objects_found():
+    """Recall 0.5 at precision 1: 6 of the 11 recalls (0, 0.1, …, 0.5) have precision 1, the others 0."""
+    ours = made_set([picture("a", [(*LEFT, 1), (*RIGHT, 1)])], "voc")
+    scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1)])})
+    assert scores == pytest.approx({"box_AP": 600 / 11, "box_AP50": 600 / 11, "box_AP75": 600 / 11})
+
+
+def test_a_difficult_object_neither_counts_nor_punishes():
+    """With the difficult one as an ordinary object AP would be lower with or without its detection."""
+    ours = made_set([picture("a", [(*LEFT, 1), (*RIGHT, 1, "difficult")])], "voc")
+    sure = (*LEFT, 0.5, 1)
+    assert evaluate(ours, {"a": found([sure])})["box_AP50"] == pytest.approx(100)
+    hits = [(*RIGHT, 0.9, 1), (*RIGHT, 0.8, 1)]  # twice: the second is no duplicate either
+    assert evaluate(ours, {"a": found([sure, *hits])})["box_AP50"] == pytest.approx(100)
+    missed = [(*FAR, 0.9, 1)]  # on nothing: wrong, and surer than the right one
+    assert evaluate(ours, {"a": found([sure, *missed])})["box_AP50"] == pytest.approx(50)
+
+
+def test_a_second_hit_of_an_object_is_wrong():
+    ours = made_set([picture("a", [(*LEFT, 1)]), picture("b", [(*LEFT, 1)])], "voc")
+    twice = found([(*LEFT, 0.9, 1), (*LEFT, 0.8, 1)])
+    # right, wrong, right: precision 1 up to recall 0.5 (6 recalls), 2/3 for the 5 beyond
+    scores = evaluate(ours, {"a": twice, "b": found([(*LEFT, 0.7, 1)])})
+    assert scores["box_AP50"] == pytest.approx(100 * (6 + 5 * 2 / 3) / 11)
+
+
+def test_the_object_overlapped_most_takes_the_detection_even_if_it_is_taken():
+    """COCO would give the second detection to the object beside; VOC does not."""
+    near_left = (13, 10, 43, 40)
+    ours = made_set([picture("a", [(*LEFT, 1), (*near_left, 1)])], "voc")
+    scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1), (11, 10, 41, 40, 0.8, 1)])})
+    assert scores["box_AP50"] == pytest.approx(600 / 11)  # recall 0.5, and one wrong after it
+
+
+def test_the_threshold_itself_is_no_hit_and_iou_is_of_whole_pixels():
+    """An object of 10x10 pixels and a detection of 10x20: IoU is 1/2 exactly, not above it."""
+    ours = made_set([picture("a", [(10, 10, 20, 20, 1)])], "voc")
+    assert evaluate(ours, {"a": found([(10, 10, 20, 30, 0.9, 1)])})["box_AP50"] == 0
+    assert evaluate(ours, {"a": found([(10, 10, 20, 29, 0.9, 1)])})["box_AP50"] == pytest.approx(100)
+
+
+def test_scores_and_corners_are_rounded_as_in_result_files():
+    """The wrong one is surer by 0.0002, which three digits do not show: the earlier picture goes first."""
+    ours = made_set([picture("a", [(*LEFT, 1)]), picture("b", [])], "voc")
+    guesses = {"a": found([(*LEFT, 0.5001, 1)]), "b": found([(*LEFT, 0.5003, 1)])}
+    assert evaluate(ours, guesses)["box_AP50"] == pytest.approx(100)
+    # 30 of 60 rows, and a few hundredths of a row less: IoU is above 1/2 only before rounding
+    tall = made_set([picture("a", [(0, 0, 10, 30, 1)])], "voc")
+    assert evaluate(tall, {"a": found([(0, 0, 10, 59.96, 0.9, 1)])})["box_AP50"] == 0
+    assert evaluate(tall, {"a": found([(0, 0, 10, 59.94, 0.9, 1)])})["box_AP50"] == pytest.approx(100)
+
+
+def test_categories_count_alike_and_those_without_objects_not():
+    ours = made_set([picture("a", [(*LEFT, 1), (*RIGHT, 1), (*FAR, 2)])], "voc", classes=3)
+    scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1), (*RIGHT, 0.8, 1), (*FAR, 0.9, 3)])})
+    assert scores["box_AP"] == pytest.approx(50)  # 100 and 0; nothing of kind 3
+    nothing = made_set([picture("a", [])], "voc")
+    assert np.isnan(evaluate(nothing, {})["box_AP"])
+
+
+def slow_ap(dataset, predictions, label, threshold):
+    """The development kit's way, one detection after another, with its 1-based inclusive corners."""
+    rows = [
+        (score, image.image_id, [float(f"{side:.1f}") for side in box])
+        for image in dataset.images
+        for box, score, kind in zip(
+            predictions[image.image_id].boxes.tolist(),
+            predictions[image.image_id].scores.tolist(),
+            predictions[image.image_id].labels.tolist(),
+            strict=True,
+        )
+        if kind == label
+    ]
+    objects = {
+        image.image_id: [
+            {"box": (x1 + 1, y1 + 1, x2, y2), "difficult": difficult, "taken": False}
+            for (x1, y1, x2, y2), kind, difficult in zip(
+                image.boxes.tolist(), image.labels.tolist(), image.difficult.tolist(), strict=True
+            )
+            if kind == label
+        ]
+        for image in dataset.images
+    }
+    total = sum(not thing["difficult"] for things in objects.values() for thing in things)
+    curve, right, wrong = [], 0, 0
+    for _, image_id, (x1, y1, x2, y2) in sorted(rows, key=lambda row: -row[0]):
+        best, most = None, -1.0
+        for thing in objects[image_id]:
+            a, b, c, d = thing["box"]
+            width = max(min(c, x2) - max(a, x1 + 1) + 1, 0)
+            height = max(min(d, y2) - max(b, y1 + 1) + 1, 0)
+            union = (c - a + 1) * (d - b + 1) + (x2 - x1) * (y2 - y1) - width * height
+            if width * height / union > most:
+                best, most = thing, width * height / union
+        if best is not None and most > threshold:
+            if not best["difficult"]:
+                right, wrong = (right, wrong + 1) if best["taken"] else (right + 1, wrong)
+                best["taken"] = True
+        else:
+            wrong += 1
+        curve.append((right / total, right / max(right + wrong, 1)))
+    return sum(max((p for r, p in curve if r >= t * 0.1), default=0.0) for t in range(11)) / 11
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_as_the_slow_plain_way(seed):
+    generator = np.random.default_rng(seed)
+    ours, predictions = random_case(generator, style="voc", marks=("", "", "difficult"))
+    thresholds = [0.5 + 0.05 * step for step in range(10)]
+    aps = np.array([[slow_ap(ours, predictions, label, t) for t in thresholds] for label in (1, 2, 3)]).mean(0) * 100
+    scores = evaluate(ours, predictions)
+    assert scores == pytest.approx({"box_AP": aps.mean(), "box_AP50": aps[0], "box_AP75": aps[5]})
+    assert 5 < scores["box_AP"] < 95
