@@ -1,0 +1,36 @@
+"""`socodet export`: from a run to a file for a detection framework."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from socodet.commands.parsing import call
+
+
+def export(argv: Sequence[str]) -> None:
+    """Write a run's pretrained modules as a file for a detection framework."""
+
+    def arguments(
+        run: tyro.conf.Positional[Path],
+        output: Path,
+        format: Literal["torchvision", "detectron2", "mmdetection", "timm"] = "torchvision",
+        overwrite: bool = False,
+    ) -> tuple[Path, Path]:
+        """Write a run's pretrained modules as a file for a detection framework.
+
+        Args:
+            run: Folder that `socodet pretrain` wrote.
+            output: File to write: .pth, .pt or .safetensors; .pkl for detectron2, .pth for mmdetection and timm.
+            format: Whose names the weights get.
+            overwrite: Replace a file that exists.
+        """
+        from socodet.export import export_run
+        from socodet.export.card import card_path
+
+        path = export_run(run, output, format=format, overwrite=overwrite)
+        return path, card_path(path, format)
+
+    path, card = call(arguments, "export", argv)
+    print(f"{path}: written; what it is and how to load it: {card}")

@@ -1,0 +1,87 @@
+"""`socodet pretrain`: from images to a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from socodet.commands.parsing import Flat, call, goes_on, list_unreadable, value_of
+from socodet.errors import InputError
+
+
+def pretrain(argv: Sequence[str]) -> None:
+    """Pretrain backbone, FPN and box head on a folder of images, without labels."""
+    from socodet.models.settings import ModelSettings
+    from socodet.proposals.settings import ProposalSettings
+    from socodet.recipes import RECIPES, Recipe, recipe
+    from socodet.training.settings import ExecutionSettings, TrainingSettings
+    from socodet.views.settings import SampleSettings
+
+    name = value_of("--recipe", argv)
+    if name is None and not {"-h", "--help"} & set(argv):
+        raise InputError(f"pretrain: --recipe is missing; choose one of {', '.join(RECIPES)}")
+    base = recipe(name or "tiny")
+    settings_flag = next((a for a in argv if a.startswith("--proposals.")), None)
+    if settings_flag and value_of("--proposals", argv) not in (None, "online"):
+        raise InputError(f"pretrain: {settings_flag} has no effect where --proposals gives a table; drop one of them")
+
+    def arguments(
+        images: tyro.conf.Positional[Path],
+        output: Path,
+        recipe: str,
+        sample: Annotated[SampleSettings, Flat] = base.sample,
+        model: Annotated[ModelSettings, Flat] = base.model,
+        training: Annotated[TrainingSettings, Flat] = base.training,
+        proposals: ProposalSettings = base.proposals,
+        table: Annotated[str | None, tyro.conf.arg(name="proposals")] = None,
+        start_from: Path | None = None,
+        limit: int | None = None,
+        execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Any:
+        """Pretrain backbone, FPN and box head on a folder of images, without labels.
+
+        The same command again goes on with a run that was interrupted. The flags' defaults are those of the
+        recipe named by --recipe.
+
+        Args:
+            images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
+            output: Folder of the run.
+            recipe: Its name; `socodet recipes` lists them.
+            table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
+                in the data workers at each sight of an image, without a table.
+            start_from: First weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
+                method's public code.
+            limit: Take so many of the images, picked by --seed.
+            resume: Go on with the run in the folder; no error when it is finished already.
+            overwrite: Throw away the run that is in the folder.
+        """
+        from socodet.pretraining import pretrain
+
+        return pretrain(
+            images,
+            Recipe(recipe, sample, model, training, proposals),
+            output,
+            proposals=table,
+            start_from=start_from,
+            limit=limit,
+            execution=execution,
+            resume=resume,
+            overwrite=overwrite,
+        )
+
+    result = call(arguments, "pretrain", argv)
+    if not result.is_first:
+        return
+    if result.finished:
+        print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
+    else:
+        print(
+            f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"
+            f"{goes_on(argv)}"
+        )
+    list_unreadable(result.unreadable)
+    if result.stopped_by in ("SIGINT", "SIGTERM"):
+        raise SystemExit(130 if result.stopped_by == "SIGINT" else 143)
