@@ -37,6 +37,8 @@ def pretrain(argv: Sequence[str]) -> None:
         table: Annotated[str | None, tyro.conf.arg(name="proposals")] = None,
         start_from: Path | None = None,
         limit: int | None = None,
+        probe_every: float | None = None,
+        probe_dataset: Path | None = None,
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
         resume: bool = False,
         overwrite: bool = False,
@@ -55,6 +57,8 @@ def pretrain(argv: Sequence[str]) -> None:
             start_from: First weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
                 method's public code.
             limit: Take so many of the images, picked by --seed.
+            probe_every: Probe the network every so many epochs and at the end, as `socodet probe` does, into the log.
+            probe_dataset: Annotated set to probe it on: a folder with a training and a validation split.
             resume: Go on with the run in the folder; no error when it is finished already.
             overwrite: Throw away the run that is in the folder.
         """
@@ -67,6 +71,8 @@ def pretrain(argv: Sequence[str]) -> None:
             proposals=table,
             start_from=start_from,
             limit=limit,
+            probe_every=probe_every,
+            probe_dataset=probe_dataset,
             execution=execution,
             resume=resume,
             overwrite=overwrite,

@@ -1,0 +1,41 @@
+"""A backbone with its feature pyramid, under the names that torchvision's detectors give them."""
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
+
+from socodet.models.backbones import STAGES, build_backbone, stage_outputs
+from socodet.models.settings import ModelSettings
+
+FINEST = 2
+"""P2, of the backbone's first stage."""
+COARSEST = FINEST + len(STAGES) - 1
+"""P5, of its last."""
+
+
+class PyramidBackbone(nn.Module):
+    """torchvision's `BackboneWithFPN`, with its names `body` and `fpn`, around any backbone of `build_backbone`.
+
+    The pyramid has batch norm, as pretraining's, and begins at level `finest`: P2 for R-CNNs, P3 for single-stage
+    detectors. So the first block of `fpn` is that level's, whatever its shape would fit. `extra_blocks` makes the
+    levels above P5; by default P6 is every second pixel of P5.
+    """
+
+    def __init__(self, settings: ModelSettings, *, finest: int = FINEST, extra_blocks: ExtraFPNBlock | None = None):
+        super().__init__()
+        self.body, channels = build_backbone(settings.backbone)
+        self._first_stage = finest - FINEST
+        self.fpn = FeaturePyramidNetwork(
+            channels[self._first_stage :],
+            settings.fpn_channels,
+            extra_blocks=extra_blocks or LastLevelMaxPool(),
+            norm_layer=nn.BatchNorm2d,
+        )
+        self.out_channels = settings.fpn_channels
+
+    def forward(self, images_b3hw: Tensor) -> dict[str, Tensor]:
+        """The pyramid's levels, finest first, "0" being P2 even where the pyramid begins later; then the extra ones."""
+        stages = stage_outputs(self.body, images_b3hw)
+        named = {str(level): stage for level, stage in enumerate(stages)}
+        levels: dict[str, Tensor] = self.fpn(dict(list(named.items())[self._first_stage :]))
+        return levels

@@ -1,0 +1,150 @@
+"""R-CNNs on C4: Tables 2 and 3."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.transform import DetectorTransform
+from socodet.models.backbones import STRIDES, split_backbone
+from socodet.models.settings import ModelSettings
+
+POOLED = 14
+"""RoIAlign's cells a side, which the fifth block halves."""
+MASK_CHANNELS = 256
+ANCHOR_SIZES = (32, 64, 128, 256, 512)
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)
+
+Target = dict[str, Tensor]
+
+
+class C4Backbone(nn.Module):
+    """The residual network up to its third stage, named `body`."""
+
+    def __init__(self, body: nn.Module, out_channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.out_channels = out_channels
+
+    def forward(self, images_b3hw: Tensor) -> dict[str, Tensor]:
+        """C4 as "0", stride 16."""
+        features: dict[str, Tensor] = self.body(images_b3hw)
+        return features
+
+
+def shared_head(fifth_block: nn.Module, channels: int) -> nn.Sequential:
+    """The fifth block and one more batch norm, as MoCo's C4 recipe has it (`Res5ROIHeadsExtraNorm`).
+
+    Self-supervised networks end in a block whose outputs are of any size; the norm evens them out.
+    """
+    return nn.Sequential(OrderedDict([*fifth_block.named_children(), ("norm", nn.BatchNorm2d(channels))]))
+
+
+class SharedRoIHeads(RoIHeads):  # type: ignore[misc]
+    """Boxes and masks from the features of one shared head, as Detectron2's `Res5ROIHeads`.
+
+    In training the features of a positive box are computed once and serve its mask too.
+    """
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[Target] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Detections of each picture, or in training mode the losses."""
+        if self.training:
+            return [], self._losses(features, proposals, image_shapes, targets or [])
+        logits, deltas = self.box_predictor(self._shared(features, proposals, image_shapes).mean(dim=(2, 3)))
+        kept = self.postprocess_detections(logits, deltas, proposals, image_shapes)
+        found = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*kept, strict=True)]
+        if self.mask_predictor is not None:
+            masks = self.mask_predictor(self._shared(features, kept[0], image_shapes))
+            for one, probabilities in zip(found, maskrcnn_inference(masks, kept[2]), strict=True):
+                one["masks"] = probabilities
+        return found, {}
+
+    def _shared(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
+        shared: Tensor = self.box_head(self.box_roi_pool(features, boxes, shapes))
+        return shared
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        shapes: list[tuple[int, int]],
+        targets: list[Target],
+    ) -> dict[str, Tensor]:
+        boxes, matched, labels, regression = self.select_training_samples(proposals, targets)
+        shared = self._shared(features, boxes, shapes)
+        logits, deltas = self.box_predictor(shared.mean(dim=(2, 3)))
+        classifier, box = fastrcnn_loss(logits, deltas, labels, regression)
+        losses = {"loss_classifier": classifier, "loss_box_reg": box}
+        if self.mask_predictor is not None:
+            positive = [one > 0 for one in labels]
+            losses["loss_mask"] = maskrcnn_loss(
+                self.mask_predictor(shared[torch.cat(positive)]),
+                [b[p] for b, p in zip(boxes, positive, strict=True)],
+                [target["masks"] for target in targets],
+                [target["labels"] for target in targets],
+                [m[p] for m, p in zip(matched, positive, strict=True)],
+            )
+        return losses
+
+    def has_mask(self) -> bool:
+        """Whether targets must have masks."""
+        return self.mask_predictor is not None
+
+
+def faster_rcnn_c4(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
+    """Faster R-CNN on C4, the fifth block as box head. `num_classes` counts the background."""
+    return _rcnn_c4(settings, num_classes, inference, masks=False)
+
+
+def mask_rcnn_c4(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
+    """Faster R-CNN on C4 and masks from the same fifth block. `num_classes` counts the background."""
+    return _rcnn_c4(settings, num_classes, inference, masks=True)
+
+
+def _rcnn_c4(
+    settings: ModelSettings, num_classes: int, inference: InferenceSettings, *, masks: bool
+) -> GeneralizedRCNN:
+    """Thresholds are torchvision's, which are Detectron2's; numbers of proposals those of its C4 configurations."""
+    body, fifth_block, channels = split_backbone(settings.backbone)
+    c4_channels = channels // 2
+    anchors = AnchorGenerator((ANCHOR_SIZES,), (ANCHOR_RATIOS,))
+    rpn = RegionProposalNetwork(
+        anchors,
+        RPNHead(c4_channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 12000, "testing": 6000},
+        post_nms_top_n={"training": 2000, "testing": 1000},
+        nms_thresh=0.7,
+    )
+    roi_heads = SharedRoIHeads(
+        AlignedRoIAlign({"0": STRIDES[2]}, POOLED),
+        shared_head(fifth_block, channels),
+        FastRCNNPredictor(channels, num_classes),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=512,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=inference.score_threshold,
+        nms_thresh=0.5,
+        detections_per_img=inference.detections,
+        mask_predictor=MaskRCNNPredictor(channels, MASK_CHANNELS, num_classes) if masks else None,
+    )
+    return GeneralizedRCNN(C4Backbone(body, c4_channels), rpn, roi_heads, DetectorTransform(inference))

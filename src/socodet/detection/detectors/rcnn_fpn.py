@@ -1,0 +1,58 @@
+"""R-CNNs on a feature pyramid: Tables 1, 4, 5, 6, 8, 9 and 10."""
+
+from typing import Any
+
+from torch import nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+
+from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.pyramid import PyramidBackbone
+from socodet.detection.detectors.settings import InferenceSettings
+from socodet.models.backbones import STRIDES
+from socodet.models.settings import ModelSettings
+
+MASK_CHANNELS = 256
+MASK_POOLED = 14
+LEVELS = {str(level): stride for level, stride in enumerate(STRIDES)}
+
+
+def box_head(settings: ModelSettings) -> FastRCNNConvFCHead:
+    """Four convolutions with batch norm and one fully connected layer, as pretrained."""
+    return FastRCNNConvFCHead(
+        (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
+        [settings.head_channels] * settings.head_convs,
+        [settings.representation_size],
+        norm_layer=nn.BatchNorm2d,
+    )
+
+
+def faster_rcnn_fpn(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> FasterRCNN:
+    """Faster R-CNN on P2 to P6 with the pretrained box head. `num_classes` counts the background."""
+    return FasterRCNN(PyramidBackbone(settings), **_box_parts(settings, num_classes, inference))
+
+
+def mask_rcnn_fpn(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> MaskRCNN:
+    """Faster R-CNN on FPN and a mask head of four convolutions with batch norm. `num_classes` counts the background."""
+    return MaskRCNN(
+        PyramidBackbone(settings),
+        mask_roi_pool=AlignedRoIAlign(LEVELS, MASK_POOLED),
+        mask_head=MaskRCNNHeads(settings.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=nn.BatchNorm2d),
+        mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
+        **_box_parts(settings, num_classes, inference),
+    )
+
+
+def _box_parts(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> dict[str, Any]:
+    """What both have; numbers of proposals as in Detectron2's FPN base configuration."""
+    return {
+        "rpn_head": RPNHead(settings.fpn_channels, num_anchors=3, conv_depth=1),
+        "rpn_post_nms_top_n_train": 1000,
+        "box_roi_pool": AlignedRoIAlign(LEVELS, settings.pooled_size),
+        "box_head": box_head(settings),
+        "box_predictor": FastRCNNPredictor(settings.representation_size, num_classes),
+        "box_score_thresh": inference.score_threshold,
+        "box_detections_per_img": inference.detections,
+    }

@@ -1,0 +1,303 @@
+"""`socodet finetune`: from pretrained weights and an annotated set to a detector and its scores."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.datasets.mini import mini_set, write_image_ids
+from socodet.detection.detectors import detector_kind, new_detector
+from socodet.detection.evaluate import Evaluation, inference_settings, score
+from socodet.detection.finetuned_run import (
+    IMAGES,
+    PREDICTIONS,
+    SCORES,
+    FinetuneRecipe,
+    check_folder,
+    clear,
+    describe,
+)
+from socodet.detection.finetuner import FineTuner
+from socodet.detection.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
+from socodet.detection.schedules import REFERENCE_BATCH, resolve_schedule
+from socodet.detection.transfer import LoadReport, load_pretrained
+from socodet.errors import InputError
+from socodet.models.settings import ModelSettings
+from socodet.training.devices import choose_device, default_workers
+from socodet.training.distributed import any_process, join
+from socodet.training.engine import last_step, loader_batches, run_loop
+from socodet.training.run import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.training.starting_file import StartingFile
+from socodet.training.weights import model_settings
+from socodet.world import World, world_from_environment
+
+SCRATCH = "scratch"
+PRECISE_BN_SEED = 1
+"""Added to the run's, for the training batches that batch norm's statistics are taken from."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a call of `finetune` did: the run's folder, how far it is, its newest scores if this call made any."""
+
+    run: Path
+    detector: str
+    steps: int
+    total_steps: int
+    stopped_by: str | None
+    report: LoadReport | None
+    evaluation: Evaluation | None
+    unreadable: tuple[str, ...]
+    seconds: float
+    is_first: bool = True
+    """Of several processes, whether this is the one that speaks."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done."""
+        return self.steps == self.total_steps
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """When and how the detector is judged in the course of a run; nothing here changes what it learns."""
+
+    every: int | None = None
+    """Steps between evaluations; by default only at the end. With --val."""
+    save_predictions: bool = False
+    """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""
+
+
+def finetune(
+    train: str | Path | DetectionDataset,
+    output: str | Path,
+    *,
+    val: str | Path | DetectionDataset | None = None,
+    images: str | Path | None = None,
+    init: str | Path = SCRATCH,
+    detector: str = "mask_rcnn_r50_fpn",
+    model: ModelSettings | None = None,
+    schedule: str = "coco_1x",
+    iterations: int | None = None,
+    epochs: float | None = None,
+    batch_size: int = REFERENCE_BATCH,
+    base_lr: float | None = None,
+    size: int | None = None,
+    fraction: float | None = None,
+    precise_bn: int | None = None,
+    seed: int = 0,
+    evaluation: EvaluationSettings | None = None,
+    execution: ExecutionSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> FinetuneResult:
+    """Fine-tunes a detector of `detectors.DETECTORS` on an annotated set, into the run folder `output` (section 4.2).
+
+    `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation part, and
+    without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
+    exported file, a backbone's state dict, or `scratch`; of a run it also says what the modules look like, else
+    `model` does. A set without masks trains the detector's counterpart without them. `fraction` takes a part of the
+    pictures, chosen by the seed. Pictures without an object are left out of training.
+
+    The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
+    interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
+    `resume` makes a finished run a success. Started by torchrun or SLURM, all processes train one detector.
+    `InputError` says in one line what cannot be used and how to mend it.
+    """
+    began = time.monotonic()
+    world = world_from_environment()
+    execution = execution or ExecutionSettings()
+    evaluation = evaluation or EvaluationSettings()
+    show_progress = show_progress and world.is_first
+    if batch_size % world.size:
+        raise InputError(f"batch_size {batch_size} cannot be shared by {world.size} processes; make it a multiple")
+    training_set, validation_set = _open(train, val, images, show_progress)
+    if fraction is not None:
+        training_set = mini_set(training_set, fraction, seed)
+    name = _fitting(detector, training_set, show_progress)
+    kind = detector_kind(name)
+    shown = training_set.with_objects()
+    if not len(shown):
+        raise InputError(f"{training_set.name}: no picture has an object to learn from; check the annotations")
+    settings = resolve_schedule(
+        schedule,
+        name,
+        single_stage=kind.single_stage,
+        batch_size=batch_size,
+        iterations=iterations,
+        epochs=epochs,
+        images=len(shown),
+        base_lr=base_lr,
+        size=size,
+        precise_bn=precise_bn,
+        seed=seed,
+    )
+    recipe = FinetuneRecipe(name, model or _model_of(init), settings, schedule)
+    run = RunFolder(Path(output))
+    join(world, choose_device(execution.device, world))
+    network = new_detector(
+        name, recipe.model, len(shown.categories) + 1, inference=inference_settings(settings), seed=seed
+    )
+    report: LoadReport | None = None
+    failure: InputError | None = None
+    try:
+        start = None if str(init) == SCRATCH else StartingFile.find(init)
+        if start is not None and (overwrite or not run.checkpoints()):
+            report = load_pretrained(network, init, show_report=show_progress)
+        if world.is_first:
+            description = describe(recipe, training_set, str(init), None if start is None else start.sha256)
+            _prepare(run, description, training_set if fraction is not None else None, overwrite=overwrite)
+    except InputError as error:
+        failure = error
+    if any_process(world, failure is not None):
+        raise failure or InputError(f"{run.path}: another process could not prepare the run; see what it says")
+    tuner = FineTuner(network, settings, execution, world)
+    state = run.load_checkpoint()
+    if state is not None:
+        tuner.load_state_dict(state)
+        if tuner.finished == tuner.total and not resume:
+            raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
+        if show_progress and tuner.finished < tuner.total:
+            print(f"resuming {run.path} at step {tuner.finished} of {tuner.total}", file=sys.stderr)
+    job = _Job(tuner, shown, validation_set, run, kind.has_masks, evaluation, execution, world, show_progress)
+    stopped_by = job.train()
+    return FinetuneResult(
+        run=run.path,
+        detector=name,
+        steps=tuner.finished,
+        total_steps=tuner.total,
+        stopped_by=stopped_by,
+        report=report,
+        evaluation=job.newest,
+        unreadable=tuple(sorted(job.replaced)),
+        seconds=time.monotonic() - began,
+        is_first=world.is_first,
+    )
+
+
+def _open(
+    train: str | Path | DetectionDataset,
+    val: str | Path | DetectionDataset | None,
+    images: str | Path | None,
+    show: bool,
+) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """Both sets, with what is wrong in them said."""
+    if val is None and isinstance(train, str | Path) and Path(train).is_dir():
+        val = train
+    sets = []
+    for given, split in ((train, "train"), (val, "val")):
+        if given is not None and not isinstance(given, DetectionDataset):
+            given = open_detection_set(given, split=split, images=images)
+        if given is not None and show:
+            for line in given.problems.lines():
+                print(f"{given.name}: {line}", file=sys.stderr)
+        sets.append(given)
+    training_set, validation_set = sets
+    assert training_set is not None
+    if validation_set is not None:
+        require_same_categories(training_set, validation_set)
+    return training_set, validation_set
+
+
+def _fitting(detector: str, data: DetectionDataset, show: bool) -> str:
+    """The detector, or its counterpart without masks where the set has none."""
+    boxes_only = detector_kind(detector).boxes_only
+    if boxes_only is None or data.has_masks:
+        return detector
+    if show:
+        print(f"{data.name}: has boxes and no masks; {boxes_only} is trained, not {detector}", file=sys.stderr)
+    return boxes_only
+
+
+def _model_of(init: str | Path) -> ModelSettings:
+    return model_settings(init) if Path(init).is_dir() else ModelSettings()
+
+
+def _prepare(run: RunFolder, description: dict[str, Any], part: DetectionDataset | None, *, overwrite: bool) -> None:
+    """Makes the folder ready and notes what is asked; `part`: the chosen pictures, whose ids are kept."""
+    if overwrite and run.exists():
+        clear(run)
+    check_folder(run, description)
+    if not run.checkpoints():
+        run.write_description(description)
+    if part is not None:
+        write_image_ids(part, run.path / IMAGES)
+
+
+@dataclass
+class _Job:
+    """The loop's surroundings: data, evaluations, what could not be read."""
+
+    tuner: FineTuner
+    shown: DetectionDataset
+    validation: DetectionDataset | None
+    run: RunFolder
+    masks: bool
+    evaluation: EvaluationSettings
+    execution: ExecutionSettings
+    world: World
+    show_progress: bool
+    newest: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        self.replaced: set[str] = set()
+        workers = self.execution.workers
+        self.workers = default_workers(self.tuner.device) if workers is None else workers
+
+    def train(self) -> str | None:
+        """Trains to the end, or to where this call stops; returns by what it was stopped."""
+        settings = self.tuner.settings
+        start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
+        result = run_loop(
+            self.tuner,
+            self._batches(start, stop, seed=settings.seed),
+            self.run,
+            self.execution,
+            description="finetune",
+            epochs=settings.iterations * settings.batch_size / len(self.shown),
+            show_progress=self.show_progress,
+            after_step=self._after_step,
+        )
+        return result.stopped_by
+
+    def _batches(self, start: int, stop: int, *, seed: int) -> Iterator[DetectionBatch]:
+        settings = replace(self.tuner.settings, seed=seed)
+        pictures = TrainingPictures(self.shown, settings, masks=self.masks)
+        stream = picture_stream(self.shown, settings, self.world)
+        loader = training_loader(pictures, stream, start=start, stop=stop, workers=self.workers)
+        with closing(loader_batches(loader)) as loaded:
+            for batch in loaded:
+                self.replaced.update(batch.replaced)
+                yield batch
+
+    def _after_step(self, done: int) -> dict[str, Any] | None:
+        """Evaluates where it is time to; the scores become a line of the log."""
+        due = done == self.tuner.total or (self.evaluation.every is not None and done % self.evaluation.every == 0)
+        if not due:
+            return None
+        if self.tuner.settings.precise_bn:
+            seed = self.tuner.settings.seed + PRECISE_BN_SEED
+            self.tuner.reestimate(self._batches(0, self.tuner.settings.precise_bn, seed=seed))
+        if self.validation is None:
+            return None
+        self.newest = score(
+            self.tuner.detector,
+            self.validation,
+            masks=self.masks,
+            step=done,
+            scores_file=self.run.path / SCORES,
+            predictions_file=self.run.path / PREDICTIONS if self.evaluation.save_predictions else None,
+            precision=self.tuner.precision,
+            workers=self.workers,
+            world=self.world,
+            show_progress=self.show_progress,
+        )
+        self.replaced.update(self.newest.unreadable)
+        return dict(self.newest.scores)

@@ -1,0 +1,192 @@
+"""How long a detector is fine-tuned and by what: section 4.2, and MMDetection's defaults for single-stage detectors.
+
+Lengths are in iterations at batches of 16 pictures. With another batch size the iterations change so that as many
+pictures are seen, and the learning rate changes in proportion (Goyal et al. 2017).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from socodet.errors import InputError, SettingError
+
+REFERENCE_BATCH = 16
+REFERENCE_SHORT_SIDE = 800
+SHORT_WARMUP = 0.1
+"""The most of a run that warm-up takes."""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """Every field that decides what is learned in fine-tuning, with the detector, the data and the first weights."""
+
+    iterations: int
+    """Optimiser steps."""
+    batch_size: int = REFERENCE_BATCH
+    """Pictures a step, over all processes."""
+    lr: float = 0.02
+    """The full learning rate, at this batch size."""
+    warmup_iterations: int = 1000
+    """Steps over which the rate rises linearly from `warmup_start` of it, or stays there (`warmup_constant`)."""
+    warmup_start: float = 0.001
+    warmup_constant: bool = False
+    drops: tuple[float, ...] = (2 / 3, 8 / 9)
+    """Parts of the run after each of which the rate is divided by 10."""
+    momentum: float = 0.9
+    weight_decay: float = 2.5e-5
+    decay_norms: bool = False
+    """Whether scale and shift of norms decay; Detectron2's do not, MMDetection's do."""
+    decay_biases: bool = True
+    bias_lr: float = 1.0
+    """Factor of biases' learning rate."""
+    clip_norm: float | None = None
+    """The most that the gradient's norm may be."""
+    short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    """A training picture's shorter side is scaled to one of them, drawn at random."""
+    test_short_side: int = 800
+    max_side: int = 1333
+    precise_bn: int = 200
+    """Training batches over which batch norm's statistics are taken anew before an evaluation; 0 leaves them."""
+    detections: int = 100
+    """The most detections kept of a picture."""
+    score_threshold: float = 0.05
+    repeat_threshold: float | None = None
+    """Pictures of categories rarer than this are shown more often (LVIS)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, least in (("iterations", 1), ("batch_size", 1), ("max_side", 1), ("test_short_side", 1)):
+            if getattr(self, field) < least:
+                raise SettingError(f"{field} must be at least {least}, not {getattr(self, field)}")
+        for field in ("warmup_iterations", "weight_decay", "precise_bn", "seed"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise SettingError(f"{field} must be at least 0 and finite, not {getattr(self, field)}")
+        if not 0 < self.lr < math.inf:
+            raise SettingError(f"lr must be above 0 and finite, not {self.lr}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if step < self.warmup_iterations:
+            risen = 0.0 if self.warmup_constant else step / self.warmup_iterations
+            return self.lr * (self.warmup_start * (1 - risen) + risen)
+        passed = sum(step >= round(drop * self.iterations) for drop in self.drops)
+        return self.lr * 0.1**passed
+
+
+COCO = ScheduleSettings(90_000)
+VOC = ScheduleSettings(
+    24_000,
+    warmup_iterations=100,  # section 4.2 gives none for VOC; this is MoCo's public configuration, which it follows
+    drops=(3 / 4, 11 / 12),
+    weight_decay=1e-4,
+    short_sides=tuple(range(480, 801, 32)),
+)
+LVIS = ScheduleSettings(180_000, detections=300, score_threshold=0.0001, repeat_threshold=0.001)
+
+SCHEDULES: dict[str, ScheduleSettings] = {
+    "coco_1x": COCO,
+    "coco_2x": replace(COCO, iterations=180_000),
+    "coco_4x": replace(COCO, iterations=360_000),
+    "mini_coco": COCO,
+    "voc_24k": VOC,
+    "lvis_1x": LVIS,
+    "lvis_90k": replace(LVIS, iterations=90_000),
+}
+"""Of R-CNNs, by name: Tables 1-3, 8 and 10; LVIS 1x, and 90,000 iterations as the public SoCo* configuration has it."""
+
+MMDETECTION_1X_IMAGES = 117_266
+"""Pictures of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
+
+
+def schedule(name: str, *, single_stage: bool = False) -> ScheduleSettings:
+    """The schedule of that name, for a kind of detector. InputError for an unknown one.
+
+    Single-stage detectors follow MMDetection's `retinanet_r50_fpn_1x_coco` (section 4.5): learning rate 0.01, weight
+    decay 1e-4, 500 warm-up iterations from 0.001 of it, 12 epochs with drops after 8 and 11, one size of pictures;
+    a schedule twice as long has twice the epochs, and other data sets keep their own length. FCOS adds to that, see
+    `single_stage_extras`.
+    """
+    if name not in SCHEDULES:
+        raise InputError(f"schedule {name!r}: unknown; choose one of {', '.join(SCHEDULES)}")
+    chosen = SCHEDULES[name]
+    if not single_stage:
+        return chosen
+    epochs = 12 * chosen.iterations // COCO.iterations
+    on_coco = name.startswith("coco_")
+    return replace(
+        chosen,
+        iterations=epochs * math.ceil(MMDETECTION_1X_IMAGES / REFERENCE_BATCH) if on_coco else chosen.iterations,
+        lr=0.01,
+        warmup_iterations=500,
+        drops=(8 / 12, 11 / 12),
+        weight_decay=1e-4,
+        decay_norms=True,
+        short_sides=(REFERENCE_SHORT_SIDE,),
+    )
+
+
+def single_stage_extras(detector: str, settings: ScheduleSettings) -> ScheduleSettings:
+    """What MMDetection's `fcos_r50_caffe_fpn_gn-head_1x_coco` has beside RetinaNet's settings; others are unchanged.
+
+    Biases learn twice as fast and do not decay, gradients are clipped to a norm of 35, and warm-up is a constant
+    third of the rate.
+    """
+    if not detector.startswith("fcos"):
+        return settings
+    return replace(settings, warmup_start=1 / 3, warmup_constant=True, bias_lr=2.0, decay_biases=False, clip_norm=35.0)
+
+
+def resized(settings: ScheduleSettings, size: int) -> ScheduleSettings:
+    """The same with pictures whose shorter side is `size` at most, all other sizes in proportion."""
+    if size < 32:
+        raise InputError(f"--size must be at least 32 pixels, not {size}")
+    ratio = size / REFERENCE_SHORT_SIDE
+    return replace(
+        settings,
+        short_sides=tuple(sorted({max(1, round(side * ratio)) for side in settings.short_sides})),
+        test_short_side=max(1, round(settings.test_short_side * ratio)),
+        max_side=max(1, round(settings.max_side * ratio)),
+    )
+
+
+def resolve_schedule(
+    name: str,
+    detector: str,
+    *,
+    single_stage: bool,
+    batch_size: int = REFERENCE_BATCH,
+    iterations: int | None = None,
+    epochs: float | None = None,
+    images: int = 0,
+    base_lr: float | None = None,
+    size: int | None = None,
+    precise_bn: int | None = None,
+    seed: int = 0,
+) -> ScheduleSettings:
+    """A schedule with all that was asked of it, every number as it will be used.
+
+    `iterations` are steps of this batch size, or `epochs` passes over so many `images`; without either the
+    schedule's own length, with as many pictures seen. Warm-up keeps its pictures too, and never takes more than a
+    tenth of the run; precise batch norm takes no more batches than the run has. base_lr: at batches of 16.
+    """
+    if iterations is not None and epochs is not None:
+        raise InputError("--iterations and --epochs: give one of them")
+    if batch_size < 1:
+        raise SettingError(f"batch_size must be at least 1, not {batch_size}")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise InputError(f"--epochs must be above 0 and finite, not {epochs}")
+    settings = single_stage_extras(detector, schedule(name, single_stage=single_stage))
+    ratio = REFERENCE_BATCH / batch_size
+    if epochs is not None:
+        steps = max(1, math.floor(epochs * images / batch_size + 1e-9))
+    else:
+        steps = round(settings.iterations * ratio) if iterations is None else iterations
+    settings = replace(
+        settings,
+        iterations=steps,
+        batch_size=batch_size,
+        lr=(settings.lr if base_lr is None else base_lr) / ratio,
+        warmup_iterations=min(round(settings.warmup_iterations * ratio), math.floor(steps * SHORT_WARMUP)),
+        precise_bn=min(settings.precise_bn if precise_bn is None else precise_bn, steps),
+        seed=seed,
+    )
+    return settings if size is None else resized(settings, size)

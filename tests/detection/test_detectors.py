@@ -1,0 +1,172 @@
+"""Every detector of the table, narrow: it learns, answers, and pools as pretraining does."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import MultiScaleRoIAlign, roi_align
+
+from socodet.detection.detectors import DETECTORS, InferenceSettings, new_detector
+from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
+from socodet.detection.detectors.transform import scale_picture, scaled_size
+from socodet.errors import InputError
+from socodet.models.settings import ModelSettings
+
+NARROW = ModelSettings(
+    backbone="resnet18", fpn_channels=16, head_convs=1, head_channels=16, representation_size=24, pooled_size=7
+)
+SMALL = InferenceSettings(short_side=64, max_side=96, score_threshold=0.0, detections=5)
+
+
+def a_target(masks):
+    target = {"boxes": torch.tensor([[4.0, 6, 40, 50], [20, 10, 60, 60]]), "labels": torch.tensor([1, 3])}
+    if masks:
+        target["masks"] = torch.zeros(2, 64, 80, dtype=torch.uint8)
+        target["masks"][0, 6:50, 4:40] = 1
+        target["masks"][1, 10:60, 20:60] = 1
+    return target
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_each_detector_learns_and_answers_at_the_pictures_own_size(name):
+    detector = new_detector(name, NARROW, 4, inference=SMALL)
+    masks = DETECTORS[name].has_masks
+    losses = detector([torch.rand(3, 64, 80)], [a_target(masks)])
+    assert ("loss_mask" in losses) == masks
+    assert all(0 < loss.item() < math.inf for loss in losses.values()), losses
+    sum(losses.values()).backward()
+    without = [n for n, p in detector.named_parameters() if p.grad is None]
+    assert without == []
+    detector.eval()
+    with torch.no_grad():
+        (answer,) = detector([torch.rand(3, 200, 150)])
+    assert 0 < len(answer["boxes"]) <= 5
+    assert ("masks" in answer) == masks
+    if masks:
+        assert answer["masks"].shape == (len(answer["boxes"]), 1, 200, 150)
+    assert bool((answer["boxes"] >= 0).all())
+    assert bool((answer["boxes"] <= torch.tensor([150.0, 200, 150, 200]) + 1e-3).all())
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_under_bfloat16_autocast_coordinates_stay_float32(name):
+    detector = new_detector(name, NARROW, 4, inference=SMALL)
+    seen = []
+    generator = detector.rpn.anchor_generator if hasattr(detector, "rpn") else detector.anchor_generator
+    generator.register_forward_hook(lambda _m, _i, anchors: seen.append(anchors[0].dtype))
+    masks = DETECTORS[name].has_masks
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector([torch.rand(3, 64, 80)], [a_target(masks)])
+    assert seen == [torch.float32]
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert all(math.isfinite(loss.item()) for loss in losses.values())
+
+
+def test_the_same_seed_gives_the_same_detector_and_leaves_the_callers_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = new_detector("fcos_r50_fpn", NARROW, 4, seed=5)
+    assert torch.equal(torch.rand(2), expected)
+    second, other = (new_detector("fcos_r50_fpn", NARROW, 4, seed=seed) for seed in (5, 6))
+    name = "backbone.body.conv1.weight"
+    assert torch.equal(first.state_dict()[name], second.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+    with pytest.raises(InputError, match="detector 'yolo': unknown; choose one of mask_rcnn_r50_fpn"):
+        new_detector("yolo", NARROW, 4)
+
+
+def test_boxes_are_pooled_as_in_pretraining_each_from_its_level():
+    torch.manual_seed(0)
+    strides = {"0": 4, "1": 8, "2": 16, "3": 32}
+    maps = {name: torch.randn(2, 3, 512 // stride, 512 // stride) for name, stride in strides.items()}
+    sides = torch.tensor([20.0, 111, 112, 223, 224, 400, 447.9, 448, 500])
+    boxes = torch.stack([torch.full_like(sides, 3.0), torch.full_like(sides, 7.0), 3 + sides, 7 + sides], dim=1)
+    given = [boxes[:4], boxes[4:]]
+    levels = [0, 0, 1, 1, 2, 2, 2, 3, 3]  # k = floor(4 + log2(side / 224)): P2 below 112, P5 from 448
+    pooled = AlignedRoIAlign(strides, 7)(maps, given, [(512, 512)] * 2)
+    for index, level in enumerate(levels):
+        image = 0 if index < 4 else 1
+        roi = torch.cat([torch.tensor([float(image)]), boxes[index]])[None]
+        alone = roi_align(maps[str(level)], roi, 7, 1 / 4 / 2**level, sampling_ratio=0, aligned=True)
+        torch.testing.assert_close(pooled[index : index + 1], alone)
+    theirs = MultiScaleRoIAlign(list(strides), 7, sampling_ratio=2)
+    theirs(maps, given, [(512, 512)] * 2)
+    assert theirs.map_levels(given).tolist() == levels
+    none = AlignedRoIAlign(strides, 7)(maps, [torch.zeros(0, 4)] * 2, [(512, 512)] * 2)
+    assert none.shape == (0, 3, 7, 7)
+
+
+def test_single_stage_pyramids_are_torchvisions_but_for_batch_norm_and_where_p6_comes_from():
+    full = ModelSettings()
+    for name, theirs in (("retinanet_r50_fpn", retinanet_resnet50_fpn), ("fcos_r50_fpn", fcos_resnet50_fpn)):
+        ours = new_detector(name, full, 91)
+        shapes = {n: p.shape for n, p in ours.state_dict().items()}
+        other = {n: p.shape for n, p in theirs(weights=None, weights_backbone=None).state_dict().items()}
+        # theirs convolves with a bias where ours has a batch norm
+        norms = {n for n in shapes if n.startswith("backbone.fpn.") and "_blocks." in n and n.split(".")[4] == "1"}
+        biases = {n for n in other if n.startswith("backbone.fpn.") and n.endswith(".0.bias")}
+        assert shapes.keys() - norms == other.keys() - biases
+        assert len(biases) == 6
+        different = {n for n in shapes.keys() & other.keys() if shapes[n] != other[n]}
+        assert different == ({"backbone.fpn.extra_blocks.p6.weight"} if name.startswith("retina") else set())
+        assert list(ours.backbone(torch.zeros(1, 3, 64, 64))) == ["1", "2", "3", "p6", "p7"]
+
+
+def test_the_extra_norm_stands_behind_the_fifth_block_before_the_average():
+    detector = new_detector("faster_rcnn_r50_c4", ModelSettings(), 5)
+    head = detector.roi_heads.box_head
+    assert [name for name, _ in head.named_children()] == ["0", "1", "2", "norm"]
+    assert head.norm.num_features == 2048
+    assert isinstance(detector.roi_heads, SharedRoIHeads)
+    with torch.no_grad():
+        assert head.eval()(torch.rand(2, 1024, 14, 14)).shape == (2, 2048, 7, 7)
+
+
+def test_shared_heads_find_the_boxes_of_torchvisions_heads():
+    """Without masks, averaging the shared features is a box head of its own to torchvision's RoIHeads."""
+    detector = new_detector("faster_rcnn_r50_c4", NARROW, 4, inference=SMALL).eval()
+    ours = detector.roi_heads
+    averaged = nn.Sequential(ours.box_head, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    theirs = RoIHeads(ours.box_roi_pool, averaged, ours.box_predictor, 0.5, 0.5, 512, 0.25, None, 0.0, 0.5, 5).eval()
+    features, proposals = {"0": torch.rand(1, 256, 4, 5)}, [torch.tensor([[0.0, 0, 30, 40], [10, 10, 70, 60]])]
+    with torch.no_grad():
+        (one,), _ = ours(features, proposals, [(64, 80)])
+        (other,), _ = theirs(features, proposals, [(64, 80)])
+    for field in ("boxes", "scores", "labels"):
+        torch.testing.assert_close(one[field], other[field])
+
+
+def test_shared_mask_features_are_those_of_the_positive_boxes():
+    """The mask loss, where only given boxes are proposed, by hand from the shared features."""
+    torch.manual_seed(0)
+    detector = new_detector("mask_rcnn_r50_c4", NARROW, 4, inference=SMALL)
+    heads = detector.roi_heads
+    kept = []
+    heads.mask_predictor.register_forward_hook(lambda _m, inputs, _o: kept.append(inputs[0]))
+    heads.box_head.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    target = a_target(masks=True)
+    far = torch.tensor([[0.0, 0, 3, 3]])
+    detector.roi_heads({"0": torch.rand(1, 256, 4, 5)}, [far], [(64, 80)], [target])
+    shared, of_masks = kept  # one pass of the head serves both
+    assert len(shared) == 3
+    assert torch.equal(of_masks, shared[1:])
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((480, 640), (800, 1067)), ((400, 1200), (444, 1333)), ((1000, 700), (1143, 800))]
+)
+def test_pictures_are_scaled_to_the_short_side_but_not_beyond_the_long_one(size, expected):
+    assert scaled_size(size, 800, 1333) == expected
+
+
+def test_scaling_keeps_means_and_does_not_alias():
+    stripes = torch.zeros(3, 64, 64)
+    stripes[:, :, ::2] = 1
+    small = scale_picture(stripes, (16, 16))
+    torch.testing.assert_close(small[:, :, 1:-1], torch.full((3, 16, 14), 0.5), atol=0.02, rtol=0)
+    assert scale_picture(stripes, (64, 64)) is stripes
