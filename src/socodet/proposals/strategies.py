@@ -15,8 +15,8 @@ HUE_WEIGHT = 180 / 255
 # Weights of colour, texture, size and fill. A pixel votes once for its texture, where the original counts
 # eight one-sided derivatives, of which most are near zero and so alike in all regions: in full, texture would
 # drown the others here.
-ALL = Mix(1, 0.35, 1, 1)
-NO_COLOR = Mix(0, 0.35, 1, 1)
+ALL = Mix(1, 0.5, 1, 1)
+NO_COLOR = Mix(0, 0.5, 1, 1)
 FILL = Mix(0, 0, 0, 1)
 SIZE = Mix(0, 0, 1, 0)
 COMPACT = Mix(0.5, 0.35, 1, 2)
@@ -38,6 +38,6 @@ class Strategy:
 
 STRATEGIES = {
     "single": Strategy(("hsv",), (150,), (COMPACT,)),
-    "fast": Strategy(("hsv", "lab"), (130, 300), (ALL, NO_COLOR, FILL)),
+    "fast": Strategy(("hsv", "lab"), (145, 300), (ALL, NO_COLOR, FILL)),
     "quality": Strategy(("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (ALL, NO_COLOR, FILL, SIZE)),
 }
