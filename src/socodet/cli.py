@@ -16,12 +16,13 @@ from socodet.commands.inspect import inspect
 from socodet.commands.pack import pack
 from socodet.commands.parsing import goes_on
 from socodet.commands.pretrain import pretrain
+from socodet.commands.probe import probe
 from socodet.commands.propose import propose
 from socodet.commands.recipes import recipes
 from socodet.errors import InputError
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    f.__name__: f for f in (propose, pretrain, finetune, evaluate, export, ablate, inspect, recipes, demo, pack)
+    f.__name__: f for f in (propose, pretrain, finetune, evaluate, export, probe, ablate, inspect, recipes, demo, pack)
 }
 RESUMABLE = ("propose", "pretrain", "finetune", "ablate", "demo", "pack")
 

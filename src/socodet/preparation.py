@@ -80,7 +80,7 @@ def _describe(
     return {
         "recipe": chosen.as_dict(),
         "images": {"count": len(source), "names_sha256": digest_names(source)},
-        "table": None if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
+        "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
         "start": None if starting is None else {"sha256": starting.sha256},
         "location": str(source.location),
         "proposals": None if proposals is None else str(proposals),

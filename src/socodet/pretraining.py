@@ -9,6 +9,9 @@ import numpy as np
 import torch
 
 from socodet import recipes
+from socodet.detection.probing.measure import ProbeSets
+from socodet.detection.probing.periodic import probe_while_training
+from socodet.detection.probing.run import open_sets
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.models.encoders import build_encoder
@@ -17,11 +20,12 @@ from socodet.models.soco import SoCo
 from socodet.models.starting_point import load_starting_point
 from socodet.preparation import ONLINE, check_steps, prepare, readable_images, some_images
 from socodet.proposals import ProposalTable
+from socodet.proposals.image_boxes import compile_kernels
 from socodet.proposals.online import OnlineProposals
 from socodet.recipes import Recipe
 from socodet.training.data import SampleDataset, SampleStream
 from socodet.training.devices import choose_device
-from socodet.training.distributed import any_process, join
+from socodet.training.distributed import any_process, join, same_everywhere
 from socodet.training.loop import Trainer, run_training
 from socodet.training.run import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -65,6 +69,8 @@ def pretrain(
     limit: int | None = None,
     start_from: str | Path | None = None,
     execution: ExecutionSettings | None = None,
+    probe_every: float | None = None,
+    probe_dataset: str | Path | ProbeSets | None = None,
     resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -77,10 +83,14 @@ def pretrain(
     the same command again and again.
 
     `proposals` is a table made by `propose` for these images; without it the run makes its own first. "online" makes
-    them in the data workers, again at each sight of an image, and no table: the samples are the same.
+    them in the data workers, again at each sight of an image, and no table: the samples are the same where every image
+    can be read.
     `limit` takes so many of the images, picked by the recipe's seed. `start_from` is a state dict (a backbone's, a
     detector's, a checkpoint of the method's public code) or a run's folder: the networks begin there and not at
     random (`models/starting_point.py`). Going on with such a run takes its own checkpoint, and the same file again.
+    Every `probe_every` epochs and at the end, annotated objects of `probe_dataset`, a folder with a training and a
+    validation split or what `open_sets` returned, tell what the network knows of them (`detection/probing/`); the
+    figures become lines of the log. What is learned does not depend on it.
     Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first makes
     the proposals and writes the folder.
     `InputError` says in one line what cannot be used and how to mend it.
@@ -90,6 +100,7 @@ def pretrain(
     chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     execution = execution or ExecutionSettings()
     training = chosen.training
+    sets = _probe_sets(probe_every, probe_dataset)
     if limit is not None:
         source = some_images(source, limit, training.seed)
     run = RunFolder(Path(output))
@@ -133,6 +144,11 @@ def pretrain(
             raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
         if show_progress and trainer.finished < trainer.total:
             print(f"resuming {run.path} at step {trainer.finished} of {trainer.total}", file=sys.stderr)
+    if not same_everywhere(world, trainer.finished):
+        raise InputError(f"{run.path}: is not the same folder for all processes; put --output on a disk that all share")
+    if show_progress and training.accumulate > 1:
+        part = training.batch_size // training.accumulate
+        print(f"note: batch norm is over the {part} images of each of {training.accumulate} parts", file=sys.stderr)
     if show_progress and training.batch_size > len(readable):
         times = training.batch_size / len(readable)
         print(
@@ -141,9 +157,14 @@ def pretrain(
             file=sys.stderr,
         )
     warm_up()
+    if proposals == ONLINE:
+        compile_kernels(chosen.proposals.method)
     dataset = SampleDataset(source, table, readable, chosen.sample, training.seed)
     stream = SampleStream(readable, training.batch_size, training.seed, world, training.accumulate)
-    result = run_training(trainer, dataset, stream, run, execution, show_progress=show_progress)
+    after_step = None
+    if sets is not None and probe_every is not None:
+        after_step = probe_while_training(trainer, chosen.model, chosen.sample, sets, probe_every, execution)
+    result = run_training(trainer, dataset, stream, run, execution, show_progress=show_progress, after_step=after_step)
     why = "unreadable during training, or of another size than its proposals were made for"
     lost = [(source.key(index), why) for index in sorted(result.unreadable)]
     return PretrainResult(
@@ -155,3 +176,14 @@ def pretrain(
         seconds=time.monotonic() - began,
         is_first=world.is_first,
     )
+
+
+def _probe_sets(every: float | None, dataset: str | Path | ProbeSets | None) -> ProbeSets | None:
+    """The sets to probe on, before anything else is done. InputError when only one of the two is given."""
+    if every is None and dataset is None:
+        return None
+    if every is None or dataset is None:
+        raise InputError("--probe-every and --probe-dataset need each other; give both, or neither")
+    if not every > 0:
+        raise InputError(f"--probe-every must be above 0 epochs, not {every:g}")
+    return dataset if isinstance(dataset, ProbeSets) else open_sets(dataset)

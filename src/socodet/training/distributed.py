@@ -42,6 +42,15 @@ def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
     return tuple(bool(flag) for flag in here.tolist())
 
 
+def same_everywhere(world: World, number: int) -> bool:
+    """Whether every process has the same number."""
+    if world.size == 1:
+        return True
+    ends = torch.tensor([number, -number])
+    dist.all_reduce(ends, dist.ReduceOp.MAX)
+    return int(ends[0]) == -int(ends[1])
+
+
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the batches of all processes, on any device, differentiable through the exchange.
 
@@ -55,6 +64,8 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """(N, C, ...) → the same shape; statistics over N and the rest, of every process together."""
         if not self.training:
             return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        given = input.dtype
+        input = input.to(torch.promote_types(given, torch.float32))  # sums in half precision would overflow
         channels = input.shape[1]
         dims = [d for d in range(input.ndim) if d != 1]
         count = input.new_tensor([input.numel() / channels])
@@ -73,7 +84,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, channels] + [1] * (input.ndim - 2)
         scale = (variance.clamp_min(0) + self.eps).rsqrt() * self.weight
         normalized: Tensor = input * scale.view(shape) + (self.bias - mean * scale).view(shape)
-        return normalized
+        return normalized.to(given)
 
 
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:

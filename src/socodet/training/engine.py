@@ -160,7 +160,10 @@ def run_loop(
             except DivergedError as error:
                 raise _diverged(learner, run, str(error)) from None
             except RuntimeError as error:
-                raise _too_large(error, learner, images) from error
+                too_large = _too_large(error, learner, images)
+                if too_large is None:
+                    raise
+                raise too_large from error
             clock.images += images
             done = learner.finished
             save = due or asked_to_stop or done == stop
@@ -253,10 +256,10 @@ def _diverged(learner: Learner[Any], run: RunFolder, problem: str) -> DivergedEr
     )
 
 
-def _too_large(error: RuntimeError, learner: Learner[Any], images: int) -> Exception:
-    """What to raise for an error of a step: one line when memory ran out."""
+def _too_large(error: RuntimeError, learner: Learner[Any], images: int) -> InputError | None:
+    """One line when memory ran out in a step, None for any other error."""
     if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory")):
-        return error
+        return None
     return InputError(
         f"a batch of {images} images does not fit into the memory of {learner.device}; {learner.when_too_large}"
     )

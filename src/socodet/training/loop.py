@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -227,6 +227,7 @@ def run_training(
     execution: ExecutionSettings,
     *,
     show_progress: bool = True,
+    after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
 ) -> TrainingResult:
     """Pretrains from where the trainer stands to the end, or to `max_steps`, or until asked to stop (`run_loop`)."""
     start, stop = trainer.finished, last_step(trainer, execution)
@@ -249,6 +250,7 @@ def run_training(
         description="pretrain",
         epochs=trainer.settings.epochs,
         show_progress=show_progress,
+        after_step=after_step,
     )
     note = trainer.data.note(result, workers, trainer.world.size)
     if note is not None and show_progress and trainer.world.is_first:

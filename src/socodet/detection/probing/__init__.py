@@ -1,0 +1,1 @@
+"""What a network knows of annotated objects before it is fine-tuned: accuracies, retrieval, sensitivity to scale."""
