@@ -171,7 +171,7 @@ def row_settings(row: FamilyRow, images: int) -> dict[str, str]:
 def read_row(row: FamilyRow, seed: int, settings: Mapping[str, str], run: RunFolder, record: Path) -> AblationRow:
     """A row as it stands on disk: from the run's log, and from the record made when it ended."""
     noted = read_record(record)
-    lines = list(run.log_lines())
+    lines = [line for line in run.log_lines() if "images_per_second" in line]
     figures = _from_log(lines, int(settings["batch"]))
     if figures:
         figures["lowest_loss"] = -4.0 * (len(row.recipe.sample.views) - 1)

@@ -101,7 +101,7 @@ def _progress(folder: RunFolder, training: dict[str, Any]) -> str:
 
 
 def _last_figures(folder: RunFolder) -> list[str]:
-    lines = list(folder.log_lines())
+    lines = [line for line in folder.log_lines() if "loss" in line]
     if not lines:
         return []
     last = lines[-1]

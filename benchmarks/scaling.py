@@ -1,0 +1,280 @@
+"""What large runs of SoCo-R50-FPN cost, worked out from measured unit costs.
+
+    python benchmarks/scaling.py [--images DIR] [--gpu-images-per-second RATE] [--markdown]
+
+Prints one JSON object: core-hours of proposals, storage, GPU-hours, cores of data workers, what the network carries at
+8 to 512 GPUs, and where each bottleneck begins; with `--markdown` the same as the tables of docs/scaling.md.
+
+Times come from the runs in `benchmarks/results` (medians, where there are several), parameters and batch norms from the
+networks themselves, sizes on disk from the pictures in `--images`, whose tables are made and which are packed. What was
+not measured reads "not measured". Keys that end in `_estimate` rest on an assumed share of an assumed matrix rate,
+those in `_bound` on the whole of that rate, which no step reaches; `assumptions` has these and the network's figures.
+A rate given with `--gpu-images-per-second` stands for a measured one.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from network_traffic import FLOAT, Networks, soco_r50_fpn
+from scaling_tables import NOT_MEASURED, markdown
+from socodet.training.settings import TrainingSettings
+from socodet.training.watch import HEADROOM
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = (
+    ("ImageNet-1k, 100 epochs", 1_281_167, 100),
+    ("ImageNet-1k, 400 epochs", 1_281_167, 400),
+    ("ImageNet-22k, 100 epochs", 14_197_122, 100),
+    ("a billion images, once", 1_000_000_000, 1),
+)
+"""Name, images, epochs."""
+GPUS = (8, 16, 32, 64, 128, 256, 512)
+METHODS = ("single", "fast")
+BOX = 4 * FLOAT
+ROW = 2 * 4 + 8 + 8 + 4
+"""Bytes a row of a table takes in memory beside its boxes and its key: width and height, the boxes' offset, its place
+in the order of keys, the key's offset."""
+KEY_BYTES = 2**31 - 1
+"""Of all keys of a table together: Arrow's strings have 32-bit offsets."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What is not measured but assumed; each an option of the command line."""
+
+    matrix_tflops: float = 989.0
+    """TFLOP/s of dense bfloat16 matrix products of one GPU, as the data sheet of an H100 SXM or H200 says."""
+    matrix_share: float = 0.07
+    """The share of it that a step achieves. A guess."""
+    gigabytes_per_second: float = 50.0
+    """What each GPU sends over the slowest link of the ring: 50 is one 400 Gbit/s adapter a GPU."""
+    exchange_microseconds: float = 30.0
+    """What one exchange of batch statistics takes beside its bytes, on however many GPUs. A guess."""
+    cores_per_gpu: float = 16.0
+    """CPU cores of a machine over its GPUs."""
+
+
+def median(files: Iterable[Path], *keys: str) -> float | None:
+    """The median of a figure over recorded runs; None without a run.
+
+    A file holds one run, a list of them, or such a list as its `runs`.
+    """
+    values = []
+    for path in files:
+        content = json.loads(path.read_text())
+        runs = content if isinstance(content, list) else content.get("runs", [content])
+        for value in runs:
+            for key in keys:
+                value = value[key]
+            values.append(float(value))
+    return statistics.median(values) if values else None
+
+
+def timed_units(results: Path) -> dict[str, float | None]:
+    """What one image takes, from the recorded runs."""
+    proposals = list(results.glob("proposals_speed.json"))
+    units = {f"proposals_{method}_ms": median(proposals, "milliseconds", method) for method in METHODS}
+    return units | {
+        "sample_ms": median([results / "input_pipeline.json"], "milliseconds", "sample"),
+        "gflop_per_image": median([results / "training_step_cpu.json"], "gflop_per_image"),
+        "gpu_images_per_second": median(results.glob("training_step_cuda.json"), "images_per_second", "ours_bf16"),
+    }
+
+
+def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
+    """Bytes an image of proposal tables and packed shards, and its boxes, over the pictures of a folder."""
+    names = ("pictures", "picture_bytes", "key_bytes", "shard_bytes")
+    units: dict[str, float | None] = dict.fromkeys(names)
+    units |= {f"{what}_{method}": None for method in METHODS for what in ("boxes", "table_bytes")}
+    if images is None:
+        return units
+    # Here, for the formulas above need none of their compiled code.
+    from socodet.images.pack import pack
+    from socodet.images.source import open_images
+    from socodet.proposals import ProposalSettings, ProposalTable
+    from socodet.proposals.offline import propose
+
+    source = open_images(images)
+    count = len(source)
+    with tempfile.TemporaryDirectory() as folder:
+        for method in METHODS:
+            path = Path(folder) / f"{method}.parquet"
+            propose(source, path, settings=ProposalSettings(method), show_progress=False)  # type: ignore[arg-type]
+            units[f"boxes_{method}"] = ProposalTable.read(path).total_boxes / count
+            units[f"table_bytes_{method}"] = path.stat().st_size / count
+        shards = Path(folder) / "shards"
+        pack(source, shards, show_progress=False)
+        units["shard_bytes"] = sum(file.stat().st_size for file in shards.iterdir()) / count
+    units["pictures"] = count
+    units["picture_bytes"] = sum(len(source.read(i)) for i in range(count)) / count
+    units["key_bytes"] = sum(len(os.fsencode(source.key(i))) for i in range(count)) / count
+    return units
+
+
+def rates(units: dict[str, Any], assumptions: Assumptions) -> dict[str, float | None]:
+    """Images a second of one GPU: measured, estimated, and what no step can pass."""
+    bound = 1e3 * assumptions.matrix_tflops / units["gflop_per_image"]
+    return {
+        "measured": units["gpu_images_per_second"],
+        "estimate": assumptions.matrix_share * bound,
+        "bound": bound,
+    }
+
+
+def scaled(unit: float | None, factor: float) -> float | None:
+    """A cost that is so many times a unit's; not measured where the unit is not."""
+    return None if unit is None else unit * factor
+
+
+def cost_of_run(name: str, images: int, epochs: int, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
+    """Everything a run takes; hours are of one core or one GPU, sizes in 10^9 bytes."""
+    row: dict[str, Any] = {"run": name, "images": images, "epochs": epochs}
+    row["steps"] = TrainingSettings().steps(epochs, images)
+    for method in METHODS:
+        row[f"proposal_core_hours_{method}"] = scaled(units[f"proposals_{method}_ms"], images / 3.6e6)
+        row[f"table_gb_{method}"] = scaled(units[f"table_bytes_{method}"], images / 1e9)
+        boxes, key = units[f"boxes_{method}"], units["key_bytes"]
+        in_memory = None if boxes is None else BOX * boxes + key + ROW
+        row[f"table_memory_gb_{method}"] = scaled(in_memory, images / 1e9)
+    row["shards_gb"] = scaled(units["shard_bytes"], images / 1e9)
+    row["sample_core_hours"] = scaled(units["sample_ms"], epochs * images / 3.6e6)
+    for kind, rate in rates(units, a).items():
+        row[f"gpu_hours_{kind}"] = None if rate is None else epochs * images / rate / 3600
+    return row
+
+
+def step_times(networks: Networks, gpus: int, a: Assumptions) -> dict[str, float]:
+    """Milliseconds that a step's exchanges take, nothing overlapped."""
+    per_byte = 1e3 / (a.gigabytes_per_second * 1e9)
+    return {
+        "gradients_ms": networks.gradient_bytes(gpus) * per_byte,
+        "norm_bytes_ms": networks.norm_bytes(gpus) * per_byte,
+        "norm_waits_ms": networks.norm_exchanges * a.exchange_microseconds / 1e3,
+    }
+
+
+def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
+    """One step of the recipe's batch over so many GPUs: what each sends, in 10^6 bytes, and for how long."""
+    images = TrainingSettings().batch_size / gpus
+    row: dict[str, Any] = {
+        "gpus": gpus,
+        "images_per_gpu": images,
+        "gradients_mb": networks.gradient_bytes(gpus) / 1e6,
+        "norms_mb": networks.norm_bytes(gpus) / 1e6,
+        **step_times(networks, gpus, a),
+    }
+    for kind, rate in rates(units, a).items():
+        row[f"arithmetic_ms_{kind}"] = None if rate is None else 1e3 * images / rate
+    steps = TrainingSettings().steps(RUNS[0][2], RUNS[0][1])
+    return row | {"first_run_sent_tb": steps * (row["gradients_mb"] + row["norms_mb"]) / 1e6}
+
+
+def beginnings(networks: Networks, units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
+    """For each kind of exchange, the fewest GPUs at which it takes a tenth of a step's arithmetic, and all of it."""
+    batch = TrainingSettings().batch_size
+    speeds = rates(units, a)
+    rows = []
+    for exchange in ("gradients_ms", "norm_bytes_ms", "norm_waits_ms"):
+        row: dict[str, Any] = {"exchange": exchange.removesuffix("_ms")}
+        for kind in ("measured", "estimate"):
+            rate = speeds[kind]
+            for share, which in ((0.1, "a_tenth"), (1.0, "all")):
+                row[f"{which}_from_gpus_{kind}"] = None
+                if rate is not None:
+                    reached = (
+                        gpus
+                        for gpus in range(2, batch + 1)
+                        if step_times(networks, gpus, a)[exchange] >= share * 1e3 * batch / gpus / rate
+                    )
+                    row[f"{which}_from_gpus_{kind}"] = next(reached, f"above {batch}")
+        rows.append(row)
+    return rows
+
+
+def norms_outweigh_gradients(networks: Networks) -> int:
+    """The fewest GPUs at which batch norm sends more bytes than the gradients."""
+    return next(gpus for gpus in range(2, 1 << 20) if networks.norm_bytes(gpus) > networks.gradient_bytes(gpus))
+
+
+def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
+    """Cores that feed GPUs `HEADROOM` times over, with proposals from a table or made at each sight of an image."""
+    ways = {"a table": units["sample_ms"]}
+    for method in METHODS:
+        made = units[f"proposals_{method}_ms"]
+        ways[f"made online, {method}"] = None if made is None else units["sample_ms"] + made
+    rows = []
+    for proposals, ms in ways.items():
+        row: dict[str, Any] = {"proposals": proposals, "headroom": HEADROOM}
+        row["cores_per_1000_images_per_second"] = scaled(ms, HEADROOM)
+        row["fed_images_per_second_per_gpu"] = None if ms is None else 1e3 * a.cores_per_gpu / (HEADROOM * ms)
+        for kind, rate in rates(units, a).items():
+            row[f"cores_per_gpu_{kind}"] = None if rate is None else scaled(ms, HEADROOM * rate / 1e3)
+        rows.append(row)
+    return rows
+
+
+def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
+    """All that the command prints, None where something is not measured."""
+    speeds = rates(units, a)
+    return {
+        "units": units,
+        "assumptions": asdict(a),
+        "networks": {
+            "parameters": networks.parameters,
+            "encoder_parameters": networks.encoder_parameters,
+            "batch_norms": {"online": len(networks.online_norms), "target": len(networks.target_norms)},
+            "channels": {"online": sum(networks.online_norms), "target": sum(networks.target_norms)},
+            "views": networks.views,
+            "norm_exchanges_per_step": networks.norm_exchanges,
+        },
+        "batch_size": TrainingSettings().batch_size,
+        "images_per_second_per_gpu": speeds,
+        "read_mb_per_second_per_gpu": {
+            kind: None if rate is None else scaled(units["shard_bytes"], rate / 1e6) for kind, rate in speeds.items()
+        },
+        "runs": [cost_of_run(*run, units, a) for run in RUNS],
+        "steps": [cost_of_step(networks, gpus, units, a) for gpus in GPUS],
+        "data_workers": data_workers(units, a),
+        "beginnings": beginnings(networks, units, a),
+        "norms_mb_if_summed": networks.norm_bytes_if_summed(GPUS[-1]) / 1e6,
+        "norms_outweigh_gradients_from_gpus": norms_outweigh_gradients(networks),
+        "most_images_of_a_table": None if units["key_bytes"] is None else int(KEY_BYTES / units["key_bytes"]),
+    }
+
+
+def said(value: Any) -> Any:
+    """The same with `NOT_MEASURED` for None, and no more digits than mean something."""
+    if isinstance(value, dict):
+        return {key: said(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [said(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    return NOT_MEASURED if value is None else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="folder of pictures whose sizes on disk stand for all")
+    parser.add_argument("--gpu-images-per-second", type=float, help="of one GPU; else that of training_step_cuda.json")
+    parser.add_argument("--markdown", action="store_true", help="print tables")
+    for field in fields(Assumptions):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default)
+    arguments = vars(parser.parse_args())
+    assumptions = Assumptions(**{field.name: arguments[field.name] for field in fields(Assumptions)})
+    units = timed_units(RESULTS) | sizes_on_disk(arguments["images"])
+    if arguments["gpu_images_per_second"] is not None:
+        units["gpu_images_per_second"] = arguments["gpu_images_per_second"]
+    result = said(costs(soco_r50_fpn(), units, assumptions))
+    print(markdown(result) if arguments["markdown"] else json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The figures of `scaling.py` as Markdown tables."""
+
+from collections.abc import Sequence
+from typing import Any
+
+NOT_MEASURED = "not measured"
+EXCHANGES = {"gradients": "gradients", "norm_bytes": "batch norm's bytes", "norm_waits": "batch norm's waits"}
+
+
+def figure(value: Any) -> str:
+    """A number as one reads it: three digits, whole above 100."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
+    """Rows under the columns' headings; `columns` maps a heading to a key."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    lines += [[figure(row[key]) for key in columns.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def unit_costs(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the other tables rest on."""
+    units, networks = result["units"], result["networks"]
+    rate = result["images_per_second_per_gpu"]
+    share, matrix = (f"{result['assumptions'][key]:g}" for key in ("matrix_share", "matrix_tflops"))
+    norms, channels = networks["batch_norms"], networks["channels"]
+    costs = {
+        "proposals, `single`, ms an image": units["proposals_single_ms"],
+        "proposals, `fast`, ms an image": units["proposals_fast_ms"],
+        "finished sample, ms": units["sample_ms"],
+        "arithmetic, GFLOP an image": units["gflop_per_image"],
+        "GPU, images/s": rate["measured"],
+        f"GPU, images/s, estimate: {share} of {matrix} TFLOP/s": rate["estimate"],
+        f"GPU, images/s, bound: all of {matrix} TFLOP/s": rate["bound"],
+        "pictures whose sizes were measured": units["pictures"],
+        "picture as it was, bytes": units["picture_bytes"],
+        "picture packed, bytes": units["shard_bytes"],
+        "boxes, `single`, an image": units["boxes_single"],
+        "boxes, `fast`, an image": units["boxes_fast"],
+        "table on disk, `single`, bytes an image": units["table_bytes_single"],
+        "table on disk, `fast`, bytes an image": units["table_bytes_fast"],
+        "parameters with a gradient": networks["parameters"],
+        "of them, the encoder's": networks["encoder_parameters"],
+        "batch norms, online network": norms["online"],
+        "batch norms, target network": norms["target"],
+        "their channels, online network": channels["online"],
+        "their channels, target network": channels["target"],
+        "views": networks["views"],
+        "exchanges of batch statistics a step": networks["norm_exchanges_per_step"],
+    }
+    return [{"cost": name, "figure": value} for name, value in costs.items()]
+
+
+def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Single figures that bound what can be done."""
+    read = result["read_mb_per_second_per_gpu"]
+    found = {
+        "GPUs from which batch norm sends more bytes than gradients": result["norms_outweigh_gradients_from_gpus"],
+        f"batch norm at {result['steps'][-1]['gpus']} GPUs, MB, were its statistics summed": result[
+            "norms_mb_if_summed"
+        ],
+        "images of which the keys of one table can be held": result["most_images_of_a_table"],
+        "read from packed shards, MB/s a GPU": read["measured"],
+        "read from packed shards, MB/s a GPU, estimate": read["estimate"],
+    }
+    return [{"limit": name, "figure": value} for name, value in found.items()]
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Each table by its title."""
+    return {
+        "Unit costs": table(unit_costs(result), {"": "cost", "figure": "figure"}),
+        "Runs: proposals and storage": table(
+            result["runs"],
+            {
+                "": "run",
+                "images": "images",
+                "proposals, core-hours, `single`": "proposal_core_hours_single",
+                "proposals, core-hours, `fast`": "proposal_core_hours_fast",
+                "table, GB, `single`": "table_gb_single",
+                "table, GB, `fast`": "table_gb_fast",
+                "in memory, GB a process, `single`": "table_memory_gb_single",
+                "in memory, GB a process, `fast`": "table_memory_gb_fast",
+                "packed shards, GB": "shards_gb",
+            },
+        ),
+        "Runs: training": table(
+            result["runs"],
+            {
+                "": "run",
+                "steps": "steps",
+                "samples, core-hours": "sample_core_hours",
+                "GPU-hours": "gpu_hours_measured",
+                "GPU-hours, estimate": "gpu_hours_estimate",
+                "GPU-hours, at least": "gpu_hours_bound",
+            },
+        ),
+        "Data workers": table(
+            result["data_workers"],
+            {
+                "proposals": "proposals",
+                "cores for 1,000 images/s": "cores_per_1000_images_per_second",
+                "images/s a GPU that its cores feed": "fed_images_per_second_per_gpu",
+                "cores a GPU": "cores_per_gpu_measured",
+                "cores a GPU, estimate": "cores_per_gpu_estimate",
+            },
+        ),
+        "A step over many GPUs": table(
+            result["steps"],
+            {
+                "GPUs": "gpus",
+                "images a GPU": "images_per_gpu",
+                "gradients, MB": "gradients_mb",
+                "batch norm, MB": "norms_mb",
+                "gradients, ms": "gradients_ms",
+                "batch norm's bytes, ms": "norm_bytes_ms",
+                "batch norm's waits, ms": "norm_waits_ms",
+                "arithmetic, ms": "arithmetic_ms_measured",
+                "arithmetic, ms, estimate": "arithmetic_ms_estimate",
+                "sent in ImageNet-1k's 100 epochs, TB a GPU": "first_run_sent_tb",
+            },
+        ),
+        "Where exchanges begin to count": table(
+            [row | {"exchange": EXCHANGES[row["exchange"]]} for row in result["beginnings"]],
+            {
+                "exchange": "exchange",
+                "a tenth of the arithmetic, from GPUs": "a_tenth_from_gpus_measured",
+                "as long as the arithmetic, from GPUs": "all_from_gpus_measured",
+                "a tenth, estimate": "a_tenth_from_gpus_estimate",
+                "as long, estimate": "all_from_gpus_estimate",
+            },
+        ),
+        "Limits": table(limits(result), {"": "limit", "figure": "figure"}),
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """All tables under their titles."""
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in tables(result).items())
