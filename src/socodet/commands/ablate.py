@@ -43,8 +43,8 @@ def ablate(argv: Sequence[str]) -> None:
         """
         if finetune is not None or schedule is not None:
             raise InputError(
-                "ablate: --finetune cannot be used from the command line yet; leave out --finetune and --schedule and run "
-                "`socodet finetune` on each row's folder, or give run_ablation a function of your own"
+                "ablate: --finetune cannot be used from the command line yet; leave out --finetune and --schedule and "
+                "run `socodet finetune` on each row's folder, or give run_ablation a function of your own"
             )
         return run_ablation(
             family,
