@@ -168,7 +168,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(capsys, few_images, table, tm
     ours.write_bytes(theirs.read_bytes())
     assert "belongs to another recipe" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
     torch.save({"a": 1}, ours)
-    assert "not one of a pretraining run" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
+    assert "not one that this version of pretraining wrote" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
     assert "not one of a pretraining run" in error_of(capsys, "export", tmp_path / "a", "--output", tmp_path / "w.pth")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_
             for network in ("online", "target"):
                 assert torch.equal(begun[0][f"{network}.encoder.backbone.body.{name}"], value), name
 
-    with pytest.raises(InputError, match=r"parts: holds a run of other settings: start .*sha256") as caught:
+    with pytest.raises(InputError, match=r"parts: holds a run of other settings: start .*other\.pth") as caught:
         go(files, tmp_path / "parts", "other.pth")
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="holds a run of other settings: start"):
@@ -79,7 +80,33 @@ def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_
     assert all(torch.equal(value, whole[name]) for name, value in parts.items())
     description = json.loads((tmp_path / "whole" / "run.json").read_text())
     assert len(description["start"]["sha256"]) == 64
-    assert description["start_from"] == str(files / "one.pth")
+    assert description["start"]["from"] == str((files / "one.pth").resolve())
+
+
+def test_a_run_goes_on_though_the_run_it_began_from_has_gone_on_or_away(files, tmp_path):
+    def from_first(max_steps):
+        return go(files, tmp_path / "second", tmp_path / "first", max_steps=max_steps, show_progress=False)
+
+    assert go(files, tmp_path / "first", None, max_steps=1, show_progress=False).steps == 1
+    assert from_first(1).steps == 1
+    assert go(files, tmp_path / "first", None, show_progress=False).finished
+    shutil.rmtree(tmp_path / "first")
+    assert from_first(None).finished
+
+
+def test_online_and_table_are_two_runs_and_broken_images_are_said_in_one_line(files, tmp_path):
+    assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
+    with pytest.raises(InputError, match="holds a run of other settings: table"):
+        pretraining.pretrain(photographs(), short(), tmp_path / "run", proposals="online", show_progress=False)
+    (tmp_path / "broken").mkdir()
+    for number in range(3):
+        (tmp_path / "broken" / f"{number}.jpg").write_bytes(b"no picture")
+    one = dataclasses.replace(short().training, epochs=4)
+    with pytest.raises(InputError, match="cannot be read; check the files") as caught:
+        pretraining.pretrain(
+            tmp_path / "broken", dataclasses.replace(short(), training=one), tmp_path / "none", proposals="online"
+        )
+    assert "\n" not in str(caught.value)
 
 
 def test_what_does_not_fit_is_refused_before_an_earlier_run_is_cleared(files, tmp_path):

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 import socodet
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import image_size
+from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSelection, ImageSource
 from socodet.proposals import ProposalTable, propose
 from socodet.recipes import Recipe
-from socodet.training.run import RunFolder, first_difference
-from socodet.training.starting_file import StartingFile
+from socodet.training.run import RunFolder
+from socodet.training.starting_file import start_path
 
 CHECKED_SIZES = 16
 ONLINE = "online"
@@ -38,27 +38,27 @@ def prepare(
     source: ImageSource,
     chosen: Recipe,
     proposals: str | Path | None,
-    starting: StartingFile | None,
+    start: dict[str, str] | None,
     *,
     overwrite: bool,
     show_progress: bool,
 ) -> None:
     """Makes the folder ready: what is asked is noted in it, and a proposal table is at hand.
 
-    Everything that can be refused is refused before an earlier run is cleared away.
+    What can be refused without new proposals is refused before an earlier run is cleared away.
     """
     check_steps(source, chosen, len(source))
-    if proposals not in (None, ONLINE):
-        assert proposals is not None
-        _check_table(ProposalTable.read(proposals), source)
-        chosen = dataclasses.replace(chosen, proposals=ProposalTable.read(proposals).settings)
-    description = _describe(source, chosen, proposals, starting)
+    if proposals == ONLINE:
+        _check_readable(source)
+    elif proposals is not None:
+        table = ProposalTable.read(proposals)
+        _check_table(table, source)
+        chosen = dataclasses.replace(chosen, proposals=table.settings)
+    description = _describe(source, chosen, proposals, start)
     _check_folder(run, description, overwrite=overwrite)
     if overwrite:
         run.clear()
-    if run.exists():
-        _go_on(run, description)
-    else:
+    if not run.checkpoints():  # before the first a run may still change its recipe; then its description stands
         run.write_description(description)
     if proposals is None:
         if run.proposals.exists() and not run.checkpoints() and ProposalTable.read(run.proposals).unreadable:
@@ -68,23 +68,16 @@ def prepare(
         _check_table(ProposalTable.read(run.proposals), source)
 
 
-def _go_on(run: RunFolder, description: dict[str, Any]) -> None:
-    """Before the first checkpoint a run may still change its recipe; afterwards its description stands."""
-    if not run.checkpoints():
-        run.write_description(description)
-
-
 def _describe(
-    source: ImageSource, chosen: Recipe, proposals: str | Path | None, starting: StartingFile | None
+    source: ImageSource, chosen: Recipe, proposals: str | Path | None, start: dict[str, str] | None
 ) -> dict[str, Any]:
     return {
         "recipe": chosen.as_dict(),
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
-        "start": None if starting is None else {"sha256": starting.sha256},
+        "start": start,
         "location": str(source.location),
         "proposals": None if proposals is None else str(proposals),
-        "start_from": None if starting is None else str(starting.path),
         "versions": {
             "socodet": socodet.__version__,
             "torch": torch.__version__,
@@ -109,30 +102,17 @@ def _file_digest(path: Path) -> str:
 
 def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: bool) -> None:
     """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
-    if run.path.exists() and not run.path.is_dir():
-        raise InputError(f"{run.path}: is a file; give a folder for --output")
-    if not run.exists():
-        if run.path.is_dir() and any(run.path.iterdir()):
-            raise InputError(f"{run.path}: holds files that are not a run's; give another --output")
-        return
-    if overwrite:
+    run.refuse_foreign()
+    if overwrite or not run.exists():
         return
     there = run.describe()
     if run.checkpoints():
-        for part in ("recipe", "images", "table", "start"):
-            _check_same(run, part, description[part], there.get(part))
+        for part in ("recipe", "images", "table"):
+            run.refuse_other(part, description[part], there.get(part))
+        run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
     elif run.proposals.exists():  # a run that has not begun to learn has nothing to lose but these
-        _check_same(run, "images", description["images"], there.get("images"))
-        _check_same(run, "recipe.proposals", description["recipe"]["proposals"], there["recipe"].get("proposals"))
-
-
-def _check_same(run: RunFolder, part: str, asked: Any, there: Any) -> None:
-    difference = first_difference(asked, there)
-    if difference:
-        raise InputError(
-            f"{run.path}: holds a run of other settings: {part} {difference}; "
-            "give another --output, or pass --overwrite to lose that run"
-        )
+        run.refuse_other("images", description["images"], there.get("images"))
+        run.refuse_other("recipe.proposals", description["recipe"]["proposals"], there["recipe"].get("proposals"))
 
 
 def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
@@ -153,6 +133,17 @@ def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[
     failed = [index for index in range(len(source)) if source.key(index) in errors]
     readable = np.setdiff1d(np.arange(len(source)), failed)
     return readable, [(source.key(index), errors[source.key(index)]) for index in failed]
+
+
+def _check_readable(source: ImageSource) -> None:
+    """InputError when none of the first images can be read: without a table nobody has looked at them yet."""
+    for index in range(min(CHECKED_SIZES, len(source))):
+        try:
+            decode_image(source.read(index))
+            return
+        except (UnreadableImageError, OSError):
+            continue
+    raise InputError(f"{source.location}: its first images cannot be read; check the files, or make a proposal table")
 
 
 def _check_table(table: ProposalTable, source: ImageSource) -> None:

@@ -25,7 +25,8 @@ from socodet.proposals.online import OnlineProposals
 from socodet.recipes import Recipe
 from socodet.training.data import SampleDataset, SampleStream
 from socodet.training.devices import choose_device
-from socodet.training.distributed import any_process, join, same_everywhere
+from socodet.training.distributed import any_process, join
+from socodet.training.engine import go_on_from
 from socodet.training.loop import Trainer, run_training
 from socodet.training.run import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -87,7 +88,7 @@ def pretrain(
     can be read.
     `limit` takes so many of the images, picked by the recipe's seed. `start_from` is a state dict (a backbone's, a
     detector's, a checkpoint of the method's public code) or a run's folder: the networks begin there and not at
-    random (`models/starting_point.py`). Going on with such a run takes its own checkpoint, and the same file again.
+    random (`models/starting_point.py`). Going on with such a run takes its own checkpoint; the file may be gone.
     Every `probe_every` epochs and at the end, annotated objects of `probe_dataset`, a folder with a training and a
     validation split or what `open_sets` returned, tell what the network knows of them (`detection/probing/`); the
     figures become lines of the log. What is learned does not depend on it.
@@ -116,11 +117,15 @@ def pretrain(
     report = None
     failure: InputError | None = None
     try:
-        starting = None if start_from is None else StartingFile.find(start_from)
-        if starting is not None and (overwrite or not run.checkpoints()):
+        start = None
+        if start_from is not None and run.checkpoints() and not overwrite:
+            start = {"from": str(Path(start_from).resolve())}  # the run's own checkpoint is what it goes on from
+        elif start_from is not None:
+            starting = StartingFile.find(start_from)
             report = load_starting_point(soco, starting.read(), str(starting.path))
+            start = starting.describe(start_from)
         if world.is_first:
-            prepare(run, source, chosen, proposals, starting, overwrite=overwrite, show_progress=show_progress)
+            prepare(run, source, chosen, proposals, start, overwrite=overwrite, show_progress=show_progress)
     except InputError as error:
         failure = error
     if any_process(world, failure is not None):
@@ -137,15 +142,7 @@ def pretrain(
     check_steps(source, chosen, len(readable))
     if report is not None and show_progress:
         print(report, file=sys.stderr)
-    state = run.load_checkpoint()
-    if state is not None:
-        trainer.load_state_dict(state)
-        if trainer.finished == trainer.total and not resume:
-            raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
-        if show_progress and trainer.finished < trainer.total:
-            print(f"resuming {run.path} at step {trainer.finished} of {trainer.total}", file=sys.stderr)
-    if not same_everywhere(world, trainer.finished):
-        raise InputError(f"{run.path}: is not the same folder for all processes; put --output on a disk that all share")
+    go_on_from(run, trainer, resume=resume, show_progress=show_progress)
     if show_progress and training.accumulate > 1:
         part = training.batch_size // training.accumulate
         print(f"note: batch norm is over the {part} images of each of {training.accumulate} parts", file=sys.stderr)

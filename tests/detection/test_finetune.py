@@ -93,7 +93,7 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     schedule = description["recipe"]["schedule"]
     assert (schedule["iterations"], schedule["batch_size"], schedule["lr"]) == (2, 2, 0.01 / 8)
     assert schedule["clip_norm"] == 35.0
-    assert (description["data"]["images"], description["init"]) == (3, "scratch")
+    assert (description["data"]["images"], description["start"]) == (3, None)
     assert len(json.loads((run / "images.json").read_text())["image_ids"]) == 3
     written = json.loads((run / "scores.json").read_text())
     assert (written["step"], written["images"]) == (2, 6)

@@ -45,7 +45,7 @@ def test_a_finished_run_and_what_it_began_from(exportable_run, tmp_path):
     run = exportable_run(**SMALL)
     folder = RunFolder(tmp_path / "run")
     state = RunFolder(run.path).load_checkpoint()
-    start = {"start": {"sha256": "cd" * 32}, "start_from": "/home/somebody/r18.pth"}
+    start = {"start": {"from": "/home/somebody/r18.pth", "file": "r18.pth", "sha256": "cd" * 32}}
     folder.write_description(RunFolder(run.path).describe() | start)
     folder.save_checkpoint(100, {**state, "step": 100})
     export_run(folder.path, tmp_path / "first.pth", format="timm")

@@ -57,7 +57,9 @@ def test_killed_at_any_moment_it_ends_as_if_never_stopped(images, tmp_path, monk
     while not killed.checkpoints():
         assert process.poll() is None
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.5))  # in a step, or while a checkpoint or a log line is written
+    delay = random.uniform(0, 0.5)
+    print(f"killed after {delay} s")
+    time.sleep(delay)  # in a step, or while a checkpoint or a log line is written
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     subprocess.run(command, check=True)

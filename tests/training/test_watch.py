@@ -31,6 +31,15 @@ def test_nearly_one_point_is_collapse_too_and_a_silent_watch_says_nothing(capsys
     assert capsys.readouterr().err == ""
 
 
+def test_two_opposite_points_are_collapse_however_far_apart():
+    point = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
+    opposite = torch.stack([point if row % 2 else -point for row in range(64)])
+    opposite = torch.nn.functional.normalize(opposite + 1e-3 * spread_evenly(), dim=1)
+    line = CollapseWatch(speaks=False).figures(opposite, 1)
+    assert line["embedding_std"] > 0.5 * 32**-0.5
+    assert line["collapsed"]
+
+
 def test_the_cores_that_would_feed_the_step():
     cost = DataCost()
     for _ in range(5):  # 5 steps of 8 images, 20 ms of CPU time each

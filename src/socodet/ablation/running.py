@@ -10,10 +10,9 @@ DIR/FAMILY.csv .md .png .svg    the table and its figure
 
 import dataclasses
 import json
-import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from socodet.ablation.retrieval import object_recall
 from socodet.ablation.table import AblationTable, read_record, read_row, row_settings, write_record
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
-from socodet.preparation import digest_names, some_images
+from socodet.preparation import digest_names, readable_images, some_images
 from socodet.pretraining import pretrain
 from socodet.proposals import ProposalTable, propose
 from socodet.recipes import Recipe
@@ -79,8 +78,21 @@ def run_ablation(
     folder = Path(output)
     _prepare(folder, family, budget, source, proposals, overwrite=overwrite)
     tables = _tables(folder, rows, source, proposals, show_progress)
+    read = {method: ProposalTable.read(path) for method, path in tables.items()}
+    readable = {method: readable_images(source, table)[0] for method, table in read.items()}
+    methods = {method: table.settings.method for method, table in read.items()}
     study = _Study(
-        family, folder, budget, rows, source, tables, finetune, execution or ExecutionSettings(), show_progress
+        family,
+        folder,
+        budget,
+        rows,
+        source,
+        tables,
+        readable,
+        methods,
+        finetune,
+        execution or ExecutionSettings(),
+        show_progress,
     )
     stopped_by = study.run(retry_diverged)
     table = study.table(stopped_by)
@@ -100,6 +112,10 @@ class _Study:
     source: ImageSource
     tables: dict[str, Path]
     """Proposal tables by the method of the rows that use them."""
+    readable: dict[str, NDArray[np.int64]]
+    """Indices of the images that could be read, likewise."""
+    methods: Mapping[str, str]
+    """How the boxes of each of these tables were really made: a table that was given may be of another method."""
     finetune: Transfer | None
     execution: ExecutionSettings
     show_progress: bool
@@ -121,7 +137,7 @@ class _Study:
         """As it is on disk, with the seeds of earlier calls."""
         lines = []
         for row in self.rows:
-            settings = row_settings(row, len(self._readable(row)))
+            settings = row_settings(row, len(self._readable(row)), self.methods[row.recipe.proposals.method])
             earlier = {int(path.stem.removeprefix("seed-")) for path in (self.folder / row.name).glob("seed-*.json")}
             lines += [
                 read_row(row, seed, settings, self._run_folder(row, seed), self._record(row, seed))
@@ -150,7 +166,7 @@ class _Study:
                     show_progress=self.show_progress,
                 )
             except DivergedError as error:
-                write_record(record, {"status": "diverged", "step": _step_of(error), "why": str(error)})
+                write_record(record, {"status": "diverged", "step": error.step, "why": str(error)})
                 self._say(f"{error}\n{row.name}: recorded as diverged; the other rows go on")
                 return None
             stopped_by = None if result.stopped_by == "max_steps" else result.stopped_by
@@ -174,7 +190,9 @@ class _Study:
         first_two = dataclasses.replace(PAPER.sample, views=PAPER.sample.views[:2], jitter=0.0)
         question = self.budget.scaled(dataclasses.replace(PAPER, sample=first_two)).sample
         table = ProposalTable.read(path)
-        return object_recall(run, recipe, question, self.source, table, _readable(self.source, table), self.execution)
+        return object_recall(
+            run, recipe, question, self.source, table, self.readable[PAPER.proposals.method], self.execution
+        )
 
     def _run_folder(self, row: FamilyRow, seed: int) -> RunFolder:
         return RunFolder(self.folder / row.name / f"seed-{seed}")
@@ -183,7 +201,7 @@ class _Study:
         return self.folder / row.name / f"seed-{seed}.json"
 
     def _readable(self, row: FamilyRow) -> NDArray[np.int64]:
-        return _readable(self.source, ProposalTable.read(self.tables[row.recipe.proposals.method]))
+        return self.readable[row.recipe.proposals.method]
 
     def _say(self, line: str) -> None:
         if self.show_progress:
@@ -192,14 +210,6 @@ class _Study:
 
 def _with_seed(recipe: Recipe, seed: int) -> Recipe:
     return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=seed))
-
-
-def _step_of(error: DivergedError) -> int:
-    """The step by which it was seen to have diverged, as the error says."""
-    found = re.search(r"diverged by step (\d+)", str(error))
-    if found is None:
-        raise error
-    return int(found[1])
 
 
 def _check_steps(rows: list[FamilyRow], source: ImageSource) -> None:
@@ -273,9 +283,3 @@ def _tables(
         if not tables[method].exists():
             propose(source, tables[method], settings=wanted, show_progress=show_progress)
     return tables
-
-
-def _readable(source: ImageSource, table: ProposalTable) -> NDArray[np.int64]:
-    """Indices of the images that could be read when the table was made."""
-    errors = table.unreadable
-    return np.array([index for index in range(len(source)) if source.key(index) not in errors], np.int64)

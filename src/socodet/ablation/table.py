@@ -139,8 +139,8 @@ class AblationTable:
         return "\n".join(lines) + "\n"
 
 
-def row_settings(row: FamilyRow, images: int) -> dict[str, str]:
-    """What a row runs with, name to value; `images`: readable images."""
+def row_settings(row: FamilyRow, images: int, proposals: str) -> dict[str, str]:
+    """What a row runs with, name to value; `images`: readable images, `proposals`: how its boxes were made."""
     model, sample, training = row.recipe.model, row.recipe.sample, row.recipe.training
     limits = "/".join(f"{limit:.4g}" for limit in sample.level_limits)
     return {
@@ -156,7 +156,7 @@ def row_settings(row: FamilyRow, images: int) -> dict[str, str]:
         "K": str(sample.boxes_per_image),
         "jitter": f"{sample.jitter:g}",
         "min_box_side": f"{sample.min_box_side:.4g}",
-        "proposals": row.recipe.proposals.method,
+        "proposals": proposals,
         "batch": str(training.batch_size),
         "accumulate": str(training.accumulate),
         "lr": f"{training.lr:.6g}",

@@ -10,7 +10,7 @@ import tyro
 def ablate(argv: Sequence[str]) -> None:
     """Pretrain every row of one of the paper's ablation tables at a budget, and write the table."""
     from socodet.ablation import AblationTable, Budget, Family, run_ablation
-    from socodet.commands.parsing import Flat, call, goes_on
+    from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on
     from socodet.errors import InputError
     from socodet.training.settings import ExecutionSettings
 
@@ -64,5 +64,4 @@ def ablate(argv: Sequence[str]) -> None:
         f"{table.markdown}: {finished} of {len(table.rows)} rows finished, {diverged} diverged"
         f"{f', {left} to go{goes_on(argv)}' if left else ''}; as CSV {table.csv}, figure {table.pictures[0]}"
     )
-    if table.stopped_by is not None:
-        raise SystemExit(143 if table.stopped_by == "SIGTERM" else 130)
+    exit_if_stopped(table.stopped_by)

@@ -10,7 +10,7 @@ import tyro
 
 def finetune(argv: Sequence[str]) -> None:
     """Fine-tune a detector on annotated images, from a pretraining run, a backbone's file or from scratch."""
-    from socodet.commands.parsing import Flat, call, goes_on, printable, value_of
+    from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, printable, value_of
     from socodet.detection.finetune import EvaluationSettings, FinetuneResult
     from socodet.detection.finetuned_run import score_table
     from socodet.models.settings import ModelSettings
@@ -101,6 +101,7 @@ def finetune(argv: Sequence[str]) -> None:
 
     result = call(arguments, "finetune", argv)
     if not result.is_first:
+        exit_if_stopped(result.stopped_by)
         return
     for reason in result.unreadable[:10]:
         print(f"left out: {printable(reason)}", file=sys.stderr)
@@ -115,5 +116,4 @@ def finetune(argv: Sequence[str]) -> None:
             f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"
             f"{goes_on(argv)}"
         )
-    if result.stopped_by in ("SIGINT", "SIGTERM"):
-        raise SystemExit(130 if result.stopped_by == "SIGINT" else 143)
+    exit_if_stopped(result.stopped_by)

@@ -69,6 +69,12 @@ def goes_on(argv: Sequence[str]) -> str:
     return f"; the same command{without} goes on from here"
 
 
+def exit_if_stopped(stopped_by: str | None) -> None:
+    """Ends the command, in every process, with the code of the signal that stopped the run; scripts look at it."""
+    if stopped_by not in (None, "max_steps"):
+        raise SystemExit(130 if stopped_by == "SIGINT" else 143)
+
+
 def printable(text: str) -> str:
     """A file name on one line, whatever it holds."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

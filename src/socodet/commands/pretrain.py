@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.parsing import Flat, call, goes_on, list_unreadable, value_of
+from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, list_unreadable, value_of
 from socodet.errors import InputError
 
 
@@ -53,7 +53,7 @@ def pretrain(argv: Sequence[str]) -> None:
             output: Folder of the run.
             recipe: Its name; `socodet recipes` lists them.
             table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
-                in the data workers at each sight of an image, without a table.
+                in the data workers at each sight of an image, without a table, as the --proposals. flags say.
             start_from: First weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
                 method's public code.
             limit: Take so many of the images, picked by --seed.
@@ -80,6 +80,7 @@ def pretrain(argv: Sequence[str]) -> None:
 
     result = call(arguments, "pretrain", argv)
     if not result.is_first:
+        exit_if_stopped(result.stopped_by)
         return
     if result.finished:
         print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
@@ -89,5 +90,4 @@ def pretrain(argv: Sequence[str]) -> None:
             f"{goes_on(argv)}"
         )
     list_unreadable(result.unreadable)
-    if result.stopped_by in ("SIGINT", "SIGTERM"):
-        raise SystemExit(130 if result.stopped_by == "SIGINT" else 143)
+    exit_if_stopped(result.stopped_by)

@@ -30,7 +30,7 @@ from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import any_process, join
-from socodet.training.engine import last_step, loader_batches, run_loop
+from socodet.training.engine import go_on_from, last_step, loader_batches, run_loop
 from socodet.training.run import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.starting_file import StartingFile
@@ -148,24 +148,21 @@ def finetune(
     report: LoadReport | None = None
     failure: InputError | None = None
     try:
-        start = None if str(init) == SCRATCH else StartingFile.find(init)
-        if start is not None and (overwrite or not run.checkpoints()):
+        start = None
+        if str(init) != SCRATCH and run.checkpoints() and not overwrite:
+            start = {"from": str(Path(init).resolve())}  # the run's own checkpoint is what it goes on from
+        elif str(init) != SCRATCH:
+            start = StartingFile.find(init).describe(init)
             report = load_pretrained(network, init, show_report=show_progress)
         if world.is_first:
-            description = describe(recipe, training_set, str(init), None if start is None else start.sha256)
+            description = describe(recipe, training_set, start)
             _prepare(run, description, training_set if fraction is not None else None, overwrite=overwrite)
     except InputError as error:
         failure = error
     if any_process(world, failure is not None):
         raise failure or InputError(f"{run.path}: another process could not prepare the run; see what it says")
     tuner = FineTuner(network, settings, execution, world)
-    state = run.load_checkpoint()
-    if state is not None:
-        tuner.load_state_dict(state)
-        if tuner.finished == tuner.total and not resume:
-            raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
-        if show_progress and tuner.finished < tuner.total:
-            print(f"resuming {run.path} at step {tuner.finished} of {tuner.total}", file=sys.stderr)
+    go_on_from(run, tuner, resume=resume, show_progress=show_progress)
     job = _Job(tuner, shown, validation_set, run, kind.has_masks, evaluation, execution, world, show_progress)
     stopped_by = job.train()
     return FinetuneResult(

@@ -23,7 +23,8 @@ from socodet.detection.datasets import AnnotationProblems, Category, DetectionDa
 from socodet.detection.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
-from socodet.training.run import RunFolder, first_difference, write_atomically
+from socodet.training.run import RunFolder, write_atomically
+from socodet.training.starting_file import start_path
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.json"
@@ -66,8 +67,8 @@ class FinetuneRecipe:
             raise InputError(f"{run.path}/run.json: not of this version ({error}); fine-tune again") from None
 
 
-def describe(recipe: FinetuneRecipe, data: DetectionDataset, init: str, init_sha256: str | None) -> dict[str, Any]:
-    """What run.json says; `data` is the training set, `init` the path of the first weights or `scratch`."""
+def describe(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, str] | None) -> dict[str, Any]:
+    """What run.json says; `data` is the training set, `start` the first weights (`StartingFile`), None from scratch."""
     return {
         "recipe": recipe.as_dict(),
         "train": data.name,
@@ -78,8 +79,7 @@ def describe(recipe: FinetuneRecipe, data: DetectionDataset, init: str, init_sha
             "sha256": digest(data),
             "categories": [dataclasses.asdict(category) for category in data.categories],
         },
-        "start": {"sha256": init_sha256},
-        "init": init,
+        "start": start,
         "problems": data.problems.as_json(),
         "versions": {
             "socodet": socodet.__version__,
@@ -115,20 +115,13 @@ def clear(run: RunFolder) -> None:
 
 def check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
-    if run.path.exists() and not run.path.is_dir():
-        raise InputError(f"{run.path}: is a file; give a folder for --output")
-    if not run.exists():
-        if run.path.is_dir() and any(run.path.iterdir()):
-            raise InputError(f"{run.path}: holds files that are not a run's; give another --output")
+    run.refuse_foreign()
+    if not run.checkpoints():
         return
     there = run.describe()
-    for part in ("recipe", "data", "start"):
-        difference = first_difference(description[part], there.get(part)) if run.checkpoints() else None
-        if difference:
-            raise InputError(
-                f"{run.path}: holds a run of other settings: {part} {difference}; "
-                "give another --output, or pass --overwrite to lose that run"
-            )
+    for part in ("recipe", "data"):
+        run.refuse_other(part, description[part], there.get(part))
+    run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
 
 
 def write_scores(file: Path, data: DetectionDataset, step: int, scores: dict[str, float | None]) -> None:

@@ -44,7 +44,7 @@ def _card_lines(folder: RunFolder, files: FrameworkFiles, framework: str) -> Ite
     yield f"- Recipe: {recipe['name']}; architecture {model['architecture']}, backbone {model['backbone']}"
     yield f"- Images: {_images(description)}"
     if start := description.get("start"):
-        yield f"- Began from `{Path(description['start_from']).name}`, sha256 `{start['sha256']}`"
+        yield f"- Began from `{start['file']}`, sha256 `{start['sha256']}`"
     yield f"- {_progress(folder, training)}"
     for figure in _last_figures(folder):
         yield f"- {figure}"

@@ -1,5 +1,6 @@
 """The loop around every kind of training: stopping, checkpoints, log and progress; what is learned is a `Learner`'s."""
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from socodet.errors import InputError
 from socodet.progress import progress_bar
-from socodet.training.distributed import agree_flags
+from socodet.training.distributed import agree_flags, same_everywhere
 from socodet.training.log import RunLog
 from socodet.training.run import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -25,7 +26,11 @@ B = TypeVar("B")
 
 
 class DivergedError(InputError):
-    """The loss, the gradients or the weights are NaN or infinite."""
+    """The loss, the gradients or the weights are NaN or infinite; `step` is the one at which the loop found it."""
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Learner(ABC, Generic[B]):
@@ -93,6 +98,24 @@ class LoopResult:
     """Of them, for data."""
 
 
+def go_on_from(run: RunFolder, learner: Learner[Any], *, resume: bool, show_progress: bool) -> None:
+    """Loads the folder's newest checkpoint, if there is one.
+
+    InputError when the run is finished, unless `resume`, and when the processes see different folders.
+    """
+    state = run.load_checkpoint()
+    if state is not None:
+        learner.load_state_dict(state)
+    if not same_everywhere(learner.world, learner.finished):
+        raise InputError(f"{run.path}: is not the same folder for all processes; put --output on a disk that all share")
+    if state is None:
+        return
+    if learner.finished == learner.total and not resume:
+        raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
+    if show_progress and learner.finished < learner.total:
+        print(f"resuming {run.path} at step {learner.finished} of {learner.total}", file=sys.stderr)
+
+
 def last_step(learner: Learner[Any], execution: ExecutionSettings) -> int:
     """The step at which this call ends: the run's last, or `max_steps` further."""
     if execution.max_steps is None:
@@ -108,6 +131,9 @@ def loader_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     batches = iter(loader)
     try:
         yield from batches
+    except InputError as error:  # with a worker's traceback before it
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.partition(": ")[2] if "\n" in str(error) else last) from error
     finally:
         getattr(batches, "_shutdown_workers", lambda: None)()
 
@@ -252,7 +278,8 @@ def _diverged(learner: Learner[Any], run: RunFolder, problem: str) -> DivergedEr
     saved = run.checkpoints()
     last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
     return DivergedError(
-        f"{run.path}: diverged by step {learner.finished} ({problem}); {last}; {learner.when_diverged}"
+        f"{run.path}: diverged by step {learner.finished} ({problem}); {last}; {learner.when_diverged}",
+        learner.finished,
     )
 
 

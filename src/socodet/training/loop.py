@@ -176,7 +176,10 @@ class Trainer(Learner[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a saved state. InputError when it is that of another recipe."""
         if state.keys() != self.state_dict().keys():
-            raise InputError("the checkpoint is not one of a pretraining run; pass --overwrite to start anew")
+            raise InputError(
+                "the checkpoint is not one that this version of pretraining wrote; go on with the version that did, or "
+                "pass --overwrite to start anew"
+            )
         if state["total_steps"] != self.total:
             raise InputError(
                 f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}: "

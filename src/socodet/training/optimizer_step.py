@@ -57,7 +57,10 @@ class OptimizerStep:
             self._in_a_row += 1
         self.scaler.update()
         if self._in_a_row == SKIPPED_IN_A_ROW:
-            raise DivergedError(f"loss or gradients were not finite {SKIPPED_IN_A_ROW} steps in a row")
+            rate = self._optimizer.param_groups[0]["lr"]
+            raise DivergedError(
+                f"loss or gradients were not finite {SKIPPED_IN_A_ROW} steps in a row, at learning rate {rate:.3g}"
+            )
         return finite
 
     def _is_finite(self, loss: Tensor) -> bool:

@@ -71,6 +71,22 @@ class RunFolder:
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
         return description
 
+    def refuse_foreign(self) -> None:
+        """InputError when the path is a file, or a folder with something else than a run in it."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: is a file; give a folder for --output")
+        if not self.exists() and self.path.is_dir() and any(self.path.iterdir()):
+            raise InputError(f"{self.path}: holds files that are not a run's; give another --output")
+
+    def refuse_other(self, part: str, asked: Any, there: Any) -> None:
+        """InputError when a part of the description that is asked for differs from the one in the folder."""
+        difference = first_difference(asked, there)
+        if difference:
+            raise InputError(
+                f"{self.path}: holds a run of other settings: {part} {difference}; "
+                "give another --output, or pass --overwrite to lose that run"
+            )
+
     def write_description(self, description: Mapping[str, Any]) -> None:
         """Writes run.json."""
         write_atomically(self.path / "run.json", json.dumps(description, indent=2).encode() + b"\n")

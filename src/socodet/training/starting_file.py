@@ -14,6 +14,11 @@ from socodet.errors import InputError
 from socodet.training.run import RunFolder
 
 
+def start_path(start: dict[str, str] | None) -> str | None:
+    """What tells two starts apart when a run goes on: the place named, for what lies there may have gone on or away."""
+    return None if start is None else start["from"]
+
+
 @dataclass(frozen=True)
 class StartingFile:
     """Where a run's first weights come from; `sha256` is of the file, a checkpoint where a folder was given."""
@@ -36,6 +41,10 @@ class StartingFile:
             raise InputError(f"{path}: no such file; give a state dict or a run's folder to start from")
         with path.open("rb") as file:
             return cls(path, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def describe(self, given: str | Path) -> dict[str, str]:
+        """What run.json says of it; `given` is the file or folder that the user named."""
+        return {"from": str(Path(given).resolve()), "file": self.path.name, "sha256": self.sha256}
 
     def read(self) -> dict[str, Tensor]:
         """The state dict in it, be it the whole file or what the file calls `model` or `state_dict`, on the CPU.

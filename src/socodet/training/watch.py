@@ -14,6 +14,8 @@ from socodet.views.batch import Batch
 
 COLLAPSED_SHARE = 0.1
 """Embeddings whose standard deviation is below this share of 1/√D, that of vectors spread evenly, have collapsed."""
+COLLAPSED_RANK = 2.0
+"""So have those that use fewer directions than this, such as two opposite points, however far apart they lie."""
 HEADROOM = 1.3
 """How many times over data workers should be able to feed the step."""
 NOTED_WAIT = 0.05
@@ -84,14 +86,16 @@ class CollapseWatch:
     def figures(self, embeddings_nd: Tensor, step: int) -> dict[str, Any]:
         """Spread of unit-length embeddings (N, D) for the log; `collapsed` stands there only while they are."""
         spread, even = embedding_std(embeddings_nd), embeddings_nd.shape[1] ** -0.5
-        line: dict[str, Any] = {"embedding_std": spread, "effective_rank": effective_rank(embeddings_nd)}
-        was, self._collapsed = self._collapsed, spread < COLLAPSED_SHARE * even
+        rank = effective_rank(embeddings_nd)
+        line: dict[str, Any] = {"embedding_std": spread, "effective_rank": rank}
+        was, self._collapsed = self._collapsed, spread < COLLAPSED_SHARE * even or rank < COLLAPSED_RANK
         if self._collapsed:
             line["collapsed"] = True
             if self._speaks and not was:
                 print(
                     f"warning: collapse at step {step}: the embeddings' standard deviation is {spread:.2g}, that of "
-                    f"evenly spread ones {even:.2g}; lower --base-lr or raise --target-momentum",
+                    f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; lower "
+                    "--base-lr or raise --target-momentum",
                     file=sys.stderr,
                 )
         return line
