@@ -116,11 +116,11 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
 
 
 def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
-    """InputError when so many images give no step at all."""
+    """InputError when so many images give the recipe no step at all."""
     training = chosen.training
     if training.steps(training.epochs, images) == 0:
         raise InputError(
-            f"{source.location}: {images} images give no step of batch size {training.batch_size} in "
+            f"{source.location}: {images} images give {chosen.name} no step of batch size {training.batch_size} in "
             f"{training.epochs:g} epochs; lower --batch-size or raise --epochs"
         )
 

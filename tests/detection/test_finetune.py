@@ -7,10 +7,12 @@ import pytest
 import torch
 from photograph_sets import coco_file
 
-from socodet.detection.detectors import DETECTORS
+from socodet.detection.datasets import open_detection_set
+from socodet.detection.detectors import DETECTORS, new_detector
 from socodet.detection.evaluate import evaluate_run
 from socodet.detection.finetune import EvaluationSettings, finetune
 from socodet.detection.finetuner import FineTuner, parameter_groups
+from socodet.detection.samples import TrainingPictures, picture_stream, training_loader
 from socodet.detection.schedules import ScheduleSettings, resolve_schedule
 from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
@@ -168,6 +170,33 @@ def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():
     ]
     fcos = parameter_groups(network, resolve_schedule("coco_1x", "fcos_r50_fpn", single_stage=True))
     assert [(g["weight_decay"], g["lr_factor"]) for g in fcos] == [(1e-4, 1.0), (1e-4, 1.0), (0.0, 2.0)]
+
+
+def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_norm(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "set.json")).with_objects()
+    settings = resolve_schedule(
+        "coco_1x", "mask_rcnn_r50_fpn", single_stage=False, iterations=4, batch_size=2, size=64, precise_bn=2
+    )
+    pictures = TrainingPictures(data, settings, masks=True)
+
+    def trained(compile):
+        torch.manual_seed(0)
+        detector = new_detector("mask_rcnn_r50_fpn", NARROW, 4)
+        tuner = FineTuner(detector, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
+        for step in range(2):
+            loader = training_loader(pictures, picture_stream(data, settings), start=step, stop=step + 1, workers=0)
+            tuner.step(next(iter(loader)))
+        tuner.reestimate(training_loader(pictures, picture_stream(data, settings), start=0, stop=2, workers=0))
+        return tuner.detector.state_dict()
+
+    plain = trained(False)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = trained(True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert compiled.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, msg=name)
 
 
 class OneNumber(torch.nn.Module):

@@ -81,6 +81,12 @@ def test_features_of_a_batch_are_those_of_each_picture_alone(files):
     assert len(found.other) == int(found.in_other.sum())
 
 
+def test_the_backbone_of_a_c4_network_is_not_probed_alone():
+    model = dataclasses.replace(TINY.model, architecture="c4")
+    with pytest.raises(InputError, match="--of head"):
+        box_encoder(model, None, backbone_alone=True)
+
+
 def test_an_untrained_encoder_is_the_one_that_a_run_of_the_seed_begins_with():
     before = torch.get_rng_state()
     for model in (TINY.model, dataclasses.replace(TINY.model, architecture="image")):
@@ -91,11 +97,13 @@ def test_an_untrained_encoder_is_the_one_that_a_run_of_the_seed_begins_with():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_whole_image_network_gives_a_box_the_mean_of_its_part_of_c5(files):
-    model = dataclasses.replace(TINY.model, architecture="image")
+@pytest.mark.parametrize("architecture", ["image", "fpn"])
+def test_a_backbone_alone_gives_a_box_the_mean_of_its_part_of_c5(files, architecture):
+    model = dataclasses.replace(TINY.model, architecture=architecture)
     network = build_encoder(model).eval()
     pictures = pictures_of(files, "val")
-    found = features_of(box_encoder(model, network.state_dict()), pictures)
+    alone = architecture != "image"
+    found = features_of(box_encoder(model, network.state_dict(), backbone_alone=alone), pictures)
     expected = []
     for place in range(len(pictures)):
         view = pictures[place].plain

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ def test_files_of_other_programs(tmp_path):
         ("{", "not valid JSON"),
         ({}, "no list of detections"),
         ([good, {"image_id": 4}], "entry 1 is no detection"),
-        ([good | {"image_id": 9}], "entry 0 is no detection"),
-        ([good | {"category_id": 1}], "entry 0 is no detection"),
+        ([good | {"image_id": 9}], "entry 0 is of image 9, which by hand lacks"),
+        ([good | {"category_id": 1}], "entry 0 is of category 1, which by hand lacks"),
         ([good | {"bbox": [1, 2, 3]}], "entry 0 is no detection"),
         ([good | {"score": float("nan")}], "no finite number"),
         ([good | {"segmentation": {"size": [5, 5], "counts": "1"}}], "no run lengths of a 100x100"),
@@ -47,5 +48,9 @@ def test_files_of_other_programs(tmp_path):
         file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
         with pytest.raises(InputError, match=complaint):
             read_detections(OURS, file)
+    elsewhere = Counter()
+    file.write_text(json.dumps([good | {"image_id": 9}, good, good | {"image_id": 9}]))
+    assert list(read_detections(OURS, file, elsewhere=elsewhere)) == [4]
+    assert elsewhere == {9: 2}
     with pytest.raises(InputError, match="cannot be read"):
         read_detections(OURS, tmp_path / "gone.json")

@@ -152,8 +152,8 @@ def test_the_report_names_every_module(tmp_path, capsys):
     ("content", "name", "problem"),
     [
         (None, "absent.pth", "no such file"),
-        (b"not weights", "w.pth", "not a readable state dict"),
-        (b"not weights", "w.safetensors", "not a readable state dict"),
+        (b"not weights", "w.pth", "not a file of weights"),
+        (b"not weights", "w.safetensors", "not a file of weights"),
     ],
 )
 def test_a_bad_file_is_said_in_one_line(tmp_path, content, name, problem):

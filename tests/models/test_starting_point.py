@@ -248,15 +248,36 @@ def refused() -> list:
     deeper = replace(R18, backbone="resnet34")
     wider = a_soco(replace(R18, hidden_size=20)).state_dict()
     plain_detector = {**mask_rcnn(R18).state_dict(), "backbone.fpn.inner_blocks.0.0.bias": torch.zeros(8)}
+    more_convs = mask_rcnn(replace(R18, head_convs=5)).state_dict()
+    pooled = mask_rcnn(replace(R18, pooled_size=5)).state_dict()
     shapes = r"layer1\.0\.conv1\.weight is \(64, 64, 3, 3\) there and \(64, 64, 1, 1\)"
     return [
-        pytest.param(bottlenecks, r18, shapes, id="shape"),
-        pytest.param(R18, r34, r"layer1\.2\.conv1\.weight has no place", id="deeper file"),
-        pytest.param(deeper, r18, r"lacks 80 tensors .* first .*layer1\.2\.", id="deeper net"),
-        pytest.param(R18, {"stem.weight": torch.zeros(3)}, "none of its 1 tensors", id="nothing fits"),
-        pytest.param(R18, {}, "none of its 0 tensors", id="empty"),
-        pytest.param(R18, wider, r"online\.projector\.0\.weight is \(20, 12\)", id="other projector"),
-        pytest.param(R18, plain_detector, r"inner_blocks\.0\.0\.bias has no place", id="FPN without batch norm"),
+        pytest.param(bottlenecks, r18, shapes + ".*--backbone", id="shape"),
+        pytest.param(R18, r34, r"layer1\.2\.conv1\.weight has no place.*--backbone", id="deeper file"),
+        pytest.param(deeper, r18, r"lacks 80 tensors .* first .*layer1\.2\..*--backbone", id="deeper net"),
+        pytest.param(
+            R18, {"stem.weight": torch.zeros(3)}, "none of its 1 tensors.*give the state dict", id="nothing fits"
+        ),
+        pytest.param(R18, {}, "none of its 0 tensors.*give the state dict", id="empty"),
+        pytest.param(
+            R18,
+            wider,
+            r"online\.projector\.0\.weight is \(20, 12\).*--hidden-size.*socodet export",
+            id="other projector",
+        ),
+        pytest.param(
+            R18,
+            plain_detector,
+            r"inner_blocks\.0\.0\.bias has no place.*batch norm and no bias",
+            id="FPN without batch norm",
+        ),
+        pytest.param(R18, more_convs, r"box_head\.4\.0\.weight has no place.*--head-convs", id="a longer box head"),
+        pytest.param(
+            R18,
+            pooled,
+            r"box_head\.5\.weight is \(12, 200\) there.*--pooled-size",
+            id="a box head that pools otherwise",
+        ),
     ]
 
 

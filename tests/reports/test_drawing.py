@@ -5,7 +5,7 @@ import sys
 import numpy as np
 from PIL import Image, ImageColor
 
-from socodet.reports.drawing import Panel, panel_figure, proposal_panel, sample_panels, sheet_figure
+from socodet.reports.drawing import Panel, labelled_panel, panel_figure, proposal_panel, sample_panels, sheet_figure
 from socodet.reports.theme import OBJECT_COLOURS, object_colour, to_jpeg, to_png
 from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
@@ -110,6 +110,19 @@ def test_labels_stand_on_every_box_and_do_not_hide_each_other() -> None:
     areas = [text.get_window_extent() for text in texts]
     assert not any(areas[i].overlaps(areas[j]) for i in range(3) for j in range(i))
     assert all(area.x0 >= 30 and area.x1 <= 270 and area.y0 >= 30 and area.y1 <= 270 for area in areas)
+
+
+def test_long_labels_stay_in_the_picture_and_apart() -> None:
+    image = np.full((100, 100, 3), 128, np.uint8)
+    boxes = np.array([[0, 0, 12, 30], [88, 0, 100, 30], [45, 0, 55, 30], [0, 20, 12, 60]], np.float32)
+    words = ["elephant 0.91", "elephant 0.90", "fire hydrant 0.89", "cat 0.88"]
+    figure = panel_figure(labelled_panel("a", image, boxes, [1, 1, 2, 3], words), height=400)
+    figure.canvas.draw()
+    texts = figure.axes[0].texts
+    assert sorted(text.get_text() for text in texts) == sorted(words)
+    areas = [text.get_window_extent() for text in texts]
+    assert all(area.x0 >= 0 and area.x1 <= 400 for area in areas)
+    assert not any(areas[i].overlaps(areas[j]) for i in range(4) for j in range(i))
 
 
 def test_a_proposal_drawn_twice_is_one_object() -> None:

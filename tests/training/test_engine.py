@@ -70,6 +70,7 @@ def test_lines_checkpoints_and_where_it_stops(tmp_path):
     lines = list(run.log_lines())
     assert [(line["step"], line["epoch"], line["sum"]) for line in lines] == [
         (2, 1.0, 1),
+        (3, 1.5, 3),  # at the checkpoint
         (4, 2.0, 6),
         (6, 3.0, 15),
         (7, 3.5, 21),
@@ -102,7 +103,7 @@ def test_a_divergence_names_the_step_the_checkpoint_and_the_mend(tmp_path):
     run, learner = RunFolder(tmp_path), Counter()
     with pytest.raises(InputError, match=r"by step 4 \(sum too large\).*step-00000003\.pt; add less"):
         go(learner, run, iter([1, 2, 3, 100, 5]))
-    assert [line["sum"] for line in run.log_lines()] == [3]
+    assert [line["sum"] for line in run.log_lines()] == [3, 6]
 
 
 def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
@@ -115,4 +116,4 @@ def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
     go(Counter(), run, itertools.count(), after_step=evaluate, max_steps=4)
     assert seen == [(1, []), (2, []), (3, []), (4, ["3"])]
     text = run.log.read_text().splitlines()
-    assert json.loads(text[1]) == {"step": 3, "AP": 0.3}
+    assert json.loads(text[2]) == {"step": 3, "AP": 0.3}

@@ -9,6 +9,7 @@ from test_loop import SMALL, a_batch
 from torch import nn
 
 import socodet.models.soco as soco_module
+from socodet.errors import SettingError
 from socodet.models.encoders import build_encoder
 from socodet.models.normalization import normalize
 from socodet.models.soco import SoCo
@@ -64,9 +65,10 @@ def test_a_skipped_step_leaves_no_trace_but_a_count(bad_pixels):
     assert not all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
 
 
-def test_skipping_gives_up_after_twenty_five_in_a_row():
+def test_skipping_gives_up_after_so_many_in_a_row():
     network = nn.Linear(2, 1)
-    update = OptimizerStep(network, torch.optim.SGD(network.parameters(), 0.1), World(), scaled=False, skip=True)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    update = OptimizerStep(network, optimizer, World(), scaled=False, skip=True, max_skipped=3)
 
     def step(x: float) -> bool:
         update.begin()
@@ -74,11 +76,21 @@ def test_skipping_gives_up_after_twenty_five_in_a_row():
         update.backward(loss)
         return update.finish(loss.detach())
 
-    assert [step(math.nan) for _ in range(24)] == [False] * 24
+    assert [step(math.nan) for _ in range(3)] == [False] * 3
     assert step(1.0)  # the count begins again
-    assert [step(math.inf) for _ in range(24)] == [False] * 24
-    with pytest.raises(DivergedError, match="25 steps in a row"):
+    assert [step(math.inf) for _ in range(3)] == [False] * 3
+    with pytest.raises(DivergedError, match="4 steps in a row"):
         step(math.nan)
+
+
+def test_how_many_may_be_skipped_is_a_setting_of_the_run(bad_pixels):
+    learner = trainer(on_nan="skip", max_skipped=1)
+    bad_pixels["on"] = True
+    learner.step(a_batch(0))
+    with pytest.raises(DivergedError, match="2 steps in a row"):
+        learner.step(a_batch(1))
+    with pytest.raises(SettingError, match="max_skipped must be at least 1, not 0"):
+        trainer(max_skipped=0)
 
 
 def test_otherwise_a_step_that_is_not_finite_is_found_at_the_next_look(bad_pixels):

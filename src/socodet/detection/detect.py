@@ -14,7 +14,7 @@ from socodet.detection.datasets.masks import encode_masks
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.progress import progress_bar
-from socodet.training.data import _start_worker
+from socodet.training.data import start_worker
 from socodet.training.engine import loader_batches
 from socodet.world import ALONE, World
 
@@ -62,7 +62,7 @@ def detect(
         batch_size=1,
         collate_fn=_alone,
         num_workers=workers,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
     was_training = detector.training
     detector.eval()

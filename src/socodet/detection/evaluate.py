@@ -11,13 +11,12 @@ from torch import nn
 from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.detect import detect
-from socodet.detection.detectors import InferenceSettings, detector_kind, new_detector
+from socodet.detection.detectors import InferenceSettings, compile_parts, detector_kind, new_detector
 from socodet.detection.finetuned_run import FinetuneRecipe, trained_categories, write_scores
 from socodet.detection.schedules import ScheduleSettings
 from socodet.detection.scores import evaluate, write_detections
 from socodet.errors import InputError
-from socodet.training.devices import choose_device, default_workers
-from socodet.training.loop import _precision
+from socodet.training.devices import autocast_type, choose_device, default_workers
 from socodet.training.run import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.world import ALONE, World
@@ -102,6 +101,8 @@ def evaluate_run(
         inference=inference_settings(recipe.schedule),
     )
     detector.load_state_dict(state["detector"])
+    if execution.compile:
+        compile_parts(detector)
     return score(
         detector.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         data,
@@ -109,7 +110,7 @@ def evaluate_run(
         step=state["step"],
         scores_file=None if output is None else Path(output),
         predictions_file=None if save_predictions is None else Path(save_predictions),
-        precision=_precision(execution.precision, device),
+        precision=autocast_type(execution.precision, device),
         workers=default_workers(device) if execution.workers is None else execution.workers,
         show_progress=show_progress,
     )

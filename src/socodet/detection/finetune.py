@@ -102,9 +102,9 @@ def finetune(
 
     `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation part, and
     without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
-    exported file, a backbone's state dict, or `scratch`; of a run it also says what the modules look like, else
-    `model` does. A set without masks trains the detector's counterpart without them. `fraction` takes a part of the
-    pictures, chosen by the seed. Pictures without an object are left out of training.
+    exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
+    says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
+    them. `fraction` takes a part of the pictures, chosen by the seed. Pictures without an object are not trained on.
 
     The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
     interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;

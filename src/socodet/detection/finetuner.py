@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from socodet.detection.detectors import compile_parts
 from socodet.detection.precise_bn import reestimate_statistics
 from socodet.detection.samples import DetectionBatch
 from socodet.detection.schedules import ScheduleSettings
 from socodet.errors import InputError
-from socodet.training.devices import choose_device
+from socodet.training.devices import autocast_type, choose_device
 from socodet.training.distributed import mean_over_all, synchronize_batch_norm
 from socodet.training.engine import Learner
-from socodet.training.loop import _precision
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.settings import ExecutionSettings
 from socodet.world import ALONE, World
@@ -27,7 +27,9 @@ class FineTuner(Learner[DetectionBatch]):
     """A detector under its schedule.
 
     Batch norm is over all processes in every layer (section 4.2). What a step draws at random, anchors and regions
-    for the losses, is a function of (seed, step, process), so that a resumed run is the run that never stopped.
+    for the losses, is a function of (seed, step, process), so that a resumed run is the run that never stopped. With
+    another number of processes an R-CNN draws others, pads its pictures to the largest of other ones, and averages its
+    masks over other regions, as Detectron2's do; all else is the same.
     Detectors of torchvision's parts wait for the device within a step, where they select boxes.
     """
 
@@ -40,6 +42,8 @@ class FineTuner(Learner[DetectionBatch]):
         settings: ScheduleSettings,
         execution: ExecutionSettings | None = None,
         world: World = ALONE,
+        *,
+        compiler: str = "inductor",
     ) -> None:
         execution = execution or ExecutionSettings()
         self.world = world
@@ -51,16 +55,21 @@ class FineTuner(Learner[DetectionBatch]):
         self._forward: nn.Module = self.detector
         if world.size > 1:
             synchronize_batch_norm(self.detector, self.device)
+        if execution.compile:
+            compile_parts(self.detector, compiler)
+        if world.size > 1:
             self._forward = DistributedDataParallel(
                 self.detector,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 broadcast_buffers=False,  # synchronised batch norm keeps them equal
             )
         self.optimizer = torch.optim.SGD(parameter_groups(self.detector, settings), settings.lr, settings.momentum)
-        self.precision = _precision(execution.precision, self.device)
+        self.precision = autocast_type(execution.precision, self.device)
         scaled = self.precision is torch.float16
         self._skip = execution.on_nan == "skip"
-        self._update = OptimizerStep(self.detector, self.optimizer, world, scaled=scaled, skip=self._skip)
+        self._update = OptimizerStep(
+            self.detector, self.optimizer, world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
+        )
         self._window = _Window()
         self._short_figures = ""
 

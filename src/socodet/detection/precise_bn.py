@@ -51,8 +51,9 @@ def reestimate_statistics(
     was_training = network.training
     network.train()
     try:
-        for batch in batches:
-            forward(batch)
+        with torch.compiler.set_stance("force_eager"):  # compiled code does not see the hooks
+            for batch in batches:
+                forward(batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,9 +1,10 @@
 """Pretrained tensors by what they are, whichever file they come from, and their places in a detector.
 
-A file is known by its names: a run's folder; a detector in torchvision's names, as `socodet export` writes; or a
-backbone, such as torchvision's supervised ResNets. Plain names are those of `export.modules`: `body.NAME`,
-`lateral.LEVEL.conv|norm.NAME`, `output.LEVEL.…`, `head.conv.N.…`, `head.fc.NAME`. A pyramid's blocks are named by their
-level, so that a pyramid which begins at P3 gets P3's weights in its first block, and not P2's, which would fit too.
+A file is known by its names: a run's folder or checkpoint; a checkpoint of the method's public code; a detector in
+torchvision's names, as `socodet export` writes; or a backbone, such as torchvision's supervised ResNets. Plain names
+are those of `export.modules`: `body.NAME`, `lateral.LEVEL.conv|norm.NAME`, `output.LEVEL.…`, `head.conv.N.…`,
+`head.fc.NAME`. A pyramid's blocks are named by their level, so that a pyramid which begins at P3 gets P3's weights in
+its first block, and not P2's, which would fit too.
 """
 
 import re
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from socodet.detection.detectors.pyramid import COARSEST
+from socodet.errors import InputError
 from socodet.export.modules import pretrained_modules
-from socodet.export.torchvision import read_weights
+from socodet.models.starting_point import common_names
+from socodet.training.starting_file import StartingFile
 
 _BLOCK = re.compile(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.([01])\.(.+)")
 _BOX_HEAD = re.compile(r"roi_heads\.box_head\.(\d+)\.(?:([01])\.)?(weight|bias|running_mean|running_var|num_batches.+)")
@@ -25,21 +28,41 @@ _BLOCKS = {kind: block for block, kind in _KINDS.items()}
 _PARTS = {"0": "conv", "1": "norm"}
 _NUMBERS = {part: number for number, part in _PARTS.items()}
 CLASSIFIER = ("fc.", "head.", "classifier.")
+ENCODERS = ("encoder.", "neck.", "head.")
+"""Of a run's checkpoint or the public code's: the online encoder, of which every tensor must be known."""
 
 
 def plain_weights(source: Path) -> dict[str, Tensor]:
     """Everything pretrained in a run's folder or a file, under plain names.
 
-    What has no plain name, such as a supervised network's classifier, keeps the name it has. InputError when there
-    is nothing to read.
+    What has no plain name, such as a supervised network's classifier or a checkpoint's projector, predictor and
+    target network, keeps the name it has. InputError when there is nothing to read.
     """
     if source.is_dir():
         return pretrained_modules(source).tensors
-    weights = read_weights(source)
+    weights = _named_as_detector(source, StartingFile.find(source).read())
     if any(name.startswith("backbone.") for name in weights):
         inner = {match[2] for name in weights if (match := _BLOCK.fullmatch(name)) and match[1] == "inner"}
         return {_plain(name, COARSEST + 1 - len(inner)): value for name, value in weights.items()}
     return {name if name.startswith(CLASSIFIER) else f"body.{name}": value for name, value in weights.items()}
+
+
+def _named_as_detector(source: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A pretraining checkpoint's online encoder under a detector's names; what else is in it, or other files, as is."""
+    kind, names = common_names(weights)
+    if kind not in ("a run", "the public code"):
+        return weights
+    renamed = {}
+    for theirs, value in weights.items():
+        name = (names[theirs] or "").removeprefix("encoder.")
+        as_it_is = theirs.removeprefix("module.").removeprefix("online.")
+        if name.startswith(("backbone.", "box_head.")):
+            renamed[f"roi_heads.{name}" if name.startswith("box_head.") else name] = value
+        elif as_it_is.startswith(ENCODERS):
+            raise InputError(f"{source}: {theirs} is no part of the encoder that this version knows; pretrain again")
+        else:
+            renamed[as_it_is] = value
+    return renamed
 
 
 def _plain(name: str, finest: int) -> str:
@@ -73,7 +96,7 @@ class DetectorPlaces:
 
     def of(self, plain: str) -> str | None:
         """The detector's name of a tensor; None where it has no such module."""
-        kind, rest = plain.split(".", 1)
+        kind, _, rest = plain.partition(".")
         if kind == "body":
             if self.is_c4 and rest.startswith("layer4."):
                 return "roi_heads.box_head." + rest.removeprefix("layer4.")
@@ -95,7 +118,7 @@ def left_over_modules(plain_names: Iterable[str]) -> dict[str, int]:
     """Modules in words, and how many tensors of each, of plain names that have no place."""
     counts: dict[str, int] = {}
     for name in plain_names:
-        kind, rest = name.split(".", 1)
+        kind, _, rest = name.partition(".")
         if kind in _BLOCKS:
             word = f"P{rest.split('.')[0]}'s {kind} convolution"
         elif kind == "head" and re.match(r"(conv\.\d+|fc)\.", rest):

@@ -16,7 +16,7 @@ from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
 from socodet.detection.detectors.transform import scale_picture, scaled_size
 from socodet.detection.schedules import ScheduleSettings
 from socodet.errors import InputError
-from socodet.training.data import _start_worker
+from socodet.training.data import start_worker
 from socodet.views.sample import sample_rng
 from socodet.world import ALONE, World
 
@@ -178,5 +178,5 @@ def training_loader(
         batch_sampler=_Steps(stream, start, stop),
         collate_fn=_collate,
         num_workers=workers,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )

@@ -65,9 +65,9 @@ def _module(parts: list[str]) -> str:
 def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
     """Loads every pretrained module that a detector of torchvision's parts has a place for.
 
-    The source is a run's folder, an exported file, or a backbone's state dict such as a supervised ResNet's. Into an
-    R-CNN go backbone, FPN and box head; into a single-stage detector backbone and FPN, level by level; into an
-    R-CNN on C4 the backbone, whose fifth block is its box head.
+    The source is a run's folder, an exported file, a checkpoint of the method's public code, or a backbone's state
+    dict such as a supervised ResNet's. Into an R-CNN go backbone, FPN and box head; into a single-stage detector
+    backbone and FPN, level by level; into an R-CNN on C4 the backbone, whose fifth block is its box head.
 
     Reports what was loaded, what was left as it was, and what is left over because the detector has no such module.
     A module is loaded whole or not at all. Raises InputError, with the detector untouched, when a pretrained tensor

@@ -3,8 +3,6 @@
 from dataclasses import fields
 from pathlib import Path
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from socodet.errors import InputError
@@ -55,18 +53,3 @@ def torchvision_files(run: str | Path, output: Path) -> FrameworkFiles:
         how_to_load=how_to_load,
         notes=("Images: RGB in 0 to 1; torchvision's detectors normalise them as in pretraining.",),
     )
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict that an export wrote. InputError when there is none. Never unpickles code."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a file that `socodet export` wrote, or a run's folder")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: not a readable state dict ({type(error).__name__}); export it again") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f"{path}: not a state dict of tensors; give a file that `socodet export` wrote")
-    return weights

@@ -102,22 +102,26 @@ def load_starting_point(soco: SoCo, weights: Mapping[str, Tensor], source: str) 
             pairs[name] = theirs
             continue
         if name is not None and name.startswith(present) and not _is_classifier(name, children):
-            raise InputError(f"{source}: {theirs} has no place in this network; {_MEND}")
+            raise InputError(f"{source}: {theirs} has no place in this network; {_mend(_OTHER_LAYERS, name)}")
         unused.append(theirs)
     for name, theirs in pairs.items():
         if weights[theirs].shape != own[name].shape:
             raise InputError(
                 f"{source}: {theirs} is {tuple(weights[theirs].shape)} there and {tuple(own[name].shape)} in this "
-                f"network; {_MEND}"
+                f"network; {_mend(_OTHER_SIZES, name)}"
             )
     fresh = [name for name in own if name not in pairs and not name.endswith("num_batches_tracked")]
     touched = tuple(module for module in MODULES if any(name.startswith(module) for name in pairs))
     if not touched:
-        raise InputError(f"{source}: none of its {len(weights)} tensors has a place in this network; {_MEND}")
+        raise InputError(
+            f"{source}: none of its {len(weights)} tensors has a place in this network; give the state dict of its "
+            "backbone or of a detector, a run's folder, or a checkpoint of the method's public code"
+        )
     half = [name for name in fresh if name.startswith(touched)]
     if half:
         raise InputError(
-            f"{source}: lacks {len(half)} tensors of modules that it holds the rest of, first {half[0]}; {_MEND}"
+            f"{source}: lacks {len(half)} tensors of modules that it holds the rest of, first {half[0]}; "
+            f"{_mend(_OTHER_LAYERS, half[0])}"
         )
     with torch.no_grad():
         for name, theirs in pairs.items():
@@ -126,7 +130,42 @@ def load_starting_point(soco: SoCo, weights: Mapping[str, Tensor], source: str) 
     return StartReport(source, kind, tuple(pairs), tuple(fresh), tuple(unused))
 
 
-_MEND = "start from weights of the recipe's backbone, architecture and sizes"
+def common_names(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, str | None]]:
+    """Whose names a state dict bears, and what each tensor is in the names of `MODULES`; None for what is none of it.
+
+    For those who load the modules elsewhere than into a pretraining network.
+    """
+    kind = _kind(weights)
+    return kind, {theirs: _our_name(theirs, kind, set()) for theirs in weights}
+
+
+_OTHER_BACKBONE = "the file is of another backbone: give --backbone that one's name"
+_FRESH = "leave its tensors out of the file, and it starts at random"
+_NO_MLPS = "or export that run (socodet export) and start from the file, where this part is left out"
+_OTHER_LAYERS = {
+    BODY: _OTHER_BACKBONE,
+    "encoder.backbone.fpn.": f"a pyramid fits if each of its convolutions has batch norm and no bias; else {_FRESH}",
+    "encoder.box_head.": "a box head fits if it has --head-convs convolutions with batch norm and one fully connected "
+    f"layer; else {_FRESH}",
+    "projector.": f"a projector fits if it has two linear layers with batch norm between; else {_FRESH}",
+    "predictor.": f"a predictor fits if it has two linear layers with batch norm between; else {_FRESH}",
+}
+"""The mend for a module with other layers than the file has, by `MODULES`."""
+_OTHER_SIZES = {
+    BODY: _OTHER_BACKBONE,
+    "encoder.backbone.fpn.": "set --backbone and --fpn-channels to those of the file",
+    "encoder.box_head.": "set --fpn-channels, --head-channels, --representation-size and --pooled-size to those of the "
+    "file",
+    "projector.": f"set --architecture, --representation-size, --hidden-size and --embedding-size to that run's, "
+    f"{_NO_MLPS}",
+    "predictor.": f"set --hidden-size and --embedding-size to that run's, {_NO_MLPS}",
+}
+"""The mend for a module with the same layers of other sizes."""
+
+
+def _mend(mends: Mapping[str, str], name: str) -> str:
+    """What to do about a tensor of that name in `MODULES`."""
+    return next(mend for module, mend in mends.items() if name.startswith(module))
 
 
 def _own_tensors(soco: SoCo) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ LEVELS = ("P2", "P3", "P4", "P5")
 HALO = "#0b0e11"
 TITLE_HEIGHT = 24  # pixels
 GAP = 10
-LABEL_SIZE = (30, 24)  # with some air
+LABEL_SIZE = (30, 24)  # of two letters, with some air
+LETTER = 9  # width of one
 FEW = 24  # more boxes than these are drawn thin
 
 
@@ -63,6 +64,22 @@ def proposal_panel(title: str, image: NDArray[np.uint8], boxes: NDArray[np.float
         colours=tuple(object_colour(k) for k in range(len(boxes))),
         line=2.0 if len(boxes) <= FEW else 1.2,
         alt=f"{title} with its {_count(len(boxes), 'object proposal')} drawn as boxes",
+    )
+
+
+def labelled_panel(
+    title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32], kinds: Sequence[int], labels: Sequence[str]
+) -> Panel:
+    """Boxes (N, 4), xyxy in pixels of the image, each in its kind's colour and with its label, small over large."""
+    order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable").tolist()
+    return Panel(
+        title=title,
+        image=image,
+        boxes=boxes[order],
+        colours=tuple(object_colour(kinds[k]) for k in order),
+        labels=tuple(labels[k] for k in order),
+        line=2.0 if len(boxes) <= FEW else 1.2,
+        alt=f"{title}: {', '.join(labels) or 'no box'}",
     )
 
 
@@ -219,25 +236,31 @@ def _draw_window(axes: Axes, window: tuple[float, float, float, float], name: st
 
 
 def _draw_labels(axes: Axes, panel: Panel, scale: float) -> None:
-    """A label in a corner of its box, the first of the four where none lies yet; equal boxes share one."""
+    """A label in a corner of its box, the first of the four where none lies yet; equal boxes share one.
+
+    A long one that would leave the picture at a side is moved in.
+    """
     if not panel.labels:
         return
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
+    picture = panel.image.shape[1]
     edges = [tuple(box) for box in panel.boxes.tolist()]
     for (x1, y1, x2, y2), colour, label in dict.fromkeys(zip(edges, panel.colours, panel.labels, strict=True)):
-        across, down = LABEL_SIZE[0] / 2 / scale, LABEL_SIZE[1] / 2 / scale
+        width = LABEL_SIZE[0] + LETTER * max(0, len(label) - 2)
+        across, down = width / 2 / scale, LABEL_SIZE[1] / 2 / scale
         centres = [(x1 + across, y1 + down), (x2 - across, y1 + down)]
         centres += [(x2 - across, y2 - down), (x1 + across, y2 - down)]
-        x, y = next((c for c in centres if all(_apart(c, other, scale) for other in taken)), centres[0])
-        taken.append((x, y))
+        spots = [(max(across, min(x, picture - across)), y, width) for x, y in centres]
+        x, y, _ = spot = next((s for s in spots if all(_apart(s, other, scale) for other in taken)), spots[0])
+        taken.append(spot)
         style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "weight": "bold", "color": HALO}
         axes.text(x, y, label, bbox=_tag(colour), size=13 * POINTS, **style)
 
 
-def _apart(centre: tuple[float, float], other: tuple[float, float], scale: float) -> bool:
-    """Whether labels at these two points, in pixels of the picture, would not lie over each other."""
-    across, down = abs(centre[0] - other[0]) * scale, abs(centre[1] - other[1]) * scale
-    return across > LABEL_SIZE[0] or down > LABEL_SIZE[1]
+def _apart(one: tuple[float, float, float], other: tuple[float, float, float], scale: float) -> bool:
+    """Whether labels around these points x, y of the picture, so many pixels wide, would not lie over each other."""
+    across, down = abs(one[0] - other[0]) * scale, abs(one[1] - other[1]) * scale
+    return across > (one[2] + other[2]) / 2 or down > LABEL_SIZE[1]
 
 
 def _tag(colour: str) -> dict[str, Any]:

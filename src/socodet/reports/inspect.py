@@ -1,6 +1,6 @@
-"""What a proposal table holds and what samples are made of it, to look at before anything is trained."""
+"""What a proposal table holds and what samples are made of it, before training; what a detector finds, after it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,10 @@ VIEWS_TEXT = (
     "Each row is one sample: the image with the proposals that were drawn and the windows of the views, then "
     "the views. An object has the same colour everywhere; on its box stands the pyramid level that it is "
     "pooled from."
+)
+DETECTIONS_TEXT = (
+    "On the left what is annotated, on the right what the detector found, with its score. A kind of object has the "
+    "same colour on both sides."
 )
 
 
@@ -66,6 +70,19 @@ def inspect_views(
     section = Section(_shown(rows), VIEWS_TEXT, [sample_gallery(row) for row in rows])
     facts = {**_facts(images, table), "Seed": str(seed), "Epoch": str(epoch)}
     write_page(path, "Views of a sample", [section], facts)
+
+
+def inspect_detections(rows: Sequence[Sequence[Panel]], output: str | Path, facts: Mapping[str, str]) -> None:
+    """A row of panels a picture, the truth and what was found, as one .png sheet or one .html page.
+
+    Replaces what is at `output`. InputError for another suffix.
+    """
+    path = check_output(output)
+    if path.suffix.lower() == ".png":
+        path.write_bytes(to_png(sheet_figure(rows, side=480)))
+        return
+    galleries = [Gallery([panel_picture(panel, height=340) for panel in row]) for row in rows]
+    write_page(path, "Detections and truth", [Section(_shown(rows), DETECTIONS_TEXT, galleries)], facts)
 
 
 def proposal_gallery(panels: Sequence[Panel]) -> Gallery:

@@ -114,7 +114,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
+    """What a data worker does first: one thread, and deaf to signals (a DataLoader's `worker_init_fn`)."""
     torch.set_num_threads(1)
     for number in (
         signal.SIGINT,
@@ -133,7 +134,7 @@ def sample_loader(
         collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
 
 

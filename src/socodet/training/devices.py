@@ -1,4 +1,4 @@
-"""Which device a process works on, and how many data workers feed it."""
+"""Which device a process works on and in which precision, and how many data workers feed it."""
 
 import torch
 
@@ -15,6 +15,13 @@ def choose_device(name: str, world: World) -> torch.device:
     if not available or name == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", world.local_rank % torch.cuda.device_count())
+
+
+def autocast_type(name: str, device: torch.device) -> torch.dtype:
+    """What forward and backward passes compute in, by `ExecutionSettings.precision`; float32 is no autocast at all."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def default_workers(device: torch.device) -> int:

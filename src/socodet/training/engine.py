@@ -116,6 +116,11 @@ def go_on_from(run: RunFolder, learner: Learner[Any], *, resume: bool, show_prog
         print(f"resuming {run.path} at step {learner.finished} of {learner.total}", file=sys.stderr)
 
 
+def usual_log_every(total: int) -> int:
+    """Steps between the log lines of a run of so many, where the user names no number."""
+    return min(50, max(1, total // 500))
+
+
 def last_step(learner: Learner[Any], execution: ExecutionSettings) -> int:
     """The step at which this call ends: the run's last, or `max_steps` further."""
     if execution.max_steps is None:
@@ -161,7 +166,7 @@ def run_loop(
     """
     world = learner.world
     start, stop = learner.finished, last_step(learner, execution)
-    log_every = execution.log_every or min(50, max(1, learner.total // 500))
+    log_every = execution.log_every or usual_log_every(learner.total)
     saved_at = time.monotonic()
     stopped_by: str | None = None
     clock = _Clock()
@@ -197,8 +202,7 @@ def run_loop(
                 problem = learner.check_finite()
                 if problem is not None:
                     raise _diverged(learner, run, problem)
-            if done % log_every == 0 or done == stop:
-                log.write(_line(learner, clock, epochs))
+                log.write(_line(learner, clock, epochs))  # also at a checkpoint: each step is in just one line
             progress.advance(units=images, figures=learner.short_figures())
             if after_step is not None:
                 with clock.stopped():

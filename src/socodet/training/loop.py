@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from socodet.errors import InputError
 from socodet.models.soco import SoCo
 from socodet.training.data import SampleDataset, SampleStream, replaced_images, sample_loader
-from socodet.training.devices import choose_device, default_workers
+from socodet.training.devices import autocast_type, choose_device, default_workers
 from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
 from socodet.training.engine import Learner, last_step, loader_batches, run_loop
 from socodet.training.lars import LARS, parameter_groups
@@ -65,10 +65,12 @@ class Trainer(Learner[Batch]):
             momentum=settings.momentum,
             trust_coefficient=settings.trust_coefficient,
         )
-        self.precision = _precision(execution.precision, self.device)
+        self.precision = autocast_type(execution.precision, self.device)
         self._skip = execution.on_nan == "skip"
         scaled = self.precision is torch.float16
-        self._update = OptimizerStep(soco, self.optimizer, self.world, scaled=scaled, skip=self._skip)
+        self._update = OptimizerStep(
+            soco, self.optimizer, self.world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
+        )
         self.total = settings.steps(settings.epochs, images)
         self.warmup = settings.steps(settings.warmup_epochs, images)
         self.finished = 0
@@ -196,12 +198,6 @@ class Trainer(Learner[Batch]):
                 "pass --overwrite to start anew"
             ) from None
         self.finished = state["step"]
-
-
-def _precision(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _compile(soco: SoCo, backend: str) -> None:

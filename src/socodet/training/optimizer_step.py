@@ -7,20 +7,25 @@ from socodet.training.distributed import any_process
 from socodet.training.engine import DivergedError
 from socodet.world import World
 
-SKIPPED_IN_A_ROW = 25
-"""So many steps left out one after another are a divergence; a float16 loss scale halves at each."""
-
 
 class OptimizerStep:
     """An optimiser's step, left out with every trace of it where loss or gradients are not finite.
 
     scaled: with a loss scale that adapts itself, as float16 needs (Micikevicius et al. 2018); steps that overflow
     are left out. skip: leave out in any precision. With neither it is the optimiser's own step, and never waits for
-    the device; with either it waits once a step. All processes decide alike.
+    the device; with either it waits once a step. max_skipped: one more than so many in a row are a divergence. All
+    processes decide alike.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, world: World, *, scaled: bool, skip: bool
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        world: World,
+        *,
+        scaled: bool,
+        skip: bool,
+        max_skipped: int,
     ) -> None:
         self._optimizer, self._world = optimizer, world
         self._parameters = [p for p in network.parameters() if p.requires_grad]
@@ -28,7 +33,7 @@ class OptimizerStep:
         self.can_skip = scaled or skip
         self._statistics = list(network.buffers()) if self.can_skip else []
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
-        self._in_a_row = 0
+        self._max_skipped, self._in_a_row = max_skipped, 0
 
     def begin(self) -> None:
         """Before the first forward pass: no gradients, and batch norm's statistics kept to go back to."""
@@ -56,10 +61,10 @@ class OptimizerStep:
             _copy(self._statistics_before, self._statistics)
             self._in_a_row += 1
         self.scaler.update()
-        if self._in_a_row == SKIPPED_IN_A_ROW:
+        if self._in_a_row > self._max_skipped:
             rate = self._optimizer.param_groups[0]["lr"]
             raise DivergedError(
-                f"loss or gradients were not finite {SKIPPED_IN_A_ROW} steps in a row, at learning rate {rate:.3g}"
+                f"loss or gradients were not finite {self._in_a_row} steps in a row, at learning rate {rate:.3g}"
             )
         return finite
 

@@ -79,7 +79,10 @@ class ExecutionSettings:
     """Compile backbones and box heads with torch.compile: a minute or more at the start, faster steps on a GPU."""
     on_nan: Literal["stop", "skip"] = "stop"
     """At a loss or gradients that are not finite: stop the run, or skip such steps, which leave no trace but a count in
-    the log, and stop after 25 in a row. To skip, each step waits for the device."""
+    the log. To skip, each step waits for the device."""
+    max_skipped: int = 25
+    """Steps in a row that may be skipped, by --on-nan skip or by float16, whose loss scale halves at each; one more
+    stops the run."""
     workers: int | None = None
     """Data-loading processes; by default one a core, fewer where the CPU also computes. No sample depends on it."""
     max_steps: int | None = None
@@ -87,10 +90,11 @@ class ExecutionSettings:
     checkpoint_every: int | None = None
     """Steps between checkpoints; by default one every ten minutes."""
     log_every: int | None = None
-    """Steps between log lines; by default about 500 lines a run, at least one every 50 steps."""
+    """Steps between log lines; by default about 500 lines a run, at least one every 50 steps. A checkpoint has a line
+    too."""
 
     def __post_init__(self) -> None:
-        for field, least in (("workers", 0), ("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1)):
-            value = getattr(self, field)
+        for field in ("workers", "max_skipped", "max_steps", "checkpoint_every", "log_every"):
+            value, least = getattr(self, field), 0 if field == "workers" else 1
             if value is not None and value < least:
                 raise SettingError(f"{field} must be at least {least}, not {value}")

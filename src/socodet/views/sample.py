@@ -69,7 +69,7 @@ def make_sample(
     mirrored = flipped[layout.view_of]
     boxes[mirrored] = geometry.flip(boxes[mirrored], layout.size_of[mirrored, 0])
     boxes_f32 = boxes.astype(np.float32)
-    levels = _levels(boxes_f32.astype(np.float64), settings)
+    levels = box_levels(boxes_f32.astype(np.float64), settings)
     boxes_of_view = tuple(boxes_f32[own] for own in layout.own)
 
     return Sample(
@@ -156,7 +156,8 @@ def _jitter_some(boxes: Boxes, settings: SampleSettings, rng: np.random.Generato
     return geometry.jitter(boxes, r * applied[:, None], settings.jitter_anchor)
 
 
-def _levels(boxes: Boxes, settings: SampleSettings) -> NDArray[np.int64]:
+def box_levels(boxes: Boxes, settings: SampleSettings) -> NDArray[np.int64]:
+    """Pyramid levels, 0..3 for P2..P5, of boxes (..., 4) in pixels of their view, by the rule of the settings."""
     if settings.level_rule == "single":
         return np.zeros(boxes.shape[:-1], np.int64)
     if settings.level_rule == "canonical":

@@ -15,7 +15,7 @@ from socodet.detection.detectors.transform import DetectorTransform
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
 
-__all__ = ["DETECTORS", "DetectorKind", "InferenceSettings", "detector_kind", "new_detector"]
+__all__ = ["DETECTORS", "DetectorKind", "InferenceSettings", "compile_parts", "detector_kind", "new_detector"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,16 @@ def new_detector(
         if place in _OUTPUTS:
             module.register_forward_hook(_as_float32)
     return detector
+
+
+def compile_parts(detector: nn.Module, backend: str = "inductor") -> None:
+    """Compiles a detector's backbone, and an R-CNN's box head, in place and under their own names.
+
+    Pictures have many sizes: the code is for any of them. What lies between selects boxes, and stays as it is.
+    """
+    for place, module in detector.named_modules():
+        if place in ("backbone.body", "roi_heads.box_head"):
+            module.compile(backend=backend, dynamic=True)
 
 
 def _as_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from socodet.detection.precise_bn import reestimate_statistics
 from socodet.detection.probing.pictures import ProbePictures, Shown, View, ViewsOfBatch, picture_loader, together
+from socodet.errors import InputError
 from socodet.models.encoders import ObjectEncoder, build_encoder
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
@@ -34,18 +35,27 @@ class ObjectFeatures:
     """Pictures that could not be read."""
 
 
-def box_encoder(settings: ModelSettings, weights: Mapping[str, Tensor] | None, seed: int = 0) -> ObjectEncoder:
+BODY = "backbone.body."
+
+
+def box_encoder(
+    settings: ModelSettings, weights: Mapping[str, Tensor] | None, seed: int = 0, *, backbone_alone: bool = False
+) -> ObjectEncoder:
     """The encoder of boxes with these weights; without any, as a run of this seed begins.
 
     A whole-image network (Table 4's first row) has no vector of a box. Its backbone is given the head of the second
-    row's: RoIAlign of C5, averaged. The caller's random state is left alone.
+    row's: RoIAlign of C5, averaged. With `backbone_alone` so is the backbone of any other. InputError for C4, whose
+    head is the backbone's last stage. The caller's random state is left alone.
     """
+    if backbone_alone and settings.architecture == "c4":
+        raise InputError("--of backbone: a C4 network's last stage is its box head; probe it with --of head")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights is None:
             weights = build_encoder(settings).state_dict()
-        if settings.architecture == "image":
+        if settings.architecture == "image" or backbone_alone:
             settings = replace(settings, architecture="c5")
+            weights = {name: value for name, value in weights.items() if name.startswith(BODY)}
         encoder = build_encoder(settings)
     encoder.load_state_dict(weights)
     return encoder

@@ -1,7 +1,7 @@
 """The measures of a probe: one encoder, a training and a validation set of annotated pictures."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -34,6 +34,9 @@ class ProbeSettings:
     """Look at so many of the training pictures at most, chosen by the seed; None for all."""
     val_pictures: int | None = 1000
     """The same of the validation pictures."""
+    of: Literal["head", "backbone"] = "head"
+    """Whose vector of an object: the box head's (h of Eq. 1), or that of the backbone alone, RoIAlign of its last
+    stage averaged, by which runs with and without FPN and head can be compared."""
     seed: int = 0
     """Of the choice of pictures and of the other views; not the run's, so that all runs are asked the same."""
 

@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.errors import InputError
-from socodet.training.data import _start_worker
+from socodet.training.data import start_worker
 from socodet.views import geometry
 from socodet.views.batch import RoIs, group_by_level
 from socodet.views.geometry import Boxes
 from socodet.views.photometric import UNCHANGED, draw_photometric
 from socodet.views.rendering import render, resize, show_window
-from socodet.views.sample import _levels, sample_rng
+from socodet.views.sample import box_levels, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings
 
 AT_ONCE = 32
@@ -169,7 +169,7 @@ class ProbePictures(Dataset[Shown | None]):
         )
 
     def _view(self, pixels: NDArray[np.uint8], boxes: Boxes) -> View:
-        levels = torch.from_numpy(_levels(boxes, self._levels))
+        levels = torch.from_numpy(box_levels(boxes, self._levels))
         return View(torch.from_numpy(pixels), torch.from_numpy(boxes.astype(np.float32)), levels)
 
 
@@ -199,6 +199,6 @@ def picture_loader(pictures: ProbePictures, workers: int) -> DataLoader[Any]:
         batch_size=AT_ONCE,
         collate_fn=_as_list,
         num_workers=workers,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # draws nothing from a training run's
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +74,10 @@ def probe(
     recipe = RunFolder(Path(run)).describe()["recipe"]
     model = model_settings(run)
     sample = levels_and_side(run, recipe)
-    encoder = box_encoder(model, None if untrained else encoder_weights(run), recipe["training"]["seed"])
+    weights, seed = None if untrained else encoder_weights(run), recipe["training"]["seed"]
+    encoder = box_encoder(model, weights, seed, backbone_alone=settings.of == "backbone")
+    if settings.of == "backbone":
+        sample = replace(sample, level_rule="single")
     if not isinstance(dataset, ProbeSets):
         dataset = open_sets(
             dataset, val, train_split=train_split, val_split=val_split, images=images, settings=settings
@@ -138,7 +142,7 @@ def probe_and_compare(
         for name, side in sides.items()
     }
     if output is not None:
-        content = {"run": str(run), "seed": settings.seed, "socodet": socodet.__version__}
+        content = {"run": str(run), "of": settings.of, "seed": settings.seed, "socodet": socodet.__version__}
         found = {name: score.as_dict() for name, score in scores.items()}
         write_atomically(Path(output), json.dumps(content | found, indent=2).encode() + b"\n")
     return scores

@@ -1,6 +1,7 @@
 """What a detector found, in memory and as a file in COCO's result format."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +84,13 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
     file.write_text(json.dumps(entries))
 
 
-def read_detections(dataset: DetectionDataset, file: Path) -> dict[int | str, Detections]:
+def read_detections(
+    dataset: DetectionDataset, file: Path, *, elsewhere: Counter[int | str] | None = None
+) -> dict[int | str, Detections]:
     """What `write_detections` or another program wrote in COCO's result format.
 
-    InputError, which names the entry, for one that is no detection on a picture and of a category of the set.
+    InputError, which names the entry, for one that is no detection on a picture and of a category of the set. With
+    `elsewhere`, detections on pictures that the set lacks are left out and counted there, by image id.
     """
     try:
         entries = json.loads(file.read_bytes())
@@ -101,12 +105,19 @@ def read_detections(dataset: DetectionDataset, file: Path) -> dict[int | str, De
     rows: dict[int | str, list[tuple[list[float], float, int, Any]]] = {}
     for number, entry in enumerate(entries):
         try:
-            image_id = entry["image_id"]
+            image_id, category = entry["image_id"], entry["category_id"]
             x, y, w, h = (float(side) for side in entry["bbox"])
-            row = [x, y, x + w, y + h], float(entry["score"]), label_of[entry["category_id"]], entry.get("segmentation")
-            size = sizes[image_id]
+            row = [x, y, x + w, y + h], float(entry["score"]), label_of.get(category, 0), entry.get("segmentation")
+            size = sizes.get(image_id)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{file}: entry {number} is no detection of {dataset.name} ({error!r})") from None
+        if row[2] == 0:
+            raise InputError(f"{file}: entry {number} is of category {category}, which {dataset.name} lacks; {_MEND}")
+        if size is None:
+            if elsewhere is None:
+                raise InputError(f"{file}: entry {number} is of image {image_id}, which {dataset.name} lacks; {_MEND}")
+            elsewhere[image_id] += 1
+            continue
         if not np.isfinite([*row[0], row[1]]).all():
             raise InputError(f"{file}: entry {number} holds what is no finite number; leave it out")
         if row[3] is not None and (not isinstance(row[3], dict) or usable_segmentation(row[3], *size) is None):
@@ -115,6 +126,9 @@ def read_detections(dataset: DetectionDataset, file: Path) -> dict[int | str, De
             )
         rows.setdefault(image_id, []).append(row)
     return {image_id: _stacked(file, image_id, found) for image_id, found in rows.items()}
+
+
+_MEND = "give the set that they were made on"
 
 
 def _stacked(file: Path, image_id: int | str, rows: list[tuple[list[float], float, int, Any]]) -> Detections:

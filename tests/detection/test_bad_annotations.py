@@ -1,0 +1,135 @@
+"""What is wrong with annotations is counted, with a first example, before training begins; nothing of it crashes."""
+
+import json
+import re
+import shutil
+
+import pytest
+from photograph_sets import coco_file
+
+from socodet.cli import main
+from socodet.images.photographs import photographs
+
+BRIEF = ["--iterations", "1", "--batch-size", "2", "--size", "32", "--precise-bn", "0", "--workers", "0"]
+BRIEF += ["--detector", "retinanet_r50_fpn", "--backbone", "resnet18", "--fpn-channels", "8", "--device", "cpu"]
+
+
+def said(capsys, data, run, *flags):
+    """What a fine-tuning that ends well says before its first step, without the set's name."""
+    main(["finetune", str(data), "--output", str(run), *BRIEF, *flags])
+    printed = capsys.readouterr()
+    assert "finished, 1 steps" in printed.out
+    before, _, after = printed.err.partition("finetune: ")
+    assert after.startswith("1/1")
+    return [line.split(": ", 1)[1] for line in before.splitlines()]
+
+
+def test_every_fault_of_a_coco_file(tmp_path, capsys):
+    content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
+    images, annotations = content["images"], content["annotations"]
+    good = annotations[0]
+    faults = [
+        {"bbox": [5, 5, 0, 10]},
+        {"bbox": [5, 5, 10, -3]},
+        {"bbox": [1000, 1000, 10, 10]},
+        {"bbox": [390, 390, 100, 100]},
+        {"bbox": None},
+        {"bbox": ["1", "2", "3", "4"]},
+        {"bbox": [1, float("nan"), 3, 4]},
+        {"category_id": 99},
+        {"category_id": [10]},
+        {"image_id": 999},
+        {"iscrowd": 1},
+    ]
+    annotations += [good | fault | {"id": 100 + number} for number, fault in enumerate(faults)] + ["no entry"]
+    images[5]["file_name"] = "/nowhere/rocket.jpg"
+    images.append({"id": 7, "file_name": "wide.jpg", "width": "400", "height": 0})
+    images.append(images[0])
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    assert sorted(said(capsys, tmp_path / "set.json", tmp_path / "run")) == sorted(
+        [
+            "1 × image file missing; image left out (first: /nowhere/rocket.jpg)",
+            "1 × image entry without a usable id, file name or size; left out (first: entry 6 of `images`)",
+            "1 × image listed again under an id already used; left out (first: image id 1)",
+            "1 × annotation of an image that is not listed; left out (first: annotation 109 of image 999)",
+            "2 × annotation of an unknown category; left out (first: annotation 107 of image 1, category 99)",
+            "4 × box missing, or not of four finite numbers; left out (first: entry 18 of `annotations`)",
+            "2 × box without area, or of negative width or height; left out "
+            "(first: image 1, box (5, 5, 5, 15) in 400x400)",
+            "1 × box wholly outside its image; left out (first: image 1, box (1000, 1000, 1010, 1010) in 400x400)",
+            "1 × box partly outside its image; clipped (first: image 1, box (390, 390, 490, 490) in 400x400)",
+            "1 × crowd region; not trained on, and ignored in the scores as the rules say (first: image 1)",
+        ]
+    )
+    problems = json.loads((tmp_path / "run" / "run.json").read_text())["problems"]
+    assert problems["empty_box"] == {"count": 2, "first": "image 1, box (5, 5, 5, 15) in 400x400"}
+
+
+def test_every_fault_of_a_voc_folder(tmp_path, capsys):
+    voc = tmp_path / "VOC2007"
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (voc / folder).mkdir(parents=True)
+
+    def picture(name, objects, size=(400, 400)):
+        shutil.copy(photographs() / "cameraman.jpg", voc / "JPEGImages" / f"{name}.jpg")
+        boxes = "".join(
+            f"<object><name>{kind}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+            "</bndbox></object>"
+            for kind, x1, y1, x2, y2 in objects
+        )
+        head = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+        (voc / "Annotations" / f"{name}.xml").write_text(f"<annotation>{head}{boxes}</annotation>")
+
+    picture("good", [("person", 70, 60, 220, 380), ("wombat", 1, 1, 9, 9), ("person", 50, 50, 40, 60)])
+    picture("also", [("person", 70, 60, 220, 380), ("dog", 900, 900, 950, 950), ("dog", "left", 3, 9, 9)])
+    picture("sizeless", [("person", 70, 60, 220, 380)], size=("?", 400))
+    picture("cut", [])
+    (voc / "Annotations" / "cut.xml").write_text("<annotation><object>")
+    names = ["good", "also", "gone", "sizeless", "cut", "good"]
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
+    lines = said(capsys, voc / "ImageSets" / "Main" / "trainval.txt", tmp_path / "run", "--schedule", "voc_24k")
+    found = {re.sub(r" \(first: .*", "", line) for line in lines}
+    assert found == {
+        "1 × image file missing; image left out",
+        "1 × annotation file missing or broken; image left out",
+        "1 × image entry without a usable id, file name or size; left out",
+        "1 × image listed again under an id already used; left out",
+        "1 × annotation of an unknown category; left out",
+        "1 × box missing, or not of four finite numbers; left out",
+        "1 × box without area, or of negative width or height; left out",
+        "1 × box wholly outside its image; left out",
+    }
+    assert any(line.endswith("gone.jpg)") for line in lines)
+    assert any(line.endswith("good.xml: wombat)") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"images": [', "is not valid JSON"),
+        (b"", "is not valid JSON"),
+        (b"\xff\xfe{", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"[1]", "has no list `images`"),
+        (b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "lists no usable image"),
+        (b'{"images": [], "annotations": [], "categories": [{"name": "a"}]}', "a category is unusable"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, content, problem):
+    (tmp_path / "set.json").write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "run"), *BRIEF])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert problem in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_turn_out_broken_give_way_and_are_named(tmp_path, capsys):
+    content = json.loads(coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False).read_text())
+    whole = (photographs() / "hopper.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    content["images"][0]["file_name"] = str(tmp_path / "cut.jpg")
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "run"), *BRIEF])
+    assert re.search(r"left out: .*cut\.jpg: .*", capsys.readouterr().err)

@@ -1,0 +1,66 @@
+"""Ctrl-C in the middle of `socodet pretrain`, as a shell sends it: to the process and its data workers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import torch
+
+import socodet
+from socodet.cli import main
+from socodet.images.photographs import photographs
+from socodet.training.run import RunFolder
+
+BRIEF = ["--recipe", "tiny", "--batch-size", "3", "--epochs", "6", "--warmup-epochs", "1", "--fpn-channels", "16"]
+BRIEF += ["--head-channels", "16", "--representation-size", "16", "--hidden-size", "32", "--embedding-size", "16"]
+BRIEF += ["--views.0.size", "48", "--views.1.size", "48", "--views.2.size", "32", "--limit", "6"]
+BRIEF += ["--device", "cpu", "--workers", "1", "--log-every", "4"]
+STEPS = 12
+
+
+def arguments(run, table):
+    return ["pretrain", str(photographs()), "--output", str(run.path), "--proposals", str(table), *BRIEF]
+
+
+def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_goes_on(tmp_path):
+    table = tmp_path / "proposals.parquet"
+    images = socodet.preparation.some_images(socodet.images.source.open_images(photographs()), 6, 0)
+    socodet.propose(images, table, show_progress=False)
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    main(arguments(whole, table))
+
+    command = [sys.executable, "-m", "socodet", *arguments(stopped, table)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    while not list(stopped.log_lines()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    said, problems = process.communicate(timeout=60)
+    assert process.returncode == 130
+    done = re.search(rf"stopped by SIGINT after (\d+) of {STEPS} steps; the same command goes on from here", said)
+    assert done
+    assert 4 <= int(done[1]) < STEPS
+    assert stopped.checkpoints()[-1].stem == f"step-{int(done[1]):08d}"
+    assert "stopping after this step, with a checkpoint" in problems
+    assert "Traceback" not in problems
+
+    after = subprocess.run(command, check=False, **pipes)
+    assert after.returncode == 0
+    assert f"resuming {stopped.path} at step {done[1]} of {STEPS}" in after.stderr
+    one, other = whole.load_checkpoint(), stopped.load_checkpoint()
+    assert one["step"] == other["step"] == STEPS
+    for name, value in one["model"].items():
+        assert torch.equal(value, other["model"][name]), name
+    for index, entry in one["optimizer"]["state"].items():
+        assert torch.equal(entry["momentum"], other["optimizer"]["state"][index]["momentum"])
+    # Each step is in one line: of both logs, the sum over all steps is the same to the rounding of the sum.
+    sums = []
+    for run in (whole, stopped):
+        lines = list(run.log_lines())
+        spans = zip([0, *(line["step"] for line in lines)], lines, strict=False)
+        sums.append(sum((line["step"] - before) * line["loss"] for before, line in spans))
+    assert abs(sums[0] - sums[1]) < 1e-5 * abs(sums[0])
