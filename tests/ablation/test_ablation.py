@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import math
 import re
 import signal
 
@@ -14,7 +13,6 @@ import socodet.ablation.retrieval as retrieval
 import socodet.ablation.running as running
 from socodet.ablation import Budget, run_ablation
 from socodet.ablation.budget import family_rows
-from socodet.commands.ablate import ablate
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.pretraining import PretrainResult
@@ -200,22 +198,9 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
     assert [row.status for row in more.rows if row.seed == 1] == [found[0], "finished", "finished"]
 
 
-def test_fine_tuning_adds_its_columns_once(tmp_path):
-    asked = []
-
-    def finetune(run, folder):
-        asked.append((run.path.parent.name, folder.name))
-        return {"AP box": 30.0 + len(asked), "AP mask": math.pi}
-
+def test_seven_rows_share_two_proposal_tables(tmp_path):
     small = dataclasses.replace(SMALL, epochs=1)
-    table = run_ablation(
-        "table5c", photographs(), tmp_path, small, execution=HERE, finetune=finetune, show_progress=False
-    )
-    assert len(asked) == len(table.rows) == 7
-    assert {folder for _, folder in asked} == {"seed-0-transfer"}
-    header, *lines = list(csv.reader(table.csv.open()))
-    assert header[-3:] == ["AP box", "AP mask", "status"]
-    assert [line[-2] for line in lines] == ["3.1"] * 7
+    table = run_ablation("table5c", photographs(), tmp_path, small, execution=HERE, show_progress=False)
     assert [row.settings["proposals"] for row in table.rows] == ["single"] * 4 + ["random"] * 3
     assert [row.settings["K"] for row in table.rows] == ["1", "4", "8", "16", "1", "4", "8"]
     assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["proposals-random.parquet", "proposals.parquet"]
@@ -250,6 +235,13 @@ def test_a_budget_keeps_the_proportions():
         family_rows("table9", half)
 
 
+def test_a_row_without_a_step_is_named_before_any_is_run(tmp_path):
+    costly = dataclasses.replace(SMALL, epochs=1, batch_size=8)
+    with pytest.raises(InputError, match="6 images give table5b_2048 no step of batch size 8 in 1 epochs"):
+        run_ablation("table5b", photographs(), tmp_path / "out", costly, execution=HERE)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_canonical_rule_keeps_its_levels_in_smaller_views():
     """A box that is half as large in a view of half the side stays on its level."""
     sides = torch.arange(20, 215, 0.5).double().numpy()
@@ -257,10 +249,3 @@ def test_the_canonical_rule_keeps_its_levels_in_smaller_views():
     limits = family_rows("table4", Budget(size=112))[2].recipe.sample.level_limits
     away = abs(sides - 112) > 1e-9  # on the limit itself the two rules part
     assert (scale_aware_levels(boxes / 2, limits) == canonical_levels(boxes))[away].all()
-
-
-def test_the_command_refuses_fine_tuning_in_one_line(tmp_path):
-    argv = ["table4", "--images", str(photographs()), "--output", str(tmp_path / "out"), "--finetune", "coco"]
-    with pytest.raises(InputError, match="--finetune cannot be used from the command line yet"):
-        ablate(argv)
-    assert not (tmp_path / "out").exists()

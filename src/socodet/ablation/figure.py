@@ -45,13 +45,16 @@ def ablation_figure(table: AblationTable, theme: Theme = LIGHT) -> Figure:
     """A panel a figure: recall@1, whatever fine-tuning gave, and the paper's AP; a dot a seed, a bar their mean."""
     names = list(dict.fromkeys(row.name for row in table.rows))
     rows = [[row for row in table.rows if row.name == name] for name in names]
-    marks = [_mark(group) for group in rows]
+    marks = [_mark(group[0]) for group in rows]
     transfers = list(dict.fromkeys(name for row in table.rows for name in row.transfer))
     panels = [
         _Panel(
             "recall@1, V1 to V2; line: untrained",
             [[row.figures.get("recall", math.nan) for row in group] for group in rows],
-            marks,
+            [
+                "not asked of whole images" if group[0].pretrained else mark
+                for group, mark in zip(rows, marks, strict=True)
+            ],
             [group[0].figures.get("recall_untrained", math.nan) for group in rows],
         ),
         *(
@@ -96,10 +99,10 @@ def _draw(axes: Axes, panel: _Panel, theme: Theme, colour: str) -> None:
         beside = max(mean, reference) if math.isfinite(reference) else mean
         axes.annotate(f"{mean:.3g}", (beside, y), (5, 0), textcoords="offset points", va="center", color=theme.muted)
     axes.set_ylim(len(panel.values) - 0.4, -0.6)
-    highest = max(known, default=1.0)
+    highest = max(known, default=0.0) or 1.0
     axes.set_xlim(low, highest + 0.18 * (highest - low))
 
 
-def _mark(group: Sequence[AblationRow]) -> str:
-    """What is said of a row without a figure."""
-    return "not asked of whole images" if group[0].finished else group[0].status
+def _mark(row: AblationRow) -> str:
+    """What is said of a row without a figure of a detector."""
+    return "not fine-tuned" if row.finished else row.status

@@ -1,43 +1,36 @@
-"""Runs the rows of an ablation one after another; what is done stays done.
-
-DIR/ablation.json               what was asked, so that other rows never end up in the same table
-DIR/proposals[-random].parquet  the boxes that all rows share
-DIR/ROW/seed-S/                 a run's folder
-DIR/ROW/seed-S.json             how that run ended: its recall, or where it diverged
-DIR/ROW/seed-S-transfer/        whatever fine-tuning writes
-DIR/FAMILY.csv .md .png .svg    the table and its figure
-"""
+"""Runs the rows of an ablation one after another; what is done stays done. Where each is kept: `folder.py`."""
 
 import dataclasses
-import json
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socodet.ablation.budget import PAPER, Budget, FamilyRow, family_rows
 from socodet.ablation.figure import write_figure
+from socodet.ablation.finetuning import Transfer
+from socodet.ablation.folder import (
+    RowFolder,
+    prepare_folder,
+    read_record,
+    seeds_on_disk,
+    shared_tables,
+    write_record,
+)
 from socodet.ablation.retrieval import object_recall
-from socodet.ablation.table import AblationTable, read_record, read_row, row_settings, write_record
+from socodet.ablation.table import AblationTable, finetune_columns, read_row, row_settings
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
-from socodet.preparation import digest_names, readable_images, some_images
+from socodet.preparation import check_steps, readable_images, some_images
 from socodet.pretraining import pretrain
-from socodet.proposals import ProposalTable, propose
+from socodet.proposals import ProposalTable
 from socodet.recipes import Recipe
 from socodet.training.engine import DivergedError
-from socodet.training.run import RunFolder, first_difference, write_atomically
 from socodet.training.settings import ExecutionSettings
 from socodet.world import world_from_environment
-
-Transfer = Callable[[RunFolder, Path], dict[str, float]]
-"""Fine-tunes a detector from a finished run, in a folder of its own, and returns its figures by column name, such as
-`{"AP box": 38.1, "AP mask": 34.4}`, in percent. Called again after an interruption, with the same folder."""
 
 
 def run_ablation(
@@ -56,12 +49,13 @@ def run_ablation(
     """Pretrains every row of one of the paper's tables at a budget, and writes the table of what came out.
 
     `proposals` is a table of these images for the rows that use selective search; by default one is made, and
-    shared. `finetune` adds its figures to every finished row. `execution.max_steps` counts for each row.
+    shared. `finetune`, such as a `DetectorTransfer`, adds its figures to every row once it is pretrained.
+    `execution.max_steps` counts for each row.
 
-    The same call goes on after an interruption: finished rows are left alone, and more seeds may be asked for. A row
-    that diverges is recorded, with the step, and not run again unless `retry_diverged`: then from its last good
-    checkpoint. A SIGINT or SIGTERM ends the call after the step under way; the table returned, and on disk, is that
-    of what is there.
+    The same call goes on after an interruption: finished rows are left alone, and more seeds, or fine-tuning, may be
+    asked for. A row that diverges, in pretraining or in fine-tuning, is recorded, with the step, and not run again
+    unless `retry_diverged`: then from its last good checkpoint. A SIGINT or SIGTERM ends the call after the step under
+    way; the table returned, and on disk, is that of what is there.
 
     InputError for an unknown family, a budget or images that cannot be used, or an output that holds something else.
     """
@@ -74,10 +68,12 @@ def run_ablation(
     source = open_images(images) if isinstance(images, str | Path) else images
     if budget.limit is not None:
         source = some_images(source, budget.limit, 0)
-    _check_steps(rows, source)
+    for row in rows:
+        check_steps(source, row.recipe, len(source))
     folder = Path(output)
-    _prepare(folder, family, budget, source, proposals, overwrite=overwrite)
-    tables = _tables(folder, rows, source, proposals, show_progress)
+    description = None if finetune is None else finetune.description
+    noted = prepare_folder(folder, family, budget, source, proposals, description, overwrite=overwrite)
+    tables = shared_tables(folder, rows, source, proposals, show_progress)
     read = {method: ProposalTable.read(path) for method, path in tables.items()}
     readable = {method: readable_images(source, table)[0] for method, table in read.items()}
     methods = {method: table.settings.method for method, table in read.items()}
@@ -91,6 +87,7 @@ def run_ablation(
         readable,
         methods,
         finetune,
+        {} if noted is None else finetune_columns(noted),
         execution or ExecutionSettings(),
         show_progress,
     )
@@ -117,6 +114,8 @@ class _Study:
     methods: Mapping[str, str]
     """How the boxes of each of these tables were really made: a table that was given may be of another method."""
     finetune: Transfer | None
+    finetuned_with: Mapping[str, str]
+    """Columns that say how rows are fine-tuned, in this call or in an earlier one."""
     execution: ExecutionSettings
     show_progress: bool
 
@@ -138,67 +137,80 @@ class _Study:
         lines = []
         for row in self.rows:
             settings = row_settings(row, len(self._readable(row)), self.methods[row.recipe.proposals.method])
-            earlier = {int(path.stem.removeprefix("seed-")) for path in (self.folder / row.name).glob("seed-*.json")}
+            settings |= self.finetuned_with
             lines += [
-                read_row(row, seed, settings, self._run_folder(row, seed), self._record(row, seed))
-                for seed in sorted(earlier | set(self.budget.seed))
+                read_row(
+                    row,
+                    settings,
+                    self._place(row, seed),
+                    fine_tune=self.finetune is not None and seed in self.budget.seed,
+                )
+                for seed in sorted(seeds_on_disk(self.folder / row.name) | set(self.budget.seed))
             ]
         return AblationTable(self.family, self.folder, tuple(lines), stopped_by)
 
     def _run_row(self, row: FamilyRow, seed: int, retry_diverged: bool) -> str | None:
         """Brings a row to its end; the signal that kept it from there, or None."""
-        run, record = self._run_folder(row, seed), self._record(row, seed)
-        noted, stopped_by = read_record(record), None
-        if noted is not None and noted["status"] == "diverged" and retry_diverged:
-            record.unlink()
-            noted = None
-        if noted is None:
-            recipe = _with_seed(row.recipe, seed)
-            self._say(f"{row.name}, seed {seed}: {row.what}")
-            try:
-                result = pretrain(
-                    self.source,
-                    recipe,
-                    run.path,
-                    proposals=self.tables[recipe.proposals.method],
-                    execution=self.execution,
-                    resume=True,
-                    show_progress=self.show_progress,
-                )
-            except DivergedError as error:
-                write_record(record, {"status": "diverged", "step": error.step, "why": str(error)})
-                self._say(f"{error}\n{row.name}: recorded as diverged; the other rows go on")
-                return None
-            stopped_by = None if result.stopped_by == "max_steps" else result.stopped_by
-            if not result.finished:
-                return stopped_by
-            noted = {"status": "finished", "recall": self._recall(run, recipe)}
-            write_record(record, noted)
-        if (
-            self.finetune is not None
-            and stopped_by is None
-            and noted["status"] == "finished"
-            and "transfer" not in noted
-        ):
-            figures = self.finetune(run, run.path.with_name(f"{run.path.name}-transfer"))
-            write_record(record, {**noted, "transfer": figures})
-        return stopped_by
+        place = self._place(row, seed)
+        if retry_diverged:
+            _forget_divergence(place)
+        stopped_by = None
+        if read_record(place.record) is None:
+            stopped_by = self._pretrain(row, place)
+        noted = read_record(place.record)
+        if stopped_by is not None or self.finetune is None or noted is None or noted["status"] == "diverged":
+            return stopped_by
+        return None if read_record(place.transfer_record) else self._fine_tune(row, place, self.finetune)
 
-    def _recall(self, run: RunFolder, recipe: Recipe) -> dict[str, float]:
+    def _pretrain(self, row: FamilyRow, place: RowFolder) -> str | None:
+        """Pretrains, and notes how it ended; the signal that stopped it, or None."""
+        recipe = _with_seed(row.recipe, place.seed)
+        self._say(f"{row.name}, seed {place.seed}: {row.what}")
+        try:
+            result = pretrain(
+                self.source,
+                recipe,
+                place.run.path,
+                proposals=self.tables[recipe.proposals.method],
+                execution=self.execution,
+                resume=True,
+                show_progress=self.show_progress,
+            )
+        except DivergedError as error:
+            self._diverged(row, place.record, error)
+            return None
+        if result.finished:
+            write_record(place.record, {"status": "finished", "recall": self._recall(place, recipe)})
+        return None if result.stopped_by == "max_steps" else result.stopped_by
+
+    def _fine_tune(self, row: FamilyRow, place: RowFolder, finetune: Transfer) -> str | None:
+        """Fine-tunes from the row's run, and notes how it ended; the signal that stopped it, or None."""
+        self._say(f"{row.name}, seed {place.seed}: fine-tuning")
+        try:
+            result = finetune(place.run, place.transfer.path, place.seed)
+        except DivergedError as error:
+            self._diverged(row, place.transfer_record, error)
+            return None
+        if result.figures is not None:
+            write_record(place.transfer_record, {"status": "finished", "figures": dict(result.figures)})
+        return None if result.stopped_by == "max_steps" else result.stopped_by
+
+    def _diverged(self, row: FamilyRow, record: Path, error: DivergedError) -> None:
+        write_record(record, {"status": "diverged", "step": error.step, "why": str(error)})
+        self._say(f"{error}\n{row.name}: recorded as diverged; the other rows go on")
+
+    def _recall(self, place: RowFolder, recipe: Recipe) -> dict[str, float]:
         """Asked of selective search's objects in every row, also in one that learned from other boxes."""
         path = self.tables[PAPER.proposals.method]
         first_two = dataclasses.replace(PAPER.sample, views=PAPER.sample.views[:2], jitter=0.0)
         question = self.budget.scaled(dataclasses.replace(PAPER, sample=first_two)).sample
         table = ProposalTable.read(path)
         return object_recall(
-            run, recipe, question, self.source, table, self.readable[PAPER.proposals.method], self.execution
+            place.run, recipe, question, self.source, table, self.readable[PAPER.proposals.method], self.execution
         )
 
-    def _run_folder(self, row: FamilyRow, seed: int) -> RunFolder:
-        return RunFolder(self.folder / row.name / f"seed-{seed}")
-
-    def _record(self, row: FamilyRow, seed: int) -> Path:
-        return self.folder / row.name / f"seed-{seed}.json"
+    def _place(self, row: FamilyRow, seed: int) -> RowFolder:
+        return RowFolder(self.folder / row.name, seed)
 
     def _readable(self, row: FamilyRow) -> NDArray[np.int64]:
         return self.readable[row.recipe.proposals.method]
@@ -212,74 +224,9 @@ def _with_seed(recipe: Recipe, seed: int) -> Recipe:
     return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=seed))
 
 
-def _check_steps(rows: list[FamilyRow], source: ImageSource) -> None:
-    """InputError when some row could not make a step, before the first is run."""
-    for row in rows:
-        training = row.recipe.training
-        if training.steps(training.epochs, len(source)) == 0:
-            raise InputError(
-                f"{row.name}: {len(source)} images give no step of batch size {training.batch_size} in "
-                f"{training.epochs:g} epochs; lower --batch-size or raise --epochs"
-            )
-
-
-def _prepare(
-    folder: Path,
-    family: str,
-    budget: Budget,
-    source: ImageSource,
-    proposals: str | Path | None,
-    *,
-    overwrite: bool,
-) -> None:
-    """Makes the folder, or finds in it the ablation that is asked for."""
-    cost = dataclasses.asdict(budget)
-    del cost["seed"]  # more may come
-    asked: dict[str, Any] = {
-        "family": family,
-        "budget": cost,
-        "images": {"count": len(source), "names_sha256": digest_names(source)},
-        "proposals": None if proposals is None else str(Path(proposals).resolve()),
-    }
-    note = folder / "ablation.json"
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give a folder for --output")
-    if folder.is_dir() and any(folder.iterdir()) and not note.exists():
-        raise InputError(f"{folder}: holds files that are not an ablation's; give another --output")
-    if note.exists():
-        there = json.loads(note.read_text())
-        difference = first_difference(asked, there)
-        if difference and not overwrite:
-            raise InputError(
-                f"{folder}: holds another ablation: {difference}; give another --output, or pass --overwrite to lose it"
-            )
-        if overwrite:
-            _clear(folder, there["family"])
-    write_atomically(note, json.dumps(asked, indent=2).encode() + b"\n")
-
-
-def _clear(folder: Path, family: str) -> None:
-    """Removes what an ablation writes, and nothing else."""
-    for path in folder.iterdir():
-        if path.is_dir() and path.name.startswith((f"{family}_", ".proposals")):
-            shutil.rmtree(path)
-        elif path.stem == family or path.name.startswith("proposals"):
-            path.unlink()
-
-
-def _tables(
-    folder: Path, rows: list[FamilyRow], source: ImageSource, given: str | Path | None, show_progress: bool
-) -> dict[str, Path]:
-    """A proposal table for each method that some row uses; each is made once, for all of them."""
-    tables: dict[str, Path] = {}
-    settings = {row.recipe.proposals.method: row.recipe.proposals for row in rows}
-    for method, wanted in {PAPER.proposals.method: PAPER.proposals, **settings}.items():
-        usual = method == PAPER.proposals.method
-        if usual and given is not None:
-            tables[method] = Path(given)
-            ProposalTable.read(given).check_images(source)
-            continue
-        tables[method] = folder / ("proposals.parquet" if usual else f"proposals-{method}.parquet")
-        if not tables[method].exists():
-            propose(source, tables[method], settings=wanted, show_progress=show_progress)
-    return tables
+def _forget_divergence(place: RowFolder) -> None:
+    """So that what diverged is tried again."""
+    for record in (place.record, place.transfer_record):
+        noted = read_record(record)
+        if noted is not None and noted["status"] == "diverged":
+            record.unlink()

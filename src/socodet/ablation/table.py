@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from socodet.ablation.budget import FamilyRow
+from socodet.ablation.folder import RowFolder, read_record
+from socodet.training.engine import usual_log_every
 from socodet.training.run import RunFolder, write_atomically
 
 FIGURES = {
@@ -25,6 +26,10 @@ FIGURES = {
 """Measured columns and how they are written."""
 TRANSFER_FORMAT = ".1f"
 """AP, in percent."""
+FINE_TUNING = "fine-tuning "
+"""How the status of a row begins that is pretrained and not yet, or not to the end, fine-tuned."""
+LAST_PART = 10
+"""The loss is the mean over the last steps, one in so many."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,9 @@ class AblationRow:
     settings: Mapping[str, str]
     """What it ran with, name to value."""
     status: str
-    """finished; diverged at step N; step N of M; not begun."""
+    """finished; diverged at step N; step N of M; not begun; the last three also as `fine-tuning …`."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Those of `FIGURES` that are known; `loss` to `effective_rank` of the last log line."""
+    """Those of `FIGURES` that are known."""
     transfer: Mapping[str, float] = field(default_factory=dict)
     """What fine-tuning gave, such as `AP box`, in percent."""
 
@@ -51,8 +56,13 @@ class AblationRow:
 
     @property
     def diverged(self) -> bool:
-        """Whether it ended in NaN or infinity."""
-        return self.status.startswith("diverged")
+        """Whether it ended in NaN or infinity, in pretraining or in fine-tuning."""
+        return self.status.removeprefix(FINE_TUNING).startswith("diverged")
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether its pretraining is done."""
+        return self.finished or self.status.startswith(FINE_TUNING)
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,8 @@ class AblationTable:
             *(_line(row[name] or "–" for name in columns) for row in cells),
             "",
             "paper_ap: the paper's AP of boxes, Mask R-CNN R50-FPN, COCO 1x, after 100 epochs of ImageNet. "
-            "lowest_loss: where all views agree; losses of rows with another number of views do not compare. "
+            "loss: mean over the last tenth of the steps; lowest_loss: where all views agree. Losses of rows with "
+            "another number of views do not compare. "
             "recall: share of the objects that are found again in another view, among all boxes of the same images.",
         ]
         return "\n".join(lines) + "\n"
@@ -168,51 +179,70 @@ def row_settings(row: FamilyRow, images: int, proposals: str) -> dict[str, str]:
     }
 
 
-def read_row(row: FamilyRow, seed: int, settings: Mapping[str, str], run: RunFolder, record: Path) -> AblationRow:
-    """A row as it stands on disk: from the run's log, and from the record made when it ended."""
-    noted = read_record(record)
-    lines = [line for line in run.log_lines() if "images_per_second" in line]
-    figures = _from_log(lines, int(settings["batch"]))
+def finetune_columns(description: Mapping[str, Any]) -> dict[str, str]:
+    """The plain values of what fine-tuning was asked, as columns of settings."""
+    return {
+        f"finetune_{name}": f"{value:.6g}" if isinstance(value, float) else str(value)
+        for name, value in description.items()
+        if isinstance(value, str | int | float)
+    }
+
+
+def read_row(row: FamilyRow, settings: Mapping[str, str], place: RowFolder, *, fine_tune: bool) -> AblationRow:
+    """A row as it stands on disk: from the run's log, and from the records made when a part of it ended.
+
+    fine_tune: whether it is only finished once a detector is fine-tuned from it.
+    """
+    noted, transferred = read_record(place.record), read_record(place.transfer_record)
+    lines = [line for line in place.run.log_lines() if "images_per_second" in line]
+    figures = _from_log(lines, int(settings["batch"]), int(settings["steps"]))
     if figures:
         figures["lowest_loss"] = -4.0 * (len(row.recipe.sample.views) - 1)
-    if noted is not None and noted["status"] == "diverged":
+    if noted is None:
+        status = _progress(place.run, settings["steps"])
+    elif noted["status"] == "diverged":
         status = f"diverged at step {noted['step']}"
-    elif noted is not None:
-        status = "finished"
-        figures |= noted["recall"]
-    elif run.checkpoints():
-        status = f"step {int(run.checkpoints()[-1].stem.removeprefix('step-'))} of {settings['steps']}"
     else:
-        status = "not begun"
-    transfer = {} if noted is None else noted.get("transfer", {})
-    return AblationRow(row.name, row.what, seed, row.paper_ap, settings, status, figures, transfer)
+        figures |= noted["recall"]
+        status = "finished"
+        if transferred is not None and transferred["status"] == "diverged":
+            status = f"{FINE_TUNING}diverged at step {transferred['step']}"
+        elif transferred is None and fine_tune:
+            status = FINE_TUNING + _progress(place.transfer, settings.get("finetune_iterations"))
+    transfer = {} if transferred is None else transferred.get("figures", {})
+    return AblationRow(row.name, row.what, place.seed, row.paper_ap, settings, status, figures, transfer)
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """What was noted when a run ended; None while it has not."""
-    if not path.is_file():
-        return None
-    noted: dict[str, Any] = json.loads(path.read_text())
-    return noted
+def _progress(run: RunFolder, steps: str | None) -> str:
+    """How far a run without a record came."""
+    saved = run.checkpoints()
+    if not saved:
+        return "not begun"
+    return f"step {int(saved[-1].stem.removeprefix('step-'))}" + ("" if steps is None else f" of {steps}")
 
 
-def write_record(path: Path, noted: Mapping[str, Any]) -> None:
-    """Notes how a run ended."""
-    write_atomically(path, json.dumps(dict(noted), indent=2).encode() + b"\n")
+def _from_log(lines: Sequence[Mapping[str, Any]], batch: int, total: int) -> dict[str, float]:
+    """Figures of a log; it outlives interruptions, and every step is in just one line (`run_loop`).
 
-
-def _from_log(lines: Sequence[Mapping[str, Any]], batch: int) -> dict[str, float]:
-    """The last line's figures, and the time of all steps: it outlives interruptions, as the log does."""
+    Spread and rank are of the newest step. The loss is the mean over the newest tenth of the steps, which begins where
+    there is a line however often the run was interrupted.
+    """
     if not lines:
         return {}
-    last = lines[-1]
-    figures = {name: float(last[name]) for name in ("loss", "embedding_std", "effective_rank") if name in last}
-    before = [0, *(line["step"] for line in lines)]
-    seconds = sum(
-        (line["step"] - earlier) * batch / line["images_per_second"]
-        for earlier, line in zip(before, lines, strict=False)
-    )
-    return {**figures, "images_per_second": last["step"] * batch / seconds, "seconds": seconds}
+    done, usual = lines[-1]["step"], usual_log_every(total)
+    since = (done - max(1, done // LAST_PART)) // usual * usual
+    loss = learned = seconds = 0.0
+    for earlier, line in zip([0, *(line["step"] for line in lines)], lines, strict=False):
+        steps = line["step"] - earlier
+        seconds += steps * batch / line["images_per_second"]
+        if line["step"] > since and "loss" in line:
+            part = (line["step"] - max(earlier, since)) / steps
+            weight = part * (steps - line.get("skipped", 0))
+            loss, learned = loss + weight * line["loss"], learned + weight
+    figures = {name: float(lines[-1][name]) for name in ("embedding_std", "effective_rank") if name in lines[-1]}
+    if learned:
+        figures = {"loss": loss / learned, **figures}
+    return {**figures, "images_per_second": done * batch / seconds, "seconds": seconds}
 
 
 def _written(value: float | None, form: str) -> str:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 
 def ablate(argv: Sequence[str]) -> None:
     """Pretrain every row of one of the paper's ablation tables at a budget, and write the table."""
-    from socodet.ablation import AblationTable, Budget, Family, run_ablation
+    from socodet.ablation import AblationTable, Budget, DetectorTransfer, Family, FinetuneSettings, run_ablation
     from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on
     from socodet.errors import InputError
     from socodet.training.settings import ExecutionSettings
@@ -20,8 +20,9 @@ def ablate(argv: Sequence[str]) -> None:
         output: Path,
         budget: Annotated[Budget, Flat] = Budget(),  # noqa: B008
         proposals: Path | None = None,
-        finetune: str | None = None,
-        schedule: str | None = None,
+        dataset: Annotated[Path | None, tyro.conf.arg(name="finetune")] = None,
+        schedule: Literal["coco_1x", "coco_2x", "coco_4x", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"] | None = None,
+        finetune: FinetuneSettings = FinetuneSettings(),  # noqa: B008
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
         retry_diverged: bool = False,
         overwrite: bool = False,
@@ -29,29 +30,36 @@ def ablate(argv: Sequence[str]) -> None:
         """Pretrain every row of one of the paper's ablation tables at a budget, and write the table.
 
         Interrupted, the same command goes on where it was. A row that diverges is recorded as such, and the others go
-        on.
+        on. With --finetune every row also initialises a Mask R-CNN on FPN, whose AP is then in the table; it may be
+        asked for when the rows are finished.
 
         Args:
             family: table4: what each part adds. table5a to table5d: size of V3, batch, proposals and K, momentum.
             images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
             output: Folder for the runs, the proposals and the table.
             proposals: Proposal table for the rows that use selective search; by default one is made for all of them.
-            finetune: Labelled images to fine-tune a detector on from every row.
-            schedule: How long to fine-tune.
+            dataset: Annotated set to fine-tune a detector on from every row: a folder in COCO's or Pascal VOC's layout,
+                or a COCO or LVIS .json or a VOC list, with --finetune.val.
+            schedule: How long to fine-tune, by what: as the paper has it for a data set.
             retry_diverged: Run the rows that diverged again, from their last good checkpoint.
             overwrite: Throw away the ablation that is in the folder.
         """
-        if finetune is not None or schedule is not None:
+        transfer = None
+        if dataset is not None and schedule is not None:
+            transfer = DetectorTransfer(dataset, schedule, finetune, execution=execution)
+        elif dataset is not None:
             raise InputError(
-                "ablate: --finetune cannot be used from the command line yet; leave out --finetune and --schedule and "
-                "run `socodet finetune` on each row's folder, or give run_ablation a function of your own"
+                "ablate: --finetune needs --schedule, such as coco_1x; its steps are --finetune.iterations"
             )
+        elif schedule is not None or finetune != FinetuneSettings():
+            raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; name the set")
         return run_ablation(
             family,
             images,
             output,
             budget,
             proposals=proposals,
+            finetune=transfer,
             execution=execution,
             retry_diverged=retry_diverged,
             overwrite=overwrite,
