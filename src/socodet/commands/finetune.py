@@ -1,41 +1,48 @@
-"""`socodet finetune`: a detector from pretrained weights and an annotated set."""
+"""`socodet finetune`: a detector from pretrained weights and an annotated set, or several compared."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
+from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, printable, value_of
+from socodet.errors import InputError
+
+if TYPE_CHECKING:
+    from socodet.comparison import Comparison
+    from socodet.detection.finetune import FinetuneResult
+    from socodet.models.settings import ModelSettings
+
 
 def finetune(argv: Sequence[str]) -> None:
-    """Fine-tune a detector on annotated images, from a pretraining run, a backbone's file or from scratch."""
-    from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, printable, value_of
-    from socodet.detection.finetune import EvaluationSettings, FinetuneResult
-    from socodet.detection.finetuned_run import score_table
+    """Fine-tune a detector on annotated images, or compare several first weights, seeds and parts of the labels."""
+    from socodet.comparison import Comparison, compare, named_inits
+    from socodet.detection.detectors import DETECTORS
+    from socodet.detection.finetune import SCRATCH, EvaluationSettings, FinetuneResult, finetune
+    from socodet.detection.schedules import SCHEDULES
     from socodet.models.settings import ModelSettings
     from socodet.training.settings import ExecutionSettings
-    from socodet.training.weights import model_settings
 
-    init_given = value_of("--init", argv)
-    is_run = init_given is not None and (Path(init_given) / "run.json").is_file()
-    base = model_settings(init_given) if is_run and init_given is not None else ModelSettings()
+    base = _shared_model(argv)
+    if TYPE_CHECKING:
+        DetectorName: TypeAlias = str
+        ScheduleName: TypeAlias = str
+    else:
+        DetectorName = tyro.extras.literal_type_from_choices(DETECTORS)
+        ScheduleName = tyro.extras.literal_type_from_choices(SCHEDULES)
 
     def arguments(
         train: tyro.conf.Positional[Path],
         output: Path,
-        init: str = "scratch",
-        detector: Literal[
-            "mask_rcnn_r50_fpn",
-            "mask_rcnn_r50_c4",
-            "faster_rcnn_r50_c4",
-            "faster_rcnn_r50_fpn",
-            "retinanet_r50_fpn",
-            "fcos_r50_fpn",
-        ] = "mask_rcnn_r50_fpn",
+        init: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+        seeds: int | None = None,
+        fractions: tuple[float, ...] = (),
+        detector: DetectorName = "mask_rcnn_r50_fpn",
         val: Path | None = None,
         images: Path | None = None,
-        schedule: Literal["coco_1x", "coco_2x", "coco_4x", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"] = "coco_1x",
+        schedule: ScheduleName = "coco_1x",
         iterations: int | None = None,
         epochs: float | None = None,
         batch_size: int = 16,
@@ -48,17 +55,25 @@ def finetune(argv: Sequence[str]) -> None:
         evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
         resume: bool = False,
+        retry_diverged: bool = False,
         overwrite: bool = False,
-    ) -> FinetuneResult:
-        """Fine-tune a detector on annotated images, from a pretraining run, a backbone's file or from scratch.
+    ) -> FinetuneResult | Comparison:
+        """Fine-tune a detector on annotated images, or compare several first weights, seeds and parts of the labels.
 
-        The same command again goes on with a run that was interrupted. The sizes of the modules are those of the run
-        that --init names, if it does.
+        The same command again goes on with what was interrupted. The sizes of the modules are those of the run that
+        --init names, if it does.
+
+        Several --init, or --seeds, or --fractions: every --init with every seed on every part of the labels, each a
+        run under --output, and a table with mean and spread. More of them may be added later.
 
         Args:
             train: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
-            output: Folder of the run.
-            init: First weights: a pretraining run's folder, an exported file, a backbone's state dict, or scratch.
+            output: Folder of the run, or of the comparison.
+            init: First weights: a pretraining run's folder, an exported file, a backbone's state dict, or scratch, the
+                default. Given several times, they are compared; NAME=PATH gives one a name in the table.
+            seeds: Compare so many runs of each kind, with the seeds from --seed on.
+            fractions: Compare parts of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
+                same for every --init.
             detector: Which detector; a set without masks trains the one without them.
             val: Annotated set to score on; by default the validation part of a folder.
             images: Folder of the images of a .json file, if they are not found nearby.
@@ -70,18 +85,48 @@ def finetune(argv: Sequence[str]) -> None:
             size: Shorter side of an image at most; all sizes of the schedule shrink in proportion.
             fraction: Take this part of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1).
             precise_bn: Training batches that batch norm's statistics are taken from before an evaluation.
-            seed: Of fresh weights, the order of the images and every draw.
-            resume: Go on with the run in the folder; no error when it is finished already.
-            overwrite: Throw away the run that is in the folder.
+            seed: Of fresh weights, the order of the images and every draw; the first of --seeds.
+            resume: Go on with the run in the folder; no error when it is finished already. A comparison always does.
+            retry_diverged: Of a comparison, run those runs that diverged again, from their last good checkpoint.
+            overwrite: Throw away what is in the folder.
         """
-        from socodet.detection.finetune import finetune
-
-        return finetune(
+        if len(init) < 2 and seeds is None and not fractions:
+            if retry_diverged:
+                raise InputError("--retry-diverged is for a comparison; a single run goes on with the same command")
+            return finetune(
+                train,
+                output,
+                val=val,
+                images=images,
+                init=init[0] if init else SCRATCH,
+                detector=detector,
+                model=model,
+                schedule=schedule,
+                iterations=iterations,
+                epochs=epochs,
+                batch_size=batch_size,
+                base_lr=base_lr,
+                size=size,
+                fraction=fraction,
+                precise_bn=precise_bn,
+                seed=seed,
+                evaluation=evaluation,
+                execution=execution,
+                resume=resume,
+                overwrite=overwrite,
+            )
+        if fraction is not None and fractions:
+            raise InputError("--fraction and --fractions: give one of them")
+        if seeds is not None and seeds < 1:
+            raise InputError(f"--seeds must be at least 1, not {seeds}")
+        return compare(
             train,
             output,
+            named_inits(init or (SCRATCH,)),
+            seeds=range(seed, seed + (seeds or 1)),
+            fractions=fractions or (1.0 if fraction is None else fraction,),
             val=val,
             images=images,
-            init=init,
             detector=detector,
             model=model,
             schedule=schedule,
@@ -90,23 +135,29 @@ def finetune(argv: Sequence[str]) -> None:
             batch_size=batch_size,
             base_lr=base_lr,
             size=size,
-            fraction=fraction,
             precise_bn=precise_bn,
-            seed=seed,
             evaluation=evaluation,
             execution=execution,
-            resume=resume,
+            retry_diverged=retry_diverged,
             overwrite=overwrite,
         )
 
     result = call(arguments, "finetune", argv)
-    if not result.is_first:
-        exit_if_stopped(result.stopped_by)
-        return
-    for reason in result.unreadable[:10]:
-        print(f"left out: {printable(reason)}", file=sys.stderr)
-    if len(result.unreadable) > 10:
-        print(f"and {len(result.unreadable) - 10} more", file=sys.stderr)
+    if result.is_first:
+        for reason in result.unreadable[:10]:
+            print(f"left out: {printable(reason)}", file=sys.stderr)
+        if len(result.unreadable) > 10:
+            print(f"and {len(result.unreadable) - 10} more", file=sys.stderr)
+        if isinstance(result, Comparison):
+            _tell_comparison(result, argv)
+        else:
+            _tell_run(result, argv)
+    exit_if_stopped(result.stopped_by)
+
+
+def _tell_run(result: "FinetuneResult", argv: Sequence[str]) -> None:
+    from socodet.detection.finetuned_run import score_table
+
     if result.evaluation is not None:
         print(score_table(result.evaluation.scores))
     if result.finished:
@@ -116,4 +167,23 @@ def finetune(argv: Sequence[str]) -> None:
             f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"
             f"{goes_on(argv)}"
         )
-    exit_if_stopped(result.stopped_by)
+
+
+def _tell_comparison(comparison: "Comparison", argv: Sequence[str]) -> None:
+    print(comparison.as_markdown())
+    finished, diverged = (sum(getattr(run, state) for run in comparison.runs) for state in ("finished", "diverged"))
+    left = len(comparison.runs) - finished - diverged
+    ended_early = comparison.stopped_by is not None or value_of("--max-steps", argv) is not None
+    print(
+        f"{comparison.markdown}: {finished} of {len(comparison.runs)} runs finished, {diverged} diverged"
+        f"{f', {left} to go' if left else ''}{goes_on(argv) if left and ended_early else ''}"
+    )
+
+
+def _shared_model(argv: Sequence[str]) -> "ModelSettings":
+    """Sizes of the modules: those of the first --init that is a run's folder."""
+    from socodet.comparison.protocol import named_inits, shared_model
+
+    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    given = (value_of("--init", pair) for pair in pairs)  # every one, where value_of alone gives the last
+    return shared_model(named_inits([init for init in given if init]))

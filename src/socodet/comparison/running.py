@@ -1,0 +1,286 @@
+"""Runs a comparison one fine-tuning after another; what is done stays done.
+
+DIR/comparison.json                     what all runs have in common, and the first weights by name
+DIR/runs/INIT/fraction-F/seed-S/        a fine-tuning run's folder
+DIR/runs/INIT/fraction-F/seed-S.json    how that run ended
+DIR/table.md .csv .json                 the table
+DIR/iterations.png .svg, labels.png .svg   AP over the iterations, and over the part of the labels
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from socodet.comparison.figure import FIGURES, write_figures
+from socodet.comparison.outcomes import RUNS, RunPlace, read_outcomes, write_record
+from socodet.comparison.protocol import Init, Protocol, fitting_detector, open_sets, shared_model
+from socodet.comparison.table import TABLES, Comparison
+from socodet.detection.datasets import DetectionDataset
+from socodet.detection.detectors import new_detector
+from socodet.detection.finetune import EvaluationSettings, finetune
+from socodet.detection.schedules import REFERENCE_BATCH
+from socodet.detection.transfer import load_pretrained
+from socodet.errors import InputError
+from socodet.models.settings import ModelSettings
+from socodet.training.devices import choose_device
+from socodet.training.distributed import any_process, join
+from socodet.training.engine import DivergedError
+from socodet.training.run import first_difference, write_atomically
+from socodet.training.settings import ExecutionSettings
+from socodet.training.signals import stop_requests
+from socodet.training.starting_file import StartingFile
+from socodet.world import World, world_from_environment
+
+NOTE = "comparison.json"
+
+
+def compare(
+    train: str | Path | DetectionDataset,
+    output: str | Path,
+    inits: Sequence[Init],
+    *,
+    seeds: Sequence[int] = (0,),
+    fractions: Sequence[float] = (1.0,),
+    val: str | Path | DetectionDataset | None = None,
+    images: str | Path | None = None,
+    detector: str = "mask_rcnn_r50_fpn",
+    model: ModelSettings | None = None,
+    schedule: str = "coco_1x",
+    iterations: int | None = None,
+    epochs: float | None = None,
+    batch_size: int = REFERENCE_BATCH,
+    base_lr: float | None = None,
+    size: int | None = None,
+    precise_bn: int | None = None,
+    evaluation: EvaluationSettings | None = None,
+    execution: ExecutionSettings | None = None,
+    retry_diverged: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Comparison:
+    """Fine-tunes the same detector from each of `inits`, with each of `seeds` on each of `fractions` of the pictures.
+
+    The other arguments are those of `detection.finetune.finetune` and the same for every run, the sizes of the
+    modules included: without `model` those of the first init that is a run's folder. A seed decides which pictures a
+    fraction takes, their order, every draw and the fresh weights of modules, in the same way for every init. Each
+    run is scored ten times unless `evaluation.every` says otherwise. `execution.max_steps` counts for each run.
+
+    The same call goes on after an interruption: finished runs are left alone, and more inits, seeds and fractions
+    may be asked for. A run that diverges is recorded, with the step, and not run again unless `retry_diverged`: then
+    from its last good checkpoint. SIGINT and SIGTERM end the call after the step under way; the table returned, and
+    on disk, is that of what is there. Started by torchrun or SLURM, all processes train each run together.
+
+    InputError for settings, sets or inits that cannot be used, and for an output that holds something else.
+    """
+    world = world_from_environment()
+    folder = Path(output)
+    execution = execution or ExecutionSettings()
+    _check_distinct("init", [init.name for init in inits], "name them yourself, --init NAME=PATH")
+    _check_distinct("seed", list(seeds), "give each once")
+    _check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise InputError(f"fractions must be above 0 and at most 1, not {fraction:g}")
+    training, validation = open_sets(train, val, images)
+    protocol = Protocol(
+        training,
+        validation,
+        fitting_detector(detector, training),
+        model or shared_model(inits),
+        schedule,
+        batch_size,
+        evaluation or EvaluationSettings(),
+        iterations=iterations,
+        epochs=epochs,
+        base_lr=base_lr,
+        size=size,
+        precise_bn=precise_bn,
+    )
+    study = _Study(
+        folder, protocol, tuple(inits), tuple(seeds), tuple(sorted(fractions)), execution, world, show_progress
+    )
+    join(world, choose_device(execution.device, world))
+    failure: InputError | None = None
+    if world.is_first:
+        try:
+            study.prepare(overwrite=overwrite)
+        except InputError as error:
+            failure = error
+    if any_process(world, failure is not None):
+        raise failure or InputError(f"{folder}: the first process could not prepare the comparison; see what it says")
+    stopped_by = study.run(retry_diverged=retry_diverged)
+    comparison = study.table(stopped_by)
+    if world.is_first:
+        comparison.write()
+        write_figures(comparison)
+    return comparison
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What was asked for in one call."""
+
+    folder: Path
+    protocol: Protocol
+    inits: tuple[Init, ...]
+    seeds: tuple[int, ...]
+    fractions: tuple[float, ...]
+    execution: ExecutionSettings
+    world: World
+    show_progress: bool
+    unreadable: set[str] = field(default_factory=set)
+    """Pictures that could not be read, and why."""
+
+    def places(self) -> list[RunPlace]:
+        """The runs asked for: all inits with a seed before the next seed, so that they can be compared early."""
+        return [
+            RunPlace(self.folder, init.name, fraction, seed)
+            for seed in self.seeds
+            for fraction in self.fractions
+            for init in self.inits
+        ]
+
+    def run(self, *, retry_diverged: bool) -> str | None:
+        """Every run in turn; the signal that ended it early, or None."""
+        sources = {init.name: init.source for init in self.inits}
+        places = self.places()
+        try:
+            with stop_requests() as requests:
+                for number, place in enumerate(places, 1):
+                    noted = place.noted()
+                    if noted is not None and not (retry_diverged and noted["status"] == "diverged"):
+                        continue
+                    self._say(f"run {number} of {len(places)}: {place}")
+                    stopped_by = self._run(place, sources[place.init])
+                    if any_process(self.world, bool(requests)):  # asked between two runs
+                        stopped_by = stopped_by or (requests[0] if requests else "another process")
+                    if stopped_by is not None:
+                        return stopped_by
+        except KeyboardInterrupt:
+            return "SIGINT"
+        return None
+
+    def _run(self, place: RunPlace, source: str) -> str | None:
+        """Brings a run to its end; the signal that kept it from there, or None."""
+        protocol = self.protocol
+        try:
+            result = finetune(
+                protocol.training,
+                place.run.path,
+                val=protocol.validation,
+                init=source,
+                detector=protocol.detector,
+                model=protocol.model,
+                schedule=protocol.schedule,
+                iterations=protocol.settings(place.fraction).iterations,
+                batch_size=protocol.batch_size,
+                base_lr=protocol.base_lr,
+                size=protocol.size,
+                fraction=None if place.fraction == 1 else place.fraction,
+                precise_bn=protocol.precise_bn,
+                seed=place.seed,
+                evaluation=protocol.evaluations(place.fraction),
+                execution=self.execution,
+                resume=True,
+                show_progress=self.show_progress,
+            )
+        except DivergedError as error:
+            self._note(place, {"status": "diverged", "step": error.step, "why": str(error)})
+            self._say(f"{error}\n{place}: recorded as diverged; the other runs go on")
+            return None
+        self.unreadable.update(result.unreadable)
+        if result.finished:
+            self._note(place, {"status": "finished", "step": result.steps})
+        return None if result.stopped_by == "max_steps" else result.stopped_by
+
+    def _note(self, place: RunPlace, noted: dict[str, Any]) -> None:
+        if self.world.is_first:
+            write_record(place, noted)
+            self.table().write()
+
+    def table(self, stopped_by: str | None = None) -> Comparison:
+        """As it is on disk, with the runs of earlier calls."""
+        note = json.loads((self.folder / NOTE).read_text())
+        runs = read_outcomes(self.folder, note["inits"], self.places())
+        return Comparison(self.folder, note, runs, stopped_by, tuple(sorted(self.unreadable)), self.world.is_first)
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Makes the folder, or finds in it the comparison that is asked for; looks whether every init fits."""
+        note = self.folder / NOTE
+        if self.folder.is_file():
+            raise InputError(f"{self.folder}: is a file; give a folder for --output")
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not note.exists():
+            raise InputError(f"{self.folder}: holds files that are not a comparison's; give another --output")
+        known: dict[str, Any] = {}
+        asked = self.protocol.describe()
+        if note.exists() and not overwrite:
+            there = json.loads(note.read_text())
+            known = there.pop("inits")
+            difference = first_difference(asked, {name: there.get(name) for name in asked})
+            if difference:
+                raise InputError(
+                    f"{self.folder}: holds another comparison: {difference}; give another --output, or pass "
+                    "--overwrite to lose it"
+                )
+        inits = {**known, **dict(self._described(known, overwrite=overwrite))}
+        if overwrite:
+            _clear(self.folder)
+        names = {"train": self.protocol.training.name, "val": self.protocol.validation.name}
+        write_atomically(note, json.dumps({**asked, "names": names, "inits": inits}, indent=2).encode() + b"\n")
+
+    def _described(self, known: dict[str, Any], *, overwrite: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and description of each init. InputError where it is another than it was, or does not fit.
+
+        Weights are looked at where a run has yet to begin from them: one that has begun goes on without.
+        """
+        detector = None
+        for init in self.inits:
+            there = known.get(init.name)
+            if there is not None and there["from"] != init.place:
+                raise InputError(
+                    f"{self.folder}: there, {init.name} is {there['from']}, not {init.place}; give these weights a "
+                    "name of their own, --init NAME=PATH"
+                )
+            begun = not overwrite and all(place.begun for place in self.places() if place.init == init.name)
+            if init.is_scratch:
+                yield init.name, {"from": init.place, "loaded": []}
+                continue
+            if there is not None and begun:
+                continue
+            start = StartingFile.find(init.source).describe(init.source)
+            if there is not None and there["sha256"] != start["sha256"]:
+                raise InputError(
+                    f"{init.source}: its weights are no longer those that the runs of {init.name} in {self.folder} "
+                    f"began from; compare them under a name of their own, --init NAME={init.source}"
+                )
+            if detector is None:
+                classes = len(self.protocol.training.categories) + 1
+                detector = new_detector(self.protocol.detector, self.protocol.model, classes)
+            try:
+                report = load_pretrained(detector, init.source, show_report=False)
+            except InputError as error:
+                raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
+            yield init.name, {**start, "loaded": list(report.loaded_modules)}
+
+    def _say(self, line: str) -> None:
+        if self.show_progress and self.world.is_first:
+            print(line, file=sys.stderr)
+
+
+def _check_distinct(what: str, values: Sequence[object], mend: str) -> None:
+    if not values:
+        raise InputError(f"a comparison needs at least one {what}")
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise InputError(f"{what} {twice} stands twice in the comparison; {mend}")
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a comparison writes, and nothing else."""
+    shutil.rmtree(folder / RUNS, ignore_errors=True)
+    for name in (NOTE, *TABLES, *FIGURES):
+        (folder / name).unlink(missing_ok=True)
