@@ -6,7 +6,7 @@ import pytest
 from torchvision.models.detection import MaskRCNN
 
 import socodet
-from socodet import demonstration
+from socodet import demonstration, report_sections
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.proposals.table import ProposalTable
@@ -20,7 +20,7 @@ def finished(tmp_path_factory):
     (images / "broken.jpg").write_bytes(b"broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demonstration, "STEPS", 2)
-        patch.setattr(demonstration, "DRAWS", 2)
+        patch.setattr(report_sections, "DRAWS", 2)
         return images, demonstration.demo(images, output)
 
 

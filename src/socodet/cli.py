@@ -19,12 +19,18 @@ from socodet.commands.pretrain import pretrain
 from socodet.commands.probe import probe
 from socodet.commands.propose import propose
 from socodet.commands.recipes import recipes
+from socodet.commands.report import report
+from socodet.commands.reproduce import reproduce
 from socodet.errors import InputError
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    f.__name__: f for f in (propose, pretrain, finetune, evaluate, export, probe, ablate, inspect, recipes, demo, pack)
+    f.__name__: f
+    for f in (
+        *(propose, pretrain, finetune, evaluate, export),
+        *(probe, report, ablate, reproduce, inspect, recipes, demo, pack),
+    )
 }
-RESUMABLE = ("propose", "pretrain", "finetune", "ablate", "demo", "pack")
+RESUMABLE = ("propose", "pretrain", "finetune", "ablate", "reproduce", "demo", "pack")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

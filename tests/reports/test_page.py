@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from socodet.reports.page import Gallery, Picture, Section, Table, Verdict, write_page
+from socodet.reports.page import Details, Gallery, Grid, Picture, Section, Table, Verdict, write_page
 
 VOID = {"meta", "link", "img", "source", "br"}
 
@@ -130,3 +130,27 @@ def test_a_page_of_nothing_is_still_a_page(tmp_path: Path) -> None:
     reader.feed((tmp_path / "empty.html").read_text(encoding="utf-8"))
     assert reader.open == []
     assert ("h1", "Empty") in reader.texts
+
+
+def test_a_grid_keeps_its_columns_and_narrows_on_a_phone(tmp_path: Path) -> None:
+    picture = Picture(encoded("PNG"), alt="red")
+    grid = Grid([(NASTY, [picture] * 5), ("second", [picture] * 2)], beside=picture, narrow=3)
+    write_page(tmp_path / "grid.html", "Grid", [Section("Grid", figures=[grid])], {})
+    reader = Reader()
+    reader.feed((tmp_path / "grid.html").read_text(encoding="utf-8"))
+    assert reader.open == []
+    styles = [place["style"] for place in reader.all("div") if place.get("class") == "grid"]
+    assert styles == ["--columns: 5; --narrow: 3", "--columns: 2; --narrow: 2"]
+    assert len(reader.all("img")) == 8
+    assert [text for tag, text in reader.texts if tag == "p"] == [NASTY, "second"]
+
+
+def test_details_are_folded_and_marked_rows_stand_out(tmp_path: Path) -> None:
+    table = Table(["setting", "a", "b"], [["seed", "0", "0"], ["rate", "1", "2"]], marked=frozenset({1}))
+    write_page(tmp_path / "d.html", "Details", [Section("All", figures=[Details(NASTY, [table])])], {})
+    reader = Reader()
+    reader.feed((tmp_path / "d.html").read_text(encoding="utf-8"))
+    assert reader.open == []
+    assert reader.all("details") == [{}]
+    assert ("summary", NASTY) in reader.texts
+    assert [row.get("class") for row in reader.all("tr")] == [None, None, "marked"]

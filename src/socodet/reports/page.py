@@ -5,6 +5,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,21 @@ class Gallery:
     title: str = ""
     caption: str = ""
     size: Literal["small", "medium", "large"] = "medium"
-    """small, medium: rows of one height, four or three pictures in each on a wide screen. large: charts."""
+    """small: one row of one height, wrapped on a phone. medium: rows of one height, about three pictures in each on a
+    wide screen. large: charts."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pictures in columns that stay below each other, each row under its name; a row has pictures of one shape."""
+
+    rows: Sequence[tuple[str, Sequence[Picture]]]
+    beside: Picture | None = None
+    """What all rows are about: left of them, above them on a phone."""
+    title: str = ""
+    caption: str = ""
+    narrow: int = 3
+    """Columns on a phone."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,16 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    marked: frozenset[int] = frozenset()
+    """Rows to stand out."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """Tables folded away until they are asked for."""
+
+    title: str
+    tables: Sequence[Table]
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,10 @@ class Section:
 
     title: str
     text: str = ""
-    figures: Sequence[Picture | Gallery | Table] = ()
+    figures: "Sequence[Figure]" = ()
+
+
+Figure = Picture | Gallery | Grid | Table | Details
 
 
 def write_page(
@@ -141,20 +169,44 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    shown = "\n".join(_figure(figure) for figure in section.figures)
+    shown = ""
+    for are_tables, figures in groupby(section.figures, key=lambda figure: isinstance(figure, Table)):
+        html_of = "\n".join(map(_figure, figures))
+        shown += f'<div class="tables">\n{html_of}\n</div>\n' if are_tables else html_of
     words = f"<h2>{_text(section.title)}</h2>\n{_paragraphs(section.text)}"
     return f'<section id="s{number}">\n{words}\n{shown}\n</section>'
 
 
-def _figure(figure: Picture | Gallery | Table) -> str:
+def _figure(figure: Figure) -> str:
     if isinstance(figure, Picture):
         return _picture(figure)
     if isinstance(figure, Table):
         return _table(figure)
+    if isinstance(figure, Details):
+        tables = "\n".join(_table(table) for table in figure.tables)
+        return f"<details><summary>{_text(figure.title)}</summary>\n{tables}\n</details>"
     title = f"<h3>{_text(figure.title)}</h3>" if figure.title else ""
-    pictures = "\n".join(_picture(picture) for picture in figure.pictures)
     caption = f'<p class="caption">{_text(figure.caption)}</p>' if figure.caption else ""
-    return f'<div class="group">{title}\n<div class="gallery {figure.size}">\n{pictures}\n</div>{caption}</div>'
+    return (
+        f'<div class="group">{title}\n{_grid(figure) if isinstance(figure, Grid) else _gallery(figure)}{caption}</div>'
+    )
+
+
+def _gallery(gallery: Gallery) -> str:
+    pictures = "\n".join(_picture(picture) for picture in gallery.pictures)
+    return f'<div class="gallery {gallery.size}">\n{pictures}\n</div>'
+
+
+def _grid(grid: Grid) -> str:
+    rows = []
+    for name, pictures in grid.rows:
+        heading = f'<p class="row">{_text(name)}</p>' if name else ""
+        shape = f"--columns: {len(pictures)}; --narrow: {min(grid.narrow, len(pictures))}"
+        cells = "\n".join(_picture(picture) for picture in pictures)
+        rows.append(f'{heading}<div class="grid" style="{shape}">\n{cells}\n</div>')
+    if grid.beside is None:
+        return "\n".join(rows)
+    return '<div class="beside">\n' + _picture(grid.beside) + "\n<div>\n" + "\n".join(rows) + "\n</div></div>"
 
 
 def _picture(picture: Picture) -> str:
@@ -172,16 +224,17 @@ def _picture(picture: Picture) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
-    rows = "\n".join(_row(row) for row in table.rows)
+    rows = "\n".join(_row(row, place in table.marked) for place, row in enumerate(table.rows))
     caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
     body = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table>"
     name = _text(table.caption or "Table")
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">{body}</div>'
 
 
-def _row(row: Sequence[str]) -> str:
+def _row(row: Sequence[str], marked: bool) -> str:
     name, *cells = row
-    return f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(cell)}</td>" for cell in cells)}</tr>'
+    kind = ' class="marked"' if marked else ""
+    return f'<tr{kind}><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(cell)}</td>" for cell in cells)}</tr>'
 
 
 def _facts(facts: Mapping[str, str]) -> str:

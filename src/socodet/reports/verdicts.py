@@ -9,7 +9,7 @@ from socodet.reports.page import Verdict
 
 def loss_verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
     """Whether the loss fell: the mean of the first tenth of the log against that of the last."""
-    losses = [line["loss"] for line in lines]
+    losses = [line["loss"] for line in lines if "loss" in line]
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
     return Verdict(

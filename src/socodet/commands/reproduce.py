@@ -1,0 +1,49 @@
+"""`socodet reproduce`: a benchmark small enough to repeat."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+def reproduce(argv: Sequence[str]) -> None:
+    """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables."""
+    from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on
+    from socodet.reproduction import Reproduction
+    from socodet.training.settings import ExecutionSettings
+
+    def arguments(
+        what: tyro.conf.Positional[Literal["mini"]],
+        data: Path,
+        output: Path,
+        images: Path | None = None,
+        budget: Literal["cpu", "gpu"] = "cpu",
+        seeds: tuple[int, ...] = (0, 1, 2),
+        execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
+        overwrite: bool = False,
+    ) -> Reproduction:
+        """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables.
+
+        Interrupted, the same command goes on where it was.
+
+        Args:
+            what: mini: SoCo, the image-level baseline and no pretraining, on one annotated set.
+            data: Folder in COCO's or Pascal VOC's layout with a training and a validation split.
+            output: Folder for the runs and the tables.
+            images: Pictures to pretrain on; by default the training split's, without their labels.
+            budget: cpu: two cores, hours. gpu: the whole grid on one card.
+            seeds: One or more; every piece runs once with each.
+            overwrite: Throw away the benchmark that is in the folder.
+        """
+        from socodet.reproduction import reproduce
+
+        return reproduce(
+            data, output, images=images, protocol=budget, seeds=seeds, execution=execution, overwrite=overwrite
+        )
+
+    found = call(arguments, "reproduce", argv)
+    print(found.as_markdown())
+    stopped = f"stopped by {found.stopped_by}{goes_on(argv)}; " if found.stopped_by else ""
+    print(f"{stopped}{found.markdown}: written")
+    exit_if_stopped(found.stopped_by)

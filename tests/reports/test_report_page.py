@@ -1,0 +1,179 @@
+"""The page of `socodet report`, as it is written and as a browser shows it."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from socodet import recipes, report_sections
+from socodet.cli import main
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+from socodet.pretraining import pretrain
+from socodet.reporting import ReportResult, report
+from socodet.training.settings import ExecutionSettings
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+)
+WITNESS = """<script>
+const wrong = [];
+window.addEventListener("error", e => wrong.push(e.message || "failed: " + String(e.target.src).slice(0, 40)), true);
+const complain = console.error; console.error = (...words) => { wrong.push(words.join(" ")); complain(...words); };
+window.witness = () => {
+  const page = document.documentElement;
+  return JSON.stringify({
+    wrong, width: page.clientWidth, scroll: page.scrollWidth,
+    seen: [...document.images].map(p => [p.naturalWidth, p.naturalHeight, p.clientWidth, p.clientHeight]),
+    beyond: [...document.querySelectorAll("main *")].filter(
+      e => !e.closest(".scroll") && e.getBoundingClientRect().right > page.clientWidth + 1).length,
+    rows: [...document.querySelectorAll(".gallery.small")].map(row =>
+      [...row.querySelectorAll("img")].map(p => p.getBoundingClientRect()).map(r => [r.top, r.height])),
+    fetched: performance.getEntriesByType("resource").filter(r => !r.name.startsWith("data:")).length,
+  });
+};
+</script>"""
+FRAME = """<!doctype html><body><iframe style="border: 0; width: WIDTHpx; height: 900px" srcdoc="PAGE"></iframe><script>
+onload = () => { const pre = document.createElement("pre");
+  pre.textContent = document.querySelector("iframe").contentWindow.witness(); document.body.append(pre); };
+</script>"""
+"""A window cannot be as narrow as a phone, a frame can."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`first` with a checkpoint, `second` without, of fewer boxes; `tuned` a fine-tuning run's description and log."""
+    root = tmp_path_factory.mktemp("runs")
+    images = root / "images"
+    images.mkdir()
+    for path in sorted(photographs().glob("*.jpg"))[:5]:
+        (images / path.name).write_bytes(path.read_bytes())
+    chosen = recipes.recipe("tiny")
+    small = {"epochs": 2, "warmup_epochs": 0, "batch_size": 5}
+    chosen = recipes.Recipe("tiny", chosen.sample, chosen.model, type(chosen.training)(**small), chosen.proposals)
+    execution = ExecutionSettings(workers=0, log_every=1)
+    pretrain(images, chosen, root / "first", execution=execution, show_progress=False)
+    with (root / "first" / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 2, "probe_knn_balanced": 0.5, "probe_recall_at_1": 0.25}) + "\n")
+    shutil.copytree(root / "first", root / "second", ignore=shutil.ignore_patterns("checkpoints"))
+    described = json.loads((root / "second" / "run.json").read_text())
+    described["recipe"]["sample"]["boxes_per_image"] = 3
+    (root / "second" / "run.json").write_text(json.dumps(described))
+    tuned = root / "tuned"
+    tuned.mkdir()
+    schedule = {"iterations": 2, "batch_size": 2, "lr": 0.02, "seed": 0}
+    model = {"backbone": "resnet18"}
+    recipe = {"name": "finetune", "detector": "faster_rcnn_r50_fpn", "model": model, "schedule": schedule}
+    about = {"recipe": recipe, "start": {"from": "first"}, "versions": {"socodet": "1", "torch": "2"}}
+    (tuned / "run.json").write_text(json.dumps(about))
+    lines = [{"step": 1, "loss": 2.0, "lr": 0.1}, {"step": 2, "loss": 1.0, "lr": 0.1}, {"step": 2, "box_AP": 3.5}]
+    (tuned / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path) -> ReportResult:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, fewer in (("DRAWS", 1), ("QUERIES", 2), ("MAPS", 1), ("SAMPLES", 1)):
+            patch.setattr(report_sections, name, fewer)
+        return report([runs / "first", runs / "second", runs / "tuned"], runs / "report.html", device="cpu")
+
+
+def test_the_page_has_every_section_and_says_what_is_missing(page: ReportResult) -> None:
+    text = page.path.read_text()
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles == [
+        *("Pretraining: the recipe", "Pretraining: the curves", "Probe"),
+        *("Fine-tuning: the recipe", "Fine-tuning: the curves", "Average precision"),
+        *("Proposals", "Views", "The same object in another view", "Nearest neighbours", "Features as colours"),
+    ]
+    assert page.notes == ("second: has no checkpoint yet, so only its settings and curves are shown",)
+    assert page.notes[0] in text
+    assert re.search(r"sample.boxes_per_image</th><td>4</td><td>3</td>", text)
+    for level in ("P3", "P4", "P5"):
+        assert text.count(f'alt="{level} of first as colours: ') == 4
+        assert text.count(f'alt="{level} of untrained as colours: ') == 4
+    assert text.count('alt="neighbour ') == 2 * 2 * 4  # questions, networks, other pictures
+    assert 'alt="Kind told by nearest neighbours over the steps: first from 0.5 to 0.5' in text
+    assert 'alt="Boxes, AP over IoU 0.50:0.95 over the steps: tuned from 3.5 to 3.5"' in text
+
+
+def test_the_page_needs_nothing_but_itself(page: ReportResult) -> None:
+    text = page.path.read_text()
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    assert "<script" not in text
+    assert page.path.stat().st_size < 5_000_000
+
+
+def test_without_its_pictures_the_page_has_curves_and_says_so(runs: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(runs / "first", alone)
+    described = json.loads((alone / "run.json").read_text())
+    described["location"] = str(tmp_path / "gone")
+    (alone / "run.json").write_text(json.dumps(described))
+    result = report([alone], tmp_path / "r.html")
+    (note,) = result.notes
+    assert str(tmp_path / "gone") in note
+    assert "--images" in note
+    text = result.path.read_text()
+    assert "<h2>Pretraining: the curves</h2>" in text
+    assert "<h2>Proposals</h2>" not in text
+    assert html.escape(note) in text
+    with pytest.raises(InputError, match="nowhere"):
+        report([alone], tmp_path / "r2.html", images=tmp_path / "nowhere")
+
+
+def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error_of(*argv: Any) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["report", *map(str, argv)])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    assert "not a run" in error_of(tmp_path, "--output", tmp_path / "r.html")
+    assert "is given twice" in error_of(runs / "first", runs / "first", "--output", tmp_path / "r.html")
+    assert "does not end in .html" in error_of(runs / "tuned", "--output", tmp_path / "r.png")
+    assert "names no run" in error_of("--output", tmp_path / "r.html")
+    main(["report", str(runs / "tuned"), "--output", str(tmp_path / "r.html")])
+    assert "written in" in capsys.readouterr().out
+    assert "exists" in error_of(runs / "tuned", "--output", tmp_path / "r.html")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome is installed to show the page")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_every_figure(page: ReportResult, tmp_path: Path, width: int) -> None:
+    text = page.path.read_text()
+    watched = html.escape(text.replace("<head>", f"<head>{WITNESS}", 1))
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.replace("WIDTH", str(width)).replace("PAGE", watched))
+    shown = subprocess.run(
+        [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    told = re.search(r"<pre>(.*?)</pre></body>", shown)
+    assert told, shown[-500:]
+    witness = json.loads(html.unescape(told[1]))
+    assert witness["wrong"] == []
+    assert witness["fetched"] == 0
+    assert len(witness["seen"]) == text.count("<img ") > 50
+    assert all(min(sizes) > 0 for sizes in witness["seen"])
+    assert witness["width"] == width
+    assert witness["scroll"] <= width
+    assert witness["beyond"] == 0
+    if width > 1000:  # a sample's views stand in one row, of one height
+        for row in witness["rows"]:
+            tops, heights = zip(*row, strict=True)
+            assert len(row) == 4
+            assert max(tops) - min(tops) < 2
+            assert max(heights) - min(heights) < 2

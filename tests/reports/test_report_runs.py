@@ -1,0 +1,84 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from socodet.recipes import recipe
+from socodet.reports.page import Details, Table
+from socodet.reports.runs import RunRecord, names_of, outcome_table, settings_tables
+
+DESCRIPTION: dict[str, Any] = {
+    "recipe": recipe("tiny").as_dict(),
+    "images": {"count": 51, "names_sha256": "abc"},
+    "start": None,
+    "versions": {"socodet": "0", "torch": "2"},
+}
+
+
+def record(name: str, lines: list[dict[str, Any]] | None = None, **training: Any) -> RunRecord:
+    description = copy.deepcopy(DESCRIPTION)
+    description["recipe"]["training"] |= training
+    return RunRecord(name, Path(name), description, lines or [])
+
+
+def cells(table: Table | Details) -> dict[str, list[str]]:
+    assert isinstance(table, Table)
+    return {name: rest for name, *rest in table.rows}
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    paths = [Path("/runs/a"), Path("/runs/b/seed1"), Path("/runs/c/seed1"), Path("/other/a")]
+    assert names_of(paths) == ["runs/a", "b/seed1", "c/seed1", "other/a"]
+    assert names_of([Path("/runs/a")]) == ["a"]
+
+
+def test_settings_that_differ_are_shown_and_marked() -> None:
+    main, others, folded = settings_tables([record("a"), record("b", base_lr=0.5, weight_decay=1e-3)])
+    rows = cells(main)
+    assert rows["Learning rate at batch 256"][1] == "0.5"
+    assert rows["Views"] == ["whole 96, crop 96, previous 48"] * 2
+    assert isinstance(main, Table)
+    assert [list(rows)[place] for place in main.marked] == ["Learning rate at batch 256"]
+    assert isinstance(others, Details)
+    assert others.title.endswith(": 1")
+    assert cells(others.tables[0]) == {"training.weight_decay": ["1e-05", "0.001"]}
+    assert isinstance(folded, Details)
+    every = cells(folded.tables[0])
+    assert every["sample.views.2.size"] == ["48", "48"]
+    assert every["start"] == ["–", "–"]
+    assert not any(name.startswith("versions") for name in every)
+
+
+def test_one_run_has_nothing_to_differ_from() -> None:
+    main, folded = settings_tables([record("a")])
+    assert isinstance(main, Table)
+    assert main.marked == frozenset()
+    assert isinstance(folded, Details)
+
+
+def test_the_newest_figures_of_a_log() -> None:
+    lines = [
+        {"step": 5, "epoch": 1.0, "loss": -1.0, "embedding_std": 0.01, "effective_rank": 3.0},
+        {"step": 10, "epoch": 2.0, "loss": -6.5, "embedding_std": 0.5 * 128**-0.5, "effective_rank": 30.25},
+        {"step": 10, "probe_knn_balanced": 0.375},
+    ]
+    rows = cells(outcome_table([record("a", lines), record("new")]))
+    assert rows["Steps"] == ["10", "–"]
+    assert rows["Loss, Eq. 6"] == ["−6.500", "–"]
+    assert rows["Spread of the embeddings, of an even one"] == ["50%", "–"]
+    assert rows["Effective rank"] == ["30.2", "–"]
+    assert rows["kNN accuracy, mean over kinds"] == ["37.5%", "–"]
+    assert "Linear accuracy, mean over kinds" not in rows
+
+
+def test_a_fine_tuning_run_is_told_by_its_scores() -> None:
+    description = {"recipe": {"name": "finetune", "detector": "faster_rcnn_r50_fpn", "model": {}, "schedule": {}}}
+    run = RunRecord(
+        "ft", Path("ft"), description, [{"step": 4, "loss": 1.5}, {"step": 4, "box_AP": 12.345, "box_APs": None}]
+    )
+    assert run.kind == "finetune"
+    rows = cells(outcome_table([run]))
+    assert rows["box AP"] == ["12.35"] or rows["box AP"] == ["12.34"]
+    assert "box APs" not in rows
+    assert run.last("box_AP") == pytest.approx(12.345)
