@@ -1,9 +1,10 @@
 """One training step of SoCo-R50-FPN: ours against the plain design, on the same inputs and weights.
 
-    python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda]
+    python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda] [--compile]
 
 Prints one JSON object. Steps of the designs are interleaved; times are medians. The designs' losses are asserted equal
 with the same weights and frozen batch norm. Memory is the peak of one design alone in a process of its own.
+`--compile` times ours under torch.compile as well; `first_step_s` is then how long each design's first step took.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
 DESIGNS = ("plain", "ours", "ours_bf16")
+COMPILED = ("ours_compiled", "ours_bf16_compiled")
 
 
 def a_batch(size: int) -> Batch:
@@ -54,10 +56,16 @@ def a_batch(size: int) -> Batch:
     return collate(samples)
 
 
-def our_step(precision: str, batch: Batch, device: str) -> tuple[Trainer, Callable[[], None]]:
+def our_step(
+    precision: str, batch: Batch, device: str, *, compiled: bool = False
+) -> tuple[Trainer, Callable[[], None]]:
     """Our trainer and its step."""
     settings = TrainingSettings(epochs=100, warmup_epochs=10, batch_size=len(batch.indices))
-    execution = ExecutionSettings(device="cuda" if device == "cuda" else "cpu", precision=precision)  # type: ignore[arg-type]
+    execution = ExecutionSettings(
+        device="cuda" if device == "cuda" else "cpu",
+        precision=precision,  # type: ignore[arg-type]
+        compile=compiled,
+    )
     trainer = Trainer(build_soco(ModelSettings(), 0), settings, 100_000, execution)
 
     def step() -> None:
@@ -89,7 +97,8 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     """The step of a design by name."""
     if design.startswith("plain"):
         return plain_step(batch, device, lean=design == "plain_bf16")[1]
-    return our_step("bfloat16" if design == "ours_bf16" else "float32", batch, device)[1]
+    precision = "bfloat16" if "bf16" in design else "float32"
+    return our_step(precision, batch, device, compiled=design in COMPILED)[1]
 
 
 def synchronize(device: str) -> None:
@@ -194,19 +203,22 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each design, after two to warm up")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--memory-of", choices=(*DESIGNS, "plain_bf16"), help=argparse.SUPPRESS)
+    parser.add_argument("--compile", action="store_true", help="time ours under torch.compile too")
+    parser.add_argument("--memory-of", choices=(*DESIGNS, *COMPILED, "plain_bf16"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     batch = a_batch(args.batch_size).to(args.device)
     if args.memory_of:
         print(measure_memory(args.memory_of, batch, args.device))
         return
-    designs = (*DESIGNS, "plain_bf16") if args.device == "cuda" else DESIGNS
+    designs = (*DESIGNS, *(("plain_bf16",) if args.device == "cuda" else ()), *(COMPILED if args.compile else ()))
     ours_loss, plain_loss_value = losses_agree(batch, args.device)
     steps = {design: build(design, batch, args.device) for design in designs}
     times: dict[str, list[float]] = {design: [] for design in designs}
+    first_step: dict[str, float] = {}
     for round_number in range(args.steps + 2):
         for design, step in steps.items():
             taken = seconds(step, args.device)
+            first_step.setdefault(design, taken)
             if round_number >= 2:
                 times[design].append(taken)
     median = {design: statistics.median(values) for design, values in times.items()}
@@ -227,6 +239,7 @@ def main() -> None:
         "memory_ratio": memory["ours"] / memory["plain"],
         "images_per_second": {design: args.batch_size / value for design, value in median.items()},
         "step_ms": {design: 1000 * value for design, value in median.items()},
+        "first_step_s": first_step,
         "peak_memory_gib": memory,
         "gflop_per_image": flops / args.batch_size / 1e9,
         "tflops": {d: flops / median[d] / 1e12 for d in ("ours", "ours_bf16")},
