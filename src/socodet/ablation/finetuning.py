@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
-from socodet.detection.datasets.layouts import require_same_categories
-from socodet.detection.detectors import detector_kind
 from socodet.detection.finetune import finetune
 from socodet.detection.finetuned_run import SCORES, digest
+from socodet.detection.labelled_sets import fitting_detector, open_labelled_sets
 from socodet.detection.schedules import REFERENCE_BATCH, resolve_schedule
 from socodet.errors import InputError
 from socodet.training.run import RunFolder
@@ -91,9 +89,10 @@ class DetectorTransfer:
         val = self.settings.val
         if val is None and not Path(train).is_dir():
             raise InputError(f"{train}: is one set; name another one to score every row on (--finetune.val)")
-        self.train = self._open(train, "train")
-        self.val = self._open(train if val is None else val, "val")
-        require_same_categories(self.train, self.val)
+        images = self.settings.images
+        self.train, validation = open_labelled_sets(train, val, images, say_problems=show_progress)
+        assert validation is not None
+        self.val = validation
         self._shown = len(self.train.with_objects())
         for data, purpose, count in (
             (self.train, "to learn from", self._shown),
@@ -103,16 +102,8 @@ class DetectorTransfer:
                 raise InputError(f"{data.name}: no picture has an object {purpose}; check the annotations")
         self.description = self._describe()
 
-    def _open(self, place: str | Path, split: str) -> DetectionDataset:
-        data = open_detection_set(place, split=split, images=self.settings.images)
-        if self.show_progress:
-            for line in data.problems.lines():
-                print(f"{data.name}: {line}", file=sys.stderr)
-        return data
-
     def _describe(self) -> dict[str, Any]:
-        detector = DETECTOR if self.train.has_masks else detector_kind(DETECTOR).boxes_only
-        assert detector is not None
+        detector = fitting_detector(DETECTOR, self.train)
         asked = self.settings
         resolved = resolve_schedule(
             self.schedule,

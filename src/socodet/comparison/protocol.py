@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
-from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.datasets import DetectionDataset
 from socodet.detection.detectors import detector_kind
 from socodet.detection.finetune import SCRATCH, EvaluationSettings
 from socodet.detection.finetuned_run import FinetuneRecipe, digest
@@ -127,28 +126,6 @@ def _describe(data: DetectionDataset) -> dict[str, Any]:
         "sha256": digest(data),
         "categories": [asdict(category) for category in data.categories],
     }
-
-
-def open_sets(
-    train: str | Path | DetectionDataset, val: str | Path | DetectionDataset | None, images: str | Path | None
-) -> tuple[DetectionDataset, DetectionDataset]:
-    """Both sets, read once for all runs. InputError when there is none to score on."""
-    if val is None and isinstance(train, str | Path) and Path(train).is_dir():
-        val = train
-    if val is None:
-        raise InputError("a comparison is of scores: give --val, the annotated set to score on")
-    training, validation = (
-        given if isinstance(given, DetectionDataset) else open_detection_set(given, split=split, images=images)
-        for given, split in ((train, "train"), (val, "val"))
-    )
-    require_same_categories(training, validation)
-    return training, validation
-
-
-def fitting_detector(detector: str, training: DetectionDataset) -> str:
-    """The detector, or its counterpart without masks where the set has none."""
-    boxes_only = detector_kind(detector).boxes_only
-    return detector if boxes_only is None or training.has_masks else boxes_only
 
 
 def shared_model(inits: Sequence[Init]) -> ModelSettings:

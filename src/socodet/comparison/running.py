@@ -17,11 +17,11 @@ from typing import Any
 
 from socodet.comparison.figure import FIGURES, write_figures
 from socodet.comparison.outcomes import RUNS, RunPlace, read_outcomes, write_record
-from socodet.comparison.protocol import Init, Protocol, fitting_detector, open_sets, shared_model
+from socodet.comparison.protocol import Init, Protocol, shared_model
 from socodet.comparison.table import TABLES, Comparison
-from socodet.detection.datasets import DetectionDataset
 from socodet.detection.detectors import new_detector
 from socodet.detection.finetune import EvaluationSettings, finetune
+from socodet.detection.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets
 from socodet.detection.schedules import REFERENCE_BATCH
 from socodet.detection.transfer import load_pretrained
 from socodet.errors import InputError
@@ -39,13 +39,13 @@ NOTE = "comparison.json"
 
 
 def compare(
-    train: str | Path | DetectionDataset,
+    train: LabelledSet,
     output: str | Path,
     inits: Sequence[Init],
     *,
     seeds: Sequence[int] = (0,),
     fractions: Sequence[float] = (1.0,),
-    val: str | Path | DetectionDataset | None = None,
+    val: LabelledSet | None = None,
     images: str | Path | None = None,
     detector: str = "mask_rcnn_r50_fpn",
     model: ModelSettings | None = None,
@@ -85,7 +85,9 @@ def compare(
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise InputError(f"fractions must be above 0 and at most 1, not {fraction:g}")
-    training, validation = open_sets(train, val, images)
+    training, validation = open_labelled_sets(train, val, images, say_problems=show_progress and world.is_first)
+    if validation is None:
+        raise InputError("a comparison is of scores: give --val, the annotated set to score on")
     protocol = Protocol(
         training,
         validation,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
-from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.mini import mini_set, write_image_ids
 from socodet.detection.detectors import detector_kind, new_detector
 from socodet.detection.evaluate import Evaluation, inference_settings, score
@@ -23,6 +22,7 @@ from socodet.detection.finetuned_run import (
     describe,
 )
 from socodet.detection.finetuner import FineTuner
+from socodet.detection.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets
 from socodet.detection.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
 from socodet.detection.schedules import REFERENCE_BATCH, resolve_schedule
 from socodet.detection.transfer import LoadReport, load_pretrained
@@ -75,10 +75,10 @@ class EvaluationSettings:
 
 
 def finetune(
-    train: str | Path | DetectionDataset,
+    train: LabelledSet,
     output: str | Path,
     *,
-    val: str | Path | DetectionDataset | None = None,
+    val: LabelledSet | None = None,
     images: str | Path | None = None,
     init: str | Path = SCRATCH,
     detector: str = "mask_rcnn_r50_fpn",
@@ -118,10 +118,12 @@ def finetune(
     show_progress = show_progress and world.is_first
     if batch_size % world.size:
         raise InputError(f"batch_size {batch_size} cannot be shared by {world.size} processes; make it a multiple")
-    training_set, validation_set = _open(train, val, images, show_progress)
+    training_set, validation_set = open_labelled_sets(train, val, images, say_problems=show_progress)
     if fraction is not None:
         training_set = mini_set(training_set, fraction, seed)
-    name = _fitting(detector, training_set, show_progress)
+    name = fitting_detector(detector, training_set)
+    if show_progress and name != detector:
+        print(f"{training_set.name}: has boxes and no masks; {name} is trained, not {detector}", file=sys.stderr)
     kind = detector_kind(name)
     shown = training_set.with_objects()
     if not len(shown):
@@ -177,40 +179,6 @@ def finetune(
         seconds=time.monotonic() - began,
         is_first=world.is_first,
     )
-
-
-def _open(
-    train: str | Path | DetectionDataset,
-    val: str | Path | DetectionDataset | None,
-    images: str | Path | None,
-    show: bool,
-) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """Both sets, with what is wrong in them said."""
-    if val is None and isinstance(train, str | Path) and Path(train).is_dir():
-        val = train
-    sets = []
-    for given, split in ((train, "train"), (val, "val")):
-        if given is not None and not isinstance(given, DetectionDataset):
-            given = open_detection_set(given, split=split, images=images)
-        if given is not None and show:
-            for line in given.problems.lines():
-                print(f"{given.name}: {line}", file=sys.stderr)
-        sets.append(given)
-    training_set, validation_set = sets
-    assert training_set is not None
-    if validation_set is not None:
-        require_same_categories(training_set, validation_set)
-    return training_set, validation_set
-
-
-def _fitting(detector: str, data: DetectionDataset, show: bool) -> str:
-    """The detector, or its counterpart without masks where the set has none."""
-    boxes_only = detector_kind(detector).boxes_only
-    if boxes_only is None or data.has_masks:
-        return detector
-    if show:
-        print(f"{data.name}: has boxes and no masks; {boxes_only} is trained, not {detector}", file=sys.stderr)
-    return boxes_only
 
 
 def _model_of(init: str | Path) -> ModelSettings:

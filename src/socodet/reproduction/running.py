@@ -26,6 +26,7 @@ from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.finetune import SCRATCH
 from socodet.detection.finetuned_run import digest
+from socodet.detection.labelled_sets import say_what_is_wrong
 from socodet.detection.probing.measure import ProbeSets, ProbeSettings
 from socodet.detection.probing.run import probe
 from socodet.errors import InputError
@@ -76,9 +77,8 @@ def reproduce(
         raise InputError(f"{data}: is no folder; give one in COCO's or VOC's layout with a training and validation set")
     train, val = (open_detection_set(data, split=split, check_images=True) for split in ("train", "val"))
     require_same_categories(train, val)
-    for given in (train, val):
-        for line in given.problems.lines() if show_progress else ():
-            print(f"{given.name}: {line}", file=sys.stderr)
+    for given in (train, val) if show_progress else ():
+        say_what_is_wrong(given)
     folder = Path(output)
     source = _prepare(folder, chosen, train, val, images, overwrite=overwrite)
     sets = ProbeSets.chosen(train, val, PROBE)

@@ -1,0 +1,50 @@
+"""The training and the validation set of a fine-tuning, opened, with what is wrong in them said."""
+
+import sys
+from pathlib import Path
+
+from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.detectors import detector_kind
+
+LabelledSet = str | Path | DetectionDataset
+"""A place as `open_detection_set` takes it, or a set that is open already."""
+
+
+def open_labelled_sets(
+    train: LabelledSet, val: LabelledSet | None, images: str | Path | None = None, *, say_problems: bool = True
+) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """Both sets; without `val`, of a folder its validation part, of anything else none.
+
+    What is wrong in the annotations is said on stderr, of sets that are opened here. InputError for a set that cannot
+    be used, and where a label means another kind in the other set.
+    """
+    if val is None and isinstance(train, str | Path) and Path(train).is_dir():
+        val = train
+    training = _opened(train, "train", images, say_problems)
+    if val is None:
+        return training, None
+    validation = _opened(val, "val", images, say_problems)
+    require_same_categories(training, validation)
+    return training, validation
+
+
+def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool) -> DetectionDataset:
+    if isinstance(given, DetectionDataset):
+        return given
+    data = open_detection_set(given, split=split, images=images)
+    if say:
+        say_what_is_wrong(data)
+    return data
+
+
+def say_what_is_wrong(data: DetectionDataset) -> None:
+    """Counts and first examples of what was mended or left out of a set, on stderr."""
+    for line in data.problems.lines():
+        print(f"{data.name}: {line}", file=sys.stderr)
+
+
+def fitting_detector(detector: str, data: DetectionDataset) -> str:
+    """The detector, or its counterpart without masks where the set has none."""
+    boxes_only = detector_kind(detector).boxes_only
+    return detector if boxes_only is None or data.has_masks else boxes_only
