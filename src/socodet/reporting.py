@@ -193,8 +193,8 @@ def _picture_sections(
         progress.advance()
         text = (
             "V1 is the picture in its own colours, V2 a window of half to all of it in others. The untrained network "
-            f"is that of {trained[0].name} as it begins, with batch-norm statistics of these pictures. A good run is "
-            "far above it."
+            f"is that of {trained[0].name} drawn at random, with batch-norm statistics of these pictures. A good run "
+            "is far above it."
         )
         sections.append(retrieval_section(networks, measured, recall, SEED, text))
         progress.advance()
@@ -206,7 +206,7 @@ def _picture_sections(
 
 
 def _networks(trained: Sequence[RunRecord], measured: Sequence[ShownPicture], device: torch.device) -> list[Network]:
-    """The first run's network as it begins, and every run's as it is."""
+    """The first run's network drawn at random by its seed, and every run's as it is."""
     first = trained[0]
     seed = first.description["recipe"]["training"]["seed"]
     fresh = Network(UNTRAINED, box_encoder(model_settings(first.path), None, seed).to(device), question(first))

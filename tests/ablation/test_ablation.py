@@ -209,7 +209,7 @@ def test_seven_rows_share_two_proposal_tables(tmp_path):
 def test_other_rows_do_not_end_up_in_the_same_table(table4):
     before = table4.csv.read_bytes()
     for family, budget in (("table5a", SMALL), ("table4", dataclasses.replace(SMALL, epochs=4))):
-        with pytest.raises(InputError, match="holds another ablation"):
+        with pytest.raises(InputError, match="holds an ablation of other settings"):
             run_ablation(family, photographs(), table4.folder, budget, execution=HERE, show_progress=False)
     assert table4.csv.read_bytes() == before
 

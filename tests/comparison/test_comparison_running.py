@@ -265,14 +265,14 @@ def test_other_settings_in_the_same_folder_are_refused(ask, data, tmp_path):
         ({"val": data / "train.json"}, r"val\.images \(6 asked, 1 there\)"),
         ({"evaluation": running.EvaluationSettings(every=1)}, "evaluation_every"),
     ):
-        with pytest.raises(InputError, match=f"holds another comparison: {words}"):
+        with pytest.raises(InputError, match=f"holds a comparison of other settings: {words}"):
             ask(Stub(), **other)
     with pytest.raises(InputError, match=r"there, soco is /\S+/soco, not scratch; give these weights a name"):
         ask(Stub(), inits=(Init("soco", "scratch"),))
     assert (tmp_path / "out" / "comparison.json").read_bytes() == note
     assert all(run.finished for run in ask(Stub(), iterations=3, overwrite=True).runs)
     (tmp_path / "out" / "comparison.json").unlink()
-    with pytest.raises(InputError, match="holds files that are not a comparison's"):
+    with pytest.raises(InputError, match="holds files that are not of a comparison"):
         ask(Stub())
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from socodet.detection.finetune import finetune
 from socodet.detection.finetuned_run import SCORES, digest
-from socodet.detection.labelled_sets import fitting_detector, open_labelled_sets
+from socodet.detection.labelled_sets import fitting_detector, open_labelled_sets, require_objects
 from socodet.detection.schedules import REFERENCE_BATCH, resolve_schedule
 from socodet.errors import InputError
 from socodet.training.run import RunFolder
@@ -93,13 +93,9 @@ class DetectorTransfer:
         self.train, validation = open_labelled_sets(train, val, images, say_problems=show_progress)
         assert validation is not None
         self.val = validation
+        require_objects(self.train, "to learn from")
+        require_objects(self.val, "to find")
         self._shown = len(self.train.with_objects())
-        for data, purpose, count in (
-            (self.train, "to learn from", self._shown),
-            (self.val, "to find", len(self.val.with_objects())),
-        ):
-            if not count:
-                raise InputError(f"{data.name}: no picture has an object {purpose}; check the annotations")
         self.description = self._describe()
 
     def _describe(self) -> dict[str, Any]:

@@ -22,7 +22,14 @@ from socodet.errors import InputError
 from socodet.images.source import ImageSource
 from socodet.preparation import digest_names
 from socodet.proposals import ProposalTable, propose
-from socodet.training.run import RunFolder, first_difference, write_atomically
+from socodet.training.run import (
+    RunFolder,
+    first_difference,
+    read_note,
+    refuse_foreign_folder,
+    refuse_other_note,
+    write_note,
+)
 
 NOTE = "ablation.json"
 FINETUNE = "finetune"
@@ -60,20 +67,7 @@ class RowFolder:
 
 def seeds_on_disk(row: Path) -> set[int]:
     """Those with which a row was run to an end."""
-    return {int(path.stem.removeprefix("seed-")) for path in row.glob("seed-*[0-9].json")}
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """What was noted when a run or a fine-tuning ended; None while it has not."""
-    if not path.is_file():
-        return None
-    noted: dict[str, Any] = json.loads(path.read_text())
-    return noted
-
-
-def write_record(path: Path, noted: Mapping[str, Any]) -> None:
-    """Notes how a run or a fine-tuning ended, or what an ablation was asked."""
-    write_atomically(path, json.dumps(dict(noted), indent=2).encode() + b"\n")
+    return {int(path.stem.removeprefix("seed-")) for path in row.glob("seed-*.json") if path.stem[5:].isdigit()}
 
 
 def prepare_folder(
@@ -100,21 +94,14 @@ def prepare_folder(
         "proposals": None if proposals is None else str(Path(proposals).resolve()),
     }
     note = folder / NOTE
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give a folder for --output")
-    if folder.is_dir() and any(folder.iterdir()) and not note.exists():
-        raise InputError(f"{folder}: holds files that are not an ablation's; give another --output")
+    refuse_foreign_folder(folder, note, "an ablation")
     finetune = None if finetune is None else json.loads(json.dumps(finetune))  # as it is read again
-    there = read_record(note)
+    there = read_note(note)
     if there is not None and overwrite:
         _clear(folder, there["family"])
     elif there is not None:
         noted = there.pop(FINETUNE, None)
-        difference = first_difference(asked, there)
-        if difference:
-            raise InputError(
-                f"{folder}: holds another ablation: {difference}; give another --output, or pass --overwrite to lose it"
-            )
+        refuse_other_note(folder, asked, there, "an ablation")
         if finetune is None:
             finetune = noted
         elif noted is not None and any(folder.glob("*/seed-*-transfer*")):
@@ -124,7 +111,7 @@ def prepare_folder(
                     f"{folder}: its rows are fine-tuned otherwise: {difference}; give another --output, or remove "
                     f"{folder}/*/seed-*-transfer* to lose those figures and keep the pretrained rows"
                 )
-    write_record(note, asked if finetune is None else {**asked, FINETUNE: finetune})
+    write_note(note, asked if finetune is None else {**asked, FINETUNE: finetune})
     return None if finetune is None else dict(finetune)
 
 

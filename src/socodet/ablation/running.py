@@ -15,10 +15,8 @@ from socodet.ablation.finetuning import Transfer
 from socodet.ablation.folder import (
     RowFolder,
     prepare_folder,
-    read_record,
     seeds_on_disk,
     shared_tables,
-    write_record,
 )
 from socodet.ablation.retrieval import object_recall
 from socodet.ablation.table import AblationTable, finetune_columns, read_row, row_settings
@@ -29,6 +27,7 @@ from socodet.pretraining import pretrain
 from socodet.proposals import ProposalTable
 from socodet.recipes import Recipe
 from socodet.training.engine import DivergedError
+from socodet.training.run import read_note, write_note
 from socodet.training.settings import ExecutionSettings
 from socodet.world import world_from_environment
 
@@ -155,12 +154,12 @@ class _Study:
         if retry_diverged:
             _forget_divergence(place)
         stopped_by = None
-        if read_record(place.record) is None:
+        if read_note(place.record) is None:
             stopped_by = self._pretrain(row, place)
-        noted = read_record(place.record)
+        noted = read_note(place.record)
         if stopped_by is not None or self.finetune is None or noted is None or noted["status"] == "diverged":
             return stopped_by
-        return None if read_record(place.transfer_record) else self._fine_tune(row, place, self.finetune)
+        return None if read_note(place.transfer_record) else self._fine_tune(row, place, self.finetune)
 
     def _pretrain(self, row: FamilyRow, place: RowFolder) -> str | None:
         """Pretrains, and notes how it ended; the signal that stopped it, or None."""
@@ -180,7 +179,7 @@ class _Study:
             self._diverged(row, place.record, error)
             return None
         if result.finished:
-            write_record(place.record, {"status": "finished", "recall": self._recall(place, recipe)})
+            write_note(place.record, {"status": "finished", "recall": self._recall(place, recipe)})
         return None if result.stopped_by == "max_steps" else result.stopped_by
 
     def _fine_tune(self, row: FamilyRow, place: RowFolder, finetune: Transfer) -> str | None:
@@ -192,11 +191,11 @@ class _Study:
             self._diverged(row, place.transfer_record, error)
             return None
         if result.figures is not None:
-            write_record(place.transfer_record, {"status": "finished", "figures": dict(result.figures)})
+            write_note(place.transfer_record, {"status": "finished", "figures": dict(result.figures)})
         return None if result.stopped_by == "max_steps" else result.stopped_by
 
     def _diverged(self, row: FamilyRow, record: Path, error: DivergedError) -> None:
-        write_record(record, {"status": "diverged", "step": error.step, "why": str(error)})
+        write_note(record, {"status": "diverged", "step": error.step, "why": str(error)})
         self._say(f"{error}\n{row.name}: recorded as diverged; the other rows go on")
 
     def _recall(self, place: RowFolder, recipe: Recipe) -> dict[str, float]:
@@ -227,6 +226,6 @@ def _with_seed(recipe: Recipe, seed: int) -> Recipe:
 def _forget_divergence(place: RowFolder) -> None:
     """So that what diverged is tried again."""
     for record in (place.record, place.transfer_record):
-        noted = read_record(record)
+        noted = read_note(record)
         if noted is not None and noted["status"] == "diverged":
             record.unlink()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from socodet.ablation.budget import FamilyRow
-from socodet.ablation.folder import RowFolder, read_record
+from socodet.ablation.folder import RowFolder
 from socodet.training.engine import usual_log_every
-from socodet.training.run import RunFolder, write_atomically
+from socodet.training.run import RunFolder, read_note, write_atomically
 
 FIGURES = {
     "loss": ".4f",
@@ -193,7 +193,7 @@ def read_row(row: FamilyRow, settings: Mapping[str, str], place: RowFolder, *, f
 
     fine_tune: whether it is only finished once a detector is fine-tuned from it.
     """
-    noted, transferred = read_record(place.record), read_record(place.transfer_record)
+    noted, transferred = read_note(place.record), read_note(place.transfer_record)
     lines = [line for line in place.run.log_lines() if "images_per_second" in line]
     figures = _from_log(lines, int(settings["batch"]), int(settings["steps"]))
     if figures:

@@ -21,6 +21,7 @@ def reproduce(argv: Sequence[str]) -> None:
         budget: Literal["cpu", "gpu"] = "cpu",
         seeds: tuple[int, ...] = (0, 1, 2),
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
+        retry_diverged: bool = False,
         overwrite: bool = False,
     ) -> Reproduction:
         """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables.
@@ -34,12 +35,20 @@ def reproduce(argv: Sequence[str]) -> None:
             images: Pictures to pretrain on; by default the training split's, without their labels.
             budget: cpu: two cores, hours. gpu: the whole grid on one card.
             seeds: One or more; every piece runs once with each.
+            retry_diverged: Run those runs that diverged again, from their last good checkpoint.
             overwrite: Throw away the benchmark that is in the folder.
         """
         from socodet.reproduction import reproduce
 
         return reproduce(
-            data, output, images=images, protocol=budget, seeds=seeds, execution=execution, overwrite=overwrite
+            data,
+            output,
+            images=images,
+            protocol=budget,
+            seeds=seeds,
+            execution=execution,
+            retry_diverged=retry_diverged,
+            overwrite=overwrite,
         )
 
     found = call(arguments, "reproduce", argv)

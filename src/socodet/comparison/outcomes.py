@@ -1,12 +1,11 @@
 """The runs of a comparison as they are on disk: how far each came, and its scores on the way."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socodet.training.run import RunFolder, write_atomically
+from socodet.training.run import RunFolder, read_note
 
 RUNS = "runs"
 MAIN = "box_AP"
@@ -39,22 +38,15 @@ class RunPlace:
     @property
     def begun(self) -> bool:
         """Whether the run goes on without the weights it began from."""
-        return self.record.exists() or bool(self.run.checkpoints())
+        noted = self.noted()
+        return (noted is not None and noted["status"] == "finished") or bool(self.run.checkpoints())
 
     def noted(self) -> dict[str, Any] | None:
         """How the run ended; None while it has not."""
-        if not self.record.is_file():
-            return None
-        noted: dict[str, Any] = json.loads(self.record.read_text())
-        return noted
+        return read_note(self.record)
 
     def __str__(self) -> str:
         return f"{self.init}, {100 * self.fraction:g}% of the pictures, seed {self.seed}"
-
-
-def write_record(place: RunPlace, noted: Mapping[str, Any]) -> None:
-    """Notes how a run ended."""
-    write_atomically(place.record, json.dumps(dict(noted), indent=2).encode() + b"\n")
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,7 @@ def read_outcomes(folder: Path, inits: Iterable[str], asked: Iterable[RunPlace])
         RunPlace(folder, name, _number(path.parent), int(_number(path)))
         for name in order
         for path in (folder / RUNS / name).glob("fraction-*/seed-*")
-        if path.is_dir()
+        if path.is_dir() and path.name.removeprefix("seed-").isdigit()
     }
     places = sorted(there | set(asked), key=lambda place: (place.fraction, order[place.init], place.seed))
     return tuple(read_outcome(place) for place in places)

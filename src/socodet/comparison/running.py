@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from socodet.comparison.figure import FIGURES, write_figures
-from socodet.comparison.outcomes import RUNS, RunPlace, read_outcomes, write_record
+from socodet.comparison.outcomes import RUNS, RunPlace, read_outcomes
 from socodet.comparison.protocol import Init, Protocol, shared_model
 from socodet.comparison.table import TABLES, Comparison
+from socodet.detection.datasets.mini import mini_set
 from socodet.detection.detectors import new_detector
 from socodet.detection.finetune import EvaluationSettings, finetune
-from socodet.detection.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets
+from socodet.detection.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets, require_objects
 from socodet.detection.schedules import REFERENCE_BATCH
 from socodet.detection.transfer import load_pretrained
 from socodet.errors import InputError
@@ -29,7 +30,7 @@ from socodet.models.settings import ModelSettings
 from socodet.training.devices import choose_device
 from socodet.training.distributed import any_process, join
 from socodet.training.engine import DivergedError
-from socodet.training.run import first_difference, write_atomically
+from socodet.training.run import read_note, refuse_foreign_folder, refuse_other_note, write_note
 from socodet.training.settings import ExecutionSettings
 from socodet.training.signals import stop_requests
 from socodet.training.starting_file import StartingFile
@@ -85,13 +86,18 @@ def compare(
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise InputError(f"fractions must be above 0 and at most 1, not {fraction:g}")
+    fractions = [float(f"{fraction:g}") for fraction in fractions]  # as the folders are named
     training, validation = open_labelled_sets(train, val, images, say_problems=show_progress and world.is_first)
     if validation is None:
         raise InputError("a comparison is of scores: give --val, the annotated set to score on")
+    require_objects(validation, "to find")
+    name = fitting_detector(detector, training)
+    if show_progress and world.is_first and name != detector:
+        print(f"{training.name}: has boxes and no masks; {name} is trained, not {detector}", file=sys.stderr)
     protocol = Protocol(
         training,
         validation,
-        fitting_detector(detector, training),
+        name,
         model or shared_model(inits),
         schedule,
         batch_size,
@@ -168,6 +174,10 @@ class _Study:
 
     def _run(self, place: RunPlace, source: str) -> str | None:
         """Brings a run to its end; the signal that kept it from there, or None."""
+        if not place.run.checkpoints():
+            self._check_weights(place.init, source)
+        if self.world.is_first:
+            place.record.unlink(missing_ok=True)  # of a run that is tried again
         protocol = self.protocol
         try:
             result = finetune(
@@ -199,9 +209,18 @@ class _Study:
             self._note(place, {"status": "finished", "step": result.steps})
         return None if result.stopped_by == "max_steps" else result.stopped_by
 
+    def _check_weights(self, init: str, source: str) -> None:
+        """InputError when a run would begin from other weights than the rest of its init, whose file has changed."""
+        noted = (read_note(self.folder / NOTE) or {})["inits"][init]
+        if "sha256" in noted and StartingFile.find(source).describe(source)["sha256"] != noted["sha256"]:
+            raise InputError(
+                f"{source}: its weights changed while {self.folder} was under way; compare the new ones under a name "
+                f"of their own, --init NAME={source}"
+            )
+
     def _note(self, place: RunPlace, noted: dict[str, Any]) -> None:
         if self.world.is_first:
-            write_record(place, noted)
+            write_note(place.record, noted)
             self.table().write()
 
     def table(self, stopped_by: str | None = None) -> Comparison:
@@ -213,26 +232,29 @@ class _Study:
     def prepare(self, *, overwrite: bool) -> None:
         """Makes the folder, or finds in it the comparison that is asked for; looks whether every init fits."""
         note = self.folder / NOTE
-        if self.folder.is_file():
-            raise InputError(f"{self.folder}: is a file; give a folder for --output")
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not note.exists():
-            raise InputError(f"{self.folder}: holds files that are not a comparison's; give another --output")
+        refuse_foreign_folder(self.folder, note, "a comparison")
+        self._check_parts()
         known: dict[str, Any] = {}
         asked = self.protocol.describe()
-        if note.exists() and not overwrite:
-            there = json.loads(note.read_text())
+        there = read_note(note)
+        if there is not None and not overwrite:
             known = there.pop("inits")
-            difference = first_difference(asked, {name: there.get(name) for name in asked})
-            if difference:
-                raise InputError(
-                    f"{self.folder}: holds another comparison: {difference}; give another --output, or pass "
-                    "--overwrite to lose it"
-                )
+            refuse_other_note(self.folder, asked, {name: there.get(name) for name in asked}, "a comparison")
         inits = {**known, **dict(self._described(known, overwrite=overwrite))}
         if overwrite:
             _clear(self.folder)
         names = {"train": self.protocol.training.name, "val": self.protocol.validation.name}
-        write_atomically(note, json.dumps({**asked, "names": names, "inits": inits}, indent=2).encode() + b"\n")
+        write_note(note, {**asked, "names": names, "inits": inits})
+
+    def _check_parts(self) -> None:
+        """InputError when a part of the pictures that some run takes has nothing to learn from."""
+        for fraction in self.fractions:
+            for seed in self.seeds if fraction < 1 else ():
+                if not len(mini_set(self.protocol.training, fraction, seed).with_objects()):
+                    raise InputError(
+                        f"{self.protocol.training.name}: with fraction {fraction:g} and seed {seed} no picture has an "
+                        "object to learn from; take a larger part"
+                    )
 
     def _described(self, known: dict[str, Any], *, overwrite: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and description of each init. InputError where it is another than it was, or does not fit.

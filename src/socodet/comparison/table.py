@@ -41,6 +41,13 @@ class Spread:
         return f"{self.mean:.2f}" + ("" if self.deviation is None else f" ± {self.deviation:.2f}")
 
 
+def is_beyond(one: Spread | None, other: Spread | None) -> bool:
+    """Whether every value of one lies above every value of the other, two or more each."""
+    if one is None or other is None or min(len(one.values), len(other.values)) < 2:
+        return False
+    return min(one.values) > max(other.values)
+
+
 @dataclass(frozen=True)
 class Row:
     """All runs from the same first weights on as many labels."""
@@ -73,7 +80,7 @@ class Row:
         """Whether every seed of this one ends above every seed of the other: all runs finished, two or more each."""
         if any(len(row.finished) < max(2, len(row.runs)) or MAIN not in row.scores for row in (self, other)):
             return False
-        return min(self.scores[MAIN].values) > max(other.scores[MAIN].values)
+        return is_beyond(self.scores[MAIN], other.scores[MAIN])
 
     def state(self) -> str:
         """How many runs finished, and what of the others."""

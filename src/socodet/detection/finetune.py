@@ -26,7 +26,7 @@ from socodet.detection.labelled_sets import LabelledSet, fitting_detector, open_
 from socodet.detection.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
 from socodet.detection.schedules import REFERENCE_BATCH, resolve_schedule
 from socodet.detection.transfer import LoadReport, load_pretrained
-from socodet.errors import InputError
+from socodet.errors import InputError, SettingError
 from socodet.models.settings import ModelSettings
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import any_process, join
@@ -72,6 +72,10 @@ class EvaluationSettings:
     """Steps between evaluations; by default only at the end. With --val."""
     save_predictions: bool = False
     """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise SettingError(f"every must be at least 1, not {self.every}")
 
 
 def finetune(

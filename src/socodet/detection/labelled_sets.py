@@ -6,6 +6,7 @@ from pathlib import Path
 from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.detectors import detector_kind
+from socodet.errors import InputError
 
 LabelledSet = str | Path | DetectionDataset
 """A place as `open_detection_set` takes it, or a set that is open already."""
@@ -36,6 +37,12 @@ def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool
     if say:
         say_what_is_wrong(data)
     return data
+
+
+def require_objects(data: DetectionDataset, purpose: str) -> None:
+    """InputError when no picture has an object; `purpose` says what for."""
+    if not len(data.with_objects()):
+        raise InputError(f"{data.name}: no picture has an object {purpose}; check the annotations")
 
 
 def say_what_is_wrong(data: DetectionDataset) -> None:

@@ -1,6 +1,7 @@
 """What `socodet reproduce` runs: methods, their recipes at a budget, and how a detector is fine-tuned.
 
-The settings were chosen on a split of the training pictures and are frozen here (docs/results.md has what was tried).
+The settings of the `cpu` budget were chosen on a split of the training pictures (docs/results.md has what was tried);
+those of `gpu` have not been run yet.
 """
 
 from dataclasses import dataclass, field, replace
@@ -8,12 +9,13 @@ from typing import Any, Literal
 
 from socodet.ablation.budget import Budget
 from socodet.detection.finetune import EvaluationSettings
+from socodet.errors import SettingError
 from socodet.proposals.settings import Method as ProposalMethod
 from socodet.proposals.settings import ProposalSettings
 from socodet.recipes import Recipe, recipe
 
-Boxes = Literal["proposals", "annotated"]
-"""Where a method's boxes come from: made by its recipe's proposal method, or the annotated objects', as a ceiling."""
+Boxes = ProposalMethod | Literal["annotated"]
+"""Where boxes come from: a proposal method, or the annotated objects, as a ceiling."""
 LADDER = ("selective_search", "fpn", "head", "scale_aware", "box_jitter")
 """Table 4's rows between its first, the image-level baseline, and its last, SoCo."""
 
@@ -26,7 +28,8 @@ class Method:
     what: str
     recipe: Recipe
     """At the budget, without a seed."""
-    boxes: Boxes = "proposals"
+    annotated: bool = False
+    """Whether its boxes are those of the annotated objects."""
     finetuned: bool = False
     """Whether a detector is fine-tuned from it."""
 
@@ -46,15 +49,20 @@ class Protocol:
     """FLOPs of a SoCo step over those of an image-level step at this budget (torch's counter; a test recounts)."""
     ladder: bool = False
     """Whether the rows of Table 4 between the first and the last are run."""
-    boxes: tuple[str, ...] = ()
-    """Other boxes that SoCo is pretrained with: `fast`, `random`, `annotated`."""
+    boxes: tuple[Boxes, ...] = ()
+    """Other boxes that SoCo is pretrained with."""
     seeds: tuple[int, ...] = (0, 1, 2)
     fractions: tuple[float, ...] = (0.1,)
     """Parts of the labels a detector is fine-tuned on."""
     finetuned: tuple[str, ...] = ("soco",)
     """Methods that a detector is fine-tuned from, beside scratch."""
-    finetuning: dict[str, Any] = field(default_factory=dict)
+    finetuning: dict[str, Any] = field(default_factory=lambda: {"detector": "mask_rcnn_r50_fpn"})
     """Arguments of `socodet.comparison.compare`."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.finetuned) - {method.name for method in self.methods()}
+        if unknown or not self.finetuned:
+            raise SettingError(f"finetuned must name one or more of the methods, not {self.finetuned}")
 
     def methods(self) -> tuple[Method, ...]:
         """In the order they are run; each with every seed."""
@@ -83,13 +91,12 @@ class Protocol:
         return tuple(replace(row, finetuned=row.name in self.finetuned) for row in rows)
 
 
-def _with_boxes(soco: Recipe, boxes: str) -> Method:
+def _with_boxes(soco: Recipe, boxes: Boxes) -> Method:
     """SoCo with other boxes than the default proposals."""
     name = f"soco_{boxes}"
     if boxes == "annotated":
-        return Method(name, "SoCo with the annotated boxes in place of proposals: a ceiling", soco, "annotated")
-    method: ProposalMethod = "random" if boxes == "random" else "fast"
-    return Method(name, f"SoCo with {boxes} proposals", replace(soco, proposals=ProposalSettings(method=method)))
+        return Method(name, "SoCo with the annotated boxes in place of proposals: a ceiling", soco, annotated=True)
+    return Method(name, f"SoCo with {boxes} proposals", replace(soco, proposals=ProposalSettings(method=boxes)))
 
 
 PROTOCOLS = {
@@ -110,7 +117,7 @@ PROTOCOLS = {
     "gpu": Protocol(
         "gpu",
         Budget(epochs=200, batch_size=256, base_lr=1.0, backbone="resnet50", width=1.0, size=224),
-        compute_ratio=1.3,
+        compute_ratio=1.6,
         ladder=True,
         boxes=("fast", "random", "annotated"),
         fractions=(0.05, 0.1, 1.0),

@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,13 +36,23 @@ from socodet.preparation import digest_names
 from socodet.pretraining import pretrain
 from socodet.proposals import convert_proposals, propose
 from socodet.reproduction.protocol import PROTOCOLS, Method, Protocol
-from socodet.reproduction.table import NOTE, TABLES, UNTRAINED, Reproduction
+from socodet.reproduction.table import FINETUNE, NOTE, TABLES, UNTRAINED, Reproduction
 from socodet.training.engine import DivergedError
-from socodet.training.run import RunFolder, first_difference, write_atomically
+from socodet.training.run import (
+    RunFolder,
+    read_note,
+    refuse_foreign_folder,
+    refuse_other_note,
+    write_atomically,
+    write_note,
+)
 from socodet.training.settings import ExecutionSettings
+from socodet.training.signals import stop_requests
 from socodet.world import world_from_environment
 
 PROBE = ProbeSettings(val_pictures=None)
+PICTURES = "pictures.txt"
+ANNOTATED = "annotated.json"
 
 
 def reproduce(
@@ -52,6 +63,7 @@ def reproduce(
     protocol: str | Protocol = "cpu",
     seeds: tuple[int, ...] | None = None,
     execution: ExecutionSettings | None = None,
+    retry_diverged: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Reproduction:
@@ -62,7 +74,8 @@ def reproduce(
     your own. All pieces of a seed come before the next seed's.
 
     The same call goes on after an interruption, piece by piece, and more seeds may be asked for; a run that diverges
-    is recorded as such. SIGINT and SIGTERM end the call after the step under way.
+    is recorded, and not run again unless `retry_diverged`. SIGINT and SIGTERM end the call after the step or the probe
+    under way.
     InputError for data that cannot be used, and for an output that holds something else.
     """
     if world_from_environment(meeting=False).size > 1:
@@ -82,13 +95,16 @@ def reproduce(
     folder = Path(output)
     source = _prepare(folder, chosen, train, val, images, overwrite=overwrite)
     sets = ProbeSets.chosen(train, val, PROBE)
-    work = _Work(folder, chosen, train, val, source, sets, execution or ExecutionSettings(), show_progress)
+    work = _Work(
+        folder, chosen, train, val, source, sets, execution or ExecutionSettings(), show_progress, retry_diverged
+    )
     stopped_by = None
     try:
-        for seed in seeds:
-            stopped_by = work.seed(seed)
-            if stopped_by is not None:
-                break
+        with stop_requests() as requests:
+            for seed in seeds:
+                stopped_by = work.seed(seed, requests)
+                if stopped_by is not None:
+                    break
     except KeyboardInterrupt:
         stopped_by = "SIGINT"
     return work.write(stopped_by)
@@ -106,8 +122,9 @@ class _Work:
     sets: ProbeSets
     execution: ExecutionSettings
     show_progress: bool
+    retry_diverged: bool
 
-    def seed(self, seed: int) -> str | None:
+    def seed(self, seed: int, requests: Sequence[str]) -> str | None:
         """Every piece with a seed; the signal that ended it early, or None."""
         methods = self.protocol.methods()
         last_needed = max(number for number, method in enumerate(methods) if method.finetuned)
@@ -116,6 +133,8 @@ class _Work:
             if stopped_by is None and number == last_needed:
                 self.write(None)
                 stopped_by = self._finetuned(seed)
+            if requests:  # asked between two runs
+                stopped_by = stopped_by or requests[0]
             self.write(stopped_by)
             if stopped_by is not None:
                 return stopped_by
@@ -130,8 +149,10 @@ class _Work:
     def _pretrained(self, method: Method, seed: int) -> str | None:
         """A method's run and its probe; the signal that kept it from its end, or None."""
         record = self.folder / method.name / f"seed-{seed}.json"
-        if record.exists():
+        noted = read_note(record)
+        if noted is not None and not (self.retry_diverged and noted["status"] == "diverged"):
             return None
+        record.unlink(missing_ok=True)
         run = self.folder / method.name / f"seed-{seed}"
         recipe = method.with_seed(seed)
         self._say(f"{method.name}, seed {seed}: {method.what}")
@@ -146,17 +167,17 @@ class _Work:
                 show_progress=self.show_progress,
             )
         except DivergedError as error:
-            _record(record, {"status": f"diverged at step {error.step}"})
+            write_note(record, {"status": "diverged", "step": error.step, "why": str(error)})
             self._say(f"{error}\n{method.name}: recorded as diverged; the others go on")
             return None
         if not result.finished:
             return result.stopped_by
         untrained = self.folder / f"{UNTRAINED}-seed-{seed}.json"
         if method.name == "soco" and not untrained.exists():
-            _record(untrained, {"status": "finished", "probe": self._probes(run, method, untrained=True)})
+            write_note(untrained, {"status": "finished", "probe": self._probes(run, method, untrained=True)})
         scores = self._probes(run, method, untrained=False)
-        seconds = _seconds(run, recipe.training.batch_size)
-        _record(record, {"status": "finished", "steps": result.total_steps, "seconds": seconds, "probe": scores})
+        seconds = RunFolder(run).training_seconds(recipe.training.batch_size)
+        write_note(record, {"status": "finished", "steps": result.total_steps, "seconds": seconds, "probe": scores})
         return None
 
     def _probes(self, run: Path, method: Method, *, untrained: bool) -> dict[str, Any]:
@@ -190,18 +211,20 @@ class _Work:
         begun = time.monotonic()
         found = compare(
             self.train,
-            self.folder / "finetune" / f"seed-{seed}",
+            self.folder / FINETUNE / f"seed-{seed}",
             [Init(SCRATCH, SCRATCH), *runs],
             seeds=(seed,),
             fractions=self.protocol.fractions,
             val=self.val,
             execution=self.execution,
+            retry_diverged=self.retry_diverged,
             model=self.protocol.methods()[0].recipe.model,
             show_progress=self.show_progress,
             **self.protocol.finetuning,
         )
         self._say(f"fine-tuning with seed {seed}: {time.monotonic() - begun:.0f} s in this call")
-        return found.stopped_by
+        unfinished = any(not run.finished and not run.diverged for run in found.runs)
+        return found.stopped_by or ("max_steps" if unfinished else None)
 
     def _ended_well(self, method: Method, seed: int) -> bool:
         noted = json.loads((self.folder / method.name / f"seed-{seed}.json").read_text())
@@ -209,12 +232,12 @@ class _Work:
 
     def _proposals(self, method: Method) -> Path:
         """The table of the boxes that a method learns from, made when it is first asked for."""
-        kind = method.boxes if method.boxes == "annotated" else method.recipe.proposals.method
+        kind = "annotated" if method.annotated else method.recipe.proposals.method
         table = self.folder / f"proposals-{kind}.parquet"
         if table.exists():
             return table
         if kind == "annotated":
-            names = self.folder / "annotated.json"
+            names = self.folder / ANNOTATED
             write_atomically(names, json.dumps(_boxes_by_stem(self.train)).encode())
             convert_proposals(self.source, names, table, settings=method.recipe.proposals)
         else:
@@ -247,62 +270,43 @@ def _prepare(
 ) -> ImageSource:
     """Makes the folder, or finds in it the benchmark that is asked for; the pictures to pretrain on."""
     note = folder / NOTE
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give a folder for --output")
-    if folder.is_dir() and any(folder.iterdir()) and not note.exists():
-        raise InputError(f"{folder}: holds files that are not of this benchmark; give another --output")
-    if images is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        listed = folder / "pictures.txt"
-        write_atomically(listed, "".join(f"{image.file}\n" for image in train.images).encode())
-        images = listed
-    elif "annotated" in protocol.boxes:
+    refuse_foreign_folder(folder, note, "this benchmark")
+    if images is not None and "annotated" in protocol.boxes:
         raise InputError(
             "--images: this budget also pretrains on the annotated boxes, so on the labelled set's own pictures; leave "
             "--images out"
         )
-    source = open_images(images)
     described = json.loads(json.dumps(dataclasses.asdict(protocol)))
     del described["seeds"]  # more may come
     asked = {
         "protocol": described,
-        "images": {"count": len(source), "names_sha256": digest_names(source)},
         "train": {"name": train.name, "images": len(train), "sha256": digest(train)},
         "val": {"name": val.name, "images": len(val), "sha256": digest(val)},
         "socodet": socodet.__version__,
     }
-    if note.exists() and not overwrite:
-        difference = first_difference(asked, json.loads(note.read_text()))
-        if difference:
-            raise InputError(
-                f"{folder}: holds another benchmark: {difference}; give another --output, or pass --overwrite to "
-                "lose it"
-            )
-    elif note.exists():
-        _clear(folder, protocol)
-    _record(note, asked)
-    return source
+    there = read_note(note)
+    if there is not None and overwrite:
+        _clear(folder)
+    elif there is not None:
+        refuse_other_note(folder, asked, {name: there.get(name) for name in asked}, "a benchmark")
+    source = open_images(images) if images is not None else None
+    shown = {"count": len(train), "names_sha256": "of the training set"}
+    if source is not None:
+        shown = {"count": len(source), "names_sha256": digest_names(source)}
+    if there is not None and not overwrite:
+        refuse_other_note(folder, {"images": shown}, {"images": there["images"]}, "a benchmark")
+    write_note(note, {**asked, "images": shown})
+    if source is not None:
+        return source
+    # In the order of the set; only names are kept, so that a set that has moved is still the same one.
+    write_atomically(folder / PICTURES, "".join(f"{image.file}\n" for image in train.images).encode())
+    return open_images(folder / PICTURES)
 
 
-def _clear(folder: Path, protocol: Protocol) -> None:
-    """Removes what the benchmark writes, and nothing else."""
+def _clear(folder: Path) -> None:
+    """Removes what a benchmark of any protocol writes, and nothing else."""
     for path in folder.iterdir():
-        known = {method.name for method in protocol.methods()} | {"finetune"}
-        if path.is_dir() and path.name in known:
+        if path.is_dir() and (path.name == FINETUNE or any(path.glob("seed-*/run.json"))):
             shutil.rmtree(path)
-        elif path.name in TABLES or path.name.startswith((f"{UNTRAINED}-seed-", "proposals-")):
+        elif path.name in (*TABLES, PICTURES, ANNOTATED) or path.name.startswith((f"{UNTRAINED}-seed-", "proposals-")):
             path.unlink()
-
-
-def _seconds(run: Path, batch: int) -> float:
-    """Seconds of the training steps, those before an interruption included."""
-    seconds, earlier = 0.0, 0
-    for line in RunFolder(run).log_lines():
-        if "images_per_second" in line:
-            seconds += (line["step"] - earlier) * batch / line["images_per_second"]
-            earlier = line["step"]
-    return seconds
-
-
-def _record(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from socodet.comparison.outcomes import MAIN, Outcome, RunPlace, read_outcome
-from socodet.comparison.table import Row, Spread
+from socodet.comparison.table import Row, Spread, is_beyond
 from socodet.reproduction.protocol import Protocol
 from socodet.training.run import write_atomically
 
 NOTE = "reproduction.json"
 UNTRAINED = "untrained"
+FINETUNE = "finetune"
 TABLES = ("results.md", "results.json")
 PROBES = {
     "knn_balanced": "kNN, mean over kinds",
@@ -54,11 +55,10 @@ class MethodRow:
         return Spread(tuple(value if figure in COSINES else 100 * value for value in values))
 
     def is_above(self, other: "MethodRow", whose: str, figure: str) -> bool:
-        """Whether every seed of this one is higher than every seed of the other; two or more each."""
-        mine, theirs = self.spread(whose, figure), other.spread(whose, figure)
-        if mine is None or theirs is None or min(len(mine.values), len(theirs.values)) < 2:
+        """Whether every seed of this one is higher than every seed of the other: two or more each, none diverged."""
+        if any(len(row.finished) < len(row.runs) for row in (self, other)):
             return False
-        return min(mine.values) > max(theirs.values)
+        return is_beyond(self.spread(whose, figure), other.spread(whose, figure))
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,14 @@ class Reproduction:
     @cached_property
     def methods(self) -> tuple[MethodRow, ...]:
         """The networks before training, then every method; with the seeds of earlier calls."""
-        untrained = {_seed(path): _read(path) for path in sorted(self.folder.glob(f"{UNTRAINED}-seed-*.json"))}
+        untrained = {
+            _seed(path): _read(path) for path in sorted(self.folder.glob(f"{UNTRAINED}-seed-*.json"), key=_seed)
+        }
         rows = [MethodRow(UNTRAINED, "SoCo's networks before training", untrained)]
         for method in self.protocol.methods():
-            noted = {_seed(path): _read(path) for path in sorted((self.folder / method.name).glob("seed-*.json"))}
+            noted = {
+                _seed(path): _read(path) for path in sorted((self.folder / method.name).glob("seed-*.json"), key=_seed)
+            }
             rows.append(MethodRow(method.name, method.what, noted))
         return tuple(rows)
 
@@ -89,7 +93,7 @@ class Reproduction:
     def detectors(self) -> tuple[Row, ...]:
         """Fine-tuned detectors by part of the labels and first weights."""
         groups: dict[tuple[float, str], list[Outcome]] = {}
-        for folder in sorted((self.folder / "finetune").glob("seed-*"), key=_seed):
+        for folder in sorted((self.folder / FINETUNE).glob("seed-*"), key=_seed):
             for run in sorted(folder.glob("runs/*/fraction-*/seed-*")):
                 if run.is_dir():
                     fraction = float(run.parent.name.removeprefix("fraction-"))
@@ -188,6 +192,10 @@ def _written(spread: Spread, figure: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     noted: dict[str, Any] = json.loads(path.read_text())
     return noted
+
+
+def _by_seed(notes: Iterable[Path]) -> dict[int, dict[str, Any]]:
+    return {_seed(path): _read(path) for path in sorted(notes, key=_seed)}
 
 
 def _seed(path: Path) -> int:

@@ -33,6 +33,37 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def read_note(path: Path) -> dict[str, Any] | None:
+    """What a JSON file says of what was asked or how something ended; None where there is none."""
+    if not path.is_file():
+        return None
+    noted: dict[str, Any] = json.loads(path.read_text())
+    return noted
+
+
+def write_note(path: Path, noted: Mapping[str, Any]) -> None:
+    """Writes such a file whole."""
+    write_atomically(path, json.dumps(dict(noted), indent=2).encode() + b"\n")
+
+
+def refuse_foreign_folder(folder: Path, note: Path, kind: str) -> None:
+    """InputError when a folder for many runs, told by its note, is a file or holds something else; `kind`: a study."""
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give a folder for --output")
+    if folder.is_dir() and any(folder.iterdir()) and not note.exists():
+        raise InputError(f"{folder}: holds files that are not of {kind}; give another --output")
+
+
+def refuse_other_note(folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str) -> None:
+    """InputError when another study of the `kind` is in the folder."""
+    difference = first_difference(asked, there)
+    if difference:
+        raise InputError(
+            f"{folder}: holds {kind} of other settings: {difference}; give another --output, or pass --overwrite to "
+            "lose it"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
     """Paths and contents of one run."""
@@ -129,6 +160,15 @@ class RunFolder:
         if unreadable:
             raise InputError(f"{unreadable[0]}: not a readable checkpoint; pass --overwrite to start anew")
         return None
+
+    def training_seconds(self, batch: int) -> float:
+        """Seconds of the steps with batches of this size, over all interruptions."""
+        seconds, earlier = 0.0, 0
+        for line in self.log_lines():
+            if "images_per_second" in line:
+                seconds += (line["step"] - earlier) * batch / line["images_per_second"]
+                earlier = line["step"]
+        return seconds
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """The logged steps in order; a line cut short by a crash is left out."""

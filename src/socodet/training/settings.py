@@ -81,8 +81,8 @@ class ExecutionSettings:
     """At a loss or gradients that are not finite: stop the run, or skip such steps, which leave no trace but a count in
     the log. To skip, each step waits for the device."""
     max_skipped: int = 25
-    """Steps in a row that may be skipped, by --on-nan skip or by float16, whose loss scale halves at each; one more
-    stops the run."""
+    """Steps in a row, within one call, that may be skipped, by --on-nan skip or by float16, whose loss scale halves at
+    each; one more stops the run."""
     workers: int | None = None
     """Data-loading processes; by default one a core, fewer where the CPU also computes. No sample depends on it."""
     max_steps: int | None = None
