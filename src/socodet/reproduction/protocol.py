@@ -46,7 +46,8 @@ class Protocol:
     pretraining: Budget
     """What every method may cost; SoCo's epochs are the others' too, but for the equal-compute baseline's."""
     compute_ratio: float
-    """FLOPs of a SoCo step over those of an image-level step at this budget (torch's counter; a test recounts)."""
+    """FLOPs of a SoCo step over those of an image-level step at this budget, by torch's counter, of a batch with
+    boxes on every level; a test recounts that of `cpu`."""
     ladder: bool = False
     """Whether the rows of Table 4 between the first and the last are run."""
     boxes: tuple[Boxes, ...] = ()
