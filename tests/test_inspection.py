@@ -116,6 +116,10 @@ def test_images_that_are_gone_and_detections_of_other_images(
     assert lines[-1].startswith("1 × image left out (first: ")
     assert [title[:5] for title in titles(tmp_path / "page.html")[::2]] == ["1.png", "5.png"]
 
+    strange = write(tmp_path / "strange.json", detection(77, 0.9), detection(78, 0.9))
+    with pytest.raises(InputError, match="none of its 2 detections is of a picture of set"):
+        inspect_detections(truth, strange, tmp_path / "other.html")
+
 
 @pytest.mark.parametrize(
     ("entries", "flags", "problem"),

@@ -78,6 +78,11 @@ def inspect_detections(
     found = read_detections(data, Path(predictions), elsewhere=elsewhere)
     for line in data.problems.lines():
         print(f"{data.name}: {line}", file=sys.stderr)
+    if elsewhere and not found:
+        raise InputError(
+            f"{predictions}: none of its {elsewhere.total():,} detections is of a picture of {data.name}; give the set "
+            "that they were made on"
+        )
     if elsewhere:
         what = f"{elsewhere.total():,} × detection of an image that {data.name} lacks or whose file is missing"
         print(f"{predictions}: {what}; left out (first: image {next(iter(elsewhere))})", file=sys.stderr)

@@ -229,6 +229,53 @@ def test_a_signal_ends_it_with_the_table_of_what_is_there(ask, when, left):
     assert len(rest.asked) == left
 
 
+def test_a_diverged_run_tried_again_and_interrupted_goes_on_without_being_asked(ask):
+    ask(Stub({("soco", 0): "diverges"}))
+    half = ask(Stub({("soco", 0): "SIGINT before its end"}), retry_diverged=True)
+    assert (half.stopped_by, half.runs[0].status) == ("SIGINT", "not begun")
+    rest = Stub()
+    assert all(run.finished for run in ask(rest).runs)
+    assert rest.asked == [("soco", None, 0, 2)]
+
+
+def test_a_part_that_no_short_decimal_names_is_in_the_table_once(ask):
+    table = ask(Stub(), fractions=(1 / 3, 1.0))
+    assert [(row.init, len(row.runs)) for row in table.rows] == [("soco", 2), ("scratch", 2)] * 2
+    assert len(table.fractions) == 2
+    assert ask(Stub(), fractions=(1 / 3, 1.0)).runs == table.runs
+
+
+def test_weights_that_change_between_two_runs_are_refused(ask, data, tmp_path):
+    weights = tmp_path / "weights.pth"
+    body = {name: torch.zeros_like(value) for name, value in _backbone(data).items()}
+    torch.save(body, weights)
+
+    class Changing(Stub):
+        def __call__(self, *given, **options):
+            result = super().__call__(*given, **options)
+            torch.save({**body, "conv1.weight": body["conv1.weight"] + 1}, weights)
+            return result
+
+    stub = Changing()
+    with pytest.raises(InputError, match=r"changed while .* was under way"):
+        ask(stub, inits=named_inits([str(weights)]))
+    assert len(stub.asked) == 1
+
+
+def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
+    train, val = (json_of(data / name) for name in ("train.json", "val.json"))
+    (tmp_path / "none.json").write_text(json.dumps({**val, "annotations": []}))
+    with pytest.raises(InputError, match="none: no picture has an object to find"):
+        ask(Stub(), val=tmp_path / "none.json")
+    first = train["images"][0]["id"]
+    few = [one for one in train["annotations"] if one["image_id"] == first]
+    (tmp_path / "few.json").write_text(json.dumps({**train, "annotations": few}))
+    inits = named_inits([str(data / "soco"), "scratch"])
+    asked = {**ASKED, **QUIET, "val": data / "val.json", "seeds": tuple(range(6)), "fractions": (0.2,)}
+    with pytest.raises(InputError, match=r"fraction 0\.2 and seed \d no picture has an object to learn from"):
+        compare(tmp_path / "few.json", tmp_path / "out", inits, **asked)
+
+
 def test_a_signal_between_two_runs_is_not_lost(ask):
     table = ask(Stub({("scratch", 0): "hears a SIGINT only when it is over"}))
     assert table.stopped_by == "SIGINT"

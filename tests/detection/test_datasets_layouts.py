@@ -61,7 +61,10 @@ def test_what_is_no_detection_set(tmp_path):
         open_detection_set(tmp_path)
     with pytest.raises(InputError, match="no annotations of train in it"):
         open_detection_set(tmp_path, split="train")
-    for name in ("gone.json", "text.txt", "picture.jpg"):
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_detection_set(tmp_path / "gone.json")
+    for name in ("text.txt", "picture.jpg"):
+        (tmp_path / name).write_text("1")
         with pytest.raises(InputError, match="no detection set"):
             open_detection_set(tmp_path / name)
 

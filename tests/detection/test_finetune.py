@@ -14,7 +14,7 @@ from socodet.detection.finetune import EvaluationSettings, finetune
 from socodet.detection.finetuner import FineTuner, parameter_groups
 from socodet.detection.samples import TrainingPictures, picture_stream, training_loader
 from socodet.detection.schedules import ScheduleSettings, resolve_schedule
-from socodet.errors import InputError
+from socodet.errors import InputError, SettingError
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
@@ -113,6 +113,19 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     again = evaluate_run(run, data, output=tmp_path / "s.json", execution=HERE, show_progress=False)
     assert again.scores == result.evaluation.scores
     assert json.loads((tmp_path / "s.json").read_text())["scores"] == again.scores
+    with pytest.raises(InputError, match=r"s\.json: exists; give another name or pass --overwrite"):
+        evaluate_run(run, data, output=tmp_path / "s.json", execution=HERE, show_progress=False)
+    with pytest.raises(InputError, match="is a folder"):
+        evaluate_run(run, data, save_predictions=tmp_path, execution=HERE, show_progress=False)
+
+
+def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_trained(data, tmp_path):
+    for evaluation in (EvaluationSettings(every=1), EvaluationSettings(save_predictions=True)):
+        with pytest.raises(InputError, match="none to score on; give it, --val"):
+            finetune(data, tmp_path / "run", evaluation=evaluation, iterations=1, **BRIEF)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(SettingError, match="every must be at least 1, not 0"):
+        EvaluationSettings(every=0)
 
 
 def test_a_set_of_boxes_trains_the_detector_of_boxes(tmp_path, capsys):

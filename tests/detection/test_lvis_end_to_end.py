@@ -61,8 +61,8 @@ def test_rare_kinds_are_shown_more_and_scores_are_by_frequency(tmp_path, capsys,
     command = ["finetune", data, "--images", str(tmp_path / "images"), "--schedule", "lvis_1x"]
     command += ["--iterations", "4", "--batch-size", "2", "--size", "32", "--precise-bn", "0", "--workers", "0"]
     command += ["--backbone", "resnet18", "--fpn-channels", "16", "--head-channels", "16", "--head-convs", "1"]
-    command += ["--representation-size", "24", "--device", "cpu", "--evaluation.save-predictions"]
-    main([*command, "--val", data, "--output", str(tmp_path / "whole")])
+    command += ["--representation-size", "24", "--device", "cpu"]
+    main([*command, "--val", data, "--evaluation.save-predictions", "--output", str(tmp_path / "whole")])
     assert "box" in capsys.readouterr().out
     # factors: rocket 2, animals sqrt(0.8 / 0.4) = 1.41, persons sqrt(0.8 / 0.6) = 1.15: a pass of six to nine draws
     assert len(set(shown)) == 8  # each time another sample

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from socodet.ablation.budget import Budget
 from socodet.cli import main
-from socodet.errors import InputError
+from socodet.errors import InputError, SettingError
 from socodet.pretraining import build_soco, pretrain
 from socodet.proposals import ProposalTable
 from socodet.reproduction import PROTOCOLS, Protocol, reproduce
@@ -129,6 +129,27 @@ def test_other_pictures_or_settings_in_the_same_folder_are_refused(done, data, t
     (tmp_path / "foreign").write_text("mine")
     with pytest.raises(InputError, match="not of this benchmark"):
         reproduce(data, tmp_path, protocol=SMALL, seeds=(0,), execution=CPU, show_progress=False)
+
+
+def test_what_cannot_be_asked_is_refused(data, tmp_path):
+    with pytest.raises(InputError, match=r"leave --images\s+out"):
+        reproduce(data, tmp_path / "out", images=data / "train.json", protocol=SMALL, show_progress=False)
+    assert not (tmp_path / "out").exists()
+    for wrong in ({"finetuned": ("socco",)}, {"finetuned": ()}, {"boxes": ("annotation",)}):
+        with pytest.raises(SettingError):
+            dataclasses.replace(SMALL, **wrong)
+
+
+def test_overwritten_it_begins_anew_and_leaves_what_is_not_its_own(data, tmp_path):
+    few = dataclasses.replace(CPU, max_steps=1)
+    asked = {"protocol": SMALL, "seeds": (0,), "execution": few, "show_progress": False}
+    reproduce(data, tmp_path / "out", **asked)
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    other = dataclasses.replace(SMALL, pretraining=dataclasses.replace(SMALL.pretraining, epochs=3))
+    reproduce(data, tmp_path / "out", **{**asked, "protocol": other}, overwrite=True)
+    assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+    recipe = json.loads((tmp_path / "out" / "soco" / "seed-0" / "run.json").read_text())["recipe"]
+    assert recipe["training"]["epochs"] == 3
 
 
 def record(folder, name, seed, knn):

@@ -23,6 +23,7 @@ def evaluate(argv: Sequence[str]) -> None:
         output: Path | None = None,
         save_predictions: Path | None = None,
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
+        overwrite: bool = False,
     ) -> Evaluation:
         """Score a fine-tuned detector on an annotated set of the categories that it was trained on.
 
@@ -33,6 +34,7 @@ def evaluate(argv: Sequence[str]) -> None:
             images: Folder of the images of a .json file, if they are not found nearby.
             output: File for the scores, .json.
             save_predictions: File for the detections, in COCO's result format.
+            overwrite: Replace files that exist.
         """
         from socodet.detection.evaluate import evaluate_run
 
@@ -44,6 +46,7 @@ def evaluate(argv: Sequence[str]) -> None:
             output=output,
             save_predictions=save_predictions,
             execution=execution,
+            overwrite=overwrite,
         )
 
     result = call(arguments, "evaluate", argv)

@@ -20,7 +20,7 @@ def inspect(argv: Sequence[str]) -> None:
     base = recipe_of(value_of("--recipe", argv) or "fpn_100ep")
 
     def arguments(
-        what: tyro.conf.Positional[Literal["proposals", "views"]],
+        what: tyro.conf.Positional[Literal["proposals", "views", "detections"]],
         images: tyro.conf.Positional[Path],
         output: Path,
         table: Annotated[Path | None, tyro.conf.arg(name="proposals")] = None,
@@ -34,6 +34,7 @@ def inspect(argv: Sequence[str]) -> None:
 
         Args:
             what: proposals: boxes on each image. views: the views side by side, an object in one colour.
+                detections: what a detector found beside what is annotated; it has its own flags.
             images: Folder of images, or another source of them.
             output: .png or .html to write.
             table: Proposal table; by default proposals are made for the images shown.
@@ -42,8 +43,11 @@ def inspect(argv: Sequence[str]) -> None:
             seed: Of the choice of images and of the views.
             overwrite: Replace a file that exists.
         """
+        from socodet.errors import InputError
         from socodet.inspection import inspect
 
+        if what == "detections":
+            raise InputError("inspect: write `detections` first: socodet inspect detections SET --predictions FILE")
         return inspect(what, images, output, table=table, settings=sample, limit=limit, seed=seed, overwrite=overwrite)
 
     print(f"{call(arguments, 'inspect', argv)}: written")

@@ -25,6 +25,7 @@ def probe(argv: Sequence[str]) -> None:
         output: Path | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         workers: int | None = None,
+        overwrite: bool = False,
     ) -> dict[str, ProbeScores]:
         """Measure what a run's network knows of annotated objects, without fine-tuning.
 
@@ -42,6 +43,7 @@ def probe(argv: Sequence[str]) -> None:
             output: File for the scores, .json.
             device: Where the network runs; auto takes a CUDA device when there is one.
             workers: Processes that read pictures; by default one a core, fewer where the CPU also computes.
+            overwrite: Replace the file that --output names, if it exists.
         """
         from socodet.detection.probing.run import probe_and_compare
 
@@ -57,6 +59,7 @@ def probe(argv: Sequence[str]) -> None:
             output=output,
             device=device,
             workers=workers,
+            overwrite=overwrite,
         )
 
     print(probe_table(call(arguments, "probe", argv)))

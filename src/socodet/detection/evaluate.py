@@ -17,7 +17,7 @@ from socodet.detection.schedules import ScheduleSettings
 from socodet.detection.scores import evaluate, write_detections
 from socodet.errors import InputError
 from socodet.training.devices import autocast_type, choose_device, default_workers
-from socodet.training.run import RunFolder
+from socodet.training.run import RunFolder, check_output_file
 from socodet.training.settings import ExecutionSettings
 from socodet.world import ALONE, World
 
@@ -75,14 +75,19 @@ def evaluate_run(
     output: str | Path | None = None,
     save_predictions: str | Path | None = None,
     execution: ExecutionSettings | None = None,
+    overwrite: bool = False,
     show_progress: bool = True,
 ) -> Evaluation:
     """The scores of a fine-tuning run's detector, from its newest checkpoint, on a set of the same categories.
 
     `split` is the part of a folder, `images` where the pictures of a .json file lie. `output` is a file for the
-    scores, `save_predictions` one for the detections in COCO's result format. InputError when `run` is no
-    fine-tuning run, has no checkpoint yet, or a label would mean something else in the set.
+    scores, `save_predictions` one for the detections in COCO's result format; one that exists is refused unless
+    `overwrite`. InputError, too, when `run` is no fine-tuning run, has no checkpoint yet, or a label would mean
+    something else in the set.
     """
+    scores_file, predictions_file = (
+        None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
+    )
     folder = RunFolder(Path(run))
     recipe = FinetuneRecipe.of_run(folder)
     trained = trained_categories(folder)
@@ -108,8 +113,8 @@ def evaluate_run(
         data,
         masks=detector_kind(recipe.detector).has_masks,
         step=state["step"],
-        scores_file=None if output is None else Path(output),
-        predictions_file=None if save_predictions is None else Path(save_predictions),
+        scores_file=scores_file,
+        predictions_file=predictions_file,
         precision=autocast_type(execution.precision, device),
         workers=default_workers(device) if execution.workers is None else execution.workers,
         show_progress=show_progress,

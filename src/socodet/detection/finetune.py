@@ -125,6 +125,10 @@ def finetune(
     training_set, validation_set = open_labelled_sets(train, val, images, say_problems=show_progress)
     if fraction is not None:
         training_set = mini_set(training_set, fraction, seed)
+    if validation_set is None and (evaluation.save_predictions or evaluation.every is not None):
+        raise InputError(f"{training_set.name}: is one set, and there is none to score on; give it, --val")
+    if validation_set is None and show_progress:
+        print("note: without --val the detector is not scored; `socodet evaluate` does it later", file=sys.stderr)
     name = fitting_detector(detector, training_set)
     if show_progress and name != detector:
         print(f"{training_set.name}: has boxes and no masks; {name} is trained, not {detector}", file=sys.stderr)

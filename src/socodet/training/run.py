@@ -33,6 +33,20 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
+    """The file that something may be written to, in a folder that is there; asked before the work is done.
+
+    InputError when it exists, unless `overwrite`, or is a folder.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; give the name of a file")
+    if file.exists() and not overwrite:
+        raise InputError(f"{file}: exists; give another name or pass --overwrite")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
 def read_note(path: Path) -> dict[str, Any] | None:
     """What a JSON file says of what was asked or how something ended; None where there is none."""
     if not path.is_file():

@@ -61,6 +61,8 @@ def open_detection_set(
     elif given.suffix.lower() == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
         root = given.absolute().parents[2]
         dataset = read_voc([given], f"{root.name} {given.stem}", _classes(root))
+    elif not given.exists():
+        raise InputError(f"{given}: no such file or folder; {KNOWN}")
     else:
         raise InputError(f"{given}: no detection set; {KNOWN}")
     if style is not None:

@@ -12,7 +12,7 @@ from socodet.detection.probing.features import box_encoder
 from socodet.detection.probing.measure import ProbeScores, ProbeSets, ProbeSettings, probe_encoder
 from socodet.errors import InputError
 from socodet.training.devices import choose_device, default_workers
-from socodet.training.run import RunFolder, write_atomically
+from socodet.training.run import RunFolder, check_output_file, write_atomically
 from socodet.training.weights import encoder_weights, model_settings
 from socodet.views.settings import SampleSettings, ViewSettings
 from socodet.world import ALONE
@@ -124,12 +124,14 @@ def probe_and_compare(
     output: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int | None = None,
+    overwrite: bool = False,
     show_progress: bool = True,
 ) -> dict[str, ProbeScores]:
     """`probe` of the run, and with `untrained` of its random initialisation beside it, by these names.
 
-    `output` is a .json file for both, with what was asked.
+    `output` is a .json file for both, with what was asked; one that exists is refused unless `overwrite`.
     """
+    file = None if output is None else check_output_file(output, overwrite=overwrite)
     settings = settings or ProbeSettings()
     if not untrained:
         encoder_weights(run)  # refuses what is no run before a set is read
@@ -141,10 +143,10 @@ def probe_and_compare(
         )
         for name, side in sides.items()
     }
-    if output is not None:
+    if file is not None:
         content = {"run": str(run), "of": settings.of, "seed": settings.seed, "socodet": socodet.__version__}
         found = {name: score.as_dict() for name, score in scores.items()}
-        write_atomically(Path(output), json.dumps(content | found, indent=2).encode() + b"\n")
+        write_atomically(file, json.dumps(content | found, indent=2).encode() + b"\n")
     return scores
 
 
