@@ -1,16 +1,14 @@
 """The figure of an ablation: what was measured, row by row, beside the paper's own figures."""
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from socodet.ablation.table import AblationRow, AblationTable
-from socodet.reports.theme import LIGHT, Theme, blank_figure, to_png
+from socodet.reports.theme import LIGHT, Theme, blank_figure, dress, to_png, to_svg
 from socodet.training.run import write_atomically
 
 FIGURE_DPI = 160
@@ -35,10 +33,7 @@ def write_figure(table: AblationTable) -> None:
     figure = ablation_figure(table)
     png, svg = table.pictures
     write_atomically(png, to_png(figure))
-    file = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": table.family}):  # the same figure, the same bytes
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    write_atomically(svg, file.getvalue())
+    write_atomically(svg, to_svg(figure, table.family))
 
 
 def ablation_figure(table: AblationTable, theme: Theme = LIGHT) -> Figure:
@@ -74,12 +69,7 @@ def ablation_figure(table: AblationTable, theme: Theme = LIGHT) -> Figure:
 
 
 def _draw(axes: Axes, panel: _Panel, theme: Theme, colour: str) -> None:
-    axes.set_facecolor("none")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.muted)
-    axes.grid(axis="x", color=theme.grid, linewidth=1)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.muted, labelsize=LETTERS, length=0, pad=5)
+    dress(axes, theme, LETTERS, grid="x")
     axes.set_title(panel.title, color=theme.ink, size=LETTERS + 1, loc="left")
     known = [value for values in panel.values for value in values if math.isfinite(value)]
     # Figures of AP lie close together, far from 0: there the axis begins near the lowest.

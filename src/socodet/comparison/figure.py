@@ -1,16 +1,14 @@
 """The figures of a comparison: AP over the iterations, and over the part of the labels."""
 
-import io
 from collections.abc import Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from socodet.comparison.outcomes import MAIN
 from socodet.comparison.table import Comparison, Row
-from socodet.reports.theme import LIGHT, Theme, blank_figure, to_png
+from socodet.reports.theme import LIGHT, Theme, blank_figure, dress, to_png, to_svg
 from socodet.training.run import write_atomically
 
 FIGURES = ("iterations.png", "iterations.svg", "labels.png", "labels.svg")
@@ -31,10 +29,7 @@ def write_figures(comparison: Comparison) -> None:
         if figure is None:
             continue
         write_atomically(comparison.folder / f"{name}.png", to_png(figure))
-        file = io.BytesIO()
-        with mpl.rc_context({"svg.hashsalt": name}):  # the same figure, the same bytes
-            figure.savefig(file, format="svg", metadata={"Date": None})
-        write_atomically(comparison.folder / f"{name}.svg", file.getvalue())
+        write_atomically(comparison.folder / f"{name}.svg", to_svg(figure, name))
 
 
 def iterations_figure(comparison: Comparison, theme: Theme = LIGHT) -> Figure | None:
@@ -105,12 +100,7 @@ def _figure(columns: int, lines: int) -> Figure:
 
 
 def _dress(axes: Axes, theme: Theme, title: str, below: str) -> None:
-    axes.set_facecolor("none")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.muted)
-    axes.grid(axis="y", color=theme.grid, linewidth=1)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.muted, labelsize=LETTERS, length=0, pad=5)
+    dress(axes, theme, LETTERS)
     axes.set_title(title, color=theme.ink, size=LETTERS + 1, loc="left")
     axes.set_xlabel(below, color=theme.muted, size=LETTERS)
     axes.set_ylabel("box AP", color=theme.muted, size=LETTERS)

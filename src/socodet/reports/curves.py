@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from socodet.reports.drawing import LEVELS
 from socodet.reports.page import Picture
-from socodet.reports.theme import DARK, LIGHT, Theme, blank_figure, to_png
+from socodet.reports.theme import DARK, LIGHT, Theme, blank_figure, dress, to_png
 
 LogLines = Sequence[Mapping[str, Any]]
 WIDTH, HEIGHT, CHART_DPI = 800, 480, 160
@@ -183,12 +183,7 @@ def _chart(theme: Theme) -> tuple[Figure, Axes]:
     figure = blank_figure(WIDTH, HEIGHT, dpi=CHART_DPI)
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
-    axes.set_facecolor("none")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.muted)
-    axes.grid(axis="y", color=theme.grid, linewidth=1)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.muted, labelsize=LETTERS, length=0, pad=5)
+    dress(axes, theme, LETTERS)
     axes.set_xlabel("step", color=theme.muted, size=LETTERS)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

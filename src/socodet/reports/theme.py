@@ -2,7 +2,10 @@
 
 import io
 from dataclasses import dataclass
+from typing import Literal
 
+import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 DPI = 100
@@ -44,6 +47,24 @@ def object_colour(k: int) -> str:
 def blank_figure(width: int, height: int, *, dpi: int = DPI, background: str = "none") -> Figure:
     """An empty figure of so many pixels. It belongs to its caller alone: pyplot does not know of it."""
     return Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor=background)
+
+
+def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y") -> None:
+    """A chart's frame: a line below, a grid across, small letters (points) in the theme's colours."""
+    axes.set_facecolor("none")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(theme.muted)
+    axes.grid(axis=grid, color=theme.grid, linewidth=1)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.muted, labelsize=letters, length=0, pad=5)
+
+
+def to_svg(figure: Figure, name: str) -> bytes:
+    """The figure as SVG; the same figure under the same name gives the same bytes."""
+    file = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
 
 
 def to_png(figure: Figure) -> bytes:

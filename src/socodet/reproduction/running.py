@@ -200,13 +200,7 @@ class _Work:
 
     def _finetuned(self, seed: int) -> str | None:
         """Detectors from scratch and from the runs of this seed."""
-        finished = [
-            method
-            for method in self.protocol.methods()
-            if method.finetuned
-            and (self.folder / method.name / f"seed-{seed}").is_dir()
-            and self._ended_well(method, seed)
-        ]
+        finished = [method for method in self.protocol.methods() if method.finetuned and self._ended_well(method, seed)]
         runs = [Init(method.name, str(self.folder / method.name / f"seed-{seed}")) for method in finished]
         begun = time.monotonic()
         found = compare(

@@ -55,8 +55,10 @@ class MethodRow:
         return Spread(tuple(value if figure in COSINES else 100 * value for value in values))
 
     def is_above(self, other: "MethodRow", whose: str, figure: str) -> bool:
-        """Whether every seed of this one is higher than every seed of the other: two or more each, none diverged."""
-        if any(len(row.finished) < len(row.runs) for row in (self, other)):
+        """Whether every seed of this one is higher than every seed of the other: the same two or more, none
+        of them diverged.
+        """
+        if self.runs.keys() != other.runs.keys() or any(len(row.finished) < len(row.runs) for row in (self, other)):
             return False
         return is_beyond(self.spread(whose, figure), other.spread(whose, figure))
 
@@ -154,7 +156,8 @@ class Reproduction:
         lines = [_line(["first weights", "runs", *(name.replace("_", " ") for name in names), f"above, by {MAIN}"])]
         lines.append(_line(["---"] * (len(names) + 3)))
         for row in rows:
-            above = [other.init for other in rows if row.is_above(other)]
+            seeds = {run.seed for run in row.runs}
+            above = [o.init for o in rows if {run.seed for run in o.runs} == seeds and row.is_above(o)]
             cells = [str(row.scores[name]) if name in row.scores else "–" for name in names]
             lines.append(_line([row.init, row.state(), *cells, ", ".join(above) or "–"]))
         return lines
