@@ -109,7 +109,9 @@ class RunFolder:
         try:
             description = json.loads(file.read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{self.path}: not a run (no run.json); give the folder that pretrain or finetune wrote") from None
+            raise InputError(
+                f"{self.path}: not a run (no run.json); give the folder that pretrain or finetune wrote"
+            ) from None
         except ValueError as error:
             raise InputError(f"{file}: not valid JSON ({error}); restore it or start a new run") from None
         if not isinstance(description, dict) or "recipe" not in description:
