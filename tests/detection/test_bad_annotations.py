@@ -126,6 +126,16 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, content, probl
     assert not (tmp_path / "run").exists()
 
 
+def test_pictures_of_another_size_or_that_are_none_are_said_before_training(tmp_path, capsys):
+    content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
+    content["images"][0]["width"] += 7
+    (tmp_path / "no.jpg").write_text("no picture")
+    content["images"][1]["file_name"] = str(tmp_path / "no.jpg")
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    (line,) = said(capsys, tmp_path / "set.json", tmp_path / "run")
+    assert re.fullmatch(r"2 × image .*; image left out \(first: .*: 400x400, annotated as 407x400\)", line), line
+
+
 def test_pictures_that_turn_out_broken_give_way_and_are_named(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False).read_text())
     whole = (photographs() / "hopper.jpg").read_bytes()

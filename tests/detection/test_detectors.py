@@ -52,6 +52,27 @@ def test_each_detector_learns_and_answers_at_the_pictures_own_size(name):
     assert bool((answer["boxes"] <= torch.tensor([150.0, 200, 150, 200]) + 1e-3).all())
 
 
+@pytest.mark.parametrize("name", ["faster_rcnn_r50_fpn", "faster_rcnn_r50_c4"])
+def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
+    inference = InferenceSettings(short_side=64, max_side=96, boxes_per_image=3)
+    detector = new_detector(name, NARROW, 4, inference=inference)
+    seen = []
+    detector.roi_heads.box_predictor.register_forward_hook(lambda _m, given, _o: seen.append(len(given[0])))
+    detector([torch.rand(3, 64, 80)] * 2, [a_target(masks=False)] * 2)
+    with torch.no_grad():
+        detector.eval()([torch.rand(3, 64, 80)])
+    assert seen == [2 * 3, 6]
+
+
+def test_without_asking_the_numbers_of_boxes_are_detectron2s():
+    for name, most in (("mask_rcnn_r50_fpn", (2000, 1000)), ("mask_rcnn_r50_c4", (12000, 6000))):
+        detector = new_detector(name, NARROW, 4)
+        assert detector.roi_heads.fg_bg_sampler.batch_size_per_image == 512
+        assert tuple(detector.rpn._pre_nms_top_n.values()) == most
+    with pytest.raises(InputError, match="boxes_per_image must be at least 1"):
+        InferenceSettings(boxes_per_image=0)
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_under_bfloat16_autocast_coordinates_stay_float32(name):
     detector = new_detector(name, NARROW, 4, inference=SMALL)

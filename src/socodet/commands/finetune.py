@@ -50,6 +50,7 @@ def finetune(argv: Sequence[str]) -> None:
         size: int | None = None,
         fraction: float | None = None,
         precise_bn: int | None = None,
+        boxes_per_image: int | None = None,
         seed: int = 0,
         model: Annotated[ModelSettings, Flat] = base,
         evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
@@ -69,8 +70,9 @@ def finetune(argv: Sequence[str]) -> None:
         Args:
             train: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
             output: Folder of the run, or of the comparison.
-            init: First weights: a pretraining run's folder, an exported file, a backbone's state dict, or scratch, the
-                default. Given several times, they are compared; NAME=PATH gives one a name in the table.
+            init: First weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code,
+                a backbone's state dict, or scratch, the default. Given several times, they are compared; NAME=PATH
+                gives one a name in the table.
             seeds: Compare so many runs of each kind, with the seeds from --seed on.
             fractions: Compare parts of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
                 same for every --init.
@@ -85,6 +87,8 @@ def finetune(argv: Sequence[str]) -> None:
             size: Shorter side of an image at most; all sizes of the schedule shrink in proportion.
             fraction: Take this part of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1).
             precise_bn: Training batches that batch norm's statistics are taken from before an evaluation.
+            boxes_per_image: Boxes of an image that an R-CNN's box head learns from in a step, 512 without; it scores at
+                most twice as many. With fewer, small images take much less time on a CPU.
             seed: Of fresh weights, the order of the images and every draw; the first of --seeds.
             resume: Go on with the run in the folder; no error when it is finished already. A comparison always does.
             retry_diverged: Of a comparison, run those runs that diverged again, from their last good checkpoint.
@@ -109,6 +113,7 @@ def finetune(argv: Sequence[str]) -> None:
                 size=size,
                 fraction=fraction,
                 precise_bn=precise_bn,
+                boxes_per_image=boxes_per_image,
                 seed=seed,
                 evaluation=evaluation,
                 execution=execution,
@@ -136,6 +141,7 @@ def finetune(argv: Sequence[str]) -> None:
             base_lr=base_lr,
             size=size,
             precise_bn=precise_bn,
+            boxes_per_image=boxes_per_image,
             evaluation=evaluation,
             execution=execution,
             retry_diverged=retry_diverged,

@@ -75,6 +75,7 @@ class Protocol:
     base_lr: float | None = None
     size: int | None = None
     precise_bn: int | None = None
+    boxes_per_image: int | None = None
     pictures: int = field(init=False)
     """Training pictures with an object."""
 
@@ -100,6 +101,7 @@ class Protocol:
             base_lr=self.base_lr,
             size=self.size,
             precise_bn=self.precise_bn,
+            boxes_per_image=self.boxes_per_image,
         )
 
     def evaluations(self, fraction: float) -> EvaluationSettings:

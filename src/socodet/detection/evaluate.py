@@ -13,6 +13,7 @@ from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.detect import detect
 from socodet.detection.detectors import InferenceSettings, compile_parts, detector_kind, new_detector
 from socodet.detection.finetuned_run import FinetuneRecipe, trained_categories, write_scores
+from socodet.detection.labelled_sets import say_what_is_wrong
 from socodet.detection.schedules import ScheduleSettings
 from socodet.detection.scores import evaluate, write_detections
 from socodet.errors import InputError
@@ -32,7 +33,13 @@ class Evaluation:
 
 def inference_settings(schedule: ScheduleSettings) -> InferenceSettings:
     """How a detector that was trained by this schedule looks at pictures."""
-    return InferenceSettings(schedule.test_short_side, schedule.max_side, schedule.score_threshold, schedule.detections)
+    return InferenceSettings(
+        schedule.test_short_side,
+        schedule.max_side,
+        schedule.score_threshold,
+        schedule.detections,
+        schedule.boxes_per_image,
+    )
 
 
 def score(
@@ -92,7 +99,9 @@ def evaluate_run(
     recipe = FinetuneRecipe.of_run(folder)
     trained = trained_categories(folder)
     if not isinstance(data, DetectionDataset):
-        data = open_detection_set(data, split=split, images=images)
+        data = open_detection_set(data, split=split, images=images, check_images=True)
+        if show_progress:
+            say_what_is_wrong(data)
     require_same_categories(trained, data)
     state: dict[str, Any] | None = folder.load_checkpoint()
     if state is None:

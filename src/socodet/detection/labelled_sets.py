@@ -17,7 +17,8 @@ def open_labelled_sets(
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
     """Both sets; without `val`, of a folder its validation part, of anything else none.
 
-    What is wrong in the annotations is said on stderr, of sets that are opened here. InputError for a set that cannot
+    What is wrong in the annotations, or with the head of an image file, is left out and said on stderr, of sets that
+    are opened here. InputError for a set that cannot
     be used, and where a label means another kind in the other set.
     """
     if val is None and isinstance(train, str | Path) and Path(train).is_dir():
@@ -33,7 +34,7 @@ def open_labelled_sets(
 def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool) -> DetectionDataset:
     if isinstance(given, DetectionDataset):
         return given
-    data = open_detection_set(given, split=split, images=images)
+    data = open_detection_set(given, split=split, images=images, check_images=True)
     if say:
         say_what_is_wrong(data)
     return data

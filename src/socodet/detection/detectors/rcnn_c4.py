@@ -130,7 +130,7 @@ def _rcnn_c4(
         batch_size_per_image=256,
         positive_fraction=0.5,
         pre_nms_top_n={"training": 12000, "testing": 6000},
-        post_nms_top_n={"training": 2000, "testing": 1000},
+        post_nms_top_n={"training": 2000, "testing": inference.proposals},
         nms_thresh=0.7,
     )
     roi_heads = SharedRoIHeads(
@@ -139,7 +139,7 @@ def _rcnn_c4(
         FastRCNNPredictor(channels, num_classes),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
-        batch_size_per_image=512,
+        batch_size_per_image=inference.boxes_per_image,
         positive_fraction=0.25,
         bbox_reg_weights=None,
         score_thresh=inference.score_threshold,
