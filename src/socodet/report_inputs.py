@@ -49,15 +49,36 @@ def open_pictures(trained: Sequence[RunRecord], images: str | Path | None) -> tu
 
 def proposer(record: RunRecord, source: ImageSource) -> Callable[[str, NDArray[np.uint8]], Boxes]:
     """Proposals by a picture's name and pixels: the run's table where it is of these pictures, or made as it was."""
-    description = record.description
-    settings = ProposalSettings(**description["recipe"]["proposals"])
-    given = description["proposals"]
-    path = RunFolder(record.path).proposals if given is None else Path(given)
-    ours = digest_names(source) == description["images"]["names_sha256"]
-    if ours and given != ONLINE and path.is_file():
+    path = _table(record)
+    if path is not None and path.is_file() and _trained_on(record, source):
         table = ProposalTable.read(path)
         return lambda key, pixels: table.boxes(key)
+    settings = ProposalSettings(**record.description["recipe"]["proposals"])
     return lambda key, pixels: propose_boxes(pixels, settings, image_rng(settings.seed, key))
+
+
+def picture_notes(trained: Sequence[RunRecord], source: ImageSource) -> list[str]:
+    """Where the pictures or the boxes shown are not those that a run was trained with: a line each."""
+    notes = []
+    for record in trained:
+        table = _table(record)
+        if not _trained_on(record, source):
+            notes.append(f"{record.name} was trained on other pictures than are shown; their proposals are made anew")
+        elif table is not None and not table.is_file():
+            notes.append(f"{record.name}'s proposals are made anew, as its settings say: {table} is not there")
+    return notes
+
+
+def _table(record: RunRecord) -> Path | None:
+    """Where the proposals of a run are kept; None where they are made in the course of training."""
+    given = record.description["proposals"]
+    if given == ONLINE:
+        return None
+    return RunFolder(record.path).proposals if given is None else Path(given)
+
+
+def _trained_on(record: RunRecord, source: ImageSource) -> bool:
+    return digest_names(source) == str(record.description["images"]["names_sha256"])
 
 
 def question(record: RunRecord) -> SampleSettings:

@@ -14,7 +14,7 @@ from socodet.detection.probing.features import box_encoder
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
 from socodet.progress import progress_bar
-from socodet.report_inputs import open_pictures, proposer, question, sample_settings
+from socodet.report_inputs import open_pictures, picture_notes, proposer, question, sample_settings
 from socodet.report_sections import (
     MEASURED,
     SAMPLES,
@@ -92,6 +92,7 @@ def report(
     if len(pretrained) == 1:
         verdicts = _log_verdicts(pretrained[0])
     if source is not None:
+        notes += picture_notes(trained, source)
         shown, recall = _picture_sections(trained, source, device, show_progress)
         sections += shown
         if len(pretrained) == 1:
@@ -124,6 +125,9 @@ def _read(runs: Sequence[str | Path]) -> list[RunRecord]:
     for place, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:place]]:
             raise InputError(f"{path}: is given twice; name each run once")
+    for path in paths:
+        if not (path / "run.json").exists() and (within := sorted(path.glob("**/run.json"))):
+            raise InputError(f"{path}: holds runs and is none itself; name them, such as {within[0].parent}")
     folders = [RunFolder(path) for path in paths]
     return [
         RunRecord(name, folder.path, folder.describe(), list(folder.log_lines()))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from photograph_sets import coco_file
 
+from socodet.cli import main
 from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import DETECTORS, new_detector
 from socodet.detection.evaluate import evaluate_run
@@ -76,6 +77,25 @@ def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "halves")
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert second.evaluation.scores == whole.evaluation.scores
+
+
+def test_a_single_start_may_bear_a_name(data, pretrained, tmp_path, capsys):
+    flags = [
+        "--detector",
+        "fcos_r50_fpn",
+        "--iterations",
+        "1",
+        "--batch-size",
+        "2",
+        "--size",
+        "32",
+        "--precise-bn",
+        "0",
+    ]
+    flags += ["--device", "cpu", "--workers", "0", "--output", str(tmp_path / "run")]
+    main(["finetune", str(data), "--init", f"soco={pretrained}", *flags])
+    assert "loaded" in capsys.readouterr().err
+    assert RunFolder(tmp_path / "run").describe()["start"]["from"] == str(pretrained)
 
 
 def test_the_loss_falls(tmp_path):

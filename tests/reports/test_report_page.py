@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from socodet import recipes, report_sections
+from socodet import recipes, report_sections, reporting
 from socodet.cli import main
 from socodet.errors import InputError
+from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
+from socodet.images.source import open_images
 from socodet.pretraining import pretrain
+from socodet.report_inputs import picture_notes, proposer
 from socodet.reporting import ReportResult, report
 from socodet.training.settings import ExecutionSettings
 
@@ -130,6 +133,23 @@ def test_without_its_pictures_the_page_has_curves_and_says_so(runs: Path, tmp_pa
         report([alone], tmp_path / "r2.html", images=tmp_path / "nowhere")
 
 
+def test_other_pictures_and_new_proposals_are_said(runs: Path, tmp_path: Path) -> None:
+    (record,) = reporting._read([runs / "first"])
+    own = open_images(runs / "images")
+    assert picture_notes([record], own) == []
+    (tmp_path / "a.jpg").write_bytes((photographs() / "hopper.jpg").read_bytes())
+    (note,) = picture_notes([record], open_images(tmp_path))
+    assert "first was trained on other pictures" in note
+    shutil.copytree(runs / "first", tmp_path / "first", ignore=shutil.ignore_patterns("*.parquet"))
+    (moved,) = reporting._read([tmp_path / "first"])
+    (note,) = picture_notes([moved], own)
+    assert "first's proposals are made anew" in note
+    made = proposer(moved, own)
+    there = proposer(record, own)
+    pixels = decode_image(own.read(0))
+    assert made(own.key(0), pixels).tolist() == there(own.key(0), pixels).tolist()
+
+
 def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error_of(*argv: Any) -> str:
         with pytest.raises(SystemExit) as ended:
@@ -139,6 +159,8 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
         return line
 
     assert "not a run" in error_of(tmp_path, "--output", tmp_path / "r.html")
+    several = error_of(runs, "--output", tmp_path / "r.html")
+    assert f"holds runs and is none itself; name them, such as {runs / 'first'}" in several
     assert "is given twice" in error_of(runs / "first", runs / "first", "--output", tmp_path / "r.html")
     assert "does not end in .html" in error_of(runs / "tuned", "--output", tmp_path / "r.png")
     assert "names no run" in error_of("--output", tmp_path / "r.html")

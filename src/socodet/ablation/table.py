@@ -3,13 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from socodet.ablation.budget import FamilyRow
 from socodet.ablation.folder import RowFolder
+from socodet.markdown import markdown_table
 from socodet.training.engine import usual_log_every
 from socodet.training.run import RunFolder, read_note, write_atomically
 
@@ -138,9 +139,7 @@ class AblationTable:
             "",
             f"Every row: {', '.join(f'{name} {cells[0][name]}' for name in shared)}.",
             "",
-            _line(columns),
-            _line("---" for _ in columns),
-            *(_line(row[name] or "–" for name in columns) for row in cells),
+            *markdown_table(columns, [[row[name] or "–" for name in columns] for row in cells]),
             "",
             "paper_ap: the paper's AP of boxes, Mask R-CNN R50-FPN, COCO 1x, after 100 epochs of ImageNet. "
             "loss: mean over the last tenth of the steps; lowest_loss: where all views agree. Losses of rows with "
@@ -247,7 +246,3 @@ def _from_log(lines: Sequence[Mapping[str, Any]], batch: int, total: int) -> dic
 
 def _written(value: float | None, form: str) -> str:
     return "" if value is None or not math.isfinite(value) else format(value, form)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

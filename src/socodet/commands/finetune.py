@@ -102,7 +102,7 @@ def finetune(argv: Sequence[str]) -> None:
                 output,
                 val=val,
                 images=images,
-                init=init[0] if init else SCRATCH,
+                init=named_inits(init)[0].source if init else SCRATCH,
                 detector=detector,
                 model=model,
                 schedule=schedule,

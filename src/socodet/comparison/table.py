@@ -13,6 +13,7 @@ from typing import Any
 
 from socodet.comparison.outcomes import MAIN, Outcome
 from socodet.detection.finetune import SCRATCH
+from socodet.markdown import markdown_table
 from socodet.training.run import write_atomically
 
 TABLES = ("table.md", "table.csv", "table.json")
@@ -188,14 +189,14 @@ class Comparison:
         header = ["init", "runs", *(name.replace("_", " ") for name in scores)]
         header += ["scratch's AP at step"] if has_scratch else []
         header += ["above"]
-        lines = [_line(header), _line("---" for _ in header)]
+        lines = []
         for row in rows:
             cells = [row.init, row.state(), *(str(row.scores.get(name, "–")) for name in scores)]
             if has_scratch:
                 reached = self.reaches_scratch_at(row)
                 cells.append("–" if reached is None else f"{reached} of {self._length(fraction)}")
-            lines.append(_line([*cells, ", ".join(self.above(row)) or "–"]))
-        return lines
+            lines.append([*cells, ", ".join(self.above(row)) or "–"])
+        return markdown_table(header, lines)
 
     def _length(self, fraction: float) -> int:
         """Steps of a run, of those that came to their end."""
@@ -285,7 +286,3 @@ def _by_chance(rows: Iterable[Row]) -> str:
     n = counts.pop()
     odds = math.comb(2 * n, n) / 2
     return f" With {n} seeds each, chance alone sets two equal inits so far apart at most 1 time in {odds:g}."
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -9,6 +9,7 @@ from typing import Any
 
 from socodet.comparison.outcomes import MAIN, Outcome, RunPlace, read_outcome
 from socodet.comparison.table import Row, Spread, is_beyond
+from socodet.markdown import markdown_table
 from socodet.reproduction.protocol import Protocol
 from socodet.training.run import write_atomically
 
@@ -134,7 +135,7 @@ class Reproduction:
     def _probe_lines(self, rows: list[MethodRow], whose: str) -> list[str]:
         above = [f"above, by {PROBES[figure]}" for figure in JUDGED]
         header = ["method", "runs", "steps", "minutes", *PROBES.values(), *above]
-        return [_line(header), _line(["---"] * len(header)), *(_line(self._cells(row, rows, whose)) for row in rows)]
+        return markdown_table(header, [self._cells(row, rows, whose) for row in rows])
 
     def _cells(self, row: MethodRow, rows: list[MethodRow], whose: str) -> list[str]:
         diverged = len(row.runs) - len(row.finished)
@@ -153,14 +154,14 @@ class Reproduction:
 
     def _detector_lines(self, rows: list[Row]) -> list[str]:
         names = list(dict.fromkeys(name for row in rows for name in row.scores))
-        lines = [_line(["first weights", "runs", *(name.replace("_", " ") for name in names), f"above, by {MAIN}"])]
-        lines.append(_line(["---"] * (len(names) + 3)))
+        header = ["first weights", "runs", *(name.replace("_", " ") for name in names), f"above, by {MAIN}"]
+        lines = []
         for row in rows:
             seeds = {run.seed for run in row.runs}
             above = [o.init for o in rows if {run.seed for run in o.runs} == seeds and row.is_above(o)]
             cells = [str(row.scores[name]) if name in row.scores else "–" for name in names]
-            lines.append(_line([row.init, row.state(), *cells, ", ".join(above) or "–"]))
-        return lines
+            lines.append([row.init, row.state(), *cells, ", ".join(above) or "–"])
+        return markdown_table(header, lines)
 
     def as_json(self) -> dict[str, Any]:
         """Every figure behind the tables, by method and seed."""
@@ -204,7 +205,3 @@ def _by_seed(notes: Iterable[Path]) -> dict[int, dict[str, Any]]:
 def _seed(path: Path) -> int:
     """The number at the end of a name."""
     return int(path.name.removesuffix(".json").rpartition("-")[2])
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
