@@ -127,13 +127,14 @@ def test_a_read_only_or_strided_picture_is_the_same_picture() -> None:
     np.testing.assert_array_equal(selective_search(strided), boxes)
 
 
-def test_twenty_megapixels_fit_into_a_gigabyte() -> None:
+@pytest.mark.parametrize("settings", ["'fast'", "'single', work_size=5500"])
+def test_twenty_megapixels_fit_into_a_gigabyte(settings: str) -> None:
     program = (
         "import re, numpy as np\n"
         "from socodet.proposals import ProposalSettings, propose_boxes\n"
         "small = np.random.default_rng(0).integers(0, 256, (37, 55, 3), np.uint8)\n"
         "image = small.repeat(100, axis=0).repeat(100, axis=1)\n"
-        "assert image.nbytes > 60e6 and len(propose_boxes(image, ProposalSettings('fast'))) > 10\n"
+        f"assert image.nbytes > 60e6 and len(propose_boxes(image, ProposalSettings({settings}))) > 10\n"
         "status = open('/proc/self/status').read()\n"  # what getrusage says counts the parent in
         "assert int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) < 1e6\n"
     )

@@ -26,16 +26,16 @@ class Regions(NamedTuple):
     """(R, C * BINS) pixels in each bin: the colour bins of all C channels, then the texture bins."""
 
 
-def pixel_bins(planes: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The columns of `Regions.counts` that each pixel counts in: (2 C, h, w) of planes (C, h, w) 0..255.
+def pixel_bins(planes: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Each pixel's bins, of planes (C, h, w) 0..255: (2 C, h, w), the colour bins of all channels, then those of texture.
 
     Colour: 25 equal bins. Texture: of the gradient, the nearest of 8 directions and 10 bins of its length.
     """
-    bins: NDArray[np.uint16] = _pixel_bins(planes)
+    bins: NDArray[np.uint8] = _pixel_bins(planes)
     return bins
 
 
-def describe(labels: NDArray[np.int32], count: int, bins: NDArray[np.uint16]) -> Regions:
+def describe(labels: NDArray[np.int32], count: int, bins: NDArray[np.uint8]) -> Regions:
     """Sizes, boxes and histograms of the `count` regions that `labels` (h, w) name."""
     return Regions(*_describe(labels, count, bins))
 
@@ -43,25 +43,23 @@ def describe(labels: NDArray[np.int32], count: int, bins: NDArray[np.uint16]) ->
 @njit(nogil=True, cache=True)
 def _pixel_bins(planes):  # type: ignore[no-untyped-def]
     channels, height, width = planes.shape
-    bins = np.empty((2 * channels, height, width), np.uint16)
+    bins = np.empty((2 * channels, height, width), np.uint8)
     dx = np.empty(width, np.float32)
     dy = np.empty(width, np.float32)
     half = np.float32(0.5)
     for c in range(channels):
-        first_color = c * COLOR_BINS
-        first_texture = channels * COLOR_BINS + c * TEXTURE_BINS
         for y in range(height):
             above, here, below = planes[c, max(y - 1, 0)], planes[c, y], planes[c, min(y + 1, height - 1)]
             color, texture = bins[c, y], bins[channels + c, y]
             for x in range(width):
-                color[x] = first_color + _color(here[x])
+                color[x] = _color(here[x])
                 dy[x] = half * (below[x] - above[x])
             dx[0] = half * (here[min(1, width - 1)] - here[0])
             dx[width - 1] = half * (here[width - 1] - here[max(width - 2, 0)])
             for x in range(width - 2):
                 dx[x + 1] = half * (here[x + 2] - here[x])
             for x in range(width):
-                texture[x] = first_texture + _direction(dx[x], dy[x]) * STRENGTHS + _strength(dx[x], dy[x])
+                texture[x] = _direction(dx[x], dy[x]) * STRENGTHS + _strength(dx[x], dy[x])
     return bins
 
 
@@ -93,19 +91,24 @@ def _strength(dx, dy):  # type: ignore[no-untyped-def]
 def _describe(labels, count, bins):  # type: ignore[no-untyped-def]
     height, width = labels.shape
     columns = bins.shape[0]
+    channels = columns // 2
+    first = np.empty(columns, np.int64)
+    for c in range(channels):
+        first[c] = c * COLOR_BINS
+        first[channels + c] = channels * COLOR_BINS + c * TEXTURE_BINS
     sizes = np.zeros(count, np.int32)
     boxes = np.zeros((count, 4), np.int32)
-    counts = np.zeros((count, columns // 2 * BINS), np.int32)
+    counts = np.zeros((count, channels * BINS), np.int32)
     for y in range(height):
         start = 0
         while start < width:
             region = labels[y, start]
-            row = counts[region]
             end = start + 1
             while end < width and labels[y, end] == region:
                 end += 1
             for j in range(columns):
                 here = bins[j, y, start:end]
+                row = counts[region, first[j] :]
                 for x in range(here.size):
                     row[here[x]] += 1
             if sizes[region] == 0:

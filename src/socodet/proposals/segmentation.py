@@ -60,7 +60,7 @@ def segment(edges: Edges, height: int, width: int, k: float, min_size: float) ->
 @njit(nogil=True, cache=True)
 def _sort_edges(planes):  # type: ignore[no-untyped-def]
     channels, height, width = planes.shape
-    keys = np.empty((height, width, 2), np.int32)
+    keys = np.empty((height, width, 2), np.uint16)
     squares = np.empty(width, np.float32)
     bits = squares.view(np.int32)
     starts = np.zeros(BINS + 1, np.int64)
