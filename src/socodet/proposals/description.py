@@ -27,7 +27,7 @@ class Regions(NamedTuple):
 
 
 def pixel_bins(planes: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Each pixel's bins, of planes (C, h, w) 0..255: (2 C, h, w), the colour bins of all channels, then those of texture.
+    """Bins of each pixel of planes (C, h, w) 0..255: (2 C, h, w), those of colour of all channels, then of texture.
 
     Colour: 25 equal bins. Texture: of the gradient, the nearest of 8 directions and 10 bins of its length.
     """
