@@ -57,16 +57,16 @@ def proposer(record: RunRecord, source: ImageSource) -> Callable[[str, NDArray[n
     return lambda key, pixels: propose_boxes(pixels, settings, image_rng(settings.seed, key))
 
 
-def picture_notes(trained: Sequence[RunRecord], source: ImageSource) -> list[str]:
-    """Where the pictures or the boxes shown are not those that a run was trained with: a line each."""
-    notes = []
-    for record in trained:
-        table = _table(record)
-        if not _trained_on(record, source):
-            notes.append(f"{record.name} was trained on other pictures than are shown; their proposals are made anew")
-        elif table is not None and not table.is_file():
-            notes.append(f"{record.name}'s proposals are made anew, as its settings say: {table} is not there")
-    return notes
+def picture_notes(record: RunRecord, source: ImageSource) -> list[str]:
+    """Where the pictures or boxes shown are not those that the run was trained with: a line, or none."""
+    table, method = _table(record), record.description["recipe"]["proposals"]["method"]
+    if not _trained_on(record, source):
+        return [
+            f"{record.name} was trained on other pictures than are shown; boxes are {method} proposals made for these"
+        ]
+    if table is not None and not table.is_file():
+        return [f"{record.name}'s proposals are no longer at {table}; boxes are {method} proposals made anew"]
+    return []
 
 
 def _table(record: RunRecord) -> Path | None:

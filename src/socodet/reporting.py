@@ -92,7 +92,7 @@ def report(
     if len(pretrained) == 1:
         verdicts = _log_verdicts(pretrained[0])
     if source is not None:
-        notes += picture_notes(trained, source)
+        notes += picture_notes(trained[0], source)
         shown, recall = _picture_sections(trained, source, device, show_progress)
         sections += shown
         if len(pretrained) == 1:
@@ -126,8 +126,9 @@ def _read(runs: Sequence[str | Path]) -> list[RunRecord]:
         if path.resolve() in [other.resolve() for other in paths[:place]]:
             raise InputError(f"{path}: is given twice; name each run once")
     for path in paths:
-        if not (path / "run.json").exists() and (within := sorted(path.glob("**/run.json"))):
-            raise InputError(f"{path}: holds runs and is none itself; name them, such as {within[0].parent}")
+        within = None if (path / "run.json").exists() else next(path.glob("**/run.json"), None)
+        if within is not None:
+            raise InputError(f"{path}: is no run, but holds some; name one or more of them, such as {within.parent}")
     folders = [RunFolder(path) for path in paths]
     return [
         RunRecord(name, folder.path, folder.describe(), list(folder.log_lines()))

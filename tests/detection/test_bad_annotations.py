@@ -133,7 +133,7 @@ def test_pictures_of_another_size_or_that_are_none_are_said_before_training(tmp_
     content["images"][1]["file_name"] = str(tmp_path / "no.jpg")
     (tmp_path / "set.json").write_text(json.dumps(content))
     (line,) = said(capsys, tmp_path / "set.json", tmp_path / "run")
-    assert re.fullmatch(r"2 × image .*; image left out \(first: .*: 400x400, annotated as 407x400\)", line), line
+    assert re.fullmatch(r"2 × image file unreadable, or .* \(first: .*: 400x400, annotated as 407x400\)", line), line
 
 
 def test_pictures_that_turn_out_broken_give_way_and_are_named(tmp_path, capsys):

@@ -54,7 +54,7 @@ def test_each_detector_learns_and_answers_at_the_pictures_own_size(name):
 
 @pytest.mark.parametrize("name", ["faster_rcnn_r50_fpn", "faster_rcnn_r50_c4"])
 def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
-    inference = InferenceSettings(short_side=64, max_side=96, boxes_per_image=3)
+    inference = InferenceSettings(short_side=64, max_side=96, rois_per_image=3)
     detector = new_detector(name, NARROW, 4, inference=inference)
     seen = []
     detector.roi_heads.box_predictor.register_forward_hook(lambda _m, given, _o: seen.append(len(given[0])))
@@ -65,12 +65,22 @@ def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
 
 
 def test_without_asking_the_numbers_of_boxes_are_detectron2s():
-    for name, most in (("mask_rcnn_r50_fpn", (2000, 1000)), ("mask_rcnn_r50_c4", (12000, 6000))):
+    for name, before, after in (
+        ("mask_rcnn_r50_fpn", (2000, 1000), (1000, 1000)),
+        ("mask_rcnn_r50_c4", (12000, 6000), (2000, 1000)),
+    ):
         detector = new_detector(name, NARROW, 4)
         assert detector.roi_heads.fg_bg_sampler.batch_size_per_image == 512
-        assert tuple(detector.rpn._pre_nms_top_n.values()) == most
-    with pytest.raises(InputError, match="boxes_per_image must be at least 1"):
-        InferenceSettings(boxes_per_image=0)
+        assert tuple(detector.rpn._pre_nms_top_n.values()) == before
+        assert tuple(detector.rpn._post_nms_top_n.values()) == after
+
+
+def test_fewer_boxes_shorten_the_lists_of_proposals():
+    detector = new_detector("faster_rcnn_r50_fpn", NARROW, 4, inference=InferenceSettings(rois_per_image=64))
+    assert detector.rpn._pre_nms_top_n == {"training": 256, "testing": 128}
+    assert detector.rpn._post_nms_top_n == {"training": 1000, "testing": 128}
+    with pytest.raises(InputError, match="rois_per_image must be at least 1"):
+        InferenceSettings(rois_per_image=0)
 
 
 @pytest.mark.parametrize("name", DETECTORS)

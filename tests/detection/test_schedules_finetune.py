@@ -98,7 +98,7 @@ def test_a_smaller_size_shrinks_every_side_alike():
         ({"epochs": float("nan")}, "--epochs must be above 0"),
         ({"base_lr": -1.0}, "lr must be above 0"),
         ({"size": 4}, "--size must be at least 32"),
-        ({"boxes_per_image": 0}, "boxes_per_image must be at least 1"),
+        ({"rois_per_image": 0}, "rois_per_image must be at least 1"),
     ],
 )
 def test_what_cannot_be_is_said(asked, problem):
@@ -107,10 +107,10 @@ def test_what_cannot_be_is_said(asked, problem):
 
 
 def test_boxes_an_image_are_for_detectors_with_a_box_head():
-    assert resolve_schedule("voc_24k", **RCNN).boxes_per_image == 512
-    assert resolve_schedule("voc_24k", **RCNN, boxes_per_image=64).boxes_per_image == 64
-    with pytest.raises(InputError, match="--boxes-per-image: retinanet_r50_fpn has no box head"):
-        resolve_schedule("voc_24k", **RETINA, boxes_per_image=64)
+    assert resolve_schedule("voc_24k", **RCNN).rois_per_image == 512
+    assert resolve_schedule("voc_24k", **RCNN, rois_per_image=64).rois_per_image == 64
+    with pytest.raises(InputError, match="--rois-per-image: retinanet_r50_fpn has no box head"):
+        resolve_schedule("voc_24k", **RETINA, rois_per_image=64)
 
 
 def test_an_unknown_schedule_is_said():

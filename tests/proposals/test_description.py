@@ -35,4 +35,11 @@ def test_texture_is_direction_and_strength_of_the_gradient() -> None:
     dx, dy = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2, (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
     direction = np.round(np.arctan2(dy, dx) / (np.pi / 4)).astype(int) % 8
     strength = np.minimum(np.sqrt(1.6 * np.hypot(dx, dy)).astype(int), 9)
-    np.testing.assert_array_equal(pixel_bins(plane[None])[1], 25 + direction * 10 + strength)
+    np.testing.assert_array_equal(pixel_bins(plane[None])[1], direction * 10 + strength)
+    labels = rng.integers(0, 3, plane.shape).astype(np.int32)
+    counts = describe(labels, 3, pixel_bins(np.stack([plane, plane.T.reshape(plane.shape), plane]))).counts
+    for region in range(3):
+        expected = np.bincount((direction * 10 + strength)[labels == region], minlength=80)
+        np.testing.assert_array_equal(counts[region, 75:155], expected)
+        np.testing.assert_array_equal(counts[region, 235:315], expected)
+        assert counts[region, 155:235].sum() == (labels == region).sum()

@@ -133,17 +133,23 @@ def test_without_its_pictures_the_page_has_curves_and_says_so(runs: Path, tmp_pa
         report([alone], tmp_path / "r2.html", images=tmp_path / "nowhere")
 
 
-def test_other_pictures_and_new_proposals_are_said(runs: Path, tmp_path: Path) -> None:
+def test_other_pictures_and_new_proposals_are_said(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, fewer in (("DRAWS", 1), ("QUERIES", 1), ("MAPS", 1), ("SAMPLES", 1)):
+        monkeypatch.setattr(report_sections, name, fewer)
+    (tmp_path / "others").mkdir()
+    for name in ("hopper", "rocket"):
+        shutil.copy(photographs() / f"{name}.jpg", tmp_path / "others")
+    result = report([runs / "first"], tmp_path / "r.html", images=tmp_path / "others", device="cpu")
+    (note,) = result.notes
+    assert "first was trained on other pictures" in note
+    assert html.escape(note) in result.path.read_text()
     (record,) = reporting._read([runs / "first"])
     own = open_images(runs / "images")
-    assert picture_notes([record], own) == []
-    (tmp_path / "a.jpg").write_bytes((photographs() / "hopper.jpg").read_bytes())
-    (note,) = picture_notes([record], open_images(tmp_path))
-    assert "first was trained on other pictures" in note
+    assert picture_notes(record, own) == []
     shutil.copytree(runs / "first", tmp_path / "first", ignore=shutil.ignore_patterns("*.parquet"))
     (moved,) = reporting._read([tmp_path / "first"])
-    (note,) = picture_notes([moved], own)
-    assert "first's proposals are made anew" in note
+    (note,) = picture_notes(moved, own)
+    assert "first's proposals are no longer at" in note
     made = proposer(moved, own)
     there = proposer(record, own)
     pixels = decode_image(own.read(0))
@@ -159,8 +165,7 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
         return line
 
     assert "not a run" in error_of(tmp_path, "--output", tmp_path / "r.html")
-    several = error_of(runs, "--output", tmp_path / "r.html")
-    assert f"holds runs and is none itself; name them, such as {runs / 'first'}" in several
+    assert f"holds some; name one or more of them, such as {runs}" in error_of(runs, "--output", tmp_path / "r.html")
     assert "is given twice" in error_of(runs / "first", runs / "first", "--output", tmp_path / "r.html")
     assert "does not end in .html" in error_of(runs / "tuned", "--output", tmp_path / "r.png")
     assert "names no run" in error_of("--output", tmp_path / "r.html")

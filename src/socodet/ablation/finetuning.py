@@ -66,8 +66,8 @@ class FinetuneSettings:
     """Shorter side of an image at most; all sizes of the schedule shrink in proportion."""
     precise_bn: int | None = None
     """Training batches that batch norm's statistics are taken from before the detector is scored."""
-    boxes_per_image: int | None = None
-    """Boxes of an image that the box head learns from in a step; 512 without."""
+    rois_per_image: int | None = None
+    """Boxes of an image that the box head learns from in a step; by default 512."""
 
 
 class DetectorTransfer:
@@ -114,7 +114,7 @@ class DetectorTransfer:
             base_lr=asked.base_lr,
             size=asked.size,
             precise_bn=asked.precise_bn,
-            boxes_per_image=asked.boxes_per_image,
+            rois_per_image=asked.rois_per_image,
         )
         fields = dataclasses.asdict(resolved)
         del fields["seed"]  # each row's own
@@ -150,7 +150,7 @@ class DetectorTransfer:
             base_lr=asked.base_lr,
             size=asked.size,
             precise_bn=asked.precise_bn,
-            boxes_per_image=asked.boxes_per_image,
+            rois_per_image=asked.rois_per_image,
             seed=seed,
             execution=self.execution,
             resume=True,

@@ -50,7 +50,7 @@ def finetune(argv: Sequence[str]) -> None:
         size: int | None = None,
         fraction: float | None = None,
         precise_bn: int | None = None,
-        boxes_per_image: int | None = None,
+        rois_per_image: int | None = None,
         seed: int = 0,
         model: Annotated[ModelSettings, Flat] = base,
         evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
@@ -87,8 +87,8 @@ def finetune(argv: Sequence[str]) -> None:
             size: Shorter side of an image at most; all sizes of the schedule shrink in proportion.
             fraction: Take this part of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1).
             precise_bn: Training batches that batch norm's statistics are taken from before an evaluation.
-            boxes_per_image: Boxes of an image that an R-CNN's box head learns from in a step, 512 without; it scores at
-                most twice as many. With fewer, small images take much less time on a CPU.
+            rois_per_image: Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test
+                time twice as many proposals are classified. Fewer save much time with small images on a CPU.
             seed: Of fresh weights, the order of the images and every draw; the first of --seeds.
             resume: Go on with the run in the folder; no error when it is finished already. A comparison always does.
             retry_diverged: Of a comparison, run those runs that diverged again, from their last good checkpoint.
@@ -113,7 +113,7 @@ def finetune(argv: Sequence[str]) -> None:
                 size=size,
                 fraction=fraction,
                 precise_bn=precise_bn,
-                boxes_per_image=boxes_per_image,
+                rois_per_image=rois_per_image,
                 seed=seed,
                 evaluation=evaluation,
                 execution=execution,
@@ -141,7 +141,7 @@ def finetune(argv: Sequence[str]) -> None:
             base_lr=base_lr,
             size=size,
             precise_bn=precise_bn,
-            boxes_per_image=boxes_per_image,
+            rois_per_image=rois_per_image,
             evaluation=evaluation,
             execution=execution,
             retry_diverged=retry_diverged,

@@ -45,13 +45,13 @@ class Init:
 def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
     """First weights as a command line names them: `PATH`, `scratch` or `NAME=PATH`.
 
-    Without a name, it is the folder's, or the file's without its ending. A path that holds an equals sign needs a
-    slash before it, or a name: `./a=b.pth`.
+    Without a name, it is the folder's, or the file's without its ending. What exists as a path is one, equals sign or
+    not.
     """
     inits = []
     for text in given:
         name, equals, source = text.partition("=")
-        if not equals or "/" in name:
+        if not equals or "/" in name or Path(text).exists():
             path = Path(text)
             name, source = path.stem if path.is_file() else path.resolve().name, text
         inits.append(Init(name, source))
@@ -75,7 +75,7 @@ class Protocol:
     base_lr: float | None = None
     size: int | None = None
     precise_bn: int | None = None
-    boxes_per_image: int | None = None
+    rois_per_image: int | None = None
     pictures: int = field(init=False)
     """Training pictures with an object."""
 
@@ -101,7 +101,7 @@ class Protocol:
             base_lr=self.base_lr,
             size=self.size,
             precise_bn=self.precise_bn,
-            boxes_per_image=self.boxes_per_image,
+            rois_per_image=self.rois_per_image,
         )
 
     def evaluations(self, fraction: float) -> EvaluationSettings:

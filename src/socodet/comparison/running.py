@@ -57,7 +57,7 @@ def compare(
     base_lr: float | None = None,
     size: int | None = None,
     precise_bn: int | None = None,
-    boxes_per_image: int | None = None,
+    rois_per_image: int | None = None,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
     retry_diverged: bool = False,
@@ -108,7 +108,7 @@ def compare(
         base_lr=base_lr,
         size=size,
         precise_bn=precise_bn,
-        boxes_per_image=boxes_per_image,
+        rois_per_image=rois_per_image,
     )
     study = _Study(
         folder, protocol, tuple(inits), tuple(seeds), tuple(sorted(fractions)), execution, world, show_progress
@@ -196,7 +196,7 @@ class _Study:
                 size=protocol.size,
                 fraction=None if place.fraction == 1 else place.fraction,
                 precise_bn=protocol.precise_bn,
-                boxes_per_image=protocol.boxes_per_image,
+                rois_per_image=protocol.rois_per_image,
                 seed=place.seed,
                 evaluation=protocol.evaluations(place.fraction),
                 execution=self.execution,

@@ -34,11 +34,11 @@ class Evaluation:
 def inference_settings(schedule: ScheduleSettings) -> InferenceSettings:
     """How a detector that was trained by this schedule looks at pictures."""
     return InferenceSettings(
-        schedule.test_short_side,
-        schedule.max_side,
-        schedule.score_threshold,
-        schedule.detections,
-        schedule.boxes_per_image,
+        short_side=schedule.test_short_side,
+        max_side=schedule.max_side,
+        score_threshold=schedule.score_threshold,
+        detections=schedule.detections,
+        rois_per_image=schedule.rois_per_image,
     )
 
 
@@ -99,7 +99,7 @@ def evaluate_run(
     recipe = FinetuneRecipe.of_run(folder)
     trained = trained_categories(folder)
     if not isinstance(data, DetectionDataset):
-        data = open_detection_set(data, split=split, images=images, check_images=True)
+        data = open_detection_set(data, split=split, images=images)
         if show_progress:
             say_what_is_wrong(data)
     require_same_categories(trained, data)

@@ -95,7 +95,7 @@ def finetune(
     size: int | None = None,
     fraction: float | None = None,
     precise_bn: int | None = None,
-    boxes_per_image: int | None = None,
+    rois_per_image: int | None = None,
     seed: int = 0,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
@@ -109,8 +109,8 @@ def finetune(
     without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
     exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
     says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
-    them. `fraction` takes a part of the pictures, chosen by the seed. `boxes_per_image`: of an R-CNN, see
-    `InferenceSettings`. Pictures without an object are not trained on.
+    them. `fraction` takes a part of the pictures, chosen by the seed. `rois_per_image`: boxes of a picture
+    that an R-CNN's box head learns from in a step, 512 by default. Pictures without an object are not trained on.
 
     The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
     interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
@@ -149,7 +149,7 @@ def finetune(
         base_lr=base_lr,
         size=size,
         precise_bn=precise_bn,
-        boxes_per_image=boxes_per_image,
+        rois_per_image=rois_per_image,
         seed=seed,
     )
     recipe = FinetuneRecipe(name, model or _model_of(init), settings, schedule)

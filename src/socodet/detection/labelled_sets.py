@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets.headers import unusable_images
 from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.detectors import detector_kind
 from socodet.errors import InputError
@@ -17,8 +18,8 @@ def open_labelled_sets(
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
     """Both sets; without `val`, of a folder its validation part, of anything else none.
 
-    What is wrong in the annotations, or with the head of an image file, is left out and said on stderr, of sets that
-    are opened here. InputError for a set that cannot
+    Of sets that are opened here, what is wrong in the annotations, and with the image files by their headers, is said
+    on stderr. InputError for a set that cannot
     be used, and where a label means another kind in the other set.
     """
     if val is None and isinstance(train, str | Path) and Path(train).is_dir():
@@ -34,9 +35,11 @@ def open_labelled_sets(
 def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool) -> DetectionDataset:
     if isinstance(given, DetectionDataset):
         return given
-    data = open_detection_set(given, split=split, images=images, check_images=True)
+    data = open_detection_set(given, split=split, images=images)
     if say:
         say_what_is_wrong(data)
+        for line in unusable_images(data, show_progress=True).lines():
+            print(f"{data.name}: {line}", file=sys.stderr)
     return data
 
 

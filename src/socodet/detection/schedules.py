@@ -7,7 +7,7 @@ pictures are seen, and the learning rate changes in proportion (Goyal et al. 201
 import math
 from dataclasses import dataclass, replace
 
-from socodet.detection.detectors.settings import BOXES_PER_IMAGE
+from socodet.detection.detectors.settings import ROIS_PER_IMAGE
 from socodet.errors import InputError, SettingError
 
 REFERENCE_BATCH = 16
@@ -47,8 +47,8 @@ class ScheduleSettings:
     max_side: int = 1333
     precise_bn: int = 200
     """Training batches over which batch norm's statistics are taken anew before an evaluation; 0 leaves them."""
-    boxes_per_image: int = BOXES_PER_IMAGE
-    """Of an R-CNN: boxes of a picture that the box head learns from in a step; it scores at most twice as many."""
+    rois_per_image: int = ROIS_PER_IMAGE
+    """Of an R-CNN: boxes of a picture that the box head learns from in a step; see `InferenceSettings`."""
     detections: int = 100
     """The most detections kept of a picture."""
     score_threshold: float = 0.05
@@ -57,7 +57,7 @@ class ScheduleSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("iterations", "batch_size", "max_side", "test_short_side", "boxes_per_image"):
+        for field in ("iterations", "batch_size", "max_side", "test_short_side", "rois_per_image"):
             if getattr(self, field) < 1:
                 raise SettingError(f"{field} must be at least 1, not {getattr(self, field)}")
         for field in ("warmup_iterations", "weight_decay", "precise_bn", "seed"):
@@ -163,7 +163,7 @@ def resolve_schedule(
     base_lr: float | None = None,
     size: int | None = None,
     precise_bn: int | None = None,
-    boxes_per_image: int | None = None,
+    rois_per_image: int | None = None,
     seed: int = 0,
 ) -> ScheduleSettings:
     """A schedule with all that was asked of it, every number as it will be used.
@@ -178,8 +178,8 @@ def resolve_schedule(
         raise SettingError(f"batch_size must be at least 1, not {batch_size}")
     if epochs is not None and not 0 < epochs < math.inf:
         raise InputError(f"--epochs must be above 0 and finite, not {epochs}")
-    if boxes_per_image is not None and single_stage:
-        raise InputError(f"--boxes-per-image: {detector} has no box head; leave it out, or choose an R-CNN")
+    if rois_per_image is not None and single_stage:
+        raise InputError(f"--rois-per-image: {detector} has no box head; leave it out, or choose an R-CNN")
     settings = single_stage_extras(detector, schedule(name, single_stage=single_stage))
     ratio = REFERENCE_BATCH / batch_size
     if epochs is not None:
@@ -193,7 +193,7 @@ def resolve_schedule(
         lr=(settings.lr if base_lr is None else base_lr) / ratio,
         warmup_iterations=min(round(settings.warmup_iterations * ratio), math.floor(steps * SHORT_WARMUP)),
         precise_bn=min(settings.precise_bn if precise_bn is None else precise_bn, steps),
-        boxes_per_image=settings.boxes_per_image if boxes_per_image is None else boxes_per_image,
+        rois_per_image=settings.rois_per_image if rois_per_image is None else rois_per_image,
         seed=seed,
     )
     return settings if size is None else resized(settings, size)

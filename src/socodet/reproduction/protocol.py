@@ -111,7 +111,7 @@ PROTOCOLS = {
             "batch_size": 8,
             "iterations": 400,
             "size": 160,
-            "boxes_per_image": 64,
+            "rois_per_image": 64,
             "precise_bn": 20,
             "evaluation": EvaluationSettings(every=400),
         },

@@ -1,4 +1,4 @@
-"""Whether image files are what their annotations say, by their heads, without decoding them."""
+"""Whether image files are what their annotations say, by their headers, without decoding them."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -8,9 +8,27 @@ from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnota
 from socodet.detection.datasets.checks import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import image_size
+from socodet.progress import progress_bar
 
 HEAD = 32768
+MANY = 10_000
+"""Images whose check takes long enough for a progress bar."""
 JPEG = b"\xff\xd8\xff"
+
+
+def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -> AnnotationProblems:
+    """Notes pictures that cannot be read or are not of the size that was annotated; they stay in the set.
+
+    Such a picture gives way to another in training, and in a set that is scored its objects count as missed.
+    """
+    problems = AnnotationProblems()
+    with progress_bar("check images", len(dataset), show=show_progress and len(dataset) >= MANY) as progress:
+        for image in dataset.images:
+            fault = _fault(image)
+            if fault is not None:
+                problems.add(Problem.UNUSABLE_IMAGE, f"{image.file}: {fault}")
+            progress.advance()
+    return problems
 
 
 def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:

@@ -139,7 +139,7 @@ def _rcnn_c4(
         FastRCNNPredictor(channels, num_classes),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
-        batch_size_per_image=inference.boxes_per_image,
+        batch_size_per_image=inference.rois_per_image,
         positive_fraction=0.25,
         bbox_reg_weights=None,
         score_thresh=inference.score_threshold,

@@ -46,17 +46,17 @@ def mask_rcnn_fpn(settings: ModelSettings, num_classes: int, inference: Inferenc
 
 
 def _box_parts(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> dict[str, Any]:
-    """What both have; numbers of proposals as in Detectron2's FPN base configuration."""
+    """What both have; numbers of proposals by default as in Detectron2's FPN base configuration."""
     return {
         "rpn_head": RPNHead(settings.fpn_channels, num_anchors=3, conv_depth=1),
-        "rpn_pre_nms_top_n_train": inference.training_proposals,
+        "rpn_pre_nms_top_n_train": inference.training_pre_nms,
         "rpn_pre_nms_top_n_test": inference.proposals,
         "rpn_post_nms_top_n_train": 1000,
         "rpn_post_nms_top_n_test": inference.proposals,
         "box_roi_pool": AlignedRoIAlign(LEVELS, settings.pooled_size),
         "box_head": box_head(settings),
         "box_predictor": FastRCNNPredictor(settings.representation_size, num_classes),
-        "box_batch_size_per_image": inference.boxes_per_image,
+        "box_batch_size_per_image": inference.rois_per_image,
         "box_score_thresh": inference.score_threshold,
         "box_detections_per_img": inference.detections,
     }

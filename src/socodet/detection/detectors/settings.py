@@ -1,15 +1,15 @@
-"""How a detector looks at a picture, how many boxes of it, and which of its detections it keeps."""
+"""How a detector looks at a picture, how many boxes an R-CNN considers, and which detections are kept."""
 
 from dataclasses import dataclass
 
 from socodet.errors import SettingError
 
-BOXES_PER_IMAGE = 512
+ROIS_PER_IMAGE = 512
 """Detectron2's and torchvision's."""
-MOST_PROPOSALS = 1000
-"""Detectron2's for testing, on a pyramid of each level before non-maximum suppression as well as after it."""
-MOST_TRAINING_PROPOSALS = 2000
-"""Detectron2's of each level of a pyramid in training, before non-maximum suppression."""
+TEST_PROPOSALS = 1000
+"""Detectron2's: the most that the box head classifies at test time; on a pyramid also each level's before NMS."""
+TRAINING_PRE_NMS = 2000
+"""Detectron2's: the most of each level of a pyramid before NMS in training."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ class InferenceSettings:
     """Detections below it are dropped before non-maximum suppression."""
     detections: int = 100
     """The most detections kept of a picture."""
-    boxes_per_image: int = BOXES_PER_IMAGE
-    """Of an R-CNN: boxes of a picture that the box head is trained on in a step. In testing it sees `proposals`."""
+    rois_per_image: int = ROIS_PER_IMAGE
+    """Of an R-CNN: boxes of a picture that the box head is trained on in a step (Detectron2's
+    ROI_HEADS.BATCH_SIZE_PER_IMAGE). Fewer also shorten the lists of proposals, see below."""
 
     def __post_init__(self) -> None:
-        for field in ("short_side", "max_side", "detections", "boxes_per_image"):
+        for field in ("short_side", "max_side", "detections", "rois_per_image"):
             if getattr(self, field) < 1:
                 raise SettingError(f"{field} must be at least 1, not {getattr(self, field)}")
         if not 0 <= self.score_threshold < 1:
@@ -36,10 +37,10 @@ class InferenceSettings:
 
     @property
     def proposals(self) -> int:
-        """Boxes of a picture that an R-CNN's box head sees in testing: twice those of training, at most 1,000."""
-        return min(MOST_PROPOSALS, 2 * self.boxes_per_image)
+        """Proposals of a picture that an R-CNN classifies at test time: twice the boxes of training, at most 1,000."""
+        return min(TEST_PROPOSALS, 2 * self.rois_per_image)
 
     @property
-    def training_proposals(self) -> int:
-        """Proposals of each pyramid level before non-maximum suppression in training: four times the boxes sampled."""
-        return min(MOST_TRAINING_PROPOSALS, 4 * self.boxes_per_image)
+    def training_pre_nms(self) -> int:
+        """Proposals of each pyramid level before NMS in training: four times the boxes of a step, at most 2,000."""
+        return min(TRAINING_PRE_NMS, 4 * self.rois_per_image)
