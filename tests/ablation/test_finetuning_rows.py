@@ -122,12 +122,16 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
     data.mkdir()
     coco_file(data / "train.json")
     coco_file(data / "val.json", ("chelsea",))
-    brief = dataclasses.replace(BRIEF, iterations=1, precise_bn=0)
+    brief = dataclasses.replace(BRIEF, iterations=1, precise_bn=0, rois_per_image=5)
     transfer = DetectorTransfer(data, "coco_1x", brief, execution=HERE)
     table = run_ablation(
         "table4", photographs(), tmp_path / "out", SMALL, finetune=transfer, execution=HERE, show_progress=False
     )
     assert all(row.finished for row in table.rows)
+    tuned = [
+        json.loads(path.read_text())["recipe"]["schedule"] for path in (tmp_path / "out").glob("*/*-transfer/run.json")
+    ]
+    assert [schedule["rois_per_image"] for schedule in tuned] == [5] * 4
     reports = re.findall(r"  loaded  (.*)\n  fresh   (.*)\n(  left over.*\n)?", capsys.readouterr().err)
     body, fpn, head = "backbone.body (120 tensors)", "backbone.fpn (48 tensors)", "roi_heads.box_head (26 tensors)"
     expected = [[body], [body], [body, fpn], [body, fpn, head]]  # whole image, C5, no head, all of it

@@ -143,6 +143,14 @@ def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
     assert fewer.runs == comparison.runs  # those of earlier calls stay in the table
 
 
+def test_boxes_of_a_step_reach_every_run(data, tmp_path):
+    asked = {**ASKED, "detector": "faster_rcnn_r50_fpn", "iterations": 1, "rois_per_image": 7}
+    inits = named_inits(["scratch"])
+    compare(data / "train.json", tmp_path / "out", inits, val=data / "val.json", **asked, **QUIET)
+    run = run_of(tmp_path / "out", "scratch", 1, 0)
+    assert json_of(run / "run.json")["recipe"]["schedule"]["rois_per_image"] == 7
+
+
 def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monkeypatch, capsys):
     folder, _ = compared
     again = tmp_path / "again"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from photograph_sets import coco_file
 
+import socodet.detection.evaluate as evaluate_module
 from socodet.cli import main
 from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import DETECTORS, new_detector
@@ -96,6 +97,16 @@ def test_a_single_start_may_bear_a_name(data, pretrained, tmp_path, capsys):
     main(["finetune", str(data), "--init", f"soco={pretrained}", *flags])
     assert "loaded" in capsys.readouterr().err
     assert RunFolder(tmp_path / "run").describe()["start"]["from"] == str(pretrained)
+
+
+def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_path, monkeypatch):
+    asked = {**BRIEF, "detector": "faster_rcnn_r50_fpn", "iterations": 1, "precise_bn": 0, "rois_per_image": 5}
+    finetune(data, tmp_path / "run", **asked)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["schedule"]["rois_per_image"] == 5
+    made = []
+    monkeypatch.setattr(evaluate_module, "score", lambda detector, *_, **__: made.append(detector))
+    evaluate_run(tmp_path / "run", data, execution=HERE, show_progress=False)
+    assert made[0].roi_heads.fg_bg_sampler.batch_size_per_image == 5
 
 
 def test_the_loss_falls(tmp_path):
