@@ -1,7 +1,7 @@
 """What `socodet reproduce` runs: methods, their recipes at a budget, and how a detector is fine-tuned.
 
-The settings of the `cpu` budget were chosen on a split of the training pictures (docs/results.md has what was tried);
-those of `gpu` have not been run yet.
+The settings of the `cpu` budget were chosen on a split of the training pictures (docs/results.md has what was tried and
+what came out); those of `gpu` have not been run yet.
 """
 
 from dataclasses import dataclass, field, replace
