@@ -76,7 +76,7 @@ def _describe(
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
         "start": start,
-        "location": str(source.location),
+        "location": str(Path(source.location).absolute()),
         "proposals": None if proposals is None else str(proposals),
         "versions": {
             "socodet": socodet.__version__,

@@ -133,7 +133,23 @@ def test_pictures_of_another_size_or_that_are_none_are_said_before_training(tmp_
     content["images"][1]["file_name"] = str(tmp_path / "no.jpg")
     (tmp_path / "set.json").write_text(json.dumps(content))
     (line,) = said(capsys, tmp_path / "set.json", tmp_path / "run")
-    assert re.fullmatch(r"2 × image file unreadable, or .* \(first: .*: 400x400, annotated as 407x400\)", line), line
+    assert re.fullmatch(r"2 of 6 × image file unreadable, or .* \(first: .*: 400x400, annotated as 407x400\)", line), (
+        line
+    )
+
+
+def test_a_set_of_which_no_picture_has_its_size_is_refused(tmp_path, capsys):
+    content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
+    for image in content["images"]:
+        image["width"] += 7
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as ended:
+        main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "run"), *BRIEF])
+    assert ended.value.code == 2
+    assert re.search(
+        r"none of its 6 images can be used \(first: .*: 400x400, annotated as 407x400\)", capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_pictures_that_turn_out_broken_give_way_and_are_named(tmp_path, capsys):

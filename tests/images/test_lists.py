@@ -118,6 +118,14 @@ def test_the_coco_files_name_tells_folders_apart(tmp_path: Path) -> None:
     assert str(tmp_path / "val") in message
 
 
+def test_a_coco_files_own_folder_goes_before_what_lies_beside_it(tmp_path: Path) -> None:
+    make(tmp_path / "pictures", "1.jpg", "2.jpg")
+    make(tmp_path / "set/images", "1.jpg")
+    coco = write_coco(tmp_path / "set/train.json", "1.jpg")
+    (tmp_path / "set/images/1.jpg").write_bytes(b"the set's own")
+    assert open_images(coco).read(0) == b"the set's own"
+
+
 def test_mistakes_in_a_coco_file(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     file = tmp_path / "sub/c.json"

@@ -28,6 +28,8 @@ class Init:
     """A pretraining run's folder, a file of weights, or `scratch`: what `finetune` takes as `init`."""
 
     def __post_init__(self) -> None:
+        if not self.source:
+            raise InputError(f"--init {self.name}=: names no weights; write NAME=PATH or NAME=scratch")
         if not self.name or self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\|"):
             raise InputError(f"init {self.name!r}: cannot be a name in a table; name it yourself, --init NAME=PATH")
 

@@ -38,8 +38,14 @@ def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool
     data = open_detection_set(given, split=split, images=images)
     if say:
         say_what_is_wrong(data)
-        for line in unusable_images(data, show_progress=True).lines():
-            print(f"{data.name}: {line}", file=sys.stderr)
+        unusable = unusable_images(data, show_progress=True)
+        for kind, count in unusable.counts.items():
+            first = unusable.first[kind]
+            if count == len(data):
+                raise InputError(
+                    f"{data.name}: none of its {count:,} images can be used (first: {first}); mend them all"
+                )
+            print(f"{data.name}: {count:,} of {len(data):,} × {kind} (first: {first})", file=sys.stderr)
     return data
 
 

@@ -73,9 +73,9 @@ def open_coco(file: Path) -> ImageList:
     """The images of a COCO file, in its order; their `file_name` is the key.
 
     The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
-    the file's folder or beside it, or in a folder `images` there (`train2017` or `images/train2017` next to
-    `annotations/instances_train2017.json`). Where several have them, at the one whose name is part of the
-    file's name.
+    the file's folder, or in its `images`; else one beside the file's folder, or in an `images` there (`train2017` or
+    `images/train2017` next to `annotations/instances_train2017.json`). Where several equally near have them,
+    at the one whose name is part of the file's name.
 
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
@@ -105,8 +105,10 @@ def coco_root(file: Path, keys: Sequence[str]) -> Path:
     if _holds_any(here, keys):
         return here
     above = here.resolve().parent  # `..` of a relative path would leave its name out
-    nearby = [path for start in (here, here / "images", above, above / "images") for path in _folders_in(start)]
-    found = {path.resolve(): path for path in [*nearby, above] if _holds_any(path, keys)}
+    found: dict[Path, Path] = {}
+    for start in (here, above):  # what lies below the file's own folder is nearer than what lies beside it
+        nearby = [*_folders_in(start), *_folders_in(start / "images"), *([above] if start == above else [])]
+        found = found or {path.resolve(): path for path in nearby if _holds_any(path, keys)}
     if len(found) > 1:
         named = {real: path for real, path in found.items() if path.name in file.stem}
         found = named or found
@@ -119,7 +121,7 @@ def coco_root(file: Path, keys: Sequence[str]) -> Path:
         one, other, *_ = sorted(map(str, found))
         raise InputError(
             f"{file}: its images may be those in {one} or in {other}; put the file into the folder where their "
-            "names begin"
+            "names begin, or name that folder where a command takes --images"
         )
     (root,) = found.values()
     return root

@@ -17,7 +17,7 @@ class Problem(StrEnum):
 
     MISSING_IMAGE = "image file missing; image left out"
     BROKEN_IMAGE = "image file unreadable, or of another size than annotated; image left out"
-    UNUSABLE_IMAGE = "image file unreadable, or of another size than annotated; not trained on, in the scores missed"
+    UNUSABLE_IMAGE = "image file unreadable, or of another size than annotated; replaced in training, missed in scores"
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id, file name or size; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
