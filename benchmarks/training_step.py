@@ -1,10 +1,12 @@
 """One training step of SoCo-R50-FPN: ours against the plain design, on the same inputs and weights.
 
-    python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda] [--compile]
+    python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda] [--compile float32 bf16]
 
 Prints one JSON object. Steps of the designs are interleaved; times are medians. The designs' losses are asserted equal
 with the same weights and frozen batch norm. Memory is the peak of one design alone in a process of its own.
-`--compile` times ours under torch.compile as well; `first_step_s` is then how long each design's first step took.
+`--compile` times ours under torch.compile as well, in those precisions; `first_step_s` is how long each design's first
+step took. On CUDA the plain design is timed under bf16 autocast and channels_last too, and that is what ours with bf16
+is compared with; float32 there means convolutions in TF32, torch's default.
 """
 
 import argparse
@@ -13,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
 DESIGNS = ("plain", "ours", "ours_bf16")
-COMPILED = ("ours_compiled", "ours_bf16_compiled")
+COMPILED = {"float32": "ours_compiled", "bf16": "ours_bf16_compiled"}
 
 
 def a_batch(size: int) -> Batch:
@@ -98,7 +101,7 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     if design.startswith("plain"):
         return plain_step(batch, device, lean=design == "plain_bf16")[1]
     precision = "bfloat16" if "bf16" in design else "float32"
-    return our_step(precision, batch, device, compiled=design in COMPILED)[1]
+    return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
 
 
 def synchronize(device: str) -> None:
@@ -117,7 +120,7 @@ def seconds(step: Callable[[], object], device: str) -> float:
 def losses_agree(batch: Batch, device: str) -> tuple[float, float]:
     """Ours and the plain design's loss, same weights, batch norm frozen."""
     soco = build_soco(ModelSettings(), 0).to(device)
-    with torch.no_grad():
+    with torch.no_grad(), without_tf32():
         for p in soco.target.parameters():
             p.add_(0.01 * torch.randn_like(p))
         soco.train()(batch.views)  # running statistics of this batch, or activations would fade
@@ -126,6 +129,17 @@ def losses_agree(batch: Batch, device: str) -> tuple[float, float]:
         plain = float(plain_loss(soco, batch, [correspondence(batch.views[0], v).to(device) for v in batch.views[1:]]))
     assert abs(ours - plain) < 1e-5, (ours, plain)
     return ours, plain
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions on CUDA in float32 proper: TF32 keeps 10 bits of each factor, and losses are compared to 1e-5."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def peak_memory(design: str, batch_size: int, device: str) -> float:
@@ -203,14 +217,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each design, after two to warm up")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="time ours under torch.compile too")
-    parser.add_argument("--memory-of", choices=(*DESIGNS, *COMPILED, "plain_bf16"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--compile", nargs="+", choices=tuple(COMPILED), default=[], help="time ours under torch.compile too"
+    )
+    parser.add_argument("--memory-of", choices=(*DESIGNS, *COMPILED.values(), "plain_bf16"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     batch = a_batch(args.batch_size).to(args.device)
     if args.memory_of:
         print(measure_memory(args.memory_of, batch, args.device))
         return
-    designs = (*DESIGNS, *(("plain_bf16",) if args.device == "cuda" else ()), *(COMPILED if args.compile else ()))
+    designs = (*DESIGNS, *(("plain_bf16",) if args.device == "cuda" else ()), *(COMPILED[p] for p in args.compile))
     ours_loss, plain_loss_value = losses_agree(batch, args.device)
     steps = {design: build(design, batch, args.device) for design in designs}
     times: dict[str, list[float]] = {design: [] for design in designs}
@@ -223,11 +239,19 @@ def main() -> None:
                 times[design].append(taken)
     median = {design: statistics.median(values) for design, values in times.items()}
     del steps
+    if args.device == "cuda":
+        torch.cuda.empty_cache()  # the memory of each design is taken by a process of its own
     trainer, step = our_step("float32", batch, args.device)
     with FlopCounterMode(display=False) as counter:
         step()
     flops = counter.get_total_flops()
-    memory = {design: peak_memory(design, args.batch_size, args.device) for design in designs}
+    if args.device == "cuda":
+        torch.cuda.empty_cache()
+    memory = {
+        design: peak_memory(design, args.batch_size, args.device)
+        for design in designs
+        if design not in COMPILED.values()
+    }
     peak = {
         "float32": matrix_peak(args.device, torch.float32),
         "bfloat16": matrix_peak(args.device, torch.bfloat16),

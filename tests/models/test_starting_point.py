@@ -220,7 +220,7 @@ def test_the_public_codes_checkpoint_computes_the_same_here():
     with torch.no_grad():
         for level in range(4):
             rois = group_by_level(box[None, None], torch.tensor([[level]]))
-            ours = soco.predictor(soco.online(pixels, rois))
+            ours = soco.predictor(soco.online([pixels], [rois])[0])
             torch.testing.assert_close(ours, theirs.predict(pixels, box, level))
 
 

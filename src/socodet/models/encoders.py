@@ -5,7 +5,9 @@ rows of Table 4.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.ops import FeaturePyramidNetwork, roi_align
@@ -27,6 +29,31 @@ class ObjectEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Normalised pixels (B, 3, H, W) → (B·K, representation_size), in (image, box) order."""
+
+    def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
+        """`forward` of every view; what treats each box alone may see all views at once."""
+        return [self(p, r) for p, r in zip(pixels, rois, strict=True)]
+
+
+def over_views(chain: Iterable[nn.Module], views: Sequence[Tensor]) -> list[Tensor]:
+    """Every view through a chain of modules, linear layers and the ReLU after them once for all views.
+
+    Their weights are read, and the gradient written, once and not once a view. Batch norm and the rest see the views
+    one after another, so that each is normalised by its own statistics. Shapes: (N_v, ...) → (N_v, ...) a view.
+    """
+    apart = list(views)
+    sizes = [len(view) for view in views]
+    together: Tensor | None = None
+    for module in chain:
+        if isinstance(module, nn.Linear):
+            together = module(torch.cat(apart) if together is None else together)
+        elif together is not None and isinstance(module, nn.ReLU):
+            together = module(together)
+        else:
+            if together is not None:
+                apart, together = list(torch.split(together, sizes)), None
+            apart = [module(view) for view in apart]
+    return apart if together is None else list(torch.split(together, sizes))
 
 
 class FPNEncoder(ObjectEncoder):
@@ -63,10 +90,17 @@ class FPNEncoder(ObjectEncoder):
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Each box is pooled once, from its own level, and passes the head once."""
-        levels = pyramid_levels(self.backbone["fpn"], self.stages(pixels_b3hw), rois.needed)
-        pooled = pool_boxes(levels, rois, self.pooled_size)
-        h: Tensor = pooled.mean(dim=(2, 3)) if self.box_head is None else self.box_head(pooled)
-        return h
+        return self.over_views([pixels_b3hw], [rois])[0]
+
+    def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
+        """The same of every view, with one product of the head's linear layer for all."""
+        pooled = []
+        for view, boxes in zip(pixels, rois, strict=True):
+            levels = pyramid_levels(self.backbone["fpn"], self.stages(view), boxes.needed)
+            pooled.append(pool_boxes(levels, boxes, self.pooled_size))
+        if self.box_head is None:
+            return [features.mean(dim=(2, 3)) for features in pooled]
+        return over_views(self.box_head, pooled)
 
 
 class C4Encoder(ObjectEncoder):

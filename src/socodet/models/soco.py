@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
-from socodet.models.encoders import ObjectEncoder
+from socodet.models.encoders import ObjectEncoder, over_views
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
 from socodet.views.batch import RoIs, ViewBatch
@@ -41,10 +41,9 @@ class Embedder(nn.Module):
         self.encoder = encoder
         self.projector = mlp(encoder.representation_size, settings.hidden_size, settings.embedding_size)
 
-    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """Normalised pixels (B, 3, H, W) and their boxes → (B·K, D)."""
-        embedding: Tensor = self.projector(self.encoder(pixels_b3hw, rois))
-        return embedding
+    def forward(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
+        """A view each: normalised pixels (B, 3, H, W) and their boxes → (B·K, D)."""
+        return over_views(self.projector, self.encoder.over_views(pixels, rois))
 
 
 class SoCo(nn.Module):
@@ -62,10 +61,10 @@ class SoCo(nn.Module):
 
     def forward(self, views: Sequence[ViewBatch]) -> SoCoOutput:
         """The first view against each of the others, online against target and the reverse (Eq. 5-6)."""
-        pixels = [normalize(view.pixels) for view in views]
+        pixels, rois = [normalize(view.pixels) for view in views], [view.rois for view in views]
         with torch.no_grad():
-            target = [_direction(self.target(p, view.rois)) for p, view in zip(pixels, views, strict=True)]
-        online = [_direction(self.predictor(self.online(p, view.rois))) for p, view in zip(pixels, views, strict=True)]
+            target = [_direction(z) for z in self.target(pixels, rois)]
+        online = [_direction(z) for z in over_views(self.predictor, self.online(pixels, rois))]
         online_bkd, target_bkd = (
             [z.reshape(len(pixels[0]), -1, z.shape[1]) for z in side] for side in (online, target)
         )

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from socodet.errors import InputError
+from socodet.models.fused_norm import fuse_batch_norm
 from socodet.models.soco import SoCo
 from socodet.training.data import SampleDataset, SampleStream, replaced_images, sample_loader
 from socodet.training.devices import autocast_type, choose_device, default_workers
@@ -52,6 +53,8 @@ class Trainer(Learner[Batch]):
             synchronize_batch_norm(self.soco, self.device)
         if execution.compile:
             _compile(self.soco, compiler)
+        elif self.device.type == "cuda" and self.world.size == 1:
+            fuse_batch_norm(self.soco, self.device)
         if self.world.size > 1:
             self._forward = DistributedDataParallel(
                 self.soco,
@@ -93,6 +96,10 @@ class Trainer(Learner[Batch]):
         Both stay on the device: nothing here waits for it, save as `OptimizerStep` says. The batch may be on the
         device already if it is worked off in one part.
         """
+        with _fastest_convolutions():
+            return self._step(batch)
+
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         number = self.finished
         self.finished += 1
         for group in self.optimizer.param_groups:
@@ -200,13 +207,24 @@ class Trainer(Learner[Batch]):
         self.finished = state["step"]
 
 
-def _compile(soco: SoCo, backend: str) -> None:
-    """Compiles backbones and box heads in place, under their own names.
+@contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """CuDNN tries its algorithms at the first step and keeps the fastest: the shapes are those of every step."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
-    What lies between depends on how many boxes a level has, and would be compiled anew at every batch.
+
+def _compile(soco: SoCo, backend: str) -> None:
+    """Compiles backbones in place, under their own names.
+
+    What follows depends on how many boxes a level has, and would be compiled anew at every batch.
     """
     for name, module in soco.named_modules():
-        if name.endswith((".backbone.body", ".encoder.box_head")):
+        if name.endswith(".backbone.body"):
             module.compile(backend=backend, dynamic=False)
 
 

@@ -76,7 +76,7 @@ class ExecutionSettings:
     with a loss scale that adapts itself; it leaves out steps whose gradients overflow, and waits for the device at
     each step to know."""
     compile: bool = False
-    """Compile backbones and box heads with torch.compile: a minute or more at the start, faster steps on a GPU."""
+    """Compile backbones, and a detector's box head, with torch.compile: a minute or more at the start."""
     on_nan: Literal["stop", "skip"] = "stop"
     """At a loss or gradients that are not finite: stop the run, or skip such steps, which leave no trace but a count in
     the log. To skip, each step waits for the device."""

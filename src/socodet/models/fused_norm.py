@@ -1,0 +1,147 @@
+"""Batch norm, residual sum and ReLU in one pass over a feature map, for training on CUDA.
+
+The modules, their names and their parameters stay torchvision's; only their forward is replaced. Where a norm is in
+evaluation, synchronised over processes, or its input lies otherwise or on a CPU, it works as before.
+"""
+
+import warnings
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+TYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+class NormAddReLU(torch.autograd.Function):
+    """relu(norm(x) + residual) by `norm_kernels`, with its gradients."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm2d, relu: bool
+    ) -> Tensor:
+        """Weight and bias are the norm's own: named here so that they get gradients."""
+        from socodet.models import norm_kernels
+
+        y, coefficients = norm_kernels.forward(x, residual, norm, relu=relu)
+        ctx.save_for_backward(x, None if residual is None else y, coefficients)
+        ctx.relu = relu
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of x, weight, bias and the residual."""
+        from socodet.models import norm_kernels
+
+        x, y, coefficients = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, dz, weight, bias = norm_kernels.backward(dy, x, y, coefficients, relu=ctx.relu)
+        return dx, weight, bias, None if y is None else dz, None, None
+
+
+def norm_add_relu(x: Tensor, norm: nn.BatchNorm2d, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """relu(norm(x) + residual), each part where it is asked for, in one pass where the kernels can, else by torch.
+
+    Shapes: x and residual (N, C, H, W) → the same.
+    """
+    if _fits(x, norm) and (residual is None or _alike(residual, x)):
+        assert norm.weight is not None
+        assert norm.bias is not None
+        y: Tensor = NormAddReLU.apply(x, norm.weight, norm.bias, residual, norm, relu)
+        return y
+    y = type(norm).forward(norm, x)
+    if residual is not None:
+        y = y + residual
+    return torch.relu(y) if relu else y
+
+
+def _fits(x: Tensor, norm: nn.BatchNorm2d) -> bool:
+    return (
+        x.is_cuda
+        and type(norm) is nn.BatchNorm2d  # a synchronised one asks the other processes
+        and x.dtype in TYPES
+        and norm.training
+        and norm.momentum is not None
+        and norm.weight is not None
+        and norm.weight.dtype is torch.float32
+        and norm.running_mean is not None
+        and x.numel() > x.shape[1]  # one value a channel: torch says what is wrong
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _alike(residual: Tensor, x: Tensor) -> bool:
+    return (
+        residual.dtype is x.dtype
+        and residual.shape == x.shape
+        and residual.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def fuse_batch_norm(network: nn.Module, device: torch.device) -> int:
+    """Replaces the forward of every `BatchNorm2d` and of the residual blocks of torchvision; how many norms.
+
+    None, with a warning, where the kernels cannot be built on that device: Triton comes with torch's CUDA builds, and
+    needs a C compiler.
+    """
+    try:
+        _try_kernels(device)
+    except Exception as error:  # Triton's own kinds, a missing compiler, an unknown card
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"batch norm is not fused, steps are slower: {type(error).__name__}: {reason}", stacklevel=2)
+        return 0
+    fused = 0
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.forward = partial(norm_add_relu, norm=module)  # type: ignore[method-assign]
+            fused += 1
+    for module in network.modules():
+        if isinstance(module, Bottleneck):
+            module.forward = partial(_bottleneck, module)  # type: ignore[method-assign]
+        elif isinstance(module, BasicBlock):
+            module.forward = partial(_basic_block, module)  # type: ignore[method-assign]
+        elif isinstance(module, nn.Sequential | IntermediateLayerGetter):
+            _fuse_pairs(module.children())
+    return fused
+
+
+def _try_kernels(device: torch.device) -> None:
+    from socodet.models import norm_kernels
+
+    x = torch.ones(2, 16, 2, 2, device=device).contiguous(memory_format=torch.channels_last)
+    y, coefficients = norm_kernels.forward(x, x, nn.BatchNorm2d(16, device=device), relu=True)
+    norm_kernels.backward(y, x, y, coefficients, relu=True)
+
+
+def _fuse_pairs(chain: Iterable[nn.Module]) -> None:
+    """ReLU right after batch norm is left to it."""
+    before: nn.Module | None = None
+    for module in chain:
+        if type(before) is nn.BatchNorm2d and isinstance(module, nn.ReLU):
+            before.forward = partial(norm_add_relu, norm=before, relu=True)  # type: ignore[method-assign]
+            module.forward = _as_it_is  # type: ignore[method-assign, assignment]
+        before = module
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _shortcut(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+    shortcut: Tensor = x if block.downsample is None else block.downsample(x)
+    return shortcut
+
+
+def _bottleneck(block: Bottleneck, x: Tensor) -> Tensor:
+    out = norm_add_relu(block.conv1(x), block.bn1, relu=True)  # type: ignore[arg-type]
+    out = norm_add_relu(block.conv2(out), block.bn2, relu=True)  # type: ignore[arg-type]
+    return norm_add_relu(block.conv3(out), block.bn3, _shortcut(block, x), relu=True)  # type: ignore[arg-type]
+
+
+def _basic_block(block: BasicBlock, x: Tensor) -> Tensor:
+    out = norm_add_relu(block.conv1(x), block.bn1, relu=True)  # type: ignore[arg-type]
+    return norm_add_relu(block.conv2(out), block.bn2, _shortcut(block, x), relu=True)  # type: ignore[arg-type]

@@ -1,0 +1,220 @@
+"""Triton kernels of batch norm in training, fused with what follows it: a residual sum and ReLU.
+
+A feature map (N, C, H, W) that lies channels last is a matrix of N·H·W rows and C columns; every kernel goes over it
+tile by tile. torch's own kernels read or write such a map five times forward for batch norm and ReLU and eight times
+back, these three and five times. Imported only where there is a CUDA device, or by tests in Triton's interpreter.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILE = 4096
+"""Elements of a tile."""
+WARPS = 8
+PROGRAMS = 528
+"""Of a reduction, at most about so many: four for each multiprocessor of an H200. Each leaves partial sums."""
+
+
+@triton.jit
+def _statistics(x, partial, rows, channels, rows_each, splits, R: tl.constexpr, C: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Sums of x - s and of its square, s being the first row: no digits are lost where the mean is far from 0."""
+    columns = tl.program_id(0) * C + tl.arange(0, C)
+    split = tl.program_id(1)
+    live = columns < channels
+    shift = tl.load(x + columns, mask=live, other=0.0).to(tl.float32)
+    total = tl.zeros((R, C), tl.float32)
+    squares = tl.zeros((R, C), tl.float32)
+    first = split.to(tl.int64) * rows_each
+    for begin in range(0, rows_each, R):
+        row = first + begin + tl.arange(0, R)
+        mask = (row < rows)[:, None] & live[None, :]
+        value = tl.load(x + row[:, None] * channels + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+        apart = tl.where(mask, value - shift[None, :], 0.0)
+        total += apart
+        squares += apart * apart
+    tl.store(partial + split * channels + columns, tl.sum(total, 0), mask=live)
+    tl.store(partial + (splits + split) * channels + columns, tl.sum(squares, 0), mask=live)
+
+
+@triton.jit
+def _coefficients(  # type: ignore[no-untyped-def]
+    x, partial, weight, bias, running_mean, running_var, batches, out, rows, channels, splits, eps, momentum,
+    S: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; running statistics and their counter go one step on."""
+    columns = tl.program_id(0) * C + tl.arange(0, C)
+    live = columns < channels
+    total = tl.zeros((S, C), tl.float32)
+    squares = tl.zeros((S, C), tl.float32)
+    for begin in range(0, splits, S):
+        split = begin + tl.arange(0, S)
+        mask = (split < splits)[:, None] & live[None, :]
+        at = split[:, None] * channels + columns[None, :]
+        total += tl.load(partial + at, mask=mask, other=0.0)
+        squares += tl.load(partial + splits * channels + at, mask=mask, other=0.0)
+    shift = tl.load(x + columns, mask=live, other=0.0).to(tl.float32)
+    apart = tl.sum(total, 0) / rows
+    variance = tl.maximum(tl.sum(squares, 0) / rows - apart * apart, 0.0)
+    mean = shift + apart
+    inverse = 1.0 / tl.sqrt(variance + eps)
+    scale = inverse * tl.load(weight + columns, mask=live, other=0.0)
+    tl.store(out + columns, mean, mask=live)
+    tl.store(out + channels + columns, inverse, mask=live)
+    tl.store(out + 2 * channels + columns, scale, mask=live)
+    offset = tl.load(bias + columns, mask=live, other=0.0) - mean * scale
+    tl.store(out + 3 * channels + columns, offset, mask=live)
+    old_mean = tl.load(running_mean + columns, mask=live, other=0.0)
+    old_var = tl.load(running_var + columns, mask=live, other=0.0)
+    unbiased = variance * (rows / (rows - 1.0))
+    tl.store(running_mean + columns, old_mean + momentum * (mean - old_mean), mask=live)
+    tl.store(running_var + columns, old_var + momentum * (unbiased - old_var), mask=live)
+    if tl.program_id(0) == 0:
+        tl.store(batches, tl.load(batches) + 1)
+
+
+@triton.jit
+def _apply(  # type: ignore[no-untyped-def]
+    x, residual, coefficients, y, rows, channels,
+    ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """Y = relu(a·x + b + residual)."""
+    columns = tl.program_id(0) * C + tl.arange(0, C)
+    row = tl.program_id(1).to(tl.int64) * R + tl.arange(0, R)
+    live = columns < channels
+    mask = (row < rows)[:, None] & live[None, :]
+    at = row[:, None] * channels + columns[None, :]
+    scale = tl.load(coefficients + 2 * channels + columns, mask=live, other=0.0)
+    offset = tl.load(coefficients + 3 * channels + columns, mask=live, other=0.0)
+    value = tl.load(x + at, mask=mask, other=0.0).to(tl.float32) * scale[None, :] + offset[None, :]
+    if ADD:
+        value += tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
+    if RELU:
+        value = tl.maximum(value, 0.0)
+    tl.store(y + at, value.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _gradient_sums(  # type: ignore[no-untyped-def]
+    dy, x, y, coefficients, dz, partial, rows, channels, rows_each, splits,
+    ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """Sums of dz and of dz·x̂ a channel, dz being dy where ReLU let it through; with a residual, dz is written too."""
+    columns = tl.program_id(0) * C + tl.arange(0, C)
+    split = tl.program_id(1)
+    live = columns < channels
+    mean = tl.load(coefficients + columns, mask=live, other=0.0)
+    inverse = tl.load(coefficients + channels + columns, mask=live, other=0.0)
+    scale = tl.load(coefficients + 2 * channels + columns, mask=live, other=0.0)
+    offset = tl.load(coefficients + 3 * channels + columns, mask=live, other=0.0)
+    total = tl.zeros((R, C), tl.float32)
+    moment = tl.zeros((R, C), tl.float32)
+    first = split.to(tl.int64) * rows_each
+    for begin in range(0, rows_each, R):
+        row = first + begin + tl.arange(0, R)
+        mask = (row < rows)[:, None] & live[None, :]
+        at = row[:, None] * channels + columns[None, :]
+        value = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+        gradient = tl.load(dy + at, mask=mask, other=0.0).to(tl.float32)
+        if RELU:
+            if ADD:
+                passed = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) > 0.0
+            else:
+                passed = value * scale[None, :] + offset[None, :] > 0.0
+            gradient = tl.where(passed, gradient, 0.0)
+            if ADD:
+                tl.store(dz + at, gradient.to(dz.dtype.element_ty), mask=mask)
+        total += gradient
+        moment += gradient * (value - mean[None, :]) * inverse[None, :]
+    tl.store(partial + split * channels + columns, tl.sum(total, 0), mask=live)
+    tl.store(partial + (splits + split) * channels + columns, tl.sum(moment, 0), mask=live)
+
+
+@triton.jit
+def _input_gradient(  # type: ignore[no-untyped-def]
+    dz, x, coefficients, sums, dx, rows, channels, MASK: tl.constexpr, R: tl.constexpr, C: tl.constexpr
+):
+    """Dx = a · (dz - mean of dz - x̂ · mean of dz·x̂); MASK: dz is still dy, before ReLU's mask."""
+    columns = tl.program_id(0) * C + tl.arange(0, C)
+    row = tl.program_id(1).to(tl.int64) * R + tl.arange(0, R)
+    live = columns < channels
+    mask = (row < rows)[:, None] & live[None, :]
+    at = row[:, None] * channels + columns[None, :]
+    mean = tl.load(coefficients + columns, mask=live, other=0.0)
+    inverse = tl.load(coefficients + channels + columns, mask=live, other=0.0)
+    scale = tl.load(coefficients + 2 * channels + columns, mask=live, other=0.0)
+    offset = tl.load(coefficients + 3 * channels + columns, mask=live, other=0.0)
+    mean_dz = tl.load(sums + columns, mask=live, other=0.0) / rows
+    mean_moment = tl.load(sums + channels + columns, mask=live, other=0.0) / rows
+    value = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    gradient = tl.load(dz + at, mask=mask, other=0.0).to(tl.float32)
+    if MASK:
+        gradient = tl.where(value * scale[None, :] + offset[None, :] > 0.0, gradient, 0.0)
+    normalised = (value - mean[None, :]) * inverse[None, :]
+    result = scale[None, :] * (gradient - mean_dz[None, :] - normalised * mean_moment[None, :])
+    tl.store(dx + at, result.to(dx.dtype.element_ty), mask=mask)
+
+
+def _matrix(x_bchw: Tensor) -> tuple[int, int]:
+    return x_bchw.numel() // x_bchw.shape[1], x_bchw.shape[1]
+
+
+def _tile(channels: int) -> tuple[int, int]:
+    columns = min(128, triton.next_power_of_2(channels))
+    return TILE // columns, columns
+
+
+def _reduction(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
+    """Grid, rows of each program, and splits of the rows."""
+    tile_rows, columns = _tile(channels)
+    blocks = triton.cdiv(channels, columns)
+    splits = max(1, min(triton.cdiv(rows, tile_rows), PROGRAMS // blocks))
+    rows_each = triton.cdiv(triton.cdiv(rows, splits), tile_rows) * tile_rows
+    splits = triton.cdiv(rows, rows_each)
+    return (blocks, splits), rows_each, splits
+
+
+def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, relu: bool) -> tuple[Tensor, Tensor]:
+    """relu(norm(x) + residual), and its coefficients (4, C) for `backward`; the running statistics go one step on.
+
+    x and residual: (N, C, H, W), channels last, of one type; the norm's parameters and statistics are float32.
+    """
+    rows, channels = _matrix(x)
+    R, C = _tile(channels)
+    grid, rows_each, splits = _reduction(rows, channels)
+    partial = torch.empty(2 * splits, channels, dtype=torch.float32, device=x.device)
+    coefficients = torch.empty(4, channels, dtype=torch.float32, device=x.device)
+    _statistics[grid](x, partial, rows, channels, rows_each, splits, R=R, C=C, num_warps=WARPS)
+    _coefficients[(triton.cdiv(channels, 32),)](
+        x, partial, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked,
+        coefficients, rows, channels, splits, norm.eps, norm.momentum, S=64, C=32, num_warps=4,
+    )  # fmt: skip
+    y = torch.empty_like(x)
+    _apply[(grid[0], triton.cdiv(rows, R))](
+        x, x if residual is None else residual, coefficients, y, rows, channels,
+        ADD=residual is not None, RELU=relu, R=R, C=C, num_warps=WARPS,
+    )  # fmt: skip
+    return y, coefficients
+
+
+def backward(
+    dy: Tensor, x: Tensor, y: Tensor | None, coefficients: Tensor, *, relu: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, of the residual (dy itself without ReLU), of weight and of bias; y where there was a residual."""
+    rows, channels = _matrix(x)
+    R, C = _tile(channels)
+    grid, rows_each, splits = _reduction(rows, channels)
+    partial = torch.empty(2, splits, channels, dtype=torch.float32, device=x.device)
+    written = relu and y is not None
+    dz = torch.empty_like(x) if written else dy
+    _gradient_sums[grid](
+        dy, x, x if y is None else y, coefficients, dz, partial, rows, channels, rows_each, splits,
+        ADD=y is not None, RELU=relu, R=R, C=C, num_warps=WARPS,
+    )  # fmt: skip
+    sums = partial.sum(dim=1)
+    dx = torch.empty_like(x)
+    _input_gradient[(grid[0], triton.cdiv(rows, R))](
+        dz, x, coefficients, sums, dx, rows, channels, MASK=relu and not written, R=R, C=C, num_warps=WARPS
+    )
+    return dx, dz, sums[1], sums[0]

@@ -1,0 +1,80 @@
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from socodet.models import fused_norm
+from socodet.models.backbones import build_backbone, stage_outputs
+from socodet.models.fused_norm import fuse_batch_norm, norm_add_relu
+
+HERE = torch.device("cpu")
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
+def test_the_kernels_agree_with_float64():
+    script = Path(__file__).with_name("interpreted_norm.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == "all agree", done.stderr
+
+
+def networks(monkeypatch):
+    """A backbone, and its twin with the forwards replaced, as if the kernels could be built here."""
+    monkeypatch.setattr(fused_norm, "_try_kernels", lambda device: None)
+    pair = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        pair.append(build_backbone("resnet18")[0])
+    assert fuse_batch_norm(pair[1], HERE) == 20
+    return pair
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_where_the_kernels_do_not_fit_nothing_changes(training, monkeypatch):
+    plain, fused = (network.train(training) for network in networks(monkeypatch))
+    x = torch.randn(2, 3, 64, 64)
+    for one, other in zip(stage_outputs(plain, x), stage_outputs(fused, x), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(plain.state_dict().items(), fused.state_dict().items(), strict=True):
+        assert one[0] == other[0]
+        assert torch.equal(one[1], other[1])
+
+
+def test_every_norm_of_a_block_meets_the_relu_and_the_residual_that_follow_it(monkeypatch):
+    monkeypatch.setattr(fused_norm, "_try_kernels", lambda device: None)
+    seen = []
+    monkeypatch.setattr(
+        fused_norm,
+        "norm_add_relu",
+        lambda x, norm, residual=None, *, relu=False: (
+            seen.append((residual is not None, relu)) or norm_add_relu(x, norm)
+        ),
+    )
+    downsample = nn.Sequential(nn.Conv2d(4, 16, 1), nn.BatchNorm2d(16))
+    for block, asked in (
+        (BasicBlock(4, 4), [(False, True), (True, True)]),
+        (Bottleneck(16, 4), [(False, True), (False, True), (True, True)]),
+        (Bottleneck(4, 4, downsample=downsample), [(False, True), (False, True), (False, False), (True, True)]),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()), [(False, True)]),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), [(False, False)]),
+    ):
+        seen.clear()
+        fuse_batch_norm(block, HERE)
+        first = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
+        block(torch.randn(2, first.in_channels, 5, 5))
+        assert seen == asked
+
+
+def test_kernels_that_cannot_be_built_are_done_without(monkeypatch):
+    def fail(device):
+        raise RuntimeError("no C compiler\nand more")
+
+    monkeypatch.setattr(fused_norm, "_try_kernels", fail)
+    network = BasicBlock(4, 4)
+    with pytest.warns(UserWarning, match="not fused, steps are slower: RuntimeError: no C compiler$"):
+        assert fuse_batch_norm(network, HERE) == 0
+    assert "forward" not in vars(network)

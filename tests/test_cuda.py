@@ -1,0 +1,164 @@
+"""On a CUDA device: the whole way from pictures to a fine-tuned detector, and back to a machine without one."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from socodet.models.fused_norm import fuse_batch_norm
+from socodet.models.settings import ModelSettings
+from socodet.pretraining import build_soco, pretrain
+from socodet.recipes import recipe
+from socodet.training.loop import Trainer
+from socodet.training.run import RunFolder
+from socodet.training.settings import ExecutionSettings, TrainingSettings
+from socodet.views import SampleSettings, make_sample, sample_rng
+from socodet.views.batch import Batch, collate
+
+norm_kernels = pytest.importorskip("socodet.models.norm_kernels")
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+NARROW = ModelSettings(
+    backbone="resnet18",
+    fpn_channels=16,
+    head_convs=1,
+    head_channels=16,
+    representation_size=24,
+    hidden_size=16,
+    embedding_size=8,
+)
+ON_GPU = ExecutionSettings(device="cuda", workers=2, log_every=1)
+
+
+def noise_batch(size: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for index in range(size):
+        image = torch.randint(0, 256, (96, 128, 3), generator=generator, dtype=torch.uint8).numpy()
+        corner = torch.rand(20, 2, generator=generator) * torch.tensor([60.0, 40.0])
+        boxes = torch.cat([corner, corner + 30 + 20 * torch.rand(20, 2, generator=generator)], dim=1).numpy()
+        samples.append((index, make_sample(image, boxes, SampleSettings(), sample_rng(0, 0, index))))
+    return collate(samples)
+
+
+def trainer(device: str, precision: str = "float32") -> Trainer:
+    execution = ExecutionSettings(device=device, precision=precision)
+    settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=8)
+    return Trainer(build_soco(NARROW, 0), settings, 100, execution)
+
+
+def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    batch = noise_batch()
+    outputs = {}
+    for device in ("cpu", "cuda"):
+        soco = build_soco(NARROW, 0).to(device).train()
+        loss = soco(batch.to(device).views).loss
+        loss.backward()
+        outputs[device] = float(loss), {n: p.grad.cpu() for n, p in soco.named_parameters() if p.grad is not None}
+    (cpu_loss, cpu), (gpu_loss, gpu) = outputs["cpu"], outputs["cuda"]
+    assert gpu_loss == pytest.approx(cpu_loss, abs=1e-4)
+    assert cpu.keys() == gpu.keys()
+    for name, grad in cpu.items():
+        assert (gpu[name] - grad).norm() <= 1e-2 * grad.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_fused_batch_norm_is_batch_norm(block, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    shortcut = torch.nn.Sequential(
+        torch.nn.Conv2d(64, 64 * block.expansion, 1), torch.nn.BatchNorm2d(64 * block.expansion)
+    )
+    plain = torch.nn.Sequential(block(64, 64, downsample=shortcut), torch.nn.Conv2d(64 * block.expansion, 8, 1))
+    for norm in (module for module in plain.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        torch.nn.init.normal_(norm.weight, 1, 0.5)
+        torch.nn.init.normal_(norm.bias)
+    plain = plain.cuda().to(memory_format=torch.channels_last)
+    fused = copy.deepcopy(plain)
+    assert fuse_batch_norm(fused, torch.device("cuda")) in (3, 4)
+    x = (5 + torch.randn(4, 64, 37, 29, device="cuda")).contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(4, 8, 37, 29, device="cuda")
+    calls = []
+    monkeypatch.setattr(norm_kernels, "forward", lambda *a, f=norm_kernels.forward, **k: calls.append(1) or f(*a, **k))
+    found = {}
+    for name, network, dtype in (("plain", plain.double(), torch.float64), ("fused", fused, torch.float32)):
+        inputs = x.detach().to(dtype).requires_grad_()
+        out = network(inputs)
+        (out * weights.to(dtype)).sum().backward()
+        parts = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        found[name] = [
+            out,
+            inputs.grad,
+            *(parts[n].grad if parts[n].grad is not None else parts[n] for n in sorted(parts)),
+        ]
+    assert len(calls) in (3, 4)
+    for exact, ours in zip(found["plain"], found["fused"], strict=True):
+        assert (ours.double() - exact.double()).norm() <= 1e-4 * exact.double().norm()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_follows_float32(precision):
+    batch = noise_batch()
+    losses = {p: float(trainer("cuda", p).step(batch)[0]) for p in ("float32", precision)}
+    assert losses[precision] == pytest.approx(losses["float32"], abs=0.05)
+
+
+def test_convolutions_are_tuned_within_a_step_only():
+    assert not torch.backends.cudnn.benchmark
+    trainer("cuda").step(noise_batch())
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_pretraining_stops_goes_on_and_is_read_without_a_gpu(tmp_path):
+    from socodet.detection.build import build_detector
+    from socodet.images.photographs import photographs
+
+    tiny = recipe("tiny")
+    asked = dataclasses.replace(
+        tiny, model=NARROW, training=dataclasses.replace(tiny.training, epochs=8, warmup_epochs=1)
+    )
+    begun = pretrain(
+        photographs(), asked, tmp_path / "run", execution=dataclasses.replace(ON_GPU, max_steps=3), show_progress=False
+    )
+    assert begun.steps == 3
+    done = pretrain(photographs(), asked, tmp_path / "run", execution=ON_GPU, show_progress=False)
+    assert done.finished
+    lines = [line for line in RunFolder(tmp_path / "run").log_lines() if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, done.total_steps + 1))
+    assert all(-8 <= line["loss"] <= 8 for line in lines)
+    state = RunFolder(tmp_path / "run").load_checkpoint()
+    assert {value.device.type for value in state["model"].values()} == {"cpu"}
+    detector = build_detector(tmp_path / "run", num_classes=3, show_report=False)
+    name = "backbone.body.layer1.0.conv1.weight"
+    assert torch.equal(dict(detector.named_parameters())[name], state["model"][f"online.encoder.{name}"])
+
+
+def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
+    from photograph_sets import coco_file
+
+    from socodet.detection.finetune import finetune
+
+    data = coco_file(tmp_path / "set.json")
+    tuned = finetune(
+        data,
+        tmp_path / "detector",
+        val=data,
+        init="scratch",
+        detector="faster_rcnn_r50_fpn",
+        model=NARROW,
+        iterations=2,
+        batch_size=2,
+        size=64,
+        precise_bn=1,
+        execution=ON_GPU,
+        show_progress=False,
+    )
+    assert tuned.finished
+    assert 0 <= tuned.evaluation.scores["box_AP"] <= 100
