@@ -16,7 +16,17 @@ def figure(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
+def is_estimated(result: dict[str, Any]) -> bool:
+    """Whether a GPU's rate is a guess."""
+    return bool(result["images_per_second_per_gpu"]["measured"] == NOT_MEASURED)
+
+
+def without_estimates(figures: dict[str, Any]) -> dict[str, Any]:
+    """Those whose heading does not say that they are one."""
+    return {heading: value for heading, value in figures.items() if "estimate" not in heading}
+
+
+def shown(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
     """Rows under the columns' headings; `columns` maps a heading to a key."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)]]
     lines += [[figure(row[key]) for key in columns.values()] for row in rows]
@@ -53,7 +63,11 @@ def unit_costs(result: dict[str, Any]) -> list[dict[str, Any]]:
         "views": networks["views"],
         "exchanges of batch statistics a step": networks["norm_exchanges_per_step"],
     }
-    return [{"cost": name, "figure": value} for name, value in costs.items()]
+    return [{"cost": name, "figure": value} for name, value in _asked(costs, result).items()]
+
+
+def _asked(figures: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    return figures if is_estimated(result) else without_estimates(figures)
 
 
 def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -68,11 +82,15 @@ def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
         "read from packed shards, MB/s a GPU": read["measured"],
         "read from packed shards, MB/s a GPU, estimate": read["estimate"],
     }
-    return [{"limit": name, "figure": value} for name, value in found.items()]
+    return [{"limit": name, "figure": value} for name, value in _asked(found, result).items()]
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """Each table by its title."""
+    """Each table by its title; estimates only where no rate has been measured."""
+
+    def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
+        return shown(rows, columns if is_estimated(result) else without_estimates(columns))
+
     return {
         "Unit costs": table(unit_costs(result), {"": "cost", "figure": "figure"}),
         "Runs: proposals and storage": table(

@@ -6,7 +6,7 @@ Prints one JSON object. Steps of the designs are interleaved; times are medians.
 with the same weights and frozen batch norm. Memory is the peak of one design alone in a process of its own.
 `--compile` times ours under torch.compile as well, in those precisions; `first_step_s` is how long each design's first
 step took. On CUDA the plain design is timed under bf16 autocast and channels_last too, and that is what ours with bf16
-is compared with; float32 there means convolutions in TF32, torch's default.
+is compared with, and ours without the fused batch norm; float32 there means convolutions in TF32, torch's default.
 """
 
 import argparse
@@ -16,9 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
 DESIGNS = ("plain", "ours", "ours_bf16")
+UNFUSED = "ours_bf16_unfused"
+ON_CUDA = ("plain_bf16", UNFUSED)
 COMPILED = {"float32": "ours_compiled", "bf16": "ours_bf16_compiled"}
 
 
@@ -101,7 +104,8 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     if design.startswith("plain"):
         return plain_step(batch, device, lean=design == "plain_bf16")[1]
     precision = "bfloat16" if "bf16" in design else "float32"
-    return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
+    with patch("socodet.training.loop.fuse_batch_norm") if design == UNFUSED else nullcontext():
+        return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
 
 
 def synchronize(device: str) -> None:
@@ -220,13 +224,13 @@ def main() -> None:
     parser.add_argument(
         "--compile", nargs="+", choices=tuple(COMPILED), default=[], help="time ours under torch.compile too"
     )
-    parser.add_argument("--memory-of", choices=(*DESIGNS, *COMPILED.values(), "plain_bf16"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=(*DESIGNS, *ON_CUDA), help=argparse.SUPPRESS)
     args = parser.parse_args()
     batch = a_batch(args.batch_size).to(args.device)
     if args.memory_of:
         print(measure_memory(args.memory_of, batch, args.device))
         return
-    designs = (*DESIGNS, *(("plain_bf16",) if args.device == "cuda" else ()), *(COMPILED[p] for p in args.compile))
+    designs = (*DESIGNS, *(ON_CUDA if args.device == "cuda" else ()), *(COMPILED[p] for p in args.compile))
     ours_loss, plain_loss_value = losses_agree(batch, args.device)
     steps = {design: build(design, batch, args.device) for design in designs}
     times: dict[str, list[float]] = {design: [] for design in designs}

@@ -61,12 +61,15 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
         soco = build_soco(NARROW, 0).to(device).train()
         loss = soco(batch.to(device).views).loss
         loss.backward()
-        outputs[device] = float(loss), {n: p.grad.cpu() for n, p in soco.named_parameters() if p.grad is not None}
+        outputs[device] = (
+            float(loss.detach()),
+            {n: p.grad.cpu() for n, p in soco.named_parameters() if p.grad is not None},
+        )
     (cpu_loss, cpu), (gpu_loss, gpu) = outputs["cpu"], outputs["cuda"]
     assert gpu_loss == pytest.approx(cpu_loss, abs=1e-4)
     assert cpu.keys() == gpu.keys()
-    for name, grad in cpu.items():
-        assert (gpu[name] - grad).norm() <= 1e-2 * grad.norm() + 1e-7, name
+    for name in cpu.keys() - {"online.projector.0.bias", "predictor.0.bias"}:  # before a norm: zero but for rounding
+        assert (gpu[name] - cpu[name]).norm() <= 1e-2 * cpu[name].norm(), name
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
@@ -74,7 +77,7 @@ def test_fused_batch_norm_is_batch_norm(block, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     shortcut = torch.nn.Sequential(
-        torch.nn.Conv2d(64, 64 * block.expansion, 1), torch.nn.BatchNorm2d(64 * block.expansion)
+        torch.nn.Conv2d(64, 64 * block.expansion, 1, bias=False), torch.nn.BatchNorm2d(64 * block.expansion)
     )
     plain = torch.nn.Sequential(block(64, 64, downsample=shortcut), torch.nn.Conv2d(64 * block.expansion, 8, 1))
     for norm in (module for module in plain.modules() if isinstance(module, torch.nn.BatchNorm2d)):
@@ -82,25 +85,24 @@ def test_fused_batch_norm_is_batch_norm(block, monkeypatch):
         torch.nn.init.normal_(norm.bias)
     plain = plain.cuda().to(memory_format=torch.channels_last)
     fused = copy.deepcopy(plain)
-    assert fuse_batch_norm(fused, torch.device("cuda")) in (3, 4)
+    assert fuse_batch_norm(fused, torch.device("cuda")) == (3 if block is BasicBlock else 4)
     x = (5 + torch.randn(4, 64, 37, 29, device="cuda")).contiguous(memory_format=torch.channels_last)
     weights = torch.randn(4, 8, 37, 29, device="cuda")
     calls = []
     monkeypatch.setattr(norm_kernels, "forward", lambda *a, f=norm_kernels.forward, **k: calls.append(1) or f(*a, **k))
-    found = {}
-    for name, network, dtype in (("plain", plain.double(), torch.float64), ("fused", fused, torch.float32)):
+    found = []
+    for network, dtype in ((fused, torch.float32), (plain.double(), torch.float64)):
         inputs = x.detach().to(dtype).requires_grad_()
         out = network(inputs)
         (out * weights.to(dtype)).sum().backward()
-        parts = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        found[name] = [
-            out,
-            inputs.grad,
-            *(parts[n].grad if parts[n].grad is not None else parts[n] for n in sorted(parts)),
-        ]
-    assert len(calls) in (3, 4)
-    for exact, ours in zip(found["plain"], found["fused"], strict=True):
-        assert (ours.double() - exact.double()).norm() <= 1e-4 * exact.double().norm()
+        gradients = {name: p.grad for name, p in network.named_parameters()}
+        found.append(({"out": out, **dict(network.named_buffers())}, {"inputs": inputs.grad, **gradients}))
+    assert len(calls) == (3 if block is BasicBlock else 4)
+    # Where ReLU's argument is all but 0 the two types may fall on its two sides: one gradient there, and one not.
+    for ours, exact, tolerance in zip(*found, (1e-4, 1e-2), strict=True):
+        for name, value in ours.items():
+            difference = (value.double() - exact[name].double()).norm() / exact[name].double().norm()
+            assert difference <= tolerance, name
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -7,15 +7,20 @@ import os
 
 os.environ["TRITON_INTERPRET"] = "1"
 
-import torch
+import copy
 
-from socodet.models import norm_kernels
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from socodet.models import fused_norm, norm_kernels
 
 norm_kernels.TILE = 512  # several tiles, and several programs a reduction, on small maps
 
 
 def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
-    return float((ours.detach().double() - exact.detach()).norm() / exact.detach().norm())
+    ours, exact = ours.detach().double(), exact.detach().double()
+    return float((ours - exact).norm() / exact.norm())
 
 
 def check(shape: tuple[int, ...], *, add: bool, relu: bool, dtype: torch.dtype, tolerance: float) -> None:
@@ -54,7 +59,34 @@ def check(shape: tuple[int, ...], *, add: bool, relu: bool, dtype: torch.dtype, 
     assert int(norm.num_batches_tracked) == 1
 
 
+def check_block(kind: type[BasicBlock] | type[Bottleneck]) -> None:
+    """A residual block whose convolutions are torch's, in float32, against itself in float64 without fusing."""
+    inputs, outputs = 8, 4 * kind.expansion
+    shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    plain = kind(inputs, 4, downsample=shortcut)
+    for norm in (module for module in plain.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.normal_(norm.weight, 1, 0.5)
+        nn.init.normal_(norm.bias)
+    plain = plain.to(memory_format=torch.channels_last)
+    fused = copy.deepcopy(plain)
+    assert fused_norm.fuse_batch_norm(fused, torch.device("cpu")) == (4 if kind is Bottleneck else 3)
+    x = (5 + torch.randn(2, inputs, 7, 6)).contiguous(memory_format=torch.channels_last)
+    dy = torch.randn(2, outputs, 7, 6)
+    found = []
+    for network, dtype in ((fused, torch.float32), (plain.double(), torch.float64)):
+        ours = x.detach().to(dtype).requires_grad_()
+        out = network(ours)
+        out.backward(dy.to(dtype))
+        gradients = {name: p.grad for name, p in network.named_parameters()}
+        found.append({"y": out, "x": ours.grad, **gradients, **dict(network.named_buffers())})
+    for name, ours in found[0].items():
+        assert difference(ours, found[1][name]) < 1e-4, (kind, name, difference(ours, found[1][name]))
+
+
 torch.manual_seed(0)
+fused_norm._fits = lambda x, norm: True  # type: ignore[assignment]
+for kind in (BasicBlock, Bottleneck):
+    check_block(kind)
 for add in (False, True):
     for relu in (False, True):
         check((3, 5, 7, 6), add=add, relu=relu, dtype=torch.float32, tolerance=2e-6)

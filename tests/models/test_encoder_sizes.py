@@ -126,7 +126,8 @@ def test_each_box_passes_roialign_and_head_once_a_network_and_view():
     def of(module: str) -> int:
         return sum(flops for operator, flops in counts[module].items() if operator is not roi_align)
 
-    layers = [name for name, module in soco.online.encoder.box_head.named_children() if not isinstance(module, nn.ReLU | nn.Flatten)]
+    head = soco.online.encoder.box_head
+    layers = [name for name, module in head.named_children() if not isinstance(module, nn.ReLU | nn.Flatten)]
 
     def of_head(network: str) -> int:  # whose layers are called one by one
         return sum(of(f"SoCo.{network}.encoder.box_head.{layer}") for layer in layers)
