@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -240,3 +241,13 @@ def test_the_run_says_what_it_was_asked(few_images, table, tmp_path):
     assert -8 <= line["loss"] <= 8
     assert sum(line["level_share"]) == pytest.approx(1)
     assert list((run / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("command", ["--help", "recipes", "pretrain --help"])
+def test_output_that_is_no_longer_read_is_no_error(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    asked = [sys.executable, "-m", "socodet", *command.split()]
+    done = subprocess.run(asked, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

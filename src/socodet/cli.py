@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -44,22 +45,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
-        raise SystemExit(0 if arguments else 2)
-    if arguments[0] == "--version":
-        print(f"socodet {__version__}")
-        return
     try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_usage(), flush=True)
+            raise SystemExit(0 if arguments else 2)
+        if arguments[0] == "--version":
+            print(f"socodet {__version__}", flush=True)
+            return
         if arguments[0] not in COMMANDS:
             raise InputError(f"{arguments[0]}: no such command; choose one of {', '.join(COMMANDS)}")
         COMMANDS[arguments[0]](arguments[1:])
+        sys.stdout.flush()
     except InputError as error:
         if debug:
             traceback.print_exc()
         print(f"socodet: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise SystemExit(141) from None
         if debug:
             traceback.print_exc()
         where = error.filename or "a file"
@@ -74,6 +78,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"socodet: interrupted{goes_on(arguments) if arguments[0] in RESUMABLE else ''}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output was closed by what read it, such as `head`; what is still unwritten then goes nowhere."""
+    try:
+        out = sys.stdout.fileno()
+        poll = select.poll()
+    except (OSError, AttributeError):  # no file, or no such question on this system
+        return False
+    poll.register(out, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return True
 
 
 def _usage() -> str:

@@ -24,7 +24,7 @@ def test_the_kernels_agree_with_float64():
 
 def networks(monkeypatch):
     """A backbone, and its twin with the forwards replaced, as if the kernels could be built here."""
-    monkeypatch.setattr(fused_norm, "_try_kernels", lambda device: None)
+    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
     pair = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -45,7 +45,7 @@ def test_where_the_kernels_do_not_fit_nothing_changes(training, monkeypatch):
 
 
 def test_every_norm_of_a_block_meets_the_relu_and_the_residual_that_follow_it(monkeypatch):
-    monkeypatch.setattr(fused_norm, "_try_kernels", lambda device: None)
+    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
     seen = []
     monkeypatch.setattr(
         fused_norm,
@@ -70,7 +70,7 @@ def test_every_norm_of_a_block_meets_the_relu_and_the_residual_that_follow_it(mo
 
 
 def test_kernels_that_cannot_be_built_are_done_without(monkeypatch):
-    def fail(device):
+    def fail(*_):
         raise RuntimeError("no C compiler\nand more")
 
     monkeypatch.setattr(fused_norm, "_try_kernels", fail)

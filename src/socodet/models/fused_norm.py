@@ -82,14 +82,14 @@ def _alike(residual: Tensor, x: Tensor) -> bool:
     )
 
 
-def fuse_batch_norm(network: nn.Module, device: torch.device) -> int:
+def fuse_batch_norm(network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> int:
     """Replaces the forward of every `BatchNorm2d` and of the residual blocks of torchvision; how many norms.
 
-    None, with a warning, where the kernels cannot be built on that device: Triton comes with torch's CUDA builds, and
-    needs a C compiler.
+    dtype: what convolutions give. None, with a warning, where the kernels cannot be built on that device: Triton comes
+    with torch's CUDA builds, and needs a C compiler.
     """
     try:
-        _try_kernels(device)
+        _try_kernels(device, dtype)
     except Exception as error:  # Triton's own kinds, a missing compiler, an unknown card
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(f"batch norm is not fused, steps are slower: {type(error).__name__}: {reason}", stacklevel=2)
@@ -109,10 +109,10 @@ def fuse_batch_norm(network: nn.Module, device: torch.device) -> int:
     return fused
 
 
-def _try_kernels(device: torch.device) -> None:
+def _try_kernels(device: torch.device, dtype: torch.dtype) -> None:
     from socodet.models import norm_kernels
 
-    x = torch.ones(2, 16, 2, 2, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.ones(2, 16, 2, 2, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     y, coefficients = norm_kernels.forward(x, x, nn.BatchNorm2d(16, device=device), relu=True)
     norm_kernels.backward(y, x, y, coefficients, relu=True)
 

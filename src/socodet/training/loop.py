@@ -47,6 +47,7 @@ class Trainer(Learner[Batch]):
         execution = execution or ExecutionSettings()
         self.world = world or ALONE
         self.device = choose_device(execution.device, self.world)
+        self.precision = autocast_type(execution.precision, self.device)
         self.soco = soco.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self._forward: nn.Module = self.soco
         if self.world.size > 1:
@@ -54,7 +55,7 @@ class Trainer(Learner[Batch]):
         if execution.compile:
             _compile(self.soco, compiler)
         elif self.device.type == "cuda" and self.world.size == 1:
-            fuse_batch_norm(self.soco, self.device)
+            fuse_batch_norm(self.soco, self.device, self.precision)
         if self.world.size > 1:
             self._forward = DistributedDataParallel(
                 self.soco,
@@ -68,7 +69,6 @@ class Trainer(Learner[Batch]):
             momentum=settings.momentum,
             trust_coefficient=settings.trust_coefficient,
         )
-        self.precision = autocast_type(execution.precision, self.device)
         self._skip = execution.on_nan == "skip"
         scaled = self.precision is torch.float16
         self._update = OptimizerStep(
