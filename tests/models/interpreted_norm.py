@@ -83,7 +83,23 @@ def check_block(kind: type[BasicBlock] | type[Bottleneck]) -> None:
         assert difference(ours, found[1][name]) < 1e-4, (kind, name, difference(ours, found[1][name]))
 
 
+def check_nan() -> None:
+    """What is not a number stays so, or no one would see that a run has diverged."""
+    x = torch.randn(2, 16, 4, 4).contiguous(memory_format=torch.channels_last)
+    x[0, 3, 1, 1] = torch.nan
+    norm = nn.BatchNorm2d(16)
+    y, coefficients = norm_kernels.forward(x, x, norm, relu=True)
+    assert torch.equal(y.isnan().any(dim=(0, 2, 3)), torch.arange(16) == 3)
+    assert bool(y[:, 3].isnan().all())
+    assert bool(norm.running_var[3].isnan())
+    for added in (y, None):
+        dx, _, weight, _ = norm_kernels.backward(torch.ones_like(y), x, added, coefficients, relu=True)
+        assert bool(dx[:, 3].isnan().all())
+        assert torch.equal(weight.isnan(), torch.arange(16) == 3)
+
+
 torch.manual_seed(0)
+check_nan()
 fused_norm._fits = lambda x, norm: True  # type: ignore[assignment]
 for kind in (BasicBlock, Bottleneck):
     check_block(kind)

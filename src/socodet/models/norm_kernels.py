@@ -56,7 +56,8 @@ def _coefficients(  # type: ignore[no-untyped-def]
         squares += tl.load(partial + splits * channels + at, mask=mask, other=0.0)
     shift = tl.load(x + columns, mask=live, other=0.0).to(tl.float32)
     apart = tl.sum(total, 0) / rows
-    variance = tl.maximum(tl.sum(squares, 0) / rows - apart * apart, 0.0)
+    variance = tl.sum(squares, 0) / rows - apart * apart
+    variance = tl.where(variance < 0.0, 0.0, variance)  # as below, NaN must stay NaN: maximum would hide it
     mean = shift + apart
     inverse = 1.0 / tl.sqrt(variance + eps)
     scale = inverse * tl.load(weight + columns, mask=live, other=0.0)
@@ -91,7 +92,7 @@ def _apply(  # type: ignore[no-untyped-def]
     if ADD:
         value += tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
     if RELU:
-        value = tl.maximum(value, 0.0)
+        value = tl.where(value < 0.0, 0.0, value)
     tl.store(y + at, value.to(y.dtype.element_ty), mask=mask)
 
 
@@ -119,10 +120,10 @@ def _gradient_sums(  # type: ignore[no-untyped-def]
         gradient = tl.load(dy + at, mask=mask, other=0.0).to(tl.float32)
         if RELU:
             if ADD:
-                passed = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) > 0.0
+                stopped = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) <= 0.0
             else:
-                passed = value * scale[None, :] + offset[None, :] > 0.0
-            gradient = tl.where(passed, gradient, 0.0)
+                stopped = value * scale[None, :] + offset[None, :] <= 0.0
+            gradient = tl.where(stopped, 0.0, gradient)
             if ADD:
                 tl.store(dz + at, gradient.to(dz.dtype.element_ty), mask=mask)
         total += gradient
@@ -150,7 +151,7 @@ def _input_gradient(  # type: ignore[no-untyped-def]
     value = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
     gradient = tl.load(dz + at, mask=mask, other=0.0).to(tl.float32)
     if MASK:
-        gradient = tl.where(value * scale[None, :] + offset[None, :] > 0.0, gradient, 0.0)
+        gradient = tl.where(value * scale[None, :] + offset[None, :] <= 0.0, 0.0, gradient)
     normalised = (value - mean[None, :]) * inverse[None, :]
     result = scale[None, :] * (gradient - mean_dz[None, :] - normalised * mean_moment[None, :])
     tl.store(dx + at, result.to(dx.dtype.element_ty), mask=mask)
