@@ -251,3 +251,14 @@ def test_output_that_is_no_longer_read_is_no_error(command):
     done = subprocess.run(asked, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [(["--epochs", "1"], 0.05), (["--epochs=20"], 5), (["--epochs", "7"], 5)]
+)
+def test_the_warm_up_fits_into_the_epochs_asked_for(flags, expected, few_images, table, tmp_path, capsys):
+    run = tmp_path / "run"
+    given = ["--recipe", "tiny", "--batch-size", "4", "--workers", "0", "--proposals", str(table), "--max-steps", "1"]
+    main(["pretrain", str(few_images), "--output", str(run), *given, *flags])
+    assert json.loads((run / "run.json").read_text())["recipe"]["training"]["warmup_epochs"] == expected
+    assert ("the warm-up keeps its share of the epochs, 0.05" in capsys.readouterr().err) == (expected == 0.05)

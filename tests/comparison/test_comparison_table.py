@@ -176,7 +176,8 @@ def test_label_efficiency_shows_the_ends_of_all_runs(three):
         assert (three.folder / name).read_bytes().startswith(begins)
 
 
-def test_a_scratch_that_came_to_nothing_is_no_goal(tmp_path):
-    table = comparison_of(tmp_path, soco=SOCO[:1], scratch=[[0, 0, 0, 0]])
+@pytest.mark.parametrize("end", [0, 0.004])
+def test_a_scratch_that_came_to_nothing_is_no_goal(end, tmp_path):
+    table = comparison_of(tmp_path, soco=SOCO[:1], scratch=[[0, 0, 0, end]])
     assert [table.reaches_scratch_at(row) for row in table.rows] == [None, None]
-    assert math.isclose(table.rows[1].scores["box_AP"].mean, 0)
+    assert math.isclose(table.rows[1].scores["box_AP"].mean, end)

@@ -1,13 +1,18 @@
 """`socodet pretrain`: from images to a run."""
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, list_unreadable, value_of
 from socodet.errors import InputError
+
+if TYPE_CHECKING:
+    from socodet.training.settings import TrainingSettings
 
 
 def pretrain(argv: Sequence[str]) -> None:
@@ -22,6 +27,9 @@ def pretrain(argv: Sequence[str]) -> None:
     if name is None and not {"-h", "--help"} & set(argv):
         raise InputError(f"pretrain: --recipe is missing; choose one of {', '.join(RECIPES)}")
     base = recipe(name or "tiny")
+    warmup = _shorter_warmup(base.training, argv)
+    if warmup is not None:
+        base = dataclasses.replace(base, training=dataclasses.replace(base.training, warmup_epochs=warmup))
     settings_flag = next((a for a in argv if a.startswith("--proposals.")), None)
     if settings_flag and value_of("--proposals", argv) not in (None, "online"):
         raise InputError(f"pretrain: {settings_flag} has no effect where --proposals gives a table; drop one of them")
@@ -78,6 +86,11 @@ def pretrain(argv: Sequence[str]) -> None:
             overwrite=overwrite,
         )
 
+    if warmup is not None and not {"-h", "--help"} & set(argv):
+        print(
+            f"note: the warm-up keeps its share of the epochs, {warmup:g} of them; --warmup-epochs sets it",
+            file=sys.stderr,
+        )
     result = call(arguments, "pretrain", argv)
     if not result.is_first:
         exit_if_stopped(result.stopped_by)
@@ -91,3 +104,13 @@ def pretrain(argv: Sequence[str]) -> None:
         )
     list_unreadable(result.unreadable)
     exit_if_stopped(result.stopped_by)
+
+
+def _shorter_warmup(recipe: "TrainingSettings", argv: Sequence[str]) -> float | None:
+    """Warm-up epochs in proportion, where fewer epochs are asked for than the recipe warms up; else None."""
+    epochs = value_of("--epochs", argv)
+    try:
+        asked = float(epochs) if epochs is not None and value_of("--warmup-epochs", argv) is None else recipe.epochs
+    except ValueError:  # no number: the parser says so
+        return None
+    return recipe.warmup_epochs * asked / recipe.epochs if 0 < asked < recipe.warmup_epochs else None

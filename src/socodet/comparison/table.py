@@ -140,7 +140,8 @@ class Comparison:
         """The mean AP of boxes that training from scratch ends with; None where it was not done, or came to nothing."""
         for row in self.at(fraction):
             if self.note["inits"][row.init]["from"] == SCRATCH and MAIN in row.scores:
-                return row.scores[MAIN].mean or None
+                mean = row.scores[MAIN].mean
+                return mean if mean >= 0.005 else None  # as tables print it, 0.00
         return None
 
     def reaches_scratch_at(self, row: Row) -> int | None:
