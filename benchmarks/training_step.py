@@ -3,7 +3,7 @@
     python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda] [--compile float32 bf16]
 
 Prints one JSON object. Steps of the designs are interleaved; times are medians. The designs' losses are asserted equal
-with the same weights and frozen batch norm. Memory is the peak of one design alone in a process of its own.
+with the same weights and frozen batch norm, in float32. Memory is the peak of one design alone in a process of its own.
 `--compile` times ours under torch.compile as well, in those precisions; `first_step_s` is how long each design's first
 step took. On CUDA the plain design is timed under bf16 autocast and channels_last too, and that is what ours with bf16
 is compared with, and ours without the fused batch norm; float32 there means convolutions in TF32, torch's default.
@@ -182,7 +182,8 @@ def resident(field: str) -> int:
 
 
 def matrix_peak(device: str, dtype: torch.dtype) -> float:
-    """TFLOP/s of a large square matrix product."""
+    """TFLOP/s of a large square matrix product; of float32 on CUDA in TF32, as convolutions are."""
+    torch.backends.cuda.matmul.allow_tf32 = True
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     return 2 * n**3 / min(seconds(lambda: a @ b, device) for _ in range(8)) / 1e12
@@ -226,6 +227,7 @@ def main() -> None:
     )
     parser.add_argument("--memory-of", choices=(*DESIGNS, *ON_CUDA), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.backends.cudnn.benchmark = True  # ours asks for it; so that no design has slower convolutions than another
     batch = a_batch(args.batch_size).to(args.device)
     if args.memory_of:
         print(measure_memory(args.memory_of, batch, args.device))

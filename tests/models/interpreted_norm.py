@@ -98,8 +98,23 @@ def check_nan() -> None:
         assert torch.equal(weight.isnan(), torch.arange(16) == 3)
 
 
+def check_outlier() -> None:
+    """One pixel far from all others, and that the first, leaves the others' digits in the variance."""
+    x = (1e-3 * torch.randn(3, 8, 30, 30)).contiguous(memory_format=torch.channels_last)
+    x[0, :, 0, 0] = 10.0
+    norm = nn.BatchNorm2d(8, momentum=1.0)
+    norm_kernels.forward(x, None, norm, relu=False)
+    exact = x.double().var(dim=(0, 2, 3))
+    assert difference(norm.running_var, exact) < 1e-5, difference(norm.running_var, exact)
+    x[0, :, 0, 0] = 0.5  # whose share of the variance is smaller
+    norm_kernels.forward(x + 100, None, norm, relu=False)
+    exact = (x + 100).double().var(dim=(0, 2, 3))
+    assert difference(norm.running_var, exact) < 1e-4, difference(norm.running_var, exact)
+
+
 torch.manual_seed(0)
 check_nan()
+check_outlier()
 fused_norm._fits = lambda x, norm: True  # type: ignore[assignment]
 for kind in (BasicBlock, Bottleneck):
     check_block(kind)

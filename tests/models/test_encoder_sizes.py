@@ -140,3 +140,20 @@ def test_each_box_passes_roialign_and_head_once_a_network_and_view():
     no_gradient_for_pixels = sum(IMAGES * conv(7, 3, 64, size // 2) for size, _ in VIEWS)
     expected = (1 + passes) * a_forward + passes * boxes * PREDICTOR_OF_A_BOX - no_gradient_for_pixels
     assert of("Global") == expected
+
+
+def test_a_linear_layer_runs_once_for_all_views():
+    settings = ModelSettings(backbone="resnet18", fpn_channels=8, head_channels=8, head_convs=1)
+    soco = SoCo(build_encoder(settings), settings)
+    rows = Counter()
+    for name, module in soco.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda _, inputs, __, name=name: rows.update({name: len(inputs[0])}))
+    calls = Counter()
+    for name, module in soco.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    soco([a_view(size, levels) for size, levels in VIEWS])
+    assert len(calls) == 8  # the head's and the projector's two of both networks, the predictor's two
+    assert set(calls.values()) == {1}
+    assert set(rows.values()) == {len(VIEWS) * IMAGES * BOXES}

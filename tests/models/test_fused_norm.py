@@ -78,3 +78,40 @@ def test_kernels_that_cannot_be_built_are_done_without(monkeypatch):
     with pytest.warns(UserWarning, match="not fused, steps are slower: RuntimeError: no C compiler$"):
         assert fuse_batch_norm(network, HERE) == 0
     assert "forward" not in vars(network)
+
+
+def test_a_relu_that_is_used_twice_stays(monkeypatch):
+    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
+    relu = nn.ReLU()
+    chain = nn.Sequential(nn.BatchNorm2d(4), relu, nn.Conv2d(4, 4, 1), relu)
+    x = torch.randn(2, 4, 5, 5)
+    before = chain(x)
+    fuse_batch_norm(chain, HERE)
+    assert torch.equal(chain(x), before)
+    assert before.min() == 0
+
+
+def test_hooks_of_a_block_s_norms_run(monkeypatch):
+    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
+    block = Bottleneck(16, 4)
+    fuse_batch_norm(block, HERE)
+    called = []
+    for norm in (block.bn1, block.bn2, block.bn3):
+        norm.register_forward_hook(lambda norm, inputs, output: called.append(inputs[0].shape[1]))
+    block(torch.randn(2, 16, 5, 5))
+    assert called == [4, 4, 16]
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
+@pytest.mark.parametrize("images", [256, 4096])
+def test_grids_of_large_batches_are_ones_that_cuda_takes(images):
+    from socodet.models import norm_kernels
+
+    for side, channels in ((112, 64), (56, 64), (56, 256), (7, 2048)):
+        rows = images * side * side
+        along, across = norm_kernels.tiles(rows, channels)
+        assert along < 2**31
+        assert across <= 65_535
+        tile_rows, columns = 4096 // min(channels, 128), min(channels, 128)
+        assert (along - 1) * tile_rows < rows <= along * tile_rows
+        assert across * columns == channels

@@ -108,6 +108,15 @@ def test_the_log_drops_what_a_crash_left_after_the_checkpoint(tmp_path):
     assert [(line["step"], line["loss"]) for line in run.log_lines()] == [(1, -1.0), (2, -2.0), (3, -9.0)]
 
 
+def test_convolutions_are_tuned_within_a_step_only():
+    ours, seen = trainer(), []
+    ours.soco.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    assert not torch.backends.cudnn.benchmark
+    ours.step(a_batch())
+    assert seen == [True]
+    assert not torch.backends.cudnn.benchmark
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_never_waits_for_the_device():

@@ -5,12 +5,13 @@ evaluation, synchronised over processes, or its input lies otherwise or on a CPU
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -33,6 +34,7 @@ class NormAddReLU(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Gradients of x, weight, bias and the residual."""
         from socodet.models import norm_kernels
@@ -85,7 +87,7 @@ def _alike(residual: Tensor, x: Tensor) -> bool:
 def fuse_batch_norm(network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> int:
     """Replaces the forward of every `BatchNorm2d` and of the residual blocks of torchvision; how many norms.
 
-    dtype: what convolutions give. None, with a warning, where the kernels cannot be built on that device: Triton comes
+    dtype: what convolutions give. 0, with a warning, where the kernels cannot be built on that device: Triton comes
     with torch's CUDA builds, and needs a C compiler.
     """
     try:
@@ -100,12 +102,12 @@ def fuse_batch_norm(network: nn.Module, device: torch.device, dtype: torch.dtype
             module.forward = partial(norm_add_relu, norm=module)  # type: ignore[method-assign]
             fused += 1
     for module in network.modules():
-        if isinstance(module, Bottleneck):
-            module.forward = partial(_bottleneck, module)  # type: ignore[method-assign]
-        elif isinstance(module, BasicBlock):
-            module.forward = partial(_basic_block, module)  # type: ignore[method-assign]
+        if isinstance(module, Bottleneck | BasicBlock):
+            if all(type(norm) is nn.BatchNorm2d for name, norm in module.named_children() if name.startswith("bn")):
+                forward = _bottleneck if isinstance(module, Bottleneck) else _basic_block
+                module.forward = partial(forward, module)  # type: ignore[method-assign, arg-type]
         elif isinstance(module, nn.Sequential | IntermediateLayerGetter):
-            _fuse_pairs(module.children())
+            _fuse_pairs(list(module._modules.values()))
     return fused
 
 
@@ -117,11 +119,12 @@ def _try_kernels(device: torch.device, dtype: torch.dtype) -> None:
     norm_kernels.backward(y, x, y, coefficients, relu=True)
 
 
-def _fuse_pairs(chain: Iterable[nn.Module]) -> None:
-    """ReLU right after batch norm is left to it."""
+def _fuse_pairs(chain: Sequence[nn.Module | None]) -> None:
+    """ReLU right after batch norm is left to it, unless either is used again elsewhere in the chain."""
     before: nn.Module | None = None
     for module in chain:
-        if type(before) is nn.BatchNorm2d and isinstance(module, nn.ReLU):
+        once = chain.count(before) == chain.count(module) == 1
+        if type(before) is nn.BatchNorm2d and isinstance(module, nn.ReLU) and once:
             before.forward = partial(norm_add_relu, norm=before, relu=True)  # type: ignore[method-assign]
             module.forward = _as_it_is  # type: ignore[method-assign, assignment]
         before = module
@@ -136,12 +139,17 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
     return shortcut
 
 
+# Norms are called as modules, so that hooks on them run; their forward is `norm_add_relu` here.
+
+
 def _bottleneck(block: Bottleneck, x: Tensor) -> Tensor:
-    out = norm_add_relu(block.conv1(x), block.bn1, relu=True)  # type: ignore[arg-type]
-    out = norm_add_relu(block.conv2(out), block.bn2, relu=True)  # type: ignore[arg-type]
-    return norm_add_relu(block.conv3(out), block.bn3, _shortcut(block, x), relu=True)  # type: ignore[arg-type]
+    out = block.bn1(block.conv1(x), relu=True)
+    out = block.bn2(block.conv2(out), relu=True)
+    result: Tensor = block.bn3(block.conv3(out), residual=_shortcut(block, x), relu=True)
+    return result
 
 
 def _basic_block(block: BasicBlock, x: Tensor) -> Tensor:
-    out = norm_add_relu(block.conv1(x), block.bn1, relu=True)  # type: ignore[arg-type]
-    return norm_add_relu(block.conv2(out), block.bn2, _shortcut(block, x), relu=True)  # type: ignore[arg-type]
+    out = block.bn1(block.conv1(x), relu=True)
+    result: Tensor = block.bn2(block.conv2(out), residual=_shortcut(block, x), relu=True)
+    return result

@@ -19,14 +19,21 @@ PROGRAMS = 528
 
 @triton.jit
 def _statistics(x, partial, rows, channels, rows_each, splits, R: tl.constexpr, C: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Sums of x - s and of its square, s being the first row: no digits are lost where the mean is far from 0."""
-    columns = tl.program_id(0) * C + tl.arange(0, C)
-    split = tl.program_id(1)
+    """Mean of each split of the rows and sum of squares about it, summed from the mean of its first tile on.
+
+    So no digits are lost where a mean is far from 0, as they would be by the mean of squares.
+    """
+    split = tl.program_id(0)
+    columns = tl.program_id(1) * C + tl.arange(0, C)
     live = columns < channels
-    shift = tl.load(x + columns, mask=live, other=0.0).to(tl.float32)
+    first = split.to(tl.int64) * rows_each
+    row = first + tl.arange(0, R)
+    mask = (row < rows)[:, None] & live[None, :]
+    value = tl.load(x + row[:, None] * channels + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+    there = tl.minimum(rows - first, R).to(tl.float32)
+    shift = tl.sum(value, 0) / there
     total = tl.zeros((R, C), tl.float32)
     squares = tl.zeros((R, C), tl.float32)
-    first = split.to(tl.int64) * rows_each
     for begin in range(0, rows_each, R):
         row = first + begin + tl.arange(0, R)
         mask = (row < rows)[:, None] & live[None, :]
@@ -34,31 +41,44 @@ def _statistics(x, partial, rows, channels, rows_each, splits, R: tl.constexpr, 
         apart = tl.where(mask, value - shift[None, :], 0.0)
         total += apart
         squares += apart * apart
-    tl.store(partial + split * channels + columns, tl.sum(total, 0), mask=live)
-    tl.store(partial + (splits + split) * channels + columns, tl.sum(squares, 0), mask=live)
+    count = tl.minimum(rows - first, rows_each).to(tl.float32)
+    apart_sum = tl.sum(total, 0)
+    about_mean = tl.sum(squares, 0) - apart_sum * apart_sum / count
+    tl.store(partial + split * channels + columns, shift + apart_sum / count, mask=live)
+    tl.store(partial + (splits + split) * channels + columns, about_mean, mask=live)
 
 
 @triton.jit
 def _coefficients(  # type: ignore[no-untyped-def]
-    x, partial, weight, bias, running_mean, running_var, batches, out, rows, channels, splits, eps, momentum,
+    partial, weight, bias, running_mean, running_var, batches, out, rows, channels, rows_each, splits, eps, momentum,
     S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; running statistics and their counter go one step on."""
+    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; running statistics and their counter go one step on.
+
+    Splits are joined as Chan, Golub & LeVeque (1983) join variances.
+    """
     columns = tl.program_id(0) * C + tl.arange(0, C)
     live = columns < channels
-    total = tl.zeros((S, C), tl.float32)
+    weighted = tl.zeros((S, C), tl.float32)
+    for begin in range(0, splits, S):
+        split = begin + tl.arange(0, S)
+        mask = (split < splits)[:, None] & live[None, :]
+        count = tl.minimum(rows - split * rows_each, rows_each).to(tl.float32)
+        weighted += tl.load(partial + split[:, None] * channels + columns[None, :], mask=mask, other=0.0) * (
+            count[:, None] / rows
+        )
+    mean = tl.sum(weighted, 0)
     squares = tl.zeros((S, C), tl.float32)
     for begin in range(0, splits, S):
         split = begin + tl.arange(0, S)
         mask = (split < splits)[:, None] & live[None, :]
+        count = tl.minimum(rows - split * rows_each, rows_each).to(tl.float32)
         at = split[:, None] * channels + columns[None, :]
-        total += tl.load(partial + at, mask=mask, other=0.0)
-        squares += tl.load(partial + splits * channels + at, mask=mask, other=0.0)
-    shift = tl.load(x + columns, mask=live, other=0.0).to(tl.float32)
-    apart = tl.sum(total, 0) / rows
-    variance = tl.sum(squares, 0) / rows - apart * apart
+        apart = tl.load(partial + at, mask=mask, other=0.0) - mean[None, :]
+        about = tl.load(partial + splits * channels + at, mask=mask, other=0.0)
+        squares += tl.where(mask, about + count[:, None] * apart * apart, 0.0)
+    variance = tl.sum(squares, 0) / rows
     variance = tl.where(variance < 0.0, 0.0, variance)  # as below, NaN must stay NaN: maximum would hide it
-    mean = shift + apart
     inverse = 1.0 / tl.sqrt(variance + eps)
     scale = inverse * tl.load(weight + columns, mask=live, other=0.0)
     tl.store(out + columns, mean, mask=live)
@@ -81,8 +101,8 @@ def _apply(  # type: ignore[no-untyped-def]
     ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Y = relu(a·x + b + residual)."""
-    columns = tl.program_id(0) * C + tl.arange(0, C)
-    row = tl.program_id(1).to(tl.int64) * R + tl.arange(0, R)
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    columns = tl.program_id(1) * C + tl.arange(0, C)
     live = columns < channels
     mask = (row < rows)[:, None] & live[None, :]
     at = row[:, None] * channels + columns[None, :]
@@ -102,8 +122,8 @@ def _gradient_sums(  # type: ignore[no-untyped-def]
     ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Sums of dz and of dz·x̂ a channel, dz being dy where ReLU let it through; with a residual, dz is written too."""
-    columns = tl.program_id(0) * C + tl.arange(0, C)
-    split = tl.program_id(1)
+    split = tl.program_id(0)
+    columns = tl.program_id(1) * C + tl.arange(0, C)
     live = columns < channels
     mean = tl.load(coefficients + columns, mask=live, other=0.0)
     inverse = tl.load(coefficients + channels + columns, mask=live, other=0.0)
@@ -137,8 +157,8 @@ def _input_gradient(  # type: ignore[no-untyped-def]
     dz, x, coefficients, sums, dx, rows, channels, MASK: tl.constexpr, R: tl.constexpr, C: tl.constexpr
 ):
     """Dx = a · (dz - mean of dz - x̂ · mean of dz·x̂); MASK: dz is still dy, before ReLU's mask."""
-    columns = tl.program_id(0) * C + tl.arange(0, C)
-    row = tl.program_id(1).to(tl.int64) * R + tl.arange(0, R)
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    columns = tl.program_id(1) * C + tl.arange(0, C)
     live = columns < channels
     mask = (row < rows)[:, None] & live[None, :]
     at = row[:, None] * channels + columns[None, :]
@@ -166,6 +186,12 @@ def _tile(channels: int) -> tuple[int, int]:
     return TILE // columns, columns
 
 
+def tiles(rows: int, channels: int) -> tuple[int, int]:
+    """The grid of what goes over every tile once; rows are its first axis, which may be 2³¹ - 1 long, others 65,535."""
+    tile_rows, columns = _tile(channels)
+    return triton.cdiv(rows, tile_rows), triton.cdiv(channels, columns)
+
+
 def _reduction(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
     """Grid, rows of each program, and splits of the rows."""
     tile_rows, columns = _tile(channels)
@@ -173,7 +199,7 @@ def _reduction(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
     splits = max(1, min(triton.cdiv(rows, tile_rows), PROGRAMS // blocks))
     rows_each = triton.cdiv(triton.cdiv(rows, splits), tile_rows) * tile_rows
     splits = triton.cdiv(rows, rows_each)
-    return (blocks, splits), rows_each, splits
+    return (splits, blocks), rows_each, splits
 
 
 def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, relu: bool) -> tuple[Tensor, Tensor]:
@@ -188,11 +214,11 @@ def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, r
     coefficients = torch.empty(4, channels, dtype=torch.float32, device=x.device)
     _statistics[grid](x, partial, rows, channels, rows_each, splits, R=R, C=C, num_warps=WARPS)
     _coefficients[(triton.cdiv(channels, 32),)](
-        x, partial, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked,
-        coefficients, rows, channels, splits, norm.eps, norm.momentum, S=64, C=32, num_warps=4,
+        partial, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked,
+        coefficients, rows, channels, rows_each, splits, norm.eps, norm.momentum, S=64, C=32, num_warps=4,
     )  # fmt: skip
     y = torch.empty_like(x)
-    _apply[(grid[0], triton.cdiv(rows, R))](
+    _apply[tiles(rows, channels)](
         x, x if residual is None else residual, coefficients, y, rows, channels,
         ADD=residual is not None, RELU=relu, R=R, C=C, num_warps=WARPS,
     )  # fmt: skip
@@ -215,7 +241,7 @@ def backward(
     )  # fmt: skip
     sums = partial.sum(dim=1)
     dx = torch.empty_like(x)
-    _input_gradient[(grid[0], triton.cdiv(rows, R))](
+    _input_gradient[tiles(rows, channels)](
         dz, x, coefficients, sums, dx, rows, channels, MASK=relu and not written, R=R, C=C, num_warps=WARPS
     )
     return dx, dz, sums[1], sums[0]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from socodet.errors import InputError
 from socodet.models.fused_norm import fuse_batch_norm
@@ -219,12 +220,15 @@ def _fastest_convolutions() -> Iterator[None]:
 
 
 def _compile(soco: SoCo, backend: str) -> None:
-    """Compiles backbones in place, under their own names.
+    """Compiles backbones in place, under their own names, and C4's head, a whole stage.
 
-    What follows depends on how many boxes a level has, and would be compiled anew at every batch.
+    RoIAlign depends on how many boxes a level has, and would be compiled anew at every batch; an FPN's head is called
+    layer by layer (`over_views`).
     """
     for name, module in soco.named_modules():
-        if name.endswith(".backbone.body"):
+        if name.endswith(".backbone.body") or (
+            name.endswith(".encoder.box_head") and not isinstance(module, FastRCNNConvFCHead)
+        ):
             module.compile(backend=backend, dynamic=False)
 
 
