@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from socodet.demonstration import demo as demo
     from socodet.detection.build import build_detector as build_detector
+    from socodet.detection.head_scale import match_head_scale as match_head_scale
     from socodet.detection.transfer import LoadReport as LoadReport
     from socodet.detection.transfer import load_pretrained as load_pretrained
     from socodet.errors import InputError as InputError
@@ -41,6 +42,7 @@ _ORIGINS = {
     "export_run": "socodet.export",
     "inspect": "socodet.inspection",
     "load_pretrained": "socodet.detection.transfer",
+    "match_head_scale": "socodet.detection.head_scale",
     "pretrain": "socodet.pretraining",
     "propose": "socodet.proposals",
     "recipe": "socodet.recipes",

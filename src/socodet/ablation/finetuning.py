@@ -68,6 +68,8 @@ class FinetuneSettings:
     """Training batches that batch norm's statistics are taken from before the detector is scored."""
     rois_per_image: int | None = None
     """Boxes of an image that the box head learns from in a step; by default 512."""
+    keep_head_scale: bool = False
+    """Leave the output of a pretrained box head as large as it is, not as large as a fresh head's."""
 
 
 class DetectorTransfer:
@@ -115,6 +117,7 @@ class DetectorTransfer:
             size=asked.size,
             precise_bn=asked.precise_bn,
             rois_per_image=asked.rois_per_image,
+            keep_head_scale=asked.keep_head_scale,
         )
         fields = dataclasses.asdict(resolved)
         del fields["seed"]  # each row's own
@@ -151,6 +154,7 @@ class DetectorTransfer:
             size=asked.size,
             precise_bn=asked.precise_bn,
             rois_per_image=asked.rois_per_image,
+            keep_head_scale=asked.keep_head_scale,
             seed=seed,
             execution=self.execution,
             resume=True,

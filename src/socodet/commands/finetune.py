@@ -51,6 +51,7 @@ def finetune(argv: Sequence[str]) -> None:
         fraction: float | None = None,
         precise_bn: int | None = None,
         rois_per_image: int | None = None,
+        keep_head_scale: bool = False,
         seed: int = 0,
         model: Annotated[ModelSettings, Flat] = base,
         evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
@@ -89,6 +90,8 @@ def finetune(argv: Sequence[str]) -> None:
             precise_bn: Training batches that batch norm's statistics are taken from before an evaluation.
             rois_per_image: Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test
                 time twice as many proposals are classified. Fewer save much time with small images on a CPU.
+            keep_head_scale: Leave the output of a pretrained box head as large as it is; by default it is multiplied by
+                one number so that it is as large as a fresh head's.
             seed: Of fresh weights, the order of the images and every draw; the first of --seeds.
             resume: Go on with the run in the folder; no error when it is finished already. A comparison always does.
             retry_diverged: Of a comparison, run those runs that diverged again, from their last good checkpoint.
@@ -114,6 +117,7 @@ def finetune(argv: Sequence[str]) -> None:
                 fraction=fraction,
                 precise_bn=precise_bn,
                 rois_per_image=rois_per_image,
+                keep_head_scale=keep_head_scale,
                 seed=seed,
                 evaluation=evaluation,
                 execution=execution,
@@ -142,6 +146,7 @@ def finetune(argv: Sequence[str]) -> None:
             size=size,
             precise_bn=precise_bn,
             rois_per_image=rois_per_image,
+            keep_head_scale=keep_head_scale,
             evaluation=evaluation,
             execution=execution,
             retry_diverged=retry_diverged,

@@ -78,6 +78,7 @@ class Protocol:
     size: int | None = None
     precise_bn: int | None = None
     rois_per_image: int | None = None
+    keep_head_scale: bool = False
     pictures: int = field(init=False)
     """Training pictures with an object."""
 
@@ -104,6 +105,7 @@ class Protocol:
             size=self.size,
             precise_bn=self.precise_bn,
             rois_per_image=self.rois_per_image,
+            keep_head_scale=self.keep_head_scale,
         )
 
     def evaluations(self, fraction: float) -> EvaluationSettings:

@@ -58,6 +58,7 @@ def compare(
     size: int | None = None,
     precise_bn: int | None = None,
     rois_per_image: int | None = None,
+    keep_head_scale: bool = False,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
     retry_diverged: bool = False,
@@ -109,6 +110,7 @@ def compare(
         size=size,
         precise_bn=precise_bn,
         rois_per_image=rois_per_image,
+        keep_head_scale=keep_head_scale,
     )
     study = _Study(
         folder, protocol, tuple(inits), tuple(seeds), tuple(sorted(fractions)), execution, world, show_progress
@@ -197,6 +199,7 @@ class _Study:
                 fraction=None if place.fraction == 1 else place.fraction,
                 precise_bn=protocol.precise_bn,
                 rois_per_image=protocol.rois_per_image,
+                keep_head_scale=protocol.keep_head_scale,
                 seed=place.seed,
                 evaluation=protocol.evaluations(place.fraction),
                 execution=self.execution,

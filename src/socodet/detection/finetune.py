@@ -22,6 +22,7 @@ from socodet.detection.finetuned_run import (
     describe,
 )
 from socodet.detection.finetuner import FineTuner
+from socodet.detection.head_scale import match_head_scale
 from socodet.detection.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets
 from socodet.detection.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
 from socodet.detection.schedules import REFERENCE_BATCH, resolve_schedule
@@ -40,6 +41,9 @@ from socodet.world import World, world_from_environment
 SCRATCH = "scratch"
 PRECISE_BN_SEED = 1
 """Added to the run's, for the training batches that batch norm's statistics are taken from."""
+SCALE_BATCHES = 4
+"""Of training pictures, by which the size of a box head's output is measured."""
+BOX_HEAD = "roi_heads.box_head"
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def finetune(
     fraction: float | None = None,
     precise_bn: int | None = None,
     rois_per_image: int | None = None,
+    keep_head_scale: bool = False,
     seed: int = 0,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
@@ -110,7 +115,8 @@ def finetune(
     exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
     says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
     them. `fraction` takes a part of the pictures, chosen by the seed. `rois_per_image`: boxes of a picture
-    that an R-CNN's box head learns from in a step, 512 by default. Pictures without an object are not trained on.
+    that an R-CNN's box head learns from in a step, 512 by default. A pretrained box head's output is first brought to
+    the size of a fresh one's (`head_scale.py`), unless `keep_head_scale`. Pictures without an object are not trained on.
 
     The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
     interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
@@ -150,6 +156,7 @@ def finetune(
         size=size,
         precise_bn=precise_bn,
         rois_per_image=rois_per_image,
+        keep_head_scale=keep_head_scale,
         seed=seed,
     )
     recipe = FinetuneRecipe(name, model or _model_of(init), settings, schedule)
@@ -177,6 +184,8 @@ def finetune(
     tuner = FineTuner(network, settings, execution, world)
     go_on_from(run, tuner, resume=resume, show_progress=show_progress)
     job = _Job(tuner, shown, validation_set, run, kind.has_masks, evaluation, execution, world, show_progress)
+    if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
+        job.match_head_scale(report)
     stopped_by = job.train()
     return FinetuneResult(
         run=run.path,
@@ -226,6 +235,21 @@ class _Job:
         self.replaced: set[str] = set()
         workers = self.execution.workers
         self.workers = default_workers(self.tuner.device) if workers is None else workers
+
+    def match_head_scale(self, report: LoadReport) -> None:
+        """Where a box head was loaded, its output gets a fresh one's size, as measured on training batches."""
+        if BOX_HEAD not in report.loaded_modules:
+            return
+        settings = self.tuner.settings
+        batches = self._batches(0, min(SCALE_BATCHES, settings.iterations), seed=settings.seed + PRECISE_BN_SEED)
+        factor = match_head_scale(
+            self.tuner.detector, lambda pair: self.tuner.losses(pair[1], draw=pair[0]), enumerate(batches), self.world
+        )
+        if factor is not None and self.show_progress:
+            print(
+                f"box head: output times {factor:.3g}, the size of a fresh head's; --keep-head-scale leaves it",
+                file=sys.stderr,
+            )
 
     def train(self) -> str | None:
         """Trains to the end, or to where this call stops; returns by what it was stopped."""

@@ -78,7 +78,7 @@ class FineTuner(Learner[DetectionBatch]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.finished) * group["lr_factor"]
         self._update.begin()
-        losses = self._losses(batch, draw=self.finished)
+        losses = self.losses(batch, draw=self.finished)
         loss = torch.stack(list(losses.values())).sum()
         self._update.backward(loss)
         if self.settings.clip_norm is not None:  # gradients are multiplied by the loss scale, 1 but with float16
@@ -91,7 +91,7 @@ class FineTuner(Learner[DetectionBatch]):
             self._window.losses.append({name: value.detach() for name, value in losses.items()})
         return loss.detach()
 
-    def _losses(self, batch: DetectionBatch, draw: int) -> dict[str, Tensor]:
+    def losses(self, batch: DetectionBatch, draw: int) -> dict[str, Tensor]:
         """The detector's losses by name; `draw` decides which anchors and regions it looks at."""
         pictures, targets = batch.to(self.device)
         devices = [self.device] if self.device.type == "cuda" else []
@@ -106,7 +106,7 @@ class FineTuner(Learner[DetectionBatch]):
     def reestimate(self, batches: Any) -> None:
         """Batch norm's statistics anew over these training batches (precise batch norm)."""
         numbered = enumerate(batches)
-        reestimate_statistics(self.detector, lambda pair: self._losses(pair[1], draw=pair[0]), numbered, self.world)
+        reestimate_statistics(self.detector, lambda pair: self.losses(pair[1], draw=pair[0]), numbered, self.world)
 
     def figures(self, seconds: float, waited: float) -> dict[str, Any]:
         """The mean of the loss and of each of its parts since the last line, and the learning rate."""

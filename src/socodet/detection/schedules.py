@@ -49,6 +49,8 @@ class ScheduleSettings:
     """Training batches over which batch norm's statistics are taken anew before an evaluation; 0 leaves them."""
     rois_per_image: int = ROIS_PER_IMAGE
     """Of an R-CNN: boxes of a picture that the box head learns from in a step; see `InferenceSettings`."""
+    keep_head_scale: bool = False
+    """Whether a pretrained box head's output keeps its size, and is not brought to a fresh head's (`head_scale.py`)."""
     detections: int = 100
     """The most detections kept of a picture."""
     score_threshold: float = 0.05
@@ -164,6 +166,7 @@ def resolve_schedule(
     size: int | None = None,
     precise_bn: int | None = None,
     rois_per_image: int | None = None,
+    keep_head_scale: bool = False,
     seed: int = 0,
 ) -> ScheduleSettings:
     """A schedule with all that was asked of it, every number as it will be used.
@@ -194,6 +197,7 @@ def resolve_schedule(
         warmup_iterations=min(round(settings.warmup_iterations * ratio), math.floor(steps * SHORT_WARMUP)),
         precise_bn=min(settings.precise_bn if precise_bn is None else precise_bn, steps),
         rois_per_image=settings.rois_per_image if rois_per_image is None else rois_per_image,
+        keep_head_scale=keep_head_scale,
         seed=seed,
     )
     return settings if size is None else resized(settings, size)
