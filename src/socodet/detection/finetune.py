@@ -116,7 +116,7 @@ def finetune(
     says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
     them. `fraction` takes a part of the pictures, chosen by the seed. `rois_per_image`: boxes of a picture
     that an R-CNN's box head learns from in a step, 512 by default. A pretrained box head's output is first brought to
-    the size of a fresh one's (`head_scale.py`), unless `keep_head_scale`. Pictures without an object are not trained on.
+    the size of a fresh one's (`head_scale.py`), unless `keep_head_scale`. Pictures without an object are left out.
 
     The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
     interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
