@@ -1,7 +1,7 @@
 """How fast and how good proposals are, beside OpenCV's selective search; prints one JSON object.
 
-    python -m venv /tmp/env && /tmp/env/bin/pip install -e . opencv-contrib-python-headless dlib
-    /tmp/env/bin/python benchmarks/proposals.py --images photos/ --annotations instances.json --limit 50
+    python -m venv ENV && ENV/bin/pip install -e . opencv-contrib-python-headless dlib
+    ENV/bin/python benchmarks/proposals.py --images photos/ --annotations instances.json --limit 50
 
 OpenCV belongs into an environment of its own: its builds overwrite each other's files. Without dlib, which is compiled
 for minutes at its installation, its figures are left out. Times are of one
@@ -52,6 +52,9 @@ try:
     import cv2
     import cv2.ximgproc
 except ImportError:
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        sys.exit()
     sys.exit("benchmarks/proposals.py: needs cv2.ximgproc; pip install opencv-contrib-python-headless")
 
 try:

@@ -1,5 +1,7 @@
 """`socodet export`: from a run to a file for a detection framework."""
 
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -34,3 +36,6 @@ def export(argv: Sequence[str]) -> None:
 
     path, card = call(arguments, "export", argv)
     print(f"{path}: written; what it is and how to load it: {card}")
+    unfinished = re.search(r"UNFINISHED: (\d+ of \d+ steps)", card.read_text(encoding="utf-8"))
+    if unfinished:
+        print(f"note: the run is not finished, these weights are those after {unfinished[1]}", file=sys.stderr)

@@ -72,6 +72,11 @@ def pretrain(argv: Sequence[str]) -> None:
         """
         from socodet.pretraining import pretrain
 
+        if warmup is not None:
+            print(
+                f"note: warm-up takes a tenth of so short a run, {warmup:g} epochs; --warmup-epochs sets it",
+                file=sys.stderr,
+            )
         return pretrain(
             images,
             Recipe(recipe, sample, model, training, proposals),
@@ -86,11 +91,6 @@ def pretrain(argv: Sequence[str]) -> None:
             overwrite=overwrite,
         )
 
-    if warmup is not None and not {"-h", "--help"} & set(argv):
-        print(
-            f"note: the warm-up keeps its share of the epochs, {warmup:g} of them; --warmup-epochs sets it",
-            file=sys.stderr,
-        )
     result = call(arguments, "pretrain", argv)
     if not result.is_first:
         exit_if_stopped(result.stopped_by)
@@ -107,10 +107,10 @@ def pretrain(argv: Sequence[str]) -> None:
 
 
 def _shorter_warmup(recipe: "TrainingSettings", argv: Sequence[str]) -> float | None:
-    """Warm-up epochs in proportion, where fewer epochs are asked for than the recipe warms up; else None."""
+    """A tenth of the epochs asked for, where the recipe's own warm-up would take more of them; else None."""
     epochs = value_of("--epochs", argv)
     try:
         asked = float(epochs) if epochs is not None and value_of("--warmup-epochs", argv) is None else recipe.epochs
     except ValueError:  # no number: the parser says so
         return None
-    return recipe.warmup_epochs * asked / recipe.epochs if 0 < asked < recipe.warmup_epochs else None
+    return asked / 10 if 0 < asked < recipe.epochs and asked / 10 < recipe.warmup_epochs else None

@@ -36,6 +36,8 @@ def open_sets(
     if val is None:
         if isinstance(dataset, DetectionDataset) or not Path(dataset).is_dir():
             where = dataset.name if isinstance(dataset, DetectionDataset) else dataset
+            if not isinstance(dataset, DetectionDataset) and not Path(dataset).exists():
+                raise InputError(f"{where}: no such file or folder")
             raise InputError(f"{where}: is one set; name another one to classify as the validation set (--val)")
         val = dataset
     train_set, val_set = (
