@@ -195,7 +195,9 @@ def test_stopped_amid_fine_tuning_the_same_call_goes_on(rows, boxes, tmp_path, m
 
     def interrupting(self, place):
         fetched.append(place)
-        if len(fetched) == 2 * 2 + 2 + 1:  # two steps and a precise batch of the first row, then the second's first
+        # Of the first row two batches to measure the head by, two steps and a precise batch; of the second those to
+        # measure by, then its first picture.
+        if len(fetched) == (4 + 4 + 2) + 4 + 1:
             signal.raise_signal(signal.SIGTERM)
         return fetch(self, place)
 
