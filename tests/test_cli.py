@@ -263,3 +263,14 @@ def test_the_warm_up_fits_into_the_epochs_asked_for(flags, expected, few_images,
     assert json.loads((run / "run.json").read_text())["recipe"]["training"]["warmup_epochs"] == expected
     said = f"note: warm-up takes a tenth of so short a run, {expected} epochs; --warmup-epochs sets it"
     assert (said in capsys.readouterr().err) == (expected < 5)
+
+
+def test_an_export_of_an_unfinished_run_says_so(few_images, table, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    asked = ["pretrain", str(few_images), *FAST, "--proposals", str(table), "--output", run]
+    main([*asked, "--max-steps", "1"])
+    main(["export", run, "--output", str(tmp_path / "first.pth")])
+    assert "note: the run is not finished, these weights are those after 1 of 2 steps" in capsys.readouterr().err
+    main(asked)
+    main(["export", run, "--output", str(tmp_path / "last.pth")])
+    assert "not finished" not in capsys.readouterr().err

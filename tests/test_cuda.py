@@ -5,10 +5,11 @@ import dataclasses
 
 import pytest
 import torch
+from narrow_models import NARROW
+from photograph_sets import coco_file
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from socodet.models.fused_norm import fuse_batch_norm
-from socodet.models.settings import ModelSettings
 from socodet.pretraining import build_soco, pretrain
 from socodet.recipes import recipe
 from socodet.training.loop import Trainer
@@ -22,15 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-NARROW = ModelSettings(
-    backbone="resnet18",
-    fpn_channels=16,
-    head_convs=1,
-    head_channels=16,
-    representation_size=24,
-    hidden_size=16,
-    embedding_size=8,
-)
+SMALL = dataclasses.replace(NARROW, hidden_size=16, embedding_size=8)
 ON_GPU = ExecutionSettings(device="cuda", workers=2, log_every=1)
 
 
@@ -48,7 +41,7 @@ def noise_batch(size: int = 8) -> Batch:
 def trainer(device: str, precision: str = "float32") -> Trainer:
     execution = ExecutionSettings(device=device, precision=precision)
     settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=8)
-    return Trainer(build_soco(NARROW, 0), settings, 100, execution)
+    return Trainer(build_soco(SMALL, 0), settings, 100, execution)
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
@@ -56,7 +49,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
     batch = noise_batch()
     outputs = {}
     for device in ("cpu", "cuda"):
-        soco = build_soco(NARROW, 0).to(device, memory_format=torch.channels_last).train()
+        soco = build_soco(SMALL, 0).to(device, memory_format=torch.channels_last).train()
         if device == "cuda":
             assert fuse_batch_norm(soco, torch.device("cuda")) > 40
         loss = soco(batch.to(device).views).loss
@@ -135,7 +128,7 @@ def test_pretraining_stops_goes_on_and_is_read_without_a_gpu(tmp_path):
 
     tiny = recipe("tiny")
     asked = dataclasses.replace(
-        tiny, model=NARROW, training=dataclasses.replace(tiny.training, epochs=8, warmup_epochs=1)
+        tiny, model=SMALL, training=dataclasses.replace(tiny.training, epochs=8, warmup_epochs=1)
     )
     begun = pretrain(
         photographs(), asked, tmp_path / "run", execution=dataclasses.replace(ON_GPU, max_steps=3), show_progress=False
@@ -154,8 +147,6 @@ def test_pretraining_stops_goes_on_and_is_read_without_a_gpu(tmp_path):
 
 
 def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
-    from photograph_sets import coco_file
-
     from socodet.detection.finetune import finetune
 
     data = coco_file(tmp_path / "set.json")
@@ -165,7 +156,7 @@ def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
         val=data,
         init="scratch",
         detector="faster_rcnn_r50_fpn",
-        model=NARROW,
+        model=SMALL,
         iterations=2,
         batch_size=2,
         size=64,

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from narrow_models import NARROW
 from photograph_sets import coco_file
 
 import socodet.detection.evaluate as evaluate_module
@@ -18,21 +19,11 @@ from socodet.detection.samples import TrainingPictures, picture_stream, training
 from socodet.detection.schedules import ScheduleSettings, resolve_schedule
 from socodet.errors import InputError, SettingError
 from socodet.models.encoders import build_encoder
-from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.recipes import Recipe
 from socodet.training.run import RunFolder
 from socodet.training.settings import ExecutionSettings
 
-NARROW = ModelSettings(
-    backbone="resnet18",
-    fpn_channels=16,
-    head_convs=1,
-    head_channels=16,
-    representation_size=24,
-    hidden_size=8,
-    embedding_size=4,
-)
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 BRIEF = {"model": NARROW, "batch_size": 2, "size": 64, "execution": HERE, "show_progress": False}
 

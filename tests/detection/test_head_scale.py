@@ -1,9 +1,11 @@
 """A pretrained box head's output is brought to a fresh head's size, whatever size pretraining left it with."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
+from narrow_models import NARROW
 from photograph_sets import coco_file
 from torch import nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
@@ -12,21 +14,12 @@ from socodet.detection.detectors import new_detector
 from socodet.detection.finetune import finetune
 from socodet.detection.head_scale import FRESH_SIZE, match_head_scale
 from socodet.models.encoders import build_encoder
-from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.recipes import Recipe
 from socodet.training.run import RunFolder
 from socodet.training.settings import ExecutionSettings
 
-NARROW = ModelSettings(
-    backbone="resnet18",
-    fpn_channels=16,
-    head_convs=1,
-    head_channels=16,
-    representation_size=128,
-    hidden_size=8,
-    embedding_size=4,
-)
+WIDE = dataclasses.replace(NARROW, representation_size=128)  # enough values for a size that is not chance
 BRIEF = {
     "detector": "faster_rcnn_r50_fpn",
     "batch_size": 2,
@@ -59,7 +52,7 @@ def outputs(detector: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [1.0, 50.0, 0.01])
 def test_the_output_gets_the_size_of_a_fresh_heads_and_keeps_its_direction(size):
-    detector = new_detector("faster_rcnn_r50_fpn", NARROW, 3)
+    detector = new_detector("faster_rcnn_r50_fpn", WIDE, 3)
     layer = detector.roi_heads.box_head[2]
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -88,7 +81,7 @@ def test_a_fresh_heads_size_is_what_its_layers_give():
 
 
 def test_a_head_of_torchvision_is_taken_too():
-    detector = new_detector("faster_rcnn_r50_fpn", NARROW, 3)
+    detector = new_detector("faster_rcnn_r50_fpn", WIDE, 3)
     detector.roi_heads.box_head = TwoMLPHead(16 * 49, 128)
     layer = detector.roi_heads.box_head.fc7
     with torch.no_grad():
@@ -98,7 +91,7 @@ def test_a_head_of_torchvision_is_taken_too():
 
 @pytest.mark.parametrize("name", ["faster_rcnn_r50_c4", "retinanet_r50_fpn"])
 def test_detectors_without_such_a_layer_stay_as_they_are(name):
-    detector = new_detector(name, NARROW, 3)
+    detector = new_detector(name, WIDE, 3)
     before = {key: value.clone() for key, value in detector.state_dict().items()}
 
     def forward(batch):
@@ -113,8 +106,8 @@ def pretrained(folder, factor: float):
     torch.manual_seed(1)
     run = RunFolder(folder)
     folder.mkdir()
-    run.write_description({"recipe": Recipe("custom", model=NARROW).as_dict()})
-    state = SoCo(build_encoder(NARROW), NARROW).state_dict()
+    run.write_description({"recipe": Recipe("custom", model=WIDE).as_dict()})
+    state = SoCo(build_encoder(WIDE), WIDE).state_dict()
     for name in ("weight", "bias"):
         state[f"online.encoder.box_head.2.{name}"] *= factor
     run.save_checkpoint(1, {"step": 1, "model": state})
@@ -140,5 +133,5 @@ def test_fine_tuning_does_not_depend_on_the_size_unless_asked_to(tmp_path, capsy
 
 def test_a_fresh_head_is_left_alone(tmp_path, capsys):
     data = coco_file(tmp_path / "set.json")
-    finetune(data, tmp_path / "run", init="scratch", model=NARROW, **BRIEF)
+    finetune(data, tmp_path / "run", init="scratch", model=WIDE, **BRIEF)
     assert "box head" not in capsys.readouterr().err

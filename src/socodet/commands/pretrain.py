@@ -54,7 +54,7 @@ def pretrain(argv: Sequence[str]) -> None:
         """Pretrain backbone, FPN and box head on a folder of images, without labels.
 
         The same command again goes on with a run that was interrupted. The flags' defaults are those of the
-        recipe named by --recipe.
+        recipe named by --recipe; where --epochs is given alone, warm-up takes a tenth of them at most.
 
         Args:
             images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.

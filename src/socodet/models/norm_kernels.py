@@ -100,7 +100,7 @@ def _apply(  # type: ignore[no-untyped-def]
     x, residual, coefficients, y, rows, channels,
     ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Y = relu(a·x + b + residual)."""
+    """Writes relu(a·x + b + residual) to y."""
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     columns = tl.program_id(1) * C + tl.arange(0, C)
     live = columns < channels
@@ -156,7 +156,7 @@ def _gradient_sums(  # type: ignore[no-untyped-def]
 def _input_gradient(  # type: ignore[no-untyped-def]
     dz, x, coefficients, sums, dx, rows, channels, MASK: tl.constexpr, R: tl.constexpr, C: tl.constexpr
 ):
-    """Dx = a · (dz - mean of dz - x̂ · mean of dz·x̂); MASK: dz is still dy, before ReLU's mask."""
+    """To dx, a · (dz - mean of dz - x̂ · mean of dz·x̂); MASK: dz is still dy, before ReLU's mask."""
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     columns = tl.program_id(1) * C + tl.arange(0, C)
     live = columns < channels
