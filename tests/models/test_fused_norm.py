@@ -109,9 +109,6 @@ def test_grids_of_large_batches_are_ones_that_cuda_takes(images):
 
     for side, channels in ((112, 64), (56, 64), (56, 256), (7, 2048)):
         rows = images * side * side
-        along, across = norm_kernels.tiles(rows, channels)
-        assert along < 2**31
-        assert across <= 65_535
-        tile_rows, columns = 4096 // min(channels, 128), min(channels, 128)
-        assert (along - 1) * tile_rows < rows <= along * tile_rows
-        assert across * columns == channels
+        programs = norm_kernels.programs(rows, channels)
+        assert programs < 2**31
+        assert programs * norm_kernels.TILE == rows * channels  # whole tiles, in each of these

@@ -10,11 +10,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 4096
+TILE = 2048
 """Elements of a tile."""
-WARPS = 8
-PROGRAMS = 528
-"""Of a reduction, at most about so many: four for each multiprocessor of an H200. Each leaves partial sums."""
+WARPS = 4
+PROGRAMS = 1056
+"""Of a reduction, at most about so many: eight for each multiprocessor of an H200. Each leaves partial sums."""
+
+
+@triton.jit
+def _place(channels, C: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Which rows and which columns are this program's: neighbours go along the rows, as memory does."""
+    blocks = tl.cdiv(channels, C)
+    program = tl.program_id(0)
+    return program // blocks, (program % blocks) * C + tl.arange(0, C)
 
 
 @triton.jit
@@ -23,8 +31,7 @@ def _statistics(x, partial, rows, channels, rows_each, splits, R: tl.constexpr, 
 
     So no digits are lost where a mean is far from 0, as they would be by the mean of squares.
     """
-    split = tl.program_id(0)
-    columns = tl.program_id(1) * C + tl.arange(0, C)
+    split, columns = _place(channels, C)
     live = columns < channels
     first = split.to(tl.int64) * rows_each
     row = first + tl.arange(0, R)
@@ -55,29 +62,25 @@ def _coefficients(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; running statistics and their counter go one step on.
 
-    Splits are joined as Chan, Golub & LeVeque (1983) join variances.
+    Splits are joined as Chan, Golub & LeVeque (1983) join variances, means being taken from that of the first split.
     """
     columns = tl.program_id(0) * C + tl.arange(0, C)
     live = columns < channels
+    shift = tl.load(partial + columns, mask=live, other=0.0)
     weighted = tl.zeros((S, C), tl.float32)
-    for begin in range(0, splits, S):
-        split = begin + tl.arange(0, S)
-        mask = (split < splits)[:, None] & live[None, :]
-        count = tl.minimum(rows - split * rows_each, rows_each).to(tl.float32)
-        weighted += tl.load(partial + split[:, None] * channels + columns[None, :], mask=mask, other=0.0) * (
-            count[:, None] / rows
-        )
-    mean = tl.sum(weighted, 0)
     squares = tl.zeros((S, C), tl.float32)
     for begin in range(0, splits, S):
         split = begin + tl.arange(0, S)
         mask = (split < splits)[:, None] & live[None, :]
         count = tl.minimum(rows - split * rows_each, rows_each).to(tl.float32)
         at = split[:, None] * channels + columns[None, :]
-        apart = tl.load(partial + at, mask=mask, other=0.0) - mean[None, :]
+        apart = tl.where(mask, tl.load(partial + at, mask=mask, other=0.0) - shift[None, :], 0.0)
+        weighted += apart * count[:, None]
         about = tl.load(partial + splits * channels + at, mask=mask, other=0.0)
-        squares += tl.where(mask, about + count[:, None] * apart * apart, 0.0)
-    variance = tl.sum(squares, 0) / rows
+        squares += about + count[:, None] * apart * apart
+    apart_mean = tl.sum(weighted, 0) / rows
+    mean = shift + apart_mean
+    variance = tl.sum(squares, 0) / rows - apart_mean * apart_mean
     variance = tl.where(variance < 0.0, 0.0, variance)  # as below, NaN must stay NaN: maximum would hide it
     inverse = 1.0 / tl.sqrt(variance + eps)
     scale = inverse * tl.load(weight + columns, mask=live, other=0.0)
@@ -101,8 +104,8 @@ def _apply(  # type: ignore[no-untyped-def]
     ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Writes relu(a·x + b + residual) to y."""
-    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    columns = tl.program_id(1) * C + tl.arange(0, C)
+    tile, columns = _place(channels, C)
+    row = tile.to(tl.int64) * R + tl.arange(0, R)
     live = columns < channels
     mask = (row < rows)[:, None] & live[None, :]
     at = row[:, None] * channels + columns[None, :]
@@ -122,8 +125,7 @@ def _gradient_sums(  # type: ignore[no-untyped-def]
     ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Sums of dz and of dz·x̂ a channel, dz being dy where ReLU let it through; with a residual, dz is written too."""
-    split = tl.program_id(0)
-    columns = tl.program_id(1) * C + tl.arange(0, C)
+    split, columns = _place(channels, C)
     live = columns < channels
     mean = tl.load(coefficients + columns, mask=live, other=0.0)
     inverse = tl.load(coefficients + channels + columns, mask=live, other=0.0)
@@ -157,8 +159,8 @@ def _input_gradient(  # type: ignore[no-untyped-def]
     dz, x, coefficients, sums, dx, rows, channels, MASK: tl.constexpr, R: tl.constexpr, C: tl.constexpr
 ):
     """To dx, a · (dz - mean of dz - x̂ · mean of dz·x̂); MASK: dz is still dy, before ReLU's mask."""
-    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    columns = tl.program_id(1) * C + tl.arange(0, C)
+    tile, columns = _place(channels, C)
+    row = tile.to(tl.int64) * R + tl.arange(0, R)
     live = columns < channels
     mask = (row < rows)[:, None] & live[None, :]
     at = row[:, None] * channels + columns[None, :]
@@ -186,20 +188,20 @@ def _tile(channels: int) -> tuple[int, int]:
     return TILE // columns, columns
 
 
-def tiles(rows: int, channels: int) -> tuple[int, int]:
-    """The grid of what goes over every tile once; rows are its first axis, which may be 2³¹ - 1 long, others 65,535."""
+def programs(rows: int, channels: int) -> int:
+    """How many go over every tile once, in one axis: that may be 2³¹ - 1 long, a grid's others 65,535."""
     tile_rows, columns = _tile(channels)
-    return triton.cdiv(rows, tile_rows), triton.cdiv(channels, columns)
+    return triton.cdiv(rows, tile_rows) * triton.cdiv(channels, columns)
 
 
-def _reduction(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
-    """Grid, rows of each program, and splits of the rows."""
+def _reduction(rows: int, channels: int) -> tuple[int, int, int]:
+    """Programs, rows of each, and splits of the rows."""
     tile_rows, columns = _tile(channels)
     blocks = triton.cdiv(channels, columns)
     splits = max(1, min(triton.cdiv(rows, tile_rows), PROGRAMS // blocks))
     rows_each = triton.cdiv(triton.cdiv(rows, splits), tile_rows) * tile_rows
     splits = triton.cdiv(rows, rows_each)
-    return (splits, blocks), rows_each, splits
+    return splits * blocks, rows_each, splits
 
 
 def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, relu: bool) -> tuple[Tensor, Tensor]:
@@ -209,16 +211,16 @@ def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, r
     """
     rows, channels = _matrix(x)
     R, C = _tile(channels)
-    grid, rows_each, splits = _reduction(rows, channels)
+    reduction, rows_each, splits = _reduction(rows, channels)
     partial = torch.empty(2 * splits, channels, dtype=torch.float32, device=x.device)
     coefficients = torch.empty(4, channels, dtype=torch.float32, device=x.device)
-    _statistics[grid](x, partial, rows, channels, rows_each, splits, R=R, C=C, num_warps=WARPS)
-    _coefficients[(triton.cdiv(channels, 32),)](
+    _statistics[(reduction,)](x, partial, rows, channels, rows_each, splits, R=R, C=C, num_warps=WARPS)
+    _coefficients[(triton.cdiv(channels, 16),)](
         partial, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked,
-        coefficients, rows, channels, rows_each, splits, norm.eps, norm.momentum, S=64, C=32, num_warps=4,
+        coefficients, rows, channels, rows_each, splits, norm.eps, norm.momentum, S=256, C=16, num_warps=WARPS,
     )  # fmt: skip
     y = torch.empty_like(x)
-    _apply[tiles(rows, channels)](
+    _apply[(programs(rows, channels),)](
         x, x if residual is None else residual, coefficients, y, rows, channels,
         ADD=residual is not None, RELU=relu, R=R, C=C, num_warps=WARPS,
     )  # fmt: skip
@@ -231,17 +233,17 @@ def backward(
     """Gradients of x, of the residual (dy itself without ReLU), of weight and of bias; y where there was a residual."""
     rows, channels = _matrix(x)
     R, C = _tile(channels)
-    grid, rows_each, splits = _reduction(rows, channels)
+    reduction, rows_each, splits = _reduction(rows, channels)
     partial = torch.empty(2, splits, channels, dtype=torch.float32, device=x.device)
     written = relu and y is not None
     dz = torch.empty_like(x) if written else dy
-    _gradient_sums[grid](
+    _gradient_sums[(reduction,)](
         dy, x, x if y is None else y, coefficients, dz, partial, rows, channels, rows_each, splits,
         ADD=y is not None, RELU=relu, R=R, C=C, num_warps=WARPS,
     )  # fmt: skip
     sums = partial.sum(dim=1)
     dx = torch.empty_like(x)
-    _input_gradient[tiles(rows, channels)](
+    _input_gradient[(programs(rows, channels),)](
         dz, x, coefficients, sums, dx, rows, channels, MASK=relu and not written, R=R, C=C, num_warps=WARPS
     )
     return dx, dz, sums[1], sums[0]
