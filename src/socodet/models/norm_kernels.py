@@ -191,7 +191,7 @@ def _tile(channels: int) -> tuple[int, int]:
 def programs(rows: int, channels: int) -> int:
     """How many go over every tile once, in one axis: that may be 2³¹ - 1 long, a grid's others 65,535."""
     tile_rows, columns = _tile(channels)
-    return triton.cdiv(rows, tile_rows) * triton.cdiv(channels, columns)
+    return int(triton.cdiv(rows, tile_rows) * triton.cdiv(channels, columns))
 
 
 def _reduction(rows: int, channels: int) -> tuple[int, int, int]:

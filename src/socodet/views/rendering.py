@@ -10,7 +10,7 @@ from socodet.kernels import njit
 from socodet.views.coloring import drop_colors, jitter_colors
 from socodet.views.finishing import finish
 from socodet.views.photometric import Photometric
-from socodet.views.resampling import resample_window, resize_canvas, whole_vectors
+from socodet.views.resampling import resample_window, resize_canvas, whole_vectors, working_floats
 
 Canvas = NDArray[np.float32]
 """(S, 3, P) float32 in 0..255: row, channel (RGB), column; the view's are the first S of P columns."""
@@ -20,20 +20,27 @@ _CACHE_LINE = 64  # bytes
 
 
 class _Room(threading.local):
-    """A thread's memory for two canvases, used again and again: fresh memory costs as much as a kernel."""
+    """A thread's memory for two canvases and to work in, used again: fresh memory costs as much as a kernel."""
 
     def __init__(self) -> None:
-        self._floats = [np.empty(0, np.float32), np.empty(0, np.float32)]
+        self._floats = [np.empty(0, np.float32) for _ in range(3)]
 
     def canvas(self, size: int, place: int) -> Canvas:
-        """A canvas in place 0 or 1; what was there is lost. It begins on a cache line, as vectors like it."""
+        """A canvas in place 0 or 1; what was there is lost."""
         shape = (size, 3, whole_vectors(size))
-        count = math.prod(shape)
+        return self._memory(math.prod(shape), place).reshape(shape)
+
+    def working(self, count: int) -> NDArray[np.float32]:
+        """So many floats to work in."""
+        return self._memory(count, 2)
+
+    def _memory(self, count: int, place: int) -> NDArray[np.float32]:
+        """It begins on a cache line, as vectors like it."""
         if len(self._floats[place]) < count:
             memory = np.empty(count + _CACHE_LINE // 4, np.float32)
             start = -memory.ctypes.data % _CACHE_LINE // 4
             self._floats[place] = memory[start : start + count]
-        return self._floats[place][:count].reshape(shape)
+        return self._floats[place][:count]
 
 
 _ROOM = _Room()
@@ -50,7 +57,8 @@ def show_window(image: NDArray[np.uint8], window: NDArray[np.float64], size: int
     pixels = np.require(image, np.uint8, ["C", "W"]).reshape(-1)
     x0, y0, x1, y1 = window.tolist()
     canvas = _ROOM.canvas(size, place)
-    resample_window(pixels, width, x0 * width, y0 * height, x1 * width, y1 * height, canvas)
+    work = _ROOM.working(working_floats(width, size))
+    resample_window(pixels, width, x0 * width, y0 * height, x1 * width, y1 * height, canvas, work)
     return canvas
 
 

@@ -5,24 +5,24 @@ triangle filter is as wide as the reduction, so that every source pixel counts. 
 rounded here.
 
 Between the kernels a view is a "canvas": float32 (S, 3, P) in 0..255, row by row and in each row channel by
-channel, so that what goes down the columns runs over all three channels at once. P is S filled up to whole
-vectors (`whole_vectors`), so that loops leave no rest to do value by value; what the columns from S on hold
-is finite and goes nowhere.
+channel. P is S filled up to whole vectors (`whole_vectors`); what the columns from S on hold is finite and goes
+nowhere.
 """
 
 import numpy as np
 
 from socodet.kernels import njit
+from socodet.vectors import LANES, load, load_bytes, multiply_add, spread, store, transpose
 
-_VECTOR = 64  # floats: four vectors of 512 bits, as many as compilers take at once
-_BLOCK = 5  # taps summed at once: all that a reduction by up to 2 1/2 needs
+_BLOCK = 4 * LANES  # values of a row that are summed at once
+_TILE = LANES * LANES
 _OUTER, _INNER = np.float32(0.125), np.float32(0.375)  # taps of a reduction to half
 
 
 @njit(nogil=True, cache=True)
 def whole_vectors(length):  # type: ignore[no-untyped-def]
     """`length` rounded up to whole vectors."""
-    return (length + _VECTOR - 1) // _VECTOR * _VECTOR
+    return (length + LANES - 1) // LANES * LANES
 
 
 @njit(nogil=True, cache=True)
@@ -30,8 +30,8 @@ def _taps(start, stop, length, outputs):  # type: ignore[no-untyped-def]
     """First source pixel, count and normalised weights of each output pixel along one axis.
 
     The window [start, stop) of an axis of `length` pixels becomes `outputs` pixels. Pixels beyond the window
-    but in the image count where the filter reaches them, as PIL has it. Weights: (outputs, a multiple of
-    _BLOCK), 0 beyond the count.
+    but in the image count where the filter reaches them, as PIL has it. Weights: (outputs, the greatest count), 0
+    beyond each count.
     """
     scale = (stop - start) / outputs
     support = max(scale, 1.0)
@@ -39,7 +39,7 @@ def _taps(start, stop, length, outputs):  # type: ignore[no-untyped-def]
     most = int(2 * support) + 2
     first = np.empty(outputs, np.intp)
     count = np.empty(outputs, np.intp)
-    weights = np.zeros((outputs, most + _BLOCK - 1), np.float32)
+    weights = np.zeros((outputs, most), np.float32)
     longest = 0
     for i in range(outputs):
         centre = start + (i + 0.5) * scale
@@ -54,8 +54,7 @@ def _taps(start, stop, length, outputs):  # type: ignore[no-untyped-def]
         first[i] = begin
         count[i] = end - begin
         longest = max(longest, end - begin)
-    blocks = (longest + _BLOCK - 1) // _BLOCK
-    return first, count, np.ascontiguousarray(weights[:, : blocks * _BLOCK])
+    return first, count, np.ascontiguousarray(weights[:, :longest])
 
 
 @njit(nogil=True, cache=True)
@@ -73,71 +72,116 @@ def _weigh_rows(image, stride, left, first, count, weights, row):  # type: ignor
                 row[i] += weight * np.float32(source[i])
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _weigh_5(row, p, w0, w1, w2, w3, w4):  # type: ignore[no-untyped-def]
-    """The weighted sum of one channel of five neighbouring pixels, the first at p."""
-    return (
-        w0 * row[p]
-        + w1 * row[p + np.uintp(3)]
-        + w2 * row[p + np.uintp(6)]
-        + w3 * row[p + np.uintp(9)]
-        + w4 * row[p + np.uintp(12)]
-    )
+def working_floats(width: int, size: int) -> int:
+    """How much memory `resample_window` works in, for an image so wide and a view of this size."""
+    most_taps = 2 * (width // size + 1) + 2
+    return LANES * (3 * width + max(3 * most_taps, _BLOCK)) + 3 * _TILE
 
 
 @njit(nogil=True, cache=True)
-def _weigh_columns(a, b, c, d, starts, weights, canvas, y):  # type: ignore[no-untyped-def]
-    """Four interleaved rows to rows y to y + 3 of the canvas, five taps a pixel; a weight is loaded once."""
-    for x in range(starts.shape[0]):
-        w0, w1, w2, w3, w4 = weights[x, 0], weights[x, 1], weights[x, 2], weights[x, 3], weights[x, 4]
-        for channel in range(3):
-            p = starts[x] + np.uintp(channel)
-            canvas[y, channel, x] = _weigh_5(a, p, w0, w1, w2, w3, w4)
-            canvas[y + 1, channel, x] = _weigh_5(b, p, w0, w1, w2, w3, w4)
-            canvas[y + 2, channel, x] = _weigh_5(c, p, w0, w1, w2, w3, w4)
-            canvas[y + 3, channel, x] = _weigh_5(d, p, w0, w1, w2, w3, w4)
+def _add_rows(image, begin, stride, count, weights, at, rows, out):  # type: ignore[no-untyped-def]
+    """The weighted sum of `count` runs of _BLOCK bytes, `stride` apart; weights are those from `at` on."""
+    p = begin
+    weight = spread(weights[at])
+    a = weight * load_bytes(image, p)
+    b = weight * load_bytes(image, p + LANES)
+    c = weight * load_bytes(image, p + 2 * LANES)
+    d = weight * load_bytes(image, p + 3 * LANES)
+    for t in range(1, count):
+        p += stride
+        weight = spread(weights[at + t])
+        a = multiply_add(weight, load_bytes(image, p), a)
+        b = multiply_add(weight, load_bytes(image, p + LANES), b)
+        c = multiply_add(weight, load_bytes(image, p + 2 * LANES), c)
+        d = multiply_add(weight, load_bytes(image, p + 3 * LANES), d)
+    store(rows, out, a)
+    store(rows, out + LANES, b)
+    store(rows, out + 2 * LANES, c)
+    store(rows, out + 3 * LANES, d)
 
 
 @njit(nogil=True, cache=True)
-def _add_columns(a, b, c, d, starts, weights, canvas, y):  # type: ignore[no-untyped-def]
-    """Five more taps for the same."""
-    for x in range(starts.shape[0]):
-        w0, w1, w2, w3, w4 = weights[x, 0], weights[x, 1], weights[x, 2], weights[x, 3], weights[x, 4]
-        for channel in range(3):
-            p = starts[x] + np.uintp(channel)
-            canvas[y, channel, x] += _weigh_5(a, p, w0, w1, w2, w3, w4)
-            canvas[y + 1, channel, x] += _weigh_5(b, p, w0, w1, w2, w3, w4)
-            canvas[y + 2, channel, x] += _weigh_5(c, p, w0, w1, w2, w3, w4)
-            canvas[y + 3, channel, x] += _weigh_5(d, p, w0, w1, w2, w3, w4)
+def _add_narrow_rows(image, begin, stride, count, weights, at, span, rows, out):  # type: ignore[no-untyped-def]
+    """The same for fewer than _BLOCK bytes."""
+    for i in range(span):
+        value = np.float32(0)
+        for t in range(count):
+            value += weights[at + t] * np.float32(image[begin + t * stride + i])
+        rows[out + i] = value
 
 
 @njit(nogil=True, cache=True)
-def resample_window(image, width, x0, y0, x1, y1, canvas):  # type: ignore[no-untyped-def]
+def _add_columns(columns, first, weights, at, taps, tiles, out):  # type: ignore[no-untyped-def]
+    """One pixel of 16 rows from `taps` neighbouring ones: a vector for each channel, in a tile of its own.
+
+    columns: value i of all 16 rows is vector i; the first value is `first`.
+    """
+    p = first * LANES
+    weight = spread(weights[at])
+    red = weight * load(columns, p)
+    green = weight * load(columns, p + LANES)
+    blue = weight * load(columns, p + 2 * LANES)
+    for t in range(1, taps):
+        p += 3 * LANES
+        weight = spread(weights[at + t])
+        red = multiply_add(weight, load(columns, p), red)
+        green = multiply_add(weight, load(columns, p + LANES), green)
+        blue = multiply_add(weight, load(columns, p + 2 * LANES), blue)
+    store(tiles, out, red)
+    store(tiles, out + _TILE, green)
+    store(tiles, out + 2 * _TILE, blue)
+
+
+@njit(nogil=True, cache=True)
+def resample_window(image, width, x0, y0, x1, y1, canvas, work):  # type: ignore[no-untyped-def]
     """The window (x0, y0, x1, y1), in pixels, of an interleaved image.
 
-    image: (H * W * 3,) uint8. canvas: (S, 3, P) float32, written.
+    image: (H * W * 3,) uint8. canvas: (S, 3, P) float32, written. work: (`working_floats`,) float32, lost.
+
+    16 rows at a time: summed down the columns, turned so that a vector holds one value of all 16, summed along the rows
+    with vectors from anywhere, and turned back. So no value is gathered by itself.
     """
-    size = canvas.shape[0]
+    if canvas.shape[0] < LANES:
+        tall = np.empty((LANES, 3, canvas.shape[2]), np.float32)
+        _resample(image, width, x0, y0, x1, y1, canvas.shape[0], tall, work)
+        canvas[:] = tall[: canvas.shape[0]]
+    else:
+        _resample(image, width, x0, y0, x1, y1, canvas.shape[0], canvas, work)
+
+
+@njit(nogil=True, cache=True)
+def _resample(image, width, x0, y0, x1, y1, size, canvas, work):  # type: ignore[no-untyped-def]
+    """`resample_window` at `size` to a canvas of at least 16 rows."""
     first_x, count_x, weights_x = _taps(x0, x1, width, size)
     first_y, count_y, weights_y = _taps(y0, y1, image.shape[0] // (3 * width), size)
-    taps = weights_x.shape[1]
-    left = first_x[0] * 3
-    right = (first_x[size - 1] + count_x[size - 1]) * 3
-    # What lies beyond the window's end, of this row or the next, is read by taps of weight 0 alone.
-    rows = np.zeros((4, whole_vectors(right - left + 3 * taps)), np.float32)
-    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
-    starts = np.empty((taps // _BLOCK, size), np.uintp)
-    for block in range(taps // _BLOCK):
-        for x in range(size):
-            starts[block, x] = first_x[x] * 3 - left + 3 * _BLOCK * block
-    canvas[:, :, size:] = 0
-    for four in range(0, size, 4):
-        y = min(four, size - 4)  # the last four may repeat rows
-        for i in range(4):
-            _weigh_rows(image, 3 * width, left, first_y[y + i], count_y[y + i], weights_y[y + i], rows[i])
-        _weigh_columns(a, b, c, d, starts[0], weights_x, canvas, y)
-        for block in range(1, taps // _BLOCK):
-            _add_columns(a, b, c, d, starts[block], weights_x[:, block * _BLOCK :], canvas, y)
+    taps_x, taps_y = weights_x.shape[1], weights_y.shape[1]
+    along, down = weights_x.reshape(-1), weights_y.reshape(-1)
+    flat, columns_out = canvas.reshape(-1), canvas.shape[2]
+    stride, left = 3 * width, 3 * first_x[0]
+    span = 3 * (first_x[size - 1] + count_x[size - 1]) - left
+    rows = np.zeros(LANES * _BLOCK, np.float32)
+    tiles, columns = work[: 3 * _TILE], work[3 * _TILE :]
+    columns[LANES * span : LANES * (span + 3 * taps_x)] = 0  # read by taps of weight 0 alone
+    for sixteen in range(0, size, LANES):
+        y = max(min(sixteen, size - LANES), 0)  # the last sixteen may repeat rows
+        for block in range(0, span, _BLOCK):
+            begin = max(min(block, span - _BLOCK), 0)
+            for i in range(LANES):
+                row = min(y + i, size - 1)
+                place, at = first_y[row] * stride + left + begin, row * taps_y
+                if span < _BLOCK:
+                    _add_narrow_rows(image, place, stride, count_y[row], down, at, span, rows, i * _BLOCK)
+                else:
+                    _add_rows(image, place, stride, count_y[row], down, at, rows, i * _BLOCK)
+            for part in range(0, min(span, _BLOCK), LANES):
+                transpose(rows, part, _BLOCK, columns, LANES * (begin + part), LANES)
+        for x in range(0, columns_out, LANES):
+            for i in range(LANES):
+                pixel = min(x + i, size - 1)
+                _add_columns(columns, 3 * first_x[pixel] - left, along, pixel * taps_x, taps_x, tiles, i * LANES)
+            out = 3 * y * columns_out + x
+            for channel in range(3):
+                transpose(tiles, channel * _TILE, LANES, flat, out + channel * columns_out, 3 * columns_out)
 
 
 @njit(nogil=True, cache=True)
