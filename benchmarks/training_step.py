@@ -2,24 +2,30 @@
 
     python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda] [--compile float32 bf16]
 
-Prints one JSON object. Steps of the designs are interleaved; times are medians. The designs' losses are asserted equal
-with the same weights and frozen batch norm, in float32. Memory is the peak of one design alone in a process of its own.
+Prints one JSON object. Steps of the designs are interleaved; times are medians, and a speedup is the median of the
+ratio within a round, whose steps see the same machine. The designs' losses are asserted equal with the same weights and
+frozen batch norm, in float32. Memory is the peak of one design alone in a process of its own. Ours is also timed on
+torch's own modules ("torch_modules"): no fused batch norm, and on a CPU 1×1 convolutions as convolutions.
 `--compile` times ours under torch.compile as well, in those precisions; `first_step_s` is how long each design's first
 step took. On CUDA the plain design is timed under bf16 autocast and channels_last too, and that is what ours with bf16
-is compared with, and ours without the fused batch norm; float32 there means convolutions in TF32, torch's default.
+is compared with; float32 there means convolutions in TF32, torch's default. Threads wait asleep, as the command
+`socodet` has them.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
 import numpy as np
 import torch
@@ -39,9 +45,10 @@ from socodet.training.settings import ExecutionSettings, TrainingSettings
 from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
-DESIGNS = ("plain", "ours", "ours_bf16")
-UNFUSED = "ours_bf16_unfused"
-ON_CUDA = ("plain_bf16", UNFUSED)
+DESIGNS = {
+    "cpu": ("plain", "ours", "ours_bf16", "ours_torch_modules", "ours_bf16_torch_modules"),
+    "cuda": ("plain", "ours", "ours_bf16", "plain_bf16", "ours_bf16_torch_modules"),
+}
 COMPILED = {"float32": "ours_compiled", "bf16": "ours_bf16_compiled"}
 
 
@@ -104,7 +111,10 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     if design.startswith("plain"):
         return plain_step(batch, device, lean=design == "plain_bf16")[1]
     precision = "bfloat16" if "bf16" in design else "float32"
-    with patch("socodet.training.loop.fuse_batch_norm") if design == UNFUSED else nullcontext():
+    with ExitStack() as patched:
+        if design.endswith("torch_modules"):
+            for replacement in ("fuse_batch_norm", "multiply_pointwise"):
+                patched.enter_context(patch(f"socodet.training.loop.{replacement}"))
         return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
 
 
@@ -225,14 +235,14 @@ def main() -> None:
     parser.add_argument(
         "--compile", nargs="+", choices=tuple(COMPILED), default=[], help="time ours under torch.compile too"
     )
-    parser.add_argument("--memory-of", choices=(*DESIGNS, *ON_CUDA), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=(*DESIGNS["cpu"], *DESIGNS["cuda"]), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True  # ours asks for it; so that no design has slower convolutions than another
     batch = a_batch(args.batch_size).to(args.device)
     if args.memory_of:
         print(measure_memory(args.memory_of, batch, args.device))
         return
-    designs = (*DESIGNS, *(ON_CUDA if args.device == "cuda" else ()), *(COMPILED[p] for p in args.compile))
+    designs = (*DESIGNS[args.device], *(COMPILED[p] for p in args.compile))
     ours_loss, plain_loss_value = losses_agree(batch, args.device)
     steps = {design: build(design, batch, args.device) for design in designs}
     times: dict[str, list[float]] = {design: [] for design in designs}
@@ -244,6 +254,10 @@ def main() -> None:
             if round_number >= 2:
                 times[design].append(taken)
     median = {design: statistics.median(values) for design, values in times.items()}
+
+    def speedup(slow: str, fast: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
+
     del steps
     if args.device == "cuda":
         torch.cuda.empty_cache()  # the memory of each design is taken by a process of its own
@@ -264,8 +278,14 @@ def main() -> None:
     }
     reference = "plain_bf16" if args.device == "cuda" else "plain"
     result = {
-        "step_speedup": median["plain"] / median["ours"],
-        "step_speedup_bf16": median[reference] / median["ours_bf16"],
+        "step_speedup": speedup("plain", "ours"),
+        "step_speedup_bf16": speedup(reference, "ours_bf16"),
+        "speedup_over_torch_modules": {
+            ours: speedup(slow, ours)
+            for slow in designs
+            if slow.endswith("torch_modules")
+            for ours in [slow.removesuffix("_torch_modules")]
+        },
         "memory_ratio": memory["ours"] / memory["plain"],
         "images_per_second": {design: args.batch_size / value for design, value in median.items()},
         "step_ms": {design: 1000 * value for design, value in median.items()},

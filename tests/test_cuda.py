@@ -68,7 +68,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_fused_batch_norm_is_batch_norm(block, monkeypatch):
-    norm_kernels = pytest.importorskip("socodet.models.norm_kernels")
+    norm_kernels_cuda = pytest.importorskip("socodet.models.norm_kernels_cuda")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     shortcut = torch.nn.Sequential(
@@ -84,7 +84,9 @@ def test_fused_batch_norm_is_batch_norm(block, monkeypatch):
     x = (5 + torch.randn(4, 64, 37, 29, device="cuda")).contiguous(memory_format=torch.channels_last)
     weights = torch.randn(4, 8, 37, 29, device="cuda")
     calls = []
-    monkeypatch.setattr(norm_kernels, "forward", lambda *a, f=norm_kernels.forward, **k: calls.append(1) or f(*a, **k))
+    monkeypatch.setattr(
+        norm_kernels_cuda, "forward", lambda *a, f=norm_kernels_cuda.forward, **k: calls.append(1) or f(*a, **k)
+    )
     found = []
     for network, dtype in ((fused, torch.float32), (plain.double(), torch.float64)):
         inputs = x.detach().to(dtype).requires_grad_()
@@ -101,12 +103,12 @@ def test_fused_batch_norm_is_batch_norm(block, monkeypatch):
 
 
 def test_a_batch_with_more_tiles_than_a_grids_second_axis_holds():
-    norm_kernels = pytest.importorskip("socodet.models.norm_kernels")
+    norm_kernels_cuda = pytest.importorskip("socodet.models.norm_kernels_cuda")
     x = torch.randn(343, 64, 112, 112, device="cuda", dtype=torch.bfloat16).contiguous(
         memory_format=torch.channels_last
     )
-    assert x.numel() // norm_kernels.TILE > 65_535
-    y, _ = norm_kernels.forward(x, None, torch.nn.BatchNorm2d(64, device="cuda"), relu=False)
+    assert x.numel() // norm_kernels_cuda.TILE > 65_535
+    y, _ = norm_kernels_cuda.forward(x, None, torch.nn.BatchNorm2d(64, device="cuda"), relu=False)
     exact = (x[-1].float() - x.float().mean(dim=(0, 2, 3))[:, None, None]) / x.float().std(dim=(0, 2, 3))[:, None, None]
     assert (y[-1].float() - exact).norm() <= 1e-2 * exact.norm()
 

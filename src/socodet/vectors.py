@@ -19,7 +19,8 @@ LANES = 16
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
-_FLOAT_ALIGNMENT = 4
+_HALVES = ir.VectorType(ir.IntType(16), LANES)
+_WHOLES = ir.VectorType(ir.IntType(32), LANES)
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -46,14 +47,26 @@ def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any, 
 
 @intrinsic  # type: ignore[misc]
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """The vector at `index` of a flat float32 array."""
+    """The vector at `index` of a flat array: float32, or uint16 that holds bfloat16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index = arguments
+        if signature.args[0].dtype is types.uint16:
+            place = _place(context, builder, signature.args[0], array, index, _HALVES)
+            bits = builder.zext(builder.load(place, align=2), _WHOLES)
+            return builder.bitcast(builder.shl(bits, _wholes(16)), _FLOATS)
         place = _place(context, builder, signature.args[0], array, index, _FLOATS)
-        return builder.load(place, align=_FLOAT_ALIGNMENT)
+        return builder.load(place, align=4)
 
-    return vector(array, types.intp), generate
+    return vector(array, types.intp) if _holds_floats(array) else None, generate
+
+
+def _holds_floats(array: Any) -> bool:
+    return isinstance(array, types.Array) and array.dtype in (types.float32, types.uint16)
+
+
+def _wholes(value: int) -> Any:
+    return ir.Constant(_WHOLES, [value] * LANES)
 
 
 @intrinsic  # type: ignore[misc]
@@ -70,14 +83,22 @@ def load_bytes(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic  # type: ignore[misc]
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Writes a vector to `index` of a flat float32 array."""
+    """Writes a vector to `index` of a flat array: float32, or uint16 that holds bfloat16, to the nearest even."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, index, value = arguments
-        builder.store(value, _place(context, builder, signature.args[0], data, index, _FLOATS), align=_FLOAT_ALIGNMENT)
+        array, index, value = arguments
+        if signature.args[0].dtype is types.uint16:
+            bits = builder.bitcast(value, _WHOLES)
+            even = builder.and_(builder.lshr(bits, _wholes(16)), _wholes(1))
+            rounded = builder.lshr(builder.add(bits, builder.add(even, _wholes(0x7FFF))), _wholes(16))
+            rounded = builder.select(builder.fcmp_unordered("uno", value, value), _wholes(0x7FC0), rounded)  # NaN
+            place = _place(context, builder, signature.args[0], array, index, _HALVES)
+            builder.store(builder.trunc(rounded, _HALVES), place, align=2)
+        else:
+            builder.store(value, _place(context, builder, signature.args[0], array, index, _FLOATS), align=4)
         return context.get_dummy_value()
 
-    return types.none(array, types.intp, vector), generate
+    return types.none(array, types.intp, vector) if _holds_floats(array) else None, generate
 
 
 @intrinsic  # type: ignore[misc]
@@ -86,7 +107,7 @@ def store_bytes(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data, index, value = arguments
-        whole = builder.trunc(builder.fptosi(value, ir.VectorType(ir.IntType(32), LANES)), _BYTES)
+        whole = builder.trunc(builder.fptosi(value, _WHOLES), _BYTES)
         builder.store(whole, _place(context, builder, signature.args[0], data, index, _BYTES), align=1)
         return context.get_dummy_value()
 
@@ -98,7 +119,7 @@ def reverse(typing: Any, value: Any) -> Any:
     """The vector's values, the last one first."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(LANES))[::-1])
+        order = ir.Constant(_WHOLES, list(range(LANES))[::-1])
         return builder.shuffle_vector(arguments[0], arguments[0], order)
 
     return vector(vector), generate
@@ -106,7 +127,7 @@ def reverse(typing: Any, value: Any) -> Any:
 
 def _spread(builder: Any, value: Any) -> Any:
     first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return builder.shuffle_vector(first, first, ir.Constant(_WHOLES, [0] * LANES))
 
 
 @intrinsic  # type: ignore[misc]
@@ -196,6 +217,8 @@ pick_equal = _picked("==")
 """pick_equal(a, b, if_so, if_not): by value, `if_so` where a = b."""
 pick_less = _picked("<")
 """pick_less(a, b, if_so, if_not): by value, `if_so` where a < b."""
+pick_at_most = _picked("<=")
+"""pick_at_most(a, b, if_so, if_not): by value, `if_so` where a ≤ b."""
 
 
 @intrinsic  # type: ignore[misc]
@@ -203,9 +226,8 @@ def absolute(typing: Any, a: Any) -> Any:
     """|a|."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        whole = ir.VectorType(ir.IntType(32), LANES)
-        bits = builder.bitcast(arguments[0], whole)
-        return builder.bitcast(builder.and_(bits, ir.Constant(whole, [0x7FFFFFFF] * LANES)), _FLOATS)
+        bits = builder.bitcast(arguments[0], _WHOLES)
+        return builder.bitcast(builder.and_(bits, _wholes(0x7FFFFFFF)), _FLOATS)
 
     return vector(vector), generate
 
@@ -227,15 +249,13 @@ def transpose(
             return builder.add(first, builder.mul(step, step.type(n)))
 
         vectors = [
-            builder.load(
-                _place(context, builder, source_type, source, nth(begin, stride, n), _FLOATS), align=_FLOAT_ALIGNMENT
-            )
+            builder.load(_place(context, builder, source_type, source, nth(begin, stride, n), _FLOATS), align=4)
             for n in range(LANES)
         ]
         # Four rounds of interleaving vector n with vector n + 8 turn 16 by 16 values about their diagonal.
         halves = [
             ir.Constant(
-                ir.VectorType(ir.IntType(32), LANES),
+                _WHOLES,
                 [
                     lane
                     for pair in zip(range(first, first + 8), range(16 + first, 24 + first), strict=True)
@@ -248,7 +268,7 @@ def transpose(
             vectors = [builder.shuffle_vector(vectors[n], vectors[n + 8], half) for n in range(8) for half in halves]
         for n, value in enumerate(vectors):
             place = _place(context, builder, target_type, target, nth(begin_there, stride_there, n), _FLOATS)
-            builder.store(value, place, align=_FLOAT_ALIGNMENT)
+            builder.store(value, place, align=4)
         return context.get_dummy_value()
 
     return types.none(source, types.intp, types.intp, target, types.intp, types.intp), generate

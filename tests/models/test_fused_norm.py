@@ -3,20 +3,60 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import norm_checks
 import pytest
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from socodet.models import fused_norm
+from socodet.models import fused_norm, norm_kernels_cpu
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.fused_norm import fuse_batch_norm, norm_add_relu
 
 HERE = torch.device("cpu")
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("add", [False, True])
+def test_kernels_of_the_cpu_agree_with_float64(add, relu, threads, monkeypatch):
+    monkeypatch.setattr(norm_kernels_cpu, "_ENOUGH", 1)  # several threads on small maps
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    torch.manual_seed(0)
+    for shape in ((3, 16, 7, 6), (2, 144, 5, 4), (5, 32, 23, 31), (9, 16, 1, 1)):
+        norm_checks.check(norm_kernels_cpu, shape, add=add, relu=relu, dtype=torch.float32, tolerance=2e-6)
+    norm_checks.check(norm_kernels_cpu, (2, 16, 8, 8), add=add, relu=relu, dtype=torch.bfloat16, tolerance=6e-3)
+
+
+def test_kernels_of_the_cpu_keep_nan_and_digits():
+    torch.manual_seed(0)
+    norm_checks.check_nan(norm_kernels_cpu)
+    norm_checks.check_outlier(norm_kernels_cpu)
+
+
+@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
+def test_a_block_on_the_cpu_is_the_block(kind, monkeypatch):
+    calls = []
+    forward = norm_kernels_cpu.forward
+    monkeypatch.setattr(norm_kernels_cpu, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    torch.manual_seed(0)
+    norm_checks.check_block(kind, width=16)
+    assert len(calls) == (4 if kind is Bottleneck else 3) + 1  # one that tries the kernels
+
+
+def test_what_the_cpu_s_kernels_do_not_take_is_left_to_torch():
+    norm = nn.BatchNorm2d(16)
+    with pytest.warns(UserWarning, match="not fused"):
+        assert fuse_batch_norm(nn.Sequential(norm), HERE, torch.float16) == 0
+    assert fuse_batch_norm(nn.Sequential(nn.BatchNorm2d(24)), HERE) == 1
+    for x in (torch.randn(2, 24, 5, 5).contiguous(memory_format=torch.channels_last), torch.randn(2, 16, 5, 5)):
+        one, other = nn.BatchNorm2d(x.shape[1]), nn.BatchNorm2d(x.shape[1])
+        fuse_batch_norm(one, HERE)
+        assert torch.equal(one(x), other(x))
+
+
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
-def test_the_kernels_agree_with_float64():
+def test_kernels_of_cuda_agree_with_float64():
     script = Path(__file__).with_name("interpreted_norm.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "all agree", done.stderr
@@ -105,10 +145,10 @@ def test_hooks_of_a_block_s_norms_run(monkeypatch):
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
 @pytest.mark.parametrize("images", [256, 4096])
 def test_grids_of_large_batches_are_ones_that_cuda_takes(images):
-    from socodet.models import norm_kernels
+    from socodet.models import norm_kernels_cuda
 
     for side, channels in ((112, 64), (56, 64), (56, 256), (7, 2048)):
         rows = images * side * side
-        programs = norm_kernels.programs(rows, channels)
+        programs = norm_kernels_cuda.programs(rows, channels)
         assert programs < 2**31
-        assert programs * norm_kernels.TILE == rows * channels  # whole tiles, in each of these
+        assert programs * norm_kernels_cuda.TILE == rows * channels  # whole tiles, in each of these

@@ -1,12 +1,14 @@
-"""Batch norm, residual sum and ReLU in one pass over a feature map, for training on CUDA.
+"""Batch norm, residual sum and ReLU in one pass over a feature map, for training on CUDA or a CPU.
 
 The modules, their names and their parameters stay torchvision's; only their forward is replaced. Where a norm is in
-evaluation, synchronised over processes, or its input lies otherwise or on a CPU, it works as before.
+evaluation, synchronised over processes, or its input lies otherwise than channels last, it works as before.
 """
 
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,20 +17,27 @@ from torch.autograd.function import once_differentiable
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-TYPES = (torch.bfloat16, torch.float16, torch.float32)
+from socodet.vectors import LANES
+
+TYPES = {"cuda": (torch.bfloat16, torch.float16, torch.float32), "cpu": (torch.bfloat16, torch.float32)}
+"""What the kernels of each device take."""
+
+
+def _kernels(device: torch.device) -> ModuleType:
+    """The module with the `forward` and `backward` of a kind of device, imported where it is used."""
+    return import_module(f"socodet.models.norm_kernels_{device.type}")
 
 
 class NormAddReLU(torch.autograd.Function):
-    """relu(norm(x) + residual) by `norm_kernels`, with its gradients."""
+    """relu(norm(x) + residual) by the device's kernels, with its gradients."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm2d, relu: bool
     ) -> Tensor:
         """Weight and bias are the norm's own: named here so that they get gradients."""
-        from socodet.models import norm_kernels
-
-        y, coefficients = norm_kernels.forward(x, residual, norm, relu=relu)
+        y: Tensor
+        y, coefficients = _kernels(x.device).forward(x, residual, norm, relu=relu)
         ctx.save_for_backward(x, None if residual is None else y, coefficients)
         ctx.relu = relu
         return y
@@ -37,11 +46,9 @@ class NormAddReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Gradients of x, weight, bias and the residual."""
-        from socodet.models import norm_kernels
-
         x, y, coefficients = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx, dz, weight, bias = norm_kernels.backward(dy, x, y, coefficients, relu=ctx.relu)
+        dx, dz, weight, bias = _kernels(x.device).backward(dy, x, y, coefficients, relu=ctx.relu)
         return dx, weight, bias, None if y is None else dz, None, None
 
 
@@ -63,9 +70,9 @@ def norm_add_relu(x: Tensor, norm: nn.BatchNorm2d, residual: Tensor | None = Non
 
 def _fits(x: Tensor, norm: nn.BatchNorm2d) -> bool:
     return (
-        x.is_cuda
-        and type(norm) is nn.BatchNorm2d  # a synchronised one asks the other processes
-        and x.dtype in TYPES
+        type(norm) is nn.BatchNorm2d  # a synchronised one asks the other processes
+        and x.dtype in TYPES.get(x.device.type, ())
+        and (x.is_cuda or x.shape[1] % LANES == 0)
         and norm.training
         and norm.momentum is not None
         and norm.weight is not None
@@ -87,8 +94,8 @@ def _alike(residual: Tensor, x: Tensor) -> bool:
 def fuse_batch_norm(network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> int:
     """Replaces the forward of every `BatchNorm2d` and of the residual blocks of torchvision; how many norms.
 
-    dtype: what convolutions give. 0, with a warning, where the kernels cannot be built on that device: Triton comes
-    with torch's CUDA builds, and needs a C compiler.
+    dtype: what convolutions give. 0, with a warning, where the kernels cannot be built on that device: for CUDA Triton
+    makes them, which comes with torch's CUDA builds, and needs a C compiler.
     """
     try:
         _try_kernels(device, dtype)
@@ -112,11 +119,10 @@ def fuse_batch_norm(network: nn.Module, device: torch.device, dtype: torch.dtype
 
 
 def _try_kernels(device: torch.device, dtype: torch.dtype) -> None:
-    from socodet.models import norm_kernels
-
+    kernels = _kernels(device)
     x = torch.ones(2, 16, 2, 2, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    y, coefficients = norm_kernels.forward(x, x, nn.BatchNorm2d(16, device=device), relu=True)
-    norm_kernels.backward(y, x, y, coefficients, relu=True)
+    y, coefficients = kernels.forward(x, x, nn.BatchNorm2d(16, device=device), relu=True)
+    kernels.backward(y, x, y, coefficients, relu=True)
 
 
 def _fuse_pairs(chain: Sequence[nn.Module | None]) -> None:

@@ -14,6 +14,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from socodet.errors import InputError
 from socodet.models.fused_norm import fuse_batch_norm
+from socodet.models.pointwise import multiply_pointwise
 from socodet.models.soco import SoCo
 from socodet.training.data import SampleDataset, SampleStream, replaced_images, sample_loader
 from socodet.training.devices import autocast_type, choose_device, default_workers
@@ -55,8 +56,11 @@ class Trainer(Learner[Batch]):
             synchronize_batch_norm(self.soco, self.device)
         if execution.compile:
             _compile(self.soco, compiler)
-        elif self.device.type == "cuda" and self.world.size == 1:
-            fuse_batch_norm(self.soco, self.device, self.precision)
+        else:
+            if self.device.type == "cpu":
+                multiply_pointwise(self.soco)
+            if self.device.type in ("cpu", "cuda") and self.world.size == 1:
+                fuse_batch_norm(self.soco, self.device, self.precision)
         if self.world.size > 1:
             self._forward = DistributedDataParallel(
                 self.soco,
