@@ -2,10 +2,10 @@
 
     python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda] [--compile float32 bf16]
 
-Prints one JSON object. Steps of the designs are interleaved; times are medians, and a speedup is the median of the
-ratio within a round, whose steps see the same machine. The designs' losses are asserted equal with the same weights and
+Prints one JSON object. Steps of the designs are interleaved, on a CPU each design in a process of its own; times are
+medians, and a speedup is the median of the ratio within a round, whose steps see the same machine. The designs' losses are asserted equal with the same weights and
 frozen batch norm, in float32. Memory is the peak of one design alone in a process of its own. Ours is also timed on
-torch's own modules ("torch_modules"): no fused batch norm, and on a CPU 1×1 convolutions as convolutions.
+torch's own modules ("torch_modules"): no fused batch norm, and on a CPU 1×1 convolutions as convolutions and freed memory given back.
 `--compile` times ours under torch.compile as well, in those precisions; `first_step_s` is how long each design's first
 step took. On CUDA the plain design is timed under bf16 autocast and channels_last too, and that is what ours with bf16
 is compared with; float32 there means convolutions in TF32, torch's default. Threads wait asleep, as the command
@@ -14,6 +14,7 @@ is compared with; float32 there means convolutions in TF32, torch's default. Thr
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -113,9 +115,51 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     precision = "bfloat16" if "bf16" in design else "float32"
     with ExitStack() as patched:
         if design.endswith("torch_modules"):
-            for replacement in ("fuse_batch_norm", "multiply_pointwise"):
+            for replacement in ("fuse_batch_norm", "multiply_pointwise", "keep_freed_memory"):
                 patched.enter_context(patch(f"socodet.training.loop.{replacement}"))
         return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
+
+
+class Elsewhere:
+    """The step of a design in a process of its own: what one sets for its process is not the others'."""
+
+    def __init__(self, design: str, batch_size: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve_steps, args=(design, batch_size, theirs), daemon=True)
+        self._process.start()
+        self._pipe.recv()
+
+    def seconds(self) -> float:
+        self._pipe.send(True)
+        return float(self._pipe.recv())
+
+    def end(self) -> None:
+        self._pipe.send(False)
+        self._process.join()
+
+
+def serve_steps(design: str, batch_size: int, pipe: Connection) -> None:
+    """One step of the design for every True that comes, answered by its seconds."""
+    step = build(design, a_batch(batch_size), "cpu")
+    pipe.send("ready")
+    while pipe.recv():
+        pipe.send(seconds(step, "cpu"))
+
+
+class Here:
+    """The step of a design in this process: a GPU has no room for several."""
+
+    def __init__(self, design: str, batch: Batch, device: str) -> None:
+        self._step: Callable[[], None] | None = build(design, batch, device)
+        self._device = device
+
+    def seconds(self) -> float:
+        assert self._step is not None
+        return seconds(self._step, self._device)
+
+    def end(self) -> None:
+        self._step = None
 
 
 def synchronize(device: str) -> None:
@@ -244,12 +288,15 @@ def main() -> None:
         return
     designs = (*DESIGNS[args.device], *(COMPILED[p] for p in args.compile))
     ours_loss, plain_loss_value = losses_agree(batch, args.device)
-    steps = {design: build(design, batch, args.device) for design in designs}
+    steps: dict[str, Elsewhere | Here] = {
+        design: Elsewhere(design, args.batch_size) if args.device == "cpu" else Here(design, batch, args.device)
+        for design in designs
+    }
     times: dict[str, list[float]] = {design: [] for design in designs}
     first_step: dict[str, float] = {}
     for round_number in range(args.steps + 2):
         for design, step in steps.items():
-            taken = seconds(step, args.device)
+            taken = step.seconds()
             first_step.setdefault(design, taken)
             if round_number >= 2:
                 times[design].append(taken)
@@ -258,12 +305,13 @@ def main() -> None:
     def speedup(slow: str, fast: str) -> float:
         return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
 
-    del steps
+    for step in steps.values():
+        step.end()
     if args.device == "cuda":
         torch.cuda.empty_cache()  # the memory of each design is taken by a process of its own
-    trainer, step = our_step("float32", batch, args.device)
+    trainer, counted = our_step("float32", batch, args.device)
     with FlopCounterMode(display=False) as counter:
-        step()
+        counted()
     flops = counter.get_total_flops()
     if args.device == "cuda":
         torch.cuda.empty_cache()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import errors, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
@@ -58,11 +58,13 @@ def load(typing: Any, array: Any, index: Any) -> Any:
         place = _place(context, builder, signature.args[0], array, index, _FLOATS)
         return builder.load(place, align=4)
 
-    return vector(array, types.intp) if _holds_floats(array) else None, generate
+    _check_floats(array)
+    return vector(array, types.intp), generate
 
 
-def _holds_floats(array: Any) -> bool:
-    return isinstance(array, types.Array) and array.dtype in (types.float32, types.uint16)
+def _check_floats(array: Any) -> None:
+    if not isinstance(array, types.Array) or array.dtype not in (types.float32, types.uint16):
+        raise errors.NumbaTypeError(f"vectors are read from and written to float32 and uint16, not {array}")
 
 
 def _wholes(value: int) -> Any:
@@ -98,7 +100,8 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
             builder.store(value, _place(context, builder, signature.args[0], array, index, _FLOATS), align=4)
         return context.get_dummy_value()
 
-    return types.none(array, types.intp, vector) if _holds_floats(array) else None, generate
+    _check_floats(array)
+    return types.none(array, types.intp, vector), generate
 
 
 @intrinsic  # type: ignore[misc]

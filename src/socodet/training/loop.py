@@ -21,6 +21,7 @@ from socodet.training.devices import autocast_type, choose_device, default_worke
 from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
 from socodet.training.engine import Learner, last_step, loader_batches, run_loop
 from socodet.training.lars import LARS, parameter_groups
+from socodet.training.memory import keep_freed_memory
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.run import RunFolder
 from socodet.training.schedules import learning_rate, target_momentum
@@ -58,6 +59,7 @@ class Trainer(Learner[Batch]):
             _compile(self.soco, compiler)
         else:
             if self.device.type == "cpu":
+                keep_freed_memory()
                 multiply_pointwise(self.soco)
             if self.device.type in ("cpu", "cuda") and self.world.size == 1:
                 fuse_batch_norm(self.soco, self.device, self.precision)
