@@ -9,7 +9,8 @@ Times come from the runs in `benchmarks/results` (medians, where there are sever
 networks themselves, sizes on disk from the pictures in `--images`, whose tables are made and which are packed. What was
 not measured reads "not measured". Keys that end in `_estimate` rest on an assumed share of an assumed matrix rate,
 those in `_bound` on the whole of that rate, which no step reaches; `assumptions` has these and the network's figures.
-A rate given with `--gpu-images-per-second` stands for a measured one.
+A rate given with `--gpu-images-per-second` stands for the measured ones. There are two: on one GPU alone
+batch norm is fused with what follows it; for several GPUs the rate is that of one GPU without fusing.
 """
 
 import argparse
@@ -81,10 +82,19 @@ def timed_units(results: Path) -> dict[str, float | None]:
     """What one image takes, from the recorded runs."""
     proposals = list(results.glob("proposals_speed.json"))
     units = {f"proposals_{method}_ms": median(proposals, "milliseconds", method) for method in METHODS}
+
+    def on_gpu(*names: str) -> float | None:
+        """Of a design, by the first of its names that the run has."""
+        for path in results.glob("training_step_cuda.json"):
+            rates = json.loads(path.read_text())["images_per_second"]
+            return next((float(rates[name]) for name in names if name in rates), None)
+        return None
+
     return units | {
         "sample_ms": median([results / "input_pipeline.json"], "milliseconds", "sample"),
         "gflop_per_image": median([results / "training_step_cpu.json"], "gflop_per_image"),
-        "gpu_images_per_second": median(results.glob("training_step_cuda.json"), "images_per_second", "ours_bf16"),
+        "gpu_images_per_second": on_gpu("ours_bf16"),
+        "gpu_images_per_second_unfused": on_gpu("ours_bf16_torch_modules", "ours_bf16_unfused"),
     }
 
 
@@ -118,11 +128,11 @@ def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
     return units
 
 
-def rates(units: dict[str, Any], assumptions: Assumptions) -> dict[str, float | None]:
-    """Images a second of one GPU: measured, estimated, and what no step can pass."""
+def rates(units: dict[str, Any], assumptions: Assumptions, *, alone: bool) -> dict[str, float | None]:
+    """Images a second of one GPU, alone or among others: measured, estimated, and what no step can pass."""
     bound = 1e3 * assumptions.matrix_tflops / units["gflop_per_image"]
     return {
-        "measured": units["gpu_images_per_second"],
+        "measured": units["gpu_images_per_second" if alone else "gpu_images_per_second_unfused"],
         "estimate": assumptions.matrix_share * bound,
         "bound": bound,
     }
@@ -145,8 +155,10 @@ def cost_of_run(name: str, images: int, epochs: int, units: dict[str, Any], a: A
         row[f"table_memory_gb_{method}"] = scaled(in_memory, images / 1e9)
     row["shards_gb"] = scaled(units["shard_bytes"], images / 1e9)
     row["sample_core_hours"] = scaled(units["sample_ms"], epochs * images / 3.6e6)
-    for kind, rate in rates(units, a).items():
+    for kind, rate in rates(units, a, alone=True).items():
         row[f"gpu_hours_{kind}"] = None if rate is None else epochs * images / rate / 3600
+    among_others = rates(units, a, alone=False)["measured"]
+    row["gpu_hours_of_several"] = None if among_others is None else epochs * images / among_others / 3600
     return row
 
 
@@ -170,7 +182,7 @@ def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assump
         "norms_mb": networks.norm_bytes(gpus) / 1e6,
         **step_times(networks, gpus, a),
     }
-    for kind, rate in rates(units, a).items():
+    for kind, rate in rates(units, a, alone=False).items():
         row[f"arithmetic_ms_{kind}"] = None if rate is None else 1e3 * images / rate
     steps = TrainingSettings().steps(RUNS[0][2], RUNS[0][1])
     return row | {"first_run_sent_tb": steps * (row["gradients_mb"] + row["norms_mb"]) / 1e6}
@@ -179,7 +191,7 @@ def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assump
 def beginnings(networks: Networks, units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
     """For each kind of exchange, the fewest GPUs at which it takes a tenth of a step's arithmetic, and all of it."""
     batch = TrainingSettings().batch_size
-    speeds = rates(units, a)
+    speeds = rates(units, a, alone=False)
     rows = []
     for exchange in ("gradients_ms", "norm_bytes_ms", "norm_waits_ms"):
         row: dict[str, Any] = {"exchange": exchange.removesuffix("_ms")}
@@ -214,7 +226,7 @@ def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"proposals": proposals, "headroom": HEADROOM}
         row["cores_per_1000_images_per_second"] = scaled(ms, HEADROOM)
         row["fed_images_per_second_per_gpu"] = None if ms is None else 1e3 * a.cores_per_gpu / (HEADROOM * ms)
-        for kind, rate in rates(units, a).items():
+        for kind, rate in rates(units, a, alone=True).items():
             row[f"cores_per_gpu_{kind}"] = None if rate is None else scaled(ms, HEADROOM * rate / 1e3)
         rows.append(row)
     return rows
@@ -222,7 +234,7 @@ def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
 
 def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
     """All that the command prints, None where something is not measured."""
-    speeds = rates(units, a)
+    speeds = rates(units, a, alone=True)
     return {
         "units": units,
         "assumptions": asdict(a),
@@ -236,6 +248,7 @@ def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str
         },
         "batch_size": TrainingSettings().batch_size,
         "images_per_second_per_gpu": speeds,
+        "images_per_second_per_gpu_of_several": units["gpu_images_per_second_unfused"],
         "read_mb_per_second_per_gpu": {
             kind: None if rate is None else scaled(units["shard_bytes"], rate / 1e6) for kind, rate in speeds.items()
         },
@@ -272,6 +285,7 @@ def main() -> None:
     units = timed_units(RESULTS) | sizes_on_disk(arguments["images"])
     if arguments["gpu_images_per_second"] is not None:
         units["gpu_images_per_second"] = arguments["gpu_images_per_second"]
+        units["gpu_images_per_second_unfused"] = arguments["gpu_images_per_second"]
     result = said(costs(soco_r50_fpn(), units, assumptions))
     print(markdown(result) if arguments["markdown"] else json.dumps(result, indent=2))
 

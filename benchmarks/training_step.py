@@ -128,6 +128,7 @@ class Elsewhere:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve_steps, args=(design, batch_size, theirs), daemon=True)
         self._process.start()
+        theirs.close()  # or a process that fails would be waited for without end
         self._pipe.recv()
 
     def seconds(self) -> float:

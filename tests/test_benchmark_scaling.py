@@ -25,6 +25,7 @@ UNITS = {
     "sample_ms": 2.0,
     "gflop_per_image": 100.0,
     "gpu_images_per_second": None,
+    "gpu_images_per_second_unfused": None,
     "pictures": 10,
     "picture_bytes": 1e5,
     "key_bytes": 20.0,
@@ -82,12 +83,22 @@ def test_cost_of_a_run():
     assert row["sample_core_hours"] == pytest.approx(2e6 * 0.002 / 3600)
     assert row["gpu_hours_bound"] == pytest.approx(2e6 / 10_000 / 3600)  # 1,000 TFLOP/s over 100 GFLOP
     assert row["gpu_hours_estimate"] == pytest.approx(2 * row["gpu_hours_bound"])
-    for missing in ("gpu_hours_measured", "proposal_core_hours_fast", "table_gb_fast", "table_memory_gb_fast"):
+    rated = {"gpu_images_per_second": 1000.0, "gpu_images_per_second_unfused": 500.0}
+    rated_row = scaling.cost_of_run("a million, twice", 1_000_000, 2, UNITS | rated, ROUND)
+    assert rated_row["gpu_hours_measured"] == pytest.approx(2000 / 3600)
+    assert rated_row["gpu_hours_of_several"] == pytest.approx(4000 / 3600)
+    for missing in (
+        "gpu_hours_measured",
+        "gpu_hours_of_several",
+        "proposal_core_hours_fast",
+        "table_gb_fast",
+        "table_memory_gb_fast",
+    ):
         assert row[missing] is None
 
 
 def test_cost_of_a_step():
-    row = scaling.cost_of_step(TINY, 2, UNITS | {"gpu_images_per_second": 512.0}, ROUND)
+    row = scaling.cost_of_step(TINY, 2, UNITS | {"gpu_images_per_second_unfused": 512.0}, ROUND)
     assert row["images_per_gpu"] == 1024
     assert row["gradients_mb"] == 4
     assert row["gradients_ms"] == pytest.approx(4)  # at 1 GB/s
@@ -98,7 +109,7 @@ def test_cost_of_a_step():
 
 
 def test_where_an_exchange_begins_to_count():
-    units = UNITS | {"gpu_images_per_second": 2048.0}  # a step's arithmetic takes 1/n seconds
+    units = UNITS | {"gpu_images_per_second_unfused": 2048.0}  # a step's arithmetic takes 1/n seconds
     waits = {row["exchange"]: row for row in scaling.beginnings(TINY, units, ROUND)}["norm_waits"]
     assert waits["a_tenth_from_gpus_measured"] == 67  # 1.5 ms ≥ 100 ms / n
     assert waits["all_from_gpus_measured"] == 667  # 1.5 ms ≥ 1,000 ms / n
@@ -129,8 +140,9 @@ def test_units_are_medians_and_what_is_not_recorded_is_none(tmp_path):
     assert units["proposals_single_ms"] is units["gpu_images_per_second"] is None
     runs = [{"milliseconds": {"single": single, "fast": fast}} for single, fast in ((7, 30), (9, 40))]
     record("proposals_speed.json", {"command": "as it was run", "runs": runs})
-    record("training_step_cuda.json", {"images_per_second": {"ours_bf16": 700}})
+    record("training_step_cuda.json", {"images_per_second": {"ours_bf16": 700, "ours_bf16_torch_modules": 500}})
     units = scaling.timed_units(tmp_path)
+    assert units["gpu_images_per_second_unfused"] == 500
     assert (units["proposals_single_ms"], units["proposals_fast_ms"]) == (8, 35)
     assert units["gpu_images_per_second"] == 700
 
@@ -151,8 +163,10 @@ def test_sizes_on_disk(tmp_path):
 def test_what_is_not_measured_is_said():
     result = scaling.said(scaling.costs(TINY, UNITS, ROUND))
     assert result["runs"][0]["gpu_hours_measured"] == "not measured"
-    row = next(line for line in scaling_tables.markdown(result).splitlines() if line.startswith("| GPU, images/s |"))
-    assert row == "| GPU, images/s | not measured |"
+    row = next(
+        line for line in scaling_tables.markdown(result).splitlines() if line.startswith("| GPU alone, images/s |")
+    )
+    assert row == "| GPU alone, images/s | not measured |"
 
 
 def test_the_document_shows_the_recorded_figures():

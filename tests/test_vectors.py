@@ -80,6 +80,10 @@ def test_pick() -> None:
     def less(m: Any) -> None:
         v.store(m, 7, v.pick_less(v.load(m, 23), v.load(m, 39), v.load(m, 55), v.load(m, 71)))
 
+    def at_most(m: Any) -> None:
+        v.store(m, 7, v.pick_at_most(v.load(m, 23), v.load(m, 39), v.load(m, 55), v.load(m, 71)))
+
+    assert (_reckoned(at_most, A, B, C, D) == np.where(A <= B, C, D)).all()
     assert (_reckoned(equal, A, B, C, D) == np.where(A == B, C, D)).all()
     assert (_reckoned(less, A, B, C, D) == np.where(A < B, C, D)).all()
 

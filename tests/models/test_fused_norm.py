@@ -46,9 +46,15 @@ def test_a_block_on_the_cpu_is_the_block(kind, monkeypatch):
 
 def test_what_the_cpu_s_kernels_do_not_take_is_left_to_torch():
     norm = nn.BatchNorm2d(16)
-    with pytest.warns(UserWarning, match="not fused"):
+    with pytest.warns(UserWarning, match="not fused, steps are slower: TypeError: no kernels for torch.float16 on cpu"):
         assert fuse_batch_norm(nn.Sequential(norm), HERE, torch.float16) == 0
     assert fuse_batch_norm(nn.Sequential(nn.BatchNorm2d(24)), HERE) == 1
+    narrow, wide = nn.BatchNorm2d(16), nn.BatchNorm2d(512)
+    x = torch.randn(2, 32, 5, 5).contiguous(memory_format=torch.channels_last)
+    for norm in (narrow, wide):  # torch says what is wrong
+        fuse_batch_norm(norm, HERE)
+        with pytest.raises(RuntimeError, match="running_mean should contain 32 elements"):
+            norm(x)
     for x in (torch.randn(2, 24, 5, 5).contiguous(memory_format=torch.channels_last), torch.randn(2, 16, 5, 5)):
         one, other = nn.BatchNorm2d(x.shape[1]), nn.BatchNorm2d(x.shape[1])
         fuse_batch_norm(one, HERE)

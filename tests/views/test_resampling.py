@@ -7,6 +7,7 @@ from PIL import Image
 
 from socodet.views.geometry import WHOLE
 from socodet.views.rendering import resize, show_window
+from socodet.views.resampling import resample_window, whole_vectors, working_floats
 
 
 def _noisy_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -70,3 +71,25 @@ def test_read_only_and_strided_images() -> None:
 def test_a_constant_stays_constant() -> None:
     canvas = show_window(np.full((37, 53, 3), 255, np.uint8), np.array([0.1, 0.2, 0.7, 0.9]), 60)
     assert np.abs(canvas[:, :, :60] - 255).max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [8, 13, 16, 17, 31, 100])
+def test_what_memory_held_before_does_not_matter_and_nothing_is_written_beyond(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for _ in range(40):
+        height, width = rng.integers(1, 120, 2)
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        x0, y0 = rng.uniform(0, 0.9, 2)
+        x1, y1 = rng.uniform(x0 + 0.01, 1), rng.uniform(y0 + 0.01, 1)
+        count, columns = working_floats(int(width), size), whole_vectors(size)
+        work, memory = np.full(count + 64, np.nan, np.float32), np.full(size * 3 * columns + 64, np.nan, np.float32)
+        canvas = memory[32:-32].reshape(size, 3, columns)
+        resample_window(
+            image.reshape(-1), width, x0 * width, y0 * height, x1 * width, y1 * height, canvas, work[32 : 32 + count]
+        )
+        for ends in (work[:32], work[-32:], memory[:32], memory[-32:]):
+            assert np.isnan(ends).all()
+        assert np.isfinite(canvas).all()
+        box = (x0 * width, y0 * height, x1 * width, y1 * height)
+        pil = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+        assert np.abs(_rounded(canvas) - np.asarray(pil, np.int64)).max() <= 1

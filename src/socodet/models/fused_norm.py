@@ -1,4 +1,4 @@
-"""Batch norm, residual sum and ReLU in one pass over a feature map, for training on CUDA or a CPU.
+"""Batch norm fused with the residual sum and ReLU that follow it, for training on CUDA or a CPU.
 
 The modules, their names and their parameters stay torchvision's; only their forward is replaced. Where a norm is in
 evaluation, synchronised over processes, or its input lies otherwise than channels last, it works as before.
@@ -76,8 +76,13 @@ def _fits(x: Tensor, norm: nn.BatchNorm2d) -> bool:
         and norm.training
         and norm.momentum is not None
         and norm.weight is not None
-        and norm.weight.dtype is torch.float32
+        and norm.bias is not None
         and norm.running_mean is not None
+        and norm.running_var is not None
+        and all(
+            p.dtype is torch.float32 and len(p) == x.shape[1]
+            for p in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        )
         and x.numel() > x.shape[1]  # one value a channel: torch says what is wrong
         and x.is_contiguous(memory_format=torch.channels_last)
     )
@@ -119,6 +124,8 @@ def fuse_batch_norm(network: nn.Module, device: torch.device, dtype: torch.dtype
 
 
 def _try_kernels(device: torch.device, dtype: torch.dtype) -> None:
+    if dtype not in TYPES.get(device.type, ()):
+        raise TypeError(f"no kernels for {dtype} on {device.type}")
     kernels = _kernels(device)
     x = torch.ones(2, 16, 2, 2, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     y, coefficients = kernels.forward(x, x, nn.BatchNorm2d(16, device=device), relu=True)

@@ -2,10 +2,11 @@
 
 A feature map (N, C, H, W) that lies channels last is a matrix of N·H·W rows and C columns. Each kernel goes over a
 range of rows once, in vectors of 16 columns, and each of torch's threads takes one range. The maps are larger than the
-caches, so that passes over memory are what it costs: these read or write a map three times forward and five times back,
-where torch's own do it five and eight times.
+caches, so that passes over memory are what it costs: with ReLU and no residual these read or write a map three times
+forward and five times back, where torch's own do it five and eight times.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -165,7 +166,12 @@ def _input_gradient(dz, x, begin, end, coefficients, sums, rows, dx, mask):  # t
 
 @lru_cache(maxsize=1)
 def _helpers(threads: int) -> ThreadPoolExecutor:
+    """Threads beside the caller's; a forked process makes its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix="norm")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 def _ranges(rows: int, channels: int) -> list[tuple[int, int]]:
@@ -201,7 +207,7 @@ def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, r
     channels, rows = x.shape[1], x.numel() // x.shape[1]
     ranges = _ranges(rows, channels)
     partial = np.empty((len(ranges), 2, channels), np.float64)
-    coefficients = torch.empty(4, channels)
+    coefficients = torch.empty(4, channels, dtype=torch.float32, device=x.device)
     y = torch.empty_like(x)
     flat, numbers, out = _flat(x), coefficients.numpy(), _flat(y)
     added = flat if residual is None else _flat(residual)

@@ -19,6 +19,8 @@ def multiply_pointwise(network: nn.Module) -> int:
     replaced = 0
     for module in network.modules():
         if type(module) is nn.Conv2d and _is_product(module):
+            # The same memory, in the strides that a product's gradient has: DistributedDataParallel wants them equal.
+            module.weight.data = module.weight.data.flatten(1)[:, :, None, None]
             module.forward = partial(_pointwise, module)  # type: ignore[method-assign]
             replaced += 1
     return replaced
