@@ -155,9 +155,9 @@ def test_other_types_are_refused() -> None:
     def kernel(m: Any) -> None:
         v.store(m, 0, v.load(m, 0))
 
-    for other in (np.float16, np.float64, np.int16):
+    for other in (np.zeros(16, np.float64), np.zeros(16, np.int16), np.zeros((2, 16), np.float32), A.repeat(2)[::2]):
         with pytest.raises(numba.core.errors.TypingError):
-            kernel(np.zeros(16, other))
+            kernel(other)
 
 
 @pytest.mark.parametrize(("stride", "stride_there"), [(16, 16), (19, 33)])

@@ -3,7 +3,8 @@
 Numba leaves it to the compiler which loops become vector code; the hottest ones here say it themselves. Whatever
 the machine's registers hold, LLVM makes the vectors of them: one of 512 bits, two of 256, four of 128.
 
-All functions are for use inside kernels only. A place is an index into a flat, contiguous array, and is not checked.
+All functions are for use inside kernels only. A place is an index into a flat, contiguous array; the array is checked
+when a kernel is compiled, the place never.
 """
 
 import operator
@@ -58,13 +59,16 @@ def load(typing: Any, array: Any, index: Any) -> Any:
         place = _place(context, builder, signature.args[0], array, index, _FLOATS)
         return builder.load(place, align=4)
 
-    _check_floats(array)
+    _check(array, types.float32, types.uint16)
     return vector(array, types.intp), generate
 
 
-def _check_floats(array: Any) -> None:
-    if not isinstance(array, types.Array) or array.dtype not in (types.float32, types.uint16):
-        raise errors.NumbaTypeError(f"vectors are read from and written to float32 and uint16, not {array}")
+def _check(array: Any, *dtypes: Any) -> None:
+    """Refused when a kernel is compiled: what is not flat, not contiguous, or holds something else."""
+    if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and array.dtype in dtypes):
+        raise errors.NumbaTypeError(
+            f"a flat, contiguous array of {' or '.join(map(str, dtypes))} is needed, not {array}"
+        )
 
 
 def _wholes(value: int) -> Any:
@@ -80,6 +84,7 @@ def load_bytes(typing: Any, array: Any, index: Any) -> Any:
         place = _place(context, builder, signature.args[0], array, index, _BYTES)
         return builder.uitofp(builder.load(place, align=1), _FLOATS)
 
+    _check(array, types.uint8)
     return vector(array, types.intp), generate
 
 
@@ -100,7 +105,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
             builder.store(value, _place(context, builder, signature.args[0], array, index, _FLOATS), align=4)
         return context.get_dummy_value()
 
-    _check_floats(array)
+    _check(array, types.float32, types.uint16)
     return types.none(array, types.intp, vector), generate
 
 
@@ -114,6 +119,7 @@ def store_bytes(typing: Any, array: Any, index: Any, value: Any) -> Any:
         builder.store(whole, _place(context, builder, signature.args[0], data, index, _BYTES), align=1)
         return context.get_dummy_value()
 
+    _check(array, types.uint8)
     return types.none(array, types.intp, vector), generate
 
 
@@ -197,9 +203,9 @@ def _chosen(comparison: str) -> Any:
 
 
 least = _chosen("<")
-"""least(a, b): the smaller of each two values."""
+"""least(a, b): the smaller of each two values; b where either is NaN."""
 greatest = _chosen(">")
-"""greatest(a, b): the larger of each two values."""
+"""greatest(a, b): the larger of each two values; b where either is NaN."""
 
 
 def _picked(comparison: str) -> Any:
@@ -274,4 +280,6 @@ def transpose(
             builder.store(value, place, align=4)
         return context.get_dummy_value()
 
+    _check(source, types.float32)
+    _check(target, types.float32)
     return types.none(source, types.intp, types.intp, target, types.intp, types.intp), generate

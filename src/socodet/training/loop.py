@@ -55,11 +55,12 @@ class Trainer(Learner[Batch]):
         self._forward: nn.Module = self.soco
         if self.world.size > 1:
             synchronize_batch_norm(self.soco, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()  # of the whole process
         if execution.compile:
             _compile(self.soco, compiler)
         else:
             if self.device.type == "cpu":
-                keep_freed_memory()
                 multiply_pointwise(self.soco)
             if self.device.type in ("cpu", "cuda") and self.world.size == 1:
                 fuse_batch_norm(self.soco, self.device, self.precision)
