@@ -15,7 +15,8 @@ from socodet.detection.probing.run import open_sets
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.models.encoders import build_encoder
-from socodet.models.settings import ModelSettings
+from socodet.models.objective import build_objective
+from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.models.starting_point import load_starting_point
 from socodet.preparation import ONLINE, check_steps, prepare, readable_images, some_images
@@ -54,11 +55,11 @@ class PretrainResult:
         return self.steps == self.total_steps
 
 
-def build_soco(settings: ModelSettings, seed: int) -> SoCo:
+def build_soco(settings: ModelSettings, seed: int, objective: ObjectiveSettings | None = None) -> SoCo:
     """Randomly initialised networks; the same for the same seed. The caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SoCo(build_encoder(settings), settings)
+        return SoCo(build_encoder(settings), settings, build_objective(objective or ObjectiveSettings()))
 
 
 def pretrain(
@@ -113,7 +114,7 @@ def pretrain(
         )
     join(world, choose_device(execution.device, world))
     show_progress = show_progress and world.is_first
-    soco = build_soco(chosen.model, training.seed)
+    soco = build_soco(chosen.model, training.seed, chosen.objective)
     report = None
     failure: InputError | None = None
     try:

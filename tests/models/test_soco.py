@@ -10,8 +10,9 @@ from torch.nn.functional import batch_norm, conv2d, cosine_similarity, interpola
 from torchvision.ops import roi_align
 
 from socodet.models.encoders import build_encoder
+from socodet.models.objective import symmetric_loss
 from socodet.models.settings import ModelSettings
-from socodet.models.soco import SoCo, symmetric_loss
+from socodet.models.soco import SoCo
 from socodet.views.batch import ViewBatch, group_by_level
 
 SMALL = ModelSettings(

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit
 
 from socodet.models.encoders import build_encoder
-from socodet.models.soco import SoCo, symmetric_loss
+from socodet.models.objective import symmetric_loss
+from socodet.models.soco import SoCo
 from socodet.views.batch import ViewBatch
 
 __all__ = ["float64"]

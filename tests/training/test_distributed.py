@@ -11,7 +11,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from socodet.models.encoders import build_encoder
-from socodet.models.settings import ModelSettings
+from socodet.models.objective import build_objective
+from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.training.distributed import SyncedBatchNorm, agree, join, mean_over_all
 from socodet.training.loop import Trainer
@@ -50,7 +51,16 @@ def share(world: World, accumulate: int) -> list[int]:
     return parts[:, world.rank].flatten().tolist()
 
 
-def train(world: World, accumulate: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+OBJECTIVES = (
+    (1, ObjectiveSettings()),
+    (2, ObjectiveSettings()),
+    (1, ObjectiveSettings(variance_weight=4, covariance_weight=0.2)),
+    (1, ObjectiveSettings(loss="infonce")),
+)
+"""Micro-batches and the objective of each run that is compared."""
+
+
+def train(world: World, accumulate: int, objective: ObjectiveSettings) -> tuple[list[float], dict[str, torch.Tensor]]:
     import socodet.models.soco as module
     from socodet.models.normalization import normalize
 
@@ -59,7 +69,7 @@ def train(world: World, accumulate: int) -> tuple[list[float], dict[str, torch.T
     settings = TrainingSettings(
         epochs=5, warmup_epochs=1, batch_size=IMAGES, accumulate=accumulate, base_lr=150, target_momentum=0.9
     )
-    soco = SoCo(build_encoder(SMALL), SMALL).double()
+    soco = SoCo(build_encoder(SMALL), SMALL, build_objective(objective)).double()
     trainer = Trainer(soco, settings, IMAGES, world=world)
     losses = []
     for step in range(STEPS):
@@ -75,7 +85,7 @@ def in_process(rank: int, port: str, path: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     world = World(rank, 2, rank)
     join(world, torch.device("cpu"))
-    torch.save([train(world, accumulate) for accumulate in (1, 2)], f"{path}/{rank}.pt")
+    torch.save([train(world, *case) for case in OBJECTIVES], f"{path}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -87,8 +97,8 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
     two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     torch.manual_seed(0)
     start = SoCo(build_encoder(SMALL), SMALL).state_dict()
-    for which, accumulate in enumerate((1, 2)):
-        losses, weights = train(World(), accumulate)
+    for which, case in enumerate(OBJECTIVES):
+        losses, weights = train(World(), *case)
         assert any(not torch.equal(weights[name].float(), start[name]) for name in weights if name.endswith("weight"))
         for rank in (0, 1):
             theirs_losses, theirs = two[rank][which]

@@ -70,3 +70,37 @@ def test_biases_and_norms_have_neither_decay_nor_trust_ratio():
     assert [p.ndim for p in rest["params"]] == [1, 1, 1, 1]
     assert (weights["weight_decay"], weights["adapt"]) == (0.1, True)
     assert (rest["weight_decay"], rest["adapt"]) == (0.0, False)
+
+
+def test_without_adaption_it_is_torchs_sgd():
+    ours, theirs = small_network().double(), small_network().double()
+    optimizer = LARS(parameter_groups(ours, 0.1, adapt=False), lr=0.01, momentum=0.9)
+    reference = torch.optim.SGD(
+        [{k: group[k] for k in ("params", "weight_decay")} for group in parameter_groups(theirs, 0.1)], 0.01, 0.9
+    )
+    torch.manual_seed(1)
+    for _ in range(5):
+        x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+        for network, one in ((ours, optimizer), (theirs, reference)):
+            network.zero_grad()
+            network(x).square().mean().backward()
+            one.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("lr", "rate"), [(0.5, 0.01 * 5 / 2), (0.01, 0.01)])
+def test_a_clipped_layers_rate_is_its_trust_ratio_and_at_most_the_learning_rate(lr, rate):
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))  # norm 5
+    weight.grad = torch.tensor([[0.0, 2.0]], dtype=torch.float64)  # norm 2
+    LARS([weight], lr=lr, momentum=0.9, trust_coefficient=0.01, clip=True).step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([[3.0, 4 - rate * 2]], dtype=torch.float64))
+
+
+def test_factors_of_norms_and_of_a_part_of_the_network():
+    network = nn.ModuleDict({"online": small_network(), "predictor": small_network()})
+    groups = parameter_groups(network, 0.1, norm_factor=0.25, factors={"predictor.": 10})
+    factor = {id(p): group["lr_factor"] for group in groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        expected = (10 if name.startswith("predictor.") else 1) * (0.25 if parameter.ndim == 1 else 1)
+        assert factor[id(parameter)] == expected

@@ -132,3 +132,18 @@ def test_a_step_never_waits_for_the_device():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert np.isfinite(float(loss))
+
+
+def test_norms_biases_and_predictor_have_rates_of_their_own():
+    ours = trainer(norm_lr=0.0, predictor_lr=10.0)
+    plain = trainer()
+    start = {name: p.detach().clone() for name, p in plain.soco.named_parameters()}
+    for one in (ours, plain):
+        one.step(a_batch())
+    moved = {
+        name: p.detach() - start[name] for name, p in ours.soco.named_parameters() if not name.startswith("target")
+    }
+    usual = {name: p.detach() - start[name] for name, p in plain.soco.named_parameters()}
+    for name, step in moved.items():
+        factor = (10 if name.startswith("predictor.") else 1) * (0 if step.ndim == 1 else 1)
+        torch.testing.assert_close(step, factor * usual[name], rtol=1e-4, atol=1e-6)

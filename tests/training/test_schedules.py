@@ -29,6 +29,12 @@ def test_target_momentum_rises_from_its_base_towards_one():
     assert values[-1] < 1
 
 
+def test_target_momentum_may_end_below_one():
+    values = [target_momentum(k, total=10, base=0.0, final=0.0) for k in range(10)]
+    assert values == [0.0] * 10
+    assert target_momentum(5, total=10, base=0.2, final=0.6) == pytest.approx(0.4)
+
+
 def test_the_papers_rate_and_steps():
     paper = TrainingSettings()
     assert paper.lr == 8.0  # 1.0 x 2048 / 256
@@ -38,7 +44,16 @@ def test_the_papers_rate_and_steps():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("batch_size", 0), ("base_lr", -1), ("target_momentum", 1.0), ("weight_decay", -1e-9)],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("base_lr", -1),
+        ("target_momentum", 1.0),
+        ("weight_decay", -1e-9),
+        ("norm_lr", -1),
+        ("optimizer", "adam"),
+        ("final_target_momentum", 2),
+    ],
 )
 def test_out_of_range_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def pretrain(argv: Sequence[str]) -> None:
     """Pretrain backbone, FPN and box head on a folder of images, without labels."""
-    from socodet.models.settings import ModelSettings
+    from socodet.models.settings import ModelSettings, ObjectiveSettings
     from socodet.proposals.settings import ProposalSettings
     from socodet.recipes import RECIPES, Recipe, recipe
     from socodet.training.settings import ExecutionSettings, TrainingSettings
@@ -40,6 +40,7 @@ def pretrain(argv: Sequence[str]) -> None:
         recipe: str,
         sample: Annotated[SampleSettings, Flat] = base.sample,
         model: Annotated[ModelSettings, Flat] = base.model,
+        objective: Annotated[ObjectiveSettings, Flat] = base.objective,
         training: Annotated[TrainingSettings, Flat] = base.training,
         proposals: ProposalSettings = base.proposals,
         table: Annotated[str | None, tyro.conf.arg(name="proposals")] = None,
@@ -79,7 +80,7 @@ def pretrain(argv: Sequence[str]) -> None:
             )
         return pretrain(
             images,
-            Recipe(recipe, sample, model, training, proposals),
+            Recipe(recipe, sample, model, training, proposals, objective),
             output,
             proposals=table,
             start_from=start_from,

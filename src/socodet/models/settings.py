@@ -1,5 +1,6 @@
 """What the networks are made of."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,3 +52,33 @@ class ModelSettings:
             raise SettingError(
                 f"architecture c4 must have a ResNet as backbone, whose fifth block is the head, not {self.backbone}"
             )
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What is minimised; the defaults are the paper's loss (Eq. 5-6)."""
+
+    loss: Literal["cosine", "infonce"] = "cosine"
+    """Agreement of the same object across views: SoCo's cosine (Eq. 5-6), or InfoNCE against the boxes of the batch's
+    other images."""
+    temperature: float = 0.2
+    """Of InfoNCE."""
+    variance_weight: float = 0.0
+    """Weight of VICReg's variance term, a hinge that keeps each dimension's standard deviation at 1."""
+    covariance_weight: float = 0.0
+    """Weight of VICReg's covariance term, which keeps dimensions from repeating each other."""
+    decorrelate: Literal["projections", "representations"] = "projections"
+    """What these two terms act on: the online projector's outputs or h (Eq. 1)."""
+
+    def __post_init__(self) -> None:
+        for name, values in (
+            ("loss", ("cosine", "infonce")),
+            ("decorrelate", ("projections", "representations")),
+        ):
+            if getattr(self, name) not in values:
+                raise SettingError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
+        if not 0 < self.temperature < math.inf:
+            raise SettingError(f"temperature must be above 0 and finite, not {self.temperature}")
+        for name in ("variance_weight", "covariance_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingError(f"{name} must be at least 0 and finite, not {getattr(self, name)}")

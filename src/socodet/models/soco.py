@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize as unit
 
 from socodet.models.encoders import ObjectEncoder, over_views
 from socodet.models.normalization import normalize
+from socodet.models.objective import CosineAgreement, Embeddings, Objective, direction
 from socodet.models.settings import ModelSettings
 from socodet.views.batch import RoIs, ViewBatch
 
@@ -18,7 +18,7 @@ from socodet.views.batch import RoIs, ViewBatch
 class SoCoOutput:
     """What one forward pass gives.
 
-    `loss`: scalar, Eq. 6 symmetrised, averaged over images. `embeddings`: (B·K, D), the target's unit-length
+    `loss`: scalar, by default Eq. 6 symmetrised, averaged over images. `embeddings`: (B·K, D), the target's unit-length
     embeddings of the first view's boxes, without gradient, to watch for collapse.
     """
 
@@ -41,9 +41,10 @@ class Embedder(nn.Module):
         self.encoder = encoder
         self.projector = mlp(encoder.representation_size, settings.hidden_size, settings.embedding_size)
 
-    def forward(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
-        """A view each: normalised pixels (B, 3, H, W) and their boxes → (B·K, D)."""
-        return over_views(self.projector, self.encoder.over_views(pixels, rois))
+    def forward(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> tuple[list[Tensor], list[Tensor]]:
+        """Normalised pixels (B, 3, H, W) and boxes, one per view → h (B·K, H) and projections (B·K, D) per view."""
+        representations = self.encoder.over_views(pixels, rois)
+        return representations, over_views(self.projector, representations)
 
 
 class SoCo(nn.Module):
@@ -53,46 +54,26 @@ class SoCo(nn.Module):
     gets no gradient; `update_target` moves it towards the online network.
     """
 
-    def __init__(self, encoder: ObjectEncoder, settings: ModelSettings) -> None:
+    def __init__(self, encoder: ObjectEncoder, settings: ModelSettings, objective: Objective | None = None) -> None:
         super().__init__()
+        self.objective = objective or CosineAgreement()
         self.online = Embedder(encoder, settings)
         self.predictor = mlp(settings.embedding_size, settings.hidden_size, settings.embedding_size)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
 
     def forward(self, views: Sequence[ViewBatch]) -> SoCoOutput:
-        """The first view against each of the others, online against target and the reverse (Eq. 5-6)."""
+        """The objective of all views' embeddings; by default the first view against each of the others (Eq. 5-6)."""
         pixels, rois = [normalize(view.pixels) for view in views], [view.rois for view in views]
         with torch.no_grad():
-            target = [_direction(z) for z in self.target(pixels, rois)]
-        online = [_direction(z) for z in over_views(self.predictor, self.online(pixels, rois))]
-        online_bkd, target_bkd = (
-            [z.reshape(len(pixels[0]), -1, z.shape[1]) for z in side] for side in (online, target)
-        )
-        loss = symmetric_loss(online_bkd, target_bkd, [view.partner for view in views])
+            target = [direction(z) for z in self.target(pixels, rois)[1]]
+        representations, projections = self.online(pixels, rois)
+        predictions = [direction(z) for z in over_views(self.predictor, projections)]
+        partners = [view.partner for view in views]
+        embeddings = Embeddings(representations, projections, predictions, target, partners, len(pixels[0]))
+        loss = self.objective(embeddings)
         return SoCoOutput(loss=loss, embeddings=target[0])
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """ξ ← τ ξ + (1 - τ) θ for every parameter (section 3.3); batch-norm statistics stay each network's own."""
         torch._foreach_lerp_(list(self.target.parameters()), list(self.online.parameters()), 1.0 - momentum)
-
-
-def _direction(embeddings: Tensor) -> Tensor:
-    """Unit vectors (Eq. 4), in float32 at least: half precision would round the loss."""
-    return unit(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
-
-
-def symmetric_loss(online: Sequence[Tensor], target: Sequence[Tensor], partners: Sequence[int] | None = None) -> Tensor:
-    """L + L̃ of Eq. 5-6 from unit vectors: -2 · mean cosine of the same object, summed over pairs of views.
-
-    online, target: V tensors (..., K, D), the first view's with as many boxes or more. partners: box k of view v
-    is the same object as box partners[v] + k of the first view; by default box k.
-    -8 with three views when online and target agree perfectly, -4 with two, -12 with four.
-    """
-    losses = []
-    for first, others in ((online[0], target), (target[0], online)):
-        for v, other in enumerate(others[1:], start=1):
-            start = partners[v] if partners else 0
-            same_objects = first[..., start : start + other.shape[-2], :]
-            losses.append(-2.0 * (same_objects * other).sum(dim=-1).mean())
-    return torch.stack(losses).sum()

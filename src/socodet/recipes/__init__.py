@@ -41,7 +41,7 @@ def describe_recipe(name: str) -> str:
     chosen = recipe(name)
     fields = chosen.as_dict()
     lines = [inspect.getdoc(RECIPES[name]) or "", ""]
-    for room in ("sample", "model", "training", "proposals"):
+    for room in ("sample", "model", "objective", "training", "proposals"):
         prefix = "proposals." if room == "proposals" else ""
         lines += [f"--{prefix}{field} {value}" for field, value in _flags(fields[room])]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from socodet.errors import SettingError
-from socodet.models.settings import ModelSettings
+from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import TrainingSettings
 from socodet.views.settings import SampleSettings
@@ -20,6 +20,7 @@ class Recipe:
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
     proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
+    objective: ObjectiveSettings = dataclasses.field(default_factory=ObjectiveSettings)
 
     def __post_init__(self) -> None:
         parts, smallest = self.training.accumulate, min(view.size for view in self.sample.views)

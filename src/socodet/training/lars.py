@@ -1,6 +1,6 @@
 """LARS: every layer's step in proportion to the length of its weights."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 import torch
@@ -12,7 +12,8 @@ class LARS(torch.optim.Optimizer):
 
     For a weight w with gradient g, decay β and trust coefficient η:
     λ = η ‖w‖ / (‖g‖ + β ‖w‖), or 1 where ‖w‖ or ‖g‖ is 0;  m ← μ m + λ (g + β w);  w ← w - lr · m.
-    A parameter group with `adapt=False` has λ = 1. A group is updated by torch's foreach operations, without
+    A parameter group with `adapt=False` has λ = 1, which is SGD with momentum. With `clip` (LARC) λ is at most lr, and
+    lr · m becomes the sum of such steps: λ ← min(λ / lr, 1). A group is updated by torch's foreach operations, without
     waiting for the device.
     """
 
@@ -23,6 +24,7 @@ class LARS(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust_coefficient: float = 0.001,
+        clip: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -30,6 +32,7 @@ class LARS(torch.optim.Optimizer):
             "weight_decay": weight_decay,
             "trust_coefficient": trust_coefficient,
             "adapt": True,
+            "clip": clip,
         }
         super().__init__(params, defaults)
 
@@ -54,6 +57,8 @@ class LARS(torch.optim.Optimizer):
             decay: float = group["weight_decay"]
             if group["adapt"]:
                 ratios = self._trust_ratios(params, updates, decay, group["trust_coefficient"])
+                if group["clip"]:
+                    ratios = torch.stack(ratios).div(group["lr"]).clamp_max(1).unbind()
             if decay:
                 torch._foreach_add_(updates, params, alpha=decay)
             if group["adapt"]:
@@ -81,10 +86,29 @@ class LARS(torch.optim.Optimizer):
         return buffer
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights, and the one-dimensional rest (biases, norms) without decay or trust ratio (BYOL)."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "adapt": True},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
-    ]
+def parameter_groups(
+    network: nn.Module,
+    weight_decay: float,
+    *,
+    adapt: bool = True,
+    norm_factor: float = 1.0,
+    factors: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Weights, and the one-dimensional rest (biases, norms) without decay or trust ratio (BYOL).
+
+    adapt: whether weights have a trust ratio. norm_factor: `lr_factor` of the rest. factors: `lr_factor` of all
+    parameters whose names begin so; a group for each.
+    """
+    groups: list[dict[str, Any]] = []
+    for prefix, factor in {"": 1.0, **(factors or {})}.items():
+        chosen = [p for name, p in network.named_parameters() if p.requires_grad and _prefix(name, factors) == prefix]
+        weights, rest = [p for p in chosen if p.ndim > 1], [p for p in chosen if p.ndim <= 1]
+        groups += [
+            {"params": weights, "weight_decay": weight_decay, "adapt": adapt, "lr_factor": factor},
+            {"params": rest, "weight_decay": 0.0, "adapt": False, "lr_factor": factor * norm_factor},
+        ]
+    return groups
+
+
+def _prefix(name: str, factors: Mapping[str, float] | None) -> str:
+    return next((prefix for prefix in factors or () if name.startswith(prefix)), "")

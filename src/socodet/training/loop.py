@@ -73,9 +73,16 @@ class Trainer(Learner[Batch]):
             )
         self.settings = settings
         self.optimizer = LARS(
-            parameter_groups(soco, settings.weight_decay),
+            parameter_groups(
+                soco,
+                settings.weight_decay,
+                adapt=settings.optimizer == "lars",
+                norm_factor=settings.norm_lr,
+                factors={} if settings.predictor_lr == 1 else {"predictor.": settings.predictor_lr},
+            ),
             momentum=settings.momentum,
             trust_coefficient=settings.trust_coefficient,
+            clip=settings.trust_clip,
         )
         self._skip = execution.on_nan == "skip"
         scaled = self.precision is torch.float16
@@ -96,7 +103,8 @@ class Trainer(Learner[Batch]):
 
     def momentum(self, step: int) -> float:
         """τ of the target update after that step."""
-        return target_momentum(step, total=self.total, base=self.settings.target_momentum)
+        base, final = self.settings.target_momentum, self.settings.final_target_momentum
+        return target_momentum(step, total=self.total, base=base, final=final)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimiser step and target update; the loss, and the target's embeddings of the first view.
@@ -111,7 +119,7 @@ class Trainer(Learner[Batch]):
         number = self.finished
         self.finished += 1
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(number)
+            group["lr"] = self.lr(number) * group["lr_factor"]
         self._update.begin()
         losses, embeddings = [], []
         parts = batch.split(self.settings.accumulate)

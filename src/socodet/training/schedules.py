@@ -14,6 +14,6 @@ def learning_rate(step: int, *, total: int, warmup: int, peak: float) -> float:
     return peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
-def target_momentum(step: int, *, total: int, base: float) -> float:
-    """τ = 1 - (1 - τ₀)(cos(πk/K) + 1)/2 at step k of K, counted from 0: from τ₀ towards 1 (BYOL)."""
-    return 1 - (1 - base) * (math.cos(math.pi * step / total) + 1) / 2
+def target_momentum(step: int, *, total: int, base: float, final: float = 1.0) -> float:
+    """τ = τ₁ - (τ₁ - τ₀)(cos(πk/K) + 1)/2 at step k of K, counted from 0: from τ₀ (base) towards τ₁ (BYOL: 1)."""
+    return final - (final - base) * (math.cos(math.pi * step / total) + 1) / 2

@@ -1,0 +1,203 @@
+"""What the networks are asked to agree about: SoCo's loss, an InfoNCE loss, and a term that keeps dimensions apart."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.functional import cross_entropy
+from torch.nn.functional import normalize as unit
+
+from socodet.models.settings import ObjectiveSettings
+
+VARIANCE_EPSILON = 1e-4
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """All that a loss may look at: one tensor per view, a row per box in (image, box) order.
+
+    The rows of image b are b*K to (b+1)*K - 1; the first view may have more boxes per image than the others.
+    """
+
+    representations: Sequence[Tensor]
+    """Online h of Eq. 1: (B*K, H)."""
+    projections: Sequence[Tensor]
+    """Online projector's outputs, not normalised: (B*K, D)."""
+    predictions: Sequence[Tensor]
+    """v of Eq. 4: the predictor's outputs as unit vectors (B*K, D), float32 at least."""
+    targets: Sequence[Tensor]
+    """v' of Eq. 4: the target projector's outputs as unit vectors (B*K, D), without gradient."""
+    partners: Sequence[int]
+    """Box k of view v is the same object as box partners[v] + k of the first view."""
+    images: int
+    """B."""
+
+
+class Objective(ABC):
+    """A loss of the embeddings of one batch, and the lowest value it can reach."""
+
+    @abstractmethod
+    def __call__(self, embeddings: Embeddings) -> Tensor:
+        """The loss, a scalar."""
+
+    @abstractmethod
+    def lowest(self, views: int) -> float:
+        """The value at perfect agreement of so many views."""
+
+
+class CosineAgreement(Objective):
+    """SoCo's own loss, Eq. 5-6 symmetrised."""
+
+    def __call__(self, embeddings: Embeddings) -> Tensor:
+        """-2 · mean cosine of the same object, summed over pairs of views; see `symmetric_loss`."""
+        online, target = (
+            [z.reshape(embeddings.images, -1, z.shape[1]) for z in side]
+            for side in (embeddings.predictions, embeddings.targets)
+        )
+        return symmetric_loss(online, target, embeddings.partners)
+
+    def lowest(self, views: int) -> float:
+        """Each of the two directions of each pair gives -2."""
+        return -4.0 * (views - 1)
+
+
+class InfoNCE(Objective):
+    """Each box against all boxes of other images in the batch (van den Oord et al. 2018, as MoCo v3 symmetrises it).
+
+    2T · cross entropy of cosine / T over the same object (the positive) and the boxes of all other images; other
+    boxes of the same image are left out. Summed over the same pairs as SoCo's loss. Over several processes the
+    negatives come from all of them.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(self, embeddings: Embeddings) -> Tensor:
+        """A scalar, at least 0."""
+        losses = []
+        for v, start in enumerate(embeddings.partners):
+            if v == 0:
+                continue
+            for one, other in ((0, v), (v, 0)):
+                online = self._part(embeddings.predictions[one], one, v, start, embeddings)
+                target = self._part(embeddings.targets[other], other, v, start, embeddings)
+                losses.append(self._one_way(online, target, embeddings.images))
+        return torch.stack(losses).sum()
+
+    def lowest(self, views: int) -> float:
+        """0, which a finite temperature only comes near to."""
+        return 0.0
+
+    @staticmethod
+    def _part(z: Tensor, view: int, v: int, start: int, embeddings: Embeddings) -> Tensor:
+        """The rows of the objects that view v shows."""
+        if view != 0:
+            return z
+        boxes = len(embeddings.predictions[v]) // embeddings.images
+        return z.reshape(embeddings.images, -1, z.shape[1])[:, start : start + boxes].reshape(-1, z.shape[1])
+
+    def _one_way(self, online: Tensor, target: Tensor, images: int) -> Tensor:
+        everyone, first = _gathered(target)
+        boxes = len(target) // images
+        image_of = torch.arange(len(everyone), device=target.device) // boxes
+        positive = torch.arange(len(target), device=target.device) + first
+        logits = online @ everyone.T / self.temperature
+        hidden = image_of[positive][:, None] == image_of[None, :]
+        hidden[torch.arange(len(target), device=target.device), positive] = False
+        return 2 * self.temperature * cross_entropy(logits.masked_fill(hidden, -torch.inf), positive)
+
+
+class DecorrelatedDimensions(Objective):
+    """Another objective, and VICReg's variance and covariance terms (Bardes et al. 2022, Eq. 1-4).
+
+    Of each view's outputs over all boxes of the batch, of all processes together:
+    `variance` · mean over dimensions of max(0, 1 - √(variance + 1e-4)), and `covariance` · the squared off-diagonal
+    covariances' sum over the dimension. Without them a short run on few, alike images lowers the loss by giving up
+    dimensions.
+    """
+
+    def __init__(self, agreement: Objective, settings: ObjectiveSettings) -> None:
+        self.agreement, self.settings = agreement, settings
+
+    def __call__(self, embeddings: Embeddings) -> Tensor:
+        """The other objective's loss and the two terms summed over views."""
+        loss = self.agreement(embeddings)
+        on_projections = self.settings.decorrelate == "projections"
+        for view in embeddings.projections if on_projections else embeddings.representations:
+            variance, covariance = variance_covariance(view)
+            loss = loss + self.settings.variance_weight * variance + self.settings.covariance_weight * covariance
+        return loss
+
+    def lowest(self, views: int) -> float:
+        """The other objective's: both terms can be 0 beside it."""
+        return self.agreement.lowest(views)
+
+
+def build_objective(settings: ObjectiveSettings) -> Objective:
+    """The objective of those settings."""
+    agreement = InfoNCE(settings.temperature) if settings.loss == "infonce" else CosineAgreement()
+    if settings.variance_weight == 0 and settings.covariance_weight == 0:
+        return agreement
+    return DecorrelatedDimensions(agreement, settings)
+
+
+def symmetric_loss(online: Sequence[Tensor], target: Sequence[Tensor], partners: Sequence[int] | None = None) -> Tensor:
+    """L + L̃ of Eq. 5-6 from unit vectors: -2 · mean cosine of the same object, summed over pairs of views.
+
+    online, target: V tensors (..., K, D), the first view's with as many boxes or more. partners: box k of view v
+    is the same object as box partners[v] + k of the first view; by default box k.
+    -8 with three views when online and target agree perfectly, -4 with two, -12 with four.
+    """
+    losses = []
+    for first, others in ((online[0], target), (target[0], online)):
+        for v, other in enumerate(others[1:], start=1):
+            start = partners[v] if partners else 0
+            same_objects = first[..., start : start + other.shape[-2], :]
+            losses.append(-2.0 * (same_objects * other).sum(dim=-1).mean())
+    return torch.stack(losses).sum()
+
+
+def variance_covariance(outputs_nd: Tensor) -> tuple[Tensor, Tensor]:
+    """VICReg's two terms of N outputs (N, D), in float32 at least; over several processes, of all their rows.
+
+    The first: mean over dimensions of max(0, 1 - √(s² + 1e-4)). The second: Σ_{i≠j} C_ij² / D. s² and C are the
+    unbiased variances and covariances over the rows.
+    """
+    z = outputs_nd.to(torch.promote_types(outputs_nd.dtype, torch.float32))
+    with torch.autocast(z.device.type, enabled=False):  # products of half precision would round the covariances
+        rows = len(z) * _processes()
+        centred = z - _sum_over_all(z.sum(dim=0)) / rows
+        covariance_dd = _sum_over_all(centred.T @ centred) / (rows - 1)
+        variances = covariance_dd.diagonal()
+        hinge = (1 - (variances + VARIANCE_EPSILON).sqrt()).clamp_min(0).mean()
+        off_diagonal = covariance_dd.square().sum() - variances.square().sum()
+        return hinge, off_diagonal / z.shape[1]
+
+
+def direction(embeddings: Tensor) -> Tensor:
+    """Unit vectors (Eq. 4), in float32 at least: half precision would round the loss."""
+    return unit(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _sum_over_all(value: Tensor) -> Tensor:
+    if _processes() == 1:
+        return value
+    total: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    return total
+
+
+def _gathered(rows: Tensor) -> tuple[Tensor, int]:
+    """The rows of all processes, which have as many each, and where this process's begin; without gradient."""
+    if _processes() == 1:
+        return rows, 0
+    parts = [torch.empty_like(rows) for _ in range(_processes())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts), dist.get_rank() * len(rows)
