@@ -1,0 +1,226 @@
+"""Which settings help on small data: pretrain, probe and fine-tune with few labels, a row per setting.
+
+python benchmarks/small_data_grid.py --data DIR --output RUNS [--only TEXT ...] [--collect FILE.json]
+
+DIR holds annotated sets in COCO's form, each a folder with train.json and images. The training part of a set is split
+once: all its images are pretrained on without labels, a share of the labels of one part is learned from, and the
+other part is scored on. So the set's own validation part stays unseen.
+
+Every piece (a pretraining, a probe, a fine-tuning) is done once and resumed where it stopped; several processes of this
+command share the work. A piece is a `socodet` command of one thread; a row's commands are in its JSON. --collect
+writes all finished rows as one JSON list: `set`, `row`, `seed`, `steps`, the rank of the embeddings, the probe's
+figures and AP by step, in percent.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HELD_OUT = {"neu_det": 300, "cards": 60, "voc2007test": 500}
+TEST_RESNET = (
+    "--backbone timm/test_resnet --sample.views.0.size 64 --sample.views.1.size 64 --sample.views.2.size 32 "
+    "--level-limits 13 21 32 --batch-size 64"
+).split()
+RESNET18 = "--batch-size 64".split()
+TERMS = "--variance-weight 4 --covariance-weight 0.2".split()
+LARS = "--base-lr 4".split()
+LARS_ROOT = "--base-lr 5.66 --norm-lr 0.024".split()
+SGD = "--optimizer sgd --base-lr 0.06 --weight-decay 5e-4".split()
+FINETUNE = (
+    "--detector faster_rcnn_r50_fpn --schedule voc_24k --iterations 600 --batch-size 8 --rois-per-image 64 "
+    "--precise-bn 10 --evaluation.every 150"
+).split()
+COMMON = ["--device", "cpu", "--workers", "0"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting: the flags of its pretraining (none for a detector from scratch) and of its fine-tuning."""
+
+    name: str
+    pretraining: tuple[str, ...] | None
+    steps: int = 0
+    finetuning: tuple[str, ...] = ()
+    share: float = 0.1
+    sets: tuple[str, ...] = ("neu_det",)
+    seeds: tuple[int, ...] = (0,)
+    network: tuple[str, ...] = field(default=tuple(TEST_RESNET))
+
+
+def by_length(steps: int) -> list[str]:
+    """A target whose average has 450 half-lives over the run, but never a quicker one than the paper's."""
+    return ["--target-momentum", f"{min(0.99, 0.5 ** (450 / steps)):.4f}"]
+
+
+def rows() -> list[Row]:
+    """All rows, in the order in which they are worked on."""
+    three, probed = (0, 1, 2), ("neu_det", "cards")
+    first = [
+        Row("scratch", None, sets=probed, seeds=three),
+        Row("paper", tuple(LARS), 1312, sets=probed, seeds=three),
+        Row("terms", (*LARS, *TERMS), 1312, sets=probed, seeds=three),
+    ]
+    grid = [
+        Row(f"grid_{term}_{rate}_{average}", (*rate_flags, *term_flags, *momentum), 1312)
+        for rate, rate_flags in (("lars", LARS), ("root", LARS_ROOT), ("sgd", SGD))
+        for term, term_flags in (("off", []), ("on", TERMS))
+        for average, momentum in (("tau099", []), ("tau_length", by_length(1312)))
+        if not (rate == "lars" and average == "tau099")  # these two are the rows above
+    ]
+    more = [
+        Row("terms_8_04", (*LARS, "--variance-weight", "8", "--covariance-weight", "0.4"), 1312),
+        Row("terms_2_01", (*LARS, "--variance-weight", "2", "--covariance-weight", "0.1"), 1312),
+        Row("terms_on_h", (*LARS, *TERMS, "--decorrelate", "representations"), 1312),
+        Row("norms_slow", (*LARS, *TERMS, "--norm-lr", "0.024"), 1312),
+        Row("no_target", (*LARS, *TERMS, "--target-momentum", "0", "--final-target-momentum", "0"), 1312),
+        Row("infonce", (*LARS, "--loss", "infonce"), 1312),
+        Row("predictor_10", (*LARS, "--predictor-lr", "10"), 1312),
+    ]
+    longer = [Row(f"{row.name}_long", row.pretraining, 5000, sets=row.sets) for row in first[1:]]
+    return [*first, *grid, *more, *longer]
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process may do the piece: another one that does it holds the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def split(data: Path, name: str, output: Path) -> tuple[Path, Path]:
+    """The set's training part in two files: to learn from, to score on. Images keep their absolute places."""
+    paths = output / f"{name}_learn.json", output / f"{name}_score.json"
+    if not all(path.exists() for path in paths):
+        whole = json.loads((data / name / "train.json").read_text())
+        images = sorted(whole["images"], key=lambda image: image["id"])
+        random.Random(0).shuffle(images)
+        held = HELD_OUT[name]
+        for path, part in zip(paths, (images[held:], images[:held]), strict=True):
+            ids = {image["id"] for image in part}
+            annotations = [one for one in whole["annotations"] if one["image_id"] in ids]
+            partial = path.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps({**whole, "images": part, "annotations": annotations}))
+            partial.replace(path)
+    return paths
+
+
+def socodet(arguments: Sequence[str | Path], log: Path) -> None:
+    """One command of one thread; what it prints is appended to the log."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    with log.open("a") as file:
+        command = [sys.executable, "-m", "socodet", *map(str, arguments)]
+        subprocess.run(command, check=True, env=env, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """A run's log."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[str, Any]:
+    """All pieces of one row, set and seed; its figures."""
+    learn, score = split(data, set_name, output)
+    images = data / set_name / "images"
+    folder = output / set_name / row.name / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    began, commands = time.time(), []
+    figures: dict[str, Any] = {"set": set_name, "row": row.name, "seed": seed, "steps": row.steps, "share": row.share}
+    start = "scratch"
+    model = [*row.network]
+    if row.pretraining is not None:
+        count = len(json.loads((data / set_name / "train.json").read_text())["images"])
+        epochs = (row.steps + 0.5) * 64 / count
+        start = str(folder / "pretrain")
+        commands.append(
+            ["pretrain", data / set_name / "train.json", "--output", start, "--recipe", "tiny", *row.network]
+            + ["--epochs", f"{epochs:.3f}", "--warmup-epochs", f"{epochs / 20:.3f}", "--seed", seed, "--resume"]
+            + [*row.pretraining, *COMMON, "--precision", "float32"]
+        )
+        socodet(commands[-1], folder / "output.txt")
+        log = lines(Path(start))
+        ranks = [line["effective_rank"] for line in log if "effective_rank" in line]
+        figures |= {"rank_begin": ranks[0], "rank_end": ranks[-1], "loss_end": log[-1]["loss"]}
+        for of in ("head", "backbone"):
+            probed = folder / f"probe_{of}.json"
+            if not probed.exists():
+                commands.append(
+                    ["probe", start, "--dataset", learn, "--val", score, "--images", images, "--of", of]
+                    + ["--output", probed, *COMMON]
+                )
+                socodet(commands[-1], folder / "output.txt")
+            figures[f"probe_{of}"] = json.loads(probed.read_text())["scores"]
+        model = []
+    size = {"neu_det": 200, "cards": 200, "voc2007test": 160}[set_name]
+    commands.append(
+        ["finetune", learn, "--val", score, "--images", images, "--output", folder / "finetune", "--init", start]
+        + [*FINETUNE, "--size", size, "--fraction", row.share, "--seed", seed, "--resume", *row.finetuning]
+        + [*(["--backbone", "timm/test_resnet", *TINY_MODULES] if model else []), *COMMON, "--precision", "float32"]
+    )
+    socodet(commands[-1], folder / "output.txt")
+    scored = [line for line in lines(folder / "finetune") if "AP" in line]
+    figures["AP"] = {str(line["step"]): line["AP"] for line in scored}
+    figures["AP50"] = {str(line["step"]): line["AP50"] for line in scored}
+    figures["minutes"] = round((time.time() - began) / 60, 1)
+    figures["commands"] = [" ".join(map(str, command)).replace(str(data), "DATA") for command in commands]
+    return figures
+
+
+TINY_MODULES = "--fpn-channels 64 --head-channels 64 --representation-size 256".split()
+
+
+def main() -> None:
+    """Works on what is left, or collects what is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[], help="rows whose SET/NAME/SEED holds one of these")
+    parser.add_argument("--collect", type=Path)
+    arguments = parser.parse_args()
+    output = arguments.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    if arguments.collect is not None:
+        finished = [json.loads(path.read_text()) for path in sorted(output.glob("*/*/*/figures.json"))]
+        for row in finished:
+            row["commands"] = [command.replace(str(output), "RUNS") for command in row["commands"]]
+        arguments.collect.write_text(json.dumps(finished, indent=1) + "\n")
+        print(json.dumps({"rows": len(finished)}))
+        return
+    for row in rows():
+        for seed in row.seeds:
+            for set_name in row.sets:
+                name = f"{set_name}/{row.name}/{seed}"
+                done = output / name / "figures.json"
+                if done.exists() or (arguments.only and not any(text in name for text in arguments.only)):
+                    continue
+                with claimed(output / "locks" / name.replace("/", "_")) as ours:
+                    if not ours or done.exists():
+                        continue
+                    print(time.strftime("%H:%M:%S"), name, flush=True)
+                    try:
+                        figures = work(row, set_name, seed, arguments.data.resolve(), output)
+                    except subprocess.CalledProcessError as error:
+                        print(f"{name}: failed with {error.returncode}; see output.txt", flush=True)
+                        continue
+                    partial = done.with_suffix(".partial")
+                    partial.write_text(json.dumps(figures, indent=1))
+                    partial.replace(done)
+
+
+if __name__ == "__main__":
+    main()
