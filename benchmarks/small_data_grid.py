@@ -120,7 +120,7 @@ def split(data: Path, name: str, output: Path) -> tuple[Path, Path]:
     return paths
 
 
-def socodet(arguments: Sequence[str | Path], log: Path) -> None:
+def socodet(arguments: Sequence[object], log: Path) -> None:
     """One command of one thread; what it prints is appended to the log."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     with log.open("a") as file:
