@@ -12,11 +12,12 @@ demo: venv  ## propose, pretrain, export, load and report, on the shipped photog
 test: venv  ## the whole test suite
 	$(BIN)/pytest
 
-lint: venv  ## formatting, lint, types, spelling
+lint: venv  ## formatting, lint, types, spelling, imports between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/lint-imports
 
 format: venv
 	$(BIN)/ruff format .

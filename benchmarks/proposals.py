@@ -37,16 +37,16 @@ from machine import machine
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, open_images
 from socodet.proposals.boxes import distinct, object_sized
-from socodet.proposals.color_spaces import convert
-from socodet.proposals.description import describe, pixel_bins
-from socodet.proposals.grouping import group
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.offline import propose
-from socodet.proposals.segmentation import segment, sort_edges
-from socodet.proposals.selective_search import selective_search
+from socodet.proposals.selective_search.color_spaces import convert
+from socodet.proposals.selective_search.description import describe, pixel_bins
+from socodet.proposals.selective_search.grouping import group
+from socodet.proposals.selective_search.search import selective_search
+from socodet.proposals.selective_search.segmentation import segment, sort_edges
+from socodet.proposals.selective_search.strategies import HUE_WEIGHT, REFERENCE_SIDE, SIGMA, STRATEGIES
+from socodet.proposals.selective_search.work_image import shrink, smooth, work_shape
 from socodet.proposals.settings import Method, ProposalSettings
-from socodet.proposals.strategies import HUE_WEIGHT, REFERENCE_SIDE, SIGMA, STRATEGIES
-from socodet.proposals.work_image import shrink, smooth, work_shape
 
 try:
     import cv2

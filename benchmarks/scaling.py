@@ -25,8 +25,8 @@ from typing import Any
 
 from network_traffic import FLOAT, Networks, soco_r50_fpn
 from scaling_tables import NOT_MEASURED, markdown
-from socodet.training.settings import TrainingSettings
-from socodet.training.watch import HEADROOM
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.watch import HEADROOM
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = (

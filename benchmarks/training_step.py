@@ -41,9 +41,10 @@ from socodet.models.normalization import normalize
 from socodet.models.pyramid import pool_boxes, pyramid_levels
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
-from socodet.pretraining import build_soco
-from socodet.training.loop import Trainer
-from socodet.training.settings import ExecutionSettings, TrainingSettings
+from socodet.pretraining.pretrain import build_soco
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.trainer import Trainer
+from socodet.training.settings import ExecutionSettings
 from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
@@ -116,7 +117,7 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     with ExitStack() as patched:
         if design.endswith("torch_modules"):
             for replacement in ("fuse_batch_norm", "multiply_pointwise", "keep_freed_memory"):
-                patched.enter_context(patch(f"socodet.training.loop.{replacement}"))
+                patched.enter_context(patch(f"socodet.pretraining.trainer.{replacement}"))
         return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from socodet import __version__
+from socodet._version import __version__
 from socodet.cli import COMMANDS, main
 from socodet.images.photographs import photographs
-from socodet.recipes import RECIPES, recipe
+from socodet.pretraining.recipes import RECIPES, recipe
 
 FAST = ["--recipe", "tiny", "--batch-size", "4", "--epochs", "2", "--warmup-epochs", "0", "--workers", "0"]
 

@@ -10,11 +10,12 @@ from photograph_sets import coco_file
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from socodet.models.fused_norm import fuse_batch_norm
-from socodet.pretraining import build_soco, pretrain
-from socodet.recipes import recipe
-from socodet.training.loop import Trainer
-from socodet.training.run import RunFolder
-from socodet.training.settings import ExecutionSettings, TrainingSettings
+from socodet.pretraining.pretrain import build_soco, pretrain
+from socodet.pretraining.recipes import recipe
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.trainer import Trainer
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
 from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
@@ -150,7 +151,7 @@ def test_pretraining_stops_goes_on_and_is_read_without_a_gpu(tmp_path):
 
 
 def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
-    from socodet.detection.finetune import finetune
+    from socodet.finetuning.finetune import finetune
 
     data = coco_file(tmp_path / "set.json")
     tuned = finetune(

@@ -12,8 +12,9 @@ import torch
 
 import socodet
 from socodet.images.photographs import photographs
-from socodet.recipes import Recipe, recipe
-from socodet.training.run import RunFolder
+from socodet.pretraining.pretrain import build_soco
+from socodet.pretraining.recipes import Recipe, recipe
+from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 
@@ -91,7 +92,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(table, tmp_path):
 
 def test_the_networks_and_the_loss_move(table, tmp_path):
     socodet.pretrain(photographs(), short(), tmp_path / "run", proposals=table, show_progress=False)
-    trained, fresh = weights(tmp_path / "run"), socodet.pretraining.build_soco(short().model, 0).state_dict()
+    trained, fresh = weights(tmp_path / "run"), build_soco(short().model, 0).state_dict()
     moved = [name for name, value in trained.items() if not torch.equal(value, fresh[name])]
     for prefix in (
         "online.encoder.backbone.body.",
@@ -138,7 +139,7 @@ def test_an_error_in_a_step_ends_the_process_and_its_workers(table, tmp_path, er
     code = (
         "import sys\n"
         "from socodet.cli import main\n"
-        "from socodet.training.loop import Trainer\n"
+        "from socodet.pretraining.trainer import Trainer\n"
         f"def fail(self, batch): raise RuntimeError({error!r})\n"
         "Trainer.step = fail\n"
         "main(sys.argv[1:])\n"

@@ -14,38 +14,39 @@ Each name is the function behind the command of that name.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from socodet._version import __version__
+
 if TYPE_CHECKING:
-    from socodet.demonstration import demo as demo
     from socodet.detection.build import build_detector as build_detector
-    from socodet.detection.head_scale import match_head_scale as match_head_scale
-    from socodet.detection.transfer import LoadReport as LoadReport
-    from socodet.detection.transfer import load_pretrained as load_pretrained
     from socodet.errors import InputError as InputError
     from socodet.export import export_run as export_run
-    from socodet.inspection import inspect as inspect
-    from socodet.pretraining import PretrainResult as PretrainResult
-    from socodet.pretraining import pretrain as pretrain
+    from socodet.finetuning.head_scale import match_head_scale as match_head_scale
+    from socodet.pretraining.pretrain import PretrainResult as PretrainResult
+    from socodet.pretraining.pretrain import pretrain as pretrain
+    from socodet.pretraining.recipes import Recipe as Recipe
+    from socodet.pretraining.recipes import recipe as recipe
     from socodet.proposals import propose as propose
-    from socodet.recipes import Recipe as Recipe
-    from socodet.recipes import recipe as recipe
+    from socodet.reports.demonstration import demo as demo
+    from socodet.reports.inspection import inspect as inspect
+    from socodet.weights.transfer import LoadReport as LoadReport
+    from socodet.weights.transfer import load_pretrained as load_pretrained
 
-__version__ = "0.1.0"
 
 # Imported at first use: `import socodet` and `socodet --help` then cost no torch.
 _ORIGINS = {
     "InputError": "socodet.errors",
-    "LoadReport": "socodet.detection.transfer",
-    "PretrainResult": "socodet.pretraining",
-    "Recipe": "socodet.recipes",
+    "LoadReport": "socodet.weights.transfer",
+    "PretrainResult": "socodet.pretraining.pretrain",
+    "Recipe": "socodet.pretraining.recipes",
     "build_detector": "socodet.detection.build",
-    "demo": "socodet.demonstration",
+    "demo": "socodet.reports.demonstration",
     "export_run": "socodet.export",
-    "inspect": "socodet.inspection",
-    "load_pretrained": "socodet.detection.transfer",
-    "match_head_scale": "socodet.detection.head_scale",
-    "pretrain": "socodet.pretraining",
+    "inspect": "socodet.reports.inspection",
+    "load_pretrained": "socodet.weights.transfer",
+    "match_head_scale": "socodet.finetuning.head_scale",
+    "pretrain": "socodet.pretraining.pretrain",
     "propose": "socodet.proposals",
-    "recipe": "socodet.recipes",
+    "recipe": "socodet.pretraining.recipes",
 }
 __all__ = ["__version__", *_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from socodet import __version__
+from socodet._version import __version__
 from socodet.commands.ablate import ablate
 from socodet.commands.demo import demo
 from socodet.commands.evaluate import evaluate

@@ -9,8 +9,8 @@ import torch
 
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
-from socodet.recipes import Recipe
-from socodet.training.run import RunFolder
+from socodet.pretraining.recipes import Recipe
+from socodet.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from socodet.errors import InputError, SettingError
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.encoders import FPNEncoder, build_encoder
 from socodet.models.settings import ModelSettings
+from socodet.pretraining.lars import parameter_groups
 from socodet.training.distributed import SyncedBatchNorm, synchronize_batch_norm
-from socodet.training.lars import parameter_groups
 from socodet.views.batch import group_by_level
 
 NARROW = {"fpn_channels": 8, "head_convs": 1, "head_channels": 8, "representation_size": 12}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.color import rgb2hsv, rgb2lab
 
-from socodet.proposals.color_spaces import convert
+from socodet.proposals.selective_search.color_spaces import convert
 
 
 @pytest.fixture(scope="module")

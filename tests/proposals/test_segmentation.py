@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.segmentation import felzenszwalb
 
-from socodet.proposals.segmentation import BIN_WEIGHTS, Segmentation, segment, sort_edges
+from socodet.proposals.selective_search.segmentation import BIN_WEIGHTS, Segmentation, segment, sort_edges
 
 
 def bins_by_hand(squares: np.ndarray) -> np.ndarray:

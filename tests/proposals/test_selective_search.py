@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
-from socodet.proposals.description import describe, pixel_bins
-from socodet.proposals.grouping import Mix, group
-from socodet.proposals.segmentation import segment, sort_edges
-from socodet.proposals.selective_search import selective_search
-from socodet.proposals.strategies import STRATEGIES
+from socodet.proposals.selective_search.description import describe, pixel_bins
+from socodet.proposals.selective_search.grouping import Mix, group
+from socodet.proposals.selective_search.search import selective_search
+from socodet.proposals.selective_search.segmentation import segment, sort_edges
+from socodet.proposals.selective_search.strategies import STRATEGIES
 
 
 def picture(seed: int, height: int, width: int, levels: int, block: int) -> np.ndarray:

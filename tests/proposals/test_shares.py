@@ -18,7 +18,7 @@ from socodet.proposals import offline, parts, shares
 from socodet.proposals.offline import propose
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together
-from socodet.world import World
+from socodet.runtime.world import World
 
 IMAGES = 200  # four parts
 SETTINGS = ProposalSettings("single", work_size=32)

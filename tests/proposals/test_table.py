@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from socodet import __version__
+from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.source import ImageFolder
 from socodet.proposals.settings import ProposalSettings

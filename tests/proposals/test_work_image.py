@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from socodet.proposals.work_image import shrink, smooth, work_shape
+from socodet.proposals.selective_search.work_image import shrink, smooth, work_shape
 
 
 def test_work_shape_scales_the_longest_side_down_and_nothing_up() -> None:

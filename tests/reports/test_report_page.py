@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from socodet import recipes, report_sections, reporting
 from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
-from socodet.pretraining import pretrain
-from socodet.report_inputs import picture_notes, proposer
-from socodet.reporting import ReportResult, report
+from socodet.pretraining import recipes
+from socodet.pretraining.pretrain import pretrain
+from socodet.reports import report as reporting
+from socodet.reports import sections as report_sections
+from socodet.reports.inputs import picture_notes, proposer
+from socodet.reports.report import ReportResult, report
 from socodet.training.settings import ExecutionSettings
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

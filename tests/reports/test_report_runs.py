@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from socodet.recipes import recipe
+from socodet.pretraining.recipes import recipe
 from socodet.reports.page import Details, Table
 from socodet.reports.runs import RunRecord, names_of, outcome_table, settings_tables
 

@@ -14,11 +14,11 @@ from socodet.models.encoders import build_encoder
 from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.trainer import Trainer
+from socodet.runtime.world import World
 from socodet.training.distributed import SyncedBatchNorm, agree, join, mean_over_all
-from socodet.training.loop import Trainer
-from socodet.training.settings import TrainingSettings
 from socodet.views.batch import Batch, ViewBatch, group_by_level
-from socodet.world import World
 
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 STEPS, IMAGES, BOXES = 5, 8, 2

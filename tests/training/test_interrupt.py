@@ -12,7 +12,7 @@ import torch
 import socodet
 from socodet.cli import main
 from socodet.images.photographs import photographs
-from socodet.training.run import RunFolder
+from socodet.training.run_folder import RunFolder
 
 BRIEF = ["--recipe", "tiny", "--batch-size", "3", "--epochs", "6", "--warmup-epochs", "1", "--fpn-channels", "16"]
 BRIEF += ["--head-channels", "16", "--representation-size", "16", "--hidden-size", "32", "--embedding-size", "16"]
@@ -27,7 +27,7 @@ def arguments(run, table):
 
 def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     table = tmp_path / "proposals.parquet"
-    images = socodet.preparation.some_images(socodet.images.source.open_images(photographs()), 6, 0)
+    images = socodet.pretraining.preparation.some_images(socodet.images.source.open_images(photographs()), 6, 0)
     socodet.propose(images, table, show_progress=False)
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     main(arguments(whole, table))

@@ -9,9 +9,9 @@ import tyro
 
 def ablate(argv: Sequence[str]) -> None:
     """Pretrain every row of one of the paper's ablation tables at a budget, and write the table."""
-    from socodet.ablation import AblationTable, Budget, DetectorTransfer, Family, FinetuneSettings, run_ablation
     from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on
     from socodet.errors import InputError
+    from socodet.studies.ablation import AblationTable, Budget, DetectorTransfer, Family, FinetuneSettings, run_ablation
     from socodet.training.settings import ExecutionSettings
 
     def arguments(

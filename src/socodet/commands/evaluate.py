@@ -11,8 +11,8 @@ import tyro
 def evaluate(argv: Sequence[str]) -> None:
     """Score a fine-tuned detector on an annotated set."""
     from socodet.commands.parsing import Flat, call, printable
-    from socodet.detection.evaluate import Evaluation
-    from socodet.detection.finetuned_run import score_table
+    from socodet.finetuning.evaluate import Evaluation
+    from socodet.finetuning.run import score_table
     from socodet.training.settings import ExecutionSettings
 
     def arguments(
@@ -36,7 +36,7 @@ def evaluate(argv: Sequence[str]) -> None:
             save_predictions: File for the detections, in COCO's result format.
             overwrite: Replace files that exist.
         """
-        from socodet.detection.evaluate import evaluate_run
+        from socodet.finetuning.evaluate import evaluate_run
 
         return evaluate_run(
             run,

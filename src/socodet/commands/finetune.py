@@ -11,18 +11,18 @@ from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, print
 from socodet.errors import InputError
 
 if TYPE_CHECKING:
-    from socodet.comparison import Comparison
-    from socodet.detection.finetune import FinetuneResult
+    from socodet.finetuning.finetune import FinetuneResult
     from socodet.models.settings import ModelSettings
+    from socodet.studies.comparison import Comparison
 
 
 def finetune(argv: Sequence[str]) -> None:
     """Fine-tune a detector on annotated images, or compare several first weights, seeds and parts of the labels."""
-    from socodet.comparison import Comparison, compare, named_inits
     from socodet.detection.detectors import DETECTORS
-    from socodet.detection.finetune import SCRATCH, EvaluationSettings, FinetuneResult, finetune
-    from socodet.detection.schedules import SCHEDULES
+    from socodet.finetuning.finetune import SCRATCH, EvaluationSettings, FinetuneResult, finetune
+    from socodet.finetuning.schedules import SCHEDULES
     from socodet.models.settings import ModelSettings
+    from socodet.studies.comparison import Comparison, compare, named_inits
     from socodet.training.settings import ExecutionSettings
 
     base = _shared_model(argv)
@@ -167,7 +167,7 @@ def finetune(argv: Sequence[str]) -> None:
 
 
 def _tell_run(result: "FinetuneResult", argv: Sequence[str]) -> None:
-    from socodet.detection.finetuned_run import score_table
+    from socodet.finetuning.run import score_table
 
     if result.evaluation is not None:
         print(score_table(result.evaluation.scores))
@@ -193,7 +193,7 @@ def _tell_comparison(comparison: "Comparison", argv: Sequence[str]) -> None:
 
 def _shared_model(argv: Sequence[str]) -> "ModelSettings":
     """Sizes of the modules: those of the first --init that is a run's folder."""
-    from socodet.comparison.protocol import named_inits, shared_model
+    from socodet.studies.comparison.protocol import named_inits, shared_model
 
     pairs = zip(argv, [*argv[1:], ""], strict=True)
     given = (value_of("--init", pair) for pair in pairs)  # every one, where value_of alone gives the last

@@ -14,7 +14,7 @@ def inspect(argv: Sequence[str]) -> None:
     if argv and argv[0] == "detections":
         _detections(argv[1:])
         return
-    from socodet.recipes import recipe as recipe_of
+    from socodet.pretraining.recipes import recipe as recipe_of
     from socodet.views.settings import SampleSettings
 
     base = recipe_of(value_of("--recipe", argv) or "fpn_100ep")
@@ -44,7 +44,7 @@ def inspect(argv: Sequence[str]) -> None:
             overwrite: Replace a file that exists.
         """
         from socodet.errors import InputError
-        from socodet.inspection import inspect
+        from socodet.reports.inspection import inspect
 
         if what == "detections":
             raise InputError("inspect: write `detections` first: socodet inspect detections SET --predictions FILE")
@@ -78,7 +78,7 @@ def _detections(argv: Sequence[str]) -> None:
             seed: Of the choice of images.
             overwrite: Replace a file that exists.
         """
-        from socodet.inspection import inspect_detections
+        from socodet.reports.inspection import inspect_detections
 
         return inspect_detections(
             data,

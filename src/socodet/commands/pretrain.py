@@ -12,15 +12,16 @@ from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, list_
 from socodet.errors import InputError
 
 if TYPE_CHECKING:
-    from socodet.training.settings import TrainingSettings
+    from socodet.pretraining.settings import TrainingSettings
 
 
 def pretrain(argv: Sequence[str]) -> None:
     """Pretrain backbone, FPN and box head on a folder of images, without labels."""
     from socodet.models.settings import ModelSettings, ObjectiveSettings
+    from socodet.pretraining.recipes import RECIPES, Recipe, recipe
+    from socodet.pretraining.settings import TrainingSettings
     from socodet.proposals.settings import ProposalSettings
-    from socodet.recipes import RECIPES, Recipe, recipe
-    from socodet.training.settings import ExecutionSettings, TrainingSettings
+    from socodet.training.settings import ExecutionSettings
     from socodet.views.settings import SampleSettings
 
     name = value_of("--recipe", argv)
@@ -71,7 +72,7 @@ def pretrain(argv: Sequence[str]) -> None:
             resume: Go on with the run in the folder; no error when it is finished already.
             overwrite: Throw away the run that is in the folder.
         """
-        from socodet.pretraining import pretrain
+        from socodet.pretraining.pretrain import pretrain
 
         if warmup is not None:
             print(

@@ -10,8 +10,8 @@ import tyro
 def probe(argv: Sequence[str]) -> None:
     """Measure what a run's network knows of annotated objects, without fine-tuning."""
     from socodet.commands.parsing import Flat, call
-    from socodet.detection.probing.measure import ProbeScores, ProbeSettings
-    from socodet.detection.probing.run import probe_table
+    from socodet.probing.measure import ProbeScores, ProbeSettings
+    from socodet.probing.run import probe_table
 
     def arguments(
         run: tyro.conf.Positional[Path],
@@ -45,7 +45,7 @@ def probe(argv: Sequence[str]) -> None:
             workers: Processes that read pictures; by default one a core, fewer where the CPU also computes.
             overwrite: Replace the file that --output names, if it exists.
         """
-        from socodet.detection.probing.run import probe_and_compare
+        from socodet.probing.run import probe_and_compare
 
         return probe_and_compare(
             run,

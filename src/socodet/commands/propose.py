@@ -15,7 +15,7 @@ def propose(argv: Sequence[str]) -> None:
     """Selective search over every image below a folder, into a proposal table."""
     import socodet.proposals as proposals
     from socodet.proposals.foreign import BoxForm
-    from socodet.world import world_from_environment
+    from socodet.runtime.world import world_from_environment
 
     world = world_from_environment(meeting=False)
     only_elsewhere = ("--coco-images", "--box-form", "--keep-all")

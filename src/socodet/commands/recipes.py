@@ -9,7 +9,7 @@ from socodet.commands.parsing import call
 
 def recipes(argv: Sequence[str]) -> None:
     """List the recipes, or print every field of one."""
-    from socodet.recipes import describe_recipe, list_recipes
+    from socodet.pretraining.recipes import describe_recipe, list_recipes
 
     def arguments(name: tyro.conf.Positional[str | None] = None) -> str:
         """List the recipes, or print every field of one.

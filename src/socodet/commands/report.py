@@ -28,7 +28,7 @@ def report(argv: Sequence[str]) -> None:
             overwrite: Replace a page that exists.
             device: Where the networks run; auto takes a CUDA device when there is one.
         """
-        from socodet.reporting import report
+        from socodet.reports.report import report
 
         return report(runs, output, images=images, overwrite=overwrite, device=device)
 

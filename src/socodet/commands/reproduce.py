@@ -10,7 +10,7 @@ import tyro
 def reproduce(argv: Sequence[str]) -> None:
     """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables."""
     from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on
-    from socodet.reproduction import Reproduction
+    from socodet.studies.reproduction import Reproduction
     from socodet.training.settings import ExecutionSettings
 
     def arguments(
@@ -38,7 +38,7 @@ def reproduce(argv: Sequence[str]) -> None:
             retry_diverged: Run those runs that diverged again, from their last good checkpoint.
             overwrite: Throw away the benchmark that is in the folder.
         """
-        from socodet.reproduction import reproduce
+        from socodet.studies.reproduction import reproduce
 
         return reproduce(
             data,

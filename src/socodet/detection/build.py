@@ -11,9 +11,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, box_head
-from socodet.detection.transfer import load_pretrained
 from socodet.models.settings import ModelSettings
-from socodet.training.weights import model_settings
+from socodet.weights.pretrained_run import model_settings
+from socodet.weights.transfer import load_pretrained
 
 
 def mask_rcnn(settings: ModelSettings, num_classes: int = 91) -> MaskRCNN:

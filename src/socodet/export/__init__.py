@@ -7,10 +7,10 @@ from socodet.errors import InputError
 from socodet.export.card import card_path, model_card
 from socodet.export.detectron2 import detectron2_files
 from socodet.export.mmdetection import mmdetection_files
-from socodet.export.modules import FrameworkFiles, pretrained_modules
 from socodet.export.timm import timm_files
 from socodet.export.torchvision import torchvision_files
-from socodet.training.run import write_atomically
+from socodet.runtime.files import write_atomically
+from socodet.weights.modules import FrameworkFiles, pretrained_modules
 
 Format = Literal["torchvision", "detectron2", "mmdetection", "timm"]
 

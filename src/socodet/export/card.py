@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from socodet.export.modules import FrameworkFiles
-from socodet.training.run import RunFolder
+from socodet.training.run_folder import RunFolder
+from socodet.weights.modules import FrameworkFiles
 
 LOGGED = {
     "loss": "loss",

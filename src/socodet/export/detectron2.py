@@ -11,7 +11,7 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.export.detectron2_configs import c4_configs, fpn_configs
-from socodet.export.modules import FrameworkFiles, PretrainedModules, place
+from socodet.weights.modules import FrameworkFiles, PretrainedModules, place
 
 PICKLE_PROTOCOL = 4
 

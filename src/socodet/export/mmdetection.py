@@ -4,8 +4,8 @@ from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.export.mmdetection_configs import c4_configs, fpn_configs, single_stage_configs
-from socodet.export.modules import FINEST_LEVEL, FrameworkFiles, PretrainedModules, place
 from socodet.export.state_dict import state_dict_bytes
+from socodet.weights.modules import FINEST_LEVEL, FrameworkFiles, PretrainedModules, place
 
 SINGLE_STAGE_FINEST_LEVEL = 3
 """RetinaNet's and FCOS's pyramids begin at P3 (`start_level=1` in their configs)."""

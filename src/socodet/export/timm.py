@@ -5,9 +5,9 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.export.modules import FrameworkFiles, PretrainedModules, place
 from socodet.export.state_dict import state_dict_bytes
 from socodet.models.backbone_names import TIMM
+from socodet.weights.modules import FrameworkFiles, PretrainedModules, place
 
 
 def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.export.modules import FrameworkFiles
 from socodet.export.state_dict import state_dict_bytes
 from socodet.models.settings import ModelSettings
-from socodet.training.weights import encoder_weights, model_settings
+from socodet.weights.modules import FrameworkFiles
+from socodet.weights.pretrained_run import encoder_weights, model_settings
 
 
 def detector_weights(run: str | Path) -> dict[str, Tensor]:

@@ -19,13 +19,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from socodet import __version__
-from socodet.cores import available_cores
+from socodet._version import __version__
 from socodet.errors import InputError, SettingError, UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.folder import SUFFIXES
 from socodet.images.source import ImageSource, open_images
-from socodet.progress import ProgressBar, progress_bar
+from socodet.runtime.cores import available_cores
+from socodet.runtime.progress import ProgressBar, progress_bar
 
 RECORD = "pack.json"
 LONGEST_JPEG_SIDE = 65_500

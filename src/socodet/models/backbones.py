@@ -17,6 +17,10 @@ from socodet.models.backbone_names import TIMM
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STRIDES = (4, 8, 16, 32)
 """Of the four stages, and so of P2 to P5 (section 3.3)."""
+FINEST = 2
+"""P2, of the backbone's first stage."""
+COARSEST = FINEST + len(STAGES) - 1
+"""P5, of its last."""
 TRIED_SIZE = (64, 96)
 """Height and width that a timm network is tried with: small, and not the size it was designed for."""
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from socodet.vectors import LANES
+from socodet.runtime.vectors import LANES
 
 TYPES = {"cuda": (torch.bfloat16, torch.float16, torch.float32), "cpu": (torch.bfloat16, torch.float32)}
 """What the kernels of each device take."""

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from socodet.kernels import njit
-from socodet.vectors import LANES, load, multiply_add, pick_at_most, pick_less, spread, store
+from socodet.runtime.kernel_cache import njit
+from socodet.runtime.vectors import LANES, load, multiply_add, pick_at_most, pick_less, spread, store
 
 _BLOCK = 64
 """Rows whose sums are taken in float32; those of the blocks are added in float64."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.kernels import njit
+from socodet.runtime.kernel_cache import njit
 
 
 def object_sized(

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from socodet.cores import available_cores
 from socodet.errors import InputError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSource, open_images
-from socodet.progress import progress_bar
 from socodet.proposals.boxes import distinct, object_sized
 from socodet.proposals.foreign import BoxForm, ForeignProposals, read_foreign
 from socodet.proposals.offline import ProposalSummary, check_workers, in_order
 from socodet.proposals.parts import ROW_GROUP, checked_output
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
+from socodet.runtime.cores import available_cores
+from socodet.runtime.progress import progress_bar
 
 NONE = np.empty((0, 4), np.float32)
 SLACK = 1.0

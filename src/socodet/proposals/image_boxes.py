@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from socodet.proposals.baselines import grid_boxes, random_boxes
 from socodet.proposals.boxes import distinct, object_sized
 from socodet.proposals.compilation import compilation_announced
-from socodet.proposals.selective_search import selective_search
+from socodet.proposals.selective_search.search import selective_search
+from socodet.proposals.selective_search.strategies import STRATEGIES
 from socodet.proposals.settings import Method, ProposalSettings
-from socodet.proposals.strategies import STRATEGIES
 
 
 def propose_boxes(

@@ -11,15 +11,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from socodet.cores import available_cores
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource
-from socodet.progress import ProgressBar, progress_bar
 from socodet.proposals.image_boxes import compile_kernels, propose_boxes
 from socodet.proposals.parts import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row
+from socodet.runtime.cores import available_cores
+from socodet.runtime.progress import ProgressBar, progress_bar
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from socodet import __version__
+from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.proposals.settings import ProposalSettings

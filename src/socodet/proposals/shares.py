@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from socodet.cores import available_cores
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
-from socodet.progress import progress_bar
 from socodet.proposals.offline import ProposalSummary, check_workers, make_parts
 from socodet.proposals.parts import Job
 from socodet.proposals.settings import ProposalSettings
-from socodet.world import World
+from socodet.runtime.cores import available_cores
+from socodet.runtime.progress import progress_bar
+from socodet.runtime.world import World
 
 POLL_SECONDS = 1.0
 """Between two looks for the parts of other processes."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from socodet import __version__
+from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSource

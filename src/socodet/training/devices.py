@@ -2,9 +2,9 @@
 
 import torch
 
-from socodet.cores import available_cores
 from socodet.errors import InputError
-from socodet.world import World
+from socodet.runtime.cores import available_cores
+from socodet.runtime.world import World
 
 
 def choose_device(name: str, world: World) -> torch.device:

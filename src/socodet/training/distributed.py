@@ -13,8 +13,8 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import batch_norm
 
 from socodet.errors import InputError
+from socodet.runtime.world import World
 from socodet.views.batch import Batch
-from socodet.world import World
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for the first one, which may be making proposals."""

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from socodet.training.run import RunFolder, write_atomically
+from socodet.runtime.files import write_atomically
+from socodet.training.run_folder import RunFolder
 
 
 class RunLog:

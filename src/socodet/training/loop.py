@@ -1,294 +1,296 @@
-"""Pretraining: the step, what is logged of it, and the data that feed it."""
+"""The loop around every kind of training: stopping, checkpoints, log and progress; what is learned is a `Learner`'s."""
 
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torch.utils.data import DataLoader
 
 from socodet.errors import InputError
-from socodet.models.fused_norm import fuse_batch_norm
-from socodet.models.pointwise import multiply_pointwise
-from socodet.models.soco import SoCo
-from socodet.training.data import SampleDataset, SampleStream, replaced_images, sample_loader
-from socodet.training.devices import autocast_type, choose_device, default_workers
-from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
-from socodet.training.engine import Learner, last_step, loader_batches, run_loop
-from socodet.training.lars import LARS, parameter_groups
-from socodet.training.memory import keep_freed_memory
-from socodet.training.optimizer_step import OptimizerStep
-from socodet.training.run import RunFolder
-from socodet.training.schedules import learning_rate, target_momentum
-from socodet.training.settings import ExecutionSettings, TrainingSettings
-from socodet.training.watch import CollapseWatch, DataCost, LogWindow
-from socodet.views.batch import Batch
-from socodet.world import ALONE, World
+from socodet.runtime.progress import progress_bar
+from socodet.runtime.world import World
+from socodet.training.distributed import agree_flags, same_everywhere
+from socodet.training.log import RunLog
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.training.signals import stop_requests
+
+CHECKPOINT_SECONDS = 600.0
+
+B = TypeVar("B")
 
 
-class Trainer(Learner[Batch]):
-    """The networks, their optimiser and the step they are at: all that a checkpoint holds."""
+class DivergedError(InputError):
+    """The loss, the gradients or the weights are NaN or infinite; `step` is the one at which the loop found it."""
 
-    when_diverged = "lower --base-lr or lengthen --warmup-epochs"
-    when_too_large = "lower --batch-size or raise --accumulate"
+    def __init__(self, message: str, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
 
-    def __init__(
-        self,
-        soco: SoCo,
-        settings: TrainingSettings,
-        images: int,
-        execution: ExecutionSettings | None = None,
-        world: World | None = None,
-        *,
-        compiler: str = "inductor",
-    ) -> None:
-        execution = execution or ExecutionSettings()
-        self.world = world or ALONE
-        self.device = choose_device(execution.device, self.world)
-        self.precision = autocast_type(execution.precision, self.device)
-        self.soco = soco.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self._forward: nn.Module = self.soco
-        if self.world.size > 1:
-            synchronize_batch_norm(self.soco, self.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()  # of the whole process
-        if execution.compile:
-            _compile(self.soco, compiler)
-        else:
-            if self.device.type == "cpu":
-                multiply_pointwise(self.soco)
-            if self.device.type in ("cpu", "cuda") and self.world.size == 1:
-                fuse_batch_norm(self.soco, self.device, self.precision)
-        if self.world.size > 1:
-            self._forward = DistributedDataParallel(
-                self.soco,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # synchronised batch norm keeps them equal
-                find_unused_parameters=True,  # FPN levels that no process has a box on
-            )
-        self.settings = settings
-        self.optimizer = LARS(
-            parameter_groups(
-                soco,
-                settings.weight_decay,
-                adapt=settings.optimizer == "lars",
-                norm_factor=settings.norm_lr,
-                factors={} if settings.predictor_lr == 1 else {"predictor.": settings.predictor_lr},
-            ),
-            momentum=settings.momentum,
-            trust_coefficient=settings.trust_coefficient,
-            clip=settings.trust_clip,
-        )
-        self._skip = execution.on_nan == "skip"
-        scaled = self.precision is torch.float16
-        self._update = OptimizerStep(
-            soco, self.optimizer, self.world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
-        )
-        self.total = settings.steps(settings.epochs, images)
-        self.warmup = settings.steps(settings.warmup_epochs, images)
-        self.finished = 0
-        self.data = DataCost()
-        self._window = LogWindow()
-        self._watch = CollapseWatch(speaks=self.world.is_first)
-        self._short_figures = ""
 
-    def lr(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        return learning_rate(step, total=self.total, warmup=self.warmup, peak=self.settings.lr)
+class Learner(ABC, Generic[B]):
+    """Networks, their optimiser and the step they are at; `B` is what a data loader hands out for one step."""
 
-    def momentum(self, step: int) -> float:
-        """τ of the target update after that step."""
-        base, final = self.settings.target_momentum, self.settings.final_target_momentum
-        return target_momentum(step, total=self.total, base=base, final=final)
+    world: World
+    device: torch.device
+    total: int
+    """Optimiser steps of the whole run."""
+    finished: int
+    """Of them done."""
+    when_diverged = "lower the learning rate"
+    """How the user mends a divergence."""
+    when_too_large = "lower --batch-size"
+    """How the user mends a batch that does not fit into memory."""
 
-    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One optimiser step and target update; the loss, and the target's embeddings of the first view.
+    @abstractmethod
+    def step(self, batch: B) -> object:
+        """One optimiser step on a batch in CPU memory, counted in `finished`; never waits for the device.
 
-        Both stay on the device: nothing here waits for it, save as `OptimizerStep` says. The batch may be on the
-        device already if it is worked off in one part.
+        What it returns is not looked at. DivergedError when the step itself finds that there is no going on.
         """
-        with _fastest_convolutions():
-            return self._step(batch)
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        number = self.finished
-        self.finished += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(number) * group["lr_factor"]
-        self._update.begin()
-        losses, embeddings = [], []
-        parts = batch.split(self.settings.accumulate)
-        for part in parts:
-            with self._exchange(last=part is parts[-1]):
-                with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-                    output = self._forward(part.to(self.device, non_blocking=True).views)
-                self._update.backward(output.loss / len(parts))
-            losses.append(output.loss.detach())
-            embeddings.append(output.embeddings)
-        loss = torch.stack(losses).mean()
-        learned = self._update.finish(loss)
-        if learned:
-            self.soco.update_target(self.momentum(number))
-        self.data.add(batch)
-        self._window.add(batch, skipped=not learned)
-        if learned or not self._skip:  # a step skipped for its loss is not to be judged by it
-            self._window.losses.append(loss)
-            self._window.embeddings = torch.cat(embeddings)
-        return loss, torch.cat(embeddings)
-
-    def _exchange(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over all processes once a step, with the last part's."""
-        if isinstance(self._forward, DistributedDataParallel) and not last:
-            return self._forward.no_sync()  # type: ignore[no-untyped-call,no-any-return]
-        return nullcontext()
-
+    @abstractmethod
     def figures(self, seconds: float, waited: float) -> dict[str, Any]:
-        """The log line of the steps since the last one."""
-        window, last = self._window, self.finished - 1
-        line: dict[str, Any] = {"step": self.finished}
-        if window.losses:
-            line["loss"] = self._mean_loss()
-            line |= self._watch.figures(window.embeddings, self.finished)
-            self._short_figures = f"loss {line['loss']:.3f}  lr {self.lr(last):.3g}"
-        line |= {"lr": self.lr(last), "momentum": self.momentum(last)}
-        if self._update.can_skip:
-            line["skipped"] = window.skipped
-        if self._update.scaler.is_enabled():
-            line["loss_scale"] = self._update.scaler.get_scale()
-        line["level_share"] = window.level_share
-        line["worker_cores_needed"] = window.data.cores_needed(seconds - waited) * self.world.size
-        self._window = LogWindow()
-        return line
+        """What to log of the steps since the last call, `step` among it; may wait for the device.
 
+        seconds: since the last call. waited: of them, for the data. Called at the same steps in all processes.
+        """
+
+    @abstractmethod
     def short_figures(self) -> str:
-        """The last log line's loss and learning rate."""
-        return self._short_figures
+        """What the progress bar shows, of the last log line: `loss 1.234  lr 0.01`."""
 
+    @abstractmethod
     def check_finite(self) -> str | None:
-        """The loss since the last log line and the learning rate, when that loss or any weight is not finite."""
-        mean = self._mean_loss() if self._window.losses else 0.0
-        norms = torch.stack(torch._foreach_norm(list(self.soco.parameters())))
-        if math.isfinite(mean) and bool(norms.isfinite().all()):
-            return None
-        return f"loss {mean:.3g} at learning rate {self.lr(self.finished - 1):.3g}"
+        """What is NaN or infinite, in words; None when nothing is. The same answer in all processes."""
 
-    def _mean_loss(self) -> float:
-        return float(mean_over_all(self.world, torch.stack(self._window.losses).mean()))
-
-    def images(self, batch: Batch) -> int:
-        """Images of this process's batch."""
-        return len(batch.indices)
-
-    def agree(self, batch: Batch, flags: tuple[bool, ...]) -> tuple[Batch, tuple[bool, ...]]:
-        """Beside the flags, which pyramid levels are computed."""
-        return agree(self.world, batch, flags)
-
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs."""
-        return {
-            "step": self.finished,
-            "total_steps": self.total,
-            "model": self.soco.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._update.scaler.state_dict(),
-        }
+        """All that going on from here needs, for `torch.load(weights_only=True)`."""
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state. InputError when it is that of another recipe."""
-        if state.keys() != self.state_dict().keys():
-            raise InputError(
-                "the checkpoint is not one that this version of pretraining wrote; go on with the version that did, or "
-                "pass --overwrite to start anew"
-            )
-        if state["total_steps"] != self.total:
-            raise InputError(
-                f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}: "
-                "the number of readable images changed; pass --overwrite to start anew"
-            )
-        try:
-            self.soco.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # of a float16 run; the precision may change at a resume
-                self._update.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the checkpoint belongs to another recipe ({str(error).splitlines()[-1].strip()}); "
-                "pass --overwrite to start anew"
-            ) from None
-        self.finished = state["step"]
+        """Goes on from a saved state. InputError when it is that of another run."""
 
+    @abstractmethod
+    def images(self, batch: B) -> int:
+        """Images of this process's batch."""
 
-@contextmanager
-def _fastest_convolutions() -> Iterator[None]:
-    """CuDNN tries its algorithms at the first step and keeps the fastest: the shapes are those of every step."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
-def _compile(soco: SoCo, backend: str) -> None:
-    """Compiles backbones in place, under their own names, and C4's head, a whole stage.
-
-    RoIAlign depends on how many boxes a level has, and would be compiled anew at every batch; an FPN's head is called
-    layer by layer (`over_views`).
-    """
-    for name, module in soco.named_modules():
-        if name.endswith(".backbone.body") or (
-            name.endswith(".encoder.box_head") and not isinstance(module, FastRCNNConvFCHead)
-        ):
-            module.compile(backend=backend, dynamic=False)
+    def agree(self, batch: B, flags: tuple[bool, ...]) -> tuple[B, tuple[bool, ...]]:
+        """The batch as all processes will treat it, and each of `flags` where any process has it."""
+        return batch, agree_flags(self.world, flags)
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """How far a run came, and the indices of images that could not be read on the way."""
+class LoopResult:
+    """How far a loop came."""
 
     stopped_by: str | None
-    unreadable: frozenset[int]
+    """A signal, `max_steps`, or None when every step was done."""
+    seconds: float
+    """From the first batch's arrival to the end, without `after_step`."""
+    waited: float
+    """Of them, for data."""
 
 
-def run_training(
-    trainer: Trainer,
-    dataset: SampleDataset,
-    stream: SampleStream,
+def go_on_from(run: RunFolder, learner: Learner[Any], *, resume: bool, show_progress: bool) -> None:
+    """Loads the folder's newest checkpoint, if there is one.
+
+    InputError when the run is finished, unless `resume`, and when the processes see different folders.
+    """
+    state = run.load_checkpoint()
+    if state is not None:
+        learner.load_state_dict(state)
+    if not same_everywhere(learner.world, learner.finished):
+        raise InputError(f"{run.path}: is not the same folder for all processes; put --output on a disk that all share")
+    if state is None:
+        return
+    if learner.finished == learner.total and not resume:
+        raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
+    if show_progress and learner.finished < learner.total:
+        print(f"resuming {run.path} at step {learner.finished} of {learner.total}", file=sys.stderr)
+
+
+def usual_log_every(total: int) -> int:
+    """Steps between the log lines of a run of so many, where the user names no number."""
+    return min(50, max(1, total // 500))
+
+
+def last_step(learner: Learner[Any], execution: ExecutionSettings) -> int:
+    """The step at which this call ends: the run's last, or `max_steps` further."""
+    if execution.max_steps is None:
+        return learner.total
+    return min(learner.total, learner.finished + execution.max_steps)
+
+
+def loader_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
+    """The loader's batches. Its workers start when the first is asked for and end when the generator is closed.
+
+    Deaf to signals, a worker must be told to end, also by an error, or it is waited for at exit for ever.
+    """
+    batches = iter(loader)
+    try:
+        yield from batches
+    except InputError as error:  # with a worker's traceback before it
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.partition(": ")[2] if "\n" in str(error) else last) from error
+    finally:
+        getattr(batches, "_shutdown_workers", lambda: None)()
+
+
+def run_loop(
+    learner: Learner[B],
+    batches: Iterator[B],
     run: RunFolder,
     execution: ExecutionSettings,
     *,
+    description: str,
+    epochs: float | None = None,
     show_progress: bool = True,
     after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
-) -> TrainingResult:
-    """Pretrains from where the trainer stands to the end, or to `max_steps`, or until asked to stop (`run_loop`)."""
-    start, stop = trainer.finished, last_step(trainer, execution)
-    workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
-    on_gpu = trainer.device.type == "cuda"
-    loader = sample_loader(dataset, stream, start=start, stop=stop, workers=workers, pin_memory=on_gpu)
-    unreadable: set[int] = set()
+) -> LoopResult:
+    """Trains from where the learner stands to the end, or to `max_steps`, or until asked to stop.
 
-    def batches() -> Iterator[Batch]:
-        with closing(loader_batches(loader)) as loaded:
-            for step, batch in enumerate(loaded, start):
-                unreadable.update(replaced_images(batch, stream.batch(step)))
-                yield batch
+    batches: one a step from `learner.finished` on, in CPU memory; a generator is closed at the end, whatever
+    happened. description: what the progress bar is headed. epochs: of the whole run, to log how many are done.
+    after_step: called in every process with the number of finished steps, before that step's checkpoint, so that
+    what it was amid when the process died is done again; what it returns becomes a log line of its own.
 
-    result = run_loop(
-        trainer,
-        batches(),
-        run,
-        execution,
-        description="pretrain",
-        epochs=trainer.settings.epochs,
-        show_progress=show_progress,
-        after_step=after_step,
+    SIGINT and SIGTERM end it after the step under way, with a checkpoint; a second SIGINT ends it at once.
+    DivergedError when the learner's loss, gradients or weights are no longer finite; the newest checkpoint is good.
+    """
+    world = learner.world
+    start, stop = learner.finished, last_step(learner, execution)
+    log_every = execution.log_every or usual_log_every(learner.total)
+    saved_at = time.monotonic()
+    stopped_by: str | None = None
+    clock = _Clock()
+    with (
+        RunLog(run, start, enabled=world.is_first) as log,
+        stop_requests(show_progress) as requests,
+        progress_bar(description, learner.total, show=show_progress and world.is_first) as progress,
+        ExitStack() as stack,
+    ):
+        if isinstance(batches, Generator):
+            stack.callback(batches.close)
+        progress.done_earlier(start)
+        while learner.finished < stop:
+            batch = clock.wait_for(batches)
+            every, following = execution.checkpoint_every, learner.finished + 1
+            due = following % every == 0 if every else time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            # What one process decides by its clock or a signal, all do at the same step.
+            batch, (due, asked_to_stop) = learner.agree(batch, (due, bool(requests)))
+            images = learner.images(batch) * world.size
+            try:
+                learner.step(batch)
+            except DivergedError as error:
+                raise _diverged(learner, run, str(error)) from None
+            except RuntimeError as error:
+                too_large = _too_large(error, learner, images)
+                if too_large is None:
+                    raise
+                raise too_large from error
+            clock.images += images
+            done = learner.finished
+            save = due or asked_to_stop or done == stop
+            if done % log_every == 0 or save:  # before a checkpoint could keep what is not finite
+                problem = learner.check_finite()
+                if problem is not None:
+                    raise _diverged(learner, run, problem)
+                log.write(_line(learner, clock, epochs))  # also at a checkpoint: each step is in just one line
+            progress.advance(units=images, figures=learner.short_figures())
+            if after_step is not None:
+                with clock.stopped():
+                    figures = after_step(done)
+                if figures:
+                    log.write({"step": done, **figures})
+            if save:
+                if world.is_first:
+                    run.save_checkpoint(done, learner.state_dict())
+                saved_at = time.monotonic()
+            if asked_to_stop:
+                stopped_by = requests[0] if requests else "another process"
+                break
+    if requests and stopped_by is None:  # asked amid the last step
+        stopped_by = requests[0]
+    if stopped_by is None and learner.finished < learner.total:
+        stopped_by = "max_steps"
+    return LoopResult(stopped_by, *clock.whole())
+
+
+def _line(learner: Learner[Any], clock: "_Clock", epochs: float | None) -> dict[str, Any]:
+    seconds, waited = clock.window()
+    line: dict[str, Any] = {"step": learner.finished}
+    if epochs is not None:
+        line["epoch"] = learner.finished / learner.total * epochs
+    line |= learner.figures(seconds, waited)
+    line |= {"images_per_second": clock.images / seconds, "data_wait": waited / seconds}
+    clock.next_window()
+    return line
+
+
+class _Clock:
+    """Time that went by, and the part of it that was spent waiting for data: of a log window, and of the whole."""
+
+    def __init__(self) -> None:
+        self._begun: float | None = None
+        self._whole_waited = 0.0
+        self.next_window()
+
+    def next_window(self) -> None:
+        """A log window begins."""
+        self._start, self._waited = time.monotonic(), 0.0
+        self.images = 0
+
+    def wait_for(self, batches: Iterator[B]) -> B:
+        """The next batch."""
+        asked = time.monotonic()
+        batch = next(batches)
+        now = time.monotonic()
+        self._waited += now - asked
+        if self._begun is None:  # the first wait is for the workers to start
+            self._begun = now
+        else:
+            self._whole_waited += now - asked
+        return batch
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done within takes no time."""
+        before = time.monotonic()
+        yield
+        passed = time.monotonic() - before
+        self._start += passed
+        if self._begun is not None:
+            self._begun += passed
+
+    def window(self) -> tuple[float, float]:
+        """Seconds of this log window, and of them waited."""
+        return time.monotonic() - self._start, self._waited
+
+    def whole(self) -> tuple[float, float]:
+        """Seconds since the first batch came, and of them waited."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun, self._whole_waited
+
+
+def _diverged(learner: Learner[Any], run: RunFolder, problem: str) -> DivergedError:
+    saved = run.checkpoints()
+    last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+    return DivergedError(
+        f"{run.path}: diverged by step {learner.finished} ({problem}); {last}; {learner.when_diverged}",
+        learner.finished,
     )
-    note = trainer.data.note(result, workers, trainer.world.size)
-    if note is not None and show_progress and trainer.world.is_first:
-        print(note, file=sys.stderr)
-    return TrainingResult(result.stopped_by, frozenset(unreadable))
+
+
+def _too_large(error: RuntimeError, learner: Learner[Any], images: int) -> InputError | None:
+    """One line when memory ran out in a step, None for any other error."""
+    if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory")):
+        return None
+    return InputError(
+        f"a batch of {images} images does not fit into the memory of {learner.device}; {learner.when_too_large}"
+    )

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from socodet.runtime.world import World
 from socodet.training.distributed import any_process
-from socodet.training.engine import DivergedError
-from socodet.world import World
+from socodet.training.loop import DivergedError
 
 
 class OptimizerStep:

@@ -6,8 +6,8 @@ pixels while these are at hand, and each pixel is read and written once.
 
 import numpy as np
 
-from socodet.kernels import njit
-from socodet.vectors import (
+from socodet.runtime.kernel_cache import njit
+from socodet.runtime.vectors import (
     LANES,
     absolute,
     greatest,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from socodet.kernels import njit
-from socodet.vectors import LANES, load, multiply_add, pick_less, reverse, spread, store, store_bytes
+from socodet.runtime.kernel_cache import njit
+from socodet.runtime.vectors import LANES, load, multiply_add, pick_less, reverse, spread, store, store_bytes
 
 _TOP, _HALF = np.float32(255), np.float32(0.5)
 

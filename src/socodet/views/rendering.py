@@ -6,7 +6,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.kernels import njit
+from socodet.runtime.kernel_cache import njit
 from socodet.views.coloring import drop_colors, jitter_colors
 from socodet.views.finishing import finish
 from socodet.views.photometric import Photometric

@@ -11,8 +11,8 @@ nowhere.
 
 import numpy as np
 
-from socodet.kernels import njit
-from socodet.vectors import LANES, load, load_bytes, multiply_add, spread, store, transpose
+from socodet.runtime.kernel_cache import njit
+from socodet.runtime.vectors import LANES, load, load_bytes, multiply_add, spread, store, transpose
 
 _BLOCK = 4 * LANES  # values of a row that are summed at once
 _TILE = LANES * LANES

@@ -8,7 +8,7 @@ from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnota
 from socodet.detection.datasets.checks import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import image_size
-from socodet.progress import progress_bar
+from socodet.runtime.progress import progress_bar
 
 HEAD = 32768
 MANY = 10_000

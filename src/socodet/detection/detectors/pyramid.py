@@ -4,13 +4,8 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
-from socodet.models.backbones import STAGES, build_backbone, stage_outputs
+from socodet.models.backbones import FINEST, build_backbone, stage_outputs
 from socodet.models.settings import ModelSettings
-
-FINEST = 2
-"""P2, of the backbone's first stage."""
-COARSEST = FINEST + len(STAGES) - 1
-"""P5, of its last."""
 
 
 class PyramidBackbone(nn.Module):

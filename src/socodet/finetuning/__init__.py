@@ -1,0 +1,1 @@
+"""From pretrained weights and an annotated set to a detector and its scores."""

@@ -1,0 +1,131 @@
+"""A fine-tuned detector's scores: on the validation set while it is trained, and afterwards on any set."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.detectors import InferenceSettings, compile_parts, detector_kind, new_detector
+from socodet.detection.inference import detect
+from socodet.detection.scores import evaluate, write_detections
+from socodet.errors import InputError
+from socodet.finetuning.labelled_sets import say_what_is_wrong
+from socodet.finetuning.run import FinetuneRecipe, trained_categories, write_scores
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.runtime.files import check_output_file
+from socodet.runtime.world import ALONE, World
+from socodet.training.devices import autocast_type, choose_device, default_workers
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores in percent by name, None where the set has nothing that counts, and pictures that could not be read."""
+
+    scores: dict[str, float | None]
+    unreadable: tuple[str, ...]
+
+
+def inference_settings(schedule: ScheduleSettings) -> InferenceSettings:
+    """How a detector that was trained by this schedule looks at pictures."""
+    return InferenceSettings(
+        short_side=schedule.test_short_side,
+        max_side=schedule.max_side,
+        score_threshold=schedule.score_threshold,
+        detections=schedule.detections,
+        rois_per_image=schedule.rois_per_image,
+    )
+
+
+def score(
+    detector: nn.Module,
+    data: DetectionDataset,
+    *,
+    masks: bool,
+    step: int,
+    scores_file: Path | None,
+    predictions_file: Path | None = None,
+    precision: torch.dtype = torch.float32,
+    workers: int = 0,
+    world: World = ALONE,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Detects and scores; the first process writes the scores, with the `step` they are of, and the detections.
+
+    masks: whether the detector finds them. One that does not is scored on boxes alone.
+    """
+    found, unreadable = detect(
+        detector, data, precision=precision, workers=workers, world=world, show_progress=show_progress
+    )
+    if not world.is_first:
+        return Evaluation({}, tuple(unreadable))
+    if predictions_file is not None:
+        write_detections(data, found, predictions_file)
+    judged = evaluate(data if masks else replace(data, has_masks=False), found)
+    scores = {name: None if math.isnan(value) else value for name, value in judged.items()}
+    if scores_file is not None:
+        write_scores(scores_file, data, step, scores)
+    return Evaluation(scores, tuple(unreadable))
+
+
+def evaluate_run(
+    run: str | Path,
+    data: str | Path | DetectionDataset,
+    *,
+    split: str = "val",
+    images: str | Path | None = None,
+    output: str | Path | None = None,
+    save_predictions: str | Path | None = None,
+    execution: ExecutionSettings | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Evaluation:
+    """The scores of a fine-tuning run's detector, from its newest checkpoint, on a set of the same categories.
+
+    `split` is the part of a folder, `images` where the pictures of a .json file lie. `output` is a file for the
+    scores, `save_predictions` one for the detections in COCO's result format; one that exists is refused unless
+    `overwrite`. InputError, too, when `run` is no fine-tuning run, has no checkpoint yet, or a label would mean
+    something else in the set.
+    """
+    scores_file, predictions_file = (
+        None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
+    )
+    folder = RunFolder(Path(run))
+    recipe = FinetuneRecipe.of_run(folder)
+    trained = trained_categories(folder)
+    if not isinstance(data, DetectionDataset):
+        data = open_detection_set(data, split=split, images=images)
+        if show_progress:
+            say_what_is_wrong(data)
+    require_same_categories(trained, data)
+    state: dict[str, Any] | None = folder.load_checkpoint()
+    if state is None:
+        raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
+    execution = execution or ExecutionSettings()
+    device = choose_device(execution.device, ALONE)
+    detector = new_detector(
+        recipe.detector,
+        recipe.model,
+        len(trained.categories) + 1,
+        inference=inference_settings(recipe.schedule),
+    )
+    detector.load_state_dict(state["detector"])
+    if execution.compile:
+        compile_parts(detector)
+    return score(
+        detector.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        data,
+        masks=detector_kind(recipe.detector).has_masks,
+        step=state["step"],
+        scores_file=scores_file,
+        predictions_file=predictions_file,
+        precision=autocast_type(execution.precision, device),
+        workers=default_workers(device) if execution.workers is None else execution.workers,
+        show_progress=show_progress,
+    )

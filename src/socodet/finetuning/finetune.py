@@ -1,0 +1,295 @@
+"""`socodet finetune`: from pretrained weights and an annotated set to a detector and its scores."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.mini import mini_set, write_image_ids
+from socodet.detection.detectors import detector_kind, new_detector
+from socodet.errors import InputError, SettingError
+from socodet.finetuning.evaluate import Evaluation, inference_settings, score
+from socodet.finetuning.head_scale import match_head_scale
+from socodet.finetuning.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets
+from socodet.finetuning.run import IMAGES, PREDICTIONS, SCORES, FinetuneRecipe, check_folder, clear, describe
+from socodet.finetuning.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
+from socodet.finetuning.schedules import REFERENCE_BATCH, resolve_schedule
+from socodet.finetuning.trainer import FineTuner
+from socodet.models.settings import ModelSettings
+from socodet.runtime.world import World, world_from_environment
+from socodet.training.devices import choose_device, default_workers
+from socodet.training.distributed import any_process, join
+from socodet.training.loop import go_on_from, last_step, loader_batches, run_loop
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.weights.pretrained_run import model_settings
+from socodet.weights.starting_file import StartingFile
+from socodet.weights.transfer import LoadReport, load_pretrained
+
+SCRATCH = "scratch"
+PRECISE_BN_SEED = 1
+"""Added to the run's, for the training batches that batch norm's statistics are taken from."""
+SCALE_BATCHES = 4
+"""Of training pictures, by which the size of a box head's output is measured."""
+BOX_HEAD = "roi_heads.box_head"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a call of `finetune` did: the run's folder, how far it is, its newest scores if this call made any."""
+
+    run: Path
+    detector: str
+    steps: int
+    total_steps: int
+    stopped_by: str | None
+    report: LoadReport | None
+    evaluation: Evaluation | None
+    unreadable: tuple[str, ...]
+    seconds: float
+    is_first: bool = True
+    """Of several processes, whether this is the one that speaks."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done."""
+        return self.steps == self.total_steps
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """When and how the detector is judged in the course of a run; nothing here changes what it learns."""
+
+    every: int | None = None
+    """Steps between evaluations; by default only at the end. With --val."""
+    save_predictions: bool = False
+    """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise SettingError(f"every must be at least 1, not {self.every}")
+
+
+def finetune(
+    train: LabelledSet,
+    output: str | Path,
+    *,
+    val: LabelledSet | None = None,
+    images: str | Path | None = None,
+    init: str | Path = SCRATCH,
+    detector: str = "mask_rcnn_r50_fpn",
+    model: ModelSettings | None = None,
+    schedule: str = "coco_1x",
+    iterations: int | None = None,
+    epochs: float | None = None,
+    batch_size: int = REFERENCE_BATCH,
+    base_lr: float | None = None,
+    size: int | None = None,
+    fraction: float | None = None,
+    precise_bn: int | None = None,
+    rois_per_image: int | None = None,
+    keep_head_scale: bool = False,
+    seed: int = 0,
+    evaluation: EvaluationSettings | None = None,
+    execution: ExecutionSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> FinetuneResult:
+    """Fine-tunes a detector of `detectors.DETECTORS` on an annotated set, into the run folder `output` (section 4.2).
+
+    `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation part, and
+    without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
+    exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
+    says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
+    them. `fraction` takes a part of the pictures, chosen by the seed. `rois_per_image`: boxes of a picture
+    that an R-CNN's box head learns from in a step, 512 by default. A pretrained box head's output is first brought to
+    the size of a fresh one's (`head_scale.py`), unless `keep_head_scale`. Pictures without an object are left out.
+
+    The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
+    interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
+    `resume` makes a finished run a success. Started by torchrun or SLURM, all processes train one detector.
+    `InputError` says in one line what cannot be used and how to mend it.
+    """
+    began = time.monotonic()
+    world = world_from_environment()
+    execution = execution or ExecutionSettings()
+    evaluation = evaluation or EvaluationSettings()
+    show_progress = show_progress and world.is_first
+    if batch_size % world.size:
+        raise InputError(f"batch_size {batch_size} cannot be shared by {world.size} processes; make it a multiple")
+    training_set, validation_set = open_labelled_sets(train, val, images, say_problems=show_progress)
+    if fraction is not None:
+        training_set = mini_set(training_set, fraction, seed)
+    if validation_set is None and (evaluation.save_predictions or evaluation.every is not None):
+        raise InputError(f"{training_set.name}: is one set, and there is none to score on; give it, --val")
+    if validation_set is None and show_progress:
+        print("note: without --val the detector is not scored; `socodet evaluate` does it later", file=sys.stderr)
+    name = fitting_detector(detector, training_set)
+    if show_progress and name != detector:
+        print(f"{training_set.name}: has boxes and no masks; {name} is trained, not {detector}", file=sys.stderr)
+    kind = detector_kind(name)
+    shown = training_set.with_objects()
+    if not len(shown):
+        raise InputError(f"{training_set.name}: no picture has an object to learn from; check the annotations")
+    settings = resolve_schedule(
+        schedule,
+        name,
+        single_stage=kind.single_stage,
+        batch_size=batch_size,
+        iterations=iterations,
+        epochs=epochs,
+        images=len(shown),
+        base_lr=base_lr,
+        size=size,
+        precise_bn=precise_bn,
+        rois_per_image=rois_per_image,
+        keep_head_scale=keep_head_scale,
+        seed=seed,
+    )
+    recipe = FinetuneRecipe(name, model or _model_of(init), settings, schedule)
+    run = RunFolder(Path(output))
+    join(world, choose_device(execution.device, world))
+    network = new_detector(
+        name, recipe.model, len(shown.categories) + 1, inference=inference_settings(settings), seed=seed
+    )
+    report: LoadReport | None = None
+    failure: InputError | None = None
+    try:
+        start = None
+        if str(init) != SCRATCH and run.checkpoints() and not overwrite:
+            start = {"from": str(Path(init).resolve())}  # the run's own checkpoint is what it goes on from
+        elif str(init) != SCRATCH:
+            start = StartingFile.find(init).describe(init)
+            report = load_pretrained(network, init, show_report=show_progress)
+        if world.is_first:
+            description = describe(recipe, training_set, start)
+            _prepare(run, description, training_set if fraction is not None else None, overwrite=overwrite)
+    except InputError as error:
+        failure = error
+    if any_process(world, failure is not None):
+        raise failure or InputError(f"{run.path}: another process could not prepare the run; see what it says")
+    tuner = FineTuner(network, settings, execution, world)
+    go_on_from(run, tuner, resume=resume, show_progress=show_progress)
+    job = _Job(tuner, shown, validation_set, run, kind.has_masks, evaluation, execution, world, show_progress)
+    if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
+        job.match_head_scale(report)
+    stopped_by = job.train()
+    return FinetuneResult(
+        run=run.path,
+        detector=name,
+        steps=tuner.finished,
+        total_steps=tuner.total,
+        stopped_by=stopped_by,
+        report=report,
+        evaluation=job.newest,
+        unreadable=tuple(sorted(job.replaced)),
+        seconds=time.monotonic() - began,
+        is_first=world.is_first,
+    )
+
+
+def _model_of(init: str | Path) -> ModelSettings:
+    return model_settings(init) if Path(init).is_dir() else ModelSettings()
+
+
+def _prepare(run: RunFolder, description: dict[str, Any], part: DetectionDataset | None, *, overwrite: bool) -> None:
+    """Makes the folder ready and notes what is asked; `part`: the chosen pictures, whose ids are kept."""
+    if overwrite and run.exists():
+        clear(run)
+    check_folder(run, description)
+    if not run.checkpoints():
+        run.write_description(description)
+    if part is not None:
+        write_image_ids(part, run.path / IMAGES)
+
+
+@dataclass
+class _Job:
+    """The loop's surroundings: data, evaluations, what could not be read."""
+
+    tuner: FineTuner
+    shown: DetectionDataset
+    validation: DetectionDataset | None
+    run: RunFolder
+    masks: bool
+    evaluation: EvaluationSettings
+    execution: ExecutionSettings
+    world: World
+    show_progress: bool
+    newest: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        self.replaced: set[str] = set()
+        workers = self.execution.workers
+        self.workers = default_workers(self.tuner.device) if workers is None else workers
+
+    def match_head_scale(self, report: LoadReport) -> None:
+        """Where a box head was loaded, its output gets a fresh one's size, as measured on training batches."""
+        if BOX_HEAD not in report.loaded_modules:
+            return
+        settings = self.tuner.settings
+        batches = self._batches(0, min(SCALE_BATCHES, settings.iterations), seed=settings.seed + PRECISE_BN_SEED)
+        factor = match_head_scale(
+            self.tuner.detector, lambda pair: self.tuner.losses(pair[1], draw=pair[0]), enumerate(batches), self.world
+        )
+        if factor is not None and self.show_progress:
+            print(
+                f"box head: output times {factor:.3g}, the size of a fresh head's; --keep-head-scale leaves it",
+                file=sys.stderr,
+            )
+
+    def train(self) -> str | None:
+        """Trains to the end, or to where this call stops; returns by what it was stopped."""
+        settings = self.tuner.settings
+        start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
+        result = run_loop(
+            self.tuner,
+            self._batches(start, stop, seed=settings.seed),
+            self.run,
+            self.execution,
+            description="finetune",
+            epochs=settings.iterations * settings.batch_size / len(self.shown),
+            show_progress=self.show_progress,
+            after_step=self._after_step,
+        )
+        return result.stopped_by
+
+    def _batches(self, start: int, stop: int, *, seed: int) -> Iterator[DetectionBatch]:
+        settings = replace(self.tuner.settings, seed=seed)
+        pictures = TrainingPictures(self.shown, settings, masks=self.masks)
+        stream = picture_stream(self.shown, settings, self.world)
+        loader = training_loader(pictures, stream, start=start, stop=stop, workers=self.workers)
+        with closing(loader_batches(loader)) as loaded:
+            for batch in loaded:
+                self.replaced.update(batch.replaced)
+                yield batch
+
+    def _after_step(self, done: int) -> dict[str, Any] | None:
+        """Evaluates where it is time to; the scores become a line of the log."""
+        due = done == self.tuner.total or (self.evaluation.every is not None and done % self.evaluation.every == 0)
+        if not due:
+            return None
+        if self.tuner.settings.precise_bn:
+            seed = self.tuner.settings.seed + PRECISE_BN_SEED
+            self.tuner.reestimate(self._batches(0, self.tuner.settings.precise_bn, seed=seed))
+        if self.validation is None:
+            return None
+        self.newest = score(
+            self.tuner.detector,
+            self.validation,
+            masks=self.masks,
+            step=done,
+            scores_file=self.run.path / SCORES,
+            predictions_file=self.run.path / PREDICTIONS if self.evaluation.save_predictions else None,
+            precision=self.tuner.precision,
+            workers=self.workers,
+            world=self.world,
+            show_progress=self.show_progress,
+        )
+        self.replaced.update(self.newest.unreadable)
+        return dict(self.newest.scores)

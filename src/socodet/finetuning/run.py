@@ -1,0 +1,145 @@
+"""A fine-tuning run's folder: what was asked, what is in it, and the scores of its detector.
+
+RUN/run.json          detector, sizes of its modules, schedule with every resolved field, data, first weights, versions
+RUN/log.jsonl         one JSON object a logged step, and one an evaluation
+RUN/tensorboard/, RUN/checkpoints/   as of pretraining (`training/run.py`)
+RUN/images.json       the ids of the pictures trained on, where a part of the set was taken
+RUN/scores.json       the newest evaluation: step, data, scores
+RUN/predictions.json  its detections in COCO's result format, where asked
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from socodet._version import __version__
+from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
+from socodet.errors import InputError
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.models.settings import ModelSettings
+from socodet.runtime.files import write_atomically
+from socodet.training.run_folder import RunFolder
+from socodet.weights.starting_file import start_path
+
+SCORES = "scores.json"
+PREDICTIONS = "predictions.json"
+IMAGES = "images.json"
+RECIPE = "finetune"
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneRecipe:
+    """Everything that decides what is learned, but the data and the first weights."""
+
+    detector: str
+    model: ModelSettings
+    schedule: ScheduleSettings
+    schedule_name: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        fields = dataclasses.asdict(self)
+        plain: dict[str, Any] = json.loads(json.dumps({"name": RECIPE, **fields}))
+        return plain
+
+    @classmethod
+    def of_run(cls, run: RunFolder) -> "FinetuneRecipe":
+        """What a run was asked. InputError when the folder holds no fine-tuning run of this version."""
+        fields = run.describe()["recipe"]
+        if fields.get("name") != RECIPE:
+            raise InputError(f"{run.path}: is no fine-tuning run; give the folder that finetune wrote")
+        try:
+            schedule: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in fields["schedule"].items()
+            }
+            return cls(
+                fields["detector"],
+                ModelSettings(**fields["model"]),
+                ScheduleSettings(**schedule),
+                fields["schedule_name"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{run.path}/run.json: not of this version ({error}); fine-tune again") from None
+
+
+def describe(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, str] | None) -> dict[str, Any]:
+    """What run.json says; `data` is the training set, `start` the first weights (`StartingFile`), None from scratch."""
+    return {
+        "recipe": recipe.as_dict(),
+        "train": data.name,
+        "data": {
+            "images": len(data),
+            "style": data.style,
+            "masks": data.has_masks,
+            "sha256": digest(data),
+            "categories": [dataclasses.asdict(category) for category in data.categories],
+        },
+        "start": start,
+        "problems": data.problems.as_json(),
+        "versions": {
+            "socodet": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def digest(data: DetectionDataset) -> str:
+    """Tells two sets apart wherever they lie: a hash of their images' ids, boxes and labels in order."""
+    digest = hashlib.sha256()
+    for image in data.images:
+        digest.update(f"{image.image_id}\0".encode() + image.boxes.tobytes() + image.labels.tobytes())
+    return digest.hexdigest()
+
+
+def trained_categories(run: RunFolder) -> DetectionDataset:
+    """The set that a run was trained on, without its pictures: what a label means."""
+    description = run.describe()
+    data = description["data"]
+    categories = tuple(Category(**category) for category in data["categories"])
+    return DetectionDataset(description["train"], categories, [], data["masks"], data["style"], AnnotationProblems())
+
+
+def clear(run: RunFolder) -> None:
+    """Removes what a fine-tuning run writes, and nothing else."""
+    run.clear()
+    for name in (SCORES, PREDICTIONS, IMAGES):
+        (run.path / name).unlink(missing_ok=True)
+
+
+def check_folder(run: RunFolder, description: dict[str, Any]) -> None:
+    """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
+    run.refuse_foreign()
+    if not run.checkpoints():
+        return
+    there = run.describe()
+    for part in ("recipe", "data"):
+        run.refuse_other(part, description[part], there.get(part))
+    run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
+
+
+def write_scores(file: Path, data: DetectionDataset, step: int, scores: dict[str, float | None]) -> None:
+    """Writes an evaluation of the detector after `step` steps."""
+    content = {"step": step, "data": data.name, "images": len(data), "style": data.style, "scores": scores}
+    write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def score_table(scores: dict[str, float | None]) -> str:
+    """Scores in percent: a row for boxes and one for masks, a column a figure."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for name, value in scores.items():
+        kind, figure = name.split("_", 1)
+        rows.setdefault(kind, {})[figure] = value
+    columns = list(dict.fromkeys(figure for row in rows.values() for figure in row))
+    lines = ["      " + "".join(f"{column:>7}" for column in columns)]
+    for kind, row in rows.items():
+        cells = ("-" if row.get(column) is None else f"{row[column]:.2f}" for column in columns)
+        lines.append(f"{kind:<6}" + "".join(f"{cell:>7}" for cell in cells))
+    return "\n".join(lines)

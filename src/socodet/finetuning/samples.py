@@ -1,0 +1,182 @@
+"""What a detector sees in training: pictures scaled and flipped at random, with their targets, and in which order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
+from socodet.detection.detectors.transform import scale_picture, scaled_size
+from socodet.errors import InputError
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.runtime.world import ALONE, World
+from socodet.training.workers import start_worker
+from socodet.views.sample import sample_rng
+
+Target = dict[str, Tensor]
+Place = tuple[int, int]
+"""(pass over the set, index): with the seed, all that a sample depends on. A picture shown more than once in a pass has
+passes of its own, numbered from below."""
+
+
+@dataclass(frozen=True)
+class DetectionBatch:
+    """One process's pictures of a step."""
+
+    pictures: list[Tensor]
+    """uint8 (3, H_i, W_i) RGB, each of its own size."""
+    targets: list[Target]
+    """boxes float32 (N, 4) xyxy in pixels of that picture, labels int64 (N,), for a set with masks uint8 (N, H, W)."""
+    replaced: tuple[str, ...] = ()
+    """Pictures that could not be read and gave way to another one: in words, why."""
+
+    def to(self, device: torch.device) -> tuple[list[Tensor], list[Target]]:
+        """On the device, pictures as RGB in [0, 1]."""
+        pictures = [picture.to(device).float() / 255 for picture in self.pictures]
+        return pictures, [{name: value.to(device) for name, value in target.items()} for target in self.targets]
+
+
+class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
+    """Picture and target of (pass, index): scaled to a short side drawn from the schedule's, and flipped or not.
+
+    The same for any number of workers. A picture that cannot be read gives way to the next one that can.
+    """
+
+    def __init__(self, dataset: DetectionDataset, settings: ScheduleSettings, *, masks: bool) -> None:
+        self._dataset, self._settings, self._masks = dataset, settings, masks
+
+    def __getitem__(self, place: Place) -> tuple[Tensor, Target, str | None]:
+        epoch, first = place
+        problem: str | None = None
+        for offset in range(len(self._dataset)):
+            index = (first + offset) % len(self._dataset)
+            try:
+                pixels = self._dataset.picture(index)
+            except InputError as error:
+                problem = problem or str(error)
+                continue
+            generator = sample_rng(self._settings.seed, epoch, index)
+            return *self.sample(pixels, index, generator), problem
+        raise InputError(f"{self._dataset.name}: none of its pictures can be read any more")
+
+    def sample(
+        self, pixels_hw3: NDArray[np.uint8], index: int, generator: np.random.Generator
+    ) -> tuple[Tensor, Target]:
+        """The decoded picture and its objects as one draw shows them."""
+        short_side = int(generator.choice(self._settings.short_sides))
+        flip = bool(generator.random() < 0.5)
+        size = scaled_size(pixels_hw3.shape[:2], short_side, self._settings.max_side)  # type: ignore[arg-type]
+        picture = scale_picture(torch.from_numpy(pixels_hw3).permute(2, 0, 1), size).contiguous()
+        target = self._dataset.target(index, size)
+        if not self._masks:
+            target.pop("masks", None)
+        return flipped(picture, target) if flip else (picture, target)
+
+
+def flipped(picture_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
+    """Left and right exchanged, of picture, boxes and masks."""
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    width = picture_3hw.shape[-1]
+    turned = {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], dim=1)}
+    if "masks" in target:
+        turned["masks"] = target["masks"].flip(-1)
+    return picture_3hw.flip(-1), turned
+
+
+@dataclass(frozen=True)
+class PictureStream:
+    """The endless sequence of (pass, index), one shuffled pass over the set after another, cut into batches.
+
+    With `factors` (`datasets.sampling.repeat_factors`) a pass shows some pictures several times, each time as
+    another sample. Every process takes its share of each batch; a batch may straddle two passes.
+    """
+
+    count: int
+    batch_size: int
+    seed: int
+    factors: tuple[float, ...] | None = None
+    world: World = ALONE
+
+    def batch(self, step: int) -> list[Place]:
+        """The places of this process's share of the batch of this step."""
+        share = self.batch_size // self.world.size
+        first = step * self.batch_size + self.world.rank * share
+        return [self._place(position) for position in range(first, first + share)]
+
+    def _place(self, position: int) -> Place:
+        if self.factors is None:
+            epoch, rest = divmod(position, self.count)
+            return epoch, int(_pass(self, epoch)[rest])
+        for epoch, start, end in _borders(self, position):
+            if position < end:
+                order = _pass(self, epoch)
+                index = int(order[position - start])
+                earlier = int((order[: position - start] == index).sum())
+                return epoch + earlier * 2**32, index
+        raise AssertionError("passes go on for ever")
+
+
+@lru_cache(maxsize=4)
+def _pass(stream: PictureStream, epoch: int) -> NDArray[np.int64]:
+    generator = np.random.default_rng(np.random.SeedSequence([stream.seed, epoch]))
+    if stream.factors is None:
+        return generator.permutation(stream.count)
+    return generator.permutation(repeated_indices(np.array(stream.factors), generator))
+
+
+@lru_cache(maxsize=2)
+def _known_borders(stream: PictureStream) -> list[int]:
+    """Where each pass begins, as far as was asked yet."""
+    return [0]
+
+
+def _borders(stream: PictureStream, position: int) -> Iterator[tuple[int, int, int]]:
+    known = _known_borders(stream)
+    while known[-1] <= position:
+        known.append(known[-1] + len(_pass(stream, len(known) - 1)))
+    epoch = int(np.searchsorted(known, position, side="right")) - 1
+    yield epoch, known[epoch], known[epoch + 1]
+
+
+def picture_stream(dataset: DetectionDataset, settings: ScheduleSettings, world: World = ALONE) -> PictureStream:
+    """The stream of a training set by a schedule."""
+    factors = None
+    if settings.repeat_threshold is not None:
+        factors = tuple(repeat_factors(dataset, settings.repeat_threshold).tolist())
+    return PictureStream(len(dataset), settings.batch_size, settings.seed, factors, world)
+
+
+class _Steps(Sampler[list[Place]]):
+    def __init__(self, stream: PictureStream, start: int, stop: int) -> None:
+        self._stream, self._steps = stream, range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return (self._stream.batch(step) for step in self._steps)
+
+
+def _collate(samples: Sequence[tuple[Tensor, Target, str | None]]) -> DetectionBatch:
+    pictures, targets, problems = zip(*samples, strict=True)
+    return DetectionBatch(list(pictures), list(targets), tuple(problem for problem in problems if problem))
+
+
+def training_loader(
+    pictures: TrainingPictures, stream: PictureStream, *, start: int, stop: int, workers: int
+) -> DataLoader[Any]:
+    """A loader of the batches of steps `start` to `stop`, made in `workers` processes (0: in this one)."""
+    return DataLoader(
+        pictures,
+        batch_sampler=_Steps(stream, start, stop),
+        collate_fn=_collate,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+    )

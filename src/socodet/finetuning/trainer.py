@@ -1,0 +1,200 @@
+"""The fine-tuning step: a detector's losses, its optimiser, and all that a checkpoint holds."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from socodet.detection.detectors import compile_parts
+from socodet.errors import InputError
+from socodet.finetuning.samples import DetectionBatch
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.runtime.world import ALONE, World
+from socodet.training.devices import autocast_type, choose_device
+from socodet.training.distributed import mean_over_all, synchronize_batch_norm
+from socodet.training.loop import Learner
+from socodet.training.optimizer_step import OptimizerStep
+from socodet.training.precise_bn import reestimate_statistics
+from socodet.training.settings import ExecutionSettings
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+class FineTuner(Learner[DetectionBatch]):
+    """A detector under its schedule.
+
+    Batch norm is over all processes in every layer (section 4.2). What a step draws at random, anchors and regions
+    for the losses, is a function of (seed, step, process), so that a resumed run is the run that never stopped. With
+    another number of processes an R-CNN draws others, pads its pictures to the largest of other ones, and averages its
+    masks over other regions, as Detectron2's do; all else is the same.
+    Detectors of torchvision's parts wait for the device within a step, where they select boxes.
+    """
+
+    when_diverged = "lower --base-lr"
+    when_too_large = "lower --batch-size or --size"
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        settings: ScheduleSettings,
+        execution: ExecutionSettings | None = None,
+        world: World = ALONE,
+        *,
+        compiler: str = "inductor",
+    ) -> None:
+        execution = execution or ExecutionSettings()
+        self.world = world
+        self.device = choose_device(execution.device, world)
+        self.settings = settings
+        self.total = settings.iterations
+        self.finished = 0
+        self.detector = detector.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._forward: nn.Module = self.detector
+        if world.size > 1:
+            synchronize_batch_norm(self.detector, self.device)
+        if execution.compile:
+            compile_parts(self.detector, compiler)
+        if world.size > 1:
+            self._forward = DistributedDataParallel(
+                self.detector,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # synchronised batch norm keeps them equal
+            )
+        self.optimizer = torch.optim.SGD(parameter_groups(self.detector, settings), settings.lr, settings.momentum)
+        self.precision = autocast_type(execution.precision, self.device)
+        scaled = self.precision is torch.float16
+        self._skip = execution.on_nan == "skip"
+        self._update = OptimizerStep(
+            self.detector, self.optimizer, world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
+        )
+        self._window = _Window()
+        self._short_figures = ""
+
+    def step(self, batch: DetectionBatch) -> Tensor:
+        """One optimiser step on the sum of the detector's losses, which it returns."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate(self.finished) * group["lr_factor"]
+        self._update.begin()
+        losses = self.losses(batch, draw=self.finished)
+        loss = torch.stack(list(losses.values())).sum()
+        self._update.backward(loss)
+        if self.settings.clip_norm is not None:  # gradients are multiplied by the loss scale, 1 but with float16
+            limit = self.settings.clip_norm * self._update.scaler.get_scale()
+            nn.utils.clip_grad_norm_(self.detector.parameters(), limit)
+        learned = self._update.finish(loss.detach())
+        self.finished += 1
+        self._window.skipped += not learned
+        if learned or not self._skip:
+            self._window.losses.append({name: value.detach() for name, value in losses.items()})
+        return loss.detach()
+
+    def losses(self, batch: DetectionBatch, draw: int) -> dict[str, Tensor]:
+        """The detector's losses by name; `draw` decides which anchors and regions it looks at."""
+        pictures, targets = batch.to(self.device)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32),
+        ):
+            torch.manual_seed(self.settings.seed * 1_000_003 + draw * self.world.size + self.world.rank)
+            losses: dict[str, Tensor] = self._forward(pictures, targets)
+        return losses
+
+    def reestimate(self, batches: Any) -> None:
+        """Batch norm's statistics anew over these training batches (precise batch norm)."""
+        numbered = enumerate(batches)
+        reestimate_statistics(self.detector, lambda pair: self.losses(pair[1], draw=pair[0]), numbered, self.world)
+
+    def figures(self, seconds: float, waited: float) -> dict[str, Any]:
+        """The mean of the loss and of each of its parts since the last line, and the learning rate."""
+        last = self.settings.rate(self.finished - 1)
+        line: dict[str, Any] = {"step": self.finished}
+        if self._window.losses:
+            parts = {name: self._mean([one[name] for one in self._window.losses]) for name in self._window.losses[0]}
+            line["loss"] = sum(parts.values())
+            line |= {name if name.startswith("loss_") else f"loss_{name}": value for name, value in parts.items()}
+            self._short_figures = f"loss {line['loss']:.3f}  lr {last:.3g}"
+        line["lr"] = last
+        if self._update.can_skip:
+            line["skipped"] = self._window.skipped
+        self._window = _Window()
+        return line
+
+    def _mean(self, values: list[Tensor]) -> float:
+        return float(mean_over_all(self.world, torch.stack(values).mean()))
+
+    def short_figures(self) -> str:
+        """The last log line's loss and learning rate."""
+        return self._short_figures
+
+    def check_finite(self) -> str | None:
+        """The loss since the last log line and the learning rate, when that loss or any weight is not finite."""
+        loss = 0.0
+        if self._window.losses:
+            loss = self._mean([torch.stack(list(one.values())).sum() for one in self._window.losses])
+        norms = torch.stack(torch._foreach_norm(list(self.detector.parameters())))
+        if math.isfinite(loss) and bool(norms.isfinite().all()):
+            return None
+        return f"loss {loss:.3g} at learning rate {self.settings.rate(self.finished - 1):.3g}"
+
+    def images(self, batch: DetectionBatch) -> int:
+        """Pictures of this process's batch."""
+        return len(batch.pictures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {
+            "step": self.finished,
+            "total_steps": self.total,
+            "detector": self.detector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._update.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state. InputError when it is that of another run."""
+        if state.keys() != self.state_dict().keys():
+            raise InputError("the checkpoint is not one of a fine-tuning run; pass --overwrite to start anew")
+        if state["total_steps"] != self.total:
+            raise InputError(
+                f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}; "
+                "pass --overwrite to start anew"
+            )
+        try:
+            self.detector.load_state_dict(state["detector"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"] and self._update.scaler.is_enabled():
+                self._update.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint belongs to another detector ({str(error).splitlines()[-1].strip()}); "
+                "pass --overwrite to start anew"
+            ) from None
+        self.finished = state["step"]
+
+
+def parameter_groups(detector: nn.Module, settings: ScheduleSettings) -> list[dict[str, Any]]:
+    """Weights, norms and biases, each with its decay and its factor of the learning rate."""
+    norms = [p for module in detector.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)]
+    of_norms = {id(p) for p in norms}
+    rest = [(n, p) for n, p in detector.named_parameters() if id(p) not in of_norms and p.requires_grad]
+    biases = [p for name, p in rest if name.endswith("bias")]
+    weights = [p for name, p in rest if not name.endswith("bias")]
+    decay = settings.weight_decay
+    groups = [
+        {"params": weights, "weight_decay": decay, "lr_factor": 1.0},
+        {"params": norms, "weight_decay": decay * settings.decay_norms, "lr_factor": 1.0},
+        {"params": biases, "weight_decay": decay * settings.decay_biases, "lr_factor": settings.bias_lr},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+@dataclass
+class _Window:
+    """What was gathered since the last log line."""
+
+    losses: list[dict[str, Tensor]] = field(default_factory=list)
+    skipped: int = 0

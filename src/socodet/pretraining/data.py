@@ -1,0 +1,134 @@
+"""Which image is seen when, and the loader that makes its sample."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from socodet.errors import UnreadableImageError
+from socodet.images.decode import decode_image
+from socodet.images.source import ImageSource
+from socodet.proposals import ProposalTable
+from socodet.proposals.online import OnlineProposals
+from socodet.runtime.world import ALONE, World
+from socodet.training.workers import start_worker
+from socodet.views.batch import Batch, collate
+from socodet.views.sample import Sample, make_sample, sample_rng
+from socodet.views.settings import SampleSettings
+
+
+@dataclass(frozen=True)
+class SampleStream:
+    """The endless sequence of (epoch, image): one shuffled pass over `indices` after another, cut into batches.
+
+    Position p of the stream is image p mod N of pass p // N, whatever came before, so that a resumed run goes
+    on in the same sequence, and every process takes its share of each batch. A batch may straddle two passes,
+    and a set smaller than a batch is seen several times in one. A batch worked off in `parts` is shared part by
+    part, so that a part holds the same images for any number of processes.
+    """
+
+    indices: NDArray[np.int64]
+    batch_size: int
+    seed: int
+    world: World = ALONE
+    parts: int = 1
+
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """The (epoch, image index) of every image of this process's share of the batch of this step."""
+        part = self.batch_size // self.parts
+        share = part // self.world.size
+        starts = [step * self.batch_size + k * part + self.world.rank * share for k in range(self.parts)]
+        positions = [start + offset for start in starts for offset in range(share)]
+        count = len(self.indices)
+        return [(p // count, int(self.indices[_order(self.seed, p // count, count)[p % count]])) for p in positions]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(count)
+
+
+class StepSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
+    """Hands a DataLoader the stream's batches from step `start` up to `stop`."""
+
+    def __init__(self, stream: SampleStream, start: int, stop: int) -> None:
+        self._stream, self._steps = stream, range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return (self._stream.batch(step) for step in self._steps)
+
+
+class SampleDataset(Dataset[tuple[int, Sample]]):
+    """The finished sample of (epoch, image index): the same for any number of workers.
+
+    An image that cannot be read gives way to the next one that can; the sample says which image it is of.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        proposals: ProposalTable | OnlineProposals,
+        indices: NDArray[np.int64],
+        settings: SampleSettings,
+        seed: int,
+    ) -> None:
+        self._source, self._proposals, self._indices = source, proposals, indices
+        self._settings, self._seed = settings, seed
+        self._least_side = settings.least_side
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> Batch:
+        """The batch of these (epoch, image index), with what it cost; torch's DataLoader asks for it like this."""
+        before = time.thread_time()
+        batch = collate([self[place] for place in places])
+        return replace(batch, cpu_seconds=time.thread_time() - before)
+
+    def __getitem__(self, epoch_and_index: tuple[int, int]) -> tuple[int, Sample]:
+        epoch, first = epoch_and_index
+        start = int(np.searchsorted(self._indices, first))
+        for offset in range(len(self._indices)):
+            index = int(self._indices[(start + offset) % len(self._indices)])
+            key = self._source.key(index)
+            try:
+                data = self._source.read(index)
+                width, boxes = self._proposals.look_up(key, data)
+                image = decode_image(data, self._least_side)
+            except (UnreadableImageError, OSError):
+                continue
+            part = round(width / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8
+            return index, make_sample(
+                image, boxes / np.float32(part), self._settings, sample_rng(self._seed, epoch, index)
+            )
+        raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def sample_loader(
+    dataset: SampleDataset, stream: SampleStream, *, start: int, stop: int, workers: int, pin_memory: bool
+) -> DataLoader[Any]:
+    """A loader of the batches of steps `start` to `stop`, made in `workers` processes (0: in this one)."""
+    return DataLoader(
+        dataset,
+        batch_sampler=StepSampler(stream, start, stop),
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=start_worker,
+    )
+
+
+def replaced_images(batch: Batch, expected: Sequence[tuple[int, int]]) -> set[int]:
+    """Indices of images that could not be read when their turn came."""
+    seen = batch.indices.tolist()
+    return {index for (_, index), got in zip(expected, seen, strict=True) if got != index}

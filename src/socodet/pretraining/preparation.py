@@ -1,0 +1,168 @@
+"""What is settled before a run begins: its images, its proposals, and that its folder may be used."""
+
+import dataclasses
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+
+from socodet._version import __version__
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import decode_image, image_size
+from socodet.images.source import ImageSelection, ImageSource
+from socodet.pretraining.recipes import Recipe
+from socodet.proposals import ProposalTable, propose
+from socodet.training.run_folder import RunFolder
+from socodet.weights.starting_file import start_path
+
+CHECKED_SIZES = 16
+ONLINE = "online"
+"""In place of a table: proposals made while training, in the data workers."""
+
+
+def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
+    """So many of the images, picked by the seed. InputError when there are not as many."""
+    if not 1 <= limit <= len(source):
+        raise InputError(f"--limit must be between 1 and the {len(source)} images of {source.location}, not {limit}")
+    picked = np.random.default_rng(seed).permutation(len(source))[:limit]
+    return ImageSelection(source, np.sort(picked).tolist())
+
+
+def prepare(
+    run: RunFolder,
+    source: ImageSource,
+    chosen: Recipe,
+    proposals: str | Path | None,
+    start: dict[str, str] | None,
+    *,
+    overwrite: bool,
+    show_progress: bool,
+) -> None:
+    """Makes the folder ready: what is asked is noted in it, and a proposal table is at hand.
+
+    What can be refused without new proposals is refused before an earlier run is cleared away.
+    """
+    check_steps(source, chosen, len(source))
+    if proposals == ONLINE:
+        _check_readable(source)
+    elif proposals is not None:
+        table = ProposalTable.read(proposals)
+        _check_table(table, source)
+        chosen = dataclasses.replace(chosen, proposals=table.settings)
+    description = _describe(source, chosen, proposals, start)
+    _check_folder(run, description, overwrite=overwrite)
+    if overwrite:
+        run.clear()
+    if not run.checkpoints():  # before the first a run may still change its recipe; then its description stands
+        run.write_description(description)
+    if proposals is None:
+        if run.proposals.exists() and not run.checkpoints() and ProposalTable.read(run.proposals).unreadable:
+            run.proposals.unlink()  # an image that could not be read may have been mended since
+        if not run.proposals.exists():
+            propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
+        _check_table(ProposalTable.read(run.proposals), source)
+
+
+def _describe(
+    source: ImageSource, chosen: Recipe, proposals: str | Path | None, start: dict[str, str] | None
+) -> dict[str, Any]:
+    return {
+        "recipe": chosen.as_dict(),
+        "images": {"count": len(source), "names_sha256": digest_names(source)},
+        "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
+        "start": start,
+        "location": str(Path(source.location).absolute()),
+        "proposals": None if proposals is None else str(proposals),
+        "versions": {
+            "socodet": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def digest_names(source: ImageSource) -> str:
+    """Tells two sets of images apart wherever they lie: a hash of their names in order."""
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(source.key(index).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: bool) -> None:
+    """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
+    run.refuse_foreign()
+    if overwrite or not run.exists():
+        return
+    there = run.describe()
+    if run.checkpoints():
+        for part in ("recipe", "images", "table"):
+            run.refuse_other(part, description[part], there.get(part))
+        run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
+    elif run.proposals.exists():  # a run that has not begun to learn has nothing to lose but these
+        run.refuse_other("images", description["images"], there.get("images"))
+        run.refuse_other("recipe.proposals", description["recipe"]["proposals"], there["recipe"].get("proposals"))
+
+
+def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
+    """InputError when so many images give the recipe no step at all."""
+    training = chosen.training
+    if training.steps(training.epochs, images) == 0:
+        raise InputError(
+            f"{source.location}: {images} images give {chosen.name} no step of batch size {training.batch_size} in "
+            f"{training.epochs:g} epochs; lower --batch-size or raise --epochs"
+        )
+
+
+def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
+    """Indices of the images that could be read when the table was made, and key and reason of the others."""
+    errors = table.unreadable
+    if not errors:
+        return np.arange(len(source)), []
+    failed = [index for index in range(len(source)) if source.key(index) in errors]
+    readable = np.setdiff1d(np.arange(len(source)), failed)
+    return readable, [(source.key(index), errors[source.key(index)]) for index in failed]
+
+
+def _check_readable(source: ImageSource) -> None:
+    """InputError when none of the first images can be read: without a table nobody has looked at them yet."""
+    for index in range(min(CHECKED_SIZES, len(source))):
+        try:
+            decode_image(source.read(index))
+            return
+        except (UnreadableImageError, OSError):
+            continue
+    raise InputError(f"{source.location}: its first images cannot be read; check the files, or make a proposal table")
+
+
+def _check_table(table: ProposalTable, source: ImageSource) -> None:
+    """InputError when the table is of other images, or none of them can be read.
+
+    A table of other pictures under the same names shows in their sizes; a few are enough to tell.
+    """
+    table.check_images(source)
+    readable, _ = readable_images(source, table)
+    if not len(readable):
+        raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
+    for index in readable[:CHECKED_SIZES]:
+        key = source.key(int(index))
+        try:
+            size = image_size(source.read(int(index)))
+        except (UnreadableImageError, OSError):
+            continue
+        if size != table.size(key):
+            raise InputError(
+                f"{table.path}: made for other images: {key} is {size[0]}x{size[1]}, the table has "
+                f"{table.size(key)[0]}x{table.size(key)[1]}; make a new table with `socodet propose`"
+            )

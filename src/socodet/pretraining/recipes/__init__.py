@@ -1,0 +1,68 @@
+"""The runs one can ask for by name: a function a recipe, put together from the settings of each room."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from socodet.errors import InputError
+from socodet.pretraining.recipes import paper, practical, public
+from socodet.pretraining.recipes.recipe import Recipe
+
+__all__ = ["RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe"]
+
+_SINGLE = (
+    *(paper.fpn_100ep, paper.fpn_400ep, paper.fpn_star_400ep, paper.c4_100ep, paper.c4_400ep),
+    *(paper.coco_100ep, paper.coco_530ep, paper.imagenet_subset_100ep),
+    *(public.fpn_public, public.fpn_public_400ep, public.fpn_star_public, public.c4_public, public.c4_public_400ep),
+    *(practical.fpn_single_gpu, practical.tiny),
+)
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    **{function.__name__: function for function in _SINGLE},
+    **paper.table4(),
+    **paper.table5(),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name. InputError for an unknown one."""
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r}: unknown; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def list_recipes() -> str:
+    """A line a recipe: its name and the first line of what it is."""
+    width = max(map(len, RECIPES))
+    return "\n".join(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())
+
+
+def describe_recipe(name: str) -> str:
+    """What a recipe is, and every field of it, by the name the command line gives it."""
+    chosen = recipe(name)
+    fields = chosen.as_dict()
+    lines = [inspect.getdoc(RECIPES[name]) or "", ""]
+    for room in ("sample", "model", "objective", "training", "proposals"):
+        prefix = "proposals." if room == "proposals" else ""
+        lines += [f"--{prefix}{field} {value}" for field, value in _flags(fields[room])]
+    return "\n".join(lines)
+
+
+def _first_line(function: Callable[[], Recipe]) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]
+
+
+def _flags(value: dict[str, Any]) -> list[tuple[str, str]]:
+    """Nested settings as (flag, value) pairs."""
+    flags: list[tuple[str, str]] = []
+    for key, item in value.items():
+        name = key.replace("_", "-")
+        if isinstance(item, dict):
+            flags += [(f"{name}.{inner}", text) for inner, text in _flags(item)]
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            nested = _flags({str(i): part for i, part in enumerate(item)})
+            flags += [(f"{name}.{inner}", text) for inner, text in nested]
+        elif isinstance(item, list):
+            flags.append((name, " ".join(map(str, item))))
+        else:
+            flags.append((name, str(item)))
+    return flags

@@ -1,0 +1,57 @@
+"""Recipes the paper lacks: for less than sixteen GPUs."""
+
+import dataclasses
+
+from socodet.models.settings import ModelSettings
+from socodet.pretraining.recipes.recipe import Recipe
+from socodet.pretraining.settings import TrainingSettings
+from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+
+
+def fpn_single_gpu() -> Recipe:
+    """SoCo-R50-FPN with batches of 256 on one GPU, 100 epochs; not among the paper's experiments.
+
+    The paper's rate scales with the batch. The target's momentum is raised so that it averages over as many images
+    as with batches of 2048: 1 - 0.01 x 256 / 2048. On a card with too little memory for 256 images
+    `--accumulate 4` works a batch off in four parts of 64. Optimiser, target and schedules still go one step a batch;
+    batch norm takes its statistics from 64 images at a time, so that this is not quite the same run.
+
+    socodet pretrain IMAGES --recipe fpn_single_gpu --output runs/fpn_single_gpu
+    """
+    training = TrainingSettings(batch_size=256, target_momentum=1 - 0.01 * 256 / 2048)
+    return Recipe("fpn_single_gpu", training=training)
+
+
+def tiny() -> Recipe:
+    """ResNet-18-FPN on small views: the same code path in minutes on two CPU cores.
+
+    Views of 96 and 48 pixels, with the blur scaled to them and level limits at which every pyramid level has its
+    share of the boxes (section 3.3's, scaled, would leave P5 nearly empty); narrower pyramid, head and MLPs. The
+    learning rate is high because LARS moves a layer by a fixed share of its length a step, and a short run has
+    few steps.
+
+    socodet pretrain IMAGES --recipe tiny --output runs/tiny
+    """
+    first = PhotometricSettings(blur_sigma=(0.1, 0.9))
+    other = dataclasses.replace(first, blur_probability=0.1, solarize_probability=0.2)
+    return Recipe(
+        "tiny",
+        sample=SampleSettings(
+            views=(
+                ViewSettings("whole", 96, first),
+                ViewSettings("crop", 96, other),
+                ViewSettings("previous", 48, other),
+            ),
+            level_limits=(20, 32, 48),
+            min_box_side=6,
+        ),
+        model=ModelSettings(
+            backbone="resnet18",
+            fpn_channels=64,
+            head_channels=64,
+            representation_size=256,
+            hidden_size=512,
+            embedding_size=128,
+        ),
+        training=TrainingSettings(epochs=100, warmup_epochs=5, batch_size=12, base_lr=1.0 * 256 / 12),
+    )

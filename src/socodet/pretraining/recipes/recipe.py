@@ -1,0 +1,48 @@
+"""A recipe: everything that decides what is learned."""
+
+import dataclasses
+import math
+from typing import Any
+
+from socodet.errors import SettingError
+from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.pretraining.settings import TrainingSettings
+from socodet.proposals.settings import ProposalSettings
+from socodet.views.settings import SampleSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is learned; two runs of equal recipes on equal images are the same run."""
+
+    name: str
+    sample: SampleSettings = dataclasses.field(default_factory=SampleSettings)
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
+    proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
+    objective: ObjectiveSettings = dataclasses.field(default_factory=ObjectiveSettings)
+
+    def __post_init__(self) -> None:
+        parts, smallest = self.training.accumulate, min(view.size for view in self.sample.views)
+        batch = self.training.batch_size // parts
+        if batch * self.sample.boxes_per_image < 2 or batch * math.ceil(smallest / 32) ** 2 < 2:
+            name = "batch_size" if parts == 1 else "batch_size / accumulate"
+            raise SettingError(
+                f"{name} must be above {batch} with {self.sample.boxes_per_image} boxes an image and views of "
+                f"{smallest} pixels: batch norm needs two values"
+            )
+        if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
+            raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,295 @@
+"""Pretraining: the step, what is logged of it, and the data that feed it."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+
+from socodet.errors import InputError
+from socodet.models.fused_norm import fuse_batch_norm
+from socodet.models.pointwise import multiply_pointwise
+from socodet.models.soco import SoCo
+from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_loader
+from socodet.pretraining.lars import LARS, parameter_groups
+from socodet.pretraining.schedules import learning_rate, target_momentum
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
+from socodet.runtime.world import ALONE, World
+from socodet.training.devices import autocast_type, choose_device, default_workers
+from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
+from socodet.training.loop import Learner, last_step, loader_batches, run_loop
+from socodet.training.memory import keep_freed_memory
+from socodet.training.optimizer_step import OptimizerStep
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.views.batch import Batch
+
+
+class Trainer(Learner[Batch]):
+    """The networks, their optimiser and the step they are at: all that a checkpoint holds."""
+
+    when_diverged = "lower --base-lr or lengthen --warmup-epochs"
+    when_too_large = "lower --batch-size or raise --accumulate"
+
+    def __init__(
+        self,
+        soco: SoCo,
+        settings: TrainingSettings,
+        images: int,
+        execution: ExecutionSettings | None = None,
+        world: World | None = None,
+        *,
+        compiler: str = "inductor",
+    ) -> None:
+        execution = execution or ExecutionSettings()
+        self.world = world or ALONE
+        self.device = choose_device(execution.device, self.world)
+        self.precision = autocast_type(execution.precision, self.device)
+        self.soco = soco.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._forward: nn.Module = self.soco
+        if self.world.size > 1:
+            synchronize_batch_norm(self.soco, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()  # of the whole process
+        if execution.compile:
+            _compile(self.soco, compiler)
+        else:
+            if self.device.type == "cpu":
+                multiply_pointwise(self.soco)
+            if self.device.type in ("cpu", "cuda") and self.world.size == 1:
+                fuse_batch_norm(self.soco, self.device, self.precision)
+        if self.world.size > 1:
+            self._forward = DistributedDataParallel(
+                self.soco,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # synchronised batch norm keeps them equal
+                find_unused_parameters=True,  # FPN levels that no process has a box on
+            )
+        self.settings = settings
+        self.optimizer = LARS(
+            parameter_groups(
+                soco,
+                settings.weight_decay,
+                adapt=settings.optimizer == "lars",
+                norm_factor=settings.norm_lr,
+                factors={} if settings.predictor_lr == 1 else {"predictor.": settings.predictor_lr},
+            ),
+            momentum=settings.momentum,
+            trust_coefficient=settings.trust_coefficient,
+            clip=settings.trust_clip,
+        )
+        self._skip = execution.on_nan == "skip"
+        scaled = self.precision is torch.float16
+        self._update = OptimizerStep(
+            soco, self.optimizer, self.world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
+        )
+        self.total = settings.steps(settings.epochs, images)
+        self.warmup = settings.steps(settings.warmup_epochs, images)
+        self.finished = 0
+        self.data = DataCost()
+        self._window = LogWindow()
+        self._watch = CollapseWatch(speaks=self.world.is_first)
+        self._short_figures = ""
+
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        return learning_rate(step, total=self.total, warmup=self.warmup, peak=self.settings.lr)
+
+    def momentum(self, step: int) -> float:
+        """τ of the target update after that step."""
+        base, final = self.settings.target_momentum, self.settings.final_target_momentum
+        return target_momentum(step, total=self.total, base=base, final=final)
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One optimiser step and target update; the loss, and the target's embeddings of the first view.
+
+        Both stay on the device: nothing here waits for it, save as `OptimizerStep` says. The batch may be on the
+        device already if it is worked off in one part.
+        """
+        with _fastest_convolutions():
+            return self._step(batch)
+
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        number = self.finished
+        self.finished += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(number) * group["lr_factor"]
+        self._update.begin()
+        losses, embeddings = [], []
+        parts = batch.split(self.settings.accumulate)
+        for part in parts:
+            with self._exchange(last=part is parts[-1]):
+                with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
+                    output = self._forward(part.to(self.device, non_blocking=True).views)
+                self._update.backward(output.loss / len(parts))
+            losses.append(output.loss.detach())
+            embeddings.append(output.embeddings)
+        loss = torch.stack(losses).mean()
+        learned = self._update.finish(loss)
+        if learned:
+            self.soco.update_target(self.momentum(number))
+        self.data.add(batch)
+        self._window.add(batch, skipped=not learned)
+        if learned or not self._skip:  # a step skipped for its loss is not to be judged by it
+            self._window.losses.append(loss)
+            self._window.embeddings = torch.cat(embeddings)
+        return loss, torch.cat(embeddings)
+
+    def _exchange(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are averaged over all processes once a step, with the last part's."""
+        if isinstance(self._forward, DistributedDataParallel) and not last:
+            return self._forward.no_sync()  # type: ignore[no-untyped-call,no-any-return]
+        return nullcontext()
+
+    def figures(self, seconds: float, waited: float) -> dict[str, Any]:
+        """The log line of the steps since the last one."""
+        window, last = self._window, self.finished - 1
+        line: dict[str, Any] = {"step": self.finished}
+        if window.losses:
+            line["loss"] = self._mean_loss()
+            line |= self._watch.figures(window.embeddings, self.finished)
+            self._short_figures = f"loss {line['loss']:.3f}  lr {self.lr(last):.3g}"
+        line |= {"lr": self.lr(last), "momentum": self.momentum(last)}
+        if self._update.can_skip:
+            line["skipped"] = window.skipped
+        if self._update.scaler.is_enabled():
+            line["loss_scale"] = self._update.scaler.get_scale()
+        line["level_share"] = window.level_share
+        line["worker_cores_needed"] = window.data.cores_needed(seconds - waited) * self.world.size
+        self._window = LogWindow()
+        return line
+
+    def short_figures(self) -> str:
+        """The last log line's loss and learning rate."""
+        return self._short_figures
+
+    def check_finite(self) -> str | None:
+        """The loss since the last log line and the learning rate, when that loss or any weight is not finite."""
+        mean = self._mean_loss() if self._window.losses else 0.0
+        norms = torch.stack(torch._foreach_norm(list(self.soco.parameters())))
+        if math.isfinite(mean) and bool(norms.isfinite().all()):
+            return None
+        return f"loss {mean:.3g} at learning rate {self.lr(self.finished - 1):.3g}"
+
+    def _mean_loss(self) -> float:
+        return float(mean_over_all(self.world, torch.stack(self._window.losses).mean()))
+
+    def images(self, batch: Batch) -> int:
+        """Images of this process's batch."""
+        return len(batch.indices)
+
+    def agree(self, batch: Batch, flags: tuple[bool, ...]) -> tuple[Batch, tuple[bool, ...]]:
+        """Beside the flags, which pyramid levels are computed."""
+        return agree(self.world, batch, flags)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {
+            "step": self.finished,
+            "total_steps": self.total,
+            "model": self.soco.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._update.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state. InputError when it is that of another recipe."""
+        if state.keys() != self.state_dict().keys():
+            raise InputError(
+                "the checkpoint is not one that this version of pretraining wrote; go on with the version that did, or "
+                "pass --overwrite to start anew"
+            )
+        if state["total_steps"] != self.total:
+            raise InputError(
+                f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}: "
+                "the number of readable images changed; pass --overwrite to start anew"
+            )
+        try:
+            self.soco.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"]:  # of a float16 run; the precision may change at a resume
+                self._update.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint belongs to another recipe ({str(error).splitlines()[-1].strip()}); "
+                "pass --overwrite to start anew"
+            ) from None
+        self.finished = state["step"]
+
+
+@contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """CuDNN tries its algorithms at the first step and keeps the fastest: the shapes are those of every step."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _compile(soco: SoCo, backend: str) -> None:
+    """Compiles backbones in place, under their own names, and C4's head, a whole stage.
+
+    RoIAlign depends on how many boxes a level has, and would be compiled anew at every batch; an FPN's head is called
+    layer by layer (`over_views`).
+    """
+    for name, module in soco.named_modules():
+        if name.endswith(".backbone.body") or (
+            name.endswith(".encoder.box_head") and not isinstance(module, FastRCNNConvFCHead)
+        ):
+            module.compile(backend=backend, dynamic=False)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How far a run came, and the indices of images that could not be read on the way."""
+
+    stopped_by: str | None
+    unreadable: frozenset[int]
+
+
+def run_training(
+    trainer: Trainer,
+    dataset: SampleDataset,
+    stream: SampleStream,
+    run: RunFolder,
+    execution: ExecutionSettings,
+    *,
+    show_progress: bool = True,
+    after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
+) -> TrainingResult:
+    """Pretrains from where the trainer stands to the end, or to `max_steps`, or until asked to stop (`run_loop`)."""
+    start, stop = trainer.finished, last_step(trainer, execution)
+    workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
+    on_gpu = trainer.device.type == "cuda"
+    loader = sample_loader(dataset, stream, start=start, stop=stop, workers=workers, pin_memory=on_gpu)
+    unreadable: set[int] = set()
+
+    def batches() -> Iterator[Batch]:
+        with closing(loader_batches(loader)) as loaded:
+            for step, batch in enumerate(loaded, start):
+                unreadable.update(replaced_images(batch, stream.batch(step)))
+                yield batch
+
+    result = run_loop(
+        trainer,
+        batches(),
+        run,
+        execution,
+        description="pretrain",
+        epochs=trainer.settings.epochs,
+        show_progress=show_progress,
+        after_step=after_step,
+    )
+    note = trainer.data.note(result, workers, trainer.world.size)
+    if note is not None and show_progress and trainer.world.is_first:
+        print(note, file=sys.stderr)
+    return TrainingResult(result.stopped_by, frozenset(unreadable))

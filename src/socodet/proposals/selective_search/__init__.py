@@ -1,0 +1,1 @@
+"""Selective search (Uijlings et al. 2013): segmentation, then grouping of regions."""

@@ -1,0 +1,43 @@
+"""Which segmentations and groupings a strategy of selective search runs (Uijlings et al. 2013, section 4)."""
+
+from dataclasses import dataclass
+
+from socodet.proposals.selective_search.color_spaces import ColorSpace
+from socodet.proposals.selective_search.grouping import Mix
+
+SIGMA = 0.8
+"""Standard deviation of the smoothing, pixels; smaller where the picture is smaller than the reference."""
+REFERENCE_SIDE = 500
+"""The longest side, pixels, at which the smoothing and a strategy's least region are meant."""
+HUE_WEIGHT = 180 / 255
+"""Hue counts for less in an edge: in the units, of two degrees, that 8-bit pictures have it in."""
+
+# Weights of colour, texture, size and fill. A pixel votes once for its texture, where the original counts
+# eight one-sided derivatives, of which most are near zero and so alike in all regions: in full, texture would
+# drown the others here.
+ALL = Mix(1, 0.5, 1, 1)
+NO_COLOR = Mix(0, 0.5, 1, 1)
+FILL = Mix(0, 0, 0, 1)
+SIZE = Mix(0, 0, 1, 0)
+COMPACT = Mix(0.5, 0.35, 1, 2)
+"""The one to choose where there is but one: it finds more objects than equal weights do."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Every colour space is segmented with every k, and every segmentation grouped with every mix."""
+
+    spaces: tuple[ColorSpace, ...]
+    ks: tuple[float, ...]
+    """Scales of observation. They are the same for any size of picture: shrinking makes regions smaller but edges
+    sharper, and of the rules tried (k, k times the side, k times the area) this one keeps the boxes most alike."""
+    mixes: tuple[Mix, ...]
+    min_size: float = 100
+    """Least region of a segmentation, pixels at the reference side."""
+
+
+STRATEGIES = {
+    "single": Strategy(("hsv",), (150,), (COMPACT,)),
+    "fast": Strategy(("hsv", "lab"), (145, 300), (ALL, NO_COLOR, FILL)),
+    "quality": Strategy(("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (ALL, NO_COLOR, FILL, SIZE)),
+}

@@ -1,0 +1,1 @@
+"""What every room stands on: files written whole, processes and cores, progress, compiled kernels."""

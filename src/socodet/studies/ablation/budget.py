@@ -1,0 +1,130 @@
+"""What an ablation may cost, and the recipes of a table brought to that cost."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from socodet.errors import InputError, SettingError
+from socodet.models.settings import ModelSettings
+from socodet.pretraining.recipes import RECIPES, Recipe
+from socodet.views.settings import SampleSettings, ViewSettings
+
+Family = Literal["table4", "table5a", "table5b", "table5c", "table5d"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+PAPER = Recipe("paper")
+"""The proportions that a budget keeps: section 4.1's."""
+CANONICAL_LIMITS = (112.0, 224.0, 448.0)
+"""Mask R-CNN's own rule, floor(4 + log2(√area / 224)), as the limits of P2, P3 and P4 where the first view has 224."""
+SCALED_CHANNELS = ("fpn_channels", "head_channels", "representation_size", "hidden_size", "embedding_size")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every row of an ablation may cost; the defaults are the paper's.
+
+    Whatever is set here changes all rows in the same proportion: a row keeps its difference from the others.
+    """
+
+    epochs: float = PAPER.training.epochs
+    """Passes over the images; the warm-up keeps its share of them."""
+    batch_size: int = PAPER.training.batch_size
+    """Images a step where the paper has 2048; Table 5(b)'s other batches in proportion."""
+    accumulate: int = 1
+    """Parts a batch is worked off in, for memory's sake; must divide every row's batch."""
+    base_lr: float = PAPER.training.base_lr
+    """Learning rate at batch 256; the rate used is this times the row's batch / 256."""
+    backbone: str = PAPER.model.backbone
+    """Network of every row, by the names that `pretrain --backbone` takes."""
+    width: float = 1.0
+    """Share of the paper's channels in the pyramid, the box head and the MLPs; the backbone is not touched."""
+    size: int = PAPER.sample.views[0].size
+    """Side of the first view, pixels; the others, the blur, the level limits and the least box in proportion."""
+    limit: int | None = None
+    """Take so many of the images, the same for every row and seed."""
+    seed: tuple[int, ...] = (0,)
+    """One or more; every row runs once with each."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width <= 4:
+            raise SettingError(f"width must be above 0 and at most 4, not {self.width}")
+        if not self.seed or len(set(self.seed)) < len(self.seed):
+            raise SettingError(f"seed must be one or more different numbers, not {self.seed}")
+
+    def scaled(self, recipe: Recipe) -> Recipe:
+        """A row's recipe at this cost, under the same name, with the first seed."""
+        training = recipe.training
+        return replace(
+            recipe,
+            sample=self._sample(recipe.sample),
+            model=self._model(recipe.model),
+            training=replace(
+                training,
+                epochs=self.epochs,
+                warmup_epochs=training.warmup_epochs * self.epochs / training.epochs,
+                batch_size=round(training.batch_size * self.batch_size / PAPER.training.batch_size),
+                accumulate=self.accumulate,
+                base_lr=training.base_lr * self.base_lr / PAPER.training.base_lr,
+                seed=self.seed[0],
+            ),
+        )
+
+    def _model(self, model: ModelSettings) -> ModelSettings:
+        narrower = {name: max(1, round(getattr(model, name) * self.width)) for name in SCALED_CHANNELS}
+        return replace(model, backbone=self.backbone, **narrower)
+
+    def _sample(self, sample: SampleSettings) -> SampleSettings:
+        part = self.size / PAPER.sample.views[0].size
+        if part == 1:
+            return sample
+        levels: tuple[float, float, float] = (
+            CANONICAL_LIMITS if sample.level_rule == "canonical" else sample.level_limits
+        )
+        a, b, c = levels
+        return replace(
+            sample,
+            views=tuple(_smaller(view, part) for view in sample.views),
+            # Of views of another size the canonical rule, whose 224 is fixed, would make another rule.
+            level_rule="scale_aware" if sample.level_rule == "canonical" else sample.level_rule,
+            level_limits=(a * part, b * part, c * part),
+            min_box_side=max(1.0, sample.min_box_side * part),
+        )
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """A row of one of the paper's tables at a budget."""
+
+    name: str
+    what: str
+    """What the row is, in the paper's own numbers."""
+    paper_ap: str
+    """The paper's AP of boxes with Mask R-CNN, COCO 1x; NaN where it diverged."""
+    levels: str
+    """Which rule gives a box its pyramid level."""
+    recipe: Recipe
+
+
+def family_rows(family: str, budget: Budget) -> list[FamilyRow]:
+    """The rows of a table, in the paper's order. InputError for a table that is not there or a cost it cannot have."""
+    if family not in FAMILIES:
+        raise InputError(f"{family}: no such ablation; choose one of {', '.join(FAMILIES)}")
+    rows = []
+    for name, function in RECIPES.items():
+        if not name.startswith(f"{family}_"):
+            continue
+        paper = vars(function)
+        full = function()
+        try:
+            recipe = budget.scaled(full)
+        except SettingError as error:
+            raise SettingError(f"{name} at this budget: {error}") from None
+        rows.append(FamilyRow(name, paper["what"], paper["paper_ap"], full.sample.level_rule, recipe))
+    return rows
+
+
+def _smaller(view: ViewSettings, part: float) -> ViewSettings:
+    """The view at `part` of its size, its blur with it. The least blur stays: below it, no blur is left to draw."""
+    low, high = view.photometric.blur_sigma
+    photometric = replace(view.photometric, blur_sigma=(low, max(low, high * part)))
+    return replace(view, size=math.floor(view.size * part + 0.5), photometric=photometric)

@@ -1,0 +1,137 @@
+"""What `socodet reproduce` runs: methods, their recipes at a budget, and how a detector is fine-tuned.
+
+The settings of the `cpu` budget were chosen on a split of the training pictures (docs/results.md has what was tried and
+what came out); those of `gpu` have not been run yet.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from socodet.errors import SettingError
+from socodet.finetuning.finetune import EvaluationSettings
+from socodet.pretraining.recipes import Recipe, recipe
+from socodet.proposals.settings import Method as ProposalMethod
+from socodet.proposals.settings import ProposalSettings
+from socodet.studies.ablation.budget import Budget
+
+Boxes = ProposalMethod | Literal["annotated"]
+"""Where boxes come from: a proposal method, or the annotated objects, as a ceiling."""
+LADDER = ("selective_search", "fpn", "head", "scale_aware", "box_jitter")
+"""Table 4's rows between its first, the image-level baseline, and its last, SoCo."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to pretrain."""
+
+    name: str
+    what: str
+    recipe: Recipe
+    """At the budget, without a seed."""
+    annotated: bool = False
+    """Whether its boxes are those of the annotated objects."""
+    finetuned: bool = False
+    """Whether a detector is fine-tuned from it."""
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The recipe of one of its runs."""
+        return replace(self.recipe, training=replace(self.recipe.training, seed=seed))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All that decides the figures, but the pictures and the seeds."""
+
+    name: str
+    pretraining: Budget
+    """What every method may cost; SoCo's epochs are the others' too, but for the equal-compute baseline's."""
+    compute_ratio: float
+    """FLOPs of a SoCo step over those of an image-level step at this budget, by torch's counter, of a batch with
+    boxes on every level; a test recounts that of `cpu`."""
+    ladder: bool = False
+    """Whether the rows of Table 4 between the first and the last are run."""
+    boxes: tuple[Boxes, ...] = ()
+    """Other boxes that SoCo is pretrained with."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    fractions: tuple[float, ...] = (0.1,)
+    """Parts of the labels a detector is fine-tuned on."""
+    finetuned: tuple[str, ...] = ("soco",)
+    """Methods that a detector is fine-tuned from, beside scratch."""
+    finetuning: dict[str, Any] = field(default_factory=lambda: {"detector": "mask_rcnn_r50_fpn"})
+    """Arguments of `socodet.studies.comparison.compare`."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.finetuned) - {method.name for method in self.methods()}
+        if unknown or not self.finetuned:
+            raise SettingError(f"finetuned must name one or more of the methods, not {self.finetuned}")
+
+    def methods(self) -> tuple[Method, ...]:
+        """In the order they are run; each with every seed."""
+        budget = self.pretraining
+        soco, image = (budget.scaled(recipe(name)) for name in ("fpn_100ep", "table4_whole_image"))
+        longer = replace(
+            image,
+            training=replace(
+                image.training,
+                epochs=image.training.epochs * self.compute_ratio,
+                warmup_epochs=image.training.warmup_epochs * self.compute_ratio,
+            ),
+        )
+        rows = [
+            Method("soco", "SoCo, three views", soco),
+            Method("image", "image-level baseline (Table 4's first row), equal epochs", image),
+            Method("image_compute", f"the same with {self.compute_ratio:g} times the epochs: equal compute", longer),
+        ]
+        if self.ladder:
+            rows += [
+                Method(name, f"Table 4: {name.replace('_', ' ')}", budget.scaled(recipe(f"table4_{name}")))
+                for name in LADDER
+            ]
+        for boxes in self.boxes:
+            rows.append(_with_boxes(soco, boxes))
+        return tuple(replace(row, finetuned=row.name in self.finetuned) for row in rows)
+
+
+def _with_boxes(soco: Recipe, boxes: Boxes) -> Method:
+    """SoCo with other boxes than the default proposals."""
+    name = f"soco_{boxes}"
+    if boxes == "annotated":
+        return Method(name, "SoCo with the annotated boxes in place of proposals: a ceiling", soco, annotated=True)
+    return Method(name, f"SoCo with {boxes} proposals", replace(soco, proposals=ProposalSettings(method=boxes)))
+
+
+PROTOCOLS = {
+    "cpu": Protocol(
+        "cpu",
+        Budget(epochs=2, batch_size=16, base_lr=16.0, backbone="resnet18", width=0.25, size=96),
+        compute_ratio=1.34,
+        finetuning={
+            "detector": "faster_rcnn_r50_fpn",
+            "schedule": "voc_24k",
+            "batch_size": 8,
+            "iterations": 400,
+            "size": 160,
+            "rois_per_image": 64,
+            "precise_bn": 20,
+            "evaluation": EvaluationSettings(every=400),
+        },
+    ),
+    "gpu": Protocol(
+        "gpu",
+        Budget(epochs=200, batch_size=256, base_lr=1.0, backbone="resnet50", width=1.0, size=224),
+        compute_ratio=1.6,
+        ladder=True,
+        boxes=("fast", "random", "annotated"),
+        fractions=(0.05, 0.1, 1.0),
+        finetuned=("image", "image_compute", "soco"),
+        finetuning={
+            "detector": "mask_rcnn_r50_fpn",
+            "schedule": "voc_24k",
+            "batch_size": 16,
+            "epochs": 24,
+            "size": 480,
+            "precise_bn": 100,
+        },
+    ),
+}
+"""By budget: `cpu` for two cores, `gpu` for one card."""

@@ -1,0 +1,1 @@
+"""Pretrained weights: found, read, matched by name, loaded, and reported."""

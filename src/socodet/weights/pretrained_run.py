@@ -1,0 +1,33 @@
+"""The pretrained modules of a run, out of its newest checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.models.settings import ModelSettings
+from socodet.training.run_folder import RunFolder
+
+
+def model_settings(run: str | Path) -> ModelSettings:
+    """What a run's networks are made of. InputError when `run` is not a run."""
+    description = RunFolder(Path(run)).describe()
+    try:
+        fields: dict[str, Any] = description["recipe"]["model"]
+        return ModelSettings(**fields)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run}/run.json: not a recipe of this version ({error}); pretrain again") from None
+
+
+def encoder_weights(run: str | Path) -> dict[str, Tensor]:
+    """The online encoder's state dict: all that is transferred (projector and predictor are not, section 4.2)."""
+    folder = RunFolder(Path(run))
+    folder.describe()
+    state = folder.load_checkpoint()
+    if state is None:
+        raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
+    if "model" not in state:
+        raise InputError(f"{folder.path}: its newest checkpoint is not one of a pretraining run; pretrain again")
+    prefix = "online.encoder."
+    return {name.removeprefix(prefix): value for name, value in state["model"].items() if name.startswith(prefix)}

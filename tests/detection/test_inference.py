@@ -1,0 +1,89 @@
+"""From a detector's answer to scores, with detectors that know the truth."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from photograph_sets import coco_file
+
+from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.masks import decode_rle
+from socodet.detection.inference import as_detections, detect
+from socodet.finetuning.evaluate import score
+
+
+class Knowing(torch.nn.Module):
+    """Answers with the truth of the pictures it is shown, in order, and with a sure object of the background."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+        self._data, self._next = data, 0
+
+    def forward(self, pictures):
+        (picture,) = pictures
+        index, self._next = self._next, self._next + 1
+        truth = self._data.target(index)
+        assert picture.shape == (3, self._data.images[index].height, self._data.images[index].width)
+        expected = torch.from_numpy(self._data.picture(index)).permute(2, 0, 1).float() / 255
+        assert torch.equal(picture, expected)
+        count = len(truth["labels"])
+        return [
+            {
+                "boxes": torch.cat([truth["boxes"], torch.tensor([[0.0, 0, 50, 50]])]),
+                "labels": torch.cat([truth["labels"], torch.tensor([0])]),
+                "scores": torch.cat([torch.linspace(0.9, 0.5, count), torch.tensor([1.0])]),
+                "masks": torch.cat([truth["masks"].float() * 0.6, torch.ones(1, *picture.shape[1:])])[:, None],
+            }
+        ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_truth_scores_a_hundred(tmp_path, workers):
+    data = open_detection_set(coco_file(tmp_path / "a.json"))
+    found = score(
+        Knowing(data),
+        data,
+        masks=True,
+        step=7,
+        scores_file=tmp_path / "scores.json",
+        predictions_file=tmp_path / "found.json",
+        workers=workers,
+    )
+    for name in ("box_AP", "box_AP75", "mask_AP", "mask_AP50"):
+        assert found.scores[name] == pytest.approx(100, abs=1e-6)
+    assert found.scores["box_APs"] is None  # no small object is there
+    assert json.loads((tmp_path / "scores.json").read_text())["step"] == 7
+    entries = json.loads((tmp_path / "found.json").read_text())
+    assert [entry["bbox"] for entry in entries if entry["image_id"] == 2] == [[30.0, 20.0, 290.0, 375.0]]
+    assert {entry["category_id"] for entry in entries} == {10, 20, 30}
+
+
+def test_a_detector_of_boxes_is_not_scored_on_masks(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "a.json"))
+    found = score(Knowing(data), data, masks=False, step=1, scores_file=None)
+    assert found.scores["box_AP"] == pytest.approx(100, abs=1e-6)
+    assert not any(name.startswith("mask") for name in found.scores)
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_found_in_it(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "a.json", ("hopper", "chelsea")))
+    object.__setattr__(data.images[1], "file", tmp_path / "gone.jpg")
+    detector = Knowing(data).train()
+    found, unreadable = detect(detector, data)
+    assert list(found) == [1]
+    assert unreadable == [str(tmp_path / "gone.jpg")]
+    assert detector.training
+
+
+def test_masks_are_cut_at_a_half():
+    answer = {
+        "boxes": torch.tensor([[0.0, 0, 3, 1]]),
+        "labels": torch.tensor([2]),
+        "scores": torch.tensor([0.25]),
+        "masks": torch.tensor([[[[0.2, 0.51, 0.9]]]]),
+    }
+    found = as_detections(answer)
+    assert decode_rle(found.masks[0]).tolist() == [[0, 1, 1]]
+    assert (found.scores.dtype, found.labels.dtype) == (np.float32, np.int64)

@@ -1,0 +1,259 @@
+"""Fine-tuning narrow detectors on the shipped photographs, from the call to the scores."""
+
+import json
+import math
+
+import pytest
+import torch
+from narrow_models import NARROW
+from photograph_sets import coco_file
+
+import socodet.finetuning.evaluate as evaluate_module
+from socodet.cli import main
+from socodet.detection.datasets import open_detection_set
+from socodet.detection.detectors import DETECTORS, new_detector
+from socodet.errors import InputError, SettingError
+from socodet.finetuning.evaluate import evaluate_run
+from socodet.finetuning.finetune import EvaluationSettings, finetune
+from socodet.finetuning.samples import TrainingPictures, picture_stream, training_loader
+from socodet.finetuning.schedules import ScheduleSettings, resolve_schedule
+from socodet.finetuning.trainer import FineTuner, parameter_groups
+from socodet.models.encoders import build_encoder
+from socodet.models.soco import SoCo
+from socodet.pretraining.recipes import Recipe
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
+BRIEF = {"model": NARROW, "batch_size": 2, "size": 64, "execution": HERE, "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    torch.manual_seed(1)
+    run = RunFolder(tmp_path_factory.mktemp("pretrained"))
+    run.write_description({"recipe": Recipe("custom", model=NARROW).as_dict()})
+    run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(NARROW), NARROW).state_dict()})
+    return run.path
+
+
+@pytest.fixture
+def data(tmp_path):
+    return coco_file(tmp_path / "set.json")
+
+
+def weights(run):
+    return RunFolder(run).load_checkpoint()["detector"]
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector, data, pretrained, tmp_path):
+    asked = {**BRIEF, "detector": detector, "init": pretrained, "iterations": 2, "precise_bn": 1}
+    if "c4" in detector:  # whose head, a whole block on 14x14 cells, costs most by far
+        asked["size"] = 32
+    scored = coco_file(tmp_path / "scored.json", ("hopper", "chelsea"))
+    whole = finetune(data, tmp_path / "whole", val=scored, **asked)
+    assert whole.finished
+    assert whole.report.loaded_modules["backbone.body"] in (90, 120)
+    kinds = {name.split("_")[0] for name in whole.evaluation.scores}
+    assert kinds == ({"box", "mask"} if DETECTORS[detector].has_masks else {"box"})
+    assert 0 <= whole.evaluation.scores["box_AP"] <= 100
+
+    first = finetune(
+        data, tmp_path / "halves", **{**asked, "execution": ExecutionSettings("cpu", workers=0, max_steps=1)}
+    )
+    assert (first.steps, first.stopped_by, first.evaluation) == (1, "max_steps", None)
+    second = finetune(data, tmp_path / "halves", val=scored, **asked)
+    assert second.finished
+    assert second.report is None  # goes on from the checkpoint
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert second.evaluation.scores == whole.evaluation.scores
+
+
+def test_a_single_start_may_bear_a_name(data, pretrained, tmp_path, capsys):
+    flags = [
+        "--detector",
+        "fcos_r50_fpn",
+        "--iterations",
+        "1",
+        "--batch-size",
+        "2",
+        "--size",
+        "32",
+        "--precise-bn",
+        "0",
+    ]
+    flags += ["--device", "cpu", "--workers", "0", "--output", str(tmp_path / "run")]
+    main(["finetune", str(data), "--init", f"soco={pretrained}", *flags])
+    assert "loaded" in capsys.readouterr().err
+    assert RunFolder(tmp_path / "run").describe()["start"]["from"] == str(pretrained)
+
+
+def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_path, monkeypatch):
+    asked = {**BRIEF, "detector": "faster_rcnn_r50_fpn", "iterations": 1, "precise_bn": 0, "rois_per_image": 5}
+    finetune(data, tmp_path / "run", **asked)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["schedule"]["rois_per_image"] == 5
+    made = []
+    monkeypatch.setattr(evaluate_module, "score", lambda detector, *_, **__: made.append(detector))
+    evaluate_run(tmp_path / "run", data, execution=HERE, show_progress=False)
+    assert made[0].roi_heads.fg_bg_sampler.batch_size_per_image == 5
+
+
+def test_the_loss_falls(tmp_path):
+    data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"))
+    asked = {**BRIEF, "batch_size": 3, "base_lr": 0.3, "iterations": 20, "precise_bn": 0}
+    result = finetune(data, tmp_path / "run", detector="retinanet_r50_fpn", **asked)
+    losses = [line["loss"] for line in RunFolder(result.run).log_lines()]
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
+    evaluation = EvaluationSettings(every=1, save_predictions=True)
+    asked = {**BRIEF, "detector": "fcos_r50_fpn", "iterations": 2, "precise_bn": 1, "fraction": 0.5}
+    run = tmp_path / "run"
+    result = finetune(data, run, val=data, evaluation=evaluation, **asked)
+    description = json.loads((run / "run.json").read_text())
+    schedule = description["recipe"]["schedule"]
+    assert (schedule["iterations"], schedule["batch_size"], schedule["lr"]) == (2, 2, 0.01 / 8)
+    assert schedule["clip_norm"] == 35.0
+    assert (description["data"]["images"], description["start"]) == (3, None)
+    assert len(json.loads((run / "images.json").read_text())["image_ids"]) == 3
+    written = json.loads((run / "scores.json").read_text())
+    assert (written["step"], written["images"]) == (2, 6)
+    assert written["scores"] == result.evaluation.scores
+    lines = list(RunFolder(run).log_lines())
+    assert [line["step"] for line in lines if "box_AP" in line] == [1, 2]
+    parts = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in parts] == [1, 2]
+    for line in parts:
+        of_parts = line["loss_classification"] + line["loss_bbox_regression"] + line["loss_bbox_ctrness"]
+        assert math.isclose(line["loss"], of_parts, rel_tol=1e-6)
+    found = json.loads((run / "predictions.json").read_text())
+    assert {entry["category_id"] for entry in found} <= {10, 20, 30}
+
+    again = evaluate_run(run, data, output=tmp_path / "s.json", execution=HERE, show_progress=False)
+    assert again.scores == result.evaluation.scores
+    assert json.loads((tmp_path / "s.json").read_text())["scores"] == again.scores
+    with pytest.raises(InputError, match=r"s\.json: exists; give another name or pass --overwrite"):
+        evaluate_run(run, data, output=tmp_path / "s.json", execution=HERE, show_progress=False)
+    with pytest.raises(InputError, match="is a folder"):
+        evaluate_run(run, data, save_predictions=tmp_path, execution=HERE, show_progress=False)
+
+
+def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_trained(data, tmp_path):
+    for evaluation in (EvaluationSettings(every=1), EvaluationSettings(save_predictions=True)):
+        with pytest.raises(InputError, match="none to score on; give it, --val"):
+            finetune(data, tmp_path / "run", evaluation=evaluation, iterations=1, **BRIEF)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(SettingError, match="every must be at least 1, not 0"):
+        EvaluationSettings(every=0)
+
+
+def test_a_set_of_boxes_trains_the_detector_of_boxes(tmp_path, capsys):
+    data = coco_file(tmp_path / "set.json", masks=False)
+    asked = {**BRIEF, "show_progress": True, "iterations": 1, "precise_bn": 0}
+    result = finetune(data, tmp_path / "run", detector="mask_rcnn_r50_fpn", **asked)
+    assert result.detector == "faster_rcnn_r50_fpn"
+    assert "has boxes and no masks; faster_rcnn_r50_fpn is trained" in capsys.readouterr().err
+    assert not any("mask" in name for name in weights(result.run))
+
+
+def test_what_would_lose_a_run_is_refused(data, tmp_path):
+    asked = {**BRIEF, "detector": "fcos_r50_fpn", "iterations": 1, "precise_bn": 0}
+    finetune(data, tmp_path / "run", **asked)
+    with pytest.raises(InputError, match="holds a finished run"):
+        finetune(data, tmp_path / "run", **asked)
+    assert finetune(data, tmp_path / "run", resume=True, **asked).finished
+    with pytest.raises(InputError, match=r"recipe schedule\.seed \(1 asked, 0 there\)"):
+        finetune(data, tmp_path / "run", seed=1, **asked)
+    other = coco_file(tmp_path / "other.json", ("hopper", "chelsea"))
+    with pytest.raises(InputError, match=r"data images \(2 asked, 6 there\)"):
+        finetune(other, tmp_path / "run", **asked)
+    assert finetune(other, tmp_path / "run", overwrite=True, **asked).finished
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="holds files that are not a run's"):
+        finetune(data, tmp_path / "full", **asked)
+    with pytest.raises(InputError, match="not a run"):
+        evaluate_run(tmp_path / "full", data)
+
+
+def test_divergence_is_one_line_that_names_the_mend(data, tmp_path):
+    asked = {**BRIEF, "detector": "retinanet_r50_fpn", "iterations": 12, "base_lr": 1e9, "precise_bn": 0}
+    with pytest.raises(InputError, match=r"diverged by step \d+ .*lower --base-lr") as caught:
+        finetune(data, tmp_path / "run", **asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_of_crowds_alone_are_not_trained_on(tmp_path):
+    data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"), crowd=("hopper",))
+    asked = {**BRIEF, "detector": "fcos_r50_fpn", "epochs": 2.0, "precise_bn": 0}
+    assert finetune(data, tmp_path / "run", **asked).total_steps == 2  # two pictures twice, in batches of two
+    crowds = coco_file(tmp_path / "crowds.json", ("hopper",), crowd=("hopper",))
+    with pytest.raises(InputError, match="no picture has an object to learn from"):
+        finetune(crowds, tmp_path / "none", **asked)
+
+
+def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2))
+    rcnn = parameter_groups(network, ScheduleSettings(1))
+    assert [(len(g["params"]), g["weight_decay"], g["lr_factor"]) for g in rcnn] == [
+        (2, 2.5e-5, 1.0),
+        (2, 0.0, 1.0),
+        (2, 2.5e-5, 1.0),
+    ]
+    fcos = parameter_groups(network, resolve_schedule("coco_1x", "fcos_r50_fpn", single_stage=True))
+    assert [(g["weight_decay"], g["lr_factor"]) for g in fcos] == [(1e-4, 1.0), (1e-4, 1.0), (0.0, 2.0)]
+
+
+def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_norm(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "set.json")).with_objects()
+    settings = resolve_schedule(
+        "coco_1x", "mask_rcnn_r50_fpn", single_stage=False, iterations=4, batch_size=2, size=64, precise_bn=2
+    )
+    pictures = TrainingPictures(data, settings, masks=True)
+
+    def trained(compile):
+        torch.manual_seed(0)
+        detector = new_detector("mask_rcnn_r50_fpn", NARROW, 4)
+        tuner = FineTuner(detector, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
+        for step in range(2):
+            loader = training_loader(pictures, picture_stream(data, settings), start=step, stop=step + 1, workers=0)
+            tuner.step(next(iter(loader)))
+        tuner.reestimate(training_loader(pictures, picture_stream(data, settings), start=0, stop=2, workers=0))
+        return tuner.detector.state_dict()
+
+    plain = trained(False)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = trained(True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert compiled.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, msg=name)
+
+
+class OneNumber(torch.nn.Module):
+    """A detector whose loss is w²/2, and its gradient w."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([3.0]))
+
+    def forward(self, pictures, targets):
+        return {"loss_a": self.weight.square().sum() / 2}
+
+
+def test_a_step_is_sgd_by_hand():
+    from socodet.finetuning.samples import DetectionBatch
+
+    settings = ScheduleSettings(4, lr=0.1, warmup_iterations=0, drops=(0.5, 0.75), weight_decay=0.01, clip_norm=1.0)
+    tuner = FineTuner(OneNumber(), settings, HERE)
+    weight, momentum = 3.0, 0.0
+    for rate in (0.1, 0.1, 0.01, 0.001):
+        tuner.step(DetectionBatch([], []))
+        gradient = min(weight, 1.0) + 0.01 * weight  # clipped, then decayed
+        momentum = 0.9 * momentum + gradient
+        weight -= rate * momentum
+        assert tuner.detector.weight.item() == pytest.approx(weight, rel=1e-5)

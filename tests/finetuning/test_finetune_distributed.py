@@ -1,0 +1,135 @@
+"""Two processes with half the batch each fine-tune the detector that one process with the whole batch does."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from photograph_sets import coco_file
+
+from socodet.cli import main
+from socodet.detection.detectors import new_detector
+from socodet.finetuning.samples import DetectionBatch
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.finetuning.trainer import FineTuner
+from socodet.models.settings import ModelSettings
+from socodet.runtime.world import World
+from socodet.training.distributed import join
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+NARROW = ModelSettings("fpn", "resnet18", 16, 1, 16, 24, hidden_size=8, embedding_size=4)
+PICTURES, OBJECTS, SIDE, STEPS = 4, 4, 64, 2
+DETECTORS = ("retinanet_r50_fpn", "fcos_r50_fpn", "mask_rcnn_r50_fpn")
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+class Doubles(DetectionBatch):
+    """In float64, so that what is left between one process and two is no rounding."""
+
+    def to(self, device):
+        pictures, targets = super().to(device)
+        exact = [{**target, "boxes": target["boxes"].double()} for target in targets]
+        return [picture.double() for picture in pictures], exact
+
+
+def a_batch(step: int, world: World) -> DetectionBatch:
+    """A process's share of a step's four pictures, each another, with objects of very different sizes."""
+    generator = torch.Generator().manual_seed(step)
+    pictures, targets = [], []
+    for number in range(PICTURES):
+        pictures.append(torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8))
+        corner = torch.rand(OBJECTS, 2, generator=generator) * SIDE / 2
+        boxes = torch.cat([corner, corner + 8 + torch.rand(OBJECTS, 2, generator=generator) * 6 * (1 + number)], 1)
+        masks = torch.rand(OBJECTS, SIDE, SIDE, generator=generator) < 0.5
+        labels = torch.randint(1, 4, (OBJECTS,), generator=generator)
+        targets.append({"boxes": boxes.clamp(max=SIDE), "labels": labels, "masks": masks.to(torch.uint8)})
+    share = PICTURES // world.size
+    own = slice(world.rank * share, (world.rank + 1) * share)
+    return Doubles(pictures[own], targets[own])
+
+
+def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Losses, weights before and after. Regions are drawn in the order they have, as many from each picture."""
+    torch.manual_seed(0)
+    detector = new_detector(name, NARROW, 4).double()
+    for module in detector.modules():
+        module._forward_hooks.clear()  # which make outputs float32
+    for key, parameter in detector.named_parameters():
+        if key.startswith(("head.", "rpn.")) and parameter.ndim == 4:
+            torch.nn.init.normal_(parameter, std=0.1)  # from a hundredth hardly a gradient would reach the backbone
+    if name.startswith("mask"):
+        detector.rpn.fg_bg_sampler.batch_size_per_image = 32
+        detector.roi_heads.fg_bg_sampler.batch_size_per_image = 4  # a quarter of them objects, which there are
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+    settings = ScheduleSettings(STEPS, PICTURES, lr=0.1, warmup_iterations=0, clip_norm=5.0)
+    tuner = FineTuner(detector, settings, ExecutionSettings("cpu"), world)
+    losses = []
+    for step in range(STEPS):
+        tuner.step(a_batch(step, world))
+        losses.append(tuner.figures(1.0, 0.0)["loss"])
+    tuner.reestimate([a_batch(STEPS, world)])
+    return losses, before, tuner.detector.state_dict()
+
+
+def in_order(count: int, **options: object) -> torch.Tensor:
+    return torch.arange(count, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def in_process(rank: int, port: str, path: str) -> None:
+    torch.set_num_threads(1)
+    torch.randperm = in_order  # type: ignore[assignment]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    world = World(rank, 2, rank)
+    join(world, torch.device("cpu"))
+    torch.save({name: train(name, world) for name in DETECTORS}, f"{path}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_are_one(tmp_path, monkeypatch):
+    mp.spawn(in_process, args=(free_port(), str(tmp_path)), nprocs=2)
+    monkeypatch.setattr(torch, "randperm", in_order)
+    two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name in DETECTORS:
+        losses, before, after = train(name, World())
+        for rank in (0, 1):
+            theirs_losses, _, theirs = two[rank][name]
+            assert theirs_losses == pytest.approx(losses, rel=1e-9), name
+            assert theirs.keys() == after.keys()
+            for key, value in after.items():
+                way = float((value - before[key]).abs().max())
+                assert way > 1e-9 or not key.startswith(("backbone.body.", "roi_heads.")), (name, key)
+                assert float((theirs[key] - value).abs().max()) < 1e-5 * way + 1e-14, (name, key)
+
+
+def test_torchrun_fine_tunes_one_detector_stops_and_goes_on(tmp_path):
+    data = str(coco_file(tmp_path / "set.json", ("astronaut", "cameraman"), masks=False))  # both of one size
+    asked = ["finetune", data, "--val", data, "--detector", "retinanet_r50_fpn", "--iterations", "3", "--size", "64"]
+    asked += ["--batch-size", "2", "--precise-bn", "1", "--workers", "0", "--device", "cpu", "--log-every", "1"]
+    asked += ["--backbone", "resnet18", "--fpn-channels", "16"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
+    command += ["-m", "socodet", *asked, "--output", str(tmp_path / "two")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.run([*command, "--max-steps", "2"], capture_output=True, text=True, env=env)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("stopped by max_steps after 2 of 3 steps") == 1
+    second = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("finished, 3 steps") == 1
+    assert second.stdout.count("\nbox") == 1  # the table of scores, said once
+    main([*asked, "--output", str(tmp_path / "one")])
+    one, two = (RunFolder(tmp_path / name).load_checkpoint()["detector"] for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-5, msg=key)
+    lines = [list(RunFolder(tmp_path / name).log_lines()) for name in ("one", "two")]
+    assert [[line["step"] for line in of_run if "loss" in line] for of_run in lines] == [[1, 2, 3], [1, 2, 3]]
+    for ours, theirs in zip(*lines, strict=True):
+        assert ours.get("loss", 0) == pytest.approx(theirs.get("loss", 0), rel=1e-4)

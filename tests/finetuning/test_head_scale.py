@@ -1,0 +1,137 @@
+"""A pretrained box head's output is brought to a fresh head's size, whatever size pretraining left it with."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from narrow_models import NARROW
+from photograph_sets import coco_file
+from torch import nn
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+
+from socodet.detection.detectors import new_detector
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.head_scale import FRESH_SIZE, match_head_scale
+from socodet.models.encoders import build_encoder
+from socodet.models.soco import SoCo
+from socodet.pretraining.recipes import Recipe
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+WIDE = dataclasses.replace(NARROW, representation_size=128)  # enough values for a size that is not chance
+BRIEF = {
+    "detector": "faster_rcnn_r50_fpn",
+    "batch_size": 2,
+    "iterations": 2,
+    "size": 64,
+    "precise_bn": 0,
+    "execution": ExecutionSettings(device="cpu", workers=0, log_every=1),
+}
+
+
+def a_batch(seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    pictures = [torch.rand(3, 64, 80, generator=generator) for _ in range(2)]
+    target = {"boxes": torch.tensor([[5.0, 5, 40, 50], [20, 10, 70, 60]]), "labels": torch.tensor([1, 2])}
+    return pictures, [target] * 2
+
+
+def outputs(detector: nn.Module) -> torch.Tensor:
+    """What the box head puts out for a training batch, and nothing changed by the asking."""
+    found: list[torch.Tensor] = []
+    hook = detector.roi_heads.box_head.register_forward_hook(lambda _, __, output: found.append(output.clone()))
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    with torch.no_grad():
+        torch.manual_seed(3)
+        detector.train()(*a_batch())
+    hook.remove()
+    detector.load_state_dict(before)
+    return found[0]
+
+
+@pytest.mark.parametrize("size", [1.0, 50.0, 0.01])
+def test_the_output_gets_the_size_of_a_fresh_heads_and_keeps_its_direction(size):
+    detector = new_detector("faster_rcnn_r50_fpn", WIDE, 3)
+    layer = detector.roi_heads.box_head[2]
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(size)
+    before, state = outputs(detector), {name: value.clone() for name, value in detector.state_dict().items()}
+
+    def forward(batch):
+        torch.manual_seed(3)
+        return detector(*batch)
+
+    factor = match_head_scale(detector, forward, [a_batch()])
+    after = outputs(detector)
+    assert after.square().mean().sqrt().item() == pytest.approx(math.sqrt(1 / 12), rel=1e-5)
+    torch.testing.assert_close(after, factor * before)
+    changed = {name for name, value in detector.state_dict().items() if not torch.equal(value, state[name])}
+    assert changed <= {"roi_heads.box_head.2.weight", "roi_heads.box_head.2.bias"}
+    if size == 1.0:  # a fresh one has it already, but for chance
+        assert factor == pytest.approx(1, abs=0.25)
+
+
+def test_a_fresh_heads_size_is_what_its_layers_give():
+    torch.manual_seed(0)
+    features = nn.BatchNorm1d(4000)(torch.randn(512, 4000) * 3 + 1).relu()
+    h = nn.Linear(4000, 1024)(features).relu()
+    assert h.square().mean().sqrt().item() == pytest.approx(FRESH_SIZE, rel=0.02)
+
+
+def test_a_head_of_torchvision_is_taken_too():
+    detector = new_detector("faster_rcnn_r50_fpn", WIDE, 3)
+    detector.roi_heads.box_head = TwoMLPHead(16 * 49, 128)
+    layer = detector.roi_heads.box_head.fc7
+    with torch.no_grad():
+        layer.weight.mul_(30)
+    assert match_head_scale(detector, lambda batch: detector(*batch), [a_batch()]) < 1
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn_r50_c4", "retinanet_r50_fpn"])
+def test_detectors_without_such_a_layer_stay_as_they_are(name):
+    detector = new_detector(name, WIDE, 3)
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+
+    def forward(batch):
+        raise AssertionError("nothing is to be measured")
+
+    assert match_head_scale(detector, forward, [a_batch()]) is None
+    assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
+
+
+def pretrained(folder, factor: float):
+    """A run whose box head puts out values of some size."""
+    torch.manual_seed(1)
+    run = RunFolder(folder)
+    folder.mkdir()
+    run.write_description({"recipe": Recipe("custom", model=WIDE).as_dict()})
+    state = SoCo(build_encoder(WIDE), WIDE).state_dict()
+    for name in ("weight", "bias"):
+        state[f"online.encoder.box_head.2.{name}"] *= factor
+    run.save_checkpoint(1, {"step": 1, "model": state})
+    return folder
+
+
+def losses(run) -> list[float]:
+    return [line["loss"] for line in RunFolder(run).log_lines() if "loss" in line]
+
+
+def test_fine_tuning_does_not_depend_on_the_size_unless_asked_to(tmp_path, capsys):
+    data = coco_file(tmp_path / "set.json")
+    inits = {factor: pretrained(tmp_path / f"times-{factor}", factor) for factor in (1, 100)}
+    for factor, init in inits.items():
+        finetune(data, tmp_path / f"matched-{factor}", init=init, **BRIEF)
+        assert "box head: output times" in capsys.readouterr().err
+    assert losses(tmp_path / "matched-100") == pytest.approx(losses(tmp_path / "matched-1"), rel=1e-4)
+    for factor, init in inits.items():
+        finetune(data, tmp_path / f"kept-{factor}", init=init, keep_head_scale=True, **BRIEF)
+        assert "box head: output times" not in capsys.readouterr().err
+    assert losses(tmp_path / "kept-100")[0] > 1.2 * losses(tmp_path / "kept-1")[0]
+
+
+def test_a_fresh_head_is_left_alone(tmp_path, capsys):
+    data = coco_file(tmp_path / "set.json")
+    finetune(data, tmp_path / "run", init="scratch", model=WIDE, **BRIEF)
+    assert "box head" not in capsys.readouterr().err

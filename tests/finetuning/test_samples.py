@@ -1,0 +1,90 @@
+"""What a detector sees in training."""
+
+import numpy as np
+import torch
+from photograph_sets import coco_file
+
+from socodet.detection.datasets import open_detection_set
+from socodet.finetuning.samples import PictureStream, TrainingPictures, flipped, picture_stream, training_loader
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.runtime.world import World
+
+SETTINGS = ScheduleSettings(10, batch_size=2, short_sides=(60, 80), max_side=110, seed=3)
+
+
+def test_boxes_and_masks_follow_the_picture(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "a.json"))
+    samples = TrainingPictures(data, SETTINGS, masks=True)
+    seen = set()
+    for epoch in range(12):
+        picture, target, problem = samples[(epoch, 0)]
+        assert problem is None
+        side = picture.shape[-1]  # the astronaut's picture is square
+        assert picture.shape == (3, side, side)
+        assert side in (60, 80)
+        assert target["masks"].shape == (2, side, side)
+        for box, mask in zip(target["boxes"], target["masks"], strict=True):
+            rows, columns = np.nonzero(mask.numpy())
+            drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_allclose(box.numpy(), drawn, atol=1.6)
+        x1 = target["boxes"][0, 0].item() * 400 / side
+        turned = abs(x1 - (400 - 360)) < abs(x1 - 20)
+        seen.add((side, turned))
+        original = data.picture(0).astype(np.float32)
+        shown = original[:, ::-1] if turned else original
+        quarter = side // 4  # the mean of the left quarter tells which way round it is
+        means = picture[:, :, :quarter].float().mean((1, 2)), torch.tensor(shown[:, :100].mean((0, 1)))
+        torch.testing.assert_close(*means, atol=2.0, rtol=0)
+    assert seen == {(60, False), (60, True), (80, False), (80, True)}
+
+
+def test_a_flip_by_hand():
+    picture = torch.arange(2 * 5).reshape(1, 2, 5)
+    target = {"boxes": torch.tensor([[1.0, 0, 3, 2]]), "labels": torch.tensor([4]), "masks": picture > 4}
+    turned, its = flipped(picture, target)
+    assert turned[0, 0].tolist() == [4, 3, 2, 1, 0]
+    assert its["boxes"].tolist() == [[2.0, 0, 4, 2]]
+    assert its["labels"].tolist() == [4]
+    assert torch.equal(its["masks"], (picture > 4).flip(-1))
+
+
+def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "a.json"))
+    samples, stream = TrainingPictures(data, SETTINGS, masks=True), picture_stream(data, SETTINGS)
+    here, there = (list(training_loader(samples, stream, start=1, stop=4, workers=n)) for n in (0, 2))
+    for one, other in zip(here, there, strict=True):
+        for a, b in zip(one.pictures, other.pictures, strict=True):
+            assert torch.equal(a, b)
+        for a, b in zip(one.targets, other.targets, strict=True):
+            assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_picture_that_is_gone_gives_way_to_the_next_and_is_named(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "a.json", ("chelsea", "hopper")))
+    image = data.images[0]
+    object.__setattr__(image, "file", tmp_path / "gone.jpg")
+    samples = TrainingPictures(data, SETTINGS, masks=False)
+    _, target, problem = samples[(0, 0)]
+    assert target["labels"].tolist() == [2]
+    assert "gone.jpg" in problem
+    assert "masks" not in target
+
+
+def test_every_pass_shows_each_picture_once_and_processes_share_it():
+    stream = PictureStream(5, 2, seed=1)
+    places = [place for step in range(5) for place in stream.batch(step)]
+    assert sorted(places[:5]) == [(0, index) for index in range(5)]
+    assert sorted(places[5:]) == [(1, index) for index in range(5)]
+    assert [index for _, index in places[:5]] != [index for _, index in places[5:]]
+    shares = [PictureStream(5, 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
+    assert shares[0] + shares[1] == stream.batch(3)
+
+
+def test_repeated_pictures_come_as_often_as_their_factor_each_time_as_another_sample():
+    stream = PictureStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
+    places = [place for step in range(450) for place in stream.batch(step)]  # 400 passes of 4.5 pictures
+    counts = np.bincount([index for _, index in places], minlength=3) / 400
+    np.testing.assert_allclose(counts, [1.0, 2.5, 1.0], atol=0.06)  # one standard deviation is 0.025
+    assert len(set(places)) == len(places)
+    again = PictureStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
+    assert again.batch(300) == stream.batch(300)

@@ -1,0 +1,119 @@
+"""Fine-tuning schedules against section 4.2 and MMDetection's numbers, written out."""
+
+import pytest
+
+from socodet.errors import InputError
+from socodet.finetuning.schedules import SCHEDULES, ScheduleSettings, resolve_schedule
+
+RCNN = {"detector": "mask_rcnn_r50_fpn", "single_stage": False}
+RETINA = {"detector": "retinanet_r50_fpn", "single_stage": True}
+FCOS = {"detector": "fcos_r50_fpn", "single_stage": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations", "drops"),
+    [
+        ("coco_1x", 90_000, (60_000, 80_000)),
+        ("coco_2x", 180_000, (120_000, 160_000)),
+        ("coco_4x", 360_000, (240_000, 320_000)),
+        ("mini_coco", 90_000, (60_000, 80_000)),
+        ("voc_24k", 24_000, (18_000, 22_000)),
+        ("lvis_1x", 180_000, (120_000, 160_000)),
+        ("lvis_90k", 90_000, (60_000, 80_000)),
+    ],
+)
+def test_lengths_and_drops(name, iterations, drops):
+    settings = resolve_schedule(name, **RCNN)
+    assert settings.iterations == iterations
+    first, second = drops
+    rates = [settings.rate(step) for step in (first - 1, first, second - 1, second, iterations - 1)]
+    assert rates == pytest.approx([0.02, 0.002, 0.002, 0.0002, 0.0002])
+
+
+def test_every_schedule_has_a_length_above():
+    assert set(SCHEDULES) == {"coco_1x", "coco_2x", "coco_4x", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"}
+
+
+def test_warm_up_is_linear_over_the_first_thousand_steps():
+    settings = resolve_schedule("coco_1x", **RCNN)
+    assert settings.rate(0) == pytest.approx(0.02 * 0.001)
+    assert settings.rate(500) == pytest.approx(0.02 * (0.001 * 0.5 + 0.5))
+    assert settings.rate(1000) == 0.02
+
+
+def test_section_4_2s_other_numbers():
+    coco, voc, lvis = (resolve_schedule(name, **RCNN) for name in ("coco_1x", "voc_24k", "lvis_1x"))
+    assert (coco.weight_decay, voc.weight_decay) == (2.5e-5, 1e-4)
+    assert (coco.short_sides[0], coco.short_sides[-1], coco.max_side) == (640, 800, 1333)
+    assert (voc.short_sides[0], voc.short_sides[-1], voc.warmup_iterations) == (480, 800, 100)
+    assert (lvis.detections, lvis.repeat_threshold) == (300, 0.001)
+    assert (coco.momentum, coco.precise_bn) == (0.9, 200)
+
+
+def test_single_stage_detectors_follow_mmdetections_defaults():
+    retina, fcos = resolve_schedule("coco_1x", **RETINA), resolve_schedule("coco_1x", **FCOS)
+    epoch = 7330  # 117,266 pictures in batches of 16
+    for settings in (retina, fcos):
+        assert settings.iterations == 12 * epoch
+        rates = [settings.rate(step) for step in (500, 8 * epoch - 1, 8 * epoch, 11 * epoch - 1, 11 * epoch)]
+        assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
+        assert (settings.weight_decay, settings.decay_norms, settings.short_sides) == (1e-4, True, (800,))
+    assert retina.rate(0) == pytest.approx(1e-5)
+    assert retina.rate(250) == pytest.approx(0.01 * 0.5005)
+    assert (retina.bias_lr, retina.decay_biases, retina.clip_norm) == (1.0, True, None)
+    assert [fcos.rate(step) for step in (0, 499)] == pytest.approx([0.01 / 3, 0.01 / 3])
+    assert (fcos.bias_lr, fcos.decay_biases, fcos.clip_norm) == (2.0, False, 35.0)
+    assert resolve_schedule("coco_2x", **RETINA).iterations == 24 * epoch
+
+
+def test_another_batch_sees_as_many_pictures_at_a_rate_in_proportion():
+    settings = resolve_schedule("coco_1x", **RCNN, batch_size=8)
+    assert (settings.iterations, settings.lr, settings.warmup_iterations) == (180_000, 0.01, 2000)
+    assert resolve_schedule("coco_1x", **RCNN, batch_size=32).lr == 0.04
+    assert resolve_schedule("coco_1x", **RCNN, batch_size=4, base_lr=0.4).lr == pytest.approx(0.1)
+
+
+def test_short_runs_of_ones_own():
+    settings = resolve_schedule("coco_1x", **RCNN, batch_size=4, epochs=2.5, images=100)
+    assert (settings.iterations, settings.warmup_iterations, settings.precise_bn) == (62, 6, 62)
+    rates = [settings.rate(step) for step in (40, 41, 54, 55)]  # 2/3 and 8/9 of 62, to the nearest step
+    assert rates == pytest.approx([0.005, 0.0005, 0.0005, 0.00005])
+    assert resolve_schedule("voc_24k", **RCNN, iterations=3).warmup_iterations == 0
+    assert resolve_schedule("voc_24k", **RCNN, iterations=3).rate(0) == 0.02
+    assert resolve_schedule("voc_24k", **RCNN, iterations=9000, precise_bn=0).precise_bn == 0
+
+
+def test_a_smaller_size_shrinks_every_side_alike():
+    settings = resolve_schedule("coco_1x", **RCNN, size=200)
+    assert settings.short_sides == (160, 168, 176, 184, 192, 200)
+    assert (settings.test_short_side, settings.max_side) == (200, 333)
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"iterations": 5, "epochs": 1.0}, "give one of them"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"iterations": 0}, "iterations must be at least 1"),
+        ({"epochs": float("nan")}, "--epochs must be above 0"),
+        ({"base_lr": -1.0}, "lr must be above 0"),
+        ({"size": 4}, "--size must be at least 32"),
+        ({"rois_per_image": 0}, "rois_per_image must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_said(asked, problem):
+    with pytest.raises(InputError, match=problem):
+        resolve_schedule("coco_1x", **RCNN, **asked)
+
+
+def test_boxes_an_image_are_for_detectors_with_a_box_head():
+    assert resolve_schedule("voc_24k", **RCNN).rois_per_image == 512
+    assert resolve_schedule("voc_24k", **RCNN, rois_per_image=64).rois_per_image == 64
+    with pytest.raises(InputError, match="--rois-per-image: retinanet_r50_fpn has no box head"):
+        resolve_schedule("voc_24k", **RETINA, rois_per_image=64)
+
+
+def test_an_unknown_schedule_is_said():
+    with pytest.raises(InputError, match="schedule '3x': unknown; choose one of coco_1x"):
+        resolve_schedule("3x", **RCNN)
+    assert ScheduleSettings(10).rate(9) == pytest.approx(0.02 * (0.001 * (1 - 9 / 1000) + 9 / 1000))

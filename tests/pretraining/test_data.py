@@ -1,0 +1,110 @@
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from socodet.errors import UnreadableImageError
+from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_loader
+from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+
+INDICES = np.array([0, 2, 3, 5, 7], dtype=np.int64)
+SMALL = SampleSettings(
+    views=(
+        ViewSettings("whole", 32),
+        ViewSettings("crop", 32, PhotometricSettings()),
+        ViewSettings("previous", 16),
+    ),
+    boxes_per_image=2,
+    min_box_side=2,
+)
+
+
+class Pictures:
+    """Eight noisy pictures in memory, some of them broken."""
+
+    location = "memory"
+
+    def __init__(self, broken=()):
+        rng = np.random.default_rng(0)
+        self.files = []
+        for index in range(8):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(file, "PNG")
+            self.files.append(b"broken" if index in broken else file.getvalue())
+
+    def __len__(self):
+        return len(self.files)
+
+    def key(self, index):
+        return f"{index}.png"
+
+    def read(self, index):
+        return self.files[index]
+
+
+class Table:
+    """What a dataset needs of a proposal table."""
+
+    def look_up(self, key, data):
+        if key == "7.png":
+            raise UnreadableImageError("of another size")
+        return 48, np.array([[2, 3, 30, 33], [10, 10, 40, 36], [5, 0, 25, 20]], dtype=np.float32) + len(key) % 2
+
+
+def stream(batch_size=3, seed=0):
+    return SampleStream(INDICES, batch_size, seed)
+
+
+def test_every_pass_shows_every_image_once_in_a_new_order():
+    positions = [pair for step in range(15) for pair in stream().batch(step)]  # 45 positions: 9 passes of 5
+    passes = [[index for epoch, index in positions if epoch == e] for e in range(9)]
+    assert [epoch for epoch, _ in positions] == sorted(epoch for epoch, _ in positions)
+    for shown in passes:
+        assert sorted(shown) == INDICES.tolist()
+    assert len({tuple(shown) for shown in passes}) > 3
+
+
+def test_a_set_smaller_than_a_batch_is_seen_several_times():
+    batch = stream(batch_size=12).batch(0)
+    assert Counter(epoch for epoch, _ in batch) == {0: 5, 1: 5, 2: 2}
+
+
+def test_the_order_is_that_of_the_seed():
+    assert stream(seed=1).batch(4) == stream(seed=1).batch(4)
+    assert [stream(seed=1).batch(k) for k in range(4)] != [stream(seed=2).batch(k) for k in range(4)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_change_no_sample(workers):
+    dataset = SampleDataset(Pictures(), Table(), INDICES[:4], SMALL, seed=3)
+    few = SampleStream(INDICES[:4], 3, 3)
+    here = list(sample_loader(dataset, few, start=1, stop=4, workers=0, pin_memory=False))
+    there = list(sample_loader(dataset, few, start=1, stop=4, workers=workers, pin_memory=False))
+    assert len(here) == len(there) == 3
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a.indices, b.indices)
+        assert torch.equal(a.windows, b.windows)
+        for x, y in zip(a.views, b.views, strict=True):
+            assert torch.equal(x.pixels, y.pixels)
+            assert torch.equal(x.rois.rois, y.rois.rois)
+            assert x.rois.counts == y.rois.counts
+
+
+def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
+    # 2 is broken, 3 is fine; 7 is of another size than its boxes, and the next after it is 0
+    dataset = SampleDataset(Pictures(broken=(2,)), Table(), INDICES, SMALL, seed=0)
+    assert dataset[(0, 0)][0] == 0
+    assert dataset[(0, 2)][0] == 3
+    assert dataset[(0, 7)][0] == 0
+    whole_pass = SampleStream(INDICES, 5, 0)
+    (batch,) = sample_loader(dataset, whole_pass, start=0, stop=1, workers=0, pin_memory=False)
+    assert replaced_images(batch, whole_pass.batch(0)) == {2, 7}
+
+
+def test_nothing_readable_is_an_error():
+    dataset = SampleDataset(Pictures(broken=range(8)), Table(), INDICES, SMALL, seed=0)
+    with pytest.raises(UnreadableImageError, match="none of its images"):
+        dataset[(0, 0)]

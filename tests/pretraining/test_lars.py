@@ -1,0 +1,106 @@
+import pytest
+import torch
+from timm.optim import Lars
+from torch import nn
+
+from socodet.pretraining.lars import LARS, parameter_groups
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-5, 0.1])
+def test_ten_steps_equal_timms_lars(decay):
+    ours, theirs = small_network().double(), small_network().double()
+    optimizer = LARS(parameter_groups(ours, decay), momentum=0.9, trust_coefficient=0.001)
+    groups = parameter_groups(theirs, decay)
+    # timm adapts a group only where it decays, or always with always_adapt: two optimisers make the two groups
+    reference = [
+        Lars(
+            groups[0]["params"],
+            lr=1.0,
+            momentum=0.9,
+            weight_decay=decay,
+            trust_coeff=0.001,
+            eps=0,
+            always_adapt=True,
+        ),
+        Lars(groups[1]["params"], lr=1.0, momentum=0.9, weight_decay=0.0),
+    ]
+    torch.manual_seed(1)
+    for step in range(10):
+        x, lr = torch.randn(4, 3, 8, 8, dtype=torch.float64), 0.5 / (step + 1)
+        for network, optimizers in ((ours, [optimizer]), (theirs, reference)):
+            network.zero_grad()
+            network(x).square().mean().backward()
+            for o in optimizers:
+                for group in o.param_groups:
+                    group["lr"] = lr
+                o.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_one_step_by_hand():
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))  # norm 5
+    weight.grad = torch.tensor([[0.0, 2.0]], dtype=torch.float64)  # norm 2
+    LARS([weight], lr=0.5, momentum=0.9, weight_decay=0.1, trust_coefficient=0.01).step()
+    ratio = 0.01 * 5 / (2 + 0.1 * 5)
+    expected = torch.tensor([[3 - 0.5 * ratio * (0 + 0.3), 4 - 0.5 * ratio * (2 + 0.4)]], dtype=torch.float64)
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_zero_gradient_and_missing_gradient_are_the_same_step():
+    with_zero, without = (nn.Parameter(torch.full((2, 3), 2.0)) for _ in range(2))
+    for parameter, steps in ((with_zero, True), (without, False)):
+        optimizer = LARS([parameter], lr=0.1, momentum=0.9, weight_decay=0.01)
+        parameter.grad = torch.ones(2, 3)
+        optimizer.step()
+        parameter.grad = torch.zeros(2, 3) if steps else None
+        optimizer.step()
+    torch.testing.assert_close(with_zero, without, rtol=0, atol=0)
+    assert not torch.equal(without, torch.full((2, 3), 2.0))
+
+
+def test_biases_and_norms_have_neither_decay_nor_trust_ratio():
+    weights, rest = parameter_groups(small_network(), 0.1)
+    assert [p.ndim for p in weights["params"]] == [4, 2]
+    assert [p.ndim for p in rest["params"]] == [1, 1, 1, 1]
+    assert (weights["weight_decay"], weights["adapt"]) == (0.1, True)
+    assert (rest["weight_decay"], rest["adapt"]) == (0.0, False)
+
+
+def test_without_adaption_it_is_torchs_sgd():
+    ours, theirs = small_network().double(), small_network().double()
+    optimizer = LARS(parameter_groups(ours, 0.1, adapt=False), lr=0.01, momentum=0.9)
+    reference = torch.optim.SGD(
+        [{k: group[k] for k in ("params", "weight_decay")} for group in parameter_groups(theirs, 0.1)], 0.01, 0.9
+    )
+    torch.manual_seed(1)
+    for _ in range(5):
+        x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+        for network, one in ((ours, optimizer), (theirs, reference)):
+            network.zero_grad()
+            network(x).square().mean().backward()
+            one.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("lr", "rate"), [(0.5, 0.01 * 5 / 2), (0.01, 0.01)])
+def test_a_clipped_layers_rate_is_its_trust_ratio_and_at_most_the_learning_rate(lr, rate):
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))  # norm 5
+    weight.grad = torch.tensor([[0.0, 2.0]], dtype=torch.float64)  # norm 2
+    LARS([weight], lr=lr, momentum=0.9, trust_coefficient=0.01, clip=True).step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([[3.0, 4 - rate * 2]], dtype=torch.float64))
+
+
+def test_factors_of_norms_and_of_a_part_of_the_network():
+    network = nn.ModuleDict({"online": small_network(), "predictor": small_network()})
+    groups = parameter_groups(network, 0.1, norm_factor=0.25, factors={"predictor.": 10})
+    factor = {id(p): group["lr_factor"] for group in groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        expected = (10 if name.startswith("predictor.") else 1) * (0.25 if parameter.ndim == 1 else 1)
+        assert factor[id(parameter)] == expected

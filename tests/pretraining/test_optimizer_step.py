@@ -1,0 +1,191 @@
+"""Steps that are left out leave no trace; float16 keeps its loss scale."""
+
+import copy
+import math
+
+import pytest
+import torch
+from test_trainer import SMALL, a_batch
+from torch import nn
+
+import socodet.models.soco as soco_module
+from socodet.errors import SettingError
+from socodet.models import norm_kernels_cpu, pointwise
+from socodet.models.encoders import build_encoder
+from socodet.models.normalization import normalize
+from socodet.models.soco import SoCo
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.trainer import Trainer
+from socodet.runtime.world import World
+from socodet.training.loop import DivergedError
+from socodet.training.optimizer_step import OptimizerStep
+from socodet.training.settings import ExecutionSettings
+
+
+def trainer(**execution) -> Trainer:
+    torch.manual_seed(0)
+    settings = TrainingSettings(epochs=40, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
+    return Trainer(SoCo(build_encoder(SMALL), SMALL), settings, 10, ExecutionSettings(device="cpu", **execution))
+
+
+def state_of(learner: Trainer) -> list[torch.Tensor]:
+    state = copy.deepcopy(learner.state_dict())
+    momenta = [entry["momentum"] for entry in state["optimizer"]["state"].values()]
+    return [*state["model"].values(), *momenta]
+
+
+@pytest.fixture
+def bad_pixels(monkeypatch):
+    """A switch: while it is on, what the networks see is NaN, and so are batch statistics, loss and gradients."""
+    switch = {"on": False}
+
+    def spoilt(pixels):
+        return normalize(pixels) * (math.nan if switch["on"] else 1.0)
+
+    monkeypatch.setattr(soco_module, "normalize", spoilt)
+    return switch
+
+
+def test_a_skipped_step_leaves_no_trace_but_a_count(bad_pixels):
+    learner = trainer(on_nan="skip")
+    learner.step(a_batch(0))
+    before = state_of(learner)
+    bad_pixels["on"] = True
+    loss, _ = learner.step(a_batch(1))
+    assert not math.isfinite(float(loss))
+    assert all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
+    assert learner.check_finite() is None
+    line = learner.figures(1.0, 0.0)
+    assert (line["step"], line["skipped"]) == (2, 1)
+    assert math.isfinite(line["loss"])
+    learner.step(a_batch(2))
+    line = learner.figures(1.0, 0.0)
+    assert line["skipped"] == 1
+    assert "loss" not in line  # no step of this window has one
+    bad_pixels["on"] = False
+    learner.step(a_batch(3))
+    assert not all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
+
+
+def test_skipping_gives_up_after_so_many_in_a_row():
+    network = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    update = OptimizerStep(network, optimizer, World(), scaled=False, skip=True, max_skipped=3)
+
+    def step(x: float) -> bool:
+        update.begin()
+        loss = network(torch.tensor([[x, 1.0]])).sum()
+        update.backward(loss)
+        return update.finish(loss.detach())
+
+    assert [step(math.nan) for _ in range(3)] == [False] * 3
+    assert step(1.0)  # the count begins again
+    assert [step(math.inf) for _ in range(3)] == [False] * 3
+    with pytest.raises(DivergedError, match="4 steps in a row"):
+        step(math.nan)
+
+
+def test_how_many_may_be_skipped_is_a_setting_of_the_run(bad_pixels):
+    learner = trainer(on_nan="skip", max_skipped=1)
+    bad_pixels["on"] = True
+    learner.step(a_batch(0))
+    with pytest.raises(DivergedError, match="2 steps in a row"):
+        learner.step(a_batch(1))
+    with pytest.raises(SettingError, match="max_skipped must be at least 1, not 0"):
+        trainer(max_skipped=0)
+
+
+def test_otherwise_a_step_that_is_not_finite_is_found_at_the_next_look(bad_pixels):
+    learner = trainer()
+    learner.step(a_batch(0))
+    assert learner.check_finite() is None
+    bad_pixels["on"] = True
+    learner.step(a_batch(1))
+    bad_pixels["on"] = False
+    learner.step(a_batch(2))
+    assert "loss nan at learning rate" in learner.check_finite()
+
+
+def set_scale(learner: Trainer, scale: float) -> None:
+    state = learner.state_dict()
+    state["scaler"]["scale"] = scale
+    learner.load_state_dict(state)
+
+
+def test_float16_steps_the_way_float32_does():
+    half, full = trainer(precision="float16"), trainer()
+    set_scale(half, 1024.0)
+    start = torch.cat([p.detach().flatten() for p in full.soco.online.parameters()])
+    losses = [float(learner.step(a_batch())[0]) for learner in (half, full)]
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+    assert losses[0] != losses[1]  # it was another precision
+    moved = [
+        torch.cat([p.detach().flatten() for p in learner.soco.online.parameters()]) - start for learner in (half, full)
+    ]
+    assert torch.cosine_similarity(moved[0], moved[1], dim=0) > 0.9
+    # unscaled again: the scale in biases and norms, which LARS does not adapt, would make this hundreds
+    assert moved[0].norm() / moved[1].norm() == pytest.approx(1, abs=0.2)
+    line = half.figures(1.0, 0.0)
+    assert (line["skipped"], line["loss_scale"]) == (0, 1024.0)
+
+
+def test_a_float16_step_that_overflows_is_left_out_and_halves_the_scale():
+    learner = trainer(precision="float16")
+    set_scale(learner, 2.0**60)
+    before = state_of(learner)
+    learner.step(a_batch())
+    assert all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
+    assert learner.check_finite() is None  # not a divergence
+    line = learner.figures(1.0, 0.0)
+    assert (line["skipped"], line["loss_scale"]) == (1, 2.0**59)
+    resumed = trainer(precision="float16")
+    resumed.load_state_dict(learner.state_dict())
+    assert resumed.state_dict()["scaler"]["scale"] == 2.0**59
+    other = trainer()  # another precision may go on
+    other.load_state_dict(learner.state_dict())
+    assert other.finished == 1
+
+
+def test_compiling_changes_neither_names_nor_weights(monkeypatch):
+    # A compiled trainer has torch's own modules. At this rate the rounding of others grows beyond any tolerance.
+    monkeypatch.setattr("socodet.pretraining.trainer.fuse_batch_norm", lambda *_: 0)
+    monkeypatch.setattr("socodet.pretraining.trainer.multiply_pointwise", lambda *_: 0)
+    torch.manual_seed(0)
+    settings = TrainingSettings(epochs=40, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
+    execution = ExecutionSettings(device="cpu", compile=True)
+    compiled = Trainer(SoCo(build_encoder(SMALL), SMALL), settings, 10, execution, compiler="eager")
+    plain = trainer()
+    torch._dynamo.reset()
+    for seed in range(2):
+        compiled.step(a_batch(seed))
+        plain.step(a_batch(seed))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    ours, theirs = compiled.soco.state_dict(), plain.soco.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, msg=name)
+
+
+def test_a_cpu_s_trainer_takes_its_own_kernels_and_their_gradient_is_that_of_torch(monkeypatch):
+    calls = []
+    for module, name in ((norm_kernels_cpu, "forward"), (norm_kernels_cpu, "backward"), (pointwise, "_pointwise")):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=function, n=name, **k: calls.append(n) or f(*a, **k))
+    torch.manual_seed(0)
+    plain = SoCo(build_encoder(SMALL), SMALL).train()
+    ours = trainer().soco
+    ours.load_state_dict(plain.state_dict())
+    views = a_batch().views
+    calls.clear()
+    exact = plain(views).loss
+    exact.backward()
+    assert not calls
+    loss = ours(views).loss
+    loss.backward()
+    assert set(calls) == {"forward", "backward", "_pointwise"}
+    assert loss.item() == pytest.approx(exact.item(), abs=1e-5)
+    theirs = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    found = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
+    assert found.keys() == theirs.keys()
+    apart = torch.stack([(found[name] - value).norm() for name, value in theirs.items()]).norm()
+    assert apart < 1e-3 * torch.stack([value.norm() for value in theirs.values()]).norm()

@@ -1,0 +1,118 @@
+"""A pretraining run that starts from weights on disk: once, at its first step, and never from others afterwards."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+import socodet
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+from socodet.models.soco import SoCo
+from socodet.pretraining import pretrain as pretraining
+from socodet.pretraining.recipes import Recipe, recipe
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+
+def short() -> Recipe:
+    """The tiny recipe with 2 steps of 4 images."""
+    tiny = recipe("tiny")
+    return dataclasses.replace(
+        tiny, training=dataclasses.replace(tiny.training, batch_size=4, epochs=0.7, warmup_epochs=0.0)
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    socodet.propose(photographs(), folder / "proposals.parquet", show_progress=False)
+    for seed, name in enumerate(("one.pth", "other.pth")):
+        torch.manual_seed(seed)
+        torch.save(resnet18(weights=None).state_dict(), folder / name)
+    return folder
+
+
+def go(files, output, start_from, max_steps=None, **keywords):
+    return pretraining.pretrain(
+        photographs(),
+        short(),
+        output,
+        proposals=files / "proposals.parquet",
+        start_from=None if start_from is None else files / start_from,
+        execution=ExecutionSettings(device="cpu", workers=0, max_steps=max_steps, log_every=1),
+        **keywords,
+    )
+
+
+def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_alone(
+    files, tmp_path, monkeypatch, capsys
+):
+    begun: list[SoCo] = []
+    trainer = pretraining.Trainer
+
+    def keeping_a_copy(soco, *rest, **keywords):
+        begun.append({name: value.clone() for name, value in soco.state_dict().items()})
+        return trainer(soco, *rest, **keywords)
+
+    monkeypatch.setattr(pretraining, "Trainer", keeping_a_copy)
+    assert go(files, tmp_path / "parts", "one.pth", max_steps=1).steps == 1
+    assert "loaded  backbone.body (120 tensors)" in capsys.readouterr().err
+    supervised = torch.load(files / "one.pth", weights_only=True)
+    for name, value in supervised.items():
+        if not name.startswith("fc."):
+            for network in ("online", "target"):
+                assert torch.equal(begun[0][f"{network}.encoder.backbone.body.{name}"], value), name
+
+    with pytest.raises(InputError, match=r"parts: holds a run of other settings: start .*other\.pth") as caught:
+        go(files, tmp_path / "parts", "other.pth")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="holds a run of other settings: start"):
+        go(files, tmp_path / "parts", None)
+
+    assert go(files, tmp_path / "parts", "one.pth").finished
+    assert "starting from" not in capsys.readouterr().err
+    assert go(files, tmp_path / "whole", "one.pth", show_progress=False).finished
+    parts, whole = (RunFolder(tmp_path / name).load_checkpoint()["model"] for name in ("parts", "whole"))
+    assert all(torch.equal(value, whole[name]) for name, value in parts.items())
+    description = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert len(description["start"]["sha256"]) == 64
+    assert description["start"]["from"] == str((files / "one.pth").resolve())
+
+
+def test_a_run_goes_on_though_the_run_it_began_from_has_gone_on_or_away(files, tmp_path):
+    def from_first(max_steps):
+        return go(files, tmp_path / "second", tmp_path / "first", max_steps=max_steps, show_progress=False)
+
+    assert go(files, tmp_path / "first", None, max_steps=1, show_progress=False).steps == 1
+    assert from_first(1).steps == 1
+    assert go(files, tmp_path / "first", None, show_progress=False).finished
+    shutil.rmtree(tmp_path / "first")
+    assert from_first(None).finished
+
+
+def test_online_and_table_are_two_runs_and_broken_images_are_said_in_one_line(files, tmp_path):
+    assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
+    with pytest.raises(InputError, match="holds a run of other settings: table"):
+        pretraining.pretrain(photographs(), short(), tmp_path / "run", proposals="online", show_progress=False)
+    (tmp_path / "broken").mkdir()
+    for number in range(3):
+        (tmp_path / "broken" / f"{number}.jpg").write_bytes(b"no picture")
+    one = dataclasses.replace(short().training, epochs=4)
+    with pytest.raises(InputError, match="cannot be read; check the files") as caught:
+        pretraining.pretrain(
+            tmp_path / "broken", dataclasses.replace(short(), training=one), tmp_path / "none", proposals="online"
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_fit_is_refused_before_an_earlier_run_is_cleared(files, tmp_path):
+    assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
+    torch.save({"conv1.weight": torch.zeros(1)}, files / "bad.pth")
+    with pytest.raises(InputError, match=r"conv1\.weight is"):
+        go(files, tmp_path / "run", "bad.pth", overwrite=True)
+    assert len(RunFolder(tmp_path / "run").checkpoints()) == 1
+    assert go(files, tmp_path / "run", "one.pth", max_steps=1, overwrite=True, show_progress=False).steps == 1

@@ -1,0 +1,149 @@
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from socodet.errors import InputError
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.trainer import Trainer
+from socodet.runtime.world import World
+from socodet.training.devices import choose_device
+from socodet.training.log import RunLog
+from socodet.training.run_folder import RunFolder
+from socodet.training.signals import stop_requests
+from socodet.views.batch import Batch, ViewBatch, group_by_level
+
+SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
+
+
+def trainer(images: int = 10, **changes) -> Trainer:
+    settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
+    torch.manual_seed(0)
+    return Trainer(SoCo(build_encoder(SMALL), SMALL), dataclasses.replace(settings, **changes), images)
+
+
+def a_batch(seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    views = []
+    for size in (48, 48, 32):
+        pixels = torch.randint(0, 256, (4, 3, size, size), generator=generator, dtype=torch.uint8)
+        boxes = torch.tensor([[2.0, 3, size - 4, size - 2], [0, 0, size / 2, size / 2]]).repeat(4, 1, 1)
+        levels = torch.tensor([[1, 0]] * 4)
+        views.append(ViewBatch(pixels, group_by_level(boxes, levels), boxes, levels))
+    return Batch(tuple(views), torch.zeros(4, 3, 4), torch.arange(4))
+
+
+def test_a_step_is_forward_backward_lars_and_target_update():
+    ours, by_hand = trainer(), trainer()
+    assert ours.total == 10
+    loss, embeddings = ours.step(a_batch())
+    # the same by hand: one parameter's gradient, LARS from a standing start, then the average
+    name = "projector.3.weight"
+    weight = dict(by_hand.soco.online.named_parameters())[name]
+    start = weight.detach().clone()
+    output = by_hand.soco(a_batch().views)
+    output.loss.backward()
+    lr = 64 * 4 / 256 * (1 / 2)  # linear scaling; the first of two warm-up steps
+    decay = 1e-5
+    ratio = 0.001 * start.norm() / (weight.grad.norm() + decay * start.norm())
+    moved = start - lr * ratio * (weight.grad + decay * start)
+    torch.testing.assert_close(loss, output.loss.detach())
+    torch.testing.assert_close(dict(ours.soco.online.named_parameters())[name].detach(), moved)
+    expected = 0.9 * start + 0.1 * moved
+    torch.testing.assert_close(dict(ours.soco.target.named_parameters())[name], expected, rtol=1e-6, atol=1e-7)
+    assert embeddings.shape == (8, 8)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
+
+
+def test_a_loaded_state_goes_on_bit_for_bit():
+    whole, first = trainer(), trainer()
+    for seed in range(4):
+        whole.step(a_batch(seed))
+        if seed < 2:
+            first.step(a_batch(seed))
+    second = trainer(target_momentum=0.9)
+    second.load_state_dict(first.state_dict())
+    assert second.finished == 2
+    for seed in (2, 3):
+        second.step(a_batch(seed))
+    for a, b in zip(whole.soco.state_dict().values(), second.soco.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_state_of_another_length_is_refused():
+    with pytest.raises(InputError, match="10 steps, this one has 12"):
+        trainer(images=12).load_state_dict(trainer(images=10).state_dict())
+
+
+def test_cuda_where_there_is_none_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto", World()) == torch.device("cpu")
+    with pytest.raises(InputError, match="no CUDA device"):
+        choose_device("cuda", World())
+
+
+def test_signals_are_noted_and_handlers_restored():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with stop_requests() as requests:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert requests == ["SIGTERM"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_log_drops_what_a_crash_left_after_the_checkpoint(tmp_path):
+    run = RunFolder(tmp_path)
+    with RunLog(run, 0) as log:
+        for step in (1, 2, 3):
+            log.write({"step": step, "loss": -float(step), "level_share": [0.25, 0.75]})
+    with RunLog(run, 2) as log:
+        log.write({"step": 3, "loss": -9.0})
+    assert [(line["step"], line["loss"]) for line in run.log_lines()] == [(1, -1.0), (2, -2.0), (3, -9.0)]
+
+
+def test_convolutions_are_tuned_within_a_step_only():
+    ours, seen = trainer(), []
+    ours.soco.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    assert not torch.backends.cudnn.benchmark
+    ours.step(a_batch())
+    assert seen == [True]
+    assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_never_waits_for_the_device():
+    torch.manual_seed(0)
+    settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4)
+    on_gpu = Trainer(SoCo(build_encoder(SMALL), SMALL), settings, 10)
+    batch = a_batch().pin_memory().to("cuda")
+    on_gpu.step(batch)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss, _ = on_gpu.step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(float(loss))
+
+
+def test_norms_biases_and_predictor_have_rates_of_their_own():
+    ours = trainer(norm_lr=0.0, predictor_lr=10.0)
+    plain = trainer()
+    start = {name: p.detach().clone() for name, p in plain.soco.named_parameters()}
+    for one in (ours, plain):
+        one.step(a_batch())
+    moved = {
+        name: p.detach() - start[name] for name, p in ours.soco.named_parameters() if not name.startswith("target")
+    }
+    usual = {name: p.detach() - start[name] for name, p in plain.soco.named_parameters()}
+    for name, step in moved.items():
+        factor = (10 if name.startswith("predictor.") else 1) * (0 if step.ndim == 1 else 1)
+        torch.testing.assert_close(step, factor * usual[name], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from socodet.pretraining.watch import CollapseWatch, DataCost
+from socodet.training.loop import LoopResult
+from socodet.views.batch import Batch
+
+
+def spread_evenly() -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.nn.functional.normalize(torch.randn(64, 32), dim=1)
+
+
+def constant() -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.ones(64, 32), dim=1)
+
+
+def test_collapse_is_warned_of_once_a_stretch(capsys):
+    watch = CollapseWatch(speaks=True)
+    sequence = [spread_evenly(), constant(), constant(), spread_evenly(), constant()]
+    lines = [watch.figures(embeddings, step) for step, embeddings in enumerate(sequence, 1)]
+    assert [line.get("collapsed", False) for line in lines] == [False, True, True, False, True]
+    assert lines[0]["embedding_std"] == pytest.approx(32**-0.5, rel=0.05)
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in warnings] == [" collapse at step 2", " collapse at step 5"]
+
+
+def test_nearly_one_point_is_collapse_too_and_a_silent_watch_says_nothing(capsys):
+    nearly = torch.nn.functional.normalize(constant() + 0.05 * spread_evenly(), dim=1)
+    assert CollapseWatch(speaks=False).figures(nearly, 1)["collapsed"]
+    assert capsys.readouterr().err == ""
+
+
+def test_two_opposite_points_are_collapse_however_far_apart():
+    point = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
+    opposite = torch.stack([point if row % 2 else -point for row in range(64)])
+    opposite = torch.nn.functional.normalize(opposite + 1e-3 * spread_evenly(), dim=1)
+    line = CollapseWatch(speaks=False).figures(opposite, 1)
+    assert line["embedding_std"] > 0.5 * 32**-0.5
+    assert line["collapsed"]
+
+
+def test_the_cores_that_would_feed_the_step():
+    cost = DataCost()
+    for _ in range(5):  # 5 steps of 8 images, 20 ms of CPU time each
+        cost.add(Batch((), torch.zeros(8, 3, 4), torch.arange(8), cpu_seconds=8 * 0.020))
+    # in 0.4 s at work the steps eat 100 images/s: 100 x 20 ms = 2 cores, 2.6 for 1.3 times as much
+    assert cost.cores_needed(0.4) == pytest.approx(2.6)
+    note = cost.note(LoopResult(None, seconds=0.5, waited=0.1), workers=1, processes=1)
+    assert note == (
+        "waiting for data 20% of the time; 2.6 cores of data workers would feed this step 1.3 times over, 1 is at work"
+    )
+    assert "5.2 cores" in cost.note(LoopResult(None, 0.5, 0.1), workers=1, processes=2)
+    assert cost.note(LoopResult(None, seconds=0.5, waited=0.02), workers=1, processes=1) is None

@@ -1,0 +1,155 @@
+"""A probe of a run: the right network and vectors, the command, and the log of a run that is probed meanwhile."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from photograph_sets import coco_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchvision.ops import roi_align
+
+import socodet
+from socodet.commands.probe import probe as probe_command
+from socodet.detection.datasets import open_detection_set
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+from socodet.models.encoders import build_encoder
+from socodet.models.normalization import normalize
+from socodet.pretraining import pretrain as pretraining
+from socodet.pretraining.recipes import recipe
+from socodet.probing.features import box_encoder, object_features
+from socodet.probing.pictures import ProbePictures, objects_asked_for
+from socodet.probing.run import probe
+from socodet.runtime.progress import progress_bar
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.views.batch import group_by_level
+
+TINY = recipe("tiny")
+TRAIN, VAL = ("astronaut", "hopper", "chelsea", "rocket"), ("cameraman", "raccoon")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """train.json and val.json of the photographs, a proposal table, and a run of four steps probed meanwhile."""
+    folder = tmp_path_factory.mktemp("probe")
+    coco_file(folder / "train.json", TRAIN)
+    coco_file(folder / "val.json", VAL)
+    socodet.propose(photographs(), folder / "proposals.parquet", show_progress=False)
+    pretrain(folder, "run", probe_every=0.5, probe_dataset=folder)
+    return folder
+
+
+def pretrain(folder, name, **keywords):
+    short = dataclasses.replace(TINY.training, batch_size=4, epochs=4 / 3, warmup_epochs=0.0)
+    return pretraining.pretrain(
+        photographs(),
+        dataclasses.replace(TINY, training=short),
+        folder / name,
+        proposals=folder / "proposals.parquet",
+        execution=ExecutionSettings(device="cpu", workers=0, log_every=1),
+        show_progress=False,
+        **keywords,
+    )
+
+
+def pictures_of(folder, split):
+    dataset = open_detection_set(folder / f"{split}.json")
+    objects, _ = objects_asked_for(dataset)
+    return ProbePictures(dataset, objects, 96, TINY.sample, all_views=True)
+
+
+def features_of(encoder, pictures):
+    with progress_bar("", len(pictures), show=False) as progress:
+        return object_features(encoder, pictures, 0, progress)
+
+
+def test_features_of_a_batch_are_those_of_each_picture_alone(files):
+    encoder, pictures = box_encoder(TINY.model, None, seed=3), pictures_of(files, "train")
+    found = features_of(encoder, pictures)
+    alone = {"plain": [], "half": [], "other": []}
+    for place in range(len(pictures)):
+        for name, vectors in alone.items():
+            view = getattr(pictures[place], name)
+            rois = group_by_level(view.boxes[None], view.levels[None])
+            with torch.no_grad():
+                vectors.append(encoder(normalize(view.pixels[None]), rois))
+    for name, vectors in alone.items():
+        torch.testing.assert_close(getattr(found, name), torch.cat(vectors), rtol=1e-4, atol=1e-5)
+    assert found.labels.tolist() == [2, 3, 2, 1, 3]  # the astronaut's picture has two
+    assert len(found.other) == int(found.in_other.sum())
+
+
+def test_the_backbone_of_a_c4_network_is_not_probed_alone():
+    model = dataclasses.replace(TINY.model, architecture="c4")
+    with pytest.raises(InputError, match="--of head"):
+        box_encoder(model, None, backbone_alone=True)
+
+
+def test_an_untrained_encoder_is_the_one_that_a_run_of_the_seed_begins_with():
+    before = torch.get_rng_state()
+    for model in (TINY.model, dataclasses.replace(TINY.model, architecture="image")):
+        begun = pretraining.build_soco(model, 5).online.encoder.state_dict()
+        ours = box_encoder(model, None, 5).state_dict()
+        assert begun.keys() == ours.keys()
+        assert all(torch.equal(value, ours[name]) for name, value in begun.items())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("architecture", ["image", "fpn"])
+def test_a_backbone_alone_gives_a_box_the_mean_of_its_part_of_c5(files, architecture):
+    model = dataclasses.replace(TINY.model, architecture=architecture)
+    network = build_encoder(model).eval()
+    pictures = pictures_of(files, "val")
+    alone = architecture != "image"
+    found = features_of(box_encoder(model, network.state_dict(), backbone_alone=alone), pictures)
+    expected = []
+    for place in range(len(pictures)):
+        view = pictures[place].plain
+        with torch.no_grad():
+            c5 = network.backbone["body"](normalize(view.pixels[None]))["3"]
+        expected.append(roi_align(c5, [view.boxes], 7, 1 / 32, aligned=True).mean(dim=(2, 3)))
+    torch.testing.assert_close(found.plain, torch.cat(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_figures_of_a_run_that_is_probed_meanwhile(files):
+    lines = [line for line in RunFolder(files / "run").log_lines() if "probe_knn" in line]
+    assert [line["step"] for line in lines] == [2, 3, 4]  # of 4 steps in 4/3 epochs: at 1/2, at 1, at the end
+    scores = probe(files / "run", files, workers=0, show_progress=False)
+    assert lines[-1] == {"step": 4, **scores.figures()}
+    assert lines[0]["probe_scale_cosine"] != lines[-1]["probe_scale_cosine"]
+    events = EventAccumulator(str(files / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("probe_linear")] == [2, 3, 4]
+
+    pretrain(files, "unwatched")
+    one, other = (RunFolder(files / name).load_checkpoint()["model"] for name in ("run", "unwatched"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
+    output = tmp_path / "scores.json"
+    flags = ["--workers", "0", "--device", "cpu", "--untrained", "--output", str(output)]
+    probe_command([str(files / "run"), "--dataset", str(files), *flags])
+    table = capsys.readouterr().out
+    written = json.loads(output.read_text())
+    assert written["pretrained"] == probe(files / "run", files, workers=0, show_progress=False).as_dict()
+    assert written["untrained"]["scale_cosine"] != written["pretrained"]["scale_cosine"]
+    assert written["pretrained"]["train"]["objects"] == 5
+    assert written["pretrained"]["size"] == 96
+    knn = next(line for line in table.splitlines() if line.startswith("kNN"))
+    assert knn.split()[-2:] == [f"{100 * written[name]['knn']:.1f}" for name in ("pretrained", "untrained")]
+    assert "validation: 2 objects in 2 pictures" in table
+
+
+def test_what_cannot_be_probed_is_one_line(files, tmp_path):
+    with pytest.raises(InputError, match=r"train\.json: is one set; name another"):
+        probe(files / "run", files / "train.json")
+    with pytest.raises(InputError, match="not a run"):
+        probe(tmp_path, files)
+    pretrain_arguments = (photographs(), TINY, tmp_path / "new")
+    with pytest.raises(InputError, match="--probe-every and --probe-dataset need each other"):
+        pretraining.pretrain(*pretrain_arguments, probe_every=1.0)
+    with pytest.raises(InputError, match="--probe-every must be above 0"):
+        pretraining.pretrain(*pretrain_arguments, probe_every=0.0, probe_dataset=files)
+    assert not (tmp_path / "new").exists()

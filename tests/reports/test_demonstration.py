@@ -1,0 +1,84 @@
+"""The demo, shortened to two steps: everything is written, loads, and is not overwritten."""
+
+import re
+
+import pytest
+from torchvision.models.detection import MaskRCNN
+
+import socodet
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+from socodet.proposals.table import ProposalTable
+from socodet.reports import demonstration
+from socodet.reports import sections as report_sections
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    images, output = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("demo") / "out"
+    for path in sorted(photographs().glob("*.jpg"))[:3]:
+        (images / path.name).write_bytes(path.read_bytes())
+    (images / "broken.jpg").write_bytes(b"broken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demonstration, "STEPS", 2)
+        patch.setattr(report_sections, "DRAWS", 2)
+        return images, demonstration.demo(images, output)
+
+
+def test_everything_is_where_it_says(finished):
+    _, result = finished
+    printed = str(result)
+    for path in (result.table, result.run, result.weights, result.report):
+        assert path.exists()
+        assert str(path) in printed
+    assert len(ProposalTable.read(result.table)) == 4
+    assert len(result.verdicts) == 3
+    detector = socodet.build_detector(result.run, num_classes=5, show_report=False)
+    assert isinstance(detector, MaskRCNN)
+    report = socodet.load_pretrained(detector, result.weights, show_report=False)
+    assert report.loaded_modules.keys() == {"backbone.body", "backbone.fpn", "roi_heads.box_head"}
+
+
+def test_the_page_holds_every_section_and_figure(finished):
+    _, result = finished
+    page = result.report.read_text()
+    for title in ("Proposals", "Views", "Training", "The same object in another view", "The detector"):
+        assert f">{title}<" in page
+    pictures = re.findall(r"<img[^>]*>", page)
+    assert len(pictures) >= 3 + 3 * 4 + 6 + 3 * 3  # proposals, samples, curves, similarity maps
+    assert all('src="data:image/' in picture and 'alt="' in picture for picture in pictures)
+    assert not re.search(r"(src|href)=\"https?:", page)
+    assert re.search(r"untrained</t[hd]><td[^>]*>\d+\.\d%", page)
+
+
+def test_a_finished_demo_is_kept_until_asked(finished):
+    images, result = finished
+    before = result.report.read_bytes()
+    with pytest.raises(InputError, match="holds a finished demo"):
+        demonstration.demo(images, result.output)
+    assert result.report.read_bytes() == before
+    with pytest.raises(InputError, match="nowhere: no such"):
+        demonstration.demo(images / "nowhere", result.output, overwrite=True)
+    assert result.report.read_bytes() == before
+
+
+def test_what_is_not_a_demo_is_left_alone(finished, tmp_path):
+    images, _ = finished
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not a demo's"):
+            demonstration.demo(images, tmp_path, overwrite=overwrite)
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_inspect_draws_both_kinds(finished, tmp_path):
+    images, result = finished
+    sheet = socodet.inspect("proposals", images, tmp_path / "boxes.png", table=result.table)
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    page = socodet.inspect("views", images, tmp_path / "views.html")
+    assert page.read_text().count("<img") >= 3 * 4
+    with pytest.raises(InputError, match="exists"):
+        socodet.inspect("views", images, page)
+    with pytest.raises(InputError, match="--limit must be at least 1"):
+        socodet.inspect("views", images, tmp_path / "none.html", limit=0)

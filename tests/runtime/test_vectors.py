@@ -1,0 +1,182 @@
+"""Vectors in kernels against NumPy, value by value."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from socodet.runtime import vectors as v
+
+Floats = NDArray[np.float32]
+
+RNG = np.random.default_rng(0)
+A, B, C, D = (RNG.normal(0, 100, 16).astype(np.float32) for _ in range(4))
+B[:5] = A[:5]  # equal values too
+
+
+def _reckoned(kernel: Callable[..., Any], *operands: Floats) -> Floats:
+    """What the kernel stores as its result; each operand and the result in the middle of other values."""
+    memory = np.full((len(operands) + 1) * 16 + 7, 3.5, np.float32)
+    memory[7 + 16 :] = np.concatenate(operands)
+    numba.njit(kernel)(memory)
+    assert (memory[:7] == 3.5).all()
+    assert (memory[23:] == np.concatenate(operands)).all()
+    return memory[7:23]
+
+
+def _add(m: Any) -> None:
+    v.store(m, 7, v.load(m, 23) + v.load(m, 39))
+
+
+def _subtract(m: Any) -> None:
+    v.store(m, 7, v.load(m, 23) - v.load(m, 39))
+
+
+def _multiply(m: Any) -> None:
+    v.store(m, 7, v.load(m, 23) * v.load(m, 39))
+
+
+def _least(m: Any) -> None:
+    v.store(m, 7, v.least(v.load(m, 23), v.load(m, 39)))
+
+
+def _greatest(m: Any) -> None:
+    v.store(m, 7, v.greatest(v.load(m, 23), v.load(m, 39)))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        (_add, A + B),
+        (_subtract, A - B),
+        (_multiply, A * B),
+        (_least, np.minimum(A, B)),
+        (_greatest, np.maximum(A, B)),
+    ],
+)
+def test_of_two(kernel: Callable[..., Any], expected: Floats) -> None:
+    assert (_reckoned(kernel, A, B) == expected).all()
+
+
+def test_multiply_add() -> None:
+    def kernel(m: Any) -> None:
+        v.store(m, 7, v.multiply_add(v.load(m, 23), v.load(m, 39), v.load(m, 55)))
+
+    expected = A.astype(np.float64) * B + C
+    # Rounded once or twice.
+    assert np.allclose(
+        _reckoned(kernel, A, B, C), expected, rtol=0, atol=2 * np.spacing(np.float32(np.abs(A * B).max()))
+    )
+
+
+def test_pick() -> None:
+    def equal(m: Any) -> None:
+        v.store(m, 7, v.pick_equal(v.load(m, 23), v.load(m, 39), v.load(m, 55), v.load(m, 71)))
+
+    def less(m: Any) -> None:
+        v.store(m, 7, v.pick_less(v.load(m, 23), v.load(m, 39), v.load(m, 55), v.load(m, 71)))
+
+    def at_most(m: Any) -> None:
+        v.store(m, 7, v.pick_at_most(v.load(m, 23), v.load(m, 39), v.load(m, 55), v.load(m, 71)))
+
+    assert (_reckoned(at_most, A, B, C, D) == np.where(A <= B, C, D)).all()
+    assert (_reckoned(equal, A, B, C, D) == np.where(A == B, C, D)).all()
+    assert (_reckoned(less, A, B, C, D) == np.where(A < B, C, D)).all()
+
+
+def test_of_one() -> None:
+    def absolute(m: Any) -> None:
+        v.store(m, 7, v.absolute(v.load(m, 23)))
+
+    def reverse(m: Any) -> None:
+        v.store(m, 7, v.reverse(v.load(m, 23)))
+
+    def spread(m: Any) -> None:
+        v.store(m, 7, v.spread(m[26]))
+
+    assert (_reckoned(absolute, A) == np.abs(A)).all()
+    assert (_reckoned(reverse, A) == A[::-1]).all()
+    assert (_reckoned(spread, A) == A[3]).all()
+
+
+def test_bytes() -> None:
+    @numba.njit
+    def kernel(source: Any, floats: Any, target: Any) -> None:
+        v.store(floats, 2, v.load_bytes(source, 3))
+        v.store_bytes(target, 5, v.load(floats, 2) + v.spread(np.float32(0.75)))
+
+    source, floats, target = RNG.integers(0, 256, 24, np.uint8), np.zeros(20, np.float32), np.zeros(24, np.uint8)
+    source[3:5] = 0, 255
+    kernel(source, floats, target)
+    assert (floats == np.pad(source[3:19].astype(np.float32), 2)).all()
+    assert (target == np.pad(source[3:19], (5, 3))).all()  # cut, not rounded
+
+
+def test_bfloat16_is_read_and_rounded_as_torch_does() -> None:
+    @numba.njit
+    def kernel(source: Any, floats: Any, target: Any) -> None:
+        for i in range(0, source.shape[0], 16):
+            v.store(floats, i, v.load(source, i))
+            v.store(target, i, v.load(floats, i))
+
+    @numba.njit
+    def round_all(floats: Any, target: Any) -> None:
+        for i in range(0, floats.shape[0], 16):
+            v.store(target, i, v.load(floats, i))
+
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16)
+    exact = every.view(torch.bfloat16).float().numpy()
+    floats, target = np.zeros(1 << 16, np.float32), np.zeros(1 << 16, np.uint16)
+    kernel(every.numpy(), floats, target)
+    assert np.array_equal(floats, exact, equal_nan=True)
+    number = ~np.isnan(exact)
+    assert (target[number] == every.numpy()[number]).all()
+    assert np.isnan(torch.from_numpy(target).view(torch.bfloat16).float().numpy()[~number]).all()
+
+    # Of each finite number, the next float32s, and those about half way to the next bfloat16.
+    near = exact[np.isfinite(exact)].view(np.uint32)[:, None] + np.array(
+        [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32
+    )
+    near = np.concatenate([near.reshape(-1), np.array([0x7FFFFFFF, 0xFFFFFFFF] * 8, np.uint32)])  # NaN of all ones
+    rounded = np.zeros(near.size, np.uint16)
+    round_all(near.view(np.float32), rounded)
+    ours = torch.from_numpy(rounded).view(torch.bfloat16)
+    theirs = torch.from_numpy(near.view(np.float32)).to(torch.bfloat16)
+    assert torch.equal(ours.isnan(), theirs.isnan())
+    assert torch.equal(ours[~ours.isnan()], theirs[~theirs.isnan()])
+
+
+def test_other_types_are_refused() -> None:
+    @numba.njit
+    def kernel(m: Any) -> None:
+        v.store(m, 0, v.load(m, 0))
+
+    for other in (np.zeros(16, np.float64), np.zeros(16, np.int16), np.zeros((2, 16), np.float32), A.repeat(2)[::2]):
+        with pytest.raises(numba.core.errors.TypingError):
+            kernel(other)
+
+
+@pytest.mark.parametrize(("stride", "stride_there"), [(16, 16), (19, 33)])
+def test_transpose(stride: int, stride_there: int) -> None:
+    @numba.njit
+    def kernel(source: Any, target: Any, stride: Any, stride_there: Any) -> None:
+        v.transpose(source, 2, stride, target, 3, stride_there)
+
+    source, target = RNG.random(2 + 16 * stride, np.float32), np.full(3 + 16 * stride_there, -1, np.float32)
+    expected = target.copy()
+    expected[3:].reshape(16, stride_there)[:, :16] = source[2:].reshape(16, stride)[:, :16].T
+    kernel(source, target, stride, stride_there)
+    assert (target == expected).all()
+
+
+def test_a_vector_and_a_number_are_not_added() -> None:
+    @numba.njit
+    def kernel(m: Any) -> None:
+        v.store(m, 0, v.load(m, 0) + 1.0)
+
+    with pytest.raises(numba.core.errors.TypingError):
+        kernel(A.copy())

@@ -1,0 +1,251 @@
+"""The ablations on the shipped photographs: whole tables, interruptions, divergence, and what is written."""
+
+import csv
+import dataclasses
+import json
+import re
+import signal
+
+import pytest
+import torch
+
+import socodet.studies.ablation.retrieval as retrieval
+import socodet.studies.ablation.running as running
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+from socodet.pretraining.data import SampleDataset
+from socodet.pretraining.pretrain import PretrainResult
+from socodet.pretraining.recipes import recipe
+from socodet.studies.ablation import Budget, run_ablation
+from socodet.studies.ablation.budget import family_rows
+from socodet.training.settings import ExecutionSettings
+from socodet.views.geometry import canonical_levels, scale_aware_levels
+
+SMALL = Budget(epochs=2, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
+"""Three steps a row."""
+HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_draw():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "DRAWS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def table4(tmp_path_factory):
+    return run_ablation(
+        "table4", photographs(), tmp_path_factory.mktemp("table4"), SMALL, execution=HERE, show_progress=False
+    )
+
+
+def log_of(table, row):
+    file = table.folder / row.name / f"seed-{row.seed}" / "log.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def checkpoint_of(folder, name):
+    newest = max((folder / name / "seed-0" / "checkpoints").glob("*.pt"))
+    return newest.name, torch.load(newest, weights_only=True)["model"]
+
+
+def test_table_4_is_the_papers_seven_rows_each_measured(table4):
+    assert [row.paper_ap for row in table4.rows] == ["38.1", "40.6", "40.2", "41.2", "41.6", "41.7", "42.3"]
+    assert all(row.status == "finished" for row in table4.rows)
+    for row in table4.rows:
+        lines, views = log_of(table4, row), 3 if row.name == "table4_multi_view" else 2
+        assert [line["step"] for line in lines] == [1, 2, 3]
+        assert row.figures["lowest_loss"] == -4 * (views - 1) <= row.figures["loss"]
+        for name in ("loss", "embedding_std", "effective_rank"):
+            assert row.figures[name] == lines[-1][name]
+        assert row.figures["seconds"] == pytest.approx(sum(4 / line["images_per_second"] for line in lines))
+        assert row.figures["images_per_second"] == pytest.approx(12 / row.figures["seconds"])
+    assert "recall" not in table4.rows[0].figures  # a whole image has no objects
+    for row in table4.rows[1:]:
+        for name in ("recall", "recall_untrained"):
+            assert row.figures[name] * 24 == pytest.approx(round(row.figures[name] * 24))
+        assert 0 <= row.figures["recall_untrained"] <= 1
+
+
+def test_csv_markdown_and_logs_agree(table4):
+    with table4.csv.open() as file:
+        rows = list(csv.DictReader(file))
+    text = table4.markdown.read_text()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    header, body = cells[0], cells[2:]
+    assert len(rows) == len(body) == 7
+    for row, line in zip(rows, body, strict=True):
+        assert [row[name] or "–" for name in header] == line
+    for name in set(rows[0]) - set(header):  # said once for all
+        assert {row[name] for row in rows} == {rows[0][name]}
+        assert f"{name} {rows[0][name]}" in text
+    for row in rows:
+        run = json.loads((table4.folder / row["row"] / "seed-0" / "run.json").read_text())["recipe"]
+        assert row["encoder"] == run["model"]["architecture"]
+        assert row["views"] == "/".join(str(view["size"]) for view in run["sample"]["views"])
+        assert (int(row["batch"]), float(row["lr"])) == (run["training"]["batch_size"], 10 * 4 / 256)
+        assert (
+            (row["hidden_size"], row["fpn_channels"])
+            == ("128", "8")
+            == (str(run["model"]["hidden_size"]), str(run["model"]["fpn_channels"]))
+        )
+        last = json.loads((table4.folder / row["row"] / "seed-0" / "log.jsonl").read_text().splitlines()[-1])
+        assert float(row["loss"]) == pytest.approx(last["loss"], abs=5e-5)
+    assert len({(table4.folder / row["row"] / "seed-0" / "proposals.parquet").exists() for row in rows} - {False}) == 0
+    png, svg = table4.pictures
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in svg.read_text()
+
+
+def test_a_finished_ablation_is_not_run_again(table4, monkeypatch):
+    def pretrain(*_args, **_kwargs):
+        raise AssertionError("a finished row was run again")
+
+    monkeypatch.setattr(running, "pretrain", pretrain)
+    again = run_ablation("table4", photographs(), table4.folder, SMALL, execution=HERE, show_progress=False)
+    assert again == table4
+
+
+def test_interrupted_and_resumed_is_uninterrupted(table4, tmp_path, monkeypatch):
+    fetch, fetched = SampleDataset.__getitem__, []
+
+    def interrupting(self, place):
+        fetched.append(place)
+        if len(fetched) == 12 + 2:  # in the second row: the first, of whole images, is not measured
+            signal.raise_signal(signal.SIGINT)
+        return fetch(self, place)
+
+    def go_on():
+        return run_ablation("table4", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleDataset, "__getitem__", interrupting)
+        stopped = go_on()
+    assert stopped.stopped_by == "SIGINT"
+    assert [row.status for row in stopped.rows][2:] == ["not begun"] * 5
+    assert stopped.rows[0].finished
+    assert re.fullmatch(r"step [12] of 3", stopped.rows[1].status)
+    assert "not begun" in stopped.csv.read_text()
+    assert stopped.pictures[0].exists()
+    resumed = go_on()
+    assert resumed.stopped_by is None
+    timed = {"seconds", "images_per_second"}
+    for ours, theirs in zip(resumed.rows, table4.rows, strict=True):
+        assert {k: v for k, v in ours.figures.items() if k not in timed} == {
+            k: v for k, v in theirs.figures.items() if k not in timed
+        }
+        assert dataclasses.replace(ours, figures={}) == dataclasses.replace(theirs, figures={})
+    name, weights = checkpoint_of(tmp_path, "table4_selective_search")
+    other_name, others = checkpoint_of(table4.folder, "table4_selective_search")
+    assert name == other_name
+    assert all(torch.equal(weights[key], others[key]) for key in others)
+
+
+def test_a_signal_in_the_last_step_of_a_row_is_not_lost(tmp_path, monkeypatch):
+    called = []
+
+    def last_step(_source, asked, output, **_options):
+        called.append(asked.name)
+        return PretrainResult(output, 3, 3, "SIGTERM", (), 1.0)
+
+    monkeypatch.setattr(running, "pretrain", last_step)
+    monkeypatch.setattr(running, "object_recall", lambda *_: {"recall": 0.5})
+    table = run_ablation("table5d", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
+    assert table.stopped_by == "SIGTERM"
+    assert called == ["table5d_0980"]
+    assert [row.status for row in table.rows] == ["finished", "not begun", "not begun"]
+
+
+def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
+    rows = running.family_rows
+
+    def one_too_fast(family, budget):
+        first, *others = rows(family, budget)
+        fast = dataclasses.replace(
+            first.recipe, training=dataclasses.replace(first.recipe.training, base_lr=1e30, warmup_epochs=0)
+        )
+        return [dataclasses.replace(first, recipe=fast), *others]
+
+    def run(**options):
+        return run_ablation("table5d", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False, **options)
+
+    monkeypatch.setattr(running, "family_rows", one_too_fast)
+    table = run()
+    found = re.fullmatch(r"diverged at step ([1-3])", table.rows[0].status)
+    assert found
+    logged = [line["step"] for line in log_of(table, table.rows[0])]
+    assert int(found[1]) == (logged[-1] if logged else 0) + 1  # the step after the last that was finite
+    assert [row.status for row in table.rows[1:]] == ["finished", "finished"]
+    assert table.rows[0].status in table.csv.read_text()
+    assert table.rows[0].status in table.markdown.read_text()
+    tried = []
+    pretrain = running.pretrain
+    monkeypatch.setattr(running, "pretrain", lambda *a, **k: tried.append(a[1].name) or pretrain(*a, **k))
+    assert run() == table
+    assert tried == []
+    assert run(retry_diverged=True) == table
+    assert tried == ["table5d_0980"]
+    more = run_ablation(
+        "table5d",
+        photographs(),
+        tmp_path,
+        dataclasses.replace(SMALL, seed=(1,)),
+        execution=HERE,
+        show_progress=False,
+    )  # of the same images; what seed 0 gave stays in the table
+    assert [row for row in more.rows if row.seed == 0] == list(table.rows)
+    assert [row.status for row in more.rows if row.seed == 1] == [found[0], "finished", "finished"]
+
+
+def test_seven_rows_share_two_proposal_tables(tmp_path):
+    small = dataclasses.replace(SMALL, epochs=1)
+    table = run_ablation("table5c", photographs(), tmp_path, small, execution=HERE, show_progress=False)
+    assert [row.settings["proposals"] for row in table.rows] == ["single"] * 4 + ["random"] * 3
+    assert [row.settings["K"] for row in table.rows] == ["1", "4", "8", "16", "1", "4", "8"]
+    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["proposals-random.parquet", "proposals.parquet"]
+
+
+def test_other_rows_do_not_end_up_in_the_same_table(table4):
+    before = table4.csv.read_bytes()
+    for family, budget in (("table5a", SMALL), ("table4", dataclasses.replace(SMALL, epochs=4))):
+        with pytest.raises(InputError, match="holds an ablation of other settings"):
+            run_ablation(family, photographs(), table4.folder, budget, execution=HERE, show_progress=False)
+    assert table4.csv.read_bytes() == before
+
+
+def test_the_papers_budget_is_the_papers_recipes():
+    for family in ("table4", "table5a", "table5b", "table5c", "table5d"):
+        for row in family_rows(family, Budget()):
+            assert row.recipe == recipe(row.name)
+
+
+def test_a_budget_keeps_the_proportions():
+    half = Budget(epochs=10, batch_size=64, size=112, width=0.25, backbone="resnet34", base_lr=2)
+    assert [row.recipe.training.batch_size for row in family_rows("table5b", half)] == [16, 32, 64, 128]
+    assert [row.recipe.training.lr for row in family_rows("table5b", half)] == [0.125, 0.25, 0.5, 1.0]
+    assert [row.recipe.sample.views[2].size for row in family_rows("table5a", half)] == [48, 56, 64, 80, 96]
+    row = family_rows("table4", half)[-1].recipe
+    assert (row.sample.level_limits, row.sample.min_box_side) == ((24, 48, 96), 4)
+    assert [view.photometric.blur_sigma for view in row.sample.views] == [(0.1, 1.0)] * 3
+    assert (row.training.warmup_epochs, row.model.hidden_size, row.model.backbone) == (1, 1024, "resnet34")
+    with pytest.raises(InputError, match="batch_size"):
+        family_rows("table5b", Budget(batch_size=2))
+    with pytest.raises(InputError, match="no such ablation"):
+        family_rows("table9", half)
+
+
+def test_a_row_without_a_step_is_named_before_any_is_run(tmp_path):
+    costly = dataclasses.replace(SMALL, epochs=1, batch_size=8)
+    with pytest.raises(InputError, match="6 images give table5b_2048 no step of batch size 8 in 1 epochs"):
+        run_ablation("table5b", photographs(), tmp_path / "out", costly, execution=HERE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_canonical_rule_keeps_its_levels_in_smaller_views():
+    """A box that is half as large in a view of half the side stays on its level."""
+    sides = torch.arange(20, 215, 0.5).double().numpy()
+    boxes = torch.tensor([[0.0, 0.0, side, side] for side in sides]).double().numpy()
+    limits = family_rows("table4", Budget(size=112))[2].recipe.sample.level_limits
+    away = abs(sides - 112) > 1e-9  # on the limit itself the two rules part
+    assert (scale_aware_levels(boxes / 2, limits) == canonical_levels(boxes))[away].all()

@@ -1,0 +1,413 @@
+"""Comparisons on the shipped photographs: what is shared, what differs, stopping, diverging and going on."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+from photograph_sets import coco_file
+
+from socodet.cli import main
+from socodet.detection.detectors import DETECTORS
+from socodet.errors import InputError
+from socodet.finetuning.finetune import FinetuneResult
+from socodet.finetuning.samples import TrainingPictures
+from socodet.finetuning.schedules import SCHEDULES
+from socodet.finetuning.trainer import FineTuner
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.pretraining.recipes import Recipe
+from socodet.studies.comparison import Init, compare, named_inits, running
+from socodet.training.loop import DivergedError
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+NARROW = ModelSettings("fpn", "resnet18", 8, 1, 8, 12, hidden_size=8, embedding_size=4)
+FLAGS = ["--detector", "fcos_r50_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
+HERE = ["--device", "cpu", "--workers", "0"]
+ASKED = {"detector": "fcos_r50_fpn", "iterations": 2, "batch_size": 2, "size": 32, "precise_bn": 0, "model": NARROW}
+"""What `FLAGS` say."""
+QUIET = {"execution": ExecutionSettings("cpu", workers=0), "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    torch.manual_seed(1)
+    run = RunFolder(folder / "soco")
+    run.write_description({"recipe": Recipe("custom", model=NARROW).as_dict()})
+    run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(NARROW), NARROW).state_dict()})
+    coco_file(folder / "train.json")
+    coco_file(folder / "val.json", ("rocket",))
+    return folder
+
+
+def command(data, folder):
+    """Without seeds and fractions: two runs."""
+    sets = [str(data / "train.json"), "--val", str(data / "val.json"), "--output", str(folder)]
+    return ["finetune", *sets, "--init", str(data / "soco"), "--init", "scratch", *FLAGS, *HERE]
+
+
+class Watch:
+    """What each run saw at its first step, by run."""
+
+    def __init__(self):
+        self.pictures, self.head, self.body = [], [], []
+
+    def patch(self, monkeypatch):
+        step = FineTuner.step
+
+        def watching(tuner, batch):
+            if tuner.finished == 0:
+                self.pictures.append(torch.cat([picture.flatten() for picture in batch.pictures]))
+                weights = {name: value.clone() for name, value in tuner.detector.state_dict().items()}
+                self.head.append(weights["head.classification_head.cls_logits.weight"])
+                self.body.append(weights["backbone.body.conv1.weight"])
+            return step(tuner, batch)
+
+        monkeypatch.setattr(FineTuner, "step", watching)
+
+
+@pytest.fixture(scope="module")
+def compared(data, tmp_path_factory):
+    """Two inits, two seeds, half and all of six pictures, by the command; and what each run began with."""
+    folder, watch = tmp_path_factory.mktemp("comparison") / "out", Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        watch.patch(patch)
+        main([*command(data, folder), "--seeds", "2", "--fractions", "0.5", "1"])
+    return folder, watch
+
+
+def json_of(path):
+    return json.loads(path.read_text())
+
+
+def run_of(folder, init, fraction, seed):
+    return folder / "runs" / init / f"fraction-{fraction:g}" / f"seed-{seed}"
+
+
+def test_a_seed_decides_pictures_order_and_fresh_weights_for_every_init(compared):
+    folder, watch = compared
+    chosen = {
+        (init, seed): json_of(run_of(folder, init, 0.5, seed) / "images.json")["image_ids"]
+        for init in ("soco", "scratch")
+        for seed in (0, 1)
+    }
+    assert all(len(ids) == 3 for ids in chosen.values())
+    assert chosen["soco", 0] == chosen["scratch", 0] != chosen["soco", 1] == chosen["scratch", 1]
+    # The runs are, for each seed, half and all of the pictures, each from SoCo and from scratch.
+    for soco in (0, 2, 4, 6):
+        scratch = soco + 1
+        assert torch.equal(watch.pictures[soco], watch.pictures[scratch])
+        assert torch.equal(watch.head[soco], watch.head[scratch])
+        assert not torch.equal(watch.body[soco], watch.body[scratch])
+        assert torch.equal(watch.body[soco], watch.body[0])
+    assert not torch.equal(watch.head[0], watch.head[4])
+    assert not torch.equal(watch.pictures[2][:999], watch.pictures[6][:999])
+
+
+def test_the_files_say_what_the_runs_came_to(compared):
+    folder, _ = compared
+    written = json_of(folder / "table.json")
+    assert [(row["init"], row["fraction"]) for row in written["rows"]] == [
+        ("soco", 0.5),
+        ("scratch", 0.5),
+        ("soco", 1),
+        ("scratch", 1),
+    ]
+    for row in written["rows"]:
+        finals = [json_of(run_of(folder, row["init"], row["fraction"], seed) / "scores.json") for seed in (0, 1)]
+        assert row["scores"]["box_AP"]["values"] == [final["scores"]["box_AP"] for final in finals]
+        assert row["scores"]["box_AP"]["std"] == pytest.approx(np.std(row["scores"]["box_AP"]["values"], ddof=1))
+        assert [point["step"] for point in row["curve"]] == [1, 2]  # ten evaluations of two steps are two
+    recipes = [json_of(path)["recipe"] for path in folder.glob("runs/*/fraction-1/seed-1/run.json")]
+    assert len(recipes) == 2
+    assert recipes[0] == recipes[1]
+    for name in ("table.md", "table.csv", "iterations.png", "iterations.svg", "labels.png", "labels.svg"):
+        assert (folder / name).stat().st_size > 0
+    assert json_of(folder / "comparison.json")["inits"]["soco"]["loaded"] == ["backbone.body", "backbone.fpn"]
+
+
+def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
+    folder, _ = compared
+    before = (folder / "table.json").read_bytes()
+    monkeypatch.setattr(running, "finetune", lambda *_, **__: pytest.fail("a finished run was run again"))
+    inits = named_inits([str(data / "soco"), "scratch"])
+    asked = {**ASKED, **QUIET, "val": data / "val.json", "seeds": (0, 1), "fractions": (0.5, 1.0)}
+    comparison = compare(data / "train.json", folder, inits, **asked)
+    assert [run.status for run in comparison.runs] == ["finished"] * 8
+    assert (folder / "table.json").read_bytes() == before
+    fewer = compare(data / "train.json", folder, inits[:1], **{**asked, "seeds": (1,), "fractions": (1.0,)})
+    assert fewer.runs == comparison.runs  # those of earlier calls stay in the table
+
+
+def test_boxes_of_a_step_reach_every_run(data, tmp_path):
+    asked = {**ASKED, "detector": "faster_rcnn_r50_fpn", "iterations": 1, "rois_per_image": 7}
+    inits = named_inits(["scratch"])
+    compare(data / "train.json", tmp_path / "out", inits, val=data / "val.json", **asked, **QUIET)
+    run = run_of(tmp_path / "out", "scratch", 1, 0)
+    assert json_of(run / "run.json")["recipe"]["schedule"]["rois_per_image"] == 7
+
+
+def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monkeypatch, capsys):
+    folder, _ = compared
+    again = tmp_path / "again"
+    fetch, asked = TrainingPictures.__getitem__, []
+
+    def interrupting(self, place):
+        if run_of(again, "soco", 1, 0).with_suffix(".json").exists() and not asked:  # in the second run
+            asked.append(place)
+            signal.raise_signal(signal.SIGTERM)
+        return fetch(self, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingPictures, "__getitem__", interrupting)
+        with pytest.raises(SystemExit) as ended:
+            main(command(data, again))
+    assert ended.value.code == 143
+    assert "1 of 2 runs finished, 0 diverged, 1 to go; the same command goes on" in capsys.readouterr().out
+    states = [(run["init"], run["status"]) for run in json_of(again / "table.json")["runs"]]
+    assert states == [("soco", "finished"), ("scratch", "step 1")]
+    main(command(data, again))
+    for init in ("soco", "scratch"):
+        ours, theirs = (RunFolder(run_of(where, init, 1, 0)).load_checkpoint() for where in (again, folder))
+        assert all(torch.equal(value, theirs["detector"][name]) for name, value in ours["detector"].items())
+    whole = [run for run in json_of(folder / "table.json")["runs"] if (run["fraction"], run["seed"]) == (1, 0)]
+    assert json_of(again / "table.json")["runs"] == whole
+
+
+class Stub:
+    """In the place of `finetune`: notes what is asked, and does what it is told for (init, seed)."""
+
+    def __init__(self, told=None):
+        self.told, self.asked = told or {}, []
+
+    def __call__(self, _train, output, *, init, seed, iterations, **options):
+        self.asked.append((str(init).rpartition("/")[2], options["fraction"], seed, iterations))
+        what = self.told.get((self.asked[-1][0], seed))
+        output.mkdir(parents=True, exist_ok=True)
+        if what == "diverges":
+            raise DivergedError("the loss is NaN", 7)
+        if what != "SIGINT before its end":
+            (output / "log.jsonl").write_text(json.dumps({"step": iterations, "box_AP": 10.0 + seed}) + "\n")
+        if what and what.startswith("hears"):
+            signal.raise_signal(signal.SIGINT)
+        stopped = what.split()[0] if what and what.startswith("SIG") else None
+        steps = 1 if what == "SIGINT before its end" else iterations
+        return FinetuneResult(output, "fcos_r50_fpn", steps, iterations, stopped, None, None, (), 1.0)
+
+
+@pytest.fixture
+def ask(data, tmp_path, monkeypatch):
+    """A call with a stub, on two inits and two seeds."""
+
+    def call(stub, **options):
+        monkeypatch.setattr(running, "finetune", stub)
+        asked = {**ASKED, **QUIET, "val": data / "val.json", "seeds": (0, 1)}
+        inits = options.pop("inits", named_inits([str(data / "soco"), "scratch"]))
+        return compare(data / "train.json", tmp_path / "out", inits, **{**asked, **options})
+
+    return call
+
+
+def test_a_run_that_diverges_is_recorded_and_the_others_go_on(ask):
+    first = Stub({("soco", 0): "diverges"})
+    table = ask(first)
+    assert [init for init, *_ in first.asked] == ["soco", "scratch"] * 2
+    assert [run.status for run in table.runs] == ["diverged at step 7", "finished", "finished", "finished"]
+    assert "| soco | 1, 1 diverged | 11.00 |" in table.markdown.read_text()
+    second = Stub()
+    assert ask(second).runs == table.runs
+    assert second.asked == []
+    third = Stub()
+    assert all(run.finished for run in ask(third, retry_diverged=True).runs)
+    assert third.asked == [("soco", None, 0, 2)]
+
+
+@pytest.mark.parametrize(("when", "left"), [("SIGINT before its end", 3), ("SIGTERM in its last step", 2)])
+def test_a_signal_ends_it_with_the_table_of_what_is_there(ask, when, left):
+    table = ask(Stub({("scratch", 0): when}))
+    assert table.stopped_by == when.split()[0]
+    assert sum(not run.finished for run in table.runs) == left
+    assert table.markdown.exists()
+    rest = Stub()
+    assert all(run.finished for run in ask(rest).runs)
+    assert len(rest.asked) == left
+
+
+def test_a_diverged_run_tried_again_and_interrupted_goes_on_without_being_asked(ask):
+    ask(Stub({("soco", 0): "diverges"}))
+    half = ask(Stub({("soco", 0): "SIGINT before its end"}), retry_diverged=True)
+    assert (half.stopped_by, half.runs[0].status) == ("SIGINT", "not begun")
+    rest = Stub()
+    assert all(run.finished for run in ask(rest).runs)
+    assert rest.asked == [("soco", None, 0, 2)]
+
+
+def test_a_part_that_no_short_decimal_names_is_in_the_table_once(ask):
+    table = ask(Stub(), fractions=(1 / 3, 1.0))
+    assert [(row.init, len(row.runs)) for row in table.rows] == [("soco", 2), ("scratch", 2)] * 2
+    assert len(table.fractions) == 2
+    assert ask(Stub(), fractions=(1 / 3, 1.0)).runs == table.runs
+
+
+def test_weights_that_change_between_two_runs_are_refused(ask, data, tmp_path):
+    weights = tmp_path / "weights.pth"
+    body = {name: torch.zeros_like(value) for name, value in _backbone(data).items()}
+    torch.save(body, weights)
+
+    class Changing(Stub):
+        def __call__(self, *given, **options):
+            result = super().__call__(*given, **options)
+            torch.save({**body, "conv1.weight": body["conv1.weight"] + 1}, weights)
+            return result
+
+    stub = Changing()
+    with pytest.raises(InputError, match=r"changed while .* was under way"):
+        ask(stub, inits=named_inits([str(weights)]))
+    assert len(stub.asked) == 1
+
+
+def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
+    train, val = (json_of(data / name) for name in ("train.json", "val.json"))
+    (tmp_path / "none.json").write_text(json.dumps({**val, "annotations": []}))
+    with pytest.raises(InputError, match="none: no picture has an object to find"):
+        ask(Stub(), val=tmp_path / "none.json")
+    first = train["images"][0]["id"]
+    few = [one for one in train["annotations"] if one["image_id"] == first]
+    (tmp_path / "few.json").write_text(json.dumps({**train, "annotations": few}))
+    inits = named_inits([str(data / "soco"), "scratch"])
+    asked = {**ASKED, **QUIET, "val": data / "val.json", "seeds": tuple(range(6)), "fractions": (0.2,)}
+    with pytest.raises(InputError, match=r"fraction 0\.2 and seed \d no picture has an object to learn from"):
+        compare(tmp_path / "few.json", tmp_path / "out", inits, **asked)
+
+
+def test_a_signal_between_two_runs_is_not_lost(ask):
+    table = ask(Stub({("scratch", 0): "hears a SIGINT only when it is over"}))
+    assert table.stopped_by == "SIGINT"
+    assert [run.finished for run in table.runs] == [True, False, True, False]  # seeds 0 and 1 of each
+    assert ask(Stub()).stopped_by is None
+
+
+def test_more_inits_seeds_and_fractions_may_come_later(ask, data, tmp_path):
+    ask(Stub())
+    record = run_of(tmp_path / "out", "soco", 1, 0).with_suffix(".json")
+    before = record.stat().st_mtime_ns
+    later = Stub()
+    supervised = Init("supervised", str(data / "soco"))
+    table = ask(later, inits=(supervised, Init("scratch", "scratch")), seeds=(0, 1, 2), fractions=(0.5, 1.0))
+    assert record.stat().st_mtime_ns == before
+    assert len(later.asked) == 3 + 3 + 3 + 1
+    assert table.inits == ("soco", "scratch", "supervised")
+    assert len(table.runs) == 4 + 10
+
+
+def test_epochs_are_as_many_steps_for_every_seed_of_a_part(ask):
+    """Twelve passes over six pictures, and over three, in batches of two."""
+    stub = Stub()
+    ask(stub, iterations=None, epochs=12.0, fractions=(0.5, 1.0))
+    assert {(fraction, steps) for _, fraction, _, steps in stub.asked} == {(0.5, 18), (None, 36)}
+
+
+def test_other_settings_in_the_same_folder_are_refused(ask, data, tmp_path):
+    ask(Stub())
+    note = (tmp_path / "out" / "comparison.json").read_bytes()
+    for other, words in (
+        ({"iterations": 3}, r"recipe\.schedule\.iterations \(3 asked, 2 there\)"),
+        ({"detector": "retinanet_r50_fpn"}, r"recipe\.detector"),
+        ({"val": data / "train.json"}, r"val\.images \(6 asked, 1 there\)"),
+        ({"evaluation": running.EvaluationSettings(every=1)}, "evaluation_every"),
+    ):
+        with pytest.raises(InputError, match=f"holds a comparison of other settings: {words}"):
+            ask(Stub(), **other)
+    with pytest.raises(InputError, match=r"there, soco is /\S+/soco, not scratch; give these weights a name"):
+        ask(Stub(), inits=(Init("soco", "scratch"),))
+    assert (tmp_path / "out" / "comparison.json").read_bytes() == note
+    assert all(run.finished for run in ask(Stub(), iterations=3, overwrite=True).runs)
+    (tmp_path / "out" / "comparison.json").unlink()
+    with pytest.raises(InputError, match="holds files that are not of a comparison"):
+        ask(Stub())
+
+
+def test_weights_that_changed_since_are_refused_while_a_run_needs_them(ask, data, tmp_path):
+    weights = tmp_path / "weights.pth"
+    body = {name: torch.zeros_like(value) for name, value in _backbone(data).items()}
+    torch.save(body, weights)
+    inits = named_inits([str(weights)])
+    assert ask(Stub(), inits=inits).inits == ("weights",)
+    torch.save({**body, "conv1.weight": body["conv1.weight"] + 1}, weights)
+    assert ask(Stub(), inits=inits).inits == ("weights",)  # all runs are done
+    with pytest.raises(InputError, match="no longer those that the runs of weights"):
+        ask(Stub(), inits=inits, seeds=(0, 1, 2))
+    weights.unlink()
+    assert ask(Stub(), inits=inits).inits == ("weights",)
+
+
+def _backbone(data):
+    state = RunFolder(data / "soco").load_checkpoint()["model"]
+    prefix = "online.encoder.backbone.body."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def test_weights_that_do_not_fit_are_met_before_the_first_run(ask, tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "odd.pth")
+    stub = Stub()
+    with pytest.raises(InputError, match="init odd does not fit the detector that all share"):
+        ask(stub, inits=named_inits(["scratch", str(tmp_path / "odd.pth")]))
+    assert stub.asked == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_inits(tmp_path):
+    (tmp_path / "r50.v2.pth").write_bytes(b"")
+    given = [str(tmp_path / "r50.v2.pth"), f"{tmp_path}/run.1/", "scratch", "SoCo 100=runs/x", "./a=b/c"]
+    assert [(init.name, init.source) for init in named_inits(given)] == [
+        ("r50.v2", given[0]),
+        ("run.1", given[1]),
+        ("scratch", "scratch"),
+        ("SoCo 100", "runs/x"),
+        ("c", "./a=b/c"),
+    ]
+    for bad in ("=x", ".hidden=x", "a|b=x", "a\n=x"):
+        with pytest.raises(InputError, match="cannot be a name"):
+            named_inits([bad])
+
+
+def test_mistakes_on_the_command_line_are_one_line(data, tmp_path, capsys):
+    train = ["finetune", str(data / "train.json"), "--output", str(tmp_path / "x")]
+    val = ["--val", str(data / "val.json")]
+    for argv, words in (
+        (["--seeds", "2"], "give --val"),
+        (["--seeds", "0", *val], "--seeds must be at least 1, not 0"),
+        (["--init", "a/x", "--init", "b/x", *val], "init x stands twice in the comparison; name them"),
+        (["--fractions", "0", "1", *val], "fractions must be above 0 and at most 1, not 0"),
+        (["--fractions", "1", "1", *val], "fraction 1 stands twice"),
+        (["--fractions", "0.5", "--fraction", "0.5", *val], "give one of them"),
+        (["--retry-diverged", *val], "--retry-diverged is for a comparison"),
+        (["--detector", "yolo"], "mask_rcnn_r50_fpn"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*train, *argv])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert words in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_one_init_without_seeds_or_fractions_is_a_single_run(data, tmp_path, capsys):
+    argv = [str(data / "train.json"), "--output", str(tmp_path / "run"), "--init", str(data / "soco")]
+    main(["finetune", *argv, *FLAGS, *HERE])
+    assert "fcos_r50_fpn finished, 2 steps" in capsys.readouterr().out
+    described = json_of(tmp_path / "run" / "run.json")
+    assert described["recipe"]["model"]["fpn_channels"] == 8  # as the run's
+    assert not (tmp_path / "run" / "comparison.json").exists()
+
+
+def test_the_command_offers_every_detector_and_schedule(capsys):
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    text = "".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
+    assert f"--detector {{{','.join(DETECTORS)}}}" in text.replace(", ", ",")
+    assert f"--schedule {{{','.join(SCHEDULES)}}}" in text.replace(", ", ",")

@@ -1,0 +1,183 @@
+"""Means, spreads and who is beyond whose, from logs written by hand."""
+
+import csv
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from socodet.studies.comparison.figure import FIGURES, iterations_figure, labels_figure, write_figures
+from socodet.studies.comparison.outcomes import RunPlace, read_outcomes
+from socodet.studies.comparison.table import Comparison, _by_chance
+
+STEPS = (10, 20, 30, 40)
+SOCO = ([5, 21, 30, 41], [7, 25, 34, 40], [6, 20, 32, 39])
+"""AP at those steps, a list a seed."""
+SUPERVISED = ([4, 16, 28, 37], [4, 17, 27, 40], [4, 18, 29, 37])
+SCRATCH = ([1, 5, 12, 20], [2, 7, 14, 22], [0, 6, 13, 24])
+RECIPE = {
+    "detector": "fcos_r50_fpn",
+    "schedule_name": "coco_1x",
+    "schedule": {"iterations": 40, "batch_size": 16, "lr": 0.01, "test_short_side": 800},
+}
+NOTE = {
+    "recipe": RECIPE,
+    "epochs": None,
+    "names": {"train": "train2017", "val": "val2017"},
+    "train": {"images": 12},
+    "val": {"images": 5, "style": "coco"},
+    "inits": {
+        "soco": {"from": "/runs/soco", "loaded": ["backbone.body", "backbone.fpn"]},
+        "supervised": {"from": "/r50.pth", "loaded": ["backbone.body"]},
+        "scratch": {"from": "scratch", "loaded": []},
+    },
+}
+
+
+def write_run(folder, init, seed, curve, *, fraction=1.0, record=None):
+    """A run's log: losses, scores of boxes, and no score of small objects, of which there are none."""
+    place = RunPlace(folder, init, fraction, seed)
+    place.run.path.mkdir(parents=True)
+    lines = [{"step": 5, "loss": 1.0, "loss_box_reg": 0.5}]
+    lines += [
+        {"step": s, "box_AP": ap, "box_AP50": 1.5 * ap, "box_APs": None} for s, ap in zip(STEPS, curve, strict=False)
+    ]
+    place.run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if record is not None:
+        place.record.write_text(json.dumps(record))
+
+
+def comparison_of(folder, **curves):
+    for init, runs in curves.items():
+        for seed, curve in enumerate(runs):
+            write_run(folder, init, seed, curve, record={"status": "finished", "step": 40})
+    return Comparison(folder, NOTE, read_outcomes(folder, NOTE["inits"], ()))
+
+
+@pytest.fixture
+def three(tmp_path):
+    return comparison_of(tmp_path, soco=SOCO, supervised=SUPERVISED, scratch=SCRATCH)
+
+
+def test_mean_and_sample_deviation_over_seeds(three):
+    assert [row.init for row in three.rows] == ["soco", "supervised", "scratch"]
+    for row, runs in zip(three.rows, (SOCO, SUPERVISED, SCRATCH), strict=True):
+        last = [run[-1] for run in runs]
+        assert row.scores["box_AP"].values == tuple(last)
+        assert row.scores["box_AP"].mean == pytest.approx(np.mean(last))
+        assert row.scores["box_AP"].deviation == pytest.approx(np.std(last, ddof=1))
+        assert row.scores["box_AP50"].mean == pytest.approx(1.5 * np.mean(last))
+        assert set(row.scores) == {"box_AP", "box_AP50"}
+        assert [spread.mean for spread in row.curve.values()] == pytest.approx(np.mean(runs, axis=0))
+
+
+def test_how_soon_scratchs_last_ap_is_reached(three):
+    """Scratch ends at 22: SoCo's means are 6, 22 and 32, the supervised network's 4, 17 and 28."""
+    assert three.scratch_ap(1.0) == pytest.approx(22)
+    assert [three.reaches_scratch_at(row) for row in three.rows] == [20, 30, 40]
+
+
+def test_one_is_above_another_only_if_every_seed_is(three, tmp_path):
+    soco, supervised, scratch = three.rows
+    assert soco.scores["box_AP"].mean > supervised.scores["box_AP"].mean + 1  # and yet 39 is below 40
+    assert three.above(soco) == ("scratch",)
+    assert three.above(supervised) == ("scratch",)
+    assert three.above(scratch) == ()
+    one = comparison_of(tmp_path / "one", soco=SOCO[:1], scratch=SCRATCH[:1])
+    assert one.above(one.rows[0]) == ()  # of a single run, no spread is known
+    assert one.rows[0].scores["box_AP"].deviation is None
+    assert str(one.rows[0].scores["box_AP"]) == "41.00"
+
+
+def test_a_run_that_is_missing_or_diverged_is_said_and_nobody_is_above(tmp_path):
+    comparison_of(tmp_path, soco=SOCO[:2], scratch=SCRATCH)
+    write_run(tmp_path, "soco", 2, SOCO[2][:2], record={"status": "diverged", "step": 27})
+    write_run(tmp_path, "supervised", 0, SUPERVISED[0][:1])
+    asked = [RunPlace(tmp_path, "supervised", 1.0, seed) for seed in (0, 1)]
+    table = Comparison(tmp_path, NOTE, read_outcomes(tmp_path, NOTE["inits"], asked))
+    soco, supervised, _ = table.rows
+    assert [run.status for run in soco.runs] == ["finished", "finished", "diverged at step 27"]
+    assert [run.status for run in supervised.runs] == ["not begun", "not begun"]  # no checkpoint of seed 0 yet
+    assert soco.scores["box_AP"].values == (41, 40)  # of the finished ones
+    assert table.above(soco) == ()
+    text = table.as_markdown()
+    assert "| soco | 2, 1 diverged | 40.50 ± 0.71 |" in text
+    assert "| supervised | 0, 2 to go | – | – | – | – |" in text
+
+
+def test_nothing_is_compared_across_parts_of_the_labels(tmp_path):
+    comparison_of(tmp_path, scratch=SCRATCH, soco=SOCO)
+    for seed, curve in enumerate(SOCO):
+        write_run(tmp_path, "soco", seed, np.divide(curve, 10).tolist(), fraction=0.05, record={"status": "finished"})
+    table = Comparison(tmp_path, NOTE, read_outcomes(tmp_path, NOTE["inits"], ()))
+    assert [(row.fraction, row.init) for row in table.rows] == [(0.05, "soco"), (1, "soco"), (1, "scratch")]
+    assert table.scratch_ap(0.05) is None
+    assert table.above(table.rows[0]) == ()
+    text = table.as_markdown()
+    assert text.index("## 5% of the training pictures") < text.index("## 100% of the training pictures")
+
+
+def test_markdown_csv_and_json_say_the_same(three):
+    three.write()
+    with (three.folder / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    written = json.loads((three.folder / "table.json").read_text())
+    text = three.markdown.read_text()
+    assert "- soco: /runs/soco (backbone.body, backbone.fpn)" in text
+    assert "- scratch: nothing pretrained" in text
+    for line, row, runs in zip(lines, written["rows"], (SOCO, SUPERVISED, SCRATCH), strict=True):
+        last = [run[-1] for run in runs]
+        assert float(line["box_AP_mean"]) == pytest.approx(row["scores"]["box_AP"]["mean"], abs=1e-4)
+        assert float(line["box_AP_std"]) == pytest.approx(np.std(last, ddof=1), abs=1e-4)
+        assert row["scores"]["box_AP"]["values"] == last
+        assert [point["values"] for point in row["curve"]] == np.transpose(runs).tolist()
+        assert (line["reaches_scratch_at"], line["above"]) == (str(row["reaches_scratch_at"]), " ".join(row["above"]))
+        assert f"| {row['init']} | 3 | {np.mean(last):.2f} ± {np.std(last, ddof=1):.2f} |" in text
+        assert f"| {row['reaches_scratch_at']} of 40 | {', '.join(row['above']) or '–'} |" in text
+    assert [run["scores"]["box_AP"] for run in written["runs"]] == [run[-1] for run in (*SOCO, *SUPERVISED, *SCRATCH)]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_how_often_chance_sets_equal_inits_apart(n, tmp_path):
+    """All ways to deal the ranks of 2n equal runs to two inits, counted."""
+    deals = list(itertools.combinations(range(2 * n), n))
+    apart = sum(max(deal) == n - 1 or min(deal) == n for deal in deals)
+    rows = comparison_of(tmp_path, soco=[[1]] * n, scratch=[[1]] * n).rows
+    assert f"1 time in {len(deals) / apart:g}." in _by_chance(rows)
+
+
+def test_the_curves_show_every_run_and_the_means(three):
+    figure = iterations_figure(three)
+    (axes,) = figure.axes
+    curves = [line for line in axes.lines if len(line.get_xdata()) == len(STEPS)]
+    shown = {tuple(line.get_ydata()) for line in curves}
+    assert {tuple(run) for run in (*SOCO, *SUPERVISED, *SCRATCH)} <= shown
+    means = {line.get_label(): line.get_ydata() for line in curves if not line.get_label().startswith("_")}
+    assert list(means) == ["soco", "supervised", "scratch"]
+    assert means["soco"] == pytest.approx(np.mean(SOCO, axis=0))
+    assert labels_figure(three) is None  # one part of the labels is no curve
+
+
+def test_label_efficiency_shows_the_ends_of_all_runs(three):
+    for seed, curve in enumerate(SOCO):
+        write_run(three.folder, "soco", seed, np.divide(curve, 2).tolist(), fraction=0.1, record={"status": "finished"})
+    table = Comparison(three.folder, NOTE, read_outcomes(three.folder, NOTE["inits"], ()))
+    (axes,) = labels_figure(table).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["soco"] == [[0.1, 20.0], [1.0, 40.0]]
+    assert lines["scratch"] == [[1.0, pytest.approx(22)]]
+    dots = [point for line in axes.lines if line.get_linestyle() == "None" for point in line.get_xydata().tolist()]
+    assert sorted(dots)[:3] == [[0.1, 19.5], [0.1, 20.0], [0.1, 20.5]]
+    write_figures(table)
+    for name in FIGURES:
+        begins = b"\x89PNG" if name.endswith("png") else b"<?xml"
+        assert (three.folder / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("end", [0, 0.004])
+def test_a_scratch_that_came_to_nothing_is_no_goal(end, tmp_path):
+    table = comparison_of(tmp_path, soco=SOCO[:1], scratch=[[0, 0, 0, end]])
+    assert [table.reaches_scratch_at(row) for row in table.rows] == [None, None]
+    assert math.isclose(table.rows[1].scores["box_AP"].mean, end)

@@ -1,0 +1,270 @@
+"""Detectors fine-tuned from every row of an ablation: AP in its table, added once, whatever comes between."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import signal
+
+import pytest
+import torch
+
+import socodet.studies.ablation.finetuning as finetuning
+import socodet.studies.ablation.retrieval as retrieval
+import socodet.studies.ablation.running as running
+from socodet.commands.ablate import ablate
+from socodet.errors import InputError
+from socodet.finetuning.samples import TrainingPictures
+from socodet.images.photographs import photographs
+from socodet.studies.ablation import Budget, DetectorTransfer, FinetuneSettings, Transferred, run_ablation
+from socodet.studies.ablation.figure import ablation_figure
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+SMALL = Budget(epochs=1, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
+"""One step a row."""
+FLAGS = ["--epochs", "1", "--batch-size", "4", "--base-lr", "10", "--backbone", "resnet18", "--width", "0.03125"]
+FLAGS += ["--size", "48", "--limit", "6"]
+HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
+BRIEF = FinetuneSettings(iterations=2, batch_size=2, size=32, precise_bn=1)
+OBJECTS = {
+    "hopper": (341, 400, (30, 20, 290, 375)),
+    "cameraman": (400, 400, (70, 60, 150, 320)),
+    "chelsea": (400, 266, (45, 5, 280, 255)),
+}
+"""Width and height of a photograph, and x, y, w, h of what it shows."""
+
+
+def coco_file(path, names=tuple(OBJECTS), *, masks=True):
+    """A COCO file of these photographs; what they show is outlined by its box."""
+    images, annotations = [], []
+    for number, name in enumerate(names, 1):
+        width, height, (x, y, w, h) = OBJECTS[name]
+        file_name = str(photographs() / f"{name}.jpg")
+        images.append({"id": number, "file_name": file_name, "width": width, "height": height})
+        entry = {"id": number, "image_id": number, "category_id": 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+        if masks:
+            entry["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        annotations.append(entry)
+    categories = [{"id": 1, "name": "thing"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def voc_folder(root):
+    """The same photographs in Pascal VOC's layout, which has boxes only; train and test are alike."""
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / "VOC2007" / part).mkdir(parents=True)
+    for name, (width, height, (x, y, w, h)) in OBJECTS.items():
+        shutil.copy(photographs() / f"{name}.jpg", root / "VOC2007" / "JPEGImages")
+        size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+        corners = zip(("xmin", "ymin", "xmax", "ymax"), (x + 1, y + 1, x + w, y + h), strict=True)
+        box = "".join(f"<{key}>{value}</{key}>" for key, value in corners)
+        thing = f"<object><name>person</name><bndbox>{box}</bndbox></object>"
+        (root / "VOC2007" / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{thing}</annotation>")
+    for split in ("trainval", "test"):
+        names = "".join(f"{name}\n" for name in OBJECTS)
+        (root / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
+    return root
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_draw():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "DRAWS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pretrained_rows(tmp_path_factory):
+    """Three rows, not fine-tuned."""
+    folder = tmp_path_factory.mktemp("rows") / "table5d"
+    run_ablation("table5d", photographs(), folder, SMALL, execution=HERE, show_progress=False)
+    return folder
+
+
+@pytest.fixture
+def rows(pretrained_rows, tmp_path, monkeypatch):
+    """A copy of them, which may not be pretrained again."""
+
+    def pretrain(*_args, **_kwargs):
+        raise AssertionError("a finished row was run again")
+
+    monkeypatch.setattr(running, "pretrain", pretrain)
+    return shutil.copytree(pretrained_rows, tmp_path / "rows")
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    return coco_file(tmp_path / "boxes.json", masks=False)
+
+
+def transfer_of(data, **changes):
+    settings = dataclasses.replace(BRIEF, **{"val": data, **changes})
+    return DetectorTransfer(data, "coco_1x", settings, execution=HERE, show_progress=False)
+
+
+def go_on(folder, finetune=None, **options):
+    return run_ablation(
+        "table5d", photographs(), folder, SMALL, finetune=finetune, execution=HERE, show_progress=False, **options
+    )
+
+
+def scores_of(folder, row):
+    return json.loads((folder / row / "seed-0-transfer" / "scores.json").read_text())["scores"]
+
+
+def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsys, monkeypatch):
+    family_rows = running.family_rows
+    monkeypatch.setattr(running, "family_rows", lambda *asked: [family_rows(*asked)[index] for index in (0, 1, 2, 6)])
+    data = tmp_path / "coco"
+    data.mkdir()
+    coco_file(data / "train.json")
+    coco_file(data / "val.json", ("chelsea",))
+    brief = dataclasses.replace(BRIEF, iterations=1, precise_bn=0, rois_per_image=5)
+    transfer = DetectorTransfer(data, "coco_1x", brief, execution=HERE)
+    table = run_ablation(
+        "table4", photographs(), tmp_path / "out", SMALL, finetune=transfer, execution=HERE, show_progress=False
+    )
+    assert all(row.finished for row in table.rows)
+    tuned = [
+        json.loads(path.read_text())["recipe"]["schedule"] for path in (tmp_path / "out").glob("*/*-transfer/run.json")
+    ]
+    assert [schedule["rois_per_image"] for schedule in tuned] == [5] * 4
+    reports = re.findall(r"  loaded  (.*)\n  fresh   (.*)\n(  left over.*\n)?", capsys.readouterr().err)
+    body, fpn, head = "backbone.body (120 tensors)", "backbone.fpn (48 tensors)", "roi_heads.box_head (26 tensors)"
+    expected = [[body], [body], [body, fpn], [body, fpn, head]]  # whole image, C5, no head, all of it
+    assert [loaded.split(", ") for loaded, _, _ in reports] == expected
+    for (_, fresh, left_over), loaded in zip(reports, expected, strict=True):
+        assert not left_over
+        assert {fpn, head} - set(loaded) == {fpn, head} & set(fresh.split(", "))
+    recipes = [
+        json.loads((table.folder / row.name / "seed-0-transfer" / "run.json").read_text())["recipe"]
+        for row in table.rows
+    ]
+    assert {recipe["detector"] for recipe in recipes} == {"mask_rcnn_r50_fpn"}
+    for recipe in recipes:  # of the budget's sizes, whatever the row is
+        sizes = [recipe["model"][name] for name in ("backbone", "fpn_channels", "head_channels", "representation_size")]
+        assert sizes == ["resnet18", 8, 8, 32]
+        assert recipe["schedule"] == recipes[0]["schedule"]
+    for row in table.rows:
+        scores = scores_of(table.folder, row.name)
+        assert row.transfer == {"AP box": scores["box_AP"], "AP mask": scores["mask_AP"]}
+        assert 0 <= row.transfer["AP box"] <= 100
+    header, *lines = csv.reader(table.csv.open())
+    assert header[-3:] == ["AP box", "AP mask", "status"]
+    assert [line[-3] for line in lines] == [f"{row.transfer['AP box']:.1f}" for row in table.rows]
+    shared = "finetune_detector mask_rcnn_r50_fpn, finetune_train train, finetune_val val, finetune_schedule coco_1x, "
+    assert shared + "finetune_iterations 1, finetune_batch_size 2, finetune_lr 0.0025, finetune_size 32" in (
+        table.markdown.read_text()
+    )
+    titles = [axes.get_title(loc="left") for axes in ablation_figure(table).axes]
+    assert titles[1:3] == ["AP box", "AP mask"]
+
+
+def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_settings(rows, tmp_path, monkeypatch, capsys):
+    data = voc_folder(tmp_path / "voc")
+    argv = ["table5d", "--images", str(photographs()), "--output", str(rows), *FLAGS, "--device", "cpu"]
+    argv += ["--workers", "0", "--finetune", str(data), "--schedule", "voc_24k", "--finetune.batch-size", "2"]
+    argv += ["--finetune.size", "32", "--finetune.precise-bn", "0", "--finetune.iterations"]
+    ablate([*argv, "1"])
+    assert "3 of 3 rows finished, 0 diverged" in capsys.readouterr().out
+    header, *lines = csv.reader((rows / "table5d.csv").open())
+    assert header[-2:] == ["AP box", "status"]  # VOC has no masks
+    assert [line[-1] for line in lines] == ["finished"] * 3
+    assert [line[header.index("finetune_detector")] for line in lines] == ["faster_rcnn_r50_fpn"] * 3
+    for line in lines:
+        assert line[-2] == f"{scores_of(rows, line[0])['box_AP']:.1f}"
+
+    monkeypatch.setattr(finetuning, "finetune", lambda *_args, **_kwargs: pytest.fail("fine-tuned again"))
+    before = (rows / "table5d.csv").read_bytes()
+    ablate([*argv, "1"])
+    assert (rows / "table5d.csv").read_bytes() == before
+    assert go_on(rows).rows[0].transfer == {"AP box": scores_of(rows, "table5d_0980")["box_AP"]}
+    with pytest.raises(
+        InputError, match=r"fine-tuned otherwise: iterations \(2 asked, 1 there\); .* remove .*transfer"
+    ):
+        ablate([*argv, "2"])
+    assert (rows / "table5d.csv").read_bytes() == before
+
+
+def test_stopped_amid_fine_tuning_the_same_call_goes_on(rows, boxes, tmp_path, monkeypatch):
+    whole = go_on(shutil.copytree(rows, tmp_path / "whole"), transfer_of(boxes))
+    fetch, fetched = TrainingPictures.__getitem__, []
+
+    def interrupting(self, place):
+        fetched.append(place)
+        # Of the first row two batches to measure the head by, two steps and a precise batch; of the second those to
+        # measure by, then its first picture.
+        if len(fetched) == (4 + 4 + 2) + 4 + 1:
+            signal.raise_signal(signal.SIGTERM)
+        return fetch(self, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingPictures, "__getitem__", interrupting)
+        stopped = go_on(rows, transfer_of(boxes))
+    assert stopped.stopped_by == "SIGTERM"
+    assert [row.status for row in stopped.rows] == ["finished", "fine-tuning step 1 of 2", "fine-tuning not begun"]
+    assert [row.finished for row in stopped.rows] == [True, False, False]
+    assert [dict(row.transfer) for row in stopped.rows[1:]] == [{}, {}]
+    (rows / "table5d_0980" / "seed-0-transfer.json").unlink()  # as if it had died before this was written
+    resumed = go_on(rows, transfer_of(boxes))
+    assert resumed.rows == whole.rows
+    name = "table5d_0990"
+    one, other = (
+        RunFolder(folder / name / "seed-0-transfer").load_checkpoint()["detector"] for folder in (rows, whole.folder)
+    )
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_fine_tuning_that_diverges_is_recorded_and_the_others_go_on(rows, boxes):
+    table = go_on(rows, transfer_of(boxes, base_lr=1e12, iterations=4))
+    assert all(re.fullmatch(r"fine-tuning diverged at step [1-4]", row.status) for row in table.rows)
+    assert [(row.diverged, row.finished, row.pretrained, dict(row.transfer)) for row in table.rows] == [
+        (True, False, True, {})
+    ] * 3
+    assert all("recall" in row.figures for row in table.rows)
+    assert table.csv.read_text().count("fine-tuning diverged") == 3
+
+
+def test_max_steps_and_a_signal_in_the_last_step(rows):
+    class Made:
+        description = {"detector": "by hand"}  # noqa: RUF012
+        given = iter([Transferred(None, "max_steps"), Transferred({"AP box": 31.25}, "SIGINT")])
+        asked = []  # noqa: RUF012
+
+        def __call__(self, run, folder, seed):
+            self.asked.append((run.path.parent.name, folder.name, seed))
+            return next(self.given)
+
+    table = go_on(rows, Made())
+    assert Made.asked == [("table5d_0980", "seed-0-transfer", 0), ("table5d_0990", "seed-0-transfer", 0)]
+    assert table.stopped_by == "SIGINT"
+    assert [row.status for row in table.rows] == ["fine-tuning not begun", "finished", "fine-tuning not begun"]
+    assert table.rows[1].transfer == {"AP box": 31.25}
+    assert ",31.2,finished" in table.csv.read_text()
+
+
+def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, tmp_path):
+    argv = ["table5d", "--images", str(photographs()), "--output", str(tmp_path / "out"), *FLAGS]
+    tune = ["--finetune", str(boxes), "--schedule", "coco_1x"]
+    empty = tmp_path / "empty.json"
+    content = json.loads(boxes.read_text())
+    empty.write_text(json.dumps({**content, "annotations": []}))
+    both = ["--finetune.val", str(boxes), "--finetune.iterations", "1", "--finetune.epochs", "1"]
+    for flags, problem in (
+        (tune, r"boxes\.json: is one set; name another one to score every row on \(--finetune\.val\)"),
+        (tune[:2], "--finetune needs --schedule"),
+        (tune[2:], "have no effect without --finetune"),
+        (["--finetune.size", "64"], "have no effect without --finetune"),
+        ([*tune[:3], "coco_3x"], "coco_3x"),
+        ([*tune, "--finetune.val", str(tmp_path / "none.json")], "no such file or folder"),
+        ([*tune, "--finetune.val", str(empty)], "empty: no picture has an object to find"),
+        ([*tune, *both], "--iterations and --epochs: give one of them"),
+        ([*tune, *both[:2], "--finetune.size", "8"], "--size must be at least 32"),
+    ):
+        with pytest.raises(InputError, match=problem) as caught:
+            ablate([*argv, *flags])
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,222 @@
+"""The small benchmark on the shipped photographs: what is run, what the tables say, stopping and going on."""
+
+import dataclasses
+import json
+import statistics
+
+import numpy as np
+import pytest
+from photograph_sets import coco_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from socodet.cli import main
+from socodet.errors import InputError, SettingError
+from socodet.pretraining.pretrain import build_soco, pretrain
+from socodet.pretraining.trainer import Trainer
+from socodet.proposals import ProposalTable
+from socodet.studies.ablation.budget import Budget
+from socodet.studies.reproduction import PROTOCOLS, Protocol, reproduce
+from socodet.studies.reproduction.table import NOTE, Reproduction
+from socodet.training.settings import ExecutionSettings
+from socodet.views import make_sample, sample_rng
+from socodet.views.batch import collate
+
+SMALL = Protocol(
+    "small",
+    Budget(epochs=2, batch_size=2, base_lr=16.0, backbone="resnet18", width=0.03, size=32),
+    compute_ratio=1.5,
+    boxes=("annotated",),
+    fractions=(1.0,),
+    finetuning={
+        "detector": "faster_rcnn_r50_fpn",
+        "schedule": "voc_24k",
+        "batch_size": 2,
+        "iterations": 2,
+        "size": 32,
+        "precise_bn": 0,
+    },
+)
+METHODS = ["soco", "image", "image_compute", "soco_annotated"]
+CPU = ExecutionSettings("cpu", workers=0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    coco_file(folder / "train.json")
+    coco_file(folder / "val.json", ("rocket",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("bench") / "out"
+    return reproduce(data, output, protocol=SMALL, seeds=(0,), execution=CPU, show_progress=False)
+
+
+def test_every_method_is_pretrained_probed_and_soco_is_fine_tuned(done):
+    assert done.stopped_by is None
+    found = json.loads((done.folder / "results.json").read_text())
+    assert [*found["methods"]] == ["untrained", *METHODS]
+    for name in METHODS:
+        assert found["methods"][name]["runs"]["0"]["status"] == "finished"
+        assert 0 <= found["methods"][name]["runs"]["0"]["probe"]["backbone"]["knn"] <= 1
+    probed = {name: [*found["methods"][name]["runs"]["0"]["probe"]] for name in ("soco", "image", "untrained")}
+    assert probed == {"soco": ["head", "backbone"], "image": ["backbone"], "untrained": ["head", "backbone"]}
+    pictures = len((done.folder / "pictures.txt").read_text().splitlines())
+    steps = {name: found["methods"][name]["runs"]["0"]["steps"] for name in METHODS}
+    assert steps == {
+        "soco": pictures,
+        "image": pictures,
+        "image_compute": int(1.5 * pictures),
+        "soco_annotated": pictures,
+    }
+    assert [(one["first_weights"], one["status"]) for one in found["detectors"]] == [
+        ("scratch", "finished"),
+        ("soco", "finished"),
+    ]
+    assert all("box_AP" in one["scores"] for one in found["detectors"])
+
+
+def test_the_ceiling_learns_from_annotated_boxes(done, data):
+    table = ProposalTable.read(done.folder / "proposals-annotated.parquet")
+    annotated = json.loads((data / "train.json").read_text())
+    names = {image["id"]: image["file_name"] for image in annotated["images"]}
+    boxes = {name: [] for name in names.values()}
+    for one in annotated["annotations"]:
+        x, y, w, h = one["bbox"]
+        boxes[names[one["image_id"]]].append((x, y, x + w, y + h))
+    assert table.total_boxes
+    for key in table.keys:
+        name = next(name for name in boxes if key.endswith(name))
+        for box in table.boxes(key):
+            assert any(np.allclose(box, there, atol=1) for there in boxes[name])
+
+
+def test_a_second_call_runs_nothing_again_and_more_seeds_may_come(done, data, monkeypatch):
+    kept = {path: path.stat().st_mtime_ns for path in done.folder.glob("*/seed-0.json")}
+    asked = []
+
+    def counted(source, recipe, run, **rest):
+        asked.append((run.parent.name, run.name, recipe.training.seed))
+        return pretrain(source, recipe, run, **rest)
+
+    monkeypatch.setattr("socodet.studies.reproduction.running.pretrain", counted)
+    again = reproduce(data, done.folder, protocol=SMALL, seeds=(0, 5), execution=CPU, show_progress=False)
+    assert asked == [(name, "seed-5", 5) for name in METHODS]
+    assert kept == {path: path.stat().st_mtime_ns for path in done.folder.glob("*/seed-0.json")}
+    assert [[*row.runs] for row in again.methods] == [[0, 5]] * 5
+    assert all(len(row.runs) == 2 for row in again.detectors)
+
+
+def test_stopped_it_goes_on_where_it_was(data, tmp_path):
+    few = dataclasses.replace(CPU, max_steps=1)
+    first = reproduce(data, tmp_path / "out", protocol=SMALL, seeds=(0,), execution=few, show_progress=False)
+    assert first.stopped_by == "max_steps"
+    assert not (tmp_path / "out" / "soco" / "seed-0.json").exists()
+    steps = json.loads((tmp_path / "out" / "soco" / "seed-0" / "log.jsonl").read_text().splitlines()[-1])["step"]
+    assert steps == 1
+    second = reproduce(data, tmp_path / "out", protocol=SMALL, seeds=(0,), execution=few, show_progress=False)
+    assert second.stopped_by == "max_steps"
+    steps = json.loads((tmp_path / "out" / "soco" / "seed-0" / "log.jsonl").read_text().splitlines()[-1])["step"]
+    assert steps == 2
+
+
+def test_other_pictures_or_settings_in_the_same_folder_are_refused(done, data, tmp_path):
+    other = dataclasses.replace(SMALL, pretraining=dataclasses.replace(SMALL.pretraining, epochs=3))
+    with pytest.raises(InputError, match=r"a benchmark of other settings.*epochs"):
+        reproduce(data, done.folder, protocol=other, seeds=(0,), execution=CPU, show_progress=False)
+    (tmp_path / "foreign").write_text("mine")
+    with pytest.raises(InputError, match="not of this benchmark"):
+        reproduce(data, tmp_path, protocol=SMALL, seeds=(0,), execution=CPU, show_progress=False)
+
+
+def test_what_cannot_be_asked_is_refused(data, tmp_path):
+    with pytest.raises(InputError, match=r"leave --images\s+out"):
+        reproduce(data, tmp_path / "out", images=data / "train.json", protocol=SMALL, show_progress=False)
+    assert not (tmp_path / "out").exists()
+    for wrong in ({"finetuned": ("socco",)}, {"finetuned": ()}, {"boxes": ("annotation",)}):
+        with pytest.raises(SettingError):
+            dataclasses.replace(SMALL, **wrong)
+
+
+def test_overwritten_it_begins_anew_and_leaves_what_is_not_its_own(data, tmp_path):
+    few = dataclasses.replace(CPU, max_steps=1)
+    asked = {"protocol": SMALL, "seeds": (0,), "execution": few, "show_progress": False}
+    reproduce(data, tmp_path / "out", **asked)
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    other = dataclasses.replace(SMALL, pretraining=dataclasses.replace(SMALL.pretraining, epochs=3))
+    reproduce(data, tmp_path / "out", **{**asked, "protocol": other}, overwrite=True)
+    assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+    recipe = json.loads((tmp_path / "out" / "soco" / "seed-0" / "run.json").read_text())["recipe"]
+    assert recipe["training"]["epochs"] == 3
+
+
+def record(folder, name, seed, knn):
+    probe = dict.fromkeys(("knn", "linear", "linear_balanced", "recall_at_1", "scale_cosine", "others_cosine"), 0.5)
+    path = folder / name / f"seed-{seed}.json" if name != "untrained" else folder / f"untrained-seed-{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noted = {"status": "finished", "steps": 7, "seconds": 60.0, "probe": {"backbone": {**probe, "knn_balanced": knn}}}
+    path.write_text(json.dumps(noted))
+
+
+def test_table_has_mean_and_spread_and_says_who_is_above_with_every_seed(tmp_path):
+    about = {"images": {"count": 3}, "train": {"name": "t", "images": 3}, "val": {"name": "v", "images": 2}}
+    (tmp_path / NOTE).write_text(json.dumps(about))
+    figures = {"soco": (0.30, 0.32, 0.37), "image": (0.20, 0.25, 0.31), "untrained": (0.05, 0.06, 0.07)}
+    for name, values in figures.items():
+        for seed, value in enumerate(values):
+            record(tmp_path, name, seed, value)
+    (tmp_path / "image_compute").mkdir()
+    for seed in (0, 2):
+        record(tmp_path, "image_compute", seed, 0.9)
+    (tmp_path / "image_compute" / "seed-1.json").write_text('{"status": "diverged", "step": 3, "why": ""}')
+    rows = {line.split(" | ")[0].strip("| "): line for line in _table(tmp_path)}
+    mean, spread = statistics.fmean((30, 32, 37)), statistics.stdev((30, 32, 37))
+    assert f"| {mean:.2f} ± {spread:.2f} |" in rows["soco"]
+    assert rows["soco"].endswith("| untrained | – |")  # one seed of the baseline is above one of it
+    assert rows["image"].endswith("| untrained | – |")
+    assert rows["untrained"].endswith("| – | – |")
+    assert "| 2, 1 diverged |" in rows["image_compute"]
+    assert rows["image_compute"].endswith("| – | – |")  # not every seed of it is above
+
+
+def _table(folder):
+    text = Reproduction(folder, dataclasses.replace(SMALL, boxes=())).as_markdown()
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+def _flops(recipe, images):
+    rng, samples = np.random.default_rng(0), []
+    for index in range(images):
+        x, y, w, h = rng.uniform((0, 0, 110, 110), (120, 80, 250, 200), (12, 4)).T
+        boxes = np.stack([x, y, x + w, y + h], axis=1).astype(np.float32)
+        image = rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)
+        samples.append((index, make_sample(image, boxes, recipe.sample, sample_rng(0, 0, index))))
+    training = dataclasses.replace(recipe.training, batch_size=images)
+    trainer = Trainer(build_soco(recipe.model, 0), training, 1000, CPU)
+    with FlopCounterMode(display=False) as counter:
+        trainer.step(collate(samples))
+    return counter.get_total_flops()
+
+
+def test_the_longer_baseline_costs_what_soco_costs():
+    protocol = PROTOCOLS["cpu"]
+    recipes = {method.name: method.recipe for method in protocol.methods()}
+    assert _flops(recipes["soco"], 8) / _flops(recipes["image"], 8) == pytest.approx(protocol.compute_ratio, rel=0.03)
+    longer, usual = recipes["image_compute"].training, recipes["image"].training
+    assert longer.epochs / usual.epochs == pytest.approx(protocol.compute_ratio)
+    assert dataclasses.replace(longer, epochs=usual.epochs, warmup_epochs=usual.warmup_epochs) == usual
+
+
+def test_unknown_budget_and_missing_folder_are_one_line(data, tmp_path, capsys):
+    assert _refused(["reproduce", "mini", "--data", str(data), "--output", str(tmp_path / "o"), "--budget", "big"])
+    assert "cpu" in capsys.readouterr().err
+    assert _refused(["reproduce", "mini", "--data", str(tmp_path / "none"), "--output", str(tmp_path / "o")])
+    assert "is no folder" in capsys.readouterr().err
+
+
+def _refused(argv):
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    return ended.value.code == 2

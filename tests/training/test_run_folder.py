@@ -1,0 +1,75 @@
+import json
+
+import pytest
+import torch
+
+from socodet.errors import InputError
+from socodet.runtime.files import first_difference, write_atomically
+from socodet.training.run_folder import RunFolder
+
+
+def test_keeps_the_two_newest_checkpoints_and_reads_the_newest(tmp_path):
+    run = RunFolder(tmp_path)
+    for step in (1, 5, 12):
+        run.save_checkpoint(step, {"step": step, "model": {"w": torch.full((2,), float(step))}})
+    assert [p.name for p in run.checkpoints()] == ["step-00000005.pt", "step-00000012.pt"]
+    state = run.load_checkpoint()
+    assert state["step"] == 12
+    assert state["model"]["w"].tolist() == [12.0, 12.0]
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path):
+    run = RunFolder(tmp_path)
+    run.save_checkpoint(1, {"step": 1})
+    newest = run.save_checkpoint(2, {"step": 2})
+    newest.write_bytes(newest.read_bytes()[:40])
+    assert run.load_checkpoint() == {"step": 1}
+    run.checkpoints()[0].write_bytes(b"")
+    with pytest.raises(InputError, match=r"step-00000002\.pt .*not a readable checkpoint"):
+        run.load_checkpoint()
+
+
+def test_code_is_never_unpickled(tmp_path):
+    run = RunFolder(tmp_path)
+    path = tmp_path / "checkpoints" / "step-00000001.pt"
+    path.parent.mkdir()
+    torch.save({"step": 1, "trap": RunFolder(tmp_path)}, path)
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        run.load_checkpoint()
+
+
+def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "not bytes")
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_what_is_not_a_run_is_said_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="not a run"):
+        RunFolder(tmp_path).describe()
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        RunFolder(tmp_path).describe()
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(InputError, match="has no recipe"):
+        RunFolder(tmp_path).describe()
+
+
+def test_a_log_line_cut_short_is_left_out(tmp_path):
+    run = RunFolder(tmp_path)
+    run.log.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
+    assert list(run.log_lines()) == [{"step": 1}]
+
+
+def test_first_difference_names_the_field():
+    ours = {"a": 1, "views": [{"size": 224}, {"size": 112}]}
+    assert first_difference(ours, ours) is None
+    assert first_difference(ours, {"a": 1, "views": [{"size": 224}, {"size": 96}]}) == (
+        "views.1.size (112 asked, 96 there)"
+    )
+    assert first_difference({"a": 1}, {}) == "a (1 asked, null there)"
+    assert first_difference({"a": [1]}, {"a": [1, 2]}) == "a ([1] asked, [1, 2] there)"

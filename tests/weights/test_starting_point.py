@@ -1,0 +1,291 @@
+"""Where pretraining may start: every tensor arrives under its name, in both networks, or is spoken of."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, relu
+from torchvision.models import resnet18, resnet34
+from torchvision.ops import roi_align
+
+from socodet.detection.build import mask_rcnn
+from socodet.errors import InputError
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.views.batch import group_by_level
+from socodet.weights.starting_point import load_starting_point
+
+R18 = ModelSettings(
+    backbone="resnet18",
+    fpn_channels=8,
+    head_channels=8,
+    representation_size=12,
+    hidden_size=16,
+    embedding_size=6,
+)
+C4 = replace(R18, architecture="c4")
+
+
+def a_soco(settings: ModelSettings, seed: int = 0) -> SoCo:
+    torch.manual_seed(seed)
+    return SoCo(build_encoder(settings), settings)
+
+
+def shaken(network: nn.Module) -> nn.Module:
+    """Every tensor is a value of its own: no batch norm keeps its ones and zeros."""
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.copy_(torch.rand_like(tensor) + 0.1 if tensor.is_floating_point() else torch.tensor(5))
+    return network
+
+
+def copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in state.items()}
+
+
+def assert_target_is_the_online_networks_copy(soco: SoCo) -> None:
+    for name, value in soco.online.state_dict().items():
+        target = soco.target.state_dict()[name]
+        assert torch.equal(target, value), name
+        assert target.data_ptr() != value.data_ptr()
+    assert not any(p.requires_grad for p in soco.target.parameters())
+
+
+def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropped():
+    weights, soco = shaken(resnet18(weights=None)).state_dict(), a_soco(R18)
+    before = copies(soco.state_dict())
+    report = load_starting_point(soco, weights, "resnet18.pth")
+    for network in (soco.online, soco.target):
+        body = network.encoder.backbone["body"].state_dict()
+        assert body.keys() == weights.keys() - {"fc.weight", "fc.bias"}
+        assert all(torch.equal(value, weights[name]) for name, value in body.items())
+    for name, value in soco.state_dict().items():
+        if ".backbone.body." not in name:
+            assert torch.equal(value, before[name]), name
+    assert report.unused == ("fc.weight", "fc.bias")
+    assert len(report.loaded) == 120
+    fresh = ["encoder.backbone.fpn.inner_blocks.0.0.weight", "encoder.box_head.5.bias", "predictor.3.weight"]
+    assert set(fresh) < set(report.fresh)
+    assert str(report).splitlines()[0] == "starting from resnet18.pth (a backbone):"
+    assert "loaded  backbone.body (120 tensors)" in str(report)
+    assert "unused  fc (2 tensors)" in str(report)
+    assert_target_is_the_online_networks_copy(soco)
+
+
+def test_c4_takes_the_fifth_block_as_its_head():
+    weights, soco = shaken(resnet18(weights=None)).state_dict(), a_soco(C4)
+    report = load_starting_point(soco, weights, "x")
+    for name, value in soco.target.encoder.box_head.state_dict().items():
+        assert torch.equal(value, weights[f"layer4.{name}"]), name
+    assert len(report.loaded) == 120
+    assert report.unused == ("fc.weight", "fc.bias")
+
+
+def test_files_from_before_batches_were_counted_are_whole():
+    weights = shaken(resnet18(weights=None)).state_dict()
+    old = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    report = load_starting_point(a_soco(R18), old, "x")
+    assert len(report.loaded) == 100
+    assert not any("body" in name for name in report.fresh)
+
+
+def test_timms_classifier_gives_timms_features():
+    settings = replace(R18, backbone="timm/convnext_tiny")
+    classifier, soco = timm.create_model("convnext_tiny").eval(), a_soco(settings)
+    report = load_starting_point(soco, classifier.state_dict(), "x")
+    assert {name.split(".")[0] for name in report.unused} == {"head"}
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        wanted = classifier.forward_intermediates(pixels, intermediates_only=True, norm=False)
+        for network in (soco.online, soco.target):
+            for ours, theirs in zip(network.encoder.eval().stages(pixels), wanted, strict=True):
+                torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("settings", [R18, C4], ids=["FPN", "C4"])
+def test_another_runs_online_network_and_predictor_are_taken(settings):
+    other, soco = shaken(a_soco(settings, 1)), a_soco(settings)
+    report = load_starting_point(soco, copies(other.state_dict()), "run")
+    for name, value in other.state_dict().items():
+        if not name.startswith("target."):
+            assert torch.equal(soco.state_dict()[name], value), name
+    assert report.fresh == ()
+    assert {name.split(".")[0] for name in report.unused} == {"target"}
+    assert_target_is_the_online_networks_copy(soco)
+
+
+def test_a_c4_runs_fifth_block_reaches_the_backbone_of_another_architecture():
+    other, soco = shaken(a_soco(C4, 1)), a_soco(replace(R18, architecture="c5"))
+    report = load_starting_point(soco, other.state_dict(), "run")
+    head = other.online.encoder.box_head.state_dict()
+    assert all(torch.equal(soco.online.encoder.backbone["body"].layer4.state_dict()[n], v) for n, v in head.items())
+    assert not any(name.startswith("encoder.") for name in report.fresh)
+
+
+def test_a_detectors_backbone_pyramid_and_box_head_are_taken():
+    detector, soco = shaken(mask_rcnn(R18, num_classes=3)), a_soco(R18)
+    report = load_starting_point(soco, detector.state_dict(), "weights.pth")
+    for name, value in soco.target.encoder.state_dict().items():
+        theirs = f"roi_heads.{name}" if name.startswith("box_head.") else name
+        assert torch.equal(value, detector.state_dict()[theirs]), name
+    assert {name.split(".")[0] for name in report.fresh} == {"projector", "predictor"}
+    assert {name.split(".")[0] for name in report.unused} == {"rpn", "roi_heads"}
+
+
+class ConvNorm(nn.Module):
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class TheirPerceptron(nn.Module):
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.linear1, self.bn1 = nn.Linear(inputs, R18.hidden_size), nn.BatchNorm1d(R18.hidden_size)
+        self.linear2 = nn.Linear(R18.hidden_size, R18.embedding_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(relu(self.bn1(self.linear1(x))))
+
+
+class TheirHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        for i in (1, 2, 3, 4):
+            setattr(self, f"conv{i}", nn.Conv2d(8, 8, 3, padding=1, bias=False))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(8))
+        self.fc1 = nn.Linear(8 * 7 * 7, R18.representation_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in (1, 2, 3, 4):
+            x = relu(getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x)))
+        return relu(self.fc1(x.flatten(1)))
+
+
+class TheirFPN(nn.Module):
+    """The public code's FPN model, by the names that its checkpoints have, with a computation of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for suffix in ("", "_k"):
+            encoder, neck = resnet18(weights=None), nn.Module()
+            del encoder.fc
+            neck.lateral_convs = nn.ModuleList(ConvNorm(c, 8, 1) for c in (64, 128, 256, 512))
+            neck.fpn_convs = nn.ModuleList(ConvNorm(8, 8, 3) for _ in range(4))
+            for name, module in (("encoder", encoder), ("neck", neck), ("head", TheirHead())):
+                setattr(self, name + suffix, module)
+            setattr(self, "projector" + suffix, TheirPerceptron(R18.representation_size))
+        self.predictor = TheirPerceptron(R18.embedding_size)
+
+    def predict(self, pixels: Tensor, box: Tensor, level: int) -> Tensor:
+        e = self.encoder
+        x, stages = e.maxpool(relu(e.bn1(e.conv1(pixels)))), []
+        for layer in (e.layer1, e.layer2, e.layer3, e.layer4):
+            x = layer(x)
+            stages.append(x)
+        merged = self.neck.lateral_convs[3](stages[3])
+        for i in range(2, level - 1, -1):
+            lateral = self.neck.lateral_convs[i](stages[i])
+            merged = lateral + interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+        pooled = roi_align(self.neck.fpn_convs[level](merged), [box[None]], 7, 1 / 4 / 2**level, -1, True)
+        return self.predictor(self.projector(self.head(pooled)))
+
+
+def test_the_public_codes_checkpoint_computes_the_same_here():
+    torch.manual_seed(1)
+    theirs, soco = TheirFPN(), a_soco(R18)
+    with torch.no_grad():
+        for name, buffer in theirs.named_buffers():
+            if "running" in name:
+                buffer.copy_(torch.rand_like(buffer) + 0.5)
+        for parameter in theirs.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    checkpoint = {f"module.{name}": value for name, value in theirs.state_dict().items()}
+    report = load_starting_point(soco, checkpoint, "ckpt_epoch_100.pth")
+    assert report.kind == "the public code"
+    assert report.fresh == ()
+    assert {name.split(".")[1] for name in report.unused} == {"encoder_k", "neck_k", "head_k", "projector_k"}
+    assert_target_is_the_online_networks_copy(soco)
+    theirs.eval()
+    soco.eval()
+    pixels, box = torch.randn(1, 3, 96, 96), torch.tensor([10.0, 20.0, 70.0, 90.0])
+    with torch.no_grad():
+        for level in range(4):
+            rois = group_by_level(box[None, None], torch.tensor([[level]]))
+            ours = soco.predictor(soco.online([pixels], [rois])[0])
+            torch.testing.assert_close(ours, theirs.predict(pixels, box, level))
+
+
+def test_the_public_codes_c4_checkpoint():
+    torch.manual_seed(1)
+    encoder = shaken(resnet18(weights=None))
+    del encoder.fc
+    parts = {"projector": shaken(TheirPerceptron(512)), "predictor": shaken(TheirPerceptron(6))}
+    checkpoint = {f"module.{kind}.{n}": v for kind in ("encoder", "encoder_k") for n, v in encoder.state_dict().items()}
+    checkpoint |= {f"module.{part}.{n}": v for part, module in parts.items() for n, v in module.state_dict().items()}
+    checkpoint |= {"module.queue": torch.zeros(6, 10), "module.queue_ptr": torch.zeros(1)}
+    soco = a_soco(C4)
+    report = load_starting_point(soco, checkpoint, "ckpt.pth")
+    assert report.fresh == ()
+    assert {name.split(".")[1] for name in report.unused} == {"encoder_k", "queue", "queue_ptr"}
+    fifth = soco.online.encoder.box_head.state_dict()
+    assert all(torch.equal(value, encoder.state_dict()[f"layer4.{name}"]) for name, value in fifth.items())
+    assert torch.equal(soco.online.projector[3].weight, parts["projector"].linear2.weight)
+    assert torch.equal(soco.predictor[0].weight, parts["predictor"].linear1.weight)
+
+
+def refused() -> list:
+    r18, r34 = resnet18(weights=None).state_dict(), resnet34(weights=None).state_dict()
+    bottlenecks = replace(R18, backbone="resnet50")
+    deeper = replace(R18, backbone="resnet34")
+    wider = a_soco(replace(R18, hidden_size=20)).state_dict()
+    plain_detector = {**mask_rcnn(R18).state_dict(), "backbone.fpn.inner_blocks.0.0.bias": torch.zeros(8)}
+    more_convs = mask_rcnn(replace(R18, head_convs=5)).state_dict()
+    pooled = mask_rcnn(replace(R18, pooled_size=5)).state_dict()
+    shapes = r"layer1\.0\.conv1\.weight is \(64, 64, 3, 3\) there and \(64, 64, 1, 1\)"
+    return [
+        pytest.param(bottlenecks, r18, shapes + ".*--backbone", id="shape"),
+        pytest.param(R18, r34, r"layer1\.2\.conv1\.weight has no place.*--backbone", id="deeper file"),
+        pytest.param(deeper, r18, r"lacks 80 tensors .* first .*layer1\.2\..*--backbone", id="deeper net"),
+        pytest.param(
+            R18, {"stem.weight": torch.zeros(3)}, "none of its 1 tensors.*give the state dict", id="nothing fits"
+        ),
+        pytest.param(R18, {}, "none of its 0 tensors.*give the state dict", id="empty"),
+        pytest.param(
+            R18,
+            wider,
+            r"online\.projector\.0\.weight is \(20, 12\).*--hidden-size.*socodet export",
+            id="other projector",
+        ),
+        pytest.param(
+            R18,
+            plain_detector,
+            r"inner_blocks\.0\.0\.bias has no place.*batch norm and no bias",
+            id="FPN without batch norm",
+        ),
+        pytest.param(R18, more_convs, r"box_head\.4\.0\.weight has no place.*--head-convs", id="a longer box head"),
+        pytest.param(
+            R18,
+            pooled,
+            r"box_head\.5\.weight is \(12, 200\) there.*--pooled-size",
+            id="a box head that pools otherwise",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("settings", "weights", "problem"), refused())
+def test_what_does_not_fit_is_refused_and_the_networks_left_alone(settings, weights, problem):
+    soco = a_soco(settings)
+    before = copies(soco.state_dict())
+    with pytest.raises(InputError, match=re.compile("^file.pth: .*" + problem)) as caught:
+        load_starting_point(soco, weights, "file.pth")
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in soco.state_dict().items())

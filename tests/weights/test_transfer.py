@@ -1,0 +1,180 @@
+"""Exported weights in torchvision's own detectors: everything arrives, and nothing goes missing silently."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.models.detection import (
+    fasterrcnn_resnet50_fpn_v2,
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+)
+
+from socodet.detection.build import build_detector, mask_rcnn
+from socodet.errors import InputError
+from socodet.export import export_run
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.pretraining.recipes import Recipe
+from socodet.training.run_folder import RunFolder
+from socodet.weights.transfer import load_pretrained
+
+R50 = ModelSettings(hidden_size=8, embedding_size=4)
+R18 = ModelSettings(
+    backbone="resnet18",
+    fpn_channels=16,
+    head_channels=16,
+    representation_size=24,
+    hidden_size=8,
+    embedding_size=4,
+)
+
+
+def a_run(path, settings):
+    """A run folder with one checkpoint whose every tensor is distinguishable from a fresh one."""
+    torch.manual_seed(7)
+    soco = SoCo(build_encoder(settings), settings)
+    with torch.no_grad():
+        for tensor in soco.state_dict().values():
+            tensor.copy_(torch.randn_like(tensor) if tensor.is_floating_point() else torch.tensor(5))
+        for name, tensor in soco.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.abs_().add_(0.1)
+    run = RunFolder(path)
+    run.write_description({"recipe": Recipe("custom", model=settings).as_dict()})
+    run.save_checkpoint(1, {"step": 1, "model": soco.state_dict()})
+    return soco
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_fills_torchvisions_mask_rcnn(tmp_path, suffix):
+    soco = a_run(tmp_path / "run", R50)
+    file = export_run(tmp_path / "run", tmp_path / f"weights{suffix}")
+    detector = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    report = load_pretrained(detector, file)
+    after = detector.state_dict()
+
+    pretrained = [n for n in before if n.startswith(("backbone.body.", "backbone.fpn.", "roi_heads.box_head."))]
+    assert set(report.loaded) == set(pretrained)
+    assert {name.split(".")[0] + "." + name.split(".")[1] for name in report.fresh} == {
+        "rpn.head",
+        "roi_heads.box_predictor",
+        "roi_heads.mask_head",
+        "roi_heads.mask_predictor",
+    }
+    online = soco.online.encoder.state_dict()
+    for name in pretrained:
+        assert torch.equal(after[name], online[name.removeprefix("roi_heads.")]), name
+    for name in report.fresh:
+        assert torch.equal(after[name], before[name]), name
+
+
+def test_the_file_is_a_plain_state_dict_for_torch_alone(tmp_path):
+    a_run(tmp_path / "run", R50)
+    file = export_run(tmp_path / "run", tmp_path / "weights.pth")
+    detector = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    missing, unexpected = detector.load_state_dict(torch.load(file, weights_only=True), strict=False)
+    assert unexpected == []
+    assert {name.split(".")[0] for name in missing} == {"rpn", "roi_heads"}
+    assert not any(name.startswith("roi_heads.box_head") for name in missing)
+
+
+def test_our_default_mask_rcnn_is_torchvisions():
+    ours = {name: value.shape for name, value in mask_rcnn(ModelSettings()).state_dict().items()}
+    theirs = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None).state_dict()
+    assert ours == {name: value.shape for name, value in theirs.items()}
+
+
+def test_build_detector_fits_a_small_run_and_computes_what_was_pretrained(tmp_path):
+    soco = a_run(tmp_path, R18)
+    detector = build_detector(tmp_path, num_classes=4).eval()
+    encoder = soco.online.encoder.eval()
+    pixels, pooled = torch.randn(1, 3, 64, 96), torch.randn(5, 16, 7, 7)
+    with torch.no_grad():
+        for ours, theirs in zip(encoder.pyramid(pixels), list(detector.backbone(pixels).values())[:4], strict=True):
+            torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(encoder.box_head(pooled), detector.roi_heads.box_head(pooled))
+        scores = detector.roi_heads.box_predictor(detector.roi_heads.box_head(pooled))[0]
+    assert scores.shape == (5, 4)
+    detector.train()
+    target = {
+        "boxes": torch.tensor([[5.0, 5.0, 60.0, 50.0]]),
+        "labels": torch.tensor([1]),
+        "masks": torch.ones(1, 64, 96, dtype=torch.uint8),
+    }
+    losses = detector([torch.rand(3, 64, 96), torch.rand(3, 64, 96)], [target, target])
+    assert set(losses) == {
+        "loss_classifier",
+        "loss_box_reg",
+        "loss_mask",
+        "loss_objectness",
+        "loss_rpn_box_reg",
+    }
+
+
+def test_another_shape_is_refused_and_the_detector_left_alone(tmp_path):
+    a_run(tmp_path, R18)
+    wider = mask_rcnn(ModelSettings(backbone="resnet18", fpn_channels=16, head_channels=16, representation_size=32))
+    before = {name: value.clone() for name, value in wider.state_dict().items()}
+    with pytest.raises(InputError, match=r"roi_heads\.box_head\.5\.weight is \(24, 784\) there and \(32, 784\)"):
+        load_pretrained(wider, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items())
+
+
+def test_a_detector_without_batch_norm_in_its_pyramid_is_refused(tmp_path):
+    a_run(tmp_path, R50)
+    with pytest.raises(InputError, match=r"have no place in MaskRCNN, first backbone\.fpn\..*build_detector"):
+        load_pretrained(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), tmp_path)
+
+
+def test_a_deeper_backbone_is_not_half_loaded(tmp_path):
+    a_run(tmp_path, R18)
+    deeper = mask_rcnn(replace(R18, backbone="resnet34"))
+    with pytest.raises(InputError, match=r"no weights for 96 tensors .* first backbone\.body\.layer1\.2\."):
+        load_pretrained(deeper, tmp_path)
+    torch.save({}, tmp_path / "empty.pth")
+    with pytest.raises(InputError, match="no weights for"):
+        load_pretrained(deeper, tmp_path / "empty.pth")
+
+
+def test_the_report_names_every_module(tmp_path, capsys):
+    a_run(tmp_path, R18)
+    build_detector(tmp_path, num_classes=2)
+    text = capsys.readouterr().err
+    assert "loaded  backbone.body (120 tensors), backbone.fpn (48 tensors), roi_heads.box_head (26 tensors)" in text
+    assert "fresh   rpn.head" in text
+    assert "roi_heads.mask_predictor" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "problem"),
+    [
+        (None, "absent.pth", "no such file"),
+        (b"not weights", "w.pth", "not a file of weights"),
+        (b"not weights", "w.safetensors", "not a file of weights"),
+    ],
+)
+def test_a_bad_file_is_said_in_one_line(tmp_path, content, name, problem):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=problem) as caught:
+        load_pretrained(mask_rcnn(R18), tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_export_refuses_what_it_cannot_do(tmp_path):
+    a_run(tmp_path / "run", R18)
+    (tmp_path / "there.pth").write_bytes(b"precious")
+    with pytest.raises(InputError, match="exists"):
+        export_run(tmp_path / "run", tmp_path / "there.pth")
+    assert (tmp_path / "there.pth").read_bytes() == b"precious"
+    with pytest.raises(InputError, match=r"unknown suffix '\.onnx'"):
+        export_run(tmp_path / "run", tmp_path / "x.onnx")
+    with pytest.raises(InputError, match="not a run"):
+        export_run(tmp_path, tmp_path / "x.pth")
+    empty = RunFolder(tmp_path / "empty")
+    empty.write_description({"recipe": Recipe("custom", model=R18).as_dict()})
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        export_run(tmp_path / "empty", tmp_path / "x.pth")

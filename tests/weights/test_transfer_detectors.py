@@ -1,0 +1,198 @@
+"""Each kind of pretraining run into each detector: which modules arrive, which are fresh, which are left over."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from socodet.detection.detectors import DETECTORS, new_detector
+from socodet.errors import InputError
+from socodet.export import export_run
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.pretraining.recipes import Recipe
+from socodet.training.run_folder import RunFolder
+from socodet.weights.transfer import load_pretrained
+
+R18 = ModelSettings(
+    backbone="resnet18",
+    fpn_channels=16,
+    head_convs=4,
+    head_channels=16,
+    representation_size=24,
+    hidden_size=8,
+    embedding_size=4,
+)
+RCNN_FPN = ("mask_rcnn_r50_fpn", "faster_rcnn_r50_fpn")
+RCNN_C4 = ("mask_rcnn_r50_c4", "faster_rcnn_r50_c4")
+SINGLE = ("retinanet_r50_fpn", "fcos_r50_fpn")
+
+BODY = {"backbone.body": 120}
+C4 = {"backbone.body": 90, "roi_heads.box_head": 30}  # layer4 is the head: two blocks, one with a downsampling
+FPN = {"backbone.fpn": 48}  # four levels, two convolutions each, with a weight and five tensors of batch norm
+FPN_P3 = {"backbone.fpn": 36}
+HEAD = {"roi_heads.box_head": 26}
+
+RPN = {"rpn.head": 6}
+PREDICTOR = {"roi_heads.box_predictor": 4}
+MASK_FPN = {"roi_heads.mask_head": 24, "roi_heads.mask_predictor": 4}
+EXTRA_NORM = {"roi_heads.box_head.norm": 5}
+P6_P7 = {"backbone.fpn.extra_blocks": 4}
+PYRAMID_LEFT = {f"P{level}'s {kind} convolution": 6 for level in (2, 3, 4, 5) for kind in ("lateral", "output")}
+P2_LEFT = {f"P2's {kind} convolution": 6 for kind in ("lateral", "output")}
+HEAD_LEFT = {"box head": 26}
+
+
+def heads_of(detector):
+    """What no run pretrains."""
+    if detector in RCNN_FPN:
+        return RPN | PREDICTOR | (MASK_FPN if detector.startswith("mask") else {})
+    if detector in RCNN_C4:
+        return RPN | PREDICTOR | EXTRA_NORM | ({"roi_heads.mask_predictor": 4} if detector.startswith("mask") else {})
+    if detector.startswith("retinanet"):
+        return P6_P7 | {"head.classification_head": 10, "head.regression_head": 10}
+    return P6_P7 | {"head.classification_head": 18, "head.regression_head": 20}
+
+
+def expected(kind, detector):
+    """Loaded, fresh and left over."""
+    if detector in RCNN_C4:
+        left = (PYRAMID_LEFT if kind.startswith("fpn") else {}) | (HEAD_LEFT if kind == "fpn" else {})
+        return C4, heads_of(detector), left
+    fpn = FPN if detector in RCNN_FPN else FPN_P3
+    loaded, fresh, left = dict(BODY), heads_of(detector), {}
+    (loaded if kind.startswith("fpn") else fresh).update(fpn)
+    if detector in RCNN_FPN:
+        (loaded if kind == "fpn" else fresh).update(HEAD)
+    elif kind.startswith("fpn"):
+        left = P2_LEFT | (HEAD_LEFT if kind == "fpn" else {})
+    return loaded, fresh, left
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of each kind with weights that can be told apart, and its encoder."""
+    made = {}
+    for kind in ("fpn", "fpn_no_head", "c4", "c5", "image"):
+        settings = replace(R18, architecture=kind)
+        torch.manual_seed(7)
+        soco = SoCo(build_encoder(settings), settings)
+        with torch.no_grad():
+            for name, tensor in soco.state_dict().items():
+                if tensor.is_floating_point() and tensor.ndim == 1:
+                    tensor.uniform_(0.5, 1.5)
+                elif name.endswith("num_batches_tracked"):
+                    tensor.fill_(5)
+        run = RunFolder(tmp_path_factory.mktemp(kind))
+        run.write_description({"recipe": Recipe("custom", model=settings).as_dict()})
+        run.save_checkpoint(1, {"step": 1, "model": soco.state_dict()})
+        made[kind] = run.path, soco.online.encoder.eval()
+    return made
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("kind", ["fpn", "fpn_no_head", "c4", "c5", "image"])
+def test_the_modules_that_arrive_and_what_they_compute(runs, kind, detector):
+    run, encoder = runs[kind]
+    network = new_detector(detector, R18, 4).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = load_pretrained(network, run, show_report=False)
+    loaded, fresh, left = expected(kind, detector)
+    assert report.loaded_modules == loaded
+    assert report.fresh_modules == fresh
+    assert report.left_over_modules == left
+    assert {*report.loaded, *report.fresh} == before.keys()
+    after = network.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in report.fresh)
+
+    pixels = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        body = encoder.backbone["body"]
+        if detector in RCNN_C4:
+            c4 = body(pixels)["0"] if kind == "c4" else body.layer3(body.layer2(body.layer1(stem(body, pixels))))
+            torch.testing.assert_close(network.backbone(pixels)["0"], c4)
+            fifth = encoder.box_head if kind == "c4" else body.layer4
+            pooled = torch.randn(3, 256, 14, 14)
+            torch.testing.assert_close(network.roi_heads.box_head[:-1](pooled), fifth(pooled))
+            return
+        stages = list(network.backbone.body(pixels).values())
+        if kind == "c4":
+            torch.testing.assert_close(stages[2], body(pixels)["0"])
+            torch.testing.assert_close(stages[3], encoder.box_head(stages[2]))
+        else:
+            for ours, theirs in zip(stages, body(pixels).values(), strict=True):
+                torch.testing.assert_close(ours, theirs)
+        if kind.startswith("fpn"):
+            levels = network.backbone(pixels)
+            for level, theirs in enumerate(encoder.pyramid(pixels)):
+                if level > 0 or detector in RCNN_FPN:
+                    torch.testing.assert_close(levels[str(level)], theirs)
+        if kind == "fpn" and detector in RCNN_FPN:
+            pooled = torch.randn(3, 16, 7, 7)
+            torch.testing.assert_close(network.roi_heads.box_head(pooled), encoder.box_head(pooled))
+
+
+def stem(body, pixels):
+    return body.maxpool(body.relu(body.bn1(body.conv1(pixels))))
+
+
+@pytest.mark.parametrize("detector", SINGLE)
+def test_single_stage_blocks_are_those_of_their_level_not_of_their_index(runs, detector):
+    run, encoder = runs["fpn"]
+    network = new_detector(detector, R18, 4)
+    load_pretrained(network, run, show_report=False)
+    ours, theirs = network.state_dict(), encoder.state_dict()
+    same_shape = 0
+    for kind in ("inner_blocks", "layer_blocks"):
+        for block in range(3):
+            for tensor in ("0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var"):
+                value = ours[f"backbone.fpn.{kind}.{block}.{tensor}"]
+                assert torch.equal(value, theirs[f"backbone.fpn.{kind}.{block + 1}.{tensor}"])
+                wrong = theirs[f"backbone.fpn.{kind}.{block}.{tensor}"]
+                same_shape += wrong.shape == value.shape
+                assert wrong.shape != value.shape or not torch.equal(value, wrong)
+    assert same_shape == 27  # all but the lateral weights would fit one level lower without a word
+
+
+@pytest.mark.parametrize("detector", ["retinanet_r50_fpn", "mask_rcnn_r50_c4", "mask_rcnn_r50_fpn"])
+def test_an_exported_file_gives_what_its_run_gives(runs, tmp_path, detector):
+    run, _ = runs["fpn"]
+    file = export_run(run, tmp_path / "weights.safetensors")
+    one, other = new_detector(detector, R18, 4), new_detector(detector, R18, 4)
+    of_file = load_pretrained(one, file, show_report=False)
+    of_run = load_pretrained(other, run, show_report=False)
+    assert set(of_file.loaded) == set(of_run.loaded)
+    assert of_file.left_over_modules == of_run.left_over_modules
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_supervised_backbone_fills_the_backbone_alone(tmp_path, detector, capsys):
+    classifier = resnet18(weights=None)
+    weights = {n: v for n, v in classifier.state_dict().items() if not n.endswith("num_batches_tracked")}
+    torch.save(weights, tmp_path / "resnet18.pth")  # older files have no counters
+    network = new_detector(detector, R18, 4)
+    report = load_pretrained(network, tmp_path / "resnet18.pth")
+    assert report.left_over_modules == {"fc": 2}
+    assert "left over fc (2 tensors)" in capsys.readouterr().err
+    own = network.state_dict()
+    assert len(report.loaded) == 100  # 20 convolutions, 20 norms of four tensors
+    for name, value in weights.items():
+        if name.startswith("fc."):
+            continue
+        of_head = name.startswith("layer4.") and detector in RCNN_C4
+        place = name.replace("layer4.", "roi_heads.box_head.") if of_head else f"backbone.body.{name}"
+        assert torch.equal(own[place], value), name
+
+
+def test_weights_of_another_backbone_are_refused_and_the_detector_left_alone(runs):
+    run, _ = runs["fpn"]
+    network = new_detector("retinanet_r50_fpn", replace(R18, backbone="resnet34"), 4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(InputError, match=r"no weights for 96 tensors of RetinaNet.*layer1\.2\."):
+        load_pretrained(network, run)
+    with pytest.raises(InputError, match=r"fpn\.inner_blocks\.0\.0\.weight is \(16, 128, 1, 1\) there and \(32,"):
+        load_pretrained(new_detector("fcos_r50_fpn", replace(R18, fpn_channels=32), 4), run)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
