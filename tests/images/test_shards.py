@@ -122,7 +122,9 @@ def test_patterns(tmp_path: Path) -> None:
     assert matched("train-00{08..09}.tar") == matched("train-000?.tar") == matched("train-000[89].tar")
     assert matched("{*8,train-0008}.tar") == ["train-0008.tar"]
     assert f"no file {tmp_path}/train-0012.tar" in error_of(f"{tmp_path}/train-{{0011..0012}}.tar")
+    assert matched("{train-{0009,0011},val-0}.tar") == ["train-0009.tar", "train-0011.tar", "val-0.tar"]
     assert "check the pattern" in error_of(tmp_path / "test-*.tar")
+    assert "a brace without its pair" in error_of(tmp_path / "train-{0008..0010.tar")
 
 
 def test_the_index_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

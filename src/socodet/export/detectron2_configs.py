@@ -3,9 +3,10 @@
 Each stands alone: no base file, no class that stock Detectron2 lacks.
 """
 
-import json
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from socodet.models.settings import ModelSettings
@@ -151,8 +152,20 @@ def _schedule(iterations: int, *, drops: tuple[float, float], weight_decay: floa
     }
 
 
+class _Dumper(yaml.SafeDumper):
+    """Maps as blocks, lists on one line, and every list in full wherever it is repeated."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(
+    list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+)
+
+
 def _yaml(settings: Settings) -> str:
-    """Dotted names as nested YAML; values are written as JSON, which is YAML."""
+    """Dotted names as nested YAML."""
     tree: Settings = {}
     for name, value in settings.items():
         *parents, leaf = name.split(".")
@@ -160,14 +173,5 @@ def _yaml(settings: Settings) -> str:
         for parent in parents:
             branch = branch.setdefault(parent, {})
         branch[leaf] = value
-    return "\n".join(_yaml_lines(tree, 0)) + "\n"
-
-
-def _yaml_lines(tree: Settings, indent: int) -> list[str]:
-    lines = []
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            lines += [f"{' ' * indent}{name}:", *_yaml_lines(value, indent + 2)]
-        else:
-            lines.append(f"{' ' * indent}{name}: {json.dumps(value)}")
-    return lines
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)
+    return text

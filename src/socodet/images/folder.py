@@ -50,7 +50,7 @@ def open_folder(root: Path) -> ImageFolder | None:
         keys = sorted(_image_paths(str(root), "", frozenset()))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from None
-    return ImageFolder(root, Names.of(keys)) if keys else None
+    return ImageFolder(root, Names(keys)) if keys else None
 
 
 def _image_paths(folder: str, prefix: str, above: frozenset[str]) -> Iterator[str]:

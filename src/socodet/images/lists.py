@@ -66,7 +66,7 @@ def open_list(file: Path) -> ImageList:
             f"{file}: none of the first {len(keys[:LOOKED_FOR])} images it lists is there, first "
             f"{file.parent / keys[0]}; paths are absolute or begin at the list's folder"
         )
-    return ImageList(file, file.parent, Names.of(keys))
+    return ImageList(file, file.parent, Names(keys))
 
 
 def open_coco(file: Path) -> ImageList:
@@ -80,7 +80,7 @@ def open_coco(file: Path) -> ImageList:
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
     keys = _unique_keys(file, _coco_names(file))
-    return ImageList(file, coco_root(file, keys), Names.of(keys))
+    return ImageList(file, coco_root(file, keys), Names(keys))
 
 
 def _coco_names(file: Path) -> list[str]:

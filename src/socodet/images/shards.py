@@ -1,14 +1,13 @@
 """Images in tar files, WebDataset's layout: read in place, by an index of where each begins."""
 
 import glob
-import itertools
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from braceexpand import braceexpand
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,7 +94,7 @@ def open_shards(paths: Sequence[Path], location: str) -> TarShards:
     return TarShards(
         location,
         tuple(map(str, paths)),
-        Names.of(keys),
+        Names(keys),
         np.repeat(np.arange(len(paths), dtype=np.int32), [len(index.names) for index in indices]),
         np.concatenate([index.starts for index in indices]),
         np.concatenate([index.sizes for index in indices]),
@@ -114,29 +113,19 @@ def is_pattern(path: str) -> bool:
 
 
 def shards_matching(pattern: str) -> list[Path]:
-    """The files of a pattern: `{000..146}` counts, `{a,b}` chooses, `* ? [ab]` are those of the shell.
+    """The files of a pattern: `{000..146}` counts, `{a,b}` chooses, `* ? [ab]` match, all as in the shell.
 
-    InputError when nothing matches, or a file that braces name is missing.
+    InputError when nothing matches, a file that braces name is missing, or a brace is not closed.
     """
+    try:
+        names = list(braceexpand(pattern, escape=False))
+    except ValueError:
+        raise InputError(f"{pattern}: has a brace without its pair; check the pattern") from None
     paths: list[Path] = []
-    for expanded in _expand_braces(pattern):
+    for expanded in names:
         matches = sorted(glob.glob(expanded)) or [expanded]
         missing = [match for match in matches if not os.path.isfile(match)]
         if missing:
             raise InputError(f"{pattern}: no file {missing[0]}; check the pattern")
         paths += map(Path, matches)
     return list(dict.fromkeys(paths))
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    pieces = re.split(r"\{([^{}]*)\}", pattern)  # what is between braces is at the odd places
-    choices = [_choices(piece) if place % 2 else [piece] for place, piece in enumerate(pieces)]
-    return ["".join(chosen) for chosen in itertools.product(*choices)]
-
-
-def _choices(braced: str) -> list[str]:
-    counted = re.fullmatch(r"(\d+)\.\.(\d+)", braced)
-    if counted is None:
-        return braced.split(",")
-    first, last = counted.groups()
-    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]

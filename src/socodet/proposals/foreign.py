@@ -10,12 +10,13 @@
 x and y are the upper left corner everywhere, in pixels of the image.
 """
 
+import codecs
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import ijson
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +26,6 @@ from socodet.errors import InputError
 from socodet.proposals.table import METADATA_KEY, ProposalTable
 
 BoxForm = Literal["xyxy", "xywh"]
-_SPACE = re.compile(r"[ \t\n\r]*")
 FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
 
 
@@ -66,65 +66,33 @@ def read_foreign(
 
 
 def _read_json(path: Path, coco_images: str | Path | None) -> dict[str, NDArray[np.float32]]:
-    text = _text(path)
-    if text.lstrip()[:1] == "[":
-        return _from_coco(path, _parsed(path, text), _image_names(path, coco_images))
-    if '"annotations"' in text:
-        content = _parsed(path, text)
+    data = _content(path)
+    if data.lstrip()[:1] == b"[":
+        return _from_coco(path, _parsed(path, data), _image_names(path, coco_images))
+    if b'"annotations"' in data:
+        content = _parsed(path, data)
         if "annotations" in content:
             return _from_coco(path, content["annotations"], _image_names(path, coco_images or path))
-    return _from_names(path, text)
+    return _from_names(path, data)
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
-        return path.read_text("utf-8-sig")
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); mend or make it again") from None
 
 
-def _parsed(path: Path, text: str) -> Any:
+def _parsed(path: Path, data: bytes) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); mend or make it again") from None
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _not_json(path, error) from None
 
 
-def _members(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object, one at a time: the lists of a million images together would take 10 GB."""
-    decoder = json.JSONDecoder()
-
-    def after(position: int, sign: str) -> int:
-        """Past white space, a sign, and white space."""
-        position = _skip_space(text, position)
-        if text[position : position + 1] != sign:
-            raise json.JSONDecodeError(f"Expecting {sign!r}", text, position)
-        return _skip_space(text, position + 1)
-
-    try:
-        position = after(0, "{")
-        more = text[position : position + 1] != "}"
-        while more:
-            name, position = decoder.raw_decode(text, position)
-            if not isinstance(name, str):
-                raise json.JSONDecodeError("Expecting a name in quotes", text, position)
-            value, position = decoder.raw_decode(text, after(position, ":"))
-            yield name, value
-            position = _skip_space(text, position)
-            more = text[position : position + 1] == ","
-            if more:
-                position = after(position, ",")
-        if after(position, "}") != len(text):
-            raise json.JSONDecodeError("Extra data", text, position + 1)
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); mend or make it again") from None
-
-
-def _skip_space(text: str, position: int) -> int:
-    space = _SPACE.match(text, position)
-    return space.end() if space else position
+def _not_json(path: Path, error: Exception) -> InputError:
+    what = " ".join(line.strip() for line in str(error).splitlines()[:2])  # ijson: what is wrong, and the text there
+    return InputError(f"{path}: is not valid JSON ({what}); repair it or make it again")
 
 
 def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
@@ -138,7 +106,7 @@ def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
         return {file.relative_to(path).with_suffix("").as_posix(): _read_array(file) for file in arrays}, "xyxy"
     boxes: dict[str, NDArray[np.float32]] = {}
     for file in texts:
-        for name, found in _from_names(file, _text(file)).items():
+        for name, found in _from_names(file, _content(file)).items():
             if name in boxes:
                 raise InputError(f"{file}: has boxes of {name}, as another file of the folder has; keep one of them")
             boxes[name] = found
@@ -169,10 +137,15 @@ def _as_boxes(value: Any, where: str) -> NDArray[np.float32]:
     return boxes
 
 
-def _from_names(path: Path, text: str) -> dict[str, NDArray[np.float32]]:
-    if text.lstrip()[:1] != "{":
+def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
+    if data.lstrip()[:1] != b"{":
         raise InputError(f"{path}: is no JSON object of image names; give {{stem: [[x, y, w, h], ...], ...}}")
-    return {name: _as_boxes(boxes, f"{path}: {name}") for name, boxes in _members(path, text)}
+    try:
+        # One image at a time: as Python lists the boxes of a million images would take 10 GB.
+        members = ijson.kvitems(data, "", use_float=True)
+        return {name: _as_boxes(boxes, f"{path}: {name}") for name, boxes in members}
+    except ijson.JSONError as error:
+        raise _not_json(path, error) from None
 
 
 def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
@@ -182,7 +155,7 @@ def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
     file = Path(coco_images)
     if not file.is_file():
         raise InputError(f"{file}: no such COCO file; give the one whose images the proposals are of")
-    content = _parsed(file, _text(file))
+    content = _parsed(file, _content(file))
     try:
         return {image["id"]: str(image["file_name"]) for image in content["images"]}
     except (KeyError, TypeError):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from socodet.detection.datasets.checks import AnnotationProblems
 from socodet.detection.datasets.masks import Segmentation, decode_mask
-from socodet.detection.datasets.packed import Packed
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image
 
@@ -125,13 +124,7 @@ class DetectionDataset:
 
     def select(self, indices: Sequence[int], name: str) -> "DetectionDataset":
         """Some of the pictures, in the order of `indices`."""
-        if isinstance(self.images, Packed):
-            return replace(self, name=name, images=self.images.take(indices))
         return replace(self, name=name, images=[self.images[index] for index in indices])
-
-    def packed(self) -> "DetectionDataset":
-        """The same set, its annotations in one block of memory: for a large one, before data workers get it."""
-        return replace(self, images=Packed.of(self.images))
 
     def with_objects(self) -> "DetectionDataset":
         """The pictures that have something to learn from: at least one object that is no crowd region.

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
@@ -30,24 +29,3 @@ def write_image_ids(dataset: DetectionDataset, file: Path) -> None:
     """The ids of the set's pictures as JSON, so that others can train on the same."""
     content = {"name": dataset.name, "images": len(dataset), "image_ids": [image.image_id for image in dataset.images]}
     file.write_text(json.dumps(content) + "\n")
-
-
-def read_image_ids(file: Path) -> list[int | str]:
-    """What `write_image_ids` wrote."""
-    try:
-        ids: list[int | str] = json.loads(file.read_bytes())["image_ids"]
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); give a list of image ids") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: is no list of image ids; give one that a run has written") from None
-    return ids
-
-
-def select_ids(dataset: DetectionDataset, ids: Iterable[int | str], name: str) -> DetectionDataset:
-    """The pictures of those ids, in their order. InputError for an id that the set lacks."""
-    place = {image.image_id: index for index, image in enumerate(dataset.images)}
-    wanted = list(ids)
-    missing = [image_id for image_id in wanted if image_id not in place]
-    if missing:
-        raise InputError(f"{dataset.name}: lacks {len(missing)} of the {len(wanted)} images, first id {missing[0]}")
-    return dataset.select([place[image_id] for image_id in wanted], name)
