@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from braceexpand import braceexpand
 import numpy as np
+from braceexpand import braceexpand
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
