@@ -75,7 +75,7 @@ def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor]
     losses = []
     for step in range(STEPS):
         tuner.step(a_batch(step, world))
-        losses.append(tuner.figures(1.0, 0.0)["loss"])
+        losses.append(tuner.metrics(1.0, 0.0)["loss"])
     tuner.reestimate([a_batch(STEPS, world)])
     return losses, before, tuner.detector.state_dict()
 

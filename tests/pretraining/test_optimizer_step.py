@@ -55,11 +55,11 @@ def test_a_skipped_step_leaves_no_trace_but_a_count(bad_pixels):
     assert not math.isfinite(float(loss))
     assert all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
     assert learner.check_finite() is None
-    line = learner.figures(1.0, 0.0)
-    assert (line["step"], line["skipped"]) == (2, 1)
+    line = learner.metrics(1.0, 0.0)
+    assert (learner.finished, line["skipped"]) == (2, 1)
     assert math.isfinite(line["loss"])
     learner.step(a_batch(2))
-    line = learner.figures(1.0, 0.0)
+    line = learner.metrics(1.0, 0.0)
     assert line["skipped"] == 1
     assert "loss" not in line  # no step of this window has one
     bad_pixels["on"] = False
@@ -125,7 +125,7 @@ def test_float16_steps_the_way_float32_does():
     assert torch.cosine_similarity(moved[0], moved[1], dim=0) > 0.9
     # unscaled again: the scale in biases and norms, which LARS does not adapt, would make this hundreds
     assert moved[0].norm() / moved[1].norm() == pytest.approx(1, abs=0.2)
-    line = half.figures(1.0, 0.0)
+    line = half.metrics(1.0, 0.0)
     assert (line["skipped"], line["loss_scale"]) == (0, 1024.0)
 
 
@@ -136,7 +136,7 @@ def test_a_float16_step_that_overflows_is_left_out_and_halves_the_scale():
     learner.step(a_batch())
     assert all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
     assert learner.check_finite() is None  # not a divergence
-    line = learner.figures(1.0, 0.0)
+    line = learner.metrics(1.0, 0.0)
     assert (line["skipped"], line["loss_scale"]) == (1, 2.0**59)
     resumed = trainer(precision="float16")
     resumed.load_state_dict(learner.state_dict())

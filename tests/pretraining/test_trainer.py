@@ -14,8 +14,6 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World
 from socodet.training.devices import choose_device
-from socodet.training.log import RunLog
-from socodet.training.run_folder import RunFolder
 from socodet.training.signals import stop_requests
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
@@ -96,16 +94,6 @@ def test_signals_are_noted_and_handlers_restored():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-
-
-def test_the_log_drops_what_a_crash_left_after_the_checkpoint(tmp_path):
-    run = RunFolder(tmp_path)
-    with RunLog(run, 0) as log:
-        for step in (1, 2, 3):
-            log.write({"step": step, "loss": -float(step), "level_share": [0.25, 0.75]})
-    with RunLog(run, 2) as log:
-        log.write({"step": 3, "loss": -9.0})
-    assert [(line["step"], line["loss"]) for line in run.log_lines()] == [(1, -1.0), (2, -2.0), (3, -9.0)]
 
 
 def test_convolutions_are_tuned_within_a_step_only():

@@ -28,11 +28,11 @@ class Counter(Learner[int]):
         self.finished += 1
         self.sum += batch
 
-    def figures(self, seconds, waited):
+    def metrics(self, seconds, waited):
         assert 0 <= waited <= seconds
-        return {"step": self.finished, "sum": self.sum}
+        return {"sum": self.sum}
 
-    def short_figures(self):
+    def summary(self):
         return str(self.sum)
 
     def check_finite(self):
@@ -48,7 +48,7 @@ class Counter(Learner[int]):
         return 2
 
 
-def go(learner, run, numbers, after_step=None, **execution):
+def go(learner, run, numbers, after_step=None, sinks=(), **execution):
     settings = ExecutionSettings(**{"log_every": 2, "checkpoint_every": 3, **execution})
     return run_loop(
         learner,
@@ -59,6 +59,7 @@ def go(learner, run, numbers, after_step=None, **execution):
         epochs=5,
         show_progress=False,
         after_step=after_step,
+        sinks=sinks,
     )
 
 
@@ -117,3 +118,43 @@ def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
     assert seen == [(1, []), (2, []), (3, []), (4, ["3"])]
     text = run.log.read_text().splitlines()
     assert json.loads(text[2]) == {"step": 3, "AP": 0.3}
+
+
+class Remembered:
+    """A log sink as a user might write one."""
+
+    def __init__(self):
+        self.lines, self.closed = [], 0
+
+    def write(self, step, line):
+        assert not self.closed
+        self.lines.append((step, dict(line)))
+
+    def close(self):
+        self.closed += 1
+
+
+def test_a_sink_from_outside_gets_the_lines_of_the_log(tmp_path):
+    run, sink = RunFolder(tmp_path), Remembered()
+    go(Counter(), run, itertools.count(), sinks=[sink], after_step=lambda step: {"AP": step}, max_steps=4)
+    assert [{"step": step, **line} for step, line in sink.lines] == list(run.log_lines())
+    assert [step for step, line in sink.lines if "sum" in line] == [2, 3, 4]
+    assert [step for step, line in sink.lines if "AP" in line] == [1, 2, 3, 4]
+    assert sink.closed == 1
+
+
+def test_sinks_are_closed_after_a_divergence(tmp_path):
+    learner, sink = Counter(), Remembered()
+    learner.bad = 4
+    with pytest.raises(DivergedError):
+        go(learner, RunFolder(tmp_path), itertools.count(), sinks=[sink])
+    assert [step for step, _ in sink.lines] == [2, 3, 4]
+    assert sink.closed == 1
+
+
+def test_only_the_first_process_logs(tmp_path):
+    learner, sink = Counter(), Remembered()
+    learner.world = World(rank=1)
+    go(learner, RunFolder(tmp_path), itertools.count(), sinks=[sink])
+    assert sink.lines == []
+    assert not list(tmp_path.iterdir())

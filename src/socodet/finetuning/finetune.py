@@ -23,7 +23,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import any_process, join
-from socodet.training.loop import go_on_from, last_step, loader_batches, run_loop
+from socodet.training.loop import last_step, loader_batches, resume_from_checkpoint, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.pretrained_run import model_settings
@@ -174,7 +174,7 @@ def finetune(
     if any_process(world, failure is not None):
         raise failure or InputError(f"{run.path}: another process could not prepare the run; see what it says")
     tuner = FineTuner(network, settings, execution, world)
-    go_on_from(run, tuner, resume=resume, show_progress=show_progress)
+    resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)
     job = _Job(tuner, shown, validation_set, run, kind.has_masks, evaluation, execution, world, show_progress)
     if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
         job.match_head_scale(report)

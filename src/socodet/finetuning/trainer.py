@@ -71,7 +71,7 @@ class FineTuner(Learner[DetectionBatch]):
             self.detector, self.optimizer, world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
         )
         self._window = _Window()
-        self._short_figures = ""
+        self._summary = ""
 
     def step(self, batch: DetectionBatch) -> Tensor:
         """One optimiser step on the sum of the detector's losses, which it returns."""
@@ -108,15 +108,15 @@ class FineTuner(Learner[DetectionBatch]):
         numbered = enumerate(batches)
         reestimate_statistics(self.detector, lambda pair: self.losses(pair[1], draw=pair[0]), numbered, self.world)
 
-    def figures(self, seconds: float, waited: float) -> dict[str, Any]:
+    def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
         """The mean of the loss and of each of its parts since the last line, and the learning rate."""
         last = self.settings.rate(self.finished - 1)
-        line: dict[str, Any] = {"step": self.finished}
+        line: dict[str, Any] = {}
         if self._window.losses:
             parts = {name: self._mean([one[name] for one in self._window.losses]) for name in self._window.losses[0]}
             line["loss"] = sum(parts.values())
             line |= {name if name.startswith("loss_") else f"loss_{name}": value for name, value in parts.items()}
-            self._short_figures = f"loss {line['loss']:.3f}  lr {last:.3g}"
+            self._summary = f"loss {line['loss']:.3f}  lr {last:.3g}"
         line["lr"] = last
         if self._update.can_skip:
             line["skipped"] = self._window.skipped
@@ -126,9 +126,9 @@ class FineTuner(Learner[DetectionBatch]):
     def _mean(self, values: list[Tensor]) -> float:
         return float(mean_over_all(self.world, torch.stack(values).mean()))
 
-    def short_figures(self) -> str:
+    def summary(self) -> str:
         """The last log line's loss and learning rate."""
-        return self._short_figures
+        return self._summary
 
     def check_finite(self) -> str | None:
         """The loss since the last log line and the learning rate, when that loss or any weight is not finite."""

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ from socodet.proposals.online import OnlineProposals
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device
 from socodet.training.distributed import any_process, join
-from socodet.training.loop import go_on_from
+from socodet.training.log import LogSink
+from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views import warm_up
@@ -73,6 +75,7 @@ def pretrain(
     execution: ExecutionSettings | None = None,
     probe_every: float | None = None,
     probe_dataset: str | Path | ProbeSets | None = None,
+    sinks: Sequence[LogSink] = (),
     resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -93,6 +96,7 @@ def pretrain(
     Every `probe_every` epochs and at the end, annotated objects of `probe_dataset`, a folder with a training and a
     validation split or what `open_sets` returned, tell what the network knows of them (`detection/probing/`); the
     figures become lines of the log. What is learned does not depend on it.
+    `sinks` receive the log lines besides the run's folder, in the first process.
     Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first makes
     the proposals and writes the folder.
     `InputError` says in one line what cannot be used and how to mend it.
@@ -143,7 +147,7 @@ def pretrain(
     check_steps(source, chosen, len(readable))
     if report is not None and show_progress:
         print(report, file=sys.stderr)
-    go_on_from(run, trainer, resume=resume, show_progress=show_progress)
+    resume_from_checkpoint(run, trainer, resume=resume, show_progress=show_progress)
     if show_progress and training.accumulate > 1:
         part = training.batch_size // training.accumulate
         print(f"note: batch norm is over the {part} images of each of {training.accumulate} parts", file=sys.stderr)
@@ -173,7 +177,9 @@ def pretrain(
             is_first=world.is_first,
             execution=execution,
         )
-    result = run_training(trainer, dataset, stream, run, execution, show_progress=show_progress, after_step=after_step)
+    result = run_training(
+        trainer, dataset, stream, run, execution, show_progress=show_progress, after_step=after_step, sinks=sinks
+    )
     why = "unreadable during training, or of another size than its proposals were made for"
     lost = [(source.key(index), why) for index in sorted(result.unreadable)]
     return PretrainResult(

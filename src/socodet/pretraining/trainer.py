@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
 from socodet.runtime.world import ALONE, World
 from socodet.training.devices import autocast_type, choose_device, default_workers
 from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
+from socodet.training.log import LogSink
 from socodet.training.loop import Learner, last_step, loader_batches, run_loop
 from socodet.training.memory import keep_freed_memory
 from socodet.training.optimizer_step import OptimizerStep
@@ -96,7 +97,7 @@ class Trainer(Learner[Batch]):
         self.data = DataCost()
         self._window = LogWindow()
         self._watch = CollapseWatch(speaks=self.world.is_first)
-        self._short_figures = ""
+        self._summary = ""
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -148,14 +149,14 @@ class Trainer(Learner[Batch]):
             return self._forward.no_sync()  # type: ignore[no-untyped-call,no-any-return]
         return nullcontext()
 
-    def figures(self, seconds: float, waited: float) -> dict[str, Any]:
+    def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
         window, last = self._window, self.finished - 1
-        line: dict[str, Any] = {"step": self.finished}
+        line: dict[str, Any] = {}
         if window.losses:
             line["loss"] = self._mean_loss()
             line |= self._watch.figures(window.embeddings, self.finished)
-            self._short_figures = f"loss {line['loss']:.3f}  lr {self.lr(last):.3g}"
+            self._summary = f"loss {line['loss']:.3f}  lr {self.lr(last):.3g}"
         line |= {"lr": self.lr(last), "momentum": self.momentum(last)}
         if self._update.can_skip:
             line["skipped"] = window.skipped
@@ -166,9 +167,9 @@ class Trainer(Learner[Batch]):
         self._window = LogWindow()
         return line
 
-    def short_figures(self) -> str:
+    def summary(self) -> str:
         """The last log line's loss and learning rate."""
-        return self._short_figures
+        return self._summary
 
     def check_finite(self) -> str | None:
         """The loss since the last log line and the learning rate, when that loss or any weight is not finite."""
@@ -265,6 +266,7 @@ def run_training(
     *,
     show_progress: bool = True,
     after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
+    sinks: Sequence[LogSink] = (),
 ) -> TrainingResult:
     """Pretrains from where the trainer stands to the end, or to `max_steps`, or until asked to stop (`run_loop`)."""
     start, stop = trainer.finished, last_step(trainer, execution)
@@ -288,6 +290,7 @@ def run_training(
         epochs=trainer.settings.epochs,
         show_progress=show_progress,
         after_step=after_step,
+        sinks=sinks,
     )
     note = trainer.data.note(result, workers, trainer.world.size)
     if note is not None and show_progress and trainer.world.is_first:

@@ -1,9 +1,8 @@
-"""The run's log: one JSON object a line, and the same as TensorBoard scalars."""
+"""Where a training loop's log lines go: the run folder's JSONL file, TensorBoard, or any other `LogSink`."""
 
 import json
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -11,41 +10,58 @@ from socodet.runtime.files import write_atomically
 from socodet.training.run_folder import RunFolder
 
 
-class RunLog:
-    """Appends to a run's log from step `start` on; lines of later steps, left by a crash, are dropped first.
+class LogSink(Protocol):
+    """Receives each log line; only the first process of a run has sinks."""
 
-    Of several processes only the first has it `enabled`.
-    """
+    def write(self, step: int, line: Mapping[str, Any]) -> None:
+        """Records the values of a line by name: numbers, lists of numbers or text. step: finished steps, from 1.
 
-    def __init__(self, run: RunFolder, start: int, *, enabled: bool = True) -> None:
-        self._enabled = enabled
-        if not enabled:
-            return
+        A resumed run repeats the steps after its last checkpoint, so a step may come again. A step with an evaluation
+        has two lines.
+        """
+
+    def close(self) -> None:
+        """Called once, when the loop ends for whatever reason."""
+
+
+class JsonLinesSink:
+    """Appends one JSON object per line to the run's log; lines after step `start`, left by a crash, are dropped."""
+
+    def __init__(self, run: RunFolder, start: int) -> None:
         kept = [json.dumps(line) + "\n" for line in run.log_lines() if line["step"] <= start]
         write_atomically(run.log, "".join(kept).encode())
         self._file = run.log.open("a")
-        self._scalars = SummaryWriter(str(run.tensorboard), purge_step=start + 1)  # type: ignore[no-untyped-call]
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """One logged step; `line["step"]` counts finished steps, from 1."""
-        if not self._enabled:
-            return
-        self._file.write(json.dumps(line) + "\n")
+    def write(self, step: int, line: Mapping[str, Any]) -> None:
+        """Writes the line to disk at once, so that another program can follow the run."""
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
         self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoardSink:
+    """Writes the numbers as scalars, a list as one scalar per item; hides those after step `start`."""
+
+    def __init__(self, run: RunFolder, start: int) -> None:
+        self._writer = SummaryWriter(str(run.tensorboard), purge_step=start + 1)  # type: ignore[no-untyped-call]
+
+    def write(self, step: int, line: Mapping[str, Any]) -> None:
+        """Adds the scalars; text is left out."""
         for name, value in line.items():
             if isinstance(value, int | float):
-                self._scalars.add_scalar(name, value, line["step"])  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
             elif isinstance(value, list):
-                for index, part in enumerate(value):
-                    self._scalars.add_scalar(f"{name}/{index}", part, line["step"])  # type: ignore[no-untyped-call]
+                for index, item in enumerate(value):
+                    self._writer.add_scalar(f"{name}/{index}", item, step)  # type: ignore[no-untyped-call]
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Closes the event file."""
+        self._writer.close()  # type: ignore[no-untyped-call]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._enabled:
-            return
-        self._file.close()
-        self._scalars.close()  # type: ignore[no-untyped-call]
+
+def folder_sinks(run: RunFolder, start: int) -> list[LogSink]:
+    """The sinks of every run: log.jsonl and TensorBoard events in its folder."""
+    return [JsonLinesSink(run, start), TensorBoardSink(run, start)]

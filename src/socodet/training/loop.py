@@ -1,9 +1,9 @@
-"""The loop around every kind of training: stopping, checkpoints, log and progress; what is learned is a `Learner`'s."""
+"""The training loop: stopping, checkpoints, log and progress. What is trained, and how, is up to a `Learner`."""
 
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,7 +15,7 @@ from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
 from socodet.training.distributed import agree_flags, same_everywhere
-from socodet.training.log import RunLog
+from socodet.training.log import LogSink, folder_sinks
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.signals import stop_requests
@@ -34,80 +34,83 @@ class DivergedError(InputError):
 
 
 class Learner(ABC, Generic[B]):
-    """Networks, their optimiser and the step they are at; `B` is what a data loader hands out for one step."""
+    """Networks, their optimiser and the current step. `B` is the type of a batch."""
 
     world: World
     device: torch.device
     total: int
     """Optimiser steps of the whole run."""
     finished: int
-    """Of them done."""
+    """Optimiser steps done."""
     when_diverged = "lower the learning rate"
-    """How the user mends a divergence."""
+    """Advice to the user after a divergence."""
     when_too_large = "lower --batch-size"
-    """How the user mends a batch that does not fit into memory."""
+    """Advice to the user when a batch does not fit into memory."""
 
     @abstractmethod
     def step(self, batch: B) -> object:
-        """One optimiser step on a batch in CPU memory, counted in `finished`; never waits for the device.
+        """Takes one optimiser step on a batch in CPU memory and adds 1 to `finished`, without waiting for the device.
 
-        What it returns is not looked at. DivergedError when the step itself finds that there is no going on.
+        The return value is ignored. Raises DivergedError when training cannot continue.
         """
 
     @abstractmethod
-    def figures(self, seconds: float, waited: float) -> dict[str, Any]:
-        """What to log of the steps since the last call, `step` among it; may wait for the device.
+    def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
+        """What to log about the steps since the last call; may wait for the device.
 
-        seconds: since the last call. waited: of them, for the data. Called at the same steps in all processes.
+        seconds: time since the last call. waited: how much of it was spent waiting for data. All processes call this
+        at the same steps.
         """
 
     @abstractmethod
-    def short_figures(self) -> str:
-        """What the progress bar shows, of the last log line: `loss 1.234  lr 0.01`."""
+    def summary(self) -> str:
+        """The last log line in a few words, for the progress bar: `loss 1.234  lr 0.01`."""
 
     @abstractmethod
     def check_finite(self) -> str | None:
-        """What is NaN or infinite, in words; None when nothing is. The same answer in all processes."""
+        """Describes what is NaN or infinite; None when nothing is. All processes get the same answer."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """All that going on from here needs, for `torch.load(weights_only=True)`."""
+        """Everything needed to resume, in types that `torch.load(weights_only=True)` accepts."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state. InputError when it is that of another run."""
+        """Resumes from a saved state. Raises InputError when it belongs to another run."""
 
     @abstractmethod
     def images(self, batch: B) -> int:
-        """Images of this process's batch."""
+        """Number of images in this process's batch."""
 
     def agree(self, batch: B, flags: tuple[bool, ...]) -> tuple[B, tuple[bool, ...]]:
-        """The batch as all processes will treat it, and each of `flags` where any process has it."""
+        """The batch as all processes will use it, and each of `flags` true where it is true in any process."""
         return batch, agree_flags(self.world, flags)
 
 
 @dataclass(frozen=True)
 class LoopResult:
-    """How far a loop came."""
+    """How a call of `run_loop` ended."""
 
     stopped_by: str | None
-    """A signal, `max_steps`, or None when every step was done."""
+    """The name of a signal, `max_steps`, or None when every step was done."""
     seconds: float
     """From the first batch's arrival to the end, without `after_step`."""
     waited: float
-    """Of them, for data."""
+    """How many of these seconds were spent waiting for data."""
 
 
-def go_on_from(run: RunFolder, learner: Learner[Any], *, resume: bool, show_progress: bool) -> None:
+def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: bool, show_progress: bool) -> None:
     """Loads the folder's newest checkpoint, if there is one.
 
-    InputError when the run is finished, unless `resume`, and when the processes see different folders.
+    Raises InputError when the run is finished and `resume` is false, or when the processes see different folders.
     """
     state = run.load_checkpoint()
     if state is not None:
         learner.load_state_dict(state)
     if not same_everywhere(learner.world, learner.finished):
-        raise InputError(f"{run.path}: is not the same folder for all processes; put --output on a disk that all share")
+        raise InputError(
+            f"{run.path}: is not the same folder for all processes; put --output on a disk that they share"
+        )
     if state is None:
         return
     if learner.finished == learner.total and not resume:
@@ -116,22 +119,22 @@ def go_on_from(run: RunFolder, learner: Learner[Any], *, resume: bool, show_prog
         print(f"resuming {run.path} at step {learner.finished} of {learner.total}", file=sys.stderr)
 
 
-def usual_log_every(total: int) -> int:
-    """Steps between the log lines of a run of so many, where the user names no number."""
+def default_log_every(total: int) -> int:
+    """Steps between log lines in a run of `total` steps, unless the user sets it."""
     return min(50, max(1, total // 500))
 
 
 def last_step(learner: Learner[Any], execution: ExecutionSettings) -> int:
-    """The step at which this call ends: the run's last, or `max_steps` further."""
+    """The step at which this call ends: the run's last, or `max_steps` from here."""
     if execution.max_steps is None:
         return learner.total
     return min(learner.total, learner.finished + execution.max_steps)
 
 
 def loader_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
-    """The loader's batches. Its workers start when the first is asked for and end when the generator is closed.
+    """Yields the loader's batches. Its workers start with the first batch and end when the generator is closed.
 
-    Deaf to signals, a worker must be told to end, also by an error, or it is waited for at exit for ever.
+    Workers ignore signals, so they must be shut down here, after an error too; otherwise the process hangs at exit.
     """
     batches = iter(loader)
     try:
@@ -153,29 +156,33 @@ def run_loop(
     epochs: float | None = None,
     show_progress: bool = True,
     after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
+    sinks: Sequence[LogSink] = (),
 ) -> LoopResult:
-    """Trains from where the learner stands to the end, or to `max_steps`, or until asked to stop.
+    """Trains from `learner.finished` to the end, to `max_steps`, or until asked to stop.
 
-    batches: one a step from `learner.finished` on, in CPU memory; a generator is closed at the end, whatever
-    happened. description: what the progress bar is headed. epochs: of the whole run, to log how many are done.
-    after_step: called in every process with the number of finished steps, before that step's checkpoint, so that
-    what it was amid when the process died is done again; what it returns becomes a log line of its own.
+    batches: one per step, in CPU memory; a generator is closed at the end, whatever happens. description: the progress
+    bar's title. epochs: length of the whole run, to log the current epoch. after_step: called in every process with the
+    number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
+    returns becomes a log line of its own. sinks: where log lines go besides the run's folder; they are closed at the
+    end.
 
-    SIGINT and SIGTERM end it after the step under way, with a checkpoint; a second SIGINT ends it at once.
-    DivergedError when the learner's loss, gradients or weights are no longer finite; the newest checkpoint is good.
+    SIGINT and SIGTERM stop the loop after the current step, with a checkpoint; a second SIGINT stops it at once.
+    Raises DivergedError when the loss, gradients or weights are no longer finite; the newest checkpoint is good.
     """
     world = learner.world
     start, stop = learner.finished, last_step(learner, execution)
-    log_every = execution.log_every or usual_log_every(learner.total)
+    log_every = execution.log_every or default_log_every(learner.total)
     saved_at = time.monotonic()
     stopped_by: str | None = None
     clock = _Clock()
     with (
-        RunLog(run, start, enabled=world.is_first) as log,
         stop_requests(show_progress) as requests,
         progress_bar(description, learner.total, show=show_progress and world.is_first) as progress,
         ExitStack() as stack,
     ):
+        sinks = [*folder_sinks(run, start), *sinks] if world.is_first else []
+        for sink in sinks:
+            stack.callback(sink.close)
         if isinstance(batches, Generator):
             stack.callback(batches.close)
         progress.done_earlier(start)
@@ -183,7 +190,7 @@ def run_loop(
             batch = clock.wait_for(batches)
             every, following = execution.checkpoint_every, learner.finished + 1
             due = following % every == 0 if every else time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            # What one process decides by its clock or a signal, all do at the same step.
+            # One process's clock or signal decides for all of them, at the same step.
             batch, (due, asked_to_stop) = learner.agree(batch, (due, bool(requests)))
             images = learner.images(batch) * world.size
             try:
@@ -198,17 +205,17 @@ def run_loop(
             clock.images += images
             done = learner.finished
             save = due or asked_to_stop or done == stop
-            if done % log_every == 0 or save:  # before a checkpoint could keep what is not finite
+            if done % log_every == 0 or save:  # before a checkpoint could save what is not finite
                 problem = learner.check_finite()
                 if problem is not None:
                     raise _diverged(learner, run, problem)
-                log.write(_line(learner, clock, epochs))  # also at a checkpoint: each step is in just one line
-            progress.advance(units=images, figures=learner.short_figures())
+                _write(sinks, done, _line(learner, clock, epochs))  # also at a checkpoint: a step is in one line only
+            progress.advance(units=images, figures=learner.summary())
             if after_step is not None:
                 with clock.stopped():
-                    figures = after_step(done)
-                if figures:
-                    log.write({"step": done, **figures})
+                    evaluated = after_step(done)
+                if evaluated:
+                    _write(sinks, done, evaluated)
             if save:
                 if world.is_first:
                     run.save_checkpoint(done, learner.state_dict())
@@ -216,26 +223,31 @@ def run_loop(
             if asked_to_stop:
                 stopped_by = requests[0] if requests else "another process"
                 break
-    if requests and stopped_by is None:  # asked amid the last step
+    if requests and stopped_by is None:  # asked during the last step
         stopped_by = requests[0]
     if stopped_by is None and learner.finished < learner.total:
         stopped_by = "max_steps"
     return LoopResult(stopped_by, *clock.whole())
 
 
+def _write(sinks: Sequence[LogSink], step: int, line: Mapping[str, Any]) -> None:
+    for sink in sinks:
+        sink.write(step, line)
+
+
 def _line(learner: Learner[Any], clock: "_Clock", epochs: float | None) -> dict[str, Any]:
     seconds, waited = clock.window()
-    line: dict[str, Any] = {"step": learner.finished}
+    line: dict[str, Any] = {}
     if epochs is not None:
         line["epoch"] = learner.finished / learner.total * epochs
-    line |= learner.figures(seconds, waited)
+    line |= learner.metrics(seconds, waited)
     line |= {"images_per_second": clock.images / seconds, "data_wait": waited / seconds}
     clock.next_window()
     return line
 
 
 class _Clock:
-    """Time that went by, and the part of it that was spent waiting for data: of a log window, and of the whole."""
+    """Elapsed time and time spent waiting for data, since the last log line and in all."""
 
     def __init__(self) -> None:
         self._begun: float | None = None
@@ -243,7 +255,7 @@ class _Clock:
         self.next_window()
 
     def next_window(self) -> None:
-        """A log window begins."""
+        """Starts a new log line's window."""
         self._start, self._waited = time.monotonic(), 0.0
         self.images = 0
 
@@ -253,7 +265,7 @@ class _Clock:
         batch = next(batches)
         now = time.monotonic()
         self._waited += now - asked
-        if self._begun is None:  # the first wait is for the workers to start
+        if self._begun is None:  # the first wait includes the start of the workers
             self._begun = now
         else:
             self._whole_waited += now - asked
@@ -261,7 +273,7 @@ class _Clock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """What is done within takes no time."""
+        """Time spent within does not count."""
         before = time.monotonic()
         yield
         passed = time.monotonic() - before
@@ -270,11 +282,11 @@ class _Clock:
             self._begun += passed
 
     def window(self) -> tuple[float, float]:
-        """Seconds of this log window, and of them waited."""
+        """Seconds since the last log line, and how many of them were spent waiting."""
         return time.monotonic() - self._start, self._waited
 
     def whole(self) -> tuple[float, float]:
-        """Seconds since the first batch came, and of them waited."""
+        """Seconds since the first batch arrived, and how many of them were spent waiting."""
         return 0.0 if self._begun is None else time.monotonic() - self._begun, self._whole_waited
 
 
@@ -288,7 +300,7 @@ def _diverged(learner: Learner[Any], run: RunFolder, problem: str) -> DivergedEr
 
 
 def _too_large(error: RuntimeError, learner: Learner[Any], images: int) -> InputError | None:
-    """One line when memory ran out in a step, None for any other error."""
+    """An error of one line when a step ran out of memory, None for any other error."""
     if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory")):
         return None
     return InputError(

@@ -12,7 +12,7 @@ from socodet.runtime.files import read_note, write_atomically
 from socodet.studies.ablation.budget import FamilyRow
 from socodet.studies.ablation.folder import RowFolder
 from socodet.studies.markdown import markdown_table
-from socodet.training.loop import usual_log_every
+from socodet.training.loop import default_log_every
 from socodet.training.run_folder import RunFolder
 
 FIGURES = {
@@ -229,7 +229,7 @@ def _from_log(lines: Sequence[Mapping[str, Any]], batch: int, total: int) -> dic
     """
     if not lines:
         return {}
-    done, usual = lines[-1]["step"], usual_log_every(total)
+    done, usual = lines[-1]["step"], default_log_every(total)
     since = (done - max(1, done // LAST_PART)) // usual * usual
     loss = learned = seconds = 0.0
     for earlier, line in zip([0, *(line["step"] for line in lines)], lines, strict=False):

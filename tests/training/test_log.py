@@ -1,0 +1,35 @@
+import json
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from socodet.training.log import folder_sinks
+from socodet.training.run_folder import RunFolder
+
+
+def write(run, start, *lines):
+    for sink in folder_sinks(run, start):
+        for step, line in lines:
+            sink.write(step, line)
+        sink.close()
+
+
+def line(loss):
+    return {"loss": loss, "level_share": [0.25, 0.75]}
+
+
+def test_lines_that_a_crash_left_after_the_checkpoint_are_dropped(tmp_path):
+    run = RunFolder(tmp_path)
+    write(run, 0, (1, line(-1.0)), (2, line(-2.0)), (3, line(-3.0)))
+    write(run, 2, (3, line(-9.0)))
+    assert [(line["step"], line["loss"]) for line in run.log_lines()] == [(1, -1.0), (2, -2.0), (3, -9.0)]
+    assert json.loads(run.log.read_text().splitlines()[0]) == {"step": 1, **line(-1.0)}
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, -1.0), (2, -2.0), (3, -9.0)]
+
+
+def test_tensorboard_has_a_scalar_for_each_number_and_each_item_of_a_list(tmp_path):
+    run = RunFolder(tmp_path)
+    write(run, 0, (5, {"loss": 2.0, "level_share": [0.25, 0.75], "note": "text"}))
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "level_share/0", "level_share/1"}
+    assert [event.value for event in events.Scalars("level_share/1")] == [0.75]
