@@ -1,25 +1,38 @@
 """Object encoders: an image and boxes in, one vector a box out (Eq. 1), made of the detector's own modules.
 
-`FPNEncoder` and `C4Encoder` are the paper's two; `C5Encoder`, `FPNEncoder` without its head and `ImageEncoder` are
-rows of Table 4.
+`FPNEncoder` and `C4Encoder` are the paper's two; `HeadlessFPNEncoder`, `C5Encoder` and `ImageEncoder` are rows of
+Table 4. What differs between architectures is said by these classes: what is transferred, whether they encode boxes,
+which feature maps they have.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 
-from socodet.models.backbones import STAGES, STRIDES, build_backbone, split_backbone, stage_outputs
+from socodet.errors import InputError
+from socodet.models.backbones import FINEST, STAGES, STRIDES, build_backbone, split_backbone, stage_outputs
 from socodet.models.pyramid import pool_boxes, pyramid_levels
-from socodet.models.settings import ModelSettings
+from socodet.models.settings import Architecture, ModelSettings
 from socodet.views.batch import RoIs
 
 
 class ObjectEncoder(nn.Module, ABC):
     """Maps an image and its boxes to one vector a box: h = f^H(RoIAlign(f^I(V), b)) (Eq. 1)."""
+
+    has_pyramid: ClassVar[bool] = False
+    """An FPN is pretrained on the backbone."""
+    has_box_head: ClassVar[bool] = False
+    """A detector's box head of convolutions and a fully connected layer is pretrained."""
+    head_is_fifth_block: ClassVar[bool] = False
+    """The head is the residual network's layer4, which is transferred as part of the backbone."""
+    encodes_boxes: ClassVar[bool] = True
+    """h depends on the box; a whole-image network has one h per image."""
 
     representation_size: int
     """Length of h."""
@@ -33,6 +46,14 @@ class ObjectEncoder(nn.Module, ABC):
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
         """`forward` of every view; what treats each box alone may see all views at once."""
         return [self(p, r) for p, r in zip(pixels, rois, strict=True)]
+
+    def stages(self, pixels_b3hw: Tensor) -> list[Tensor]:
+        """The backbone's feature maps from stride 4 on, at most four: list of (B, C_l, H/stride, W/stride)."""
+        return stage_outputs(self.backbone["body"], pixels_b3hw)
+
+    def feature_maps(self, pixels_b3hw: Tensor) -> dict[str, Tensor]:
+        """Feature maps by name, finest first, from stride 8 on: normalised pixels (B, 3, H, W) → (B, C_l, h, w)."""
+        return {f"C{level}": one for level, one in enumerate(self.stages(pixels_b3hw), FINEST) if level > FINEST}
 
 
 def over_views(chain: Iterable[nn.Module], views: Sequence[Tensor]) -> list[Tensor]:
@@ -60,8 +81,11 @@ class FPNEncoder(ObjectEncoder):
     """Backbone, FPN with batch norm, RoIAlign, box head with batch norm (section 4.1, SoCo-R50-FPN).
 
     The modules are torchvision's, under the names its detectors give them (`backbone.body`, `backbone.fpn`,
-    `box_head`), so that transfer is loading a state dict. Without a head, h is the pooled feature's average.
+    `box_head`), so that transfer is loading a state dict.
     """
+
+    has_pyramid = True
+    has_box_head = True
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -71,7 +95,7 @@ class FPNEncoder(ObjectEncoder):
         self.pooled_size = settings.pooled_size
         self.box_head: FastRCNNConvFCHead | None = None
         self.representation_size = settings.fpn_channels
-        if settings.architecture == "fpn":
+        if self.has_box_head:
             self.box_head = FastRCNNConvFCHead(
                 (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
                 [settings.head_channels] * settings.head_convs,
@@ -80,13 +104,14 @@ class FPNEncoder(ObjectEncoder):
             )
             self.representation_size = settings.representation_size
 
-    def stages(self, pixels_b3hw: Tensor) -> list[Tensor]:
-        """The backbone's four feature maps, strides 4 to 32: list of (B, C_l, H/stride, W/stride)."""
-        return stage_outputs(self.backbone["body"], pixels_b3hw)
-
     def pyramid(self, pixels_b3hw: Tensor) -> list[Tensor | None]:
         """P2 to P5 of normalised pixels (B, 3, H, W): four maps of `fpn_channels` channels."""
         return pyramid_levels(self.backbone["fpn"], self.stages(pixels_b3hw), [True] * len(STAGES))
+
+    def feature_maps(self, pixels_b3hw: Tensor) -> dict[str, Tensor]:
+        """P3 to P5."""
+        levels = enumerate(self.pyramid(pixels_b3hw), FINEST)
+        return {f"P{level}": one for level, one in levels if one is not None and level > FINEST}
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Each box is pooled once, from its own level, and passes the head once."""
@@ -103,12 +128,20 @@ class FPNEncoder(ObjectEncoder):
         return over_views(self.box_head, pooled)
 
 
+class HeadlessFPNEncoder(FPNEncoder):
+    """Backbone, FPN, RoIAlign, and the pooled feature's average as h: Table 4's third row."""
+
+    has_box_head = False
+
+
 class C4Encoder(ObjectEncoder):
     """RoIAlign on C4, the whole fifth residual block as the head, averaged (section 4.1, SoCo-R50-C4).
 
     The paper does not give the pooled size. Its public code pools 14x14, as Detectron2's C4 detector does: the residual
     network sets that size itself, and the recipe's `--output_size 7` is read nowhere on the way.
     """
+
+    head_is_fifth_block = True
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -118,10 +151,14 @@ class C4Encoder(ObjectEncoder):
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Levels play no part: every box is pooled from C4."""
-        (c4,) = stage_outputs(self.backbone["body"], pixels_b3hw)
+        (c4,) = self.stages(pixels_b3hw)
         pooled = roi_align(c4, rois.rois, self.pooled_size, 1 / STRIDES[2], sampling_ratio=0, aligned=True)
         h: Tensor = self.box_head(pooled).mean(dim=(2, 3))[rois.order]
         return h
+
+    def feature_maps(self, pixels_b3hw: Tensor) -> dict[str, Tensor]:
+        """C4."""
+        return {"C4": self.stages(pixels_b3hw)[0]}
 
 
 class C5Encoder(ObjectEncoder):
@@ -136,7 +173,7 @@ class C5Encoder(ObjectEncoder):
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Levels play no part: every box is pooled from C5."""
-        c5 = stage_outputs(self.backbone["body"], pixels_b3hw)[-1]
+        c5 = self.stages(pixels_b3hw)[-1]
         pooled = roi_align(c5, rois.rois, self.pooled_size, 1 / STRIDES[3], sampling_ratio=0, aligned=True)
         h: Tensor = pooled.mean(dim=(2, 3))[rois.order]
         return h
@@ -145,6 +182,8 @@ class C5Encoder(ObjectEncoder):
 class ImageEncoder(ObjectEncoder):
     """The whole image is the one box: Table 4's first row, the image-level baseline in the manner of BYOL."""
 
+    encodes_boxes = False
+
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         body, channels = build_backbone(settings.backbone)
@@ -152,18 +191,35 @@ class ImageEncoder(ObjectEncoder):
         self.representation_size = channels[-1]
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """C5's average over the image, (B, representation_size); the boxes, one an image, are not looked at."""
-        h: Tensor = stage_outputs(self.backbone["body"], pixels_b3hw)[-1].mean(dim=(2, 3))
+        """C5's average over the image, (B, representation_size); the boxes, one per image, are ignored."""
+        h: Tensor = self.stages(pixels_b3hw)[-1].mean(dim=(2, 3))
         return h
+
+
+_ENCODERS: dict[Architecture, type[ObjectEncoder]] = {
+    "fpn": FPNEncoder,
+    "fpn_no_head": HeadlessFPNEncoder,
+    "c4": C4Encoder,
+    "c5": C5Encoder,
+    "image": ImageEncoder,
+}
+
+
+def encoder_class(settings: ModelSettings) -> type[ObjectEncoder]:
+    """The encoder of that architecture."""
+    return _ENCODERS[settings.architecture]
 
 
 def build_encoder(settings: ModelSettings) -> ObjectEncoder:
     """The encoder of that architecture, randomly initialised."""
-    kinds: dict[str, type[ObjectEncoder]] = {
-        "fpn": FPNEncoder,
-        "fpn_no_head": FPNEncoder,
-        "c4": C4Encoder,
-        "c5": C5Encoder,
-        "image": ImageEncoder,
-    }
-    return kinds[settings.architecture](settings)  # type: ignore[call-arg]
+    return encoder_class(settings)(settings)  # type: ignore[call-arg]
+
+
+def backbone_settings(settings: ModelSettings) -> ModelSettings:
+    """Settings of an encoder that pools boxes from the same backbone's last stage and averages them.
+
+    InputError for C4, whose last stage is the head.
+    """
+    if encoder_class(settings).head_is_fifth_block:
+        raise InputError("--of backbone: a C4 network's last stage is its box head; probe it with --of head")
+    return replace(settings, architecture="c5")

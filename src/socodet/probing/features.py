@@ -1,14 +1,13 @@
 """Features h (Eq. 1) of annotated objects, by a pretrained or a fresh network."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from socodet.errors import InputError
-from socodet.models.encoders import ObjectEncoder, build_encoder
+from socodet.models.encoders import ObjectEncoder, backbone_settings, build_encoder, encoder_class
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
 from socodet.probing.pictures import ProbePictures, Shown, View, ViewsOfBatch, picture_loader, together
@@ -47,16 +46,15 @@ def box_encoder(
     row's: RoIAlign of C5, averaged. With `backbone_alone` so is the backbone of any other. InputError for C4, whose
     head is the backbone's last stage. The caller's random state is left alone.
     """
-    if backbone_alone and settings.architecture == "c4":
-        raise InputError("--of backbone: a C4 network's last stage is its box head; probe it with --of head")
+    of_backbone = backbone_alone or not encoder_class(settings).encodes_boxes
+    asked = backbone_settings(settings) if of_backbone else settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights is None:
             weights = build_encoder(settings).state_dict()
-        if settings.architecture == "image" or backbone_alone:
-            settings = replace(settings, architecture="c5")
+        if of_backbone:
             weights = {name: value for name, value in weights.items() if name.startswith(BODY)}
-        encoder = build_encoder(settings)
+        encoder = build_encoder(asked)
     encoder.load_state_dict(weights)
     return encoder
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource
-from socodet.models.backbones import stage_outputs
-from socodet.models.encoders import C4Encoder, FPNEncoder, ObjectEncoder
+from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize, reestimate_batch_norm
 from socodet.probing.pictures import View, together
 from socodet.probing.retrieval import recall_at_1, similarity_map
@@ -276,17 +275,9 @@ def colour_section(networks: Sequence[Network], pictures: Sequence[ShownPicture]
 
 @torch.no_grad()
 def feature_maps(encoder: ObjectEncoder, pixels: Tensor) -> dict[str, NDArray[np.float32]]:
-    """P3 to P5 of pictures (N, 3, S, S) uint8; C4, or C3 to C5, of encoders without a pyramid: each (N, C, h, w)."""
+    """The encoder's feature maps of images (N, 3, S, S) uint8, by name: each (N, C, h, w)."""
     encoder.eval()
-    inputs = normalize(pixels.to(next(encoder.parameters()).device))
-    if isinstance(encoder, FPNEncoder):
-        maps = {f"P{level + 2}": one for level, one in enumerate(encoder.pyramid(inputs)) if one is not None and level}
-    elif isinstance(encoder, C4Encoder):
-        maps = {"C4": stage_outputs(encoder.backbone["body"], inputs)[0]}
-    else:
-        maps = {
-            f"C{stage + 2}": one for stage, one in enumerate(stage_outputs(encoder.backbone["body"], inputs)) if stage
-        }
+    maps = encoder.feature_maps(normalize(pixels.to(next(encoder.parameters()).device)))
     return {name: one.float().cpu().numpy() for name, one in maps.items()}
 
 

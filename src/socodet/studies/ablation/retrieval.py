@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.images.source import ImageSource
-from socodet.models.encoders import ObjectEncoder, build_encoder
+from socodet.models.encoders import ObjectEncoder, build_encoder, encoder_class
 from socodet.models.normalization import reestimate_batch_norm
 from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.pretrain import build_soco
@@ -51,7 +51,7 @@ def object_recall(
     Views, boxes and draws are the same for every row; the row gives only the pyramid levels. None of it for
     whole-image networks, which have no object's vector: an empty dict.
     """
-    if recipe.model.architecture == "image":
+    if not encoder_class(recipe.model).encodes_boxes:
         return {}
     settings = replace(question, level_rule=recipe.sample.level_rule, level_limits=recipe.sample.level_limits)
     dataset = SampleDataset(source, table, readable, settings, seed=0)
