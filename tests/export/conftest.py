@@ -10,6 +10,7 @@ import torch
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
 
@@ -56,7 +57,7 @@ def exportable_run(tmp_path_factory):
         run = RunFolder(tmp_path_factory.mktemp("run"))
         run.write_description(
             {
-                "recipe": Recipe("custom", model=settings).as_dict(),
+                "recipe": to_json(Recipe("custom", model=settings)),
                 "images": {"count": 1234, "names_sha256": "ab" * 32},
                 "versions": {"socodet": "0.1.0", "torch": "2.11.0"},
             }

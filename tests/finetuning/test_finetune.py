@@ -21,6 +21,7 @@ from socodet.finetuning.trainer import FineTuner, parameter_groups
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -32,7 +33,7 @@ BRIEF = {"model": NARROW, "batch_size": 2, "size": 64, "execution": HERE, "show_
 def pretrained(tmp_path_factory):
     torch.manual_seed(1)
     run = RunFolder(tmp_path_factory.mktemp("pretrained"))
-    run.write_description({"recipe": Recipe("custom", model=NARROW).as_dict()})
+    run.write_description({"recipe": to_json(Recipe("custom", model=NARROW))})
     run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(NARROW), NARROW).state_dict()})
     return run.path
 

@@ -16,6 +16,7 @@ from socodet.finetuning.head_scale import FRESH_SIZE, match_head_scale
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -106,7 +107,7 @@ def pretrained(folder, factor: float):
     torch.manual_seed(1)
     run = RunFolder(folder)
     folder.mkdir()
-    run.write_description({"recipe": Recipe("custom", model=WIDE).as_dict()})
+    run.write_description({"recipe": to_json(Recipe("custom", model=WIDE))})
     state = SoCo(build_encoder(WIDE), WIDE).state_dict()
     for name in ("weight", "bias"):
         state[f"online.encoder.box_head.2.{name}"] *= factor

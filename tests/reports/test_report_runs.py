@@ -7,9 +7,10 @@ import pytest
 from socodet.pretraining.recipes import recipe
 from socodet.reports.page import Details, Table
 from socodet.reports.runs import RunRecord, names_of, outcome_table, settings_tables
+from socodet.runtime.serialization import to_json
 
 DESCRIPTION: dict[str, Any] = {
-    "recipe": recipe("tiny").as_dict(),
+    "recipe": to_json(recipe("tiny")),
     "images": {"count": 51, "names_sha256": "abc"},
     "start": None,
     "versions": {"socodet": "0", "torch": "2"},

@@ -19,6 +19,7 @@ from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
 from socodet.studies.comparison import Init, compare, named_inits, running
 from socodet.training.loop import DivergedError
 from socodet.training.run_folder import RunFolder
@@ -37,7 +38,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     torch.manual_seed(1)
     run = RunFolder(folder / "soco")
-    run.write_description({"recipe": Recipe("custom", model=NARROW).as_dict()})
+    run.write_description({"recipe": to_json(Recipe("custom", model=NARROW))})
     run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(NARROW), NARROW).state_dict()})
     coco_file(folder / "train.json")
     coco_file(folder / "val.json", ("rocket",))

@@ -11,6 +11,7 @@ from torchvision.models import resnet18
 
 from socodet.errors import InputError
 from socodet.pretraining.recipes import recipe
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.starting_file import StartingFile
 
@@ -66,7 +67,7 @@ def test_no_code_is_unpickled(tmp_path):
 
 def test_a_runs_newest_checkpoint(tmp_path):
     run = RunFolder(tmp_path)
-    run.write_description({"recipe": recipe("tiny").as_dict()})
+    run.write_description({"recipe": to_json(recipe("tiny"))})
     with pytest.raises(InputError, match="has no checkpoint yet to start from"):
         StartingFile.find(tmp_path)
     run.save_checkpoint(1, {"step": 1, "model": {"other": torch.zeros(1)}})

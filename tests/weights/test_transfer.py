@@ -17,6 +17,7 @@ from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.transfer import load_pretrained
 
@@ -42,7 +43,7 @@ def a_run(path, settings):
             if name.endswith("running_var"):
                 tensor.abs_().add_(0.1)
     run = RunFolder(path)
-    run.write_description({"recipe": Recipe("custom", model=settings).as_dict()})
+    run.write_description({"recipe": to_json(Recipe("custom", model=settings))})
     run.save_checkpoint(1, {"step": 1, "model": soco.state_dict()})
     return soco
 
@@ -175,6 +176,6 @@ def test_export_refuses_what_it_cannot_do(tmp_path):
     with pytest.raises(InputError, match="not a run"):
         export_run(tmp_path, tmp_path / "x.pth")
     empty = RunFolder(tmp_path / "empty")
-    empty.write_description({"recipe": Recipe("custom", model=R18).as_dict()})
+    empty.write_description({"recipe": to_json(Recipe("custom", model=R18))})
     with pytest.raises(InputError, match="no checkpoint yet"):
         export_run(tmp_path / "empty", tmp_path / "x.pth")

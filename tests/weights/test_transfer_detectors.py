@@ -13,6 +13,7 @@ from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.transfer import load_pretrained
 
@@ -86,7 +87,7 @@ def runs(tmp_path_factory):
                 elif name.endswith("num_batches_tracked"):
                     tensor.fill_(5)
         run = RunFolder(tmp_path_factory.mktemp(kind))
-        run.write_description({"recipe": Recipe("custom", model=settings).as_dict()})
+        run.write_description({"recipe": to_json(Recipe("custom", model=settings))})
         run.save_checkpoint(1, {"step": 1, "model": soco.state_dict()})
         made[kind] = run.path, soco.online.encoder.eval()
     return made

@@ -192,9 +192,10 @@ def test_a_runs_own_checkpoint_file_gives_what_its_folder_gives(tmp_path):
     from socodet.models.encoders import build_encoder
     from socodet.models.soco import SoCo
     from socodet.pretraining.recipes import Recipe
+    from socodet.runtime.serialization import to_json
 
     run = RunFolder(tmp_path)
-    run.write_description({"recipe": Recipe("custom", model=R18).as_dict()})
+    run.write_description({"recipe": to_json(Recipe("custom", model=R18))})
     run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(R18), R18).state_dict()})
     one, other = new_detector("fcos_r50_fpn", R18, 4), new_detector("fcos_r50_fpn", R18, 4)
     of_folder = load_pretrained(one, tmp_path, show_report=False)

@@ -24,6 +24,7 @@ from socodet.errors import InputError
 from socodet.finetuning.schedules import ScheduleSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
+from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.starting_file import start_path
 
@@ -44,28 +45,15 @@ class FinetuneRecipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        fields = dataclasses.asdict(self)
-        plain: dict[str, Any] = json.loads(json.dumps({"name": RECIPE, **fields}))
-        return plain
+        return {"name": RECIPE, **to_json(self)}
 
     @classmethod
     def of_run(cls, run: RunFolder) -> "FinetuneRecipe":
         """What a run was asked. InputError when the folder holds no fine-tuning run of this version."""
-        fields = run.describe()["recipe"]
-        if fields.get("name") != RECIPE:
+        fields = dict(run.describe()["recipe"])
+        if fields.pop("name", None) != RECIPE:
             raise InputError(f"{run.path}: is no fine-tuning run; give the folder that finetune wrote")
-        try:
-            schedule: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in fields["schedule"].items()
-            }
-            return cls(
-                fields["detector"],
-                ModelSettings(**fields["model"]),
-                ScheduleSettings(**schedule),
-                fields["schedule_name"],
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{run.path}/run.json: not of this version ({error}); fine-tune again") from None
+        return from_json(cls, fields, f"{run.path}/run.json")
 
 
 def describe(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, str] | None) -> dict[str, Any]:
@@ -78,7 +66,7 @@ def describe(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, st
             "style": data.style,
             "masks": data.has_masks,
             "sha256": digest(data),
-            "categories": [dataclasses.asdict(category) for category in data.categories],
+            "categories": [to_json(category) for category in data.categories],
         },
         "start": start,
         "problems": data.problems.as_json(),
@@ -103,7 +91,7 @@ def trained_categories(run: RunFolder) -> DetectionDataset:
     """The set that a run was trained on, without its pictures: what a label means."""
     description = run.describe()
     data = description["data"]
-    categories = tuple(Category(**category) for category in data["categories"])
+    categories = tuple(from_json(Category, category, f"{run.path}/run.json") for category in data["categories"])
     return DetectionDataset(description["train"], categories, [], data["masks"], data["style"], AnnotationProblems())
 
 

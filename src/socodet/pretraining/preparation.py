@@ -17,6 +17,7 @@ from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSelection, ImageSource
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals import ProposalTable, propose
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.starting_file import start_path
 
@@ -72,7 +73,7 @@ def _describe(
     source: ImageSource, chosen: Recipe, proposals: str | Path | None, start: dict[str, str] | None
 ) -> dict[str, Any]:
     return {
-        "recipe": chosen.as_dict(),
+        "recipe": to_json(chosen),
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
         "start": start,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from socodet._version import __version__
 from socodet.detection.datasets import DetectionDataset, open_detection_set
@@ -74,10 +74,9 @@ def probe(
     checkpoint yet, a set cannot be read or has no object to ask for, or labels mean different things.
     """
     settings = settings or ProbeSettings()
-    recipe = RunFolder(Path(run)).describe()["recipe"]
-    model = model_settings(run)
-    sample = levels_and_side(run, recipe)
-    weights, seed = None if untrained else encoder_weights(run), recipe["training"]["seed"]
+    folder = RunFolder(Path(run))
+    model, sample = model_settings(run), levels_and_side(folder)
+    weights, seed = None if untrained else encoder_weights(run), folder.describe()["recipe"]["training"]["seed"]
     encoder = box_encoder(model, weights, seed, backbone_alone=settings.of == "backbone")
     if settings.of == "backbone":
         sample = replace(sample, level_rule="single")
@@ -97,21 +96,13 @@ def probe(
     )
 
 
-def levels_and_side(run: str | Path, recipe: Mapping[str, Any]) -> SampleSettings:
-    """Of a run's sample settings, in run.json's form, the level rule and the side of the first view."""
-    try:
-        sample = recipe["sample"]
-        first = ViewSettings(size=sample["views"][0]["size"])
-        return SampleSettings(
-            views=(first, first),
-            min_box_side=1,
-            level_rule=sample["level_rule"],
-            level_limits=tuple(sample["level_limits"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{run}/run.json: not a pretraining recipe of this version ({error}); pretrain again"
-        ) from None
+def levels_and_side(run: RunFolder) -> SampleSettings:
+    """Of a run's sample settings the level rule and the size of the first view."""
+    sample = run.settings(SampleSettings, "sample")
+    first = ViewSettings(size=sample.views[0].size)
+    return SampleSettings(
+        views=(first, first), min_box_side=1, level_rule=sample.level_rule, level_limits=sample.level_limits
+    )
 
 
 def probe_and_compare(

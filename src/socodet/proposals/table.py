@@ -6,7 +6,6 @@ null for an image that could be read). The schema's metadata holds, under `socod
 with the `format` version, the package `version` and the `settings`; and, of boxes made elsewhere, their `origin`.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from functools import cached_property
@@ -24,6 +23,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSource
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.serialization import from_json, to_json
 
 FORMAT = 1
 METADATA_KEY = b"socodet.proposals"
@@ -51,7 +51,7 @@ class Origin(NamedTuple):
 
 def table_schema(settings: ProposalSettings, origin: Origin | None = None) -> pa.Schema:
     """The columns and the metadata of a table of proposals made with `settings`, or filtered by them."""
-    facts = {"format": FORMAT, "version": __version__, "settings": dataclasses.asdict(settings)}
+    facts = {"format": FORMAT, "version": __version__, "settings": to_json(settings)}
     if origin is not None:
         facts["origin"] = origin._asdict()
     return pa.schema(
@@ -122,18 +122,18 @@ class ProposalTable:
             facts = json.loads((schema.metadata or {})[METADATA_KEY])
         except (pa.ArrowException, OSError, KeyError, ValueError):
             raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
-        settings = facts["settings"]
-        if facts["format"] != FORMAT or set(settings) - {field.name for field in dataclasses.fields(ProposalSettings)}:
+        if facts["format"] != FORMAT:
             raise InputError(
                 f"{path}: made by socodet {facts['version']} in a form that {__version__} does not know; "
                 "make it again with `socodet propose`"
             )
+        settings = from_json(ProposalSettings, facts["settings"], f"{path}: settings")
         try:
             rows = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: is damaged ({error}); make it again with `socodet propose`") from None
         origin = Origin(**facts["origin"]) if "origin" in facts else None
-        return cls(path, rows, ProposalSettings(**settings), facts["version"], origin)
+        return cls(path, rows, settings, facts["version"], origin)
 
     def __reduce__(self) -> Any:
         return ProposalTable.read, (self.path,)

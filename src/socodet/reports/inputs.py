@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +52,7 @@ def proposer(record: RunRecord, source: ImageSource) -> Callable[[str, NDArray[n
     if path is not None and path.is_file() and _trained_on(record, source):
         table = ProposalTable.read(path)
         return lambda key, pixels: table.boxes(key)
-    settings = ProposalSettings(**record.description["recipe"]["proposals"])
+    settings = RunFolder(record.path).settings(ProposalSettings, "proposals")
     return lambda key, pixels: propose_boxes(pixels, settings, image_rng(settings.seed, key))
 
 
@@ -83,7 +82,7 @@ def _trained_on(record: RunRecord, source: ImageSource) -> bool:
 
 def question(record: RunRecord) -> SampleSettings:
     """What a run's network is asked: the same windows, colours and objects as any other, at its own side and levels."""
-    levels = levels_and_side(record.path, record.description["recipe"])
+    levels = levels_and_side(RunFolder(record.path))
     side = levels.views[0].size
     return dataclasses.replace(
         levels,
@@ -91,22 +90,3 @@ def question(record: RunRecord) -> SampleSettings:
         jitter_probability=0,
         min_box_side=LEAST_SIDE * side,
     )
-
-
-def sample_settings(record: RunRecord) -> SampleSettings:
-    """A pretraining run's views and boxes. InputError where its run.json is of another version."""
-    try:
-        fields = _tuples(record.description["recipe"]["sample"])
-        views = tuple(
-            ViewSettings(**{**view, "photometric": PhotometricSettings(**view["photometric"])})
-            for view in fields["views"]
-        )
-        return SampleSettings(**{**fields, "views": views})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{record.path}/run.json: not a recipe of this version ({error}); pretrain again") from None
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

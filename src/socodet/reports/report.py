@@ -14,7 +14,7 @@ from socodet.errors import InputError
 from socodet.images.source import ImageSource
 from socodet.probing.features import box_encoder
 from socodet.reports.curves import FINETUNE_TITLES, PROBE_TITLES, SCORE_TITLES, TITLES, curve_pictures, level_pictures
-from socodet.reports.inputs import open_pictures, picture_notes, proposer, question, sample_settings
+from socodet.reports.inputs import open_pictures, picture_notes, proposer, question
 from socodet.reports.page import Figure, Gallery, Section, Verdict, write_page
 from socodet.reports.runs import RunRecord, names_of, outcome_table, settings_tables
 from socodet.reports.sections import (
@@ -36,6 +36,7 @@ from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder
 from socodet.views import warm_up
+from socodet.views.settings import SampleSettings
 from socodet.weights.pretrained_run import encoder_weights, model_settings
 
 SEARCHED = 160
@@ -236,7 +237,9 @@ def _sample_sections(trained: Sequence[RunRecord], source: ImageSource, pictures
         some = list(readable_pictures(source, proposer(record, source), min(FEWER, pictures)))
         if recipe["proposals"] not in [earlier for earlier, _ in shown]:
             proposals.append(dataclasses.replace(proposal_pictures(some), title=name))
-        rows = view_pictures(some[: 2 if shown else SAMPLES], sample_settings(record), SEED)
+        rows = view_pictures(
+            some[: 2 if shown else SAMPLES], RunFolder(record.path).settings(SampleSettings, "sample"), SEED
+        )
         views += [dataclasses.replace(row, title=name if place == 0 else "") for place, row in enumerate(rows)]
         shown.append((recipe["proposals"], recipe["sample"]))
     return [

@@ -13,12 +13,15 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from socodet.errors import InputError
 from socodet.runtime.files import first_difference, write_atomically
+from socodet.runtime.serialization import from_json
+
+T = TypeVar("T")
 
 KEPT_CHECKPOINTS = 2
 
@@ -62,6 +65,13 @@ class RunFolder:
         if not isinstance(description, dict) or "recipe" not in description:
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
         return description
+
+    def settings(self, cls: type[T], room: str) -> T:
+        """One room's settings in the recipe, such as "model". InputError when they are not those of this version."""
+        recipe = self.describe()["recipe"]
+        if room not in recipe:
+            raise InputError(f"{self.path}/run.json: its recipe has no {room}; give the folder that pretrain wrote")
+        return from_json(cls, recipe[room], f"{self.path}/run.json: {room}")
 
     def refuse_foreign(self) -> None:
         """InputError when the path is a file, or a folder with something else than a run in it."""

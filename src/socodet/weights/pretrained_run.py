@@ -1,7 +1,6 @@
 """The pretrained modules of a run, out of its newest checkpoint."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -12,12 +11,7 @@ from socodet.training.run_folder import RunFolder
 
 def model_settings(run: str | Path) -> ModelSettings:
     """What a run's networks are made of. InputError when `run` is not a run."""
-    description = RunFolder(Path(run)).describe()
-    try:
-        fields: dict[str, Any] = description["recipe"]["model"]
-        return ModelSettings(**fields)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{run}/run.json: not a recipe of this version ({error}); pretrain again") from None
+    return RunFolder(Path(run)).settings(ModelSettings, "model")
 
 
 def encoder_weights(run: str | Path) -> dict[str, Tensor]:

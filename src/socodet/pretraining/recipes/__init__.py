@@ -7,6 +7,7 @@ from typing import Any
 from socodet.errors import InputError
 from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
+from socodet.runtime.serialization import to_json
 
 __all__ = ["RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe"]
 
@@ -39,7 +40,7 @@ def list_recipes() -> str:
 def describe_recipe(name: str) -> str:
     """What a recipe is, and every field of it, by the name the command line gives it."""
     chosen = recipe(name)
-    fields = chosen.as_dict()
+    fields = to_json(chosen)
     lines = [inspect.getdoc(RECIPES[name]) or "", ""]
     for room in ("sample", "model", "objective", "training", "proposals"):
         prefix = "proposals." if room == "proposals" else ""

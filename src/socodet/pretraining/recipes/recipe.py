@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 from socodet.errors import SettingError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
@@ -33,16 +32,3 @@ class Recipe:
             )
         if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
             raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
