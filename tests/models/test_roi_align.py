@@ -1,0 +1,65 @@
+"""Our RoIAlign against torchvision's, forward and backward."""
+
+import pytest
+import torch
+from torchvision.ops import roi_align as reference
+
+from socodet.models.roi_align import roi_align
+
+
+def boxes(count: int, width: float, height: float, images: int, seed: int = 0) -> torch.Tensor:
+    """Boxes of all sizes, some of them beyond the image, some of no area."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = (torch.rand(count, 2, generator=generator) * 1.4 - 0.2) * torch.tensor([width, height])
+    side = torch.rand(count, 2, generator=generator) ** 2 * torch.tensor([width, height]) * 1.2
+    side[0] = 0
+    image = torch.randint(0, images, (count, 1), generator=generator).float()
+    return torch.cat([image, corner, corner + side], dim=1)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize(("size", "scale"), [(7, 0.25), (14, 1 / 16), (1, 1.0)])
+def test_it_is_torchvisions_forward_and_backward(aligned, sampling_ratio, size, scale):
+    torch.manual_seed(0)
+    maps = torch.randn(3, 40, 13, 21)
+    rois = boxes(50, 21 / scale, 13 / scale, 3)
+    ours, theirs = (maps.clone().requires_grad_() for _ in range(2))
+    pooled = roi_align(ours.to(memory_format=torch.channels_last), rois, size, scale, sampling_ratio, aligned)
+    expected = reference(theirs, rois, size, scale, sampling_ratio, aligned)
+    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
+    weight = torch.randn_like(expected)
+    (pooled * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4 * float(theirs.grad.abs().max()))
+
+
+def test_threads_share_the_channels(monkeypatch):
+    maps, rois = torch.randn(2, 128, 9, 9), boxes(20, 36, 36, 2)
+    one = roi_align(maps, rois, 7, 0.25)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(roi_align(maps, rois, 7, 0.25), one)
+
+
+def test_no_boxes_and_half_precision():
+    maps = torch.randn(2, 8, 9, 9, requires_grad=True)
+    empty = roi_align(maps, torch.zeros(0, 5), 7, 0.25)
+    assert empty.shape == (0, 8, 7, 7)
+    empty.sum().backward()
+    assert float(maps.grad.abs().sum()) == 0
+    rois = boxes(20, 36, 36, 2)
+    half = roi_align(maps.bfloat16(), rois, 7, 0.25)
+    assert half.dtype is torch.bfloat16
+    exact = reference(maps.bfloat16().float(), rois, 7, 0.25, 0, True)
+    torch.testing.assert_close(half.float(), exact, rtol=1e-2, atol=1e-2)
+
+
+def test_double_precision_is_torchvisions():
+    maps, rois = torch.randn(1, 4, 9, 9, dtype=torch.float64), boxes(5, 36, 36, 1).double()
+    assert torch.equal(roi_align(maps, rois, 3, 0.25), reference(maps, rois, 3, 0.25, 0, True))
+
+
+@pytest.mark.parametrize("image", [-1.0, 2.0, float("nan")])
+def test_a_box_of_an_image_that_is_not_there_is_refused(image):
+    with pytest.raises(ValueError, match="image index"):
+        roi_align(torch.randn(2, 4, 9, 9), torch.tensor([[image, 0, 0, 8, 8]]), 7, 0.25)
