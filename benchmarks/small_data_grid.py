@@ -90,6 +90,14 @@ def rows() -> list[Row]:
     return [*first, *grid, *more, *longer]
 
 
+def pieces() -> list[tuple[Row, str, int]]:
+    """Every row, set and seed: all rows of several seeds come first, a seed after the other."""
+    return sorted(
+        ((row, set_name, seed) for row in rows() for seed in row.seeds for set_name in row.sets),
+        key=lambda piece: (len(piece[0].seeds) == 1, piece[2]),
+    )
+
+
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Whether this process may do the piece: another one that does it holds the lock."""
@@ -201,25 +209,23 @@ def main() -> None:
         arguments.collect.write_text(json.dumps(finished, indent=1) + "\n")
         print(json.dumps({"rows": len(finished)}))
         return
-    for row in rows():
-        for seed in row.seeds:
-            for set_name in row.sets:
-                name = f"{set_name}/{row.name}/{seed}"
-                done = output / name / "figures.json"
-                if done.exists() or (arguments.only and not any(text in name for text in arguments.only)):
-                    continue
-                with claimed(output / "locks" / name.replace("/", "_")) as ours:
-                    if not ours or done.exists():
-                        continue
-                    print(time.strftime("%H:%M:%S"), name, flush=True)
-                    try:
-                        figures = work(row, set_name, seed, arguments.data.resolve(), output)
-                    except subprocess.CalledProcessError as error:
-                        print(f"{name}: failed with {error.returncode}; see output.txt", flush=True)
-                        continue
-                    partial = done.with_suffix(".partial")
-                    partial.write_text(json.dumps(figures, indent=1))
-                    partial.replace(done)
+    for row, set_name, seed in pieces():
+        name = f"{set_name}/{row.name}/{seed}"
+        done = output / name / "figures.json"
+        if done.exists() or (arguments.only and not any(text in name for text in arguments.only)):
+            continue
+        with claimed(output / "locks" / name.replace("/", "_")) as ours:
+            if not ours or done.exists():
+                continue
+            print(time.strftime("%H:%M:%S"), name, flush=True)
+            try:
+                figures = work(row, set_name, seed, arguments.data.resolve(), output)
+            except subprocess.CalledProcessError as error:
+                print(f"{name}: failed with {error.returncode}; see output.txt", flush=True)
+                continue
+            partial = done.with_suffix(".partial")
+            partial.write_text(json.dumps(figures, indent=1))
+            partial.replace(done)
 
 
 if __name__ == "__main__":
