@@ -36,12 +36,12 @@ from numpy.typing import NDArray
 from machine import machine
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, open_images
-from socodet.proposals.boxes import distinct, object_sized
+from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.image_boxes import propose_boxes
-from socodet.proposals.offline import propose
+from socodet.proposals.make_table import propose
 from socodet.proposals.selective_search.color_spaces import convert
-from socodet.proposals.selective_search.description import describe, pixel_bins
 from socodet.proposals.selective_search.grouping import group
+from socodet.proposals.selective_search.regions import describe, pixel_bins
 from socodet.proposals.selective_search.search import selective_search
 from socodet.proposals.selective_search.segmentation import segment, sort_edges
 from socodet.proposals.selective_search.strategies import HUE_WEIGHT, REFERENCE_SIDE, SIGMA, STRATEGIES

@@ -108,8 +108,9 @@ def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
     # Here, for the formulas above need none of their compiled code.
     from socodet.images.pack import pack
     from socodet.images.source import open_images
-    from socodet.proposals import ProposalSettings, ProposalTable
-    from socodet.proposals.offline import propose
+    from socodet.proposals.make_table import propose
+    from socodet.proposals.settings import ProposalSettings
+    from socodet.proposals.table import ProposalTable
 
     source = open_images(images)
     count = len(source)

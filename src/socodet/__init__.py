@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from socodet.pretraining.pretrain import pretrain as pretrain
     from socodet.pretraining.recipes import Recipe as Recipe
     from socodet.pretraining.recipes import recipe as recipe
-    from socodet.proposals import propose as propose
+    from socodet.proposals.make_table import propose as propose
     from socodet.reports.demonstration import demo as demo
     from socodet.reports.inspection import inspect as inspect
     from socodet.weights.transfer import LoadReport as LoadReport
@@ -45,7 +45,7 @@ _ORIGINS = {
     "load_pretrained": "socodet.weights.transfer",
     "match_head_scale": "socodet.finetuning.head_scale",
     "pretrain": "socodet.pretraining.pretrain",
-    "propose": "socodet.proposals",
+    "propose": "socodet.proposals.make_table",
     "recipe": "socodet.pretraining.recipes",
 }
 __all__ = ["__version__", *_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -8,6 +8,7 @@ import socodet
 from socodet.images.photographs import photographs
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import RECIPES, Recipe, recipe
+from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import ExecutionSettings
 
 
@@ -28,7 +29,7 @@ def shrunk(full: Recipe) -> Recipe:
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     for method in ("single", "random"):
-        settings = socodet.proposals.ProposalSettings(method=method)
+        settings = ProposalSettings(method=method)
         socodet.propose(photographs(), folder / method, settings=settings, show_progress=False)
     return folder
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from socodet.proposals.selective_search.description import Regions, describe, pixel_bins
 from socodet.proposals.selective_search.grouping import Hierarchy, Mix, group
+from socodet.proposals.selective_search.regions import Regions, describe, pixel_bins
 from socodet.proposals.selective_search.segmentation import segment, sort_edges
 
 MIXES = [Mix(1, 1, 1, 1), Mix(0, 1, 1, 1), Mix(0, 0, 0, 1), Mix(0, 0, 1, 0), Mix(1, 0, 0, 0)]

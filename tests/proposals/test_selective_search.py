@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
-from socodet.proposals.selective_search.description import describe, pixel_bins
 from socodet.proposals.selective_search.grouping import Mix, group
+from socodet.proposals.selective_search.regions import describe, pixel_bins
 from socodet.proposals.selective_search.search import selective_search
 from socodet.proposals.selective_search.segmentation import segment, sort_edges
 from socodet.proposals.selective_search.strategies import STRATEGIES
@@ -131,7 +131,8 @@ def test_a_read_only_or_strided_picture_is_the_same_picture() -> None:
 def test_twenty_megapixels_fit_into_a_gigabyte(settings: str) -> None:
     program = (
         "import re, numpy as np\n"
-        "from socodet.proposals import ProposalSettings, propose_boxes\n"
+        "from socodet.proposals.image_boxes import propose_boxes\n"
+        "from socodet.proposals.settings import ProposalSettings\n"
         "small = np.random.default_rng(0).integers(0, 256, (37, 55, 3), np.uint8)\n"
         "image = small.repeat(100, axis=0).repeat(100, axis=1)\n"
         "image += np.random.default_rng(1).integers(0, 9, image.shape, np.uint8)\n"

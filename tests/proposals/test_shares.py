@@ -14,8 +14,8 @@ from PIL import Image
 
 from socodet.cli import main
 from socodet.errors import InputError
-from socodet.proposals import offline, parts, shares
-from socodet.proposals.offline import propose
+from socodet.proposals import make_table, part_files, shares
+from socodet.proposals.make_table import propose
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together
 from socodet.runtime.world import World
@@ -82,7 +82,7 @@ def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp
 
 
 def test_a_share_goes_on_where_it_stopped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_row, made = offline._make_row, []
+    make_row, made = make_table._make_row, []
 
     def interrupted(source, index, settings):
         if len(made) == 100:
@@ -90,7 +90,7 @@ def test_a_share_goes_on_where_it_stopped(folder: Path, tmp_path: Path, monkeypa
         made.append(index)
         return make_row(source, index, settings)
 
-    monkeypatch.setattr(offline, "_make_row", interrupted)
+    monkeypatch.setattr(make_table, "_make_row", interrupted)
     job = {"settings": SETTINGS, "workers": 1, "show_progress": False}
     with pytest.raises(KeyboardInterrupt):
         propose_share(folder, tmp_path / "p", Share(1, 2), **job)
@@ -129,7 +129,7 @@ def test_the_first_process_waits_and_says_for_whom(
 def test_a_process_that_comes_as_all_is_being_joined_has_nothing_to_do(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def parts_vanish(job: parts.Job, *rest: object) -> int:
+    def parts_vanish(job: part_files.Job, *rest: object) -> int:
         shutil.rmtree(job.folder)
         raise FileNotFoundError
 
@@ -151,7 +151,7 @@ def test_a_damaged_part_is_waited_for(folder: Path, tmp_path: Path, whole: bytes
     propose_share(folder, output, Share(2, 2), settings=SETTINGS, show_progress=False)
     last = max(tmp_path.glob(".p.parquet.*/*.parquet"))
     last.write_bytes(last.read_bytes()[:50])
-    job = parts.Job.of(folder, output, SETTINGS, False)
+    job = part_files.Job.of(folder, output, SETTINGS, False)
     assert job.missing(range(job.count)) == [0, 1, 3]
     for rank in (1, 0):
         propose_together(folder, output, World(rank, 2), settings=SETTINGS, show_progress=False)
@@ -162,7 +162,7 @@ def test_a_damaged_part_is_waited_for(folder: Path, tmp_path: Path, whole: bytes
 DYING = """
 import os, signal
 from socodet.cli import main
-from socodet.proposals.parts import Job
+from socodet.proposals.part_files import Job
 write = Job.write
 def write_and_die(job, part, rows):
     write(job, part, rows)

@@ -7,7 +7,9 @@ from PIL import Image, ImageColor
 
 from socodet.errors import InputError
 from socodet.images.source import open_images
-from socodet.proposals import ProposalSettings, ProposalTable, propose
+from socodet.proposals.make_table import propose
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import ProposalTable
 from socodet.reports.inspect import inspect_proposals, inspect_views
 from socodet.reports.theme import OBJECT_COLOURS
 from socodet.views.settings import SampleSettings, ViewSettings

@@ -3,8 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import pytest
+
 import socodet.runtime.kernel_cache
-from socodet.runtime.kernel_cache import cache_folder
+from socodet.runtime.kernel_cache import cache_folder, compilation_announced
 
 
 def test_any_change_of_a_source_gives_another_cache(tmp_path, monkeypatch):
@@ -33,3 +36,15 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path):
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_dir()
     assert not done.stdout.startswith(str(blocked))
+
+
+def test_announced_once_and_only_when_something_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    one = numba.njit(lambda x: x + 1)
+    other = numba.njit(lambda x: x + 2)
+    with compilation_announced("the sums"):
+        assert (one(1), other(1)) == (2, 3)
+    assert capsys.readouterr().err.count("compiling the sums, which takes up to half a minute") == 1
+    with compilation_announced("the sums"):
+        assert one(2) == 3
+    numba.njit(lambda x: x + 3)(1)
+    assert capsys.readouterr().err == ""

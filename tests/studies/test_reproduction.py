@@ -13,7 +13,7 @@ from socodet.cli import main
 from socodet.errors import InputError, SettingError
 from socodet.pretraining.pretrain import build_soco, pretrain
 from socodet.pretraining.trainer import Trainer
-from socodet.proposals import ProposalTable
+from socodet.proposals.table import ProposalTable
 from socodet.studies.ablation.budget import Budget
 from socodet.studies.reproduction import PROTOCOLS, Protocol, reproduce
 from socodet.studies.reproduction.table import NOTE, Reproduction

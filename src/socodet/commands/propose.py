@@ -13,8 +13,11 @@ from socodet.errors import InputError
 
 def propose(argv: Sequence[str]) -> None:
     """Selective search over every image below a folder, into a proposal table."""
-    import socodet.proposals as proposals
-    from socodet.proposals.foreign import BoxForm
+    from socodet.proposals.conversion import ConversionSummary, convert_proposals
+    from socodet.proposals.foreign_formats import BoxForm
+    from socodet.proposals.make_table import ProposalSummary
+    from socodet.proposals.settings import ProposalSettings
+    from socodet.proposals.shares import Share, ShareSummary, merge_shares, propose_share, propose_together
     from socodet.runtime.world import world_from_environment
 
     world = world_from_environment(meeting=False)
@@ -27,7 +30,7 @@ def propose(argv: Sequence[str]) -> None:
     def arguments(
         images: tyro.conf.Positional[Path],
         output: Path,
-        settings: Annotated[proposals.ProposalSettings, Flat] = proposals.ProposalSettings(),  # noqa: B008
+        settings: Annotated[ProposalSettings, Flat] = ProposalSettings(),  # noqa: B008
         workers: int | None = None,
         overwrite: bool = False,
         shard: str | None = None,
@@ -36,7 +39,7 @@ def propose(argv: Sequence[str]) -> None:
         coco_images: Path | None = None,
         box_form: BoxForm | None = None,
         keep_all: bool = False,
-    ) -> proposals.ProposalSummary | proposals.ShareSummary | None:
+    ) -> ProposalSummary | ShareSummary | None:
         """Selective search over every image below a folder, into a proposal table.
 
         Interrupted, the same command goes on where it was. Started by torchrun or srun, each process makes its share
@@ -65,7 +68,7 @@ def propose(argv: Sequence[str]) -> None:
                 "as the processes share the work by themselves, or start one"
             )
         if elsewhere is not None:
-            return proposals.convert_proposals(
+            return convert_proposals(
                 images,
                 elsewhere,
                 output,
@@ -77,20 +80,16 @@ def propose(argv: Sequence[str]) -> None:
                 overwrite=overwrite,
             )
         if merge:
-            return proposals.merge_shares(images, output, settings=settings, overwrite=overwrite)
+            return merge_shares(images, output, settings=settings, overwrite=overwrite)
         if shard is not None:
-            share = proposals.Share.parse(shard)
-            return proposals.propose_share(
-                images, output, share, settings=settings, workers=workers, overwrite=overwrite
-            )
-        return proposals.propose_together(
-            images, output, world, settings=settings, workers=workers, overwrite=overwrite
-        )
+            share = Share.parse(shard)
+            return propose_share(images, output, share, settings=settings, workers=workers, overwrite=overwrite)
+        return propose_together(images, output, world, settings=settings, workers=workers, overwrite=overwrite)
 
     summary = call(arguments, "propose", argv)
     if summary is None:  # another process of the run speaks
         return
-    if isinstance(summary, proposals.ShareSummary):
+    if isinstance(summary, ShareSummary):
         print(f"shard {summary.share}: {summary.images} images in {summary.seconds:.1f} s; join all with --merge")
         return
     if summary.images == len(summary.unreadable):
@@ -102,7 +101,7 @@ def propose(argv: Sequence[str]) -> None:
         f"{summary.table}: {summary.boxes} boxes of {summary.images} images "
         f"in {summary.seconds:.1f} s ({rate:.1f} images/s)"
     )
-    if isinstance(summary, proposals.ConversionSummary):
+    if isinstance(summary, ConversionSummary):
         print(
             f"of {summary.given} boxes given for them, {summary.outside} of which reached out of their image; "
             f"{summary.without} images have none"

@@ -1,1 +1,12 @@
-"""Where pictures come from, and how their bytes become pixels."""
+"""Where images come from, and how their bytes become pixels.
+
+- source: `open_images`, from a path to an `ImageSource` (length, keys, bytes), one of
+    - folder: files below a folder
+    - lists: files that a text file or a COCO file names
+    - shards: members of tar files, as shard_index finds them
+    - dataset_split: rows of a data set that Hugging Face's library saved
+- names: the keys of a million images, in little memory
+- decode: from bytes to pixels, or to their size
+- pack: any source as small JPEGs in tar shards
+- photographs: a dozen images that come with the package
+"""

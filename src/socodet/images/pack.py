@@ -7,11 +7,10 @@ import os
 import shutil
 import tarfile
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,9 @@ from socodet.images.decode import decode_image, image_size
 from socodet.images.folder import SUFFIXES
 from socodet.images.source import ImageSource, open_images
 from socodet.runtime.cores import available_cores
+from socodet.runtime.files import write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
+from socodet.runtime.threads import in_order
 
 RECORD = "pack.json"
 LONGEST_JPEG_SIDE = 65_500
@@ -121,7 +122,7 @@ def pack(
         }
         if not record["images"]:
             raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
-        _write_whole(json.dumps(record, indent=1).encode(), shards / RECORD)
+        write_atomically(shards / RECORD, json.dumps(record, indent=1).encode())
         if output.is_dir():
             os.replace(output, work / "replaced")
         os.replace(shards, output)
@@ -169,77 +170,56 @@ def _make_shards(
     source: ImageSource, settings: PackSettings, work: Path, workers: int, bar: ProgressBar
 ) -> list[dict[str, Any]]:
     """Makes the shards that are not there yet; what is noted of each, in their order."""
-    notes = []
-    pool = ThreadPoolExecutor(workers)  # decoding, scaling and encoding all let go of the interpreter
-    try:
-        for number, first in enumerate(range(0, len(source), settings.shard_images)):
-            indices = range(first, min(first + settings.shard_images, len(source)))
-            shard = work / "shards" / f"shard-{number:06d}.tar"
-            noted = work / f"shard-{number:06d}.json"
-            note = _finished(shard, noted)
+    firsts = range(0, len(source), settings.shard_images)
+    images = [range(first, min(first + settings.shard_images, len(source))) for first in firsts]
+    shards = [work / "shards" / f"shard-{number:06d}.tar" for number in range(len(images))]
+    notes = [_finished(shard, work) for shard in shards]
+    to_pack = (index for indices, note in zip(images, notes, strict=True) if note is None for index in indices)
+    packed = in_order(lambda index: _pack_one(source, index, settings), to_pack, workers)
+    with closing(packed):
+        for number, shard in enumerate(shards):
+            note = notes[number]
             if note is None:
-                note = _make_shard(source, indices, settings, shard, pool, workers, bar)
-                _write_whole(json.dumps(note).encode(), noted)
+                notes[number] = note = _write_shard(source, shard, islice(packed, len(images[number])), bar)
+                write_atomically(_note_path(shard, work), json.dumps(note).encode())
             else:
-                bar.done_earlier(len(indices))
-            notes.append(note)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return notes
+                bar.done_earlier(len(images[number]))
+    return [note for note in notes if note is not None]
 
 
-def _finished(shard: Path, noted: Path) -> dict[str, Any] | None:
+def _note_path(shard: Path, work: Path) -> Path:
+    return work / f"{shard.stem}.json"
+
+
+def _finished(shard: Path, work: Path) -> dict[str, Any] | None:
     """The note of a shard that an earlier call finished. It is written after the shard, so it speaks for it."""
     with suppress(OSError, ValueError, KeyError):
-        note: dict[str, Any] = json.loads(noted.read_bytes())
+        note: dict[str, Any] = json.loads(_note_path(shard, work).read_bytes())
         if shard.stat().st_size == note["bytes"]:
             return note
     return None
 
 
-def _make_shard(
-    source: ImageSource,
-    indices: range,
-    settings: PackSettings,
-    shard: Path,
-    pool: ThreadPoolExecutor,
-    workers: int,
-    bar: ProgressBar,
+def _write_shard(
+    source: ImageSource, shard: Path, packed: Iterable[tuple[int, _Packed | str]], bar: ProgressBar
 ) -> dict[str, Any]:
+    """Writes packed images, or notes why they cannot be read."""
     unfinished = shard.with_name("unfinished")
-    copied = 0
+    images = copied = 0
     unreadable = []
     with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
-        for index, packed in _in_order(source, indices, settings, pool, 4 * workers):
-            if isinstance(packed, str):
-                unreadable.append([source.key(index), packed])
+        for index, image in packed:
+            if isinstance(image, str):
+                unreadable.append([source.key(index), image])
             else:
                 member = tarfile.TarInfo(_name(source.key(index)))  # dated 1970, of no one: the same whoever packs
-                member.size = len(packed.data)
-                tar.addfile(member, io.BytesIO(packed.data))
-                copied += packed.copied
+                member.size = len(image.data)
+                tar.addfile(member, io.BytesIO(image.data))
+                images += 1
+                copied += image.copied
             bar.advance()
     os.replace(unfinished, shard)
-    return {
-        "images": len(indices) - len(unreadable),
-        "copied": copied,
-        "bytes": shard.stat().st_size,
-        "unreadable": unreadable,
-    }
-
-
-def _in_order(
-    source: ImageSource, indices: Iterable[int], settings: PackSettings, pool: ThreadPoolExecutor, ahead: int
-) -> Iterator[tuple[int, _Packed | str]]:
-    """Each packed image, or why it cannot be read, in order; so few are under way that memory stays bounded."""
-    under_way: deque[tuple[int, Future[_Packed | str]]] = deque()
-    for index in indices:
-        under_way.append((index, pool.submit(_pack_one, source, index, settings)))
-        if len(under_way) > ahead:
-            first, future = under_way.popleft()
-            yield first, future.result()
-    for first, future in under_way:
-        yield first, future.result()
+    return {"images": images, "copied": copied, "bytes": shard.stat().st_size, "unreadable": unreadable}
 
 
 def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packed | str:
@@ -267,10 +247,3 @@ def _small(data: bytes, settings: PackSettings) -> _Packed:
         raise UnreadableImageError(f"{width}x{height} is too long for a JPEG; cut it")
     encoded: bytes = simplejpeg.encode_jpeg(pixels, settings.quality, "RGB", "420")
     return _Packed(encoded, copied=False)
-
-
-def _write_whole(data: bytes, path: Path) -> None:
-    """A file is there whole or not at all, whenever the process ends."""
-    unfinished = path.with_name("unfinished")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource
-from socodet.proposals import ProposalTable
-from socodet.proposals.online import OnlineProposals
+from socodet.proposals.on_the_fly import OnlineProposals
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.world import ALONE, World
 from socodet.training.workers import start_worker
 from socodet.views.batch import Batch, collate

@@ -16,7 +16,8 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSelection, ImageSource
 from socodet.pretraining.recipes import Recipe
-from socodet.proposals import ProposalTable, propose
+from socodet.proposals.make_table import propose
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.starting_file import start_path

@@ -23,9 +23,9 @@ from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.measure import ProbeSets
 from socodet.probing.periodic import probe_while_training
 from socodet.probing.run import open_sets
-from socodet.proposals import ProposalTable
 from socodet.proposals.image_boxes import compile_kernels
-from socodet.proposals.online import OnlineProposals
+from socodet.proposals.on_the_fly import OnlineProposals
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device
 from socodet.training.distributed import any_process, join

@@ -1,41 +1,12 @@
-"""From an image to object boxes, without labels: selective search, filters, the table they are kept in."""
+"""From an image to object boxes, without labels.
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from socodet.proposals.conversion import ConversionSummary as ConversionSummary
-    from socodet.proposals.conversion import convert_proposals as convert_proposals
-    from socodet.proposals.image_boxes import propose_boxes as propose_boxes
-    from socodet.proposals.offline import ProposalSummary as ProposalSummary
-    from socodet.proposals.offline import propose as propose
-    from socodet.proposals.settings import ProposalSettings as ProposalSettings
-    from socodet.proposals.shares import Share as Share
-    from socodet.proposals.shares import ShareSummary as ShareSummary
-    from socodet.proposals.shares import merge_shares as merge_shares
-    from socodet.proposals.shares import propose_share as propose_share
-    from socodet.proposals.shares import propose_together as propose_together
-    from socodet.proposals.table import ProposalTable as ProposalTable
-
-# Imported at first use: settings and tables then cost no Numba.
-_ORIGINS = {
-    "ConversionSummary": "socodet.proposals.conversion",
-    "ProposalSettings": "socodet.proposals.settings",
-    "ProposalSummary": "socodet.proposals.offline",
-    "ProposalTable": "socodet.proposals.table",
-    "Share": "socodet.proposals.shares",
-    "ShareSummary": "socodet.proposals.shares",
-    "convert_proposals": "socodet.proposals.conversion",
-    "merge_shares": "socodet.proposals.shares",
-    "propose": "socodet.proposals.offline",
-    "propose_boxes": "socodet.proposals.image_boxes",
-    "propose_share": "socodet.proposals.shares",
-    "propose_together": "socodet.proposals.shares",
-}
-__all__ = [*_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGINS:
-        raise AttributeError(f"module 'socodet.proposals' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ORIGINS[name]), name)
+- settings: how boxes are found, and which are kept
+- image_boxes: from one image to its boxes, by selective_search or baselines (random, grid), then filters
+- table: the proposal table, a Parquet file; its rows, reading, and look-up by image
+- make_table: a table of every image of a source, in parallel
+- part_files: a table under way, on disk, so that it can be resumed
+- shares: one table made by several processes or machines
+- foreign_formats: readers of boxes that other programs made
+- conversion: a table of those boxes, matched with the images and filtered
+- on_the_fly: boxes made when an image is sampled, instead of a table
+"""

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from socodet.errors import InputError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSource, open_images
-from socodet.proposals.boxes import distinct, object_sized
-from socodet.proposals.foreign import BoxForm, ForeignProposals, read_foreign
-from socodet.proposals.offline import ProposalSummary, check_workers, in_order
-from socodet.proposals.parts import ROW_GROUP, checked_output
+from socodet.proposals.filters import distinct, object_sized
+from socodet.proposals.foreign_formats import BoxForm, ForeignProposals, read_foreign
+from socodet.proposals.make_table import ProposalSummary, check_workers
+from socodet.proposals.part_files import ROW_GROUP, checked_output
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
 from socodet.runtime.progress import progress_bar
+from socodet.runtime.threads import in_order
 
 NONE = np.empty((0, 4), np.float32)
 SLACK = 1.0
@@ -57,7 +58,7 @@ def convert_proposals(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ConversionSummary:
-    """Writes proposals made elsewhere, in one of the forms of `foreign.py`, as the proposal table `output`.
+    """Writes proposals made elsewhere, in one of the forms of `foreign_formats.py`, as the proposal table `output`.
 
     Boxes are cut to their image and filtered as `settings` say, unless `keep_all`; what else the settings hold has
     no say. An image is known by its key, or its file name, with or without the suffix; all names by the same.

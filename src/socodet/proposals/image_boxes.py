@@ -1,16 +1,17 @@
 """From one image to the boxes that are kept of it."""
 
+import hashlib
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socodet.proposals.baselines import grid_boxes, random_boxes
-from socodet.proposals.boxes import distinct, object_sized
-from socodet.proposals.compilation import compilation_announced
+from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.selective_search.search import selective_search
 from socodet.proposals.selective_search.strategies import STRATEGIES
 from socodet.proposals.settings import Method, ProposalSettings
+from socodet.runtime.kernel_cache import compilation_announced
 
 
 def propose_boxes(
@@ -48,3 +49,8 @@ def _kept_boxes(
             boxes = selective_search(image, STRATEGIES[strategy], settings.work_size)
     boxes = boxes[object_sized(boxes, width, height, aspect, smallest, largest)]
     return distinct(boxes, settings.max_overlap)
+
+
+def image_rng(seed: int, key: str) -> np.random.Generator:
+    """A generator of the image's own: its boxes do not depend on what else is in the folder."""
+    return np.random.default_rng([seed, *hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()])

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
-from socodet.proposals.offline import ProposalSummary, check_workers, make_parts
-from socodet.proposals.parts import Job
+from socodet.proposals.make_table import ProposalSummary, check_workers, make_parts
+from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.cores import available_cores
 from socodet.runtime.progress import progress_bar

@@ -21,7 +21,8 @@ from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.pretrain import PretrainResult, build_soco, pretrain
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.recipes.practical import tiny
-from socodet.proposals import ProposalTable, propose
+from socodet.proposals.make_table import propose
+from socodet.proposals.table import ProposalTable
 from socodet.reports.curves import curve_pictures, level_pictures
 from socodet.reports.page import Gallery, Section, Table, Verdict, write_page
 from socodet.reports.sections import (

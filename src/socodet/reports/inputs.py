@@ -12,10 +12,9 @@ from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import ONLINE, digest_names, some_images
 from socodet.probing.pictures import LEAST_SIDE
 from socodet.probing.run import levels_and_side
-from socodet.proposals import ProposalTable
-from socodet.proposals.image_boxes import propose_boxes
-from socodet.proposals.offline import image_rng
+from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import ProposalTable
 from socodet.reports.runs import RunRecord
 from socodet.reports.sections import Boxes
 from socodet.training.run_folder import RunFolder

@@ -14,7 +14,8 @@ from socodet.detection.scores import Detections, read_detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSelection, ImageSource, open_images
-from socodet.proposals import ProposalTable, propose
+from socodet.proposals.make_table import propose
+from socodet.proposals.table import ProposalTable
 from socodet.reports.drawing import Panel, labelled_panel
 from socodet.reports.inspect import check_output, inspect_proposals, inspect_views
 from socodet.reports.inspect import inspect_detections as draw_detections

@@ -1,14 +1,20 @@
-"""`njit` for our compiled kernels: Numba's, with a cache on disk that cannot be stale and needs no writable package."""
+"""`njit` for our compiled kernels: Numba's, with a cache on disk that cannot be stale and needs no writable package.
+
+Compilation takes a while the first time: `compilation_announced` tells the user about it.
+"""
 
 import hashlib
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -48,3 +54,33 @@ def cache_folder() -> Path:
         if os.access(folder, os.W_OK):
             return folder
     return Path(tempfile.mkdtemp(prefix="socodet-"))
+
+
+class _Announcer(event.Listener):  # type: ignore[misc]
+    """Prints one line when Numba starts to compile; loading what was compiled before starts nothing."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._said = what, False
+
+    def on_start(self, event: Any) -> None:
+        if not self._said:
+            self._said = True
+            print(
+                f"compiling {self._what}, which takes up to half a minute and is kept for the next time",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@contextmanager
+def compilation_announced(what: str) -> Iterator[None]:
+    """Within it, the first function that Numba must compile is announced on standard error as `what`."""
+    announcer = _Announcer(what)
+    event.register("numba:compile", announcer)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", announcer)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.proposals.selective_search.description import BINS, COLOR_BINS, Regions
+from socodet.proposals.selective_search.regions import BINS, COLOR_BINS, Regions
 from socodet.runtime.kernel_cache import njit
 
 SHARE_ONE = 1 << 16

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.proposals.selective_search.color_spaces import convert
-from socodet.proposals.selective_search.description import describe, pixel_bins
 from socodet.proposals.selective_search.grouping import group
+from socodet.proposals.selective_search.regions import describe, pixel_bins
 from socodet.proposals.selective_search.segmentation import segment, sort_edges
 from socodet.proposals.selective_search.strategies import HUE_WEIGHT, REFERENCE_SIDE, SIGMA, STRATEGIES, Strategy
 from socodet.proposals.selective_search.work_image import shrink, smooth, work_shape

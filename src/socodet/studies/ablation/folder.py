@@ -20,7 +20,8 @@ from typing import Any
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
 from socodet.pretraining.preparation import digest_names
-from socodet.proposals import ProposalTable, propose
+from socodet.proposals.make_table import propose
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.files import first_difference, read_note, refuse_foreign_folder, refuse_other_note, write_note
 from socodet.studies.ablation.budget import PAPER, Budget, FamilyRow
 from socodet.training.run_folder import RunFolder

@@ -13,7 +13,7 @@ from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.pretrain import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.probing.retrieval import recall_at_1
-from socodet.proposals import ProposalTable
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder

@@ -14,7 +14,7 @@ from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import check_steps, readable_images, some_images
 from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import Recipe
-from socodet.proposals import ProposalTable
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.files import read_note, write_note
 from socodet.runtime.world import world_from_environment
 from socodet.studies.ablation.budget import PAPER, Budget, FamilyRow, family_rows

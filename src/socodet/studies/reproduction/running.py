@@ -32,7 +32,8 @@ from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.pretrain import pretrain
 from socodet.probing.measure import ProbeSets, ProbeSettings
 from socodet.probing.run import probe
-from socodet.proposals import convert_proposals, propose
+from socodet.proposals.conversion import convert_proposals
+from socodet.proposals.make_table import propose
 from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_atomically, write_note
 from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison.protocol import Init

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.images.decode import decode_image
-from socodet.proposals.image_boxes import propose_boxes
-from socodet.proposals.offline import image_rng
+from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ProposalSettings
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from skimage.measure import regionprops
 
-from socodet.proposals.selective_search.description import describe, pixel_bins
+from socodet.proposals.selective_search.regions import describe, pixel_bins
 
 
 def test_sizes_and_boxes_are_those_of_scikit_image() -> None:

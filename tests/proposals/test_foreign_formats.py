@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from socodet.errors import InputError
-from socodet.proposals.foreign import read_foreign
+from socodet.proposals.foreign_formats import read_foreign
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 

@@ -1,34 +1,27 @@
 """Proposals for every image of a source, into a table: in parallel, and going on where it was interrupted."""
 
-import dataclasses
-import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource
-from socodet.proposals.image_boxes import compile_kernels, propose_boxes
-from socodet.proposals.parts import Job
+from socodet.proposals.image_boxes import compile_kernels, image_rng, propose_boxes
+from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row
 from socodet.runtime.cores import available_cores
 from socodet.runtime.progress import ProgressBar, progress_bar
-
-T = TypeVar("T")
-R = TypeVar("R")
+from socodet.runtime.threads import in_order
 
 TASK = 8
 """Images that a worker takes at a time."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ProposalSummary:
     """What `propose` did."""
 
@@ -96,26 +89,6 @@ def make_parts(job: Job, parts: range, workers: int, bar: ProgressBar) -> None:
             rows = []
 
 
-def in_order(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[tuple[T, R]]:
-    """Each task and what the function makes of it, in the order of the tasks; few are under way, so memory is bounded.
-
-    Threads, since the kernels and the decoder let go of the interpreter: of the 5 ms an image takes, a thread
-    holds it for less than 0.2, and they measured as fast as processes, which outlive a parent that is killed.
-    """
-    pool = ThreadPoolExecutor(workers)
-    under_way: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for task in tasks:
-            under_way.append((task, pool.submit(function, task)))
-            if len(under_way) > 4 * workers:
-                first, future = under_way.popleft()
-                yield first, future.result()
-        for first, future in under_way:
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _make_rows(source: ImageSource, indices: range, settings: ProposalSettings) -> list[Row]:
     return [_make_row(source, index, settings) for index in indices]
 
@@ -128,8 +101,3 @@ def _make_row(source: ImageSource, index: int, settings: ProposalSettings) -> Ro
         return Row(key, 0, 0, np.empty((0, 4), np.float32), str(error))
     height, width = image.shape[:2]
     return Row(key, width, height, propose_boxes(image, settings, image_rng(settings.seed, key)))
-
-
-def image_rng(seed: int, key: str) -> np.random.Generator:
-    """A generator of the image's own: its boxes do not depend on what else is in the folder."""
-    return np.random.default_rng([seed, *hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()])

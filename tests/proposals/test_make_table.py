@@ -1,4 +1,4 @@
-"""The offline job: any number of workers, any interruption, the same bytes; bad images never fatal."""
+"""Making a table: any number of workers, any interruption, the same bytes; bad images never fatal."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ from PIL import Image
 
 from socodet.errors import InputError
 from socodet.images.source import open_images
-from socodet.proposals import offline, parts
+from socodet.proposals import make_table, part_files
 from socodet.proposals.image_boxes import propose_boxes
-from socodet.proposals.offline import propose
+from socodet.proposals.make_table import propose
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
 
@@ -40,9 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART", 4)
-    monkeypatch.setattr(parts, "ROW_GROUP", 8)
-    monkeypatch.setattr(offline, "TASK", 3)
+    monkeypatch.setattr(part_files, "PART", 4)
+    monkeypatch.setattr(part_files, "ROW_GROUP", 8)
+    monkeypatch.setattr(make_table, "TASK", 3)
 
 
 def test_a_row_an_image_in_the_order_of_the_source(folder: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_random_boxes_are_an_images_own_whatever_else_is_there(folder: Path, tmp
 def test_interrupted_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = propose(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False).table.read_bytes()
     output = tmp_path / "p.parquet"
-    make_row = offline._make_row
+    make_row = make_table._make_row
     made: list[int] = []
 
     def interrupted_make_row(source, index, settings):
@@ -95,7 +95,7 @@ def test_interrupted_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monke
         made.append(index)
         return make_row(source, index, settings)
 
-    monkeypatch.setattr(offline, "_make_row", interrupted_make_row)
+    monkeypatch.setattr(make_table, "_make_row", interrupted_make_row)
     with pytest.raises(KeyboardInterrupt):
         propose(folder, output, settings=SETTINGS, workers=1, show_progress=False)
     assert not output.exists()
@@ -112,7 +112,7 @@ def test_part_files_of_another_job_are_left_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "p.parquet"
-    monkeypatch.setattr(parts.Job, "merge", interrupt)
+    monkeypatch.setattr(part_files.Job, "merge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         propose(folder, output, settings=ProposalSettings("grid"), show_progress=False)
     monkeypatch.undo()
@@ -132,7 +132,7 @@ def test_a_part_file_that_is_damaged_is_made_again(
 ) -> None:
     output = tmp_path / "p.parquet"
     with monkeypatch.context() as patch:
-        patch.setattr(parts.Job, "merge", interrupt)
+        patch.setattr(part_files.Job, "merge", interrupt)
         with pytest.raises(KeyboardInterrupt):
             propose(folder, output, settings=SETTINGS, show_progress=False)
     part = sorted(tmp_path.glob(".p.parquet.*/*.parquet"))[1]
@@ -143,14 +143,15 @@ def test_a_part_file_that_is_damaged_is_made_again(
 
 SLOW_JOB = """
 import sys, time
-from socodet.proposals import ProposalSettings, offline, parts
-parts.PART, parts.ROW_GROUP, offline.TASK = 4, 8, 3
-make_row = offline._make_row
+from socodet.proposals import make_table, part_files
+from socodet.proposals.settings import ProposalSettings
+part_files.PART, part_files.ROW_GROUP, make_table.TASK = 4, 8, 3
+make_row = make_table._make_row
 def slow(*arguments):
     time.sleep(0.1)
     return make_row(*arguments)
-offline._make_row = slow
-offline.propose(sys.argv[1], sys.argv[2], settings=ProposalSettings(work_size=48), workers=1)
+make_table._make_row = slow
+make_table.propose(sys.argv[1], sys.argv[2], settings=ProposalSettings(work_size=48), workers=1)
 """
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from socodet.proposals.boxes import distinct, object_sized
+from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
 
