@@ -152,19 +152,16 @@ def test_pretraining_stops_goes_on_and_is_read_without_a_gpu(tmp_path):
 
 def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
     from socodet.finetuning.finetune import finetune
+    from socodet.finetuning.settings import FinetuneSettings
 
     data = coco_file(tmp_path / "set.json")
     tuned = finetune(
         data,
         tmp_path / "detector",
+        FinetuneSettings("faster_rcnn_r50_fpn", iterations=2, batch_size=2, size=64, precise_bn=1),
         val=data,
         init="scratch",
-        detector="faster_rcnn_r50_fpn",
         model=SMALL,
-        iterations=2,
-        batch_size=2,
-        size=64,
-        precise_bn=1,
         execution=ON_GPU,
         show_progress=False,
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import DETECTORS, new_detector
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.evaluate import evaluate_run
-from socodet.finetuning.finetune import EvaluationSettings, finetune
+from socodet.finetuning.finetune import finetune
 from socodet.finetuning.samples import TrainingPictures, picture_stream, training_loader
-from socodet.finetuning.schedules import ScheduleSettings, resolve_schedule
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner, parameter_groups
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
@@ -26,7 +28,12 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
-BRIEF = {"model": NARROW, "batch_size": 2, "size": 64, "execution": HERE, "show_progress": False}
+QUIET = {"model": NARROW, "execution": HERE, "show_progress": False}
+
+
+def brief(detector, **changes):
+    """Small settings: batches of two images, sides of 64 pixels, no precise batch norm."""
+    return FinetuneSettings(detector, **{"batch_size": 2, "size": 64, "precise_bn": 0, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +56,11 @@ def weights(run):
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector, data, pretrained, tmp_path):
-    asked = {**BRIEF, "detector": detector, "init": pretrained, "iterations": 2, "precise_bn": 1}
-    if "c4" in detector:  # whose head, a whole block on 14x14 cells, costs most by far
-        asked["size"] = 32
+    size = 32 if "c4" in detector else 64  # C4's head, a whole block on 14x14 cells, costs most by far
+    settings = brief(detector, iterations=2, precise_bn=1, size=size)
+    asked = {**QUIET, "init": pretrained}
     scored = coco_file(tmp_path / "scored.json", ("hopper", "chelsea"))
-    whole = finetune(data, tmp_path / "whole", val=scored, **asked)
+    whole = finetune(data, tmp_path / "whole", settings, val=scored, **asked)
     assert whole.finished
     assert whole.report.loaded_modules["backbone.body"] in (90, 120)
     kinds = {name.split("_")[0] for name in whole.evaluation.scores}
@@ -61,10 +68,10 @@ def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector
     assert 0 <= whole.evaluation.scores["box_AP"] <= 100
 
     first = finetune(
-        data, tmp_path / "halves", **{**asked, "execution": ExecutionSettings("cpu", workers=0, max_steps=1)}
+        data, tmp_path / "halves", settings, **{**asked, "execution": ExecutionSettings("cpu", workers=0, max_steps=1)}
     )
     assert (first.steps, first.stopped_by, first.evaluation) == (1, "max_steps", None)
-    second = finetune(data, tmp_path / "halves", val=scored, **asked)
+    second = finetune(data, tmp_path / "halves", settings, val=scored, **asked)
     assert second.finished
     assert second.report is None  # goes on from the checkpoint
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "halves")
@@ -92,9 +99,8 @@ def test_a_single_start_may_bear_a_name(data, pretrained, tmp_path, capsys):
 
 
 def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_path, monkeypatch):
-    asked = {**BRIEF, "detector": "faster_rcnn_r50_fpn", "iterations": 1, "precise_bn": 0, "rois_per_image": 5}
-    finetune(data, tmp_path / "run", **asked)
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["schedule"]["rois_per_image"] == 5
+    finetune(data, tmp_path / "run", brief("faster_rcnn_r50_fpn", iterations=1, rois_per_image=5), **QUIET)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["settings"]["rois_per_image"] == 5
     made = []
     monkeypatch.setattr(evaluate_module, "score", lambda detector, *_, **__: made.append(detector))
     evaluate_run(tmp_path / "run", data, execution=HERE, show_progress=False)
@@ -103,17 +109,17 @@ def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_p
 
 def test_the_loss_falls(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"))
-    asked = {**BRIEF, "batch_size": 3, "base_lr": 0.3, "iterations": 20, "precise_bn": 0}
-    result = finetune(data, tmp_path / "run", detector="retinanet_r50_fpn", **asked)
+    settings = brief("retinanet_r50_fpn", batch_size=3, base_lr=0.3, iterations=20)
+    result = finetune(data, tmp_path / "run", settings, **QUIET)
     losses = [line["loss"] for line in RunFolder(result.run).log_lines()]
     assert losses[-1] < 0.85 * losses[0]
 
 
 def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     evaluation = EvaluationSettings(every=1, save_predictions=True)
-    asked = {**BRIEF, "detector": "fcos_r50_fpn", "iterations": 2, "precise_bn": 1, "fraction": 0.5}
+    settings = brief("fcos_r50_fpn", iterations=2, precise_bn=1, fraction=0.5)
     run = tmp_path / "run"
-    result = finetune(data, run, val=data, evaluation=evaluation, **asked)
+    result = finetune(data, run, settings, val=data, evaluation=evaluation, **QUIET)
     description = json.loads((run / "run.json").read_text())
     schedule = description["recipe"]["schedule"]
     assert (schedule["iterations"], schedule["batch_size"], schedule["lr"]) == (2, 2, 0.01 / 8)
@@ -145,7 +151,7 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
 def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_trained(data, tmp_path):
     for evaluation in (EvaluationSettings(every=1), EvaluationSettings(save_predictions=True)):
         with pytest.raises(InputError, match="none to score on; give it, --val"):
-            finetune(data, tmp_path / "run", evaluation=evaluation, iterations=1, **BRIEF)
+            finetune(data, tmp_path / "run", evaluation=evaluation, **QUIET)
     assert not (tmp_path / "run").exists()
     with pytest.raises(SettingError, match="every must be at least 1, not 0"):
         EvaluationSettings(every=0)
@@ -153,47 +159,46 @@ def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_tr
 
 def test_a_set_of_boxes_trains_the_detector_of_boxes(tmp_path, capsys):
     data = coco_file(tmp_path / "set.json", masks=False)
-    asked = {**BRIEF, "show_progress": True, "iterations": 1, "precise_bn": 0}
-    result = finetune(data, tmp_path / "run", detector="mask_rcnn_r50_fpn", **asked)
+    settings = brief("mask_rcnn_r50_fpn", iterations=1)
+    result = finetune(data, tmp_path / "run", settings, model=NARROW, execution=HERE)
     assert result.detector == "faster_rcnn_r50_fpn"
     assert "has boxes and no masks; faster_rcnn_r50_fpn is trained" in capsys.readouterr().err
     assert not any("mask" in name for name in weights(result.run))
 
 
 def test_what_would_lose_a_run_is_refused(data, tmp_path):
-    asked = {**BRIEF, "detector": "fcos_r50_fpn", "iterations": 1, "precise_bn": 0}
-    finetune(data, tmp_path / "run", **asked)
+    settings = brief("fcos_r50_fpn", iterations=1)
+    finetune(data, tmp_path / "run", settings, **QUIET)
     with pytest.raises(InputError, match="holds a finished run"):
-        finetune(data, tmp_path / "run", **asked)
-    assert finetune(data, tmp_path / "run", resume=True, **asked).finished
-    with pytest.raises(InputError, match=r"recipe schedule\.seed \(1 asked, 0 there\)"):
-        finetune(data, tmp_path / "run", seed=1, **asked)
+        finetune(data, tmp_path / "run", settings, **QUIET)
+    assert finetune(data, tmp_path / "run", settings, resume=True, **QUIET).finished
+    with pytest.raises(InputError, match=r"seed \(1 asked, 0 there\)"):
+        finetune(data, tmp_path / "run", replace(settings, seed=1), **QUIET)
     other = coco_file(tmp_path / "other.json", ("hopper", "chelsea"))
     with pytest.raises(InputError, match=r"data images \(2 asked, 6 there\)"):
-        finetune(other, tmp_path / "run", **asked)
-    assert finetune(other, tmp_path / "run", overwrite=True, **asked).finished
+        finetune(other, tmp_path / "run", settings, **QUIET)
+    assert finetune(other, tmp_path / "run", settings, overwrite=True, **QUIET).finished
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match="holds files that are not a run's"):
-        finetune(data, tmp_path / "full", **asked)
+        finetune(data, tmp_path / "full", settings, **QUIET)
     with pytest.raises(InputError, match="not a run"):
         evaluate_run(tmp_path / "full", data)
 
 
 def test_divergence_is_one_line_that_names_the_mend(data, tmp_path):
-    asked = {**BRIEF, "detector": "retinanet_r50_fpn", "iterations": 12, "base_lr": 1e9, "precise_bn": 0}
     with pytest.raises(InputError, match=r"diverged by step \d+ .*lower --base-lr") as caught:
-        finetune(data, tmp_path / "run", **asked)
+        finetune(data, tmp_path / "run", brief("retinanet_r50_fpn", iterations=12, base_lr=1e9), **QUIET)
     assert "\n" not in str(caught.value)
 
 
 def test_pictures_of_crowds_alone_are_not_trained_on(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"), crowd=("hopper",))
-    asked = {**BRIEF, "detector": "fcos_r50_fpn", "epochs": 2.0, "precise_bn": 0}
-    assert finetune(data, tmp_path / "run", **asked).total_steps == 2  # two pictures twice, in batches of two
+    settings = brief("fcos_r50_fpn", epochs=2.0)
+    assert finetune(data, tmp_path / "run", settings, **QUIET).total_steps == 2  # two pictures twice, in batches of two
     crowds = coco_file(tmp_path / "crowds.json", ("hopper",), crowd=("hopper",))
     with pytest.raises(InputError, match="no picture has an object to learn from"):
-        finetune(crowds, tmp_path / "none", **asked)
+        finetune(crowds, tmp_path / "none", settings, **QUIET)
 
 
 def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():
@@ -204,25 +209,23 @@ def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():
         (2, 0.0, 1.0),
         (2, 2.5e-5, 1.0),
     ]
-    fcos = parameter_groups(network, resolve_schedule("coco_1x", "fcos_r50_fpn", single_stage=True))
+    fcos = parameter_groups(network, FinetuneSettings("fcos_r50_fpn").resolved_schedule())
     assert [(g["weight_decay"], g["lr_factor"]) for g in fcos] == [(1e-4, 1.0), (1e-4, 1.0), (0.0, 2.0)]
 
 
 def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_norm(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json")).with_objects()
-    settings = resolve_schedule(
-        "coco_1x", "mask_rcnn_r50_fpn", single_stage=False, iterations=4, batch_size=2, size=64, precise_bn=2
-    )
-    pictures = TrainingPictures(data, settings, masks=True)
+    settings = brief("mask_rcnn_r50_fpn", iterations=4).resolved_schedule()
+    pictures, stream = TrainingPictures(data, settings, seed=0, masks=True), picture_stream(data, settings, seed=0)
 
     def trained(compile):
         torch.manual_seed(0)
         detector = new_detector("mask_rcnn_r50_fpn", NARROW, 4)
         tuner = FineTuner(detector, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
         for step in range(2):
-            loader = training_loader(pictures, picture_stream(data, settings), start=step, stop=step + 1, workers=0)
+            loader = training_loader(pictures, stream, start=step, stop=step + 1, workers=0)
             tuner.step(next(iter(loader)))
-        tuner.reestimate(training_loader(pictures, picture_stream(data, settings), start=0, stop=2, workers=0))
+        tuner.reestimate(training_loader(pictures, stream, start=0, stop=2, workers=0))
         return tuner.detector.state_dict()
 
     plain = trained(False)

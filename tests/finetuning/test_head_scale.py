@@ -13,6 +13,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from socodet.detection.detectors import new_detector
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.head_scale import FRESH_SIZE, match_head_scale
+from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
@@ -21,14 +22,8 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 WIDE = dataclasses.replace(NARROW, representation_size=128)  # enough values for a size that is not chance
-BRIEF = {
-    "detector": "faster_rcnn_r50_fpn",
-    "batch_size": 2,
-    "iterations": 2,
-    "size": 64,
-    "precise_bn": 0,
-    "execution": ExecutionSettings(device="cpu", workers=0, log_every=1),
-}
+BRIEF = FinetuneSettings("faster_rcnn_r50_fpn", iterations=2, batch_size=2, size=64, precise_bn=0)
+HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 
 
 def a_batch(seed: int = 0):
@@ -123,16 +118,17 @@ def test_fine_tuning_does_not_depend_on_the_size_unless_asked_to(tmp_path, capsy
     data = coco_file(tmp_path / "set.json")
     inits = {factor: pretrained(tmp_path / f"times-{factor}", factor) for factor in (1, 100)}
     for factor, init in inits.items():
-        finetune(data, tmp_path / f"matched-{factor}", init=init, **BRIEF)
+        finetune(data, tmp_path / f"matched-{factor}", BRIEF, init=init, execution=HERE)
         assert "box head: output times" in capsys.readouterr().err
     assert losses(tmp_path / "matched-100") == pytest.approx(losses(tmp_path / "matched-1"), rel=1e-4)
     for factor, init in inits.items():
-        finetune(data, tmp_path / f"kept-{factor}", init=init, keep_head_scale=True, **BRIEF)
+        kept = dataclasses.replace(BRIEF, keep_head_scale=True)
+        finetune(data, tmp_path / f"kept-{factor}", kept, init=init, execution=HERE)
         assert "box head: output times" not in capsys.readouterr().err
     assert losses(tmp_path / "kept-100")[0] > 1.2 * losses(tmp_path / "kept-1")[0]
 
 
 def test_a_fresh_head_is_left_alone(tmp_path, capsys):
     data = coco_file(tmp_path / "set.json")
-    finetune(data, tmp_path / "run", init="scratch", model=WIDE, **BRIEF)
+    finetune(data, tmp_path / "run", BRIEF, init="scratch", model=WIDE, execution=HERE)
     assert "box head" not in capsys.readouterr().err

@@ -3,11 +3,14 @@
 import pytest
 
 from socodet.errors import InputError
-from socodet.finetuning.schedules import SCHEDULES, ScheduleSettings, resolve_schedule
+from socodet.finetuning.schedules import SCHEDULES, ScheduleSettings
+from socodet.finetuning.settings import FinetuneSettings
 
-RCNN = {"detector": "mask_rcnn_r50_fpn", "single_stage": False}
-RETINA = {"detector": "retinanet_r50_fpn", "single_stage": True}
-FCOS = {"detector": "fcos_r50_fpn", "single_stage": True}
+RCNN, RETINA, FCOS = "mask_rcnn_r50_fpn", "retinanet_r50_fpn", "fcos_r50_fpn"
+
+
+def resolved(schedule, detector, *, images=0, **asked):
+    return FinetuneSettings(detector, schedule, **asked).resolved_schedule(images)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +26,7 @@ FCOS = {"detector": "fcos_r50_fpn", "single_stage": True}
     ],
 )
 def test_lengths_and_drops(name, iterations, drops):
-    settings = resolve_schedule(name, **RCNN)
+    settings = resolved(name, RCNN)
     assert settings.iterations == iterations
     first, second = drops
     rates = [settings.rate(step) for step in (first - 1, first, second - 1, second, iterations - 1)]
@@ -35,14 +38,14 @@ def test_every_schedule_has_a_length_above():
 
 
 def test_warm_up_is_linear_over_the_first_thousand_steps():
-    settings = resolve_schedule("coco_1x", **RCNN)
+    settings = resolved("coco_1x", RCNN)
     assert settings.rate(0) == pytest.approx(0.02 * 0.001)
     assert settings.rate(500) == pytest.approx(0.02 * (0.001 * 0.5 + 0.5))
     assert settings.rate(1000) == 0.02
 
 
 def test_section_4_2s_other_numbers():
-    coco, voc, lvis = (resolve_schedule(name, **RCNN) for name in ("coco_1x", "voc_24k", "lvis_1x"))
+    coco, voc, lvis = (resolved(name, RCNN) for name in ("coco_1x", "voc_24k", "lvis_1x"))
     assert (coco.weight_decay, voc.weight_decay) == (2.5e-5, 1e-4)
     assert (coco.short_sides[0], coco.short_sides[-1], coco.max_side) == (640, 800, 1333)
     assert (voc.short_sides[0], voc.short_sides[-1], voc.warmup_iterations) == (480, 800, 100)
@@ -51,7 +54,7 @@ def test_section_4_2s_other_numbers():
 
 
 def test_single_stage_detectors_follow_mmdetections_defaults():
-    retina, fcos = resolve_schedule("coco_1x", **RETINA), resolve_schedule("coco_1x", **FCOS)
+    retina, fcos = resolved("coco_1x", RETINA), resolved("coco_1x", FCOS)
     epoch = 7330  # 117,266 pictures in batches of 16
     for settings in (retina, fcos):
         assert settings.iterations == 12 * epoch
@@ -63,28 +66,28 @@ def test_single_stage_detectors_follow_mmdetections_defaults():
     assert (retina.bias_lr, retina.decay_biases, retina.clip_norm) == (1.0, True, None)
     assert [fcos.rate(step) for step in (0, 499)] == pytest.approx([0.01 / 3, 0.01 / 3])
     assert (fcos.bias_lr, fcos.decay_biases, fcos.clip_norm) == (2.0, False, 35.0)
-    assert resolve_schedule("coco_2x", **RETINA).iterations == 24 * epoch
+    assert resolved("coco_2x", RETINA).iterations == 24 * epoch
 
 
 def test_another_batch_sees_as_many_pictures_at_a_rate_in_proportion():
-    settings = resolve_schedule("coco_1x", **RCNN, batch_size=8)
+    settings = resolved("coco_1x", RCNN, batch_size=8)
     assert (settings.iterations, settings.lr, settings.warmup_iterations) == (180_000, 0.01, 2000)
-    assert resolve_schedule("coco_1x", **RCNN, batch_size=32).lr == 0.04
-    assert resolve_schedule("coco_1x", **RCNN, batch_size=4, base_lr=0.4).lr == pytest.approx(0.1)
+    assert resolved("coco_1x", RCNN, batch_size=32).lr == 0.04
+    assert resolved("coco_1x", RCNN, batch_size=4, base_lr=0.4).lr == pytest.approx(0.1)
 
 
 def test_short_runs_of_ones_own():
-    settings = resolve_schedule("coco_1x", **RCNN, batch_size=4, epochs=2.5, images=100)
+    settings = resolved("coco_1x", RCNN, batch_size=4, epochs=2.5, images=100)
     assert (settings.iterations, settings.warmup_iterations, settings.precise_bn) == (62, 6, 62)
     rates = [settings.rate(step) for step in (40, 41, 54, 55)]  # 2/3 and 8/9 of 62, to the nearest step
     assert rates == pytest.approx([0.005, 0.0005, 0.0005, 0.00005])
-    assert resolve_schedule("voc_24k", **RCNN, iterations=3).warmup_iterations == 0
-    assert resolve_schedule("voc_24k", **RCNN, iterations=3).rate(0) == 0.02
-    assert resolve_schedule("voc_24k", **RCNN, iterations=9000, precise_bn=0).precise_bn == 0
+    assert resolved("voc_24k", RCNN, iterations=3).warmup_iterations == 0
+    assert resolved("voc_24k", RCNN, iterations=3).rate(0) == 0.02
+    assert resolved("voc_24k", RCNN, iterations=9000, precise_bn=0).precise_bn == 0
 
 
 def test_a_smaller_size_shrinks_every_side_alike():
-    settings = resolve_schedule("coco_1x", **RCNN, size=200)
+    settings = resolved("coco_1x", RCNN, size=200)
     assert settings.short_sides == (160, 168, 176, 184, 192, 200)
     assert (settings.test_short_side, settings.max_side) == (200, 333)
 
@@ -95,25 +98,28 @@ def test_a_smaller_size_shrinks_every_side_alike():
         ({"iterations": 5, "epochs": 1.0}, "give one of them"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"iterations": 0}, "iterations must be at least 1"),
-        ({"epochs": float("nan")}, "--epochs must be above 0"),
+        ({"epochs": float("nan")}, "epochs must be above 0"),
         ({"base_lr": -1.0}, "lr must be above 0"),
-        ({"size": 4}, "--size must be at least 32"),
+        ({"size": 4}, "size must be at least 32"),
         ({"rois_per_image": 0}, "rois_per_image must be at least 1"),
+        ({"fraction": 1.5}, "fraction must be at most 1"),
+        ({"precise_bn": -1}, "precise_bn must be at least 0"),
     ],
 )
 def test_what_cannot_be_is_said(asked, problem):
     with pytest.raises(InputError, match=problem):
-        resolve_schedule("coco_1x", **RCNN, **asked)
+        resolved("coco_1x", RCNN, **asked)
 
 
 def test_boxes_an_image_are_for_detectors_with_a_box_head():
-    assert resolve_schedule("voc_24k", **RCNN).rois_per_image == 512
-    assert resolve_schedule("voc_24k", **RCNN, rois_per_image=64).rois_per_image == 64
+    for asked, expected in (({}, 512), ({"rois_per_image": 64}, 64)):
+        settings = FinetuneSettings(RCNN, "voc_24k", **asked)
+        assert settings.inference(settings.resolved_schedule()).rois_per_image == expected
     with pytest.raises(InputError, match="--rois-per-image: retinanet_r50_fpn has no box head"):
-        resolve_schedule("voc_24k", **RETINA, rois_per_image=64)
+        resolved("voc_24k", RETINA, rois_per_image=64)
 
 
 def test_an_unknown_schedule_is_said():
     with pytest.raises(InputError, match="schedule '3x': unknown; choose one of coco_1x"):
-        resolve_schedule("3x", **RCNN)
+        resolved("3x", RCNN)
     assert ScheduleSettings(10).rate(9) == pytest.approx(0.02 * (0.001 * (1 - 9 / 1000) + 9 / 1000))

@@ -73,9 +73,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "second" / "run.json").write_text(json.dumps(described))
     tuned = root / "tuned"
     tuned.mkdir()
-    schedule = {"iterations": 2, "batch_size": 2, "lr": 0.02, "seed": 0}
+    settings, schedule = {"detector": "faster_rcnn_r50_fpn", "seed": 0}, {"iterations": 2, "batch_size": 2, "lr": 0.02}
     model = {"backbone": "resnet18"}
-    recipe = {"name": "finetune", "detector": "faster_rcnn_r50_fpn", "model": model, "schedule": schedule}
+    recipe = {"name": "finetune", "settings": settings, "model": model, "schedule": schedule}
     about = {"recipe": recipe, "start": {"from": "first"}, "versions": {"socodet": "1", "torch": "2"}}
     (tuned / "run.json").write_text(json.dumps(about))
     lines = [{"step": 1, "loss": 2.0, "lr": 0.1}, {"step": 2, "loss": 1.0, "lr": 0.1}, {"step": 2, "box_AP": 3.5}]

@@ -74,7 +74,7 @@ def test_the_newest_figures_of_a_log() -> None:
 
 
 def test_a_fine_tuning_run_is_told_by_its_scores() -> None:
-    description = {"recipe": {"name": "finetune", "detector": "faster_rcnn_r50_fpn", "model": {}, "schedule": {}}}
+    description = {"recipe": {"name": "finetune", "settings": {}, "model": {}, "schedule": {}}}
     run = RunRecord(
         "ft", Path("ft"), description, [{"step": 4, "loss": 1.5}, {"step": 4, "box_AP": 12.345, "box_APs": None}]
     )

@@ -1,5 +1,6 @@
 """Comparisons on the shipped photographs: what is shared, what differs, stopping, diverging and going on."""
 
+import dataclasses
 import json
 import signal
 
@@ -14,6 +15,7 @@ from socodet.errors import InputError
 from socodet.finetuning.finetune import FinetuneResult
 from socodet.finetuning.samples import TrainingPictures
 from socodet.finetuning.schedules import SCHEDULES
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
@@ -28,9 +30,9 @@ from socodet.training.settings import ExecutionSettings
 NARROW = ModelSettings("fpn", "resnet18", 8, 1, 8, 12, hidden_size=8, embedding_size=4)
 FLAGS = ["--detector", "fcos_r50_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
 HERE = ["--device", "cpu", "--workers", "0"]
-ASKED = {"detector": "fcos_r50_fpn", "iterations": 2, "batch_size": 2, "size": 32, "precise_bn": 0, "model": NARROW}
+ASKED = FinetuneSettings("fcos_r50_fpn", iterations=2, batch_size=2, size=32, precise_bn=0)
 """What `FLAGS` say."""
-QUIET = {"execution": ExecutionSettings("cpu", workers=0), "show_progress": False}
+QUIET = {"model": NARROW, "execution": ExecutionSettings("cpu", workers=0), "show_progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -136,20 +138,20 @@ def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
     before = (folder / "table.json").read_bytes()
     monkeypatch.setattr(running, "finetune", lambda *_, **__: pytest.fail("a finished run was run again"))
     inits = named_inits([str(data / "soco"), "scratch"])
-    asked = {**ASKED, **QUIET, "val": data / "val.json", "seeds": (0, 1), "fractions": (0.5, 1.0)}
-    comparison = compare(data / "train.json", folder, inits, **asked)
+    asked = {**QUIET, "val": data / "val.json", "seeds": (0, 1), "fractions": (0.5, 1.0)}
+    comparison = compare(data / "train.json", folder, inits, ASKED, **asked)
     assert [run.status for run in comparison.runs] == ["finished"] * 8
     assert (folder / "table.json").read_bytes() == before
-    fewer = compare(data / "train.json", folder, inits[:1], **{**asked, "seeds": (1,), "fractions": (1.0,)})
+    fewer = compare(data / "train.json", folder, inits[:1], ASKED, **{**asked, "seeds": (1,), "fractions": (1.0,)})
     assert fewer.runs == comparison.runs  # those of earlier calls stay in the table
 
 
 def test_boxes_of_a_step_reach_every_run(data, tmp_path):
-    asked = {**ASKED, "detector": "faster_rcnn_r50_fpn", "iterations": 1, "rois_per_image": 7}
+    settings = dataclasses.replace(ASKED, detector="faster_rcnn_r50_fpn", iterations=1, rois_per_image=7)
     inits = named_inits(["scratch"])
-    compare(data / "train.json", tmp_path / "out", inits, val=data / "val.json", **asked, **QUIET)
+    compare(data / "train.json", tmp_path / "out", inits, settings, val=data / "val.json", **QUIET)
     run = run_of(tmp_path / "out", "scratch", 1, 0)
-    assert json_of(run / "run.json")["recipe"]["schedule"]["rois_per_image"] == 7
+    assert json_of(run / "run.json")["recipe"]["settings"]["rois_per_image"] == 7
 
 
 def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monkeypatch, capsys):
@@ -185,8 +187,9 @@ class Stub:
     def __init__(self, told=None):
         self.told, self.asked = told or {}, []
 
-    def __call__(self, _train, output, *, init, seed, iterations, **options):
-        self.asked.append((str(init).rpartition("/")[2], options["fraction"], seed, iterations))
+    def __call__(self, _train, output, settings, *, init, **_options):
+        seed, iterations = settings.seed, settings.iterations
+        self.asked.append((str(init).rpartition("/")[2], settings.fraction, seed, iterations))
         what = self.told.get((self.asked[-1][0], seed))
         output.mkdir(parents=True, exist_ok=True)
         if what == "diverges":
@@ -206,9 +209,11 @@ def ask(data, tmp_path, monkeypatch):
 
     def call(stub, **options):
         monkeypatch.setattr(running, "finetune", stub)
-        asked = {**ASKED, **QUIET, "val": data / "val.json", "seeds": (0, 1)}
+        asked = {**QUIET, "val": data / "val.json", "seeds": (0, 1)}
+        changes = {name: options.pop(name) for name in ("detector", "iterations", "epochs") if name in options}
+        settings = dataclasses.replace(ASKED, **changes)
         inits = options.pop("inits", named_inits([str(data / "soco"), "scratch"]))
-        return compare(data / "train.json", tmp_path / "out", inits, **{**asked, **options})
+        return compare(data / "train.json", tmp_path / "out", inits, settings, **{**asked, **options})
 
     return call
 
@@ -280,9 +285,9 @@ def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
     few = [one for one in train["annotations"] if one["image_id"] == first]
     (tmp_path / "few.json").write_text(json.dumps({**train, "annotations": few}))
     inits = named_inits([str(data / "soco"), "scratch"])
-    asked = {**ASKED, **QUIET, "val": data / "val.json", "seeds": tuple(range(6)), "fractions": (0.2,)}
+    asked = {**QUIET, "val": data / "val.json", "seeds": tuple(range(6)), "fractions": (0.2,)}
     with pytest.raises(InputError, match=r"fraction 0\.2 and seed \d no picture has an object to learn from"):
-        compare(tmp_path / "few.json", tmp_path / "out", inits, **asked)
+        compare(tmp_path / "few.json", tmp_path / "out", inits, ASKED, **asked)
 
 
 def test_a_signal_between_two_runs_is_not_lost(ask):
@@ -316,10 +321,10 @@ def test_other_settings_in_the_same_folder_are_refused(ask, data, tmp_path):
     ask(Stub())
     note = (tmp_path / "out" / "comparison.json").read_bytes()
     for other, words in (
-        ({"iterations": 3}, r"recipe\.schedule\.iterations \(3 asked, 2 there\)"),
-        ({"detector": "retinanet_r50_fpn"}, r"recipe\.detector"),
+        ({"iterations": 3}, r"recipe\.settings\.iterations \(3 asked, 2 there\)"),
+        ({"detector": "retinanet_r50_fpn"}, r"recipe\.settings\.detector"),
         ({"val": data / "train.json"}, r"val\.images \(6 asked, 1 there\)"),
-        ({"evaluation": running.EvaluationSettings(every=1)}, "evaluation_every"),
+        ({"evaluation": EvaluationSettings(every=1)}, "evaluation_every"),
     ):
         with pytest.raises(InputError, match=f"holds a comparison of other settings: {words}"):
             ask(Stub(), **other)

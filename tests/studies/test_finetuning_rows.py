@@ -16,8 +16,9 @@ import socodet.studies.ablation.running as running
 from socodet.commands.ablate import ablate
 from socodet.errors import InputError
 from socodet.finetuning.samples import TrainingPictures
+from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
-from socodet.studies.ablation import Budget, DetectorTransfer, FinetuneSettings, Transferred, run_ablation
+from socodet.studies.ablation import Budget, DetectorTransfer, Transferred, run_ablation
 from socodet.studies.ablation.figure import ablation_figure
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -101,8 +102,8 @@ def boxes(tmp_path):
 
 
 def transfer_of(data, **changes):
-    settings = dataclasses.replace(BRIEF, **{"val": data, **changes})
-    return DetectorTransfer(data, "coco_1x", settings, execution=HERE, show_progress=False)
+    settings = dataclasses.replace(BRIEF, **changes)
+    return DetectorTransfer(data, settings, val=data, execution=HERE, show_progress=False)
 
 
 def go_on(folder, finetune=None, **options):
@@ -123,15 +124,15 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
     coco_file(data / "train.json")
     coco_file(data / "val.json", ("chelsea",))
     brief = dataclasses.replace(BRIEF, iterations=1, precise_bn=0, rois_per_image=5)
-    transfer = DetectorTransfer(data, "coco_1x", brief, execution=HERE)
+    transfer = DetectorTransfer(data, brief, execution=HERE)
     table = run_ablation(
         "table4", photographs(), tmp_path / "out", SMALL, finetune=transfer, execution=HERE, show_progress=False
     )
     assert all(row.finished for row in table.rows)
     tuned = [
-        json.loads(path.read_text())["recipe"]["schedule"] for path in (tmp_path / "out").glob("*/*-transfer/run.json")
+        json.loads(path.read_text())["recipe"]["settings"] for path in (tmp_path / "out").glob("*/*-transfer/run.json")
     ]
-    assert [schedule["rois_per_image"] for schedule in tuned] == [5] * 4
+    assert [settings["rois_per_image"] for settings in tuned] == [5] * 4
     reports = re.findall(r"  loaded  (.*)\n  fresh   (.*)\n(  left over.*\n)?", capsys.readouterr().err)
     body, fpn, head = "backbone.body (120 tensors)", "backbone.fpn (48 tensors)", "roi_heads.box_head (26 tensors)"
     expected = [[body], [body], [body, fpn], [body, fpn, head]]  # whole image, C5, no head, all of it
@@ -143,7 +144,7 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
         json.loads((table.folder / row.name / "seed-0-transfer" / "run.json").read_text())["recipe"]
         for row in table.rows
     ]
-    assert {recipe["detector"] for recipe in recipes} == {"mask_rcnn_r50_fpn"}
+    assert {recipe["settings"]["detector"] for recipe in recipes} == {"mask_rcnn_r50_fpn"}
     for recipe in recipes:  # of the budget's sizes, whatever the row is
         sizes = [recipe["model"][name] for name in ("backbone", "fpn_channels", "head_channels", "representation_size")]
         assert sizes == ["resnet18", 8, 8, 32]
@@ -262,7 +263,7 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, 
         ([*tune, "--finetune.val", str(tmp_path / "none.json")], "no such file or folder"),
         ([*tune, "--finetune.val", str(empty)], "empty: no picture has an object to find"),
         ([*tune, *both], "--iterations and --epochs: give one of them"),
-        ([*tune, *both[:2], "--finetune.size", "8"], "--size must be at least 32"),
+        ([*tune, *both[:2], "--finetune.size", "8"], "size must be at least 32"),
     ):
         with pytest.raises(InputError, match=problem) as caught:
             ablate([*argv, *flags])

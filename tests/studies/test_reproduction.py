@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from socodet.cli import main
 from socodet.errors import InputError, SettingError
+from socodet.finetuning.settings import FinetuneSettings
 from socodet.pretraining.pretrain import build_soco, pretrain
 from socodet.pretraining.trainer import Trainer
 from socodet.proposals.table import ProposalTable
@@ -27,14 +28,7 @@ SMALL = Protocol(
     compute_ratio=1.5,
     boxes=("annotated",),
     fractions=(1.0,),
-    finetuning={
-        "detector": "faster_rcnn_r50_fpn",
-        "schedule": "voc_24k",
-        "batch_size": 2,
-        "iterations": 2,
-        "size": 32,
-        "precise_bn": 0,
-    },
+    finetuning=FinetuneSettings("faster_rcnn_r50_fpn", "voc_24k", iterations=2, batch_size=2, size=32, precise_bn=0),
 )
 METHODS = ["soco", "image", "image_compute", "soco_annotated"]
 CPU = ExecutionSettings("cpu", workers=0)

@@ -1,8 +1,9 @@
 """`socodet ablate`: the paper's ablation tables at any budget."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -11,8 +12,14 @@ def ablate(argv: Sequence[str]) -> None:
     """Pretrain every row of one of the paper's ablation tables at a budget, and write the table."""
     from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on
     from socodet.errors import InputError
-    from socodet.studies.ablation import AblationTable, Budget, DetectorTransfer, Family, FinetuneSettings, run_ablation
+    from socodet.finetuning.settings import FinetuneSettings, ScheduleName
+    from socodet.studies.ablation import AblationTable, Budget, DetectorTransfer, Family, run_ablation
     from socodet.training.settings import ExecutionSettings
+
+    @dataclass(frozen=True)
+    class RowSettings(FinetuneSettings):
+        schedule: tyro.conf.Suppress[ScheduleName] = FinetuneSettings.schedule
+        seed: tyro.conf.Suppress[int] = FinetuneSettings.seed  # each row's own
 
     def arguments(
         family: tyro.conf.Positional[Family],
@@ -21,8 +28,10 @@ def ablate(argv: Sequence[str]) -> None:
         budget: Annotated[Budget, Flat] = Budget(),  # noqa: B008
         proposals: Path | None = None,
         dataset: Annotated[Path | None, tyro.conf.arg(name="finetune")] = None,
-        schedule: Literal["coco_1x", "coco_2x", "coco_4x", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"] | None = None,
-        finetune: FinetuneSettings = FinetuneSettings(),  # noqa: B008
+        schedule: ScheduleName | None = None,
+        val: Annotated[Path | None, tyro.conf.arg(name="finetune.val")] = None,
+        labelled_images: Annotated[Path | None, tyro.conf.arg(name="finetune.images")] = None,
+        finetune: RowSettings = RowSettings(),
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
         retry_diverged: bool = False,
         overwrite: bool = False,
@@ -30,7 +39,7 @@ def ablate(argv: Sequence[str]) -> None:
         """Pretrain every row of one of the paper's ablation tables at a budget, and write the table.
 
         Interrupted, the same command goes on where it was. A row that diverges is recorded as such, and the others go
-        on. With --finetune every row also initialises a Mask R-CNN on FPN, whose AP is then in the table; it may be
+        on. With --finetune every row also initialises a detector, whose AP is then in the table; it may be
         asked for when the rows are finished.
 
         Args:
@@ -41,17 +50,21 @@ def ablate(argv: Sequence[str]) -> None:
             dataset: Annotated set to fine-tune a detector on from every row: a folder in COCO's or Pascal VOC's layout,
                 or a COCO or LVIS .json or a VOC list, with --finetune.val.
             schedule: How long to fine-tune, by what: as the paper has it for a data set.
+            val: Annotated set to score on; by default the validation part of a folder.
+            labelled_images: Folder of the images of a .json file, if they are not found nearby.
             retry_diverged: Run the rows that diverged again, from their last good checkpoint.
             overwrite: Throw away the ablation that is in the folder.
         """
         transfer = None
         if dataset is not None and schedule is not None:
-            transfer = DetectorTransfer(dataset, schedule, finetune, execution=execution)
+            transfer = DetectorTransfer(
+                dataset, replace(finetune, schedule=schedule), val=val, images=labelled_images, execution=execution
+            )
         elif dataset is not None:
             raise InputError(
                 "ablate: --finetune needs --schedule, such as coco_1x; its steps are --finetune.iterations"
             )
-        elif schedule is not None or finetune != FinetuneSettings():
+        elif (schedule, val, labelled_images, finetune) != (None, None, None, RowSettings()):
             raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; name the set")
         return run_ablation(
             family,

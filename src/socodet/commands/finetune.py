@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -18,20 +18,13 @@ if TYPE_CHECKING:
 
 def finetune(argv: Sequence[str]) -> None:
     """Fine-tune a detector on annotated images, or compare several first weights, seeds and parts of the labels."""
-    from socodet.detection.detectors import DETECTORS
-    from socodet.finetuning.finetune import SCRATCH, EvaluationSettings, FinetuneResult, finetune
-    from socodet.finetuning.schedules import SCHEDULES
+    from socodet.finetuning.finetune import SCRATCH, FinetuneResult, finetune
+    from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
     from socodet.models.settings import ModelSettings
     from socodet.studies.comparison import Comparison, compare, named_inits
     from socodet.training.settings import ExecutionSettings
 
     base = _shared_model(argv)
-    if TYPE_CHECKING:
-        DetectorName: TypeAlias = str
-        ScheduleName: TypeAlias = str
-    else:
-        DetectorName = tyro.extras.literal_type_from_choices(DETECTORS)
-        ScheduleName = tyro.extras.literal_type_from_choices(SCHEDULES)
 
     def arguments(
         train: tyro.conf.Positional[Path],
@@ -39,20 +32,9 @@ def finetune(argv: Sequence[str]) -> None:
         init: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
         seeds: int | None = None,
         fractions: tuple[float, ...] = (),
-        detector: DetectorName = "mask_rcnn_r50_fpn",
         val: Path | None = None,
         images: Path | None = None,
-        schedule: ScheduleName = "coco_1x",
-        iterations: int | None = None,
-        epochs: float | None = None,
-        batch_size: int = 16,
-        base_lr: float | None = None,
-        size: int | None = None,
-        fraction: float | None = None,
-        precise_bn: int | None = None,
-        rois_per_image: int | None = None,
-        keep_head_scale: bool = False,
-        seed: int = 0,
+        settings: Annotated[FinetuneSettings, Flat] = FinetuneSettings(),  # noqa: B008
         model: Annotated[ModelSettings, Flat] = base,
         evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
         execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
@@ -77,22 +59,8 @@ def finetune(argv: Sequence[str]) -> None:
             seeds: Compare so many runs of each kind, with the seeds from --seed on.
             fractions: Compare parts of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
                 same for every --init.
-            detector: Which detector; a set without masks trains the one without them.
             val: Annotated set to score on; by default the validation part of a folder.
             images: Folder of the images of a .json file, if they are not found nearby.
-            schedule: Length, drops, decay and sizes, as the paper has them for a data set.
-            iterations: Steps, in place of the schedule's.
-            epochs: Passes over the training images, in place of the schedule's steps.
-            batch_size: Images a step, over all processes; the schedule's steps and rate are for 16 and follow.
-            base_lr: Learning rate at batches of 16, in place of the schedule's.
-            size: Shorter side of an image at most; all sizes of the schedule shrink in proportion.
-            fraction: Take this part of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1).
-            precise_bn: Training batches that batch norm's statistics are taken from before an evaluation.
-            rois_per_image: Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test
-                time twice as many proposals are classified. Fewer save much time with small images on a CPU.
-            keep_head_scale: Leave the output of a pretrained box head as large as it is; by default it is multiplied by
-                one number so that it is as large as a fresh head's.
-            seed: Of fresh weights, the order of the images and every draw; the first of --seeds.
             resume: Go on with the run in the folder; no error when it is finished already. A comparison always does.
             retry_diverged: Of a comparison, run those runs that diverged again, from their last good checkpoint.
             overwrite: Throw away what is in the folder.
@@ -103,28 +71,17 @@ def finetune(argv: Sequence[str]) -> None:
             return finetune(
                 train,
                 output,
+                settings,
                 val=val,
                 images=images,
                 init=named_inits(init)[0].source if init else SCRATCH,
-                detector=detector,
                 model=model,
-                schedule=schedule,
-                iterations=iterations,
-                epochs=epochs,
-                batch_size=batch_size,
-                base_lr=base_lr,
-                size=size,
-                fraction=fraction,
-                precise_bn=precise_bn,
-                rois_per_image=rois_per_image,
-                keep_head_scale=keep_head_scale,
-                seed=seed,
                 evaluation=evaluation,
                 execution=execution,
                 resume=resume,
                 overwrite=overwrite,
             )
-        if fraction is not None and fractions:
+        if settings.fraction is not None and fractions:
             raise InputError("--fraction and --fractions: give one of them")
         if seeds is not None and seeds < 1:
             raise InputError(f"--seeds must be at least 1, not {seeds}")
@@ -132,21 +89,12 @@ def finetune(argv: Sequence[str]) -> None:
             train,
             output,
             named_inits(init or (SCRATCH,)),
-            seeds=range(seed, seed + (seeds or 1)),
-            fractions=fractions or (1.0 if fraction is None else fraction,),
+            settings,
+            seeds=range(settings.seed, settings.seed + (seeds or 1)),
+            fractions=fractions or (settings.fraction or 1.0,),
             val=val,
             images=images,
-            detector=detector,
             model=model,
-            schedule=schedule,
-            iterations=iterations,
-            epochs=epochs,
-            batch_size=batch_size,
-            base_lr=base_lr,
-            size=size,
-            precise_bn=precise_bn,
-            rois_per_image=rois_per_image,
-            keep_head_scale=keep_head_scale,
             evaluation=evaluation,
             execution=execution,
             retry_diverged=retry_diverged,

@@ -10,13 +10,12 @@ from torch import nn
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.layouts import require_same_categories
-from socodet.detection.detectors import InferenceSettings, compile_parts, detector_kind, new_detector
+from socodet.detection.detectors import compile_parts, detector_kind, new_detector
 from socodet.detection.inference import detect
 from socodet.detection.scores import evaluate, write_detections
 from socodet.errors import InputError
 from socodet.finetuning.labelled_sets import say_what_is_wrong
 from socodet.finetuning.run import FinetuneRecipe, trained_categories, write_scores
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World
 from socodet.training.devices import autocast_type, choose_device, default_workers
@@ -30,17 +29,6 @@ class Evaluation:
 
     scores: dict[str, float | None]
     unreadable: tuple[str, ...]
-
-
-def inference_settings(schedule: ScheduleSettings) -> InferenceSettings:
-    """How a detector that was trained by this schedule looks at pictures."""
-    return InferenceSettings(
-        short_side=schedule.test_short_side,
-        max_side=schedule.max_side,
-        score_threshold=schedule.score_threshold,
-        detections=schedule.detections,
-        rois_per_image=schedule.rois_per_image,
-    )
 
 
 def score(
@@ -109,19 +97,15 @@ def evaluate_run(
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
     execution = execution or ExecutionSettings()
     device = choose_device(execution.device, ALONE)
-    detector = new_detector(
-        recipe.detector,
-        recipe.model,
-        len(trained.categories) + 1,
-        inference=inference_settings(recipe.schedule),
-    )
+    name = recipe.settings.detector
+    detector = new_detector(name, recipe.model, len(trained.categories) + 1, inference=recipe.inference)
     detector.load_state_dict(state["detector"])
     if execution.compile:
         compile_parts(detector)
     return score(
         detector.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         data,
-        masks=detector_kind(recipe.detector).has_masks,
+        masks=detector_kind(name).has_masks,
         step=state["step"],
         scores_file=scores_file,
         predictions_file=predictions_file,

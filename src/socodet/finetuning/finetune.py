@@ -4,20 +4,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.mini import mini_set, write_image_ids
 from socodet.detection.detectors import detector_kind, new_detector
-from socodet.errors import InputError, SettingError
-from socodet.finetuning.evaluate import Evaluation, inference_settings, score
+from socodet.errors import InputError
+from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
-from socodet.finetuning.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets
+from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, open_labelled_sets
 from socodet.finetuning.run import IMAGES, PREDICTIONS, SCORES, FinetuneRecipe, check_folder, clear, describe
 from socodet.finetuning.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
-from socodet.finetuning.schedules import REFERENCE_BATCH, resolve_schedule
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.settings import ModelSettings
 from socodet.runtime.world import World, world_from_environment
@@ -60,40 +60,15 @@ class FinetuneResult:
         return self.steps == self.total_steps
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """When and how the detector is judged in the course of a run; nothing here changes what it learns."""
-
-    every: int | None = None
-    """Steps between evaluations; by default only at the end. With --val."""
-    save_predictions: bool = False
-    """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""
-
-    def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise SettingError(f"every must be at least 1, not {self.every}")
-
-
 def finetune(
     train: LabelledSet,
     output: str | Path,
+    settings: FinetuneSettings | None = None,
     *,
     val: LabelledSet | None = None,
     images: str | Path | None = None,
     init: str | Path = SCRATCH,
-    detector: str = "mask_rcnn_r50_fpn",
     model: ModelSettings | None = None,
-    schedule: str = "coco_1x",
-    iterations: int | None = None,
-    epochs: float | None = None,
-    batch_size: int = REFERENCE_BATCH,
-    base_lr: float | None = None,
-    size: int | None = None,
-    fraction: float | None = None,
-    precise_bn: int | None = None,
-    rois_per_image: int | None = None,
-    keep_head_scale: bool = False,
-    seed: int = 0,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
     resume: bool = False,
@@ -106,56 +81,39 @@ def finetune(
     without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
     exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
     says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
-    them. `fraction` takes a part of the pictures, chosen by the seed. `rois_per_image`: boxes of a picture
-    that an R-CNN's box head learns from in a step, 512 by default. A pretrained box head's output is first brought to
-    the size of a fresh one's (`head_scale.py`), unless `keep_head_scale`. Pictures without an object are left out.
+    them. Images without an object are left out.
 
     The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
     interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
     `resume` makes a finished run a success. Started by torchrun or SLURM, all processes train one detector.
-    `InputError` says in one line what cannot be used and how to mend it.
+    `InputError` says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
     world = world_from_environment()
+    settings = settings or FinetuneSettings()
     execution = execution or ExecutionSettings()
     evaluation = evaluation or EvaluationSettings()
     show_progress = show_progress and world.is_first
-    if batch_size % world.size:
-        raise InputError(f"batch_size {batch_size} cannot be shared by {world.size} processes; make it a multiple")
+    if settings.batch_size % world.size:
+        raise InputError(
+            f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"
+        )
     training_set, validation_set = open_labelled_sets(train, val, images, say_problems=show_progress)
-    if fraction is not None:
-        training_set = mini_set(training_set, fraction, seed)
+    if settings.fraction is not None:
+        training_set = mini_set(training_set, settings.fraction, settings.seed)
     if validation_set is None and (evaluation.save_predictions or evaluation.every is not None):
         raise InputError(f"{training_set.name}: is one set, and there is none to score on; give it, --val")
     if validation_set is None and show_progress:
         print("note: without --val the detector is not scored; `socodet evaluate` does it later", file=sys.stderr)
-    name = fitting_detector(detector, training_set)
-    if show_progress and name != detector:
-        print(f"{training_set.name}: has boxes and no masks; {name} is trained, not {detector}", file=sys.stderr)
-    kind = detector_kind(name)
+    settings = fitting_settings(settings, training_set, show_note=show_progress)
     shown = training_set.with_objects()
     if not len(shown):
         raise InputError(f"{training_set.name}: no picture has an object to learn from; check the annotations")
-    settings = resolve_schedule(
-        schedule,
-        name,
-        single_stage=kind.single_stage,
-        batch_size=batch_size,
-        iterations=iterations,
-        epochs=epochs,
-        images=len(shown),
-        base_lr=base_lr,
-        size=size,
-        precise_bn=precise_bn,
-        rois_per_image=rois_per_image,
-        keep_head_scale=keep_head_scale,
-        seed=seed,
-    )
-    recipe = FinetuneRecipe(name, model or _model_of(init), settings, schedule)
+    recipe = FinetuneRecipe(settings, model or _model_of(init), settings.resolved_schedule(len(shown)))
     run = RunFolder(Path(output))
     join(world, choose_device(execution.device, world))
     network = new_detector(
-        name, recipe.model, len(shown.categories) + 1, inference=inference_settings(settings), seed=seed
+        settings.detector, recipe.model, len(shown.categories) + 1, inference=recipe.inference, seed=settings.seed
     )
     report: LoadReport | None = None
     failure: InputError | None = None
@@ -168,20 +126,21 @@ def finetune(
             report = load_pretrained(network, init, show_report=show_progress)
         if world.is_first:
             description = describe(recipe, training_set, start)
-            _prepare(run, description, training_set if fraction is not None else None, overwrite=overwrite)
+            _prepare(run, description, training_set if settings.fraction is not None else None, overwrite=overwrite)
     except InputError as error:
         failure = error
     if any_process(world, failure is not None):
         raise failure or InputError(f"{run.path}: another process could not prepare the run; see what it says")
-    tuner = FineTuner(network, settings, execution, world)
+    tuner = FineTuner(network, recipe.schedule, execution, world, seed=settings.seed)
     resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)
-    job = _Job(tuner, shown, validation_set, run, kind.has_masks, evaluation, execution, world, show_progress)
+    masks = detector_kind(settings.detector).has_masks
+    job = _Job(tuner, shown, validation_set, run, masks, evaluation, execution, world, show_progress)
     if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
         job.match_head_scale(report)
     stopped_by = job.train()
     return FinetuneResult(
         run=run.path,
-        detector=name,
+        detector=settings.detector,
         steps=tuner.finished,
         total_steps=tuner.total,
         stopped_by=stopped_by,
@@ -232,8 +191,7 @@ class _Job:
         """Where a box head was loaded, its output gets a fresh one's size, as measured on training batches."""
         if BOX_HEAD not in report.loaded_modules:
             return
-        settings = self.tuner.settings
-        batches = self._batches(0, min(SCALE_BATCHES, settings.iterations), seed=settings.seed + PRECISE_BN_SEED)
+        batches = self._batches(0, min(SCALE_BATCHES, self.tuner.total), seed=self.tuner.seed + PRECISE_BN_SEED)
         factor = match_head_scale(
             self.tuner.detector, lambda pair: self.tuner.losses(pair[1], draw=pair[0]), enumerate(batches), self.world
         )
@@ -249,7 +207,7 @@ class _Job:
         start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
         result = run_loop(
             self.tuner,
-            self._batches(start, stop, seed=settings.seed),
+            self._batches(start, stop, seed=self.tuner.seed),
             self.run,
             self.execution,
             description="finetune",
@@ -260,9 +218,9 @@ class _Job:
         return result.stopped_by
 
     def _batches(self, start: int, stop: int, *, seed: int) -> Iterator[DetectionBatch]:
-        settings = replace(self.tuner.settings, seed=seed)
-        pictures = TrainingPictures(self.shown, settings, masks=self.masks)
-        stream = picture_stream(self.shown, settings, self.world)
+        settings = self.tuner.settings
+        pictures = TrainingPictures(self.shown, settings, seed=seed, masks=self.masks)
+        stream = picture_stream(self.shown, settings, seed, self.world)
         loader = training_loader(pictures, stream, start=start, stop=stop, workers=self.workers)
         with closing(loader_batches(loader)) as loaded:
             for batch in loaded:
@@ -275,7 +233,7 @@ class _Job:
         if not due:
             return None
         if self.tuner.settings.precise_bn:
-            seed = self.tuner.settings.seed + PRECISE_BN_SEED
+            seed = self.tuner.seed + PRECISE_BN_SEED
             self.tuner.reestimate(self._batches(0, self.tuner.settings.precise_bn, seed=seed))
         if self.validation is None:
             return None

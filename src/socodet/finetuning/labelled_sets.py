@@ -1,6 +1,7 @@
 """The training and the validation set of a fine-tuning, opened, with what is wrong in them said."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
@@ -8,6 +9,7 @@ from socodet.detection.datasets.headers import unusable_images
 from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.detectors import detector_kind
 from socodet.errors import InputError
+from socodet.finetuning.settings import FinetuneSettings
 
 LabelledSet = str | Path | DetectionDataset
 """A place as `open_detection_set` takes it, or a set that is open already."""
@@ -61,7 +63,13 @@ def say_what_is_wrong(data: DetectionDataset) -> None:
         print(f"{data.name}: {line}", file=sys.stderr)
 
 
-def fitting_detector(detector: str, data: DetectionDataset) -> str:
-    """The detector, or its counterpart without masks where the set has none."""
-    boxes_only = detector_kind(detector).boxes_only
-    return detector if boxes_only is None or data.has_masks else boxes_only
+def fitting_settings(
+    settings: FinetuneSettings, data: DetectionDataset, *, show_note: bool = False
+) -> FinetuneSettings:
+    """The settings, with the detector's counterpart without masks where the set has none, as a note on stderr says."""
+    boxes_only = detector_kind(settings.detector).boxes_only
+    if boxes_only is None or data.has_masks:
+        return settings
+    if show_note:
+        print(f"{data.name}: has boxes and no masks; {boxes_only} is trained, not {settings.detector}", file=sys.stderr)
+    return replace(settings, detector=boxes_only)

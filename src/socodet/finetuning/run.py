@@ -1,6 +1,6 @@
 """A fine-tuning run's folder: what was asked, what is in it, and the scores of its detector.
 
-RUN/run.json          detector, sizes of its modules, schedule with every resolved field, data, first weights, versions
+RUN/run.json          settings, sizes of the modules, schedule with every resolved field, data, first weights, versions
 RUN/log.jsonl         one JSON object a logged step, and one an evaluation
 RUN/tensorboard/, RUN/checkpoints/   as of pretraining (`training/run.py`)
 RUN/images.json       the ids of the pictures trained on, where a part of the set was taken
@@ -20,8 +20,10 @@ import torchvision
 
 from socodet._version import __version__
 from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
+from socodet.detection.detectors import InferenceSettings
 from socodet.errors import InputError
 from socodet.finetuning.schedules import ScheduleSettings
+from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
@@ -38,10 +40,15 @@ RECIPE = "finetune"
 class FinetuneRecipe:
     """Everything that decides what is learned, but the data and the first weights."""
 
-    detector: str
+    settings: FinetuneSettings
     model: ModelSettings
     schedule: ScheduleSettings
-    schedule_name: str
+    """The settings' own, with every number as it is used."""
+
+    @property
+    def inference(self) -> InferenceSettings:
+        """How the detector sees images and answers."""
+        return self.settings.inference(self.schedule)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -49,8 +49,8 @@ class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
     The same for any number of workers. A picture that cannot be read gives way to the next one that can.
     """
 
-    def __init__(self, dataset: DetectionDataset, settings: ScheduleSettings, *, masks: bool) -> None:
-        self._dataset, self._settings, self._masks = dataset, settings, masks
+    def __init__(self, dataset: DetectionDataset, settings: ScheduleSettings, *, seed: int, masks: bool) -> None:
+        self._dataset, self._settings, self._seed, self._masks = dataset, settings, seed, masks
 
     def __getitem__(self, place: Place) -> tuple[Tensor, Target, str | None]:
         epoch, first = place
@@ -62,7 +62,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
             except InputError as error:
                 problem = problem or str(error)
                 continue
-            generator = sample_rng(self._settings.seed, epoch, index)
+            generator = sample_rng(self._seed, epoch, index)
             return *self.sample(pixels, index, generator), problem
         raise InputError(f"{self._dataset.name}: none of its pictures can be read any more")
 
@@ -145,12 +145,14 @@ def _borders(stream: PictureStream, position: int) -> Iterator[tuple[int, int, i
     yield epoch, known[epoch], known[epoch + 1]
 
 
-def picture_stream(dataset: DetectionDataset, settings: ScheduleSettings, world: World = ALONE) -> PictureStream:
+def picture_stream(
+    dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE
+) -> PictureStream:
     """The stream of a training set by a schedule."""
     factors = None
     if settings.repeat_threshold is not None:
         factors = tuple(repeat_factors(dataset, settings.repeat_threshold).tolist())
-    return PictureStream(len(dataset), settings.batch_size, settings.seed, factors, world)
+    return PictureStream(len(dataset), settings.batch_size, seed, factors, world)
 
 
 class _Steps(Sampler[list[Place]]):

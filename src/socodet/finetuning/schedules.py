@@ -7,8 +7,7 @@ pictures are seen, and the learning rate changes in proportion (Goyal et al. 201
 import math
 from dataclasses import dataclass, replace
 
-from socodet.detection.detectors.settings import ROIS_PER_IMAGE
-from socodet.errors import InputError, SettingError
+from socodet.errors import SettingError
 
 REFERENCE_BATCH = 16
 REFERENCE_SHORT_SIDE = 800
@@ -18,7 +17,7 @@ SHORT_WARMUP = 0.1
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """Every field that decides what is learned in fine-tuning, with the detector, the data and the first weights."""
+    """How long a detector is trained, at which rates and on which sizes of images."""
 
     iterations: int
     """Optimiser steps."""
@@ -47,22 +46,17 @@ class ScheduleSettings:
     max_side: int = 1333
     precise_bn: int = 200
     """Training batches over which batch norm's statistics are taken anew before an evaluation; 0 leaves them."""
-    rois_per_image: int = ROIS_PER_IMAGE
-    """Of an R-CNN: boxes of a picture that the box head learns from in a step; see `InferenceSettings`."""
-    keep_head_scale: bool = False
-    """Whether a pretrained box head's output keeps its size, and is not brought to a fresh head's (`head_scale.py`)."""
     detections: int = 100
     """The most detections kept of a picture."""
     score_threshold: float = 0.05
     repeat_threshold: float | None = None
     """Pictures of categories rarer than this are shown more often (LVIS)."""
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("iterations", "batch_size", "max_side", "test_short_side", "rois_per_image"):
+        for field in ("iterations", "batch_size", "max_side", "test_short_side"):
             if getattr(self, field) < 1:
                 raise SettingError(f"{field} must be at least 1, not {getattr(self, field)}")
-        for field in ("warmup_iterations", "weight_decay", "precise_bn", "seed"):
+        for field in ("warmup_iterations", "weight_decay", "precise_bn"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise SettingError(f"{field} must be at least 0 and finite, not {getattr(self, field)}")
         if not 0 < self.lr < math.inf:
@@ -103,7 +97,7 @@ MMDETECTION_1X_IMAGES = 117_266
 
 
 def schedule(name: str, *, single_stage: bool = False) -> ScheduleSettings:
-    """The schedule of that name, for a kind of detector. InputError for an unknown one.
+    """The schedule of that name, for a kind of detector. SettingError for an unknown one.
 
     Single-stage detectors follow MMDetection's `retinanet_r50_fpn_1x_coco` (section 4.5): learning rate 0.01, weight
     decay 1e-4, 500 warm-up iterations from 0.001 of it, 12 epochs with drops after 8 and 11, one size of pictures;
@@ -111,7 +105,7 @@ def schedule(name: str, *, single_stage: bool = False) -> ScheduleSettings:
     `single_stage_extras`.
     """
     if name not in SCHEDULES:
-        raise InputError(f"schedule {name!r}: unknown; choose one of {', '.join(SCHEDULES)}")
+        raise SettingError(f"schedule {name!r}: unknown; choose one of {', '.join(SCHEDULES)}")
     chosen = SCHEDULES[name]
     if not single_stage:
         return chosen
@@ -142,8 +136,6 @@ def single_stage_extras(detector: str, settings: ScheduleSettings) -> ScheduleSe
 
 def resized(settings: ScheduleSettings, size: int) -> ScheduleSettings:
     """The same with pictures whose shorter side is `size` at most, all other sizes in proportion."""
-    if size < 32:
-        raise InputError(f"--size must be at least 32 pixels, not {size}")
     ratio = size / REFERENCE_SHORT_SIDE
     return replace(
         settings,
@@ -151,53 +143,3 @@ def resized(settings: ScheduleSettings, size: int) -> ScheduleSettings:
         test_short_side=max(1, round(settings.test_short_side * ratio)),
         max_side=max(1, round(settings.max_side * ratio)),
     )
-
-
-def resolve_schedule(
-    name: str,
-    detector: str,
-    *,
-    single_stage: bool,
-    batch_size: int = REFERENCE_BATCH,
-    iterations: int | None = None,
-    epochs: float | None = None,
-    images: int = 0,
-    base_lr: float | None = None,
-    size: int | None = None,
-    precise_bn: int | None = None,
-    rois_per_image: int | None = None,
-    keep_head_scale: bool = False,
-    seed: int = 0,
-) -> ScheduleSettings:
-    """A schedule with all that was asked of it, every number as it will be used.
-
-    `iterations` are steps of this batch size, or `epochs` passes over so many `images`; without either the
-    schedule's own length, with as many pictures seen. Warm-up keeps its pictures too, and never takes more than a
-    tenth of the run; precise batch norm takes no more batches than the run has. base_lr: at batches of 16.
-    """
-    if iterations is not None and epochs is not None:
-        raise InputError("--iterations and --epochs: give one of them")
-    if batch_size < 1:
-        raise SettingError(f"batch_size must be at least 1, not {batch_size}")
-    if epochs is not None and not 0 < epochs < math.inf:
-        raise InputError(f"--epochs must be above 0 and finite, not {epochs}")
-    if rois_per_image is not None and single_stage:
-        raise InputError(f"--rois-per-image: {detector} has no box head; leave it out, or choose an R-CNN")
-    settings = single_stage_extras(detector, schedule(name, single_stage=single_stage))
-    ratio = REFERENCE_BATCH / batch_size
-    if epochs is not None:
-        steps = max(1, math.floor(epochs * images / batch_size + 1e-9))
-    else:
-        steps = round(settings.iterations * ratio) if iterations is None else iterations
-    settings = replace(
-        settings,
-        iterations=steps,
-        batch_size=batch_size,
-        lr=(settings.lr if base_lr is None else base_lr) / ratio,
-        warmup_iterations=min(round(settings.warmup_iterations * ratio), math.floor(steps * SHORT_WARMUP)),
-        precise_bn=min(settings.precise_bn if precise_bn is None else precise_bn, steps),
-        rois_per_image=settings.rois_per_image if rois_per_image is None else rois_per_image,
-        keep_head_scale=keep_head_scale,
-        seed=seed,
-    )
-    return settings if size is None else resized(settings, size)

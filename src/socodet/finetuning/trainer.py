@@ -43,12 +43,14 @@ class FineTuner(Learner[DetectionBatch]):
         execution: ExecutionSettings | None = None,
         world: World = ALONE,
         *,
+        seed: int = 0,
         compiler: str = "inductor",
     ) -> None:
         execution = execution or ExecutionSettings()
         self.world = world
         self.device = choose_device(execution.device, world)
         self.settings = settings
+        self.seed = seed
         self.total = settings.iterations
         self.finished = 0
         self.detector = detector.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -99,7 +101,7 @@ class FineTuner(Learner[DetectionBatch]):
             torch.random.fork_rng(devices=devices),
             torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32),
         ):
-            torch.manual_seed(self.settings.seed * 1_000_003 + draw * self.world.size + self.world.rank)
+            torch.manual_seed(self.seed * 1_000_003 + draw * self.world.size + self.world.rank)
             losses: dict[str, Tensor] = self._forward(pictures, targets)
         return losses
 

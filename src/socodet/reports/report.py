@@ -141,7 +141,7 @@ def _lead(records: Sequence[RunRecord]) -> str:
     words = []
     for record in records:
         recipe = record.description["recipe"]
-        what = recipe["name"] if record.kind == "pretrain" else recipe["detector"]
+        what = recipe["name"] if record.kind == "pretrain" else recipe["settings"]["detector"]
         steps = record.last("step")
         words.append(f"{record.name}: {what}, {'no step logged yet' if steps is None else f'{steps:,.0f} steps'}")
     return f"{'; '.join(words)}."

@@ -23,15 +23,15 @@ HEADLINES = {
         "start.from": "First weights",
     },
     "finetune": {
-        "recipe.detector": "Detector",
+        "recipe.settings.detector": "Detector",
         "recipe.model.backbone": "Backbone",
         "start.from": "First weights",
         "data.images": "Pictures",
-        "recipe.schedule_name": "Schedule",
+        "recipe.settings.schedule": "Schedule",
         "recipe.schedule.iterations": "Steps",
         "recipe.schedule.batch_size": "Batch size",
         "recipe.schedule.lr": "Learning rate",
-        "recipe.schedule.seed": "Seed",
+        "recipe.settings.seed": "Seed",
     },
 }
 """Fields always shown, under plain names."""
@@ -55,7 +55,7 @@ class RunRecord:
     @property
     def kind(self) -> Literal["pretrain", "finetune"]:
         """Which command wrote it."""
-        return "finetune" if "detector" in self.description["recipe"] else "pretrain"
+        return "finetune" if "settings" in self.description["recipe"] else "pretrain"
 
     @property
     def views(self) -> int:

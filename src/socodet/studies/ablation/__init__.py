@@ -1,7 +1,7 @@
 """The paper's ablation tables at any budget: each row a run, all of them on the same images and proposals."""
 
 from socodet.studies.ablation.budget import FAMILIES, Budget, Family
-from socodet.studies.ablation.finetuning import DetectorTransfer, FinetuneSettings, Transfer, Transferred
+from socodet.studies.ablation.finetuning import DetectorTransfer, Transfer, Transferred
 from socodet.studies.ablation.running import run_ablation
 from socodet.studies.ablation.table import AblationRow, AblationTable
 
@@ -12,7 +12,6 @@ __all__ = [
     "Budget",
     "DetectorTransfer",
     "Family",
-    "FinetuneSettings",
     "Transfer",
     "Transferred",
     "run_ablation",

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from socodet.detection.datasets import DetectionDataset
-from socodet.detection.detectors import detector_kind
 from socodet.errors import InputError
-from socodet.finetuning.finetune import SCRATCH, EvaluationSettings
+from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.run import FinetuneRecipe, digest
-from socodet.finetuning.schedules import ScheduleSettings, resolve_schedule
+from socodet.finetuning.schedules import ScheduleSettings
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.weights.pretrained_run import model_settings
 
@@ -66,58 +67,48 @@ class Protocol:
 
     training: DetectionDataset
     validation: DetectionDataset
-    detector: str
-    """The one that is trained: for a set without masks, one of boxes."""
+    settings: FinetuneSettings
+    """Of every run, but for the seed and the fraction."""
     model: ModelSettings
-    schedule: str
-    batch_size: int
     evaluation: EvaluationSettings
-    iterations: int | None = None
-    epochs: float | None = None
-    base_lr: float | None = None
-    size: int | None = None
-    precise_bn: int | None = None
-    rois_per_image: int | None = None
-    keep_head_scale: bool = False
-    pictures: int = field(init=False)
-    """Training pictures with an object."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pictures", len(self.training.with_objects()))
         if not self.pictures:
             raise InputError(f"{self.training.name}: no picture has an object to learn from; check the annotations")
 
-    def settings(self, fraction: float = 1.0) -> ScheduleSettings:
+    @cached_property
+    def pictures(self) -> int:
+        """Training pictures with an object."""
+        return len(self.training.with_objects())
+
+    def schedule(self, fraction: float = 1.0) -> ScheduleSettings:
         """The schedule with this part of the labels, every number resolved.
 
         Its length is the same for every seed and first weights: epochs pass over so many pictures as the part has on
         average.
         """
-        return resolve_schedule(
-            self.schedule,
-            self.detector,
-            single_stage=detector_kind(self.detector).single_stage,
-            batch_size=self.batch_size,
-            iterations=self.iterations,
-            epochs=self.epochs,
-            images=max(1, round(fraction * self.pictures)),
-            base_lr=self.base_lr,
-            size=self.size,
-            precise_bn=self.precise_bn,
-            rois_per_image=self.rois_per_image,
-            keep_head_scale=self.keep_head_scale,
+        return self.settings.resolved_schedule(max(1, round(fraction * self.pictures)))
+
+    def settings_of(self, fraction: float, seed: int) -> FinetuneSettings:
+        """Those of one run."""
+        return replace(
+            self.settings,
+            iterations=self.schedule(fraction).iterations,
+            epochs=None,
+            fraction=None if fraction == 1 else fraction,
+            seed=seed,
         )
 
     def evaluations(self, fraction: float) -> EvaluationSettings:
         """When a run on this part of the labels is scored: `POINTS` times, unless asked otherwise."""
-        every = self.evaluation.every or math.ceil(self.settings(fraction).iterations / POINTS)
+        every = self.evaluation.every or math.ceil(self.schedule(fraction).iterations / POINTS)
         return replace(self.evaluation, every=every)
 
     def describe(self) -> dict[str, Any]:
         """All that must be the same for runs to stand in one table, in plain JSON types."""
+        shared = replace(self.settings, fraction=None, seed=0)
         return {
-            "recipe": FinetuneRecipe(self.detector, self.model, self.settings(), self.schedule).as_dict(),
-            "epochs": self.epochs,
+            "recipe": FinetuneRecipe(shared, self.model, self.schedule()).as_dict(),
             "evaluation_every": self.evaluation.every,
             "train": _describe(self.training),
             "val": _describe(self.validation),

@@ -18,9 +18,9 @@ from typing import Any
 from socodet.detection.datasets.mini import mini_set
 from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
-from socodet.finetuning.finetune import EvaluationSettings, finetune
-from socodet.finetuning.labelled_sets import LabelledSet, fitting_detector, open_labelled_sets, require_objects
-from socodet.finetuning.schedules import REFERENCE_BATCH
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, open_labelled_sets, require_objects
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_note
 from socodet.runtime.world import World, world_from_environment
@@ -43,22 +43,13 @@ def compare(
     train: LabelledSet,
     output: str | Path,
     inits: Sequence[Init],
+    settings: FinetuneSettings | None = None,
     *,
     seeds: Sequence[int] = (0,),
     fractions: Sequence[float] = (1.0,),
     val: LabelledSet | None = None,
     images: str | Path | None = None,
-    detector: str = "mask_rcnn_r50_fpn",
     model: ModelSettings | None = None,
-    schedule: str = "coco_1x",
-    iterations: int | None = None,
-    epochs: float | None = None,
-    batch_size: int = REFERENCE_BATCH,
-    base_lr: float | None = None,
-    size: int | None = None,
-    precise_bn: int | None = None,
-    rois_per_image: int | None = None,
-    keep_head_scale: bool = False,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
     retry_diverged: bool = False,
@@ -67,9 +58,9 @@ def compare(
 ) -> Comparison:
     """Fine-tunes the same detector from each of `inits`, with each of `seeds` on each of `fractions` of the pictures.
 
-    The other arguments are those of `detection.finetune.finetune` and the same for every run, the sizes of the
-    modules included: without `model` those of the first init that is a run's folder. A seed decides which pictures a
-    fraction takes, their order, every draw and the fresh weights of modules, in the same way for every init. Each
+    The rest of `settings` and the other arguments, which are those of `finetune`, are the same for every run, the sizes
+    of the modules included: without `model` those of the first init that is a run's folder. A seed decides which images
+    a fraction takes, their order, every draw and the fresh weights of modules, in the same way for every init. Each
     run is scored ten times unless `evaluation.every` says otherwise. `execution.max_steps` counts for each run.
 
     The same call goes on after an interruption: finished runs are left alone, and more inits, seeds and fractions
@@ -93,24 +84,9 @@ def compare(
     if validation is None:
         raise InputError("a comparison is of scores: give --val, the annotated set to score on")
     require_objects(validation, "to find")
-    name = fitting_detector(detector, training)
-    if show_progress and world.is_first and name != detector:
-        print(f"{training.name}: has boxes and no masks; {name} is trained, not {detector}", file=sys.stderr)
+    settings = fitting_settings(settings or FinetuneSettings(), training, show_note=show_progress and world.is_first)
     protocol = Protocol(
-        training,
-        validation,
-        name,
-        model or shared_model(inits),
-        schedule,
-        batch_size,
-        evaluation or EvaluationSettings(),
-        iterations=iterations,
-        epochs=epochs,
-        base_lr=base_lr,
-        size=size,
-        precise_bn=precise_bn,
-        rois_per_image=rois_per_image,
-        keep_head_scale=keep_head_scale,
+        training, validation, settings, model or shared_model(inits), evaluation or EvaluationSettings()
     )
     study = _Study(
         folder, protocol, tuple(inits), tuple(seeds), tuple(sorted(fractions)), execution, world, show_progress
@@ -187,20 +163,10 @@ class _Study:
             result = finetune(
                 protocol.training,
                 place.run.path,
+                protocol.settings_of(place.fraction, place.seed),
                 val=protocol.validation,
                 init=source,
-                detector=protocol.detector,
                 model=protocol.model,
-                schedule=protocol.schedule,
-                iterations=protocol.settings(place.fraction).iterations,
-                batch_size=protocol.batch_size,
-                base_lr=protocol.base_lr,
-                size=protocol.size,
-                fraction=None if place.fraction == 1 else place.fraction,
-                precise_bn=protocol.precise_bn,
-                rois_per_image=protocol.rois_per_image,
-                keep_head_scale=protocol.keep_head_scale,
-                seed=place.seed,
                 evaluation=protocol.evaluations(place.fraction),
                 execution=self.execution,
                 resume=True,
@@ -289,7 +255,7 @@ class _Study:
                 )
             if detector is None:
                 classes = len(self.protocol.training.categories) + 1
-                detector = new_detector(self.protocol.detector, self.protocol.model, classes)
+                detector = new_detector(self.protocol.settings.detector, self.protocol.model, classes)
             try:
                 report = load_pretrained(detector, init.source, show_report=False)
             except InputError as error:

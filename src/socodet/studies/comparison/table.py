@@ -164,14 +164,14 @@ class Comparison:
     def as_markdown(self) -> str:
         """A table for each part of the labels."""
         recipe, train, val = (self.note[part] for part in ("recipe", "train", "val"))
-        schedule = recipe["schedule"]
-        length = f"{self.note['epochs']:g} epochs" if self.note["epochs"] else f"{schedule['iterations']} steps"
+        settings, schedule = recipe["settings"], recipe["schedule"]
+        length = f"{settings['epochs']:g} epochs" if settings["epochs"] else f"{schedule['iterations']} steps"
         names = self.note["names"]
         lines = [
-            f"# {recipe['detector']} from {', '.join(self.inits)}",
+            f"# {settings['detector']} from {', '.join(self.inits)}",
             "",
             f"Every run: {length} of batch size {schedule['batch_size']} at rate {schedule['lr']:.6g} "
-            f"({recipe['schedule_name']}), pictures of {schedule['test_short_side']} pixels. "
+            f"({settings['schedule']}), pictures of {schedule['test_short_side']} pixels. "
             f"Trained on {names['train']} ({train['images']} pictures), scored on {names['val']} "
             f"({val['images']} pictures, {val['style']} rules), in percent: mean ± sample standard deviation over the "
             "seeds.",

@@ -5,10 +5,10 @@ what came out); those of `gpu` have not been run yet.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from socodet.errors import SettingError
-from socodet.finetuning.finetune import EvaluationSettings
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.proposals.settings import Method as ProposalMethod
 from socodet.proposals.settings import ProposalSettings
@@ -57,8 +57,9 @@ class Protocol:
     """Parts of the labels a detector is fine-tuned on."""
     finetuned: tuple[str, ...] = ("soco",)
     """Methods that a detector is fine-tuned from, beside scratch."""
-    finetuning: dict[str, Any] = field(default_factory=lambda: {"detector": "mask_rcnn_r50_fpn"})
-    """Arguments of `socodet.studies.comparison.compare`."""
+    finetuning: FinetuneSettings = field(default_factory=FinetuneSettings)
+    """Of every detector, but for the seed and the fraction."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
         unknown = set(self.finetuned) - {method.name for method in self.methods()}
@@ -105,16 +106,16 @@ PROTOCOLS = {
         "cpu",
         Budget(epochs=2, batch_size=16, base_lr=16.0, backbone="resnet18", width=0.25, size=96),
         compute_ratio=1.34,
-        finetuning={
-            "detector": "faster_rcnn_r50_fpn",
-            "schedule": "voc_24k",
-            "batch_size": 8,
-            "iterations": 400,
-            "size": 160,
-            "rois_per_image": 64,
-            "precise_bn": 20,
-            "evaluation": EvaluationSettings(every=400),
-        },
+        finetuning=FinetuneSettings(
+            "faster_rcnn_r50_fpn",
+            "voc_24k",
+            iterations=400,
+            batch_size=8,
+            size=160,
+            precise_bn=20,
+            rois_per_image=64,
+        ),
+        evaluation=EvaluationSettings(every=400),
     ),
     "gpu": Protocol(
         "gpu",
@@ -124,14 +125,7 @@ PROTOCOLS = {
         boxes=("fast", "random", "annotated"),
         fractions=(0.05, 0.1, 1.0),
         finetuned=("image", "image_compute", "soco"),
-        finetuning={
-            "detector": "mask_rcnn_r50_fpn",
-            "schedule": "voc_24k",
-            "batch_size": 16,
-            "epochs": 24,
-            "size": 480,
-            "precise_bn": 100,
-        },
+        finetuning=FinetuneSettings("mask_rcnn_r50_fpn", "voc_24k", epochs=24, size=480, precise_bn=100),
     ),
 }
 """By budget: `cpu` for two cores, `gpu` for one card."""

@@ -202,14 +202,15 @@ class _Work:
             self.train,
             self.folder / FINETUNE / f"seed-{seed}",
             [Init(SCRATCH, SCRATCH), *runs],
+            self.protocol.finetuning,
             seeds=(seed,),
             fractions=self.protocol.fractions,
             val=self.val,
             execution=self.execution,
             retry_diverged=self.retry_diverged,
             model=self.protocol.methods()[0].recipe.model,
+            evaluation=self.protocol.evaluation,
             show_progress=self.show_progress,
-            **self.protocol.finetuning,
         )
         self._say(f"fine-tuning with seed {seed}: {time.monotonic() - begun:.0f} s in this call")
         unfinished = any(not run.finished and not run.diverged for run in found.runs)

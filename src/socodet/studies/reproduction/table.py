@@ -128,7 +128,7 @@ class Reproduction:
             if rows:
                 lines += ["", f"## Probe {title}", "", *self._probe_lines(rows, whose)]
         for fraction in dict.fromkeys(row.fraction for row in self.detectors):
-            lines += ["", f"## {self.protocol.finetuning['detector']}, {100 * fraction:g}% of the labels", ""]
+            lines += ["", f"## {self.protocol.finetuning.detector}, {100 * fraction:g}% of the labels", ""]
             lines += self._detector_lines([row for row in self.detectors if row.fraction == fraction])
         return "\n".join(lines) + "\n"
 

@@ -1,0 +1,128 @@
+"""The settings of fine-tuning, as the command line parses them, a study varies them and a run stores them."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from socodet.detection.detectors import DETECTORS, InferenceSettings, detector_kind
+from socodet.detection.detectors.settings import ROIS_PER_IMAGE
+from socodet.errors import SettingError
+from socodet.finetuning.schedules import (
+    REFERENCE_BATCH,
+    SCHEDULES,
+    SHORT_WARMUP,
+    ScheduleSettings,
+    resized,
+    schedule,
+    single_stage_extras,
+)
+
+if TYPE_CHECKING:
+    DetectorName = str
+    ScheduleName = str
+else:
+    DetectorName = Literal[tuple(DETECTORS)]
+    ScheduleName = Literal[tuple(SCHEDULES)]
+
+AT_LEAST = {"iterations": 1, "batch_size": 1, "size": 32, "precise_bn": 0, "rois_per_image": 1, "seed": 0}
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """All that decides what is learned in fine-tuning, except the data, the initial weights and the modules' sizes.
+
+    Where a field is None, the schedule's own value is used.
+    """
+
+    detector: DetectorName = "mask_rcnn_r50_fpn"
+    """Which detector; a set without masks trains the one without them."""
+    schedule: ScheduleName = "coco_1x"
+    """Length, learning rate drops, weight decay and image sizes, as the paper has them for a data set."""
+    iterations: int | None = None
+    """Steps, in place of the schedule's."""
+    epochs: float | None = None
+    """Passes over the training images, in place of the schedule's steps."""
+    batch_size: int = REFERENCE_BATCH
+    """Images a step, over all processes; the schedule's steps and learning rate are for 16 and scale with it."""
+    base_lr: float | None = None
+    """Learning rate at batches of 16, in place of the schedule's."""
+    size: int | None = None
+    """Shorter side of an image at most; all sizes of the schedule shrink in proportion."""
+    fraction: float | None = None
+    """Train on this fraction of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1)."""
+    precise_bn: int | None = None
+    """Training batches from which batch norm's statistics are estimated anew before an evaluation; 0 leaves them."""
+    rois_per_image: int | None = None
+    """Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test time twice as many
+    proposals are classified. Fewer save much time with small images on a CPU."""
+    keep_head_scale: bool = False
+    """Leave the scale of a pretrained box head's output as it is; by default it is multiplied by one number so that it
+    matches a fresh head's."""
+    seed: int = 0
+    """Of fresh weights, the order of the images and every draw; the first of --seeds."""
+
+    def __post_init__(self) -> None:
+        kind = detector_kind(self.detector)
+        schedule(self.schedule)
+        for field, least in AT_LEAST.items():
+            value = getattr(self, field)
+            if value is not None and not least <= value < math.inf:
+                raise SettingError(f"{field} must be at least {least}, not {value}")
+        for field in ("epochs", "base_lr", "fraction"):
+            value = getattr(self, field)
+            if value is not None and not 0 < value < math.inf:
+                raise SettingError(f"{field} must be above 0 and finite, not {value}")
+        if self.fraction is not None and self.fraction > 1:
+            raise SettingError(f"fraction must be at most 1, not {self.fraction}")
+        if self.iterations is not None and self.epochs is not None:
+            raise SettingError("--iterations and --epochs: give one of them")
+        if self.rois_per_image is not None and kind.single_stage:
+            raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
+
+    def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
+        """The schedule with every number as it will be used; `images` is how many an epoch passes over.
+
+        Without `iterations` or `epochs` as many images are seen as the schedule has it. Warm-up keeps its number of
+        images too, and never takes more than a tenth of the run; precise batch norm takes no more batches than the run
+        has.
+        """
+        single_stage = detector_kind(self.detector).single_stage
+        table = single_stage_extras(self.detector, schedule(self.schedule, single_stage=single_stage))
+        ratio = REFERENCE_BATCH / self.batch_size
+        if self.epochs is not None:
+            steps = max(1, math.floor(self.epochs * images / self.batch_size + 1e-9))
+        else:
+            steps = round(table.iterations * ratio) if self.iterations is None else self.iterations
+        resolved = replace(
+            table,
+            iterations=steps,
+            batch_size=self.batch_size,
+            lr=(table.lr if self.base_lr is None else self.base_lr) / ratio,
+            warmup_iterations=min(round(table.warmup_iterations * ratio), math.floor(steps * SHORT_WARMUP)),
+            precise_bn=min(table.precise_bn if self.precise_bn is None else self.precise_bn, steps),
+        )
+        return resolved if self.size is None else resized(resolved, self.size)
+
+    def inference(self, resolved: ScheduleSettings) -> InferenceSettings:
+        """How a detector trained by these settings, and this schedule of theirs, sees images and answers."""
+        return InferenceSettings(
+            short_side=resolved.test_short_side,
+            max_side=resolved.max_side,
+            score_threshold=resolved.score_threshold,
+            detections=resolved.detections,
+            rois_per_image=ROIS_PER_IMAGE if self.rois_per_image is None else self.rois_per_image,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """When and how the detector is scored during a run; nothing here changes what it learns."""
+
+    every: int | None = None
+    """Steps between evaluations; by default only at the end. With --val."""
+    save_predictions: bool = False
+    """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise SettingError(f"every must be at least 1, not {self.every}")
