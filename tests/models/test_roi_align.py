@@ -19,7 +19,7 @@ def boxes(count: int, width: float, height: float, images: int, seed: int = 0) -
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-@pytest.mark.parametrize(("size", "scale"), [(7, 0.25), (14, 1 / 16), (1, 1.0)])
+@pytest.mark.parametrize(("size", "scale"), [(7, 0.25), (14, 1 / 16), (1, 1.0), ((3, 5), 0.25)])
 def test_it_is_torchvisions_forward_and_backward(aligned, sampling_ratio, size, scale):
     torch.manual_seed(0)
     maps = torch.randn(3, 40, 13, 21)

@@ -21,39 +21,53 @@ CHANNELS_PER_THREAD = 32
 
 
 def roi_align(
-    features: Tensor, rois: Tensor, output_size: int, scale: float, sampling_ratio: int = 0, aligned: bool = True
+    features: Tensor,
+    rois: Tensor,
+    output_size: int | tuple[int, int],
+    scale: float,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
 ) -> Tensor:
-    """Pools boxes from one map: features (B, C, H, W), rois (N, 5) of image index and xyxy → (N, C, size, size).
+    """Pools boxes from one map: features (B, C, H, W), rois (N, 5) of image index and xyxy → (N, C, P, Q).
 
-    scale: of box coordinates to the map's cells. sampling_ratio: samples per bin and axis, 0 for as many as the bin has
-    cells, rounded up. Equals `torchvision.ops.roi_align` to float32's rounding. Differentiable in the features.
-    On a CPU the result is channels-last in memory. ValueError for a box of an image that is not there.
+    output_size: P and Q, the rows and columns of bins, or one number for both. scale: from box coordinates to the map's
+    cells. sampling_ratio: samples per bin and axis, 0 for as many as the bin has cells, rounded up.
+
+    Equals `torchvision.ops.roi_align` to float32's rounding, and is differentiable in the features. On a CPU the result
+    is channels-last in memory. ValueError for a box of an image that is not there.
     """
     if features.device.type != "cpu" or features.dtype is torch.float64:
         return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
-    pooled: Tensor = _RoIAlign.apply(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call]
+    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    pooled: Tensor = _RoIAlign.apply(features, rois, size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call]
     return pooled
 
 
 class _RoIAlign(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, features: Tensor, rois: Tensor, size: int, scale: float, sampling_ratio: int, aligned: bool
+        ctx: Any,
+        features: Tensor,
+        rois: Tensor,
+        size: tuple[int, int],
+        scale: float,
+        sampling_ratio: int,
+        aligned: bool,
     ) -> Tensor:
         maps = features.detach().float().permute(0, 2, 3, 1).contiguous()
         boxes = rois.detach().float().contiguous()
         if len(boxes) and not (boxes[:, 0].min() >= 0 and boxes[:, 0].max() < len(maps)):
             raise ValueError(f"rois: image index outside 0..{len(maps) - 1}")  # a kernel would write out of bounds
-        pooled = torch.zeros((len(boxes), size, size, maps.shape[3]))
+        pooled = torch.zeros((len(boxes), *size, maps.shape[3]))
         ctx.save_for_backward(boxes)
-        ctx.given = maps.shape, features.dtype, size, scale, sampling_ratio, aligned
+        ctx.given = maps.shape, features.dtype, scale, sampling_ratio, aligned
         _by_channels(_forward, maps.numpy(), boxes.numpy(), pooled.numpy(), scale, sampling_ratio, aligned)
         return pooled.permute(0, 3, 1, 2).to(features.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (boxes,) = ctx.saved_tensors
-        shape, dtype, _, scale, sampling_ratio, aligned = ctx.given
+        shape, dtype, scale, sampling_ratio, aligned = ctx.given
         maps = torch.zeros(shape)
         given = grad.detach().float().permute(0, 2, 3, 1).contiguous()
         _by_channels(_backward, maps.numpy(), boxes.numpy(), given.numpy(), scale, sampling_ratio, aligned)
@@ -64,7 +78,7 @@ def _by_channels(
     kernel: Any,
     maps_bhwc: NDArray[np.float32],
     rois: NDArray[np.float32],
-    pooled_nppc: NDArray[np.float32],
+    pooled_npqc: NDArray[np.float32],
     scale: float,
     sampling_ratio: int,
     aligned: bool,
@@ -73,7 +87,7 @@ def _by_channels(
     channels = maps_bhwc.shape[3]
     threads = max(1, min(torch.get_num_threads(), channels // CHANNELS_PER_THREAD))
     bounds = [channels * k // threads for k in range(threads + 1)]
-    fixed = (maps_bhwc, rois, pooled_nppc, np.float32(scale), np.float32(0.5 if aligned else 0.0), sampling_ratio)
+    fixed = (maps_bhwc, rois, pooled_npqc, np.float32(scale), np.float32(0.5 if aligned else 0.0), sampling_ratio)
     if threads == 1:
         kernel(*fixed, 0, channels)
         return
@@ -83,12 +97,13 @@ def _by_channels(
 
 @njit(nogil=True)
 def _axis(
-    start: np.float32, extent: np.float32, bins: int, cells: int, sampling_ratio: int, weights: NDArray[np.float32]
+    start: np.float32, extent: np.float32, sampling_ratio: int, weights: NDArray[np.float32]
 ) -> tuple[int, int, int]:
     """Weight of each cell in each bin along one axis: fills weights (bins, cells); samples, first and last cell.
 
     The last cell is exclusive; no cell where no sample falls on the map.
     """
+    bins, cells = weights.shape
     width = np.float32(extent / np.float32(bins))
     samples = sampling_ratio if sampling_ratio > 0 else int(np.ceil(width))
     first, last = cells, 0
@@ -124,23 +139,20 @@ def _weights(
     scale: np.float32,
     offset: np.float32,
     sampling_ratio: int,
-    size: int,
-    height: int,
-    width: int,
     rows_ph: NDArray[np.float32],
-    columns_pw: NDArray[np.float32],
+    columns_qw: NDArray[np.float32],
 ) -> tuple[int, int, int, int]:
     """Both axes of a box, the rows' weights divided by the number of samples; the cells it touches: y0, y1, x0, x1."""
     x, y = np.float32(roi[1] * scale) - offset, np.float32(roi[2] * scale) - offset
     w, h = np.float32(roi[3] * scale) - offset - x, np.float32(roi[4] * scale) - offset - y
     if offset == 0:
         w, h = max(w, np.float32(1)), max(h, np.float32(1))
-    rows, y0, y1 = _axis(y, h, size, height, sampling_ratio, rows_ph)
-    columns, x0, x1 = _axis(x, w, size, width, sampling_ratio, columns_pw)
+    rows, y0, y1 = _axis(y, h, sampling_ratio, rows_ph)
+    columns, x0, x1 = _axis(x, w, sampling_ratio, columns_qw)
     share = np.float32(1) / np.float32(max(rows * columns, 1))
-    for b in range(size):
+    for p in range(len(rows_ph)):
         for c in range(y0, y1):
-            rows_ph[b, c] *= share
+            rows_ph[p, c] *= share
     return y0, y1, x0, x1
 
 
@@ -148,7 +160,7 @@ def _weights(
 def _forward(
     maps_bhwc: NDArray[np.float32],
     rois: NDArray[np.float32],
-    pooled_nppc: NDArray[np.float32],
+    pooled_npqc: NDArray[np.float32],
     scale: np.float32,
     offset: np.float32,
     sampling_ratio: int,
@@ -156,27 +168,27 @@ def _forward(
     end: int,
 ) -> None:
     _, height, width, _ = maps_bhwc.shape
-    size = pooled_nppc.shape[1]
-    rows_ph, columns_pw = np.zeros((size, height), np.float32), np.zeros((size, width), np.float32)
-    line_pc = np.zeros((size, end - begin), np.float32)
+    _, rows, columns, _ = pooled_npqc.shape
+    rows_ph, columns_qw = np.zeros((rows, height), np.float32), np.zeros((columns, width), np.float32)
+    line_qc = np.zeros((columns, end - begin), np.float32)
     for n in range(len(rois)):
-        y0, y1, x0, x1 = _weights(rois[n], scale, offset, sampling_ratio, size, height, width, rows_ph, columns_pw)
+        y0, y1, x0, x1 = _weights(rois[n], scale, offset, sampling_ratio, rows_ph, columns_qw)
         image = int(rois[n, 0])
         for y in range(y0, y1):
-            for q in range(size):
-                line = line_pc[q]
+            for q in range(columns):
+                line = line_qc[q]
                 line[:] = np.float32(0)
                 for x in range(x0, x1):
-                    weight = columns_pw[q, x]
+                    weight = columns_qw[q, x]
                     if weight != 0:
                         cell = maps_bhwc[image, y, x, begin:end]
                         for c in range(end - begin):
                             line[c] += weight * cell[c]
-            for p in range(size):
+            for p in range(rows):
                 weight = rows_ph[p, y]
                 if weight != 0:
-                    for q in range(size):
-                        out, line = pooled_nppc[n, p, q, begin:end], line_pc[q]
+                    for q in range(columns):
+                        out, line = pooled_npqc[n, p, q, begin:end], line_qc[q]
                         for c in range(end - begin):
                             out[c] += weight * line[c]
 
@@ -185,7 +197,7 @@ def _forward(
 def _backward(
     maps_bhwc: NDArray[np.float32],
     rois: NDArray[np.float32],
-    pooled_nppc: NDArray[np.float32],
+    pooled_npqc: NDArray[np.float32],
     scale: np.float32,
     offset: np.float32,
     sampling_ratio: int,
@@ -193,25 +205,25 @@ def _backward(
     end: int,
 ) -> None:
     _, height, width, _ = maps_bhwc.shape
-    size = pooled_nppc.shape[1]
-    rows_ph, columns_pw = np.zeros((size, height), np.float32), np.zeros((size, width), np.float32)
-    line_pc = np.zeros((size, end - begin), np.float32)
+    _, rows, columns, _ = pooled_npqc.shape
+    rows_ph, columns_qw = np.zeros((rows, height), np.float32), np.zeros((columns, width), np.float32)
+    line_qc = np.zeros((columns, end - begin), np.float32)
     for n in range(len(rois)):
-        y0, y1, x0, x1 = _weights(rois[n], scale, offset, sampling_ratio, size, height, width, rows_ph, columns_pw)
+        y0, y1, x0, x1 = _weights(rois[n], scale, offset, sampling_ratio, rows_ph, columns_qw)
         image = int(rois[n, 0])
         for y in range(y0, y1):
-            line_pc[:] = np.float32(0)
-            for p in range(size):
+            line_qc[:] = np.float32(0)
+            for p in range(rows):
                 weight = rows_ph[p, y]
                 if weight != 0:
-                    for q in range(size):
-                        given, line = pooled_nppc[n, p, q, begin:end], line_pc[q]
+                    for q in range(columns):
+                        given, line = pooled_npqc[n, p, q, begin:end], line_qc[q]
                         for c in range(end - begin):
                             line[c] += weight * given[c]
-            for q in range(size):
-                line = line_pc[q]
+            for q in range(columns):
+                line = line_qc[q]
                 for x in range(x0, x1):
-                    weight = columns_pw[q, x]
+                    weight = columns_qw[q, x]
                     if weight != 0:
                         cell = maps_bhwc[image, y, x, begin:end]
                         for c in range(end - begin):
