@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from socodet.pretraining.recipes import Recipe as Recipe
     from socodet.pretraining.recipes import recipe as recipe
     from socodet.proposals.make_table import propose as propose
-    from socodet.reports.demonstration import demo as demo
-    from socodet.reports.inspection import inspect as inspect
+    from socodet.reports.demo import demo as demo
+    from socodet.reports.inspect import inspect as inspect
     from socodet.weights.transfer import LoadReport as LoadReport
     from socodet.weights.transfer import load_pretrained as load_pretrained
 
@@ -39,9 +39,9 @@ _ORIGINS = {
     "PretrainResult": "socodet.pretraining.pretrain",
     "Recipe": "socodet.pretraining.recipes",
     "build_detector": "socodet.detection.build",
-    "demo": "socodet.reports.demonstration",
+    "demo": "socodet.reports.demo",
     "export_run": "socodet.export",
-    "inspect": "socodet.reports.inspection",
+    "inspect": "socodet.reports.inspect",
     "load_pretrained": "socodet.weights.transfer",
     "match_head_scale": "socodet.finetuning.head_scale",
     "pretrain": "socodet.pretraining.pretrain",

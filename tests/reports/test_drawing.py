@@ -5,7 +5,8 @@ import sys
 import numpy as np
 from PIL import Image, ImageColor
 
-from socodet.reports.drawing import Panel, labelled_panel, panel_figure, proposal_panel, sample_panels, sheet_figure
+from socodet.reports.drawing import panel_figure, sheet_figure
+from socodet.reports.panels import Panel, labelled_panel, proposal_panel, sample_panels
 from socodet.reports.theme import OBJECT_COLOURS, object_colour, to_jpeg, to_png
 from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
@@ -156,6 +157,13 @@ def test_a_sheet_holds_every_panel_in_its_own_proportions() -> None:
     assert pixels.shape[1] == 2 * 100 + 3 * 10
 
 
+def test_maps_with_one_range_of_values_compare() -> None:
+    image = np.full((80, 80, 3), 128, np.uint8)
+    maps = [Panel("a", image, heat=np.full((4, 4), value, np.float32), heat_range=(0, 1)) for value in (0.1, 0.9)]
+    low, high = (pixels_of(to_png(panel_figure(panel))).mean(axis=2) for panel in maps)
+    assert high[20:100, 20:100].mean() > low[20:100, 20:100].mean() + 40
+
+
 def test_zoom_draws_the_same_with_more_pixels() -> None:
     image = np.full((50, 60, 3), 128, np.uint8)
     panel = Panel("a", image, np.array([[10, 10, 40, 40]], np.float32), ("#ff0000",), ("P2",))
@@ -176,6 +184,6 @@ def test_jpeg_is_smaller_and_looks_the_same() -> None:
 
 
 def test_figures_leave_no_trace_in_pyplot() -> None:
-    imports = "import sys, socodet.reports.inspect, socodet.reports.curves"
+    imports = "import sys, socodet.reports.inspect, socodet.reports.sections.curves"
     code = f"{imports}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -21,7 +21,7 @@ def demo(argv: Sequence[str]) -> None:
             overwrite: Throw away an earlier demo in that folder.
             seed: Of the run.
         """
-        from socodet.reports.demonstration import demo
+        from socodet.reports.demo import demo
 
         return demo(images, output, overwrite=overwrite, seed=seed)
 

@@ -44,7 +44,7 @@ def inspect(argv: Sequence[str]) -> None:
             overwrite: Replace a file that exists.
         """
         from socodet.errors import InputError
-        from socodet.reports.inspection import inspect
+        from socodet.reports.inspect import inspect
 
         if what == "detections":
             raise InputError("inspect: write `detections` first: socodet inspect detections SET --predictions FILE")
@@ -78,7 +78,7 @@ def _detections(argv: Sequence[str]) -> None:
             seed: Of the choice of images.
             overwrite: Replace a file that exists.
         """
-        from socodet.reports.inspection import inspect_detections
+        from socodet.reports.inspect import inspect_detections
 
         return inspect_detections(
             data,

@@ -1,7 +1,6 @@
-"""Boxes on pictures: proposals on an image, and an object in one colour through all views of a sample."""
+"""Draws panels: each alone, or many on one sheet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,110 +10,20 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from socodet.reports.theme import DPI, LIGHT, POINTS, blank_figure, object_colour
-from socodet.views.sample import Sample
+from socodet.reports.page import Picture
+from socodet.reports.panels import Panel
+from socodet.reports.theme import DPI, LIGHT, POINTS, blank_figure, to_jpeg
 
-LEVELS = ("P2", "P3", "P4", "P5")
 HALO = "#0b0e11"
 TITLE_HEIGHT = 24  # pixels
 GAP = 10
-LABEL_SIZE = (30, 24)  # of two letters, with some air
-LETTER = 9  # width of one
-FEW = 24  # more boxes than these are drawn thin
+LABEL_SIZE = (30, 24)  # pixels of a label of two letters, with its margin
+LETTER = 9  # pixels per further letter
 
 
-def _no_boxes() -> NDArray[np.float32]:
-    return np.zeros((0, 4), np.float32)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture and what is drawn on it. Boxes are xyxy in pixels of the picture."""
-
-    title: str
-    image: NDArray[np.uint8]
-    """(H, W, 3) RGB."""
-    boxes: NDArray[np.float32] = field(default_factory=_no_boxes)
-    """(N, 4)."""
-    colours: tuple[str, ...] = ()
-    """One a box, #rrggbb."""
-    labels: tuple[str, ...] = ()
-    """One a box, or none at all."""
-    windows: tuple[tuple[tuple[float, float, float, float], str], ...] = ()
-    """Regions drawn as dashed outlines, each with its name."""
-    line: float = 3.0
-    """Width of a box's line, pixels of the figure."""
-    heat: NDArray[np.float32] | None = None
-    """(h, w) values laid over the whole picture as colours; the picture then loses its own."""
-    heat_range: tuple[float, float] = (0.0, 1.0)
-    """The values drawn darkest and brightest."""
-    mark: tuple[float, float] | None = None
-    """A point marked by a cross: x, y in pixels of the picture."""
-    alt: str = ""
-    """What the picture shows, for those who cannot see it."""
-
-
-def proposal_panel(title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Panel:
-    """Proposals (N, 4), xyxy in pixels of the image (H, W, 3), on that image, small ones over large ones."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return Panel(
-        title=f"{title} · {_count(len(boxes), 'proposal')}",
-        image=image,
-        boxes=boxes[np.argsort(-areas, kind="stable")],
-        colours=tuple(object_colour(k) for k in range(len(boxes))),
-        line=2.0 if len(boxes) <= FEW else 1.2,
-        alt=f"{title} with its {_count(len(boxes), 'object proposal')} drawn as boxes",
-    )
-
-
-def labelled_panel(
-    title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32], kinds: Sequence[int], labels: Sequence[str]
-) -> Panel:
-    """Boxes (N, 4), xyxy in pixels of the image, each in its kind's colour and with its label, small over large."""
-    order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable").tolist()
-    return Panel(
-        title=title,
-        image=image,
-        boxes=boxes[order],
-        colours=tuple(object_colour(kinds[k]) for k in order),
-        labels=tuple(labels[k] for k in order),
-        line=2.0 if len(boxes) <= FEW else 1.2,
-        alt=f"{title}: {', '.join(labels) or 'no box'}",
-    )
-
-
-def sample_panels(title: str, image: NDArray[np.uint8], sample: Sample) -> list[Panel]:
-    """The source image with the chosen proposals and each view's window, then the views in their order.
-
-    Object k has one colour in all of them; in a view its box is labelled with its pyramid level. A proposal
-    that was drawn twice is one object.
-    """
-    colours = _object_colours(sample.proposals)
-    size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
-    panels = [
-        Panel(
-            title=title,
-            image=image,
-            boxes=sample.proposals,
-            colours=colours,
-            windows=_window_outlines(sample.windows, size),
-            alt=f"{title}: {_count(len(set(colours)), 'chosen proposal')} and the windows of its views",
-        )
-    ]
-    for v, pixels in enumerate(sample.pixels):
-        levels = tuple(LEVELS[level] for level in sample.levels[v])
-        mirrored = " · mirrored" if sample.flipped[v] else ""
-        panels.append(
-            Panel(
-                title=f"V{v + 1} · {pixels.shape[-1]} px{mirrored}",
-                image=np.ascontiguousarray(pixels.transpose(1, 2, 0)),
-                boxes=sample.boxes[v],
-                colours=colours[sample.partners[v] :][: len(sample.boxes[v])],
-                labels=levels,
-                alt=f"view V{v + 1} of {title}: the same objects, on levels {', '.join(levels)}",
-            )
-        )
-    return panels
+def panel_picture(panel: Panel, height: int = 260, zoom: float = 1.6) -> Picture:
+    """A panel for a page, where it is about `height` pixels high."""
+    return Picture(to_jpeg(panel_figure(panel, height, zoom)), alt=panel.alt, title=panel.title)
 
 
 def panel_figure(panel: Panel, height: int = 240, zoom: float = 1.0) -> Figure:
@@ -265,26 +174,6 @@ def _apart(one: tuple[float, float, float], other: tuple[float, float, float], s
 
 def _tag(colour: str) -> dict[str, Any]:
     return {"boxstyle": "square,pad=0.18", "facecolor": colour, "edgecolor": "none"}
-
-
-def _object_colours(proposals: NDArray[np.float32]) -> tuple[str, ...]:
-    seen: dict[bytes, str] = {}
-    return tuple(seen.setdefault(box.tobytes(), object_colour(len(seen))) for box in proposals)
-
-
-def _window_outlines(
-    windows: NDArray[np.float32], size: NDArray[np.float32]
-) -> tuple[tuple[tuple[float, float, float, float], str], ...]:
-    """Windows in pixels of the image, with the names of the views that share them; none for whole images."""
-    names: dict[tuple[float, ...], list[str]] = {}
-    for v, window in enumerate(windows):
-        names.setdefault(tuple(float(edge) for edge in window * size), []).append(f"V{v + 1}")
-    whole = (0.0, 0.0, float(size[0]), float(size[1]))
-    return tuple(((w[0], w[1], w[2], w[3]), " ".join(views)) for w, views in names.items() if w != whole)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _shortened(text: str, letters: int) -> str:

@@ -1,4 +1,4 @@
-"""Did it learn? The few figures a report opens with, each with what it must be."""
+"""Did it learn? The few numbers that a report opens with, each with the value it must reach."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,19 @@ from typing import Any
 from socodet.reports.page import Verdict
 
 
+def log_verdicts(lines: Sequence[Mapping[str, Any]], embedding_size: int) -> list[Verdict]:
+    """The verdicts on a pretraining run's log; D is the `embedding_size`."""
+    verdicts = []
+    if any("loss" in line for line in lines):
+        verdicts.append(loss_verdict(lines))
+    stds = [line["embedding_std"] for line in lines if "embedding_std" in line]
+    if stds:
+        verdicts.append(spread_verdict(stds[-1], embedding_size))
+    return verdicts
+
+
 def loss_verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Whether the loss fell: the mean of the first tenth of the log against that of the last."""
+    """Whether the loss fell: its mean over the last tenth of the log against that over the first tenth."""
     losses = [line["loss"] for line in lines if "loss" in line]
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
@@ -16,12 +27,12 @@ def loss_verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
         "Loss",
         f"{_signed(first)} → {_signed(last)}",
         last < first,
-        "Mean of the first tenth of the log and of the last; must fall.",
+        "Mean over the first and over the last tenth of the log; must fall.",
     )
 
 
 def spread_verdict(embedding_std: float, embedding_size: int) -> Verdict:
-    """Whether the embeddings spread: their standard deviation at least half of 1/√D."""
+    """Whether the embeddings are spread: their standard deviation must be at least half of 1/√D."""
     least = 0.5 / math.sqrt(embedding_size)
     passed = embedding_std >= least
     explanation = f"Standard deviation; must be at least {least:.4f}, half of 1/√{embedding_size}."
@@ -29,12 +40,12 @@ def spread_verdict(embedding_std: float, embedding_size: int) -> Verdict:
 
 
 def recall_verdict(trained: float, untrained: float) -> Verdict:
-    """Whether training made it likelier that an object is found in another view (recall@1)."""
+    """Whether training improved finding an object in another view (recall@1)."""
     return Verdict(
         "Same object found",
         f"{trained:.0%} vs {untrained:.0%}",
         trained > untrained,
-        "Recall@1 from V1 to V2 among all boxes of these pictures, those trained on; must be above untrained.",
+        "Recall@1 from V1 to V2 over all boxes of these images, some of the training images; must beat untrained.",
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from socodet.pretraining.recipes import recipe
 from socodet.reports.page import Details, Table
-from socodet.reports.runs import RunRecord, names_of, outcome_table, settings_tables
+from socodet.reports.runs import RunRecord, names_of
+from socodet.reports.sections.recipe import outcome_table, settings_tables
 from socodet.runtime.serialization import to_json
 
 DESCRIPTION: dict[str, Any] = {
@@ -58,7 +59,7 @@ def test_one_run_has_nothing_to_differ_from() -> None:
     assert isinstance(folded, Details)
 
 
-def test_the_newest_figures_of_a_log() -> None:
+def test_the_newest_values_of_a_log() -> None:
     lines = [
         {"step": 5, "epoch": 1.0, "loss": -1.0, "embedding_std": 0.01, "effective_rank": 3.0},
         {"step": 10, "epoch": 2.0, "loss": -6.5, "embedding_std": 0.5 * 128**-0.5, "effective_rank": 30.25},
@@ -66,14 +67,21 @@ def test_the_newest_figures_of_a_log() -> None:
     ]
     rows = cells(outcome_table([record("a", lines), record("new")]))
     assert rows["Steps"] == ["10", "–"]
-    assert rows["Loss, Eq. 6"] == ["−6.500", "–"]
-    assert rows["Spread of the embeddings, of an even one"] == ["50%", "–"]
+    assert rows["Loss"] == ["−6.500", "–"]
+    assert rows["  at perfect agreement"] == ["−8", "−8"]
+    assert rows["Embedding std, relative to an even spread"] == ["50%", "–"]
     assert rows["Effective rank"] == ["30.2", "–"]
-    assert rows["kNN accuracy, mean over kinds"] == ["37.5%", "–"]
-    assert "Linear accuracy, mean over kinds" not in rows
+    assert rows["kNN accuracy, mean over classes"] == ["37.5%", "–"]
+    assert "Linear accuracy, mean over classes" not in rows
 
 
-def test_a_fine_tuning_run_is_told_by_its_scores() -> None:
+def test_the_lowest_loss_is_that_of_the_run_s_objective() -> None:
+    cosine, infonce = record("a"), record("b")
+    infonce.description["recipe"]["objective"]["loss"] = "infonce"
+    assert cells(outcome_table([cosine, infonce]))["  at perfect agreement"] == ["−8", "0"]
+
+
+def test_a_fine_tuning_run_shows_its_scores() -> None:
     description = {"recipe": {"name": "finetune", "settings": {}, "model": {}, "schedule": {}}}
     run = RunRecord(
         "ft", Path("ft"), description, [{"step": 4, "loss": 1.5}, {"step": 4, "box_AP": 12.345, "box_APs": None}]

@@ -9,8 +9,8 @@ import socodet
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.proposals.table import ProposalTable
-from socodet.reports import demonstration
-from socodet.reports import sections as report_sections
+from socodet.reports import demo as demonstration
+from socodet.reports import networks
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def finished(tmp_path_factory):
     (images / "broken.jpg").write_bytes(b"broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demonstration, "STEPS", 2)
-        patch.setattr(report_sections, "DRAWS", 2)
+        patch.setattr(networks, "DRAWS", 2)
         return images, demonstration.demo(images, output)
 
 

@@ -1,4 +1,4 @@
-"""Charts of a run's log: what rose, what fell, and what should not have."""
+"""Charts of the runs' logs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,73 +9,105 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from socodet.reports.drawing import LEVELS
-from socodet.reports.page import Picture
+from socodet.reports.page import Gallery, Picture, Section
+from socodet.reports.panels import LEVELS
+from socodet.reports.runs import RunRecord
 from socodet.reports.theme import DARK, LIGHT, Theme, blank_figure, dress, to_png
 
 LogLines = Sequence[Mapping[str, Any]]
 WIDTH, HEIGHT, CHART_DPI = 800, 480, 160
-FEW = 40  # so many points or fewer are drawn as dots, too
+FEW = 40  # with this many points or fewer, each is marked by a dot
 LETTERS = 11  # points
 FROM_ZERO = ("embedding_std", "effective_rank", "images_per_second", "data_wait")
 
 PERCENT = ("knn", "linear", "recall_at_1", "data_wait")
-"""Names that hold one of these are shares, shown in percent."""
+"""Fields whose names contain one of these are shown in percent."""
 
 _SPEED = {
     "images_per_second": (
         "Throughput",
-        "Images a second. A good run holds its level; drops are the disk or other work.",
+        "Images per second. A good run is steady; drops come from the disk or from other programs.",
     ),
-    "data_wait": ("Waiting for data", "Share of the time the networks waited for the next batch. Below 5% is good."),
+    "data_wait": ("Waiting for data", "Share of the time spent waiting for the next batch. Below 5% is good."),
 }
 TITLES = {
     "loss": (
         "Loss",
-        "Eq. 6; perfect agreement is −4 for each view beside the first. A good run falls quickly, then slowly, and "
-        "stays above that.",
+        "A good run falls quickly, then slowly, and stays above its value at perfect agreement.",
     ),
     "lr": ("Learning rate", "Linear warm-up, then half a cosine."),
-    "momentum": ("Target momentum", "How much of the target network is kept at each step; rises to 1."),
+    "momentum": ("Target momentum", "The share of the target network that each step keeps; rises to 1."),
     "embedding_std": (
         "Spread of the embeddings",
         "Standard deviation of the unit-length embeddings. A good run stays near the upper line; 0 is collapse.",
     ),
     "effective_rank": (
         "Effective rank",
-        "How many directions the embeddings of a batch really use. A good run rises, or holds its level; near 1 is "
+        "Number of directions that the embeddings of a batch use. A good run rises or holds its level; near 1 is "
         "collapse.",
     ),
     **_SPEED,
 }
 PROBE_TITLES = {
-    "probe_knn_balanced": ("Kind told by nearest neighbours", "Mean over kinds of objects; should rise."),
-    "probe_linear_balanced": ("Kind told by a linear classifier", "Mean over kinds of objects; should rise."),
-    "probe_knn": ("The same by neighbours, all objects", "Share of all objects; common kinds count for more."),
-    "probe_linear": ("The same by the linear classifier", "Share of all objects; common kinds count for more."),
-    "probe_recall_at_1": ("Object found in another view", "Recall@1 among the boxes of all pictures; should rise."),
+    "probe_knn_balanced": ("kNN accuracy", "Mean over classes; should rise."),
+    "probe_linear_balanced": ("Linear accuracy", "Mean over classes; should rise."),
+    "probe_knn": ("kNN accuracy, all objects", "Over all objects, so common classes count for more."),
+    "probe_linear": ("Linear accuracy, all objects", "Over all objects, so common classes count for more."),
+    "probe_recall_at_1": ("Object found in another view", "Recall@1 among the boxes of all images; should rise."),
     "probe_scale_cosine": (
         "An object at two scales",
-        "Cosine of its vectors at full and at half size; should rise, and stay above that of different objects.",
+        "Cosine of its features at full and at half size; should rise, and stay above that of different objects.",
     ),
-    "probe_others_cosine": ("Different objects", "Cosine of their vectors; should stay well below."),
+    "probe_others_cosine": ("Different objects", "Cosine of their features; should stay well below."),
 }
 FINETUNE_TITLES = {
     "loss": ("Loss", "Sum of the detector's losses."),
     "lr": ("Learning rate", "Warm-up, then drops at the schedule's steps."),
-    "loss_classifier": ("Box classification", "The part of the loss that names a region's kind."),
-    "loss_box_reg": ("Box regression", "The part that moves a region's edges."),
-    "loss_mask": ("Masks", "The part that outlines an object."),
-    "loss_objectness": ("Objectness of proposals", "The region proposal network's classification."),
-    "loss_rpn_box_reg": ("Edges of proposals", "The region proposal network's regression."),
+    "loss_classifier": ("Box classification", "Loss of the classes of boxes."),
+    "loss_box_reg": ("Box regression", "Loss of the edges of boxes."),
+    "loss_mask": ("Masks", "Loss of the masks."),
+    "loss_objectness": ("Objectness of proposals", "Classification loss of the region proposal network."),
+    "loss_rpn_box_reg": ("Edges of proposals", "Regression loss of the region proposal network."),
     **_SPEED,
 }
 _SCORES = {"AP": "AP over IoU 0.50:0.95", "AP50": "AP at IoU 0.50", "AP75": "AP at IoU 0.75"}
 SCORE_TITLES = {
-    f"{kind}_{score}": (f"{words}, {title}", "Percent, on the validation set; higher is better.")
-    for kind, words in (("box", "Boxes"), ("mask", "Masks"))
+    f"{prefix}_{score}": (f"{words}, {title}", "Percent, on the validation set; higher is better.")
+    for prefix, words in (("box", "Boxes"), ("mask", "Masks"))
     for score, title in _SCORES.items()
 }
+
+
+def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
+    """The sections with the curves of runs of one kind; a section without any is left out."""
+    runs = {record.name: record.lines for record in records}
+    if records[0].kind == "pretrain":
+        sizes = {record.embedding_size for record in records}
+        curves = training_pictures(runs, sizes.pop() if len(sizes) == 1 else None)
+    else:
+        curves = curve_pictures(runs, FINETUNE_TITLES)
+    return [
+        Section(title, text, [Gallery(pictures, size="large")])
+        for title, text, pictures in (
+            (f"{heading}: the curves", "", curves),
+            (
+                "Probe",
+                "How well the features tell annotated objects apart during pretraining, without fine-tuning.",
+                curve_pictures(runs, PROBE_TITLES),
+            ),
+            (
+                "Average precision",
+                "Each evaluation during fine-tuning. A better start shows early, and with few labels.",
+                curve_pictures(runs, SCORE_TITLES),
+            ),
+        )
+        if pictures
+    ]
+
+
+def training_pictures(runs: Mapping[str, LogLines], embedding_size: int | None) -> list[Picture]:
+    """The charts of pretraining runs."""
+    return [*curve_pictures(runs, embedding_size=embedding_size), *level_pictures(runs)]
 
 
 def curve_figure(
@@ -87,7 +119,7 @@ def curve_figure(
 ) -> Figure | None:
     """Field `name` of each run's log over its steps; None when no line has it.
 
-    `references` are levels to compare with, drawn as dashed lines under their names.
+    references: values to compare with, by label, drawn as dashed lines.
     """
     curves = {run: _points(lines, name) for run, lines in runs.items()}
     if not any(steps for steps, _ in curves.values()):
@@ -115,7 +147,7 @@ def curve_figure(
 
 
 def level_figure(lines: LogLines, *, theme: Theme = LIGHT) -> Figure | None:
-    """The share of the boxes that each pyramid level got over the steps, stacked; None where not logged."""
+    """The share of the boxes on each pyramid level over the steps, stacked; None when it was not logged."""
     kept = [(line["step"], line["level_share"]) for line in lines if line.get("level_share")]
     if not kept:
         return None
@@ -143,11 +175,11 @@ def curve_pictures(
     *,
     embedding_size: int | None = None,
 ) -> list[Picture]:
-    """Every chart that the runs' logs have the figures for, each for light and for dark pages.
+    """A chart for every field that the runs' logs have, for light and for dark pages.
 
-    runs: name to log lines, as in log.jsonl. titles: of each field to draw, the title and the caption.
-    embedding_size: D, the length of an embedding; with it the spread is compared with 1/√D, that of vectors spread
-    evenly over the sphere, and with half of it.
+    runs: name to log lines, as in log.jsonl. titles: title and caption of each field to draw.
+    embedding_size: D, the length of an embedding. With it, the standard deviation is compared with 1/√D, that of
+    vectors spread evenly over the sphere, and with half of it.
     """
     pictures = []
     for name, (title, caption) in titles.items():
@@ -161,13 +193,13 @@ def curve_pictures(
 
 
 def level_pictures(runs: Mapping[str, LogLines]) -> list[Picture]:
-    """A chart a run of the pyramid levels of its boxes, where the log has them."""
+    """A chart per run of the pyramid levels of its boxes, if the log has them."""
     pictures = []
     for run, lines in runs.items():
         title = f"Pyramid levels of {run}" if len(runs) > 1 else "Pyramid levels"
-        alt = f"{title}: stacked chart of the share of the boxes that each level gets"
+        alt = f"{title}: stacked chart of the share of the boxes on each level"
         draw = partial(level_figure, lines)
-        caption = "Share of the boxes on each level, over all views. In a good run none is without boxes."
+        caption = "Share of the boxes on each level, over all views. In a good run every level has boxes."
         pictures += _picture(draw, title, caption, alt)
     return pictures
 

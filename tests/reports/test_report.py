@@ -17,10 +17,12 @@ from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.pretraining import recipes
 from socodet.pretraining.pretrain import pretrain
+from socodet.reports import networks
 from socodet.reports import report as reporting
-from socodet.reports import sections as report_sections
-from socodet.reports.inputs import picture_notes, proposer
+from socodet.reports.images import notes_on_images, proposer_of
 from socodet.reports.report import ReportResult, report
+from socodet.reports.runs import read_records
+from socodet.reports.sections import neighbours, retrieval
 from socodet.training.settings import ExecutionSettings
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -83,11 +85,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def show_less(patch: pytest.MonkeyPatch, queries: int) -> None:
+    """So that a page takes seconds."""
+    for module, name, value in (
+        (networks, "DRAWS", 1),
+        (neighbours, "QUERIES", queries),
+        (retrieval, "MAPS", 1),
+        (reporting, "VIEWS", 1),
+    ):
+        patch.setattr(module, name, value)
+
+
 @pytest.fixture(scope="module")
 def page(runs: Path) -> ReportResult:
     with pytest.MonkeyPatch.context() as patch:
-        for name, fewer in (("DRAWS", 1), ("QUERIES", 2), ("MAPS", 1), ("SAMPLES", 1)):
-            patch.setattr(report_sections, name, fewer)
+        show_less(patch, queries=2)
         return report([runs / "first", runs / "second", runs / "tuned"], runs / "report.html", device="cpu")
 
 
@@ -106,7 +118,7 @@ def test_the_page_has_every_section_and_says_what_is_missing(page: ReportResult)
         assert text.count(f'alt="{level} of first as colours: ') == 4
         assert text.count(f'alt="{level} of untrained as colours: ') == 4
     assert text.count('alt="neighbour ') == 2 * 2 * 4  # questions, networks, other pictures
-    assert 'alt="Kind told by nearest neighbours over the steps: first from 0.5 to 0.5' in text
+    assert 'alt="kNN accuracy over the steps: first from 0.5 to 0.5' in text
     assert 'alt="Boxes, AP over IoU 0.50:0.95 over the steps: tuned from 3.5 to 3.5"' in text
 
 
@@ -117,7 +129,7 @@ def test_the_page_needs_nothing_but_itself(page: ReportResult) -> None:
     assert page.path.stat().st_size < 5_000_000
 
 
-def test_without_its_pictures_the_page_has_curves_and_says_so(runs: Path, tmp_path: Path) -> None:
+def test_without_its_images_the_page_has_curves_and_says_so(runs: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(runs / "first", alone)
     described = json.loads((alone / "run.json").read_text())
@@ -135,25 +147,24 @@ def test_without_its_pictures_the_page_has_curves_and_says_so(runs: Path, tmp_pa
         report([alone], tmp_path / "r2.html", images=tmp_path / "nowhere")
 
 
-def test_other_pictures_and_new_proposals_are_said(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, fewer in (("DRAWS", 1), ("QUERIES", 1), ("MAPS", 1), ("SAMPLES", 1)):
-        monkeypatch.setattr(report_sections, name, fewer)
+def test_other_images_and_new_proposals_are_said(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show_less(monkeypatch, queries=1)
     (tmp_path / "others").mkdir()
     for name in ("hopper", "rocket"):
         shutil.copy(photographs() / f"{name}.jpg", tmp_path / "others")
     result = report([runs / "first"], tmp_path / "r.html", images=tmp_path / "others", device="cpu")
     (note,) = result.notes
-    assert "first was trained on other pictures" in note
+    assert "first was trained on other images" in note
     assert html.escape(note) in result.path.read_text()
-    (record,) = reporting._read([runs / "first"])
+    (record,) = read_records([runs / "first"])
     own = open_images(runs / "images")
-    assert picture_notes(record, own) == []
+    assert notes_on_images(record, own) == []
     shutil.copytree(runs / "first", tmp_path / "first", ignore=shutil.ignore_patterns("*.parquet"))
-    (moved,) = reporting._read([tmp_path / "first"])
-    (note,) = picture_notes(moved, own)
+    (moved,) = read_records([tmp_path / "first"])
+    (note,) = notes_on_images(moved, own)
     assert "first's proposals are no longer at" in note
-    made = proposer(moved, own)
-    there = proposer(record, own)
+    made = proposer_of(moved, own)
+    there = proposer_of(record, own)
     pixels = decode_image(own.read(0))
     assert made(own.key(0), pixels).tolist() == there(own.key(0), pixels).tolist()
 

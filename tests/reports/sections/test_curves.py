@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageColor
 
-from socodet.reports.curves import (
+from socodet.reports.sections.curves import (
     PROBE_TITLES,
     SCORE_TITLES,
     curve_figure,

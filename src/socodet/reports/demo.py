@@ -1,4 +1,4 @@
-"""`socodet demo`: propose, pretrain, export, load into a detector, and one page that shows what happened."""
+"""`socodet demo`: propose, pretrain, export, load into a detector, and one page that shows the results."""
 
 import dataclasses
 import json
@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from socodet._version import __version__
@@ -15,28 +14,21 @@ from socodet.detection.build import build_detector
 from socodet.errors import InputError
 from socodet.export import export_run
 from socodet.images.photographs import photographs
-from socodet.images.source import ImageSelection, ImageSource, open_images
-from socodet.models.encoders import build_encoder
-from socodet.pretraining.preparation import digest_names
-from socodet.pretraining.pretrain import PretrainResult, build_soco, pretrain
+from socodet.images.source import ImageSource, open_images
+from socodet.pretraining.preparation import digest_names, some_images
+from socodet.pretraining.pretrain import PretrainResult, pretrain
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.recipes.practical import tiny
+from socodet.probing.features import box_encoder
 from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
-from socodet.reports.curves import curve_pictures, level_pictures
+from socodet.reports.images import shown_images
+from socodet.reports.networks import UNTRAINED, Network
 from socodet.reports.page import Gallery, Section, Table, Verdict, write_page
-from socodet.reports.sections import (
-    MEASURED,
-    SAMPLES,
-    SHOWN,
-    Network,
-    proposal_pictures,
-    readable_pictures,
-    retrieval,
-    retrieval_section,
-    view_pictures,
-)
-from socodet.reports.verdicts import loss_verdict, recall_verdict, spread_verdict
+from socodet.reports.sections.curves import training_pictures
+from socodet.reports.sections.retrieval import retrieval_section
+from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
+from socodet.reports.verdicts import log_verdicts, recall_verdict
 from socodet.runtime.files import write_atomically
 from socodet.training.run_folder import RunFolder
 from socodet.weights.pretrained_run import encoder_weights
@@ -44,12 +36,16 @@ from socodet.weights.transfer import LoadReport, load_pretrained
 
 STEPS = 120
 MOST_IMAGES = 1500
-"""More than the demo's steps can look at."""
+"""More than the demo's steps see."""
+MEASURED = 48
+"""Images that recall is measured on."""
+PROPOSALS, VIEWS = 12, 3
+"""Images shown with proposals and with views."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the demo put things, and what came out."""
+    """Where the demo put its files, and its results."""
 
     output: Path
     table: Path
@@ -78,17 +74,16 @@ class DemoResult:
 def demo(
     images: str | Path | None = None, output: str | Path = "demo", *, overwrite: bool = False, seed: int = 0
 ) -> DemoResult:
-    """The whole main job with 120 steps of the recipe `tiny`, on our photographs or a folder (of a large one, some).
+    """Runs everything once, with 120 steps of the recipe `tiny`, on the shipped photographs or on up to 1,500 `images`.
 
-    Interrupted, it goes on where it was. InputError for a bad folder, or when `output` holds a finished demo and
-    `overwrite` is false.
+    An interrupted demo is resumed. Raises InputError for a folder that cannot be used, and when `output` holds a
+    finished demo and `overwrite` is false.
     """
     began = time.monotonic()
     folder = Path(output)
     source = open_images(photographs() if images is None else images)
     if len(source) > MOST_IMAGES:
-        some = np.random.default_rng(0).permutation(len(source))[:MOST_IMAGES]
-        source = ImageSelection(source, sorted(some.tolist()))
+        source = some_images(source, MOST_IMAGES, seed=0)
     table_path, run, weights, report = (
         folder / name for name in ("proposals.parquet", "run", "weights.pth", "report.html")
     )
@@ -107,7 +102,7 @@ def demo(
 
 
 def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> None:
-    """Makes the folder, or lets an unfinished demo of the same images go on; a finished one goes only if asked."""
+    """Prepares the folder: an unfinished demo of the same images stays, any other is removed only if `overwrite`."""
     asked = {"version": __version__, "images": digest_names(source), "seed": seed}
     note = folder / "demo.json"
     if folder.is_file():
@@ -128,7 +123,7 @@ def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> N
 
 
 def _shortened(recipe: Recipe, images: int, seed: int) -> Recipe:
-    """The recipe with the epochs that make `STEPS` steps of a set of this size."""
+    """The recipe with as many epochs as make `STEPS` steps on this many images."""
     training = recipe.training
     epochs = (STEPS + 0.5) * training.batch_size / images
     warmup = training.warmup_epochs / training.epochs * epochs
@@ -145,45 +140,21 @@ def _write_report(
     result: PretrainResult,
     load_report: LoadReport,
 ) -> tuple[Verdict, ...]:
-    pictures = list(readable_pictures(source, lambda key, _: table.boxes(key), MEASURED))
-    seed = recipe.training.seed
-    trained = build_encoder(recipe.model)
-    trained.load_state_dict(encoder_weights(result.run))
+    images = shown_images(source, lambda key, _: table.boxes(key), MEASURED)
+    seed, size = recipe.training.seed, recipe.model.embedding_size
     networks = [
-        Network("untrained", build_soco(recipe.model, seed).online.encoder, recipe.sample),
-        Network("trained", trained, recipe.sample),
+        Network(UNTRAINED, box_encoder(recipe.model, None, seed), recipe.sample),
+        Network("trained", box_encoder(recipe.model, encoder_weights(result.run)), recipe.sample),
     ]
     for network in networks:
-        network.take_statistics(pictures, seed)
-    recall = retrieval(networks, pictures, seed)
+        network.take_statistics(images, seed)
+    recall = {network.name: network.recall_at_1(images, seed) for network in networks}
     lines = list(RunFolder(result.run).log_lines())
-    size = recipe.model.embedding_size
-    verdicts = (
-        loss_verdict(lines),
-        spread_verdict(lines[-1]["embedding_std"], size),
-        recall_verdict(recall["trained"][0], recall["untrained"][0]),
-    )
-    charts = [*curve_pictures({"demo": lines}, embedding_size=size), *level_pictures({"demo": lines})]
+    verdicts = (*log_verdicts(lines, size), recall_verdict(recall["trained"][0], recall[UNTRAINED][0]))
     sections = [
-        Section(
-            "Proposals",
-            "Selective search finds these boxes without a label; pretraining draws its objects from them.",
-            [proposal_pictures(pictures[:SHOWN])],
-        ),
-        Section(
-            "Views",
-            "Each object is seen in several views at other scales and places. An object has the same colour in "
-            "every view; its pyramid level is written on its box.",
-            view_pictures(pictures[:SAMPLES], recipe.sample, seed),
-        ),
-        Section("Training", "", [Gallery(charts, size="large")]),
-        retrieval_section(
-            networks,
-            pictures,
-            recall,
-            seed,
-            "Batch-norm statistics of both networks are those of these pictures.",
-        ),
+        *sample_sections([proposal_gallery(images[:PROPOSALS])], view_galleries(images[:VIEWS], recipe.sample, seed)),
+        Section("Training", "", [Gallery(training_pictures({"demo": lines}, size), size="large")]),
+        retrieval_section(networks, images, recall, seed, "Both networks have batch-norm statistics of these images."),
         Section(
             "The detector",
             "torchvision's Mask R-CNN after loading the exported weights.",
@@ -209,7 +180,7 @@ def _write_report(
 
 
 def _modules(report: LoadReport) -> list[tuple[str, str, str]]:
-    """A row a module of the detector: its name, its tensors, and where they come from."""
+    """One row per module of the detector: its name, its number of tensors, and where they come from."""
     rows = []
     for origin, modules in (("pretrained", report.loaded_modules), ("fresh", report.fresh_modules)):
         rows += [(name, str(tensors), origin) for name, tensors in modules.items()]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from socodet.reports.pca import cells_png, principal_colours
+from socodet.reports.sections.colours import cells_png, principal_colours
 
 
-def test_colours_are_the_first_three_components_over_all_pictures() -> None:
+def test_colours_are_the_first_three_components_over_all_images() -> None:
     rng = np.random.default_rng(0)
     maps = (rng.normal(size=(3, 6, 4, 5)) * np.array([1, 9, 2, 0.5, 5, 3])[:, None, None]).astype(np.float32)
     colours, share = principal_colours(maps)
@@ -24,7 +24,7 @@ def test_colours_are_the_first_three_components_over_all_pictures() -> None:
         assert np.abs(colours[..., component].ravel() - by_hand).max() <= 1
 
 
-def test_an_object_has_its_colour_in_every_picture() -> None:
+def test_an_object_has_its_colour_in_every_image() -> None:
     maps = np.zeros((2, 4, 8, 8), np.float32)
     maps[0, 1, :4], maps[1, 1, 4:] = 3, 3  # the same thing, above and below
     maps += np.random.default_rng(0).normal(0, 0.01, maps.shape).astype(np.float32)

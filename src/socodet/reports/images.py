@@ -1,0 +1,133 @@
+"""The images that a report shows, with their proposals: those of a run, or others."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import decode_image
+from socodet.images.source import ImageSource, open_images
+from socodet.pretraining.preparation import ONLINE, digest_names, some_images
+from socodet.proposals.image_boxes import image_rng, propose_boxes
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import ProposalTable
+from socodet.reports.runs import RunRecord
+
+LONGEST_SIDE = 640
+"""Larger images are shrunk to this many pixels: a report may hold many, and shows none of them larger."""
+
+Boxes = NDArray[np.float32]
+Proposer = Callable[[str, NDArray[np.uint8]], Boxes]
+"""Gives an image's proposals (N, 4), xyxy in pixels, by its key and its pixels (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """An image with its proposals."""
+
+    index: int
+    """Its place in the source."""
+    key: str
+    pixels: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    boxes: Boxes
+    """(N, 4) xyxy in pixels; N may be 0."""
+
+
+def readable_images(source: ImageSource, seed: int = 0) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
+    """Index, key and pixels (H, W, 3) of every image that can be read, in the order that `seed` shuffles them to."""
+    for index in np.random.default_rng(seed).permutation(len(source)).tolist():
+        try:
+            pixels = decode_image(source.read(index))
+        except (UnreadableImageError, OSError):
+            continue
+        yield index, source.key(index), pixels
+
+
+def shown_images(source: ImageSource, proposer: Proposer, limit: int) -> list[ShownImage]:
+    """Up to `limit` of the images that can be read. Raises InputError when there is none."""
+    shown = [
+        _shrink(index, key, pixels, proposer(key, pixels))
+        for index, key, pixels in islice(readable_images(source), limit)
+    ]
+    if not shown:
+        raise none_readable(source)
+    return shown
+
+
+def none_readable(source: ImageSource) -> InputError:
+    """The error to raise when no image of the source can be read."""
+    return InputError(f"{source.location}: none of its images can be read; check the files")
+
+
+def _shrink(index: int, key: str, pixels: NDArray[np.uint8], boxes: Boxes) -> ShownImage:
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    if longest > LONGEST_SIDE:
+        size = max(1, round(width * LONGEST_SIDE / longest)), max(1, round(height * LONGEST_SIDE / longest))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        boxes = boxes * np.array([size[0] / width, size[1] / height] * 2, np.float32)
+    return ShownImage(index, key, pixels, boxes)
+
+
+def middle_sized(boxes: Boxes, height: int, width: int) -> int:
+    """Index of the box whose size is nearest to half of the image's: large enough to see, and not the whole image."""
+    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / (height * width))
+    return int(np.abs(sides - 0.5).argmin())
+
+
+def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> tuple[ImageSource | None, str | None]:
+    """The images of the first run, or `images` instead; None and the reason when they are no longer there."""
+    first = trained[0].description
+    location = first["location"] if images is None else images
+    try:
+        source = open_images(location)
+    except InputError:
+        if images is not None:
+            raise
+        return None, (
+            f"The images are not at {location}, where {trained[0].name} had them, so every figure that needs them is "
+            "left out; pass --images DIR if they have moved"
+        )
+    count = first["images"]["count"]
+    if count < len(source):
+        some = some_images(source, count, first["recipe"]["training"]["seed"])
+        source = some if digest_names(some) == first["images"]["names_sha256"] else source
+    return source, None
+
+
+def proposer_of(record: RunRecord, source: ImageSource) -> Proposer:
+    """The run's proposals: from its table if it is of these images, otherwise made by the run's settings."""
+    path = _table_path(record)
+    if path is not None and path.is_file() and _trained_on(record, source):
+        table = ProposalTable.read(path)
+        return lambda key, pixels: table.boxes(key)
+    settings = record.settings(ProposalSettings, "proposals")
+    return lambda key, pixels: propose_boxes(pixels, settings, image_rng(settings.seed, key))
+
+
+def notes_on_images(record: RunRecord, source: ImageSource) -> list[str]:
+    """Says so, in one line, if the images or boxes shown are not those that the run was trained on."""
+    path, method = _table_path(record), record.description["recipe"]["proposals"]["method"]
+    if not _trained_on(record, source):
+        return [f"{record.name} was trained on other images than these; the boxes are new {method} proposals"]
+    if path is not None and not path.is_file():
+        return [f"{record.name}'s proposals are no longer at {path}; the boxes are new {method} proposals"]
+    return []
+
+
+def _table_path(record: RunRecord) -> Path | None:
+    """Where a run's proposals are kept; None if they are made during training."""
+    given = record.description["proposals"]
+    if given == ONLINE:
+        return None
+    return record.folder.proposals if given is None else Path(given)
+
+
+def _trained_on(record: RunRecord, source: ImageSource) -> bool:
+    return digest_names(source) == str(record.description["images"]["names_sha256"])

@@ -1,0 +1,137 @@
+"""The networks that a report compares, and what it asks of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize as unit
+
+from socodet.models.encoders import ObjectEncoder
+from socodet.models.normalization import normalize, reestimate_batch_norm
+from socodet.probing.features import box_encoder
+from socodet.probing.pictures import LEAST_SIDE, View, together
+from socodet.probing.retrieval import recall_at_1
+from socodet.probing.run import levels_and_side
+from socodet.reports.images import ShownImage
+from socodet.reports.runs import RunRecord
+from socodet.views import make_sample, sample_rng
+from socodet.views.batch import Batch, collate
+from socodet.views.geometry import WHOLE
+from socodet.views.photometric import UNCHANGED
+from socodet.views.rendering import render, show_window
+from socodet.views.sample import box_levels
+from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+from socodet.weights.pretrained_run import encoder_weights, model_settings
+
+UNTRAINED = "untrained"
+DRAWS = 4
+"""Draws of every image's views that recall is measured over; as many others give batch norm its statistics."""
+FIRST_DRAW = 10**6
+"""Recall is measured on the views of epochs from this one on, which no run reaches."""
+BATCH_SIZE = 16
+
+PLAIN = PhotometricSettings(jitter_probability=0, grayscale_probability=0, blur_probability=0)
+OTHER = PhotometricSettings(blur_probability=0, solarize_probability=0.2)
+"""Colours of the two views that networks are compared on."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network under the name that the page gives it."""
+
+    name: str
+    encoder: ObjectEncoder
+    question: SampleSettings
+    """The views that it is asked about; objects are taken from the first."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.encoder.parameters()).device
+
+    def draw(self, images: Sequence[ShownImage], seed: int, epoch: int) -> Batch:
+        """One draw of the views of every image."""
+        return collate(
+            [
+                (
+                    image.index,
+                    make_sample(image.pixels, image.boxes, self.question, sample_rng(seed, epoch, image.index)),
+                )
+                for image in images
+            ]
+        )
+
+    def take_statistics(self, images: Sequence[ShownImage], seed: int) -> None:
+        """Replaces its batch-norm statistics by those of these images."""
+        draws = (self.draw(images, seed, epoch).to(self.device) for epoch in range(DRAWS))
+        reestimate_batch_norm(self.encoder, (view for draw in draws for view in draw.views))
+
+    def recall_at_1(self, images: Sequence[ShownImage], seed: int) -> list[float]:
+        """Recall@1 from the first view's objects to each of the other views, over `DRAWS` draws."""
+        draws = [[self.draw(part, seed, FIRST_DRAW + draw) for part in batches(images)] for draw in range(DRAWS)]
+        return [recall_at_1(self.encoder, draws, 0, gallery) for gallery in range(1, len(self.question.views))]
+
+    @torch.no_grad()
+    def object_features(self, images: Sequence[ShownImage]) -> NDArray[np.float32]:
+        """Unit-length h (Eq. 1) of all proposals of these images as `plain_view` shows them: (N, D)."""
+        self.encoder.eval()
+        found = []
+        for part in batches(images):
+            batch = together([plain_view(image, self.question) for image in part]).to(self.device)
+            h: Tensor = self.encoder(normalize(batch.pixels), batch.rois)
+            found.append(unit(h.float(), dim=1).cpu())
+        features: NDArray[np.float32] = torch.cat(found).numpy()
+        return features
+
+    @torch.no_grad()
+    def feature_maps(self, pixels: Tensor) -> dict[str, NDArray[np.float32]]:
+        """The encoder's feature maps of images (N, 3, S, S) uint8, by name: each (N, C, h, w)."""
+        self.encoder.eval()
+        maps = self.encoder.feature_maps(normalize(pixels.to(self.device)))
+        return {name: one.float().cpu().numpy() for name, one in maps.items()}
+
+
+def batches(images: Sequence[ShownImage]) -> list[Sequence[ShownImage]]:
+    """The images in groups of up to `BATCH_SIZE`."""
+    return [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+
+
+def plain_view(image: ShownImage, question: SampleSettings, scale: int = 1) -> View:
+    """The whole image in its own colours, `scale` times the size of the question's first view, with its boxes."""
+    size = question.views[0].size * scale
+    height, width = image.pixels.shape[:2]
+    boxes = image.boxes.astype(np.float64) / [width, height, width, height] * size
+    levels = torch.from_numpy(box_levels(boxes, question))
+    pixels = render(show_window(image.pixels, WHOLE, size), UNCHANGED, False)
+    return View(torch.from_numpy(pixels), torch.from_numpy(boxes.astype(np.float32)), levels)
+
+
+def networks_of(
+    trained: Sequence[RunRecord], images: Sequence[ShownImage], device: torch.device, seed: int
+) -> list[Network]:
+    """The first run's network as its seed initialises it, with batch-norm statistics of `images`; then every run's."""
+    first = trained[0]
+    initialised_by = first.description["recipe"]["training"]["seed"]
+    encoder = box_encoder(model_settings(first.path), None, initialised_by)
+    untrained = Network(UNTRAINED, encoder.to(device), question_of(first))
+    untrained.take_statistics(images, seed)
+    networks = [untrained]
+    for record in trained:
+        encoder = box_encoder(model_settings(record.path), encoder_weights(record.path))
+        networks.append(Network(record.name, encoder.to(device), question_of(record)))
+    return networks
+
+
+def question_of(record: RunRecord) -> SampleSettings:
+    """The same windows, colours and objects for every run, at the image size and pyramid levels of this one."""
+    own = levels_and_side(record.folder)
+    size = own.views[0].size
+    return replace(
+        own,
+        views=(ViewSettings("whole", size, PLAIN, flip_probability=0), ViewSettings("crop", size, OTHER)),
+        jitter_probability=0,
+        min_box_side=LEAST_SIDE * size,
+    )

@@ -1,0 +1,142 @@
+"""What runs were asked to do, where they differ, and how they ended."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from socodet.models.objective import build_objective
+from socodet.models.settings import ObjectiveSettings
+from socodet.reports.page import Details, Section, Table
+from socodet.reports.runs import RunRecord
+
+HEADLINES = {
+    "pretrain": {
+        "recipe.name": "Recipe",
+        "recipe.model.architecture": "Architecture",
+        "recipe.model.backbone": "Backbone",
+        "recipe.sample.views": "Views",
+        "recipe.proposals.method": "Proposals",
+        "images.count": "Images",
+        "recipe.training.epochs": "Epochs",
+        "recipe.training.batch_size": "Batch size",
+        "recipe.training.base_lr": "Learning rate at batch 256",
+        "recipe.training.target_momentum": "Target momentum at the start",
+        "recipe.training.seed": "Seed",
+        "start.from": "Starting weights",
+    },
+    "finetune": {
+        "recipe.settings.detector": "Detector",
+        "recipe.model.backbone": "Backbone",
+        "start.from": "Starting weights",
+        "data.images": "Images",
+        "recipe.settings.schedule": "Schedule",
+        "recipe.schedule.iterations": "Steps",
+        "recipe.schedule.batch_size": "Batch size",
+        "recipe.schedule.lr": "Learning rate",
+        "recipe.settings.seed": "Seed",
+    },
+}
+"""Settings that are always shown, and their names."""
+HIDDEN = ("versions", "problems", "data.categories")
+"""Not settings, or too long for a table."""
+PROGRESS = {"step": ("Steps", ".0f"), "epoch": ("Epochs", ".4g"), "loss": ("Loss", ".3f")}
+SPEED = {"images_per_second": ("Images per second", ".3g"), "data_wait": ("Waiting for data", ".0%")}
+PRETRAINED = {
+    "effective_rank": ("Effective rank", ".1f"),
+    **SPEED,
+    "probe_knn_balanced": ("kNN accuracy, mean over classes", ".1%"),
+    "probe_linear_balanced": ("Linear accuracy, mean over classes", ".1%"),
+    "probe_recall_at_1": ("Annotated object found in another view", ".1%"),
+}
+SCORES = ("box_", "mask_")
+NOTHING = "–"
+
+
+def recipe_section(runs: Sequence[RunRecord], heading: str) -> Section:
+    """The newest values and the settings of runs of one kind."""
+    text = "Settings in colour differ between the runs." if len(runs) > 1 else ""
+    return Section(f"{heading}: the recipe", text, [outcome_table(runs), *settings_tables(runs)])
+
+
+def settings_tables(runs: Sequence[RunRecord]) -> list[Table | Details]:
+    """Of runs of one kind: the main settings, the others that differ, and all settings, the last two folded."""
+    columns = [_flat(run.description) for run in runs]
+    header = ("Setting", *(run.name for run in runs))
+    titles = HEADLINES[runs[0].kind]
+    every = [key for key in dict.fromkeys(key for column in columns for key in column) if not key.startswith(HIDDEN)]
+    differing = [key for key in every if len({column.get(key, NOTHING) for column in columns}) > 1]
+    main = [(titles[key], *(column.get(key, NOTHING) for column in columns)) for key in titles if key in every]
+    others = [
+        (_short(key), *(column.get(key, NOTHING) for column in columns)) for key in differing if key not in titles
+    ]
+    whole = [(_short(key), *(column.get(key, NOTHING) for column in columns)) for key in every]
+    tables: list[Table | Details] = [Table(header, main, marked=_differing(main))]
+    if others:
+        tables.append(Details(f"Other settings that differ: {len(others)}", [Table(header, others)]))
+    return [*tables, Details("All settings", [Table(header, whole, marked=_differing(whole))])]
+
+
+def _differing(rows: Sequence[Sequence[str]]) -> frozenset[int]:
+    return frozenset(place for place, (_, *cells) in enumerate(rows) if len(set(cells)) > 1)
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("recipe.")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested JSON as dotted names and text; `sample.views` also has an entry of its own."""
+    if isinstance(value, Mapping):
+        flat: dict[str, str] = {}
+        for key, item in value.items():
+            name = f"{prefix}.{key}" if prefix else str(key)
+            if name == "recipe.sample.views":
+                flat[name] = ", ".join(f"{view['window']} {view['size']}" for view in item)
+            flat |= _flat(item, name)
+        return flat
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return _flat({str(place): item for place, item in enumerate(value)}, prefix)
+    return {prefix: _text(value[:10] if prefix.endswith("sha256") else value)}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    if isinstance(value, list):
+        return " ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def outcome_table(runs: Sequence[RunRecord]) -> Table:
+    """How far runs of one kind got and the newest values of their logs, one column per run."""
+    rows = _newest(runs, PROGRESS)
+    if runs[0].kind == "pretrain":
+        even = [run.embedding_size**-0.5 for run in runs]
+        spreads = [run.last("embedding_std") for run in runs]
+        shares = [None if std is None else std / full for std, full in zip(spreads, even, strict=True)]
+        rows.append(("  at perfect agreement", *(_number(_lowest_loss(run), ".0f") for run in runs)))
+        rows.append(("Embedding std, relative to an even spread", *(_number(share, ".0%") for share in shares)))
+        rows += _newest(runs, PRETRAINED)
+    else:
+        keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
+        rows += _newest(runs, {key: (key.replace("_", " "), ".2f") for key in keys if key.startswith(SCORES)})
+        rows += _newest(runs, SPEED)
+    shown = [row for row in rows if any(cell != NOTHING for cell in row[1:])]
+    return Table(("Newest values", *(run.name for run in runs)), shown)
+
+
+def _newest(runs: Sequence[RunRecord], fields: Mapping[str, tuple[str, str]]) -> list[tuple[str, ...]]:
+    """A row per field of the log: its name, and the newest value of each run. fields: key to name and format."""
+    return [
+        (name, *(_number(run.last(key), number_format) for run in runs))
+        for key, (name, number_format) in fields.items()
+    ]
+
+
+def _lowest_loss(run: RunRecord) -> float:
+    return build_objective(run.settings(ObjectiveSettings, "objective")).lowest(run.views)
+
+
+def _number(value: float | None, number_format: str) -> str:
+    return NOTHING if value is None else format(value, number_format).replace("-", "−")

@@ -1,0 +1,43 @@
+"""Proposals, and the views that are made of them."""
+
+from collections.abc import Sequence
+
+from socodet.reports.drawing import panel_picture
+from socodet.reports.images import ShownImage
+from socodet.reports.page import Gallery, Section
+from socodet.reports.panels import proposal_panel, sample_panels
+from socodet.views import make_sample, sample_rng
+from socodet.views.settings import SampleSettings
+
+
+def proposal_gallery(images: Sequence[ShownImage], title: str = "") -> Gallery:
+    """The images with their proposals."""
+    return Gallery([panel_picture(proposal_panel(i.key, i.pixels, i.boxes), zoom=1.3) for i in images], title)
+
+
+def view_galleries(images: Sequence[ShownImage], settings: SampleSettings, seed: int, title: str = "") -> list[Gallery]:
+    """One row per image: its objects, and the views of one draw."""
+    rows: list[Gallery] = []
+    for image in images:
+        sample = make_sample(image.pixels, image.boxes, settings, sample_rng(seed, 0, image.index))
+        panels = sample_panels(image.key, image.pixels, sample)
+        rows.append(Gallery([panel_picture(panel, 230, 1.4) for panel in panels], "" if rows else title, size="small"))
+    return rows
+
+
+def sample_sections(proposals: Sequence[Gallery], views: Sequence[Gallery]) -> list[Section]:
+    """The sections of proposals and of views."""
+    return [
+        Section(
+            "Proposals",
+            "The boxes that pretraining takes its objects from, found without labels. Good ones frame things or parts "
+            "of things.",
+            proposals,
+        ),
+        Section(
+            "Views",
+            "Each object appears in several views, at other scales and positions. It has one colour in all of them, "
+            "and its box is labelled with its pyramid level.",
+            views,
+        ),
+    ]
