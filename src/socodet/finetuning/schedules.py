@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from socodet.errors import SettingError
+from socodet.runtime.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 
 REFERENCE_BATCH = 16
 REFERENCE_SHORT_SIDE = 800
@@ -16,23 +17,23 @@ SHORT_WARMUP = 0.1
 
 
 @dataclass(frozen=True)
-class ScheduleSettings:
+class ScheduleSettings(Settings):
     """How long a detector is trained, at which rates and on which sizes of images."""
 
-    iterations: int
+    iterations: PositiveInt
     """Optimiser steps."""
-    batch_size: int = REFERENCE_BATCH
+    batch_size: PositiveInt = REFERENCE_BATCH
     """Pictures a step, over all processes."""
-    lr: float = 0.02
+    lr: PositiveFloat = 0.02
     """The full learning rate, at this batch size."""
-    warmup_iterations: int = 1000
+    warmup_iterations: NonNegativeInt = 1000
     """Steps over which the rate rises linearly from `warmup_start` of it, or stays there (`warmup_constant`)."""
     warmup_start: float = 0.001
     warmup_constant: bool = False
     drops: tuple[float, ...] = (2 / 3, 8 / 9)
     """Parts of the run after each of which the rate is divided by 10."""
     momentum: float = 0.9
-    weight_decay: float = 2.5e-5
+    weight_decay: NonNegativeFloat = 2.5e-5
     decay_norms: bool = False
     """Whether scale and shift of norms decay; Detectron2's do not, MMDetection's do."""
     decay_biases: bool = True
@@ -42,25 +43,15 @@ class ScheduleSettings:
     """The most that the gradient's norm may be."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     """A training picture's shorter side is scaled to one of them, drawn at random."""
-    test_short_side: int = 800
-    max_side: int = 1333
-    precise_bn: int = 200
+    test_short_side: PositiveInt = 800
+    max_side: PositiveInt = 1333
+    precise_bn: NonNegativeInt = 200
     """Training batches over which batch norm's statistics are taken anew before an evaluation; 0 leaves them."""
     detections: int = 100
     """The most detections kept of a picture."""
     score_threshold: float = 0.05
     repeat_threshold: float | None = None
     """Pictures of categories rarer than this are shown more often (LVIS)."""
-
-    def __post_init__(self) -> None:
-        for field in ("iterations", "batch_size", "max_side", "test_short_side"):
-            if getattr(self, field) < 1:
-                raise SettingError(f"{field} must be at least 1, not {getattr(self, field)}")
-        for field in ("warmup_iterations", "weight_decay", "precise_bn"):
-            if not 0 <= getattr(self, field) < math.inf:
-                raise SettingError(f"{field} must be at least 0 and finite, not {getattr(self, field)}")
-        if not 0 < self.lr < math.inf:
-            raise SettingError(f"lr must be above 0 and finite, not {self.lr}")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

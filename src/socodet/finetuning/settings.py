@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from socodet.detection.detectors import DETECTORS, InferenceSettings, detector_kind
 from socodet.detection.detectors.settings import ROIS_PER_IMAGE
@@ -16,6 +16,7 @@ from socodet.finetuning.schedules import (
     schedule,
     single_stage_extras,
 )
+from socodet.runtime.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, Settings
 
 if TYPE_CHECKING:
     DetectorName = str
@@ -24,11 +25,9 @@ else:
     DetectorName = Literal[tuple(DETECTORS)]
     ScheduleName = Literal[tuple(SCHEDULES)]
 
-AT_LEAST = {"iterations": 1, "batch_size": 1, "size": 32, "precise_bn": 0, "rois_per_image": 1, "seed": 0}
-
 
 @dataclass(frozen=True)
-class FinetuneSettings:
+class FinetuneSettings(Settings):
     """All that decides what is learned in fine-tuning, except the data, the initial weights and the modules' sizes.
 
     Where a field is None, the schedule's own value is used.
@@ -38,45 +37,34 @@ class FinetuneSettings:
     """Which detector; a set without masks trains the one without them."""
     schedule: ScheduleName = "coco_1x"
     """Length, learning rate drops, weight decay and image sizes, as the paper has them for a data set."""
-    iterations: int | None = None
+    iterations: PositiveInt | None = None
     """Steps, in place of the schedule's."""
-    epochs: float | None = None
+    epochs: PositiveFloat | None = None
     """Passes over the training images, in place of the schedule's steps."""
-    batch_size: int = REFERENCE_BATCH
+    batch_size: PositiveInt = REFERENCE_BATCH
     """Images a step, over all processes; the schedule's steps and learning rate are for 16 and scale with it."""
-    base_lr: float | None = None
+    base_lr: PositiveFloat | None = None
     """Learning rate at batches of 16, in place of the schedule's."""
-    size: int | None = None
+    size: Annotated[int, Range(32)] | None = None
     """Shorter side of an image at most; all sizes of the schedule shrink in proportion."""
-    fraction: float | None = None
+    fraction: Annotated[float, Range(above=0, at_most=1)] | None = None
     """Train on this fraction of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1)."""
-    precise_bn: int | None = None
+    precise_bn: NonNegativeInt | None = None
     """Training batches from which batch norm's statistics are estimated anew before an evaluation; 0 leaves them."""
-    rois_per_image: int | None = None
+    rois_per_image: PositiveInt | None = None
     """Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test time twice as many
     proposals are classified. Fewer save much time with small images on a CPU."""
     keep_head_scale: bool = False
     """Leave the scale of a pretrained box head's output as it is; by default it is multiplied by one number so that it
     matches a fresh head's."""
-    seed: int = 0
+    seed: Seed = 0
     """Of fresh weights, the order of the images and every draw; the first of --seeds."""
 
     def __post_init__(self) -> None:
-        kind = detector_kind(self.detector)
-        schedule(self.schedule)
-        for field, least in AT_LEAST.items():
-            value = getattr(self, field)
-            if value is not None and not least <= value < math.inf:
-                raise SettingError(f"{field} must be at least {least}, not {value}")
-        for field in ("epochs", "base_lr", "fraction"):
-            value = getattr(self, field)
-            if value is not None and not 0 < value < math.inf:
-                raise SettingError(f"{field} must be above 0 and finite, not {value}")
-        if self.fraction is not None and self.fraction > 1:
-            raise SettingError(f"fraction must be at most 1, not {self.fraction}")
+        super().__post_init__()
         if self.iterations is not None and self.epochs is not None:
             raise SettingError("--iterations and --epochs: give one of them")
-        if self.rois_per_image is not None and kind.single_stage:
+        if self.rois_per_image is not None and detector_kind(self.detector).single_stage:
             raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
 
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
@@ -115,14 +103,10 @@ class FinetuneSettings:
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Settings):
     """When and how the detector is scored during a run; nothing here changes what it learns."""
 
-    every: int | None = None
+    every: PositiveInt | None = None
     """Steps between evaluations; by default only at the end. With --val."""
     save_predictions: bool = False
     """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""
-
-    def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise SettingError(f"every must be at least 1, not {self.every}")

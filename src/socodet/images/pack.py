@@ -12,20 +12,21 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
 from socodet._version import __version__
-from socodet.errors import InputError, SettingError, UnreadableImageError
+from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.folder import SUFFIXES
 from socodet.images.source import ImageSource, open_images
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
+from socodet.runtime.settings import PositiveInt, Range, Settings
 from socodet.runtime.threads import in_order
 
 RECORD = "pack.json"
@@ -33,23 +34,15 @@ LONGEST_JPEG_SIDE = 65_500
 
 
 @dataclass(frozen=True)
-class PackSettings:
+class PackSettings(Settings):
     """What packed images become."""
 
-    size: int = 288
+    size: PositiveInt = 288
     """Longest shorter side, pixels; larger images are scaled down to it, smaller ones stay as they are."""
-    quality: int = 90
+    quality: Annotated[int, Range(1, 100)] = 90
     """JPEG quality of what is encoded again, 1 to 100."""
-    shard_images: int = 1000
+    shard_images: PositiveInt = 1000
     """Images a shard."""
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise SettingError(f"size must be at least 1, not {self.size}")
-        if not 1 <= self.quality <= 100:
-            raise SettingError(f"quality must be between 1 and 100, not {self.quality}")
-        if self.shard_images < 1:
-            raise SettingError(f"shard_images must be at least 1, not {self.shard_images}")
 
 
 @dataclass(frozen=True)

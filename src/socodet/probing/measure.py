@@ -1,44 +1,39 @@
 """The measures of a probe: one encoder, a training and a validation set of annotated pictures."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.datasets.mini import mini_set
-from socodet.errors import InputError, SettingError
+from socodet.errors import InputError
 from socodet.models.encoders import ObjectEncoder
 from socodet.probing.classify import accuracies, logistic_regression, mean_cosines, nearest_neighbours, recall_of_rows
 from socodet.probing.features import ObjectFeatures, object_features, reestimate_on
 from socodet.probing.pictures import Asked, ProbePictures, objects_asked_for
 from socodet.runtime.progress import progress_bar
+from socodet.runtime.settings import NonNegativeInt, PositiveInt, Range, Settings
 from socodet.views import warm_up
 from socodet.views.settings import SampleSettings
 
 
 @dataclass(frozen=True)
-class ProbeSettings:
+class ProbeSettings(Settings):
     """What is looked at; the measures themselves are fixed (docs/probe.md)."""
 
-    size: int | None = None
+    size: Annotated[int, Range(32)] | None = None
     """Side of the square a picture is made, pixels; by default that of the run's first view."""
-    train_pictures: int | None = 2000
+    train_pictures: PositiveInt | None = 2000
     """Look at so many of the training pictures at most, chosen by the seed; None for all."""
-    val_pictures: int | None = 1000
+    val_pictures: PositiveInt | None = 1000
     """The same of the validation pictures."""
     of: Literal["head", "backbone"] = "head"
     """Whose vector of an object: the box head's (h of Eq. 1), or that of the backbone alone, RoIAlign of its last
     stage averaged, by which runs with and without FPN and head can be compared."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Of the choice of pictures and of the other views; not the run's, so that all runs are asked the same."""
-
-    def __post_init__(self) -> None:
-        for field, least in (("size", 32), ("train_pictures", 1), ("val_pictures", 1), ("seed", 0)):
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise SettingError(f"{field} must be at least {least}, not {value}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 
 from socodet.errors import InputError, SettingError
-from socodet.runtime.settings import expected, fits, is_plain
+from socodet.runtime.settings import is_scalar, problem
 
 T = TypeVar("T")
 
@@ -55,8 +55,9 @@ def _below(path: str, name: object) -> str:
 
 
 def _scalar(value: object, hint: Any) -> Any:
-    if not fits(value, hint):
-        raise SettingError(f"must be {expected(hint)}, not {value!r}")
+    wrong = problem("", value, hint)
+    if wrong:
+        raise SettingError(wrong.strip())
     return value
 
 
@@ -91,6 +92,6 @@ def _tuple(hint: Any) -> Callable[[object, Any], Any]:
 
 for scalar in (int, float, bool, str):
     _CONVERTER.register_structure_hook(scalar, _scalar)
-_CONVERTER.register_structure_hook_func(is_plain, _scalar)
+_CONVERTER.register_structure_hook_func(is_scalar, _scalar)
 _CONVERTER.register_structure_hook_factory(dataclasses.is_dataclass, _fields)
 _CONVERTER.register_structure_hook_factory(_is_tuple, _tuple)

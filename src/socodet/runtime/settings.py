@@ -1,54 +1,104 @@
-"""Whether a value is what the annotation of a settings field says."""
+"""What all settings are: frozen dataclasses whose fields hold values of the types and ranges that are annotated."""
 
+import dataclasses
+import math
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "none"}
-
-
-def is_plain(hint: Any) -> bool:
-    """Whether the annotation is of JSON's scalars alone: numbers, text, true or false, none, and choices of them."""
-    parts = get_args(hint)
-    if get_origin(hint) is Annotated:
-        return is_plain(parts[0])
-    if get_origin(hint) in (Union, types.UnionType):
-        return all(map(is_plain, parts))
-    return hint in NAMES or get_origin(hint) is Literal
+from socodet.errors import SettingError
 
 
-def fits(value: object, hint: Any) -> bool:
-    """Whether a value is of the annotated type; an int is a float too, a bool is no number."""
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Which numbers a field may hold; stands in its annotation: `Annotated[int, Range(1)]` is 1 or more."""
+
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.at_least <= value <= self.at_most and self.above < value < self.below)
+
+    def __str__(self) -> str:
+        if -math.inf < self.at_least and self.at_most < math.inf:
+            return f"between {self.at_least} and {self.at_most}"
+        limits = ((name.replace("_", " "), value) for name, value in dataclasses.asdict(self).items())
+        return " and ".join(f"{name} {value}" for name, value in limits if math.isfinite(value))
+
+
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, below=2**63)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Base of all settings. SettingError, at construction, names the field whose value its annotation rules out.
+
+    A subclass that has rules of its own checks them in a `__post_init__` that calls this one first.
+    """
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in dataclasses.fields(self):
+            wrong = problem(field.name, getattr(self, field.name), hints[field.name])
+            if wrong:
+                raise SettingError(wrong)
+
+    def _require(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise SettingError(f"{name} must be {rule}, not {getattr(self, name)}")
+
+
+def problem(name: str, value: object, hint: Any) -> str | None:
+    """Why the field of that name cannot hold a value, by its annotation; None if it can."""
     origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
     if origin is Annotated:
-        return fits(value, parts[0])
+        outside = (
+            f"{name} must be {rule}, not {value}" for rule in parts[1:] if isinstance(rule, Range) and value not in rule
+        )
+        return problem(name, value, parts[0]) or next(outside, None)
     if origin in (Union, types.UnionType):
-        return any(fits(value, part) for part in parts)
-    if origin is Literal:
-        return any(value == part and type(value) is type(part) for part in parts)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if len(parts) == 2 and parts[1] is ...:
-            return all(fits(item, parts[0]) for item in value)
-        return len(value) == len(parts) and all(map(fits, value, parts))
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else origin or hint)
+        wrong = [problem(name, value, part) for part in parts]
+        return None if None in wrong else wrong[0]
+    if origin is tuple and isinstance(value, tuple):
+        items = parts[:1] * len(value) if parts[-1] is ... else parts
+        if len(value) == len(items):
+            inner = (
+                problem(f"{name}.{i}", item, part) for i, (item, part) in enumerate(zip(value, items, strict=True))
+            )
+            return next(filter(None, inner), None)
+    elif origin is Literal:
+        if any(value == part and type(value) is type(part) for part in parts):
+            return None
+    elif hint is Any or (isinstance(value, bool) and hint is bool):
+        return None
+    elif isinstance(value, int | float if hint is float else origin or hint) and not isinstance(value, bool):
+        return f"{name} must be finite, not {value}" if isinstance(value, float) and not math.isfinite(value) else None
+    return f"{name} must be {_expected(hint)}, not {value!r}"
 
 
-def expected(hint: Any) -> str:
-    """What an annotation asks for, in words that follow "must be"."""
+def _expected(hint: Any) -> str:
     origin, parts = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return expected(parts[0])
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(expected, parts))
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
     if origin is tuple:
-        if len(parts) == 2 and parts[1] is ...:
-            return f"a tuple, each item {expected(parts[0])}"
-        return f"a tuple of {len(parts)}, each {' or '.join(dict.fromkeys(map(expected, parts)))}"
-    return NAMES.get(hint) or f"of type {getattr(hint, '__name__', hint)}"
+        return "a tuple" if parts[-1] is ... else f"a tuple of {len(parts)}"
+    return _SCALARS.get(hint) or f"of type {(origin or hint).__name__}"
+
+
+_SCALARS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "none"}
+
+
+def is_scalar(hint: Any) -> bool:
+    """Whether the annotation has nothing but numbers, text, true or false, none, and choices of them."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return is_scalar(parts[0])
+    if origin in (Union, types.UnionType):
+        return all(map(is_scalar, parts))
+    return hint in _SCALARS or origin is Literal

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from socodet.errors import SettingError
+from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
 
 @dataclass(frozen=True)
-class ExecutionSettings:
+class ExecutionSettings(Settings):
     """How a run is carried out; nothing here is part of the recipe, all of it may change at a resume."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -21,21 +21,15 @@ class ExecutionSettings:
     on_nan: Literal["stop", "skip"] = "stop"
     """At a loss or gradients that are not finite: stop the run, or skip such steps, which leave no trace but a count in
     the log. To skip, each step waits for the device."""
-    max_skipped: int = 25
+    max_skipped: PositiveInt = 25
     """Steps in a row, within one call, that may be skipped, by --on-nan skip or by float16, whose loss scale halves at
     each; one more stops the run."""
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """Data-loading processes; by default one a core, fewer where the CPU also computes. No sample depends on it."""
-    max_steps: int | None = None
+    max_steps: PositiveInt | None = None
     """Stop after so many steps of this call, with a checkpoint; the schedule stays that of the whole run."""
-    checkpoint_every: int | None = None
+    checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints; by default one every ten minutes."""
-    log_every: int | None = None
+    log_every: PositiveInt | None = None
     """Steps between log lines; by default about 500 lines a run, at least one every 50 steps. A checkpoint has a line
     too."""
-
-    def __post_init__(self) -> None:
-        for field in ("workers", "max_skipped", "max_steps", "checkpoint_every", "log_every"):
-            value, least = getattr(self, field), 0 if field == "workers" else 1
-            if value is not None and value < least:
-                raise SettingError(f"{field} must be at least {least}, not {value}")

@@ -1,12 +1,12 @@
 """What a sample is made of: views, colours, boxes and levels. The defaults are sections 3.2, 3.3 and 4.1."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 from socodet.errors import SettingError
+from socodet.runtime.settings import PositiveInt, Range, Settings, Share
 from socodet.views.layout import BoxLayout, box_layout
 
 WindowRule = Literal["whole", "crop", "previous"]
@@ -17,63 +17,57 @@ LevelRule = Literal["scale_aware", "canonical", "single"]
 
 
 @dataclass(frozen=True)
-class PhotometricSettings:
+class PhotometricSettings(Settings):
     """Colours of a view: BYOL's augmentation (Grill et al. 2020, appendix B); the defaults are V1's."""
 
-    brightness: float = 0.4
+    brightness: Share = 0.4
     """The factor of the brightness is drawn from [1 - this, 1 + this]."""
-    contrast: float = 0.4
+    contrast: Share = 0.4
     """The same for the contrast."""
-    saturation: float = 0.2
+    saturation: Share = 0.2
     """The same for the saturation."""
-    hue: float = 0.1
+    hue: Annotated[float, Range(0, 0.5)] = 0.1
     """The hue is turned by up to this share of the colour circle, either way."""
-    jitter_probability: float = 0.8
+    jitter_probability: Share = 0.8
     """How often these four are changed, in a random order."""
-    grayscale_probability: float = 0.2
+    grayscale_probability: Share = 0.2
     """How often the colours are dropped."""
-    blur_probability: float = 1.0
+    blur_probability: Share = 1.0
     """How often the view is blurred."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Standard deviation of the Gaussian blur, pixels of the view: drawn from this range."""
-    solarize_probability: float = 0.0
+    solarize_probability: Share = 0.0
     """How often the view is solarized: bright values are turned into their negative."""
-    solarize_threshold: int = 128
+    solarize_threshold: Annotated[int, Range(0, 256)] = 128
     """From this value (0..255) on a value counts as bright."""
 
     def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            _require(0 <= getattr(self, name) <= 1, name, "between 0 and 1", getattr(self, name))
-        _require(0 <= self.hue <= 0.5, "hue", "between 0 and 0.5", self.hue)
-        _require_shares(self, ("jitter_probability", "grayscale_probability"))
-        _require_shares(self, ("blur_probability", "solarize_probability"))
+        super().__post_init__()
         low, high = self.blur_sigma
-        _require(0 < low <= high <= 20, "blur_sigma", "two rising numbers in (0, 20]", self.blur_sigma)
-        _require(0 <= self.solarize_threshold <= 256, "solarize_threshold", "in 0..256", self.solarize_threshold)
+        self._require(0 < low <= high <= 20, "blur_sigma", "two rising numbers in (0, 20]")
 
 
 @dataclass(frozen=True)
-class ViewSettings:
+class ViewSettings(Settings):
     """One view: a window of the image, a size, colours and a flip."""
 
     window: WindowRule = "whole"
     """Part of the image shown: all of it, a random crop, or what the view before it in the list shows."""
-    size: int = 224
+    size: Annotated[int, Range(8, 4096)] = 224
     """Width and height, pixels."""
     photometric: PhotometricSettings = field(default_factory=PhotometricSettings)
     """Its colours."""
-    flip_probability: float = 0.5
+    flip_probability: Share = 0.5
     """How often the view is mirrored left to right."""
-    cutout_probability: float = 0.0
+    cutout_probability: Share = 0.0
     """How often a square somewhere on a box is painted over, in the mean colour; drawn for each of the view's boxes."""
     cutout_area: tuple[float, float] = (0.1, 0.3)
     """Area of that square as a share of the box's: drawn from this range."""
 
     def __post_init__(self) -> None:
-        _require(8 <= self.size <= 4096, "size", "between 8 and 4096 pixels", self.size)
-        _require_shares(self, ("flip_probability", "cutout_probability"))
+        super().__post_init__()
         low, high = self.cutout_area
-        _require(0 < low <= high <= 1, "cutout_area", "two rising numbers in (0, 1]", self.cutout_area)
+        self._require(0 < low <= high <= 1, "cutout_area", "two rising numbers in (0, 1]")
 
 
 def _default_views() -> tuple[ViewSettings, ...]:
@@ -86,7 +80,7 @@ def _default_views() -> tuple[ViewSettings, ...]:
 
 
 @dataclass(frozen=True)
-class SampleSettings:
+class SampleSettings(Settings):
     """The views and boxes made of one image; the defaults are the paper's V1, V2 and V3.
 
     SoCo* has one more entry in the list: ViewSettings("crop", 192, ...).
@@ -94,7 +88,7 @@ class SampleSettings:
 
     views: tuple[ViewSettings, ...] = field(default_factory=_default_views)
     """The views, the first being the one whose boxes are jittered."""
-    boxes_per_image: int = 4
+    boxes_per_image: PositiveInt = 4
     """Proposals drawn for each image: K of Eq. 6."""
     objects: ObjectRule = "all_views"
     """Which K: the same for every view, or others for every new window. Then the first view carries those of all
@@ -105,13 +99,13 @@ class SampleSettings:
     """Width over height of a random crop: log-uniform in this range."""
     crop_aspect_in: AspectFrame = "first_view"
     """Where that is measured: in the first view, which is square, or in the image, as torchvision's crop does."""
-    jitter: float = 0.1
+    jitter: Annotated[float, Range(0, 0.5)] = 0.1
     """A jittered box moves and grows by up to this share of its width and height (r of section 3.2)."""
-    jitter_probability: float = 0.5
+    jitter_probability: Share = 0.5
     """How often a box is jittered."""
     jitter_anchor: JitterAnchor = "centre"
     """The point of a box that stays where it is when the box grows: its centre (section 3.2) or its top left corner."""
-    min_visible: float = 0.2
+    min_visible: Share = 0.2
     # Of a box cut to less than a fifth too little is left to call it the same object. A larger share would
     # drop the partly hidden objects that detectors meet; this one drops 1 proposal in 40.
     """Share of a proposal's area that every view must hold for the proposal to be drawn."""
@@ -123,22 +117,21 @@ class SampleSettings:
     """scale_aware: largest square root of the area, in pixels of the view, on P2, P3 and P4."""
 
     def __post_init__(self) -> None:
-        _require(len(self.views) >= 2, "views", "a list of at least 2 views", len(self.views))
-        _require(self.views[0].window != "previous", "views.0.window", "whole or crop", "previous")
+        super().__post_init__()
+        self._require(len(self.views) >= 2, "views", "a tuple of at least 2 views")
+        if self.views[0].window == "previous":
+            raise SettingError("views.0.window must be whole or crop, not previous")
         apart = self.objects == "each_window"
-        _require(not apart or self.views[0].window == "whole", "objects", "all_views if view 0 is a crop", self.objects)
-        _require(self.boxes_per_image >= 1, "boxes_per_image", "at least 1", self.boxes_per_image)
+        self._require(not apart or self.views[0].window == "whole", "objects", "all_views if view 0 is a crop")
         low, high = self.crop_scale
-        _require(0 < low <= high <= 1, "crop_scale", "two rising numbers in (0, 1]", self.crop_scale)
+        self._require(0 < low <= high <= 1, "crop_scale", "two rising numbers in (0, 1]")
         low, high = self.crop_aspect
-        _require(0 < low <= high, "crop_aspect", "two rising positive numbers", self.crop_aspect)
-        _require(0 <= self.jitter <= 0.5, "jitter", "in [0, 0.5]", self.jitter)
-        _require_shares(self, ("jitter_probability", "min_visible"))
+        self._require(0 < low <= high, "crop_aspect", "two rising positive numbers")
         smallest = min(view.size for view in self.views)
         rule = f"between 1 and half the smallest view's {smallest}"
-        _require(1 <= self.min_box_side <= smallest / 2, "min_box_side", rule, self.min_box_side)
+        self._require(1 <= self.min_box_side <= smallest / 2, "min_box_side", rule)
         a, b, c = self.level_limits
-        _require(0 < a < b < c, "level_limits", "three rising positive numbers", self.level_limits)
+        self._require(0 < a < b < c, "level_limits", "three rising positive numbers")
 
     @property
     def object_sets(self) -> tuple[int, ...]:
@@ -162,14 +155,3 @@ class SampleSettings:
         """Shorter side, pixels, that an image needs so that no view, of whatever window, is an enlargement for it."""
         narrowest = min(1.0, math.sqrt(self.crop_scale[0] * min(self.crop_aspect[0], 1 / self.crop_aspect[1])))
         return math.ceil(max(view.size for view in self.views) / narrowest)
-
-
-def _require(holds: bool, name: str, rule: str, value: object) -> None:
-    if not holds:
-        raise SettingError(f"{name} must be {rule}, not {value}")
-
-
-def _require_shares(settings: object, names: Iterable[str]) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        _require(0 <= value <= 1, name, "between 0 and 1", value)

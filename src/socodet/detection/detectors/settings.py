@@ -1,8 +1,9 @@
 """How a detector looks at a picture, how many boxes an R-CNN considers, and which detections are kept."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from socodet.errors import SettingError
+from socodet.runtime.settings import PositiveInt, Range, Settings
 
 ROIS_PER_IMAGE = 512
 """Detectron2's and torchvision's."""
@@ -13,27 +14,20 @@ TRAINING_PRE_NMS = 2000
 
 
 @dataclass(frozen=True)
-class InferenceSettings:
+class InferenceSettings(Settings):
     """What decides a detector's answer beside its weights; the defaults are Detectron2's and MMDetection's for COCO."""
 
-    short_side: int = 800
+    short_side: PositiveInt = 800
     """The shorter side of a picture is scaled to so many pixels."""
-    max_side: int = 1333
+    max_side: PositiveInt = 1333
     """But the longer one to no more than these."""
-    score_threshold: float = 0.05
+    score_threshold: Annotated[float, Range(0, below=1)] = 0.05
     """Detections below it are dropped before non-maximum suppression."""
-    detections: int = 100
+    detections: PositiveInt = 100
     """The most detections kept of a picture."""
-    rois_per_image: int = ROIS_PER_IMAGE
+    rois_per_image: PositiveInt = ROIS_PER_IMAGE
     """Of an R-CNN: boxes of a picture that the box head is trained on in a step (Detectron2's
     ROI_HEADS.BATCH_SIZE_PER_IMAGE). Fewer also shorten the lists of proposals, see below."""
-
-    def __post_init__(self) -> None:
-        for field in ("short_side", "max_side", "detections", "rois_per_image"):
-            if getattr(self, field) < 1:
-                raise SettingError(f"{field} must be at least 1, not {getattr(self, field)}")
-        if not 0 <= self.score_threshold < 1:
-            raise SettingError(f"score_threshold must be in [0, 1), not {self.score_threshold}")
 
     @property
     def proposals(self) -> int:

@@ -7,11 +7,12 @@ from socodet.errors import SettingError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.settings import Settings
 from socodet.views.settings import SampleSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """Everything that decides what is learned; two runs of equal recipes on equal images are the same run."""
 
     name: str
@@ -22,6 +23,7 @@ class Recipe:
     objective: ObjectiveSettings = dataclasses.field(default_factory=ObjectiveSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         parts, smallest = self.training.accumulate, min(view.size for view in self.sample.views)
         batch = self.training.batch_size // parts
         if batch * self.sample.boxes_per_image < 2 or batch * math.ceil(smallest / 32) ** 2 < 2:

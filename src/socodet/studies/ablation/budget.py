@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from socodet.errors import InputError, SettingError
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import RECIPES, Recipe
+from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Seed, Settings
 from socodet.views.settings import SampleSettings, ViewSettings
 
 Family = Literal["table4", "table5a", "table5b", "table5c", "table5d"]
@@ -20,36 +21,35 @@ SCALED_CHANNELS = ("fpn_channels", "head_channels", "representation_size", "hidd
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Settings):
     """What every row of an ablation may cost; the defaults are the paper's.
 
     Whatever is set here changes all rows in the same proportion: a row keeps its difference from the others.
     """
 
-    epochs: float = PAPER.training.epochs
+    epochs: PositiveFloat = PAPER.training.epochs
     """Passes over the images; the warm-up keeps its share of them."""
-    batch_size: int = PAPER.training.batch_size
+    batch_size: PositiveInt = PAPER.training.batch_size
     """Images a step where the paper has 2048; Table 5(b)'s other batches in proportion."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Parts a batch is worked off in, for memory's sake; must divide every row's batch."""
-    base_lr: float = PAPER.training.base_lr
+    base_lr: PositiveFloat = PAPER.training.base_lr
     """Learning rate at batch 256; the rate used is this times the row's batch / 256."""
     backbone: str = PAPER.model.backbone
     """Network of every row, by the names that `pretrain --backbone` takes."""
-    width: float = 1.0
+    width: Annotated[float, Range(above=0, at_most=4)] = 1.0
     """Share of the paper's channels in the pyramid, the box head and the MLPs; the backbone is not touched."""
-    size: int = PAPER.sample.views[0].size
+    size: PositiveInt = PAPER.sample.views[0].size
     """Side of the first view, pixels; the others, the blur, the level limits and the least box in proportion."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Take so many of the images, the same for every row and seed."""
-    seed: tuple[int, ...] = (0,)
+    seed: tuple[Seed, ...] = (0,)
     """One or more; every row runs once with each."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.width <= 4:
-            raise SettingError(f"width must be above 0 and at most 4, not {self.width}")
-        if not self.seed or len(set(self.seed)) < len(self.seed):
-            raise SettingError(f"seed must be one or more different numbers, not {self.seed}")
+        super().__post_init__()
+        different = bool(self.seed) and len(set(self.seed)) == len(self.seed)
+        self._require(different, "seed", "one or more different numbers")
 
     def scaled(self, recipe: Recipe) -> Recipe:
         """A row's recipe at this cost, under the same name, with the first seed."""
