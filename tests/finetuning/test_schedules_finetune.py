@@ -120,6 +120,6 @@ def test_boxes_an_image_are_for_detectors_with_a_box_head():
 
 
 def test_an_unknown_schedule_is_said():
-    with pytest.raises(InputError, match="schedule must be one of coco_1x, .*, not '3x'"):
+    with pytest.raises(InputError, match=r"schedule must be one of coco_1x, .*, not '3x'"):
         resolved("3x", RCNN)
     assert ScheduleSettings(10).rate(9) == pytest.approx(0.02 * (0.001 * (1 - 9 / 1000) + 9 / 1000))
