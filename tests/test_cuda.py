@@ -158,7 +158,7 @@ def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
     tuned = finetune(
         data,
         tmp_path / "detector",
-        FinetuneSettings("faster_rcnn_r50_fpn", iterations=2, batch_size=2, size=64, precise_bn=1),
+        FinetuneSettings("faster_rcnn_fpn", iterations=2, batch_size=2, size=64, precise_bn=1),
         val=data,
         init="scratch",
         model=SMALL,

@@ -52,7 +52,7 @@ def test_each_detector_learns_and_answers_at_the_pictures_own_size(name):
     assert bool((answer["boxes"] <= torch.tensor([150.0, 200, 150, 200]) + 1e-3).all())
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn_r50_fpn", "faster_rcnn_r50_c4"])
+@pytest.mark.parametrize("name", ["faster_rcnn_fpn", "faster_rcnn_c4"])
 def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
     inference = InferenceSettings(short_side=64, max_side=96, rois_per_image=3)
     detector = new_detector(name, NARROW, 4, inference=inference)
@@ -66,8 +66,8 @@ def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
 
 def test_without_asking_the_numbers_of_boxes_are_detectron2s():
     for name, before, after in (
-        ("mask_rcnn_r50_fpn", (2000, 1000), (1000, 1000)),
-        ("mask_rcnn_r50_c4", (12000, 6000), (2000, 1000)),
+        ("mask_rcnn_fpn", (2000, 1000), (1000, 1000)),
+        ("mask_rcnn_c4", (12000, 6000), (2000, 1000)),
     ):
         detector = new_detector(name, NARROW, 4)
         assert detector.roi_heads.fg_bg_sampler.batch_size_per_image == 512
@@ -76,7 +76,7 @@ def test_without_asking_the_numbers_of_boxes_are_detectron2s():
 
 
 def test_fewer_boxes_shorten_the_lists_of_proposals():
-    detector = new_detector("faster_rcnn_r50_fpn", NARROW, 4, inference=InferenceSettings(rois_per_image=64))
+    detector = new_detector("faster_rcnn_fpn", NARROW, 4, inference=InferenceSettings(rois_per_image=64))
     assert detector.rpn._pre_nms_top_n == {"training": 256, "testing": 128}
     assert detector.rpn._post_nms_top_n == {"training": 1000, "testing": 128}
     with pytest.raises(InputError, match="rois_per_image must be at least 1"):
@@ -101,13 +101,13 @@ def test_the_same_seed_gives_the_same_detector_and_leaves_the_callers_numbers_al
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    first = new_detector("fcos_r50_fpn", NARROW, 4, seed=5)
+    first = new_detector("fcos_fpn", NARROW, 4, seed=5)
     assert torch.equal(torch.rand(2), expected)
-    second, other = (new_detector("fcos_r50_fpn", NARROW, 4, seed=seed) for seed in (5, 6))
+    second, other = (new_detector("fcos_fpn", NARROW, 4, seed=seed) for seed in (5, 6))
     name = "backbone.body.conv1.weight"
     assert torch.equal(first.state_dict()[name], second.state_dict()[name])
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
-    with pytest.raises(InputError, match="detector 'yolo': unknown; choose one of mask_rcnn_r50_fpn"):
+    with pytest.raises(InputError, match="detector 'yolo': unknown; choose one of mask_rcnn_fpn"):
         new_detector("yolo", NARROW, 4)
 
 
@@ -134,7 +134,7 @@ def test_boxes_are_pooled_as_in_pretraining_each_from_its_level():
 
 def test_single_stage_pyramids_are_torchvisions_but_for_batch_norm_and_where_p6_comes_from():
     full = ModelSettings()
-    for name, theirs in (("retinanet_r50_fpn", retinanet_resnet50_fpn), ("fcos_r50_fpn", fcos_resnet50_fpn)):
+    for name, theirs in (("retinanet_fpn", retinanet_resnet50_fpn), ("fcos_fpn", fcos_resnet50_fpn)):
         ours = new_detector(name, full, 91)
         shapes = {n: p.shape for n, p in ours.state_dict().items()}
         other = {n: p.shape for n, p in theirs(weights=None, weights_backbone=None).state_dict().items()}
@@ -149,7 +149,7 @@ def test_single_stage_pyramids_are_torchvisions_but_for_batch_norm_and_where_p6_
 
 
 def test_the_extra_norm_stands_behind_the_fifth_block_before_the_average():
-    detector = new_detector("faster_rcnn_r50_c4", ModelSettings(), 5)
+    detector = new_detector("faster_rcnn_c4", ModelSettings(), 5)
     head = detector.roi_heads.box_head
     assert [name for name, _ in head.named_children()] == ["0", "1", "2", "norm"]
     assert head.norm.num_features == 2048
@@ -160,7 +160,7 @@ def test_the_extra_norm_stands_behind_the_fifth_block_before_the_average():
 
 def test_shared_heads_find_the_boxes_of_torchvisions_heads():
     """Without masks, averaging the shared features is a box head of its own to torchvision's RoIHeads."""
-    detector = new_detector("faster_rcnn_r50_c4", NARROW, 4, inference=SMALL).eval()
+    detector = new_detector("faster_rcnn_c4", NARROW, 4, inference=SMALL).eval()
     ours = detector.roi_heads
     averaged = nn.Sequential(ours.box_head, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     theirs = RoIHeads(ours.box_roi_pool, averaged, ours.box_predictor, 0.5, 0.5, 512, 0.25, None, 0.0, 0.5, 5).eval()
@@ -175,7 +175,7 @@ def test_shared_heads_find_the_boxes_of_torchvisions_heads():
 def test_shared_mask_features_are_those_of_the_positive_boxes():
     """The mask loss, where only given boxes are proposed, by hand from the shared features."""
     torch.manual_seed(0)
-    detector = new_detector("mask_rcnn_r50_c4", NARROW, 4, inference=SMALL)
+    detector = new_detector("mask_rcnn_c4", NARROW, 4, inference=SMALL)
     heads = detector.roi_heads
     kept = []
     heads.mask_predictor.register_forward_hook(lambda _m, inputs, _o: kept.append(inputs[0]))

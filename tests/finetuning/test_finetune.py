@@ -12,14 +12,15 @@ from photograph_sets import coco_file
 import socodet.finetuning.evaluate as evaluate_module
 from socodet.cli import main
 from socodet.detection.datasets import open_detection_set
-from socodet.detection.detectors import DETECTORS, new_detector
+from socodet.detection.detectors import DETECTORS, detector_named, new_detector
+from socodet.detection.detectors.optimizers import parameter_groups
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.evaluate import evaluate_run
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.samples import TrainingPictures, picture_stream, training_loader
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
-from socodet.finetuning.trainer import FineTuner, parameter_groups
+from socodet.finetuning.trainer import FineTuner
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
@@ -79,7 +80,7 @@ def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector
     assert second.evaluation.scores == whole.evaluation.scores
 
 
-def test_a_single_start_may_bear_a_name(data, pretrained, tmp_path, capsys):
+def test_a_single_start_and_the_papers_names_of_detectors(data, pretrained, tmp_path, capsys):
     flags = [
         "--detector",
         "fcos_r50_fpn",
@@ -95,11 +96,13 @@ def test_a_single_start_may_bear_a_name(data, pretrained, tmp_path, capsys):
     flags += ["--device", "cpu", "--workers", "0", "--output", str(tmp_path / "run")]
     main(["finetune", str(data), "--init", f"soco={pretrained}", *flags])
     assert "loaded" in capsys.readouterr().err
-    assert RunFolder(tmp_path / "run").describe()["start"]["from"] == str(pretrained)
+    described = RunFolder(tmp_path / "run").describe()
+    assert described["start"]["from"] == str(pretrained)
+    assert described["recipe"]["settings"]["detector"] == "fcos_fpn"
 
 
 def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_path, monkeypatch):
-    finetune(data, tmp_path / "run", brief("faster_rcnn_r50_fpn", iterations=1, rois_per_image=5), **QUIET)
+    finetune(data, tmp_path / "run", brief("faster_rcnn_fpn", iterations=1, rois_per_image=5), **QUIET)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["settings"]["rois_per_image"] == 5
     made = []
     monkeypatch.setattr(evaluate_module, "score", lambda detector, *_, **__: made.append(detector))
@@ -109,7 +112,7 @@ def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_p
 
 def test_the_loss_falls(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"))
-    settings = brief("retinanet_r50_fpn", batch_size=3, base_lr=0.3, iterations=20)
+    settings = brief("retinanet_fpn", batch_size=3, base_lr=0.3, iterations=20)
     result = finetune(data, tmp_path / "run", settings, **QUIET)
     losses = [line["loss"] for line in RunFolder(result.run).log_lines()]
     assert losses[-1] < 0.85 * losses[0]
@@ -117,7 +120,7 @@ def test_the_loss_falls(tmp_path):
 
 def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     evaluation = EvaluationSettings(every=1, save_predictions=True)
-    settings = brief("fcos_r50_fpn", iterations=2, precise_bn=1, fraction=0.5)
+    settings = brief("fcos_fpn", iterations=2, precise_bn=1, fraction=0.5)
     run = tmp_path / "run"
     result = finetune(data, run, settings, val=data, evaluation=evaluation, **QUIET)
     description = json.loads((run / "run.json").read_text())
@@ -159,15 +162,15 @@ def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_tr
 
 def test_a_set_of_boxes_trains_the_detector_of_boxes(tmp_path, capsys):
     data = coco_file(tmp_path / "set.json", masks=False)
-    settings = brief("mask_rcnn_r50_fpn", iterations=1)
+    settings = brief("mask_rcnn_fpn", iterations=1)
     result = finetune(data, tmp_path / "run", settings, model=NARROW, execution=HERE)
-    assert result.detector == "faster_rcnn_r50_fpn"
-    assert "has boxes and no masks; faster_rcnn_r50_fpn is trained" in capsys.readouterr().err
+    assert result.detector == "faster_rcnn_fpn"
+    assert "has boxes and no masks; faster_rcnn_fpn is trained" in capsys.readouterr().err
     assert not any("mask" in name for name in weights(result.run))
 
 
 def test_what_would_lose_a_run_is_refused(data, tmp_path):
-    settings = brief("fcos_r50_fpn", iterations=1)
+    settings = brief("fcos_fpn", iterations=1)
     finetune(data, tmp_path / "run", settings, **QUIET)
     with pytest.raises(InputError, match="holds a finished run"):
         finetune(data, tmp_path / "run", settings, **QUIET)
@@ -188,13 +191,13 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
 
 def test_divergence_is_one_line_that_names_the_mend(data, tmp_path):
     with pytest.raises(InputError, match=r"diverged by step \d+ .*lower --base-lr") as caught:
-        finetune(data, tmp_path / "run", brief("retinanet_r50_fpn", iterations=12, base_lr=1e9), **QUIET)
+        finetune(data, tmp_path / "run", brief("retinanet_fpn", iterations=12, base_lr=1e9), **QUIET)
     assert "\n" not in str(caught.value)
 
 
 def test_pictures_of_crowds_alone_are_not_trained_on(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"), crowd=("hopper",))
-    settings = brief("fcos_r50_fpn", epochs=2.0)
+    settings = brief("fcos_fpn", epochs=2.0)
     assert finetune(data, tmp_path / "run", settings, **QUIET).total_steps == 2  # two pictures twice, in batches of two
     crowds = coco_file(tmp_path / "crowds.json", ("hopper",), crowd=("hopper",))
     with pytest.raises(InputError, match="no picture has an object to learn from"):
@@ -209,24 +212,25 @@ def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():
         (2, 0.0, 1.0),
         (2, 2.5e-5, 1.0),
     ]
-    fcos = parameter_groups(network, FinetuneSettings("fcos_r50_fpn").resolved_schedule())
+    fcos = parameter_groups(network, FinetuneSettings("fcos_fpn").resolved_schedule())
     assert [(g["weight_decay"], g["lr_factor"]) for g in fcos] == [(1e-4, 1.0), (1e-4, 1.0), (0.0, 2.0)]
 
 
 def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_norm(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json")).with_objects()
-    settings = brief("mask_rcnn_r50_fpn", iterations=4).resolved_schedule()
-    pictures, stream = TrainingPictures(data, settings, seed=0, masks=True), picture_stream(data, settings, seed=0)
+    settings = brief("mask_rcnn_fpn", iterations=4).resolved_schedule()
+    rcnn = detector_named("mask_rcnn_fpn")
+    pictures, stream = TrainingPictures(data, rcnn, settings, seed=0), picture_stream(data, settings, seed=0)
 
     def trained(compile):
         torch.manual_seed(0)
-        detector = new_detector("mask_rcnn_r50_fpn", NARROW, 4)
-        tuner = FineTuner(detector, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
+        network = new_detector(rcnn.name, NARROW, 4)
+        tuner = FineTuner(network, rcnn, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
         for step in range(2):
             loader = training_loader(pictures, stream, start=step, stop=step + 1, workers=0)
             tuner.step(next(iter(loader)))
         tuner.reestimate(training_loader(pictures, stream, start=0, stop=2, workers=0))
-        return tuner.detector.state_dict()
+        return tuner.network.state_dict()
 
     plain = trained(False)
     torch._dynamo.reset()
@@ -253,11 +257,11 @@ def test_a_step_is_sgd_by_hand():
     from socodet.finetuning.samples import DetectionBatch
 
     settings = ScheduleSettings(4, lr=0.1, warmup_iterations=0, drops=(0.5, 0.75), weight_decay=0.01, clip_norm=1.0)
-    tuner = FineTuner(OneNumber(), settings, HERE)
+    tuner = FineTuner(OneNumber(), detector_named("faster_rcnn_fpn"), settings, HERE)
     weight, momentum = 3.0, 0.0
     for rate in (0.1, 0.1, 0.01, 0.001):
         tuner.step(DetectionBatch([], []))
         gradient = min(weight, 1.0) + 0.01 * weight  # clipped, then decayed
         momentum = 0.9 * momentum + gradient
         weight -= rate * momentum
-        assert tuner.detector.weight.item() == pytest.approx(weight, rel=1e-5)
+        assert tuner.network.weight.item() == pytest.approx(weight, rel=1e-5)

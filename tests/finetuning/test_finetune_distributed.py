@@ -11,9 +11,9 @@ import torch.multiprocessing as mp
 from photograph_sets import coco_file
 
 from socodet.cli import main
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.finetuning.samples import DetectionBatch
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.settings import ModelSettings
 from socodet.runtime.world import World
@@ -23,7 +23,7 @@ from socodet.training.settings import ExecutionSettings
 
 NARROW = ModelSettings("fpn", "resnet18", 16, 1, 16, 24, hidden_size=8, embedding_size=4)
 PICTURES, OBJECTS, SIDE, STEPS = 4, 4, 64, 2
-DETECTORS = ("retinanet_r50_fpn", "fcos_r50_fpn", "mask_rcnn_r50_fpn")
+DETECTORS = ("retinanet_fpn", "fcos_fpn", "mask_rcnn_fpn")
 
 
 def free_port() -> str:
@@ -60,24 +60,24 @@ def a_batch(step: int, world: World) -> DetectionBatch:
 def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Losses, weights before and after. Regions are drawn in the order they have, as many from each picture."""
     torch.manual_seed(0)
-    detector = new_detector(name, NARROW, 4).double()
-    for module in detector.modules():
+    network = new_detector(name, NARROW, 4).double()
+    for module in network.modules():
         module._forward_hooks.clear()  # which make outputs float32
-    for key, parameter in detector.named_parameters():
+    for key, parameter in network.named_parameters():
         if key.startswith(("head.", "rpn.")) and parameter.ndim == 4:
             torch.nn.init.normal_(parameter, std=0.1)  # from a hundredth hardly a gradient would reach the backbone
     if name.startswith("mask"):
-        detector.rpn.fg_bg_sampler.batch_size_per_image = 32
-        detector.roi_heads.fg_bg_sampler.batch_size_per_image = 4  # a quarter of them objects, which there are
-    before = {key: value.clone() for key, value in detector.state_dict().items()}
+        network.rpn.fg_bg_sampler.batch_size_per_image = 32
+        network.roi_heads.fg_bg_sampler.batch_size_per_image = 4  # a quarter of them objects, which there are
+    before = {key: value.clone() for key, value in network.state_dict().items()}
     settings = ScheduleSettings(STEPS, PICTURES, lr=0.1, warmup_iterations=0, clip_norm=5.0)
-    tuner = FineTuner(detector, settings, ExecutionSettings("cpu"), world)
+    tuner = FineTuner(network, detector_named(name), settings, ExecutionSettings("cpu"), world)
     losses = []
     for step in range(STEPS):
         tuner.step(a_batch(step, world))
         losses.append(tuner.metrics(1.0, 0.0)["loss"])
     tuner.reestimate([a_batch(STEPS, world)])
-    return losses, before, tuner.detector.state_dict()
+    return losses, before, tuner.network.state_dict()
 
 
 def in_order(count: int, **options: object) -> torch.Tensor:

@@ -22,7 +22,7 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 WIDE = dataclasses.replace(NARROW, representation_size=128)  # enough values for a size that is not chance
-BRIEF = FinetuneSettings("faster_rcnn_r50_fpn", iterations=2, batch_size=2, size=64, precise_bn=0)
+BRIEF = FinetuneSettings("faster_rcnn_fpn", iterations=2, batch_size=2, size=64, precise_bn=0)
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 
 
@@ -48,7 +48,7 @@ def outputs(detector: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [1.0, 50.0, 0.01])
 def test_the_output_gets_the_size_of_a_fresh_heads_and_keeps_its_direction(size):
-    detector = new_detector("faster_rcnn_r50_fpn", WIDE, 3)
+    detector = new_detector("faster_rcnn_fpn", WIDE, 3)
     layer = detector.roi_heads.box_head[2]
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -77,7 +77,7 @@ def test_a_fresh_heads_size_is_what_its_layers_give():
 
 
 def test_a_head_of_torchvision_is_taken_too():
-    detector = new_detector("faster_rcnn_r50_fpn", WIDE, 3)
+    detector = new_detector("faster_rcnn_fpn", WIDE, 3)
     detector.roi_heads.box_head = TwoMLPHead(16 * 49, 128)
     layer = detector.roi_heads.box_head.fc7
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_a_head_of_torchvision_is_taken_too():
     assert match_head_scale(detector, lambda batch: detector(*batch), [a_batch()]) < 1
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn_r50_c4", "retinanet_r50_fpn"])
+@pytest.mark.parametrize("name", ["faster_rcnn_c4", "retinanet_fpn"])
 def test_detectors_without_such_a_layer_stay_as_they_are(name):
     detector = new_detector(name, WIDE, 3)
     before = {key: value.clone() for key, value in detector.state_dict().items()}

@@ -9,8 +9,8 @@ from photograph_sets import OBJECTS
 from PIL import Image
 
 from socodet.cli import main
+from socodet.detection.detectors.schedules import SCHEDULES
 from socodet.finetuning.samples import TrainingPictures
-from socodet.finetuning.schedules import SCHEDULES
 from socodet.images.photographs import photographs
 from socodet.training.run_folder import RunFolder
 

@@ -5,16 +5,19 @@ import torch
 from photograph_sets import coco_file
 
 from socodet.detection.datasets import open_detection_set
-from socodet.finetuning.samples import PictureStream, TrainingPictures, flipped, picture_stream, training_loader
-from socodet.finetuning.schedules import ScheduleSettings
+from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.detection.detectors.transform import flipped
+from socodet.finetuning.samples import PictureStream, TrainingPictures, picture_stream, training_loader
 from socodet.runtime.world import World
 
+MASKS, BOXES = detector_named("mask_rcnn_fpn"), detector_named("faster_rcnn_fpn")
 SETTINGS = ScheduleSettings(10, batch_size=2, short_sides=(60, 80), max_side=110)
 
 
 def test_boxes_and_masks_follow_the_picture(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
-    samples = TrainingPictures(data, SETTINGS, seed=3, masks=True)
+    samples = TrainingPictures(data, MASKS, SETTINGS, seed=3)
     seen = set()
     for epoch in range(12):
         picture, target, problem = samples[(epoch, 0)]
@@ -50,7 +53,7 @@ def test_a_flip_by_hand():
 
 def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
-    samples, stream = TrainingPictures(data, SETTINGS, seed=3, masks=True), picture_stream(data, SETTINGS, seed=3)
+    samples, stream = TrainingPictures(data, MASKS, SETTINGS, seed=3), picture_stream(data, SETTINGS, seed=3)
     here, there = (list(training_loader(samples, stream, start=1, stop=4, workers=n)) for n in (0, 2))
     for one, other in zip(here, there, strict=True):
         for a, b in zip(one.pictures, other.pictures, strict=True):
@@ -63,7 +66,7 @@ def test_a_picture_that_is_gone_gives_way_to_the_next_and_is_named(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json", ("chelsea", "hopper")))
     image = data.images[0]
     object.__setattr__(image, "file", tmp_path / "gone.jpg")
-    samples = TrainingPictures(data, SETTINGS, seed=3, masks=False)
+    samples = TrainingPictures(data, BOXES, SETTINGS, seed=3)
     _, target, problem = samples[(0, 0)]
     assert target["labels"].tolist() == [2]
     assert "gone.jpg" in problem

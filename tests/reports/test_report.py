@@ -75,7 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "second" / "run.json").write_text(json.dumps(described))
     tuned = root / "tuned"
     tuned.mkdir()
-    settings, schedule = {"detector": "faster_rcnn_r50_fpn", "seed": 0}, {"iterations": 2, "batch_size": 2, "lr": 0.02}
+    settings, schedule = {"detector": "faster_rcnn_fpn", "seed": 0}, {"iterations": 2, "batch_size": 2, "lr": 0.02}
     model = {"backbone": "resnet18"}
     recipe = {"name": "finetune", "settings": settings, "model": model, "schedule": schedule}
     about = {"recipe": recipe, "start": {"from": "first"}, "versions": {"socodet": "1", "torch": "2"}}

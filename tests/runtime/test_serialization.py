@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from socodet.detection.detectors.schedules import SCHEDULES, ScheduleSettings
 from socodet.errors import InputError
-from socodet.finetuning.schedules import SCHEDULES, ScheduleSettings
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import RECIPES, Recipe, recipe
 from socodet.pretraining.settings import TrainingSettings

@@ -9,8 +9,8 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 
 import socodet
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import SettingError
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.settings import TrainingSettings
 from socodet.runtime.settings import Range, Settings, problem

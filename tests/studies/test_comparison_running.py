@@ -10,11 +10,11 @@ import torch
 from photograph_sets import coco_file
 
 from socodet.cli import main
-from socodet.detection.detectors import DETECTORS
+from socodet.detection.detectors import ALIASES, DETECTORS
+from socodet.detection.detectors.schedules import SCHEDULES
 from socodet.errors import InputError
 from socodet.finetuning.finetune import FinetuneResult
 from socodet.finetuning.samples import TrainingPictures
-from socodet.finetuning.schedules import SCHEDULES
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.encoders import build_encoder
@@ -28,9 +28,9 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 NARROW = ModelSettings("fpn", "resnet18", 8, 1, 8, 12, hidden_size=8, embedding_size=4)
-FLAGS = ["--detector", "fcos_r50_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
+FLAGS = ["--detector", "fcos_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
 HERE = ["--device", "cpu", "--workers", "0"]
-ASKED = FinetuneSettings("fcos_r50_fpn", iterations=2, batch_size=2, size=32, precise_bn=0)
+ASKED = FinetuneSettings("fcos_fpn", iterations=2, batch_size=2, size=32, precise_bn=0)
 """What `FLAGS` say."""
 QUIET = {"model": NARROW, "execution": ExecutionSettings("cpu", workers=0), "show_progress": False}
 
@@ -65,7 +65,7 @@ class Watch:
         def watching(tuner, batch):
             if tuner.finished == 0:
                 self.pictures.append(torch.cat([picture.flatten() for picture in batch.pictures]))
-                weights = {name: value.clone() for name, value in tuner.detector.state_dict().items()}
+                weights = {name: value.clone() for name, value in tuner.network.state_dict().items()}
                 self.head.append(weights["head.classification_head.cls_logits.weight"])
                 self.body.append(weights["backbone.body.conv1.weight"])
             return step(tuner, batch)
@@ -147,7 +147,7 @@ def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
 
 
 def test_boxes_of_a_step_reach_every_run(data, tmp_path):
-    settings = dataclasses.replace(ASKED, detector="faster_rcnn_r50_fpn", iterations=1, rois_per_image=7)
+    settings = dataclasses.replace(ASKED, detector="faster_rcnn_fpn", iterations=1, rois_per_image=7)
     inits = named_inits(["scratch"])
     compare(data / "train.json", tmp_path / "out", inits, settings, val=data / "val.json", **QUIET)
     run = run_of(tmp_path / "out", "scratch", 1, 0)
@@ -200,7 +200,7 @@ class Stub:
             signal.raise_signal(signal.SIGINT)
         stopped = what.split()[0] if what and what.startswith("SIG") else None
         steps = 1 if what == "SIGINT before its end" else iterations
-        return FinetuneResult(output, "fcos_r50_fpn", steps, iterations, stopped, None, None, (), 1.0)
+        return FinetuneResult(output, "fcos_fpn", steps, iterations, stopped, None, None, (), 1.0)
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def test_other_settings_in_the_same_folder_are_refused(ask, data, tmp_path):
     note = (tmp_path / "out" / "comparison.json").read_bytes()
     for other, words in (
         ({"iterations": 3}, r"recipe\.settings\.iterations \(3 asked, 2 there\)"),
-        ({"detector": "retinanet_r50_fpn"}, r"recipe\.settings\.detector"),
+        ({"detector": "retinanet_fpn"}, r"recipe\.settings\.detector"),
         ({"val": data / "train.json"}, r"val\.images \(6 asked, 1 there\)"),
         ({"evaluation": EvaluationSettings(every=1)}, "evaluation_every"),
     ):
@@ -392,7 +392,7 @@ def test_mistakes_on_the_command_line_are_one_line(data, tmp_path, capsys):
         (["--fractions", "1", "1", *val], "fraction 1 stands twice"),
         (["--fractions", "0.5", "--fraction", "0.5", *val], "give one of them"),
         (["--retry-diverged", *val], "--retry-diverged is for a comparison"),
-        (["--detector", "yolo"], "mask_rcnn_r50_fpn"),
+        (["--detector", "yolo"], "mask_rcnn_fpn"),
     ):
         with pytest.raises(SystemExit) as ended:
             main([*train, *argv])
@@ -405,7 +405,7 @@ def test_mistakes_on_the_command_line_are_one_line(data, tmp_path, capsys):
 def test_one_init_without_seeds_or_fractions_is_a_single_run(data, tmp_path, capsys):
     argv = [str(data / "train.json"), "--output", str(tmp_path / "run"), "--init", str(data / "soco")]
     main(["finetune", *argv, *FLAGS, *HERE])
-    assert "fcos_r50_fpn finished, 2 steps" in capsys.readouterr().out
+    assert "fcos_fpn finished, 2 steps" in capsys.readouterr().out
     described = json_of(tmp_path / "run" / "run.json")
     assert described["recipe"]["model"]["fpn_channels"] == 8  # as the run's
     assert not (tmp_path / "run" / "comparison.json").exists()
@@ -415,5 +415,5 @@ def test_the_command_offers_every_detector_and_schedule(capsys):
     with pytest.raises(SystemExit):
         main(["finetune", "--help"])
     text = "".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
-    assert f"--detector {{{','.join(DETECTORS)}}}" in text.replace(", ", ",")
+    assert f"--detector {{{','.join([*DETECTORS, *ALIASES])}}}" in text.replace(", ", ",")
     assert f"--schedule {{{','.join(SCHEDULES)}}}" in text.replace(", ", ",")

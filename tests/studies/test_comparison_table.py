@@ -18,7 +18,7 @@ SOCO = ([5, 21, 30, 41], [7, 25, 34, 40], [6, 20, 32, 39])
 SUPERVISED = ([4, 16, 28, 37], [4, 17, 27, 40], [4, 18, 29, 37])
 SCRATCH = ([1, 5, 12, 20], [2, 7, 14, 22], [0, 6, 13, 24])
 RECIPE = {
-    "settings": {"detector": "fcos_r50_fpn", "schedule": "coco_1x", "epochs": None},
+    "settings": {"detector": "fcos_fpn", "schedule": "coco_1x", "epochs": None},
     "schedule": {"iterations": 40, "batch_size": 16, "lr": 0.01, "test_short_side": 800},
 }
 NOTE = {

@@ -144,7 +144,7 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
         json.loads((table.folder / row.name / "seed-0-transfer" / "run.json").read_text())["recipe"]
         for row in table.rows
     ]
-    assert {recipe["settings"]["detector"] for recipe in recipes} == {"mask_rcnn_r50_fpn"}
+    assert {recipe["settings"]["detector"] for recipe in recipes} == {"mask_rcnn_fpn"}
     for recipe in recipes:  # of the budget's sizes, whatever the row is
         sizes = [recipe["model"][name] for name in ("backbone", "fpn_channels", "head_channels", "representation_size")]
         assert sizes == ["resnet18", 8, 8, 32]
@@ -156,7 +156,7 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
     header, *lines = csv.reader(table.csv.open())
     assert header[-3:] == ["AP box", "AP mask", "status"]
     assert [line[-3] for line in lines] == [f"{row.transfer['AP box']:.1f}" for row in table.rows]
-    shared = "finetune_detector mask_rcnn_r50_fpn, finetune_train train, finetune_val val, finetune_schedule coco_1x, "
+    shared = "finetune_detector mask_rcnn_fpn, finetune_train train, finetune_val val, finetune_schedule coco_1x, "
     assert shared + "finetune_iterations 1, finetune_batch_size 2, finetune_lr 0.0025, finetune_size 32" in (
         table.markdown.read_text()
     )
@@ -174,7 +174,7 @@ def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_setting
     header, *lines = csv.reader((rows / "table5d.csv").open())
     assert header[-2:] == ["AP box", "status"]  # VOC has no masks
     assert [line[-1] for line in lines] == ["finished"] * 3
-    assert [line[header.index("finetune_detector")] for line in lines] == ["faster_rcnn_r50_fpn"] * 3
+    assert [line[header.index("finetune_detector")] for line in lines] == ["faster_rcnn_fpn"] * 3
     for line in lines:
         assert line[-2] == f"{scores_of(rows, line[0])['box_AP']:.1f}"
 

@@ -28,7 +28,7 @@ SMALL = Protocol(
     compute_ratio=1.5,
     boxes=("annotated",),
     fractions=(1.0,),
-    finetuning=FinetuneSettings("faster_rcnn_r50_fpn", "voc_24k", iterations=2, batch_size=2, size=32, precise_bn=0),
+    finetuning=FinetuneSettings("faster_rcnn_fpn", "voc_24k", iterations=2, batch_size=2, size=32, precise_bn=0),
 )
 METHODS = ["soco", "image", "image_compute", "soco_annotated"]
 CPU = ExecutionSettings("cpu", workers=0)

@@ -10,7 +10,8 @@ from torchvision.models.detection import (
     maskrcnn_resnet50_fpn_v2,
 )
 
-from socodet.detection.build import build_detector, mask_rcnn
+from socodet.detection.build import build_detector
+from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
 from socodet.export import export_run
 from socodet.models.encoders import build_encoder
@@ -82,10 +83,12 @@ def test_the_file_is_a_plain_state_dict_for_torch_alone(tmp_path):
     assert not any(name.startswith("roi_heads.box_head") for name in missing)
 
 
-def test_our_default_mask_rcnn_is_torchvisions():
-    ours = {name: value.shape for name, value in mask_rcnn(ModelSettings()).state_dict().items()}
-    theirs = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None).state_dict()
-    assert ours == {name: value.shape for name, value in theirs.items()}
+def test_our_default_mask_rcnn_is_torchvisions_but_for_a_second_convolution_of_proposals():
+    theirs = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    ours = new_detector("mask_rcnn_fpn", ModelSettings(), 91)
+    shapes, expected = ({name: value.shape for name, value in net.state_dict().items()} for net in (ours, theirs))
+    second = {"rpn.head.conv.1.0.weight", "rpn.head.conv.1.0.bias"}  # Detectron2 has one
+    assert shapes == {name: shape for name, shape in expected.items() if name not in second}
 
 
 def test_build_detector_fits_a_small_run_and_computes_what_was_pretrained(tmp_path):
@@ -117,7 +120,7 @@ def test_build_detector_fits_a_small_run_and_computes_what_was_pretrained(tmp_pa
 
 def test_another_shape_is_refused_and_the_detector_left_alone(tmp_path):
     a_run(tmp_path, R18)
-    wider = mask_rcnn(ModelSettings(backbone="resnet18", fpn_channels=16, head_channels=16, representation_size=32))
+    wider = new_detector("mask_rcnn_fpn", replace(R18, representation_size=32), 91)
     before = {name: value.clone() for name, value in wider.state_dict().items()}
     with pytest.raises(InputError, match=r"roi_heads\.box_head\.5\.weight is \(24, 784\) there and \(32, 784\)"):
         load_pretrained(wider, tmp_path)
@@ -132,7 +135,7 @@ def test_a_detector_without_batch_norm_in_its_pyramid_is_refused(tmp_path):
 
 def test_a_deeper_backbone_is_not_half_loaded(tmp_path):
     a_run(tmp_path, R18)
-    deeper = mask_rcnn(replace(R18, backbone="resnet34"))
+    deeper = new_detector("mask_rcnn_fpn", replace(R18, backbone="resnet34"), 91)
     with pytest.raises(InputError, match=r"no weights for 96 tensors .* first backbone\.body\.layer1\.2\."):
         load_pretrained(deeper, tmp_path)
     torch.save({}, tmp_path / "empty.pth")
@@ -161,7 +164,7 @@ def test_a_bad_file_is_said_in_one_line(tmp_path, content, name, problem):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=problem) as caught:
-        load_pretrained(mask_rcnn(R18), tmp_path / name)
+        load_pretrained(new_detector("mask_rcnn_fpn", R18, 91), tmp_path / name)
     assert "\n" not in str(caught.value)
 
 

@@ -26,9 +26,9 @@ R18 = ModelSettings(
     hidden_size=8,
     embedding_size=4,
 )
-RCNN_FPN = ("mask_rcnn_r50_fpn", "faster_rcnn_r50_fpn")
-RCNN_C4 = ("mask_rcnn_r50_c4", "faster_rcnn_r50_c4")
-SINGLE = ("retinanet_r50_fpn", "fcos_r50_fpn")
+RCNN_FPN = ("mask_rcnn_fpn", "faster_rcnn_fpn")
+RCNN_C4 = ("mask_rcnn_c4", "faster_rcnn_c4")
+SINGLE = ("retinanet_fpn", "fcos_fpn")
 
 BODY = {"backbone.body": 120}
 C4 = {"backbone.body": 90, "roi_heads.box_head": 30}  # layer4 is the head: two blocks, one with a downsampling
@@ -157,7 +157,7 @@ def test_single_stage_blocks_are_those_of_their_level_not_of_their_index(runs, d
     assert same_shape == 27  # all but the lateral weights would fit one level lower without a word
 
 
-@pytest.mark.parametrize("detector", ["retinanet_r50_fpn", "mask_rcnn_r50_c4", "mask_rcnn_r50_fpn"])
+@pytest.mark.parametrize("detector", ["retinanet_fpn", "mask_rcnn_c4", "mask_rcnn_fpn"])
 def test_an_exported_file_gives_what_its_run_gives(runs, tmp_path, detector):
     run, _ = runs["fpn"]
     file = export_run(run, tmp_path / "weights.safetensors")
@@ -190,10 +190,10 @@ def test_a_supervised_backbone_fills_the_backbone_alone(tmp_path, detector, caps
 
 def test_weights_of_another_backbone_are_refused_and_the_detector_left_alone(runs):
     run, _ = runs["fpn"]
-    network = new_detector("retinanet_r50_fpn", replace(R18, backbone="resnet34"), 4)
+    network = new_detector("retinanet_fpn", replace(R18, backbone="resnet34"), 4)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(InputError, match=r"no weights for 96 tensors of RetinaNet.*layer1\.2\."):
         load_pretrained(network, run)
     with pytest.raises(InputError, match=r"fpn\.inner_blocks\.0\.0\.weight is \(16, 128, 1, 1\) there and \(32,"):
-        load_pretrained(new_detector("fcos_r50_fpn", replace(R18, fpn_channels=32), 4), run)
+        load_pretrained(new_detector("fcos_fpn", replace(R18, fpn_channels=32), 4), run)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -125,11 +125,11 @@ P2 = {f"P2's {kind} convolution": 6 for kind in ("lateral", "output")}
 @pytest.mark.parametrize(
     ("kind", "detector", "loaded", "left"),
     [
-        ("fpn", "mask_rcnn_r50_fpn", {"backbone.body": 120, "backbone.fpn": 48, "roi_heads.box_head": 26}, {}),
-        ("fpn", "retinanet_r50_fpn", {"backbone.body": 120, "backbone.fpn": 36}, P2 | {"box head": 26}),
-        ("fpn", "mask_rcnn_r50_c4", {"backbone.body": 90, "roi_heads.box_head": 30}, PYRAMID | {"box head": 26}),
-        ("c4", "mask_rcnn_r50_c4", {"backbone.body": 90, "roi_heads.box_head": 30}, {}),
-        ("c4", "mask_rcnn_r50_fpn", {"backbone.body": 120}, {}),
+        ("fpn", "mask_rcnn_fpn", {"backbone.body": 120, "backbone.fpn": 48, "roi_heads.box_head": 26}, {}),
+        ("fpn", "retinanet_fpn", {"backbone.body": 120, "backbone.fpn": 36}, P2 | {"box head": 26}),
+        ("fpn", "mask_rcnn_c4", {"backbone.body": 90, "roi_heads.box_head": 30}, PYRAMID | {"box head": 26}),
+        ("c4", "mask_rcnn_c4", {"backbone.body": 90, "roi_heads.box_head": 30}, {}),
+        ("c4", "mask_rcnn_fpn", {"backbone.body": 120}, {}),
     ],
 )
 def test_every_tensor_arrives_or_is_spoken_of(tmp_path, kind, detector, loaded, left):
@@ -150,7 +150,7 @@ def test_every_tensor_arrives_or_is_spoken_of(tmp_path, kind, detector, loaded, 
     assert all(torch.equal(after[name], before[name]) for name in report.fresh)
 
 
-@pytest.mark.parametrize("detector", ["mask_rcnn_r50_fpn", "mask_rcnn_r50_c4"])
+@pytest.mark.parametrize("detector", ["mask_rcnn_fpn", "mask_rcnn_c4"])
 def test_one_command_fine_tunes_it_under_table_1s_protocol(tmp_path, capsys, detector):
     kind = "c4" if detector.endswith("c4") else "fpn"
     model = model_of(kind)
@@ -180,7 +180,7 @@ def test_one_command_fine_tunes_it_under_table_1s_protocol(tmp_path, capsys, det
 )
 def test_a_tensor_of_the_encoder_that_has_no_place_is_refused(tmp_path, stranger):
     model = model_of("fpn") | {f"module.{stranger}": value(3)}
-    network = new_detector("mask_rcnn_r50_fpn", R18, 4)
+    network = new_detector("mask_rcnn_fpn", R18, 4)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(InputError, match=r"ckpt\.pth: .*(no part of the encoder|have no place)") as caught:
         load_pretrained(network, checkpoint(tmp_path / "ckpt.pth", model))
@@ -197,7 +197,7 @@ def test_a_runs_own_checkpoint_file_gives_what_its_folder_gives(tmp_path):
     run = RunFolder(tmp_path)
     run.write_description({"recipe": to_json(Recipe("custom", model=R18))})
     run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(R18), R18).state_dict()})
-    one, other = new_detector("fcos_r50_fpn", R18, 4), new_detector("fcos_r50_fpn", R18, 4)
+    one, other = new_detector("fcos_fpn", R18, 4), new_detector("fcos_fpn", R18, 4)
     of_folder = load_pretrained(one, tmp_path, show_report=False)
     of_file = load_pretrained(other, run.checkpoints()[0], show_report=False)
     assert of_file.loaded_modules == of_folder.loaded_modules

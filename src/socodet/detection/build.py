@@ -1,44 +1,33 @@
-"""The torchvision detector that fits a run."""
+"""The detector that fits a pretraining run."""
 
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
-from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import MultiScaleRoIAlign
 
-from socodet.detection.detectors.pyramid import PyramidBackbone
-from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, box_head
-from socodet.models.settings import ModelSettings
+from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
+from socodet.errors import InputError
 from socodet.weights.pretrained_run import model_settings
 from socodet.weights.transfer import load_pretrained
 
 
-def mask_rcnn(settings: ModelSettings, num_classes: int = 91) -> MaskRCNN:
-    """A randomly initialised Mask R-CNN around the modules a run pretrains.
+def build_detector(
+    run: str | Path,
+    *,
+    num_classes: int = 91,
+    detector: str = "mask_rcnn_fpn",
+    pooling: Literal["aligned", "torchvision"] = "aligned",
+    show_report: bool = True,
+) -> nn.Module:
+    """The detector that `finetune` trains from this run, whatever its backbone, with the run's weights loaded.
 
-    With the default settings it is torchvision's `maskrcnn_resnet50_fpn_v2`, module for module.
-    `num_classes` counts the background.
+    `num_classes` counts the background. It is called as torchvision's detectors are, with RGB in [0, 1]. An R-CNN pools
+    boxes as in pretraining, or as torchvision's own do with `pooling="torchvision"`. InputError for a folder that is
+    not a run or has no checkpoint yet, and for a detector that is unknown or pools no boxes.
     """
-    return MaskRCNN(
-        PyramidBackbone(settings),
-        rpn_head=RPNHead(settings.fpn_channels, num_anchors=3, conv_depth=2),
-        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], settings.pooled_size, sampling_ratio=2),
-        box_head=box_head(settings),
-        box_predictor=FastRCNNPredictor(settings.representation_size, num_classes),
-        mask_head=MaskRCNNHeads(settings.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=nn.BatchNorm2d),
-        mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
-    )
-
-
-def build_detector(run: str | Path, *, num_classes: int = 91, show_report: bool = True) -> MaskRCNN:
-    """The Mask R-CNN that fits a run, whatever its backbone, with the run's weights loaded.
-
-    `num_classes` counts the background. Pixels go in as torchvision's detectors take them (RGB in [0, 1]).
-    InputError when `run` is not a run or has no checkpoint yet.
-    """
-    detector = mask_rcnn(model_settings(run), num_classes)
-    load_pretrained(detector, run, show_report=show_report)
-    return detector
+    if pooling != "aligned" and not detector_named(detector).has_box_head:
+        raise InputError(f"pooling {pooling!r}: {detector} pools no boxes; leave it out, or choose an R-CNN")
+    inference = InferenceSettings(pooling=pooling)
+    network = new_detector(detector, model_settings(run), num_classes, inference=inference)
+    load_pretrained(network, run, show_report=show_report)
+    return network

@@ -10,7 +10,7 @@ from torch import nn
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.layouts import require_same_categories
-from socodet.detection.detectors import compile_parts, detector_kind, new_detector
+from socodet.detection.detectors import detector_named, new_detector
 from socodet.detection.inference import detect
 from socodet.detection.scores import evaluate, write_detections
 from socodet.errors import InputError
@@ -32,7 +32,7 @@ class Evaluation:
 
 
 def score(
-    detector: nn.Module,
+    network: nn.Module,
     data: DetectionDataset,
     *,
     masks: bool,
@@ -46,10 +46,10 @@ def score(
 ) -> Evaluation:
     """Detects and scores; the first process writes the scores, with the `step` they are of, and the detections.
 
-    masks: whether the detector finds them. One that does not is scored on boxes alone.
+    masks: whether the network predicts them. One that does not is scored on boxes alone.
     """
     found, unreadable = detect(
-        detector, data, precision=precision, workers=workers, world=world, show_progress=show_progress
+        network, data, precision=precision, workers=workers, world=world, show_progress=show_progress
     )
     if not world.is_first:
         return Evaluation({}, tuple(unreadable))
@@ -97,15 +97,15 @@ def evaluate_run(
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
     execution = execution or ExecutionSettings()
     device = choose_device(execution.device, ALONE)
-    name = recipe.settings.detector
-    detector = new_detector(name, recipe.model, len(trained.categories) + 1, inference=recipe.inference)
-    detector.load_state_dict(state["detector"])
+    detector = detector_named(recipe.settings.detector)
+    network = new_detector(detector.name, recipe.model, len(trained.categories) + 1, inference=recipe.inference)
+    network.load_state_dict(state["detector"])
     if execution.compile:
-        compile_parts(detector)
+        detector.compile(network)
     return score(
-        detector.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         data,
-        masks=detector_kind(name).has_masks,
+        masks=detector.has_masks,
         step=state["step"],
         scores_file=scores_file,
         predictions_file=predictions_file,

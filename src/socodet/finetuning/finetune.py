@@ -10,7 +10,7 @@ from typing import Any
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.mini import mini_set, write_image_ids
-from socodet.detection.detectors import detector_kind, new_detector
+from socodet.detection.detectors import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
@@ -75,7 +75,7 @@ def finetune(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> FinetuneResult:
-    """Fine-tunes a detector of `detectors.DETECTORS` on an annotated set, into the run folder `output` (section 4.2).
+    """Fine-tunes a detector on an annotated set, into the run folder `output` (section 4.2).
 
     `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation part, and
     without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
@@ -131,10 +131,9 @@ def finetune(
         failure = error
     if any_process(world, failure is not None):
         raise failure or InputError(f"{run.path}: another process could not prepare the run; see what it says")
-    tuner = FineTuner(network, recipe.schedule, execution, world, seed=settings.seed)
+    tuner = FineTuner(network, detector_named(settings.detector), recipe.schedule, execution, world, seed=settings.seed)
     resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)
-    masks = detector_kind(settings.detector).has_masks
-    job = _Job(tuner, shown, validation_set, run, masks, evaluation, execution, world, show_progress)
+    job = _Job(tuner, shown, validation_set, run, evaluation, execution, world, show_progress)
     if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
         job.match_head_scale(report)
     stopped_by = job.train()
@@ -175,7 +174,6 @@ class _Job:
     shown: DetectionDataset
     validation: DetectionDataset | None
     run: RunFolder
-    masks: bool
     evaluation: EvaluationSettings
     execution: ExecutionSettings
     world: World
@@ -193,7 +191,7 @@ class _Job:
             return
         batches = self._batches(0, min(SCALE_BATCHES, self.tuner.total), seed=self.tuner.seed + PRECISE_BN_SEED)
         factor = match_head_scale(
-            self.tuner.detector, lambda pair: self.tuner.losses(pair[1], draw=pair[0]), enumerate(batches), self.world
+            self.tuner.network, lambda pair: self.tuner.losses(pair[1], draw=pair[0]), enumerate(batches), self.world
         )
         if factor is not None and self.show_progress:
             print(
@@ -219,7 +217,7 @@ class _Job:
 
     def _batches(self, start: int, stop: int, *, seed: int) -> Iterator[DetectionBatch]:
         settings = self.tuner.settings
-        pictures = TrainingPictures(self.shown, settings, seed=seed, masks=self.masks)
+        pictures = TrainingPictures(self.shown, self.tuner.detector, settings, seed=seed)
         stream = picture_stream(self.shown, settings, seed, self.world)
         loader = training_loader(pictures, stream, start=start, stop=stop, workers=self.workers)
         with closing(loader_batches(loader)) as loaded:
@@ -238,9 +236,9 @@ class _Job:
         if self.validation is None:
             return None
         self.newest = score(
-            self.tuner.detector,
+            self.tuner.network,
             self.validation,
-            masks=self.masks,
+            masks=self.tuner.detector.has_masks,
             step=done,
             scores_file=self.run.path / SCORES,
             predictions_file=self.run.path / PREDICTIONS if self.evaluation.save_predictions else None,

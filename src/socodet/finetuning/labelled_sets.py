@@ -7,7 +7,7 @@ from pathlib import Path
 from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.headers import unusable_images
 from socodet.detection.datasets.layouts import require_same_categories
-from socodet.detection.detectors import detector_kind
+from socodet.detection.detectors import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
 
@@ -66,10 +66,16 @@ def say_what_is_wrong(data: DetectionDataset) -> None:
 def fitting_settings(
     settings: FinetuneSettings, data: DetectionDataset, *, show_note: bool = False
 ) -> FinetuneSettings:
-    """The settings, with the detector's counterpart without masks where the set has none, as a note on stderr says."""
-    boxes_only = detector_kind(settings.detector).boxes_only
-    if boxes_only is None or data.has_masks:
-        return settings
+    """The settings with the name of the detector that is trained on the set: without masks, one of boxes.
+
+    That it is another one is said on stderr.
+    """
+    detector = detector_named(settings.detector)
+    if detector.boxes_only is None or data.has_masks:
+        return replace(settings, detector=detector.name)
     if show_note:
-        print(f"{data.name}: has boxes and no masks; {boxes_only} is trained, not {settings.detector}", file=sys.stderr)
-    return replace(settings, detector=boxes_only)
+        print(
+            f"{data.name}: has boxes and no masks; {detector.boxes_only} is trained, not {settings.detector}",
+            file=sys.stderr,
+        )
+    return replace(settings, detector=detector.boxes_only)

@@ -21,8 +21,8 @@ import torchvision
 from socodet._version import __version__
 from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
 from socodet.detection.detectors import InferenceSettings
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically

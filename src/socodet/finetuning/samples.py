@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
-from socodet.detection.detectors.transform import scale_picture, scaled_size
+from socodet.detection.detectors import Detector
+from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.detection.detectors.transform import Target
 from socodet.errors import InputError
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.runtime.world import ALONE, World
 from socodet.training.workers import start_worker
 from socodet.views.sample import sample_rng
 
-Target = dict[str, Tensor]
 Place = tuple[int, int]
 """(pass over the set, index): with the seed, all that a sample depends on. A picture shown more than once in a pass has
 passes of its own, numbered from below."""
@@ -33,7 +33,6 @@ class DetectionBatch:
     pictures: list[Tensor]
     """uint8 (3, H_i, W_i) RGB, each of its own size."""
     targets: list[Target]
-    """boxes float32 (N, 4) xyxy in pixels of that picture, labels int64 (N,), for a set with masks uint8 (N, H, W)."""
     replaced: tuple[str, ...] = ()
     """Pictures that could not be read and gave way to another one: in words, why."""
 
@@ -44,13 +43,13 @@ class DetectionBatch:
 
 
 class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
-    """Picture and target of (pass, index): scaled to a short side drawn from the schedule's, and flipped or not.
+    """Picture and target of (pass, index), augmented as the detector's training has it.
 
     The same for any number of workers. A picture that cannot be read gives way to the next one that can.
     """
 
-    def __init__(self, dataset: DetectionDataset, settings: ScheduleSettings, *, seed: int, masks: bool) -> None:
-        self._dataset, self._settings, self._seed, self._masks = dataset, settings, seed, masks
+    def __init__(self, dataset: DetectionDataset, detector: Detector, settings: ScheduleSettings, *, seed: int) -> None:
+        self._dataset, self._detector, self._settings, self._seed = dataset, detector, settings, seed
 
     def __getitem__(self, place: Place) -> tuple[Tensor, Target, str | None]:
         epoch, first = place
@@ -70,24 +69,14 @@ class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
         self, pixels_hw3: NDArray[np.uint8], index: int, generator: np.random.Generator
     ) -> tuple[Tensor, Target]:
         """The decoded picture and its objects as one draw shows them."""
-        short_side = int(generator.choice(self._settings.short_sides))
-        flip = bool(generator.random() < 0.5)
-        size = scaled_size(pixels_hw3.shape[:2], short_side, self._settings.max_side)  # type: ignore[arg-type]
-        picture = scale_picture(torch.from_numpy(pixels_hw3).permute(2, 0, 1), size).contiguous()
-        target = self._dataset.target(index, size)
-        if not self._masks:
-            target.pop("masks", None)
-        return flipped(picture, target) if flip else (picture, target)
 
+        def target_at(size: tuple[int, int]) -> Target:
+            target = self._dataset.target(index, size)
+            if not self._detector.has_masks:
+                target.pop("masks", None)
+            return target
 
-def flipped(picture_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
-    """Left and right exchanged, of picture, boxes and masks."""
-    x1, y1, x2, y2 = target["boxes"].unbind(1)
-    width = picture_3hw.shape[-1]
-    turned = {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], dim=1)}
-    if "masks" in target:
-        turned["masks"] = target["masks"].flip(-1)
-    return picture_3hw.flip(-1), turned
+        return self._detector.training_sample(pixels_hw3, target_at, self._settings, generator)
 
 
 @dataclass(frozen=True)

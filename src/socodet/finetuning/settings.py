@@ -4,26 +4,24 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from socodet.detection.detectors import DETECTORS, InferenceSettings, detector_kind
-from socodet.detection.detectors.settings import ROIS_PER_IMAGE
-from socodet.errors import SettingError
-from socodet.finetuning.schedules import (
+from socodet.detection.detectors import ALIASES, DETECTORS, InferenceSettings, detector_named
+from socodet.detection.detectors.schedules import (
     REFERENCE_BATCH,
     SCHEDULES,
     SHORT_WARMUP,
     ScheduleSettings,
     resized,
-    schedule,
-    single_stage_extras,
 )
+from socodet.detection.detectors.settings import ROIS_PER_IMAGE
+from socodet.errors import SettingError
 from socodet.runtime.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, Settings
 
 if TYPE_CHECKING:
     DetectorName = str
     ScheduleName = str
 else:
-    DetectorName = Literal[tuple(DETECTORS)]
-    ScheduleName = Literal[tuple(SCHEDULES)]
+    DetectorName = Literal[*DETECTORS, *ALIASES]
+    ScheduleName = Literal[*SCHEDULES]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class FinetuneSettings(Settings):
     Where a field is None, the schedule's own value is used.
     """
 
-    detector: DetectorName = "mask_rcnn_r50_fpn"
+    detector: DetectorName = "mask_rcnn_fpn"
     """Which detector; a set without masks trains the one without them."""
     schedule: ScheduleName = "coco_1x"
     """Length, learning rate drops, weight decay and image sizes, as the paper has them for a data set."""
@@ -64,7 +62,7 @@ class FinetuneSettings(Settings):
         super().__post_init__()
         if self.iterations is not None and self.epochs is not None:
             raise SettingError("--iterations and --epochs: give one of them")
-        if self.rois_per_image is not None and detector_kind(self.detector).single_stage:
+        if self.rois_per_image is not None and not detector_named(self.detector).has_box_head:
             raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
 
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
@@ -74,8 +72,7 @@ class FinetuneSettings(Settings):
         images too, and never takes more than a tenth of the run; precise batch norm takes no more batches than the run
         has.
         """
-        single_stage = detector_kind(self.detector).single_stage
-        table = single_stage_extras(self.detector, schedule(self.schedule, single_stage=single_stage))
+        table = detector_named(self.detector).schedule(self.schedule)
         ratio = REFERENCE_BATCH / self.batch_size
         if self.epochs is not None:
             steps = max(1, math.floor(self.epochs * images / self.batch_size + 1e-9))

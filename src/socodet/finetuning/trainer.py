@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from socodet.detection.detectors import compile_parts
+from socodet.detection.detectors import Detector
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.samples import DetectionBatch
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.runtime.world import ALONE, World
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.distributed import mean_over_all, synchronize_batch_norm
@@ -19,8 +19,6 @@ from socodet.training.loop import Learner
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.precise_bn import reestimate_statistics
 from socodet.training.settings import ExecutionSettings
-
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class FineTuner(Learner[DetectionBatch]):
@@ -38,7 +36,8 @@ class FineTuner(Learner[DetectionBatch]):
 
     def __init__(
         self,
-        detector: nn.Module,
+        network: nn.Module,
+        detector: Detector,
         settings: ScheduleSettings,
         execution: ExecutionSettings | None = None,
         world: World = ALONE,
@@ -49,28 +48,29 @@ class FineTuner(Learner[DetectionBatch]):
         execution = execution or ExecutionSettings()
         self.world = world
         self.device = choose_device(execution.device, world)
+        self.detector = detector
         self.settings = settings
         self.seed = seed
         self.total = settings.iterations
         self.finished = 0
-        self.detector = detector.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self._forward: nn.Module = self.detector
+        self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._forward: nn.Module = self.network
         if world.size > 1:
-            synchronize_batch_norm(self.detector, self.device)
+            synchronize_batch_norm(self.network, self.device)
         if execution.compile:
-            compile_parts(self.detector, compiler)
+            detector.compile(self.network, compiler)
         if world.size > 1:
             self._forward = DistributedDataParallel(
-                self.detector,
+                self.network,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 broadcast_buffers=False,  # synchronised batch norm keeps them equal
             )
-        self.optimizer = torch.optim.SGD(parameter_groups(self.detector, settings), settings.lr, settings.momentum)
+        self.optimizer = detector.optimizer(self.network, settings)
         self.precision = autocast_type(execution.precision, self.device)
         scaled = self.precision is torch.float16
         self._skip = execution.on_nan == "skip"
         self._update = OptimizerStep(
-            self.detector, self.optimizer, world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
+            self.network, self.optimizer, world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
         )
         self._window = _Window()
         self._summary = ""
@@ -85,7 +85,7 @@ class FineTuner(Learner[DetectionBatch]):
         self._update.backward(loss)
         if self.settings.clip_norm is not None:  # gradients are multiplied by the loss scale, 1 but with float16
             limit = self.settings.clip_norm * self._update.scaler.get_scale()
-            nn.utils.clip_grad_norm_(self.detector.parameters(), limit)
+            nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         learned = self._update.finish(loss.detach())
         self.finished += 1
         self._window.skipped += not learned
@@ -108,7 +108,7 @@ class FineTuner(Learner[DetectionBatch]):
     def reestimate(self, batches: Any) -> None:
         """Batch norm's statistics anew over these training batches (precise batch norm)."""
         numbered = enumerate(batches)
-        reestimate_statistics(self.detector, lambda pair: self.losses(pair[1], draw=pair[0]), numbered, self.world)
+        reestimate_statistics(self.network, lambda pair: self.losses(pair[1], draw=pair[0]), numbered, self.world)
 
     def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
         """The mean of the loss and of each of its parts since the last line, and the learning rate."""
@@ -137,7 +137,7 @@ class FineTuner(Learner[DetectionBatch]):
         loss = 0.0
         if self._window.losses:
             loss = self._mean([torch.stack(list(one.values())).sum() for one in self._window.losses])
-        norms = torch.stack(torch._foreach_norm(list(self.detector.parameters())))
+        norms = torch.stack(torch._foreach_norm(list(self.network.parameters())))
         if math.isfinite(loss) and bool(norms.isfinite().all()):
             return None
         return f"loss {loss:.3g} at learning rate {self.settings.rate(self.finished - 1):.3g}"
@@ -151,7 +151,7 @@ class FineTuner(Learner[DetectionBatch]):
         return {
             "step": self.finished,
             "total_steps": self.total,
-            "detector": self.detector.state_dict(),
+            "detector": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._update.scaler.state_dict(),
         }
@@ -166,7 +166,7 @@ class FineTuner(Learner[DetectionBatch]):
                 "pass --overwrite to start anew"
             )
         try:
-            self.detector.load_state_dict(state["detector"])
+            self.network.load_state_dict(state["detector"])
             self.optimizer.load_state_dict(state["optimizer"])
             if state["scaler"] and self._update.scaler.is_enabled():
                 self._update.scaler.load_state_dict(state["scaler"])
@@ -176,22 +176,6 @@ class FineTuner(Learner[DetectionBatch]):
                 "pass --overwrite to start anew"
             ) from None
         self.finished = state["step"]
-
-
-def parameter_groups(detector: nn.Module, settings: ScheduleSettings) -> list[dict[str, Any]]:
-    """Weights, norms and biases, each with its decay and its factor of the learning rate."""
-    norms = [p for module in detector.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)]
-    of_norms = {id(p) for p in norms}
-    rest = [(n, p) for n, p in detector.named_parameters() if id(p) not in of_norms and p.requires_grad]
-    biases = [p for name, p in rest if name.endswith("bias")]
-    weights = [p for name, p in rest if not name.endswith("bias")]
-    decay = settings.weight_decay
-    groups = [
-        {"params": weights, "weight_decay": decay, "lr_factor": 1.0},
-        {"params": norms, "weight_decay": decay * settings.decay_norms, "lr_factor": 1.0},
-        {"params": biases, "weight_decay": decay * settings.decay_biases, "lr_factor": settings.bias_lr},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 @dataclass

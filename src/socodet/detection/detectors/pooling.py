@@ -1,8 +1,19 @@
 """RoIAlign as in pretraining, for torchvision's region heads."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign, roi_align
+
+
+def roi_pooling(
+    strides: dict[str, int], output_size: int, pooling: Literal["aligned", "torchvision"]
+) -> MultiScaleRoIAlign:
+    """RoIAlign of feature maps with these strides: `AlignedRoIAlign`, or torchvision's own by name."""
+    if pooling == "torchvision":
+        return MultiScaleRoIAlign(list(strides), output_size, sampling_ratio=2)
+    return AlignedRoIAlign(strides, output_size)
 
 
 class AlignedRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]

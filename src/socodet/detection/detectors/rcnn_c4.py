@@ -11,9 +11,10 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.pooling import roi_pooling
+from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
-from socodet.detection.detectors.transform import DetectorTransform
+from socodet.detection.detectors.transform import Target
 from socodet.models.backbones import STRIDES, split_backbone
 from socodet.models.settings import ModelSettings
 
@@ -22,8 +23,6 @@ POOLED = 14
 MASK_CHANNELS = 256
 ANCHOR_SIZES = (32, 64, 128, 256, 512)
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
-
-Target = dict[str, Tensor]
 
 
 class C4Backbone(nn.Module):
@@ -105,46 +104,51 @@ class SharedRoIHeads(RoIHeads):  # type: ignore[misc]
         return self.mask_predictor is not None
 
 
-def faster_rcnn_c4(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
-    """Faster R-CNN on C4, the fifth block as box head. `num_classes` counts the background."""
-    return _rcnn_c4(settings, num_classes, inference, masks=False)
+class FasterRCNNC4(RCNN):
+    """Faster R-CNN on C4, the fifth block as box head.
+
+    Thresholds are torchvision's, which are Detectron2's; numbers of proposals those of its C4 configurations.
+    """
+
+    name = "faster_rcnn_c4"
+    aliases = ("faster_rcnn_r50_c4",)
+
+    def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
+        """An R-CNN of torchvision's parts, for boxes, and masks if it has them."""
+        body, fifth_block, channels = split_backbone(model.backbone)
+        c4_channels = channels // 2
+        anchors = AnchorGenerator((ANCHOR_SIZES,), (ANCHOR_RATIOS,))
+        rpn = RegionProposalNetwork(
+            anchors,
+            RPNHead(c4_channels, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 12000, "testing": 6000},
+            post_nms_top_n={"training": 2000, "testing": inference.proposals},
+            nms_thresh=0.7,
+        )
+        roi_heads = SharedRoIHeads(
+            roi_pooling({"0": STRIDES[2]}, POOLED, inference.pooling),
+            shared_head(fifth_block, channels),
+            FastRCNNPredictor(channels, num_classes),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=inference.rois_per_image,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=inference.score_threshold,
+            nms_thresh=0.5,
+            detections_per_img=inference.detections,
+            mask_predictor=MaskRCNNPredictor(channels, MASK_CHANNELS, num_classes) if self.has_masks else None,
+        )
+        return GeneralizedRCNN(C4Backbone(body, c4_channels), rpn, roi_heads, None)  # `build` gives it its transform
 
 
-def mask_rcnn_c4(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
-    """Faster R-CNN on C4 and masks from the same fifth block. `num_classes` counts the background."""
-    return _rcnn_c4(settings, num_classes, inference, masks=True)
+class MaskRCNNC4(FasterRCNNC4):
+    """Faster R-CNN on C4 and masks from the same fifth block."""
 
-
-def _rcnn_c4(
-    settings: ModelSettings, num_classes: int, inference: InferenceSettings, *, masks: bool
-) -> GeneralizedRCNN:
-    """Thresholds are torchvision's, which are Detectron2's; numbers of proposals those of its C4 configurations."""
-    body, fifth_block, channels = split_backbone(settings.backbone)
-    c4_channels = channels // 2
-    anchors = AnchorGenerator((ANCHOR_SIZES,), (ANCHOR_RATIOS,))
-    rpn = RegionProposalNetwork(
-        anchors,
-        RPNHead(c4_channels, anchors.num_anchors_per_location()[0]),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=256,
-        positive_fraction=0.5,
-        pre_nms_top_n={"training": 12000, "testing": 6000},
-        post_nms_top_n={"training": 2000, "testing": inference.proposals},
-        nms_thresh=0.7,
-    )
-    roi_heads = SharedRoIHeads(
-        AlignedRoIAlign({"0": STRIDES[2]}, POOLED),
-        shared_head(fifth_block, channels),
-        FastRCNNPredictor(channels, num_classes),
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
-        batch_size_per_image=inference.rois_per_image,
-        positive_fraction=0.25,
-        bbox_reg_weights=None,
-        score_thresh=inference.score_threshold,
-        nms_thresh=0.5,
-        detections_per_img=inference.detections,
-        mask_predictor=MaskRCNNPredictor(channels, MASK_CHANNELS, num_classes) if masks else None,
-    )
-    return GeneralizedRCNN(C4Backbone(body, c4_channels), rpn, roi_heads, DetectorTransform(inference))
+    name = "mask_rcnn_c4"
+    aliases = ("mask_rcnn_r50_c4",)
+    boxes_only = FasterRCNNC4.name

@@ -8,8 +8,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 
-from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.pyramid import PyramidBackbone
+from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.models.backbones import STRIDES
 from socodet.models.settings import ModelSettings
@@ -29,33 +30,46 @@ def box_head(settings: ModelSettings) -> FastRCNNConvFCHead:
     )
 
 
-def faster_rcnn_fpn(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> FasterRCNN:
-    """Faster R-CNN on P2 to P6 with the pretrained box head. `num_classes` counts the background."""
-    return FasterRCNN(PyramidBackbone(settings), **_box_parts(settings, num_classes, inference))
+class FasterRCNNFPN(RCNN):
+    """Faster R-CNN on P2 to P6 with the pretrained box head."""
+
+    name = "faster_rcnn_fpn"
+    aliases = ("faster_rcnn_r50_fpn",)
+
+    def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> FasterRCNN:
+        """Torchvision's Faster R-CNN of these parts."""
+        return FasterRCNN(PyramidBackbone(model), **_box_parts(model, num_classes, inference))
 
 
-def mask_rcnn_fpn(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> MaskRCNN:
-    """Faster R-CNN on FPN and a mask head of four convolutions with batch norm. `num_classes` counts the background."""
-    return MaskRCNN(
-        PyramidBackbone(settings),
-        mask_roi_pool=AlignedRoIAlign(LEVELS, MASK_POOLED),
-        mask_head=MaskRCNNHeads(settings.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=nn.BatchNorm2d),
-        mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
-        **_box_parts(settings, num_classes, inference),
-    )
+class MaskRCNNFPN(FasterRCNNFPN):
+    """Faster R-CNN on FPN and a mask head of four convolutions with batch norm."""
+
+    name = "mask_rcnn_fpn"
+    aliases = ("mask_rcnn_r50_fpn",)
+    boxes_only = FasterRCNNFPN.name
+
+    def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> MaskRCNN:
+        """Torchvision's Mask R-CNN of these parts."""
+        return MaskRCNN(
+            PyramidBackbone(model),
+            mask_roi_pool=roi_pooling(LEVELS, MASK_POOLED, inference.pooling),
+            mask_head=MaskRCNNHeads(model.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=nn.BatchNorm2d),
+            mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
+            **_box_parts(model, num_classes, inference),
+        )
 
 
-def _box_parts(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> dict[str, Any]:
+def _box_parts(model: ModelSettings, num_classes: int, inference: InferenceSettings) -> dict[str, Any]:
     """What both have; numbers of proposals by default as in Detectron2's FPN base configuration."""
     return {
-        "rpn_head": RPNHead(settings.fpn_channels, num_anchors=3, conv_depth=1),
+        "rpn_head": RPNHead(model.fpn_channels, num_anchors=3, conv_depth=1),
         "rpn_pre_nms_top_n_train": inference.training_pre_nms,
         "rpn_pre_nms_top_n_test": inference.proposals,
         "rpn_post_nms_top_n_train": 1000,
         "rpn_post_nms_top_n_test": inference.proposals,
-        "box_roi_pool": AlignedRoIAlign(LEVELS, settings.pooled_size),
-        "box_head": box_head(settings),
-        "box_predictor": FastRCNNPredictor(settings.representation_size, num_classes),
+        "box_roi_pool": roi_pooling(LEVELS, model.pooled_size, inference.pooling),
+        "box_head": box_head(model),
+        "box_predictor": FastRCNNPredictor(model.representation_size, num_classes),
         "box_batch_size_per_image": inference.rois_per_image,
         "box_score_thresh": inference.score_threshold,
         "box_detections_per_img": inference.detections,

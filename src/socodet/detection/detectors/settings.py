@@ -1,7 +1,7 @@
 """How a detector looks at a picture, how many boxes an R-CNN considers, and which detections are kept."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from socodet.runtime.settings import PositiveInt, Range, Settings
 
@@ -28,6 +28,8 @@ class InferenceSettings(Settings):
     rois_per_image: PositiveInt = ROIS_PER_IMAGE
     """Of an R-CNN: boxes of a picture that the box head is trained on in a step (Detectron2's
     ROI_HEADS.BATCH_SIZE_PER_IMAGE). Fewer also shorten the lists of proposals, see below."""
+    pooling: Literal["aligned", "torchvision"] = "aligned"
+    """Of an R-CNN: RoIAlign as in pretraining, or as torchvision's own detectors have it."""
 
     @property
     def proposals(self) -> int:

@@ -1,80 +1,44 @@
-"""Single-stage detectors on P3 to P7: Table 7. Backbone and pyramid are transferred, heads are fresh.
+"""What single-stage detectors on P3 to P7 have in common: Table 7. Backbone and pyramid are transferred, not the heads.
 
-As MMDetection's 1x configurations have them, where torchvision's parts allow it: RetinaNet makes P6 from C5, FCOS
-from P5. Left as torchvision has it: the loss of a batch is the mean over pictures of each picture's loss (RetinaNet),
-centerness stands on the regression branch, points near an object's centre alone are positive, and boxes are learned by
-generalised IoU (FCOS). Both have an output for the background, which no target asks for.
+They are MMDetection's 1x configurations, where torchvision's parts allow it. Both have an output for the background,
+which no target asks for.
 """
 
-from functools import partial
+import math
+from dataclasses import replace
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet
-from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
-
-from socodet.detection.detectors.pyramid import PyramidBackbone
-from socodet.detection.detectors.settings import InferenceSettings
-from socodet.models.backbones import build_backbone
-from socodet.models.settings import ModelSettings
+from socodet.detection.detectors.schedules import COCO, REFERENCE_BATCH, REFERENCE_SHORT_SIDE, ScheduleSettings
+from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 
 FINEST_LEVEL = 3
-CHANNELS_A_GROUP = 8
-"""Of FCOS's group norm: 32 groups of the usual 256 channels."""
+MMDETECTION_1X_IMAGES = 117_266
+"""Images of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
 
 
-class SharedFCOSHead(FCOSHead):  # type: ignore[misc]
-    """torchvision's head, its losses divided by the number of positive points in the pictures of all processes.
+class SingleStage(TorchvisionDetector):
+    """A detector without proposals, trained as MMDetection's `retinanet_r50_fpn_1x_coco` (section 4.5)."""
 
-    As in MMDetection. Each process's own number would weigh its points by how few they are.
-    """
+    @property
+    def float32_outputs(self) -> tuple[str, ...]:
+        """The pyramid and the head."""
+        return "backbone", "head"
 
-    def compute_loss(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """The losses by name, scaled so that their mean over all processes is that of one process with every picture.
+    def schedule(self, name: str) -> ScheduleSettings:
+        """Learning rate 0.01, weight decay 1e-4, 500 warm-up iterations from 0.001 of the rate, one size of images.
 
-        matched_idxs: a picture's, (points,), the object that each point belongs to, negative where to none.
+        On COCO 12 epochs with drops after 8 and 11; a schedule twice as long has twice the epochs. Other data sets keep
+        their own length.
         """
-        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
-        if not dist.is_initialized():
-            return losses
-        here = (torch.cat(matched_idxs) >= 0).sum().double()
-        everywhere = here.clone()
-        dist.all_reduce(everywhere)
-        share = dist.get_world_size() * here.clamp_min(1) / everywhere.clamp_min(1)
-        return {name: loss * share.to(loss.dtype) for name, loss in losses.items()}
-
-
-def retinanet(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> RetinaNet:
-    """RetinaNet; P6 is made from C5. `num_classes` counts the background, label 0."""
-    c5_channels = build_backbone(settings.backbone)[1][-1]
-    return RetinaNet(
-        PyramidBackbone(settings, finest=FINEST_LEVEL, extra_blocks=LastLevelP6P7(c5_channels, settings.fpn_channels)),
-        num_classes,
-        score_thresh=inference.score_threshold,
-        detections_per_img=inference.detections,
-    )
-
-
-def fcos(settings: ModelSettings, num_classes: int, inference: InferenceSettings) -> FCOS:
-    """FCOS with group norm in its head; P6 is made from P5. `num_classes` counts the background, label 0."""
-    channels = settings.fpn_channels
-    norm = partial(nn.GroupNorm, max(1, channels // CHANNELS_A_GROUP))
-    head = SharedFCOSHead(channels, 1, num_classes, num_convs=0)  # whose group norm does not fit every width
-    head.classification_head = FCOSClassificationHead(channels, 1, num_classes, norm_layer=norm)
-    head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
-    return FCOS(
-        PyramidBackbone(settings, finest=FINEST_LEVEL, extra_blocks=LastLevelP6P7(channels, channels)),
-        num_classes,
-        head=head,
-        score_thresh=inference.score_threshold,
-        nms_thresh=0.5,
-        detections_per_img=inference.detections,
-    )
+        chosen = super().schedule(name)
+        epochs = 12 * chosen.iterations // COCO.iterations
+        on_coco = name.startswith("coco_")
+        return replace(
+            chosen,
+            iterations=epochs * math.ceil(MMDETECTION_1X_IMAGES / REFERENCE_BATCH) if on_coco else chosen.iterations,
+            lr=0.01,
+            warmup_iterations=500,
+            drops=(8 / 12, 11 / 12),
+            weight_decay=1e-4,
+            decay_norms=True,
+            short_sides=(REFERENCE_SHORT_SIDE,),
+        )

@@ -1,14 +1,21 @@
 """Pictures into a detector and its answers back: scaling, normalisation, padding."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
+
+Target = dict[str, Tensor]
+"""boxes float32 (N, 4) xyxy in pixels, labels int64 (N,), and of a set with masks, masks uint8 (N, H, W)."""
 
 
 class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
@@ -39,3 +46,28 @@ def scale_picture(picture_3hw: Tensor, size: tuple[int, int]) -> Tensor:
     if picture_3hw.shape[-2:] == torch.Size(size):
         return picture_3hw
     return interpolate(picture_3hw[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def scaled_and_flipped(
+    pixels_hw3: NDArray[np.uint8],
+    target_at: Callable[[tuple[int, int]], Target],
+    settings: ScheduleSettings,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Target]:
+    """A training image, uint8 (3, H, W), at one of the schedule's sizes, flipped half of the time, and its target."""
+    short_side = int(generator.choice(settings.short_sides))
+    flip = bool(generator.random() < 0.5)
+    size = scaled_size((pixels_hw3.shape[0], pixels_hw3.shape[1]), short_side, settings.max_side)
+    image = scale_picture(torch.from_numpy(pixels_hw3).permute(2, 0, 1), size).contiguous()
+    target = target_at(size)
+    return flipped(image, target) if flip else (image, target)
+
+
+def flipped(image_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
+    """Image, boxes and masks flipped left to right."""
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    width = image_3hw.shape[-1]
+    turned = {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], dim=1)}
+    if "masks" in target:
+        turned["masks"] = target["masks"].flip(-1)
+    return image_3hw.flip(-1), turned

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from socodet.detection.datasets import DetectionDataset
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.run import FinetuneRecipe, digest
-from socodet.finetuning.schedules import ScheduleSettings
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.weights.pretrained_run import model_settings

@@ -107,7 +107,7 @@ PROTOCOLS = {
         Budget(epochs=2, batch_size=16, base_lr=16.0, backbone="resnet18", width=0.25, size=96),
         compute_ratio=1.34,
         finetuning=FinetuneSettings(
-            "faster_rcnn_r50_fpn",
+            "faster_rcnn_fpn",
             "voc_24k",
             iterations=400,
             batch_size=8,
@@ -125,7 +125,7 @@ PROTOCOLS = {
         boxes=("fast", "random", "annotated"),
         fractions=(0.05, 0.1, 1.0),
         finetuned=("image", "image_compute", "soco"),
-        finetuning=FinetuneSettings("mask_rcnn_r50_fpn", "voc_24k", epochs=24, size=480, precise_bn=100),
+        finetuning=FinetuneSettings("mask_rcnn_fpn", "voc_24k", epochs=24, size=480, precise_bn=100),
     ),
 }
 """By budget: `cpu` for two cores, `gpu` for one card."""

@@ -2,11 +2,11 @@
 
 import pytest
 
+from socodet.detection.detectors.schedules import SCHEDULES, ScheduleSettings
 from socodet.errors import InputError
-from socodet.finetuning.schedules import SCHEDULES, ScheduleSettings
 from socodet.finetuning.settings import FinetuneSettings
 
-RCNN, RETINA, FCOS = "mask_rcnn_r50_fpn", "retinanet_r50_fpn", "fcos_r50_fpn"
+RCNN, RETINA, FCOS = "mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn"
 
 
 def resolved(schedule, detector, *, images=0, **asked):
@@ -115,7 +115,7 @@ def test_boxes_an_image_are_for_detectors_with_a_box_head():
     for asked, expected in (({}, 512), ({"rois_per_image": 64}, 64)):
         settings = FinetuneSettings(RCNN, "voc_24k", **asked)
         assert settings.inference(settings.resolved_schedule()).rois_per_image == expected
-    with pytest.raises(InputError, match="--rois-per-image: retinanet_r50_fpn has no box head"):
+    with pytest.raises(InputError, match="--rois-per-image: retinanet_fpn has no box head"):
         resolved("voc_24k", RETINA, rois_per_image=64)
 
 

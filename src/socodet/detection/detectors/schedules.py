@@ -1,10 +1,10 @@
-"""How long a detector is fine-tuned and by what: section 4.2, and MMDetection's defaults for single-stage detectors.
+"""How long a detector is trained, at which learning rates and on which sizes of images: the paper's section 4.2.
 
-Lengths are in iterations at batches of 16 pictures. With another batch size the iterations change so that as many
-pictures are seen, and the learning rate changes in proportion (Goyal et al. 2017).
+Lengths are in iterations at batches of 16 images. With another batch size the number of iterations changes so that as
+many images are seen, and the learning rate changes in proportion (Goyal et al. 2017). A detector may change the numbers
+(`Detector.schedule`).
 """
 
-import math
 from dataclasses import dataclass, replace
 
 from socodet.errors import SettingError
@@ -83,46 +83,12 @@ SCHEDULES: dict[str, ScheduleSettings] = {
 }
 """Of R-CNNs, by name: Tables 1-3, 8 and 10; LVIS 1x, and 90,000 iterations as the public SoCo* configuration has it."""
 
-MMDETECTION_1X_IMAGES = 117_266
-"""Pictures of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
 
-
-def schedule(name: str, *, single_stage: bool = False) -> ScheduleSettings:
-    """The schedule of that name, for a kind of detector. SettingError for an unknown one.
-
-    Single-stage detectors follow MMDetection's `retinanet_r50_fpn_1x_coco` (section 4.5): learning rate 0.01, weight
-    decay 1e-4, 500 warm-up iterations from 0.001 of it, 12 epochs with drops after 8 and 11, one size of pictures;
-    a schedule twice as long has twice the epochs, and other data sets keep their own length. FCOS adds to that, see
-    `single_stage_extras`.
-    """
+def schedule(name: str) -> ScheduleSettings:
+    """An R-CNN's schedule of that name. SettingError for an unknown one."""
     if name not in SCHEDULES:
         raise SettingError(f"schedule {name!r}: unknown; choose one of {', '.join(SCHEDULES)}")
-    chosen = SCHEDULES[name]
-    if not single_stage:
-        return chosen
-    epochs = 12 * chosen.iterations // COCO.iterations
-    on_coco = name.startswith("coco_")
-    return replace(
-        chosen,
-        iterations=epochs * math.ceil(MMDETECTION_1X_IMAGES / REFERENCE_BATCH) if on_coco else chosen.iterations,
-        lr=0.01,
-        warmup_iterations=500,
-        drops=(8 / 12, 11 / 12),
-        weight_decay=1e-4,
-        decay_norms=True,
-        short_sides=(REFERENCE_SHORT_SIDE,),
-    )
-
-
-def single_stage_extras(detector: str, settings: ScheduleSettings) -> ScheduleSettings:
-    """What MMDetection's `fcos_r50_caffe_fpn_gn-head_1x_coco` has beside RetinaNet's settings; others are unchanged.
-
-    Biases learn twice as fast and do not decay, gradients are clipped to a norm of 35, and warm-up is a constant
-    third of the rate.
-    """
-    if not detector.startswith("fcos"):
-        return settings
-    return replace(settings, warmup_start=1 / 3, warmup_constant=True, bias_lr=2.0, decay_biases=False, clip_norm=35.0)
+    return SCHEDULES[name]
 
 
 def resized(settings: ScheduleSettings, size: int) -> ScheduleSettings:

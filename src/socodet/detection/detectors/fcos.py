@@ -1,0 +1,89 @@
+"""FCOS, with group norm in its head and P6 made from P5 as MMDetection has it.
+
+As in torchvision, centerness is predicted from the regression branch, only points near an object's centre are positive,
+and boxes are learned by generalised IoU.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from socodet.detection.detectors.pyramid import PyramidBackbone
+from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.single_stage import FINEST_LEVEL, SingleStage
+from socodet.models.settings import ModelSettings
+
+CHANNELS_A_GROUP = 8
+"""Of FCOS's group norm: 32 groups of the usual 256 channels."""
+
+
+class FCOSFPN(SingleStage):
+    """FCOS on P3 to P7."""
+
+    name = "fcos_fpn"
+    aliases = ("fcos_r50_fpn",)
+
+    def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> FCOS:
+        """Torchvision's FCOS on our pyramid."""
+        channels = model.fpn_channels
+        norm = partial(nn.GroupNorm, max(1, channels // CHANNELS_A_GROUP))
+        head = SharedFCOSHead(channels, 1, num_classes, num_convs=0)  # whose group norm does not fit every width
+        head.classification_head = FCOSClassificationHead(channels, 1, num_classes, norm_layer=norm)
+        head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
+        return FCOS(
+            PyramidBackbone(model, finest=FINEST_LEVEL, extra_blocks=LastLevelP6P7(channels, channels)),
+            num_classes,
+            head=head,
+            score_thresh=inference.score_threshold,
+            nms_thresh=0.5,
+            detections_per_img=inference.detections,
+        )
+
+    def schedule(self, name: str) -> ScheduleSettings:
+        """What MMDetection's `fcos_r50_caffe_fpn_gn-head_1x_coco` changes of RetinaNet's.
+
+        Biases learn twice as fast and do not decay, gradients are clipped to a norm of 35, and warm-up is a constant
+        third of the learning rate.
+        """
+        return replace(
+            super().schedule(name),
+            warmup_start=1 / 3,
+            warmup_constant=True,
+            bias_lr=2.0,
+            decay_biases=False,
+            clip_norm=35.0,
+        )
+
+
+class SharedFCOSHead(FCOSHead):  # type: ignore[misc]
+    """torchvision's head, its losses divided by the number of positive points in the pictures of all processes.
+
+    As in MMDetection. Each process's own number would weigh its points by how few they are.
+    """
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """The losses by name, scaled so that their mean over all processes is that of one process with every picture.
+
+        matched_idxs: a picture's, (points,), the object that each point belongs to, negative where to none.
+        """
+        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        if not dist.is_initialized():
+            return losses
+        here = (torch.cat(matched_idxs) >= 0).sum().double()
+        everywhere = here.clone()
+        dist.all_reduce(everywhere)
+        share = dist.get_world_size() * here.clamp_min(1) / everywhere.clamp_min(1)
+        return {name: loss * share.to(loss.dtype) for name, loss in losses.items()}

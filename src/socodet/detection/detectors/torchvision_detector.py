@@ -1,0 +1,44 @@
+"""What the detectors put together from torchvision's parts have in common."""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from socodet.detection.detectors.detector import Detector
+from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.transform import DetectorTransform
+from socodet.models.settings import ModelSettings
+
+
+class TorchvisionDetector(Detector):
+    """Its network has our transform; under autocast what `float32_outputs` return is float32 again.
+
+    So coordinates are never rounded to bfloat16.
+    """
+
+    @property
+    @abstractmethod
+    def float32_outputs(self) -> tuple[str, ...]:
+        """Modules whose outputs boxes are computed from."""
+
+    @abstractmethod
+    def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> nn.Module:
+        """Torchvision's network of these parts, with its own transform."""
+
+    def build(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> nn.Module:
+        """`assemble`'s network with our transform."""
+        network = self.assemble(model, num_classes, inference)
+        network.transform = DetectorTransform(inference)
+        for name in self.float32_outputs:
+            network.get_submodule(name).register_forward_hook(_as_float32)
+        return network
+
+
+def _as_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """The same, with every tensor in it float32."""
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return {name: _as_float32(_module, _inputs, value) for name, value in output.items()}
+    return type(output)(_as_float32(_module, _inputs, value) for value in output)

@@ -1,0 +1,72 @@
+"""The detector built from a run is the one that fine-tuning trains."""
+
+import pytest
+import torch
+from narrow_models import NARROW
+from photograph_sets import coco_file
+from torchvision.ops import MultiScaleRoIAlign
+
+from socodet.detection.build import build_detector
+from socodet.detection.detectors import ALIASES, DETECTORS, detector_named
+from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.errors import InputError
+from socodet.finetuning import finetune as finetune_module
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.models.encoders import build_encoder
+from socodet.models.soco import SoCo
+from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    run = RunFolder(tmp_path_factory.mktemp("pretrained"))
+    run.write_description({"recipe": to_json(Recipe("custom", model=NARROW))})
+    run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(NARROW), NARROW).state_dict()})
+    return run.path
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "retinanet_fpn"])
+def test_it_is_the_detector_that_is_fine_tuned(name, pretrained, tmp_path, monkeypatch):
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    trained = []
+
+    def caught(network, *_args, **_kwargs):
+        trained.append(network)
+        raise Stop
+
+    monkeypatch.setattr(finetune_module, "FineTuner", caught)
+    with pytest.raises(Stop):
+        finetune_module.finetune(
+            coco_file(tmp_path / "set.json"),
+            tmp_path / "run",
+            FinetuneSettings(name, keep_head_scale=True),
+            init=pretrained,
+            execution=ExecutionSettings("cpu", workers=0),
+            show_progress=False,
+        )
+    built = build_detector(pretrained, num_classes=4, detector=name, show_report=False)
+    assert repr(built) == repr(trained[0])  # modules, pooling, transform
+    ours, theirs = built.state_dict(), trained[0].state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_boxes_are_pooled_as_in_pretraining_unless_torchvisions_way_is_asked_for(pretrained):
+    asked = {"num_classes": 4, "show_report": False}
+    heads = build_detector(pretrained, **asked).roi_heads
+    assert type(heads.box_roi_pool) is type(heads.mask_roi_pool) is AlignedRoIAlign
+    heads = build_detector(pretrained, pooling="torchvision", **asked).roi_heads
+    assert type(heads.box_roi_pool) is type(heads.mask_roi_pool) is MultiScaleRoIAlign
+    assert heads.box_roi_pool.sampling_ratio == 2
+    with pytest.raises(InputError, match="fcos_fpn pools no boxes"):
+        build_detector(pretrained, detector="fcos_fpn", pooling="torchvision", **asked)
+
+
+def test_the_papers_names_are_accepted():
+    assert set(ALIASES.values()) == set(DETECTORS)
+    assert detector_named("mask_rcnn_r50_c4") is DETECTORS["mask_rcnn_c4"]
