@@ -1,4 +1,4 @@
-"""Fine-tuning settings and the schedules they resolve to, against section 4.2 and MMDetection's numbers, written out."""
+"""Fine-tuning settings and the schedules they resolve to, against section 4.2 and MMDetection's numbers."""
 
 import pytest
 
