@@ -35,7 +35,7 @@ def test_every_fault_of_a_coco_file(tmp_path, capsys):
         {"bbox": [1000, 1000, 10, 10]},
         {"bbox": [390, 390, 100, 100]},
         {"bbox": None},
-        {"bbox": ["1", "2", "3", "4"]},
+        {"bbox": ["1", "2", "3", "x"]},
         {"bbox": [1, float("nan"), 3, 4]},
         {"category_id": 99},
         {"category_id": [10]},
@@ -44,13 +44,14 @@ def test_every_fault_of_a_coco_file(tmp_path, capsys):
     ]
     annotations += [good | fault | {"id": 100 + number} for number, fault in enumerate(faults)] + ["no entry"]
     images[5]["file_name"] = "/nowhere/rocket.jpg"
-    images.append({"id": 7, "file_name": "wide.jpg", "width": "400", "height": 0})
+    images.append({"id": 7, "file_name": "wide.jpg", "width": 400, "height": 0})
+    images.append({"id": [8], "file_name": "wide.jpg", "width": 400, "height": 400})
     images.append(images[0])
     (tmp_path / "set.json").write_text(json.dumps(content))
     assert sorted(said(capsys, tmp_path / "set.json", tmp_path / "run")) == sorted(
         [
-            "1 × image file missing; image left out (first: /nowhere/rocket.jpg)",
-            "1 × image entry without a usable id, file name or size; left out (first: entry 6 of `images`)",
+            "2 × image file missing; image left out (first: /nowhere/rocket.jpg)",
+            "1 × image entry without a usable id or file name; left out (first: entry 7 of `images`)",
             "1 × image listed again under an id already used; left out (first: image id 1)",
             "1 × annotation of an image that is not listed; left out (first: annotation 109 of image 999)",
             "2 × annotation of an unknown category; left out (first: annotation 107 of image 1, category 99)",

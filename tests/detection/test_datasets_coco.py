@@ -99,8 +99,8 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
     listed = [*images(), gone, again, {"id": 31}, {"id": 32, "file_name": "a.jpg", "width": 0, "height": 5}, 7]
     read = open_detection_set(written(tmp_path, content(notes, images=listed)))
     assert read.problems.counts == {
-        Problem.MISSING_IMAGE: 1,
-        Problem.BROKEN_IMAGE_ENTRY: 3,
+        Problem.MISSING_IMAGE: 2,
+        Problem.BROKEN_IMAGE_ENTRY: 2,
         Problem.REPEATED_IMAGE: 1,
         Problem.UNKNOWN_IMAGE: 1,
         Problem.UNKNOWN_CATEGORY: 2,
@@ -108,6 +108,7 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         Problem.EMPTY_BOX: 2,
         Problem.OUTSIDE: 1,
         Problem.CLIPPED: 1,
+        Problem.MASK_ELSEWHERE: 2,
         Problem.BROKEN_MASK: 2,
         Problem.CROWD: 1,
     }
@@ -119,11 +120,11 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         [2, 2, 11, 11],
         [2, 2, 11, 11],
     ]
-    assert read.target(0)["masks"].sum((1, 2)).tolist() == [64, 64, 64, 81, 81]
+    assert read.target(0)["masks"].sum((1, 2)).tolist() == [64, 60, 100, 81, 81]
     lines = read.problems.lines()
-    assert len(lines) == 11
+    assert len(lines) == 12
     assert any(line.startswith("2 × box without area") and "image 20" in line for line in lines)
-    assert read.problems.as_json()["missing_image"] == {"count": 1, "first": str(tmp_path / "images" / "gone.jpg")}
+    assert read.problems.as_json()["missing_image"] == {"count": 2, "first": str(tmp_path / "images" / "gone.jpg")}
 
 
 @pytest.mark.parametrize(
@@ -189,3 +190,145 @@ def test_pictures_of_another_size_than_annotated(tmp_path):
     assert [image.image_id for image in checked.images] == [10]
     assert checked.problems.counts == {Problem.BROKEN_IMAGE: 2}
     assert checked.picture(0).shape == (267, 400, 3)
+
+
+def objects(read):
+    """(image id, label, xyxy, crowd, difficult) of every object."""
+    return [
+        (image.image_id, label, *box, crowd, difficult)
+        for image in read.images
+        for label, box, crowd, difficult in zip(
+            image.labels.tolist(), image.boxes.tolist(), image.crowd.tolist(), image.difficult.tolist(), strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize("field", ["iscrowd", "difficult"])
+def test_flags_in_words(tmp_path, field):
+    marks = [0, 1, "0", "1", False, True, 0.0, 1.0, "false", "True", " no ", "yes", None, "", "maybe", 2, [1]]
+    notes = [note(20, [5, 5, 20, 20], **{field: mark}) for mark in marks]
+    read = open_detection_set(written(tmp_path, content(notes)))
+    marked = getattr(read.images[0], "crowd" if field == "iscrowd" else "difficult").tolist()
+    assert marked == [False, True] * 6 + [False] * 5
+    assert read.problems.counts[Problem.UNCLEAR_FLAG] == 3
+    assert "'maybe'" in read.problems.first[Problem.UNCLEAR_FLAG]
+
+
+def as_text(one):
+    return str(one) if isinstance(one, int | float) else one
+
+
+def as_float(one):
+    return float(one) if isinstance(one, int) else one
+
+
+@pytest.mark.parametrize("kind", [as_text, as_float])
+@pytest.mark.parametrize("place", ["images.id", "images.width", "annotations.image_id", "annotations.bbox"])
+def test_numbers_of_another_type_are_the_same_numbers(tmp_path, place, kind):
+    notes = [note(20, [1, 2, 30, 40], 7), note(10, [5, 6, 10, 10]), note(10, [5, 6, 20, 20])]
+    usual = objects(open_detection_set(written(tmp_path, content(notes))))
+    part, field = place.split(".")
+    changed = content([dict(one) for one in notes])
+    for entry in changed[part]:
+        entry[field] = [kind(one) for one in entry[field]] if isinstance(entry[field], list) else kind(entry[field])
+    read = open_detection_set(written(tmp_path, changed))
+    assert [row[1:] for row in objects(read)] == [row[1:] for row in usual]
+    assert read.problems.counts == (
+        {} if kind is as_float else {Problem.NUMBER_AS_TEXT: 2 if part == "images" and field == "width" else 3}
+    )
+
+
+def test_class_ids_of_another_type(tmp_path):
+    notes = [note(20, [1, 2, 30, 40], "7"), note(20, [5, 6, 10, 10], 3.0), note(20, [5, 6, 10, 10], "seven")]
+    read = open_detection_set(written(tmp_path, content(notes)))
+    assert read.images[0].labels.tolist() == [2, 1]
+    assert read.problems.counts == {Problem.NUMBER_AS_TEXT: 1, Problem.UNKNOWN_CATEGORY: 1}
+    texts = [{"id": "7", "name": "cup"}, {"id": 3.0, "name": "cat"}]
+    read = open_detection_set(written(tmp_path, content(notes, categories=texts)))
+    assert [(one.id, one.name) for one in read.categories] == [(3, "cat"), (7, "cup")]
+    assert read.images[0].labels.tolist() == [2, 1]
+
+
+def test_ids_with_leading_zeros_are_names(tmp_path):
+    listed = [image | {"id": name} for image, name in zip(images(), ("0001", "001"), strict=True)]
+    notes = [note("001", [1, 2, 30, 40], 7), note("0001", [5, 6, 10, 10]), note(1, [5, 6, 10, 10])]
+    read = open_detection_set(written(tmp_path, content(notes, images=listed)))
+    assert [(row[0], row[1]) for row in objects(read)] == [("0001", 1), ("001", 2)]
+    assert read.problems.counts == {Problem.UNKNOWN_IMAGE: 1}
+
+
+@pytest.mark.parametrize("size", [None, 0, -1, "?", 400.5, "missing"])
+def test_a_size_that_the_file_does_not_tell_is_that_of_the_image(tmp_path, size):
+    listed = [image | {"width": size} for image in images()]
+    if size == "missing":
+        for image in listed:
+            del image["width"]
+    read = open_detection_set(written(tmp_path, content([note(20, [1, 2, 30, 40])], images=listed)))
+    assert [(image.width, image.height) for image in read.images] == [(400, 266), (400, 267)]
+    assert read.problems.counts[Problem.SIZE_FROM_FILE] == 2
+    assert "image 20, chelsea.jpg" in read.problems.first[Problem.SIZE_FROM_FILE]
+
+
+@pytest.mark.parametrize("form", ["C:\\data\\images\\{}", "/home/someone/set/images/{}", "images\\{}", "old/{}"])
+def test_file_names_of_another_machine(tmp_path, form):
+    listed = [image | {"file_name": form.format(image["file_name"])} for image in images()]
+    read = open_detection_set(written(tmp_path, content([note(20, [1, 2, 30, 40])], images=listed)))
+    assert [image.file.name for image in read.images] == ["chelsea.jpg", "coffee.jpg"]
+    assert all(image.file.is_file() for image in read.images)
+    assert read.problems.counts[Problem.NAME_FROM_ELSEWHERE] == 2
+    given = open_detection_set(tmp_path / "train.json", images=tmp_path / "images")
+    assert [image.file for image in given.images] == [image.file for image in read.images]
+
+
+def test_folders_that_tell_images_apart_are_kept(tmp_path):
+    for folder, name in (("a", "chelsea.jpg"), ("b", "coffee.jpg")):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        shutil.copy(photographs() / name, tmp_path / "images" / folder / "x.jpg")
+    listed = [image | {"file_name": f"D:\\set\\{folder}\\x.jpg"} for image, folder in zip(images(), "ab", strict=True)]
+    read = open_detection_set(written(tmp_path, content([], images=listed), pictures=()))
+    assert [image.file for image in read.images] == [tmp_path / "images" / folder / "x.jpg" for folder in "ab"]
+
+
+FORMS = {
+    "fractions": lambda x, y, w, h: [x / 400, y / 266, w / 400, h / 266],
+    "corners": lambda x, y, w, h: [x, y, x + w, y + h],
+    "centre": lambda x, y, w, h: [x + w / 2, y + h / 2, w, h],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_boxes_in_another_form_are_refused_with_its_name(tmp_path, form):
+    boxes = [[x, y, 60, 50] for x in (0, 100, 200, 340) for y in (0, 100, 216)]
+    file = written(tmp_path, content([note(20, FORMS[form](*box)) for box in boxes]))
+    with pytest.raises(InputError, match=rf"first: image 20, .*{form}|{form}.*first: image 20, "):
+        open_detection_set(file)
+    written(tmp_path, content([note(20, box) for box in boxes]))
+    assert len(open_detection_set(file).images[0]) == 12
+
+
+def test_a_few_boxes_outside_mean_no_other_form(tmp_path):
+    boxes = [[300, 200, 200, 100], [1, 1, 390, 260], [350, 10, 80, 20], [0.1, 0.1, 0.5, 0.5]]
+    read = open_detection_set(written(tmp_path, content([note(20, box) for box in boxes])))
+    assert read.problems.counts == {Problem.CLIPPED: 2}
+
+
+def test_masks_away_from_their_boxes(tmp_path):
+    notes = [
+        note(20, [10, 10, 50, 50], segmentation=[[10, 10, 60, 10, 60, 60, 10, 60]]),
+        note(20, [10, 10, 50, 50], segmentation=[[0.1, 0.1, 0.3, 0.1, 0.3, 0.3]]),
+        note(20, [10, 10, 50, 50], segmentation={"size": [266, 400], "counts": [266 * 400]}),
+    ]
+    read = open_detection_set(written(tmp_path, content(notes)))
+    assert read.problems.counts == {Problem.MASK_ELSEWHERE: 2}
+    assert read.target(0)["masks"].sum((1, 2)).tolist() == [2500] * 3
+
+
+@pytest.mark.parametrize("missing", ["frequency", "neg_category_ids", "not_exhaustive_category_ids"])
+def test_a_file_with_only_some_fields_of_lvis_is_told(tmp_path, missing):
+    fields = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    whole = content([], images=images(**fields), categories=[one | {"frequency": "r"} for one in CATEGORIES])
+    for entry in [*whole["images"], *whole["categories"]]:
+        entry.pop(missing, None)
+    read = open_detection_set(written(tmp_path, whole))
+    assert read.style == ("coco" if missing == "neg_category_ids" else "lvis")
+    assert missing in read.problems.first[Problem.PARTLY_LVIS]

@@ -8,6 +8,7 @@ from socodet.detection.datasets.masks import (
     decode_rle,
     encode_masks,
     mask_area,
+    misses_box,
     usable_segmentation,
 )
 
@@ -77,5 +78,51 @@ def test_uncompressed_run_lengths():
     steps = np.flatnonzero(np.diff(mask.T.reshape(-1))) + 1
     runs = np.diff([0, *steps, mask.size]).tolist()
     plain = {"size": list(SIZE), "counts": [0, *runs] if mask[0, 0] else runs}
-    assert usable_segmentation(plain, *SIZE) is plain
+    assert usable_segmentation(plain, *SIZE) == plain
+    as_floats = {"size": [float(side) for side in SIZE], "counts": [float(run) for run in plain["counts"]]}
+    assert usable_segmentation(as_floats, *SIZE) == plain
+    as_text = {"size": [str(side) for side in SIZE], "counts": [str(run) for run in plain["counts"]]}
+    assert usable_segmentation(as_text, *SIZE) == plain
+    for counts in (
+        [0.5, mask.size - 0.5],
+        [-1, mask.size + 1],
+        [True, mask.size - 1],
+        [[mask.size]],
+        [None],
+        "",
+        "é",
+        5,
+    ):
+        assert usable_segmentation({"size": list(SIZE), "counts": counts}, *SIZE) is None
+    for size in (SIZE[::-1], [37.5, 53], [37], None, "37x53", [True, 53]):
+        assert usable_segmentation(plain | {"size": size}, *SIZE) is None
     np.testing.assert_array_equal(decode_rle(as_rle(plain, *SIZE)), mask)
+
+
+def test_compressed_run_lengths_of_a_size_written_as_floats():
+    rle = encode_masks(random_masks(1))[0]
+    read = usable_segmentation(rle | {"size": [float(side) for side in SIZE]}, *SIZE)
+    assert read == rle
+    np.testing.assert_array_equal(decode_rle(as_rle(read, *SIZE)), random_masks(1)[0])
+
+
+def test_polygons_in_other_forms_are_the_same_outline():
+    flat = [1.0, 1, 9, 1, 9, 9, 1, 9]
+    points = [[1, 1], [9, 1], [9, 9], [1, 9]]
+    for form in ([flat], flat, points, [points], [list(map(str, flat))]):
+        (outline,) = usable_segmentation(form, *SIZE)
+        assert outline.tolist() == flat
+    assert usable_segmentation([points, flat], *SIZE)[1].tolist() == flat
+    for form in ([], [[]], [1, 2, 3, 4], [[1, 1], [2, 2]], [[1, 2, 3, 4, 5, "x"]], [None], ["a"], "a", 3, None, [{}]):
+        assert usable_segmentation(form, *SIZE) is None
+
+
+def test_whether_a_mask_is_where_its_box_is():
+    box = np.array([10, 10, 20, 20], np.float32)
+    assert not misses_box([np.array([11.0, 11, 19, 11, 19, 19])], box)
+    assert not misses_box([np.array([0.0, 0, 5, 0, 5, 5]), np.array([12.0, 12, 19, 12, 19, 19])], box)
+    assert misses_box([np.array([0.1, 0.1, 0.9, 0.1, 0.9, 0.9])], box)  # fractions of the image
+    assert misses_box([np.array([30.0, 11, 39, 11, 39, 19])], box)
+    empty = {"size": [30, 30], "counts": [900]}
+    assert misses_box(empty, box)
+    assert not misses_box({"size": [30, 30], "counts": [310, 5, 585]}, box)

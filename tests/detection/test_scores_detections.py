@@ -39,6 +39,7 @@ def test_files_of_other_programs(tmp_path):
         ({}, "no list of detections"),
         ([good, {"image_id": 4}], "entry 1 is no detection"),
         ([good | {"image_id": 9}], "entry 0 is of image 9, which by hand lacks"),
+        ([good | {"image_id": [4]}], "entry 0 is no detection"),
         ([good | {"category_id": 1}], "entry 0 is of category 1, which by hand lacks"),
         ([good | {"bbox": [1, 2, 3]}], "entry 0 is no detection"),
         ([good | {"score": float("nan")}], "no finite number"),
@@ -54,3 +55,11 @@ def test_files_of_other_programs(tmp_path):
     assert elsewhere == {9: 2}
     with pytest.raises(InputError, match="cannot be read"):
         read_detections(OURS, tmp_path / "gone.json")
+
+
+def test_ids_of_another_type_than_the_sets(tmp_path):
+    file = tmp_path / "detections.json"
+    good = {"image_id": "4", "category_id": "20", "bbox": ["1", 2, 3, 4], "score": 1}
+    file.write_text(json.dumps([good, good | {"image_id": 4.0, "category_id": 20.0}]))
+    (found,) = read_detections(OURS, file).values()
+    assert (found.labels.tolist(), found.boxes.tolist()) == ([2, 2], [[1, 2, 4, 6]] * 2)

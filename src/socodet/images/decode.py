@@ -3,7 +3,8 @@
 import io
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -23,6 +24,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF")
 HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 
 ORIENTATION_TAG = 0x0112
+JPEG = b"\xff\xd8\xff"
+"""What a JPEG file begins with."""
+HEAD = 32768
 
 
 def decode_image(data: bytes, least_side: int | None = None) -> NDArray[np.uint8]:
@@ -43,7 +47,7 @@ def decode_image(data: bytes, least_side: int | None = None) -> NDArray[np.uint8
     """
     if not data:
         raise UnreadableImageError("the file is empty")
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG):
         return _decode_jpeg(data, least_side)
     with _opened_by_pil(data) as image:
         return _decode_with_pil(image)
@@ -57,7 +61,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     """
     if not data:
         raise UnreadableImageError("the file is empty")
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG):
         size = _jpeg_size(data)
         if size is not None:
             return _turned(size, _jpeg_orientation(data))
@@ -66,6 +70,16 @@ def image_size(data: bytes) -> tuple[int, int]:
         if isinstance(image, TiffImageFile):  # whose `size` PIL may have turned already
             stored = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         return _turned(stored, image.getexif().get(ORIENTATION_TAG, 1))
+
+
+def image_file_size(file: Path) -> tuple[int, int]:
+    """`image_size` of a file; of a JPEG from its first bytes, unless the size stands behind them."""
+    with file.open("rb") as stream:
+        head = stream.read(HEAD)
+        if head.startswith(JPEG):
+            with suppress(UnreadableImageError):
+                return image_size(head)
+        return image_size(head + stream.read())
 
 
 def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +70,12 @@ def open_list(file: Path) -> ImageList:
 
 
 def open_coco(file: Path) -> ImageList:
-    """The images of a COCO file, in its order; their `file_name` is the key.
-
-    The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
-    the file's folder, or in its `images`; else one beside the file's folder, or in an `images` there (`train2017` or
-    `images/train2017` next to `annotations/instances_train2017.json`). Where several equally near have them,
-    at the one whose name is part of the file's name.
+    """The images of a COCO file, in its order; their `file_name`, as `locate_images` finds it, is the key.
 
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
-    keys = _unique_keys(file, _coco_names(file))
-    return ImageList(file, coco_root(file, keys), Names(keys))
+    root, keys = locate_images(file, _coco_names(file))
+    return ImageList(file, root, Names(_unique_keys(file, keys)))
 
 
 def _coco_names(file: Path) -> list[str]:
@@ -99,8 +94,45 @@ def _coco_names(file: Path) -> list[str]:
     return names
 
 
-def coco_root(file: Path, keys: Sequence[str]) -> Path:
-    """The folder, near a COCO file, below which the images it names lie. InputError when there is none, or several."""
+def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
+    """The folder near a COCO file below which the images it names lie, and their paths from there.
+
+    The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
+    the file's folder, or in its `images`; else one beside the file's folder, or in an `images` there (`train2017` or
+    `images/train2017` next to `annotations/instances_train2017.json`). Where several equally near have them,
+    at the one whose name is part of the file's name.
+
+    Where no folder has them, names from another machine are tried: with backslashes as slashes, then without one
+    leading folder after the other. InputError when the images are nowhere, or in several such folders.
+    """
+    for paths in _spellings(names):
+        root = _nearby_root(file, paths)
+        if root is not None:
+            return root, paths
+    raise InputError(
+        f"{file}: its images are nowhere near, first {names[0]}; put the file into the folder where their names "
+        "begin, or beside it"
+    )
+
+
+def spelled_as_in(folder: Path, names: Sequence[str]) -> list[str]:
+    """The names as `locate_images` spells them, from a folder that is given; as they are where it has none of them."""
+    return next((paths for paths in _spellings(names) if _holds_any(folder, paths)), list(names))
+
+
+def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
+    paths = [posixpath.normpath(name) for name in names]
+    yield paths
+    distinct = len(set(paths))
+    parts = [posixpath.normpath(name.replace("\\", "/")).lstrip("/").split("/") for name in names]
+    for dropped in range(max(map(len, parts))):
+        shortened = ["/".join(path[min(dropped, len(path) - 1) :]) for path in parts]
+        if len(set(shortened)) == distinct:  # else the folders tell images apart
+            yield shortened
+
+
+def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
+    """As `locate_images`, for one spelling; None when the images are nowhere."""
     here = file.parent
     if _holds_any(here, keys):
         return here
@@ -112,19 +144,13 @@ def coco_root(file: Path, keys: Sequence[str]) -> Path:
     if len(found) > 1:
         named = {real: path for real, path in found.items() if path.name in file.stem}
         found = named or found
-    if not found:
-        raise InputError(
-            f"{file}: its images are nowhere near, first {keys[0]}; put the file into the folder where their names "
-            "begin, or beside it"
-        )
     if len(found) > 1:
         one, other, *_ = sorted(map(str, found))
         raise InputError(
             f"{file}: its images may be those in {one} or in {other}; put the file into the folder where their "
             "names begin, or name that folder where a command takes --images"
         )
-    (root,) = found.values()
-    return root
+    return next(iter(found.values()), None)
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import decode_image, image_size
+from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.folder import SUFFIXES
 from socodet.images.source import ImageSource, open_images
 from socodet.runtime.cores import available_cores
@@ -225,7 +225,7 @@ def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packe
 def _small(data: bytes, settings: PackSettings) -> _Packed:
     # Decoded at twice the size or more, the picture loses nothing that scaling down would have kept.
     pixels = decode_image(data, 2 * settings.size)
-    jpeg = data.startswith(b"\xff\xd8\xff")
+    jpeg = data.startswith(JPEG)
     width, height = image_size(data) if jpeg else (pixels.shape[1], pixels.shape[0])
     shorter = min(width, height)
     if jpeg and shorter <= settings.size:

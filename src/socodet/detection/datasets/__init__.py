@@ -1,8 +1,8 @@
 """Annotated detection sets: COCO's, Pascal VOC's and LVIS's forms, read into one."""
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, Style
-from socodet.detection.datasets.checks import AnnotationProblems, Problem
 from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
 
 __all__ = [
     "AnnotationProblems",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from socodet.detection.datasets.checks import AnnotationProblems
 from socodet.detection.datasets.masks import Segmentation, decode_mask
+from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image
 

@@ -1,19 +1,15 @@
 """Whether image files are what their annotations say, by their headers, without decoding them."""
 
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
-from socodet.detection.datasets.checks import AnnotationProblems, Problem
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
-from socodet.images.decode import image_size
+from socodet.images.decode import image_file_size
 from socodet.runtime.progress import progress_bar
 
-HEAD = 32768
 MANY = 10_000
 """Images whose check takes long enough for a progress bar."""
-JPEG = b"\xff\xd8\xff"
 
 
 def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -> AnnotationProblems:
@@ -47,19 +43,9 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
     return replace(dataset.select(sound, dataset.name), problems=problems)
 
 
-def _size(file: Path) -> tuple[int, int]:
-    """From the first bytes of a JPEG, where its size stands unless much is written before it; else from all."""
-    with file.open("rb") as stream:
-        head = stream.read(HEAD)
-        if head.startswith(JPEG):
-            with suppress(UnreadableImageError):
-                return image_size(head)
-        return image_size(head + stream.read())
-
-
 def _fault(image: ImageAnnotations) -> str | None:
     try:
-        width, height = _size(image.file)
+        width, height = image_file_size(image.file)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except UnreadableImageError as error:

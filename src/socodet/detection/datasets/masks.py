@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from socodet.detection.datasets.values import number, pixel_count
+
 RLE = dict[str, Any]
 """{"size": [height, width], "counts": run lengths, a list or COCO's compressed string}; columns first, zeros first."""
 Polygons = list[NDArray[np.float64]]
@@ -17,23 +19,36 @@ Segmentation = RLE | Polygons
 
 
 def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | None:
-    """A segmentation out of a COCO file, polygons as arrays; None for what is no segmentation of such an image.
+    """A segmentation of a COCO file, polygons as arrays; None for what is no segmentation of such an image.
 
-    Parts of fewer than three points, or with a number that is not finite, are no outline and left out.
+    Polygons are lists of x, y, x, y, …; one list of numbers, and points [x, y], are taken as well. Parts of fewer than
+    three points, or with a number that is not finite, are no outline and left out.
     """
     if isinstance(value, dict):
-        return value if _is_rle(value, height, width) else None
+        return _usable_rle(value, height, width)
     if not isinstance(value, list):
         return None
+    numbers = not any(isinstance(part, list) for part in value)
+    points = all(isinstance(part, list) and len(part) == 2 for part in value)
     polygons: Polygons = []
-    for part in value:
+    for part in [value] if numbers or points else value:
         try:
             polygon = np.asarray(part, np.float64)
         except (ValueError, TypeError, OverflowError):
             continue
+        if polygon.ndim == 2 and polygon.shape[1] == 2:
+            polygon = polygon.reshape(-1)
         if polygon.ndim == 1 and len(polygon) >= 6 and len(polygon) % 2 == 0 and np.isfinite(polygon).all():
             polygons.append(polygon)
     return polygons or None
+
+
+def misses_box(segmentation: Segmentation, box: NDArray[np.float32]) -> bool:
+    """Whether a mask is empty, or polygons lie more than a pixel away from the xyxy box of their object."""
+    if isinstance(segmentation, dict):
+        return mask_area(as_rle(segmentation, *segmentation["size"])) == 0
+    points = np.concatenate(segmentation).reshape(-1, 2)
+    return bool((points.max(0) < box[:2] - 1).any() or (points.min(0) > box[2:] + 1).any())
 
 
 def box_outline(box: Sequence[float] | NDArray[np.float32]) -> Polygons:
@@ -89,17 +104,21 @@ def _text(counts: bytes | str) -> str:
     return counts.decode() if isinstance(counts, bytes) else counts
 
 
-def _is_rle(value: RLE, height: int, width: int) -> bool:
-    counts = value.get("counts")
-    if value.get("size") != [height, width]:
-        return False
-    if isinstance(counts, list):
-        return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
-    return isinstance(counts, str) and _total(counts) == height * width
+def _usable_rle(value: RLE, height: int, width: int) -> RLE | None:
+    """With whole numbers, which may be written as 80.0, and a size and counts that are the image's."""
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list) or [pixel_count(side) for side in size] != [height, width]:
+        return None
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts} if _total(counts) == height * width else None
+    runs = [number(run) for run in counts] if isinstance(counts, list) else []
+    if not all(run >= 0 and run.is_integer() for run in runs) or sum(runs) != height * width:
+        return None
+    return {"size": [height, width], "counts": [int(run) for run in runs]}
 
 
 def _total(counts: str) -> int | None:
-    """The number of pixels that a compressed string covers; None for one that ends within a number.
+    """The number of pixels that a compressed string covers; None for one that is none.
 
     COCO's code (cocoapi, `rleToString`): five bits a character from the lowest, 32 marks that more follow, 16 in
     the last is the sign; from the fourth run on, each is the difference from the one before the previous.
@@ -108,6 +127,8 @@ def _total(counts: str) -> int | None:
     value = shift = 0
     for character in counts:
         bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            return None
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
-from socodet.detection.datasets.checks import AnnotationProblems, FilesThere, Problem, usable_boxes
+from socodet.detection.datasets.problems import AnnotationProblems, FilesThere, Problem, usable_boxes
 from socodet.errors import InputError
 
 VOC_CLASSES = tuple(

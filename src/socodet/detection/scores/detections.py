@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.masks import RLE, usable_segmentation
+from socodet.detection.datasets.values import as_id, matching_id
 from socodet.errors import InputError
 
 
@@ -102,36 +103,42 @@ def read_detections(
         raise InputError(f"{file}: is no list of detections; give one in COCO's result format")
     label_of = {category.id: label for label, category in enumerate(dataset.categories, 1)}
     sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
-    rows: dict[int | str, list[tuple[list[float], float, int, Any]]] = {}
-    for number, entry in enumerate(entries):
+    rows: dict[int | str, list[_Row]] = {}
+    for place, entry in enumerate(entries):
         try:
-            image_id, category = entry["image_id"], entry["category_id"]
+            written = as_id(entry["image_id"])
+            if written is None:
+                raise ValueError("image_id is no id")
+            image_id, category_id = matching_id(written, sizes), matching_id(entry["category_id"], label_of)
             x, y, w, h = (float(side) for side in entry["bbox"])
-            row = [x, y, x + w, y + h], float(entry["score"]), label_of.get(category, 0), entry.get("segmentation")
-            size = sizes.get(image_id)
+            box, score, mask = [x, y, x + w, y + h], float(entry["score"]), entry.get("segmentation")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"{file}: entry {number} is no detection of {dataset.name} ({error!r})") from None
-        if row[2] == 0:
-            raise InputError(f"{file}: entry {number} is of category {category}, which {dataset.name} lacks; {_MEND}")
-        if size is None:
+            raise InputError(f"{file}: entry {place} is no detection of {dataset.name} ({error!r})") from None
+        if category_id is None:
+            category = f"category {entry['category_id']}"
+            raise InputError(f"{file}: entry {place} is of {category}, which {dataset.name} lacks; {_FIX}")
+        if image_id is None:
             if elsewhere is None:
-                raise InputError(f"{file}: entry {number} is of image {image_id}, which {dataset.name} lacks; {_MEND}")
-            elsewhere[image_id] += 1
+                raise InputError(f"{file}: entry {place} is of image {written}, which {dataset.name} lacks; {_FIX}")
+            elsewhere[written] += 1
             continue
-        if not np.isfinite([*row[0], row[1]]).all():
-            raise InputError(f"{file}: entry {number} holds what is no finite number; leave it out")
-        if row[3] is not None and (not isinstance(row[3], dict) or usable_segmentation(row[3], *size) is None):
-            raise InputError(
-                f"{file}: entry {number} has a mask that is no run lengths of a {size[1]}x{size[0]} picture"
-            )
-        rows.setdefault(image_id, []).append(row)
+        if not np.isfinite([*box, score]).all():
+            raise InputError(f"{file}: entry {place} holds what is no finite number; leave it out")
+        if mask is not None:
+            height, width = sizes[image_id]
+            mask = usable_segmentation(mask, height, width) if isinstance(mask, dict) else None
+            if mask is None:
+                raise InputError(f"{file}: entry {place} has a mask that is no run lengths of a {width}x{height} image")
+        rows.setdefault(image_id, []).append((box, score, label_of[cast(int, category_id)], cast(RLE | None, mask)))
     return {image_id: _stacked(file, image_id, found) for image_id, found in rows.items()}
 
 
-_MEND = "give the set that they were made on"
+_FIX = "give the set that they were made on"
+_Row = tuple[list[float], float, int, RLE | None]
+"""xyxy, score, label, mask."""
 
 
-def _stacked(file: Path, image_id: int | str, rows: list[tuple[list[float], float, int, Any]]) -> Detections:
+def _stacked(file: Path, image_id: int | str, rows: list[_Row]) -> Detections:
     boxes, scores, labels, masks = zip(*rows, strict=True)
     missing = sum(mask is None for mask in masks)
     if 0 < missing < len(rows):
