@@ -94,7 +94,7 @@ def test_every_fault_of_a_voc_folder(tmp_path, capsys):
     assert found == {
         "1 × image file missing; image left out",
         "1 × annotation file missing or broken; image left out",
-        "1 × image entry without a usable id, file name or size; left out",
+        "1 × image entry without a usable size; size of the image file used",
         "1 × image listed again under an id already used; left out",
         "1 × annotation of an unknown category; left out",
         "1 × box missing, or not of four finite numbers; left out",

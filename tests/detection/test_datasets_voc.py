@@ -98,14 +98,14 @@ def test_faults_are_counted(tmp_path):
         Problem.OUTSIDE: 1,
         Problem.CLIPPED: 1,
         Problem.BROKEN_ANNOTATION_FILE: 1,
-        Problem.BROKEN_IMAGE_ENTRY: 1,
+        Problem.SIZE_FROM_FILE: 1,
         Problem.MISSING_IMAGE: 1,
         Problem.REPEATED_IMAGE: 1,
     }
     assert "unicorn" in read.problems.first[Problem.UNKNOWN_CATEGORY]
     assert read.images[0].boxes.tolist() == [[0, 0, 400, 266], [389, 0, 400, 9]]
     write(tmp_path / "VOC2007", {}, trainval=["2", "4"])
-    with pytest.raises(InputError, match="no picture of it can be used"):
+    with pytest.raises(InputError, match="none of its images can be used"):
         open_detection_set(tmp_path, split="train")
 
 
@@ -115,3 +115,84 @@ def test_another_set_in_the_same_layout_has_its_own_classes(tmp_path):
     assert [category.name for category in train.categories] == ["ant", "zebra"]
     assert train.categories == val.categories
     assert (train.images[0].labels.tolist(), val.images[0].labels.tolist()) == ([2], [1])
+
+
+def ids(read):
+    return [image.image_id for image in read.images]
+
+
+def test_names_in_a_list(tmp_path):
+    names = ["cat", "cat (2)", "my image", "b 1", "c", "größe"]
+    write(tmp_path, {name: [CAT] for name in names})
+    lists = tmp_path / "ImageSets" / "Main"
+    for text, expected in (
+        ("\n".join(names), names),
+        ("\ufeffcat\r\ncat (2)\r\n\r\n", ["cat", "cat (2)"]),
+        ("  cat  \nmy image 1\ncat (2)  -1\nb 1\nb 1 0\n", ["cat", "my image", "cat (2)", "b 1"]),
+        ("cat.jpg\nmy image.jpg 1\n", ["cat", "my image"]),
+    ):
+        (lists / "train.txt").write_bytes(text.encode())
+        assert ids(open_detection_set(lists / "train.txt")) == list(dict.fromkeys(expected))
+        (lists / "train.txt").write_bytes(text.removeprefix("\ufeff").encode("utf-16"))
+        assert ids(open_detection_set(lists / "train.txt")) == list(dict.fromkeys(expected))
+
+
+def test_images_of_any_suffix_and_case(tmp_path):
+    write(tmp_path, {name: [CAT] for name in "abc"}, train=["a", "b", "c"])
+    for name, suffix in (("a", ".JPEG"), ("b", ".jfif"), ("c", ".Png")):
+        (tmp_path / "JPEGImages" / f"{name}.jpg").rename(tmp_path / "JPEGImages" / f"{name}{suffix}")
+    read = open_detection_set(tmp_path, split="train")
+    assert [image.file.name for image in read.images] == ["a.JPEG", "b.jfif", "c.Png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "gbk", "shift_jis", "windows-1251"])
+def test_xml_in_the_encoding_that_it_declares(tmp_path, encoding):
+    name = {"latin-1": "größe", "utf-8": "größe", "utf-16": "größe", "gbk": "猫", "shift_jis": "猫"}.get(
+        encoding, "кот"
+    )
+    write(tmp_path, {"a": [thing(name, (1, 1, 9, 9))]}, train=["a"])
+    file = tmp_path / "Annotations" / "a.xml"
+    text = file.read_text("utf-8")
+    file.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>\n{text}'.encode(encoding))
+    assert [category.name for category in open_detection_set(tmp_path, split="train").categories] == [name]
+
+
+def test_xml_that_cannot_be_parsed_is_counted(tmp_path):
+    broken = ['<?xml version="1.0" encoding="klingon"?><annotation/>', "<annotation>", "", "\xff"]
+    write(tmp_path, {"a": [CAT], **{str(number): text for number, text in enumerate(broken)}}, train=["a", *"0123"])
+    read = open_detection_set(tmp_path, split="train")
+    assert ids(read) == ["a"]
+    assert read.problems.counts == {Problem.BROKEN_ANNOTATION_FILE: 4}
+
+
+def test_flags_in_words(tmp_path):
+    marks = ["0", "1", "true", "False", "", "Unspecified"]
+    write(tmp_path, {"a": [thing("cat", (1, 1, 99, 99), difficult=mark) for mark in marks]}, train=["a"])
+    read = open_detection_set(tmp_path, split="train")
+    assert read.images[0].difficult.tolist() == [False, True, True, False, False, False]
+    assert read.problems.counts == {Problem.UNCLEAR_FLAG: 1}
+    assert "'Unspecified'" in read.problems.first[Problem.UNCLEAR_FLAG]
+
+
+@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>-1</height></size>"])
+def test_a_size_that_the_xml_does_not_tell_is_that_of_the_image(tmp_path, size):
+    write(tmp_path, {"a": f"<annotation>{size}{CAT}</annotation>"}, train=["a"])
+    (image,) = open_detection_set(tmp_path, split="train").images
+    assert (image.width, image.height) == (400, 266)
+    assert image.boxes.tolist() == [[0, 0, 400, 266]]
+
+
+def test_boxes_in_another_form_and_foreign_classes_are_refused(tmp_path):
+    def write_boxes(form):
+        boxes = [form(x, y, 60, 50) for x in (1, 100, 200, 330) for y in (1, 100, 210)]
+        write(tmp_path / "set", {"a": [thing("cat", box) for box in boxes]}, train=["a"])
+
+    write_boxes(lambda x, y, w, h: (x / 400, y / 266, (x + w) / 400, (y + h) / 266))
+    with pytest.raises(InputError, match="fractions of the image"):
+        open_detection_set(tmp_path / "set", split="train")
+    write_boxes(lambda x, y, w, h: (x, y, w, h))
+    with pytest.raises(InputError, match=r"x, y, width, height .*first: .*a\.xml"):
+        open_detection_set(tmp_path / "set", split="train")
+    write(tmp_path / "VOC2007", {"a": [thing("unicorn", (1, 1, 9, 9))]}, trainval=["a"])
+    with pytest.raises(InputError, match=r"none of its 1 objects is of a known class .*unicorn"):
+        open_detection_set(tmp_path, split="train")

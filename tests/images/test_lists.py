@@ -150,3 +150,14 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, monkeypatch: pyte
     monkeypatch.setattr(Path, "read_text", refuse)
     monkeypatch.setattr(Path, "read_bytes", refuse)
     assert "cannot be read (Permission denied)" in error_of(file)
+
+
+def test_a_list_made_on_another_machine(tmp_path: Path) -> None:
+    make(tmp_path, "cats/a.jpg", "dogs/a.jpg", "dogs/b.jpg")
+    names = ["cats/a.jpg", "dogs/a.jpg", "dogs/b.jpg"]
+    for form in ("C:\\set\\{}", "/somewhere/set/{}", ".\\{}"):
+        lines = [form.format(name.replace("/", "\\") if "\\" in form else name) for name in names]
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            (tmp_path / "list.txt").write_bytes("\r\n".join(lines).encode(encoding))
+            source = open_images(tmp_path / "list.txt")
+            assert [source.key(index) for index in range(3)] == names

@@ -8,7 +8,7 @@ from pathlib import Path
 from socodet.errors import InputError
 from socodet.images.names import Names
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
 VOC_IMAGES = "JPEGImages"
 
 

@@ -1,5 +1,6 @@
 """Images named in a file: a text file of paths, or a COCO file."""
 
+import codecs
 import json
 import os
 import posixpath
@@ -43,30 +44,41 @@ class ImageList:
 
 
 def open_list(file: Path) -> ImageList:
-    """The images that a UTF-8 text file names, one path a line, in its order.
+    """The images that a text file names, one path a line, in its order.
 
     Paths are absolute or begin at the list's folder. Empty lines and lines that start with # are skipped.
     Whether each image is there shows when it is read; InputError when none of the first is, when a path occurs
     twice, or when nothing is listed.
     """
-    try:
-        text = file.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise InputError(f"{file}: is not a text file; give a list of image paths in UTF-8, one a line")
-    paths = [line.strip() for line in text.split("\n")]
-    keys = _unique_keys(file, (path for path in paths if path and not path.startswith("#")))
-    if not keys:
+    names = [line for line in read_lines(file) if line and not line.startswith("#")]
+    if not names:
         raise InputError(f"{file}: lists no image; write one path a line, relative to its folder")
+    keys = _unique_keys(file, spelled_as_in(file.parent, names))
     if not _holds_any(file.parent, keys):
         raise InputError(
             f"{file}: none of the first {len(keys[:LOOKED_FOR])} images it lists is there, first "
             f"{file.parent / keys[0]}; paths are absolute or begin at the list's folder"
         )
     return ImageList(file, file.parent, Names(keys))
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file without the space around them: UTF-8, or UTF-16 that begins with its mark.
+
+    Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16") if wide else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InputError(f"{file}: is not a text file; give a list in UTF-8, one name a line")
+    return [line.strip() for line in text.replace("\r", "\n").split("\n")]
 
 
 def open_coco(file: Path) -> ImageList:

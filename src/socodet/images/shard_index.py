@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from socodet.errors import InputError
 from socodet.images.folder import SUFFIXES
 
-FORMAT = 1
+FORMAT = 2
 """Of the kept index; another number has it made again."""
 METADATA_KEY = b"socodet.shard"
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, Frequency, ImageAnnotations, Style
 from socodet.detection.datasets.box_forms import XYWH, WrittenBoxes, check_box_form
+from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.masks import Segmentation, box_outline, misses_box, usable_segmentation
-from socodet.detection.datasets.problems import AnnotationProblems, FilesThere, Problem, usable_boxes
+from socodet.detection.datasets.problems import AnnotationProblems, Problem, usable_boxes
 from socodet.detection.datasets.values import as_id, flag, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size

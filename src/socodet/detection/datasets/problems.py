@@ -1,9 +1,6 @@
 """What can be wrong with annotations: counted, the first of each kind named, and mended or left out."""
 
-import os
-from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,23 +94,3 @@ def usable_boxes(
             problems.add(problem, f"{where}, box ({numbers}) in {width}x{height}", int(found.sum()))
     kept = np.flatnonzero(usable)
     return clipped[kept], kept
-
-
-class FilesThere:
-    """Whether files exist, from one listing of each folder: to ask for 100,000 files takes minutes on a network."""
-
-    def __init__(self) -> None:
-        self._names: dict[Path, frozenset[str]] = {}
-
-    def __contains__(self, file: Path) -> bool:
-        folder = file.parent
-        if folder not in self._names:
-            self._names[folder] = frozenset(_listing(folder))
-        return file.name in self._names[folder]
-
-
-def _listing(folder: Path) -> Iterable[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return ()

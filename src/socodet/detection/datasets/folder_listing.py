@@ -1,0 +1,36 @@
+"""Which files a folder holds, from one listing of each folder: to ask for 100,000 files takes minutes on a network."""
+
+import os
+from pathlib import Path
+
+from socodet.images.folder import SUFFIXES
+
+
+class FilesThere:
+    """Answers whether files exist, and which image has a name without its suffix."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+        self._images: dict[Path, dict[str, str]] = {}
+
+    def __contains__(self, file: Path) -> bool:
+        return file.name in self._listing(file.parent)
+
+    def image(self, folder: Path, stem: str) -> Path | None:
+        """The image of that name in a folder, whichever of `SUFFIXES` it has, in any case; the first of them."""
+        if folder not in self._images:
+            found: dict[str, str] = {}
+            for suffix in reversed(SUFFIXES):
+                names = (name for name in self._listing(folder) if name.lower().endswith(suffix))
+                found |= {name[: -len(suffix)]: name for name in sorted(names)}
+            self._images[folder] = found
+        name = self._images[folder].get(stem)
+        return None if name is None else folder / name
+
+    def _listing(self, folder: Path) -> frozenset[str]:
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(folder))
+            except (OSError, ValueError):  # ValueError: a name that no folder can have
+                self._names[folder] = frozenset()
+        return self._names[folder]
