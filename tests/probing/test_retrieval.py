@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
-from socodet.probing.retrieval import recall_at_1, similarity_map
+from socodet.probing.retrieval import mean_cosines, recall_at_1, recall_of_rows, similarity_map
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 RED, GREEN, BLUE, GRAY = (250, 5, 5), (5, 250, 5), (5, 5, 250), (128, 128, 128)
@@ -70,3 +70,12 @@ def test_the_similarity_map_is_highest_where_the_object_is():
     assert (row + 0.5) * 2 == pytest.approx(24, abs=2)
     assert float(cosine.max()) == pytest.approx(1.0, abs=1e-3)
     assert float(cosine[3, 3]) < 0.5  # on green
+
+
+def test_recall_of_rows_and_cosines_by_hand():
+    gallery = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-2.0, 0.0]])
+    assert recall_of_rows(torch.tensor([[5.0, 1.0], [-1.0, 0.5], [-1.0, 0.1]]), gallery) == pytest.approx(2 / 3)
+    same, others = mean_cosines(gallery, torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
+    assert same == pytest.approx(2 / 3)  # 1, 1, 0
+    assert others == pytest.approx(-1 / 3)  # (0, 0), (0, -1), (-1, 0)
+    assert mean_cosines(gallery[:1], gallery[:1]) == (1.0, None)

@@ -1,4 +1,4 @@
-"""`socodet probe`: what a run's network knows of annotated objects."""
+"""`socodet probe`: how much a run's network knows about annotated objects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +8,15 @@ import tyro
 
 
 def probe(argv: Sequence[str]) -> None:
-    """Measure what a run's network knows of annotated objects, without fine-tuning."""
+    """Measure how much a run's network knows about annotated objects, without fine-tuning."""
     from socodet.commands.parsing import Flat, call
-    from socodet.probing.measure import ProbeScores, ProbeSettings
-    from socodet.probing.run import probe_table
+    from socodet.probing.probe import probe_and_compare, probe_table
+    from socodet.probing.scores import ProbeScores
+    from socodet.probing.settings import ProbeData, ProbeSettings
 
     def arguments(
         run: tyro.conf.Positional[Path],
-        dataset: Path,
-        val: Path | None = None,
-        train_split: str = "train",
-        val_split: str = "val",
-        images: Path | None = None,
+        data: Annotated[ProbeData, Flat],
         settings: Annotated[ProbeSettings, Flat] = ProbeSettings(),  # noqa: B008
         untrained: bool = False,
         output: Path | None = None,
@@ -27,33 +24,22 @@ def probe(argv: Sequence[str]) -> None:
         workers: int | None = None,
         overwrite: bool = False,
     ) -> dict[str, ProbeScores]:
-        """Measure what a run's network knows of annotated objects, without fine-tuning.
+        """Measure how much a run's network knows about annotated objects, without fine-tuning.
 
-        Nearest neighbours and logistic regression tell the kind of the validation split's objects from features of the
-        training split's; objects are looked for in another view, and compared at two scales.
+        Nearest neighbours and logistic regression predict the classes of the validation objects from features of the
+        training objects. Objects are also searched for in another view, and compared at two scales.
 
         Args:
             run: Folder that `socodet pretrain` wrote.
-            dataset: Annotated set: a folder in COCO's or Pascal VOC's layout, or a training set alone, with --val.
-            val: Validation set; by default the validation split of a folder.
-            train_split: Which part of a folder to learn from.
-            val_split: Which part of a folder to classify.
-            images: Folder of the images of .json files, if they are not found nearby.
-            untrained: Probe the run's random initialisation, too, and print it beside; takes more than twice the time.
+            untrained: Also probe the run's random initialisation; takes more than twice the time.
             output: File for the scores, .json.
-            device: Where the network runs; auto takes a CUDA device when there is one.
-            workers: Processes that read pictures; by default one a core, fewer where the CPU also computes.
+            device: Where the network runs; auto takes a CUDA device if there is one.
+            workers: Processes that read images; by default one per core, fewer where the CPU also computes.
             overwrite: Replace the file that --output names, if it exists.
         """
-        from socodet.probing.run import probe_and_compare
-
         return probe_and_compare(
             run,
-            dataset,
-            val,
-            train_split=train_split,
-            val_split=val_split,
-            images=images,
+            data,
             settings=settings,
             untrained=untrained,
             output=output,

@@ -20,9 +20,8 @@ from socodet.pretraining.data import SampleDataset, SampleStream
 from socodet.pretraining.preparation import ONLINE, check_steps, prepare, readable_images, some_images
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer, run_training
-from socodet.probing.measure import ProbeSets
 from socodet.probing.periodic import probe_while_training
-from socodet.probing.run import open_sets
+from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
@@ -94,7 +93,7 @@ def pretrain(
     detector's, a checkpoint of the method's public code) or a run's folder: the networks begin there and not at
     random (`models/starting_point.py`). Going on with such a run takes its own checkpoint; the file may be gone.
     Every `probe_every` epochs and at the end, annotated objects of `probe_dataset`, a folder with a training and a
-    validation split or what `open_sets` returned, tell what the network knows of them (`detection/probing/`); the
+    validation split or what `open_sets` returned, tell what the network knows of them (`probing/`); the
     figures become lines of the log. What is learned does not depend on it.
     `sinks` receive the log lines besides the run's folder, in the first process.
     Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first makes

@@ -1,1 +1,5 @@
-"""What a network knows of annotated objects before it is fine-tuned: accuracies, retrieval, sensitivity to scale."""
+"""How much a network knows about annotated objects before fine-tuning.
+
+`probe.py` is the command, `periodic.py` probes during pretraining. `scores.py` probes an encoder: `samples.py` makes
+the views that it sees, `features.py` encodes their objects, `classifiers.py` and `retrieval.py` judge the features.
+"""

@@ -1,4 +1,4 @@
-"""Does a network find the same object in another view? Recall@1, and the similarity picture."""
+"""Does a network find the same object in another view? Recall@1, cosines and similarity maps."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,10 +10,12 @@ from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize
 from socodet.views.batch import Batch, group_by_level
 
+_ROWS = 1024  # queries at once
+
 
 @torch.no_grad()
 def box_features(encoder: ObjectEncoder, batch: Batch, view: int) -> Tensor:
-    """Unit-length h (Eq. 1) of every box of one view, in (image, box) order: (B·K, C). Uses running statistics."""
+    """Unit-length h (Eq. 1) of every box of one view, by running statistics, in (image, box) order: (B·K, C)."""
     was_training = encoder.training
     encoder.eval()
     device = next(encoder.parameters()).device
@@ -24,11 +26,11 @@ def box_features(encoder: ObjectEncoder, batch: Batch, view: int) -> Tensor:
 
 
 def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query: int = 0, gallery: int = 1) -> float:
-    """Share of objects whose most similar box among all of another view's boxes is the same object.
+    """Share of objects whose most similar box among all boxes of another view is the same object.
 
-    `draws` are independent draws of the views of one image set, each in as many batches as it takes; every
-    query searches all boxes of its draw. Views count from 0. Of a first view with more boxes than the gallery's
-    view, those that the gallery shows are asked for.
+    draws: independent draws of the views of a set of images, each in as many batches as needed; a query is compared
+    with all boxes of its draw. query, gallery: indices of the views. If the first view has more boxes than the gallery,
+    only those that the gallery shows are queries.
     """
     found = asked = 0
     for batches in draws:
@@ -36,14 +38,13 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
             [_shown_in(batch, query, gallery, box_features(encoder, batch, query)) for batch in batches]
         )
         candidates = torch.cat([box_features(encoder, batch, gallery) for batch in batches])
-        nearest = (queries @ candidates.T).argmax(dim=1)
-        found += int((nearest == torch.arange(len(queries), device=nearest.device)).sum())
+        found += int(_found(queries, candidates).sum())
         asked += len(queries)
     return found / asked
 
 
 def _shown_in(batch: Batch, query: int, gallery: int, features: Tensor) -> Tensor:
-    """Of features of the boxes of one view, (image, box) order, those of the objects of another."""
+    """The rows of one view's box features, in (image, box) order, whose objects another view shows."""
     one, other = batch.views[query], batch.views[gallery]
     start = other.partner - one.partner  # of the first view's boxes
     per_image = features.reshape(len(one.pixels), -1, features.shape[1])
@@ -61,10 +62,10 @@ def similarity_map(
     view: int = 1,
     cells: int = 16,
 ) -> Tensor:
-    """Cosine of one object's h in view `query` with a box of its size at every place of view `view`.
+    """Cosine of an object's h in view `query` with that of a box of its size at every location of another view.
 
-    Returns (cells, cells), row by row from the top left. The box slides with its centre on a grid over the
-    view, cut off at the border; it has the size and the pyramid level that the object has in that view.
+    Returns (cells, cells), row by row from the top left. The box is centred on each cell of a grid over the view and
+    clipped to it; it has the size and the pyramid level that the object has in that view.
     """
     device = next(encoder.parameters()).device
     features = box_features(encoder, batch, query)
@@ -85,3 +86,23 @@ def similarity_map(
     dense = unit(encoder(normalize(there.pixels[image : image + 1].to(device)), rois).float(), dim=1)
     encoder.train(was_training)
     return (dense @ object_feature).reshape(cells, cells).cpu()
+
+
+def recall_of_rows(queries_nd: Tensor, gallery_nd: Tensor) -> float:
+    """Share of queries whose most similar row of the gallery by cosine has their own index. (N, D), of any length."""
+    return float(_found(unit(queries_nd, dim=1), unit(gallery_nd, dim=1)).double().mean())
+
+
+def _found(queries_nd: Tensor, gallery_nd: Tensor) -> Tensor:
+    """(N,) bool: whether the most similar row of the gallery has the query's index; unit vectors."""
+    nearest = torch.cat([(rows @ gallery_nd.T).argmax(dim=1) for rows in torch.split(queries_nd, _ROWS)])
+    return nearest == torch.arange(len(nearest), device=nearest.device)
+
+
+def mean_cosines(one_nd: Tensor, other_nd: Tensor) -> tuple[float, float | None]:
+    """Mean cosine of rows with the same index, and of rows with different ones; None if there is only one row."""
+    one, other = unit(one_nd.double(), dim=1), unit(other_nd.double(), dim=1)
+    same, count = float((one * other).sum()), len(one)
+    if count < 2:
+        return same / count, None
+    return same / count, (float(one.sum(dim=0) @ other.sum(dim=0)) - same) / (count * (count - 1))

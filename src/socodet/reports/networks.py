@@ -12,9 +12,9 @@ from torch.nn.functional import normalize as unit
 from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize, reestimate_batch_norm
 from socodet.probing.features import box_encoder
-from socodet.probing.pictures import LEAST_SIDE, View, together
+from socodet.probing.probe import levels_and_size
 from socodet.probing.retrieval import recall_at_1
-from socodet.probing.run import levels_and_side
+from socodet.probing.samples import MIN_SIDE, View, collate_views
 from socodet.reports.images import ShownImage
 from socodet.reports.runs import RunRecord
 from socodet.views import make_sample, sample_rng
@@ -80,7 +80,7 @@ class Network:
         self.encoder.eval()
         found = []
         for part in batches(images):
-            batch = together([plain_view(image, self.question) for image in part]).to(self.device)
+            batch = collate_views([plain_view(image, self.question) for image in part]).to(self.device)
             h: Tensor = self.encoder(normalize(batch.pixels), batch.rois)
             found.append(unit(h.float(), dim=1).cpu())
         features: NDArray[np.float32] = torch.cat(found).numpy()
@@ -127,11 +127,11 @@ def networks_of(
 
 def question_of(record: RunRecord) -> SampleSettings:
     """The same windows, colours and objects for every run, at the image size and pyramid levels of this one."""
-    own = levels_and_side(record.folder)
+    own = levels_and_size(record.folder)
     size = own.views[0].size
     return replace(
         own,
         views=(ViewSettings("whole", size, PLAIN, flip_probability=0), ViewSettings("crop", size, OTHER)),
         jitter_probability=0,
-        min_box_side=LEAST_SIDE * size,
+        min_box_side=MIN_SIDE * size,
     )

@@ -30,8 +30,9 @@ from socodet.finetuning.run import digest
 from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.pretrain import pretrain
-from socodet.probing.measure import ProbeSets, ProbeSettings
-from socodet.probing.run import probe
+from socodet.probing.probe import probe
+from socodet.probing.sets import ProbeSets
+from socodet.probing.settings import ProbeSettings
 from socodet.proposals.conversion import convert_proposals
 from socodet.proposals.make_table import propose
 from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_atomically, write_note

@@ -1,4 +1,4 @@
-"""The two classifiers and the other measures, against slow plain twins and scipy's optimiser."""
+"""The two classifiers, against plain loops and scipy's optimiser."""
 
 import math
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from socodet.probing.classify import accuracies, logistic_regression, mean_cosines, nearest_neighbours, recall_of_rows
+from socodet.probing.classifiers import accuracies, logistic_regression, nearest_neighbours
 
 
-def clouds(seed, kinds=4, each=30, dimensions=12, spread=0.3):
-    """Objects around one point a kind: features and labels from 1."""
+def clouds(seed, classes=4, each=30, dimensions=12, spread=0.3):
+    """Objects around one point per class: features and labels from 1."""
     generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(0, 1, (kinds, dimensions))
-    labels = generator.permutation(np.repeat(np.arange(1, kinds + 1), each))
+    centres = np.random.default_rng(99).normal(0, 1, (classes, dimensions))
+    labels = generator.permutation(np.repeat(np.arange(1, classes + 1), each))
     features = centres[labels - 1] + generator.normal(0, spread, (len(labels), dimensions))
     return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
 
@@ -23,7 +23,7 @@ def answers_of_both(train, labels, asked):
     return nearest_neighbours(train, labels, asked), logistic_regression(train, labels).predict(asked)
 
 
-def test_kinds_that_lie_apart_are_all_told_and_shuffled_labels_tell_nothing():
+def test_separate_classes_are_all_predicted_and_shuffled_labels_predict_nothing():
     train, labels = clouds(0, each=100)
     asked, right = clouds(1, each=100)
     for answers in answers_of_both(train, labels, asked):
@@ -45,7 +45,7 @@ def test_neighbours_against_a_plain_loop():
             votes[labels[place]] += math.exp(cosines[place] / 0.07)
         expected.append(int(votes.argmax()))
     assert nearest_neighbours(train, labels, asked).tolist() == expected
-    # fewer objects than neighbours: all of them vote, and the nearer kind wins
+    # fewer objects than neighbours: all of them vote, and the nearer class wins
     two = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert nearest_neighbours(two, torch.tensor([3, 7]), torch.tensor([[0.1, 5.0]])).tolist() == [7]
 
@@ -58,7 +58,7 @@ def test_logistic_regression_against_scipy():
     x = train.double().numpy()
     deviation = x.std(0)
     x = (x - x.mean(0)) / np.where(deviation > 0, deviation, np.inf)
-    kinds, targets = np.unique(labels.numpy(), return_inverse=True)
+    classes, targets = np.unique(labels.numpy(), return_inverse=True)
 
     def objective(parameters):
         weight, bias = parameters[: 4 * 12].reshape(4, 12), parameters[4 * 12 :]
@@ -70,12 +70,12 @@ def test_logistic_regression_against_scipy():
     found = logistic_regression(train, labels)
     np.testing.assert_allclose(found.weight.numpy(), best[:48].reshape(4, 12), atol=1e-4)
     np.testing.assert_allclose(found.bias - found.bias.mean(), best[48:] - best[48:].mean(), atol=1e-4)
-    assert found.kinds.tolist() == [1, 3, 4, 9]
+    assert found.classes.tolist() == [1, 3, 4, 9]
     asked, _ = clouds(6, spread=1.5)
     standardised = (asked.double().numpy() - train.double().numpy().mean(0)) / np.where(
         deviation > 0, deviation, np.inf
     )
-    expected = kinds[(standardised @ best[:48].reshape(4, 12).T + best[48:]).argmax(1)]
+    expected = classes[(standardised @ best[:48].reshape(4, 12).T + best[48:]).argmax(1)]
     assert found.predict(asked).tolist() == expected.tolist()
     assert torch.equal(logistic_regression(train, labels).weight, found.weight)
 
@@ -86,12 +86,3 @@ def test_accuracies_by_hand():
         pytest.approx(4 / 7),
         pytest.approx((3 / 4 + 1 / 2 + 0) / 3),
     )
-
-
-def test_recall_and_cosines_by_hand():
-    gallery = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-2.0, 0.0]])
-    assert recall_of_rows(torch.tensor([[5.0, 1.0], [-1.0, 0.5], [-1.0, 0.1]]), gallery) == pytest.approx(2 / 3)
-    same, others = mean_cosines(gallery, torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
-    assert same == pytest.approx(2 / 3)  # 1, 1, 0
-    assert others == pytest.approx(-1 / 3)  # (0, 0), (0, -1), (-1, 0)
-    assert mean_cosines(gallery[:1], gallery[:1]) == (1.0, None)

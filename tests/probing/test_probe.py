@@ -19,8 +19,8 @@ from socodet.models.normalization import normalize
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.recipes import recipe
 from socodet.probing.features import box_encoder, object_features
-from socodet.probing.pictures import ProbePictures, objects_asked_for
-from socodet.probing.run import probe
+from socodet.probing.probe import probe
+from socodet.probing.samples import ProbeDataset, probed_objects
 from socodet.runtime.progress import progress_bar
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -56,8 +56,8 @@ def pretrain(folder, name, **keywords):
 
 def pictures_of(folder, split):
     dataset = open_detection_set(folder / f"{split}.json")
-    objects, _ = objects_asked_for(dataset)
-    return ProbePictures(dataset, objects, 96, TINY.sample, all_views=True)
+    objects, _ = probed_objects(dataset)
+    return ProbeDataset(dataset, objects, 96, TINY.sample, all_views=True)
 
 
 def features_of(encoder, pictures):
@@ -113,11 +113,11 @@ def test_a_backbone_alone_gives_a_box_the_mean_of_its_part_of_c5(files, architec
     torch.testing.assert_close(found.plain, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_figures_of_a_run_that_is_probed_meanwhile(files):
+def test_a_run_that_is_probed_meanwhile(files):
     lines = [line for line in RunFolder(files / "run").log_lines() if "probe_knn" in line]
     assert [line["step"] for line in lines] == [2, 3, 4]  # of 4 steps in 4/3 epochs: at 1/2, at 1, at the end
     scores = probe(files / "run", files, workers=0, show_progress=False)
-    assert lines[-1] == {"step": 4, **scores.figures()}
+    assert lines[-1] == {"step": 4, **scores.metrics()}
     assert lines[0]["probe_scale_cosine"] != lines[-1]["probe_scale_cosine"]
     events = EventAccumulator(str(files / "run" / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("probe_linear")] == [2, 3, 4]
@@ -139,11 +139,11 @@ def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
     assert written["pretrained"]["size"] == 96
     knn = next(line for line in table.splitlines() if line.startswith("kNN"))
     assert knn.split()[-2:] == [f"{100 * written[name]['knn']:.1f}" for name in ("pretrained", "untrained")]
-    assert "validation: 2 objects in 2 pictures" in table
+    assert "validation: 2 objects in 2 images" in table
 
 
 def test_what_cannot_be_probed_is_one_line(files, tmp_path):
-    with pytest.raises(InputError, match=r"train\.json: is one set; name another"):
+    with pytest.raises(InputError, match=r"train\.json: is a single set"):
         probe(files / "run", files / "train.json")
     with pytest.raises(InputError, match="not a run"):
         probe(tmp_path, files)

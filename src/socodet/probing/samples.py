@@ -1,4 +1,4 @@
-"""Annotated pictures as a probe shows them to a network: made square, with the objects that are asked for."""
+"""Annotated images as a probe shows them to a network: resized to a square, with the objects that are probed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,36 +21,35 @@ from socodet.views.rendering import render, resize, show_window
 from socodet.views.sample import box_levels, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings
 
-AT_ONCE = 32
-"""Pictures a batch."""
-LEAST_SIDE = 0.07
-"""Least width and height of an object as shares of the picture's: 16 pixels of 224. In shares, so that networks that
-look at pictures of other sizes are asked about the same objects."""
-QUESTION = SampleSettings()
-"""Where the window and the colours of the other view come from: section 4.1's V2, the same for every run."""
+BATCH_SIZE = 32
+MIN_SIDE = 0.07
+"""Smallest width and height of an object, as a share of the image's: 16 pixels of 224. A share, so that networks with
+other image sizes are asked about the same objects."""
+DEFAULTS = SampleSettings()
+"""The window and the colours of the other view are section 4.1's V2, the same for every run."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How many pictures and objects of a set are looked at, and how many are left out."""
+class ObjectCounts:
+    """How many images and objects of a set are probed, and how many are left out."""
 
     name: str
-    pictures: int
-    """With an object to ask for."""
+    images: int
+    """Images with an object to probe."""
     objects: int
     crowd: int
-    """Regions of uncounted objects, left out."""
+    """Crowd regions, left out."""
     difficult: int
     """Objects marked difficult, left out."""
     small: int
-    """Objects narrower or lower than `LEAST_SIDE`, left out."""
+    """Objects narrower or lower than `MIN_SIDE`, left out."""
     unreadable: int = 0
-    """Of these pictures, those that could not be read; their objects are left out."""
+    """Images that could not be read; their objects are left out."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One view of one picture with N boxes."""
+    """One view of one image with N boxes."""
 
     pixels: Tensor
     """(3, S, S) uint8 RGB."""
@@ -61,60 +60,59 @@ class View:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One picture: its N objects, and the views of it."""
+class ProbeSample:
+    """One image with N objects, and its views."""
 
     labels: NDArray[np.int64]
     """(N,) as annotated, from 1."""
     plain: View
-    """All of the picture at the side S, all N objects."""
+    """The whole image at size S, with all N objects."""
     half: View | None = None
     """The same at S // 2."""
     other: View | None = None
-    """A random window in other colours, with those of the objects that it shows."""
+    """A random window in other colours, with the objects that it shows."""
     in_other: NDArray[np.bool_] | None = None
-    """(N,) which these are."""
+    """(N,) whether the other view shows the object."""
 
 
 @dataclass(frozen=True)
-class ViewsOfBatch:
-    """One view of B pictures, each with its own number of boxes."""
+class ProbeBatch:
+    """One view of B images, each with its own number of boxes."""
 
     pixels: Tensor
     """(B, 3, S, S) uint8 RGB."""
     rois: RoIs
 
-    def to(self, device: torch.device) -> "ViewsOfBatch":
+    def to(self, device: torch.device) -> "ProbeBatch":
         """The same on `device`."""
-        return ViewsOfBatch(self.pixels.to(device), self.rois.to(device))
+        return ProbeBatch(self.pixels.to(device), self.rois.to(device))
 
 
-def objects_asked_for(
-    dataset: DetectionDataset, least_side: float = LEAST_SIDE
-) -> tuple[list[NDArray[np.intp]], Asked]:
-    """Of each picture, which of its objects are asked for; and the counts.
+def probed_objects(dataset: DetectionDataset) -> tuple[list[NDArray[np.intp]], ObjectCounts]:
+    """For each image the indices of the objects that are probed, and the counts.
 
-    Left out are crowd regions, objects marked difficult, and those below `least_side`, in this order of counting.
+    Left out are crowd regions, objects marked difficult, and those below `MIN_SIDE`; each is counted once, in this
+    order.
     """
     chosen: list[NDArray[np.intp]] = []
     crowd = difficult = small = 0
     for image in dataset.images:
         sides = (image.boxes[:, 2:] - image.boxes[:, :2]) / [image.width, image.height]
         is_difficult = image.difficult & ~image.crowd
-        is_small = (sides < least_side).any(1) & ~image.crowd & ~is_difficult
+        is_small = (sides < MIN_SIDE).any(1) & ~image.crowd & ~is_difficult
         chosen.append(np.flatnonzero(~(image.crowd | is_difficult | is_small)))
         crowd += int(image.crowd.sum())
         difficult += int(is_difficult.sum())
         small += int(is_small.sum())
-    pictures = sum(len(objects) > 0 for objects in chosen)
-    return chosen, Asked(dataset.name, pictures, sum(map(len, chosen)), crowd, difficult, small)
+    images = sum(len(objects) > 0 for objects in chosen)
+    return chosen, ObjectCounts(dataset.name, images, sum(map(len, chosen)), crowd, difficult, small)
 
 
-class ProbePictures(Dataset[Shown | None]):
-    """The pictures with objects to ask for, as the network sees them; None for one that cannot be read.
+class ProbeDataset(Dataset[ProbeSample | None]):
+    """The images with objects to probe; None for one that cannot be read.
 
-    size: the side S. levels: whose level rule is used. With `all_views` there are the three views, else the plain one.
-    The other view of a picture is drawn by `seed` and the picture's place in the set.
+    size: the side S. levels: gives the level rule. all_views: three views per image instead of the plain one alone. The
+    other view is drawn by `seed` and the image's index in the set.
     """
 
     def __init__(
@@ -135,7 +133,7 @@ class ProbePictures(Dataset[Shown | None]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, place: int) -> Shown | None:
+    def __getitem__(self, place: int) -> ProbeSample | None:
         index = self._indices[place]
         image, chosen = self._dataset.images[index], self._objects[index]
         try:
@@ -147,20 +145,20 @@ class ProbePictures(Dataset[Shown | None]):
         size, whole = self._size, geometry.WHOLE
         canvas = show_window(pixels, whole, size)
         if not self._all_views:
-            return Shown(labels, self._view(render(canvas, UNCHANGED, False), unit * size))
+            return ProbeSample(labels, self._view(render(canvas, UNCHANGED, False), unit * size))
         half = render(resize(canvas, size // 2), UNCHANGED, False)
         plain = render(canvas, UNCHANGED, False)
 
         rng = sample_rng(self._seed, 0, index)
-        window = geometry.draw_window(QUESTION.crop_scale, QUESTION.crop_aspect, rng)
-        flipped = bool(rng.random() < QUESTION.views[1].flip_probability)
+        window = geometry.draw_window(DEFAULTS.crop_scale, DEFAULTS.crop_aspect, rng)
+        flipped = bool(rng.random() < DEFAULTS.views[1].flip_probability)
         colours = draw_photometric(self._colours, rng)
         boxes = geometry.to_view(unit, window, size)
-        in_other = geometry.kept(boxes, size, QUESTION.min_visible, LEAST_SIDE / 2 * size)
+        in_other = geometry.kept(boxes, size, DEFAULTS.min_visible, MIN_SIDE / 2 * size)
         boxes = geometry.clip(boxes[in_other], size)
         if flipped:
             boxes = geometry.flip(boxes, size)
-        return Shown(
+        return ProbeSample(
             labels,
             self._view(plain, unit * size),
             self._view(half, unit * (size // 2)),
@@ -174,31 +172,27 @@ class ProbePictures(Dataset[Shown | None]):
 
 
 def _colours_at(size: int) -> PhotometricSettings:
-    """The other view's colours, the blur in proportion to the side."""
-    colours = QUESTION.views[1].photometric
+    """The other view's colours, with the blur in proportion to the size."""
+    colours = DEFAULTS.views[1].photometric
     low, high = colours.blur_sigma
-    return replace(colours, blur_sigma=(low, max(low, high * size / QUESTION.views[1].size)))
+    return replace(colours, blur_sigma=(low, max(low, high * size / DEFAULTS.views[1].size)))
 
 
-def together(views: Sequence[View]) -> ViewsOfBatch:
-    """One view of several pictures, its boxes grouped by level; there must be one box at least."""
+def collate_views(views: Sequence[View]) -> ProbeBatch:
+    """One view of several images as a batch, its boxes grouped by level; there must be at least one box."""
     rois = group_by_level(torch.cat([v.boxes for v in views])[None], torch.cat([v.levels for v in views])[None])
     counts = torch.tensor([len(v.boxes) for v in views])
     rois.rois[rois.order, 0] = torch.arange(len(views), dtype=rois.rois.dtype).repeat_interleave(counts)
-    return ViewsOfBatch(torch.stack([v.pixels for v in views]), rois)
+    return ProbeBatch(torch.stack([v.pixels for v in views]), rois)
 
 
-def _as_list(shown: list[Shown | None]) -> list[Shown | None]:
-    return shown
-
-
-def picture_loader(pictures: ProbePictures, workers: int) -> DataLoader[Any]:
-    """Lists of up to `AT_ONCE` pictures in the order of the set, made in `workers` processes (0: in this one)."""
+def probe_loader(dataset: ProbeDataset, workers: int) -> DataLoader[Any]:
+    """Lists of up to `BATCH_SIZE` samples in the order of the set, made by `workers` processes (0: by this one)."""
     return DataLoader(
-        pictures,
-        batch_size=AT_ONCE,
-        collate_fn=_as_list,
+        dataset,
+        batch_size=BATCH_SIZE,
+        collate_fn=list,
         num_workers=workers,
         worker_init_fn=start_worker,
-        generator=torch.Generator(),  # draws nothing from a training run's
+        generator=torch.Generator(),  # leaves the random state of a training run alone
     )

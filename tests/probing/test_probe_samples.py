@@ -1,4 +1,4 @@
-"""What a probe shows of annotated pictures: which objects, where they lie in each view, and how a batch is put."""
+"""What a probe shows of annotated images: which objects, where they are in each view, and how batches are made."""
 
 from dataclasses import replace
 
@@ -12,8 +12,10 @@ from torchvision.ops import roi_align
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.errors import InputError, SettingError
-from socodet.probing.measure import ProbeSets, ProbeSettings, probe_encoder
-from socodet.probing.pictures import ProbePictures, View, objects_asked_for, together
+from socodet.probing.samples import ProbeDataset, View, collate_views, probed_objects
+from socodet.probing.scores import probe_encoder
+from socodet.probing.sets import ProbeSets
+from socodet.probing.settings import ProbeSettings
 from socodet.views.settings import SampleSettings
 
 COLOURS = ((250, 20, 20), (20, 250, 20), (40, 40, 250))
@@ -33,12 +35,12 @@ def painted(folder, rows, *, size=(200, 150)) -> DetectionDataset:
 
 
 def shown(dataset, size=96, *, seed=0):
-    objects, _ = objects_asked_for(dataset)
-    pictures = ProbePictures(dataset, objects, size, SampleSettings(), all_views=True, seed=seed)
-    return [pictures[place] for place in range(len(pictures))]
+    objects, _ = probed_objects(dataset)
+    samples = ProbeDataset(dataset, objects, size, SampleSettings(), all_views=True, seed=seed)
+    return [samples[place] for place in range(len(samples))]
 
 
-def test_which_objects_are_asked_for():
+def test_which_objects_are_probed():
     size = (200, 100)  # 0.07 of it: 14 wide, 7 high
     one = picture(
         1,
@@ -51,11 +53,9 @@ def test_which_objects_are_asked_for():
         ],
         size=size,
     )
-    objects, asked = objects_asked_for(
-        made_set([one, picture(2, []), picture(3, [(0, 0, 50, 50, 1)])], "voc", classes=2)
-    )
+    objects, counts = probed_objects(made_set([one, picture(2, []), picture(3, [(0, 0, 50, 50, 1)])], "voc", classes=2))
     assert [chosen.tolist() for chosen in objects] == [[0, 4], [], [0]]
-    assert (asked.pictures, asked.objects, asked.crowd, asked.difficult, asked.small) == (2, 3, 1, 1, 1)
+    assert (counts.images, counts.objects, counts.crowd, counts.difficult, counts.small) == (2, 3, 1, 1, 1)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -82,13 +82,13 @@ def test_boxes_lie_on_their_objects_in_every_view(tmp_path, seed):
                 assert on_border or float(strip.std(dim=1).max()) > 5
 
 
-def test_boxes_of_a_batch_know_their_picture_and_level():
+def test_boxes_of_a_batch_know_their_image_and_level():
     def view(*levels):
         boxes = torch.arange(4.0 * len(levels)).reshape(-1, 4) + 100 * len(levels)
         return View(torch.full((3, 8, 8), len(levels), dtype=torch.uint8), boxes, torch.tensor(levels))
 
     views = [view(3, 0, 1), view(2), view(0, 3)]
-    batch = together(views)
+    batch = collate_views(views)
     assert batch.rois.counts == (2, 1, 1, 2)
     in_order = batch.rois.rois[batch.rois.order]
     assert in_order[:, 0].tolist() == [0, 0, 0, 1, 2, 2]
@@ -116,24 +116,24 @@ def rows(seed, count):
     return [[(10, 20, 90, 140, int(a)), (105, 15, 190, 120, int(b))] for a, b in kinds]
 
 
-def test_an_encoder_that_sees_colours_tells_kinds_by_colour(tmp_path):
+def test_an_encoder_that_sees_colours_tells_classes_by_colour(tmp_path):
     train = painted(tmp_path / "train", rows(0, 40))
     val = painted(tmp_path / "val", rows(1, 20))
     settings = ProbeSettings(size=64, train_pictures=None)
     scores = probe_encoder(MeanColour(), ProbeSets.chosen(train, val, settings), SampleSettings(), settings)
     assert (scores.knn, scores.knn_balanced, scores.linear, scores.linear_balanced) == (1, 1, 1, 1)
-    assert scores.largest_kind < 0.6
+    assert scores.largest_class < 0.6
     assert scores.scale_cosine > 0.99
     assert scores.others_cosine < 0.5
     assert 0 < scores.recall_at_1 < 0.5  # forty objects of three colours cannot be told apart
     assert (scores.train.objects, scores.val.objects, scores.val.unreadable) == (80, 40, 0)
-    # the kinds named otherwise in the training set: none is told
+    # the classes renamed in the training set: none is predicted
     renamed = replace(train, images=[replace(image, labels=image.labels % 3 + 1) for image in train.images])
     wrong = probe_encoder(MeanColour(), ProbeSets(renamed, val), SampleSettings(), settings)
     assert (wrong.knn, wrong.linear, wrong.recall_at_1) == (0, 0, scores.recall_at_1)
 
 
-def test_pictures_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_path):
+def test_images_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_path):
     train, val = painted(tmp_path / "train", rows(0, 6)), painted(tmp_path / "val", rows(1, 3))
     settings = ProbeSettings(size=64, val_pictures=2)
     sets = ProbeSets.chosen(train, val, settings)
@@ -142,7 +142,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tm
     scores = probe_encoder(MeanColour(), sets, SampleSettings(), settings, workers=1)
     assert (scores.val.unreadable, scores.val.objects, scores.train.objects) == (1, 2, 12)
     sets.val.images[1].file.unlink()
-    with pytest.raises(InputError, match=r"has no object to ask for .* 2 pictures unreadable"):
+    with pytest.raises(InputError, match=r"has no object to probe .* 2 images unreadable"):
         probe_encoder(MeanColour(), sets, SampleSettings(), settings)
     with pytest.raises(SettingError, match="train_pictures must be at least 1"):
         ProbeSettings(train_pictures=0)

@@ -1,0 +1,132 @@
+"""`socodet probe`: how much a pretraining run's network knows about annotated objects."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from socodet._version import __version__
+from socodet.probing.features import box_encoder
+from socodet.probing.scores import ProbeScores, probe_encoder
+from socodet.probing.sets import ProbeSets, open_sets
+from socodet.probing.settings import ProbeData, ProbeSettings
+from socodet.runtime.files import check_output_file, write_note
+from socodet.runtime.world import ALONE
+from socodet.training.devices import choose_device, default_workers
+from socodet.training.run_folder import RunFolder
+from socodet.views.settings import SampleSettings, ViewSettings
+from socodet.weights.pretrained_run import encoder_weights, model_settings
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def probe(
+    run: str | Path,
+    sets: ProbeSets | ProbeData | str | Path,
+    *,
+    settings: ProbeSettings | None = None,
+    untrained: bool = False,
+    device: Device = "auto",
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> ProbeScores:
+    """Predicts the classes of the validation objects from features h (Eq. 1), and more; see `ProbeScores`.
+
+    The network is the online encoder of a pretraining run, from its newest checkpoint and with its batch-norm
+    statistics; or with `untrained` as the run's settings and seed initialise it, with statistics of the training
+    images. sets: where the annotated images are, a folder with a training and a validation split, or what `open_sets`
+    returned. Raises InputError when `run` is no pretraining run or has no checkpoint yet, and when the sets cannot be
+    used.
+    """
+    settings = settings or ProbeSettings()
+    folder = RunFolder(Path(run))
+    model, sample = model_settings(run), levels_and_size(folder)
+    weights, seed = None if untrained else encoder_weights(run), folder.describe()["recipe"]["training"]["seed"]
+    encoder = box_encoder(model, weights, seed, backbone_alone=settings.of == "backbone")
+    if settings.of == "backbone":
+        sample = replace(sample, level_rule="single")
+    if not isinstance(sets, ProbeSets):
+        sets = open_sets(sets, settings)
+    where = choose_device(device, ALONE)
+    return probe_encoder(
+        encoder.to(where),
+        sets,
+        sample,
+        settings,
+        fresh_statistics=untrained,
+        workers=default_workers(where) if workers is None else workers,
+        show_progress=show_progress,
+    )
+
+
+def levels_and_size(run: RunFolder) -> SampleSettings:
+    """The level rule of a run's sample settings and the size of its first view."""
+    sample = run.settings(SampleSettings, "sample")
+    first = ViewSettings(size=sample.views[0].size)
+    return SampleSettings(
+        views=(first, first), min_box_side=1, level_rule=sample.level_rule, level_limits=sample.level_limits
+    )
+
+
+def probe_and_compare(
+    run: str | Path,
+    data: ProbeData,
+    *,
+    settings: ProbeSettings | None = None,
+    untrained: bool = False,
+    output: str | Path | None = None,
+    device: Device = "auto",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, ProbeScores]:
+    """Probes the run, as `pretrained`, and with `untrained` also its random initialisation, under that name.
+
+    output: a .json file for the scores; one that exists is refused unless `overwrite`.
+    """
+    file = None if output is None else check_output_file(output, overwrite=overwrite)
+    settings = settings or ProbeSettings()
+    if not untrained:
+        encoder_weights(run)  # refuses what is no run before the sets are read
+    sets = open_sets(data, settings)
+    scores = {
+        name: probe(run, sets, settings=settings, untrained=name == "untrained", device=device, workers=workers)
+        for name in ("pretrained", "untrained")[: 1 + untrained]
+    }
+    if file is not None:
+        asked = {"run": str(run), "of": settings.of, "seed": settings.seed, "socodet": __version__}
+        write_note(file, asked | {name: score.as_dict() for name, score in scores.items()})
+    return scores
+
+
+def probe_table(scores: Mapping[str, ProbeScores]) -> str:
+    """The scores as text, one column each, and below them what they were measured on."""
+    first = next(iter(scores.values()))
+    rows = [
+        ("kNN accuracy, %", "knn", 100),
+        ("  mean over classes", "knn_balanced", 100),
+        ("linear accuracy, %", "linear", 100),
+        ("  mean over classes", "linear_balanced", 100),
+        ("largest class alone, %", "largest_class", 100),
+        ("recall@1 in another view, %", "recall_at_1", 100),
+        (f"cosine at {first.size} and {first.size // 2}", "scale_cosine", 1),
+        ("  of different objects", "others_cosine", 1),
+    ]
+    width = max(len(label) for label, _, _ in rows)
+    lines = [" " * width + "".join(f"  {name:>10}" for name in scores)]
+    for label, field, factor in rows:
+        cells = (_cell(getattr(one, field), factor) for one in scores.values())
+        lines.append(f"{label:<{width}}" + "".join(f"  {cell:>10}" for cell in cells))
+    for name, counts in (("training", first.train), ("validation", first.val)):
+        lines.append(
+            f"{name}: {counts.objects:,} objects in {counts.images - counts.unreadable:,} images of {counts.name}; "
+            f"left out: {counts.crowd:,} crowd regions, {counts.difficult:,} difficult, {counts.small:,} small; "
+            f"{counts.unreadable:,} images unreadable"
+        )
+    lines.append(f"recall@1: each of {first.recall_objects:,} objects, searched among all of them")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, factor: int) -> str:
+    if value is None:
+        return "none"
+    return f"{value * factor:.1f}" if factor == 100 else f"{value:.3f}"

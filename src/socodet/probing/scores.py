@@ -1,0 +1,122 @@
+"""Probes one encoder on a training and a validation set of annotated images."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from socodet.errors import InputError
+from socodet.models.encoders import ObjectEncoder
+from socodet.probing.classifiers import accuracies, logistic_regression, nearest_neighbours
+from socodet.probing.features import ObjectFeatures, object_features, reestimate_on
+from socodet.probing.retrieval import mean_cosines, recall_of_rows
+from socodet.probing.samples import ObjectCounts, ProbeDataset, probed_objects
+from socodet.probing.sets import ProbeSets
+from socodet.probing.settings import ProbeSettings
+from socodet.runtime.progress import progress_bar
+from socodet.views import warm_up
+from socodet.views.settings import SampleSettings
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """The results of a probe. All but counts and sizes are shares or cosines, at most 1."""
+
+    knn: float
+    """Share of the validation objects whose class their nearest training objects predict."""
+    knn_balanced: float
+    """The same, averaged over classes."""
+    linear: float
+    """Share of them whose class logistic regression predicts."""
+    linear_balanced: float
+    """The same, averaged over classes."""
+    largest_class: float
+    """Accuracy of always predicting the most frequent class of the training objects."""
+    recall_at_1: float | None
+    """Share of objects found again in another view; None if those views show none."""
+    recall_objects: int
+    """Number of objects searched for, each among all of them."""
+    scale_cosine: float
+    """Mean cosine of an object's features at full and at half size."""
+    others_cosine: float | None
+    """The same for two different objects, as a reference; None if there is only one object."""
+    size: int
+    """Side of the images in pixels."""
+    train: ObjectCounts
+    val: ObjectCounts
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    def metrics(self) -> dict[str, float]:
+        """The scores for a line of a run's log."""
+        names = ("knn", "knn_balanced", "linear", "linear_balanced", "recall_at_1", "scale_cosine", "others_cosine")
+        values = {f"probe_{name}": getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def probe_encoder(
+    encoder: ObjectEncoder,
+    sets: ProbeSets,
+    sample: SampleSettings,
+    settings: ProbeSettings,
+    *,
+    fresh_statistics: bool = False,
+    workers: int = 0,
+    show_progress: bool = False,
+) -> ProbeScores:
+    """All scores of an encoder, on the device that it is on; `sample` gives the level rule and the default size.
+
+    fresh_statistics: first takes its batch-norm statistics from the training images, as an untrained network needs.
+    Raises InputError when a set has no object to probe.
+    """
+    size = settings.size or sample.views[0].size
+    warm_up()
+    datasets, counts = [], []
+    for dataset, all_views in ((sets.train, False), (sets.val, True)):
+        objects, counted = probed_objects(dataset)
+        datasets.append(ProbeDataset(dataset, objects, size, sample, all_views=all_views, seed=settings.seed))
+        counts.append(counted)
+    passes = [datasets[0]] * fresh_statistics + datasets
+    with progress_bar("probe", sum(map(len, passes)), show=show_progress) as progress:
+        if fresh_statistics:
+            reestimate_on(encoder, datasets[0], workers, progress)
+        training, validation = (object_features(encoder, dataset, workers, progress) for dataset in datasets)
+    return _scores(training, validation, size, _readable(counts[0], training), _readable(counts[1], validation))
+
+
+def _readable(counts: ObjectCounts, features: ObjectFeatures) -> ObjectCounts:
+    """The counts after reading the images. Raises InputError when no object is left."""
+    if not len(features.labels):
+        raise InputError(
+            f"{counts.name}: has no object to probe (left out: {counts.crowd} crowd regions, {counts.difficult} "
+            f"difficult, {counts.small} small; {features.unreadable} images unreadable); give another set"
+        )
+    return replace(counts, objects=len(features.labels), unreadable=features.unreadable)
+
+
+def _scores(
+    training: ObjectFeatures, validation: ObjectFeatures, size: int, train: ObjectCounts, val: ObjectCounts
+) -> ProbeScores:
+    labels = validation.labels
+    knn, knn_balanced = accuracies(nearest_neighbours(training.plain, training.labels, validation.plain), labels)
+    classifier = logistic_regression(training.plain, training.labels)
+    linear, linear_balanced = accuracies(classifier.predict(validation.plain), labels)
+    commonest = torch.full_like(labels, int(training.labels.bincount().argmax()))
+    queries = validation.plain[validation.in_other]
+    same, others = mean_cosines(validation.plain, validation.half)
+    return ProbeScores(
+        knn=knn,
+        knn_balanced=knn_balanced,
+        linear=linear,
+        linear_balanced=linear_balanced,
+        largest_class=accuracies(commonest, labels)[0],
+        recall_at_1=recall_of_rows(queries, validation.other) if len(queries) else None,
+        recall_objects=len(queries),
+        scale_cosine=same,
+        others_cosine=others,
+        size=size,
+        train=train,
+        val=val,
+    )
