@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from socodet.detection.build import build_detector as build_detector
     from socodet.errors import InputError as InputError
     from socodet.export import export_run as export_run
+    from socodet.finetuning.detector import TrainedDetector as TrainedDetector
+    from socodet.finetuning.detector import load_detector as load_detector
     from socodet.finetuning.head_scale import match_head_scale as match_head_scale
+    from socodet.prediction.predict import PredictResult as PredictResult
+    from socodet.prediction.predict import predict as predict
     from socodet.pretraining.pretrain import PretrainResult as PretrainResult
     from socodet.pretraining.pretrain import pretrain as pretrain
     from socodet.pretraining.recipes import Recipe as Recipe
@@ -36,14 +40,18 @@ if TYPE_CHECKING:
 _ORIGINS = {
     "InputError": "socodet.errors",
     "LoadReport": "socodet.weights.transfer",
+    "PredictResult": "socodet.prediction.predict",
     "PretrainResult": "socodet.pretraining.pretrain",
     "Recipe": "socodet.pretraining.recipes",
+    "TrainedDetector": "socodet.finetuning.detector",
     "build_detector": "socodet.detection.build",
     "demo": "socodet.reports.demo",
     "export_run": "socodet.export",
     "inspect": "socodet.reports.inspect",
+    "load_detector": "socodet.finetuning.detector",
     "load_pretrained": "socodet.weights.transfer",
     "match_head_scale": "socodet.finetuning.head_scale",
+    "predict": "socodet.prediction.predict",
     "pretrain": "socodet.pretraining.pretrain",
     "propose": "socodet.proposals.make_table",
     "recipe": "socodet.pretraining.recipes",

@@ -16,6 +16,7 @@ from socodet.commands.finetune import finetune
 from socodet.commands.inspect import inspect
 from socodet.commands.pack import pack
 from socodet.commands.parsing import goes_on
+from socodet.commands.predict import predict
 from socodet.commands.pretrain import pretrain
 from socodet.commands.probe import probe
 from socodet.commands.propose import propose
@@ -27,11 +28,11 @@ from socodet.errors import InputError
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     f.__name__: f
     for f in (
-        *(propose, pretrain, finetune, evaluate, export),
+        *(propose, pretrain, finetune, evaluate, predict, export),
         *(probe, report, ablate, reproduce, inspect, recipes, demo, pack),
     )
 }
-RESUMABLE = ("propose", "pretrain", "finetune", "ablate", "reproduce", "demo", "pack")
+RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

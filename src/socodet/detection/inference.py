@@ -1,11 +1,12 @@
-"""A detector over a set: what it finds in every picture."""
+"""A detector over many images: what it finds in each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,26 +22,60 @@ from socodet.training.workers import start_worker
 MASK_THRESHOLD = 0.5
 
 
-class _Pictures(Dataset[tuple[int, Tensor | None]]):
-    def __init__(self, dataset: DetectionDataset, indices: Sequence[int]) -> None:
-        self._dataset, self._indices = dataset, indices
+Read = Callable[[int], NDArray[np.uint8]]
+"""The pixels of image `index`, (H, W, 3) RGB; InputError or OSError when they cannot be had."""
+
+
+class _Images(Dataset[tuple[int, Tensor | str]]):
+    def __init__(self, read: Read, indices: Sequence[int]) -> None:
+        self._read, self._indices = read, indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, place: int) -> tuple[int, Tensor | None]:
+    def __getitem__(self, place: int) -> tuple[int, Tensor | str]:
         index = self._indices[place]
         try:
-            return index, torch.from_numpy(self._dataset.picture(index)).permute(2, 0, 1)
-        except InputError:
-            return index, None
+            return index, torch.from_numpy(self._read(index)).permute(2, 0, 1)
+        except (InputError, OSError) as error:
+            return index, str(error)
 
 
-def _alone(samples: list[tuple[int, Tensor | None]]) -> tuple[int, Tensor | None]:
-    return samples[0]
+def _as_list(samples: list[tuple[int, Tensor | str]]) -> list[tuple[int, Tensor | str]]:
+    return samples
 
 
 @torch.no_grad()
+def detect_each(
+    detector: nn.Module,
+    read: Read,
+    indices: Sequence[int],
+    *,
+    batch_size: int = 1,
+    precision: torch.dtype = torch.float32,
+    workers: int = 0,
+) -> Generator[tuple[int, Detections | str], None, None]:
+    """What a detector in evaluation mode finds in each image, in the order of `indices`, as (index, detections).
+
+    Where an image cannot be read, the reason takes their place. Images of a batch are padded to the largest of them, so
+    boxes can differ slightly from those of one image at a time. `read` runs in `workers` processes; 0 is this one.
+    """
+    device = next(detector.parameters()).device
+    loader: DataLoader[Any] = DataLoader(
+        _Images(read, indices),
+        batch_size=batch_size,
+        collate_fn=_as_list,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+    )
+    for batch in loader_batches(loader):
+        pixels = [image.to(device).float() / 255 for _, image in batch if isinstance(image, Tensor)]
+        with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
+            answers = iter(detector(pixels) if pixels else [])
+        for index, image in batch:
+            yield index, as_detections(next(answers)) if isinstance(image, Tensor) else image
+
+
 def detect(
     detector: nn.Module,
     dataset: DetectionDataset,
@@ -50,32 +85,22 @@ def detect(
     world: World = ALONE,
     show_progress: bool = False,
 ) -> tuple[dict[int | str, Detections], list[str]]:
-    """Detections of every picture by its id, and the files that could not be read, in which nothing was found.
+    """Detections of every image by its id, and the files that could not be read, in which nothing was found.
 
-    One picture at a time, at its own size. Every process takes its share of them, and all get all. The detector's
+    One image at a time, at its own size. Every process takes its share of them, and all get all. The detector's
     mode is restored.
     """
-    device = next(detector.parameters()).device
     indices = range(world.rank, len(dataset), world.size)
-    loader: DataLoader[Any] = DataLoader(
-        _Pictures(dataset, indices),
-        batch_size=1,
-        collate_fn=_alone,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-    )
     was_training = detector.training
     detector.eval()
     found: dict[int | str, Detections] = {}
     unreadable: list[str] = []
     with progress_bar("evaluate", len(indices), show=show_progress and world.is_first) as progress:
-        for index, picture in loader_batches(loader):
-            if picture is None:
+        for index, answer in detect_each(detector, dataset.picture, indices, precision=precision, workers=workers):
+            if isinstance(answer, str):
                 unreadable.append(str(dataset.images[index].file))
             else:
-                with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
-                    answer = detector([picture.to(device).float() / 255])[0]
-                found[dataset.images[index].image_id] = as_detections(answer)
+                found[dataset.images[index].image_id] = answer
             progress.advance()
     detector.train(was_training)
     if world.size > 1:
@@ -87,7 +112,7 @@ def detect(
 
 
 def as_detections(answer: dict[str, Tensor]) -> Detections:
-    """A detector's answer to one picture; what a single-stage detector says of the background is left out."""
+    """A detector's answer to one image; what a single-stage detector says of the background is left out."""
     kept = answer["labels"] > 0
     masks = None
     if "masks" in answer:

@@ -3,22 +3,21 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.layouts import require_same_categories
-from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import evaluate, write_detections
-from socodet.errors import InputError
+from socodet.finetuning.detector import load_detector
 from socodet.finetuning.labelled_sets import say_what_is_wrong
-from socodet.finetuning.run import FinetuneRecipe, trained_categories, write_scores
+from socodet.finetuning.run import trained_categories, write_scores
 from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World
-from socodet.training.devices import autocast_type, choose_device, default_workers
+from socodet.training.devices import default_workers
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -84,32 +83,26 @@ def evaluate_run(
     scores_file, predictions_file = (
         None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
     )
-    folder = RunFolder(Path(run))
-    recipe = FinetuneRecipe.of_run(folder)
-    trained = trained_categories(folder)
+    execution = execution or ExecutionSettings()
+    detector = load_detector(run, device=execution.device, precision=execution.precision)
+    trained = trained_categories(RunFolder(Path(run)))
     if not isinstance(data, DetectionDataset):
         data = open_detection_set(data, split=split, images=images)
         if show_progress:
             say_what_is_wrong(data)
     require_same_categories(trained, data)
-    state: dict[str, Any] | None = folder.load_checkpoint()
-    if state is None:
-        raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
-    execution = execution or ExecutionSettings()
-    device = choose_device(execution.device, ALONE)
-    detector = detector_named(recipe.settings.detector)
-    network = new_detector(detector.name, recipe.model, len(trained.categories) + 1, inference=recipe.inference)
-    network.load_state_dict(state["detector"])
+    kind = detector_named(detector.recipe.settings.detector)
     if execution.compile:
-        detector.compile(network)
+        kind.compile(detector.network)
+    device = next(detector.parameters()).device
     return score(
-        network.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        detector.network,
         data,
-        masks=detector.has_masks,
-        step=state["step"],
+        masks=kind.has_masks,
+        step=detector.step,
         scores_file=scores_file,
         predictions_file=predictions_file,
-        precision=autocast_type(execution.precision, device),
+        precision=detector.precision,
         workers=default_workers(device) if execution.workers is None else execution.workers,
         show_progress=show_progress,
     )

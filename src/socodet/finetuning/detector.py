@@ -1,0 +1,155 @@
+"""A fine-tuned detector, ready to use: `load_detector`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from socodet.detection.datasets import Category
+from socodet.detection.datasets.masks import decode_rle
+from socodet.detection.detectors import new_detector
+from socodet.detection.inference import detect_each
+from socodet.detection.scores import Detections
+from socodet.errors import InputError, UnreadableImageError
+from socodet.finetuning.run import FinetuneRecipe, trained_categories
+from socodet.images.decode import decode_image
+from socodet.runtime.world import ALONE
+from socodet.training.devices import autocast_type, choose_device
+from socodet.training.run_folder import RunFolder
+
+AnyImage = str | Path | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """What a detector found in one image: N objects, the surest first."""
+
+    boxes: NDArray[np.float32]
+    """(N, 4) xyxy in pixels of the image at its own size, right and bottom exclusive."""
+    scores: NDArray[np.float32]
+    """(N,) in [0, 1]."""
+    labels: tuple[str, ...]
+    """N class names."""
+    masks: NDArray[np.bool_] | None
+    """(N, H, W); None from a detector of boxes."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class TrainedDetector(nn.Module):
+    """The detector of a fine-tuning run in evaluation mode, with what its labels mean.
+
+    `predict` takes images of any size as files, PIL images or arrays. Called like a torchvision detector with a list of
+    (3, H, W) tensors of RGB in [0, 1], it answers with boxes, labels (1 is the first class) and scores.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: FinetuneRecipe, categories: Sequence[Category], step: int, run: Path
+    ) -> None:
+        super().__init__()
+        self.network = network.eval()
+        self.recipe = recipe
+        """Detector, modules and schedule that it was trained by."""
+        self.categories = tuple(categories)
+        self.step = step
+        """Training steps behind it."""
+        self.run = run
+        self.precision = torch.float32
+        """Of `predict`: float32, or what autocast computes in."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label, label 1 first."""
+        return tuple(category.name for category in self.categories)
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """As torchvision's detectors in evaluation mode."""
+        answer: list[dict[str, Tensor]] = self.network(images)
+        return answer
+
+    def predict(
+        self,
+        images: Sequence[AnyImage],
+        *,
+        min_score: float = 0.0,
+        max_detections: int | None = None,
+        batch_size: int = 1,
+    ) -> list[FoundObjects]:
+        """The objects in each image, those of at least `min_score`, at most `max_detections` in one.
+
+        images: paths, PIL images, or uint8 arrays (H, W, 3) RGB or (H, W) grey. InputError for one that cannot be read.
+        """
+        if isinstance(images, str | Path | Image.Image | np.ndarray):
+            raise InputError("predict takes a list of images; put a single one into a list")
+        found = []
+        pixels = [as_pixels(image) for image in images]
+        for index, answer in detect_each(
+            self.network, pixels.__getitem__, range(len(pixels)), batch_size=batch_size, precision=self.precision
+        ):
+            if isinstance(answer, str):
+                raise InputError(f"image {index}: {answer}")
+            found.append(self._named(chosen(answer, min_score, max_detections), pixels[index].shape[:2]))
+        return found
+
+    def _named(self, found: Detections, size: tuple[int, ...]) -> FoundObjects:
+        masks = None
+        if found.masks is not None:
+            masks = np.stack([decode_rle(mask).astype(bool) for mask in found.masks] or [np.empty(size, bool)])
+            masks = masks[: len(found)]
+        labels = tuple(self.class_names[label - 1] for label in found.labels)
+        return FoundObjects(found.boxes, found.scores, labels, masks)
+
+
+def load_detector(
+    run: str | Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+) -> TrainedDetector:
+    """The detector of a fine-tuning run, from its newest checkpoint: the one that `finetune` and `evaluate` score.
+
+    InputError when `run` is no fine-tuning run or has no checkpoint yet.
+    """
+    folder = RunFolder(Path(run))
+    recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
+    state: dict[str, Any] | None = folder.load_checkpoint()
+    if state is None:
+        raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
+    classes = len(trained.categories) + 1
+    network = new_detector(recipe.settings.detector, recipe.model, classes, inference=recipe.inference)
+    network.load_state_dict(state["detector"])
+    where = choose_device(device, ALONE)
+    network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    detector = TrainedDetector(network, recipe, trained.categories, state["step"], folder.path)
+    detector.precision = autocast_type(precision, where)
+    return detector
+
+
+def chosen(found: Detections, min_score: float, max_detections: int | None) -> Detections:
+    """The detections of at least that score, surest first, at most so many."""
+    best = found.best(len(found) if max_detections is None else max_detections)
+    return best.take(np.flatnonzero(best.scores >= min_score))
+
+
+def as_pixels(image: AnyImage) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of an image given in any of the forms `predict` takes. InputError, naming the file."""
+    if isinstance(image, str | Path):
+        try:
+            return decode_image(Path(image).read_bytes())
+        except UnreadableImageError as error:
+            raise InputError(f"{image}: {error}") from None
+        except OSError as error:
+            raise InputError(f"{image}: {error.strerror}; check the path") from None
+    if isinstance(image, Image.Image):
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise InputError(f"an array must be uint8 of (H, W, 3) or (H, W), not {array.dtype} of {array.shape}")
+    return np.ascontiguousarray(np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array)

@@ -1,0 +1,1 @@
+"""A fine-tuned detector in use: what it finds in new images, as files and as drawings."""

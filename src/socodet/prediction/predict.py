@@ -1,0 +1,255 @@
+"""`socodet predict`: a fine-tuned detector over new images, into a folder.
+
+OUTPUT/predictions.json  COCO's result format, with each image's name and each object's class beside their numbers
+OUTPUT/predictions.csv   the same as a table: file_name, label, score, x1, y1, x2, y2
+OUTPUT/drawn/            with `draw`: the images with their objects
+OUTPUT/predict.json      what was asked
+OUTPUT/found.jsonl       while it runs: one line per image, from which an interrupted call goes on
+"""
+
+import csv
+import io
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.detection.inference import detect_each
+from socodet.detection.scores import Detections
+from socodet.errors import InputError, UnreadableImageError
+from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
+from socodet.images.decode import decode_image
+from socodet.images.folder import SUFFIXES, ImageFolder
+from socodet.images.source import ImageSource, open_images
+from socodet.prediction.drawing import draw_objects
+from socodet.pretraining.preparation import digest_names
+from socodet.runtime.files import first_difference, read_note, write_atomically, write_note
+from socodet.runtime.progress import progress_bar
+from socodet.training.devices import default_workers
+from socodet.training.settings import ExecutionSettings
+from socodet.training.signals import stop_requests
+
+NOTE, LINES, JSON, CSV, DRAWN = "predict.json", "found.jsonl", "predictions.json", "predictions.csv", "drawn"
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What a call of `predict` did."""
+
+    output: Path
+    images: int
+    """Images of the source."""
+    done: int
+    """Of them looked at, by this call or an earlier one."""
+    detections: int
+    unreadable: tuple[tuple[str, str], ...]
+    """Name and reason."""
+    stopped_by: str | None
+    seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether every image was looked at and the files are written."""
+        return self.done == self.images
+
+
+def predict(
+    detector: str | Path | TrainedDetector,
+    images: str | Path | ImageSource,
+    output: str | Path,
+    *,
+    min_score: float = 0.05,
+    max_detections: int | None = None,
+    batch_size: int = 1,
+    draw: bool = False,
+    execution: ExecutionSettings | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> PredictResult:
+    """Looks for objects in every image and writes what was found into the folder `output`.
+
+    detector: a fine-tuning run's folder, or what `load_detector` returned. images: all that `pretrain` reads, or one
+    image file. The same call again goes on with an interrupted one; a folder of another call is refused unless
+    `overwrite`. Images that cannot be read are counted and listed. InputError for what cannot be used.
+    """
+    began = time.monotonic()
+    execution = execution or ExecutionSettings()
+    _check(min_score, max_detections, batch_size)
+    source = open_images_or_one(images) if isinstance(images, str | Path) else images
+    if not isinstance(detector, TrainedDetector):
+        detector = load_detector(detector, device=execution.device, precision=execution.precision)
+    asked = {
+        "detector": {"run": str(Path(detector.run).resolve()), "step": detector.step},
+        "images": {"count": len(source), "names_sha256": digest_names(source)},
+        "settings": {"min_score": min_score, "max_detections": max_detections, "batch_size": batch_size, "draw": draw},
+    }
+    folder = Path(output)
+    _prepare(folder, asked, overwrite=overwrite)
+    lines = list(_lines(folder / LINES))
+    if not (folder / JSON).exists():
+        _rewrite(folder / LINES, lines)
+    stopped_by = None
+    if len(lines) < len(source):
+        device = next(detector.parameters()).device
+        workers = default_workers(device) if execution.workers is None else execution.workers
+        found = detect_each(
+            detector.network,
+            _Reader(source),
+            range(len(lines), len(source)),
+            batch_size=batch_size,
+            precision=detector.precision,
+            workers=workers,
+        )
+        with (
+            (folder / LINES).open("a") as file,
+            stop_requests(show_progress) as requests,
+            progress_bar("predict", len(source), show=show_progress) as progress,
+        ):
+            progress.done_earlier(len(lines))
+            for index, answer in found:
+                line: dict[str, Any] = {"file_name": source.key(index)}
+                if isinstance(answer, str):
+                    line["unreadable"] = answer
+                else:
+                    kept = chosen(answer, min_score, max_detections)
+                    line["objects"] = list(_objects(kept, detector))
+                    if draw:
+                        _draw(folder, source, index, kept, detector)
+                lines.append(line)
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                progress.advance()
+                if requests:
+                    stopped_by = requests[0]
+                    break
+            found.close()
+    if len(lines) == len(source):
+        _finish(folder, lines)
+    return PredictResult(
+        output=folder,
+        images=len(source),
+        done=len(lines),
+        detections=sum(len(line.get("objects", ())) for line in lines),
+        unreadable=tuple((line["file_name"], line["unreadable"]) for line in lines if "unreadable" in line),
+        stopped_by=stopped_by,
+        seconds=time.monotonic() - began,
+    )
+
+
+def open_images_or_one(path: str | Path) -> ImageSource:
+    """As `open_images`, and a single image file as well."""
+    given = Path(path)
+    if given.is_file() and given.suffix.lower() in SUFFIXES:
+        return ImageFolder(given.parent, [given.name])
+    return open_images(given)
+
+
+class _Reader:
+    """Decodes images by index, in data workers too."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        try:
+            return decode_image(self._source.read(index))
+        except UnreadableImageError as error:
+            raise InputError(str(error)) from None
+        except OSError as error:
+            raise InputError(error.strerror or str(error)) from None
+
+
+def _check(min_score: float, max_detections: int | None, batch_size: int) -> None:
+    if not 0 <= min_score <= 1:
+        raise InputError(f"--min-score must be between 0 and 1, not {min_score:g}")
+    if max_detections is not None and max_detections < 1:
+        raise InputError(f"--max-detections must be at least 1, not {max_detections}")
+    if batch_size < 1:
+        raise InputError(f"--batch-size must be at least 1, not {batch_size}")
+
+
+def _prepare(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
+    """The folder of this very call, new or begun."""
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give a folder for --output")
+    there = read_note(folder / NOTE)
+    if there is None and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds files that predict did not write; give another --output")
+    difference = None if there is None else first_difference(asked, there)
+    if difference and not overwrite:
+        raise InputError(f"{folder}: holds other predictions: {difference}; give another --output or pass --overwrite")
+    if overwrite and there is not None:
+        for name in (NOTE, LINES, JSON, CSV):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / DRAWN, ignore_errors=True)
+        there = None
+    if there is None:
+        write_note(folder / NOTE, asked)
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The images done; a line cut short by a crash, and what follows, is done again."""
+    if not file.is_file():
+        return
+    for text in file.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            return
+        yield line
+
+
+def _rewrite(file: Path, lines: list[dict[str, Any]]) -> None:
+    write_atomically(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str, Any]]:
+    for index in range(len(found)):
+        category = detector.categories[found.labels[index] - 1]
+        x1, y1, x2, y2 = (float(side) for side in found.boxes[index])
+        one: dict[str, Any] = {
+            "category_id": category.id,
+            "category": category.name,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": float(found.scores[index]),
+        }
+        if found.masks is not None:
+            one["segmentation"] = found.masks[index]
+        yield one
+
+
+def _draw(folder: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:
+    """One image with its objects, under its own name; never outside the folder."""
+    parts = [part for part in Path(source.key(index)).parts if part not in ("..", "/", "")]
+    file = folder.joinpath(DRAWN, *parts)
+    file = file.with_name(file.name + ".jpg")
+    pixels = decode_image(source.read(index))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    names = [detector.class_names[label - 1] for label in found.labels]
+    with io.BytesIO() as drawn:
+        draw_objects(pixels, found, names).save(drawn, "JPEG", quality=90)
+        write_atomically(file, drawn.getvalue())
+
+
+def _finish(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """The two files from all lines. The lines stay: the same call again then finds everything done."""
+    entries = [
+        {"image_id": number, "file_name": line["file_name"], **one}
+        for number, line in enumerate(lines, start=1)
+        for one in line.get("objects", ())
+    ]
+    write_atomically(folder / JSON, json.dumps(entries).encode() + b"\n")
+    with io.StringIO(newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(["file_name", "label", "score", "x1", "y1", "x2", "y2"])
+        for one in entries:
+            x, y, w, h = one["bbox"]
+            corners = (f"{side:.2f}" for side in (x, y, x + w, y + h))
+            writer.writerow([one["file_name"], one["category"], f"{one['score']:.4f}", *corners])
+        write_atomically(folder / CSV, table.getvalue().encode())

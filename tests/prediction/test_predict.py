@@ -1,0 +1,220 @@
+"""A fine-tuned detector in use: the detector that evaluation scores, over any images, into files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from narrow_models import NARROW
+from photograph_sets import coco_file
+from PIL import Image
+
+import socodet
+from socodet.cli import main
+from socodet.detection.datasets import open_detection_set
+from socodet.errors import InputError
+from socodet.finetuning.evaluate import evaluate_run
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.images.decode import decode_image
+from socodet.images.photographs import photographs
+from socodet.prediction.predict import predict
+from socodet.training.settings import ExecutionSettings
+
+HERE = ExecutionSettings(device="cpu", workers=0)
+QUIET = {"execution": HERE, "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of five small photographs."""
+    folder = tmp_path_factory.mktemp("images")
+    for path in sorted(photographs().glob("*.jpg"))[:5]:
+        with Image.open(path) as image:
+            image.thumbnail((80, 80))
+            image.convert("RGB").save(folder / path.name, quality=95)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photograph(images):
+    return sorted(images.iterdir())[0]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return coco_file(tmp_path_factory.mktemp("data") / "set.json")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A Mask R-CNN after two steps: it finds many things, none of them right."""
+    output = tmp_path_factory.mktemp("run") / "detector"
+    settings = FinetuneSettings("mask_rcnn_r50_fpn", batch_size=2, size=64, precise_bn=1, iterations=2)
+    finetune(data, output, settings=settings, model=NARROW, **QUIET)
+    return output
+
+
+@pytest.fixture(scope="module")
+def detector(run):
+    return socodet.load_detector(run, device="cpu")
+
+
+def test_it_is_the_detector_that_evaluation_scores(run, detector, data, tmp_path):
+    evaluate_run(run, data, save_predictions=tmp_path / "found.json", **QUIET)
+    scored = json.loads((tmp_path / "found.json").read_text())
+    assert scored
+    dataset = open_detection_set(data)
+    for image in dataset.images[:1]:
+        theirs = [one for one in scored if one["image_id"] == image.image_id]
+        (ours,) = detector.predict([image.file])
+        boxes = np.array([one["bbox"] for one in theirs], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        order = np.argsort([-one["score"] for one in theirs], kind="stable")
+        np.testing.assert_allclose(ours.boxes, boxes[order], atol=1e-3)
+        np.testing.assert_allclose(ours.scores, [theirs[k]["score"] for k in order], rtol=1e-6)
+        names = {category.id: category.name for category in dataset.categories}
+        assert list(ours.labels) == [names[theirs[k]["category_id"]] for k in order]
+        assert ours.masks.shape == (len(theirs), image.height, image.width)
+
+
+def test_files_images_and_arrays_are_the_same_image(detector, photograph):
+    path = photograph
+    pixels = decode_image(path.read_bytes())
+    first, *others = detector.predict([path, str(path), Image.fromarray(pixels), pixels])
+    assert len(first) > 0
+    for other in others:
+        np.testing.assert_array_equal(other.boxes, first.boxes)
+    grey = detector.predict([pixels[..., 0], np.repeat(pixels[..., :1], 3, axis=2)])
+    np.testing.assert_array_equal(grey[0].boxes, grey[1].boxes)
+
+
+def test_scores_and_numbers_are_limited_and_the_surest_come_first(detector, photograph):
+    path = photograph
+    (everything,), (few,) = detector.predict([path]), detector.predict([path], max_detections=3)
+    assert list(everything.scores) == sorted(everything.scores, reverse=True)
+    np.testing.assert_array_equal(few.scores, everything.scores[:3])
+    middle = float(np.median(everything.scores))
+    (sure,) = detector.predict([path], min_score=middle)
+    assert len(sure) == (everything.scores >= middle).sum()
+    (nothing,) = detector.predict([path], min_score=1.0)
+    assert (len(nothing), nothing.boxes.shape, nothing.masks.shape[0]) == (0, (0, 4), 0)
+
+
+@pytest.mark.parametrize(
+    ("images", "what"),
+    [
+        (["no/such/file.jpg"], "no/such/file.jpg"),
+        ([__file__], "test_predict.py"),
+        ([np.zeros((4, 4), np.float32)], "uint8"),
+        ([np.zeros((4, 4, 4), np.uint8)], "uint8"),
+        ("one.jpg", "a list"),
+    ],
+)
+def test_what_is_no_image_is_said(detector, images, what):
+    with pytest.raises(InputError, match=what):
+        detector.predict(images)
+
+
+def test_a_folder_into_files(run, images, detector, tmp_path):
+    result = predict(
+        run, images, tmp_path / "found", min_score=0.0, draw=True, execution=HERE, show_progress=False
+    )
+    names = sorted(path.name for path in images.glob("*.jpg"))
+    assert (result.finished, result.images) == (True, len(names))
+    entries = json.loads((tmp_path / "found" / "predictions.json").read_text())
+    assert len(entries) == result.detections > 0
+    (expected,) = detector.predict([images / names[0]])
+    mine = [one for one in entries if one["file_name"] == names[0]]
+    assert [one["score"] for one in mine] == pytest.approx(expected.scores.tolist())
+    assert [one["category"] for one in mine] == list(expected.labels)
+    x, y, w, h = mine[0]["bbox"]
+    assert [x, y, x + w, y + h] == pytest.approx(expected.boxes[0].tolist(), abs=1e-3)
+    assert mine[0]["segmentation"]["size"] == list(decode_image((images / names[0]).read_bytes()).shape[:2])
+    with (tmp_path / "found" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(entries)
+    assert float(rows[0]["x2"]) == pytest.approx(entries[0]["bbox"][0] + entries[0]["bbox"][2], abs=0.01)
+    for name in names:
+        with Image.open(tmp_path / "found" / "drawn" / f"{name}.jpg") as drawn:
+            assert drawn.size == decode_image((images / name).read_bytes()).shape[1::-1]
+
+
+def test_an_interrupted_call_goes_on_and_ends_in_the_same_files(run, images, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        predict(run, images, folder, **QUIET)
+    lines = (cut / "found.jsonl").read_text().splitlines(keepends=True)
+    (cut / "found.jsonl").write_text("".join(lines[:3]) + lines[3][: len(lines[3]) // 2])
+    (cut / "predictions.json").unlink()
+    result = predict(run, images, cut, **QUIET)
+    assert result.finished
+    for name in ("predictions.json", "predictions.csv", "found.jsonl"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_another_call_or_a_strange_folder_is_refused(run, photograph, images, tmp_path):
+    predict(run, photograph, tmp_path / "found", **QUIET)
+    with pytest.raises(InputError, match="min_score"):
+        predict(run, photograph, tmp_path / "found", min_score=0.3, execution=HERE, show_progress=False)
+    again = predict(
+        run,
+        photograph,
+        tmp_path / "found",
+        min_score=0.3,
+        execution=HERE,
+        overwrite=True,
+        show_progress=False,
+    )
+    assert again.finished
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="did not write"):
+        predict(run, images, tmp_path / "mine", overwrite=True, **QUIET)
+
+
+def test_images_that_cannot_be_read_are_listed(run, photograph, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(photograph.read_bytes())
+    (folder / "b.jpg").write_bytes(b"no image")
+    arguments = [str(run), str(folder), "--output", str(tmp_path / "found"), "--device", "cpu", "--workers", "0"]
+    main(["predict", *arguments])
+    printed = capsys.readouterr()
+    assert "b.jpg" in printed.err
+    assert "2 images" in printed.out
+    assert not [
+        one for one in json.loads((tmp_path / "found" / "predictions.json").read_text()) if one["file_name"] == "b.jpg"
+    ]
+
+
+def test_a_name_that_leaves_the_folder_is_drawn_inside_it(run, photograph, tmp_path):
+    class Outside:
+        location = "outside"
+
+        def __len__(self) -> int:
+            return 1
+
+        def key(self, index: int) -> str:
+            return "../../escaped.jpg"
+
+        def read(self, index: int) -> bytes:
+            return photograph.read_bytes()
+
+    output = tmp_path / "deep" / "found"
+    predict(run, Outside(), output, draw=True, **QUIET)
+    assert (output / "drawn" / "escaped.jpg.jpg").is_file()
+    assert not list(tmp_path.glob("escaped*"))
+
+
+def test_a_run_without_a_detector_is_said(tmp_path):
+    with pytest.raises(InputError, match="not a run"):
+        socodet.load_detector(tmp_path)
+
+
+def test_the_module_answers_as_torchvisions(detector):
+    image = torch.rand(3, 80, 100)
+    (answer,) = detector([image])
+    assert answer.keys() == {"boxes", "labels", "scores", "masks"}
+    assert detector.class_names == tuple(category.name for category in detector.categories)
