@@ -118,9 +118,7 @@ def test_what_is_no_image_is_said(detector, images, what):
 
 
 def test_a_folder_into_files(run, images, detector, tmp_path):
-    result = predict(
-        run, images, tmp_path / "found", min_score=0.0, draw=True, execution=HERE, show_progress=False
-    )
+    result = predict(run, images, tmp_path / "found", min_score=0.0, draw=True, execution=HERE, show_progress=False)
     names = sorted(path.name for path in images.glob("*.jpg"))
     assert (result.finished, result.images) == (True, len(names))
     entries = json.loads((tmp_path / "found" / "predictions.json").read_text())
