@@ -46,6 +46,22 @@ def test_the_val_pictures_are_not_taken_for_the_train_pictures(tmp_path):
     assert open_detection_set(tmp_path, split="train2017").images[0].file.parent.name == "train2017"
 
 
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_a_folder_as_roboflow_exports_coco(tmp_path, val):
+    for part in ("train", val, "test"):
+        write(tmp_path / part / "_annotations.coco.json", tmp_path / part, (part,))
+    for split, part in (("train", "train"), ("val", val), ("test", "test")):
+        read = open_detection_set(tmp_path, split=split)
+        assert [category.name for category in read.categories] == [part]
+        assert read.images[0].file == tmp_path / part / "chelsea.jpg"
+
+
+def test_files_of_an_unknown_layout_are_named(tmp_path):
+    write(tmp_path / "labels" / "result.json", tmp_path / "images")
+    with pytest.raises(InputError, match=r"no annotations of val in it.*labels/result\.json: give one of them"):
+        open_detection_set(tmp_path, split="val")
+
+
 def test_pictures_elsewhere(tmp_path):
     write(tmp_path / "here" / "train.json", tmp_path / "far" / "away" / "pictures")
     with pytest.raises(InputError, match="nowhere near"):

@@ -21,6 +21,10 @@ FILES = (
     "lvis_v1_{}.json",
 )
 """Where a folder in COCO's or LVIS's layout has the annotations of a split; the first that is there is taken."""
+SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
+"""What the two splits that a command asks for may be called in a folder; the first that is there is taken."""
+NAMED = 4
+"""Annotation files of an unknown layout that a message names."""
 KNOWN = (
     "give a COCO or LVIS .json, a folder with annotations/instances_train2017.json or train.json, "
     "a folder with VOC2007 or ImageSets/Main, or one of its lists, .txt"
@@ -38,7 +42,8 @@ def open_detection_set(
     """The detection set at `path`.
 
     - a .json file: COCO's form or LVIS's; `images` is the folder of its pictures if it is not found nearby;
-    - a folder in COCO's layout (`FILES`); `split` is `train`, `val` or what the file is called;
+    - a folder in COCO's layout (`FILES`, Roboflow's among them); `split` is `train`, `val` (`SPELLINGS`) or what the
+      file is called;
     - a folder in VOC's layout, or one that holds VOC2007 and VOC2012; `split` is a list and its years, `trainval07+12`
       or `test07`, a list without a year where there is one year, or `train` (trainval of 2007 and, if there,
       of 2012; in a set that is not VOC's own, trainval or else train) or `val` (test of 2007; test or else val);
@@ -54,7 +59,8 @@ def open_detection_set(
     if given.is_dir():
         if not split:
             raise InputError(f"{given}: is a folder; say which part of it, split train or val")
-        file = next((given / form.format(split) for form in FILES if (given / form.format(split)).is_file()), None)
+        paths = (given / form.format(name) for name in SPELLINGS.get(split, (split,)) for form in FILES)
+        file = next((path for path in paths if path.is_file()), None)
         dataset = read_coco(file, images=folder) if file else _read_voc_folder(given, split)
     elif given.suffix.lower() == ".json" and given.is_file():
         dataset = read_coco(given, images=folder)
@@ -95,8 +101,10 @@ def _read_voc_folder(folder: Path, split: str) -> DetectionDataset:
         year = re.fullmatch(r"VOC20(\d\d)", folder.absolute().name)
         roots, own = {year[1] if year else "": folder}, year is not None
     if not roots:
-        looked_for = ", ".join(form.format(split) for form in FILES[:4])
-        raise InputError(f"{folder}: no annotations of {split} in it, neither {looked_for} nor VOC's; {KNOWN}")
+        looked_for = ", ".join(form.format(split) for form in FILES[:5])
+        raise InputError(
+            f"{folder}: no annotations of {split} in it, neither {looked_for} nor VOC's; {_json_files(folder) or KNOWN}"
+        )
     name = match[1] if match and (own or not match[2]) else split
     years = match[2].split("+") if match and match[2] and own else None
     if years is None and own and name in ("train", "val"):
@@ -104,7 +112,9 @@ def _read_voc_folder(folder: Path, split: str) -> DetectionDataset:
             ("trainval", list(roots)) if name == "train" else ("test", ["07"] if "07" in roots else list(roots))
         )
     elif years is None and not own:
-        name = _first_list(folder, {"train": ("trainval", "train"), "val": ("test", "val")}.get(name, (name,)))
+        name = _first_list(
+            folder, {"train": ("trainval", *SPELLINGS["train"]), "val": ("test", *SPELLINGS["val"])}.get(name, (name,))
+        )
         years = [""]
     elif years is None and len(roots) == 1:
         years = list(roots)
@@ -119,6 +129,13 @@ def _read_voc_folder(folder: Path, split: str) -> DetectionDataset:
         f"VOC {name}{'+'.join(years)}" if own else f"{folder.absolute().name} {name}",
         _classes(lists[0].parents[2]),
     )
+
+
+def _json_files(folder: Path) -> str:
+    """The files that may be meant, for a message."""
+    found = sorted(str(path.relative_to(folder)) for path in [*folder.glob("*.json"), *folder.glob("*/*.json")])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return f"it holds {', '.join(found[:NAMED])}{more}: give one of them itself" if found else ""
 
 
 def _first_list(folder: Path, names: Sequence[str]) -> str:
