@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -200,8 +201,36 @@ def test_pictures_of_crowds_alone_are_not_trained_on(tmp_path):
     settings = brief("fcos_fpn", epochs=2.0)
     assert finetune(data, tmp_path / "run", settings, **QUIET).total_steps == 2  # two pictures twice, in batches of two
     crowds = coco_file(tmp_path / "crowds.json", ("hopper",), crowd=("hopper",))
-    with pytest.raises(InputError, match="no picture has an object to learn from"):
+    with pytest.raises(InputError, match="has an object to learn from"):
         finetune(crowds, tmp_path / "none", settings, **QUIET)
+
+
+def without_objects(file, *image_ids):
+    """The COCO file without the objects of these images."""
+    content = json.loads(file.read_text())
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] not in image_ids]
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_images_without_objects_are_counted_and_kept_on_request(tmp_path, capsys):
+    data = without_objects(coco_file(tmp_path / "set.json"), 1, 2, 3, 4)
+    asked = {"model": NARROW, "execution": HERE}
+    finetune(data, tmp_path / "a", brief("retinanet_fpn", iterations=1), **asked)
+    assert re.search(r"4 of 6 images without an object.*astronaut\.jpg.*--keep-empty", capsys.readouterr().err)
+    finetune(data, tmp_path / "b", brief("retinanet_fpn", epochs=1, keep_empty=True), **asked)
+    assert "without an object" not in capsys.readouterr().err
+    assert RunFolder(tmp_path / "b").load_checkpoint()["step"] == 3  # six images in batches of two
+
+
+@pytest.mark.parametrize("detector", ["mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn"])
+def test_a_batch_without_any_object_can_be_trained_on(detector, tmp_path):
+    data = without_objects(coco_file(tmp_path / "set.json"), 1, 2, 3, 4, 5)
+    settings = brief(detector, size=32, epochs=1, keep_empty=True)  # two of the three batches have no object
+    finetune(data, tmp_path / "run", settings, **QUIET)
+    losses = [line["loss"] for line in RunFolder(tmp_path / "run").log_lines() if "loss" in line]
+    assert len(losses) == 3
+    assert all(map(math.isfinite, losses))
 
 
 def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():

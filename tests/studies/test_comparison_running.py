@@ -279,7 +279,7 @@ def test_weights_that_change_between_two_runs_are_refused(ask, data, tmp_path):
 def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
     train, val = (json_of(data / name) for name in ("train.json", "val.json"))
     (tmp_path / "none.json").write_text(json.dumps({**val, "annotations": []}))
-    with pytest.raises(InputError, match="none: no picture has an object to find"):
+    with pytest.raises(InputError, match="none: no image has an object to find"):
         ask(Stub(), val=tmp_path / "none.json")
     first = train["images"][0]["id"]
     few = [one for one in train["annotations"] if one["image_id"] == first]

@@ -261,7 +261,7 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, 
         (["--finetune.size", "64"], "have no effect without --finetune"),
         ([*tune[:3], "coco_3x"], "coco_3x"),
         ([*tune, "--finetune.val", str(tmp_path / "none.json")], "no such file or folder"),
-        ([*tune, "--finetune.val", str(empty)], "empty: no picture has an object to find"),
+        ([*tune, "--finetune.val", str(empty)], "empty: no image has an object to find"),
         ([*tune, *both], "--iterations and --epochs: give one of them"),
         ([*tune, *both[:2], "--finetune.size", "8"], "size must be at least 32"),
     ):

@@ -14,7 +14,7 @@ from socodet.detection.detectors import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
-from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, open_labelled_sets
+from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
 from socodet.finetuning.run import IMAGES, PREDICTIONS, SCORES, FinetuneRecipe, check_folder, clear, describe
 from socodet.finetuning.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
@@ -106,9 +106,7 @@ def finetune(
     if validation_set is None and show_progress:
         print("note: without --val the detector is not scored; `socodet evaluate` does it later", file=sys.stderr)
     settings = fitting_settings(settings, training_set, show_note=show_progress)
-    shown = training_set.with_objects()
-    if not len(shown):
-        raise InputError(f"{training_set.name}: no picture has an object to learn from; check the annotations")
+    shown = images_trained_on(training_set, settings, show_note=show_progress)
     recipe = FinetuneRecipe(settings, model or _model_of(init), settings.resolved_schedule(len(shown)))
     run = RunFolder(Path(output))
     join(world, choose_device(execution.device, world))

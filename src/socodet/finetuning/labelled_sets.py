@@ -51,10 +51,33 @@ def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool
     return data
 
 
+def images_trained_on(
+    data: DetectionDataset, settings: FinetuneSettings, *, show_note: bool = False
+) -> DetectionDataset:
+    """The images with an object to learn from, or all with `keep_empty`; how many are left out is said on stderr.
+
+    InputError when no image has an object.
+    """
+    with_objects = data.with_objects()
+    if not len(with_objects):
+        raise InputError(f"{data.name}: no image has an object to learn from; check the annotations")
+    empty = len(data) - len(with_objects)
+    if settings.keep_empty or not empty:
+        return data
+    if show_note:
+        first = next(image.file for image in data.images if image.crowd.all())
+        print(
+            f"{data.name}: {empty:,} of {len(data):,} images without an object left out of training (first: {first}); "
+            "--keep-empty trains on them as background",
+            file=sys.stderr,
+        )
+    return with_objects
+
+
 def require_objects(data: DetectionDataset, purpose: str) -> None:
-    """InputError when no picture has an object; `purpose` says what for."""
+    """InputError when no image has an object; `purpose` says what for."""
     if not len(data.with_objects()):
-        raise InputError(f"{data.name}: no picture has an object {purpose}; check the annotations")
+        raise InputError(f"{data.name}: no image has an object {purpose}; check the annotations")
 
 
 def say_what_is_wrong(data: DetectionDataset) -> None:

@@ -47,6 +47,8 @@ class FinetuneSettings(Settings):
     """Shorter side of an image at most; all sizes of the schedule shrink in proportion."""
     fraction: Annotated[float, Range(above=0, at_most=1)] | None = None
     """Train on this fraction of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1)."""
+    keep_empty: bool = False
+    """Train on images without an object too, as background; by default they are left out."""
     precise_bn: NonNegativeInt | None = None
     """Training batches from which batch norm's statistics are estimated anew before an evaluation; 0 leaves them."""
     rois_per_image: PositiveInt | None = None

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from socodet.errors import InputError
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.labelled_sets import fitting_settings, open_labelled_sets, require_objects
+from socodet.finetuning.labelled_sets import fitting_settings, images_trained_on, open_labelled_sets, require_objects
 from socodet.finetuning.run import SCORES, digest
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.training.run_folder import RunFolder
@@ -68,9 +68,8 @@ class DetectorTransfer:
         self.train, validation = open_labelled_sets(train, val, images, say_problems=show_progress)
         assert validation is not None
         self.val = validation
-        require_objects(self.train, "to learn from")
         require_objects(self.val, "to find")
-        self._shown = len(self.train.with_objects())
+        self._shown = len(images_trained_on(self.train, settings))
         self.description = self._describe()
 
     def _describe(self) -> dict[str, Any]:

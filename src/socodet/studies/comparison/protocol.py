@@ -11,6 +11,7 @@ from socodet.detection.datasets import DetectionDataset
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH
+from socodet.finetuning.labelled_sets import images_trained_on
 from socodet.finetuning.run import FinetuneRecipe, digest
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
@@ -73,13 +74,12 @@ class Protocol:
     evaluation: EvaluationSettings
 
     def __post_init__(self) -> None:
-        if not self.pictures:
-            raise InputError(f"{self.training.name}: no picture has an object to learn from; check the annotations")
+        images_trained_on(self.training, self.settings)  # complains when there are none
 
     @cached_property
     def pictures(self) -> int:
-        """Training pictures with an object."""
-        return len(self.training.with_objects())
+        """Images that are trained on with all labels. InputError when none has an object."""
+        return len(images_trained_on(self.training, self.settings))
 
     def schedule(self, fraction: float = 1.0) -> ScheduleSettings:
         """The schedule with this part of the labels, every number resolved.
