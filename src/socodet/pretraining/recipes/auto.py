@@ -1,0 +1,224 @@
+"""The recipe `auto`: settings by the images and the machine, each with its reason.
+
+All rules are here, with their sources. Where a rule rests on our own measurements, they are in docs/results.md.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from socodet.errors import InputError
+from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.pretraining.recipes.practical import tiny
+from socodet.pretraining.recipes.recipe import Recipe
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.survey import ImageSurvey, Machine
+from socodet.proposals.settings import ProposalSettings
+from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+
+GREY_SHARE = 0.9
+"""From this share of grey images on, colours are not changed."""
+FEW_BOXES_SHARE = 0.25
+"""Where more images than this lack proposals within the paper's filter, smaller ones are taken too."""
+SMALLER_SCALE = 0.1
+LARGE_SET = 100_000
+"""From so many images on the paper's loss is used as it is. Nothing between ours and the paper's 1.3 million was
+measured; the number is a guess between the two."""
+RESNET50_IMAGES = 20_000
+"""From so many images on a card with enough memory trains a ResNet-50."""
+RESNET50_GIB = 30.0
+BATCH_ON_GPU, BATCH_ON_CPU = 256, 64
+HALF_LIVES = 450
+"""Of the target's average over a run. SoCo's 100 epochs have 906, BYOL's 300 epochs 453."""
+STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
+"""Where neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
+FEWEST_STEPS = 1_000
+VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4.0, 0.2
+
+Chose = Callable[[str, object, str], None]
+"""Notes a choice: what, its value, and why."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that was chosen: what, its value as shown, and why."""
+
+    what: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe, and how it came about."""
+
+    recipe: Recipe
+    choices: tuple[Choice, ...]
+
+    def lines(self, images: int, seconds_per_step: float | None = None) -> list[str]:
+        """What is shown before a run on so many images: each choice, the length, and what may be expected of it."""
+        training = self.recipe.training
+        steps = training.steps(training.epochs, images)
+        what, value = (max(len(getattr(choice, name)) for choice in self.choices) for name in ("what", "value"))
+        lines = [f"{one.what:<{what}}  {one.value:<{value}}  {one.reason}" for one in self.choices]
+        length = f"{steps:,} steps of {training.batch_size} images: each image is seen {training.epochs:,.0f} times"
+        if seconds_per_step is not None:
+            length += f"; about {duration(steps * seconds_per_step)} at {seconds_per_step:.2g} s per step"
+        return [*lines, length, expectation(steps)]
+
+
+def plan(
+    survey: ImageSurvey,
+    machine: Machine,
+    *,
+    epochs: float | None = None,
+    hours: float | None = None,
+    seconds_per_step: float | None = None,
+) -> Plan:
+    """Chooses everything. hours needs `seconds_per_step`, measured; without it or epochs a length is chosen.
+
+    InputError when both epochs and hours are given, or the hours hold no step.
+    """
+    if epochs is not None and hours is not None:
+        raise InputError("--epochs and --hours: give one of them")
+    choices: list[Choice] = []
+
+    def chose(what: str, value: object, reason: str) -> None:
+        choices.append(Choice(what, str(value), reason))
+
+    model, size = _network(survey, machine, chose)
+    sample = _views(survey, size, chose)
+    batch = _batch(survey, machine, chose)
+    steps = _steps(survey, machine, batch, epochs, hours, seconds_per_step, chose)
+    training = _training(epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
+    objective = _objective(survey, chose)
+    proposals = _proposals(survey, chose)
+    return Plan(Recipe("auto", sample, model, training, proposals, objective), tuple(choices))
+
+
+def network_of(survey: ImageSurvey, machine: Machine) -> Recipe:
+    """The plan's networks, views and batch at any length, to measure a step with."""
+    return plan(survey, machine, epochs=max(1.0, 10 * BATCH_ON_GPU / survey.count)).recipe
+
+
+def duration(seconds: float) -> str:
+    """Minutes or hours, as one says them."""
+    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def expectation(steps: int) -> str:
+    """What a run of so many steps may be expected to give."""
+    if steps < FEWEST_STEPS:
+        return f"expect little: runs below {FEWEST_STEPS:,} steps have not been seen to help; raise --epochs or --hours"
+    if steps < STEPS_ON_GPU:
+        return f"a short run: it may help with few labels; published runs on small sets have {STEPS_ON_GPU:,} steps"
+    return "as long as published runs on small sets"
+
+
+def _network(survey: ImageSurvey, machine: Machine, chose: Chose) -> tuple[ModelSettings, int]:
+    """The modules, and the side of the first view."""
+    if machine.device == "cpu":
+        chose("network", "resnet18, narrow FPN and head", "no GPU: the smallest that a detector is trained with")
+        size = 96 if survey.short_side >= 96 else 64
+        chose("views", f"{size}, {size}, {size // 2} pixels", f"no GPU; images of {survey.short_side} pixels")
+        return tiny().model, size
+    large = survey.count >= RESNET50_IMAGES and machine.memory_gib >= RESNET50_GIB
+    backbone = "resnet50" if large else "resnet18"
+    why = f"{survey.count:,} images and {machine.memory_gib:.0f} GiB"
+    chose("network", f"{backbone}, detector's FPN and head", why)
+    size = 224 if survey.short_side >= 160 else 128
+    chose("views", f"{size}, {size}, {size // 2} pixels", f"images of {survey.short_side} pixels")
+    return ModelSettings(backbone=backbone), size
+
+
+def _views(survey: ImageSurvey, size: int, chose: Chose) -> SampleSettings:
+    first = PhotometricSettings(blur_sigma=(0.1, round(2.0 * size / 224, 2)))
+    if survey.grey >= GREY_SHARE:
+        first = dataclasses.replace(first, hue=0.0, saturation=0.0, grayscale_probability=0.0)
+        chose("colours", "brightness and contrast only", f"{survey.grey:.0%} of the images looked at are grey")
+    else:
+        chose("colours", "as in the paper", f"{survey.grey:.0%} of the images looked at are grey")
+    other = dataclasses.replace(first, blur_probability=0.1, solarize_probability=0.2)
+    whole = SampleSettings()
+    views = (
+        ViewSettings("whole", size, first),
+        ViewSettings("crop", size, other),
+        ViewSettings("previous", size // 2, other),
+    )
+    if size == whole.views[0].size:
+        return dataclasses.replace(whole, views=views)
+    # Limits at which every level has its share of the boxes, as `tiny` has them at 96; the paper's, scaled, would
+    # leave P5 nearly empty.
+    a, b, c = (limit * size / 96 for limit in tiny().sample.level_limits)
+    return SampleSettings(views=views, level_limits=(a, b, c), min_box_side=max(4.0, size / 16))
+
+
+def _batch(survey: ImageSurvey, machine: Machine, chose: Chose) -> int:
+    usual = BATCH_ON_GPU if machine.device == "cuda" else BATCH_ON_CPU
+    batch: int = min(usual, max(8, 1 << (survey.count.bit_length() - 1)))
+    chose("batch", batch, "as the device takes it" if batch == usual else f"there are {survey.count} images")
+    return batch
+
+
+def _steps(
+    survey: ImageSurvey,
+    machine: Machine,
+    batch: int,
+    epochs: float | None,
+    hours: float | None,
+    seconds_per_step: float | None,
+    chose: Chose,
+) -> int:
+    if epochs is not None:
+        steps = math.floor(epochs * survey.count / batch + 1e-9)
+        chose("steps", f"{steps:,}", f"--epochs {epochs:g}")
+    elif hours is not None:
+        if seconds_per_step is None:
+            raise InputError("--hours needs a step that was timed; give --epochs")
+        steps = math.floor(hours * 3600 / seconds_per_step)
+        chose("steps", f"{steps:,}", f"--hours {hours:g} at {seconds_per_step:.2g} s per step")
+    else:
+        steps = STEPS_ON_GPU if machine.device == "cuda" else STEPS_ON_CPU
+        chose("steps", f"{steps:,}", "the usual length on this device; --hours or --epochs sets it")
+    if steps < 1:
+        raise InputError(f"{survey.count} images and the length asked for give no step of {batch}; raise it")
+    return steps
+
+
+def _training(epochs: float, batch: int, steps: int, chose: Chose) -> TrainingSettings:
+    paper = TrainingSettings()
+    rate = paper.lr * math.sqrt(batch / paper.batch_size)
+    chose("learning rate", f"{rate:.3g}", f"LARS, the paper's {paper.lr:g} x the root of {batch}/{paper.batch_size}")
+    momentum = min(paper.target_momentum, 0.5 ** (HALF_LIVES / steps))
+    short = momentum < paper.target_momentum
+    why = f"{HALF_LIVES} half-lives in {steps:,} steps, as in BYOL" if short else "the paper's"
+    chose("target momentum", f"{momentum:.3g}", why)
+    chose("warm-up", f"{round(0.05 * steps):,} steps", "a twentieth")
+    return TrainingSettings(
+        epochs=epochs,
+        warmup_epochs=0.05 * epochs,
+        batch_size=batch,
+        base_lr=rate * 256 / batch,
+        target_momentum=momentum,
+    )
+
+
+def _objective(survey: ImageSurvey, chose: Chose) -> ObjectiveSettings:
+    if survey.count >= LARGE_SET:
+        chose("objective", "the paper's", f"{survey.count:,} images")
+        return ObjectiveSettings()
+    why = f"{survey.count:,} images: without them short runs on few images collapse to a few dimensions"
+    chose("objective", "with variance and covariance terms", why)
+    return ObjectiveSettings(variance_weight=VARIANCE_WEIGHT, covariance_weight=COVARIANCE_WEIGHT)
+
+
+def _proposals(survey: ImageSurvey, chose: Chose) -> ProposalSettings:
+    paper = ProposalSettings()
+    if survey.few_boxes > FEW_BOXES_SHARE:
+        chose(
+            "proposals", f"from {SMALLER_SCALE:g} of the image", f"{survey.few_boxes:.0%} of images have too few larger"
+        )
+        return dataclasses.replace(paper, min_scale=SMALLER_SCALE)
+    chose("proposals", f"{paper.min_scale:g} to {paper.max_scale:g} of the image", "the paper's; enough in most images")
+    return paper

@@ -1,0 +1,84 @@
+"""What can be seen of a set of images and of the machine before a run: enough to choose settings by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import decode_image
+from socodet.images.source import ImageSource
+from socodet.proposals.image_boxes import propose_boxes
+from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.cores import available_cores
+from socodet.views.settings import SampleSettings
+
+SURVEYED = 48
+"""Images that are decoded and searched for proposals, spread evenly over the set."""
+GREY_DIFFERENCE = 8
+"""Channels that differ by at most this (0..255) count as grey; JPEG rounding stays below it."""
+GREY_PIXELS = 0.99
+"""An image is grey if this share of its pixels is."""
+
+
+@dataclass(frozen=True)
+class ImageSurvey:
+    """A sample of a set of images."""
+
+    count: int
+    """Images in the set."""
+    surveyed: int
+    """Images that could be read of those looked at."""
+    short_side: int
+    """Median shorter side, pixels."""
+    grey: float
+    """Share of images without colour."""
+    few_boxes: float
+    """Share of images with fewer proposals within the paper's filter (0.3 to 0.8 of the image) than a sample draws."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is carried out on."""
+
+    device: str
+    """cpu or cuda."""
+    memory_gib: float
+    """Of the CUDA device; 0 without one."""
+    cores: int
+
+
+def survey_images(source: ImageSource) -> ImageSurvey:
+    """Looks at `SURVEYED` images of the set. InputError when none of them can be read."""
+    wanted = np.unique(np.linspace(0, len(source) - 1, min(SURVEYED, len(source))).round().astype(int))
+    sides, grey, few = [], [], []
+    for index in wanted.tolist():
+        try:
+            pixels = decode_image(source.read(index))
+        except (UnreadableImageError, OSError):
+            continue
+        sides.append(min(pixels.shape[:2]))
+        grey.append(is_grey(pixels))
+        few.append(len(propose_boxes(pixels, ProposalSettings())) < SampleSettings().boxes_per_image)
+    if not sides:
+        raise InputError(f"{source.location}: none of the {len(wanted)} images looked at can be read; check the files")
+    return ImageSurvey(
+        count=len(source),
+        surveyed=len(sides),
+        short_side=int(np.median(sides)),
+        grey=float(np.mean(grey)),
+        few_boxes=float(np.mean(few)),
+    )
+
+
+def is_grey(pixels_hw3: NDArray[np.uint8]) -> bool:
+    """Whether an image (H, W, 3) has no colour."""
+    spread = pixels_hw3.max(axis=2).astype(np.int16) - pixels_hw3.min(axis=2)
+    return bool((spread <= GREY_DIFFERENCE).mean() >= GREY_PIXELS)
+
+
+def this_machine(device: torch.device) -> Machine:
+    """The machine of this process, with `device` as its device."""
+    memory = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else 0.0
+    return Machine(device.type, memory, available_cores())

@@ -1,0 +1,138 @@
+"""The recipe `auto`: what is seen of images, and what is chosen by it."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+from socodet.images.source import open_images
+from socodet.pretraining.recipes.auto import expectation, plan
+from socodet.pretraining.recipes.practical import tiny
+from socodet.pretraining.step_time import seconds_per_step
+from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
+from socodet.training.settings import ExecutionSettings
+
+CPU = Machine("cpu", 0.0, 2)
+H200 = Machine("cuda", 139.0, 16)
+SMALL_CARD = Machine("cuda", 8.0, 4)
+FEW = ImageSurvey(count=1400, surveyed=48, short_side=200, grey=0.0, few_boxes=0.0)
+
+
+class Made:
+    """Images made in memory, under any number of names."""
+
+    location = "made"
+
+    def __init__(self, count: int, colour: bool) -> None:
+        self.count, self.colour = count, colour
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def key(self, index: int) -> str:
+        return f"{index}.png"
+
+    def read(self, index: int) -> bytes:
+        self.reads += 1
+        noise = np.random.default_rng(index).integers(0, 256, (12, 16, 3 if self.colour else 1), dtype=np.uint8)
+        pixels = np.repeat(np.repeat(noise, 10, axis=0), 10, axis=1)
+        file = io.BytesIO()
+        Image.fromarray(pixels if self.colour else pixels[..., 0]).save(file, "PNG")
+        return file.getvalue()
+
+
+def test_a_survey_tells_grey_images_sizes_and_counts_of_a_few_spread_over_all():
+    grey, coloured = Made(50_000, colour=False), Made(50, colour=True)
+    first, second = survey_images(grey), survey_images(coloured)
+    assert (first.count, first.surveyed, first.short_side, first.grey) == (50_000, 48, 120, 1.0)
+    assert (second.count, second.grey) == (50, 0.0)
+    assert grey.reads == 48  # and not 50,000
+
+
+def test_images_that_cannot_be_read_are_passed_over_and_none_at_all_is_said():
+    class Broken(Made):
+        def read(self, index: int) -> bytes:
+            if index % 2 == 0 or self.count == 2:
+                raise OSError
+            return super().read(index)
+
+    assert survey_images(Broken(48, colour=True)).surveyed == 24
+    with pytest.raises(InputError, match="none of the 2 images"):
+        survey_images(Broken(2, colour=True))
+
+
+def test_grey_images_keep_their_hue():
+    recipe = plan(dataclasses.replace(FEW, grey=1.0), CPU).recipe
+    for view in recipe.sample.views:
+        assert (view.photometric.hue, view.photometric.saturation, view.photometric.grayscale_probability) == (0, 0, 0)
+        assert view.photometric.brightness == 0.4
+    assert plan(FEW, CPU).recipe.sample.views[0].photometric.hue == 0.1
+
+
+def test_the_device_decides_network_views_and_batch():
+    small, large = plan(FEW, CPU).recipe, plan(dataclasses.replace(FEW, count=50_000, short_side=375), H200).recipe
+    assert (small.model.backbone, small.sample.views[0].size, small.training.batch_size) == ("resnet18", 96, 64)
+    assert (large.model.backbone, large.sample.views[0].size, large.training.batch_size) == ("resnet50", 224, 256)
+    assert large.model.fpn_channels == 256
+    assert plan(dataclasses.replace(FEW, count=50_000), SMALL_CARD).recipe.model.backbone == "resnet18"
+    assert plan(FEW, H200).recipe.model.backbone == "resnet18"
+
+
+def test_the_length_is_that_of_the_hours_or_the_epochs():
+    by_hours = plan(FEW, CPU, hours=2, seconds_per_step=1.5).recipe.training
+    assert by_hours.steps(by_hours.epochs, 1400) == 4800
+    by_epochs = plan(FEW, CPU, epochs=100).recipe.training
+    assert by_epochs.steps(by_epochs.epochs, 1400) == 100 * 1400 // 64
+    usual = plan(FEW, CPU).recipe.training
+    assert usual.steps(usual.epochs, 1400) == 3000
+    with pytest.raises(InputError, match="--epochs and --hours"):
+        plan(FEW, CPU, epochs=1, hours=1)
+    with pytest.raises(InputError, match="no step"):
+        plan(FEW, CPU, epochs=0.001)
+
+
+def test_rate_and_target_momentum_follow_batch_and_length():
+    training = plan(FEW, CPU).recipe.training
+    assert training.lr == pytest.approx(8 * (64 / 2048) ** 0.5)
+    half_lives = 3000 * np.log2(1 / training.target_momentum)
+    assert half_lives == pytest.approx(450)
+    long = plan(FEW, CPU, epochs=100_000).recipe.training
+    assert long.target_momentum == 0.99
+
+
+def test_few_images_have_the_terms_and_many_the_papers_loss():
+    assert plan(FEW, CPU).recipe.objective.variance_weight > 0
+    assert plan(dataclasses.replace(FEW, count=1_281_167), H200).recipe.objective.variance_weight == 0
+
+
+def test_images_with_few_large_proposals_take_smaller_ones():
+    assert plan(FEW, CPU).recipe.proposals.min_scale == 0.3
+    assert plan(dataclasses.replace(FEW, few_boxes=0.6), CPU).recipe.proposals.min_scale == 0.1
+
+
+@pytest.mark.parametrize("count", [1, 2, 50, 1_000_000])
+@pytest.mark.parametrize("machine", [CPU, SMALL_CARD, H200])
+@pytest.mark.parametrize("short_side", [16, 130, 1000])
+def test_any_set_gets_a_recipe_and_a_plan_of_a_line_a_choice(count, machine, short_side):
+    made = plan(dataclasses.replace(FEW, count=count, short_side=short_side), machine)
+    lines = made.lines(count, 0.5)
+    assert len(lines) == len(made.choices) + 2
+    assert f"{made.recipe.training.batch_size} images" in lines[-2]
+    assert {choice.what for choice in made.choices} >= {"network", "views", "batch", "steps", "objective", "proposals"}
+
+
+def test_what_to_expect_is_more_of_longer_runs():
+    assert len({expectation(steps) for steps in (200, 5_000, 40_000)}) == 3
+    assert "little" in expectation(200)
+
+
+def test_a_steps_time_is_measured_on_real_samples():
+    training = dataclasses.replace(tiny().training, batch_size=4)
+    recipe = dataclasses.replace(tiny(), training=training)
+    seconds = seconds_per_step(recipe, open_images(photographs()), ExecutionSettings(device="cpu"))
+    assert 0.001 < seconds < 60
