@@ -179,12 +179,12 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
     with pytest.raises(InputError, match=r"seed \(1 asked, 0 there\)"):
         finetune(data, tmp_path / "run", replace(settings, seed=1), **QUIET)
     other = coco_file(tmp_path / "other.json", ("hopper", "chelsea"))
-    with pytest.raises(InputError, match=r"data images \(2 asked, 6 there\)"):
+    with pytest.raises(InputError, match=r"data\.images \(2 asked, 6 there\)"):
         finetune(other, tmp_path / "run", settings, **QUIET)
     assert finetune(other, tmp_path / "run", settings, overwrite=True, **QUIET).finished
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
-    with pytest.raises(InputError, match="holds files that are not a run's"):
+    with pytest.raises(InputError, match="holds files that are not of a run"):
         finetune(data, tmp_path / "full", settings, **QUIET)
     with pytest.raises(InputError, match="not a run"):
         evaluate_run(tmp_path / "full", data)

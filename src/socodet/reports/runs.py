@@ -46,9 +46,9 @@ class RunRecord:
         size: int = self.description["recipe"]["model"]["embedding_size"]
         return size
 
-    def settings(self, cls: type[T], room: str) -> T:
-        """One room's settings in the recipe, such as "sample". Raises InputError if they are of another version."""
-        return from_json(cls, self.description["recipe"].get(room), f"{self.path}/run.json: {room}")
+    def settings(self, cls: type[T], part: str) -> T:
+        """One part of the recipe, such as "sample". Raises InputError when it is not of this version."""
+        return from_json(cls, self.description["recipe"].get(part), f"{self.path}/run.json: {part}")
 
     def last(self, name: str) -> float | None:
         """The newest value of a field of the log."""

@@ -1,4 +1,4 @@
-"""Which device a process works on and in which precision, and how many data workers feed it."""
+"""The device and precision of a process, and the number of its data workers."""
 
 import torch
 
@@ -8,24 +8,24 @@ from socodet.runtime.world import World
 
 
 def choose_device(name: str, world: World) -> torch.device:
-    """The process's device of that kind; auto is CUDA where there is one. InputError when CUDA is missing."""
+    """The process's device of that type; auto is CUDA if available. Raises InputError when CUDA is missing."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or leave it out")
+        raise InputError("--device cuda: no CUDA device is available; use --device cpu or omit the flag")
     if not available or name == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", world.local_rank % torch.cuda.device_count())
 
 
 def autocast_type(name: str, device: torch.device) -> torch.dtype:
-    """What forward and backward passes compute in, by `ExecutionSettings.precision`; float32 is no autocast at all."""
+    """The type of forward and backward passes by `ExecutionSettings.precision`; float32 means no autocast."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def default_workers(device: torch.device) -> int:
-    """Data workers where the user named no number: all of a GPU's share of the cores, half where the CPU trains."""
+    """Data workers by default: a GPU's share of the cores, or half of the cores if the CPU trains."""
     cores = available_cores()
     if device.type == "cuda":
         return max(1, cores // torch.cuda.device_count())

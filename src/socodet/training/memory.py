@@ -1,4 +1,4 @@
-"""Memory of training on a CPU."""
+"""Memory allocation when training on a CPU."""
 
 import ctypes
 import sys
@@ -7,11 +7,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep what this process frees for the next step, in place of giving it back; whether that is possible.
+    """Makes glibc keep freed memory for the next step instead of returning it; says whether that is possible.
 
-    A step allocates the same maps again and again. What goes back to the system comes again as pages that must each be
-    mapped and zeroed, which is several percent of a step's time. The process then keeps its peak until it ends, and
-    so do data workers forked from it.
+    Each step allocates the same feature maps. Memory returned to the system comes back as pages that must be mapped and
+    zeroed, several percent of a step's time. The process then keeps its peak memory until it ends, and so do data
+    workers forked from it.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""From a loss to moved weights: the float16 loss scale, and steps that are left out because they are not finite."""
+"""An optimiser step with float16's loss scale, which can skip what is not finite."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,11 @@ from socodet.training.loop import DivergedError
 
 
 class OptimizerStep:
-    """An optimiser's step, left out with every trace of it where loss or gradients are not finite.
+    """An optimiser step that is skipped without a trace when the loss or the gradients are not finite.
 
-    scaled: with a loss scale that adapts itself, as float16 needs (Micikevicius et al. 2018); steps that overflow
-    are left out. skip: leave out in any precision. With neither it is the optimiser's own step, and never waits for
-    the device; with either it waits once a step. max_skipped: one more than so many in a row are a divergence. All
-    processes decide alike.
+    scaled: use a dynamic loss scale, as float16 needs (Micikevicius et al. 2018), and skip steps that overflow. skip:
+    skip in any precision. With neither, this is the optimiser's own step and never waits for the device; with either,
+    it waits once per step. More than `max_skipped` skips in a row are a divergence. All processes decide alike.
     """
 
     def __init__(
@@ -36,18 +35,18 @@ class OptimizerStep:
         self._max_skipped, self._in_a_row = max_skipped, 0
 
     def begin(self) -> None:
-        """Before the first forward pass: no gradients, and batch norm's statistics kept to go back to."""
+        """Call before the forward pass: clears gradients, and saves the batch-norm statistics in case of a skip."""
         self._optimizer.zero_grad(set_to_none=True)
         _copy(self._statistics, self._statistics_before)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds a part's gradients."""
+        """Adds the gradients of a micro-batch."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def finish(self, loss: Tensor) -> bool:
-        """Moves the weights and returns True; or leaves the step out. loss: of the whole step, without gradient.
+        """Updates the weights and returns True, or skips the step and returns False.
 
-        DivergedError when too many were left out in a row.
+        loss: of the whole step, without gradient. Raises DivergedError after too many skips in a row.
         """
         if not self.can_skip:
             self._optimizer.step()

@@ -1,4 +1,4 @@
-"""Precise batch norm: its statistics over many batches at once, instead of a running average of the last ones."""
+"""Precise batch norm: statistics over many batches instead of a running average of the last ones."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -13,13 +13,13 @@ B = TypeVar("B")
 
 
 class _Moments:
-    """Count, sum and sum of squares of everything that entered a batch norm, a channel."""
+    """Count, and per channel the sum and sum of squares, of everything that enters a batch norm."""
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm, device: torch.device) -> None:
         self.sums = torch.zeros(2 * norm.num_features + 1, dtype=torch.float64, device=device)
 
     def add(self, _norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Before a batch is normalised."""
+        """A forward pre-hook."""
         values = inputs[0].detach().double()
         dims = [dim for dim in range(values.ndim) if dim != 1]
         count = values.new_tensor([values.numel() / values.shape[1]])
@@ -32,10 +32,10 @@ def reestimate_statistics(
 ) -> None:
     """Replaces running means and variances by those of everything that enters each norm over all `batches`.
 
-    As fvcore's `update_bn_stats` (Wu & Johnson 2021, section 3 and appendix): the batches are normalised by their own
-    statistics, as in training, and count by their number of values, so that a small one weighs little; the variance
-    is that of all values together, with Bessel's correction. Norms that see nothing, or are frozen, keep theirs.
-    Over all processes of `world` together. `forward` puts a batch through the network, which is in training mode.
+    As fvcore's `update_bn_stats` (Wu & Johnson 2021, section 3 and appendix): batches are normalised by their own
+    statistics, as in training, and weighted by their number of values; the variance is that of all values together,
+    with Bessel's correction. Norms that see no data, or are frozen, keep their statistics. All processes of `world`
+    count together. forward: runs the network, in training mode, on a batch.
     """
     norms = [
         module

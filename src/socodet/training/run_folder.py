@@ -1,10 +1,10 @@
-"""A run's folder: what it was asked to do, its log, its checkpoints. Everything written there is written whole.
+"""A run's folder: its settings, log and checkpoints. A file is complete or not there, whenever the process dies.
 
-RUN/run.json           the recipe's name and every resolved field, the images, versions
-RUN/proposals.parquet  the proposal table, when the run made its own
-RUN/log.jsonl          one JSON object a logged step
+RUN/run.json           the recipe with all fields, the images, versions
+RUN/proposals.parquet  the proposal table, if the run made its own
+RUN/log.jsonl          one JSON object per logged step
 RUN/tensorboard/       the same as scalars
-RUN/checkpoints/       step-XXXXXXXX.pt, the last two
+RUN/checkpoints/       step-XXXXXXXX.pt, the newest two
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from socodet.errors import InputError
-from socodet.runtime.files import first_difference, write_atomically
+from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, write_note
 from socodet.runtime.serialization import from_json
 
 T = TypeVar("T")
@@ -44,15 +44,15 @@ class RunFolder:
 
     @property
     def proposals(self) -> Path:
-        """The table a run makes when it is given none."""
+        """The proposal table that a run makes if it is given none."""
         return self.path / "proposals.parquet"
 
     def exists(self) -> bool:
-        """Whether a run was ever started here."""
+        """Whether a run was started here."""
         return (self.path / "run.json").is_file()
 
     def describe(self) -> dict[str, Any]:
-        """What run.json says. InputError when the folder holds no run."""
+        """The contents of run.json. Raises InputError when the folder holds no run."""
         file = self.path / "run.json"
         try:
             description = json.loads(file.read_text())
@@ -66,46 +66,38 @@ class RunFolder:
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
         return description
 
-    def settings(self, cls: type[T], room: str) -> T:
-        """One room's settings in the recipe, such as "model". InputError when they are not those of this version."""
+    def settings(self, cls: type[T], part: str) -> T:
+        """One part of the recipe, such as "model". Raises InputError when it is not of this version."""
         recipe = self.describe()["recipe"]
-        if room not in recipe:
-            raise InputError(f"{self.path}/run.json: its recipe has no {room}; give the folder that pretrain wrote")
-        return from_json(cls, recipe[room], f"{self.path}/run.json: {room}")
+        if part not in recipe:
+            raise InputError(f"{self.path}/run.json: its recipe has no {part}; give the folder that pretrain wrote")
+        return from_json(cls, recipe[part], f"{self.path}/run.json: {part}")
 
     def refuse_foreign(self) -> None:
-        """InputError when the path is a file, or a folder with something else than a run in it."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path}: is a file; give a folder for --output")
-        if not self.exists() and self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(f"{self.path}: holds files that are not a run's; give another --output")
+        """Raises InputError when the path is a file, or a folder with anything but a run in it."""
+        refuse_foreign_folder(self.path, self.path / "run.json", "a run")
 
     def refuse_other(self, part: str, asked: Any, there: Any) -> None:
-        """InputError when a part of the description that is asked for differs from the one in the folder."""
-        difference = first_difference(asked, there)
-        if difference:
-            raise InputError(
-                f"{self.path}: holds a run of other settings: {part} {difference}; "
-                "give another --output, or pass --overwrite to lose that run"
-            )
+        """Raises InputError when a part of the new description differs from the one in the folder."""
+        refuse_other_note(self.path, {part: asked}, {part: there}, "a run")
 
     def write_description(self, description: Mapping[str, Any]) -> None:
         """Writes run.json."""
-        write_atomically(self.path / "run.json", json.dumps(description, indent=2).encode() + b"\n")
+        write_note(self.path / "run.json", description)
 
     def clear(self) -> None:
-        """Removes what a run writes, and nothing else."""
+        """Deletes what a run writes, and nothing else."""
         for name in ("run.json", "log.jsonl", "proposals.parquet"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.tensorboard, self.path / "checkpoints", *self.path.glob(".proposals.parquet.*.parts")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def checkpoints(self) -> list[Path]:
-        """Oldest first."""
+        """The checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
 
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> Path:
-        """Writes the state after `step` steps whole, then drops all but the newest two."""
+        """Writes the state after `step` steps, then deletes all but the newest two."""
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
@@ -119,7 +111,7 @@ class RunFolder:
         return path
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest state that can be read, on the CPU; None when there is none. Never unpickles code."""
+        """The newest readable state, on the CPU; None when there is no checkpoint. Never unpickles code."""
         unreadable = []
         for path in reversed(self.checkpoints()):
             try:
@@ -129,11 +121,11 @@ class RunFolder:
                 continue
             return state
         if unreadable:
-            raise InputError(f"{unreadable[0]}: not a readable checkpoint; pass --overwrite to start anew")
+            raise InputError(f"{unreadable[0]}: not a readable checkpoint; pass --overwrite to start over")
         return None
 
     def training_seconds(self, batch: int) -> float:
-        """Seconds of the steps with batches of this size, over all interruptions."""
+        """Seconds that the logged steps took in all calls; `batch`: images per step."""
         seconds, earlier = 0.0, 0
         for line in self.log_lines():
             if "images_per_second" in line:
@@ -142,7 +134,7 @@ class RunFolder:
         return seconds
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
-        """The logged steps in order; a line cut short by a crash is left out."""
+        """The log's lines in order; one cut short by a crash is left out."""
         if not self.log.is_file():
             return
         with self.log.open() as file:

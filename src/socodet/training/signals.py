@@ -1,4 +1,4 @@
-"""Being asked to stop, as a shell or a job scheduler asks."""
+"""Stopping on the signals that shells and job schedulers send."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests(say: bool = False) -> Iterator[list[str]]:
-    """Within, SIGINT and SIGTERM add their name to the list instead of ending the process, and `say` so.
+    """Within the context SIGINT and SIGTERM add their names to the list instead of ending the process.
 
-    A second SIGINT raises KeyboardInterrupt. Outside the main thread, where no handler can be set, the list
-    stays empty.
+    say: also print a line. A second SIGINT raises KeyboardInterrupt. Outside the main thread, where no handler can be
+    set, the list stays empty.
     """
     requests: list[str] = []
     if threading.current_thread() is not threading.main_thread():

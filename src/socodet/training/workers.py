@@ -1,4 +1,4 @@
-"""Data workers of every kind of training."""
+"""Data workers."""
 
 import signal
 
@@ -6,10 +6,7 @@ import torch
 
 
 def start_worker(_worker: int) -> None:
-    """What a data worker does first: one thread, and deaf to signals (a DataLoader's `worker_init_fn`)."""
+    """A DataLoader's `worker_init_fn`: one thread, and signals ignored."""
     torch.set_num_threads(1)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # the loop decides when to stop, and ends its workers itself
+    for number in (signal.SIGINT, signal.SIGTERM):  # the loop decides when to stop, and shuts its workers down
         signal.signal(number, signal.SIG_IGN)
