@@ -1,8 +1,11 @@
 """What a user types: every mistake is one line on standard error, exit code 2, no traceback, nothing lost."""
 
+import importlib
+import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -224,8 +227,14 @@ def test_help_version_and_recipes_cost_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"socodet {__version__}" in done.stdout
-    for name in COMMANDS:
-        assert f"  {name} " in done.stdout
+    for name, summary in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", done.stdout, re.M)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_of_each_what_its_own_help_says(name):
+    module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_')}")
+    assert inspect.getdoc(getattr(module, name.replace(" ", "_"))).splitlines()[0] == COMMANDS[name]
 
 
 def test_the_run_says_what_it_was_asked(few_images, table, tmp_path):

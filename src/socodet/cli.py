@@ -1,37 +1,37 @@
 """The command line: finds the command and says in one line what went wrong."""
 
+import importlib
 import io
 import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from socodet._version import __version__
-from socodet.commands.ablate import ablate
-from socodet.commands.demo import demo
-from socodet.commands.evaluate import evaluate
-from socodet.commands.export import export
-from socodet.commands.finetune import finetune
-from socodet.commands.inspect import inspect
-from socodet.commands.pack import pack
-from socodet.commands.parsing import goes_on
-from socodet.commands.predict import predict
-from socodet.commands.pretrain import pretrain
-from socodet.commands.probe import probe
-from socodet.commands.propose import propose
-from socodet.commands.recipes import recipes
-from socodet.commands.report import report
-from socodet.commands.reproduce import reproduce
+from socodet.commands.messages import resume_hint
+from socodet.commands.parsing import run
 from socodet.errors import InputError
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    f.__name__: f
-    for f in (
-        *(propose, pretrain, finetune, evaluate, predict, export),
-        *(probe, report, ablate, reproduce, inspect, recipes, demo, pack),
-    )
+COMMANDS = {
+    "propose": "Selective search over every image below a folder, into a proposal table.",
+    "pretrain": "Pretrain backbone, FPN and box head on a folder of images, without labels.",
+    "finetune": "Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.",
+    "evaluate": "Score a fine-tuned detector on an annotated set.",
+    "predict": "Detect objects in new images with a fine-tuned detector.",
+    "export": "Write a run's pretrained modules as a file for a detection framework.",
+    "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
+    "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
+    "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
+    "reproduce": "Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables.",
+    "inspect": "Draw proposals on images, or the views a recipe makes of them.",
+    "inspect detections": "Draw what a detector found beside what is annotated.",
+    "recipes": "List the recipes, or print every field of one.",
+    "demo": "Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.",
+    "pack": "Make images small once, into tar shards that are read in sequence.",
 }
+"""What --help prints. Each command is the function of that name in the file of that name in `commands`, imported only
+to run it: tyro's own subcommands would import all of them, with torch, to print the help."""
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
 
@@ -53,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments[0] == "--version":
             print(f"socodet {__version__}", flush=True)
             return
-        if arguments[0] not in COMMANDS:
-            raise InputError(f"{arguments[0]}: no such command; choose one of {', '.join(COMMANDS)}")
-        COMMANDS[arguments[0]](arguments[1:])
+        run_command(arguments)
         sys.stdout.flush()
     except InputError as error:
         if debug:
@@ -77,8 +75,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        print(f"socodet: interrupted{goes_on(arguments) if arguments[0] in RESUMABLE else ''}", file=sys.stderr)
+        hint = resume_hint("--overwrite" in arguments) if arguments[0] in RESUMABLE else ""
+        print(f"socodet: interrupted{hint}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Runs the command that the first arguments name with the others. InputError says what is wrong with them."""
+    name = "inspect detections" if arguments[:2] == ["inspect", "detections"] else arguments[0]
+    if name not in COMMANDS:
+        raise InputError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
+    module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_')}")
+    argv = arguments[len(name.split()) :]
+    defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
+    run(getattr(module, name.replace(" ", "_")), name, argv, defaults)
 
 
 def _nobody_reads() -> bool:
@@ -96,7 +106,7 @@ def _nobody_reads() -> bool:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10} {command.__doc__}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<18} {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: socodet COMMAND ...",

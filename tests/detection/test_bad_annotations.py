@@ -160,4 +160,4 @@ def test_pictures_that_turn_out_broken_give_way_and_are_named(tmp_path, capsys):
     content["images"][0]["file_name"] = str(tmp_path / "cut.jpg")
     (tmp_path / "set.json").write_text(json.dumps(content))
     main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "run"), *BRIEF])
-    assert re.search(r"left out: .*cut\.jpg: .*", capsys.readouterr().err)
+    assert re.search(r"left out:\n .*cut\.jpg: .*", capsys.readouterr().err)

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision.ops import roi_align
 
 import socodet
-from socodet.commands.probe import probe as probe_command
+from socodet.cli import main
 from socodet.detection.datasets import open_detection_set
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
@@ -130,7 +130,7 @@ def test_a_run_that_is_probed_meanwhile(files):
 def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
     output = tmp_path / "scores.json"
     flags = ["--workers", "0", "--device", "cpu", "--untrained", "--output", str(output)]
-    probe_command([str(files / "run"), "--dataset", str(files), *flags])
+    main(["probe", str(files / "run"), "--dataset", str(files), *flags])
     table = capsys.readouterr().out
     written = json.loads(output.read_text())
     assert written["pretrained"] == probe(files / "run", files, workers=0, show_progress=False).as_dict()

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+from pathlib import Path
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
@@ -20,6 +21,7 @@ from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSett
 for module in pkgutil.walk_packages(socodet.__path__, "socodet."):
     if not module.name.startswith("socodet.commands") and "settings" in module.name:
         importlib.import_module(module.name)
+REQUIRED = {str: "a", int: 1, Path: Path("a")}
 CLASSES = sorted((cls for cls in Settings.__subclasses__() if cls.__module__.startswith("socodet")), key=str)
 
 
@@ -69,7 +71,8 @@ def test_a_whole_number_is_a_number_and_an_optional_field_may_be_none():
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
 def test_no_field_of_any_settings_takes_a_thing_of_another_type(cls):
-    given = {name: value for name, value in {"name": "a", "iterations": 1}.items() if name in get_type_hints(cls)}
+    required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
+    given = {name: REQUIRED[hint] for name, hint in get_type_hints(cls).items() if name in required}
     for field in dataclasses.fields(cls):
         with pytest.raises(SettingError, match=rf"^{field.name} must be .*, not <object"):
             cls(**{**given, field.name: object()})

@@ -13,7 +13,7 @@ import torch
 import socodet.studies.ablation.finetuning as finetuning
 import socodet.studies.ablation.retrieval as retrieval
 import socodet.studies.ablation.running as running
-from socodet.commands.ablate import ablate
+from socodet.cli import run_command
 from socodet.errors import InputError
 from socodet.finetuning.samples import TrainingPictures
 from socodet.finetuning.settings import FinetuneSettings
@@ -166,10 +166,10 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
 
 def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_settings(rows, tmp_path, monkeypatch, capsys):
     data = voc_folder(tmp_path / "voc")
-    argv = ["table5d", "--images", str(photographs()), "--output", str(rows), *FLAGS, "--device", "cpu"]
+    argv = ["ablate", "table5d", "--images", str(photographs()), "--output", str(rows), *FLAGS, "--device", "cpu"]
     argv += ["--workers", "0", "--finetune", str(data), "--schedule", "voc_24k", "--finetune.batch-size", "2"]
     argv += ["--finetune.size", "32", "--finetune.precise-bn", "0", "--finetune.iterations"]
-    ablate([*argv, "1"])
+    run_command([*argv, "1"])
     assert "3 of 3 rows finished, 0 diverged" in capsys.readouterr().out
     header, *lines = csv.reader((rows / "table5d.csv").open())
     assert header[-2:] == ["AP box", "status"]  # VOC has no masks
@@ -180,13 +180,13 @@ def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_setting
 
     monkeypatch.setattr(finetuning, "finetune", lambda *_args, **_kwargs: pytest.fail("fine-tuned again"))
     before = (rows / "table5d.csv").read_bytes()
-    ablate([*argv, "1"])
+    run_command([*argv, "1"])
     assert (rows / "table5d.csv").read_bytes() == before
     assert go_on(rows).rows[0].transfer == {"AP box": scores_of(rows, "table5d_0980")["box_AP"]}
     with pytest.raises(
         InputError, match=r"fine-tuned otherwise: iterations \(2 asked, 1 there\); .* remove .*transfer"
     ):
-        ablate([*argv, "2"])
+        run_command([*argv, "2"])
     assert (rows / "table5d.csv").read_bytes() == before
 
 
@@ -248,7 +248,7 @@ def test_max_steps_and_a_signal_in_the_last_step(rows):
 
 
 def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, tmp_path):
-    argv = ["table5d", "--images", str(photographs()), "--output", str(tmp_path / "out"), *FLAGS]
+    argv = ["ablate", "table5d", "--images", str(photographs()), "--output", str(tmp_path / "out"), *FLAGS]
     tune = ["--finetune", str(boxes), "--schedule", "coco_1x"]
     empty = tmp_path / "empty.json"
     content = json.loads(boxes.read_text())
@@ -266,6 +266,6 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, 
         ([*tune, *both[:2], "--finetune.size", "8"], "size must be at least 32"),
     ):
         with pytest.raises(InputError, match=problem) as caught:
-            ablate([*argv, *flags])
+            run_command([*argv, *flags])
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

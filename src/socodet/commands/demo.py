@@ -1,28 +1,17 @@
-"""`socodet demo`: all of it on a few photographs."""
+"""`socodet demo`: every step on a few photographs."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from socodet.commands.parsing import call
 
 
-def demo(argv: Sequence[str]) -> None:
-    """All of it on a few photographs: propose, pretrain, export, load, and a page that shows what happened."""
+def demo(images: Path | None = None, output: Path = Path("demo"), overwrite: bool = False, seed: int = 0) -> None:
+    """Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.
 
-    def arguments(
-        images: Path | None = None, output: Path = Path("demo"), overwrite: bool = False, seed: int = 0
-    ) -> Any:
-        """All of it on a few photographs: propose, pretrain, export, load, and a page that shows what happened.
+    Args:
+        images: Folder of images; by default the photographs that come with the package.
+        output: Folder for everything it makes.
+        overwrite: Throw away an earlier demo in that folder.
+        seed: Random seed of the run.
+    """
+    from socodet.reports.demo import demo
 
-        Args:
-            images: Folder of images; by default the photographs that come with the package.
-            output: Folder for everything it makes.
-            overwrite: Throw away an earlier demo in that folder.
-            seed: Of the run.
-        """
-        from socodet.reports.demo import demo
-
-        return demo(images, output, overwrite=overwrite, seed=seed)
-
-    print(call(arguments, "demo", argv))
+    print(demo(images, output, overwrite=overwrite, seed=seed))

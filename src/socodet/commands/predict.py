@@ -1,65 +1,60 @@
 """`socodet predict`: a fine-tuned detector over new images."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
+from socodet.commands.parsing import Flat
+from socodet.training.settings import ExecutionSettings
 
-def predict(argv: Sequence[str]) -> None:
-    """Detect objects in new images with a fine-tuned detector."""
-    from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, list_unreadable
-    from socodet.prediction.predict import PredictResult
-    from socodet.training.settings import ExecutionSettings
 
-    def arguments(
-        detector: tyro.conf.Positional[Path],
-        images: tyro.conf.Positional[Path],
-        output: Path,
-        min_score: float = 0.05,
-        max_detections: int | None = None,
-        batch_size: int = 1,
-        draw: bool = False,
-        execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
-        overwrite: bool = False,
-    ) -> PredictResult:
-        """Detect objects in new images with a fine-tuned detector.
+def predict(
+    detector: tyro.conf.Positional[Path],
+    images: tyro.conf.Positional[Path],
+    output: Path,
+    min_score: float = 0.05,
+    max_detections: int | None = None,
+    batch_size: int = 1,
+    draw: bool = False,
+    execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
+    overwrite: bool = False,
+) -> None:
+    """Detect objects in new images with a fine-tuned detector.
 
-        Writes predictions.json (COCO's result format) and predictions.csv. The same command again goes on with an
-        interrupted one.
+    Writes predictions.json (COCO's result format) and predictions.csv. The same command again resumes an interrupted
+    one.
 
-        Args:
-            detector: Folder that `socodet finetune` wrote.
-            images: One image, a folder of images, a list of paths, a COCO file, tar shards, or a dataset on disk.
-            output: Folder for the predictions.
-            min_score: Leave out detections less sure than this.
-            max_detections: Keep at most this many per image, the surest.
-            batch_size: Images at a time. More than one are padded to the largest, which can move boxes slightly.
-            draw: Write each image with its objects drawn on it, too.
-            overwrite: Replace the predictions in the folder.
-        """
-        from socodet.prediction.predict import predict
+    Args:
+        detector: Folder that `socodet finetune` wrote.
+        images: One image, a folder of images, a list of paths, a COCO file, tar shards, or a dataset on disk.
+        output: Folder for the predictions.
+        min_score: Leave out detections less sure than this.
+        max_detections: Keep at most this many per image, the surest.
+        batch_size: Images at a time. More than one are padded to the largest, which can move boxes slightly.
+        draw: Write each image with its objects drawn on it, too.
+        overwrite: Replace the predictions in the folder.
+    """
+    from socodet.prediction.predict import predict
 
-        return predict(
-            detector,
-            images,
-            output,
-            min_score=min_score,
-            max_detections=max_detections,
-            batch_size=batch_size,
-            draw=draw,
-            execution=execution,
-            overwrite=overwrite,
-        )
-
-    result = call(arguments, "predict", argv)
+    result = predict(
+        detector,
+        images,
+        output,
+        min_score=min_score,
+        max_detections=max_detections,
+        batch_size=batch_size,
+        draw=draw,
+        execution=execution,
+        overwrite=overwrite,
+    )
     list_unreadable(result.unreadable)
     if result.finished:
         print(f"{result.output}: {result.detections} objects in {result.images} images")
     else:
         print(
             f"{result.output}: stopped by {result.stopped_by} after {result.done} of {result.images} images"
-            f"{goes_on(argv)}"
+            f"{resume_hint(overwrite)}"
         )
     exit_if_stopped(result.stopped_by)

@@ -1,118 +1,117 @@
 """`socodet pretrain`: from images to a run."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on, list_unreadable, value_of
+from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
+from socodet.commands.parsing import Flat, values_of
 from socodet.errors import InputError
+from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.pretraining.recipes import RECIPES, Recipe
+from socodet.pretraining.recipes import recipe as recipe_named
+from socodet.pretraining.settings import TrainingSettings
+from socodet.proposals.settings import ProposalSettings
+from socodet.training.settings import ExecutionSettings
+from socodet.views.settings import SampleSettings
 
-if TYPE_CHECKING:
-    from socodet.pretraining.settings import TrainingSettings
 
-
-def pretrain(argv: Sequence[str]) -> None:
-    """Pretrain backbone, FPN and box head on a folder of images, without labels."""
-    from socodet.models.settings import ModelSettings, ObjectiveSettings
-    from socodet.pretraining.recipes import RECIPES, Recipe, recipe
-    from socodet.pretraining.settings import TrainingSettings
-    from socodet.proposals.settings import ProposalSettings
-    from socodet.training.settings import ExecutionSettings
-    from socodet.views.settings import SampleSettings
-
-    name = value_of("--recipe", argv)
-    if name is None and not {"-h", "--help"} & set(argv):
+def defaults(argv: Sequence[str]) -> dict[str, Any]:
+    """The settings are those of the recipe named by --recipe, with a warm-up that fits into --epochs."""
+    names = values_of("--recipe", argv)
+    if not names:
+        if {"-h", "--help"} & set(argv):
+            return {}
         raise InputError(f"pretrain: --recipe is missing; choose one of {', '.join(RECIPES)}")
-    base = recipe(name or "tiny")
-    warmup = _shorter_warmup(base.training, argv)
-    if warmup is not None:
-        base = dataclasses.replace(base, training=dataclasses.replace(base.training, warmup_epochs=warmup))
-    settings_flag = next((a for a in argv if a.startswith("--proposals.")), None)
-    if settings_flag and value_of("--proposals", argv) not in (None, "online"):
-        raise InputError(f"pretrain: {settings_flag} has no effect where --proposals gives a table; drop one of them")
-
-    def arguments(
-        images: tyro.conf.Positional[Path],
-        output: Path,
-        recipe: str,
-        sample: Annotated[SampleSettings, Flat] = base.sample,
-        model: Annotated[ModelSettings, Flat] = base.model,
-        objective: Annotated[ObjectiveSettings, Flat] = base.objective,
-        training: Annotated[TrainingSettings, Flat] = base.training,
-        proposals: ProposalSettings = base.proposals,
-        table: Annotated[str | None, tyro.conf.arg(name="proposals")] = None,
-        start_from: Path | None = None,
-        limit: int | None = None,
-        probe_every: float | None = None,
-        probe_dataset: Path | None = None,
-        execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
-        resume: bool = False,
-        overwrite: bool = False,
-    ) -> Any:
-        """Pretrain backbone, FPN and box head on a folder of images, without labels.
-
-        The same command again goes on with a run that was interrupted. The flags' defaults are those of the
-        recipe named by --recipe; where --epochs is given alone, warm-up takes a tenth of them at most.
-
-        Args:
-            images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
-            output: Folder of the run.
-            recipe: Its name; `socodet recipes` lists them.
-            table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
-                in the data workers at each sight of an image, without a table, as the --proposals. flags say.
-            start_from: First weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
-                method's public code.
-            limit: Take so many of the images, picked by --seed.
-            probe_every: Probe the network every so many epochs and at the end, as `socodet probe` does, into the log.
-            probe_dataset: Annotated set to probe it on: a folder with a training and a validation split.
-            resume: Go on with the run in the folder; no error when it is finished already.
-            overwrite: Throw away the run that is in the folder.
-        """
-        from socodet.pretraining.pretrain import pretrain
-
-        if warmup is not None:
-            print(
-                f"note: warm-up takes a tenth of so short a run, {warmup:g} epochs; --warmup-epochs sets it",
-                file=sys.stderr,
-            )
-        return pretrain(
-            images,
-            Recipe(recipe, sample, model, training, proposals, objective),
-            output,
-            proposals=table,
-            start_from=start_from,
-            limit=limit,
-            probe_every=probe_every,
-            probe_dataset=probe_dataset,
-            execution=execution,
-            resume=resume,
-            overwrite=overwrite,
-        )
-
-    result = call(arguments, "pretrain", argv)
-    if not result.is_first:
-        exit_if_stopped(result.stopped_by)
-        return
-    if result.finished:
-        print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
-    else:
-        print(
-            f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"
-            f"{goes_on(argv)}"
-        )
-    list_unreadable(result.unreadable)
-    exit_if_stopped(result.stopped_by)
+    base = recipe_named(names[-1])
+    rooms = {name: getattr(base, name) for name in ("sample", "model", "objective", "training", "proposals")}
+    if not values_of("--warmup-epochs", argv):
+        for epochs in values_of("--epochs", argv)[-1:]:
+            rooms["training"] = replace(base.training, warmup_epochs=_warmup(base.training, epochs))
+    return rooms
 
 
-def _shorter_warmup(recipe: "TrainingSettings", argv: Sequence[str]) -> float | None:
-    """A tenth of the epochs asked for, where the recipe's own warm-up would take more of them; else None."""
-    epochs = value_of("--epochs", argv)
+def _warmup(training: TrainingSettings, epochs: str) -> float:
+    """The recipe's warm-up, or a tenth of the epochs asked for where that is less and they are fewer."""
     try:
-        asked = float(epochs) if epochs is not None and value_of("--warmup-epochs", argv) is None else recipe.epochs
-    except ValueError:  # no number: the parser says so
-        return None
-    return asked / 10 if 0 < asked < recipe.epochs and asked / 10 < recipe.warmup_epochs else None
+        asked = float(epochs)
+    except ValueError:  # the parser will say so
+        return training.warmup_epochs
+    return min(training.warmup_epochs, asked / 10) if 0 < asked < training.epochs else training.warmup_epochs
+
+
+def pretrain(
+    images: tyro.conf.Positional[Path],
+    output: Path,
+    recipe: str,
+    sample: Annotated[SampleSettings, Flat] = SampleSettings(),
+    model: Annotated[ModelSettings, Flat] = ModelSettings(),
+    objective: Annotated[ObjectiveSettings, Flat] = ObjectiveSettings(),
+    training: Annotated[TrainingSettings, Flat] = TrainingSettings(),
+    proposals: ProposalSettings = ProposalSettings(),
+    table: Annotated[str | None, tyro.conf.arg(name="proposals")] = None,
+    start_from: Path | None = None,
+    limit: int | None = None,
+    probe_every: float | None = None,
+    probe_dataset: Path | None = None,
+    execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pretrain backbone, FPN and box head on a folder of images, without labels.
+
+    The same command again resumes a run that was interrupted. The flags' defaults are those of the recipe named by
+    --recipe; where --epochs is given alone, warm-up takes a tenth of them at most.
+
+    Args:
+        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
+        output: Folder of the run.
+        recipe: Its name; `socodet recipes` lists them.
+        table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
+            in the data workers each time an image is used, without a table, as the --proposals. flags say.
+        start_from: Initial weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
+            method's public code.
+        limit: Use only this many of the images, chosen by --seed.
+        probe_every: Probe the network every so many epochs and at the end, as `socodet probe` does, into the log.
+        probe_dataset: Annotated set to probe it on: a folder with a training and a validation split.
+        resume: Resume the run in the folder; no error if it is already finished.
+        overwrite: Throw away the run that is in the folder.
+    """
+    from socodet.pretraining.pretrain import pretrain
+
+    base = recipe_named(recipe)
+    if proposals != base.proposals and table not in (None, "online"):
+        raise InputError("pretrain: --proposals.… has no effect where --proposals gives a table; drop one of them")
+    warmup = training.warmup_epochs
+    if warmup == training.epochs / 10 < base.training.warmup_epochs:
+        print(
+            f"note: warm-up takes a tenth of so short a run, {warmup:g} epochs; --warmup-epochs sets it",
+            file=sys.stderr,
+        )
+    result = pretrain(
+        images,
+        Recipe(recipe, sample, model, training, proposals, objective),
+        output,
+        proposals=table,
+        start_from=start_from,
+        limit=limit,
+        probe_every=probe_every,
+        probe_dataset=probe_dataset,
+        execution=execution,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    if result.is_first:
+        if result.finished:
+            print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
+        else:
+            print(
+                f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"
+                f"{resume_hint(overwrite)}"
+            )
+        list_unreadable(result.unreadable)
+    exit_if_stopped(result.stopped_by)

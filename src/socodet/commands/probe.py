@@ -1,51 +1,47 @@
 """`socodet probe`: how much a run's network knows about annotated objects."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from socodet.commands.parsing import Flat
+from socodet.probing.settings import ProbeData, ProbeSettings
 
-def probe(argv: Sequence[str]) -> None:
-    """Measure how much a run's network knows about annotated objects, without fine-tuning."""
-    from socodet.commands.parsing import Flat, call
+
+def probe(
+    run: tyro.conf.Positional[Path],
+    data: Annotated[ProbeData, Flat],
+    settings: Annotated[ProbeSettings, Flat] = ProbeSettings(),
+    untrained: bool = False,
+    output: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Measure how much a run's network knows about annotated objects, without fine-tuning.
+
+    Nearest neighbours and logistic regression predict the classes of the validation objects from features of the
+    training objects. Objects are also searched for in another view, and compared at two scales.
+
+    Args:
+        run: Folder that `socodet pretrain` wrote.
+        untrained: Also probe the run's random initialisation; takes more than twice the time.
+        output: File for the scores, .json.
+        device: Where the network runs; auto takes a CUDA device if there is one.
+        workers: Processes that read images; by default one per core, fewer where the CPU also computes.
+        overwrite: Replace the file that --output names, if it exists.
+    """
     from socodet.probing.probe import probe_and_compare, probe_table
-    from socodet.probing.scores import ProbeScores
-    from socodet.probing.settings import ProbeData, ProbeSettings
 
-    def arguments(
-        run: tyro.conf.Positional[Path],
-        data: Annotated[ProbeData, Flat],
-        settings: Annotated[ProbeSettings, Flat] = ProbeSettings(),  # noqa: B008
-        untrained: bool = False,
-        output: Path | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        workers: int | None = None,
-        overwrite: bool = False,
-    ) -> dict[str, ProbeScores]:
-        """Measure how much a run's network knows about annotated objects, without fine-tuning.
-
-        Nearest neighbours and logistic regression predict the classes of the validation objects from features of the
-        training objects. Objects are also searched for in another view, and compared at two scales.
-
-        Args:
-            run: Folder that `socodet pretrain` wrote.
-            untrained: Also probe the run's random initialisation; takes more than twice the time.
-            output: File for the scores, .json.
-            device: Where the network runs; auto takes a CUDA device if there is one.
-            workers: Processes that read images; by default one per core, fewer where the CPU also computes.
-            overwrite: Replace the file that --output names, if it exists.
-        """
-        return probe_and_compare(
-            run,
-            data,
-            settings=settings,
-            untrained=untrained,
-            output=output,
-            device=device,
-            workers=workers,
-            overwrite=overwrite,
-        )
-
-    print(probe_table(call(arguments, "probe", argv)))
+    scores = probe_and_compare(
+        run,
+        data,
+        settings=settings,
+        untrained=untrained,
+        output=output,
+        device=device,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    print(probe_table(scores))

@@ -1,97 +1,102 @@
 """`socodet propose`: from images to a proposal table."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from socodet.commands.parsing import Flat, call, list_unreadable, printable, value_of
+from socodet.commands.messages import list_unreadable, printable
+from socodet.commands.parsing import Flat
 from socodet.errors import InputError
+from socodet.proposals.conversion import ConversionSummary, convert_proposals
+from socodet.proposals.foreign_formats import BoxForm
+from socodet.proposals.make_table import ProposalSummary
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together
+from socodet.runtime.world import world_from_environment
 
 
-def propose(argv: Sequence[str]) -> None:
-    """Selective search over every image below a folder, into a proposal table."""
-    from socodet.proposals.conversion import ConversionSummary, convert_proposals
-    from socodet.proposals.foreign_formats import BoxForm
-    from socodet.proposals.make_table import ProposalSummary
-    from socodet.proposals.settings import ProposalSettings
-    from socodet.proposals.shares import Share, ShareSummary, merge_shares, propose_share, propose_together
-    from socodet.runtime.world import world_from_environment
+def propose(
+    images: tyro.conf.Positional[Path],
+    output: Path,
+    settings: Annotated[ProposalSettings, Flat] = ProposalSettings(),
+    workers: int | None = None,
+    overwrite: bool = False,
+    shard: str | None = None,
+    merge: bool = False,
+    elsewhere: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+    coco_images: Path | None = None,
+    box_form: BoxForm | None = None,
+    keep_all: bool = False,
+) -> None:
+    """Selective search over every image below a folder, into a proposal table.
 
+    Interrupted, the same command goes on where it was. Started by torchrun or srun, each process makes its share
+    and the first one joins them; with a job array, --shard and then --merge do.
+
+    Args:
+        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
+        output: The proposal table to write (.parquet).
+        workers: Images processed at once; by default one per core.
+        overwrite: Replace a table that exists.
+        shard: i/n, such as 2/8: make the second of eight shares and leave it beside the output for --merge.
+        merge: Join the shares that --shard made, for the same images and settings.
+        elsewhere: Take proposals made elsewhere: JSON of image stem and xywh boxes, COCO results or annotations,
+            Parquet, a folder of .npy (xyxy).
+        coco_images: COCO file that says which image an image_id is, for COCO results.
+        box_form: What the four numbers of a box are, where they are not what is usual in that file.
+        keep_all: Do not filter boxes made elsewhere.
+    """
     world = world_from_environment(meeting=False)
-    only_elsewhere = ("--coco-images", "--box-form", "--keep-all")
-    idle = only_elsewhere if value_of("--from", argv) is None else ("--method", "--work-size", "--seed")
-    for flag in idle:
-        if flag in argv or value_of(flag, argv) is not None:
-            raise InputError(f"propose: {flag} has no effect {'without' if idle is only_elsewhere else 'with'} --from")
-
-    def arguments(
-        images: tyro.conf.Positional[Path],
-        output: Path,
-        settings: Annotated[ProposalSettings, Flat] = ProposalSettings(),  # noqa: B008
-        workers: int | None = None,
-        overwrite: bool = False,
-        shard: str | None = None,
-        merge: bool = False,
-        elsewhere: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
-        coco_images: Path | None = None,
-        box_form: BoxForm | None = None,
-        keep_all: bool = False,
-    ) -> ProposalSummary | ShareSummary | None:
-        """Selective search over every image below a folder, into a proposal table.
-
-        Interrupted, the same command goes on where it was. Started by torchrun or srun, each process makes its share
-        and the first one joins them; with a job array, --shard and then --merge do.
-
-        Args:
-            images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
-            output: The proposal table to write (.parquet).
-            workers: Images under way at once; by default one a core.
-            overwrite: Replace a table that exists.
-            shard: i/n, such as 2/8: make the second of eight shares and leave it beside the output for --merge.
-            merge: Join the shares that --shard made, for the same images and settings.
-            elsewhere: Take proposals made elsewhere: JSON of image stem and xywh boxes, COCO results or annotations,
-                Parquet, a folder of .npy (xyxy).
-            coco_images: COCO file that says which image an image_id is, for COCO results.
-            box_form: What the four numbers of a box are, where they are not what is usual in that file.
-            keep_all: Do not filter boxes made elsewhere.
-        """
-        if output.suffix not in ("", ".parquet"):
-            raise InputError(f"{output}: a proposal table is a Parquet file; end its name in .parquet")
-        if (shard is not None) + merge + (elsewhere is not None) > 1:
-            raise InputError("propose: --shard, --merge and --from exclude each other; give one of them")
-        if world.size > 1 and (shard is not None or merge or elsewhere is not None):
-            raise InputError(
-                f"propose: --shard, --merge and --from are for one process, and here are {world.size}; leave them out, "
-                "as the processes share the work by themselves, or start one"
-            )
-        if elsewhere is not None:
-            return convert_proposals(
-                images,
-                elsewhere,
-                output,
-                settings=settings,
-                keep_all=keep_all,
-                coco_images=coco_images,
-                form=box_form,
-                workers=workers,
-                overwrite=overwrite,
-            )
-        if merge:
-            return merge_shares(images, output, settings=settings, overwrite=overwrite)
-        if shard is not None:
-            share = Share.parse(shard)
-            return propose_share(images, output, share, settings=settings, workers=workers, overwrite=overwrite)
-        return propose_together(images, output, world, settings=settings, workers=workers, overwrite=overwrite)
-
-    summary = call(arguments, "propose", argv)
-    if summary is None:  # another process of the run speaks
+    if output.suffix not in ("", ".parquet"):
+        raise InputError(f"{output}: a proposal table is a Parquet file; end its name in .parquet")
+    if (shard is not None) + merge + (elsewhere is not None) > 1:
+        raise InputError("propose: --shard, --merge and --from exclude each other; give one of them")
+    if world.size > 1 and (shard is not None or merge or elsewhere is not None):
+        raise InputError(
+            f"propose: --shard, --merge and --from are for one process, and here are {world.size}; leave them out, "
+            "as the processes share the work by themselves, or start one"
+        )
+    usual, other = ProposalSettings(), "without" if elsewhere is None else "with"
+    for flag, idle in (
+        ("--coco-images", elsewhere is None and coco_images is not None),
+        ("--box-form", elsewhere is None and box_form is not None),
+        ("--keep-all", elsewhere is None and keep_all),
+        ("--method", elsewhere is not None and settings.method != usual.method),
+        ("--work-size", elsewhere is not None and settings.work_size != usual.work_size),
+        ("--seed", elsewhere is not None and settings.seed != usual.seed),
+    ):
+        if idle:
+            raise InputError(f"propose: {flag} has no effect {other} --from")
+    if shard is not None:
+        part = propose_share(
+            images, output, Share.parse(shard), settings=settings, workers=workers, overwrite=overwrite
+        )
+        print(f"shard {part.share}: {part.images} images in {part.seconds:.1f} s; join all with --merge")
         return
-    if isinstance(summary, ShareSummary):
-        print(f"shard {summary.share}: {summary.images} images in {summary.seconds:.1f} s; join all with --merge")
-        return
+    summary: ProposalSummary | None
+    if elsewhere is not None:
+        summary = convert_proposals(
+            images,
+            elsewhere,
+            output,
+            settings=settings,
+            keep_all=keep_all,
+            coco_images=coco_images,
+            form=box_form,
+            workers=workers,
+            overwrite=overwrite,
+        )
+    elif merge:
+        summary = merge_shares(images, output, settings=settings, overwrite=overwrite)
+    else:
+        summary = propose_together(images, output, world, settings=settings, workers=workers, overwrite=overwrite)
+    if summary is not None:  # else another process of the run prints
+        _print_summary(summary)
+
+
+def _print_summary(summary: ProposalSummary) -> None:
     if summary.images == len(summary.unreadable):
         raise InputError(
             f"{summary.table}: written, but none of its {summary.images} images can be read; check the files"

@@ -1,58 +1,53 @@
 """`socodet reproduce`: a benchmark small enough to repeat."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from socodet.commands.messages import exit_if_stopped, resume_hint
+from socodet.commands.parsing import Flat
+from socodet.training.settings import ExecutionSettings
 
-def reproduce(argv: Sequence[str]) -> None:
-    """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables."""
-    from socodet.commands.parsing import Flat, call, exit_if_stopped, goes_on
-    from socodet.studies.reproduction import Reproduction
-    from socodet.training.settings import ExecutionSettings
 
-    def arguments(
-        what: tyro.conf.Positional[Literal["mini"]],
-        data: Path,
-        output: Path,
-        images: Path | None = None,
-        budget: Literal["cpu", "gpu"] = "cpu",
-        seeds: tuple[int, ...] = (0, 1, 2),
-        execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),  # noqa: B008
-        retry_diverged: bool = False,
-        overwrite: bool = False,
-    ) -> Reproduction:
-        """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables.
+def reproduce(
+    what: tyro.conf.Positional[Literal["mini"]],
+    data: Path,
+    output: Path,
+    images: Path | None = None,
+    budget: Literal["cpu", "gpu"] = "cpu",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
+    retry_diverged: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables.
 
-        Interrupted, the same command goes on where it was.
+    Interrupted, the same command goes on where it was.
 
-        Args:
-            what: mini: SoCo, the image-level baseline and no pretraining, on one annotated set.
-            data: Folder in COCO's or Pascal VOC's layout with a training and a validation split.
-            output: Folder for the runs and the tables.
-            images: Pictures to pretrain on; by default the training split's, without their labels.
-            budget: cpu: two cores, hours. gpu: the whole grid on one card.
-            seeds: One or more; every piece runs once with each.
-            retry_diverged: Run those runs that diverged again, from their last good checkpoint.
-            overwrite: Throw away the benchmark that is in the folder.
-        """
-        from socodet.studies.reproduction import reproduce
+    Args:
+        what: mini: SoCo, the image-level baseline and no pretraining, on one annotated set.
+        data: Folder in COCO's or Pascal VOC's layout with a training and a validation split.
+        output: Folder for the runs and the tables.
+        images: Images to pretrain on; by default the training split's, without their labels.
+        budget: cpu: two cores, hours. gpu: the whole grid on one GPU.
+        seeds: One or more; everything runs once with each.
+        retry_diverged: Run those that diverged again, from their last good checkpoint.
+        overwrite: Throw away the benchmark that is in the folder.
+    """
+    from socodet.studies.reproduction import reproduce
 
-        return reproduce(
-            data,
-            output,
-            images=images,
-            protocol=budget,
-            seeds=seeds,
-            execution=execution,
-            retry_diverged=retry_diverged,
-            overwrite=overwrite,
-        )
-
-    found = call(arguments, "reproduce", argv)
+    found = reproduce(
+        data,
+        output,
+        images=images,
+        protocol=budget,
+        seeds=seeds,
+        execution=execution,
+        retry_diverged=retry_diverged,
+        overwrite=overwrite,
+    )
     print(found.as_markdown())
-    stopped = f"stopped by {found.stopped_by}{goes_on(argv)}; " if found.stopped_by else ""
+    stopped = f"stopped by {found.stopped_by}{resume_hint(overwrite)}; " if found.stopped_by else ""
     print(f"{stopped}{found.markdown}: written")
     exit_if_stopped(found.stopped_by)

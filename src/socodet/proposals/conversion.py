@@ -50,7 +50,7 @@ def convert_proposals(
     proposals: str | Path,
     output: str | Path,
     *,
-    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    settings: ProposalSettings = ProposalSettings(),
     keep_all: bool = False,
     coco_images: str | Path | None = None,
     form: BoxForm | None = None,

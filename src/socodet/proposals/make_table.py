@@ -37,7 +37,7 @@ def propose(
     images: str | Path | ImageSource,
     output: str | Path,
     *,
-    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    settings: ProposalSettings = ProposalSettings(),
     workers: int | None = None,
     overwrite: bool = False,
     show_progress: bool = True,

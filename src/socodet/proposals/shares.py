@@ -65,7 +65,7 @@ def propose_share(
     output: str | Path,
     share: Share,
     *,
-    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    settings: ProposalSettings = ProposalSettings(),
     workers: int | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -87,7 +87,7 @@ def merge_shares(
     images: str | Path | ImageSource,
     output: str | Path,
     *,
-    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    settings: ProposalSettings = ProposalSettings(),
     overwrite: bool = False,
 ) -> ProposalSummary:
     """Joins the part files that `propose_share` made, for the same images and settings, into the table `output`.
@@ -116,7 +116,7 @@ def propose_together(
     output: str | Path,
     world: World,
     *,
-    settings: ProposalSettings = ProposalSettings(),  # noqa: B008
+    settings: ProposalSettings = ProposalSettings(),
     workers: int | None = None,
     overwrite: bool = False,
     show_progress: bool = True,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from socodet.errors import SettingError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Range:
     """Which numbers a field may hold; stands in its annotation: `Annotated[int, Range(1)]` is 1 or more."""
 
@@ -20,7 +20,7 @@ class Range:
     def __contains__(self, value: Any) -> bool:
         return bool(self.at_least <= value <= self.at_most and self.above < value < self.below)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if -math.inf < self.at_least and self.at_most < math.inf:
             return f"between {self.at_least} and {self.at_most}"
         limits = ((name.replace("_", " "), value) for name, value in dataclasses.asdict(self).items())

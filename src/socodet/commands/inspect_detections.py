@@ -1,0 +1,45 @@
+"""`socodet inspect detections`: images with detections beside the annotated objects."""
+
+from pathlib import Path
+
+import tyro
+
+
+def inspect_detections(
+    data: tyro.conf.Positional[Path],
+    predictions: Path,
+    output: Path,
+    split: str = "val",
+    images: Path | None = None,
+    min_score: float = 0.5,
+    limit: int = 12,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Draw what a detector found beside what is annotated.
+
+    Args:
+        data: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
+        predictions: File of detections in COCO's result format, as finetune and evaluate save them.
+        output: .png or .html to write.
+        split: Which split of a folder.
+        images: Folder of the images of a .json file, if they are not found nearby.
+        min_score: Show detections of this score or more.
+        limit: Number of images shown.
+        seed: Random seed for the choice of images.
+        overwrite: Replace a file that exists.
+    """
+    from socodet.reports.inspect import inspect_detections
+
+    path = inspect_detections(
+        data,
+        predictions,
+        output,
+        split=split,
+        images=images,
+        min_score=min_score,
+        limit=limit,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    print(f"{path}: written")
