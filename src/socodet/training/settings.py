@@ -30,5 +30,5 @@ class ExecutionSettings(Settings):
     checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints; by default a checkpoint every ten minutes."""
     log_every: PositiveInt | None = None
-    """Steps between log lines; by default about 500 lines per run, and at least one every 50 steps. Each checkpoint also
-    has a line."""
+    """Steps between log lines; by default about 500 lines per run, and at least one every 50 steps. Each checkpoint
+    also has a line."""
