@@ -119,11 +119,22 @@ def test_the_loss_falls(tmp_path):
     assert losses[-1] < 0.85 * losses[0]
 
 
+class Lines(list):
+    """A log sink."""
+
+    def write(self, step, line):
+        self.append({"step": step, **line})
+
+    def close(self):
+        pass
+
+
 def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     evaluation = EvaluationSettings(every=1, save_predictions=True)
     settings = brief("fcos_fpn", iterations=2, precise_bn=1, fraction=0.5)
     run = tmp_path / "run"
-    result = finetune(data, run, settings, val=data, evaluation=evaluation, **QUIET)
+    sink = Lines()
+    result = finetune(data, run, settings, val=data, evaluation=evaluation, sinks=[sink], **QUIET)
     description = json.loads((run / "run.json").read_text())
     schedule = description["recipe"]["schedule"]
     assert (schedule["iterations"], schedule["batch_size"], schedule["lr"]) == (2, 2, 0.01 / 8)
@@ -134,6 +145,7 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     assert (written["step"], written["images"]) == (2, 6)
     assert written["scores"] == result.evaluation.scores
     lines = list(RunFolder(run).log_lines())
+    assert sink == lines
     assert [line["step"] for line in lines if "box_AP" in line] == [1, 2]
     parts = [line for line in lines if "loss" in line]
     assert [line["step"] for line in parts] == [1, 2]

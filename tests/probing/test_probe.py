@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from narrow_models import NARROW
 from photograph_sets import coco_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.ops import roi_align
@@ -21,12 +22,13 @@ from socodet.pretraining.recipes import recipe
 from socodet.probing.features import box_encoder, object_features
 from socodet.probing.probe import probe
 from socodet.probing.samples import ProbeDataset, probed_objects
+from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.progress import progress_bar
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views.batch import group_by_level
 
-TINY = recipe("tiny")
+TINY = dataclasses.replace(recipe("tiny"), model=NARROW)
 TRAIN, VAL = ("astronaut", "hopper", "chelsea", "rocket"), ("cameraman", "raccoon")
 
 
@@ -36,7 +38,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
     coco_file(folder / "train.json", TRAIN)
     coco_file(folder / "val.json", VAL)
-    socodet.propose(photographs(), folder / "proposals.parquet", show_progress=False)
+    grid = ProposalSettings(method="grid")
+    socodet.propose(photographs(), folder / "proposals.parquet", settings=grid, workers=1, show_progress=False)
     pretrain(folder, "run", probe_every=0.5, probe_dataset=folder)
     return folder
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import any_process, join
+from socodet.training.log import LogSink
 from socodet.training.loop import last_step, loader_batches, resume_from_checkpoint, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -71,6 +72,7 @@ def finetune(
     model: ModelSettings | None = None,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
+    sinks: Sequence[LogSink] = (),
     resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -81,7 +83,8 @@ def finetune(
     without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
     exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
     says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
-    them. Images without an object are left out.
+    them. Images without an object are left out. `sinks` receive the log lines besides the run's folder, in the first
+    process.
 
     The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
     interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
@@ -134,7 +137,7 @@ def finetune(
     job = _Job(tuner, shown, validation_set, run, evaluation, execution, world, show_progress)
     if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
         job.match_head_scale(report)
-    stopped_by = job.train()
+    stopped_by = job.train(sinks)
     return FinetuneResult(
         run=run.path,
         detector=settings.detector,
@@ -197,7 +200,7 @@ class _Job:
                 file=sys.stderr,
             )
 
-    def train(self) -> str | None:
+    def train(self, sinks: Sequence[LogSink]) -> str | None:
         """Trains to the end, or to where this call stops; returns by what it was stopped."""
         settings = self.tuner.settings
         start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
@@ -210,6 +213,7 @@ class _Job:
             epochs=settings.iterations * settings.batch_size / len(self.shown),
             show_progress=self.show_progress,
             after_step=self._after_step,
+            sinks=sinks,
         )
         return result.stopped_by
 
