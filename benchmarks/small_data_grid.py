@@ -158,7 +158,7 @@ def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[s
         commands.append(
             ["pretrain", data / set_name / "train.json", "--output", start, "--recipe", "tiny", *row.network]
             + ["--epochs", f"{epochs:.3f}", "--warmup-epochs", f"{epochs / 20:.3f}", "--seed", seed, "--resume"]
-            + [*row.pretraining, *COMMON, "--precision", "float32"]
+            + [*row.pretraining, *COMMON, "--precision", "bfloat16"]
         )
         socodet(commands[-1], folder / "output.txt")
         log = lines(Path(start))
@@ -178,7 +178,7 @@ def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[s
     commands.append(
         ["finetune", learn, "--val", score, "--images", images, "--output", folder / "finetune", "--init", start]
         + [*FINETUNE, "--size", size, "--fraction", row.share, "--seed", seed, "--resume", *row.finetuning]
-        + [*(["--backbone", "timm/test_resnet", *TINY_MODULES] if model else []), *COMMON, "--precision", "float32"]
+        + [*(["--backbone", "timm/test_resnet", *TINY_MODULES] if model else []), *COMMON, "--precision", "bfloat16"]
     )
     socodet(commands[-1], folder / "output.txt")
     scored = [line for line in lines(folder / "finetune") if "AP" in line]
