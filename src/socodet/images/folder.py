@@ -7,8 +7,8 @@ from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.images.names import Names
+from socodet.images.suffixes import SUFFIXES, Skipped
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
 VOC_IMAGES = "JPEGImages"
 
 
@@ -44,16 +44,21 @@ def open_folder(root: Path) -> ImageFolder | None:
     Of a folder that has a folder `JPEGImages` in it, only that one counts: it is a year of Pascal VOC, whose
     other folders hold segmentation maps, which are no photographs.
 
-    None when there is no image; InputError when a folder cannot be listed.
+    Files that may be images but end otherwise are counted on stderr. None when there is no image; InputError when
+    a folder cannot be listed, or holds hardly an image among many other files.
     """
+    skipped = Skipped()
     try:
-        keys = sorted(_image_paths(str(root), "", frozenset()))
+        keys = sorted(_image_paths(str(root), "", frozenset(), skipped))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from None
-    return ImageFolder(root, Names(keys)) if keys else None
+    if not keys:
+        return None
+    skipped.say(str(root), len(keys))
+    return ImageFolder(root, Names(keys))
 
 
-def _image_paths(folder: str, prefix: str, above: frozenset[str]) -> Iterator[str]:
+def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipped) -> Iterator[str]:
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -62,6 +67,9 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str]) -> Iterator[st
     voc = [entry for entry in entries if entry.name == VOC_IMAGES and entry.is_dir()]
     for entry in voc or entries:
         if entry.is_dir():
-            yield from _image_paths(entry.path, f"{prefix}{entry.name}/", above | {real})
-        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-            yield prefix + entry.name
+            yield from _image_paths(entry.path, f"{prefix}{entry.name}/", above | {real}, skipped)
+        elif entry.name.lower().endswith(SUFFIXES):
+            if entry.is_file():
+                yield prefix + entry.name
+        else:
+            skipped.add(prefix + entry.name)

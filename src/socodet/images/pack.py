@@ -21,8 +21,8 @@ from PIL import Image
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import JPEG, decode_image, image_size
-from socodet.images.folder import SUFFIXES
 from socodet.images.source import ImageSource, open_images
+from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import posixpath
 import tarfile
 import tempfile
 from contextlib import suppress
@@ -14,11 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
-from socodet.images.folder import SUFFIXES
+from socodet.images.suffixes import SUFFIXES, UNREAD
 
-FORMAT = 2
+FORMAT = 3
 """Of the kept index; another number has it made again."""
 METADATA_KEY = b"socodet.shard"
+SKIPPED_KEY = b"socodet.skipped"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class ShardIndex:
     """As in the tar, without a leading `./`."""
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    skipped: list[str]
+    """Members that are images of a format that cannot be read."""
 
 
 def index_shard(path: Path) -> ShardIndex:
@@ -52,16 +56,17 @@ def index_shard(path: Path) -> ShardIndex:
                 break
         else:
             table = _scan(path)
-            _keep(table.replace_schema_metadata({METADATA_KEY: json.dumps(state)}), places)
+            _keep(table.replace_schema_metadata({**table.schema.metadata, METADATA_KEY: json.dumps(state)}), places)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); make it readable") from None
     names = [name.decode("utf-8", "surrogateescape") for name in table.column("name").to_pylist()]
     starts, sizes = (table.column(column).to_numpy() for column in ("start", "size"))
-    return ShardIndex(facts.st_mtime_ns, names, starts, sizes)
+    return ShardIndex(facts.st_mtime_ns, names, starts, sizes, json.loads(table.schema.metadata[SKIPPED_KEY]))
 
 
 def _scan(path: Path) -> pa.Table:
     found: dict[bytes, tuple[int, int]] = {}
+    skipped: list[str] = []
     try:
         with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
@@ -71,6 +76,8 @@ def _scan(path: Path) -> pa.Table:
                     key = name.encode("utf-8", "surrogateescape")
                     found.pop(key, None)
                     found[key] = (member.offset_data, member.size)
+                elif member.isreg() and posixpath.splitext(name)[1].lower() in UNREAD:
+                    skipped.append(name)
             # The module takes any block that is no header for the end; the end is zeros, or that of the file.
             end = tar.offset
         with path.open("rb") as file:
@@ -83,7 +90,7 @@ def _scan(path: Path) -> pa.Table:
         ) from None
     places = np.array(list(found.values()), np.int64).reshape(-1, 2)
     columns = [pa.array(found, pa.binary()), pa.array(places[:, 0].copy()), pa.array(places[:, 1].copy())]
-    return pa.table(columns, ["name", "start", "size"])
+    return pa.table(columns, ["name", "start", "size"], metadata={SKIPPED_KEY: json.dumps(skipped)})
 
 
 def _is_image(name: str) -> bool:

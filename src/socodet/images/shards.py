@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from socodet.errors import InputError
 from socodet.images.names import Names
 from socodet.images.shard_index import index_shard
+from socodet.images.suffixes import Skipped
 
 OPEN_SHARDS = 128
 """Shards that a process keeps open at once; systems often allow it 1024 files."""
@@ -87,6 +88,11 @@ def open_shards(paths: Sequence[Path], location: str) -> TarShards:
     keys = [name for index in indices for name in index.names]
     if not keys:
         raise InputError(f"{location}: no image in its {len(paths)} tar shards")
+    skipped = Skipped()
+    for index in indices:
+        for name in index.skipped:
+            skipped.add(name)
+    skipped.say(location, len(keys))
     if len(set(keys)) < len(keys):
         top = os.path.commonpath([path.absolute().parent for path in paths])
         before = [os.path.relpath(path.absolute(), top) for path in paths]

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, open_dataset
-from socodet.images.folder import SUFFIXES, ImageFolder, open_folder
+from socodet.images.folder import ImageFolder, open_folder
 from socodet.images.lists import open_coco, open_list
 from socodet.images.shards import is_pattern, open_shards, shards_in, shards_matching
+from socodet.images.suffixes import SUFFIXES
 
 __all__ = ["ImageFolder", "ImageSelection", "ImageSource", "open_images"]
 

@@ -25,8 +25,9 @@ from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.decode import decode_image
-from socodet.images.folder import SUFFIXES, ImageFolder
+from socodet.images.folder import ImageFolder
 from socodet.images.source import ImageSource, open_images
+from socodet.images.suffixes import SUFFIXES
 from socodet.prediction.drawing import draw_objects
 from socodet.pretraining.preparation import digest_names
 from socodet.runtime.files import first_difference, read_note, write_atomically, write_note

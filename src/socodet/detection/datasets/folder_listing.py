@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from socodet.images.folder import SUFFIXES
+from socodet.images.suffixes import SUFFIXES
 
 
 class FilesThere:
