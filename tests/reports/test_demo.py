@@ -6,8 +6,10 @@ import pytest
 from torchvision.models.detection import MaskRCNN
 
 import socodet
+from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
+from socodet.pretraining.pretrain import PretrainResult
 from socodet.proposals.table import ProposalTable
 from socodet.reports import demo as demonstration
 from socodet.reports import networks
@@ -70,6 +72,18 @@ def test_what_is_not_a_demo_is_left_alone(finished, tmp_path):
         with pytest.raises(InputError, match="not a demo's"):
             demonstration.demo(images, tmp_path, overwrite=overwrite)
     assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_demo_that_is_stopped_says_how_to_resume_and_ends_with_the_signals_code(
+    finished, tmp_path, monkeypatch, capsys
+):
+    images, _ = finished
+    stopped = PretrainResult(tmp_path / "run", 1, 2, "SIGTERM", (), 0.5)
+    monkeypatch.setattr(demonstration, "pretrain", lambda *_, **__: stopped)
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--images", str(images), "--output", str(tmp_path / "out")])
+    assert ended.value.code == 143
+    assert "stopped by SIGTERM while pretraining; the same command goes on" in capsys.readouterr().out
 
 
 def test_inspect_draws_both_kinds(finished, tmp_path):

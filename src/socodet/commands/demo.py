@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from socodet.commands.messages import exit_if_stopped, resume_hint
+
 
 def demo(images: Path | None = None, output: Path = Path("demo"), overwrite: bool = False, seed: int = 0) -> None:
     """Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.
@@ -14,4 +16,9 @@ def demo(images: Path | None = None, output: Path = Path("demo"), overwrite: boo
     """
     from socodet.reports.demo import demo
 
-    print(demo(images, output, overwrite=overwrite, seed=seed))
+    result = demo(images, output, overwrite=overwrite, seed=seed)
+    if result.stopped_by is None:
+        print(result)
+    else:
+        print(f"{output}: stopped by {result.stopped_by} while pretraining{resume_hint(overwrite=False)}")
+    exit_if_stopped(result.stopped_by)

@@ -52,9 +52,11 @@ class DemoResult:
     run: Path
     weights: Path
     report: Path
-    verdicts: tuple[Verdict, ...]
-    load_report: LoadReport
     seconds: float
+    verdicts: tuple[Verdict, ...] = ()
+    load_report: LoadReport | None = None
+    stopped_by: str | None = None
+    """The signal that stopped the pretraining; then only the table and an unfinished run are there."""
 
     def __str__(self) -> str:
         lines = [f"{'ok ' if v.passed else 'NOT'} {v.name}: {v.figure}  ({v.explanation})" for v in self.verdicts]
@@ -94,11 +96,13 @@ def demo(
     chosen = _shortened(tiny(), max(1, len(source) - len(table.unreadable)), seed)
     result = pretrain(source, chosen, run, proposals=table_path, resume=True)
     if not result.finished:
-        raise KeyboardInterrupt
+        return DemoResult(
+            folder, table_path, run, weights, report, time.monotonic() - began, stopped_by=result.stopped_by
+        )
     export_run(run, weights, overwrite=True)
     load_report = load_pretrained(build_detector(run, show_report=False), weights, show_report=False)
     verdicts = _write_report(report, source, table, chosen, result, load_report)
-    return DemoResult(folder, table_path, run, weights, report, verdicts, load_report, time.monotonic() - began)
+    return DemoResult(folder, table_path, run, weights, report, time.monotonic() - began, verdicts, load_report)
 
 
 def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""Draws panels: each alone, or many on one sheet."""
+"""Draws panels, one per figure or many on one sheet."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,9 +27,9 @@ def panel_picture(panel: Panel, height: int = 260, zoom: float = 1.6) -> Picture
 
 
 def panel_figure(panel: Panel, height: int = 240, zoom: float = 1.0) -> Figure:
-    """A panel alone, without its title; lines and letters are sized for a picture `height` pixels high.
+    """One panel without its title, with lines and letters sized for a figure `height` pixels high.
 
-    The figure has `zoom` times as many, for screens with small pixels.
+    The figure has `zoom` times as many pixels, for high-resolution screens.
     """
     scale = height / panel.image.shape[0]
     pixels = [max(1, round(edge * scale * zoom)) for edge in (panel.image.shape[1], panel.image.shape[0])]
@@ -39,7 +39,7 @@ def panel_figure(panel: Panel, height: int = 240, zoom: float = 1.0) -> Figure:
 
 
 def sheet_figure(rows: Sequence[Sequence[Panel]], side: int = 320) -> Figure:
-    """All panels on one white sheet, a row of panels under another, titles above them."""
+    """All panels in rows on one white sheet, with their titles above them; `side`: longer side of each, in pixels."""
     scales = [[side / max(panel.image.shape[:2]) for panel in row] for row in rows]
     heights = [
         round(max(panel.image.shape[0] * scale for panel, scale in zip(row, of_row, strict=True)))
@@ -67,17 +67,17 @@ def sheet_figure(rows: Sequence[Sequence[Panel]], side: int = 320) -> Figure:
 
 
 def draw_panel(axes: Axes, panel: Panel, scale: float) -> None:
-    """Draws a panel into axes that cover `scale` pixels of the figure for each pixel of the picture."""
+    """Draws a panel into axes where an image pixel is `scale` pixels wide."""
     height, width = panel.image.shape[:2]
-    everywhere = (0, width, height, 0)  # so that pixel i spans [i, i + 1], as boxes count
+    extent = (0, width, height, 0)  # pixel i spans [i, i + 1], as in the boxes' coordinates
     axes.set_axis_off()
     axes.set(xlim=(0, width), ylim=(height, 0))
     if panel.heat is None:
-        axes.imshow(panel.image, extent=everywhere, aspect="auto", interpolation="hanning")
+        axes.imshow(panel.image, extent=extent, aspect="auto", interpolation="hanning")
     else:
         gray = panel.image.mean(axis=2)
-        axes.imshow(gray, extent=everywhere, aspect="auto", cmap="gray", vmin=0, vmax=255)
-        _lay_heat(axes, panel.heat, panel.heat_range, everywhere)
+        axes.imshow(gray, extent=extent, aspect="auto", cmap="gray", vmin=0, vmax=255)
+        _draw_heat(axes, panel.heat, panel.heat_range, extent)
     for window, name in panel.windows:
         _draw_window(axes, window, name, scale)
     for box, colour in zip(panel.boxes, panel.colours, strict=True):
@@ -95,7 +95,7 @@ def draw_panel(axes: Axes, panel: Panel, scale: float) -> None:
         _draw_scale(axes, panel.heat_range)
 
 
-def _lay_heat(
+def _draw_heat(
     axes: Axes, heat: NDArray[np.float32], limits: tuple[float, float], extent: tuple[int, int, int, int]
 ) -> None:
     low, high = limits
@@ -112,7 +112,7 @@ def _lay_heat(
 
 
 def _draw_scale(axes: Axes, limits: tuple[float, float]) -> None:
-    """A small scale of the heat's colours in the lower right corner."""
+    """A small colour scale in the lower right corner."""
     bar = axes.inset_axes((0.56, 0.035, 0.4, 0.03))
     bar.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap="inferno", extent=(0, 1, 0, 1))
     bar.set_axis_off()
@@ -122,7 +122,7 @@ def _draw_scale(axes: Axes, limits: tuple[float, float]) -> None:
 
 
 def _draw_box(axes: Axes, box: NDArray[np.float32], colour: str, line: float, scale: float) -> None:
-    """The line lies inside the box, so that nothing of it is lost at the picture's border."""
+    """The line is inside the box, so that the image's border does not cut it off."""
     inset = line / 2 / scale
     x1, y1, x2, y2 = (float(edge) for edge in box)
     width, height = max(x2 - x1 - 2 * inset, 0), max(y2 - y1 - 2 * inset, 0)
@@ -145,21 +145,21 @@ def _draw_window(axes: Axes, window: tuple[float, float, float, float], name: st
 
 
 def _draw_labels(axes: Axes, panel: Panel, scale: float) -> None:
-    """A label in a corner of its box, the first of the four where none lies yet; equal boxes share one.
+    """Draws each label in the first corner of its box that is free; equal boxes share one.
 
-    A long one that would leave the picture at a side is moved in.
+    A long label is shifted so that it stays within the image.
     """
     if not panel.labels:
         return
     taken: list[tuple[float, float, float]] = []
-    picture = panel.image.shape[1]
+    width_limit = panel.image.shape[1]
     edges = [tuple(box) for box in panel.boxes.tolist()]
     for (x1, y1, x2, y2), colour, label in dict.fromkeys(zip(edges, panel.colours, panel.labels, strict=True)):
         width = LABEL_SIZE[0] + LETTER * max(0, len(label) - 2)
         across, down = width / 2 / scale, LABEL_SIZE[1] / 2 / scale
         centres = [(x1 + across, y1 + down), (x2 - across, y1 + down)]
         centres += [(x2 - across, y2 - down), (x1 + across, y2 - down)]
-        spots = [(max(across, min(x, picture - across)), y, width) for x, y in centres]
+        spots = [(max(across, min(x, width_limit - across)), y, width) for x, y in centres]
         x, y, _ = spot = next((s for s in spots if all(_apart(s, other, scale) for other in taken)), spots[0])
         taken.append(spot)
         style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "weight": "bold", "color": HALO}
@@ -167,7 +167,7 @@ def _draw_labels(axes: Axes, panel: Panel, scale: float) -> None:
 
 
 def _apart(one: tuple[float, float, float], other: tuple[float, float, float], scale: float) -> bool:
-    """Whether labels around these points x, y of the picture, so many pixels wide, would not lie over each other."""
+    """Whether two labels do not overlap: (x, y) of the centre in the image, and the width in pixels of the figure."""
     across, down = abs(one[0] - other[0]) * scale, abs(one[1] - other[1]) * scale
     return across > (one[2] + other[2]) / 2 or down > LABEL_SIZE[1]
 

@@ -1,4 +1,4 @@
-"""Colours and sizes shared by every picture, and how a figure becomes bytes."""
+"""Colours and sizes shared by all figures, and their file formats."""
 
 import io
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 DPI = 100
-POINTS = 72 / DPI  # points a pixel: matplotlib measures lines and letters in points
+POINTS = 72 / DPI  # points per pixel: matplotlib measures lines and letters in points
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ DARK = Theme(
     series=("#7fa7ff", "#ff9a62", "#5fd3a0", "#cf97f2", "#e6c25c", "#5fd0e0"),
 )
 
-# Bright and far apart also for colour-blind eyes, as they lie on photographs.
+# Bright enough for photographs, and distinguishable with colour blindness.
 OBJECT_COLOURS = ("#00d9ff", "#ffb000", "#ff4f9e", "#8cff4a", "#a98bff", "#ff6a3d", "#fff04a", "#3f8cff")
 
 
 def object_colour(k: int) -> str:
-    """The colour of object k wherever it is drawn, as #rrggbb; after eight of them they repeat."""
+    """The colour of object k, as #rrggbb; the eight colours repeat."""
     return OBJECT_COLOURS[k % len(OBJECT_COLOURS)]
 
 
 def blank_figure(width: int, height: int, *, dpi: int = DPI, background: str = "none") -> Figure:
-    """An empty figure of so many pixels. It belongs to its caller alone: pyplot does not know of it."""
+    """An empty figure of this many pixels, not managed by pyplot."""
     return Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor=background)
 
 
 def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y") -> None:
-    """A chart's frame: a line below, a grid across, small letters (points) in the theme's colours."""
+    """Styles a chart: a bottom spine, a grid, and tick labels of `letters` points in the theme's colours."""
     axes.set_facecolor("none")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(theme.muted)
@@ -60,7 +60,7 @@ def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y
 
 
 def to_svg(figure: Figure, name: str) -> bytes:
-    """The figure as SVG; the same figure under the same name gives the same bytes."""
+    """The figure as SVG; the same figure and name give the same bytes."""
     file = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -68,14 +68,14 @@ def to_svg(figure: Figure, name: str) -> bytes:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as PNG, at its own resolution and cut nowhere."""
+    """The figure as PNG, at its own resolution, not cropped."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
     return file.getvalue()
 
 
 def to_jpeg(figure: Figure) -> bytes:
-    """The figure as JPEG without colour subsampling: a fifth of a photograph's PNG, and lines stay sharp."""
+    """The figure as JPEG without colour subsampling: a fifth of the size of a PNG, and lines stay sharp."""
     file = io.BytesIO()
     options = {"quality": 82, "subsampling": 0, "optimize": True}
     figure.savefig(file, format="jpeg", dpi=figure.dpi, pil_kwargs=options, bbox_inches=None)
