@@ -33,7 +33,6 @@ def evaluate(
         overwrite: Replace files that exist.
     """
     from socodet.finetuning.evaluate import evaluate_run
-    from socodet.finetuning.run import score_table
 
     result = evaluate_run(
         run,
@@ -46,4 +45,4 @@ def evaluate(
         overwrite=overwrite,
     )
     print_some("images that could not be read, so nothing was found in them:", result.unreadable)
-    print(score_table(result.scores))
+    print(result.as_table())

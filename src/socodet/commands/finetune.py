@@ -11,7 +11,6 @@ from socodet.commands.parsing import Flat, values_of
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH, FinetuneResult
 from socodet.finetuning.finetune import finetune as finetune_once
-from socodet.finetuning.run import score_table
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.studies.comparison import Comparison, compare, named_inits
@@ -112,7 +111,7 @@ def finetune(
 
 def _print_run(result: FinetuneResult, hint: str) -> None:
     if result.evaluation is not None:
-        print(score_table(result.evaluation.scores))
+        print(result.evaluation.as_table())
     if result.finished:
         print(f"{result.run}: {result.detector} finished, {result.steps} steps")
     else:

@@ -29,6 +29,19 @@ class Evaluation:
     scores: dict[str, float | None]
     unreadable: tuple[str, ...]
 
+    def as_table(self) -> str:
+        """Scores in percent: a row for boxes and one for masks, a column for each score."""
+        rows: dict[str, dict[str, float | None]] = {}
+        for name, value in self.scores.items():
+            kind, figure = name.split("_", 1)
+            rows.setdefault(kind, {})[figure] = value
+        columns = list(dict.fromkeys(figure for row in rows.values() for figure in row))
+        lines = ["      " + "".join(f"{column:>7}" for column in columns)]
+        for kind, row in rows.items():
+            cells = ("-" if row.get(column) is None else f"{row[column]:.2f}" for column in columns)
+            lines.append(f"{kind:<6}" + "".join(f"{cell:>7}" for cell in cells))
+        return "\n".join(lines)
+
 
 def score(
     network: nn.Module,

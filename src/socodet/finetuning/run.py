@@ -20,6 +20,7 @@ import torchvision
 
 from socodet._version import __version__
 from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
+from socodet.detection.datasets.mini import write_image_ids
 from socodet.detection.detectors import InferenceSettings
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
@@ -63,8 +64,53 @@ class FinetuneRecipe:
         return from_json(cls, fields, f"{run.path}/run.json")
 
 
-def describe(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, str] | None) -> dict[str, Any]:
-    """What run.json says; `data` is the training set, `start` the first weights (`StartingFile`), None from scratch."""
+def prepare_folder(
+    run: RunFolder,
+    recipe: FinetuneRecipe,
+    data: DetectionDataset,
+    start: dict[str, str] | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Makes the folder ready for a run on the training set `data`, which may be there already.
+
+    `start` is what `StartingFile.describe` says of the initial weights, None from scratch. InputError when the folder
+    holds anything that would be lost.
+    """
+    if overwrite and run.exists():
+        _clear(run)
+    description = _description(recipe, data, start)
+    _check_folder(run, description)
+    if not run.checkpoints():
+        run.write_description(description)
+    if recipe.settings.fraction is not None:
+        write_image_ids(data, run.path / IMAGES)
+
+
+def digest(data: DetectionDataset) -> str:
+    """Tells two sets apart wherever they lie: a hash of their images' ids, boxes and labels in order."""
+    digest = hashlib.sha256()
+    for image in data.images:
+        digest.update(f"{image.image_id}\0".encode() + image.boxes.tobytes() + image.labels.tobytes())
+    return digest.hexdigest()
+
+
+def trained_categories(run: RunFolder) -> DetectionDataset:
+    """The set that a run was trained on, without its pictures: what a label means."""
+    description = run.describe()
+    data = description["data"]
+    categories = tuple(from_json(Category, category, f"{run.path}/run.json") for category in data["categories"])
+    return DetectionDataset(description["train"], categories, [], data["masks"], data["style"], AnnotationProblems())
+
+
+def write_scores(file: Path, data: DetectionDataset, step: int, scores: dict[str, float | None]) -> None:
+    """Writes an evaluation of the detector after `step` steps."""
+    content = {"step": step, "data": data.name, "images": len(data), "style": data.style, "scores": scores}
+    write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _description(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, str] | None) -> dict[str, Any]:
+    """What run.json says; in plain JSON types."""
     return {
         "recipe": recipe.as_dict(),
         "train": data.name,
@@ -86,30 +132,14 @@ def describe(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, st
     }
 
 
-def digest(data: DetectionDataset) -> str:
-    """Tells two sets apart wherever they lie: a hash of their images' ids, boxes and labels in order."""
-    digest = hashlib.sha256()
-    for image in data.images:
-        digest.update(f"{image.image_id}\0".encode() + image.boxes.tobytes() + image.labels.tobytes())
-    return digest.hexdigest()
-
-
-def trained_categories(run: RunFolder) -> DetectionDataset:
-    """The set that a run was trained on, without its pictures: what a label means."""
-    description = run.describe()
-    data = description["data"]
-    categories = tuple(from_json(Category, category, f"{run.path}/run.json") for category in data["categories"])
-    return DetectionDataset(description["train"], categories, [], data["masks"], data["style"], AnnotationProblems())
-
-
-def clear(run: RunFolder) -> None:
+def _clear(run: RunFolder) -> None:
     """Removes what a fine-tuning run writes, and nothing else."""
     run.clear()
     for name in (SCORES, PREDICTIONS, IMAGES):
         (run.path / name).unlink(missing_ok=True)
 
 
-def check_folder(run: RunFolder, description: dict[str, Any]) -> None:
+def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
     run.refuse_foreign()
     if not run.checkpoints():
@@ -118,23 +148,3 @@ def check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     for part in ("recipe", "data"):
         run.refuse_other(part, description[part], there.get(part))
     run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
-
-
-def write_scores(file: Path, data: DetectionDataset, step: int, scores: dict[str, float | None]) -> None:
-    """Writes an evaluation of the detector after `step` steps."""
-    content = {"step": step, "data": data.name, "images": len(data), "style": data.style, "scores": scores}
-    write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
-
-
-def score_table(scores: dict[str, float | None]) -> str:
-    """Scores in percent: a row for boxes and one for masks, a column a figure."""
-    rows: dict[str, dict[str, float | None]] = {}
-    for name, value in scores.items():
-        kind, figure = name.split("_", 1)
-        rows.setdefault(kind, {})[figure] = value
-    columns = list(dict.fromkeys(figure for row in rows.values() for figure in row))
-    lines = ["      " + "".join(f"{column:>7}" for column in columns)]
-    for kind, row in rows.items():
-        cells = ("-" if row.get(column) is None else f"{row[column]:.2f}" for column in columns)
-        lines.append(f"{kind:<6}" + "".join(f"{cell:>7}" for cell in cells))
-    return "\n".join(lines)

@@ -3,6 +3,8 @@
 In a world of one process nothing here does anything.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -31,6 +33,18 @@ def join(world: World, device: torch.device) -> None:
 def any_process(world: World, here: bool) -> bool:
     """Whether it holds in any process; returns when every process has come here."""
     return agree_flags(world, (here,))[0]
+
+
+@contextmanager
+def in_every_process(world: World, otherwise: str) -> Iterator[None]:
+    """An InputError of any process is raised in all of them, as `otherwise` in those that had none themselves."""
+    failure: InputError | None = None
+    try:
+        yield
+    except InputError as error:
+        failure = error
+    if any_process(world, failure is not None):
+        raise failure or InputError(otherwise)
 
 
 def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
