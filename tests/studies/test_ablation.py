@@ -9,8 +9,9 @@ import signal
 import pytest
 import torch
 
-import socodet.studies.ablation.retrieval as retrieval
+import socodet.studies.ablation.recall as recall
 import socodet.studies.ablation.running as running
+import socodet.studies.pretraining_runs as pretraining_runs
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.pretraining.data import SampleDataset
@@ -29,7 +30,7 @@ HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 @pytest.fixture(autouse=True, scope="module")
 def _one_draw():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "DRAWS", 1)
+        patch.setattr(recall, "DRAWS", 1)
         yield
 
 
@@ -102,7 +103,7 @@ def test_a_finished_ablation_is_not_run_again(table4, monkeypatch):
     def pretrain(*_args, **_kwargs):
         raise AssertionError("a finished row was run again")
 
-    monkeypatch.setattr(running, "pretrain", pretrain)
+    monkeypatch.setattr(pretraining_runs, "pretrain", pretrain)
     again = run_ablation("table4", photographs(), table4.folder, SMALL, execution=HERE, show_progress=False)
     assert again == table4
 
@@ -149,7 +150,7 @@ def test_a_signal_in_the_last_step_of_a_row_is_not_lost(tmp_path, monkeypatch):
         called.append(asked.name)
         return PretrainResult(output, 3, 3, "SIGTERM", (), 1.0)
 
-    monkeypatch.setattr(running, "pretrain", last_step)
+    monkeypatch.setattr(pretraining_runs, "pretrain", last_step)
     monkeypatch.setattr(running, "object_recall", lambda *_: {"recall": 0.5})
     table = run_ablation("table5d", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
     assert table.stopped_by == "SIGTERM"
@@ -180,8 +181,8 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
     assert table.rows[0].status in table.csv.read_text()
     assert table.rows[0].status in table.markdown.read_text()
     tried = []
-    pretrain = running.pretrain
-    monkeypatch.setattr(running, "pretrain", lambda *a, **k: tried.append(a[1].name) or pretrain(*a, **k))
+    pretrain = pretraining_runs.pretrain
+    monkeypatch.setattr(pretraining_runs, "pretrain", lambda *a, **k: tried.append(a[1].name) or pretrain(*a, **k))
     assert run() == table
     assert tried == []
     assert run(retry_diverged=True) == table
@@ -203,7 +204,10 @@ def test_seven_rows_share_two_proposal_tables(tmp_path):
     table = run_ablation("table5c", photographs(), tmp_path, small, execution=HERE, show_progress=False)
     assert [row.settings["proposals"] for row in table.rows] == ["single"] * 4 + ["random"] * 3
     assert [row.settings["K"] for row in table.rows] == ["1", "4", "8", "16", "1", "4", "8"]
-    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["proposals-random.parquet", "proposals.parquet"]
+    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == [
+        "proposals-random.parquet",
+        "proposals-single.parquet",
+    ]
 
 
 def test_other_rows_do_not_end_up_in_the_same_table(table4):

@@ -5,15 +5,15 @@ import json
 import pytest
 
 from socodet.studies.ablation.budget import Budget, family_rows
-from socodet.studies.ablation.folder import RowFolder
-from socodet.studies.ablation.table import read_row, row_settings
+from socodet.studies.ablation.table import log_figures, row_settings
+from socodet.training.run_folder import RunFolder
 
 
 def loss_of(step):
     return -4 + 1000 / (step + 300) + (step * 7919 % 13) / 20
 
 
-def write_log(folder, ends, skipped=()):
+def write_log(run, ends, skipped=()):
     """A line at each of these steps; steps that were `skipped` have no loss."""
     lines = []
     for before, end in zip([0, *ends], ends, strict=False):
@@ -22,25 +22,25 @@ def write_log(folder, ends, skipped=()):
         if losses:
             line["loss"] = sum(losses) / len(losses)
         lines.append({**line, "skipped": end - before - len(losses)})
-    folder.run.log.parent.mkdir(parents=True)
-    folder.run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.path.mkdir()
+    run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def figures_of(folder, images):
+def figures_of(run, images):
     row = family_rows("table5d", Budget(epochs=10, batch_size=8))[0]
     settings = row_settings(row, images, "single")
     assert settings["steps"] == "2000"
-    return read_row(row, settings, folder, fine_tune=False).figures
+    return log_figures(run, int(settings["batch"]), int(settings["steps"]))
 
 
 def test_the_loss_is_the_mean_over_the_last_tenth_however_often_the_run_was_stopped(tmp_path):
     """A run of 2000 steps has a line every 4, and one wherever a checkpoint was written."""
-    whole, stopped = (RowFolder(tmp_path / name, 0) for name in ("whole", "stopped"))
+    whole, stopped = (RunFolder(tmp_path / name) for name in ("whole", "stopped"))
     usual = list(range(4, 2001, 4))
     write_log(whole, usual)
     write_log(stopped, sorted({*usual, 33, 1799, 1801, 1955, 1997, 1998}))
     by_hand = sum(loss_of(step) for step in range(1801, 2001)) / 200
-    one, other = (figures_of(folder, images=1600) for folder in (whole, stopped))
+    one, other = (figures_of(run, images=1600) for run in (whole, stopped))
     assert one["loss"] == pytest.approx(by_hand, rel=1e-12)
     assert other["loss"] == pytest.approx(by_hand, rel=1e-12)
     assert one["seconds"] == pytest.approx(2000 * 8 / 2.0)
@@ -48,7 +48,7 @@ def test_the_loss_is_the_mean_over_the_last_tenth_however_often_the_run_was_stop
 
 
 def test_skipped_steps_do_not_count_and_a_run_under_way_has_its_own_last_tenth(tmp_path):
-    folder, skipped = RowFolder(tmp_path, 0), {905, 906, 907, 908, 922}
-    write_log(folder, list(range(4, 1001, 4)), skipped)
+    run, skipped = RunFolder(tmp_path / "run"), {905, 906, 907, 908, 922}
+    write_log(run, list(range(4, 1001, 4)), skipped)
     learned = [loss_of(step) for step in range(901, 1001) if step not in skipped]
-    assert figures_of(folder, images=1600)["loss"] == pytest.approx(sum(learned) / 95, rel=1e-12)
+    assert figures_of(run, images=1600)["loss"] == pytest.approx(sum(learned) / 95, rel=1e-12)

@@ -22,7 +22,9 @@ from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
-from socodet.studies.comparison import Init, compare, named_inits, running
+from socodet.studies import finetuning_runs
+from socodet.studies.comparison import compare
+from socodet.studies.inits import Init, named_inits
 from socodet.training.loop import DivergedError
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -136,7 +138,7 @@ def test_the_files_say_what_the_runs_came_to(compared):
 def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
     folder, _ = compared
     before = (folder / "table.json").read_bytes()
-    monkeypatch.setattr(running, "finetune", lambda *_, **__: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(finetuning_runs, "finetune", lambda *_, **__: pytest.fail("a finished run was run again"))
     inits = named_inits([str(data / "soco"), "scratch"])
     asked = {**QUIET, "val": data / "val.json", "seeds": (0, 1), "fractions": (0.5, 1.0)}
     comparison = compare(data / "train.json", folder, inits, ASKED, **asked)
@@ -172,7 +174,7 @@ def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monk
     assert ended.value.code == 143
     assert "1 of 2 runs finished, 0 diverged, 1 to go; the same command goes on" in capsys.readouterr().out
     states = [(run["init"], run["status"]) for run in json_of(again / "table.json")["runs"]]
-    assert states == [("soco", "finished"), ("scratch", "step 1")]
+    assert states == [("soco", "finished"), ("scratch", "step 1 of 2")]
     main(command(data, again))
     for init in ("soco", "scratch"):
         ours, theirs = (RunFolder(run_of(where, init, 1, 0)).load_checkpoint() for where in (again, folder))
@@ -194,13 +196,10 @@ class Stub:
         output.mkdir(parents=True, exist_ok=True)
         if what == "diverges":
             raise DivergedError("the loss is NaN", 7)
-        if what != "SIGINT before its end":
-            (output / "log.jsonl").write_text(json.dumps({"step": iterations, "box_AP": 10.0 + seed}) + "\n")
-        if what and what.startswith("hears"):
-            signal.raise_signal(signal.SIGINT)
-        stopped = what.split()[0] if what and what.startswith("SIG") else None
-        steps = 1 if what == "SIGINT before its end" else iterations
-        return FinetuneResult(output, "fcos_fpn", steps, iterations, stopped, None, None, (), 1.0)
+        scores = {"step": iterations, "box_AP": 10.0 + seed, "box_APs": None}  # None: the set has no small object
+        lines = [{"step": 1, "loss": 1.0, "loss_box_reg": 0.5}, scores]
+        (output / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return FinetuneResult(output, "fcos_fpn", iterations, iterations, None, None, None, (), 1.0)
 
 
 @pytest.fixture
@@ -208,7 +207,7 @@ def ask(data, tmp_path, monkeypatch):
     """A call with a stub, on two inits and two seeds."""
 
     def call(stub, **options):
-        monkeypatch.setattr(running, "finetune", stub)
+        monkeypatch.setattr(finetuning_runs, "finetune", stub)
         asked = {**QUIET, "val": data / "val.json", "seeds": (0, 1)}
         changes = {name: options.pop(name) for name in ("detector", "iterations", "epochs") if name in options}
         settings = dataclasses.replace(ASKED, **changes)
@@ -224,6 +223,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(ask):
     assert [init for init, *_ in first.asked] == ["soco", "scratch"] * 2
     assert [run.status for run in table.runs] == ["diverged at step 7", "finished", "finished", "finished"]
     assert "| soco | 1, 1 diverged | 11.00 |" in table.markdown.read_text()
+    assert table.runs[1].results == {"steps": 2, "scores": {"box_AP": 11.0}, "curve": [{"step": 2, "box_AP": 11.0}]}
     second = Stub()
     assert ask(second).runs == table.runs
     assert second.asked == []
@@ -232,30 +232,10 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(ask):
     assert third.asked == [("soco", None, 0, 2)]
 
 
-@pytest.mark.parametrize(("when", "left"), [("SIGINT before its end", 3), ("SIGTERM in its last step", 2)])
-def test_a_signal_ends_it_with_the_table_of_what_is_there(ask, when, left):
-    table = ask(Stub({("scratch", 0): when}))
-    assert table.stopped_by == when.split()[0]
-    assert sum(not run.finished for run in table.runs) == left
-    assert table.markdown.exists()
-    rest = Stub()
-    assert all(run.finished for run in ask(rest).runs)
-    assert len(rest.asked) == left
-
-
-def test_a_diverged_run_tried_again_and_interrupted_goes_on_without_being_asked(ask):
-    ask(Stub({("soco", 0): "diverges"}))
-    half = ask(Stub({("soco", 0): "SIGINT before its end"}), retry_diverged=True)
-    assert (half.stopped_by, half.runs[0].status) == ("SIGINT", "not begun")
-    rest = Stub()
-    assert all(run.finished for run in ask(rest).runs)
-    assert rest.asked == [("soco", None, 0, 2)]
-
-
 def test_a_part_that_no_short_decimal_names_is_in_the_table_once(ask):
     table = ask(Stub(), fractions=(1 / 3, 1.0))
-    assert [(row.init, len(row.runs)) for row in table.rows] == [("soco", 2), ("scratch", 2)] * 2
-    assert len(table.fractions) == 2
+    assert [(row.labels["init"], len(row.runs)) for row in table.detectors.rows] == [("soco", 2), ("scratch", 2)] * 2
+    assert len(table.detectors.fractions) == 2
     assert ask(Stub(), fractions=(1 / 3, 1.0)).runs == table.runs
 
 
@@ -286,15 +266,8 @@ def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
     (tmp_path / "few.json").write_text(json.dumps({**train, "annotations": few}))
     inits = named_inits([str(data / "soco"), "scratch"])
     asked = {**QUIET, "val": data / "val.json", "seeds": tuple(range(6)), "fractions": (0.2,)}
-    with pytest.raises(InputError, match=r"fraction 0\.2 and seed \d no picture has an object to learn from"):
+    with pytest.raises(InputError, match=r"fraction 0\.2 and seed \d no image has an object to learn from"):
         compare(tmp_path / "few.json", tmp_path / "out", inits, ASKED, **asked)
-
-
-def test_a_signal_between_two_runs_is_not_lost(ask):
-    table = ask(Stub({("scratch", 0): "hears a SIGINT only when it is over"}))
-    assert table.stopped_by == "SIGINT"
-    assert [run.finished for run in table.runs] == [True, False, True, False]  # seeds 0 and 1 of each
-    assert ask(Stub()).stopped_by is None
 
 
 def test_more_inits_seeds_and_fractions_may_come_later(ask, data, tmp_path):
@@ -306,7 +279,7 @@ def test_more_inits_seeds_and_fractions_may_come_later(ask, data, tmp_path):
     table = ask(later, inits=(supervised, Init("scratch", "scratch")), seeds=(0, 1, 2), fractions=(0.5, 1.0))
     assert record.stat().st_mtime_ns == before
     assert len(later.asked) == 3 + 3 + 3 + 1
-    assert table.inits == ("soco", "scratch", "supervised")
+    assert table.detectors.inits == ["soco", "scratch", "supervised"]
     assert len(table.runs) == 4 + 10
 
 
@@ -321,8 +294,8 @@ def test_other_settings_in_the_same_folder_are_refused(ask, data, tmp_path):
     ask(Stub())
     note = (tmp_path / "out" / "comparison.json").read_bytes()
     for other, words in (
-        ({"iterations": 3}, r"recipe\.settings\.iterations \(3 asked, 2 there\)"),
-        ({"detector": "retinanet_fpn"}, r"recipe\.settings\.detector"),
+        ({"iterations": 3}, r"settings\.iterations \(3 asked, 2 there\)"),
+        ({"detector": "retinanet_fpn"}, r"settings\.detector"),
         ({"val": data / "train.json"}, r"val\.images \(6 asked, 1 there\)"),
         ({"evaluation": EvaluationSettings(every=1)}, "evaluation_every"),
     ):
@@ -342,13 +315,13 @@ def test_weights_that_changed_since_are_refused_while_a_run_needs_them(ask, data
     body = {name: torch.zeros_like(value) for name, value in _backbone(data).items()}
     torch.save(body, weights)
     inits = named_inits([str(weights)])
-    assert ask(Stub(), inits=inits).inits == ("weights",)
+    assert ask(Stub(), inits=inits).detectors.inits == ["weights"]
     torch.save({**body, "conv1.weight": body["conv1.weight"] + 1}, weights)
-    assert ask(Stub(), inits=inits).inits == ("weights",)  # all runs are done
+    assert ask(Stub(), inits=inits).detectors.inits == ["weights"]  # all runs are done
     with pytest.raises(InputError, match="no longer those that the runs of weights"):
         ask(Stub(), inits=inits, seeds=(0, 1, 2))
     weights.unlink()
-    assert ask(Stub(), inits=inits).inits == ("weights",)
+    assert ask(Stub(), inits=inits).detectors.inits == ["weights"]
 
 
 def _backbone(data):

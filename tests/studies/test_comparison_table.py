@@ -8,24 +8,25 @@ import math
 import numpy as np
 import pytest
 
-from socodet.studies.comparison.figure import FIGURES, iterations_figure, labels_figure, write_figures
-from socodet.studies.comparison.outcomes import RunPlace, read_outcomes
-from socodet.studies.comparison.table import Comparison, _by_chance
+from socodet.studies.comparison import Comparison
+from socodet.studies.detector_table import FIGURES, _by_chance, curve, scores
+from socodet.studies.figure import curves_figure, fractions_figure
+from socodet.studies.runner import Job, JobResult, Study
+from socodet.training.loop import DivergedError
 
 STEPS = (10, 20, 30, 40)
 SOCO = ([5, 21, 30, 41], [7, 25, 34, 40], [6, 20, 32, 39])
 """AP at those steps, a list a seed."""
 SUPERVISED = ([4, 16, 28, 37], [4, 17, 27, 40], [4, 18, 29, 37])
 SCRATCH = ([1, 5, 12, 20], [2, 7, 14, 22], [0, 6, 13, 24])
-RECIPE = {
+ASKED = {
     "settings": {"detector": "fcos_fpn", "schedule": "coco_1x", "epochs": None},
     "schedule": {"iterations": 40, "batch_size": 16, "lr": 0.01, "test_short_side": 800},
-}
-NOTE = {
-    "recipe": RECIPE,
-    "names": {"train": "train2017", "val": "val2017"},
     "train": {"images": 12},
     "val": {"images": 5, "style": "coco"},
+}
+MORE = {
+    "names": {"train": "train2017", "val": "val2017"},
     "inits": {
         "soco": {"from": "/runs/soco", "loaded": ["backbone.body", "backbone.fpn"]},
         "supervised": {"from": "/r50.pth", "loaded": ["backbone.body"]},
@@ -34,24 +35,29 @@ NOTE = {
 }
 
 
-def write_run(folder, init, seed, curve, *, fraction=1.0, record=None):
-    """A run's log: losses, scores of boxes, and no score of small objects, of which there are none."""
-    place = RunPlace(folder, init, fraction, seed)
-    place.run.path.mkdir(parents=True)
-    lines = [{"step": 5, "loss": 1.0, "loss_box_reg": 0.5}]
-    lines += [
-        {"step": s, "box_AP": ap, "box_AP50": 1.5 * ap, "box_APs": None} for s, ap in zip(STEPS, curve, strict=False)
-    ]
-    place.run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if record is not None:
-        place.record.write_text(json.dumps(record))
+def job(init, seed, curve=None, *, fraction=1.0, diverges=None):
+    """A run that scores these AP at the steps, diverges at one, or does not end."""
+
+    def run(_folder):
+        if diverges is not None:
+            raise DivergedError("the loss is NaN", diverges)
+        if curve is None:
+            return JobResult(None)
+        points = [{"step": s, "box_AP": ap, "box_AP50": 1.5 * ap} for s, ap in zip(STEPS, curve, strict=False)]
+        scores = {name: value for name, value in points[-1].items() if name != "step"}
+        return JobResult({"steps": points[-1]["step"], "scores": scores, "curve": points})
+
+    name = f"runs/{init}/fraction-{fraction:g}/seed-{seed}"
+    return Job(name, {"init": init, "fraction": fraction, "seed": seed}, name, run)
 
 
-def comparison_of(folder, **curves):
-    for init, runs in curves.items():
-        for seed, curve in enumerate(runs):
-            write_run(folder, init, seed, curve, record={"status": "finished", "step": 40})
-    return Comparison(folder, NOTE, read_outcomes(folder, NOTE["inits"], ()))
+def comparison_of(folder, *more, **curves):
+    """Those runs, and more of them."""
+    jobs = [job(init, seed, curve) for init, runs in curves.items() for seed, curve in enumerate(runs)]
+    study = Study(folder, "comparison", show_progress=False)
+    study.begin(ASKED, [], **MORE)
+    study.run([*jobs, *more], lambda: None)
+    return Comparison.read(study, [*jobs, *more])
 
 
 @pytest.fixture
@@ -60,61 +66,61 @@ def three(tmp_path):
 
 
 def test_mean_and_sample_deviation_over_seeds(three):
-    assert [row.init for row in three.rows] == ["soco", "supervised", "scratch"]
-    for row, runs in zip(three.rows, (SOCO, SUPERVISED, SCRATCH), strict=True):
+    assert [row.labels["init"] for row in three.detectors.rows] == ["soco", "supervised", "scratch"]
+    for row, runs in zip(three.detectors.rows, (SOCO, SUPERVISED, SCRATCH), strict=True):
         last = [run[-1] for run in runs]
-        assert row.scores["box_AP"].values == tuple(last)
-        assert row.scores["box_AP"].mean == pytest.approx(np.mean(last))
-        assert row.scores["box_AP"].deviation == pytest.approx(np.std(last, ddof=1))
-        assert row.scores["box_AP50"].mean == pytest.approx(1.5 * np.mean(last))
-        assert set(row.scores) == {"box_AP", "box_AP50"}
-        assert [spread.mean for spread in row.curve.values()] == pytest.approx(np.mean(runs, axis=0))
+        found = scores(row)
+        assert found["box_AP"].values == tuple(last)
+        assert found["box_AP"].mean == pytest.approx(np.mean(last))
+        assert found["box_AP"].deviation == pytest.approx(np.std(last, ddof=1))
+        assert found["box_AP50"].mean == pytest.approx(1.5 * np.mean(last))
+        assert set(found) == {"box_AP", "box_AP50"}
+        assert [spread.mean for spread in curve(row).values()] == pytest.approx(np.mean(runs, axis=0))
 
 
 def test_how_soon_scratchs_last_ap_is_reached(three):
     """Scratch ends at 22: SoCo's means are 6, 22 and 32, the supervised network's 4, 17 and 28."""
-    assert three.scratch_ap(1.0) == pytest.approx(22)
-    assert [three.reaches_scratch_at(row) for row in three.rows] == [20, 30, 40]
+    table = three.detectors
+    assert table.scratch_ap(1.0) == pytest.approx(22)
+    assert [table.reaches_scratch_at(row) for row in table.rows] == [20, 30, 40]
 
 
 def test_one_is_above_another_only_if_every_seed_is(three, tmp_path):
-    soco, supervised, scratch = three.rows
-    assert soco.scores["box_AP"].mean > supervised.scores["box_AP"].mean + 1  # and yet 39 is below 40
-    assert three.above(soco) == ("scratch",)
-    assert three.above(supervised) == ("scratch",)
-    assert three.above(scratch) == ()
-    one = comparison_of(tmp_path / "one", soco=SOCO[:1], scratch=SCRATCH[:1])
-    assert one.above(one.rows[0]) == ()  # of a single run, no spread is known
-    assert one.rows[0].scores["box_AP"].deviation is None
-    assert str(one.rows[0].scores["box_AP"]) == "41.00"
+    table = three.detectors
+    soco, supervised, scratch = table.rows
+    assert scores(soco)["box_AP"].mean > scores(supervised)["box_AP"].mean + 1  # and yet 39 is below 40
+    assert table.above(soco) == ["scratch"]
+    assert table.above(supervised) == ["scratch"]
+    assert table.above(scratch) == []
+    one = comparison_of(tmp_path / "one", soco=SOCO[:1], scratch=SCRATCH[:1]).detectors
+    assert one.above(one.rows[0]) == []  # of a single run, no spread is known
+    assert scores(one.rows[0])["box_AP"].deviation is None
+    assert scores(one.rows[0])["box_AP"].written() == "41.00"
 
 
 def test_a_run_that_is_missing_or_diverged_is_said_and_nobody_is_above(tmp_path):
-    comparison_of(tmp_path, soco=SOCO[:2], scratch=SCRATCH)
-    write_run(tmp_path, "soco", 2, SOCO[2][:2], record={"status": "diverged", "step": 27})
-    write_run(tmp_path, "supervised", 0, SUPERVISED[0][:1])
-    asked = [RunPlace(tmp_path, "supervised", 1.0, seed) for seed in (0, 1)]
-    table = Comparison(tmp_path, NOTE, read_outcomes(tmp_path, NOTE["inits"], asked))
-    soco, supervised, _ = table.rows
+    others = [job("soco", 2, diverges=27), job("supervised", 0), job("supervised", 1)]
+    comparison = comparison_of(tmp_path, *others, soco=SOCO[:2], scratch=SCRATCH)
+    soco, supervised, _ = comparison.detectors.rows
     assert [run.status for run in soco.runs] == ["finished", "finished", "diverged at step 27"]
-    assert [run.status for run in supervised.runs] == ["not begun", "not begun"]  # no checkpoint of seed 0 yet
-    assert soco.scores["box_AP"].values == (41, 40)  # of the finished ones
-    assert table.above(soco) == ()
-    text = table.as_markdown()
+    assert [run.status for run in supervised.runs] == ["not begun", "not begun"]
+    assert scores(soco)["box_AP"].values == (41, 40)  # of the finished ones
+    assert comparison.detectors.above(soco) == []
+    text = comparison.as_markdown()
     assert "| soco | 2, 1 diverged | 40.50 ± 0.71 |" in text
     assert "| supervised | 0, 2 to go | – | – | – | – |" in text
 
 
 def test_nothing_is_compared_across_parts_of_the_labels(tmp_path):
-    comparison_of(tmp_path, scratch=SCRATCH, soco=SOCO)
-    for seed, curve in enumerate(SOCO):
-        write_run(tmp_path, "soco", seed, np.divide(curve, 10).tolist(), fraction=0.05, record={"status": "finished"})
-    table = Comparison(tmp_path, NOTE, read_outcomes(tmp_path, NOTE["inits"], ()))
-    assert [(row.fraction, row.init) for row in table.rows] == [(0.05, "soco"), (1, "soco"), (1, "scratch")]
+    few = [job("soco", seed, np.divide(curve, 10).tolist(), fraction=0.05) for seed, curve in enumerate(SOCO)]
+    comparison = comparison_of(tmp_path, *few, scratch=SCRATCH, soco=SOCO)
+    table = comparison.detectors
+    found = [(row.labels["fraction"], row.labels["init"]) for row in table.rows]
+    assert found == [(0.05, "soco"), (1, "soco"), (1, "scratch")]
     assert table.scratch_ap(0.05) is None
-    assert table.above(table.rows[0]) == ()
-    text = table.as_markdown()
-    assert text.index("## 5% of the training pictures") < text.index("## 100% of the training pictures")
+    assert table.above(table.rows[0]) == []
+    text = comparison.as_markdown()
+    assert text.index("## 5% of the training images") < text.index("## 100% of the training images")
 
 
 def test_markdown_csv_and_json_say_the_same(three):
@@ -142,12 +148,18 @@ def test_how_often_chance_sets_equal_inits_apart(n, tmp_path):
     """All ways to deal the ranks of 2n equal runs to two inits, counted."""
     deals = list(itertools.combinations(range(2 * n), n))
     apart = sum(max(deal) == n - 1 or min(deal) == n for deal in deals)
-    rows = comparison_of(tmp_path, soco=[[1]] * n, scratch=[[1]] * n).rows
-    assert f"1 time in {len(deals) / apart:g}." in _by_chance(rows)
+    assert f"1 time in {len(deals) / apart:g}." in _by_chance([n, n])
+    assert _by_chance([n, n + 1]) == ""
+
+
+def drawn(table):
+    names = table.inits
+    return curves_figure(table.curve_panels(), names, x="", y=""), fractions_figure(table.fraction_panel(), x="", y="")
 
 
 def test_the_curves_show_every_run_and_the_means(three):
-    figure = iterations_figure(three)
+    figure, none = drawn(three.detectors)
+    assert none is None  # one part of the labels is no curve
     (axes,) = figure.axes
     curves = [line for line in axes.lines if len(line.get_xdata()) == len(STEPS)]
     shown = {tuple(line.get_ydata()) for line in curves}
@@ -155,27 +167,26 @@ def test_the_curves_show_every_run_and_the_means(three):
     means = {line.get_label(): line.get_ydata() for line in curves if not line.get_label().startswith("_")}
     assert list(means) == ["soco", "supervised", "scratch"]
     assert means["soco"] == pytest.approx(np.mean(SOCO, axis=0))
-    assert labels_figure(three) is None  # one part of the labels is no curve
 
 
-def test_label_efficiency_shows_the_ends_of_all_runs(three):
-    for seed, curve in enumerate(SOCO):
-        write_run(three.folder, "soco", seed, np.divide(curve, 2).tolist(), fraction=0.1, record={"status": "finished"})
-    table = Comparison(three.folder, NOTE, read_outcomes(three.folder, NOTE["inits"], ()))
-    (axes,) = labels_figure(table).axes
+def test_label_efficiency_shows_the_ends_of_all_runs(tmp_path):
+    few = [job("soco", seed, np.divide(curve, 2).tolist(), fraction=0.1) for seed, curve in enumerate(SOCO)]
+    table = comparison_of(tmp_path, *few, soco=SOCO, scratch=SCRATCH).detectors
+    _, figure = drawn(table)
+    (axes,) = figure.axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines["soco"] == [[0.1, 20.0], [1.0, 40.0]]
     assert lines["scratch"] == [[1.0, pytest.approx(22)]]
     dots = [point for line in axes.lines if line.get_linestyle() == "None" for point in line.get_xydata().tolist()]
     assert sorted(dots)[:3] == [[0.1, 19.5], [0.1, 20.0], [0.1, 20.5]]
-    write_figures(table)
+    table.write_figures(tmp_path)
     for name in FIGURES:
         begins = b"\x89PNG" if name.endswith("png") else b"<?xml"
-        assert (three.folder / name).read_bytes().startswith(begins)
+        assert (tmp_path / name).read_bytes().startswith(begins)
 
 
 @pytest.mark.parametrize("end", [0, 0.004])
 def test_a_scratch_that_came_to_nothing_is_no_goal(end, tmp_path):
-    table = comparison_of(tmp_path, soco=SOCO[:1], scratch=[[0, 0, 0, end]])
+    table = comparison_of(tmp_path, soco=SOCO[:1], scratch=[[0, 0, 0, end]]).detectors
     assert [table.reaches_scratch_at(row) for row in table.rows] == [None, None]
-    assert math.isclose(table.rows[1].scores["box_AP"].mean, end)
+    assert math.isclose(scores(table.rows[1])["box_AP"].mean, end)

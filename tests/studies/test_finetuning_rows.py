@@ -10,16 +10,16 @@ import signal
 import pytest
 import torch
 
-import socodet.studies.ablation.finetuning as finetuning
-import socodet.studies.ablation.retrieval as retrieval
+import socodet.studies.ablation.recall as recall
 import socodet.studies.ablation.running as running
+import socodet.studies.finetuning_runs as finetuning_runs
+import socodet.studies.pretraining_runs as pretraining_runs
 from socodet.cli import run_command
 from socodet.errors import InputError
 from socodet.finetuning.samples import TrainingPictures
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
-from socodet.studies.ablation import Budget, DetectorTransfer, Transferred, run_ablation
-from socodet.studies.ablation.figure import ablation_figure
+from socodet.studies.ablation import Budget, row_detectors, run_ablation
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -73,7 +73,7 @@ def voc_folder(root):
 @pytest.fixture(autouse=True, scope="module")
 def _one_draw():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "DRAWS", 1)
+        patch.setattr(recall, "DRAWS", 1)
         yield
 
 
@@ -92,7 +92,7 @@ def rows(pretrained_rows, tmp_path, monkeypatch):
     def pretrain(*_args, **_kwargs):
         raise AssertionError("a finished row was run again")
 
-    monkeypatch.setattr(running, "pretrain", pretrain)
+    monkeypatch.setattr(pretraining_runs, "pretrain", pretrain)
     return shutil.copytree(pretrained_rows, tmp_path / "rows")
 
 
@@ -103,7 +103,7 @@ def boxes(tmp_path):
 
 def transfer_of(data, **changes):
     settings = dataclasses.replace(BRIEF, **changes)
-    return DetectorTransfer(data, settings, val=data, execution=HERE, show_progress=False)
+    return row_detectors(data, data, settings=settings, execution=HERE, show_progress=False)
 
 
 def go_on(folder, finetune=None, **options):
@@ -124,7 +124,7 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
     coco_file(data / "train.json")
     coco_file(data / "val.json", ("chelsea",))
     brief = dataclasses.replace(BRIEF, iterations=1, precise_bn=0, rois_per_image=5)
-    transfer = DetectorTransfer(data, brief, execution=HERE)
+    transfer = row_detectors(data, settings=brief, execution=HERE)
     table = run_ablation(
         "table4", photographs(), tmp_path / "out", SMALL, finetune=transfer, execution=HERE, show_progress=False
     )
@@ -160,7 +160,7 @@ def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, c
     assert shared + "finetune_iterations 1, finetune_batch_size 2, finetune_lr 0.0025, finetune_size 32" in (
         table.markdown.read_text()
     )
-    titles = [axes.get_title(loc="left") for axes in ablation_figure(table).axes]
+    titles = [panel.title for panel in table.panels()]
     assert titles[1:3] == ["AP box", "AP mask"]
 
 
@@ -178,13 +178,13 @@ def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_setting
     for line in lines:
         assert line[-2] == f"{scores_of(rows, line[0])['box_AP']:.1f}"
 
-    monkeypatch.setattr(finetuning, "finetune", lambda *_args, **_kwargs: pytest.fail("fine-tuned again"))
+    monkeypatch.setattr(finetuning_runs, "finetune", lambda *_args, **_kwargs: pytest.fail("fine-tuned again"))
     before = (rows / "table5d.csv").read_bytes()
     run_command([*argv, "1"])
     assert (rows / "table5d.csv").read_bytes() == before
     assert go_on(rows).rows[0].transfer == {"AP box": scores_of(rows, "table5d_0980")["box_AP"]}
     with pytest.raises(
-        InputError, match=r"fine-tuned otherwise: iterations \(2 asked, 1 there\); .* remove .*transfer"
+        InputError, match=r"fine-tuned otherwise: settings.iterations \(2 asked, 1 there\); .* remove .*transfer"
     ):
         run_command([*argv, "2"])
     assert (rows / "table5d.csv").read_bytes() == before
@@ -229,24 +229,6 @@ def test_a_fine_tuning_that_diverges_is_recorded_and_the_others_go_on(rows, boxe
     assert table.csv.read_text().count("fine-tuning diverged") == 3
 
 
-def test_max_steps_and_a_signal_in_the_last_step(rows):
-    class Made:
-        description = {"detector": "by hand"}  # noqa: RUF012
-        given = iter([Transferred(None, "max_steps"), Transferred({"AP box": 31.25}, "SIGINT")])
-        asked = []  # noqa: RUF012
-
-        def __call__(self, run, folder, seed):
-            self.asked.append((run.path.parent.name, folder.name, seed))
-            return next(self.given)
-
-    table = go_on(rows, Made())
-    assert Made.asked == [("table5d_0980", "seed-0-transfer", 0), ("table5d_0990", "seed-0-transfer", 0)]
-    assert table.stopped_by == "SIGINT"
-    assert [row.status for row in table.rows] == ["fine-tuning not begun", "finished", "fine-tuning not begun"]
-    assert table.rows[1].transfer == {"AP box": 31.25}
-    assert ",31.2,finished" in table.csv.read_text()
-
-
 def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, tmp_path):
     argv = ["ablate", "table5d", "--images", str(photographs()), "--output", str(tmp_path / "out"), *FLAGS]
     tune = ["--finetune", str(boxes), "--schedule", "coco_1x"]
@@ -255,7 +237,7 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, 
     empty.write_text(json.dumps({**content, "annotations": []}))
     both = ["--finetune.val", str(boxes), "--finetune.iterations", "1", "--finetune.epochs", "1"]
     for flags, problem in (
-        (tune, r"boxes\.json: is one set; name another one to score every row on \(--finetune\.val\)"),
+        (tune, r"boxes: is one set; give --finetune\.val"),
         (tune[:2], "--finetune needs --schedule"),
         (tune[2:], "have no effect without --finetune"),
         (["--finetune.size", "64"], "have no effect without --finetune"),

@@ -17,7 +17,9 @@ from socodet.pretraining.trainer import Trainer
 from socodet.proposals.table import ProposalTable
 from socodet.studies.ablation.budget import Budget
 from socodet.studies.reproduction import PROTOCOLS, Protocol, reproduce
-from socodet.studies.reproduction.table import NOTE, Reproduction
+from socodet.studies.reproduction.table import Reproduction
+from socodet.studies.runner import Job, JobResult, Study
+from socodet.training.loop import DivergedError
 from socodet.training.settings import ExecutionSettings
 from socodet.views import make_sample, sample_rng
 from socodet.views.batch import collate
@@ -51,25 +53,30 @@ def done(data, tmp_path_factory):
 def test_every_method_is_pretrained_probed_and_soco_is_fine_tuned(done):
     assert done.stopped_by is None
     found = json.loads((done.folder / "results.json").read_text())
-    assert [*found["methods"]] == ["untrained", *METHODS]
-    for name in METHODS:
-        assert found["methods"][name]["runs"]["0"]["status"] == "finished"
-        assert 0 <= found["methods"][name]["runs"]["0"]["probe"]["backbone"]["knn"] <= 1
-    probed = {name: [*found["methods"][name]["runs"]["0"]["probe"]] for name in ("soco", "image", "untrained")}
+    runs = {run["method"]: run for run in found["runs"] if "method" in run}
+    assert {*runs} == {"untrained", *METHODS}
+    for run in runs.values():
+        assert (run["seed"], run["status"]) == (0, "finished")
+        assert 0 <= run["probe"]["backbone"]["knn"] <= 1
+    probed = {name: [*runs[name]["probe"]] for name in ("soco", "image", "untrained")}
     assert probed == {"soco": ["head", "backbone"], "image": ["backbone"], "untrained": ["head", "backbone"]}
     pictures = len((done.folder / "pictures.txt").read_text().splitlines())
-    steps = {name: found["methods"][name]["runs"]["0"]["steps"] for name in METHODS}
+    steps = {name: runs[name]["steps"] for name in METHODS}
     assert steps == {
         "soco": pictures,
         "image": pictures,
         "image_compute": int(1.5 * pictures),
         "soco_annotated": pictures,
     }
-    assert [(one["first_weights"], one["status"]) for one in found["detectors"]] == [
+    assert [(run["init"], run["status"]) for run in found["runs"] if "init" in run] == [
         ("scratch", "finished"),
         ("soco", "finished"),
     ]
-    assert all("box_AP" in one["scores"] for one in found["detectors"])
+    assert [(row["init"], len(row["scores"]["box_AP"]["values"])) for row in found["detectors"]] == [
+        ("scratch", 1),
+        ("soco", 1),
+    ]
+    assert (done.folder / "iterations.svg").stat().st_size > 0
 
 
 def test_the_ceiling_learns_from_annotated_boxes(done, data):
@@ -95,12 +102,12 @@ def test_a_second_call_runs_nothing_again_and_more_seeds_may_come(done, data, mo
         asked.append((run.parent.name, run.name, recipe.training.seed))
         return pretrain(source, recipe, run, **rest)
 
-    monkeypatch.setattr("socodet.studies.reproduction.running.pretrain", counted)
+    monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", counted)
     again = reproduce(data, done.folder, protocol=SMALL, seeds=(0, 5), execution=CPU, show_progress=False)
     assert asked == [(name, "seed-5", 5) for name in METHODS]
     assert kept == {path: path.stat().st_mtime_ns for path in done.folder.glob("*/seed-0.json")}
-    assert [[*row.runs] for row in again.methods] == [[0, 5]] * 5
-    assert all(len(row.runs) == 2 for row in again.detectors)
+    assert [row.seeds for row in again.methods] == [{0, 5}] * 5
+    assert [row.seeds for row in again.detectors.rows] == [{0, 5}] * 2
 
 
 def test_stopped_it_goes_on_where_it_was(data, tmp_path):
@@ -118,10 +125,10 @@ def test_stopped_it_goes_on_where_it_was(data, tmp_path):
 
 def test_other_pictures_or_settings_in_the_same_folder_are_refused(done, data, tmp_path):
     other = dataclasses.replace(SMALL, pretraining=dataclasses.replace(SMALL.pretraining, epochs=3))
-    with pytest.raises(InputError, match=r"a benchmark of other settings.*epochs"):
+    with pytest.raises(InputError, match=r"a reproduction of other settings: protocol\.pretraining\.epochs"):
         reproduce(data, done.folder, protocol=other, seeds=(0,), execution=CPU, show_progress=False)
     (tmp_path / "foreign").write_text("mine")
-    with pytest.raises(InputError, match="not of this benchmark"):
+    with pytest.raises(InputError, match="not of a reproduction"):
         reproduce(data, tmp_path, protocol=SMALL, seeds=(0,), execution=CPU, show_progress=False)
 
 
@@ -146,38 +153,42 @@ def test_overwritten_it_begins_anew_and_leaves_what_is_not_its_own(data, tmp_pat
     assert recipe["training"]["epochs"] == 3
 
 
-def record(folder, name, seed, knn):
-    probe = dict.fromkeys(("knn", "linear", "linear_balanced", "recall_at_1", "scale_cosine", "others_cosine"), 0.5)
-    path = folder / name / f"seed-{seed}.json" if name != "untrained" else folder / f"untrained-seed-{seed}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noted = {"status": "finished", "steps": 7, "seconds": 60.0, "probe": {"backbone": {**probe, "knn_balanced": knn}}}
-    path.write_text(json.dumps(noted))
+def job(name, seed, knn):
+    """A run whose probe finds this, or that diverges."""
+
+    def run(_folder):
+        if knn is None:
+            raise DivergedError("the loss is NaN", 3)
+        probe = dict.fromkeys(("knn", "linear", "linear_balanced", "recall_at_1", "scale_cosine", "others_cosine"), 0.5)
+        found = {"backbone": {**probe, "knn_balanced": knn}}
+        return JobResult({"steps": 7, "seconds": 60.0, "probe": found})
+
+    return Job(f"{name}/seed-{seed}", {"method": name, "seed": seed}, name, run)
 
 
 def test_table_has_mean_and_spread_and_says_who_is_above_with_every_seed(tmp_path):
-    about = {"images": {"count": 3}, "train": {"name": "t", "images": 3}, "val": {"name": "v", "images": 2}}
-    (tmp_path / NOTE).write_text(json.dumps(about))
-    figures = {"soco": (0.30, 0.32, 0.37), "image": (0.20, 0.25, 0.31), "untrained": (0.05, 0.06, 0.07)}
-    for name, values in figures.items():
-        for seed, value in enumerate(values):
-            record(tmp_path, name, seed, value)
-    (tmp_path / "image_compute").mkdir()
-    for seed in (0, 2):
-        record(tmp_path, "image_compute", seed, 0.9)
-    (tmp_path / "image_compute" / "seed-1.json").write_text('{"status": "diverged", "step": 3, "why": ""}')
-    rows = {line.split(" | ")[0].strip("| "): line for line in _table(tmp_path)}
+    asked = {"images": {"count": 3}, "train": {"name": "t", "images": 3}, "val": {"name": "v", "images": 2}}
+    figures = {
+        "soco": (0.30, 0.32, 0.37),
+        "image": (0.20, 0.25, 0.31),
+        "image_compute": (0.9, None, 0.9),
+        "untrained": (0.05, 0.06, 0.07),
+    }
+    study = Study(tmp_path, "reproduction", show_progress=False)
+    study.begin(asked, [])
+    study.run(
+        [job(name, seed, knn) for name, values in figures.items() for seed, knn in enumerate(values)], lambda: None
+    )
+    text = Reproduction.read(study, dataclasses.replace(SMALL, boxes=())).as_markdown()
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     mean, spread = statistics.fmean((30, 32, 37)), statistics.stdev((30, 32, 37))
-    assert f"| {mean:.2f} ± {spread:.2f} |" in rows["soco"]
+    assert f"| 3 | 7 | 1.00 ± 0.00 | {mean:.2f} ± {spread:.2f} | 50.00 ± 0.00 |" in rows["soco"]
+    assert "| 0.500 ± 0.000 |" in rows["soco"]  # a cosine
     assert rows["soco"].endswith("| untrained | – |")  # one seed of the baseline is above one of it
     assert rows["image"].endswith("| untrained | – |")
     assert rows["untrained"].endswith("| – | – |")
     assert "| 2, 1 diverged |" in rows["image_compute"]
     assert rows["image_compute"].endswith("| – | – |")  # not every seed of it is above
-
-
-def _table(folder):
-    text = Reproduction(folder, dataclasses.replace(SMALL, boxes=())).as_markdown()
-    return [line for line in text.splitlines() if line.startswith("| ")]
 
 
 def _flops(recipe, images):

@@ -10,7 +10,7 @@ from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import Flat
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings, ScheduleName
-from socodet.studies.ablation import Budget, DetectorTransfer, Family, run_ablation
+from socodet.studies.ablation import Budget, Family, row_detectors, run_ablation
 from socodet.training.settings import ExecutionSettings
 
 
@@ -56,10 +56,10 @@ def ablate(
         retry_diverged: Run the rows that diverged again, from their last good checkpoint.
         overwrite: Throw away the ablation that is in the folder.
     """
-    transfer = None
+    detectors = None
     if dataset is not None and schedule is not None:
         settings = replace(finetune, schedule=schedule)
-        transfer = DetectorTransfer(dataset, settings, val=val, images=labelled_images, execution=execution)
+        detectors = row_detectors(dataset, val, settings=settings, images=labelled_images, execution=execution)
     elif dataset is not None:
         raise InputError("ablate: --finetune needs --schedule, such as coco_1x; its steps are --finetune.iterations")
     elif (schedule, val, labelled_images, finetune) != (None, None, None, RowSettings()):
@@ -70,7 +70,7 @@ def ablate(
         output,
         budget,
         proposals=proposals,
-        finetune=transfer,
+        finetune=detectors,
         execution=execution,
         retry_diverged=retry_diverged,
         overwrite=overwrite,

@@ -13,8 +13,8 @@ from socodet.finetuning.finetune import SCRATCH, FinetuneResult
 from socodet.finetuning.finetune import finetune as finetune_once
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
-from socodet.studies.comparison import Comparison, compare, named_inits
-from socodet.studies.comparison.protocol import shared_model
+from socodet.studies.comparison import Comparison, compare
+from socodet.studies.inits import named_inits, shared_model
 from socodet.training.settings import ExecutionSettings
 
 

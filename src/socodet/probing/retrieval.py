@@ -10,6 +10,12 @@ from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize
 from socodet.views.batch import Batch, group_by_level
 
+MEASURED, DRAWS = 48, 4
+"""Of a pretraining run's own images: how many recall@1 is measured on, and how many draws of their views it is measured
+over; as many others give batch norm its statistics."""
+FIRST_DRAW = 10**6
+"""Recall is measured on the views of epochs from this one on, which no run reaches."""
+BATCH_SIZE = 16
 _ROWS = 1024  # queries at once
 
 

@@ -20,6 +20,7 @@ from socodet.pretraining.pretrain import PretrainResult, pretrain
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.recipes.practical import tiny
 from socodet.probing.features import box_encoder
+from socodet.probing.retrieval import MEASURED
 from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
 from socodet.reports.images import shown_images
@@ -37,8 +38,6 @@ from socodet.weights.transfer import LoadReport, load_pretrained
 STEPS = 120
 MOST_IMAGES = 1500
 """More than the demo's steps see."""
-MEASURED = 48
-"""Images that recall is measured on."""
 PROPOSALS, VIEWS = 12, 3
 """Images shown with proposals and with views."""
 

@@ -13,7 +13,7 @@ from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize, reestimate_batch_norm
 from socodet.probing.features import box_encoder
 from socodet.probing.probe import levels_and_size
-from socodet.probing.retrieval import recall_at_1
+from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, recall_at_1
 from socodet.probing.samples import MIN_SIDE, View, collate_views
 from socodet.reports.images import ShownImage
 from socodet.reports.runs import RunRecord
@@ -27,11 +27,6 @@ from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSett
 from socodet.weights.pretrained_run import encoder_weights, model_settings
 
 UNTRAINED = "untrained"
-DRAWS = 4
-"""Draws of every image's views that recall is measured over; as many others give batch norm its statistics."""
-FIRST_DRAW = 10**6
-"""Recall is measured on the views of epochs from this one on, which no run reaches."""
-BATCH_SIZE = 16
 
 PLAIN = PhotometricSettings(jitter_probability=0, grayscale_probability=0, blur_probability=0)
 OTHER = PhotometricSettings(blur_probability=0, solarize_probability=0.2)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
+from socodet.probing.retrieval import MEASURED
 from socodet.reports.images import notes_on_images, open_run_images, proposer_of, shown_images
 from socodet.reports.networks import UNTRAINED, networks_of
 from socodet.reports.page import Gallery, Section, write_page
@@ -28,8 +29,6 @@ from socodet.views.settings import SampleSettings
 
 SEARCHED = 160
 """Images that neighbours are searched in."""
-MEASURED = 48
-"""Images that recall is measured on."""
 PROPOSALS, VIEWS, MORE_VIEWS = 6, 3, 2
 """Images shown with proposals and with views, and with the views of every further run."""
 HEADINGS = {"pretrain": "Pretraining", "finetune": "Fine-tuning"}

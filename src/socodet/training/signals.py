@@ -6,18 +6,25 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_open: list[list[str]] = []
+"""The list of the outermost context, while there is one."""
+
 
 @contextmanager
 def stop_requests(say: bool = False) -> Iterator[list[str]]:
     """Within the context SIGINT and SIGTERM add their names to the list instead of ending the process.
 
-    say: also print a line. A second SIGINT raises KeyboardInterrupt. Outside the main thread, where no handler can be
-    set, the list stays empty.
+    say: also print a line. A second SIGINT raises KeyboardInterrupt. A context within another one shares its list, so
+    that what was asked before it began is not lost. Outside the main thread, where no handler can be set, the list
+    stays empty.
     """
-    requests: list[str] = []
     if threading.current_thread() is not threading.main_thread():
-        yield requests
+        yield []
         return
+    if _open:
+        yield _open[0]
+        return
+    requests: list[str] = []
 
     def note(number: int, _frame: object) -> None:
         if requests and number == signal.SIGINT:
@@ -27,8 +34,10 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
             os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again stops at once\n")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    _open.append(requests)
     try:
         yield requests
     finally:
+        _open.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

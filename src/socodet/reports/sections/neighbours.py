@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.probing.retrieval import FIRST_DRAW
 from socodet.reports.drawing import panel_picture
 from socodet.reports.images import Boxes, ShownImage, middle_sized
-from socodet.reports.networks import FIRST_DRAW, Network
+from socodet.reports.networks import Network
 from socodet.reports.page import Grid, Picture, Section
 from socodet.reports.panels import object_panel
 from socodet.reports.theme import object_colour

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from socodet.probing.retrieval import similarity_map
+from socodet.probing.retrieval import DRAWS, FIRST_DRAW, similarity_map
 from socodet.reports.drawing import panel_picture
 from socodet.reports.images import ShownImage, middle_sized
-from socodet.reports.networks import DRAWS, FIRST_DRAW, Network
+from socodet.reports.networks import Network
 from socodet.reports.page import Grid, Picture, Section, Table
 from socodet.reports.panels import Panel, similarity_panels
 

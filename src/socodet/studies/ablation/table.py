@@ -1,17 +1,17 @@
-"""The table of an ablation: a line a run, what it ran with and what came out, as CSV and as Markdown."""
+"""The table of an ablation: a line per run, its settings and its results, as CSV, Markdown and a figure."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from socodet.runtime.files import read_note, write_atomically
+from socodet.models.objective import build_objective
+from socodet.runtime.files import write_atomically
 from socodet.studies.ablation.budget import FamilyRow
-from socodet.studies.ablation.folder import RowFolder
-from socodet.studies.markdown import markdown_table
+from socodet.studies.figure import Bars, bars_figure, write_figure
+from socodet.studies.runner import Outcome
+from socodet.studies.table import csv_table, markdown_table
 from socodet.training.loop import default_log_every
 from socodet.training.run_folder import RunFolder
 
@@ -26,17 +26,18 @@ FIGURES = {
     "seconds": ".1f",
 }
 """Measured columns and how they are written."""
-TRANSFER_FORMAT = ".1f"
-"""AP, in percent."""
-FINE_TUNING = "fine-tuning "
-"""How the status of a row begins that is pretrained and not yet, or not to the end, fine-tuned."""
+SCORES = {"box_AP": "AP box", "mask_AP": "AP mask"}
+"""Scores of a fine-tuned detector that become columns, and their headings."""
+SCORE_FORMAT = ".1f"
+PRETRAINING, FINETUNING = "pretraining", "fine-tuning"
+"""The two jobs of a row; the status of one that is pretrained and not fine-tuned begins with the second."""
 LAST_PART = 10
-"""The loss is the mean over the last steps, one in so many."""
+"""The loss is the mean over the last 1/10 of the steps."""
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One run of an ablation. A figure that is not there (yet) is missing from `figures`."""
+    """One row of the paper's table with one seed. A figure that is not there (yet) is missing from `figures`."""
 
     name: str
     what: str
@@ -59,23 +60,36 @@ class AblationRow:
     @property
     def diverged(self) -> bool:
         """Whether it ended in NaN or infinity, in pretraining or in fine-tuning."""
-        return self.status.removeprefix(FINE_TUNING).startswith("diverged")
+        return "diverged" in self.status
 
     @property
     def pretrained(self) -> bool:
         """Whether its pretraining is done."""
-        return self.finished or self.status.startswith(FINE_TUNING)
+        return self.finished or self.status.startswith(FINETUNING)
+
+    def cells(self) -> dict[str, str]:
+        """Its cells by column; those of figures that are not there are empty or missing."""
+        return {
+            "row": self.name,
+            "what": self.what,
+            "seed": str(self.seed),
+            "paper_ap": self.paper_ap,
+            **self.settings,
+            **{name: _written(self.figures.get(name), form) for name, form in FIGURES.items()},
+            **{name: _written(value, SCORE_FORMAT) for name, value in self.transfer.items()},
+            "status": self.status,
+        }
 
 
 @dataclass(frozen=True)
 class AblationTable:
-    """All runs of an ablation, in the paper's order."""
+    """All rows of an ablation, in the paper's order."""
 
     family: str
     folder: Path
     rows: tuple[AblationRow, ...]
     stopped_by: str | None = None
-    """The signal that ended this call, or None."""
+    """The signal that ended this call, `max_steps`, or None."""
 
     @property
     def csv(self) -> Path:
@@ -92,62 +106,65 @@ class AblationTable:
         """Where the figure is, as PNG and as SVG."""
         return self.folder / f"{self.family}.png", self.folder / f"{self.family}.svg"
 
-    def columns(self) -> list[str]:
-        """Of the CSV: every setting and figure."""
-        return [*self._lead(), *self.rows[0].settings, *FIGURES, *self._transfers(), "status"]
-
-    def cells(self) -> list[dict[str, str]]:
-        """A dict a row by `columns`; empty where there is no figure."""
-        return [
-            {
-                "row": row.name,
-                "what": row.what,
-                "seed": str(row.seed),
-                "paper_ap": row.paper_ap,
-                **row.settings,
-                **{name: _written(row.figures.get(name), form) for name, form in FIGURES.items()},
-                **{name: _written(row.transfer.get(name), TRANSFER_FORMAT) for name in self._transfers()},
-                "status": row.status,
-            }
-            for row in self.rows
-        ]
-
-    def write(self) -> None:
-        """CSV and Markdown, each whole or as it was before."""
-        write_atomically(self.csv, self._as_csv().encode())
-        write_atomically(self.markdown, self._as_markdown().encode())
-
-    def _lead(self) -> list[str]:
-        return ["row", "what", "seed", "paper_ap"]
-
     def _transfers(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row.transfer))
 
-    def _as_csv(self) -> str:
-        file = io.StringIO()
-        writer = csv.DictWriter(file, self.columns(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.cells())
-        return file.getvalue()
-
-    def _as_markdown(self) -> str:
-        """The same with the settings that all rows share said once, above."""
-        cells = self.cells()
-        shared = [name for name in self.rows[0].settings if len({row[name] for row in cells}) == 1]
-        columns = [name for name in self.columns() if name not in shared]
+    def write(self) -> None:
+        """CSV and Markdown, each whole or as it was before."""
+        settings = [*self.rows[0].settings]
+        columns = ["row", "what", "seed", "paper_ap", *settings, *FIGURES, *self._transfers(), "status"]
+        cells = [row.cells() for row in self.rows]
+        text = csv_table(columns, [[row.get(name, "") for name in columns] for row in cells])
+        write_atomically(self.csv, text.encode())
+        shared = [name for name in settings if len({row[name] for row in cells}) == 1]
+        columns = [name for name in columns if name not in shared]
         lines = [
             f"# {self.family}",
             "",
             f"Every row: {', '.join(f'{name} {cells[0][name]}' for name in shared)}.",
             "",
-            *markdown_table(columns, [[row[name] or "–" for name in columns] for row in cells]),
+            *markdown_table(columns, [[row.get(name, "") for name in columns] for row in cells]),
             "",
             "paper_ap: the paper's AP of boxes, Mask R-CNN R50-FPN, COCO 1x, after 100 epochs of ImageNet. "
             "loss: mean over the last tenth of the steps; lowest_loss: where all views agree. Losses of rows with "
             "another number of views do not compare. "
             "recall: share of the objects that are found again in another view, among all boxes of the same images.",
         ]
-        return "\n".join(lines) + "\n"
+        write_atomically(self.markdown, ("\n".join(lines) + "\n").encode())
+
+    def _by_name(self) -> list[list[AblationRow]]:
+        """Each row with all its seeds."""
+        names = dict.fromkeys(row.name for row in self.rows)
+        return [[row for row in self.rows if row.name == name] for name in names]
+
+    def panels(self) -> list[Bars]:
+        """Of the figure: recall@1, whatever fine-tuning gave, and the paper's AP; a bar per row, a dot per seed."""
+        rows = self._by_name()
+        marks = ["not fine-tuned" if seeds[0].finished else seeds[0].status for seeds in rows]
+        asked = [
+            "not asked of whole images" if seeds[0].pretrained else mark
+            for seeds, mark in zip(rows, marks, strict=True)
+        ]
+        recall = [[row.figures.get("recall", math.nan) for row in seeds] for seeds in rows]
+        before = [seeds[0].figures.get("recall_untrained", math.nan) for seeds in rows]
+        return [
+            Bars("recall@1, V1 to V2; line: untrained", recall, asked, before),
+            *(
+                Bars(name, [[row.transfer.get(name, math.nan) for row in seeds] for seeds in rows], marks)
+                for name in self._transfers()
+            ),
+            Bars(
+                "the paper's AP, COCO 1x",
+                [[float(seeds[0].paper_ap)] for seeds in rows],
+                ["NaN"] * len(rows),
+                is_measured=False,
+            ),
+        ]
+
+    def write_figure(self) -> None:
+        """Writes the figure as PNG and as SVG."""
+        what = [seeds[0].what.partition(": ")[2] for seeds in self._by_name()]
+        write_figure(self.folder / self.family, bars_figure(self.panels(), what))
 
 
 def row_settings(row: FamilyRow, images: int, proposals: str) -> dict[str, str]:
@@ -179,54 +196,51 @@ def row_settings(row: FamilyRow, images: int, proposals: str) -> dict[str, str]:
     }
 
 
-def finetune_columns(description: Mapping[str, Any]) -> dict[str, str]:
-    """The plain values of what fine-tuning was asked, as columns of settings."""
+def finetune_columns(noted: Mapping[str, Any] | None) -> dict[str, str]:
+    """How rows are fine-tuned, in this call or in an earlier one, as columns of settings."""
+    if noted is None:
+        return {}
+    settings, schedule, (train, val) = noted["settings"], noted["schedule"], noted["names"]
     return {
-        f"finetune_{name}": f"{value:.6g}" if isinstance(value, float) else str(value)
-        for name, value in description.items()
-        if isinstance(value, str | int | float)
+        "finetune_detector": settings["detector"],
+        "finetune_train": train,
+        "finetune_val": val,
+        "finetune_schedule": settings["schedule"],
+        "finetune_iterations": str(schedule["iterations"]),
+        "finetune_batch_size": str(schedule["batch_size"]),
+        "finetune_lr": f"{schedule['lr']:.6g}",
+        "finetune_size": str(schedule["test_short_side"]),
     }
 
 
-def read_row(row: FamilyRow, settings: Mapping[str, str], place: RowFolder, *, fine_tune: bool) -> AblationRow:
-    """A row as it stands on disk: from the run's log, and from the records made when a part of it ended.
-
-    fine_tune: whether it is only finished once a detector is fine-tuned from it.
-    """
-    noted, transferred = read_note(place.record), read_note(place.transfer_record)
-    lines = [line for line in place.run.log_lines() if "images_per_second" in line]
-    figures = _from_log(lines, int(settings["batch"]), int(settings["steps"]))
-    if figures:
-        figures["lowest_loss"] = -4.0 * (len(row.recipe.sample.views) - 1)
-    if noted is None:
-        status = _progress(place.run, settings["steps"])
-    elif noted["status"] == "diverged":
-        status = f"diverged at step {noted['step']}"
-    else:
-        figures |= noted["recall"]
-        status = "finished"
-        if transferred is not None and transferred["status"] == "diverged":
-            status = f"{FINE_TUNING}diverged at step {transferred['step']}"
-        elif transferred is None and fine_tune:
-            status = FINE_TUNING + _progress(place.transfer, settings.get("finetune_iterations"))
-    transfer = {} if transferred is None else transferred.get("figures", {})
-    return AblationRow(row.name, row.what, place.seed, row.paper_ap, settings, status, figures, transfer)
+def read_row(
+    row: FamilyRow, settings: Mapping[str, str], folder: Path, outcomes: Sequence[Outcome]
+) -> list[AblationRow]:
+    """A line for each seed, with the figures of its run's log."""
+    own = {(int(one.labels["seed"]), one.labels["stage"]): one for one in outcomes if one.labels["row"] == row.name}
+    lines = []
+    for seed in sorted(seed for seed, stage in own if stage == PRETRAINING):
+        pretrained, finetuned = own[seed, PRETRAINING], own.get((seed, FINETUNING))
+        figures = log_figures(RunFolder(folder / pretrained.name), int(settings["batch"]), int(settings["steps"]))
+        if figures:
+            figures["lowest_loss"] = build_objective(row.recipe.objective).lowest(len(row.recipe.sample.views))
+        figures |= pretrained.results.get("recall", {})
+        status, transfer = pretrained.status, {}
+        if finetuned is not None and pretrained.finished:
+            status = "finished" if finetuned.finished else f"{FINETUNING} {finetuned.status}"
+            scores = finetuned.results.get("scores", {})
+            transfer = {heading: scores[name] for name, heading in SCORES.items() if name in scores}
+        lines.append(AblationRow(row.name, row.what, seed, row.paper_ap, settings, status, figures, transfer))
+    return lines
 
 
-def _progress(run: RunFolder, steps: str | None) -> str:
-    """How far a run without a record came."""
-    saved = run.checkpoints()
-    if not saved:
-        return "not begun"
-    return f"step {int(saved[-1].stem.removeprefix('step-'))}" + ("" if steps is None else f" of {steps}")
-
-
-def _from_log(lines: Sequence[Mapping[str, Any]], batch: int, total: int) -> dict[str, float]:
+def log_figures(run: RunFolder, batch: int, total: int) -> dict[str, float]:
     """Figures of a log; it outlives interruptions, and every step is in just one line (`run_loop`).
 
     Spread and rank are of the newest step. The loss is the mean over the newest tenth of the steps, which begins where
     there is a line however often the run was interrupted.
     """
+    lines: Sequence[Mapping[str, Any]] = [line for line in run.log_lines() if "images_per_second" in line]
     if not lines:
         return {}
     done, usual = lines[-1]["step"], default_log_every(total)

@@ -21,21 +21,17 @@ LADDER = ("selective_search", "fpn", "head", "scale_aware", "box_jitter")
 
 
 @dataclass(frozen=True)
-class Method:
+class PretrainingMethod:
     """A way to pretrain."""
 
     name: str
     what: str
     recipe: Recipe
-    """At the budget, without a seed."""
-    annotated: bool = False
-    """Whether its boxes are those of the annotated objects."""
+    """At the budget; the seed is each run's own."""
+    boxes: str = "single"
+    """Which boxes it learns from: a proposal method, or `annotated`."""
     finetuned: bool = False
     """Whether a detector is fine-tuned from it."""
-
-    def with_seed(self, seed: int) -> Recipe:
-        """The recipe of one of its runs."""
-        return replace(self.recipe, training=replace(self.recipe.training, seed=seed))
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Protocol:
         if unknown or not self.finetuned:
             raise SettingError(f"finetuned must name one or more of the methods, not {self.finetuned}")
 
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> tuple[PretrainingMethod, ...]:
         """In the order they are run; each with every seed."""
         budget = self.pretraining
         soco, image = (budget.scaled(recipe(name)) for name in ("fpn_100ep", "table4_whole_image"))
@@ -79,13 +75,15 @@ class Protocol:
             ),
         )
         rows = [
-            Method("soco", "SoCo, three views", soco),
-            Method("image", "image-level baseline (Table 4's first row), equal epochs", image),
-            Method("image_compute", f"the same with {self.compute_ratio:g} times the epochs: equal compute", longer),
+            PretrainingMethod("soco", "SoCo, three views", soco),
+            PretrainingMethod("image", "image-level baseline (Table 4's first row), equal epochs", image),
+            PretrainingMethod(
+                "image_compute", f"the same with {self.compute_ratio:g} times the epochs: equal compute", longer
+            ),
         ]
         if self.ladder:
             rows += [
-                Method(name, f"Table 4: {name.replace('_', ' ')}", budget.scaled(recipe(f"table4_{name}")))
+                PretrainingMethod(name, f"Table 4: {name.replace('_', ' ')}", budget.scaled(recipe(f"table4_{name}")))
                 for name in LADDER
             ]
         for boxes in self.boxes:
@@ -93,12 +91,13 @@ class Protocol:
         return tuple(replace(row, finetuned=row.name in self.finetuned) for row in rows)
 
 
-def _with_boxes(soco: Recipe, boxes: Boxes) -> Method:
+def _with_boxes(soco: Recipe, boxes: Boxes) -> PretrainingMethod:
     """SoCo with other boxes than the default proposals."""
     name = f"soco_{boxes}"
     if boxes == "annotated":
-        return Method(name, "SoCo with the annotated boxes in place of proposals: a ceiling", soco, annotated=True)
-    return Method(name, f"SoCo with {boxes} proposals", replace(soco, proposals=ProposalSettings(method=boxes)))
+        return PretrainingMethod(name, "SoCo with the annotated boxes in place of proposals: a ceiling", soco, boxes)
+    recipe = replace(soco, proposals=ProposalSettings(method=boxes))
+    return PretrainingMethod(name, f"SoCo with {boxes} proposals", recipe, boxes)
 
 
 PROTOCOLS = {

@@ -1,21 +1,20 @@
-"""The tables of the benchmark: probes and fine-tuned AP by method, mean and spread over seeds, as Markdown and JSON."""
+"""The tables of the benchmark: probes and fine-tuned AP by method, as Markdown and JSON."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from socodet.finetuning.finetune import SCRATCH
 from socodet.runtime.files import write_atomically
-from socodet.studies.comparison.outcomes import MAIN, Outcome, RunPlace, read_outcome
-from socodet.studies.comparison.table import Row, Spread, is_beyond
-from socodet.studies.markdown import markdown_table
+from socodet.studies.detector_table import DetectorTable
 from socodet.studies.reproduction.protocol import Protocol
+from socodet.studies.runner import Outcome, Study
+from socodet.studies.table import Group, Spread, grouped, markdown_table, runs_as_json
 
-NOTE = "reproduction.json"
 UNTRAINED = "untrained"
-FINETUNE = "finetune"
 TABLES = ("results.md", "results.json")
 PROBES = {
     "knn_balanced": "kNN, mean over kinds",
@@ -35,173 +34,101 @@ WHOSE = {"backbone": "of the backbone alone (RoIAlign of C5)", "head": "of the b
 
 
 @dataclass(frozen=True)
-class MethodRow:
-    """A method's pretraining runs."""
-
-    name: str
-    what: str
-    runs: Mapping[int, Mapping[str, Any]]
-    """By seed, what was noted when the run ended."""
-
-    @cached_property
-    def finished(self) -> Mapping[int, Mapping[str, Any]]:
-        """Those that came to their end."""
-        return {seed: noted for seed, noted in self.runs.items() if noted["status"] == "finished"}
-
-    def spread(self, whose: str, figure: str) -> Spread | None:
-        """A probe's figure over the seeds, percent but for cosines; None where some run has none."""
-        values = [noted["probe"].get(whose, {}).get(figure) for noted in self.finished.values()]
-        if not values or any(value is None for value in values):
-            return None
-        return Spread(tuple(value if figure in COSINES else 100 * value for value in values))
-
-    def is_above(self, other: "MethodRow", whose: str, figure: str) -> bool:
-        """Whether every seed of this one is higher than every seed of the other: the same two or more, none
-        of them diverged.
-        """
-        if self.runs.keys() != other.runs.keys() or any(len(row.finished) < len(row.runs) for row in (self, other)):
-            return False
-        return is_beyond(self.spread(whose, figure), other.spread(whose, figure))
-
-
-@dataclass(frozen=True)
 class Reproduction:
-    """What the benchmark came to, as far as it is."""
+    """The results of the benchmark, as far as it is."""
 
     folder: Path
     protocol: Protocol
+    asked: Mapping[str, Any]
+    outcomes: tuple[Outcome, ...]
     stopped_by: str | None = None
-    """The signal that ended this call, or None."""
+    """The signal that ended this call, `max_steps`, or None."""
+
+    @classmethod
+    def read(cls, study: Study, protocol: Protocol) -> "Reproduction":
+        """As it is on disk, with the seeds of earlier calls."""
+        return cls(study.folder, protocol, study.noted()["asked"], study.outcomes())
 
     @property
     def markdown(self) -> Path:
         """Where the tables are as Markdown."""
         return self.folder / TABLES[0]
 
-    @cached_property
-    def methods(self) -> tuple[MethodRow, ...]:
-        """The networks before training, then every method; with the seeds of earlier calls."""
-        untrained = {
-            _seed(path): _read(path) for path in sorted(self.folder.glob(f"{UNTRAINED}-seed-*.json"), key=_seed)
-        }
-        rows = [MethodRow(UNTRAINED, "SoCo's networks before training", untrained)]
-        for method in self.protocol.methods():
-            noted = {
-                _seed(path): _read(path) for path in sorted((self.folder / method.name).glob("seed-*.json"), key=_seed)
-            }
-            rows.append(MethodRow(method.name, method.what, noted))
-        return tuple(rows)
+    @property
+    def what(self) -> dict[str, str]:
+        """The networks before training, then every method."""
+        methods = {method.name: method.what for method in self.protocol.methods()}
+        return {UNTRAINED: "SoCo's networks before training", **methods}
 
     @cached_property
-    def detectors(self) -> tuple[Row, ...]:
-        """Fine-tuned detectors by part of the labels and first weights."""
-        groups: dict[tuple[float, str], list[Outcome]] = {}
-        for folder in sorted((self.folder / FINETUNE).glob("seed-*"), key=_seed):
-            for run in sorted(folder.glob("runs/*/fraction-*/seed-*")):
-                if run.is_dir():
-                    fraction = float(run.parent.name.removeprefix("fraction-"))
-                    place = RunPlace(folder, run.parents[1].name, fraction, _seed(run))
-                    groups.setdefault((fraction, place.init), []).append(read_outcome(place))
-        return tuple(Row(init, fraction, tuple(runs)) for (fraction, init), runs in sorted(groups.items()))
+    def methods(self) -> list[Group]:
+        """A row per method."""
+        rows = grouped((run for run in self.outcomes if "method" in run.labels), "method")
+        return sorted(rows, key=lambda row: [*self.what].index(str(row.labels["method"])))
+
+    @cached_property
+    def detectors(self) -> DetectorTable:
+        """Fine-tuned detectors by fraction of the labels and first weights."""
+        inits = [SCRATCH, *(method.name for method in self.protocol.methods() if method.finetuned)]
+        return DetectorTable([run for run in self.outcomes if "init" in run.labels], inits)
 
     def write(self) -> None:
         """Markdown and JSON, each whole or as it was before."""
-        write_atomically(self.folder / TABLES[0], self.as_markdown().encode())
-        write_atomically(self.folder / TABLES[1], (json.dumps(self.as_json(), indent=2) + "\n").encode())
+        detectors = self.detectors.as_json()
+        content = {**self.asked, "runs": runs_as_json(self.outcomes), "detectors": detectors}
+        write_atomically(self.markdown, self.as_markdown().encode())
+        write_atomically(self.folder / TABLES[1], (json.dumps(content, indent=2) + "\n").encode())
 
     def as_markdown(self) -> str:
         """All tables."""
-        asked, budget = _read(self.folder / NOTE), self.protocol.pretraining
+        asked, budget = self.asked, self.protocol.pretraining
         lines = [
-            f"# Pretraining on {asked['images']['count']:,} pictures, budget {self.protocol.name}",
+            f"# Pretraining on {asked['images']['count']:,} images, budget {self.protocol.name}",
             "",
             f"{budget.epochs:g} epochs, batches of {budget.batch_size}, {budget.backbone}, first view of {budget.size} "
             f"pixels, {budget.width:g} of the paper's channels. Labels: {asked['train']['name']} "
-            f"({asked['train']['images']:,} pictures); scored on {asked['val']['name']} ({asked['val']['images']:,}). "
+            f"({asked['train']['images']:,} images); scored on {asked['val']['name']} ({asked['val']['images']:,}). "
             "Mean ± sample standard deviation over the seeds; percent but for cosines. A method is above another when "
             "each of its seeds is above each of the other's.",
             "",
-            *(f"- {row.name}: {row.what}" for row in self.methods),
+            *(f"- {name}: {what}" for name, what in self.what.items()),
         ]
         for whose, title in WHOSE.items():
-            rows = [row for row in self.methods if row.spread(whose, JUDGED[0])]
+            rows = [row for row in self.methods if _probe(row, whose, JUDGED[0])]
             if rows:
-                lines += ["", f"## Probe {title}", "", *self._probe_lines(rows, whose)]
-        for fraction in dict.fromkeys(row.fraction for row in self.detectors):
-            lines += ["", f"## {self.protocol.finetuning.detector}, {100 * fraction:g}% of the labels", ""]
-            lines += self._detector_lines([row for row in self.detectors if row.fraction == fraction])
+                lines += ["", f"## Probe {title}", "", *_probe_table(rows, whose)]
+        lines += self.detectors.markdown(f"{self.protocol.finetuning.detector}, {{}} of the labels")
         return "\n".join(lines) + "\n"
 
-    def _probe_lines(self, rows: list[MethodRow], whose: str) -> list[str]:
-        above = [f"above, by {PROBES[figure]}" for figure in JUDGED]
-        header = ["method", "runs", "steps", "minutes", *PROBES.values(), *above]
-        return markdown_table(header, [self._cells(row, rows, whose) for row in rows])
 
-    def _cells(self, row: MethodRow, rows: list[MethodRow], whose: str) -> list[str]:
-        diverged = len(row.runs) - len(row.finished)
-        steps = {str(noted["steps"]) for noted in row.finished.values() if "steps" in noted}
-        minutes = [noted["seconds"] / 60 for noted in row.finished.values() if "seconds" in noted]
-        figures = [row.spread(whose, figure) for figure in PROBES]
-        above = [[other.name for other in rows if row.is_above(other, whose, figure)] for figure in JUDGED]
-        return [
-            row.name,
-            f"{len(row.finished)}" + (f", {diverged} diverged" if diverged else ""),
-            ", ".join(sorted(steps)) or "–",
-            str(Spread(tuple(minutes))) if minutes else "–",
-            *("–" if figure is None else _written(figure, name) for figure, name in zip(figures, PROBES, strict=True)),
-            *(", ".join(names) or "–" for names in above),
-        ]
-
-    def _detector_lines(self, rows: list[Row]) -> list[str]:
-        names = list(dict.fromkeys(name for row in rows for name in row.scores))
-        header = ["first weights", "runs", *(name.replace("_", " ") for name in names), f"above, by {MAIN}"]
-        lines = []
-        for row in rows:
-            seeds = {run.seed for run in row.runs}
-            above = [o.init for o in rows if {run.seed for run in o.runs} == seeds and row.is_above(o)]
-            cells = [str(row.scores[name]) if name in row.scores else "–" for name in names]
-            lines.append([row.init, row.state(), *cells, ", ".join(above) or "–"])
-        return markdown_table(header, lines)
-
-    def as_json(self) -> dict[str, Any]:
-        """Every figure behind the tables, by method and seed."""
-        return {
-            **_read(self.folder / NOTE),
-            "methods": {
-                row.name: {"what": row.what, "runs": {str(s): dict(n) for s, n in row.runs.items()}}
-                for row in self.methods
-            },
-            "detectors": [
-                {
-                    "first_weights": row.init,
-                    "fraction": row.fraction,
-                    "seed": run.seed,
-                    "status": run.status,
-                    "scores": dict(run.scores),
-                    "curve": [{"step": step, **scores} for step, scores in sorted(run.curve.items())],
-                }
-                for row in self.detectors
-                for run in row.runs
-            ],
-        }
+def _probe(row: Group, whose: str, figure: str) -> Spread | None:
+    """A probe's figure over the seeds, percent but for cosines."""
+    spread = row.spread(f"probe.{whose}.{figure}")
+    return spread if spread is None or figure in COSINES else spread.times(100)
 
 
-def _written(spread: Spread, figure: str) -> str:
-    """Cosines with three places."""
-    if figure not in COSINES:
-        return str(spread)
-    return f"{spread.mean:.3f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.3f}")
+def _probe_table(rows: Sequence[Group], whose: str) -> list[str]:
+    above = [f"above, by {PROBES[figure]}" for figure in JUDGED]
+    header = ["method", "runs", "steps", "minutes", *PROBES.values(), *above]
+    return markdown_table(header, [_cells(row, rows, whose) for row in rows])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    noted: dict[str, Any] = json.loads(path.read_text())
-    return noted
-
-
-def _by_seed(notes: Iterable[Path]) -> dict[int, dict[str, Any]]:
-    return {_seed(path): _read(path) for path in sorted(notes, key=_seed)}
-
-
-def _seed(path: Path) -> int:
-    """The number at the end of a name."""
-    return int(path.name.removesuffix(".json").rpartition("-")[2])
+def _cells(row: Group, rows: Sequence[Group], whose: str) -> list[str]:
+    steps = {str(run.results["steps"]) for run in row.finished if "steps" in run.results}
+    seconds = row.spread("seconds")
+    figures = {figure: _probe(row, whose, figure) for figure in PROBES}
+    return [
+        str(row.labels["method"]),
+        row.state(),
+        ", ".join(sorted(steps)),
+        "" if seconds is None else seconds.times(1 / 60).written(),
+        *("" if s is None else s.written(".3f" if name in COSINES else ".2f") for name, s in figures.items()),
+        *(
+            ", ".join(
+                str(other.labels["method"])
+                for other in rows
+                if other.seeds == row.seeds and row.is_above(other, f"probe.{whose}.{figure}")
+            )
+            for figure in JUDGED
+        ),
+    ]

@@ -1,0 +1,264 @@
+"""`socodet finetune` with several inits, seeds or fractions: who gets further, how soon, and with how few labels.
+
+DIR/comparison.json                        what all runs have in common, and the first weights by name
+DIR/runs/INIT/fraction-F/seed-S/           a fine-tuning run's folder; seed-S.json beside it says how it ended
+DIR/table.md .csv .json                    the table
+DIR/iterations.png .svg, labels.png .svg   AP over the steps, and over the fraction of the labels
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from socodet.detection.detectors import new_detector
+from socodet.errors import InputError
+from socodet.finetuning.finetune import SCRATCH
+from socodet.finetuning.labelled_sets import LabelledSet
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.models.settings import ModelSettings
+from socodet.runtime.files import write_atomically
+from socodet.runtime.world import world_from_environment
+from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
+from socodet.studies.finetuning_runs import FinetuningRuns
+from socodet.studies.inits import Init, shared_model
+from socodet.studies.runner import Job, JobResult, Outcome, Study
+from socodet.studies.table import csv_table, runs_as_json
+from socodet.training.devices import choose_device
+from socodet.training.distributed import any_process, join
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.weights.starting_file import StartingFile
+from socodet.weights.transfer import load_pretrained
+
+TABLES = ("table.md", "table.csv", "table.json")
+
+
+def compare(
+    train: LabelledSet,
+    output: str | Path,
+    inits: Sequence[Init],
+    settings: FinetuneSettings | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
+    fractions: Sequence[float] = (1.0,),
+    val: LabelledSet | None = None,
+    images: str | Path | None = None,
+    model: ModelSettings | None = None,
+    evaluation: EvaluationSettings | None = None,
+    execution: ExecutionSettings | None = None,
+    retry_diverged: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> "Comparison":
+    """Fine-tunes the same detector from each of `inits`, with each of `seeds` on each of `fractions` of the images.
+
+    The rest of `settings` and the other arguments, which are those of `finetune`, are the same for every run, the sizes
+    of the modules included: without `model` those of the first init that is a run's folder. A seed decides which images
+    a fraction takes, their order, every draw and the fresh weights of modules, in the same way for every init. Each run
+    is scored ten times unless `evaluation.every` says otherwise. `execution.max_steps` counts for each run.
+
+    The same call goes on after an interruption: finished runs are left alone, and more inits, seeds and fractions
+    may be asked for. A run that diverges is recorded, with the step, and not run again unless `retry_diverged`: then
+    from its last good checkpoint. SIGINT and SIGTERM end the call after the step under way; the table returned, and
+    on disk, is that of what is there. Started by torchrun or SLURM, all processes train each run together.
+
+    InputError for settings, sets or inits that cannot be used, and for an output that holds something else.
+    """
+    world = world_from_environment()
+    execution = execution or ExecutionSettings()
+    _check_distinct("init", [init.name for init in inits], "name them yourself, --init NAME=PATH")
+    _check_distinct("seed", list(seeds), "give each once")
+    _check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
+    runs = FinetuningRuns.open(
+        train,
+        val,
+        images=images,
+        settings=settings or FinetuneSettings(),
+        world=world,
+        show_progress=show_progress,
+        model=model or shared_model(inits),
+        evaluation=evaluation or EvaluationSettings(),
+        execution=execution,
+    )
+    fractions = sorted(float(f"{fraction:g}") for fraction in fractions)  # as the folders are named
+    runs.check_fractions(fractions, seeds)
+    study = Study(Path(output), "comparison", world, show_progress)
+    # All inits with a seed before the next seed, so that they can be compared early.
+    jobs = [
+        _checked(study, init, runs.job(init.name, init.source, fraction, seed, folder="runs"))
+        for seed in seeds
+        for fraction in fractions
+        for init in inits
+    ]
+    join(world, choose_device(execution.device, world))
+    failure: InputError | None = None
+    if world.is_first:
+        try:
+            _prepare(study, runs, inits, jobs, overwrite=overwrite)
+        except InputError as error:
+            failure = error
+    if any_process(world, failure is not None):
+        raise failure or InputError(f"{output}: the first process could not prepare the comparison; see what it says")
+    stopped_by = study.run(jobs, lambda: Comparison.read(study, jobs).write(), retry_diverged=retry_diverged)
+    comparison = replace(Comparison.read(study, jobs), stopped_by=stopped_by, unreadable=tuple(sorted(runs.unreadable)))
+    if world.is_first:
+        comparison.write()
+        comparison.detectors.write_figures(comparison.folder)
+    return comparison
+
+
+def _check_distinct(what: str, values: Sequence[object], fix: str) -> None:
+    if not values:
+        raise InputError(f"a comparison needs at least one {what}")
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise InputError(f"{what} {twice} stands twice in the comparison; {fix}")
+
+
+def _checked(study: Study, init: Init, job: Job) -> Job:
+    """The job, which refuses to begin from other weights than the rest of its init, whose file has changed."""
+
+    def run(folder: Path) -> JobResult:
+        if not init.is_scratch and not RunFolder(folder).checkpoints():
+            noted = study.noted()["inits"][init.name]
+            if StartingFile.find(init.source).describe(init.source)["sha256"] != noted["sha256"]:
+                raise InputError(
+                    f"{init.source}: its weights changed while {study.folder} was under way; compare the new ones "
+                    f"under a name of their own, --init NAME={init.source}"
+                )
+        return job.run(folder)
+
+    return replace(job, run=run)
+
+
+def _prepare(
+    study: Study, runs: FinetuningRuns, inits: Sequence[Init], jobs: Sequence[Job], *, overwrite: bool
+) -> None:
+    """Makes the folder, or finds in it the comparison that is asked for; checks that every init fits."""
+    asked = runs.describe()
+    known = study.find(asked, overwrite=overwrite).get("inits", {})
+    begun = {
+        init.name
+        for init in inits
+        if not overwrite and all(_is_begun(study, job) for job in jobs if job.labels["init"] == init.name)
+    }
+    described = {**known, **dict(_described(study, runs, inits, known, begun))}
+    names = {"train": runs.training.name, "val": runs.validation.name}
+    study.begin(asked, [*TABLES, *FIGURES], overwrite=overwrite, names=names, inits=described)
+
+
+def _is_begun(study: Study, job: Job) -> bool:
+    """Whether the run goes on without the weights it began from."""
+    return study.outcome(job).finished or bool(RunFolder(study.folder / job.name).checkpoints())
+
+
+def _described(
+    study: Study, runs: FinetuningRuns, inits: Sequence[Init], known: Mapping[str, Any], begun: set[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and description of each init. InputError where it is another than it was, or does not fit.
+
+    Weights are read where a run has yet to begin from them.
+    """
+    detector = None
+    for init in inits:
+        there = known.get(init.name)
+        if there is not None and there["from"] != init.place:
+            raise InputError(
+                f"{study.folder}: there, {init.name} is {there['from']}, not {init.place}; give these weights a name "
+                "of their own, --init NAME=PATH"
+            )
+        if init.is_scratch:
+            yield init.name, {"from": init.place, "loaded": []}
+            continue
+        if there is not None and init.name in begun:
+            continue
+        start = StartingFile.find(init.source).describe(init.source)
+        if there is not None and there["sha256"] != start["sha256"]:
+            raise InputError(
+                f"{init.source}: its weights are no longer those that the runs of {init.name} in {study.folder} began "
+                f"from; compare them under a name of their own, --init NAME={init.source}"
+            )
+        if detector is None:
+            assert runs.model is not None
+            detector = new_detector(runs.settings.detector, runs.model, len(runs.training.categories) + 1)
+        try:
+            report = load_pretrained(detector, init.source, show_report=False)
+        except InputError as error:
+            raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
+        yield init.name, {**start, "loaded": list(report.loaded_modules)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The results of a comparison, as far as it is."""
+
+    folder: Path
+    note: Mapping[str, Any]
+    """What all runs have in common, and the first weights by name (comparison.json)."""
+    outcomes: tuple[Outcome, ...]
+    """Of every run, those of earlier calls among them."""
+    stopped_by: str | None = None
+    """The signal that ended this call, `max_steps`, or None."""
+    unreadable: tuple[str, ...] = ()
+    """Images that could not be read in this call, and why."""
+    is_first: bool = True
+    """Of several processes, whether this is the one that prints."""
+
+    @classmethod
+    def read(cls, study: Study, jobs: Sequence[Job] = ()) -> "Comparison":
+        """As it is on disk, with the runs of earlier calls."""
+        return cls(study.folder, study.noted(), study.outcomes(jobs), is_first=study.world.is_first)
+
+    @property
+    def runs(self) -> list[Outcome]:
+        """The runs by fraction of the labels, init and seed."""
+        return self.detectors.runs
+
+    @property
+    def markdown(self) -> Path:
+        """Where the table is as Markdown."""
+        return self.folder / TABLES[0]
+
+    @cached_property
+    def detectors(self) -> DetectorTable:
+        """A row per fraction of the labels and init."""
+        inits: Mapping[str, Any] = self.note["inits"]
+        shown = [name for name in inits if any(run.labels["init"] == name for run in self.outcomes)]
+        return DetectorTable(
+            self.outcomes, shown, next((name for name in shown if inits[name]["from"] == SCRATCH), None)
+        )
+
+    def write(self) -> None:
+        """Markdown, CSV and JSON, each whole or as it was before."""
+        content = {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
+        written = (self.as_markdown(), csv_table(*self.detectors.csv()), json.dumps(content, indent=2) + "\n")
+        for name, text in zip(TABLES, written, strict=True):
+            write_atomically(self.folder / name, text.encode())
+
+    def as_markdown(self) -> str:
+        """A table for each fraction of the labels."""
+        asked, names, inits = (self.note[part] for part in ("asked", "names", "inits"))
+        settings, schedule, train, val = (asked[part] for part in ("settings", "schedule", "train", "val"))
+        length = f"{settings['epochs']:g} epochs" if settings["epochs"] else f"{schedule['iterations']} steps"
+        lines = [
+            f"# {settings['detector']} from {', '.join(self.detectors.inits)}",
+            "",
+            f"Every run: {length} of batch size {schedule['batch_size']} at rate {schedule['lr']:.6g} "
+            f"({settings['schedule']}), images of {schedule['test_short_side']} pixels. "
+            f"Trained on {names['train']} ({train['images']} images), scored on {names['val']} "
+            f"({val['images']} images, {val['style']} rules), in percent: mean ± sample standard deviation over the "
+            "seeds.",
+            "",
+            *(f"- {name}: {_origin(inits[name])}" for name in self.detectors.inits),
+            *self.detectors.markdown("{} of the training images"),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _origin(init: Mapping[str, Any]) -> str:
+    if init["from"] == SCRATCH:
+        return "nothing pretrained"
+    return f"{init['from']} ({', '.join(init['loaded'])})"

@@ -1,0 +1,189 @@
+"""Fine-tuned detectors of a study as tables and figures: what each first weights end with, and how soon."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from socodet.finetuning.finetune import SCRATCH
+from socodet.studies.figure import Lines, curves_figure, fractions_figure, write_figure
+from socodet.studies.runner import Outcome
+from socodet.studies.table import Group, Spread, grouped, markdown_table, spreads
+
+MAIN = "box_AP"
+"""The score that first weights are compared by; every set's rules have it."""
+PATH = f"scores.{MAIN}"
+LEFT_OUT = ("APs", "APm", "APl")
+"""Scores that the Markdown table has no column for; CSV and JSON have all."""
+FIGURES = ("iterations.png", "iterations.svg", "labels.png", "labels.svg")
+LEGEND = {
+    "above": "above: inits whose every seed ends with a lower box AP than every seed of this one, where both have two "
+    "or more and all of them finished; any other difference is within the spread.",
+    "scratch": "scratch's AP at step: the first evaluation at which the mean box AP is at least what scratch ends "
+    "with; the schedule, and with it the learning rate, is the same for all.",
+}
+
+
+@dataclass(frozen=True)
+class DetectorTable:
+    """Detectors on one set, with the labels init, fraction and seed (`FinetuningRuns.job`)."""
+
+    outcomes: Sequence[Outcome]
+    inits: Sequence[str]
+    """Names of the first weights, in the order of the table."""
+    scratch: str | None = SCRATCH
+    """The name of the init without pretraining."""
+
+    @cached_property
+    def runs(self) -> list[Outcome]:
+        """By fraction of the labels, init and seed."""
+        return [run for row in self.rows for run in row.runs]
+
+    @cached_property
+    def rows(self) -> list[Group]:
+        """A row for all seeds: by fraction of the labels, then init."""
+        order = {init: place for place, init in enumerate(self.inits)}
+        rows = grouped(self.outcomes, "init", "fraction")
+        return sorted(rows, key=lambda row: (row.labels["fraction"], order[str(row.labels["init"])]))
+
+    @property
+    def fractions(self) -> list[float]:
+        """Fractions of the labels, the smallest first."""
+        return list(dict.fromkeys(float(row.labels["fraction"]) for row in self.rows))
+
+    def at(self, fraction: float) -> list[Group]:
+        """The rows of one fraction of the labels."""
+        return [row for row in self.rows if row.labels["fraction"] == fraction]
+
+    def scratch_ap(self, fraction: float) -> float | None:
+        """The mean box AP that training from scratch ends with; None where it was not done, or came to nothing."""
+        for row in self.at(fraction):
+            spread = row.spread(PATH)
+            if row.labels["init"] == self.scratch and spread is not None:
+                return spread.mean if spread.mean >= 0.005 else None  # as tables print it, 0.00
+        return None
+
+    def reaches_scratch_at(self, row: Group) -> int | None:
+        """The first evaluation at which a row's mean box AP is what scratch ends with on as many labels."""
+        goal = self.scratch_ap(float(row.labels["fraction"]))
+        means = {step: spread.mean for step, spread in curve(row).items()}
+        return None if goal is None else next((step for step, mean in means.items() if mean >= goal), None)
+
+    def above(self, row: Group) -> list[str]:
+        """The inits whose every seed ends below every seed of this row, on as many labels."""
+        others = self.at(float(row.labels["fraction"]))
+        return [str(other.labels["init"]) for other in others if row.is_above(other, PATH)]
+
+    def score_names(self) -> list[str]:
+        """Of every score that some row has."""
+        return list(dict.fromkeys(name for row in self.rows for name in scores(row)))
+
+    def markdown(self, title: str) -> list[str]:
+        """A table for each fraction of the labels, under `title`, which takes the percentage."""
+        lines: list[str] = []
+        for fraction in self.fractions:
+            lines += ["", f"## {title.format(f'{100 * fraction:g}%')}", "", *self._markdown(fraction)]
+        if lines:
+            chance = _by_chance([len(row.finished) for row in self.rows])
+            lines += ["", LEGEND["above"] + chance]
+        if any(self.scratch_ap(fraction) is not None for fraction in self.fractions):
+            lines.append(LEGEND["scratch"])
+        return lines
+
+    def _markdown(self, fraction: float) -> list[str]:
+        names = [name for name in self.score_names() if not name.endswith(LEFT_OUT)]
+        has_scratch = self.scratch_ap(fraction) is not None
+        header = ["init", "runs", *(name.replace("_", " ") for name in names)]
+        header += ["scratch's AP at step"] * has_scratch + ["above"]
+        length = max((run.results["steps"] for row in self.at(fraction) for run in row.finished), default=0)
+        lines = []
+        for row in self.at(fraction):
+            found = scores(row)
+            cells = [str(row.labels["init"]), row.state()]
+            cells += [found[name].written() if name in found else "" for name in names]
+            if has_scratch:
+                reached = self.reaches_scratch_at(row)
+                cells.append("" if reached is None else f"{reached} of {length}")
+            lines.append([*cells, ", ".join(self.above(row))])
+        return markdown_table(header, lines)
+
+    def csv(self) -> tuple[list[str], list[list[object]]]:
+        """Header and a line per row, with every score."""
+        names = self.score_names()
+        header = ["init", "fraction", "runs", "finished", "diverged"]
+        header += [f"{name}_{figure}" for name in names for figure in ("mean", "std")] + ["reaches_scratch_at", "above"]
+        lines: list[list[object]] = []
+        for row in self.rows:
+            figures: list[float | None] = []
+            for spread in map(scores(row).get, names):
+                figures += [None, None] if spread is None else [spread.mean, spread.deviation]
+            counts = [len(row.runs), len(row.finished), sum(run.diverged for run in row.runs)]
+            written = ["" if figure is None else f"{figure:.4f}" for figure in figures]
+            last = [self.reaches_scratch_at(row), " ".join(self.above(row))]
+            lines.append([row.labels["init"], f"{row.labels['fraction']:g}", *counts, *written, *last])
+        return header, lines
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """An object per row."""
+        return [
+            {
+                **row.labels,
+                "seeds": [run.labels["seed"] for run in row.finished],
+                "scores": {name: spread.as_json() for name, spread in scores(row).items()},
+                "curve": [{"step": step, **spread.as_json()} for step, spread in curve(row).items()],
+                "reaches_scratch_at": self.reaches_scratch_at(row),
+                "above": self.above(row),
+            }
+            for row in self.rows
+        ]
+
+    def curve_panels(self) -> list[Lines]:
+        """Box AP over the steps, a panel per fraction of the labels; dashed, what scratch ends with."""
+        panels = []
+        for fraction in self.fractions:
+            lines = {str(row.labels["init"]): curve(row) for row in self.at(fraction) if curve(row)}
+            if lines:
+                title = f"{100 * fraction:g}% of the training images"
+                panels.append(Lines(title, lines, self.scratch_ap(fraction)))
+        return panels
+
+    def fraction_panel(self) -> Lines:
+        """The box AP that runs end with, over the fraction of the labels."""
+        lines: dict[str, dict[float, Spread]] = {}
+        for init in self.inits:
+            for row in self.rows:
+                spread = row.spread(PATH)
+                if row.labels["init"] == init and spread is not None:
+                    lines.setdefault(init, {})[float(row.labels["fraction"])] = spread
+        return Lines("Label efficiency", lines)
+
+    def write_figures(self, folder: Path) -> None:
+        """Writes each figure that there are runs for, as PNG and as SVG."""
+        iterations = curves_figure(self.curve_panels(), self.inits, x="step", y="box AP")
+        labels = fractions_figure(self.fraction_panel(), x="fraction of the training images", y="box AP")
+        write_figure(folder / "iterations", iterations)
+        write_figure(folder / "labels", labels)
+
+
+def scores(row: Group) -> dict[str, Spread]:
+    """By name, the scores in percent that every finished run has."""
+    return spreads([run.results["scores"] for run in row.finished])
+
+
+def curve(row: Group) -> dict[int, Spread]:
+    """Finished steps to box AP, at the evaluations that every finished run made."""
+    return dict(sorted(spreads([_curve(run.results["curve"]) for run in row.finished]).items()))
+
+
+def _curve(points: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    return {point["step"]: point[MAIN] for point in points if MAIN in point}
+
+
+def _by_chance(counts: Sequence[int]) -> str:
+    """How often n runs lie wholly above or below n others of the same kind: 2 n! n! / (2n)!."""
+    if len(set(counts)) != 1 or counts[0] < 2:
+        return ""
+    odds = math.comb(2 * counts[0], counts[0]) / 2
+    return f" With {counts[0]} seeds each, chance alone sets two equal inits so far apart at most 1 time in {odds:g}."

@@ -1,0 +1,161 @@
+"""Figures of a study: curves over the steps, a figure over the fraction of the labels, bars row by row."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from socodet.reports.theme import LIGHT, Theme, blank_figure, dress, to_png, to_svg
+from socodet.runtime.files import write_atomically
+from socodet.studies.table import Spread
+
+FIGURE_DPI = 160
+PANEL_WIDTH, PANEL_HEIGHT = 900, 640
+BARS_WIDTH, ROW_HEIGHT, BARS_MARGIN = 1800, 70, 190
+"""Pixels."""
+COLUMNS = 3
+"""Panels side by side at most."""
+LETTERS = 10  # points
+STYLES = ("-", "--", ":")
+"""Line styles; the next one when the colours begin again."""
+
+
+def write_figure(stem: Path, figure: Figure | None) -> None:
+    """Writes a figure, if there is one, as `stem`.png and `stem`.svg."""
+    if figure is not None:
+        write_atomically(stem.with_name(f"{stem.name}.png"), to_png(figure))
+        write_atomically(stem.with_name(f"{stem.name}.svg"), to_svg(figure, stem.name))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A panel of lines: for each name its points, x to the spread over runs there."""
+
+    title: str
+    lines: Mapping[str, Mapping[int, Spread] | Mapping[float, Spread]]
+    reference: float | None = None
+    """A height to mark by a dashed line."""
+
+
+def curves_figure(
+    panels: Sequence[Lines], names: Sequence[str], *, x: str, y: str, theme: Theme = LIGHT
+) -> Figure | None:
+    """Panels side by side: a thin line per run, a thick one for their mean. None without a panel.
+
+    `names` gives each line its colour, the same in every panel.
+    """
+    if not panels:
+        return None
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(columns * PANEL_WIDTH, rows * PANEL_HEIGHT)
+    for place, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        _label(axes, theme, panel.title, x, y)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+        for name, points in panel.lines.items():
+            colour, style = _look(names, name, theme)
+            for values in zip(*(spread.values for spread in points.values()), strict=True):
+                axes.plot([*points], values, color=colour, linewidth=0.7, alpha=0.45)
+            means = [spread.mean for spread in points.values()]
+            axes.plot([*points], means, color=colour, linestyle=style, linewidth=2, label=name)
+        if panel.reference is not None:
+            axes.axhline(panel.reference, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlim(left=0)
+        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS)
+    return figure
+
+
+def fractions_figure(panel: Lines, *, x: str, y: str, theme: Theme = LIGHT) -> Figure | None:
+    """Lines over fractions of the labels, a dot per run; None where there is one fraction only."""
+    fractions = sorted({fraction for points in panel.lines.values() for fraction in points})
+    if len(fractions) < 2:
+        return None
+    figure = _figure(PANEL_WIDTH, PANEL_HEIGHT)
+    axes = figure.add_subplot()
+    _label(axes, theme, panel.title, x, y)
+    axes.set_xscale("log")
+    axes.set_xticks(fractions)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda fraction, _place: f"{100 * fraction:g}%"))
+    for name, points in panel.lines.items():
+        colour, style = _look([*panel.lines], name, theme)
+        means = [spread.mean for spread in points.values()]
+        axes.plot([*points], means, color=colour, linestyle=style, linewidth=2, label=name)
+        for fraction, spread in points.items():
+            axes.plot([fraction] * len(spread.values), spread.values, "o", color=colour, markersize=3.5)
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS)
+    return figure
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A panel of bars, a bar per row."""
+
+    title: str
+    values: Sequence[Sequence[float]]
+    """For each row from the top, a value per run; NaN where there is none."""
+    marks: Sequence[str]
+    """For each row, what is written there when it has no value."""
+    references: Sequence[float] | None = None
+    """For each row, a value to compare with."""
+    is_measured: bool = True
+
+
+def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGHT) -> Figure:
+    """Panels side by side with the same rows: a bar for the mean, a dot per run, a line for the reference."""
+    figure = _figure(BARS_WIDTH, BARS_MARGIN + ROW_HEIGHT * len(rows))
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        dress(axes, theme, LETTERS, grid="x")
+        axes.set_title(panel.title, color=theme.ink, size=LETTERS + 1, loc="left")
+        _draw_bars(axes, panel, theme)
+        axes.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows), color=theme.ink, size=LETTERS)
+    return figure
+
+
+def _draw_bars(axes: Axes, panel: Bars, theme: Theme) -> None:
+    known = [value for values in panel.values for value in values if math.isfinite(value)]
+    # Figures of AP lie close together, far from 0: there the axis begins near the lowest.
+    low = min(known) - 0.5 * (max(known) - min(known)) if known and 1 < min(known) < max(known) else 0.0
+    for y, values in enumerate(panel.values):
+        there = [value for value in values if math.isfinite(value)]
+        if not there:
+            axes.annotate(panel.marks[y], (0.01, y), xycoords=("axes fraction", "data"), va="center", color=theme.muted)
+            continue
+        mean = sum(there) / len(there)
+        colour = theme.series[0] if panel.is_measured else theme.muted
+        axes.barh(y, mean - low, left=low, height=0.6, color=colour, alpha=0.85)
+        if len(there) > 1:
+            axes.plot(there, [y] * len(there), "o", color=theme.ink, markersize=3)
+        reference = math.nan if panel.references is None else panel.references[y]
+        if math.isfinite(reference):
+            axes.plot([reference] * 2, [y - 0.38, y + 0.38], color=theme.series[1], linewidth=2)
+        beside = max(mean, reference) if math.isfinite(reference) else mean
+        axes.annotate(f"{mean:.3g}", (beside, y), (5, 0), textcoords="offset points", va="center", color=theme.muted)
+    axes.set_ylim(len(panel.values) - 0.4, -0.6)
+    highest = max(known, default=0.0) or 1.0
+    axes.set_xlim(low, highest + 0.18 * (highest - low))
+
+
+def _figure(width: int, height: int) -> Figure:
+    figure = blank_figure(width, height, dpi=FIGURE_DPI, background="white")
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def _label(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
+    dress(axes, theme, LETTERS)
+    axes.set_title(title, color=theme.ink, size=LETTERS + 1, loc="left")
+    axes.set_xlabel(x, color=theme.muted, size=LETTERS)
+    axes.set_ylabel(y, color=theme.muted, size=LETTERS)
+
+
+def _look(names: Sequence[str], name: str, theme: Theme) -> tuple[str, str]:
+    """Colour and style of a line."""
+    turn, colour = divmod(names.index(name), len(theme.series))
+    return theme.series[colour], STYLES[turn % len(STYLES)]

@@ -1,0 +1,172 @@
+"""The fine-tuning runs of a study: one detector, one protocol, from many first weights."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.mini import mini_set
+from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.errors import InputError
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.labelled_sets import (
+    LabelledSet,
+    fitting_settings,
+    images_trained_on,
+    open_labelled_sets,
+    require_objects,
+)
+from socodet.finetuning.run import digest
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.models.settings import ModelSettings
+from socodet.runtime.world import ALONE, World
+from socodet.studies.detector_table import MAIN
+from socodet.studies.runner import Job, JobResult
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+EVALUATIONS = 10
+"""Of a run, where the user does not say how often."""
+SCORES = ("box_", "mask_")
+"""What the names of scores begin with."""
+
+
+@dataclass(frozen=True)
+class FinetuningRuns:
+    """How every detector is fine-tuned and scored; runs differ in first weights, seed and number of labels."""
+
+    training: DetectionDataset
+    validation: DetectionDataset
+    settings: FinetuneSettings
+    """Of every run, but for the seed and the fraction; the detector is one of boxes where the set has no masks."""
+    model: ModelSettings | None = None
+    """Sizes of the modules; None for those of the run that a detector begins from."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    evaluations: int = EVALUATIONS
+    """How often a run is scored, where `evaluation` does not say after how many steps."""
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    show_progress: bool = True
+    unreadable: set[str] = field(default_factory=set)
+    """Images that could not be read in this call, and why."""
+
+    @classmethod
+    def open(
+        cls,
+        train: LabelledSet,
+        val: LabelledSet | None,
+        *,
+        images: str | Path | None = None,
+        settings: FinetuneSettings,
+        world: World = ALONE,
+        show_progress: bool = True,
+        val_flag: str = "--val",
+        **more: Any,
+    ) -> "FinetuningRuns":
+        """Opens the sets, of a folder both splits; `more` are fields. InputError for sets that cannot be used."""
+        say = show_progress and world.is_first
+        training, validation = open_labelled_sets(train, val, images, say_problems=say)
+        if validation is None:
+            raise InputError(f"{training.name}: is one set; give {val_flag}, the annotated set to score on")
+        require_objects(validation, "to find")
+        fitting = fitting_settings(settings, training, show_note=say)
+        runs = cls(training, validation, fitting, show_progress=show_progress, **more)
+        runs.schedule()  # InputError when there is nothing to learn from
+        return runs
+
+    @cached_property
+    def images(self) -> int:
+        """How many images are trained on with all labels."""
+        return len(images_trained_on(self.training, self.settings))
+
+    def schedule(self, fraction: float = 1.0) -> ScheduleSettings:
+        """The schedule with this fraction of the labels, every number resolved.
+
+        Its length is the same for every seed and first weights: epochs pass over as many images as the fraction has on
+        average.
+        """
+        return self.settings.resolved_schedule(max(1, round(fraction * self.images)))
+
+    def check_fractions(self, fractions: Sequence[float], seeds: Sequence[int]) -> None:
+        """InputError for a fraction of the labels that cannot be, or has nothing to learn from with some seed."""
+        for fraction in fractions:
+            if not 0 < fraction <= 1:
+                raise InputError(f"fractions must be above 0 and at most 1, not {fraction:g}")
+            for seed in seeds if fraction < 1 else ():
+                if not len(mini_set(self.training, fraction, seed).with_objects()):
+                    raise InputError(
+                        f"{self.training.name}: with fraction {fraction:g} and seed {seed} no image has an object to "
+                        "learn from; take a larger fraction"
+                    )
+
+    def describe(self) -> dict[str, Any]:
+        """All that must be the same for runs to stand in one table, in plain JSON types."""
+        described = {
+            "settings": asdict(replace(self.settings, fraction=None, seed=0)),
+            "model": None if self.model is None else asdict(self.model),
+            "schedule": asdict(self.schedule()),
+            "evaluation_every": self.evaluation.every,
+            "train": _describe(self.training),
+            "val": _describe(self.validation),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(described))
+        return plain
+
+    def job(
+        self, init: str, source: str | Path, fraction: float, seed: int, *, folder: str, needs: tuple[str, ...] = ()
+    ) -> Job:
+        """A run from the weights at `source`, which tables call `init`."""
+        return Job(
+            f"{folder}/{init}/fraction-{fraction:g}/seed-{seed}",
+            {"init": init, "fraction": fraction, "seed": seed},
+            f"{self.settings.detector} from {init}, {100 * fraction:g}% of the images, seed {seed}",
+            lambda path: self.run(source, path, fraction, seed),
+            needs,
+            self.schedule(fraction).iterations,
+        )
+
+    def run(self, source: str | Path, folder: Path, fraction: float, seed: int) -> JobResult:
+        """Fine-tunes from these weights; the results are steps, scores in percent, and scores at each evaluation."""
+        iterations = self.schedule(fraction).iterations
+        every = self.evaluation.every or math.ceil(iterations / self.evaluations)
+        part = None if fraction == 1 else fraction
+        result = finetune(
+            self.training,
+            folder,
+            replace(self.settings, iterations=iterations, epochs=None, fraction=part, seed=seed),
+            val=self.validation,
+            init=source,
+            model=self.model,
+            evaluation=replace(self.evaluation, every=every),
+            execution=self.execution,
+            resume=True,
+            show_progress=self.show_progress,
+        )
+        self.unreadable.update(result.unreadable)
+        if not result.finished:
+            return JobResult(None, result.stopped_by)
+        curve = [
+            {"step": line["step"], **{name: value for name, value in line.items() if _is_score(name, value)}}
+            for line in RunFolder(folder).log_lines()
+            if MAIN in line
+        ]
+        scores = {name: value for name, value in curve[-1].items() if name != "step"} if curve else {}
+        return JobResult({"steps": result.steps, "scores": scores, "curve": curve}, result.stopped_by)
+
+
+def _is_score(name: str, value: object) -> bool:
+    """Whether it is one that the set can give."""
+    return name.startswith(SCORES) and value is not None
+
+
+def _describe(data: DetectionDataset) -> dict[str, Any]:
+    return {
+        "images": len(data),
+        "style": data.style,
+        "masks": data.has_masks,
+        "sha256": digest(data),
+        "categories": [asdict(category) for category in data.categories],
+    }

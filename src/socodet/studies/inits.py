@@ -1,0 +1,59 @@
+"""The first weights that a study compares, under the names that tables and folders give them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from socodet.errors import InputError
+from socodet.finetuning.finetune import SCRATCH
+from socodet.models.settings import ModelSettings
+from socodet.weights.pretrained_run import model_settings
+
+
+@dataclass(frozen=True)
+class Init:
+    """First weights and their name."""
+
+    name: str
+    source: str
+    """A pretraining run's folder, a file of weights, or `scratch`: what `finetune` takes as `init`."""
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise InputError(f"--init {self.name}=: names no weights; write NAME=PATH or NAME=scratch")
+        if not self.name or self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\|"):
+            raise InputError(f"init {self.name!r}: cannot be a name in a table; name it yourself, --init NAME=PATH")
+
+    @property
+    def is_scratch(self) -> bool:
+        """Whether nothing is pretrained."""
+        return self.source == SCRATCH
+
+    @property
+    def place(self) -> str:
+        """The absolute path, or `scratch`."""
+        return SCRATCH if self.is_scratch else str(Path(self.source).resolve())
+
+
+def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
+    """First weights as a command line names them: `PATH`, `scratch` or `NAME=PATH`.
+
+    Without a name, it is the folder's, or the file's without its ending. What exists as a path is one, equals sign or
+    not.
+    """
+    inits = []
+    for text in given:
+        name, equals, source = text.partition("=")
+        if not equals or "/" in name or Path(text).exists():
+            path = Path(text)
+            name, source = path.stem if path.is_file() else path.resolve().name, text
+        inits.append(Init(name, source))
+    return tuple(inits)
+
+
+def shared_model(inits: Sequence[Init]) -> ModelSettings:
+    """Sizes of the modules where the user gives none: those of the first of the inits that is a run's folder."""
+    for init in inits:
+        if not init.is_scratch and Path(init.source).is_dir():
+            return model_settings(init.source)
+    return ModelSettings()

@@ -1,0 +1,229 @@
+"""Runs a study: a list of named jobs, each brought to its end once, with a record of how it ended.
+
+DIR/KIND.json     what was asked, and the jobs of this call and of earlier ones
+DIR/JOB/          what a job writes, such as a run's folder
+DIR/JOB.json      how the job ended: its results, or the step at which it diverged
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from socodet.errors import InputError
+from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_note
+from socodet.runtime.world import ALONE, World, world_from_environment
+from socodet.training.distributed import any_process
+from socodet.training.loop import DivergedError
+from socodet.training.run_folder import RunFolder
+from socodet.training.signals import stop_requests
+
+Label = str | int | float
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How far a job came in one call."""
+
+    results: Mapping[str, Any] | None
+    """Plain JSON types; None while the job is unfinished."""
+    stopped_by: str | None = None
+    """The signal that stopped it, also during its last step; `max_steps`; or None."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of a study."""
+
+    name: str
+    """Where it writes, relative to the study's folder: `soco/seed-0`, recorded in `soco/seed-0.json`."""
+    labels: Mapping[str, Label]
+    """What sets its results apart in a table: `{"init": "soco", "seed": 0}`."""
+    about: str
+    """What is printed when it begins."""
+    run: Callable[[Path], JobResult]
+    """Does the job in this folder, from where an earlier call was interrupted. DivergedError when it diverges."""
+    needs: tuple[str, ...] = ()
+    """Names of the jobs that must have finished before."""
+    steps: int | None = None
+    """Training steps in all, to say how far an unfinished job is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A job as its record, or else its checkpoint, tells it."""
+
+    name: str
+    labels: Mapping[str, Label]
+    status: str
+    """finished; diverged at step N; step N of M; not begun."""
+    results: Mapping[str, Any] = field(default_factory=dict)
+    """Those of a finished job."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it is done."""
+        return self.status == "finished"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended in NaN or infinity."""
+        return self.status.startswith("diverged")
+
+    def figure(self, path: str) -> float | None:
+        """A number of the results by its path, such as `scores.box_AP`; None where there is none."""
+        value: Any = self.results
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder of jobs. Of several processes, which run each job together, the first writes and prints."""
+
+    folder: Path
+    kind: str
+    """`comparison`, whose note is comparison.json."""
+    world: World = ALONE
+    show_progress: bool = True
+
+    @property
+    def note(self) -> Path:
+        """The file that says what was asked."""
+        return self.folder / f"{self.kind}.json"
+
+    def noted(self) -> dict[str, Any]:
+        """What the note says; empty before there is one."""
+        return read_note(self.note) or {}
+
+    def find(self, asked: Mapping[str, Any], *, overwrite: bool = False) -> dict[str, Any]:
+        """The note of the same study begun earlier, empty for a new one.
+
+        InputError when the folder holds something else, or a study of other settings, unless `overwrite`.
+        """
+        a_study = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+        refuse_foreign_folder(self.folder, self.note, a_study)
+        there = {} if overwrite else self.noted()
+        if there:
+            refuse_other_note(self.folder, json.loads(json.dumps(asked)), there["asked"], a_study)
+        return there
+
+    def begin(self, asked: Mapping[str, Any], files: Sequence[str], *, overwrite: bool = False, **more: Any) -> None:
+        """Writes the note: what is asked, and `more` under its names. `overwrite` first removes the study there.
+
+        That is its jobs and what matches the patterns `files`; nothing else is touched.
+        """
+        jobs = self.noted().get("jobs", {})
+        if overwrite:
+            for name in jobs:
+                self._forget(name)
+            for path in (path for pattern in files for path in list(self.folder.glob(pattern))):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_note(self.note, {"asked": asked, **more, "jobs": {} if overwrite else jobs})
+
+    def _forget(self, name: str) -> None:
+        """Removes what a job wrote, and the folders left empty."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        self._record(name).unlink(missing_ok=True)
+        for parent in (self.folder / name).parents:
+            if parent == self.folder or not parent.is_dir() or any(parent.iterdir()):
+                break
+            parent.rmdir()
+
+    def run(self, jobs: Sequence[Job], write: Callable[[], object], *, retry_diverged: bool = False) -> str | None:
+        """Does every job that is not done, in order; returns the signal that stopped it, `max_steps`, or None.
+
+        A job that diverges is recorded, and neither it nor those that need it run again, unless `retry_diverged`.
+        `max_steps` counts for each job: the call goes on with the next that needs no unfinished one. SIGINT and SIGTERM
+        end it with the training step, or whatever else is under way. `write` is called after each job.
+        """
+        if self.world.is_first:
+            noted = self.noted()
+            listed = {job.name: _listed(job) for job in jobs}
+            write_note(self.note, {**noted, "jobs": {**noted.get("jobs", {}), **listed}})
+        out_of_steps = None
+        with stop_requests(self.show_progress) as requests:
+            for number, job in enumerate(jobs, 1):
+                status = self._status(job.name)
+                if status == "finished" or (status == "diverged" and not retry_diverged):
+                    continue
+                if any(self._status(name) != "finished" for name in job.needs):
+                    continue
+                self.say(f"{number} of {len(jobs)}: {job.about}")
+                stopped_by = self._run(job)
+                if self.world.is_first:
+                    write()
+                if stopped_by == "max_steps":
+                    out_of_steps, stopped_by = stopped_by, None
+                if requests:  # also outside the training loop
+                    stopped_by = requests[0]
+                if any_process(self.world, stopped_by is not None):
+                    return stopped_by or "another process"
+        return out_of_steps
+
+    def _run(self, job: Job) -> str | None:
+        """Brings a job to its end, and records it; by what it was stopped, or None."""
+        record = self._record(job.name)
+        if self.world.is_first:
+            record.unlink(missing_ok=True)  # of a job that diverged
+        try:
+            ended = job.run(self.folder / job.name)
+        except DivergedError as error:
+            if self.world.is_first:
+                write_note(record, {"status": "diverged", "step": error.step, "why": str(error)})
+            self.say(f"{error}\n{job.about}: recorded as diverged; continuing with the others")
+            return None
+        if ended.results is not None and self.world.is_first:
+            write_note(record, {"status": "finished", "results": ended.results})
+        return ended.stopped_by
+
+    def outcomes(self, jobs: Sequence[Job] = ()) -> tuple[Outcome, ...]:
+        """How far every job is: those of this call, and those of earlier calls that were begun."""
+        asked = {job.name: _listed(job) for job in jobs}
+        every = [self._outcome(name, listed) for name, listed in {**self.noted().get("jobs", {}), **asked}.items()]
+        return tuple(one for one in every if one.name in asked or one.status != "not begun")
+
+    def outcome(self, job: Job) -> Outcome:
+        """How far one job is."""
+        return self._outcome(job.name, _listed(job))
+
+    def _outcome(self, name: str, listed: Mapping[str, Any]) -> Outcome:
+        record = read_note(self._record(name))
+        saved = RunFolder(self.folder / name).checkpoints()
+        if record is not None and record["status"] == "finished":
+            return Outcome(name, listed["labels"], "finished", record["results"])
+        if record is not None:
+            status = f"diverged at step {record['step']}"
+        elif saved:
+            status = f"step {int(saved[-1].stem.removeprefix('step-'))} of {listed['steps']}"
+        else:
+            status = "not begun"
+        return Outcome(name, listed["labels"], status)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _status(self, name: str) -> str | None:
+        """How a job ended: finished, diverged, or None."""
+        record = read_note(self._record(name))
+        return None if record is None else str(record["status"])
+
+    def say(self, line: str) -> None:
+        """Prints a line of progress on stderr."""
+        if self.show_progress and self.world.is_first:
+            print(line, file=sys.stderr)
+
+
+def _listed(job: Job) -> dict[str, Any]:
+    """What the note says of a job."""
+    return {"labels": dict(job.labels), "steps": job.steps}
+
+
+def require_one_process(command: str) -> None:
+    """InputError when several processes were started."""
+    if world_from_environment(meeting=False).size > 1:
+        raise InputError(f"{command}: runs in one process; start it without torchrun or srun")

@@ -1,0 +1,120 @@
+"""Results over seeds as tables: mean ± sample standard deviation, what is above what, as Markdown, CSV and JSON."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from socodet.studies.runner import Label, Outcome
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure of several runs."""
+
+    values: tuple[float, ...]
+    """A value per run."""
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Their sample standard deviation (n - 1); None of a single run."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def times(self, factor: float) -> "Spread":
+        """The same in another unit."""
+        return Spread(tuple(factor * value for value in self.values))
+
+    def written(self, form: str = ".2f") -> str:
+        """`12.30 ± 0.45`."""
+        return format(self.mean, form) + ("" if self.deviation is None else f" ± {self.deviation:{form}}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"mean": self.mean, "std": self.deviation, "values": list(self.values)}
+
+
+def spreads(runs: Sequence[Mapping[Any, float]]) -> dict[Any, Spread]:
+    """By name, the figures that every run has."""
+    shared = [name for name in runs[0] if all(name in run for run in runs)] if runs else []
+    return {name: Spread(tuple(run[name] for run in runs)) for name in shared}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The outcomes that differ in their seed alone: a row of a table."""
+
+    labels: Mapping[str, Label]
+    """Those that all of them have."""
+    runs: tuple[Outcome, ...]
+
+    @cached_property
+    def finished(self) -> tuple[Outcome, ...]:
+        """The runs that every figure is of."""
+        return tuple(run for run in self.runs if run.finished)
+
+    @property
+    def seeds(self) -> set[Label]:
+        """Of all its runs."""
+        return {run.labels["seed"] for run in self.runs}
+
+    def spread(self, path: str) -> Spread | None:
+        """A figure of the finished runs, by its path in their results; None where one of them lacks it."""
+        values = [run.figure(path) for run in self.finished]
+        known = tuple(value for value in values if value is not None)
+        return Spread(known) if known and len(known) == len(values) else None
+
+    def is_above(self, other: "Group", path: str) -> bool:
+        """Whether every seed of this one has a higher figure than every seed of the other.
+
+        Two or more each, and all of them finished.
+        """
+        one, another = self.spread(path), other.spread(path)
+        if one is None or another is None or min(len(row.finished) for row in (self, other)) < 2:
+            return False
+        all_finished = all(len(row.finished) == len(row.runs) for row in (self, other))
+        return all_finished and min(one.values) > max(another.values)
+
+    def state(self) -> str:
+        """How many runs finished, and what became of the others: `2, 1 diverged, 1 to go`."""
+        diverged = sum(run.diverged for run in self.runs)
+        left = len(self.runs) - len(self.finished) - diverged
+        others = [f"{count} {what}" for count, what in ((diverged, "diverged"), (left, "to go")) if count]
+        return ", ".join([f"{len(self.finished)}", *others])
+
+
+def grouped(outcomes: Iterable[Outcome], *by: str) -> list[Group]:
+    """Outcomes with the same values of these labels, each group by seed; the groups in the order of their first."""
+    groups: dict[tuple[Label, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(tuple(outcome.labels[name] for name in by), []).append(outcome)
+    return [
+        Group(dict(zip(by, values, strict=True)), tuple(sorted(runs, key=lambda run: run.labels["seed"])))
+        for values, runs in groups.items()
+    ]
+
+
+def runs_as_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """An object per run: its labels, how far it is, its results."""
+    return [{**run.labels, "status": run.status, **run.results} for run in outcomes]
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown; a dash where a cell is empty."""
+    lines = [header, ["---"] * len(header), *([cell or "–" for cell in row] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The same as CSV."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([header, *rows])
+    return file.getvalue()
