@@ -18,6 +18,7 @@ from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.run import FinetuneRecipe, trained_categories
+from socodet.finetuning.trainer import scored_weights
 from socodet.images.decode import decode_image
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
@@ -124,7 +125,7 @@ def load_detector(
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
     classes = len(trained.categories) + 1
     network = new_detector(recipe.settings.detector, recipe.model, classes, inference=recipe.inference)
-    network.load_state_dict(state["detector"])
+    network.load_state_dict(scored_weights(state))
     where = choose_device(device, ALONE)
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector = TrainedDetector(network, recipe, trained.categories, state["step"], folder.path)

@@ -103,7 +103,7 @@ class FinetuneLoop:
         if self.validation is None:
             return None
         self.newest = score(
-            self.tuner.network,
+            self.tuner.scored,
             self.validation,
             masks=self.tuner.detector.has_masks,
             step=done,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from socodet.detection.detectors import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
@@ -57,6 +58,13 @@ class FineTuner(Learner[DetectionBatch]):
         self._forward: nn.Module = self.network
         if world.size > 1:
             synchronize_batch_norm(self.network, self.device)
+        self.scored: nn.Module = self.network
+        """What is evaluated: the network, or the moving average of its weights."""
+        self._average: AveragedModel | None = None
+        if settings.ema_decay is not None:
+            average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+            self.scored = self._average.module
         if execution.compile:
             detector.compile(self.network, compiler)
         if world.size > 1:
@@ -87,14 +95,16 @@ class FineTuner(Learner[DetectionBatch]):
             limit = self.settings.clip_norm * self._update.scaler.get_scale()
             nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         learned = self._update.finish(loss.detach())
+        if self._average is not None and learned:
+            self._average.update_parameters(self.network)
         self.finished += 1
         self._window.skipped += not learned
         if learned or not self._skip:
             self._window.losses.append({name: value.detach() for name, value in losses.items()})
         return loss.detach()
 
-    def losses(self, batch: DetectionBatch, draw: int) -> dict[str, Tensor]:
-        """The detector's losses by name; `draw` decides which anchors and regions it looks at."""
+    def losses(self, batch: DetectionBatch, draw: int, network: nn.Module | None = None) -> dict[str, Tensor]:
+        """The losses by name, of the network that learns by default; `draw` decides which regions are sampled."""
         pictures, targets = batch.to(self.device)
         devices = [self.device] if self.device.type == "cuda" else []
         with (
@@ -102,13 +112,15 @@ class FineTuner(Learner[DetectionBatch]):
             torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32),
         ):
             torch.manual_seed(self.seed * 1_000_003 + draw * self.world.size + self.world.rank)
-            losses: dict[str, Tensor] = self._forward(pictures, targets)
+            losses: dict[str, Tensor] = (network or self._forward)(pictures, targets)
         return losses
 
     def reestimate(self, batches: Any) -> None:
-        """Batch norm's statistics anew over these training batches (precise batch norm)."""
-        numbered = enumerate(batches)
-        reestimate_statistics(self.network, lambda pair: self.losses(pair[1], draw=pair[0]), numbered, self.world)
+        """Estimates the batch norm statistics of what is scored on these training batches (precise batch norm)."""
+        network = self._forward if self._average is None else self.scored
+        reestimate_statistics(
+            self.scored, lambda pair: self.losses(pair[1], pair[0], network), enumerate(batches), self.world
+        )
 
     def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
         """The mean of the loss and of each of its parts since the last line, and the learning rate."""
@@ -154,6 +166,7 @@ class FineTuner(Learner[DetectionBatch]):
             "detector": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._update.scaler.state_dict(),
+            **({} if self._average is None else {"average": self._average.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,6 +181,8 @@ class FineTuner(Learner[DetectionBatch]):
         try:
             self.network.load_state_dict(state["detector"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self._average is not None:
+                self._average.load_state_dict(state["average"])
             if state["scaler"] and self._update.scaler.is_enabled():
                 self._update.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError) as error:
@@ -176,6 +191,15 @@ class FineTuner(Learner[DetectionBatch]):
                 "pass --overwrite to start anew"
             ) from None
         self.finished = state["step"]
+
+
+def scored_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Of a checkpoint, the weights of the network that is scored."""
+    if "average" not in state:
+        weights: dict[str, Tensor] = state["detector"]
+        return weights
+    prefix = "module."
+    return {name.removeprefix(prefix): value for name, value in state["average"].items() if name.startswith(prefix)}
 
 
 @dataclass

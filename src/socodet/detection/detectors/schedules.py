@@ -6,9 +6,10 @@ many images are seen, and the learning rate changes in proportion (Goyal et al. 
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from socodet.errors import SettingError
-from socodet.runtime.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from socodet.runtime.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Settings
 
 REFERENCE_BATCH = 16
 REFERENCE_SHORT_SIDE = 800
@@ -41,6 +42,8 @@ class ScheduleSettings(Settings):
     """Factor of biases' learning rate."""
     clip_norm: float | None = None
     """The most that the gradient's norm may be."""
+    ema_decay: Annotated[float, Range(0, below=1)] | None = None
+    """Decay of a moving average of the weights, which is what is scored then; None scores the weights themselves."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     """A training picture's shorter side is scaled to one of them, drawn at random."""
     test_short_side: PositiveInt = 800
@@ -93,7 +96,7 @@ def schedule(name: str) -> ScheduleSettings:
 
 def resized(settings: ScheduleSettings, size: int) -> ScheduleSettings:
     """The same with pictures whose shorter side is `size` at most, all other sizes in proportion."""
-    ratio = size / REFERENCE_SHORT_SIDE
+    ratio = size / settings.test_short_side
     return replace(
         settings,
         short_sides=tuple(sorted({max(1, round(side * ratio)) for side in settings.short_sides})),

@@ -1,0 +1,96 @@
+"""What a detector can bring of its own in one class: network, transform, optimizer, schedule, averaged weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from photograph_sets import coco_file
+from torch import nn
+
+from socodet.detection.datasets import open_detection_set
+from socodet.detection.detectors import Detector
+from socodet.detection.detectors.transform import scale_picture
+from socodet.finetuning.loop import FinetuneLoop
+from socodet.finetuning.settings import EvaluationSettings
+from socodet.finetuning.trainer import FineTuner, scored_weights
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+SIDE, DECAY, STEPS = 16, 0.9, 3
+
+
+class OneBox(nn.Module):
+    """Says of every image one box, the same for all, and learns where from the mean of the targets."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.box = nn.Parameter(torch.tensor([0.0, 0.0, 1.0, 1.0]))
+
+    def forward(self, images, targets=None):
+        if self.training:
+            self.norm(torch.stack(images))  # all of one size
+            mean = torch.cat([target["boxes"] for target in targets]).mean(0) / SIDE
+            return {"loss_box": (self.box - mean).square().sum()}
+        return [
+            {"boxes": self.box[None] * image.shape[-1], "scores": torch.ones(1), "labels": torch.ones(1).long()}
+            for image in images
+        ]
+
+
+class OneBoxDetector(Detector):
+    name = "one_box"
+
+    def build(self, model, num_classes, inference):
+        return OneBox()
+
+    def schedule(self, name):
+        return replace(super().schedule(name), lr=0.1, short_sides=(SIDE,), precise_bn=1, ema_decay=DECAY)
+
+    def optimizer(self, network, settings):
+        return torch.optim.AdamW([{"params": network.parameters(), "lr_factor": 0.5}], lr=settings.lr, weight_decay=0.1)
+
+    def training_sample(self, pixels_hw3, target_at, settings, generator):
+        image = torch.from_numpy(pixels_hw3).permute(2, 0, 1)
+        size = (settings.short_sides[0],) * 2  # whatever the aspect ratio
+        return scale_picture(image, size).contiguous(), target_at(size)
+
+
+def a_loop(run, data):
+    detector = OneBoxDetector()
+    schedule = replace(detector.schedule("coco_1x"), iterations=STEPS, batch_size=2, warmup_iterations=0)
+    execution = ExecutionSettings("cpu", workers=0)
+    tuner = FineTuner(detector.build(None, 2, None), detector, schedule, execution)
+    return FinetuneLoop(tuner, data, data, run, EvaluationSettings(), execution, show_progress=False)
+
+
+def test_it_is_trained_scored_and_resumed(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
+    seen = []
+    loop = a_loop(RunFolder(tmp_path / "run"), data)
+    tuner, update = loop.tuner, loop.tuner.step
+
+    def step(batch):
+        assert all(image.shape == (3, SIDE, SIDE) for image in batch.pictures)
+        loss = update(batch)
+        assert tuner.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * (0.1 if tuner.finished == STEPS else 1))
+        seen.append(tuner.network.box.detach().clone())
+        return loss
+
+    tuner.step = step
+    assert loop.train() is None
+    average = seen[0]
+    for box in seen[1:]:
+        average = DECAY * average + (1 - DECAY) * box
+    torch.testing.assert_close(tuner.scored.box.detach(), average)
+    assert not torch.equal(
+        tuner.scored.norm.running_mean, tuner.network.norm.running_mean
+    )  # precise, of what is scored
+    assert loop.newest.scores["box_AP"] is not None
+
+    state = RunFolder(tmp_path / "run").load_checkpoint()
+    assert torch.equal(scored_weights(state)["box"], tuner.scored.box)
+    assert torch.equal(state["detector"]["box"], seen[-1])
+    again = a_loop(RunFolder(tmp_path / "again"), data).tuner
+    again.load_state_dict(state)
+    assert torch.equal(again.scored.box, tuner.scored.box)
