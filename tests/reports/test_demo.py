@@ -69,7 +69,7 @@ def test_what_is_not_a_demo_is_left_alone(finished, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="not a demo's"):
+        with pytest.raises(InputError, match="files that are not of a demo"):
             demonstration.demo(images, tmp_path, overwrite=overwrite)
     assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
 

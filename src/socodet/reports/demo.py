@@ -1,7 +1,6 @@
 """`socodet demo`: propose, pretrain, export, load into a detector, and one page that shows the results."""
 
 import dataclasses
-import json
 import platform
 import time
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from socodet.reports.sections.curves import training_pictures
 from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
 from socodet.reports.verdicts import log_verdicts, recall_verdict
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import read_note, refuse_foreign_folder, write_note
 from socodet.training.run_folder import RunFolder
 from socodet.weights.pretrained_run import encoder_weights
 from socodet.weights.transfer import LoadReport, load_pretrained
@@ -108,13 +107,11 @@ def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> N
     """Prepares the folder: an unfinished demo of the same images stays, any other is removed only if `overwrite`."""
     asked = {"version": __version__, "images": digest_names(source), "seed": seed}
     note = folder / "demo.json"
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give a folder for --output")
-    if folder.is_dir() and any(folder.iterdir()) and not note.exists():
-        raise InputError(f"{folder}: holds files that are not a demo's; give another --output")
-    if note.exists():
+    refuse_foreign_folder(folder, note, "a demo")
+    noted = read_note(note)
+    if noted is not None:
         unfinished = not (folder / "report.html").exists()
-        if unfinished and json.loads(note.read_text()) == asked:
+        if unfinished and noted == asked:
             return
         if not overwrite:
             state = "an unfinished demo of other images or seed" if unfinished else "a finished demo"
@@ -122,7 +119,7 @@ def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> N
         for name in ("report.html", "weights.pth", "proposals.parquet"):
             (folder / name).unlink(missing_ok=True)
         RunFolder(folder / "run").clear()
-    write_atomically(note, json.dumps(asked).encode())
+    write_note(note, asked)
 
 
 def _shortened(recipe: Recipe, images: int, seed: int) -> Recipe:

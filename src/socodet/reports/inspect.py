@@ -22,6 +22,7 @@ from socodet.reports.images import none_readable, readable_images
 from socodet.reports.page import Gallery, Section, write_page
 from socodet.reports.panels import Panel, labelled_panel, proposal_panel, sample_panels
 from socodet.reports.theme import to_png
+from socodet.runtime.files import check_output_file
 from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
@@ -188,16 +189,12 @@ def _truth_and_detections(data: DetectionDataset, index: int, shown: Detections,
 
 def _checked(output: str | Path, limit: int, seed: int, *, overwrite: bool) -> Path:
     """The path, its folder made. Raises InputError when a flag or the path cannot be used."""
-    path = Path(output)
-    if path.suffix.lower() not in (".png", ".html"):
-        raise InputError(f"{path}: ends in neither .png nor .html; name the output image.png or page.html")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists; give another --output or pass --overwrite")
+    if Path(output).suffix.lower() not in (".png", ".html"):
+        raise InputError(f"{output}: ends in neither .png nor .html; name the output image.png or page.html")
     for name, value, least in (("limit", limit, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{name} must be at least {least}, not {value}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return check_output_file(output, overwrite=overwrite)
 
 
 def _pick(source: ImageSource, table: ProposalTable, limit: int, seed: int) -> Picked:

@@ -21,6 +21,7 @@ from socodet.reports.sections.recipe import recipe_section
 from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
 from socodet.reports.verdicts import log_verdicts, recall_verdict
+from socodet.runtime.files import check_output_file
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device
@@ -88,7 +89,6 @@ def report(
         sections += shown
         if len(pretrained) == 1:
             verdicts.append(recall_verdict(recall[trained[0].name][0], recall[UNTRAINED][0]))
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_page(
         path,
         f"{len(records)} runs compared" if len(records) > 1 else f"{HEADINGS[records[0].kind]} run {records[0].name}",
@@ -101,12 +101,9 @@ def report(
 
 
 def _checked(output: str | Path, overwrite: bool) -> Path:
-    path = Path(output)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{path}: does not end in .html; name the output report.html")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists; give another --output or pass --overwrite")
-    return path
+    if Path(output).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{output}: does not end in .html; name the output report.html")
+    return check_output_file(output, overwrite=overwrite)
 
 
 def _lead(records: Sequence[RunRecord]) -> str:
