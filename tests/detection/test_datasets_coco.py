@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from socodet.detection.datasets import Problem, open_detection_set
 from socodet.errors import InputError
@@ -332,3 +333,13 @@ def test_a_file_with_only_some_fields_of_lvis_is_told(tmp_path, missing):
     read = open_detection_set(written(tmp_path, whole))
     assert read.style == ("coco" if missing == "neg_category_ids" else "lvis")
     assert missing in read.problems.first[Problem.PARTLY_LVIS]
+
+
+def test_16_bit_images_of_fewer_bits(tmp_path, capsys):
+    listed = [{"id": number, "file_name": f"{number}.png", "width": 40, "height": 30} for number in (1, 2)]
+    file = written(tmp_path, content([note(1, [1, 1, 8, 8])], images=listed), pictures=())
+    for number, value in ((1, 1000), (2, 4095)):
+        Image.fromarray(np.full((30, 40), value, np.uint16)).save(tmp_path / "images" / f"{number}.png")
+    read = open_detection_set(file)
+    assert [int(read.picture(index)[0, 0, 0]) for index in range(2)] == [62, 255]
+    assert "values up to 4,095" in capsys.readouterr().err

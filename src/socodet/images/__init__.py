@@ -8,6 +8,7 @@
 - suffixes: which files are images, by the ending of their names
 - names: the keys of a million images, in little memory
 - decode: from bytes to pixels, or to their size
+- value_range: which value is white in 16-bit images that use fewer bits
 - pack: any source as small JPEGs in tar shards
 - photographs: a dozen images that come with the package
 """

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
+from socodet.images.value_range import FULL_RANGE, narrowed, values_16_bit
 
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused: a quarter of a GiB of pixels, and PIL's own limit."""
@@ -29,7 +30,7 @@ JPEG = b"\xff\xd8\xff"
 HEAD = 32768
 
 
-def decode_image(data: bytes, least_side: int | None = None) -> NDArray[np.uint8]:
+def decode_image(data: bytes, least_side: int | None = None, white: int = FULL_RANGE) -> NDArray[np.uint8]:
     """The pixels of an encoded image, (H, W, 3) RGB, C-contiguous, upright as its EXIF orientation says.
 
     With `least_side`, at least 1, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest whose shorter
@@ -38,7 +39,7 @@ def decode_image(data: bytes, least_side: int | None = None) -> NDArray[np.uint8
     x/s; `image_size` tells its own size. Other formats, and pictures less than twice as large, come whole.
 
     JPEG, PNG, WebP, TIFF, BMP and GIF; of an animation or a file of several pages the first. Transparent
-    pixels are laid on white. 16 bits a channel become 8 by scaling the full range, so that 65535 is white;
+    pixels are laid on white. 16 bits a channel become 8 by scaling, so that `white` and all above it are 255;
     32-bit and floating-point pixels, which have no such range, are stretched from their own least to their
     own greatest value.
 
@@ -50,7 +51,11 @@ def decode_image(data: bytes, least_side: int | None = None) -> NDArray[np.uint8
     if data.startswith(JPEG):
         return _decode_jpeg(data, least_side)
     with _opened_by_pil(data) as image:
-        return _decode_with_pil(image)
+        values = values_16_bit(data) if white < FULL_RANGE else None
+        if values is None:
+            return _decode_with_pil(image)
+        pixels = np.array(_to_rgb(Image.fromarray(narrowed(values, white))))
+        return _upright(pixels, image.getexif().get(ORIENTATION_TAG, 1))
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -149,7 +154,7 @@ def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _gray(np.asarray(image).astype(np.float32) * (255 / 65535))
+        return _gray(np.asarray(image).astype(np.float32) * (255 / FULL_RANGE))
     if image.mode in ("I", "F"):
         values = np.asarray(image).astype(np.float64)
         low, high = values.min(), values.max()

@@ -21,8 +21,9 @@ from PIL import Image
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import JPEG, decode_image, image_size
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSource, open_images, white_of
 from socodet.images.suffixes import SUFFIXES
+from socodet.images.value_range import FULL_RANGE
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
@@ -41,6 +42,8 @@ class PackSettings(Settings):
     """Longest shorter side, pixels; larger images are scaled down to it, smaller ones stay as they are."""
     quality: Annotated[int, Range(1, 100)] = 90
     """JPEG quality of what is encoded again, 1 to 100."""
+    value_range: Annotated[int, Range(1, FULL_RANGE)] | None = None
+    """Value that is white in 16-bit images; by default that of 8, 10, 12, 14 or 16 bits, as many as they use."""
     shard_images: PositiveInt = 1000
     """Images a shard."""
 
@@ -217,14 +220,14 @@ def _write_shard(
 
 def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packed | str:
     try:
-        return _small(source.read(index), settings)
+        return _small(source.read(index), settings, settings.value_range or white_of(source))
     except (UnreadableImageError, OSError) as error:
         return str(error)
 
 
-def _small(data: bytes, settings: PackSettings) -> _Packed:
+def _small(data: bytes, settings: PackSettings, white: int) -> _Packed:
     # Decoded at twice the size or more, the picture loses nothing that scaling down would have kept.
-    pixels = decode_image(data, 2 * settings.size)
+    pixels = decode_image(data, 2 * settings.size, white)
     jpeg = data.startswith(JPEG)
     width, height = image_size(data) if jpeg else (pixels.shape[1], pixels.shape[0])
     shorter = min(width, height)

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, open_dataset
+from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder, open_folder
 from socodet.images.lists import open_coco, open_list
 from socodet.images.shards import is_pattern, open_shards, shards_in, shards_matching
 from socodet.images.suffixes import SUFFIXES
+from socodet.images.value_range import FULL_RANGE, spread_over, white_of_set
 
-__all__ = ["ImageFolder", "ImageSelection", "ImageSource", "open_images"]
+__all__ = ["ImageFolder", "ImageSelection", "ImageSource", "open_images", "read_pixels", "white_of"]
 
 
 class ImageSource(Protocol):
@@ -59,6 +64,43 @@ class ImageSelection:
         return self.source.location
 
 
+@dataclass(frozen=True)
+class NarrowRangeImages:
+    """A source whose 16-bit images use fewer bits."""
+
+    source: ImageSource
+    white: int
+    """Their value that is white."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def key(self, index: int) -> str:
+        """The key of the image in its source."""
+        return self.source.key(index)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of the image in its source."""
+        return self.source.read(index)
+
+    @property
+    def location(self) -> str:
+        """That of the source."""
+        return self.source.location
+
+
+def white_of(source: ImageSource) -> int:
+    """The value that is white in a source's 16-bit images."""
+    if isinstance(source, ImageSelection):
+        return white_of(source.source)
+    return source.white if isinstance(source, NarrowRangeImages) else FULL_RANGE
+
+
+def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
+    """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError."""
+    return decode_image(source.read(index), least_side, white_of(source))
+
+
 def open_images(path: str | Path) -> ImageSource:
     """The images at `path`, whichever form they have there.
 
@@ -70,9 +112,17 @@ def open_images(path: str | Path) -> ImageSource:
     - a COCO file, .json (`lists.open_coco`);
     - any other file: a text file of image paths (`lists.open_list`).
 
+    Where 16-bit images use fewer bits, as some of them show, the range they use is scaled to 8 bits, and it is said.
     InputError, in one line, for what is none of these, cannot be read, or holds no image.
     """
-    given = Path(path)
+    source = _open(Path(path))
+    sampled = spread_over(len(source))
+    names = [source.key(index) for index in sampled]
+    white = white_of_set(names, lambda place: source.read(sampled[place]), source.location)
+    return source if white == FULL_RANGE else NarrowRangeImages(source, white)
+
+
+def _open(given: Path) -> ImageSource:
     suffix = given.suffix.lower()
     if os.path.isdir(given):
         if is_dataset(given):

@@ -24,9 +24,8 @@ from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
-from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSource, open_images, read_pixels
 from socodet.images.suffixes import SUFFIXES
 from socodet.prediction.drawing import draw_objects
 from socodet.pretraining.preparation import digest_names
@@ -159,7 +158,7 @@ class _Reader:
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         try:
-            return decode_image(self._source.read(index))
+            return read_pixels(self._source, index)
         except UnreadableImageError as error:
             raise InputError(str(error)) from None
         except OSError as error:
@@ -230,7 +229,7 @@ def _draw(folder: Path, source: ImageSource, index: int, found: Detections, dete
     parts = [part for part in Path(source.key(index)).parts if part not in ("..", "/", "")]
     file = folder.joinpath(DRAWN, *parts)
     file = file.with_name(file.name + ".jpg")
-    pixels = decode_image(source.read(index))
+    pixels = read_pixels(source, index)
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]
     with io.BytesIO() as drawn:

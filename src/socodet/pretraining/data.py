@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image
-from socodet.images.source import ImageSource
+from socodet.images.source import ImageSource, white_of
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.world import ALONE, World
@@ -83,7 +83,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
     ) -> None:
         self._source, self._proposals, self._indices = source, proposals, indices
         self._settings, self._seed = settings, seed
-        self._least_side = settings.least_side
+        self._least_side, self._white = settings.least_side, white_of(source)
 
     def __getitems__(self, places: Sequence[tuple[int, int]]) -> Batch:
         """The batch of these (epoch, image index), with what it cost; torch's DataLoader asks for it like this."""
@@ -100,7 +100,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             try:
                 data = self._source.read(index)
                 width, boxes = self._proposals.look_up(key, data)
-                image = decode_image(data, self._least_side)
+                image = decode_image(data, self._least_side, self._white)
             except (UnreadableImageError, OSError):
                 continue
             part = round(width / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8

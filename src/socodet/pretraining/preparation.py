@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import decode_image, image_size
-from socodet.images.source import ImageSelection, ImageSource
+from socodet.images.decode import image_size
+from socodet.images.source import ImageSelection, ImageSource, read_pixels
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
@@ -141,7 +141,7 @@ def _check_readable(source: ImageSource) -> None:
     """InputError when none of the first images can be read: without a table nobody has looked at them yet."""
     for index in range(min(CHECKED_SIZES, len(source))):
         try:
-            decode_image(source.read(index))
+            read_pixels(source, index)
             return
         except (UnreadableImageError, OSError):
             continue

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSource, open_images, white_of
 from socodet.models.encoders import build_encoder
 from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
@@ -137,7 +137,7 @@ def pretrain(
     table: ProposalTable | OnlineProposals
     unreadable: list[tuple[str, str]]
     if proposals == ONLINE:
-        table = OnlineProposals(chosen.proposals)
+        table = OnlineProposals(chosen.proposals, white_of(source))
         readable, unreadable = np.arange(len(source)), []
     else:
         table = ProposalTable.read(run.proposals if proposals is None else proposals)

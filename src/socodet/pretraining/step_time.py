@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource
+from socodet.images.source import ImageSource, white_of
 from socodet.models.encoders import build_encoder
 from socodet.models.objective import build_objective
 from socodet.models.soco import SoCo
@@ -30,7 +30,11 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSe
     """
     training = recipe.training
     dataset = SampleDataset(
-        source, OnlineProposals(recipe.proposals), np.arange(len(source)), recipe.sample, training.seed
+        source,
+        OnlineProposals(recipe.proposals, white_of(source)),
+        np.arange(len(source)),
+        recipe.sample,
+        training.seed,
     )
     size = training.batch_size
     places = [(position // len(source), position % len(source)) for position in range(size)]

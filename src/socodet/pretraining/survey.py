@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import decode_image
-from socodet.images.source import ImageSource
+from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.cores import available_cores
@@ -55,7 +54,7 @@ def survey_images(source: ImageSource) -> ImageSurvey:
     sides, grey, few = [], [], []
     for index in wanted.tolist():
         try:
-            pixels = decode_image(source.read(index))
+            pixels = read_pixels(source, index)
         except (UnreadableImageError, OSError):
             continue
         sides.append(min(pixels.shape[:2]))

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from socodet.errors import InputError
-from socodet.images.decode import decode_image
-from socodet.images.source import ImageSource
+from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import compile_kernels, image_rng, propose_boxes
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
@@ -96,7 +95,7 @@ def _make_rows(source: ImageSource, indices: range, settings: ProposalSettings) 
 def _make_row(source: ImageSource, index: int, settings: ProposalSettings) -> Row:
     key = source.key(index)
     try:
-        image = decode_image(source.read(index))
+        image = read_pixels(source, index)
     except (InputError, OSError) as error:
         return Row(key, 0, 0, np.empty((0, 4), np.float32), str(error))
     height, width = image.shape[:2]

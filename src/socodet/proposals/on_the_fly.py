@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.images.decode import decode_image
+from socodet.images.value_range import FULL_RANGE
 from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ProposalSettings
 
@@ -15,8 +16,10 @@ class OnlineProposals:
     """Takes the place of a proposal table: the boxes are those that a table of these settings would hold."""
 
     settings: ProposalSettings
+    white: int = FULL_RANGE
+    """Of 16-bit images, as in `decode_image`."""
 
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
         """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""
-        image = decode_image(data)  # in full, as for a table, however small the views are
+        image = decode_image(data, white=self.white)  # in full, as for a table, however small the views are
         return image.shape[1], propose_boxes(image, self.settings, image_rng(self.settings.seed, key))

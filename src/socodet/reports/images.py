@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import decode_image
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSource, open_images, read_pixels
 from socodet.pretraining.preparation import ONLINE, digest_names, some_images
 from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ProposalSettings
@@ -43,7 +42,7 @@ def readable_images(source: ImageSource, seed: int = 0) -> Iterator[tuple[int, s
     """Index, key and pixels (H, W, 3) of every image that can be read, in the order that `seed` shuffles them to."""
     for index in np.random.default_rng(seed).permutation(len(source)).tolist():
         try:
-            pixels = decode_image(source.read(index))
+            pixels = read_pixels(source, index)
         except (UnreadableImageError, OSError):
             continue
         yield index, source.key(index), pixels

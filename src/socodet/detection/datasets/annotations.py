@@ -13,6 +13,7 @@ from socodet.detection.datasets.masks import Segmentation, decode_mask
 from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image
+from socodet.images.value_range import FULL_RANGE
 
 Style = Literal["coco", "voc", "lvis"]
 """Whose rules the scores follow."""
@@ -74,6 +75,8 @@ class DetectionDataset:
     style: Style
     problems: AnnotationProblems
     """What was wrong in the files, and what became of it; for the user to see before training."""
+    white: int = FULL_RANGE
+    """The value that is white in 16-bit images."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,7 +90,7 @@ class DetectionDataset:
         """
         image = self.images[index]
         try:
-            pixels = decode_image(image.file.read_bytes())
+            pixels = decode_image(image.file.read_bytes(), white=self.white)
         except OSError as error:
             raise InputError(f"{image.file}: cannot be read ({error.strerror}); put it back") from None
         except UnreadableImageError as error:

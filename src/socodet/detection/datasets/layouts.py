@@ -10,6 +10,7 @@ from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.voc import LISTS, classes_of, read_voc
 from socodet.errors import InputError
+from socodet.images.value_range import spread_over, white_of_set
 
 FILES = (
     "annotations/instances_{}2017.json",
@@ -71,8 +72,9 @@ def open_detection_set(
         raise InputError(f"{given}: no such file or folder; {KNOWN}")
     else:
         raise InputError(f"{given}: no detection set; {KNOWN}")
-    if style is not None:
-        dataset = replace(dataset, style=style)
+    files = [dataset.images[index].file for index in spread_over(len(dataset))]
+    white = white_of_set(list(map(str, files)), lambda place: files[place].read_bytes(), dataset.name)
+    dataset = replace(dataset, style=style or dataset.style, white=white)
     return without_broken_images(dataset) if check_images else dataset
 
 

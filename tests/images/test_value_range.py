@@ -1,0 +1,104 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from socodet.cli import main
+from socodet.images.decode import decode_image
+from socodet.images.pack import PackSettings, pack
+from socodet.images.source import ImageSelection, open_images, read_pixels, white_of
+
+RAMP = np.linspace(0, 1, 64 * 48).reshape(48, 64)
+
+
+def png(values: np.ndarray) -> bytes:
+    """(H, W, C) of 16 bits, which Pillow cannot write in colour."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def write(folder: Path, bits: int, kind: str, count: int = 3) -> Path:
+    """Images whose values rise from 0 to half of what `bits` hold, and in the last to all of it."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        top = (2**bits - 1) / (1 if number == count - 1 else 2)
+        values = np.rint(RAMP * top).astype(np.uint16)
+        if kind == "tif":
+            Image.fromarray(values).save(folder / f"{number}.tif")
+        else:
+            data = png(np.repeat(values[..., None], {"gray": 1, "colour": 3}[kind], axis=2))
+            (folder / f"{number}.png").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["gray", "colour", "tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_all_images_of_a_set_are_scaled_by_the_bits_they_use(
+    tmp_path: Path, bits: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = open_images(write(tmp_path / "set", bits, kind))
+    assert white_of(source) == white_of(ImageSelection(source, [1])) == 2**bits - 1
+    said = capsys.readouterr().err
+    assert f"hold values up to {2**bits - 1:,} (3 looked at)" in said
+    expected = np.rint(np.repeat(RAMP[..., None], 3, axis=2) * 255)
+    np.testing.assert_allclose(read_pixels(source, 2), expected, atol=1)
+    np.testing.assert_allclose(read_pixels(source, 0), expected / 2, atol=1)
+
+
+@pytest.mark.parametrize("kind", ["gray", "colour", "tif"])
+def test_images_of_the_full_range_are_as_ever(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = open_images(write(tmp_path / "set", 16, kind))
+    assert capsys.readouterr().err == ""
+    for index in range(3):
+        np.testing.assert_array_equal(read_pixels(source, index), decode_image(source.read(index)))
+
+
+def test_other_images_of_such_a_set_are_as_ever(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", 12, "gray")
+    Image.fromarray(np.full((9, 9, 3), 100, np.uint8)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"no image")
+    source = open_images(folder)
+    assert white_of(source) == 4095
+    pixels = {source.key(index): index for index in range(len(source))}
+    assert (read_pixels(source, pixels["a.png"]) == 100).all()
+
+
+def test_values_above_white_and_transparency() -> None:
+    values = np.full((4, 4, 4), 2000, np.uint16)
+    values[..., 3] = 4095
+    values[0, 0] = (60_000, 0, 2000, 4095)
+    values[1, 1] = (0, 0, 0, 0)
+    pixels = decode_image(png(values), white=4095)
+    assert pixels[0, 0].tolist() == [255, 0, 125]
+    assert pixels[1, 1].tolist() == [255, 255, 255]  # transparent pixels are laid on white
+    assert pixels[2, 2].tolist() == [125, 125, 125]
+
+
+def test_pack_takes_another_range(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", 12, "gray")
+    usual = open_images(pack(folder, tmp_path / "usual", show_progress=False).output)
+    assert read_pixels(usual, 2).max() > 250
+    wide = pack(folder, tmp_path / "wide", settings=PackSettings(value_range=65535), show_progress=False)
+    assert read_pixels(open_images(wide.output), 2).max() < 20
+
+
+def test_as_many_boxes_are_found_as_at_full_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(0.1, 0.2, (96, 96))
+    picture[20:60, 30:70] += 0.6
+    picture[10:40, 60:90] += 0.2
+    boxes = {}
+    for bits in (16, 10):
+        folder = tmp_path / str(bits)
+        folder.mkdir()
+        Image.fromarray(np.rint(picture * (2**bits - 1)).astype(np.uint16)).save(folder / "a.png")
+        main(["propose", str(folder), "--output", str(tmp_path / f"{bits}.parquet"), "--workers", "1"])
+        boxes[bits] = capsys.readouterr().out.split(" boxes of")[0].split()[-1]
+    assert boxes[16] == boxes[10] != "0"
