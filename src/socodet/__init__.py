@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from socodet.proposals.make_table import propose as propose
     from socodet.reports.demo import demo as demo
     from socodet.reports.inspect import inspect as inspect
-    from socodet.weights.transfer import LoadReport as LoadReport
-    from socodet.weights.transfer import load_pretrained as load_pretrained
+    from socodet.weights.load import load_pretrained as load_pretrained
+    from socodet.weights.report import LoadReport as LoadReport
 
 
 # Imported at first use: `import socodet` and `socodet --help` then cost no torch.
 _ORIGINS = {
     "InputError": "socodet.errors",
-    "LoadReport": "socodet.weights.transfer",
+    "LoadReport": "socodet.weights.report",
     "PredictResult": "socodet.prediction.predict",
     "PretrainResult": "socodet.pretraining.pretrain",
     "Recipe": "socodet.pretraining.recipes",
@@ -49,7 +49,7 @@ _ORIGINS = {
     "export_run": "socodet.export",
     "inspect": "socodet.reports.inspect",
     "load_detector": "socodet.finetuning.detector",
-    "load_pretrained": "socodet.weights.transfer",
+    "load_pretrained": "socodet.weights.load",
     "match_head_scale": "socodet.finetuning.head_scale",
     "predict": "socodet.prediction.predict",
     "pretrain": "socodet.pretraining.pretrain",

@@ -7,8 +7,8 @@ from torch import nn
 
 from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
 from socodet.errors import InputError
+from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
-from socodet.weights.transfer import load_pretrained
 
 
 def build_detector(

@@ -1,5 +1,6 @@
-"""Pretrained weights as files for other frameworks, a module a framework."""
+"""Pretrained weights as files for other frameworks, one module per framework."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -7,16 +8,36 @@ from socodet.errors import InputError
 from socodet.export.card import card_path, model_card
 from socodet.export.detectron2 import detectron2_files
 from socodet.export.mmdetection import mmdetection_files
+from socodet.export.modules import pretrained_modules
 from socodet.export.timm import timm_files
 from socodet.export.torchvision import torchvision_files
 from socodet.runtime.files import write_atomically
-from socodet.weights.modules import FrameworkFiles, pretrained_modules
 
 Format = Literal["torchvision", "detectron2", "mmdetection", "timm"]
+_FRAMEWORKS = {
+    "torchvision": torchvision_files,
+    "detectron2": detectron2_files,
+    "mmdetection": mmdetection_files,
+    "timm": timm_files,
+}
 
 
-def export_run(run: str | Path, output: str | Path, *, format: Format = "torchvision", overwrite: bool = False) -> Path:
-    """Writes a run's pretrained modules to the file `output`, under a framework's own names.
+@dataclass(frozen=True)
+class Exported:
+    """The file of weights and its model card."""
+
+    weights: Path
+    card: Path
+    unfinished: str | None
+    """How far the run is where it is not finished, such as `30 of 100 steps`."""
+
+
+def export_run(
+    source: str | Path, output: str | Path, *, format: Format = "torchvision", overwrite: bool = False
+) -> Path:
+    """Writes pretrained modules to the file `output`, under a framework's own names, and returns its path.
+
+    `source` is a run's folder, or a file of weights, such as a checkpoint of the method's public code.
 
     torchvision  .pth, .pt or .safetensors: backbone, FPN and box head of its R-CNN detectors
     detectron2   .pkl, and a folder of YAML configs
@@ -24,38 +45,34 @@ def export_run(run: str | Path, output: str | Path, *, format: Format = "torchvi
     timm         .pth, .pt or .safetensors: the backbone
 
     Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`.
-    InputError when `run` is not a run or has no checkpoint yet, when a file to be written exists and `overwrite`
-    is false, when the suffix is not one of the format's, or when the framework has no such network.
+    InputError when `source` is neither or has no checkpoint yet, when a file to be written exists and `overwrite` is
+    false, when the suffix is not one of the format's, or when the framework has no such network.
     """
+    return export_with_card(source, output, format=format, overwrite=overwrite).weights
+
+
+def export_with_card(
+    source: str | Path, output: str | Path, *, format: Format = "torchvision", overwrite: bool = False
+) -> Exported:
+    """`export_run`, which also says where the card is and whether the run is finished."""
     path = Path(output)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file for --output")
-    card = card_path(path, format)
-    for there in (path, card):
-        _refuse_to_replace(there, overwrite)
-    files = _framework_files(run, path, format)
-    for there in (*files.weights, *files.configs):
-        _refuse_to_replace(there, overwrite)
-    text = model_card(run, files, format)
+    card_file = card_path(path, format)
+    _refuse_to_replace((path, card_file), overwrite)
+    modules = pretrained_modules(source)
+    files = _FRAMEWORKS[format](modules, path)
+    _refuse_to_replace((*files.weights, *files.configs), overwrite)
+    card = model_card(source, modules, files, format)
     for config, content in files.configs.items():
         write_atomically(config, content.encode())
-    write_atomically(card, text.encode())
+    write_atomically(card_file, card.text.encode())
     for weights, data in files.weights.items():
         write_atomically(weights, data)
-    return path
+    return Exported(path, card_file, card.unfinished)
 
 
-def _refuse_to_replace(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists; give another --output or pass --overwrite")
-
-
-def _framework_files(run: str | Path, output: Path, format: Format) -> FrameworkFiles:
-    if format == "torchvision":
-        return torchvision_files(run, output)
-    modules = pretrained_modules(run)
-    if format == "detectron2":
-        return detectron2_files(modules, output)
-    if format == "mmdetection":
-        return mmdetection_files(modules, output)
-    return timm_files(modules, output)
+def _refuse_to_replace(paths: tuple[Path, ...], overwrite: bool) -> None:
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: exists; give another --output or pass --overwrite")

@@ -1,13 +1,16 @@
-"""The model card beside exported weights: plain facts from the run's own records."""
+"""The model card beside exported weights: facts from the run's own records, or what a file of weights tells."""
 
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from socodet.export.files import FrameworkFiles
+from socodet.export.modules import PretrainedModules
 from socodet.training.run_folder import RunFolder
-from socodet.weights.modules import FrameworkFiles
+from socodet.weights.read import WeightsFile
 
 LOGGED = {
     "loss": "loss",
@@ -22,18 +25,41 @@ def card_path(output: Path, framework: str) -> Path:
     return output.with_name(f"{output.stem}-{framework}.md")
 
 
-def model_card(run: str | Path, files: FrameworkFiles, framework: str) -> str:
-    """Markdown: what was trained, on what, how far it came, what is in the files and how to load them."""
-    folder = RunFolder(Path(run))
-    return "\n".join(_card_lines(folder, files, framework)) + "\n"
+@dataclass(frozen=True)
+class Card:
+    """Markdown text, and how far the run is where it is not finished, such as `30 of 100 steps`."""
+
+    text: str
+    unfinished: str | None
 
 
-def _card_lines(folder: RunFolder, files: FrameworkFiles, framework: str) -> Iterator[str]:
-    description = folder.describe()
-    recipe: dict[str, Any] = description["recipe"]
-    model, training = recipe["model"], recipe["training"]
-    yield f"# {recipe['name']} for {framework}"
+def model_card(source: str | Path, modules: PretrainedModules, files: FrameworkFiles, framework: str) -> Card:
+    """What was trained, on what, how far it came, what is in the files and how to load them."""
+    unfinished = None
+    if Path(source).is_dir():
+        run = RunFolder(Path(source))
+        state, recipe = run.load_checkpoint() or {}, run.describe()["recipe"]
+        if "total_steps" in state and state["step"] < state["total_steps"]:
+            unfinished = f"{state['step']} of {state['total_steps']} steps"
+        title, origin = recipe["name"], _training_lines(run, recipe, state)
+        appendix = ["", "## Every field of the recipe", "", "```json", json.dumps(recipe, indent=2), "```"]
+    else:
+        title, origin, appendix = Path(source).name, _file_lines(Path(source), modules), []
+    lines = [f"# {title} for {framework}", "", *origin, "", *_file_and_loading_lines(files), *appendix]
+    return Card("\n".join(lines) + "\n", unfinished)
+
+
+def _file_lines(file: Path, modules: PretrainedModules) -> Iterator[str]:
+    weights = WeightsFile.find(file).describe(file)
+    yield "## Origin"
     yield ""
+    yield f"- File: `{weights['file']}`, sha256 `{weights['sha256']}`, its names those of {modules.format}"
+    yield f"- Architecture {modules.settings.architecture}, backbone {modules.settings.backbone}, by names and shapes"
+
+
+def _training_lines(folder: RunFolder, recipe: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
+    description = folder.describe()
+    model, training = recipe["model"], recipe["training"]
     yield (
         "Weights pretrained without labels by SoCo (Aligning Pretraining for Detection via Object-Level Contrastive "
         "Learning, NeurIPS 2021)."
@@ -45,11 +71,13 @@ def _card_lines(folder: RunFolder, files: FrameworkFiles, framework: str) -> Ite
     yield f"- Images: {_images(description)}"
     if start := description.get("start"):
         yield f"- Began from `{start['file']}`, sha256 `{start['sha256']}`"
-    yield f"- {_progress(folder, training)}"
+    yield f"- {_progress(state, training)}"
     for figure in _last_figures(folder):
         yield f"- {figure}"
     yield f"- Versions: {_versions(description)}"
-    yield ""
+
+
+def _file_and_loading_lines(files: FrameworkFiles) -> Iterator[str]:
     yield "## Files"
     yield ""
     for path, content in files.weights.items():
@@ -74,12 +102,6 @@ def _card_lines(folder: RunFolder, files: FrameworkFiles, framework: str) -> Ite
         "The licence of the images (and of any weights it began from), and what it allows, is for whoever trained "
         "and shares these weights to state."
     )
-    yield ""
-    yield "## Every field of the recipe"
-    yield ""
-    yield "```json"
-    yield json.dumps(recipe, indent=2)
-    yield "```"
 
 
 def _images(description: dict[str, Any]) -> str:
@@ -89,8 +111,7 @@ def _images(description: dict[str, Any]) -> str:
     return f"{images['count']:,}; sha256 of their names `{images['names_sha256']}`"
 
 
-def _progress(folder: RunFolder, training: dict[str, Any]) -> str:
-    state = folder.load_checkpoint() or {}
+def _progress(state: dict[str, Any], training: dict[str, Any]) -> str:
     done, total = state["step"], state.get("total_steps")
     asked = f"{training['epochs']:g} epochs with batches of {training['batch_size']}"
     if total is None:

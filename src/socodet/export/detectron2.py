@@ -1,8 +1,8 @@
-"""Detectron2's names, and the `.pkl` layout that its checkpointer reads."""
+"""Detectron2: the `.pkl` layout that its checkpointer reads, and configs."""
 
 import io
 import pickle
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.export.detectron2_configs import c4_configs, fpn_configs
-from socodet.weights.modules import FrameworkFiles, PretrainedModules, place
+from socodet.export.files import FrameworkFiles
+from socodet.export.modules import PretrainedModules
+from socodet.weights.formats import detectron2
 
 PICKLE_PROTOCOL = 4
 
@@ -26,18 +28,18 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
     if output.suffix != ".pkl":
         raise InputError(f"{output}: Detectron2 tells its own layout by the suffix .pkl; give a name that ends so")
     depth = modules.depth("detectron2")
-    is_c4 = modules.settings.architecture == "c4"
+    is_c4, has_pyramid = modules.encoder.head_is_fifth_block, modules.encoder.has_pyramid
     if is_c4 and depth < 50:
         raise InputError(
-            f"{modules.run}: a C4 run of a ResNet-{depth}; Detectron2's C4 detectors have bottleneck blocks, "
+            f"{modules.source}: C4 of a ResNet-{depth}; Detectron2's C4 detectors have bottleneck blocks, "
             "which begin with resnet50"
         )
-    weights, left_out = place(modules.tensors, lambda name: detectron2_name(name, modules))
+    weights, left_out = modules.renamed(detectron2(pyramid=has_pyramid, c4=is_c4))
     folder = output.with_name(f"{output.stem}-detectron2")
     configs: dict[str, str] = {}
     if not is_c4:
         configs |= fpn_configs(modules.settings, depth, output)
-    if is_c4 or (not modules.has_pyramid and depth >= 50):
+    if is_c4 or (not has_pyramid and depth >= 50):
         configs |= c4_configs(depth, output)
     first = folder / next(iter(configs))
     return FrameworkFiles(
@@ -63,37 +65,7 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
     )
 
 
-def detectron2_name(name: str, modules: PretrainedModules) -> str | None:
-    """Where Detectron2 keeps the tensor of that plain name."""
-    kind, rest = name.split(".", 1)
-    if kind == "body":
-        return _body_prefix(rest, modules) + residual_name(rest)
-    number, _, tensor = rest.partition(".")
-    if kind in ("lateral", "output"):
-        return f"backbone.fpn_{kind}{number}." + tensor.removeprefix("conv.")
-    if number == "fc":
-        return f"roi_heads.box_head.fc1.{tensor}"
-    index, _, tensor = tensor.partition(".")
-    return f"roi_heads.box_head.conv{index}." + tensor.removeprefix("conv.")
-
-
-def _body_prefix(name: str, modules: PretrainedModules) -> str:
-    if modules.has_pyramid:
-        return "backbone.bottom_up."
-    if modules.settings.architecture == "c4":
-        return "roi_heads." if name.startswith("layer4.") else "backbone."
-    return ""
-
-
-def residual_name(name: str) -> str:
-    """A residual network's tensor, from torchvision's name: `layer1.0.bn2.bias` → `res2.0.conv2.norm.bias`."""
-    name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
-    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
-    stage = re.match(r"layer(\d)\.", name)
-    return f"res{int(stage[1]) + 1}.{name[stage.end() :]}" if stage else f"stem.{name}"
-
-
-def pickled(weights: dict[str, Tensor]) -> bytes:
+def pickled(weights: Mapping[str, Tensor]) -> bytes:
     """The file's bytes: arrays under "model", with Detectron2's mark of its own layout and matching by suffix."""
     buffer = io.BytesIO()
     content = {

@@ -5,9 +5,10 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.export.state_dict import state_dict_bytes
+from socodet.export.files import FrameworkFiles, state_dict_bytes
+from socodet.export.modules import PretrainedModules
 from socodet.models.backbone_names import TIMM
-from socodet.weights.modules import FrameworkFiles, PretrainedModules, place
+from socodet.weights.formats import backbone
 
 
 def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
@@ -17,9 +18,7 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     tensor of the whole model that comes after them, such as a last norm before pooling, is added as timm
     initialises it, and the notes say so.
     """
-    weights, left_out = place(
-        modules.tensors, lambda name: name.removeprefix("body.") if name.startswith("body.") else None
-    )
+    weights, left_out = modules.renamed(backbone())
     name = modules.settings.backbone.removeprefix(TIMM)
     notes: list[str] = []
     if name != modules.settings.backbone:
@@ -29,7 +28,6 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     return FrameworkFiles(
         weights={output: state_dict_bytes(weights, output)},
         left_out={output: left_out},
-        configs={},
         how_to_load=(
             f'import timm\n\nmodel = timm.create_model("{name}", checkpoint_path="{output.name}", num_classes=0)'
         ),

@@ -1,55 +1,38 @@
-"""torchvision's names: the run's weights as a state dict of `maskrcnn_resnet50_fpn_v2` and its relatives."""
+"""torchvision: a state dict of `maskrcnn_resnet50_fpn_v2` and its relatives."""
 
 from dataclasses import fields
 from pathlib import Path
 
-from torch import Tensor
-
 from socodet.errors import InputError
-from socodet.export.state_dict import state_dict_bytes
+from socodet.export.files import FrameworkFiles, state_dict_bytes
+from socodet.export.modules import PretrainedModules
 from socodet.models.settings import ModelSettings
-from socodet.weights.modules import FrameworkFiles
-from socodet.weights.pretrained_run import encoder_weights, model_settings
+from socodet.weights.formats import Layout, torchvision
 
 
-def detector_weights(run: str | Path) -> dict[str, Tensor]:
-    """Backbone, FPN and box head under the names torchvision's R-CNN detectors give them.
+def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
+    """Backbone, FPN and box head as a state dict of torchvision's R-CNN detectors with batch norm.
 
-    Only the box head's place differs: the encoder's `box_head` is the detector's `roi_heads.box_head`.
-    InputError for a run of another architecture, which no torchvision detector has.
+    InputError for another architecture, which no detector of torchvision has.
     """
-    architecture = model_settings(run).architecture
-    if architecture != "fpn":
+    settings = modules.settings
+    if not modules.encoder.has_box_head:
         raise InputError(
-            f"{run}: its architecture is {architecture}, which torchvision has no detector of; only fpn has"
+            f"{modules.source}: its architecture is {settings.architecture}, which torchvision has no detector of; "
+            "only fpn has"
         )
-    return {
-        f"roi_heads.{name}" if name.startswith("box_head.") else name: value.contiguous()
-        for name, value in encoder_weights(run).items()
-    }
-
-
-def torchvision_files(run: str | Path, output: Path) -> FrameworkFiles:
-    """The run as a state dict of torchvision's R-CNN detectors with batch norm (`..._resnet50_fpn_v2`)."""
-    settings = model_settings(run)
+    weights, left_out = modules.renamed(torchvision(Layout(fc=(settings.head_convs + 1,))))
     sizes = (field for field in fields(ModelSettings) if field.name not in ("hidden_size", "embedding_size"))
     if all(getattr(settings, field.name) == field.default for field in sizes):
-        how_to_load = (
-            "import socodet\n"
-            "from torchvision.models.detection import maskrcnn_resnet50_fpn_v2\n\n"
-            "detector = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=21)\n"
-            f'socodet.load_pretrained(detector, "{output.name}")'
-        )
+        imported = "from torchvision.models.detection import maskrcnn_resnet50_fpn_v2\n"
+        detector = "maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=21)"
     else:  # no function of torchvision makes a detector of these sizes
-        how_to_load = (
-            "import socodet\n\n"
-            "detector = socodet.build_detector(RUN, num_classes=21)  # RUN: the folder of the run\n"
-            f'socodet.load_pretrained(detector, "{output.name}")'
-        )
+        imported, detector = "", "socodet.build_detector(RUN, num_classes=21)  # RUN: the folder of the run"
     return FrameworkFiles(
-        weights={output: state_dict_bytes(detector_weights(run), output)},
-        left_out={output: ()},
-        configs={},
-        how_to_load=how_to_load,
+        weights={output: state_dict_bytes(weights, output)},
+        left_out={output: left_out},
+        how_to_load=(
+            f'import socodet\n{imported}\ndetector = {detector}\nsocodet.load_pretrained(detector, "{output.name}")'
+        ),
         notes=("Images: RGB in 0 to 1; torchvision's detectors normalise them as in pretraining.",),
     )

@@ -24,9 +24,10 @@ from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
-from socodet.weights.starting_file import StartingFile
-from socodet.weights.transfer import LoadReport, load_pretrained
+from socodet.weights.read import WeightsFile
+from socodet.weights.report import LoadReport
 
 SCRATCH = "scratch"
 
@@ -112,7 +113,7 @@ def finetune(
         if str(init) != SCRATCH and run.checkpoints() and not overwrite:
             start = {"from": str(Path(init).resolve())}  # the run resumes from its own checkpoint
         elif str(init) != SCRATCH:
-            start = StartingFile.find(init).describe(init)
+            start = WeightsFile.find(init).describe(init)
             report = load_pretrained(network, init, show_report=show_progress)
         if world.is_first:
             prepare_folder(run, recipe, training, start, overwrite=overwrite)

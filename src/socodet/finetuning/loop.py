@@ -18,7 +18,7 @@ from socodet.training.log import LogSink
 from socodet.training.loop import last_step, loader_batches, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.weights.transfer import LoadReport
+from socodet.weights.report import LoadReport
 
 PRECISE_BN_SEED = 1
 """Added to the run's seed, for the training batches that batch norm's statistics are estimated from."""

@@ -29,7 +29,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
-from socodet.weights.starting_file import start_path
+from socodet.weights.read import start_path
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.json"
@@ -74,7 +74,7 @@ def prepare_folder(
 ) -> None:
     """Makes the folder ready for a run on the training set `data`, which may be there already.
 
-    `start` is what `StartingFile.describe` says of the initial weights, None from scratch. InputError when the folder
+    `start` is what `WeightsFile.describe` says of the initial weights, None from scratch. InputError when the folder
     holds anything that would be lost.
     """
     if overwrite and run.exists():

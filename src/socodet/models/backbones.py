@@ -19,6 +19,8 @@ STRIDES = (4, 8, 16, 32)
 """Of the four stages, and so of P2 to P5 (section 3.3)."""
 FINEST = 2
 """P2, of the backbone's first stage."""
+SINGLE_STAGE_FINEST = 3
+"""P3, where the pyramids of RetinaNet and FCOS begin."""
 COARSEST = FINEST + len(STAGES) - 1
 """P5, of its last."""
 TRIED_SIZE = (64, 96)

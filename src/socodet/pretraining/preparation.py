@@ -20,7 +20,7 @@ from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
-from socodet.weights.starting_file import start_path
+from socodet.weights.read import start_path
 
 CHECKED_SIZES = 16
 ONLINE = "online"

@@ -33,8 +33,8 @@ from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views import warm_up
-from socodet.weights.starting_file import StartingFile
-from socodet.weights.starting_point import load_starting_point
+from socodet.weights.load import load_starting_point
+from socodet.weights.read import WeightsFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def pretrain(
     can be read.
     `limit` takes so many of the images, picked by the recipe's seed. `start_from` is a state dict (a backbone's, a
     detector's, a checkpoint of the method's public code) or a run's folder: the networks begin there and not at
-    random (`models/starting_point.py`). Going on with such a run takes its own checkpoint; the file may be gone.
+    random (`weights/load.py`). Going on with such a run takes its own checkpoint; the file may be gone.
     Every `probe_every` epochs and at the end, annotated objects of `probe_dataset`, a folder with a training and a
     validation split or what `open_sets` returned, tell what the network knows of them (`probing/`); the
     figures become lines of the log. What is learned does not depend on it.
@@ -125,9 +125,8 @@ def pretrain(
         if start_from is not None and run.checkpoints() and not overwrite:
             start = {"from": str(Path(start_from).resolve())}  # the run's own checkpoint is what it goes on from
         elif start_from is not None:
-            starting = StartingFile.find(start_from)
-            report = load_starting_point(soco, starting.read(), str(starting.path))
-            start = starting.describe(start_from)
+            report = load_starting_point(soco, start_from)
+            start = WeightsFile.find(start_from).describe(start_from)
         if world.is_first:
             prepare(run, source, chosen, proposals, start, overwrite=overwrite, show_progress=show_progress)
     except InputError as error:

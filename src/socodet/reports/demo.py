@@ -31,8 +31,9 @@ from socodet.reports.sections.samples import proposal_gallery, sample_sections, 
 from socodet.reports.verdicts import log_verdicts, recall_verdict
 from socodet.runtime.files import read_note, refuse_foreign_folder, write_note
 from socodet.training.run_folder import RunFolder
+from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import encoder_weights
-from socodet.weights.transfer import LoadReport, load_pretrained
+from socodet.weights.report import LoadReport
 
 STEPS = 120
 MOST_IMAGES = 1500

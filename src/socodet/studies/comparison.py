@@ -30,8 +30,8 @@ from socodet.training.devices import choose_device
 from socodet.training.distributed import any_process, join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.weights.starting_file import StartingFile
-from socodet.weights.transfer import load_pretrained
+from socodet.weights.load import load_pretrained
+from socodet.weights.read import WeightsFile
 
 TABLES = ("table.md", "table.csv", "table.json")
 
@@ -124,7 +124,7 @@ def _checked(study: Study, init: Init, job: Job) -> Job:
     def run(folder: Path) -> JobResult:
         if not init.is_scratch and not RunFolder(folder).checkpoints():
             noted = study.noted()["inits"][init.name]
-            if StartingFile.find(init.source).describe(init.source)["sha256"] != noted["sha256"]:
+            if WeightsFile.find(init.source).describe(init.source)["sha256"] != noted["sha256"]:
                 raise InputError(
                     f"{init.source}: its weights changed while {study.folder} was under way; compare the new ones "
                     f"under a name of their own, --init NAME={init.source}"
@@ -175,7 +175,7 @@ def _described(
             continue
         if there is not None and init.name in begun:
             continue
-        start = StartingFile.find(init.source).describe(init.source)
+        start = WeightsFile.find(init.source).describe(init.source)
         if there is not None and there["sha256"] != start["sha256"]:
             raise InputError(
                 f"{init.source}: its weights are no longer those that the runs of {init.name} in {study.folder} began "

@@ -17,7 +17,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
-from socodet.detection.detectors.single_stage import FINEST_LEVEL, SingleStage
+from socodet.detection.detectors.single_stage import SingleStage
+from socodet.models.backbones import SINGLE_STAGE_FINEST
 from socodet.models.settings import ModelSettings
 
 CHANNELS_A_GROUP = 8
@@ -38,7 +39,7 @@ class FCOSFPN(SingleStage):
         head.classification_head = FCOSClassificationHead(channels, 1, num_classes, norm_layer=norm)
         head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
         return FCOS(
-            PyramidBackbone(model, finest=FINEST_LEVEL, extra_blocks=LastLevelP6P7(channels, channels)),
+            PyramidBackbone(model, finest=SINGLE_STAGE_FINEST, extra_blocks=LastLevelP6P7(channels, channels)),
             num_classes,
             head=head,
             score_thresh=inference.score_threshold,

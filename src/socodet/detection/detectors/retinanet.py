@@ -8,8 +8,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.settings import InferenceSettings
-from socodet.detection.detectors.single_stage import FINEST_LEVEL, SingleStage
-from socodet.models.backbones import build_backbone
+from socodet.detection.detectors.single_stage import SingleStage
+from socodet.models.backbones import SINGLE_STAGE_FINEST, build_backbone
 from socodet.models.settings import ModelSettings
 
 
@@ -23,7 +23,9 @@ class RetinaNetFPN(SingleStage):
         """Torchvision's RetinaNet on our pyramid."""
         c5_channels = build_backbone(model.backbone)[1][-1]
         return RetinaNet(
-            PyramidBackbone(model, finest=FINEST_LEVEL, extra_blocks=LastLevelP6P7(c5_channels, model.fpn_channels)),
+            PyramidBackbone(
+                model, finest=SINGLE_STAGE_FINEST, extra_blocks=LastLevelP6P7(c5_channels, model.fpn_channels)
+            ),
             num_classes,
             score_thresh=inference.score_threshold,
             detections_per_img=inference.detections,

@@ -10,7 +10,6 @@ from dataclasses import replace
 from socodet.detection.detectors.schedules import COCO, REFERENCE_BATCH, REFERENCE_SHORT_SIDE, ScheduleSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 
-FINEST_LEVEL = 3
 MMDETECTION_1X_IMAGES = 117_266
 """Images of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
 

@@ -25,6 +25,7 @@ from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.labelled_sets import say_what_is_wrong
 from socodet.finetuning.run import digest
 from socodet.images.source import ImageSource, open_images
+from socodet.models.encoders import encoder_class
 from socodet.pretraining.preparation import digest_names
 from socodet.probing.probe import probe
 from socodet.probing.sets import ProbeSets
@@ -147,8 +148,8 @@ class _Benchmark:
 
     def _probes(self, run: Path, method: PretrainingMethod, *, untrained: bool) -> dict[str, Any]:
         """By whose vector of an object is probed: the box head's, where there is one, and the backbone's."""
-        headless = method.recipe.model.architecture in ("image", "c5")
-        whose: tuple[Literal["head", "backbone"], ...] = ("backbone",) if headless else ("head", "backbone")
+        has_more = encoder_class(method.recipe.model).has_pyramid
+        whose: tuple[Literal["head", "backbone"], ...] = ("head", "backbone") if has_more else ("backbone",)
         scores = {
             of: probe(
                 run,

@@ -12,7 +12,7 @@ from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder
-from socodet.weights.transfer import load_pretrained
+from socodet.weights.load import load_pretrained
 
 WIDTH, FEATURES = 8, 12
 R18 = ModelSettings("fpn", "resnet18", WIDTH, 4, WIDTH, FEATURES, hidden_size=16, embedding_size=6)
@@ -159,7 +159,7 @@ def test_one_command_fine_tunes_it_under_table_1s_protocol(tmp_path, capsys, det
     command += ["--schedule", "coco_1x", "--output", str(tmp_path / "run"), *FLAGS, "--size", "32"]
     main([*command, "--batch-size", "2", "--max-steps", "1", "--workers", "0", "--device", "cpu"])
     said = capsys.readouterr().err
-    assert "ckpt_epoch_100.pth:\n  loaded  backbone.body" in said
+    assert "ckpt_epoch_100.pth (the public code):\n  loaded  backbone.body" in said
     assert "fresh   rpn.head (6 tensors)" in said
     assert "left over" in said
     assert "encoder_k (120 tensors)" in said
@@ -182,7 +182,7 @@ def test_a_tensor_of_the_encoder_that_has_no_place_is_refused(tmp_path, stranger
     model = model_of("fpn") | {f"module.{stranger}": value(3)}
     network = new_detector("mask_rcnn_fpn", R18, 4)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(InputError, match=r"ckpt\.pth: .*(no part of the encoder|have no place)") as caught:
+    with pytest.raises(InputError, match=r"ckpt\.pth: .*(no part of the encoder|has no place)") as caught:
         load_pretrained(network, checkpoint(tmp_path / "ckpt.pth", model))
     assert "\n" not in str(caught.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

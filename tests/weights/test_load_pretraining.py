@@ -1,6 +1,5 @@
 """Where pretraining may start: every tensor arrives under its name, in both networks, or is spoken of."""
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -11,13 +10,13 @@ from torch.nn.functional import interpolate, relu
 from torchvision.models import resnet18, resnet34
 from torchvision.ops import roi_align
 
-from socodet.detection.build import mask_rcnn
+from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.views.batch import group_by_level
-from socodet.weights.starting_point import load_starting_point
+from socodet.weights.load import load_starting_point
 
 R18 = ModelSettings(
     backbone="resnet18",
@@ -47,6 +46,17 @@ def copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
+@pytest.fixture
+def start(tmp_path):
+    """`start(soco, weights)`: from a file that holds this."""
+
+    def load(soco, weights, name="file.pth"):
+        torch.save(weights, tmp_path / name)
+        return load_starting_point(soco, tmp_path / name)
+
+    return load
+
+
 def assert_target_is_the_online_networks_copy(soco: SoCo) -> None:
     for name, value in soco.online.state_dict().items():
         target = soco.target.state_dict()[name]
@@ -55,10 +65,10 @@ def assert_target_is_the_online_networks_copy(soco: SoCo) -> None:
     assert not any(p.requires_grad for p in soco.target.parameters())
 
 
-def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropped():
+def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropped(start):
     weights, soco = shaken(resnet18(weights=None)).state_dict(), a_soco(R18)
     before = copies(soco.state_dict())
-    report = load_starting_point(soco, weights, "resnet18.pth")
+    report = start(soco, weights, "resnet18.pth")
     for network in (soco.online, soco.target):
         body = network.encoder.backbone["body"].state_dict()
         assert body.keys() == weights.keys() - {"fc.weight", "fc.bias"}
@@ -66,74 +76,82 @@ def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropp
     for name, value in soco.state_dict().items():
         if ".backbone.body." not in name:
             assert torch.equal(value, before[name]), name
-    assert report.unused == ("fc.weight", "fc.bias")
+    assert report.left_over_modules == {"fc": 2}
     assert len(report.loaded) == 120
-    fresh = ["encoder.backbone.fpn.inner_blocks.0.0.weight", "encoder.box_head.5.bias", "predictor.3.weight"]
+    fresh = [
+        "online.encoder.backbone.fpn.inner_blocks.0.0.weight",
+        "online.encoder.box_head.5.bias",
+        "predictor.3.weight",
+    ]
     assert set(fresh) < set(report.fresh)
-    assert str(report).splitlines()[0] == "starting from resnet18.pth (a backbone):"
+    assert str(report).splitlines()[0].endswith("resnet18.pth (a backbone):")
     assert "loaded  backbone.body (120 tensors)" in str(report)
-    assert "unused  fc (2 tensors)" in str(report)
+    assert "left over fc (2 tensors)" in str(report)
     assert_target_is_the_online_networks_copy(soco)
 
 
-def test_c4_takes_the_fifth_block_as_its_head():
+def test_c4_takes_the_fifth_block_as_its_head(start):
     weights, soco = shaken(resnet18(weights=None)).state_dict(), a_soco(C4)
-    report = load_starting_point(soco, weights, "x")
+    report = start(soco, weights)
     for name, value in soco.target.encoder.box_head.state_dict().items():
         assert torch.equal(value, weights[f"layer4.{name}"]), name
     assert len(report.loaded) == 120
-    assert report.unused == ("fc.weight", "fc.bias")
+    assert report.left_over_modules == {"fc": 2}
 
 
-def test_files_from_before_batches_were_counted_are_whole():
+def test_files_from_before_batches_were_counted_are_whole(start):
     weights = shaken(resnet18(weights=None)).state_dict()
     old = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    report = load_starting_point(a_soco(R18), old, "x")
+    report = start(a_soco(R18), old)
     assert len(report.loaded) == 100
     assert not any("body" in name for name in report.fresh)
 
 
-def test_timms_classifier_gives_timms_features():
-    settings = replace(R18, backbone="timm/convnext_tiny")
-    classifier, soco = timm.create_model("convnext_tiny").eval(), a_soco(settings)
-    report = load_starting_point(soco, classifier.state_dict(), "x")
-    assert {name.split(".")[0] for name in report.unused} == {"head"}
+@pytest.mark.parametrize(
+    ("network", "behind"),
+    [("convnext_atto", {"head": 4}), ("mobilenetv3_small_050", {"conv_head": 2, "classifier": 2})],
+)
+def test_timms_classifier_gives_timms_features(start, network, behind):
+    classifier, soco = timm.create_model(network).eval(), a_soco(replace(R18, backbone=f"timm/{network}"))
+    report = start(soco, classifier.state_dict())
+    assert report.left_over_modules == behind
+    assert not any("body" in name for name in report.fresh)
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         wanted = classifier.forward_intermediates(pixels, intermediates_only=True, norm=False)
         for network in (soco.online, soco.target):
-            for ours, theirs in zip(network.encoder.eval().stages(pixels), wanted, strict=True):
+            for ours, theirs in zip(network.encoder.eval().stages(pixels), wanted[-4:], strict=True):
                 torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("settings", [R18, C4], ids=["FPN", "C4"])
-def test_another_runs_online_network_and_predictor_are_taken(settings):
+def test_another_runs_online_network_and_predictor_are_taken(settings, start):
     other, soco = shaken(a_soco(settings, 1)), a_soco(settings)
-    report = load_starting_point(soco, copies(other.state_dict()), "run")
+    report = start(soco, copies(other.state_dict()))
     for name, value in other.state_dict().items():
         if not name.startswith("target."):
             assert torch.equal(soco.state_dict()[name], value), name
     assert report.fresh == ()
-    assert {name.split(".")[0] for name in report.unused} == {"target"}
+    assert report.left_over_modules.keys() == {"target"}
     assert_target_is_the_online_networks_copy(soco)
 
 
-def test_a_c4_runs_fifth_block_reaches_the_backbone_of_another_architecture():
+def test_a_c4_runs_fifth_block_reaches_the_backbone_of_another_architecture(start):
     other, soco = shaken(a_soco(C4, 1)), a_soco(replace(R18, architecture="c5"))
-    report = load_starting_point(soco, other.state_dict(), "run")
+    report = start(soco, other.state_dict())
     head = other.online.encoder.box_head.state_dict()
     assert all(torch.equal(soco.online.encoder.backbone["body"].layer4.state_dict()[n], v) for n, v in head.items())
-    assert not any(name.startswith("encoder.") for name in report.fresh)
+    assert not any("encoder." in name for name in report.fresh)
 
 
-def test_a_detectors_backbone_pyramid_and_box_head_are_taken():
-    detector, soco = shaken(mask_rcnn(R18, num_classes=3)), a_soco(R18)
-    report = load_starting_point(soco, detector.state_dict(), "weights.pth")
+def test_a_detectors_backbone_pyramid_and_box_head_are_taken(start):
+    detector, soco = shaken(new_detector("mask_rcnn_fpn", R18, 3)), a_soco(R18)
+    report = start(soco, detector.state_dict())
     for name, value in soco.target.encoder.state_dict().items():
         theirs = f"roi_heads.{name}" if name.startswith("box_head.") else name
         assert torch.equal(value, detector.state_dict()[theirs]), name
-    assert {name.split(".")[0] for name in report.fresh} == {"projector", "predictor"}
-    assert {name.split(".")[0] for name in report.unused} == {"rpn", "roi_heads"}
+    assert report.fresh_modules.keys() == {"projector", "predictor"}
+    assert {module.split(".")[0] for module in report.left_over_modules} == {"rpn", "roi_heads"}
 
 
 class ConvNorm(nn.Module):
@@ -199,7 +217,7 @@ class TheirFPN(nn.Module):
         return self.predictor(self.projector(self.head(pooled)))
 
 
-def test_the_public_codes_checkpoint_computes_the_same_here():
+def test_the_public_codes_checkpoint_computes_the_same_here(start):
     torch.manual_seed(1)
     theirs, soco = TheirFPN(), a_soco(R18)
     with torch.no_grad():
@@ -209,10 +227,10 @@ def test_the_public_codes_checkpoint_computes_the_same_here():
         for parameter in theirs.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     checkpoint = {f"module.{name}": value for name, value in theirs.state_dict().items()}
-    report = load_starting_point(soco, checkpoint, "ckpt_epoch_100.pth")
-    assert report.kind == "the public code"
+    report = start(soco, checkpoint)
+    assert report.format == "the public code"
     assert report.fresh == ()
-    assert {name.split(".")[1] for name in report.unused} == {"encoder_k", "neck_k", "head_k", "projector_k"}
+    assert report.left_over_modules.keys() == {"encoder_k", "neck_k", "head_k", "projector_k"}
     assert_target_is_the_online_networks_copy(soco)
     theirs.eval()
     soco.eval()
@@ -220,11 +238,11 @@ def test_the_public_codes_checkpoint_computes_the_same_here():
     with torch.no_grad():
         for level in range(4):
             rois = group_by_level(box[None, None], torch.tensor([[level]]))
-            ours = soco.predictor(soco.online([pixels], [rois])[0])
+            ours = soco.predictor(soco.online([pixels], [rois])[1][0])
             torch.testing.assert_close(ours, theirs.predict(pixels, box, level))
 
 
-def test_the_public_codes_c4_checkpoint():
+def test_the_public_codes_c4_checkpoint(start):
     torch.manual_seed(1)
     encoder = shaken(resnet18(weights=None))
     del encoder.fc
@@ -233,59 +251,73 @@ def test_the_public_codes_c4_checkpoint():
     checkpoint |= {f"module.{part}.{n}": v for part, module in parts.items() for n, v in module.state_dict().items()}
     checkpoint |= {"module.queue": torch.zeros(6, 10), "module.queue_ptr": torch.zeros(1)}
     soco = a_soco(C4)
-    report = load_starting_point(soco, checkpoint, "ckpt.pth")
+    report = start(soco, checkpoint)
     assert report.fresh == ()
-    assert {name.split(".")[1] for name in report.unused} == {"encoder_k", "queue", "queue_ptr"}
+    assert report.left_over_modules == {"encoder_k": 120, "queue": 1, "queue_ptr": 1}
     fifth = soco.online.encoder.box_head.state_dict()
     assert all(torch.equal(value, encoder.state_dict()[f"layer4.{name}"]) for name, value in fifth.items())
     assert torch.equal(soco.online.projector[3].weight, parts["projector"].linear2.weight)
     assert torch.equal(soco.predictor[0].weight, parts["predictor"].linear1.weight)
 
 
-def refused() -> list:
-    r18, r34 = resnet18(weights=None).state_dict(), resnet34(weights=None).state_dict()
-    bottlenecks = replace(R18, backbone="resnet50")
-    deeper = replace(R18, backbone="resnet34")
-    wider = a_soco(replace(R18, hidden_size=20)).state_dict()
-    plain_detector = {**mask_rcnn(R18).state_dict(), "backbone.fpn.inner_blocks.0.0.bias": torch.zeros(8)}
-    more_convs = mask_rcnn(replace(R18, head_convs=5)).state_dict()
-    pooled = mask_rcnn(replace(R18, pooled_size=5)).state_dict()
-    shapes = r"layer1\.0\.conv1\.weight is \(64, 64, 3, 3\) there and \(64, 64, 1, 1\)"
-    return [
-        pytest.param(bottlenecks, r18, shapes + ".*--backbone", id="shape"),
-        pytest.param(R18, r34, r"layer1\.2\.conv1\.weight has no place.*--backbone", id="deeper file"),
-        pytest.param(deeper, r18, r"lacks 80 tensors .* first .*layer1\.2\..*--backbone", id="deeper net"),
-        pytest.param(
-            R18, {"stem.weight": torch.zeros(3)}, "none of its 1 tensors.*give the state dict", id="nothing fits"
-        ),
-        pytest.param(R18, {}, "none of its 0 tensors.*give the state dict", id="empty"),
-        pytest.param(
-            R18,
-            wider,
-            r"online\.projector\.0\.weight is \(20, 12\).*--hidden-size.*socodet export",
-            id="other projector",
-        ),
-        pytest.param(
-            R18,
-            plain_detector,
-            r"inner_blocks\.0\.0\.bias has no place.*batch norm and no bias",
-            id="FPN without batch norm",
-        ),
-        pytest.param(R18, more_convs, r"box_head\.4\.0\.weight has no place.*--head-convs", id="a longer box head"),
-        pytest.param(
-            R18,
-            pooled,
-            r"box_head\.5\.weight is \(12, 200\) there.*--pooled-size",
-            id="a box head that pools otherwise",
-        ),
-    ]
+def test_the_public_codes_fpn_checkpoint_gives_its_backbone_to_a_c4_network(start):
+    theirs, soco = shaken(TheirFPN()), a_soco(C4)
+    before = copies(soco.state_dict())
+    report = start(soco, {f"module.{name}": value for name, value in theirs.state_dict().items()})
+    for name, value in theirs.encoder.state_dict().items():
+        ours = f"box_head.{name[7:]}" if name.startswith("layer4.") else f"backbone.body.{name}"
+        assert torch.equal(soco.target.encoder.state_dict()[ours], value), name
+    for module in ("projector", "predictor"):
+        assert all(name in report.fresh for name in before if name.startswith((module, f"online.{module}")))
+    assert all(torch.equal(soco.state_dict()[name], before[name]) for name in report.fresh)
+    left = report.left_over_modules
+    assert (left["projector"], left["predictor"], left["box head"], left["P2's lateral convolution"]) == (9, 9, 26, 6)
+    assert "left over P2's lateral convolution (6 tensors)" in str(report)
 
 
-@pytest.mark.parametrize(("settings", "weights", "problem"), refused())
-def test_what_does_not_fit_is_refused_and_the_networks_left_alone(settings, weights, problem):
+SHAPES = r"layer1\.0\.conv1\.weight is \(64, 64, 3, 3\) there and \(64, 64, 1, 1\)"
+REFUSED = {
+    "shape": (replace(R18, backbone="resnet50"), lambda: resnet18().state_dict(), SHAPES + ".*--backbone"),
+    "deeper file": (R18, lambda: resnet34().state_dict(), r"layer1\.2\.conv1\.weight has no place.*--backbone"),
+    "deeper network": (
+        replace(R18, backbone="resnet34"),
+        lambda: resnet18().state_dict(),
+        r"lacks 80 tensors .* first .*layer1\.2\..*--backbone",
+    ),
+    "nothing fits": (R18, lambda: {"stem.weight": torch.zeros(3)}, "none of its 1 tensors.*give the state dict"),
+    "empty": (R18, dict, "none of its 0 tensors.*give the state dict"),
+    "other projector": (
+        R18,
+        lambda: a_soco(replace(R18, hidden_size=20)).state_dict(),
+        r"online\.projector\.0\.weight is \(20, 12\).*--hidden-size.*socodet export",
+    ),
+    "FPN without batch norm": (
+        R18,
+        lambda: {
+            **new_detector("mask_rcnn_fpn", R18, 2).state_dict(),
+            "backbone.fpn.inner_blocks.0.0.bias": torch.zeros(8),
+        },
+        r"inner_blocks\.0\.0\.bias has no place.*batch norm and no bias",
+    ),
+    "a longer box head": (
+        R18,
+        lambda: new_detector("mask_rcnn_fpn", replace(R18, head_convs=5), 2).state_dict(),
+        r"box_head\.4\.0\.weight has no place.*--head-convs",
+    ),
+    "a box head that pools otherwise": (
+        R18,
+        lambda: new_detector("mask_rcnn_fpn", replace(R18, pooled_size=5), 2).state_dict(),
+        r"box_head\.5\.weight is \(12, 200\) there.*--pooled-size",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_and_the_networks_left_alone(case, start):
+    settings, weights, problem = REFUSED[case]
     soco = a_soco(settings)
     before = copies(soco.state_dict())
-    with pytest.raises(InputError, match=re.compile("^file.pth: .*" + problem)) as caught:
-        load_starting_point(soco, weights, "file.pth")
+    with pytest.raises(InputError, match=r"file\.pth: .*" + problem) as caught:
+        start(soco, weights())
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in soco.state_dict().items())

@@ -1,0 +1,108 @@
+"""The modules to export: those of a run, or of a file of weights, with the sizes that configs state."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.models.encoders import ObjectEncoder, encoder_class
+from socodet.models.settings import ModelSettings
+from socodet.weights.formats import in_words
+from socodet.weights.pretrained_run import model_settings
+from socodet.weights.read import read_pretrained
+from socodet.weights.renaming import Renaming
+
+RESNET_TENSOR = re.compile(r"(layer[1-4]\.\d+\.)?((conv|bn)\d|downsample\.[01])\.(weight|bias|running_\w+|num_\w+)")
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+"""Layers of a ResNet by whether it has bottlenecks, and how many blocks its stages have."""
+
+
+@dataclass(frozen=True)
+class PretrainedModules:
+    """All that is transferred of a run or a file."""
+
+    source: str
+    format: str
+    """Whose names they had there."""
+    settings: ModelSettings
+    tensors: dict[str, Tensor]
+    """By plain name (`weights.formats`)."""
+
+    @property
+    def encoder(self) -> type[ObjectEncoder]:
+        """The class of the encoder, which says what there is."""
+        return encoder_class(self.settings)
+
+    def depth(self, framework: str) -> int:
+        """Layers of the residual network. InputError where it is another network, which `framework` names otherwise."""
+        match = re.fullmatch(r"resnet(18|34|50|101|152)", self.settings.backbone)
+        if match is None:
+            raise InputError(
+                f"{self.source}: its backbone is {self.settings.backbone}, and --format {framework} knows ResNets "
+                "only; use --format timm or torchvision"
+            )
+        return int(match[1])
+
+    def renamed(self, names: Renaming) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """Each tensor by its name in a format, and in words the modules that the format has no place for."""
+        placed, left_out = {}, []
+        for plain, tensor in self.tensors.items():
+            name = names.from_plain(plain)
+            if name is None:
+                left_out.append(in_words(plain))
+            else:
+                placed[name] = tensor
+        return placed, tuple(dict.fromkeys(left_out))
+
+
+def pretrained_modules(source: str | Path) -> PretrainedModules:
+    """Reads a run's newest checkpoint or, whoever wrote it, a file. InputError where there is nothing to export."""
+    settings = model_settings(source) if Path(source).is_dir() else None
+    pretrained = read_pretrained(source, _is_resnets).encoder_only()
+    tensors = {name: value.contiguous() for name, value in pretrained.tensors.items()}
+    if pretrained.format.is_backbone:
+        tensors = {name: value for name, value in tensors.items() if _is_resnets(name.removeprefix("body."))}
+    if settings is None:
+        settings = _settings_of(tensors, str(source), pretrained.format.c4)
+    return PretrainedModules(str(source), pretrained.format.title, settings, tensors)
+
+
+def _is_resnets(name: str) -> bool:
+    return RESNET_TENSOR.fullmatch(name) is not None
+
+
+def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelSettings:
+    """The sizes of a file's modules. InputError for another network than a ResNet."""
+    stages = [{name.split(".")[2] for name in tensors if name.startswith(f"body.layer{n}.")} for n in (1, 2, 3, 4)]
+    blocks = tuple(map(len, stages))
+    depth = _DEPTHS.get(("body.layer1.0.conv3.weight" in tensors, blocks))
+    if depth is None:
+        raise InputError(f"{source}: holds no ResNet of 18 to 152 layers; of other backbones export the run's folder")
+    backbone = f"resnet{depth}"
+    if any(name.endswith(".conv.bias") for name in tensors):
+        raise InputError(f"{source}: its pyramid or box head has no batch norm; export weights of ones that have")
+    if "lateral.5.conv.weight" not in tensors:
+        return ModelSettings(architecture="c4" if c4 else "c5", backbone=backbone)
+    fpn_channels = len(tensors["lateral.5.conv.weight"])
+    if "head.fc.weight" not in tensors:
+        return ModelSettings(architecture="fpn_no_head", backbone=backbone, fpn_channels=fpn_channels)
+    convs = [len(value) for name, value in tensors.items() if re.fullmatch(r"head\.conv\.\d+\.conv\.weight", name)]
+    outputs, inputs = tensors["head.fc.weight"].shape
+    return ModelSettings(
+        backbone=backbone,
+        fpn_channels=fpn_channels,
+        head_convs=len(convs),
+        head_channels=convs[-1],
+        representation_size=outputs,
+        pooled_size=math.isqrt(inputs // convs[-1]),
+    )

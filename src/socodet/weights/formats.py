@@ -1,0 +1,250 @@
+"""Tensor names of every framework and checkpoint that weights are read from or exported to, beside the plain names.
+
+Plain names say what a tensor is, never its place in a list:
+
+    body.NAME                      the backbone, NAME as in torchvision or timm; a C4 network's head is its layer4
+    lateral.LEVEL.conv|norm.NAME   the pyramid's 1x1 convolution of level 2 to 5
+    output.LEVEL.conv|norm.NAME    its 3x3 convolution
+    head.conv.N.conv|norm.NAME     the box head's N-th convolution, from 1
+    head.fc.NAME                   its fully connected layer, on (channel, row, column) in that order
+    projector.NAME, predictor.NAME SoCo's MLPs, which only pretraining takes
+
+Tensors are renamed and never converted: the public code (github.com/hologerry/SoCo), torchvision and we all take RGB
+normalised by ImageNet's mean and standard deviation and stride in the 3x3 convolutions, and the other frameworks can
+be configured to.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from socodet.errors import InputError
+from socodet.models.backbones import COARSEST, FINEST
+from socodet.weights.renaming import Line, Renaming
+
+MODULES = {
+    "body": "backbone",
+    "lateral": "pyramid",
+    "output": "pyramid",
+    "head": "box head",
+    "projector": "projector",
+    "predictor": "predictor",
+}
+"""The module that a plain name's first part belongs to."""
+MLPS = ("projector", "predictor")
+
+
+def module_of(plain: str) -> str:
+    """The module of a tensor by its plain name."""
+    return MODULES[plain.partition(".")[0]]
+
+
+def in_words(plain: str) -> str:
+    """The same for a reader: level by level of a pyramid, and of a backbone the layer."""
+    first, second, _ = plain.split(".", 2)
+    if first in ("lateral", "output"):
+        return f"P{second}'s {first} convolution"
+    return second if first == "body" else module_of(plain)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the names of torchvision's parts depend on."""
+
+    finest: int = FINEST
+    """The pyramid's finest level, which its blocks are counted from."""
+    fc: tuple[int, ...] = (5,)
+    """Places of fully connected layers in the box head."""
+    c4: bool = False
+    """The box head is the residual network's layer4."""
+
+    @classmethod
+    def of(cls, names: Collection[str], backbone: str, box_head: str) -> "Layout":
+        """Found in the names of a network, whose backbone and box head have names that begin so."""
+
+        def numbers(pattern: str) -> set[int]:
+            return {int(match[1]) for name in names if (match := re.match(pattern, name))}
+
+        blocks = numbers(re.escape(backbone) + r"fpn\.inner_blocks\.(\d+)\.")
+        fc = numbers(re.escape(box_head) + r"(\d+)\.weight$")
+        return cls(
+            COARSEST + 1 - len(blocks) if blocks else FINEST, tuple(sorted(fc)), f"{box_head}0.conv1.weight" in names
+        )
+
+
+def torchvision(layout: Layout, prefix: str = "") -> Renaming:
+    """Detectors of torchvision's parts: R-CNNs on FPN and on C4, RetinaNet, FCOS."""
+    return Renaming(*_torchvision_lines(f"{prefix}backbone.", f"{prefix}roi_heads.box_head.", layout))
+
+
+def torchvision_of(names: Collection[str], prefix: str = "") -> Renaming:
+    """The same by the names of such a detector."""
+    return torchvision(Layout.of(names, f"{prefix}backbone.", f"{prefix}roi_heads.box_head."), prefix)
+
+
+def run_of(names: Collection[str], prefix: str = "") -> Renaming:
+    """Our pretraining networks, whose encoders are made of torchvision's parts, by the names of one."""
+    backbone, box_head = f"{prefix}online.encoder.backbone.", f"{prefix}online.encoder.box_head."
+    return Renaming(
+        *_torchvision_lines(backbone, box_head, Layout.of(names, backbone, box_head)),
+        (f"{prefix}online.projector.{{rest}}", "projector.{rest}"),
+        (f"{prefix}predictor.{{rest}}", "predictor.{rest}"),
+    )
+
+
+def public_code(prefix: str = "") -> Renaming:
+    """The method's public code, FPN and C4. `encoder_k` and its like are the target network, which is not taken."""
+    lines = [
+        ("encoder.{rest}", "body.{rest}"),
+        ("neck.lateral_convs.{level-2}.conv.{rest}", "lateral.{level}.conv.{rest}"),
+        ("neck.lateral_convs.{level-2}.bn.{rest}", "lateral.{level}.norm.{rest}"),
+        ("neck.fpn_convs.{level-2}.conv.{rest}", "output.{level}.conv.{rest}"),
+        ("neck.fpn_convs.{level-2}.bn.{rest}", "output.{level}.norm.{rest}"),
+        ("head.conv{n}.{rest}", "head.conv.{n}.conv.{rest}"),
+        ("head.bn{n}.{rest}", "head.conv.{n}.norm.{rest}"),
+        ("head.fc1.{rest}", "head.fc.{rest}"),
+    ]
+    for mlp in ("projector", "predictor"):
+        for theirs, ours in (("linear1", 0), ("bn1", 1), ("linear2", 3)):
+            lines.append((f"{mlp}.{theirs}.{{rest}}", f"{mlp}.{ours}.{{rest}}"))
+    return Renaming(*((prefix + theirs, plain) for theirs, plain in lines))
+
+
+def backbone(prefix: str = "") -> Renaming:
+    """A network alone, as torchvision and timm name its tensors."""
+    return Renaming((f"{prefix}{{rest}}", "body.{rest}"))
+
+
+def detectron2(*, pyramid: bool, c4: bool) -> Renaming:
+    """R-CNNs on FPN or on C4; of a backbone alone the ending that both have, as Detectron2 matches by endings."""
+    body = "backbone.bottom_up." if pyramid else "backbone." if c4 else ""
+    return Renaming(
+        *(_residual_lines("roi_heads.res5.", "body.layer4.") if c4 else ()),
+        *_residual_lines(f"{body}res{{stage+1}}.", "body.layer{stage}."),
+        (f"{body}stem.conv1.norm.{{rest}}", "body.bn1.{rest}"),
+        (f"{body}stem.conv1.{{rest}}", "body.conv1.{rest}"),
+        ("backbone.fpn_lateral{level}.norm.{rest}", "lateral.{level}.norm.{rest}"),
+        ("backbone.fpn_lateral{level}.{rest}", "lateral.{level}.conv.{rest}"),
+        ("backbone.fpn_output{level}.norm.{rest}", "output.{level}.norm.{rest}"),
+        ("backbone.fpn_output{level}.{rest}", "output.{level}.conv.{rest}"),
+        ("roi_heads.box_head.conv{n}.norm.{rest}", "head.conv.{n}.norm.{rest}"),
+        ("roi_heads.box_head.conv{n}.{rest}", "head.conv.{n}.conv.{rest}"),
+        ("roi_heads.box_head.fc1.{rest}", "head.fc.{rest}"),
+    )
+
+
+def mmdetection(finest: int = FINEST, *, c4: bool = False) -> Renaming:
+    """MMDetection 3.x numbers a neck's blocks from its finest level: P2's in R-CNNs, P3's in RetinaNet and FCOS."""
+    box_head = [
+        ("roi_head.bbox_head.shared_convs.{n-1}.conv.{rest}", "head.conv.{n}.conv.{rest}"),
+        ("roi_head.bbox_head.shared_convs.{n-1}.bn.{rest}", "head.conv.{n}.norm.{rest}"),
+        ("roi_head.bbox_head.shared_fcs.0.{rest}", "head.fc.{rest}"),
+    ]
+    return Renaming(
+        *([("roi_head.shared_head.layer4.{rest}", "body.layer4.{rest}")] if c4 else ()),
+        ("backbone.{rest}", "body.{rest}"),
+        (f"neck.lateral_convs.{{level-{finest}}}.conv.{{rest}}", "lateral.{level}.conv.{rest}"),
+        (f"neck.lateral_convs.{{level-{finest}}}.bn.{{rest}}", "lateral.{level}.norm.{rest}"),
+        (f"neck.fpn_convs.{{level-{finest}}}.conv.{{rest}}", "output.{level}.conv.{rest}"),
+        (f"neck.fpn_convs.{{level-{finest}}}.bn.{{rest}}", "output.{level}.norm.{rest}"),
+        *(box_head if finest == FINEST else ()),
+    )
+
+
+def _torchvision_lines(backbone: str, box_head: str, layout: Layout) -> list[Line]:
+    head = [
+        (f"{box_head}{{n-1}}.0.{{rest}}", "head.conv.{n}.conv.{rest}"),
+        (f"{box_head}{{n-1}}.1.{{rest}}", "head.conv.{n}.norm.{rest}"),
+    ]
+    for count, place in enumerate(layout.fc):
+        head.append((f"{box_head}{place}.{{rest}}", f"head.fc{count or ''}.{{rest}}"))
+    fifth_block = [(f"{box_head}{{block}}.{{rest}}", "body.layer4.{block}.{rest}")]
+    finest = layout.finest
+    return [
+        *(fifth_block if layout.c4 else head),
+        (f"{backbone}body.{{rest}}", "body.{rest}"),
+        (f"{backbone}fpn.inner_blocks.{{level-{finest}}}.0.{{rest}}", "lateral.{level}.conv.{rest}"),
+        (f"{backbone}fpn.inner_blocks.{{level-{finest}}}.1.{{rest}}", "lateral.{level}.norm.{rest}"),
+        (f"{backbone}fpn.layer_blocks.{{level-{finest}}}.0.{{rest}}", "output.{level}.conv.{rest}"),
+        (f"{backbone}fpn.layer_blocks.{{level-{finest}}}.1.{{rest}}", "output.{level}.norm.{rest}"),
+    ]
+
+
+def _residual_lines(theirs: str, plain: str) -> list[Line]:
+    """Detectron2 keeps a convolution's norm inside it."""
+    return [
+        (f"{theirs}{{block}}.conv{{n}}.norm.{{rest}}", f"{plain}{{block}}.bn{{n}}.{{rest}}"),
+        (f"{theirs}{{block}}.conv{{n}}.{{rest}}", f"{plain}{{block}}.conv{{n}}.{{rest}}"),
+        (f"{theirs}{{block}}.shortcut.norm.{{rest}}", f"{plain}{{block}}.downsample.1.{{rest}}"),
+        (f"{theirs}{{block}}.shortcut.{{rest}}", f"{plain}{{block}}.downsample.0.{{rest}}"),
+    ]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Whose names a state dict has."""
+
+    title: str
+    names: Renaming
+    prefix: str = ""
+    """What a wrapper, such as DistributedDataParallel, put before them."""
+    encoder: tuple[str, ...] = ()
+    """Beginnings of names that must all be known: a pretraining checkpoint's encoder."""
+    is_backbone: bool = False
+    """Layers behind the backbone's last stage may be left out: a classifier, a projection head."""
+    c4: bool = False
+    """The residual network's fifth block was the head, as far as the names tell."""
+
+
+def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
+    """The format of a state dict with these names, under whatever prefix a wrapper gave them.
+
+    `is_body` knows the names of the backbone to be loaded: a backbone's file has them under one prefix.
+    InputError when several copies of a backbone are in it and nothing tells which one is meant.
+    """
+    if (prefix := _before("online.encoder.", names)) is not None:
+        c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names
+        return Format("a run", run_of(names, prefix), prefix, (f"{prefix}online.encoder.",), c4=c4)
+    prefix = _before("encoder_k.", names)
+    if prefix is not None and any(name.startswith(f"{prefix}encoder.") for name in names):
+        encoder = tuple(f"{prefix}{part}." for part in ("encoder", "neck", "head"))
+        c4 = not any(name.startswith(f"{prefix}neck.") for name in names)
+        return Format("the public code", public_code(prefix), prefix, encoder, c4=c4)
+    if (prefix := _before("backbone.body.", names)) is not None:
+        c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
+        return Format("a detector", torchvision_of(names, prefix), prefix, c4=c4)
+    prefix = _backbone_prefix(names, is_body)
+    title = f"a backbone, its names after {prefix}" if prefix else "a backbone"
+    return Format(title, backbone(prefix), prefix, is_backbone=True)
+
+
+def _before(marker: str, names: Collection[str]) -> str | None:
+    """What is before the marker in the first name that has it at a dot."""
+    for name in names:
+        at = f".{name}".find(f".{marker}")
+        if at >= 0:
+            return name[:at]
+    return None
+
+
+COPIES = re.compile(r"(^|[._])(k|ema|momentum|student|target)[._]")
+"""Networks that the authors of their methods do not evaluate; of a student and a teacher they take the teacher."""
+
+
+def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> str:
+    """The prefix after which most names are the backbone's."""
+    found: Counter[str] = Counter()
+    for name in names:
+        starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        found.update(name[:start] for start in starts if is_body(name[start:]))
+    if not found:
+        return ""
+    fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
+    evaluated = [prefix for prefix in fullest if not COPIES.search(prefix)] or fullest
+    if len(evaluated) > 1:
+        raise InputError(
+            f"holds {len(evaluated)} backbones, named by the prefixes {' and '.join(evaluated)}; "
+            "save the state dict of one of them"
+        )
+    return evaluated[0]

@@ -1,0 +1,112 @@
+"""Pretrained weights into a network: read, match, copy, report.
+
+A module is loaded whole or not at all, and left as it is where the source has nothing of it. An InputError leaves the
+network untouched: weights never go missing silently.
+"""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from socodet.models.soco import SoCo
+from socodet.weights.formats import run_of, torchvision_of
+from socodet.weights.match import COUNTER, Advice, Network, match
+from socodet.weights.read import read_pretrained
+from socodet.weights.report import LoadReport
+
+
+def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
+    """Loads every pretrained module that a detector of torchvision's parts has a place for.
+
+    The source is a run's folder, an exported file, a checkpoint of the method's public code, or a backbone's state
+    dict such as a supervised ResNet's, also from inside a wrapper. Into an R-CNN go backbone, FPN and box head; into a
+    single-stage detector backbone and FPN, level by level; into an R-CNN on C4 the backbone, whose fifth block is its
+    box head.
+
+    Reports what was loaded, what was left as it was, and what is left over because the detector has no such module.
+    Raises InputError, with the detector untouched, when a pretrained tensor of a module that the detector has finds no
+    place there or one of another shape, or when a part of the module, or of the backbone, would be left as it was.
+    """
+    own = detector.state_dict()
+    network = Network(type(detector).__name__, own, torchvision_of(own), _advice_on(detector))
+    report = _load(source, network, needed=("backbone",))
+    if show_report:
+        print(report, file=sys.stderr)
+    return report
+
+
+def load_starting_point(soco: SoCo, source: str | Path) -> LoadReport:
+    """Loads the online network and the predictor; the target starts as the online network's copy.
+
+    Sources are those of `load_pretrained`. The MLPs of a run, or of the public code, are taken with its encoder. Into a
+    network of another architecture goes what both have, such as the backbone. InputError as there.
+    """
+    own = {name: tensor for name, tensor in soco.state_dict().items() if not name.startswith("target.")}
+    report = _load(source, Network("this network", own, run_of(own), PRETRAINING))
+    soco.target.load_state_dict(soco.online.state_dict())
+    return report
+
+
+def _load(source: str | Path, network: Network, needed: Collection[str] = ()) -> LoadReport:
+    pretrained = read_pretrained(source, network.is_body)
+    if needed and Path(source).is_dir():
+        pretrained = pretrained.encoder_only()
+    pairs = match(pretrained, network, needed)
+    with torch.no_grad():
+        for own, plain in pairs.items():
+            network.tensors[network.names[own]].copy_(pretrained.tensors[plain])
+    loaded = tuple(network.names[own] for own in pairs)
+    fresh = [name for name in network.tensors if name not in {*loaded}]
+    norms = {name.rpartition(".")[0] for name in loaded}
+    return LoadReport(
+        pretrained.source,
+        pretrained.format.title,
+        loaded,
+        tuple(name for name in fresh if not (name.endswith(COUNTER) and name.rpartition(".")[0] in norms)),
+        pretrained.left_over({*pairs.values()}),
+    )
+
+
+_OTHER_BACKBONE = "the file is of another backbone: give --backbone that one's name"
+_FRESH = "leave its tensors out of the file, and it starts at random"
+_NO_MLPS = "or export that run (socodet export) and start from the file, where this part is left out"
+PRETRAINING = Advice(
+    other_layers={
+        "backbone": _OTHER_BACKBONE,
+        "pyramid": f"a pyramid fits if each of its convolutions has batch norm and no bias; else {_FRESH}",
+        "box head": "a box head fits if it has --head-convs convolutions with batch norm and one fully connected "
+        f"layer; else {_FRESH}",
+        "projector": f"a projector fits if it has two linear layers with batch norm between; else {_FRESH}",
+        "predictor": f"a predictor fits if it has two linear layers with batch norm between; else {_FRESH}",
+    },
+    other_sizes={
+        "backbone": _OTHER_BACKBONE,
+        "pyramid": "set --backbone and --fpn-channels to those of the file",
+        "box head": "set --fpn-channels, --head-channels, --representation-size and --pooled-size to those of the file",
+        "projector": f"set --representation-size, --hidden-size and --embedding-size to that run's, {_NO_MLPS}",
+        "predictor": f"set --hidden-size and --embedding-size to that run's, {_NO_MLPS}",
+    },
+    nothing="give the state dict of its backbone or of a detector, a run's folder, or a checkpoint of the method's "
+    "public code",
+)
+
+
+def _advice_on(detector: nn.Module) -> Advice:
+    builder = "build the detector with socodet.build_detector"
+    if hasattr(detector, "roi_heads"):
+        norm = f"{builder}, or use torchvision's ..._resnet50_fpn_v2 (batch norm in FPN and box head)"
+    else:
+        name = f"{type(detector).__name__.lower()}_fpn"
+        norm = (
+            "a pretrained pyramid has batch norm, and torchvision builds this detector without: use "
+            f'socodet.build_detector(RUN, detector="{name}"), or load the backbone alone (socodet export --format timm)'
+        )
+    backbone = f"it was pretrained with another backbone; {builder}"
+    return Advice(
+        other_layers={"backbone": backbone, "pyramid": norm, "box head": norm},
+        other_sizes={"backbone": backbone, "pyramid": builder, "box head": builder},
+        nothing="give a run's folder, an exported file, a checkpoint of the method's public code or a backbone",
+    )

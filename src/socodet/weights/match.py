@@ -1,0 +1,119 @@
+"""Which pretrained tensor goes where in a network, and which goes nowhere."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.weights.formats import MLPS, module_of
+from socodet.weights.read import Pretrained
+from socodet.weights.renaming import Renaming
+
+COUNTER = "num_batches_tracked"
+"""Batch norm's counter, which older files lack and nothing here reads."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """How to fix what does not fit: by module where layers or sizes differ, and where nothing fits."""
+
+    other_layers: Mapping[str, str]
+    other_sizes: Mapping[str, str]
+    nothing: str
+
+
+class Network:
+    """A network that takes pretrained weights, its tensors by plain name."""
+
+    def __init__(self, title: str, tensors: Mapping[str, Tensor], names: Renaming, advice: Advice) -> None:
+        self.title = title
+        self.tensors = tensors
+        """By the network's own names."""
+        self.names = {plain: own for own in tensors if (plain := names.to_plain(own)) is not None}
+        """The network's own name of each plain one."""
+        self.advice = advice
+        self.modules = {module_of(plain) for plain in self.names}
+        self._plain = {_joined(plain): plain for plain in self.names}
+        self._layers = {plain.split(".")[1] for plain in self.names if plain.startswith("body.")}
+        self._levels = {int(plain.split(".")[1]) for plain in self.names if plain.startswith("lateral.")}
+
+    def find(self, plain: str) -> str | None:
+        """Its plain name of a tensor of that plain name, which timm may join otherwise; None if it has no such."""
+        return self._plain.get(_joined(plain))
+
+    def is_body(self, name: str) -> bool:
+        """Whether that is a name in the backbone."""
+        return self.find(f"body.{name}") is not None
+
+    def can_do_without(self, plain: str, *, is_backbone: bool) -> bool:
+        """Whether no module of the network misses that tensor.
+
+        So it is with modules that the network does not have, levels finer than its pyramid's, and, in the file of a
+        backbone, layers behind the last stage.
+        """
+        module = module_of(plain)
+        if module not in self.modules:
+            return True
+        if module == "pyramid":
+            return int(plain.split(".")[1]) < min(self._levels)
+        first, second = f"{plain}.".split(".")[1:3]
+        is_layer = first in self._layers or f"{first}_{second}" in self._layers
+        return module == "backbone" and is_backbone and not is_layer
+
+
+def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()) -> dict[str, str]:
+    """The plain name in the network of every tensor to load, and the pretrained one; `needed` modules must be filled.
+
+    InputError when a tensor of a module that the network has finds no place there or one of another shape, when a
+    module would be filled in part, and when nothing fits. Tensors that the network can do without are left out, and so
+    are the MLPs behind an encoder of another architecture where they do not fit.
+    """
+    pairs: dict[str, str] = {}
+    homeless = []
+    for plain in pretrained.tensors:
+        own = network.find(plain)
+        if own is not None:
+            pairs[own] = plain
+        elif not network.can_do_without(plain, is_backbone=pretrained.format.is_backbone):
+            homeless.append(plain)
+    reshaped = [own for own, plain in pairs.items() if pretrained.tensors[plain].shape != _tensor(network, own).shape]
+    missing = [plain for plain in network.names if plain not in pairs and not plain.endswith(COUNTER)]
+
+    if pretrained.modules - {*MLPS} != network.modules - {*MLPS} and any(
+        module_of(plain) in MLPS for plain in (*homeless, *reshaped, *missing)
+    ):
+        pairs = {own: plain for own, plain in pairs.items() if module_of(own) not in MLPS}
+        homeless, reshaped = ([p for p in names if module_of(p) not in MLPS] for names in (homeless, reshaped))
+
+    source, advice = pretrained.source, network.advice
+    for plain in homeless:
+        fix = advice.other_layers[module_of(plain)]
+        raise InputError(f"{source}: {pretrained.names[plain]} has no place in {network.title}; {fix}")
+    for own in reshaped:
+        there, here = (tuple(one.shape) for one in (pretrained.tensors[pairs[own]], _tensor(network, own)))
+        raise InputError(
+            f"{source}: {pretrained.names[pairs[own]]} is {there} there and {here} in {network.title}; "
+            f"{advice.other_sizes[module_of(own)]}"
+        )
+    if not pairs:
+        count = len(pretrained.tensors) + len(pretrained.others)
+        raise InputError(f"{source}: none of its {count} tensors has a place in {network.title}; {advice.nothing}")
+    touched = {*needed, *map(module_of, pairs)}
+    lacking = [plain for plain in missing if module_of(plain) in touched]
+    if lacking:
+        first = lacking[0]
+        raise InputError(
+            f"{source}: lacks {len(lacking)} tensors of {network.title}, first {network.names[first]}; "
+            f"{advice.other_layers[module_of(first)]}"
+        )
+    return pairs
+
+
+def _tensor(network: Network, plain: str) -> Tensor:
+    return network.tensors[network.names[plain]]
+
+
+def _joined(name: str) -> str:
+    """Equal for timm's whole networks (`stages.0.blocks.1`) and its networks of features (`stages_0.blocks.1`)."""
+    return name.replace(".", "_")

@@ -1,0 +1,190 @@
+"""Weights on disk: what is read, what is never unpickled, and which file a run says it started from."""
+
+import argparse
+import hashlib
+import os
+from collections import Counter
+
+import pytest
+import safetensors.torch
+import torch
+from torchvision.models import resnet18
+
+from socodet.errors import InputError
+from socodet.pretraining.recipes import recipe
+from socodet.runtime.serialization import to_json
+from socodet.training.run_folder import RunFolder
+from socodet.weights.read import WeightsFile, read_pretrained
+
+WEIGHTS = {"conv1.weight": torch.randn(4, 3, 7, 7), "bn1.bias": torch.randn(4)}
+
+
+def assert_is_weights(state):
+    assert state.keys() == WEIGHTS.keys()
+    assert all(torch.equal(state[name], value) for name, value in WEIGHTS.items())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_a_plain_state_dict(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(WEIGHTS, path)
+    found = WeightsFile.find(path)
+    assert_is_weights(found.read())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.describe(path) == {"from": str(path), "file": path.name, "sha256": sha256}
+
+
+def test_torchvisions_own_state_dict(tmp_path):
+    network = resnet18(weights=None)
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+    assert WeightsFile.find(tmp_path / "resnet18.pth").read().keys() == network.state_dict().keys()
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "before torch 1.6"])
+def test_the_public_codes_checkpoint_with_its_options(tmp_path, new_format):
+    options = argparse.Namespace(arch="resnet50", cutout_ratio=(0.1, 0.3), in_channels=[256, 512], zip=True, aug=None)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9).state_dict()
+    content = {"opt": options, "model": WEIGHTS, "optimizer": optimizer, "scheduler": {"last_epoch": 3}, "epoch": 100}
+    torch.save(content, tmp_path / "ckpt.pth", _use_new_zipfile_serialization=new_format)
+    assert_is_weights(WeightsFile.find(tmp_path / "ckpt.pth").read())
+    with pytest.raises(Exception, match="Namespace"):  # the permission ended with the reading
+        torch.load(tmp_path / "ckpt.pth", weights_only=True)
+
+
+class Intruder:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_no_code_is_unpickled(tmp_path):
+    torch.save({"model": WEIGHTS, "opt": Intruder(tmp_path / "entered")}, tmp_path / "ckpt.pth")
+    with pytest.raises(InputError, match="can be read safely") as caught:
+        WeightsFile.find(tmp_path / "ckpt.pth").read()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "entered").exists()
+
+
+def test_a_runs_newest_checkpoint(tmp_path):
+    run = RunFolder(tmp_path)
+    run.write_description({"recipe": to_json(recipe("tiny"))})
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        WeightsFile.find(tmp_path)
+    run.save_checkpoint(1, {"step": 1, "model": {"other": torch.zeros(1)}})
+    run.save_checkpoint(2, {"step": 2, "model": WEIGHTS})
+    found = WeightsFile.find(tmp_path)
+    assert found.path.name == "step-00000002.pt"
+    assert_is_weights(found.read())
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [({"epoch": 3}, "holds no state dict"), ([torch.ones(1)], "holds no state dict")]
+)
+def test_a_file_without_a_state_dict(tmp_path, content, problem):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=problem):
+        WeightsFile.find(tmp_path / "x.pth").read()
+
+
+def test_what_is_not_there_or_not_a_file_of_weights(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        WeightsFile.find(tmp_path / "absent.pth")
+    with pytest.raises(InputError, match="not a run"):
+        WeightsFile.find(tmp_path)
+    for name in ("x.pth", "x.safetensors"):
+        (tmp_path / name).write_bytes(b"not weights")
+        with pytest.raises(InputError, match="not a file of weights that can be read safely"):
+            WeightsFile.find(tmp_path / name).read()
+
+
+with torch.device("meta"):
+    RESNET = tuple(resnet18(weights=None).state_dict())
+BODY = {name: torch.full((1,), float(place)) for place, name in enumerate(RESNET) if not name.startswith("fc.")}
+
+
+def under(prefix, tensors=BODY, factor=1.0):
+    return {prefix + name: factor * value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "prefix", "left_over"),
+    [
+        pytest.param(BODY | {"fc.weight": torch.ones(1)}, "", {"fc": 1}, id="plain"),
+        pytest.param(under("module."), "module.", {}, id="DataParallel"),
+        pytest.param(under("_orig_mod."), "", {}, id="torch.compile"),
+        pytest.param({"state_dict": under("model."), "epoch": 1}, "model.", {}, id="Lightning"),
+        pytest.param(
+            {
+                "state_dict": under("module.encoder_k.", factor=-1.0)
+                | under("module.encoder_q.")
+                | under("module.encoder_q.", {"fc.0.weight": torch.ones(1)})
+                | {"module.queue": torch.ones(2)}
+            },
+            "module.encoder_q.",
+            {"fc": 1, "encoder_k": 120, "queue": 1},
+            id="MoCo",
+        ),
+        pytest.param(
+            {"state_dict": under("module.momentum_encoder.", factor=-1.0) | under("module.base_encoder.")},
+            "module.base_encoder.",
+            {"momentum_encoder": 120},
+            id="MoCo v3",
+        ),
+        pytest.param(
+            {"state_dict": under("backbone.") | {"head.fc.weight": torch.ones(10)}, "meta": {}},
+            "backbone.",
+            {"head": 1},
+            id="OpenMMLab",
+        ),
+        pytest.param(
+            {"student": under("module.backbone.", factor=-1.0), "teacher": under("backbone."), "epoch": 1},
+            "backbone.",
+            {},
+            id="DINO",
+        ),
+        pytest.param(
+            under("module._orig_mod.student.", factor=-1.0) | under("module._orig_mod.teacher."),
+            "module.teacher.",
+            {"student": 120},
+            id="student and teacher in one",
+        ),
+    ],
+)
+def test_a_backbone_in_a_wrapper_is_found_under_its_prefix(tmp_path, content, prefix, left_over):
+    torch.save(content, tmp_path / "wrapped.pth")
+    found = read_pretrained(tmp_path / "wrapped.pth", lambda name: name in BODY)
+    body = {f"body.{name}" for name in BODY}
+    assert {name for name in found.tensors if name in body} == body
+    assert all(torch.equal(found.tensors[f"body.{name}"], value) for name, value in BODY.items())
+    assert (found.format.title, found.format.prefix) == (
+        f"a backbone, its names after {prefix}" if prefix else "a backbone",
+        prefix,
+    )
+    assert Counter(found.left_over(body).values()) == left_over
+
+
+def test_two_backbones_that_nothing_tells_apart_are_refused(tmp_path):
+    torch.save(under("left.") | under("right."), tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"two\.pth: holds 2 backbones, named by the prefixes left\. and right\."):
+        read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    torch.save(under("backbone.body.", BODY | {"bn1.bias": torch.tensor([1.0, value])}), tmp_path / "diverged.pth")
+    with pytest.raises(InputError, match=r"diverged\.pth: backbone\.body\.bn1\.bias holds NaN or infinity") as caught:
+        read_pretrained(tmp_path / "diverged.pth", lambda name: name in BODY)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_target_network_that_diverged_does_not_matter(tmp_path):
+    torch.save(under("encoder.") | under("encoder_k.", factor=float("nan")), tmp_path / "ckpt.pth")
+    assert len(read_pretrained(tmp_path / "ckpt.pth", lambda name: name in BODY).tensors) == 120
+
+
+def test_a_fine_tuned_detectors_checkpoint_is_no_pretrained_one(tmp_path):
+    torch.save({"step": 1, "detector": under("backbone.body.")}, tmp_path / "step-00000001.pt")
+    with pytest.raises(InputError, match="not one of a pretraining run"):
+        read_pretrained(tmp_path / "step-00000001.pt", lambda name: name in BODY)
