@@ -19,7 +19,7 @@ COMMANDS = {
     "finetune": "Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.",
     "evaluate": "Score a fine-tuned detector on an annotated set.",
     "predict": "Detect objects in new images with a fine-tuned detector.",
-    "export": "Write a run's pretrained modules as a file for a detection framework.",
+    "export": "Write pretrained modules as a file for a detection framework.",
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
