@@ -23,6 +23,8 @@ def test_collapse_is_warned_of_once_a_stretch(capsys):
     assert lines[0]["embedding_std"] == pytest.approx(32**-0.5, rel=0.05)
     warnings = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1] for line in warnings] == [" collapse at step 2", " collapse at step 5"]
+    assert "--base-lr" in warnings[0]
+    assert "--variance-weight" in warnings[0]
 
 
 def test_nearly_one_point_is_collapse_too_and_a_silent_watch_says_nothing(capsys):

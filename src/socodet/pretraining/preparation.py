@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
-from socodet.images.source import ImageSelection, ImageSource, read_pixels
+from socodet.images.source import ImageSelection, ImageSource, white_of
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
+from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
@@ -125,6 +126,25 @@ def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
             f"{source.location}: {images} images give {chosen.name} no step of batch size {training.batch_size} in "
             f"{training.epochs:g} epochs; lower --batch-size or raise --epochs"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class UsableImages:
+    """The images that a run trains on, and what it takes proposals from."""
+
+    proposals: ProposalTable | OnlineProposals
+    indices: NDArray[np.int64]
+    """Of the images that could be read when the table was made; of all when there is none."""
+    unreadable: list[tuple[str, str]]
+    """Key and reason of the others."""
+
+
+def usable_images(run: RunFolder, source: ImageSource, recipe: Recipe, proposals: str | Path | None) -> UsableImages:
+    """What `prepare` has left for a run; `proposals` as there."""
+    if proposals == ONLINE:
+        return UsableImages(OnlineProposals(recipe.proposals, white_of(source)), np.arange(len(source)), [])
+    table = ProposalTable.read(run.proposals if proposals is None else proposals)
+    return UsableImages(table, *readable_images(source, table))
 
 
 def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:

@@ -3,31 +3,29 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, open_images, white_of
+from socodet.images.source import ImageSource, open_images
 from socodet.models.encoders import build_encoder
 from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
-from socodet.pretraining import recipes
 from socodet.pretraining.data import SampleDataset, SampleStream
-from socodet.pretraining.preparation import ONLINE, check_steps, prepare, readable_images, some_images
+from socodet.pretraining.preparation import ONLINE, check_steps, prepare, some_images, usable_images
 from socodet.pretraining.recipes import Recipe
+from socodet.pretraining.recipes import recipe as recipe_named
+from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.periodic import probe_while_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
-from socodet.proposals.on_the_fly import OnlineProposals
-from socodet.proposals.table import ProposalTable
-from socodet.runtime.world import world_from_environment
+from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device
-from socodet.training.distributed import any_process, join
+from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
@@ -79,104 +77,63 @@ def pretrain(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> PretrainResult:
-    """Pretrains on a folder of images as the recipe says, into the run folder `output`.
+    """Pretrains on `images` as the recipe says, into the run folder `output`.
 
-    The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that
-    was never interrupted, bit for bit on a CPU. A finished run, or one of another recipe or other images, is
-    refused unless `overwrite`; `resume` makes a finished run a success instead, for job scripts that start
-    the same command again and again.
+    The same call again resumes an unfinished run from its last checkpoint; the result is that of a run that was never
+    interrupted, bit for bit on a CPU. A finished run, or a run of another recipe or other images, is refused unless
+    `overwrite`; with `resume` a finished run is a success instead, for job scripts that repeat the command.
 
-    `proposals` is a table made by `propose` for these images; without it the run makes its own first. "online" makes
-    them in the data workers, again at each sight of an image, and no table: the samples are the same where every image
-    can be read.
-    `limit` takes so many of the images, picked by the recipe's seed. `start_from` is a state dict (a backbone's, a
-    detector's, a checkpoint of the method's public code) or a run's folder: the networks begin there and not at
-    random (`weights/load.py`). Going on with such a run takes its own checkpoint; the file may be gone.
-    Every `probe_every` epochs and at the end, annotated objects of `probe_dataset`, a folder with a training and a
-    validation split or what `open_sets` returned, tell what the network knows of them (`probing/`); the
-    figures become lines of the log. What is learned does not depend on it.
-    `sinks` receive the log lines besides the run's folder, in the first process.
+    proposals: a table made by `propose` for these images; by default the run makes its own first. "online" makes them
+    in the data workers each time an image is used; the samples are the same if every image can be read.
+    limit: use only this many of the images, chosen by the recipe's seed.
+    start_from: initial weights instead of random ones: a state dict (a backbone's, a detector's, a checkpoint of the
+    method's public code) or a run's folder. A run that is resumed takes its own checkpoint; this file may be gone.
+    probe_every, probe_dataset: every so many epochs and at the end, measure what the network knows of the annotated
+    objects of a folder with a training and a validation split, or of what `open_sets` returned (`probing/`). The
+    results become log lines and do not change what is learned.
+    sinks: where log lines go besides the run's folder, in the first process.
+
     Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first makes
-    the proposals and writes the folder.
-    `InputError` says in one line what cannot be used and how to mend it.
+    the proposals and writes the folder. InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
+    recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    training, execution = recipe.training, execution or ExecutionSettings()
     source = open_images(images) if isinstance(images, str | Path) else images
-    chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
-    execution = execution or ExecutionSettings()
-    training = chosen.training
-    sets = _probe_sets(probe_every, probe_dataset)
     if limit is not None:
         source = some_images(source, limit, training.seed)
-    run = RunFolder(Path(output))
-    world = world_from_environment()
-    if training.batch_size % (world.size * training.accumulate):
-        raise InputError(
-            f"batch_size {training.batch_size} cannot be shared by {world.size} processes in {training.accumulate} "
-            f"parts each (accumulate); make it a multiple of {world.size * training.accumulate}"
-        )
-    join(world, choose_device(execution.device, world))
+    sets = _probe_sets(probe_every, probe_dataset)
+    run, world = RunFolder(Path(output)), world_from_environment()
     show_progress = show_progress and world.is_first
-    soco = build_soco(chosen.model, training.seed, chosen.objective)
-    report = None
-    failure: InputError | None = None
-    try:
-        start = None
-        if start_from is not None and run.checkpoints() and not overwrite:
-            start = {"from": str(Path(start_from).resolve())}  # the run's own checkpoint is what it goes on from
-        elif start_from is not None:
-            report = load_starting_point(soco, start_from)
-            start = WeightsFile.find(start_from).describe(start_from)
+    _check_shares(training, world)
+
+    join(world, choose_device(execution.device, world))
+    soco = build_soco(recipe.model, training.seed, recipe.objective)
+    with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
+        start, report = _load_start(soco, run, start_from, overwrite=overwrite)
         if world.is_first:
-            prepare(run, source, chosen, proposals, start, overwrite=overwrite, show_progress=show_progress)
-    except InputError as error:
-        failure = error
-    if any_process(world, failure is not None):
-        raise failure or InputError(f"{run.path}: another process could not prepare the run; see what it says")
-    table: ProposalTable | OnlineProposals
-    unreadable: list[tuple[str, str]]
-    if proposals == ONLINE:
-        table = OnlineProposals(chosen.proposals, white_of(source))
-        readable, unreadable = np.arange(len(source)), []
-    else:
-        table = ProposalTable.read(run.proposals if proposals is None else proposals)
-        readable, unreadable = readable_images(source, table)
-    trainer = Trainer(soco, training, len(readable), execution, world)
-    check_steps(source, chosen, len(readable))
-    if report is not None and show_progress:
-        print(report, file=sys.stderr)
+            prepare(run, source, recipe, proposals, start, overwrite=overwrite, show_progress=show_progress)
+    usable = usable_images(run, source, recipe, proposals)
+    count = len(usable.indices)
+    check_steps(source, recipe, count)
+    trainer = Trainer(soco, training, count, execution, world)
     resume_from_checkpoint(run, trainer, resume=resume, show_progress=show_progress)
-    if show_progress and training.accumulate > 1:
-        part = training.batch_size // training.accumulate
-        print(f"note: batch norm is over the {part} images of each of {training.accumulate} parts", file=sys.stderr)
-    if show_progress and training.batch_size > len(readable):
-        times = training.batch_size / len(readable)
-        print(
-            f"note: a batch of {training.batch_size} shows each of {len(readable)} images {times:.1f} times; "
-            "--batch-size makes it smaller",
-            file=sys.stderr,
-        )
-    warm_up()
+    if show_progress:
+        for note in [*report, *_notes(training, count)]:
+            print(note, file=sys.stderr)
+
+    warm_up()  # compiles the kernels once, not in every data worker
     if proposals == ONLINE:
-        compile_kernels(chosen.proposals.method)
-    dataset = SampleDataset(source, table, readable, chosen.sample, training.seed)
-    stream = SampleStream(readable, training.batch_size, training.seed, world, training.accumulate)
-    after_step = None
-    if sets is not None and probe_every is not None:
-        after_step = probe_while_training(
-            soco.online.encoder,
-            chosen.model,
-            chosen.sample,
-            sets,
-            every=probe_every,
-            epochs=training.epochs,
-            total=trainer.total,
-            device=trainer.device,
-            is_first=world.is_first,
-            execution=execution,
-        )
+        compile_kernels(recipe.proposals.method)
     result = run_training(
-        trainer, dataset, stream, run, execution, show_progress=show_progress, after_step=after_step, sinks=sinks
+        trainer,
+        SampleDataset(source, usable.proposals, usable.indices, recipe.sample, training.seed),
+        SampleStream(usable.indices, training.batch_size, training.seed, world, training.accumulate),
+        run,
+        execution,
+        show_progress=show_progress,
+        after_step=_probe(trainer, recipe, sets, probe_every, execution),
+        sinks=sinks,
     )
     why = "unreadable during training, or of another size than its proposals were made for"
     lost = [(source.key(index), why) for index in sorted(result.unreadable)]
@@ -185,9 +142,63 @@ def pretrain(
         steps=trainer.finished,
         total_steps=trainer.total,
         stopped_by=result.stopped_by,
-        unreadable=(*unreadable, *lost),
+        unreadable=(*usable.unreadable, *lost),
         seconds=time.monotonic() - began,
         is_first=world.is_first,
+    )
+
+
+def _check_shares(training: TrainingSettings, world: World) -> None:
+    """InputError when the batch does not divide among processes and micro-batches."""
+    shares = world.size * training.accumulate
+    if training.batch_size % shares:
+        raise InputError(
+            f"batch_size {training.batch_size} cannot be shared by {world.size} processes with {training.accumulate} "
+            f"micro-batches each (accumulate); make it a multiple of {shares}"
+        )
+
+
+def _load_start(
+    soco: SoCo, run: RunFolder, start_from: str | Path | None, *, overwrite: bool
+) -> tuple[dict[str, str] | None, list[str]]:
+    """Loads the initial weights; their description for run.json and what was loaded, in lines."""
+    if start_from is None:
+        return None, []
+    if run.checkpoints() and not overwrite:  # the run resumes from its own checkpoint
+        return {"from": str(Path(start_from).resolve())}, []
+    report = load_starting_point(soco, start_from)
+    return WeightsFile.find(start_from).describe(start_from), [str(report)]
+
+
+def _notes(training: TrainingSettings, images: int) -> Iterator[str]:
+    """What may surprise about the batches."""
+    size, parts = training.batch_size, training.accumulate
+    if parts > 1:
+        yield f"note: batch norm is over the {size // parts} images of each of {parts} micro-batches"
+    if size > images:
+        yield (
+            f"note: a batch of {size} shows each of {images} images {size / images:.1f} times; --batch-size makes it "
+            "smaller"
+        )
+
+
+def _probe(
+    trainer: Trainer, recipe: Recipe, sets: ProbeSets | None, every: float | None, execution: ExecutionSettings
+) -> Callable[[int], dict[str, float] | None] | None:
+    """What to do after each step: the probe, if one was asked for."""
+    if sets is None or every is None:
+        return None
+    return probe_while_training(
+        trainer.soco.online.encoder,
+        recipe.model,
+        recipe.sample,
+        sets,
+        every=every,
+        epochs=recipe.training.epochs,
+        total=trainer.total,
+        device=trainer.device,
+        is_first=trainer.world.is_first,
+        execution=execution,
     )
 
 

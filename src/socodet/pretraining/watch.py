@@ -95,7 +95,7 @@ class CollapseWatch:
                 print(
                     f"warning: collapse at step {step}: the embeddings' standard deviation is {spread:.2g}, that of "
                     f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; lower "
-                    "--base-lr or raise --target-momentum",
+                    "--base-lr, raise --target-momentum, or set --variance-weight, such as 4",
                     file=sys.stderr,
                 )
         return line
