@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
-from socodet.images.source import ImageSelection, ImageSource, white_of
+from socodet.images.source import ImageSelection, ImageSource, read_pixels, white_of
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
 from socodet.proposals.on_the_fly import OnlineProposals
