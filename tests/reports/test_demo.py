@@ -1,8 +1,10 @@
 """The demo, shortened to two steps: everything is written, loads, and is not overwritten."""
 
 import re
+from dataclasses import replace
 
 import pytest
+from narrow_models import NARROW
 from torchvision.models.detection import MaskRCNN
 
 import socodet
@@ -10,6 +12,7 @@ from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.pretraining.pretrain import PretrainResult
+from socodet.pretraining.recipes.practical import tiny
 from socodet.proposals.table import ProposalTable
 from socodet.reports import demo as demonstration
 from socodet.reports import networks
@@ -23,6 +26,7 @@ def finished(tmp_path_factory):
     (images / "broken.jpg").write_bytes(b"broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demonstration, "STEPS", 2)
+        patch.setattr(demonstration, "tiny", lambda: replace(tiny(), model=NARROW))
         patch.setattr(networks, "DRAWS", 2)
         return images, demonstration.demo(images, output)
 

@@ -182,6 +182,13 @@ def test_jpeg_is_smaller_and_looks_the_same() -> None:
     assert np.abs(pixels_of(png).astype(int) - pixels_of(jpeg)).mean() < 4
 
 
+def test_an_image_of_noise_is_a_jpeg_too() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    jpeg = to_jpeg(panel_figure(Panel("a", noise)))
+    assert len(jpeg) > 240 * 360  # more than a byte per pixel
+    assert pixels_of(jpeg).shape == (240, 360, 3)
+
+
 def test_figures_are_not_kept_by_pyplot() -> None:
     before = pyplot.get_fignums()
     panel_figure(Panel("a", np.zeros((20, 20, 3), np.uint8)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from narrow_models import NARROW
 
 from socodet.cli import main
 from socodet.errors import InputError
@@ -64,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (images / path.name).write_bytes(path.read_bytes())
     chosen = recipes.recipe("tiny")
     small = {"epochs": 2, "warmup_epochs": 0, "batch_size": 5}
-    chosen = recipes.Recipe("tiny", chosen.sample, chosen.model, type(chosen.training)(**small), chosen.proposals)
+    chosen = recipes.Recipe("tiny", chosen.sample, NARROW, type(chosen.training)(**small), chosen.proposals)
     execution = ExecutionSettings(workers=0, log_every=1)
     pretrain(images, chosen, root / "first", execution=execution, show_progress=False)
     with (root / "first" / "log.jsonl").open("a") as log:
