@@ -12,7 +12,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 from socodet.detection.detectors import DETECTORS, InferenceSettings, new_detector
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
-from socodet.detection.detectors.transform import scale_picture, scaled_size
+from socodet.detection.detectors.transform import scale_image, scaled_size
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
 
@@ -198,6 +198,6 @@ def test_pictures_are_scaled_to_the_short_side_but_not_beyond_the_long_one(size,
 def test_scaling_keeps_means_and_does_not_alias():
     stripes = torch.zeros(3, 64, 64)
     stripes[:, :, ::2] = 1
-    small = scale_picture(stripes, (16, 16))
+    small = scale_image(stripes, (16, 16))
     torch.testing.assert_close(small[:, :, 1:-1], torch.full((3, 16, 14), 0.5), atol=0.02, rtol=0)
-    assert scale_picture(stripes, (64, 64)) is stripes
+    assert scale_image(stripes, (64, 64)) is stripes

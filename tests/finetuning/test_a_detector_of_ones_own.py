@@ -9,7 +9,7 @@ from torch import nn
 
 from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import Detector
-from socodet.detection.detectors.transform import scale_picture
+from socodet.detection.detectors.transform import scale_image
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner, scored_weights
@@ -53,7 +53,7 @@ class OneBoxDetector(Detector):
     def training_sample(self, pixels_hw3, target_at, settings, generator):
         image = torch.from_numpy(pixels_hw3).permute(2, 0, 1)
         size = (settings.short_sides[0],) * 2  # whatever the aspect ratio
-        return scale_picture(image, size).contiguous(), target_at(size)
+        return scale_image(image, size).contiguous(), target_at(size)
 
 
 def a_loop(run, data):
@@ -71,7 +71,7 @@ def test_it_is_trained_scored_and_resumed(tmp_path):
     tuner, update = loop.tuner, loop.tuner.step
 
     def step(batch):
-        assert all(image.shape == (3, SIDE, SIDE) for image in batch.pictures)
+        assert all(image.shape == (3, SIDE, SIDE) for image in batch.images)
         loss = update(batch)
         assert tuner.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * (0.1 if tuner.finished == STEPS else 1))
         seen.append(tuner.network.box.detach().clone())

@@ -19,7 +19,7 @@ from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.evaluate import evaluate_run
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.samples import TrainingPictures, picture_stream, training_loader
+from socodet.finetuning.samples import TrainingImages, image_stream, training_loader
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.encoders import build_encoder
@@ -261,7 +261,7 @@ def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_nor
     data = open_detection_set(coco_file(tmp_path / "set.json")).with_objects()
     settings = brief("mask_rcnn_fpn", iterations=4).resolved_schedule()
     rcnn = detector_named("mask_rcnn_fpn")
-    pictures, stream = TrainingPictures(data, rcnn, settings, seed=0), picture_stream(data, settings, seed=0)
+    pictures, stream = TrainingImages(data, rcnn, settings, seed=0), image_stream(data, settings, seed=0)
 
     def trained(compile):
         torch.manual_seed(0)

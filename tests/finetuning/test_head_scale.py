@@ -12,7 +12,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from socodet.detection.detectors import new_detector
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.head_scale import FRESH_SIZE, match_head_scale
+from socodet.finetuning.head_scale import FRESH_RMS, match_head_scale
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
@@ -73,7 +73,7 @@ def test_a_fresh_heads_size_is_what_its_layers_give():
     torch.manual_seed(0)
     features = nn.BatchNorm1d(4000)(torch.randn(512, 4000) * 3 + 1).relu()
     h = nn.Linear(4000, 1024)(features).relu()
-    assert h.square().mean().sqrt().item() == pytest.approx(FRESH_SIZE, rel=0.02)
+    assert h.square().mean().sqrt().item() == pytest.approx(FRESH_RMS, rel=0.02)
 
 
 def test_a_head_of_torchvision_is_taken_too():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from socodet.cli import main
 from socodet.detection.detectors.schedules import SCHEDULES
-from socodet.finetuning.samples import TrainingPictures
+from socodet.finetuning.samples import TrainingImages
 from socodet.images.photographs import photographs
 from socodet.training.run_folder import RunFolder
 
@@ -56,8 +56,8 @@ def test_rare_kinds_are_shown_more_and_scores_are_by_frequency(tmp_path, capsys,
     # of five pictures one is more than the schedule's thousandth: at 0.8 it is shown twice in a pass, sqrt(0.8 / 0.2)
     monkeypatch.setitem(SCHEDULES, "lvis_1x", replace(SCHEDULES["lvis_1x"], repeat_threshold=0.8, detections=20))
     shown = []
-    look = TrainingPictures.__getitem__
-    monkeypatch.setattr(TrainingPictures, "__getitem__", lambda self, place: shown.append(place) or look(self, place))
+    look = TrainingImages.__getitem__
+    monkeypatch.setattr(TrainingImages, "__getitem__", lambda self, place: shown.append(place) or look(self, place))
     command = ["finetune", data, "--images", str(tmp_path / "images"), "--schedule", "lvis_1x"]
     command += ["--iterations", "4", "--batch-size", "2", "--size", "32", "--precise-bn", "0", "--workers", "0"]
     command += ["--backbone", "resnet18", "--fpn-channels", "16", "--head-channels", "16", "--head-convs", "1"]

@@ -8,7 +8,7 @@ from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import detector_named
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import flipped
-from socodet.finetuning.samples import PictureStream, TrainingPictures, picture_stream, training_loader
+from socodet.finetuning.samples import ImageStream, TrainingImages, image_stream, training_loader
 from socodet.runtime.world import World
 
 MASKS, BOXES = detector_named("mask_rcnn_fpn"), detector_named("faster_rcnn_fpn")
@@ -17,7 +17,7 @@ SETTINGS = ScheduleSettings(10, batch_size=2, short_sides=(60, 80), max_side=110
 
 def test_boxes_and_masks_follow_the_picture(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
-    samples = TrainingPictures(data, MASKS, SETTINGS, seed=3)
+    samples = TrainingImages(data, MASKS, SETTINGS, seed=3)
     seen = set()
     for epoch in range(12):
         picture, target, problem = samples[(epoch, 0)]
@@ -53,10 +53,10 @@ def test_a_flip_by_hand():
 
 def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
-    samples, stream = TrainingPictures(data, MASKS, SETTINGS, seed=3), picture_stream(data, SETTINGS, seed=3)
+    samples, stream = TrainingImages(data, MASKS, SETTINGS, seed=3), image_stream(data, SETTINGS, seed=3)
     here, there = (list(training_loader(samples, stream, start=1, stop=4, workers=n)) for n in (0, 2))
     for one, other in zip(here, there, strict=True):
-        for a, b in zip(one.pictures, other.pictures, strict=True):
+        for a, b in zip(one.images, other.images, strict=True):
             assert torch.equal(a, b)
         for a, b in zip(one.targets, other.targets, strict=True):
             assert all(torch.equal(a[name], b[name]) for name in a)
@@ -66,7 +66,7 @@ def test_a_picture_that_is_gone_gives_way_to_the_next_and_is_named(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json", ("chelsea", "hopper")))
     image = data.images[0]
     object.__setattr__(image, "file", tmp_path / "gone.jpg")
-    samples = TrainingPictures(data, BOXES, SETTINGS, seed=3)
+    samples = TrainingImages(data, BOXES, SETTINGS, seed=3)
     _, target, problem = samples[(0, 0)]
     assert target["labels"].tolist() == [2]
     assert "gone.jpg" in problem
@@ -74,20 +74,20 @@ def test_a_picture_that_is_gone_gives_way_to_the_next_and_is_named(tmp_path):
 
 
 def test_every_pass_shows_each_picture_once_and_processes_share_it():
-    stream = PictureStream(5, 2, seed=1)
+    stream = ImageStream(5, 2, seed=1)
     places = [place for step in range(5) for place in stream.batch(step)]
     assert sorted(places[:5]) == [(0, index) for index in range(5)]
     assert sorted(places[5:]) == [(1, index) for index in range(5)]
     assert [index for _, index in places[:5]] != [index for _, index in places[5:]]
-    shares = [PictureStream(5, 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
+    shares = [ImageStream(5, 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
     assert shares[0] + shares[1] == stream.batch(3)
 
 
 def test_repeated_pictures_come_as_often_as_their_factor_each_time_as_another_sample():
-    stream = PictureStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
+    stream = ImageStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
     places = [place for step in range(450) for place in stream.batch(step)]  # 400 passes of 4.5 pictures
     counts = np.bincount([index for _, index in places], minlength=3) / 400
     np.testing.assert_allclose(counts, [1.0, 2.5, 1.0], atol=0.06)  # one standard deviation is 0.025
     assert len(set(places)) == len(places)
-    again = PictureStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
+    again = ImageStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
     assert again.batch(300) == stream.batch(300)

@@ -14,7 +14,7 @@ from socodet.detection.detectors import ALIASES, DETECTORS
 from socodet.detection.detectors.schedules import SCHEDULES
 from socodet.errors import InputError
 from socodet.finetuning.finetune import FinetuneResult
-from socodet.finetuning.samples import TrainingPictures
+from socodet.finetuning.samples import TrainingImages
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.encoders import build_encoder
@@ -66,7 +66,7 @@ class Watch:
 
         def watching(tuner, batch):
             if tuner.finished == 0:
-                self.pictures.append(torch.cat([picture.flatten() for picture in batch.pictures]))
+                self.pictures.append(torch.cat([picture.flatten() for picture in batch.images]))
                 weights = {name: value.clone() for name, value in tuner.network.state_dict().items()}
                 self.head.append(weights["head.classification_head.cls_logits.weight"])
                 self.body.append(weights["backbone.body.conv1.weight"])
@@ -159,7 +159,7 @@ def test_boxes_of_a_step_reach_every_run(data, tmp_path):
 def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monkeypatch, capsys):
     folder, _ = compared
     again = tmp_path / "again"
-    fetch, asked = TrainingPictures.__getitem__, []
+    fetch, asked = TrainingImages.__getitem__, []
 
     def interrupting(self, place):
         if run_of(again, "soco", 1, 0).with_suffix(".json").exists() and not asked:  # in the second run
@@ -168,7 +168,7 @@ def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monk
         return fetch(self, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingPictures, "__getitem__", interrupting)
+        patch.setattr(TrainingImages, "__getitem__", interrupting)
         with pytest.raises(SystemExit) as ended:
             main(command(data, again))
     assert ended.value.code == 143

@@ -16,7 +16,7 @@ import socodet.studies.finetuning_runs as finetuning_runs
 import socodet.studies.pretraining_runs as pretraining_runs
 from socodet.cli import run_command
 from socodet.errors import InputError
-from socodet.finetuning.samples import TrainingPictures
+from socodet.finetuning.samples import TrainingImages
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
 from socodet.studies.ablation import Budget, row_detectors, run_ablation
@@ -192,7 +192,7 @@ def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_setting
 
 def test_stopped_amid_fine_tuning_the_same_call_goes_on(rows, boxes, tmp_path, monkeypatch):
     whole = go_on(shutil.copytree(rows, tmp_path / "whole"), transfer_of(boxes))
-    fetch, fetched = TrainingPictures.__getitem__, []
+    fetch, fetched = TrainingImages.__getitem__, []
 
     def interrupting(self, place):
         fetched.append(place)
@@ -203,7 +203,7 @@ def test_stopped_amid_fine_tuning_the_same_call_goes_on(rows, boxes, tmp_path, m
         return fetch(self, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingPictures, "__getitem__", interrupting)
+        patch.setattr(TrainingImages, "__getitem__", interrupting)
         stopped = go_on(rows, transfer_of(boxes))
     assert stopped.stopped_by == "SIGTERM"
     assert [row.status for row in stopped.rows] == ["finished", "fine-tuning step 1 of 2", "fine-tuning not begun"]

@@ -1,4 +1,4 @@
-"""A fine-tuned detector's scores: on the validation set while it is trained, and afterwards on any set."""
+"""Scores of a fine-tuned detector: on the validation set during training, and afterwards on any set."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import evaluate, write_detections
 from socodet.finetuning.detector import load_detector
-from socodet.finetuning.labelled_sets import say_what_is_wrong
+from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import trained_categories, write_scores
 from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World
@@ -24,7 +24,7 @@ from socodet.training.settings import ExecutionSettings
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores in percent by name, None where the set has nothing that counts, and pictures that could not be read."""
+    """Scores in percent by name, None where the set has nothing to score, and images that could not be read."""
 
     scores: dict[str, float | None]
     unreadable: tuple[str, ...]
@@ -56,9 +56,9 @@ def score(
     world: World = ALONE,
     show_progress: bool = False,
 ) -> Evaluation:
-    """Detects and scores; the first process writes the scores, with the `step` they are of, and the detections.
+    """Detects and scores; the first process writes the scores of this `step`, and the detections, to their files.
 
-    masks: whether the network predicts them. One that does not is scored on boxes alone.
+    masks: whether the network predicts them; without, boxes alone are scored.
     """
     found, unreadable = detect(
         network, data, precision=precision, workers=workers, world=world, show_progress=show_progress
@@ -88,10 +88,9 @@ def evaluate_run(
 ) -> Evaluation:
     """The scores of a fine-tuning run's detector, from its newest checkpoint, on a set of the same categories.
 
-    `split` is the part of a folder, `images` where the pictures of a .json file lie. `output` is a file for the
-    scores, `save_predictions` one for the detections in COCO's result format; one that exists is refused unless
-    `overwrite`. InputError, too, when `run` is no fine-tuning run, has no checkpoint yet, or a label would mean
-    something else in the set.
+    split: which one of a folder. images: folder of the images of a .json file. output: file for the scores.
+    save_predictions: file for the detections, in COCO's result format. An existing file is an InputError unless
+    `overwrite`; so is a run that is not a fine-tuning run or has no checkpoint yet, and a set of other categories.
     """
     scores_file, predictions_file = (
         None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
@@ -102,7 +101,7 @@ def evaluate_run(
     if not isinstance(data, DetectionDataset):
         data = open_detection_set(data, split=split, images=images)
         if show_progress:
-            say_what_is_wrong(data)
+            report_problems(data)
     require_same_categories(trained, data)
     kind = detector_named(detector.recipe.settings.detector)
     if execution.compile:

@@ -1,10 +1,10 @@
-"""The size of a pretrained box head's output, brought to that of a fresh head's before fine-tuning.
+"""Rescales a pretrained box head before fine-tuning, so that its output is as large as a fresh head's.
 
-In pretraining batch norm follows the box head's linear layer (the projector's), so that nothing holds the size of
-h = f^H(·): it may end far from where it began. In a detector the fresh classifier and box regressor come right behind
-it; with inputs many times larger than they are made for, their first steps are as many times too large, squared, and
-undo in the pretrained modules what was learned. ReLU and a linear layer let a factor pass, so the layer is multiplied
-by one number: h keeps its direction, and everything before it stays as it was.
+In pretraining the projector's batch norm follows the box head, so nothing constrains the scale of h = f^H(·), which may
+drift far from where it began. In a detector a fresh classifier and box regressor follow directly. If their inputs are
+many times larger than they were initialised for, their first updates are too large by the square of that, and undo what
+the pretrained modules have learned. A factor on the last linear layer passes through its ReLU, so the layer is
+multiplied by one number: h keeps its direction, and nothing before it changes.
 """
 
 import math
@@ -19,18 +19,18 @@ from socodet.training.distributed import mean_over_all
 
 B = TypeVar("B")
 
-FRESH_SIZE = math.sqrt(1 / 12)
-"""Root mean square of a fresh head's output. Behind batch norm and ReLU the mean square is 1/2 a value; torch's linear
-layer begins with weights of variance 1/(3 n) for n inputs, so with outputs of 1/6; ReLU halves that."""
+FRESH_RMS = math.sqrt(1 / 12)
+"""RMS of a fresh head's output. After batch norm and ReLU the mean square of a value is 1/2; torch initialises a linear
+layer of n inputs with weights of variance 1/(3 n), so its outputs have 1/6; ReLU halves that."""
 
 
 def match_head_scale(
     detector: nn.Module, forward: Callable[[B], object], batches: Iterable[B], world: World = ALONE
 ) -> float | None:
-    """Multiplies the last linear layer of a detector's box head so that its output has the size of a fresh head's.
+    """Scales the last linear layer of a detector's box head so that its output's RMS matches a fresh head's.
 
-    `forward` puts a training batch through the detector, such as `lambda batch: detector(*batch)`; it is called in
-    training mode, without gradients, and batch norm's statistics are put back. Of several processes all take part.
+    `forward` runs the detector on a training batch, such as `lambda batch: detector(*batch)`; it is called in training
+    mode, without gradients, and batch norm's running statistics are restored. With several processes, all take part.
     Returns the factor; None, with nothing changed, for a detector without such a layer (C4, whose head ends in batch
     norm; RetinaNet, FCOS), or when no batch reached the head.
     """
@@ -58,17 +58,17 @@ def match_head_scale(
             for buffer, before in buffers:
                 buffer.copy_(before)
     here = torch.stack(squares).mean() if squares else layer.weight.new_zeros(())
-    size = math.sqrt(float(mean_over_all(world, here)))
-    if not 0 < size < math.inf:
+    rms = math.sqrt(float(mean_over_all(world, here)))
+    if not 0 < rms < math.inf:
         return None
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.mul_(FRESH_SIZE / size)
-    return FRESH_SIZE / size
+            parameter.mul_(FRESH_RMS / rms)
+    return FRESH_RMS / rms
 
 
 def _last_linear(detector: nn.Module) -> nn.Linear | None:
-    """The layer a box predictor reads, through ReLU alone."""
+    """The box head's last linear layer, if nothing but ReLU comes between it and the predictors."""
     head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
     last = None
     for module in head.modules() if head is not None else ():

@@ -1,4 +1,4 @@
-"""The training and the validation set of a fine-tuning, opened, with what is wrong in them said."""
+"""Opens the training and the validation set of a fine-tuning, and reports what is wrong in them."""
 
 import sys
 from dataclasses import replace
@@ -12,17 +12,16 @@ from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
 
 LabelledSet = str | Path | DetectionDataset
-"""A place as `open_detection_set` takes it, or a set that is open already."""
+"""A path as `open_detection_set` takes it, or an open set."""
 
 
 def open_labelled_sets(
     train: LabelledSet, val: LabelledSet | None, images: str | Path | None = None, *, say_problems: bool = True
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """Both sets; without `val`, of a folder its validation part, of anything else none.
+    """Both sets; without `val`, the validation split of a folder, and None for anything else.
 
-    Of sets that are opened here, what is wrong in the annotations, and with the image files by their headers, is said
-    on stderr. InputError for a set that cannot
-    be used, and where a label means another kind in the other set.
+    Problems in the annotations, and in the headers of the image files, of sets that are opened here are reported on
+    stderr. InputError for a set that cannot be used, and when a label means another category in the other set.
     """
     if val is None and isinstance(train, str | Path) and Path(train).is_dir():
         val = train
@@ -39,13 +38,13 @@ def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool
         return given
     data = open_detection_set(given, split=split, images=images)
     if say:
-        say_what_is_wrong(data)
+        report_problems(data)
         unusable = unusable_images(data, show_progress=True)
         for kind, count in unusable.counts.items():
             first = unusable.first[kind]
             if count == len(data):
                 raise InputError(
-                    f"{data.name}: none of its {count:,} images can be used (first: {first}); mend them all"
+                    f"{data.name}: none of its {count:,} images can be used (first: {first}); restore them"
                 )
             print(f"{data.name}: {count:,} of {len(data):,} × {kind} (first: {first})", file=sys.stderr)
     return data
@@ -80,8 +79,8 @@ def require_objects(data: DetectionDataset, purpose: str) -> None:
         raise InputError(f"{data.name}: no image has an object {purpose}; check the annotations")
 
 
-def say_what_is_wrong(data: DetectionDataset) -> None:
-    """Counts and first examples of what was mended or left out of a set, on stderr."""
+def report_problems(data: DetectionDataset) -> None:
+    """Counts and first examples, on stderr, of annotations that were corrected or left out."""
     for line in data.problems.lines():
         print(f"{data.name}: {line}", file=sys.stderr)
 
@@ -89,9 +88,9 @@ def say_what_is_wrong(data: DetectionDataset) -> None:
 def fitting_settings(
     settings: FinetuneSettings, data: DetectionDataset, *, show_note: bool = False
 ) -> FinetuneSettings:
-    """The settings with the name of the detector that is trained on the set: without masks, one of boxes.
+    """The settings with the name of the detector that is trained: the one without masks if the set has none.
 
-    That it is another one is said on stderr.
+    A note on stderr says when it is not the one asked for.
     """
     detector = detector_named(settings.detector)
     if detector.boxes_only is None or data.has_masks:

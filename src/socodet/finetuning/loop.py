@@ -10,7 +10,7 @@ from socodet.detection.datasets import DetectionDataset
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
 from socodet.finetuning.run import PREDICTIONS, SCORES
-from socodet.finetuning.samples import DetectionBatch, TrainingPictures, picture_stream, training_loader
+from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_loader
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.training.devices import default_workers
@@ -84,9 +84,9 @@ class FinetuneLoop:
 
     def _batches(self, start: int, stop: int, *, seed: int) -> Iterator[DetectionBatch]:
         settings = self.tuner.settings
-        pictures = TrainingPictures(self.shown, self.tuner.detector, settings, seed=seed)
-        stream = picture_stream(self.shown, settings, seed, self.tuner.world)
-        loader = training_loader(pictures, stream, start=start, stop=stop, workers=self.workers)
+        images = TrainingImages(self.shown, self.tuner.detector, settings, seed=seed)
+        stream = image_stream(self.shown, settings, seed, self.tuner.world)
+        loader = training_loader(images, stream, start=start, stop=stop, workers=self.workers)
         with closing(loader_batches(loader)) as loaded:
             for batch in loaded:
                 self.unreadable.update(batch.replaced)

@@ -1,11 +1,11 @@
-"""A fine-tuning run's folder: what was asked, what is in it, and the scores of its detector.
+"""A fine-tuning run's folder: its recipe, what it was trained on, and the scores of its detector.
 
 RUN/run.json          settings, sizes of the modules, schedule with every resolved field, data, first weights, versions
-RUN/log.jsonl         one JSON object a logged step, and one an evaluation
-RUN/tensorboard/, RUN/checkpoints/   as of pretraining (`training/run.py`)
-RUN/images.json       the ids of the pictures trained on, where a part of the set was taken
+RUN/log.jsonl         one JSON object per logged step, and one per evaluation
+RUN/tensorboard/, RUN/checkpoints/   as in pretraining (`training/run_folder.py`)
+RUN/images.json       the ids of the training images, with --fraction
 RUN/scores.json       the newest evaluation: step, data, scores
-RUN/predictions.json  its detections in COCO's result format, where asked
+RUN/predictions.json  its detections in COCO's result format, with --evaluation.save-predictions
 """
 
 import dataclasses
@@ -39,16 +39,16 @@ RECIPE = "finetune"
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneRecipe:
-    """Everything that decides what is learned, but the data and the first weights."""
+    """Everything that decides what is learned, except the data and the initial weights."""
 
     settings: FinetuneSettings
     model: ModelSettings
     schedule: ScheduleSettings
-    """The settings' own, with every number as it is used."""
+    """The settings' schedule with every number resolved."""
 
     @property
     def inference(self) -> InferenceSettings:
-        """How the detector sees images and answers."""
+        """How the detector sees images, and which detections it returns."""
         return self.settings.inference(self.schedule)
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class FinetuneRecipe:
 
     @classmethod
     def of_run(cls, run: RunFolder) -> "FinetuneRecipe":
-        """What a run was asked. InputError when the folder holds no fine-tuning run of this version."""
+        """The recipe of a run. InputError when the folder holds no fine-tuning run of this version."""
         fields = dict(run.describe()["recipe"])
         if fields.pop("name", None) != RECIPE:
             raise InputError(f"{run.path}: is no fine-tuning run; give the folder that finetune wrote")
@@ -72,10 +72,10 @@ def prepare_folder(
     *,
     overwrite: bool,
 ) -> None:
-    """Makes the folder ready for a run on the training set `data`, which may be there already.
+    """Prepares the folder for a new run on the training set `data`, or for resuming the same run.
 
     `start` is what `WeightsFile.describe` says of the initial weights, None from scratch. InputError when the folder
-    holds anything that would be lost.
+    holds anything else.
     """
     if overwrite and run.exists():
         _clear(run)
@@ -88,7 +88,7 @@ def prepare_folder(
 
 
 def digest(data: DetectionDataset) -> str:
-    """Tells two sets apart wherever they lie: a hash of their images' ids, boxes and labels in order."""
+    """SHA-256 of a set's image ids, boxes and labels in order: the same wherever the set is stored."""
     digest = hashlib.sha256()
     for image in data.images:
         digest.update(f"{image.image_id}\0".encode() + image.boxes.tobytes() + image.labels.tobytes())
@@ -96,7 +96,7 @@ def digest(data: DetectionDataset) -> str:
 
 
 def trained_categories(run: RunFolder) -> DetectionDataset:
-    """The set that a run was trained on, without its pictures: what a label means."""
+    """The training set of a run without its images: what each label means."""
     description = run.describe()
     data = description["data"]
     categories = tuple(from_json(Category, category, f"{run.path}/run.json") for category in data["categories"])
@@ -104,7 +104,7 @@ def trained_categories(run: RunFolder) -> DetectionDataset:
 
 
 def write_scores(file: Path, data: DetectionDataset, step: int, scores: dict[str, float | None]) -> None:
-    """Writes an evaluation of the detector after `step` steps."""
+    """Writes the scores of the detector after `step` steps."""
     content = {"step": step, "data": data.name, "images": len(data), "style": data.style, "scores": scores}
     write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
 
@@ -140,7 +140,7 @@ def _clear(run: RunFolder) -> None:
 
 
 def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
-    """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
+    """InputError unless the folder is new or holds the same run."""
     run.refuse_foreign()
     if not run.checkpoints():
         return

@@ -1,4 +1,4 @@
-"""What a detector sees in training: pictures scaled and flipped at random, with their targets, and in which order."""
+"""Training samples of a detector: images with their targets, and the order in which they come."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,30 +22,30 @@ from socodet.training.workers import start_worker
 from socodet.views.sample import sample_rng
 
 Place = tuple[int, int]
-"""(pass over the set, index): with the seed, all that a sample depends on. A picture shown more than once in a pass has
-passes of its own, numbered from below."""
+"""(epoch, index of the image): with the seed, all that a sample depends on. The n-th repeat of an image within an epoch
+counts as one of epoch + n · 2³²."""
 
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """One process's pictures of a step."""
+    """One process's share of a batch."""
 
-    pictures: list[Tensor]
+    images: list[Tensor]
     """uint8 (3, H_i, W_i) RGB, each of its own size."""
     targets: list[Target]
     replaced: tuple[str, ...] = ()
-    """Pictures that could not be read and gave way to another one: in words, why."""
+    """Why images could not be read, of those that were replaced by another one."""
 
     def to(self, device: torch.device) -> tuple[list[Tensor], list[Target]]:
-        """On the device, pictures as RGB in [0, 1]."""
-        pictures = [picture.to(device).float() / 255 for picture in self.pictures]
-        return pictures, [{name: value.to(device) for name, value in target.items()} for target in self.targets]
+        """On the device: images as RGB in [0, 1], and targets."""
+        images = [image.to(device).float() / 255 for image in self.images]
+        return images, [{name: value.to(device) for name, value in target.items()} for target in self.targets]
 
 
-class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
-    """Picture and target of (pass, index), augmented as the detector's training has it.
+class TrainingImages(Dataset[tuple[Tensor, Target, str | None]]):
+    """Image and target of a place, augmented by the detector's `training_sample`.
 
-    The same for any number of workers. A picture that cannot be read gives way to the next one that can.
+    The same for any number of workers. An image that cannot be read is replaced by the next one that can.
     """
 
     def __init__(self, dataset: DetectionDataset, detector: Detector, settings: ScheduleSettings, *, seed: int) -> None:
@@ -63,12 +63,12 @@ class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
                 continue
             generator = sample_rng(self._seed, epoch, index)
             return *self.sample(pixels, index, generator), problem
-        raise InputError(f"{self._dataset.name}: none of its pictures can be read any more")
+        raise InputError(f"{self._dataset.name}: none of its images can be read any more; restore them")
 
     def sample(
         self, pixels_hw3: NDArray[np.uint8], index: int, generator: np.random.Generator
     ) -> tuple[Tensor, Target]:
-        """The decoded picture and its objects as one draw shows them."""
+        """The augmented sample of a decoded image (H, W, 3)."""
 
         def target_at(size: tuple[int, int]) -> Target:
             target = self._dataset.target(index, size)
@@ -80,11 +80,11 @@ class TrainingPictures(Dataset[tuple[Tensor, Target, str | None]]):
 
 
 @dataclass(frozen=True)
-class PictureStream:
-    """The endless sequence of (pass, index), one shuffled pass over the set after another, cut into batches.
+class ImageStream:
+    """The endless sequence of places, one shuffled epoch after another, cut into batches.
 
-    With `factors` (`datasets.sampling.repeat_factors`) a pass shows some pictures several times, each time as
-    another sample. Every process takes its share of each batch; a batch may straddle two passes.
+    With `factors` (`datasets.sampling.repeat_factors`) an epoch has some images several times, each time as another
+    sample. Every process takes its share of each batch; a batch may span two epochs.
     """
 
     count: int
@@ -94,7 +94,7 @@ class PictureStream:
     world: World = ALONE
 
     def batch(self, step: int) -> list[Place]:
-        """The places of this process's share of the batch of this step."""
+        """The places in the process's share of a step's batch."""
         share = self.batch_size // self.world.size
         first = step * self.batch_size + self.world.rank * share
         return [self._place(position) for position in range(first, first + share)]
@@ -102,18 +102,18 @@ class PictureStream:
     def _place(self, position: int) -> Place:
         if self.factors is None:
             epoch, rest = divmod(position, self.count)
-            return epoch, int(_pass(self, epoch)[rest])
+            return epoch, int(_epoch(self, epoch)[rest])
         for epoch, start, end in _borders(self, position):
             if position < end:
-                order = _pass(self, epoch)
+                order = _epoch(self, epoch)
                 index = int(order[position - start])
                 earlier = int((order[: position - start] == index).sum())
                 return epoch + earlier * 2**32, index
-        raise AssertionError("passes go on for ever")
+        raise AssertionError("epochs never end")
 
 
 @lru_cache(maxsize=4)
-def _pass(stream: PictureStream, epoch: int) -> NDArray[np.int64]:
+def _epoch(stream: ImageStream, epoch: int) -> NDArray[np.int64]:
     generator = np.random.default_rng(np.random.SeedSequence([stream.seed, epoch]))
     if stream.factors is None:
         return generator.permutation(stream.count)
@@ -121,31 +121,29 @@ def _pass(stream: PictureStream, epoch: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=2)
-def _known_borders(stream: PictureStream) -> list[int]:
-    """Where each pass begins, as far as was asked yet."""
+def _known_borders(stream: ImageStream) -> list[int]:
+    """The first position of each epoch asked for so far; filled by `_borders`."""
     return [0]
 
 
-def _borders(stream: PictureStream, position: int) -> Iterator[tuple[int, int, int]]:
+def _borders(stream: ImageStream, position: int) -> Iterator[tuple[int, int, int]]:
     known = _known_borders(stream)
     while known[-1] <= position:
-        known.append(known[-1] + len(_pass(stream, len(known) - 1)))
+        known.append(known[-1] + len(_epoch(stream, len(known) - 1)))
     epoch = int(np.searchsorted(known, position, side="right")) - 1
     yield epoch, known[epoch], known[epoch + 1]
 
 
-def picture_stream(
-    dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE
-) -> PictureStream:
-    """The stream of a training set by a schedule."""
+def image_stream(dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE) -> ImageStream:
+    """The order of a training set's images under a schedule."""
     factors = None
     if settings.repeat_threshold is not None:
         factors = tuple(repeat_factors(dataset, settings.repeat_threshold).tolist())
-    return PictureStream(len(dataset), settings.batch_size, seed, factors, world)
+    return ImageStream(len(dataset), settings.batch_size, seed, factors, world)
 
 
 class _Steps(Sampler[list[Place]]):
-    def __init__(self, stream: PictureStream, start: int, stop: int) -> None:
+    def __init__(self, stream: ImageStream, start: int, stop: int) -> None:
         self._stream, self._steps = stream, range(start, stop)
 
     def __len__(self) -> int:
@@ -156,16 +154,16 @@ class _Steps(Sampler[list[Place]]):
 
 
 def _collate(samples: Sequence[tuple[Tensor, Target, str | None]]) -> DetectionBatch:
-    pictures, targets, problems = zip(*samples, strict=True)
-    return DetectionBatch(list(pictures), list(targets), tuple(problem for problem in problems if problem))
+    images, targets, problems = zip(*samples, strict=True)
+    return DetectionBatch(list(images), list(targets), tuple(problem for problem in problems if problem))
 
 
 def training_loader(
-    pictures: TrainingPictures, stream: PictureStream, *, start: int, stop: int, workers: int
+    images: TrainingImages, stream: ImageStream, *, start: int, stop: int, workers: int
 ) -> DataLoader[Any]:
-    """A loader of the batches of steps `start` to `stop`, made in `workers` processes (0: in this one)."""
+    """Loads the batches of steps `start` to `stop` in `workers` processes; 0 is this one."""
     return DataLoader(
-        pictures,
+        images,
         batch_sampler=_Steps(stream, start, stop),
         collate_fn=_collate,
         num_workers=workers,

@@ -1,4 +1,4 @@
-"""The settings of fine-tuning, as the command line parses them, a study varies them and a run stores them."""
+"""Settings of fine-tuning: parsed by the command line, varied by studies, stored by runs."""
 
 import math
 from dataclasses import dataclass, replace
@@ -68,11 +68,10 @@ class FinetuneSettings(Settings):
             raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
 
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
-        """The schedule with every number as it will be used; `images` is how many an epoch passes over.
+        """The schedule with every number resolved; `images` is the number in an epoch.
 
-        Without `iterations` or `epochs` as many images are seen as the schedule has it. Warm-up keeps its number of
-        images too, and never takes more than a tenth of the run; precise batch norm takes no more batches than the run
-        has.
+        Without `iterations` or `epochs`, as many images are seen as in the schedule. Warm-up keeps its number of images
+        too, but takes a tenth of the run at most; precise batch norm takes no more batches than the run has.
         """
         table = detector_named(self.detector).schedule(self.schedule)
         ratio = REFERENCE_BATCH / self.batch_size
@@ -91,7 +90,7 @@ class FinetuneSettings(Settings):
         return resolved if self.size is None else resized(resolved, self.size)
 
     def inference(self, resolved: ScheduleSettings) -> InferenceSettings:
-        """How a detector trained by these settings, and this schedule of theirs, sees images and answers."""
+        """How a detector trained with this schedule sees images, and which detections it returns."""
         return InferenceSettings(
             short_side=resolved.test_short_side,
             max_side=resolved.max_side,

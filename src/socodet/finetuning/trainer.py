@@ -1,4 +1,4 @@
-"""The fine-tuning step: a detector's losses, its optimiser, and all that a checkpoint holds."""
+"""The fine-tuning step: a detector's losses, its optimizer, and all that a checkpoint holds."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,13 +23,13 @@ from socodet.training.settings import ExecutionSettings
 
 
 class FineTuner(Learner[DetectionBatch]):
-    """A detector under its schedule.
+    """Trains a detector's network under its schedule.
 
-    Batch norm is over all processes in every layer (section 4.2). What a step draws at random, anchors and regions
-    for the losses, is a function of (seed, step, process), so that a resumed run is the run that never stopped. With
-    another number of processes an R-CNN draws others, pads its pictures to the largest of other ones, and averages its
-    masks over other regions, as Detectron2's do; all else is the same.
-    Detectors of torchvision's parts wait for the device within a step, where they select boxes.
+    Batch norm is synchronised over all processes in every layer (section 4.2). What a step samples at random, such as
+    anchors and regions for the losses, is a function of (seed, step, process), so a resumed run equals one that never
+    stopped. With another number of processes an R-CNN samples others, pads its images to another largest one, and
+    averages mask losses over other regions, as Detectron2's do; all else is the same. Detectors of torchvision's parts
+    wait for the device within a step, where they select boxes.
     """
 
     when_diverged = "lower --base-lr"
@@ -84,7 +84,7 @@ class FineTuner(Learner[DetectionBatch]):
         self._summary = ""
 
     def step(self, batch: DetectionBatch) -> Tensor:
-        """One optimiser step on the sum of the detector's losses, which it returns."""
+        """One optimizer step on the sum of the detector's losses, which it returns."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.finished) * group["lr_factor"]
         self._update.begin()
@@ -105,14 +105,14 @@ class FineTuner(Learner[DetectionBatch]):
 
     def losses(self, batch: DetectionBatch, draw: int, network: nn.Module | None = None) -> dict[str, Tensor]:
         """The losses by name, of the network that learns by default; `draw` decides which regions are sampled."""
-        pictures, targets = batch.to(self.device)
+        images, targets = batch.to(self.device)
         devices = [self.device] if self.device.type == "cuda" else []
         with (
             torch.random.fork_rng(devices=devices),
             torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32),
         ):
             torch.manual_seed(self.seed * 1_000_003 + draw * self.world.size + self.world.rank)
-            losses: dict[str, Tensor] = (network or self._forward)(pictures, targets)
+            losses: dict[str, Tensor] = (network or self._forward)(images, targets)
         return losses
 
     def reestimate(self, batches: Any) -> None:
@@ -123,7 +123,7 @@ class FineTuner(Learner[DetectionBatch]):
         )
 
     def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
-        """The mean of the loss and of each of its parts since the last line, and the learning rate."""
+        """Means of the loss and of each of its terms since the last line, and the learning rate."""
         last = self.settings.rate(self.finished - 1)
         line: dict[str, Any] = {}
         if self._window.losses:
@@ -155,8 +155,8 @@ class FineTuner(Learner[DetectionBatch]):
         return f"loss {loss:.3g} at learning rate {self.settings.rate(self.finished - 1):.3g}"
 
     def images(self, batch: DetectionBatch) -> int:
-        """Pictures of this process's batch."""
-        return len(batch.pictures)
+        """Images in this process's batch."""
+        return len(batch.images)
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""
@@ -170,13 +170,13 @@ class FineTuner(Learner[DetectionBatch]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state. InputError when it is that of another run."""
+        """Resumes from a saved state. InputError when it is that of another run."""
         if state.keys() != self.state_dict().keys():
-            raise InputError("the checkpoint is not one of a fine-tuning run; pass --overwrite to start anew")
+            raise InputError("the checkpoint is not one of a fine-tuning run; pass --overwrite to start over")
         if state["total_steps"] != self.total:
             raise InputError(
                 f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}; "
-                "pass --overwrite to start anew"
+                "pass --overwrite to start over"
             )
         try:
             self.network.load_state_dict(state["detector"])
@@ -188,7 +188,7 @@ class FineTuner(Learner[DetectionBatch]):
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"the checkpoint belongs to another detector ({str(error).splitlines()[-1].strip()}); "
-                "pass --overwrite to start anew"
+                "pass --overwrite to start over"
             ) from None
         self.finished = state["step"]
 
@@ -204,7 +204,7 @@ def scored_weights(state: dict[str, Any]) -> dict[str, Tensor]:
 
 @dataclass
 class _Window:
-    """What was gathered since the last log line."""
+    """Losses and skipped steps since the last log line."""
 
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     skipped: int = 0

@@ -1,4 +1,4 @@
-"""The detectors that pretraining is judged by: a file for each family, listed here by name."""
+"""The detectors, by name: a file per family, whose classes say all that differs between them (`Detector`)."""
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ DETECTORS: dict[str, Detector] = {
 }
 """By name. Another backbone than ResNet-50, and other widths, come from `ModelSettings`."""
 ALIASES = {alias: name for name, detector in DETECTORS.items() for alias in detector.aliases}
-"""Other names that are accepted: those of the paper's tables, where the backbone is a ResNet-50."""
+"""Other accepted names: those of the paper's tables, where the backbone is a ResNet-50."""
 
 
 def detector_named(name: str) -> Detector:
@@ -34,7 +34,7 @@ def detector_named(name: str) -> Detector:
 def new_detector(
     name: str, model: ModelSettings, num_classes: int, *, inference: InferenceSettings | None = None, seed: int = 0
 ) -> nn.Module:
-    """A randomly initialised network of the detector, the same for the same seed; see `Detector` for how it is called.
+    """A randomly initialised network of a detector, the same for the same seed. `Detector` says how it is called.
 
     `num_classes` counts the background. SettingError for an unknown name.
     """

@@ -1,4 +1,4 @@
-"""What a detector of the registry says of itself: how it is built, trained and fed."""
+"""The interface of a detector: how its network is built, trained and fed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,23 +17,24 @@ from socodet.models.settings import ModelSettings
 
 
 class Detector(ABC):
-    """All that differs between detectors; the networks are built by `build`.
+    """Everything that differs between detectors. A new one is a subclass in a file of its own, listed in `DETECTORS`.
 
-    A network is called as torchvision's detectors are: a list of images (3, H, W), RGB in [0, 1], and in training mode
-    a list of targets; it returns losses by name, or in evaluation mode a dict for each image with `boxes`, `scores`,
-    `labels` and, of a detector of masks, `masks`. Pretrained weights are loaded into its `backbone.body`,
-    `backbone.fpn` and `roi_heads.box_head`, so far as it has them.
+    Its networks are called like torchvision's detectors: with a list of images (3, H, W), RGB in [0, 1], and in
+    training mode a list of targets (`Target`). They return losses by name, or in evaluation mode one dict per image:
+    `boxes` (N, 4) xyxy in its pixels, `scores` (N,), `labels` (N,) and, from a detector with masks, `masks`
+    (N, 1, H, W). Pretrained weights are loaded into `backbone.body`, `backbone.fpn` and `roi_heads.box_head`, as far as
+    a network has these.
     """
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Other names that are accepted for it."""
+    """Other names that are accepted."""
     boxes_only: ClassVar[str | None] = None
-    """For a detector of masks, the name of the same one without them."""
+    """For a detector with masks, the name of its counterpart without."""
     has_box_head: ClassVar[bool] = False
-    """Whether a second stage classifies proposals, so that settings of its boxes apply."""
+    """Whether a second stage classifies pooled boxes, so that `rois_per_image` and the choice of pooling apply."""
     compiled: ClassVar[tuple[str, ...]] = ("backbone.body",)
-    """Modules that torch.compile is worth its while for."""
+    """Modules that `compile` compiles."""
 
     @property
     def has_masks(self) -> bool:
@@ -49,7 +50,7 @@ class Detector(ABC):
         return schedule(name)
 
     def optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer:
-        """The optimizer of a network; each parameter group's `lr_factor` multiplies the schedule's learning rate."""
+        """An optimizer for the network; `lr_factor` of a parameter group multiplies the schedule's learning rate."""
         return sgd(network, settings)
 
     def training_sample(
@@ -59,13 +60,13 @@ class Detector(ABC):
         settings: ScheduleSettings,
         generator: np.random.Generator,
     ) -> tuple[Tensor, Target]:
-        """An augmented training image, uint8 (3, H, W), and its target, as one draw shows them.
+        """One random augmentation of an image (H, W, 3): uint8 (3, H', W'), and its target.
 
-        `target_at` gives the image's target at another (height, width).
+        `target_at` gives the target of the image scaled to a (height, width).
         """
         return scaled_and_flipped(pixels_hw3, target_at, settings, generator)
 
     def compile(self, network: nn.Module, backend: str = "inductor") -> None:
-        """Compiles the network's heaviest modules, in place and under their own names, for images of any size."""
+        """Compiles the network's heaviest modules in place, for images of any size; their names stay."""
         for name in self.compiled:
             network.get_submodule(name).compile(backend=backend, dynamic=True)

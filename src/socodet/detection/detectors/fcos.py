@@ -64,9 +64,9 @@ class FCOSFPN(SingleStage):
 
 
 class SharedFCOSHead(FCOSHead):  # type: ignore[misc]
-    """torchvision's head, its losses divided by the number of positive points in the pictures of all processes.
+    """torchvision's head, with losses divided by the number of positive points over all processes.
 
-    As in MMDetection. Each process's own number would weigh its points by how few they are.
+    As in MMDetection. Divided by each process's own number, points would count more where there are few.
     """
 
     def compute_loss(
@@ -76,9 +76,9 @@ class SharedFCOSHead(FCOSHead):  # type: ignore[misc]
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
-        """The losses by name, scaled so that their mean over all processes is that of one process with every picture.
+        """The losses by name, scaled so that their mean over all processes equals one process's loss on all images.
 
-        matched_idxs: a picture's, (points,), the object that each point belongs to, negative where to none.
+        matched_idxs: for each image, (points,), the object that a point belongs to, negative for none.
         """
         losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
         if not dist.is_initialized():

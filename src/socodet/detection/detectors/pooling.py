@@ -17,10 +17,10 @@ def roi_pooling(
 
 
 class AlignedRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
-    """Half-pixel aligned RoIAlign with as many samples a cell as the box needs, each box from one level.
+    """Half-pixel aligned RoIAlign with as many samples per cell as the box needs, each box from one level.
 
     torchvision's own pools with `aligned=False` and a fixed number of samples. Levels are those of feature pyramids
-    (Lin et al. 2017, Eq. 1): k = ⌊4 + log2(√area / 224)⌋, kept within P2 to P5; one level alone takes all boxes.
+    (Lin et al. 2017, Eq. 1): k = ⌊4 + log2(√area / 224)⌋, kept within P2 to P5; a single level takes all boxes.
 
     `strides` names each level's stride and its feature map, finest first: {"0": 4, "1": 8, …}.
     """
@@ -45,7 +45,7 @@ class AlignedRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
         return pooled
 
     def box_levels(self, boxes_n4: Tensor) -> Tensor:
-        """(N,) the place in `strides` of the level that each box is pooled from."""
+        """(N,) the index in `strides` of the level that each box is pooled from."""
         area = (boxes_n4[:, 2] - boxes_n4[:, 0]) * (boxes_n4[:, 3] - boxes_n4[:, 1])
         # the small term keeps a box of exactly 112 or 224 pixels on the upper level, as in torchvision and Detectron2
         level = torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)).clamp(2, 5).long() - 2

@@ -11,9 +11,9 @@ from socodet.models.settings import ModelSettings
 class PyramidBackbone(nn.Module):
     """torchvision's `BackboneWithFPN`, with its names `body` and `fpn`, around any backbone of `build_backbone`.
 
-    The pyramid has batch norm, as pretraining's, and begins at level `finest`: P2 for R-CNNs, P3 for single-stage
-    detectors. So the first block of `fpn` is that level's, whatever its shape would fit. `extra_blocks` makes the
-    levels above P5; by default P6 is every second pixel of P5.
+    The pyramid has batch norm, as in pretraining, and begins at level `finest`: P2 for R-CNNs, P3 for single-stage
+    detectors. `fpn`'s first block is that level's. `extra_blocks` makes the levels above P5; by default P6 is every
+    second pixel of P5.
     """
 
     def __init__(self, settings: ModelSettings, *, finest: int = FINEST, extra_blocks: ExtraFPNBlock | None = None):
@@ -29,7 +29,7 @@ class PyramidBackbone(nn.Module):
         self.out_channels = settings.fpn_channels
 
     def forward(self, images_b3hw: Tensor) -> dict[str, Tensor]:
-        """The pyramid's levels, finest first, "0" being P2 even where the pyramid begins later; then the extra ones."""
+        """The levels, finest first, "0" being P2 even if the pyramid begins later; then the extra levels."""
         stages = stage_outputs(self.body, images_b3hw)
         named = {str(level): stage for level, stage in enumerate(stages)}
         levels: dict[str, Tensor] = self.fpn(dict(list(named.items())[self._first_stage :]))

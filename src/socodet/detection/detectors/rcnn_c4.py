@@ -19,7 +19,7 @@ from socodet.models.backbones import STRIDES, split_backbone
 from socodet.models.settings import ModelSettings
 
 POOLED = 14
-"""RoIAlign's cells a side, which the fifth block halves."""
+"""RoIAlign's cells per side, which the fifth block halves."""
 MASK_CHANNELS = 256
 ANCHOR_SIZES = (32, 64, 128, 256, 512)
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
@@ -40,9 +40,9 @@ class C4Backbone(nn.Module):
 
 
 def shared_head(fifth_block: nn.Module, channels: int) -> nn.Sequential:
-    """The fifth block and one more batch norm, as MoCo's C4 recipe has it (`Res5ROIHeadsExtraNorm`).
+    """The fifth block followed by a batch norm, as in MoCo's C4 recipe (`Res5ROIHeadsExtraNorm`).
 
-    Self-supervised networks end in a block whose outputs are of any size; the norm evens them out.
+    The outputs of a self-supervised network's last block may be of any scale; the norm normalises them.
     """
     return nn.Sequential(OrderedDict([*fifth_block.named_children(), ("norm", nn.BatchNorm2d(channels))]))
 
@@ -50,7 +50,7 @@ def shared_head(fifth_block: nn.Module, channels: int) -> nn.Sequential:
 class SharedRoIHeads(RoIHeads):  # type: ignore[misc]
     """Boxes and masks from the features of one shared head, as Detectron2's `Res5ROIHeads`.
 
-    In training the features of a positive box are computed once and serve its mask too.
+    In training the features of a positive box are computed once, for its class and its mask.
     """
 
     def forward(
@@ -60,7 +60,7 @@ class SharedRoIHeads(RoIHeads):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],
         targets: list[Target] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Detections of each picture, or in training mode the losses."""
+        """Detections of each image, or in training mode the losses."""
         if self.training:
             return [], self._losses(features, proposals, image_shapes, targets or [])
         logits, deltas = self.box_predictor(self._shared(features, proposals, image_shapes).mean(dim=(2, 3)))

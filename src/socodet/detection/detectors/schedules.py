@@ -14,7 +14,7 @@ from socodet.runtime.settings import NonNegativeFloat, NonNegativeInt, PositiveF
 REFERENCE_BATCH = 16
 REFERENCE_SHORT_SIDE = 800
 SHORT_WARMUP = 0.1
-"""The most of a run that warm-up takes."""
+"""Warm-up takes this fraction of a run at most."""
 
 
 @dataclass(frozen=True)
@@ -24,37 +24,37 @@ class ScheduleSettings(Settings):
     iterations: PositiveInt
     """Optimiser steps."""
     batch_size: PositiveInt = REFERENCE_BATCH
-    """Pictures a step, over all processes."""
+    """Images per step, over all processes."""
     lr: PositiveFloat = 0.02
     """The full learning rate, at this batch size."""
     warmup_iterations: NonNegativeInt = 1000
-    """Steps over which the rate rises linearly from `warmup_start` of it, or stays there (`warmup_constant`)."""
+    """Steps during which the rate rises linearly from `warmup_start` of itself, or stays there (`warmup_constant`)."""
     warmup_start: float = 0.001
     warmup_constant: bool = False
     drops: tuple[float, ...] = (2 / 3, 8 / 9)
-    """Parts of the run after each of which the rate is divided by 10."""
+    """Fractions of the run after which the rate is divided by 10."""
     momentum: float = 0.9
     weight_decay: NonNegativeFloat = 2.5e-5
     decay_norms: bool = False
     """Whether scale and shift of norms decay; Detectron2's do not, MMDetection's do."""
     decay_biases: bool = True
     bias_lr: float = 1.0
-    """Factor of biases' learning rate."""
+    """Multiplies the learning rate of biases."""
     clip_norm: float | None = None
-    """The most that the gradient's norm may be."""
+    """Gradients are clipped to this norm."""
     ema_decay: Annotated[float, Range(0, below=1)] | None = None
-    """Decay of a moving average of the weights, which is what is scored then; None scores the weights themselves."""
+    """Decay of a moving average of the weights, which is then scored in their place."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    """A training picture's shorter side is scaled to one of them, drawn at random."""
+    """A training image's shorter side is scaled to one of these, drawn at random."""
     test_short_side: PositiveInt = 800
     max_side: PositiveInt = 1333
     precise_bn: NonNegativeInt = 200
-    """Training batches over which batch norm's statistics are taken anew before an evaluation; 0 leaves them."""
+    """Training batches on which batch norm's statistics are re-estimated before an evaluation; 0 leaves them."""
     detections: int = 100
-    """The most detections kept of a picture."""
+    """At most this many detections are kept per image."""
     score_threshold: float = 0.05
     repeat_threshold: float | None = None
-    """Pictures of categories rarer than this are shown more often (LVIS)."""
+    """Images with categories rarer than this are repeated (LVIS)."""
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -84,7 +84,7 @@ SCHEDULES: dict[str, ScheduleSettings] = {
     "lvis_1x": LVIS,
     "lvis_90k": replace(LVIS, iterations=90_000),
 }
-"""Of R-CNNs, by name: Tables 1-3, 8 and 10; LVIS 1x, and 90,000 iterations as the public SoCo* configuration has it."""
+"""By name, for R-CNNs: Tables 1-3, 8 and 10; LVIS 1x, and 90,000 iterations as in the public SoCo* configuration."""
 
 
 def schedule(name: str) -> ScheduleSettings:
@@ -95,7 +95,7 @@ def schedule(name: str) -> ScheduleSettings:
 
 
 def resized(settings: ScheduleSettings, size: int) -> ScheduleSettings:
-    """The same with pictures whose shorter side is `size` at most, all other sizes in proportion."""
+    """The same with images whose shorter side is at most `size`, all other sizes in proportion."""
     ratio = size / settings.test_short_side
     return replace(
         settings,

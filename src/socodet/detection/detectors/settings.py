@@ -1,4 +1,4 @@
-"""How a detector looks at a picture, how many boxes an R-CNN considers, and which detections are kept."""
+"""At which size a detector sees an image, how many boxes an R-CNN considers, and which detections are kept."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -8,32 +8,32 @@ from socodet.runtime.settings import PositiveInt, Range, Settings
 ROIS_PER_IMAGE = 512
 """Detectron2's and torchvision's."""
 TEST_PROPOSALS = 1000
-"""Detectron2's: the most that the box head classifies at test time; on a pyramid also each level's before NMS."""
+"""Detectron2's limit of what the box head classifies at test time; on a pyramid also of each level before NMS."""
 TRAINING_PRE_NMS = 2000
-"""Detectron2's: the most of each level of a pyramid before NMS in training."""
+"""Detectron2's limit of each pyramid level before NMS in training."""
 
 
 @dataclass(frozen=True)
 class InferenceSettings(Settings):
-    """What decides a detector's answer beside its weights; the defaults are Detectron2's and MMDetection's for COCO."""
+    """What decides a detector's output besides its weights; defaults as in Detectron2 and MMDetection for COCO."""
 
     short_side: PositiveInt = 800
-    """The shorter side of a picture is scaled to so many pixels."""
+    """An image's shorter side is scaled to this many pixels."""
     max_side: PositiveInt = 1333
-    """But the longer one to no more than these."""
+    """Its longer side is at most this many pixels."""
     score_threshold: Annotated[float, Range(0, below=1)] = 0.05
     """Detections below it are dropped before non-maximum suppression."""
     detections: PositiveInt = 100
-    """The most detections kept of a picture."""
+    """At most this many detections are kept per image."""
     rois_per_image: PositiveInt = ROIS_PER_IMAGE
-    """Of an R-CNN: boxes of a picture that the box head is trained on in a step (Detectron2's
+    """Of an R-CNN: boxes per image that the box head is trained on in a step (Detectron2's
     ROI_HEADS.BATCH_SIZE_PER_IMAGE). Fewer also shorten the lists of proposals, see below."""
     pooling: Literal["aligned", "torchvision"] = "aligned"
     """Of an R-CNN: RoIAlign as in pretraining, or as torchvision's own detectors have it."""
 
     @property
     def proposals(self) -> int:
-        """Proposals of a picture that an R-CNN classifies at test time: twice the boxes of training, at most 1,000."""
+        """Proposals per image that an R-CNN classifies at test time: twice the boxes of training, at most 1,000."""
         return min(TEST_PROPOSALS, 2 * self.rois_per_image)
 
     @property

@@ -1,7 +1,7 @@
 """What single-stage detectors on P3 to P7 have in common: Table 7. Backbone and pyramid are transferred, not the heads.
 
-They are MMDetection's 1x configurations, where torchvision's parts allow it. Both have an output for the background,
-which no target asks for.
+They follow MMDetection's 1x configurations as far as torchvision's parts allow. Both have an output for the background,
+which is never a target.
 """
 
 import math

@@ -12,9 +12,9 @@ from socodet.models.settings import ModelSettings
 
 
 class TorchvisionDetector(Detector):
-    """Its network has our transform; under autocast what `float32_outputs` return is float32 again.
+    """Gives the network our transform, and keeps box coordinates from being rounded to bfloat16 under autocast.
 
-    So coordinates are never rounded to bfloat16.
+    To that end the outputs of its `float32_outputs` are float32.
     """
 
     @property
@@ -27,7 +27,7 @@ class TorchvisionDetector(Detector):
         """Torchvision's network of these parts, with its own transform."""
 
     def build(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> nn.Module:
-        """`assemble`'s network with our transform."""
+        """A randomly initialised network; `num_classes` counts the background, label 0."""
         network = self.assemble(model, num_classes, inference)
         network.transform = DetectorTransform(inference)
         for name in self.float32_outputs:
@@ -36,7 +36,7 @@ class TorchvisionDetector(Detector):
 
 
 def _as_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-    """The same, with every tensor in it float32."""
+    """The output with every tensor in float32."""
     if isinstance(output, Tensor):
         return output.float()
     if isinstance(output, dict):

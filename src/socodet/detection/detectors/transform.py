@@ -1,4 +1,4 @@
-"""Pictures into a detector and its answers back: scaling, normalisation, padding."""
+"""Images on their way into a detector: scaling, flips, normalisation and padding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,33 +19,33 @@ Target = dict[str, Tensor]
 
 
 class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's transform, but for how pictures are scaled: with antialiasing, as training's samples are.
+    """torchvision's transform, except that images are scaled with antialiasing, as training samples are.
 
-    In training mode pictures come scaled already and only are normalised and padded.
+    In training mode images come already scaled, and are only normalised and padded.
     """
 
     def __init__(self, inference: InferenceSettings) -> None:
         super().__init__(inference.short_side, inference.max_side, list(IMAGENET_MEAN), list(IMAGENET_STD))
 
     def resize(self, image: Tensor, target: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Any] | None]:
-        """A picture (3, H, W) at the size it is looked at; a training picture and its target as they are."""
+        """An image (3, H, W) scaled to the detector's size; a training image and its target unchanged."""
         if self.training:
             return image, target
         size = scaled_size((image.shape[-2], image.shape[-1]), self.min_size[-1], self.max_size)
-        return scale_picture(image, size), target
+        return scale_image(image, size), target
 
 
 def scaled_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:
-    """(height, width) with the shorter side at `short_side`, or less where the longer one would exceed `max_side`."""
+    """(height, width) with the shorter side at `short_side`, or less if the longer one would exceed `max_side`."""
     scale = min(short_side / min(size), max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def scale_picture(picture_3hw: Tensor, size: tuple[int, int]) -> Tensor:
+def scale_image(image_3hw: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H, W), uint8 or floating point, at another (height, width): bilinear, with antialiasing where it shrinks."""
-    if picture_3hw.shape[-2:] == torch.Size(size):
-        return picture_3hw
-    return interpolate(picture_3hw[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+    if image_3hw.shape[-2:] == torch.Size(size):
+        return image_3hw
+    return interpolate(image_3hw[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def scaled_and_flipped(
@@ -58,7 +58,7 @@ def scaled_and_flipped(
     short_side = int(generator.choice(settings.short_sides))
     flip = bool(generator.random() < 0.5)
     size = scaled_size((pixels_hw3.shape[0], pixels_hw3.shape[1]), short_side, settings.max_side)
-    image = scale_picture(torch.from_numpy(pixels_hw3).permute(2, 0, 1), size).contiguous()
+    image = scale_image(torch.from_numpy(pixels_hw3).permute(2, 0, 1), size).contiguous()
     target = target_at(size)
     return flipped(image, target) if flip else (image, target)
 

@@ -22,7 +22,7 @@ from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.layouts import require_same_categories
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH
-from socodet.finetuning.labelled_sets import say_what_is_wrong
+from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import digest
 from socodet.images.source import ImageSource, open_images
 from socodet.models.encoders import encoder_class
@@ -81,7 +81,7 @@ def reproduce(
     train, val = (open_detection_set(data, split=split, check_images=True) for split in ("train", "val"))
     require_same_categories(train, val)
     for given in (train, val) if show_progress else ():
-        say_what_is_wrong(given)
+        report_problems(given)
     execution = execution or ExecutionSettings()
     detectors = FinetuningRuns.open(
         train,
