@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
+from torchvision.models import resnet18
 from torchvision.models.detection import (
     fasterrcnn_resnet50_fpn_v2,
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
+    retinanet_resnet50_fpn_v2,
 )
 
 from socodet.detection.build import build_detector
@@ -49,22 +52,24 @@ def a_run(path, settings):
     return soco
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_fills_torchvisions_mask_rcnn(tmp_path, suffix):
-    soco = a_run(tmp_path / "run", R50)
-    file = export_run(tmp_path / "run", tmp_path / f"weights{suffix}")
-    detector = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+@pytest.fixture(scope="module")
+def run_50(tmp_path_factory):
+    """A run of torchvision's sizes, its network, and the file exported from it."""
+    folder = tmp_path_factory.mktemp("r50")
+    soco = a_run(folder / "run", R50)
+    return folder / "run", soco, export_run(folder / "run", folder / "weights.pth")
+
+
+def assert_filled(detector, file, soco):
+    """Backbone, pyramid and box head are the online network's, the rest what it was."""
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     report = load_pretrained(detector, file)
     after = detector.state_dict()
-
     pretrained = [n for n in before if n.startswith(("backbone.body.", "backbone.fpn.", "roi_heads.box_head."))]
     assert set(report.loaded) == set(pretrained)
-    assert {name.split(".")[0] + "." + name.split(".")[1] for name in report.fresh} == {
-        "rpn.head",
-        "roi_heads.box_predictor",
-        "roi_heads.mask_head",
-        "roi_heads.mask_predictor",
+    assert report.fresh_modules.keys() == {
+        *("rpn.head", "roi_heads.box_predictor"),
+        *("roi_heads.mask_head", "roi_heads.mask_predictor"),
     }
     online = soco.online.encoder.state_dict()
     for name in pretrained:
@@ -73,19 +78,31 @@ def test_a_file_fills_torchvisions_mask_rcnn(tmp_path, suffix):
         assert torch.equal(after[name], before[name]), name
 
 
-def test_the_file_is_a_plain_state_dict_for_torch_alone(tmp_path):
-    a_run(tmp_path / "run", R50)
-    file = export_run(tmp_path / "run", tmp_path / "weights.pth")
-    detector = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
-    missing, unexpected = detector.load_state_dict(torch.load(file, weights_only=True), strict=False)
+def test_a_file_fills_torchvisions_mask_rcnn(run_50):
+    _, soco, file = run_50
+    assert_filled(maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None), file, soco)
+
+
+def test_a_safetensors_file_fills_a_narrow_mask_rcnn(tmp_path):
+    soco = a_run(tmp_path / "run", R18)
+    file = export_run(tmp_path / "run", tmp_path / "weights.safetensors")
+    assert_filled(new_detector("mask_rcnn_fpn", R18, 4), file, soco)
+
+
+def test_the_file_is_a_plain_state_dict_for_torch_alone(run_50):
+    with torch.device("meta"):
+        detector = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    weights = torch.load(run_50[2], weights_only=True)
+    missing, unexpected = detector.load_state_dict(weights, strict=False, assign=True)
     assert unexpected == []
     assert {name.split(".")[0] for name in missing} == {"rpn", "roi_heads"}
     assert not any(name.startswith("roi_heads.box_head") for name in missing)
 
 
 def test_our_default_mask_rcnn_is_torchvisions_but_for_a_second_convolution_of_proposals():
-    theirs = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
-    ours = new_detector("mask_rcnn_fpn", ModelSettings(), 91)
+    with torch.device("meta"):
+        theirs = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+        ours = new_detector("mask_rcnn_fpn", ModelSettings(), 91)
     shapes, expected = ({name: value.shape for name, value in net.state_dict().items()} for net in (ours, theirs))
     second = {"rpn.head.conv.1.0.weight", "rpn.head.conv.1.0.bias"}  # Detectron2 has one
     assert shapes == {name: shape for name, shape in expected.items() if name not in second}
@@ -129,10 +146,30 @@ def test_another_shape_is_refused_and_the_detector_left_alone(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items())
 
 
-def test_a_detector_without_batch_norm_in_its_pyramid_is_refused(tmp_path):
-    a_run(tmp_path, R50)
-    with pytest.raises(InputError, match=r"backbone\.fpn\..* has no place in MaskRCNN; .*build_detector.*_fpn_v2"):
-        load_pretrained(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), tmp_path)
+@pytest.mark.parametrize(
+    ("build", "advice"),
+    [
+        (maskrcnn_resnet50_fpn, r"build_detector.*_fpn_v2"),
+        (retinanet_resnet50_fpn_v2, r'build_detector\(RUN, detector="retinanet_fpn"\).*--format timm'),
+    ],
+)
+def test_a_detector_without_batch_norm_in_its_pyramid_is_refused_with_what_fits(run_50, build, advice):
+    with torch.device("meta"):
+        detector = build(weights=None, weights_backbone=None)
+    with pytest.raises(InputError, match=rf"backbone\.fpn\..* has no place in \w+; .*{advice}") as caught:
+        load_pretrained(detector, run_50[0])
+    assert "\n" not in str(caught.value)
+    assert build.__name__ not in str(caught.value)
+
+
+def test_the_backbone_alone_fits_torchvisions_retinanet(run_50, tmp_path):
+    run, soco, _ = run_50
+    file = export_run(run, tmp_path / "backbone.pth", format="timm")
+    detector = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    report = load_pretrained(detector, file, show_report=False)
+    assert report.loaded_modules == {"backbone.body": 318}
+    body = soco.online.encoder.backbone["body"].state_dict()
+    assert all(torch.equal(value, body[name]) for name, value in detector.backbone.body.state_dict().items())
 
 
 def test_a_deeper_backbone_is_not_half_loaded(tmp_path):
@@ -143,6 +180,68 @@ def test_a_deeper_backbone_is_not_half_loaded(tmp_path):
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(InputError, match="none of its 0 tensors has a place"):
         load_pretrained(deeper, tmp_path / "empty.pth")
+
+
+MOBILE = replace(R18, backbone="timm/mobilenetv3_small_050")
+WRAPPED = {
+    "DataParallel": (R18, lambda whole: under("module.", whole), {"fc": 2}),
+    "torch.compile": (R18, lambda whole: under("_orig_mod.", whole), {"fc": 2}),
+    "Lightning": (R18, lambda whole: {"state_dict": under("model.", whole), "epoch": 1}, {"fc": 2}),
+    "OpenMMLab": (
+        R18,
+        lambda whole: {"state_dict": under("backbone.", body_of(whole)) | {"head.fc.weight": torch.zeros(10, 512)}},
+        {"head": 1},
+    ),
+    "MoCo": (
+        R18,
+        lambda whole: {
+            "state_dict": under("module.encoder_q.", body_of(whole))
+            | {name: -value for name, value in under("module.encoder_k.", body_of(whole)).items()}
+        },
+        {"encoder_k": 120},
+    ),
+    "DINO": (
+        R18,
+        lambda whole: {"teacher": under("backbone.", body_of(whole)), "student": under("module.", whole)},
+        {},
+    ),
+    "timm's classifier": (MOBILE, lambda whole: whole, {"conv_head": 2, "classifier": 2}),
+    "timm's in a wrapper": (MOBILE, lambda whole: under("module.", whole), {"conv_head": 2, "classifier": 2}),
+}
+
+
+def under(prefix, tensors):
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def body_of(tensors):
+    return {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_a_classifier_in_a_wrapper_fills_the_backbone_alone(tmp_path, wrapper, capsys):
+    settings, wrap, left_over = WRAPPED[wrapper]
+    torch.manual_seed(3)
+    network = resnet18() if settings is R18 else timm.create_model(settings.backbone.removeprefix("timm/"))
+    whole = network.state_dict()
+    torch.save(wrap(whole), tmp_path / "weights.pth")
+    detector = new_detector("faster_rcnn_fpn", settings, 3)
+    report = load_pretrained(detector, tmp_path / "weights.pth")
+    assert report.loaded_modules.keys() == {"backbone.body"}
+    assert report.left_over_modules == left_over
+    assert ("fc (2 tensors)" in capsys.readouterr().err) is ("fc" in left_over)
+    ours = detector.backbone.body.state_dict()
+    assert len(report.loaded) == len(ours)
+    for name, value in ours.items():
+        assert torch.equal(value, whole[name.replace("blocks_", "blocks.")]), name
+
+
+def test_weights_that_diverged_are_not_loaded(tmp_path):
+    weights = resnet18().state_dict()
+    weights["layer3.0.bn1.weight"][7] = float("nan")
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"weights\.pth: layer3\.0\.bn1\.weight holds NaN"):
+        load_pretrained(new_detector("faster_rcnn_fpn", R18, 3), tmp_path / "weights.pth")
 
 
 def test_the_report_names_every_module(tmp_path, capsys):

@@ -16,7 +16,9 @@ from socodet.weights.pretrained_run import model_settings
 from socodet.weights.read import read_pretrained
 from socodet.weights.renaming import Renaming
 
-RESNET_TENSOR = re.compile(r"(layer[1-4]\.\d+\.)?((conv|bn)\d|downsample\.[01])\.(weight|bias|running_\w+|num_\w+)")
+RESNET_TENSOR = re.compile(
+    r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)\d|downsample\.[01]))\.(weight|bias|running_\w+|num_\w+)"
+)
 _DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,

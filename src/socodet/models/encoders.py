@@ -77,6 +77,16 @@ def over_views(chain: Iterable[nn.Module], views: Sequence[Tensor]) -> list[Tens
     return apart if together is None else list(torch.split(together, sizes))
 
 
+def build_box_head(settings: ModelSettings) -> FastRCNNConvFCHead:
+    """A detector's box head on FPN: convolutions with batch norm and one fully connected layer (section 4.1)."""
+    return FastRCNNConvFCHead(
+        (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
+        [settings.head_channels] * settings.head_convs,
+        [settings.representation_size],
+        norm_layer=nn.BatchNorm2d,
+    )
+
+
 class FPNEncoder(ObjectEncoder):
     """Backbone, FPN with batch norm, RoIAlign, box head with batch norm (section 4.1, SoCo-R50-FPN).
 
@@ -96,12 +106,7 @@ class FPNEncoder(ObjectEncoder):
         self.box_head: FastRCNNConvFCHead | None = None
         self.representation_size = settings.fpn_channels
         if self.has_box_head:
-            self.box_head = FastRCNNConvFCHead(
-                (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
-                [settings.head_channels] * settings.head_convs,
-                [settings.representation_size],
-                norm_layer=nn.BatchNorm2d,
-            )
+            self.box_head = build_box_head(settings)
             self.representation_size = settings.representation_size
 
     def pyramid(self, pixels_b3hw: Tensor) -> list[Tensor | None]:

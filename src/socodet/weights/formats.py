@@ -228,6 +228,8 @@ def _before(marker: str, names: Collection[str]) -> str | None:
     return None
 
 
+LEAST_SHARE = 0.1
+"""The least share of a file's names that a backbone in it is known by."""
 COPIES = re.compile(r"(^|[._])(k|ema|momentum|student|target)[._]")
 """Networks that the authors of their methods do not evaluate; of a student and a teacher they take the teacher."""
 
@@ -238,8 +240,8 @@ def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> 
     for name in names:
         starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
         found.update(name[:start] for start in starts if is_body(name[start:]))
-    if not found:
-        return ""
+    if max(found.values(), default=0) < len(names) * LEAST_SHARE:
+        return ""  # names of another network, a few of which end alike
     fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
     evaluated = [prefix for prefix in fullest if not COPIES.search(prefix)] or fullest
     if len(evaluated) > 1:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 
@@ -13,21 +13,12 @@ from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.models.backbones import STRIDES
+from socodet.models.encoders import build_box_head
 from socodet.models.settings import ModelSettings
 
 MASK_CHANNELS = 256
 MASK_POOLED = 14
 LEVELS = {str(level): stride for level, stride in enumerate(STRIDES)}
-
-
-def box_head(settings: ModelSettings) -> FastRCNNConvFCHead:
-    """Four convolutions with batch norm and one fully connected layer, as pretrained."""
-    return FastRCNNConvFCHead(
-        (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
-        [settings.head_channels] * settings.head_convs,
-        [settings.representation_size],
-        norm_layer=nn.BatchNorm2d,
-    )
 
 
 class FasterRCNNFPN(RCNN):
@@ -68,7 +59,7 @@ def _box_parts(model: ModelSettings, num_classes: int, inference: InferenceSetti
         "rpn_post_nms_top_n_train": 1000,
         "rpn_post_nms_top_n_test": inference.proposals,
         "box_roi_pool": roi_pooling(LEVELS, model.pooled_size, inference.pooling),
-        "box_head": box_head(model),
+        "box_head": build_box_head(model),
         "box_predictor": FastRCNNPredictor(model.representation_size, num_classes),
         "box_batch_size_per_image": inference.rois_per_image,
         "box_score_thresh": inference.score_threshold,

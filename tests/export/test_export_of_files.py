@@ -1,0 +1,88 @@
+"""A checkpoint of the method's public code, or any file of weights, is exported as the run of the same weights is."""
+
+import hashlib
+
+import pytest
+import timm
+import torch
+
+from socodet.detection.detectors import new_detector
+from socodet.errors import InputError
+from socodet.export import export_run
+from socodet.weights.formats import backbone, public_code, run_of
+
+SMALL = {"backbone": "resnet18", "fpn_channels": 16, "head_channels": 24, "head_convs": 3, "representation_size": 40}
+SUFFIXES = {"torchvision": ".pth", "detectron2": ".pkl", "mmdetection": ".pth", "timm": ".pth"}
+
+
+def checkpoint(run, names, file):
+    """The run's weights under those names, its target's with another sign."""
+    own = run_of([f"online.encoder.{name}" for name in run.tensors])
+    model = {names.from_plain(own.to_plain(f"online.encoder.{name}")): value for name, value in run.tensors.items()}
+    model.pop(None, None)
+    target = {name.replace("encoder.", "encoder_k."): -value for name, value in model.items() if ".encoder." in name}
+    torch.save({"model": model | target, "epoch": 100}, file)
+    return file
+
+
+def written(folder):
+    """Every file but the card."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    return {str(path.relative_to(folder)): path.read_bytes().replace(str(folder).encode(), b"") for path in files}
+
+
+@pytest.mark.parametrize("framework", SUFFIXES)
+def test_a_public_checkpoint_gives_the_files_of_a_run(exportable_run, tmp_path, framework):
+    run = exportable_run(pooled_size=5, **SMALL)
+    file = checkpoint(run, public_code("module."), tmp_path / "ckpt_epoch_100.pth")
+    of_run, of_file = tmp_path / "run", tmp_path / "file"
+    for source, folder in ((run.path, of_run), (file, of_file)):
+        folder.mkdir()
+        export_run(source, folder / f"soco{SUFFIXES[framework]}", format=framework)
+    assert written(of_file).keys() == written(of_run).keys()
+    for name, content in written(of_file).items():
+        assert content == written(of_run)[name], name
+    card = (of_file / f"soco-{framework}.md").read_text()
+    assert card.startswith(f"# ckpt_epoch_100.pth for {framework}\n")
+    assert f"`ckpt_epoch_100.pth`, sha256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`" in card
+    assert "its names those of the public code" in card
+    assert "Architecture fpn, backbone resnet18" in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize("framework", ["detectron2", "mmdetection"])
+def test_a_public_c4_checkpoint_keeps_its_fifth_block_as_the_head(exportable_run, tmp_path, framework):
+    run = exportable_run(architecture="c4")
+    file = checkpoint(run, public_code("module."), tmp_path / "ckpt.pth")
+    of_run, of_file = tmp_path / "run", tmp_path / "file"
+    for source, folder in ((run.path, of_run), (file, of_file)):
+        folder.mkdir()
+        export_run(source, folder / f"soco{SUFFIXES[framework]}", format=framework)
+    assert written(of_file) == written(of_run)
+
+
+def test_a_backbone_in_a_wrapper_is_exported_without_its_projection_head(exportable_run, tmp_path):
+    run = exportable_run(architecture="c5", **SMALL)
+    file = checkpoint(run, backbone("module.encoder_q."), tmp_path / "moco.pth")
+    content = torch.load(file)
+    content["model"]["module.encoder_q.fc.0.weight"] = torch.ones(3)
+    torch.save(content, file)
+    weights = torch.load(export_run(file, tmp_path / "timm.pth", format="timm"), weights_only=True)
+    body = {name.removeprefix("backbone.body."): value for name, value in run.tensors.items()}
+    assert weights.keys() == body.keys()
+    assert all(torch.equal(value, body[name]) for name, value in weights.items())
+
+
+def test_files_that_no_framework_gets(exportable_run, tmp_path):
+    settings = exportable_run(**SMALL).settings
+    torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "convnext.pth")
+    with pytest.raises(InputError, match=r"convnext\.pth: holds no ResNet.*export the run's folder"):
+        export_run(tmp_path / "convnext.pth", tmp_path / "out.pth", format="timm")
+    detector = new_detector("mask_rcnn_fpn", settings, 3).state_dict()
+    detector["backbone.fpn.inner_blocks.0.0.bias"] = torch.zeros(16)
+    torch.save(detector, tmp_path / "plain.pth")
+    with pytest.raises(InputError, match=r"plain\.pth: its pyramid or box head has no batch norm"):
+        export_run(tmp_path / "plain.pth", tmp_path / "out.pth")
+    with pytest.raises(InputError, match=r"absent\.pth: no such file"):
+        export_run(tmp_path / "absent.pth", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
