@@ -100,7 +100,7 @@ def test_a_generator_is_closed_whatever_happens(tmp_path):
     assert ended == [True]
 
 
-def test_a_divergence_names_the_step_the_checkpoint_and_the_mend(tmp_path):
+def test_a_divergence_names_the_step_the_checkpoint_and_the_fix(tmp_path):
     run, learner = RunFolder(tmp_path), Counter()
     with pytest.raises(InputError, match=r"by step 4 \(sum too large\).*step-00000003\.pt; add less"):
         go(learner, run, iter([1, 2, 3, 100, 5]))

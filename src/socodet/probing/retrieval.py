@@ -38,15 +38,15 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
     with all boxes of its draw. query, gallery: indices of the views. If the first view has more boxes than the gallery,
     only those that the gallery shows are queries.
     """
-    found = asked = 0
+    found = count = 0
     for batches in draws:
         queries = torch.cat(
             [_shown_in(batch, query, gallery, box_features(encoder, batch, query)) for batch in batches]
         )
         candidates = torch.cat([box_features(encoder, batch, gallery) for batch in batches])
         found += int(_found(queries, candidates).sum())
-        asked += len(queries)
-    return found / asked
+        count += len(queries)
+    return found / count
 
 
 def _shown_in(batch: Batch, query: int, gallery: int, features: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class ProbeScores:
     knn_balanced: float
     """The same, averaged over classes."""
     linear: float
-    """Share of them whose class logistic regression predicts."""
+    """Share of the validation objects whose class logistic regression predicts."""
     linear_balanced: float
     """The same, averaged over classes."""
     largest_class: float

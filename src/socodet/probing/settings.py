@@ -37,4 +37,4 @@ class ProbeSettings(Settings):
     """Whose features of an object to probe: the box head's (h of Eq. 1), or the backbone's, pooled by RoIAlign from its
     last stage and averaged, which compare across runs with and without FPN and head."""
     seed: NonNegativeInt = 0
-    """Chooses the images and the other views; independent of the run, so that all runs are asked the same."""
+    """Chooses the images and the other views; independent of the run, so that all runs see the same."""

@@ -30,7 +30,7 @@ class ShownImage:
     """An image with its proposals."""
 
     index: int
-    """Its place in the source."""
+    """In the source."""
     key: str
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB."""

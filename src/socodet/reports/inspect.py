@@ -172,7 +172,7 @@ def inspect_detections(
 
 
 def _truth_and_detections(data: DetectionDataset, index: int, shown: Detections, of: int) -> list[Panel]:
-    """An image with its annotations, and with those detections, out of so many. InputError if it cannot be read."""
+    """An image with its annotations, and with these of its `of` detections. Raises InputError if it is unreadable."""
     pixels, image = data.picture(index), data.images[index]
     names = [category.name for category in data.categories]
     marks = [

@@ -1,4 +1,4 @@
-"""What runs were asked to do, where they differ, and how they ended."""
+"""The settings of runs, where they differ, and the newest values of their logs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
