@@ -1,11 +1,17 @@
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
 from socodet.errors import InputError
+from socodet.images.pack import pack
+from socodet.images.photographs import photographs
 from socodet.images.source import ImageFolder, ImageSelection, open_images
+from socodet.proposals.make_table import propose
+from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import ProposalTable
 
 
 def make(folder: Path, *names: str) -> None:
@@ -114,3 +120,20 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"locked: cannot be listed \(Permission denied\)"):
         open_images(tmp_path)
+
+
+def test_names_that_are_not_utf8_reach_every_table_and_shard(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(photographs() / "chelsea.jpg", folder / name)
+    shutil.copy(photographs() / "coffee.jpg", folder / "b.jpg")
+    source = open_images(folder)
+    assert [source.key(index) for index in range(2)] == ["b.jpg", name]
+    settings = ProposalSettings("grid")
+    table = ProposalTable.read(propose(folder, tmp_path / "p.parquet", settings=settings, show_progress=False).table)
+    table.check_images(source)
+    assert table.keys == ["b.jpg", "caf\\xe9.jpg"]
+    assert len(table.boxes(name))
+    packed = open_images(pack(folder, tmp_path / "packed", show_progress=False).output)
+    assert [packed.key(index) for index in range(2)] == ["b.jpg", name]

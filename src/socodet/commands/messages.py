@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from socodet.runtime.notices import printable
+
 LISTED = 10
 
 
@@ -15,11 +17,6 @@ def exit_if_stopped(stopped_by: str | None) -> None:
     """Ends the command, in every process, with the code of the signal that stopped the run, for scripts to see."""
     if stopped_by not in (None, "max_steps"):
         raise SystemExit(130 if stopped_by == "SIGINT" else 143)
-
-
-def printable(text: str) -> str:
-    """A file name on one line, whatever it holds."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def print_some(title: str, lines: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from socodet.commands.messages import list_unreadable, printable
+from socodet.commands.messages import list_unreadable
 from socodet.commands.parsing import Flat
 from socodet.errors import InputError
 from socodet.proposals.conversion import ConversionSummary, convert_proposals
@@ -14,6 +14,7 @@ from socodet.proposals.foreign_formats import BoxForm
 from socodet.proposals.make_table import ProposalSummary
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together
+from socodet.runtime.notices import printable
 from socodet.runtime.world import world_from_environment
 
 

@@ -91,7 +91,9 @@ def digest(data: DetectionDataset) -> str:
     """SHA-256 of a set's image ids, boxes and labels in order: the same wherever the set is stored."""
     digest = hashlib.sha256()
     for image in data.images:
-        digest.update(f"{image.image_id}\0".encode() + image.boxes.tobytes() + image.labels.tobytes())
+        digest.update(
+            f"{image.image_id}\0".encode(errors="surrogatepass") + image.boxes.tobytes() + image.labels.tobytes()
+        )
     return digest.hexdigest()
 
 

@@ -1,27 +1,24 @@
 """A million names without a million Python strings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
 import pyarrow as pa
-
-from socodet.errors import InputError
 
 
 class Names(Sequence[str]):
     """An immutable sequence of strings, held in one Arrow array.
 
     A tuple of a million strings is pickled string by string, and a forked worker copies its memory page by page, as
-    it counts references. An Arrow array is two blocks of bytes.
-
-    InputError for a name that is not UTF-8.
+    it counts references. An Arrow array is two blocks of bytes. Names of files may hold bytes that are not UTF-8, as
+    Python's own names of files do.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         try:
             self._names = pa.array(names, pa.large_string())
-        except UnicodeEncodeError as error:
-            raise InputError(f"{error.object!a}: the name of this image is not UTF-8; rename it") from None
+        except UnicodeEncodeError:
+            self._names = pa.array([name.encode(errors="surrogateescape") for name in names], pa.large_binary())
 
     def __len__(self) -> int:
         return len(self._names)
@@ -34,7 +31,11 @@ class Names(Sequence[str]):
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
         found: Any = self._names[index]
-        return found.to_pylist() if isinstance(index, slice) else found.as_py()  # type: ignore[no-any-return]
+        return [_text(name) for name in found.to_pylist()] if isinstance(index, slice) else _text(found.as_py())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Names) and self._names.equals(other._names)
+
+
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode(errors="surrogateescape")

@@ -158,7 +158,7 @@ def _job_digest(source: ImageSource, settings: PackSettings) -> str:
     """Names a job: finished shards are used again only for the same images, settings and version."""
     digest = hashlib.sha256(json.dumps([__version__, source.location, asdict(settings)]).encode())
     for index in range(len(source)):
-        digest.update(source.key(index).encode() + b"\0")
+        digest.update(source.key(index).encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()[:12]
 
 

@@ -252,4 +252,4 @@ def _finish(folder: Path, lines: list[dict[str, Any]]) -> None:
             x, y, w, h = one["bbox"]
             corners = (f"{side:.2f}" for side in (x, y, x + w, y + h))
             writer.writerow([one["file_name"], one["category"], f"{one['score']:.4f}", *corners])
-        write_atomically(folder / CSV, table.getvalue().encode())
+        write_atomically(folder / CSV, table.getvalue().encode(errors="surrogateescape"))

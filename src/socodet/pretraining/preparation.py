@@ -94,7 +94,7 @@ def digest_names(source: ImageSource) -> str:
     """Tells two sets of images apart wherever they lie: a hash of their names in order."""
     digest = hashlib.sha256()
     for index in range(len(source)):
-        digest.update(source.key(index).encode() + b"\0")
+        digest.update(source.key(index).encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> Detec
 
 
 def _draw(seed: int, image_id: int | str) -> bytes:
-    return hashlib.sha256(f"{seed}/{image_id}".encode()).digest()
+    return hashlib.sha256(f"{seed}/{image_id}".encode(errors="surrogatepass")).digest()
 
 
 def write_image_ids(dataset: DetectionDataset, file: Path) -> None:

@@ -5,6 +5,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.runtime.notices import printable
+
 TOLERANCE = 1.0
 """Pixels that a box may reach outside without being reported: COCO's own are rounded. It is clipped all the same."""
 
@@ -44,7 +46,8 @@ class AnnotationProblems:
     def add(self, problem: Problem, where: str, count: int = 1) -> None:
         """Notes a problem; `where` names the image or annotation."""
         self.counts[problem] = self.counts.get(problem, 0) + count
-        self.first.setdefault(problem, where)
+        if problem not in self.first:
+            self.first[problem] = printable(where)
 
     def __bool__(self) -> bool:
         return bool(self.counts)
