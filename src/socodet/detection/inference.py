@@ -16,8 +16,7 @@ from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import ALONE, World
-from socodet.training.loop import loader_batches
-from socodet.training.workers import start_worker
+from socodet.training.workers import loader_batches, start_worker
 
 MASK_THRESHOLD = 0.5
 

@@ -15,9 +15,10 @@ from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.training.devices import default_workers
 from socodet.training.log import LogSink
-from socodet.training.loop import last_step, loader_batches, run_loop
+from socodet.training.loop import last_step, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.training.workers import loader_batches
 from socodet.weights.report import LoadReport
 
 PRECISE_BN_SEED = 1

@@ -25,11 +25,12 @@ from socodet.runtime.world import ALONE, World
 from socodet.training.devices import autocast_type, choose_device, default_workers
 from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
 from socodet.training.log import LogSink
-from socodet.training.loop import Learner, last_step, loader_batches, run_loop
+from socodet.training.loop import Learner, last_step, run_loop
 from socodet.training.memory import keep_freed_memory
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.training.workers import loader_batches
 from socodet.views.batch import Batch
 
 

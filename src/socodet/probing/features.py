@@ -12,8 +12,8 @@ from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
 from socodet.probing.samples import ProbeBatch, ProbeDataset, ProbeSample, View, collate_views, probe_loader
 from socodet.runtime.progress import ProgressBar
-from socodet.training.loop import loader_batches
 from socodet.training.precise_bn import reestimate_statistics
+from socodet.training.workers import loader_batches
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.reports.images import shown_images
 from socodet.reports.networks import UNTRAINED, Network
 from socodet.reports.page import Gallery, Section, Table, Verdict, write_page
-from socodet.reports.sections.curves import training_pictures
+from socodet.reports.sections.curves import training_charts
 from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
 from socodet.reports.verdicts import log_verdicts, recall_verdict
@@ -154,7 +154,7 @@ def _write_report(
     verdicts = (*log_verdicts(lines, size), recall_verdict(recall["trained"][0], recall[UNTRAINED][0]))
     sections = [
         *sample_sections([proposal_gallery(images[:PROPOSALS])], view_galleries(images[:VIEWS], recipe.sample, seed)),
-        Section("Training", "", [Gallery(training_pictures({"demo": lines}, size), size="large")]),
+        Section("Training", "", [Gallery(training_charts({"demo": lines}, size), size="large")]),
         retrieval_section(networks, images, recall, seed, "Both networks have batch-norm statistics of these images."),
         Section(
             "The detector",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader
 
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
@@ -129,21 +128,6 @@ def last_step(learner: Learner[Any], execution: ExecutionSettings) -> int:
     if execution.max_steps is None:
         return learner.total
     return min(learner.total, learner.finished + execution.max_steps)
-
-
-def loader_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
-    """Yields the loader's batches. Its workers start with the first batch and end when the generator is closed.
-
-    Workers ignore signals, so they must be shut down here, after an error too; otherwise the process hangs at exit.
-    """
-    batches = iter(loader)
-    try:
-        yield from batches
-    except InputError as error:  # with a worker's traceback before it
-        last = str(error).strip().splitlines()[-1]
-        raise InputError(last.partition(": ")[2] if "\n" in str(error) else last) from error
-    finally:
-        getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def run_loop(

@@ -8,10 +8,10 @@ from PIL import Image, ImageColor
 from socodet.reports.sections.curves import (
     PROBE_TITLES,
     SCORE_TITLES,
+    curve_charts,
     curve_figure,
-    curve_pictures,
+    level_charts,
     level_figure,
-    level_pictures,
 )
 from socodet.reports.theme import DARK, LIGHT
 
@@ -56,12 +56,12 @@ def test_fields_that_are_missing_or_not_finite_are_left_out() -> None:
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 1], [4, 0.5]]
     assert curve_figure({"run": lines}, "lr") is None
     assert level_figure(lines) is None
-    assert [picture.title for picture in curve_pictures({"run": lines})] == ["Loss"]
-    assert curve_pictures({"run": []}) == []
+    assert [picture.title for picture in curve_charts({"run": lines})] == ["Loss"]
+    assert curve_charts({"run": []}) == []
 
 
 def test_the_spread_is_compared_with_an_even_one_and_half_of_it() -> None:
-    pictures = {picture.title: picture for picture in curve_pictures({"run": LINES}, embedding_size=64)}
+    pictures = {picture.title: picture for picture in curve_charts({"run": LINES}, embedding_size=64)}
     assert len(pictures) == 7
     figure = curve_figure({"run": LINES}, "embedding_std", references={"even": 1 / 8, "half": 1 / 16})
     assert figure is not None
@@ -89,7 +89,7 @@ def test_runs_are_told_apart() -> None:
     assert len(second.get_xdata()) == 20
     assert first.get_color() != second.get_color()
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["first", "second"]
-    titles = [picture.title for picture in level_pictures({"first": LINES, "second": LINES})]
+    titles = [picture.title for picture in level_charts({"first": LINES, "second": LINES})]
     assert titles == ["Pyramid levels of first", "Pyramid levels of second"]
 
 
@@ -102,7 +102,7 @@ def test_one_logged_step_is_a_visible_point() -> None:
 
 def test_pictures_come_for_light_and_for_dark_pages() -> None:
     runs = {"run": LINES[:5]}
-    for picture in [*curve_pictures(runs, embedding_size=256), *level_pictures(runs)]:
+    for picture in [*curve_charts(runs, embedding_size=256), *level_charts(runs)]:
         assert picture.dark is not None
         light, dark = decoded(picture.data), decoded(picture.dark)
         assert light.shape == dark.shape == (480, 800, 4)
@@ -116,16 +116,16 @@ def test_pictures_come_for_light_and_for_dark_pages() -> None:
 
 
 def test_alt_text_says_where_a_curve_begins_and_ends() -> None:
-    assert curve_pictures({"run": LINES})[0].alt == "Loss over the steps: run from -2.02 to -2.8"
+    assert curve_charts({"run": LINES})[0].alt == "Loss over the steps: run from -2.02 to -2.8"
 
 
 def test_lines_of_a_probe_or_an_evaluation_are_charts_of_their_own() -> None:
     lines = [*LINES, {"step": 20, "probe_knn_balanced": 0.25}, {"step": 40, "probe_knn_balanced": 0.5}]
-    (probe,) = curve_pictures({"run": lines}, PROBE_TITLES)
+    (probe,) = curve_charts({"run": lines}, PROBE_TITLES)
     assert probe.alt.endswith("run from 0.25 to 0.5")
     figure = curve_figure({"run": lines}, "probe_knn_balanced")
     assert figure is not None
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[20, 0.25], [40, 0.5]]
     assert figure.axes[0].yaxis.get_major_formatter()(0.25, None) == "25%"
-    (score,) = curve_pictures({"run": [{"step": 9, "box_AP": 1.5, "box_AP50": None}]}, SCORE_TITLES)
+    (score,) = curve_charts({"run": [{"step": 9, "box_AP": 1.5, "box_AP50": None}]}, SCORE_TITLES)
     assert score.title == "Boxes, AP over IoU 0.50:0.95"

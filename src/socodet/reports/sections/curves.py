@@ -83,9 +83,9 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
     runs = {record.name: record.lines for record in records}
     if records[0].kind == "pretrain":
         sizes = {record.embedding_size for record in records}
-        curves = training_pictures(runs, sizes.pop() if len(sizes) == 1 else None)
+        curves = training_charts(runs, sizes.pop() if len(sizes) == 1 else None)
     else:
-        curves = curve_pictures(runs, FINETUNE_TITLES)
+        curves = curve_charts(runs, FINETUNE_TITLES)
     return [
         Section(title, text, [Gallery(pictures, size="large")])
         for title, text, pictures in (
@@ -93,21 +93,21 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
             (
                 "Probe",
                 "How well the features tell annotated objects apart during pretraining, without fine-tuning.",
-                curve_pictures(runs, PROBE_TITLES),
+                curve_charts(runs, PROBE_TITLES),
             ),
             (
                 "Average precision",
                 "Each evaluation during fine-tuning. A better start shows early, and with few labels.",
-                curve_pictures(runs, SCORE_TITLES),
+                curve_charts(runs, SCORE_TITLES),
             ),
         )
         if pictures
     ]
 
 
-def training_pictures(runs: Mapping[str, LogLines], embedding_size: int | None) -> list[Picture]:
+def training_charts(runs: Mapping[str, LogLines], embedding_size: int | None) -> list[Picture]:
     """The charts of pretraining runs."""
-    return [*curve_pictures(runs, embedding_size=embedding_size), *level_pictures(runs)]
+    return [*curve_charts(runs, embedding_size=embedding_size), *level_charts(runs)]
 
 
 def curve_figure(
@@ -169,7 +169,7 @@ def level_figure(lines: LogLines, *, theme: Theme = LIGHT) -> Figure | None:
     return figure
 
 
-def curve_pictures(
+def curve_charts(
     runs: Mapping[str, LogLines],
     titles: Mapping[str, tuple[str, str]] = TITLES,
     *,
@@ -192,7 +192,7 @@ def curve_pictures(
     return pictures
 
 
-def level_pictures(runs: Mapping[str, LogLines]) -> list[Picture]:
+def level_charts(runs: Mapping[str, LogLines]) -> list[Picture]:
     """A chart per run of the pyramid levels of its boxes, if the log has them."""
     pictures = []
     for run, lines in runs.items():
