@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from socodet._version import __version__
 from socodet.commands.messages import resume_hint
-from socodet.commands.parsing import run
+from socodet.commands.parsing import parse
 from socodet.errors import InputError
 
 COMMANDS = {
@@ -88,7 +88,7 @@ def run_command(arguments: Sequence[str]) -> None:
     module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_')}")
     argv = arguments[len(name.split()) :]
     defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
-    run(getattr(module, name.replace(" ", "_")), name, argv, defaults)
+    parse(getattr(module, name.replace(" ", "_")), name, argv, defaults)()
 
 
 def _nobody_reads() -> bool:

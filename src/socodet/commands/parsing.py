@@ -14,20 +14,22 @@ Flat = tyro.conf.arg(name="")
 """Marks settings whose fields are flags of their own names, without a prefix."""
 
 
-def run(function: Callable[..., None], command: str, argv: Sequence[str], defaults: Mapping[str, Any]) -> None:
-    """Parses the flags and calls the function; `defaults` replaces those of its signature.
+def parse(
+    function: Callable[..., None], command: str, argv: Sequence[str], defaults: Mapping[str, Any]
+) -> functools.partial[None]:
+    """The function with the arguments that the flags give it, not yet called; `defaults` replaces its signature's.
 
     InputError, of one line, for flags that cannot be parsed.
     """
 
     @functools.wraps(function)
-    def deferred(*args: Any, **kwargs: Any) -> Callable[[], None]:
+    def deferred(*args: Any, **kwargs: Any) -> functools.partial[None]:
         return functools.partial(function, *args, **kwargs)
 
     problem = io.StringIO()
     try:
         with contextlib.redirect_stderr(problem):
-            parsed: Callable[[], None] = tyro.cli(
+            parsed: functools.partial[None] = tyro.cli(
                 functools.partial(deferred, **defaults),
                 args=list(argv),
                 prog=f"socodet {command}",
@@ -39,7 +41,7 @@ def run(function: Callable[..., None], command: str, argv: Sequence[str], defaul
         raise InputError(f"{command}: {_one_line(problem.getvalue())}; see socodet {command} --help") from None
     except ValueError as error:  # from the settings' own checks
         raise InputError(f"{command}: {error}; see socodet {command} --help") from None
-    parsed()
+    return parsed
 
 
 def _one_line(box: str) -> str:

@@ -3,16 +3,17 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
-from socodet.commands.parsing import Flat, values_of
+from socodet.commands.parsing import Flat, parse, values_of
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
-from socodet.pretraining.recipes import RECIPES, Recipe
+from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
@@ -21,18 +22,50 @@ from socodet.views.settings import SampleSettings
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """The settings are those of the recipe named by --recipe, with a warm-up that fits into --epochs."""
-    names = values_of("--recipe", argv)
-    if not names:
-        if {"-h", "--help"} & set(argv):
-            return {}
-        raise InputError(f"pretrain: --recipe is missing; choose one of {', '.join(RECIPES)}")
-    base = recipe_named(names[-1])
+    """The settings are those of the recipe named by --recipe, with a warm-up that fits into --epochs.
+
+    `auto` looks at the images first: the flags are parsed twice, the first time to know where these are.
+    """
+    if {"-h", "--help"} & set(argv):
+        return {}
+    name = (values_of("--recipe", argv) or [AUTO])[-1]
+    if name == AUTO:
+        given = parse(pretrain, "pretrain", argv, {"training": TrainingSettings(warmup_epochs=0)})
+        base = _planned(argv, **signature(pretrain).bind(*given.args, **given.keywords).arguments)
+    else:
+        base = recipe_named(name)
+        if {"--hours", "--dry-run"} & {argument.split("=")[0] for argument in argv}:
+            raise InputError(f"pretrain: --hours and --dry-run are for --recipe {AUTO}, not {name}")
     rooms = {name: getattr(base, name) for name in ("sample", "model", "objective", "training", "proposals")}
-    if not values_of("--warmup-epochs", argv):
+    if name != AUTO and not values_of("--warmup-epochs", argv):
         for epochs in values_of("--epochs", argv)[-1:]:
             rooms["training"] = replace(base.training, warmup_epochs=_warmup(base.training, epochs))
     return rooms
+
+
+def _planned(
+    argv: Sequence[str],
+    images: Path,
+    output: Path | None = None,
+    limit: int | None = None,
+    hours: float | None = None,
+    training: TrainingSettings | None = None,
+    execution: ExecutionSettings | None = None,
+    overwrite: bool = False,
+    **_others: Any,
+) -> Recipe:
+    """The recipe chosen for the images, whose plan is shown."""
+    from socodet.images.source import open_images
+    from socodet.pretraining.planning import auto_recipe
+    from socodet.pretraining.preparation import some_images
+    from socodet.training.run_folder import RunFolder
+
+    source = open_images(images)
+    if limit is not None:
+        source = some_images(source, limit, training.seed if training else 0)
+    epochs = training.epochs if training and values_of("--epochs", argv) else None
+    run = None if output is None or overwrite else RunFolder(output)
+    return auto_recipe(source, run, epochs=epochs, hours=hours, execution=execution)
 
 
 def _warmup(training: TrainingSettings, epochs: str) -> float:
@@ -47,7 +80,7 @@ def _warmup(training: TrainingSettings, epochs: str) -> float:
 def pretrain(
     images: tyro.conf.Positional[Path],
     output: Path,
-    recipe: str,
+    recipe: str = AUTO,
     sample: Annotated[SampleSettings, Flat] = SampleSettings(),
     model: Annotated[ModelSettings, Flat] = ModelSettings(),
     objective: Annotated[ObjectiveSettings, Flat] = ObjectiveSettings(),
@@ -56,6 +89,8 @@ def pretrain(
     table: Annotated[str | None, tyro.conf.arg(name="proposals")] = None,
     start_from: Path | None = None,
     limit: int | None = None,
+    hours: float | None = None,
+    dry_run: bool = False,
     probe_every: float | None = None,
     probe_dataset: Path | None = None,
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
@@ -64,18 +99,21 @@ def pretrain(
 ) -> None:
     """Pretrain backbone, FPN and box head on a folder of images, without labels.
 
-    The same command again resumes a run that was interrupted. The flags' defaults are those of the recipe named by
-    --recipe; where --epochs is given alone, warm-up takes a tenth of them at most.
+    Without --recipe the settings are chosen by the images and the machine, and shown with the reason of each. The same
+    command again resumes a run that was interrupted. The flags' defaults are those of the recipe; where --epochs is
+    given to a named recipe, warm-up takes a tenth of them at most.
 
     Args:
         images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
         output: Folder of the run.
-        recipe: Its name; `socodet recipes` lists them.
+        recipe: auto, or a name that `socodet recipes` lists.
         table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
             in the data workers each time an image is used, without a table, as the --proposals. flags say.
         start_from: Initial weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
             method's public code.
         limit: Use only this many of the images, chosen by --seed.
+        hours: With --recipe auto: how long the run may take here; or give --epochs.
+        dry_run: With --recipe auto: show what would be done, and stop.
         probe_every: Probe the network every so many epochs and at the end, as `socodet probe` does, into the log.
         probe_dataset: Annotated set to probe it on: a folder with a training and a validation split.
         resume: Resume the run in the folder; no error if it is already finished.
@@ -83,7 +121,9 @@ def pretrain(
     """
     from socodet.pretraining.pretrain import pretrain
 
-    base = recipe_named(recipe)
+    if dry_run:
+        return
+    base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):
         raise InputError("pretrain: --proposals.… has no effect where --proposals gives a table; drop one of them")
     warmup = training.warmup_epochs

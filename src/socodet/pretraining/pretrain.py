@@ -15,8 +15,9 @@ from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, SampleStream
+from socodet.pretraining.planning import auto_recipe
 from socodet.pretraining.preparation import ONLINE, check_steps, prepare, some_images, usable_images
-from socodet.pretraining.recipes import Recipe
+from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer, run_training
@@ -66,6 +67,8 @@ def pretrain(
     recipe: Recipe | str,
     output: str | Path,
     *,
+    epochs: float | None = None,
+    hours: float | None = None,
     proposals: str | Path | None = None,
     limit: int | None = None,
     start_from: str | Path | None = None,
@@ -78,6 +81,9 @@ def pretrain(
     show_progress: bool = True,
 ) -> PretrainResult:
     """Pretrains on `images` as the recipe says, into the run folder `output`.
+
+    The recipe "auto" is chosen by the images and the machine, for `epochs`, or `hours` of this machine, and shown.
+    A run of it is resumed with the recipe it began with.
 
     The same call again resumes an unfinished run from its last checkpoint; the result is that of a run that was never
     interrupted, bit for bit on a CPU. A finished run, or a run of another recipe or other images, is refused unless
@@ -97,14 +103,21 @@ def pretrain(
     the proposals and writes the folder. InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
-    recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
-    training, execution = recipe.training, execution or ExecutionSettings()
+    execution = execution or ExecutionSettings()
     source = open_images(images) if isinstance(images, str | Path) else images
     if limit is not None:
-        source = some_images(source, limit, training.seed)
+        source = some_images(source, limit, 0 if isinstance(recipe, str) else recipe.training.seed)
     sets = _probe_sets(probe_every, probe_dataset)
     run, world = RunFolder(Path(output)), world_from_environment()
     show_progress = show_progress and world.is_first
+    if recipe == AUTO:
+        length = {"epochs": epochs, "hours": hours}
+        begun = None if overwrite else run
+        recipe = auto_recipe(source, begun, **length, execution=execution, show_plan=show_progress)
+    elif epochs is not None or hours is not None:
+        raise InputError("epochs and hours are for the recipe 'auto'; other recipes have epochs of their own")
+    recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    training = recipe.training
     _check_shares(training, world)
 
     join(world, choose_device(execution.device, world))

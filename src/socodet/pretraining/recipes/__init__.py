@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
@@ -9,7 +10,7 @@ from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.runtime.serialization import to_json
 
-__all__ = ["RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe"]
+__all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe"]
 
 _SINGLE = (
     *(paper.fpn_100ep, paper.fpn_400ep, paper.fpn_star_400ep, paper.c4_100ep, paper.c4_400ep),
@@ -17,6 +18,8 @@ _SINGLE = (
     *(public.fpn_public, public.fpn_public_400ep, public.fpn_star_public, public.c4_public, public.c4_public_400ep),
     *(practical.fpn_single_gpu, practical.tiny),
 )
+AUTO = "auto"
+"""The recipe that is chosen by the images and the machine; its rules are in `auto.py`."""
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{function.__name__: function for function in _SINGLE},
     **paper.table4(),
@@ -24,24 +27,38 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def recipe(name: str) -> Recipe:
-    """The recipe of that name. InputError for an unknown one."""
+def recipe(
+    name: str, *, images: str | Path | None = None, epochs: float | None = None, hours: float | None = None
+) -> Recipe:
+    """The recipe of that name. InputError for an unknown one.
+
+    `auto` is chosen for `images`, as `pretrain` takes them, with the length that `epochs` or `hours` say.
+    """
+    if name == AUTO:
+        from socodet.images.source import open_images
+        from socodet.pretraining.planning import auto_recipe
+
+        if images is None:
+            raise InputError("recipe 'auto': is chosen by the images; say where they are (images, --images)")
+        return auto_recipe(open_images(images), None, epochs=epochs, hours=hours, show_plan=False)
     if name not in RECIPES:
-        raise InputError(f"recipe {name!r}: unknown; choose one of {', '.join(RECIPES)}")
+        raise InputError(f"recipe {name!r}: unknown; choose one of {AUTO}, {', '.join(RECIPES)}")
     return RECIPES[name]()
 
 
 def list_recipes() -> str:
-    """A line a recipe: its name and the first line of what it is."""
+    """One line per recipe: its name and the first line of what it is."""
     width = max(map(len, RECIPES))
-    return "\n".join(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())
+    first = f"{AUTO:<{width}}  The default: every setting chosen by the images and the machine, with a reason."
+    return "\n".join([first, *(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())])
 
 
-def describe_recipe(name: str) -> str:
-    """What a recipe is, and every field of it, by the name the command line gives it."""
-    chosen = recipe(name)
+def describe_recipe(name: str, images: str | Path | None = None) -> str:
+    """What a recipe is, and every field of it, by the name the command line gives it; `images` for `auto`."""
+    chosen = recipe(name, images=images)
     fields = to_json(chosen)
-    lines = [inspect.getdoc(RECIPES[name]) or "", ""]
+    about = f"Chosen for {images}." if name == AUTO else inspect.getdoc(RECIPES[name]) or ""
+    lines = [about, ""]
     for room in ("sample", "model", "objective", "training", "proposals"):
         prefix = "proposals." if room == "proposals" else ""
         lines += [f"--{prefix}{field} {value}" for field, value in _flags(fields[room])]

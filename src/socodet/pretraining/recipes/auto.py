@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.pretraining.recipes import AUTO
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import TrainingSettings
@@ -94,7 +95,7 @@ def plan(
     training = _training(epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
     objective = _objective(survey, chose)
     proposals = _proposals(survey, chose)
-    return Plan(Recipe("auto", sample, model, training, proposals, objective), tuple(choices))
+    return Plan(Recipe(AUTO, sample, model, training, proposals, objective), tuple(choices))
 
 
 def network_of(survey: ImageSurvey, machine: Machine) -> Recipe:

@@ -1,0 +1,55 @@
+"""From images and this machine to the recipe `auto`; a run that exists keeps the one it began with."""
+
+import sys
+
+from socodet.errors import InputError
+from socodet.images.source import ImageSource
+from socodet.pretraining.recipes import AUTO, Recipe
+from socodet.pretraining.recipes.auto import Plan, network_of, plan
+from socodet.pretraining.step_time import seconds_per_step
+from socodet.pretraining.survey import survey_images, this_machine
+from socodet.runtime.serialization import from_json
+from socodet.runtime.world import world_from_environment
+from socodet.training.devices import choose_device
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+
+def plan_run(
+    source: ImageSource,
+    *,
+    epochs: float | None = None,
+    hours: float | None = None,
+    execution: ExecutionSettings | None = None,
+) -> tuple[Plan, float | None]:
+    """Surveys the images, times a step, and chooses the settings: the plan, and seconds per step.
+
+    Of several processes none times a step, since they must agree: the seconds are then None, and `hours` an InputError.
+    """
+    execution = execution or ExecutionSettings()
+    world = world_from_environment(meeting=False)
+    if hours is not None and world.size > 1:
+        raise InputError("--hours is for a single process; give --epochs, so that all processes plan alike")
+    survey, machine = survey_images(source), this_machine(choose_device(execution.device, world))
+    seconds = seconds_per_step(network_of(survey, machine), source, execution) if world.size == 1 else None
+    return plan(survey, machine, epochs=epochs, hours=hours, seconds_per_step=seconds), seconds
+
+
+def auto_recipe(
+    source: ImageSource,
+    run: RunFolder | None,
+    *,
+    epochs: float | None = None,
+    hours: float | None = None,
+    execution: ExecutionSettings | None = None,
+    show_plan: bool = True,
+) -> Recipe:
+    """The recipe that `run` was planned with, so that it can be resumed; else a new plan's, shown."""
+    if run is not None and run.exists():
+        fields = run.describe()["recipe"]
+        if fields.get("name") == AUTO:
+            return from_json(Recipe, fields, f"{run.path}/run.json")
+    made, seconds = plan_run(source, epochs=epochs, hours=hours, execution=execution)
+    if show_plan:
+        print("\n".join(made.lines(len(source), seconds)), file=sys.stderr)
+    return made.recipe

@@ -1,0 +1,85 @@
+"""The recipe `auto` from the command line and from Python."""
+
+import json
+
+import pytest
+from PIL import Image
+
+import socodet
+from socodet.cli import main
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+from socodet.pretraining import planning
+
+NARROW = "--backbone resnet18 --fpn-channels 8 --head-channels 8 --head-convs 1 --representation-size 16 "
+NARROW += "--hidden-size 16 --embedding-size 8 --device cpu --workers 0"
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Six small grey photographs."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in sorted(photographs().glob("*.jpg"))[:6]:
+        with Image.open(path) as image:
+            image.thumbnail((96, 96))
+            image.convert("L").save(folder / path.name)
+    return folder
+
+
+@pytest.fixture
+def half_a_second(monkeypatch):
+    """A machine on which a step takes half a second."""
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_: 0.5)
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
+    main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
+    plan = capsys.readouterr().err
+    for part in ("resnet18", "100% of the images looked at are grey", "7,200 steps", "60 min", "0.5 s per step"):
+        assert part in plan
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    command = ["pretrain", str(images), "--output", str(run), "--epochs", "4", *NARROW.split(), "--batch-size", "4"]
+    main([*command, "--max-steps", "1"])
+    recipe = json.loads((run / "run.json").read_text())["recipe"]
+    assert (recipe["name"], recipe["training"]["batch_size"], recipe["training"]["epochs"]) == ("auto", 4, 4)
+    assert recipe["model"]["fpn_channels"] == 8
+    assert recipe["sample"]["views"][0]["photometric"]["hue"] == 0  # grey images
+    assert recipe["objective"]["variance_weight"] > 0
+    monkeypatch.setattr(planning, "plan_run", lambda *_, **__: pytest.fail("planned again"))
+    main(command)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 6
+    assert json.loads((run / "run.json").read_text())["recipe"] == recipe
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_python_has_the_same_recipe(images, capsys):
+    recipe = socodet.recipe("auto", images=images, hours=2)
+    assert recipe.training.steps(recipe.training.epochs, 6) == 14_400
+    main(["recipes", "auto", "--images", str(images)])
+    assert f"--batch-size {recipe.training.batch_size}" in capsys.readouterr().out
+    with pytest.raises(InputError, match="images"):
+        socodet.recipe("auto")
+
+
+def test_hours_are_for_auto_alone(images, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--recipe", "tiny", "--hours", "1"])
+    assert ended.value.code == 2
+    assert "--hours" in capsys.readouterr().err
+
+
+def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_: pytest.fail("timed"))
+    with pytest.raises(InputError, match="--hours"):
+        socodet.recipe("auto", images=images, hours=1)
+    assert socodet.recipe("auto", images=images, epochs=50).training.epochs == 50
