@@ -28,7 +28,7 @@ from typing import Any
 
 HELD_OUT = {"neu_det": 300, "cards": 60, "voc2007test": 500}
 TEST_RESNET = (
-    "--backbone timm/test_resnet --sample.views.0.size 64 --sample.views.1.size 64 --sample.views.2.size 32 "
+    "--backbone timm/test_resnet --views.0.size 64 --views.1.size 64 --views.2.size 32 "
     "--level-limits 13 21 32 --batch-size 64"
 ).split()
 RESNET18 = "--batch-size 64".split()
