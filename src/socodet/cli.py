@@ -23,7 +23,7 @@ COMMANDS = {
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
-    "reproduce": "Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables.",
+    "reproduce mini": "Pretrain without labels, probe and fine-tune with few, by a fixed protocol; write the tables.",
     "inspect": "Draw proposals on images, or the views a recipe makes of them.",
     "inspect detections": "Draw what a detector found beside what is annotated.",
     "recipes": "List the recipes, or print every field of one.",
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_command(arguments: Sequence[str]) -> None:
     """Runs the command that the first arguments name with the others. InputError says what is wrong with them."""
-    name = "inspect detections" if arguments[:2] == ["inspect", "detections"] else arguments[0]
+    two_words = " ".join(arguments[:2])
+    name = two_words if two_words in COMMANDS else arguments[0]
     if name not in COMMANDS:
         raise InputError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
     module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_')}")

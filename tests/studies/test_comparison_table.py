@@ -10,7 +10,6 @@ import pytest
 
 from socodet.studies.comparison import Comparison
 from socodet.studies.detector_table import FIGURES, _by_chance, curve, scores
-from socodet.studies.figure import curves_figure, fractions_figure
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.training.loop import DivergedError
 
@@ -57,7 +56,7 @@ def comparison_of(folder, *more, **curves):
     study = Study(folder, "comparison", show_progress=False)
     study.begin(ASKED, [], **MORE)
     study.run([*jobs, *more], lambda: None)
-    return Comparison.read(study, [*jobs, *more])
+    return Comparison(study, study.outcomes([*jobs, *more]))
 
 
 @pytest.fixture
@@ -125,9 +124,9 @@ def test_nothing_is_compared_across_parts_of_the_labels(tmp_path):
 
 def test_markdown_csv_and_json_say_the_same(three):
     three.write()
-    with (three.folder / "table.csv").open() as file:
+    with (three.study.folder / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
-    written = json.loads((three.folder / "table.json").read_text())
+    written = json.loads((three.study.folder / "table.json").read_text())
     text = three.markdown.read_text()
     assert "- soco: /runs/soco (backbone.body, backbone.fpn)" in text
     assert "- scratch: nothing pretrained" in text
@@ -152,13 +151,8 @@ def test_how_often_chance_sets_equal_inits_apart(n, tmp_path):
     assert _by_chance([n, n + 1]) == ""
 
 
-def drawn(table):
-    names = table.inits
-    return curves_figure(table.curve_panels(), names, x="", y=""), fractions_figure(table.fraction_panel(), x="", y="")
-
-
 def test_the_curves_show_every_run_and_the_means(three):
-    figure, none = drawn(three.detectors)
+    figure, none = three.detectors.figures().values()
     assert none is None  # one part of the labels is no curve
     (axes,) = figure.axes
     curves = [line for line in axes.lines if len(line.get_xdata()) == len(STEPS)]
@@ -172,8 +166,7 @@ def test_the_curves_show_every_run_and_the_means(three):
 def test_label_efficiency_shows_the_ends_of_all_runs(tmp_path):
     few = [job("soco", seed, np.divide(curve, 2).tolist(), fraction=0.1) for seed, curve in enumerate(SOCO)]
     table = comparison_of(tmp_path, *few, soco=SOCO, scratch=SCRATCH).detectors
-    _, figure = drawn(table)
-    (axes,) = figure.axes
+    (axes,) = table.figures()["labels"].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines["soco"] == [[0.1, 20.0], [1.0, 40.0]]
     assert lines["scratch"] == [[1.0, pytest.approx(22)]]

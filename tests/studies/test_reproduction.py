@@ -52,7 +52,7 @@ def done(data, tmp_path_factory):
 
 def test_every_method_is_pretrained_probed_and_soco_is_fine_tuned(done):
     assert done.stopped_by is None
-    found = json.loads((done.folder / "results.json").read_text())
+    found = json.loads((done.study.folder / "results.json").read_text())
     runs = {run["method"]: run for run in found["runs"] if "method" in run}
     assert {*runs} == {"untrained", *METHODS}
     for run in runs.values():
@@ -60,7 +60,7 @@ def test_every_method_is_pretrained_probed_and_soco_is_fine_tuned(done):
         assert 0 <= run["probe"]["backbone"]["knn"] <= 1
     probed = {name: [*runs[name]["probe"]] for name in ("soco", "image", "untrained")}
     assert probed == {"soco": ["head", "backbone"], "image": ["backbone"], "untrained": ["head", "backbone"]}
-    pictures = len((done.folder / "pictures.txt").read_text().splitlines())
+    pictures = len((done.study.folder / "pictures.txt").read_text().splitlines())
     steps = {name: runs[name]["steps"] for name in METHODS}
     assert steps == {
         "soco": pictures,
@@ -76,11 +76,11 @@ def test_every_method_is_pretrained_probed_and_soco_is_fine_tuned(done):
         ("scratch", 1),
         ("soco", 1),
     ]
-    assert (done.folder / "iterations.svg").stat().st_size > 0
+    assert (done.study.folder / "iterations.svg").stat().st_size > 0
 
 
 def test_the_ceiling_learns_from_annotated_boxes(done, data):
-    table = ProposalTable.read(done.folder / "proposals-annotated.parquet")
+    table = ProposalTable.read(done.study.folder / "proposals-annotated.parquet")
     annotated = json.loads((data / "train.json").read_text())
     names = {image["id"]: image["file_name"] for image in annotated["images"]}
     boxes = {name: [] for name in names.values()}
@@ -95,7 +95,7 @@ def test_the_ceiling_learns_from_annotated_boxes(done, data):
 
 
 def test_a_second_call_runs_nothing_again_and_more_seeds_may_come(done, data, monkeypatch):
-    kept = {path: path.stat().st_mtime_ns for path in done.folder.glob("*/seed-0.json")}
+    kept = {path: path.stat().st_mtime_ns for path in done.study.folder.glob("*/seed-0.json")}
     asked = []
 
     def counted(source, recipe, run, **rest):
@@ -103,9 +103,9 @@ def test_a_second_call_runs_nothing_again_and_more_seeds_may_come(done, data, mo
         return pretrain(source, recipe, run, **rest)
 
     monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", counted)
-    again = reproduce(data, done.folder, protocol=SMALL, seeds=(0, 5), execution=CPU, show_progress=False)
+    again = reproduce(data, done.study.folder, protocol=SMALL, seeds=(0, 5), execution=CPU, show_progress=False)
     assert asked == [(name, "seed-5", 5) for name in METHODS]
-    assert kept == {path: path.stat().st_mtime_ns for path in done.folder.glob("*/seed-0.json")}
+    assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.glob("*/seed-0.json")}
     assert [row.seeds for row in again.methods] == [{0, 5}] * 5
     assert [row.seeds for row in again.detectors.rows] == [{0, 5}] * 2
 
@@ -126,7 +126,7 @@ def test_stopped_it_goes_on_where_it_was(data, tmp_path):
 def test_other_pictures_or_settings_in_the_same_folder_are_refused(done, data, tmp_path):
     other = dataclasses.replace(SMALL, pretraining=dataclasses.replace(SMALL.pretraining, epochs=3))
     with pytest.raises(InputError, match=r"a reproduction of other settings: protocol\.pretraining\.epochs"):
-        reproduce(data, done.folder, protocol=other, seeds=(0,), execution=CPU, show_progress=False)
+        reproduce(data, done.study.folder, protocol=other, seeds=(0,), execution=CPU, show_progress=False)
     (tmp_path / "foreign").write_text("mine")
     with pytest.raises(InputError, match="not of a reproduction"):
         reproduce(data, tmp_path, protocol=SMALL, seeds=(0,), execution=CPU, show_progress=False)
@@ -179,7 +179,7 @@ def test_table_has_mean_and_spread_and_says_who_is_above_with_every_seed(tmp_pat
     study.run(
         [job(name, seed, knn) for name, values in figures.items() for seed, knn in enumerate(values)], lambda: None
     )
-    text = Reproduction.read(study, dataclasses.replace(SMALL, boxes=())).as_markdown()
+    text = Reproduction(study, dataclasses.replace(SMALL, boxes=()), study.outcomes()).as_markdown()
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     mean, spread = statistics.fmean((30, 32, 37)), statistics.stdev((30, 32, 37))
     assert f"| 3 | 7 | 1.00 ± 0.00 | {mean:.2f} ± {spread:.2f} | 50.00 ± 0.00 |" in rows["soco"]

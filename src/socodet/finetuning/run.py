@@ -87,6 +87,17 @@ def prepare_folder(
         write_image_ids(data, run.path / IMAGES)
 
 
+def describe_set(data: DetectionDataset) -> dict[str, Any]:
+    """What tells two annotated sets apart wherever they lie, in plain JSON types."""
+    return {
+        "images": len(data),
+        "style": data.style,
+        "masks": data.has_masks,
+        "sha256": digest(data),
+        "categories": [to_json(category) for category in data.categories],
+    }
+
+
 def digest(data: DetectionDataset) -> str:
     """SHA-256 of a set's image ids, boxes and labels in order: the same wherever the set is stored."""
     digest = hashlib.sha256()
@@ -116,13 +127,7 @@ def _description(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str
     return {
         "recipe": recipe.as_dict(),
         "train": data.name,
-        "data": {
-            "images": len(data),
-            "style": data.style,
-            "masks": data.has_masks,
-            "sha256": digest(data),
-            "categories": [to_json(category) for category in data.categories],
-        },
+        "data": describe_set(data),
         "start": start,
         "problems": data.problems.as_json(),
         "versions": {

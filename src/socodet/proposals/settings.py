@@ -1,4 +1,4 @@
-"""Settings of proposals; the defaults are the paper's."""
+"""What is set when proposals are made; the defaults are those of the paper."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

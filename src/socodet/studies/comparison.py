@@ -7,7 +7,7 @@ DIR/iterations.png .svg, labels.png .svg   AP over the steps, and over the fract
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from socodet.studies.inits import Init, shared_model
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
 from socodet.training.devices import choose_device
-from socodet.training.distributed import in_every_process, join
+from socodet.training.distributed import any_process, join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_pretrained
@@ -76,7 +76,7 @@ def compare(
         train,
         val,
         images=images,
-        settings=settings or FinetuneSettings(),
+        settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
         world=world,
         show_progress=show_progress,
         model=model or shared_model(inits),
@@ -88,20 +88,25 @@ def compare(
     study = Study(Path(output), "comparison", world, show_progress)
     # All inits with a seed before the next seed, so that they can be compared early.
     jobs = [
-        _checked(study, init, runs.job(init.name, init.source, fraction, seed, folder="runs"))
+        _checked(study, init, runs.job_from(init.name, init.source, fraction, seed, "runs"))
         for seed in seeds
         for fraction in fractions
         for init in inits
     ]
     join(world, choose_device(execution.device, world))
-    with in_every_process(world, f"{output}: the first process could not prepare the comparison; see its message"):
-        if world.is_first:
-            _prepare(study, runs, inits, jobs, overwrite=overwrite)
-    stopped_by = study.run(jobs, lambda: Comparison.read(study, jobs).write(), retry_diverged=retry_diverged)
-    comparison = replace(Comparison.read(study, jobs), stopped_by=stopped_by, unreadable=tuple(sorted(runs.unreadable)))
+    failure: InputError | None = None
     if world.is_first:
+        try:
+            _prepare(study, runs, inits, jobs, overwrite=overwrite)
+        except InputError as error:
+            failure = error
+    if any_process(world, failure is not None):
+        raise failure or InputError(f"{output}: the first process could not prepare the comparison; see what it says")
+    stopped_by = study.run(jobs, lambda: Comparison(study, study.outcomes(jobs)).write(), retry_diverged=retry_diverged)
+    comparison = Comparison(study, study.outcomes(jobs), stopped_by, tuple(sorted(runs.unreadable)))
+    if comparison.is_first:
         comparison.write()
-        comparison.detectors.write_figures(comparison.folder)
+        comparison.detectors.write_figures(study.folder)
     return comparison
 
 
@@ -118,8 +123,8 @@ def _checked(study: Study, init: Init, job: Job) -> Job:
 
     def run(folder: Path) -> JobResult:
         if not init.is_scratch and not RunFolder(folder).checkpoints():
-            noted = study.noted()["inits"][init.name]
-            if WeightsFile.find(init.source).describe(init.source)["sha256"] != noted["sha256"]:
+            start = WeightsFile.find(init.source).describe(init.source)
+            if start["sha256"] != study.noted()["inits"][init.name]["sha256"]:
                 raise InputError(
                     f"{init.source}: its weights changed while {study.folder} was under way; compare the new ones "
                     f"under a name of their own, --init NAME={init.source}"
@@ -132,43 +137,24 @@ def _checked(study: Study, init: Init, job: Job) -> Job:
 def _prepare(
     study: Study, runs: FinetuningRuns, inits: Sequence[Init], jobs: Sequence[Job], *, overwrite: bool
 ) -> None:
-    """Makes the folder, or finds in it the comparison that is asked for; checks that every init fits."""
-    asked = runs.describe()
-    known = study.find(asked, overwrite=overwrite).get("inits", {})
-    begun = {
-        init.name
-        for init in inits
-        if not overwrite and all(_is_begun(study, job) for job in jobs if job.labels["init"] == init.name)
-    }
-    described = {**known, **dict(_described(study, runs, inits, known, begun))}
-    names = {"train": runs.training.name, "val": runs.validation.name}
-    study.begin(asked, [*TABLES, *FIGURES], overwrite=overwrite, names=names, inits=described)
+    """Makes the folder, or finds in it the comparison that is asked for; checks that every init fits.
 
-
-def _is_begun(study: Study, job: Job) -> bool:
-    """Whether the run goes on without the weights it began from."""
-    return study.outcome(job).finished or bool(RunFolder(study.folder / job.name).checkpoints())
-
-
-def _described(
-    study: Study, runs: FinetuningRuns, inits: Sequence[Init], known: Mapping[str, Any], begun: set[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and description of each init. InputError where it is another than it was, or does not fit.
-
-    Weights are read where a run has yet to begin from them.
+    Weights are read where a run has yet to begin from them. InputError where an init is another than it was.
     """
+    asked = runs.describe()
+    noted: dict[str, Any] = study.find(asked, overwrite=overwrite).get("inits", {})
     detector = None
     for init in inits:
-        there = known.get(init.name)
+        there = noted.get(init.name)
         if there is not None and there["from"] != init.place:
             raise InputError(
                 f"{study.folder}: there, {init.name} is {there['from']}, not {init.place}; give these weights a name "
                 "of their own, --init NAME=PATH"
             )
         if init.is_scratch:
-            yield init.name, {"from": init.place, "loaded": []}
+            noted[init.name] = {"from": init.place, "loaded": []}
             continue
-        if there is not None and init.name in begun:
+        if there is not None and all(_is_begun(study, job) for job in jobs if job.labels["init"] == init.name):
             continue
         start = WeightsFile.find(init.source).describe(init.source)
         if there is not None and there["sha256"] != start["sha256"]:
@@ -183,29 +169,37 @@ def _described(
             report = load_pretrained(detector, init.source, show_report=False)
         except InputError as error:
             raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
-        yield init.name, {**start, "loaded": list(report.loaded_modules)}
+        noted[init.name] = {**start, "loaded": list(report.loaded_modules)}
+    names = {"train": runs.training.name, "val": runs.validation.name}
+    study.begin(asked, [*TABLES, *FIGURES], overwrite=overwrite, names=names, inits=noted)
+
+
+def _is_begun(study: Study, job: Job) -> bool:
+    """Whether the run goes on without the weights it began from."""
+    return study.outcome(job).finished or bool(RunFolder(study.folder / job.name).checkpoints())
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The results of a comparison, as far as it is."""
 
-    folder: Path
-    note: Mapping[str, Any]
-    """What all runs have in common, and the first weights by name (comparison.json)."""
+    study: Study
     outcomes: tuple[Outcome, ...]
     """Of every run, those of earlier calls among them."""
     stopped_by: str | None = None
     """The signal that ended this call, `max_steps`, or None."""
     unreadable: tuple[str, ...] = ()
     """Images that could not be read in this call, and why."""
-    is_first: bool = True
-    """Of several processes, whether this is the one that prints."""
 
-    @classmethod
-    def read(cls, study: Study, jobs: Sequence[Job] = ()) -> "Comparison":
-        """As it is on disk, with the runs of earlier calls."""
-        return cls(study.folder, study.noted(), study.outcomes(jobs), is_first=study.world.is_first)
+    @cached_property
+    def note(self) -> dict[str, Any]:
+        """What all runs have in common, and the first weights by name."""
+        return self.study.noted()
+
+    @property
+    def is_first(self) -> bool:
+        """Of several processes, whether this is the one that prints."""
+        return self.study.world.is_first
 
     @property
     def runs(self) -> list[Outcome]:
@@ -215,23 +209,22 @@ class Comparison:
     @property
     def markdown(self) -> Path:
         """Where the table is as Markdown."""
-        return self.folder / TABLES[0]
+        return self.study.folder / TABLES[0]
 
     @cached_property
     def detectors(self) -> DetectorTable:
         """A row per fraction of the labels and init."""
-        inits: Mapping[str, Any] = self.note["inits"]
-        shown = [name for name in inits if any(run.labels["init"] == name for run in self.outcomes)]
-        return DetectorTable(
-            self.outcomes, shown, next((name for name in shown if inits[name]["from"] == SCRATCH), None)
-        )
+        begun = {run.labels["init"] for run in self.outcomes}
+        inits = {name: init["from"] for name, init in self.note["inits"].items() if name in begun}
+        scratch = next((name for name, source in inits.items() if source == SCRATCH), None)
+        return DetectorTable(self.outcomes, [*inits], scratch)
 
     def write(self) -> None:
         """Markdown, CSV and JSON, each whole or as it was before."""
         content = {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
         written = (self.as_markdown(), csv_table(*self.detectors.csv()), json.dumps(content, indent=2) + "\n")
         for name, text in zip(TABLES, written, strict=True):
-            write_atomically(self.folder / name, text.encode())
+            write_atomically(self.study.folder / name, text.encode())
 
     def as_markdown(self) -> str:
         """A table for each fraction of the labels."""

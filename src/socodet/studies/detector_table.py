@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from socodet.finetuning.finetune import SCRATCH
-from socodet.studies.figure import Lines, curves_figure, fractions_figure, write_figure
+from socodet.studies.figure import Lines, lines_figure, write_figure
 from socodet.studies.runner import Outcome
 from socodet.studies.table import Group, Spread, grouped, markdown_table, spreads
 
@@ -139,32 +141,31 @@ class DetectorTable:
             for row in self.rows
         ]
 
-    def curve_panels(self) -> list[Lines]:
-        """Box AP over the steps, a panel per fraction of the labels; dashed, what scratch ends with."""
+    def figures(self) -> dict[str, Figure | None]:
+        """Box AP over the steps, a panel per fraction of the labels; dashed, what scratch ends with. And its end over
+        the fraction of the labels. By file name; None where there are no runs for it.
+        """
         panels = []
         for fraction in self.fractions:
-            lines = {str(row.labels["init"]): curve(row) for row in self.at(fraction) if curve(row)}
-            if lines:
-                title = f"{100 * fraction:g}% of the training images"
-                panels.append(Lines(title, lines, self.scratch_ap(fraction)))
-        return panels
-
-    def fraction_panel(self) -> Lines:
-        """The box AP that runs end with, over the fraction of the labels."""
-        lines: dict[str, dict[float, Spread]] = {}
-        for init in self.inits:
-            for row in self.rows:
-                spread = row.spread(PATH)
-                if row.labels["init"] == init and spread is not None:
-                    lines.setdefault(init, {})[float(row.labels["fraction"])] = spread
-        return Lines("Label efficiency", lines)
+            curves = {str(row.labels["init"]): curve(row) for row in self.at(fraction) if curve(row)}
+            title = f"{100 * fraction:g}% of the training images"
+            panels += [Lines(title, curves, self.scratch_ap(fraction))] if curves else []
+        ends: dict[str, dict[float, Spread]] = {}
+        for row in self.rows:
+            spread = row.spread(PATH)
+            if spread is not None:
+                ends.setdefault(str(row.labels["init"]), {})[float(row.labels["fraction"])] = spread
+        several = len({fraction for points in ends.values() for fraction in points}) > 1
+        over = [Lines("Label efficiency", ends)] if several else []
+        return {
+            "iterations": lines_figure(panels, self.inits, "step", "box AP"),
+            "labels": lines_figure(over, self.inits, "fraction of the training images", "box AP", over_fractions=True),
+        }
 
     def write_figures(self, folder: Path) -> None:
         """Writes each figure that there are runs for, as PNG and as SVG."""
-        iterations = curves_figure(self.curve_panels(), self.inits, x="step", y="box AP")
-        labels = fractions_figure(self.fraction_panel(), x="fraction of the training images", y="box AP")
-        write_figure(folder / "iterations", iterations)
-        write_figure(folder / "labels", labels)
+        for name, figure in self.figures().items():
+            write_figure(folder / name, figure)
 
 
 def scores(row: Group) -> dict[str, Spread]:

@@ -1,4 +1,4 @@
-"""Figures of a study: curves over the steps, a figure over the fraction of the labels, bars row by row."""
+"""Figures of a study: lines over the steps or over fractions of the labels, and bars row by row."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,12 +41,12 @@ class Lines:
     """A height to mark by a dashed line."""
 
 
-def curves_figure(
-    panels: Sequence[Lines], names: Sequence[str], *, x: str, y: str, theme: Theme = LIGHT
+def lines_figure(
+    panels: Sequence[Lines], names: Sequence[str], x: str, y: str, *, over_fractions: bool = False, theme: Theme = LIGHT
 ) -> Figure | None:
-    """Panels side by side: a thin line per run, a thick one for their mean. None without a panel.
+    """Panels side by side: a thick line for the mean, for each run a thin line, or dots over fractions.
 
-    `names` gives each line its colour, the same in every panel.
+    `names` gives each line its colour, the same in every panel. None where there is nothing to draw.
     """
     if not panels:
         return None
@@ -55,40 +55,30 @@ def curves_figure(
     figure = _figure(columns * PANEL_WIDTH, rows * PANEL_HEIGHT)
     for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
-        _label(axes, theme, panel.title, x, y)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+        dress(axes, theme, LETTERS)
+        axes.set_title(panel.title, color=theme.ink, size=LETTERS + 1, loc="left")
+        axes.set_xlabel(x, color=theme.muted, size=LETTERS)
+        axes.set_ylabel(y, color=theme.muted, size=LETTERS)
         for name, points in panel.lines.items():
-            colour, style = _look(names, name, theme)
-            for values in zip(*(spread.values for spread in points.values()), strict=True):
-                axes.plot([*points], values, color=colour, linewidth=0.7, alpha=0.45)
+            turn, series = divmod(names.index(name), len(theme.series))
+            colour, style = theme.series[series], STYLES[turn % len(STYLES)]
             means = [spread.mean for spread in points.values()]
             axes.plot([*points], means, color=colour, linestyle=style, linewidth=2, label=name)
+            for run in range(min(len(spread.values) for spread in points.values()) if not over_fractions else 0):
+                axes.plot([*points], [s.values[run] for s in points.values()], color=colour, linewidth=0.7, alpha=0.45)
+            for at, spread in points.items() if over_fractions else ():
+                axes.plot([at] * len(spread.values), spread.values, "o", color=colour, markersize=3.5)
         if panel.reference is not None:
             axes.axhline(panel.reference, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_xlim(left=0)
+        if over_fractions:
+            axes.set_xscale("log")
+            axes.set_xticks(sorted({at for points in panel.lines.values() for at in points}))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda fraction, _place: f"{100 * fraction:g}%"))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+            axes.set_xlim(left=0)
         axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS)
-    return figure
-
-
-def fractions_figure(panel: Lines, *, x: str, y: str, theme: Theme = LIGHT) -> Figure | None:
-    """Lines over fractions of the labels, a dot per run; None where there is one fraction only."""
-    fractions = sorted({fraction for points in panel.lines.values() for fraction in points})
-    if len(fractions) < 2:
-        return None
-    figure = _figure(PANEL_WIDTH, PANEL_HEIGHT)
-    axes = figure.add_subplot()
-    _label(axes, theme, panel.title, x, y)
-    axes.set_xscale("log")
-    axes.set_xticks(fractions)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda fraction, _place: f"{100 * fraction:g}%"))
-    for name, points in panel.lines.items():
-        colour, style = _look([*panel.lines], name, theme)
-        means = [spread.mean for spread in points.values()]
-        axes.plot([*points], means, color=colour, linestyle=style, linewidth=2, label=name)
-        for fraction, spread in points.items():
-            axes.plot([fraction] * len(spread.values), spread.values, "o", color=colour, markersize=3.5)
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS)
     return figure
 
 
@@ -146,16 +136,3 @@ def _figure(width: int, height: int) -> Figure:
     figure = blank_figure(width, height, dpi=FIGURE_DPI, background="white")
     figure.set_layout_engine("constrained")
     return figure
-
-
-def _label(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
-    dress(axes, theme, LETTERS)
-    axes.set_title(title, color=theme.ink, size=LETTERS + 1, loc="left")
-    axes.set_xlabel(x, color=theme.muted, size=LETTERS)
-    axes.set_ylabel(y, color=theme.muted, size=LETTERS)
-
-
-def _look(names: Sequence[str], name: str, theme: Theme) -> tuple[str, str]:
-    """Colour and style of a line."""
-    turn, colour = divmod(names.index(name), len(theme.series))
-    return theme.series[colour], STYLES[turn % len(STYLES)]

@@ -1,9 +1,8 @@
 """The fine-tuning runs of a study: one detector, one protocol, from many first weights."""
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,20 @@ from socodet.finetuning.labelled_sets import (
     open_labelled_sets,
     require_objects,
 )
-from socodet.finetuning.run import digest
+from socodet.finetuning.run import describe_set
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
+from socodet.runtime.serialization import to_json
 from socodet.runtime.world import ALONE, World
 from socodet.studies.detector_table import MAIN
-from socodet.studies.runner import Job, JobResult
+from socodet.studies.runner import Job, JobResult, Label
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 EVALUATIONS = 10
 """Of a run, where the user does not say how often."""
 SCORES = ("box_", "mask_")
-"""What the names of scores begin with."""
+"""What the names of scores begin with; one that the set cannot give is None, and left out."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FinetuningRuns:
     training: DetectionDataset
     validation: DetectionDataset
     settings: FinetuneSettings
-    """Of every run, but for the seed and the fraction; the detector is one of boxes where the set has no masks."""
+    """Of every run, but for the seed and the fraction; the detector is one without masks where the set has none."""
     model: ModelSettings | None = None
     """Sizes of the modules; None for those of the run that a detector begins from."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -104,31 +104,32 @@ class FinetuningRuns:
 
     def describe(self) -> dict[str, Any]:
         """All that must be the same for runs to stand in one table, in plain JSON types."""
-        described = {
-            "settings": asdict(replace(self.settings, fraction=None, seed=0)),
-            "model": None if self.model is None else asdict(self.model),
-            "schedule": asdict(self.schedule()),
+        return {
+            "settings": to_json(self.settings),
+            "model": None if self.model is None else to_json(self.model),
+            "schedule": to_json(self.schedule(self.settings.fraction or 1.0)),
             "evaluation_every": self.evaluation.every,
-            "train": _describe(self.training),
-            "val": _describe(self.validation),
+            "train": describe_set(self.training),
+            "val": describe_set(self.validation),
         }
-        plain: dict[str, Any] = json.loads(json.dumps(described))
-        return plain
 
     def job(
-        self, init: str, source: str | Path, fraction: float, seed: int, *, folder: str, needs: tuple[str, ...] = ()
+        self, name: str, source: str | Path, labels: Mapping[str, Label], about: str, needs: tuple[str, ...] = ()
     ) -> Job:
-        """A run from the weights at `source`, which tables call `init`."""
-        return Job(
-            f"{folder}/{init}/fraction-{fraction:g}/seed-{seed}",
-            {"init": init, "fraction": fraction, "seed": seed},
-            f"{self.settings.detector} from {init}, {100 * fraction:g}% of the images, seed {seed}",
-            lambda path: self.run(source, path, fraction, seed),
-            needs,
-            self.schedule(fraction).iterations,
-        )
+        """A run from the weights at `source`, with the seed and the fraction of the labels that are among `labels`."""
+        fraction, seed = float(labels.get("fraction", self.settings.fraction or 1.0)), int(labels["seed"])
+        steps = self.schedule(fraction).iterations
+        return Job(name, labels, about, lambda folder: self._run(folder, source, fraction, seed), needs, steps)
 
-    def run(self, source: str | Path, folder: Path, fraction: float, seed: int) -> JobResult:
+    def job_from(
+        self, init: str, source: str | Path, fraction: float, seed: int, folder: str, needs: tuple[str, ...] = ()
+    ) -> Job:
+        """A run in `folder` from the weights at `source`, which tables call `init`."""
+        name = f"{folder}/{init}/fraction-{fraction:g}/seed-{seed}"
+        about = f"{self.settings.detector} from {init}, {100 * fraction:g}% of the images, seed {seed}"
+        return self.job(name, source, {"init": init, "fraction": fraction, "seed": seed}, about, needs)
+
+    def _run(self, folder: Path, source: str | Path, fraction: float, seed: int) -> JobResult:
         """Fine-tunes from these weights; the results are steps, scores in percent, and scores at each evaluation."""
         iterations = self.schedule(fraction).iterations
         every = self.evaluation.every or math.ceil(iterations / self.evaluations)
@@ -149,24 +150,13 @@ class FinetuningRuns:
         if not result.finished:
             return JobResult(None, result.stopped_by)
         curve = [
-            {"step": line["step"], **{name: value for name, value in line.items() if _is_score(name, value)}}
+            {
+                name: value
+                for name, value in line.items()
+                if name == "step" or (name.startswith(SCORES) and value is not None)
+            }
             for line in RunFolder(folder).log_lines()
             if MAIN in line
         ]
         scores = {name: value for name, value in curve[-1].items() if name != "step"} if curve else {}
         return JobResult({"steps": result.steps, "scores": scores, "curve": curve}, result.stopped_by)
-
-
-def _is_score(name: str, value: object) -> bool:
-    """Whether it is one that the set can give."""
-    return name.startswith(SCORES) and value is not None
-
-
-def _describe(data: DetectionDataset) -> dict[str, Any]:
-    return {
-        "images": len(data),
-        "style": data.style,
-        "masks": data.has_masks,
-        "sha256": digest(data),
-        "categories": [asdict(category) for category in data.categories],
-    }

@@ -146,7 +146,7 @@ class Study:
             listed = {job.name: _listed(job) for job in jobs}
             write_note(self.note, {**noted, "jobs": {**noted.get("jobs", {}), **listed}})
         out_of_steps = None
-        with stop_requests(self.show_progress) as requests:
+        with stop_requests(self.show_progress and self.world.is_first) as requests:
             for number, job in enumerate(jobs, 1):
                 status = self._status(job.name)
                 if status == "finished" or (status == "diverged" and not retry_diverged):

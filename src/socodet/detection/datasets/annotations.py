@@ -1,4 +1,4 @@
-"""The form that every detection set is read into: images with boxes, labels and masks, and a detector's targets."""
+"""What every detection set is read into: pictures with their boxes, labels and masks, and the targets of a detector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,47 +16,47 @@ from socodet.images.decode import decode_image
 from socodet.images.value_range import FULL_RANGE
 
 Style = Literal["coco", "voc", "lvis"]
-"""Whose evaluation rules apply."""
+"""Whose rules the scores follow."""
 Frequency = Literal["r", "c", "f"]
 
 
 @dataclass(frozen=True)
 class Category:
-    """A class; its label is its position among the set's categories, from 1."""
+    """A kind of object; its label is its place among the set's categories, from 1."""
 
     id: int
     """As in the file."""
     name: str
     frequency: Frequency | None = None
-    """LVIS only: rare (in 1-10 training images), common (11-100) or frequent."""
+    """LVIS only: rare (in 1-10 training pictures), common (11-100) or frequent."""
 
 
 @dataclass(frozen=True)
 class ImageAnnotations:
-    """One image and its N objects."""
+    """One picture and its N objects."""
 
     image_id: int | str
-    """As in the file; for VOC the file's name without its suffix."""
+    """As in the file; for VOC the file's name without its ending."""
     file: Path
     """Absolute."""
     width: int
     height: int
     boxes: NDArray[np.float32]
-    """(N, 4) xyxy in pixels, 0-based, right and bottom exclusive; inside the image, none without area."""
+    """(N, 4) xyxy in pixels, 0-based, right and bottom exclusive; inside the picture, none without area."""
     labels: NDArray[np.int64]
     """(N,) 1..C; 0 is the background."""
     crowd: NDArray[np.bool_]
-    """(N,) whether the region holds uncounted objects; detections there are ignored."""
+    """(N,) whether the region holds uncounted objects; a detection there is neither right nor wrong."""
     difficult: NDArray[np.bool_]
-    """(N,) VOC: ignored in the scores, trained on like the others."""
+    """(N,) VOC: neither counted nor held against a detection; trained on as others are."""
     areas: NDArray[np.float32]
-    """(N,) square pixels, of the mask where the file gives it; decides what counts as small, medium and large."""
+    """(N,) square pixels, of the mask where the file says so; small, medium and large are told apart by it."""
     masks: Sequence[Segmentation] | None = None
     """N segmentations in COCO's form; None for a set of boxes."""
     absent: frozenset[int] = frozenset()
-    """LVIS: labels known to be absent from the image."""
+    """LVIS: labels that are certainly nowhere in the picture."""
     incomplete: frozenset[int] = frozenset()
-    """LVIS: labels that are not exhaustively annotated in the image."""
+    """LVIS: labels of which not every object of the picture is annotated."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -64,17 +64,17 @@ class ImageAnnotations:
 
 @dataclass(frozen=True)
 class DetectionDataset:
-    """Images with annotated objects, read from any format."""
+    """Pictures with annotated objects, whichever form they were read from."""
 
     name: str
     categories: tuple[Category, ...]
     """Label k is categories[k - 1]."""
     images: Sequence[ImageAnnotations]
     has_masks: bool
-    """Whether a detector with masks can be trained and scored."""
+    """Whether a detector of masks can be trained and scored."""
     style: Style
     problems: AnnotationProblems
-    """What was wrong in the files and what was done about it, to show before training."""
+    """What was wrong in the files, and what became of it; for the user to see before training."""
     white: int = FULL_RANGE
     """The value that is white in 16-bit images."""
 
@@ -84,8 +84,9 @@ class DetectionDataset:
     def picture(self, index: int) -> NDArray[np.uint8]:
         """The pixels of image `index`, (H, W, 3) RGB, of the size that its annotations are for.
 
-        Annotations are taken to be made on the upright image. InputError when the image has another size, for example
-        because it was annotated without its EXIF rotation, and when it cannot be read.
+        Annotations count as made on the upright picture; where their size is that of the picture as it is stored,
+        with an EXIF orientation that turns it, InputError says so rather than let boxes lie elsewhere.
+        InputError, too, for what cannot be read.
         """
         image = self.images[index]
         try:
@@ -98,15 +99,15 @@ class DetectionDataset:
         if (width, height) != (image.width, image.height):
             raise InputError(
                 f"{image.file}: is {width}x{height} pixels and annotated as {image.width}x{image.height}; "
-                "boxes would be in the wrong place: correct its size in the annotations, or its EXIF orientation"
+                "boxes would lie elsewhere: mend its size in the annotations, or its EXIF orientation"
             )
         return pixels
 
     def target(self, index: int, size: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
-        """The target of image `index` for torchvision's detectors; crowd regions are left out.
+        """What image `index` shows, as torchvision's detectors take it; crowd regions are left out.
 
-        boxes float32 (N, 4), labels int64 (N,), and if the set has masks, masks uint8 (N, H, W), decoded on each call.
-        With `size`, (height, width), everything is scaled to an image of that size.
+        boxes float32 (N, 4), labels int64 (N,), and where the set has masks, masks uint8 (N, H, W), made now from the
+        segmentations. With `size`, (height, width), all is scaled to a picture of that size.
         """
         image = self.images[index]
         height, width = size or (image.height, image.width)
@@ -125,12 +126,12 @@ class DetectionDataset:
         return target
 
     def select(self, indices: Sequence[int], name: str) -> "DetectionDataset":
-        """Some of the images, in the order of `indices`."""
+        """Some of the pictures, in the order of `indices`."""
         return replace(self, name=name, images=[self.images[index] for index in indices])
 
     def with_objects(self) -> "DetectionDataset":
-        """The images with at least one object that is not a crowd region.
+        """The pictures that have something to learn from: at least one object that is no crowd region.
 
-        Detectors are usually trained on these (Detectron2's FILTER_EMPTY_ANNOTATIONS) and scored on all.
+        As detectors are usually trained (Detectron2's FILTER_EMPTY_ANNOTATIONS); scores are of all pictures.
         """
         return self.select([i for i, image in enumerate(self.images) if not image.crowd.all()], self.name)

@@ -13,24 +13,23 @@ from socodet.pretraining.pretrain import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, recall_at_1
 from socodet.runtime.world import ALONE
-from socodet.studies.ablation.budget import PAPER
+from socodet.studies.ablation.budget import PAPER, Budget
 from socodet.studies.pretraining_runs import PretrainingRuns
 from socodet.training.devices import choose_device
 from socodet.views.batch import Batch, collate
-from socodet.views.settings import SampleSettings
 from socodet.weights.pretrained_run import encoder_weights
 
 
-def object_recall(
-    run: Path, recipe: Recipe, seed: int, question: SampleSettings, runs: PretrainingRuns
-) -> dict[str, float]:
-    """Recall@1 of objects from the first to the second view of `question`, by h (Eq. 1), before and after training.
+def object_recall(run: Path, recipe: Recipe, seed: int, budget: Budget, runs: PretrainingRuns) -> dict[str, float]:
+    """Recall@1 of objects from the first to the second view, by h (Eq. 1), before and after training.
 
     Images, views, boxes (selective search's) and draws are the same for every row; the row gives only the pyramid
     levels. Empty for whole-image networks, which have no vector of an object.
     """
     if not encoder_class(recipe.model).encodes_boxes:
         return {}
+    first_two = replace(PAPER.sample, views=PAPER.sample.views[:2], jitter=0.0)
+    question = budget.scaled(replace(PAPER, sample=first_two)).sample
     settings = replace(question, level_rule=recipe.sample.level_rule, level_limits=recipe.sample.level_limits)
     boxes = PAPER.proposals.method
     readable = runs.readable(boxes)

@@ -7,7 +7,7 @@ DIR/ROW/seed-S-transfer/        the detector fine-tuned from it; its scores, or 
 DIR/FAMILY.csv .md .png .svg    the table and its figure
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import check_steps, digest_names, some_images
 from socodet.runtime.files import first_difference
-from socodet.studies.ablation.budget import PAPER, Budget, FamilyRow, family_rows
+from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
 from socodet.studies.ablation.recall import object_recall
 from socodet.studies.ablation.table import (
     FINETUNING,
     PRETRAINING,
+    AblationRow,
     AblationTable,
     finetune_columns,
     read_row,
@@ -27,7 +28,7 @@ from socodet.studies.ablation.table import (
 )
 from socodet.studies.finetuning_runs import FinetuningRuns
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
-from socodet.studies.runner import Job, Study, require_one_process
+from socodet.studies.runner import Job, Label, Study, require_one_process
 from socodet.training.settings import ExecutionSettings
 
 
@@ -75,22 +76,21 @@ def run_ablation(
     runs = PretrainingRuns(source, tables, execution or ExecutionSettings(), show_progress)
     jobs = [job for row in rows for seed in budget.seed for job in _jobs(study, row, seed, runs, budget, finetune)]
 
-    def read() -> AblationTable:
-        outcomes = study.outcomes(jobs)
-        lines = []
+    def table(stopped_by: str | None = None) -> AblationTable:
+        lines: list[AblationRow] = []
         for row in rows:
             boxes = row.recipe.proposals.method
             settings = row_settings(row, len(runs.readable(boxes)), tables[boxes].settings.method)
-            lines += read_row(row, {**settings, **finetune_columns(finetuned)}, study.folder, outcomes)
-        return AblationTable(family, study.folder, tuple(lines))
+            lines += read_row(row, settings | finetune_columns(finetuned), study, study.outcomes(jobs))
+        return AblationTable(family, study.folder, tuple(lines), stopped_by)
 
-    stopped_by = study.run(jobs, lambda: read().write(), retry_diverged=retry_diverged)
+    stopped_by = study.run(jobs, lambda: table().write(), retry_diverged=retry_diverged)
     if finetune is not None and finetune.unreadable:
         study.say(f"fine-tuning: {len(finetune.unreadable)} images could not be read and were left out")
-    table = replace(read(), stopped_by=stopped_by)
-    table.write()
-    table.write_figure()
-    return table
+    result = table(stopped_by)
+    result.write()
+    result.write_figure()
+    return result
 
 
 def row_detectors(train: str | Path, val: str | Path | None = None, **fields: Any) -> FinetuningRuns:
@@ -107,28 +107,20 @@ def _jobs(
 ) -> list[Job]:
     """Pretraining, and fine-tuning where it is asked for."""
     name = f"{row.name}/seed-{seed}"
-    # Of selective search's objects in every row, also in one that learned from other boxes.
-    first_two = replace(PAPER.sample, views=PAPER.sample.views[:2], jitter=0.0)
-    question = budget.scaled(replace(PAPER, sample=first_two)).sample
+    labels: dict[str, Label] = {"row": row.name, "seed": seed}
     pretraining = runs.job(
         name,
         row.recipe,
-        {"row": row.name, "seed": seed, "stage": PRETRAINING},
+        {**labels, "stage": PRETRAINING},
         f"{row.name}, seed {seed}: {row.what}",
-        lambda run: {"recall": object_recall(run, row.recipe, seed, question, runs)},
+        lambda run: {"recall": object_recall(run, row.recipe, seed, budget, runs)},
         boxes=row.recipe.proposals.method,
     )
     if finetune is None:
         return [pretraining]
-    transfer = Job(
-        f"{name}-transfer",
-        {"row": row.name, "seed": seed, "stage": FINETUNING},
-        f"{row.name}, seed {seed}: fine-tuning",
-        lambda path: finetune.run(study.folder / name, path, finetune.settings.fraction or 1.0, seed),
-        needs=(name,),
-        steps=finetune.schedule().iterations,
-    )
-    return [pretraining, transfer]
+    about = f"{row.name}, seed {seed}: fine-tuning"
+    stage: dict[str, Label] = {**labels, "stage": FINETUNING}
+    return [pretraining, finetune.job(f"{name}-transfer", study.folder / name, stage, about, needs=(name,))]
 
 
 def _prepare(
@@ -163,5 +155,10 @@ def _prepare(
                 f"{study.folder}: its rows are fine-tuned otherwise: {difference}; give another --output, or remove "
                 f"{study.folder}/*/seed-*-transfer* to lose those figures and keep the pretrained rows"
             )
-    study.begin(asked, [f"{family}.*", "proposals*", ".proposals*"], overwrite=overwrite, finetune=finetuned)
+    study.begin(
+        asked,
+        [*(f"{name}.*" for name in FAMILIES), "proposals*", ".proposals*"],
+        overwrite=overwrite,
+        finetune=finetuned,
+    )
     return finetuned

@@ -10,7 +10,7 @@ from socodet.models.objective import build_objective
 from socodet.runtime.files import write_atomically
 from socodet.studies.ablation.budget import FamilyRow
 from socodet.studies.figure import Bars, bars_figure, write_figure
-from socodet.studies.runner import Outcome
+from socodet.studies.runner import Outcome, Study
 from socodet.studies.table import csv_table, markdown_table
 from socodet.training.loop import default_log_every
 from socodet.training.run_folder import RunFolder
@@ -214,14 +214,14 @@ def finetune_columns(noted: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def read_row(
-    row: FamilyRow, settings: Mapping[str, str], folder: Path, outcomes: Sequence[Outcome]
+    row: FamilyRow, settings: Mapping[str, str], study: Study, outcomes: Sequence[Outcome]
 ) -> list[AblationRow]:
     """A line for each seed, with the figures of its run's log."""
     own = {(int(one.labels["seed"]), one.labels["stage"]): one for one in outcomes if one.labels["row"] == row.name}
     lines = []
     for seed in sorted(seed for seed, stage in own if stage == PRETRAINING):
         pretrained, finetuned = own[seed, PRETRAINING], own.get((seed, FINETUNING))
-        figures = log_figures(RunFolder(folder / pretrained.name), int(settings["batch"]), int(settings["steps"]))
+        figures = log_figures(RunFolder(study.folder / pretrained.name), int(settings["batch"]), int(settings["steps"]))
         if figures:
             figures["lowest_loss"] = build_objective(row.recipe.objective).lowest(len(row.recipe.sample.views))
         figures |= pretrained.results.get("recall", {})

@@ -5,7 +5,7 @@ what came out); those of `gpu` have not been run yet.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from socodet.errors import SettingError
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
@@ -128,3 +128,8 @@ PROTOCOLS = {
     ),
 }
 """By budget: `cpu` for two cores, `gpu` for one card."""
+
+if TYPE_CHECKING:
+    ProtocolName = str
+else:
+    ProtocolName = Literal[tuple(PROTOCOLS)]

@@ -96,16 +96,17 @@ def reproduce(
     study = Study(Path(output), "reproduction", show_progress=show_progress)
     source = _prepare(study, chosen, train, val, images, overwrite=overwrite)
     tables = _tables(study, chosen, source, train)
-    sets = ProbeSets.chosen(train, val, PROBE)
-    benchmark = _Benchmark(
-        study, chosen, PretrainingRuns(source, tables, execution, show_progress), detectors, sets, execution
-    )
+    runs = PretrainingRuns(source, tables, execution, show_progress)
+    benchmark = _Benchmark(study, chosen, runs, detectors, ProbeSets.chosen(train, val, PROBE))
     jobs = [job for seed in seeds for job in benchmark.jobs(seed)]
-    stopped_by = study.run(jobs, lambda: Reproduction.read(study, chosen).write(), retry_diverged=retry_diverged)
-    found = replace(Reproduction.read(study, chosen), stopped_by=stopped_by)
-    found.write()
-    found.detectors.write_figures(found.folder)
-    return found
+
+    def found(stopped_by: str | None = None) -> Reproduction:
+        return Reproduction(study, chosen, study.outcomes(), stopped_by)
+
+    stopped_by = study.run(jobs, lambda: found().write(), retry_diverged=retry_diverged)
+    found().write()
+    found().detectors.write_figures(study.folder)
+    return found(stopped_by)
 
 
 @dataclass(frozen=True)
@@ -117,37 +118,34 @@ class _Benchmark:
     runs: PretrainingRuns
     detectors: FinetuningRuns
     sets: ProbeSets
-    execution: ExecutionSettings
 
     def jobs(self, seed: int) -> Iterator[Job]:
         """Every piece with a seed: each method, and right after it the detectors from it."""
         for method in self.protocol.methods():
-            name = f"{method.name}/seed-{seed}"
+            run = f"{method.name}/seed-{seed}"
             labels: dict[str, Label] = {"method": method.name, "seed": seed}
             about = f"{method.name}, seed {seed}: {method.what}"
-            measure = partial(self._probes, method=method, untrained=False)
-            yield self.runs.job(name, method.recipe, labels, about, measure, boxes=method.boxes)
+            probes = partial(self._probes, method=method, untrained=False)
+            yield self.runs.job(run, method.recipe, labels, about, probes, boxes=method.boxes)
             if method.name == "soco":
-                yield self._untrained(method, seed, name)
+                yield self._untrained(method, seed, run)
                 yield from self._detectors(SCRATCH, SCRATCH, seed)
             if method.finetuned:
-                yield from self._detectors(method.name, self.study.folder / name, seed, needs=(name,))
+                yield from self._detectors(method.name, self.study.folder / run, seed, needs=(run,))
 
     def _detectors(self, init: str, source: str | Path, seed: int, needs: tuple[str, ...] = ()) -> Iterator[Job]:
         for fraction in self.protocol.fractions:
-            yield self.detectors.job(init, source, fraction, seed, folder="finetune", needs=needs)
+            yield self.detectors.job_from(init, source, fraction, seed, "finetune", needs)
 
     def _untrained(self, soco: PretrainingMethod, seed: int, run: str) -> Job:
-        return Job(
-            f"{UNTRAINED}/seed-{seed}",
-            {"method": UNTRAINED, "seed": seed},
-            f"{UNTRAINED}, seed {seed}: SoCo's networks before training",
-            lambda _: JobResult(self._probes(self.study.folder / run, soco, untrained=True)),
-            needs=(run,),
-        )
+        def probes(_folder: Path) -> JobResult:
+            return JobResult(self._probes(self.study.folder / run, soco, untrained=True))
+
+        about = f"{UNTRAINED}, seed {seed}: SoCo's networks before training"
+        return Job(f"{UNTRAINED}/seed-{seed}", {"method": UNTRAINED, "seed": seed}, about, probes, needs=(run,))
 
     def _probes(self, run: Path, method: PretrainingMethod, *, untrained: bool) -> dict[str, Any]:
-        """By whose vector of an object is probed: the box head's, where there is one, and the backbone's."""
+        """By whose features of an object are probed: the box head's, where there is one, and the backbone's."""
         has_more = encoder_class(method.recipe.model).has_pyramid
         whose: tuple[Literal["head", "backbone"], ...] = ("head", "backbone") if has_more else ("backbone",)
         scores = {
@@ -156,8 +154,8 @@ class _Benchmark:
                 self.sets,
                 settings=replace(PROBE, of=of),
                 untrained=untrained,
-                device=self.execution.device,
-                workers=self.execution.workers,
+                device=self.runs.execution.device,
+                workers=self.runs.execution.workers,
                 show_progress=self.study.show_progress,
             ).as_dict()
             for of in whose

@@ -1,11 +1,10 @@
 """The tables of the benchmark: probes and fine-tuned AP by method, as Markdown and JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from socodet.finetuning.finetune import SCRATCH
 from socodet.runtime.files import write_atomically
@@ -37,22 +36,16 @@ WHOSE = {"backbone": "of the backbone alone (RoIAlign of C5)", "head": "of the b
 class Reproduction:
     """The results of the benchmark, as far as it is."""
 
-    folder: Path
+    study: Study
     protocol: Protocol
-    asked: Mapping[str, Any]
     outcomes: tuple[Outcome, ...]
     stopped_by: str | None = None
     """The signal that ended this call, `max_steps`, or None."""
 
-    @classmethod
-    def read(cls, study: Study, protocol: Protocol) -> "Reproduction":
-        """As it is on disk, with the seeds of earlier calls."""
-        return cls(study.folder, protocol, study.noted()["asked"], study.outcomes())
-
     @property
     def markdown(self) -> Path:
         """Where the tables are as Markdown."""
-        return self.folder / TABLES[0]
+        return self.study.folder / TABLES[0]
 
     @property
     def what(self) -> dict[str, str]:
@@ -75,13 +68,13 @@ class Reproduction:
     def write(self) -> None:
         """Markdown and JSON, each whole or as it was before."""
         detectors = self.detectors.as_json()
-        content = {**self.asked, "runs": runs_as_json(self.outcomes), "detectors": detectors}
+        content = {**self.study.noted()["asked"], "runs": runs_as_json(self.outcomes), "detectors": detectors}
         write_atomically(self.markdown, self.as_markdown().encode())
-        write_atomically(self.folder / TABLES[1], (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.study.folder / TABLES[1], (json.dumps(content, indent=2) + "\n").encode())
 
     def as_markdown(self) -> str:
         """All tables."""
-        asked, budget = self.asked, self.protocol.pretraining
+        asked, budget = self.study.noted()["asked"], self.protocol.pretraining
         lines = [
             f"# Pretraining on {asked['images']['count']:,} images, budget {self.protocol.name}",
             "",

@@ -1,32 +1,29 @@
-"""`socodet reproduce`: a benchmark small enough to repeat."""
+"""`socodet reproduce mini`: a benchmark small enough to repeat."""
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Annotated
 
 from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import Flat
+from socodet.studies.reproduction import ProtocolName, reproduce
 from socodet.training.settings import ExecutionSettings
 
 
-def reproduce(
-    what: tyro.conf.Positional[Literal["mini"]],
+def reproduce_mini(
     data: Path,
     output: Path,
     images: Path | None = None,
-    budget: Literal["cpu", "gpu"] = "cpu",
+    budget: ProtocolName = "cpu",
     seeds: tuple[int, ...] = (0, 1, 2),
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     retry_diverged: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Pretrain without labels, probe and fine-tune with few, by a fixed protocol, and write the tables.
+    """Pretrain without labels, probe and fine-tune with few, by a fixed protocol; write the tables.
 
-    Interrupted, the same command goes on where it was.
+    SoCo, the image-level baseline and no pretraining, on one annotated set. Interrupted, the same command resumes.
 
     Args:
-        what: mini: SoCo, the image-level baseline and no pretraining, on one annotated set.
         data: Folder in COCO's or Pascal VOC's layout with a training and a validation split.
         output: Folder for the runs and the tables.
         images: Images to pretrain on; by default the training split's, without their labels.
@@ -35,8 +32,6 @@ def reproduce(
         retry_diverged: Run those that diverged again, from their last good checkpoint.
         overwrite: Throw away the benchmark that is in the folder.
     """
-    from socodet.studies.reproduction import reproduce
-
     found = reproduce(
         data,
         output,
