@@ -1,4 +1,4 @@
-"""The command line: finds the command and says in one line what went wrong."""
+"""The command line: runs a command and reports errors in one line."""
 
 import importlib
 import io
@@ -36,13 +36,13 @@ RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command `socodet`. Exit code 2 and one line for what the user can mend; --debug shows where it arose."""
-    # Threads that wait for each other asleep: awake, they keep the cores from the data workers and from whatever
-    # else runs there, and a step takes several times as long. Read when torch is imported.
+    """The command `socodet`. Errors that the user can fix are one line and exit code 2; --debug adds the traceback."""
+    # Threads that wait for each other sleep: spinning, they take the cores from the data workers, and a step takes
+    # several times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # no figure is worth an error where the terminal lacks its sign
+            stream.reconfigure(errors="replace")  # a terminal may lack a character
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
@@ -93,11 +93,11 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def _nobody_reads() -> bool:
-    """Whether standard output was closed by what read it, such as `head`; what is still unwritten then goes nowhere."""
+    """Whether standard output was closed by its reader, such as `head`; unwritten output is then discarded."""
     try:
         out = sys.stdout.fileno()
         poll = select.poll()
-    except (OSError, AttributeError):  # no file, or no such question on this system
+    except (OSError, AttributeError):  # not a file, or no poll on this system
         return False
     poll.register(out, 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):

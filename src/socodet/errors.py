@@ -1,10 +1,10 @@
-"""What a user can mend: one line that says what is wrong, where, and what to do."""
+"""Errors that a user can fix: one line that says what is wrong, where, and what to do."""
 
 
 class InputError(Exception):
     """Something the user gave cannot be used.
 
-    The message is one line that names the file or field, what is wrong with it, and the mend.
+    The message is one line that names the file or field, what is wrong with it, and how to fix it.
     The command line prints it and exits with code 2; from Python it is an ordinary exception.
     """
 

@@ -1,4 +1,4 @@
-"""Which image is seen when, and the loader that makes its sample."""
+"""The order in which images are seen, and the loader that makes their samples."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -27,10 +27,10 @@ from socodet.views.settings import SampleSettings
 class SampleStream:
     """The endless sequence of (epoch, image): one shuffled pass over `indices` after another, cut into batches.
 
-    Position p of the stream is image p mod N of pass p // N, whatever came before, so that a resumed run goes
-    on in the same sequence, and every process takes its share of each batch. A batch may straddle two passes,
-    and a set smaller than a batch is seen several times in one. A batch worked off in `parts` is shared part by
-    part, so that a part holds the same images for any number of processes.
+    Position p of the stream is image p mod N of pass p // N, whatever came before, so that a resumed run continues
+    the same sequence, and every process takes its share of each batch. A batch may straddle two passes, and a set
+    smaller than a batch is seen several times in one. Of `parts` micro-batches each is shared among the processes, so
+    that it holds the same images for any number of processes.
     """
 
     indices: NDArray[np.int64]
@@ -70,7 +70,7 @@ class StepSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
 class SampleDataset(Dataset[tuple[int, Sample]]):
     """The finished sample of (epoch, image index): the same for any number of workers.
 
-    An image that cannot be read gives way to the next one that can; the sample says which image it is of.
+    An image that cannot be read is replaced by the next one that can; the sample has the index of its image.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         self._least_side, self._white = settings.least_side, white_of(source)
 
     def __getitems__(self, places: Sequence[tuple[int, int]]) -> Batch:
-        """The batch of these (epoch, image index), with what it cost; torch's DataLoader asks for it like this."""
+        """The batch of these (epoch, image index), with its CPU seconds; torch's DataLoader calls this."""
         before = time.thread_time()
         batch = collate([self[place] for place in places])
         return replace(batch, cpu_seconds=time.thread_time() - before)
@@ -107,7 +107,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             return index, make_sample(
                 image, boxes / np.float32(part), self._settings, sample_rng(self._seed, epoch, index)
             )
-        raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more")
+        raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more; check the files")
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -117,7 +117,7 @@ def _as_it_is(batch: Any) -> Any:
 def sample_loader(
     dataset: SampleDataset, stream: SampleStream, *, start: int, stop: int, workers: int, pin_memory: bool
 ) -> DataLoader[Any]:
-    """A loader of the batches of steps `start` to `stop`, made in `workers` processes (0: in this one)."""
+    """A loader of the batches of steps `start` to `stop`, made by `workers` processes (0: by this one)."""
     return DataLoader(
         dataset,
         batch_sampler=StepSampler(stream, start, stop),

@@ -1,4 +1,4 @@
-"""LARS: every layer's step in proportion to the length of its weights."""
+"""LARS: every layer's step in proportion to the norm of its weights."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
@@ -43,9 +43,9 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; the gradients are used up by it (scaled in place).
+        """One step; it scales the gradients in place.
 
-        A parameter without a gradient is stepped as if it were zero: decay and momentum act on it.
+        A parameter without a gradient is updated as if it were zero: decay and momentum act on it.
         """
         loss = None
         if closure is not None:
@@ -94,10 +94,10 @@ def parameter_groups(
     norm_factor: float = 1.0,
     factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Weights, and the one-dimensional rest (biases, norms) without decay or trust ratio (BYOL).
+    """Weights; and one-dimensional parameters (biases, norms), which have no decay or trust ratio (BYOL).
 
-    adapt: whether weights have a trust ratio. norm_factor: `lr_factor` of the rest. factors: `lr_factor` of all
-    parameters whose names begin so; a group for each.
+    adapt: whether weights have a trust ratio. norm_factor: `lr_factor` of the latter. factors: `lr_factor`
+    of the parameters whose names begin with the key, in groups of their own.
     """
     groups: list[dict[str, Any]] = []
     for prefix, factor in {"": 1.0, **(factors or {})}.items():

@@ -1,4 +1,4 @@
-"""What is settled before a run begins: its images, its proposals, and that its folder may be used."""
+"""Before a run begins: its images, its proposals, and whether its folder may be used."""
 
 import dataclasses
 import hashlib
@@ -25,15 +25,15 @@ from socodet.weights.read import start_path
 
 CHECKED_SIZES = 16
 ONLINE = "online"
-"""In place of a table: proposals made while training, in the data workers."""
+"""Instead of a table: proposals are made in the data workers during training."""
 
 
 def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
-    """So many of the images, picked by the seed. InputError when there are not as many."""
+    """`limit` of the images, chosen by the seed. InputError when there are fewer."""
     if not 1 <= limit <= len(source):
         raise InputError(f"--limit must be between 1 and the {len(source)} images of {source.location}, not {limit}")
-    picked = np.random.default_rng(seed).permutation(len(source))[:limit]
-    return ImageSelection(source, np.sort(picked).tolist())
+    chosen = np.random.default_rng(seed).permutation(len(source))[:limit]
+    return ImageSelection(source, np.sort(chosen).tolist())
 
 
 def prepare(
@@ -46,9 +46,9 @@ def prepare(
     overwrite: bool,
     show_progress: bool,
 ) -> None:
-    """Makes the folder ready: what is asked is noted in it, and a proposal table is at hand.
+    """Prepares the run's folder: writes run.json, and makes a proposal table unless one is given.
 
-    What can be refused without new proposals is refused before an earlier run is cleared away.
+    InputError for what cannot be used; if that shows without new proposals, before an earlier run is cleared.
     """
     check_steps(source, chosen, len(source))
     if proposals == ONLINE:
@@ -61,11 +61,11 @@ def prepare(
     _check_folder(run, description, overwrite=overwrite)
     if overwrite:
         run.clear()
-    if not run.checkpoints():  # before the first a run may still change its recipe; then its description stands
+    if not run.checkpoints():  # once there is one, the recipe may no longer change
         run.write_description(description)
     if proposals is None:
         if run.proposals.exists() and not run.checkpoints() and ProposalTable.read(run.proposals).unreadable:
-            run.proposals.unlink()  # an image that could not be read may have been mended since
+            run.proposals.unlink()  # an unreadable image may have been repaired since
         if not run.proposals.exists():
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
         _check_table(ProposalTable.read(run.proposals), source)
@@ -91,7 +91,7 @@ def _describe(
 
 
 def digest_names(source: ImageSource) -> str:
-    """Tells two sets of images apart wherever they lie: a hash of their names in order."""
+    """Hash of the images' names in order: the same set in another place has the same digest."""
     digest = hashlib.sha256()
     for index in range(len(source)):
         digest.update(source.key(index).encode(errors="surrogateescape") + b"\0")
@@ -104,7 +104,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: bool) -> None:
-    """A run may start in a new folder, or go on in that of the same run; anything else would lose something."""
+    """InputError unless the folder is new or holds the same run; anything else would be lost."""
     run.refuse_foreign()
     if overwrite or not run.exists():
         return
@@ -113,13 +113,13 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
         for part in ("recipe", "images", "table"):
             run.refuse_other(part, description[part], there.get(part))
         run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
-    elif run.proposals.exists():  # a run that has not begun to learn has nothing to lose but these
+    elif run.proposals.exists():  # without a checkpoint, only the proposals could be lost
         run.refuse_other("images", description["images"], there.get("images"))
         run.refuse_other("recipe.proposals", description["recipe"]["proposals"], there["recipe"].get("proposals"))
 
 
 def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
-    """InputError when so many images give the recipe no step at all."""
+    """InputError when this many images give the recipe no step at all."""
     training = chosen.training
     if training.steps(training.epochs, images) == 0:
         raise InputError(
@@ -134,13 +134,13 @@ class UsableImages:
 
     proposals: ProposalTable | OnlineProposals
     indices: NDArray[np.int64]
-    """Of the images that could be read when the table was made; of all when there is none."""
+    """Images that could be read when the table was made; all of them without a table."""
     unreadable: list[tuple[str, str]]
     """Key and reason of the others."""
 
 
 def usable_images(run: RunFolder, source: ImageSource, recipe: Recipe, proposals: str | Path | None) -> UsableImages:
-    """What `prepare` has left for a run; `proposals` as there."""
+    """The images and proposals that `prepare` made ready; `proposals` as there."""
     if proposals == ONLINE:
         return UsableImages(OnlineProposals(recipe.proposals, white_of(source)), np.arange(len(source)), [])
     table = ProposalTable.read(run.proposals if proposals is None else proposals)
@@ -148,7 +148,7 @@ def usable_images(run: RunFolder, source: ImageSource, recipe: Recipe, proposals
 
 
 def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
-    """Indices of the images that could be read when the table was made, and key and reason of the others."""
+    """Indices of the images that could be read when the table was made; key and reason of the others."""
     errors = table.unreadable
     if not errors:
         return np.arange(len(source)), []
@@ -158,7 +158,7 @@ def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[
 
 
 def _check_readable(source: ImageSource) -> None:
-    """InputError when none of the first images can be read: without a table nobody has looked at them yet."""
+    """InputError when none of the first images can be read; without a table nothing has read them yet."""
     for index in range(min(CHECKED_SIZES, len(source))):
         try:
             read_pixels(source, index)
@@ -169,9 +169,9 @@ def _check_readable(source: ImageSource) -> None:
 
 
 def _check_table(table: ProposalTable, source: ImageSource) -> None:
-    """InputError when the table is of other images, or none of them can be read.
+    """InputError when the table was made for other images, or none of them can be read.
 
-    A table of other pictures under the same names shows in their sizes; a few are enough to tell.
+    Other images under the same names are recognised by their sizes; a few are checked.
     """
     table.check_images(source)
     readable, _ = readable_images(source, table)

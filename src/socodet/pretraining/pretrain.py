@@ -1,4 +1,4 @@
-"""`socodet pretrain`: from images and a recipe to a run."""
+"""Pretraining: from images and a recipe to a run."""
 
 import dataclasses
 import sys
@@ -38,7 +38,7 @@ from socodet.weights.read import WeightsFile
 
 @dataclasses.dataclass(frozen=True)
 class PretrainResult:
-    """What a call of `pretrain` did: the run's folder, how far it is, and the images that could not be read."""
+    """What a call of `pretrain` did: the run's folder, its progress, and the images that could not be read."""
 
     run: Path
     steps: int
@@ -47,11 +47,11 @@ class PretrainResult:
     unreadable: tuple[tuple[str, str], ...]
     seconds: float
     is_first: bool = True
-    """Of several processes, whether this is the one that speaks."""
+    """Whether this is the first of several processes, the one that prints."""
 
     @property
     def finished(self) -> bool:
-        """Whether every step of the recipe is done."""
+        """Whether all steps of the recipe are done."""
         return self.steps == self.total_steps
 
 

@@ -1,4 +1,4 @@
-"""What a network is pretrained with: optimisation and schedules."""
+"""Settings of pretraining: optimiser and schedules."""
 
 import math
 from dataclasses import dataclass
@@ -16,34 +16,34 @@ class TrainingSettings(Settings):
     epochs: PositiveFloat = 100
     """Passes over the images; the number of steps is this times images / batch size, rounded down."""
     batch_size: PositiveInt = 2048
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     accumulate: PositiveInt = 1
-    """Parts a batch is worked off in, for memory's sake; the step is that of their mean gradient. Batch norm takes its
-    statistics from each part alone, which changes what is learned: so this belongs to the recipe."""
+    """Micro-batches that a batch is split into, to save memory; the step takes their mean gradient. Batch norm takes
+    its statistics from each micro-batch alone, which changes what is learned, so this belongs to the recipe."""
     base_lr: PositiveFloat = 1.0
     """Learning rate at batch 256; the rate used is this times batch size / 256."""
     warmup_epochs: NonNegativeFloat = 10
     """Epochs over which the learning rate rises linearly to its full value."""
     weight_decay: NonNegativeFloat = 1e-5
-    """Of weights; biases and norms have none."""
+    """Weight decay; biases and norms have none."""
     optimizer: Literal["lars", "sgd"] = "lars"
     """LARS as in section 4.1, or SGD with momentum."""
     momentum: Momentum = 0.9
     """The optimiser's momentum."""
     trust_coefficient: PositiveFloat = 0.001
-    """LARS: the length of a layer's step as a share of the length of its weights, at rate 1."""
+    """LARS: norm of a layer's step relative to the norm of its weights, at learning rate 1."""
     trust_clip: bool = False
-    """LARS: a layer's rate is never above the learning rate (LARC), instead of a multiple of it."""
+    """LARS: clip each layer's rate at the learning rate (LARC), instead of multiplying by it."""
     norm_lr: NonNegativeFloat = 1.0
-    """Factor of the learning rate of norms and biases, whose steps LARS does not adapt; Barlow Twins has 0.024."""
+    """Learning rate of norms and biases, which LARS does not adapt, relative to the others'; 0.024 in Barlow Twins."""
     predictor_lr: PositiveFloat = 1.0
-    """Factor of the learning rate of the predictor."""
+    """Learning rate of the predictor relative to the others'."""
     target_momentum: Momentum = 0.99
     """The target's momentum at the first step; it moves to `final_target_momentum` along a cosine."""
     final_target_momentum: Share = 1.0
     """The target's momentum at the end. With both at 0 the target is the online network itself."""
     seed: Seed = 0
-    """Of the initial weights, the order of the images and every draw of a view."""
+    """Random seed for the initial weights, the order of the images and every view."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

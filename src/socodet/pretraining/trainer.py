@@ -1,4 +1,4 @@
-"""Pretraining: the step, what is logged of it, and the data that feed it."""
+"""Pretraining: the optimiser step, its log line, and its data."""
 
 import math
 import sys
@@ -35,7 +35,7 @@ from socodet.views.batch import Batch
 
 
 class Trainer(Learner[Batch]):
-    """The networks, their optimiser and the step they are at: all that a checkpoint holds."""
+    """The networks, their optimiser and the current step: everything a checkpoint holds."""
 
     when_diverged = "lower --base-lr or lengthen --warmup-epochs"
     when_too_large = "lower --batch-size or raise --accumulate"
@@ -110,10 +110,10 @@ class Trainer(Learner[Batch]):
         return target_momentum(step, total=self.total, base=base, final=final)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One optimiser step and target update; the loss, and the target's embeddings of the first view.
+        """One optimiser step and target update; returns the loss, and the target's embeddings of the first view.
 
-        Both stay on the device: nothing here waits for it, save as `OptimizerStep` says. The batch may be on the
-        device already if it is worked off in one part.
+        Both stay on the device: nothing here waits for it, except as `OptimizerStep` says. The batch may already be on
+        the device unless it is split into micro-batches.
         """
         with _fastest_convolutions():
             return self._step(batch)
@@ -139,19 +139,19 @@ class Trainer(Learner[Batch]):
             self.soco.update_target(self.momentum(number))
         self.data.add(batch)
         self._window.add(batch, skipped=not learned)
-        if learned or not self._skip:  # a step skipped for its loss is not to be judged by it
+        if learned or not self._skip:  # the loss of a skipped step is not logged
             self._window.losses.append(loss)
             self._window.embeddings = torch.cat(embeddings)
         return loss, torch.cat(embeddings)
 
     def _exchange(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over all processes once a step, with the last part's."""
+        """Gradients are averaged over all processes once per step, with the last micro-batch."""
         if isinstance(self._forward, DistributedDataParallel) and not last:
             return self._forward.no_sync()  # type: ignore[no-untyped-call,no-any-return]
         return nullcontext()
 
     def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
-        """The log line of the steps since the last one."""
+        """The log line for the steps since the last one."""
         window, last = self._window, self.finished - 1
         line: dict[str, Any] = {}
         if window.losses:
@@ -173,7 +173,7 @@ class Trainer(Learner[Batch]):
         return self._summary
 
     def check_finite(self) -> str | None:
-        """The loss since the last log line and the learning rate, when that loss or any weight is not finite."""
+        """The loss since the last log line and the learning rate, if that loss or any weight is not finite."""
         mean = self._mean_loss() if self._window.losses else 0.0
         norms = torch.stack(torch._foreach_norm(list(self.soco.parameters())))
         if math.isfinite(mean) and bool(norms.isfinite().all()):
@@ -184,15 +184,15 @@ class Trainer(Learner[Batch]):
         return float(mean_over_all(self.world, torch.stack(self._window.losses).mean()))
 
     def images(self, batch: Batch) -> int:
-        """Images of this process's batch."""
+        """Number of images in this process's batch."""
         return len(batch.indices)
 
     def agree(self, batch: Batch, flags: tuple[bool, ...]) -> tuple[Batch, tuple[bool, ...]]:
-        """Beside the flags, which pyramid levels are computed."""
+        """Besides the flags, which pyramid levels are computed."""
         return agree(self.world, batch, flags)
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs."""
+        """Everything needed to resume."""
         return {
             "step": self.finished,
             "total_steps": self.total,
@@ -202,11 +202,11 @@ class Trainer(Learner[Batch]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state. InputError when it is that of another recipe."""
+        """Resumes from a saved state. InputError when it belongs to another recipe."""
         if state.keys() != self.state_dict().keys():
             raise InputError(
-                "the checkpoint is not one that this version of pretraining wrote; go on with the version that did, or "
-                "pass --overwrite to start anew"
+                "the checkpoint is not one that this version of pretraining wrote; resume with the version that did, "
+                "or pass --overwrite to start anew"
             )
         if state["total_steps"] != self.total:
             raise InputError(
@@ -228,7 +228,7 @@ class Trainer(Learner[Batch]):
 
 @contextmanager
 def _fastest_convolutions() -> Iterator[None]:
-    """CuDNN tries its algorithms at the first step and keeps the fastest: the shapes are those of every step."""
+    """CuDNN times its algorithms at the first step and keeps the fastest; all steps have the same shapes."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -240,7 +240,7 @@ def _fastest_convolutions() -> Iterator[None]:
 def _compile(soco: SoCo, backend: str) -> None:
     """Compiles backbones in place, under their own names, and C4's head, a whole stage.
 
-    RoIAlign depends on how many boxes a level has, and would be compiled anew at every batch; an FPN's head is called
+    RoIAlign depends on the number of boxes on a level, and would be recompiled at every batch; an FPN's head is called
     layer by layer (`over_views`).
     """
     for name, module in soco.named_modules():
@@ -252,7 +252,7 @@ def _compile(soco: SoCo, backend: str) -> None:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How far a run came, and the indices of images that could not be read on the way."""
+    """How a call ended, and the indices of the images that could not be read."""
 
     stopped_by: str | None
     unreadable: frozenset[int]
@@ -269,7 +269,7 @@ def run_training(
     after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
     sinks: Sequence[LogSink] = (),
 ) -> TrainingResult:
-    """Pretrains from where the trainer stands to the end, or to `max_steps`, or until asked to stop (`run_loop`)."""
+    """Pretrains from the trainer's current step to the end, to `max_steps`, or until asked to stop (`run_loop`)."""
     start, stop = trainer.finished, last_step(trainer, execution)
     workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
     on_gpu = trainer.device.type == "cuda"

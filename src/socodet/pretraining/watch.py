@@ -1,4 +1,4 @@
-"""What is watched while a run trains: the loss, the pyramid levels, collapse, and what the data cost."""
+"""Statistics of a run for its log: loss, pyramid levels, collapse, and the cost of the data."""
 
 import sys
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from socodet.training.loop import LoopResult
 from socodet.views.batch import Batch
 
 COLLAPSED_SHARE = 0.1
-"""Embeddings whose standard deviation is below this share of 1/√D, that of vectors spread evenly, have collapsed."""
+"""Embeddings have collapsed if their standard deviation is below this share of 1/√D, that of evenly spread vectors."""
 COLLAPSED_RANK = 2.0
-"""So have those that use fewer directions than this, such as two opposite points, however far apart they lie."""
+"""They have also collapsed if their effective rank is below this, as for two opposite points."""
 HEADROOM = 1.3
-"""How many times over data workers should be able to feed the step."""
+"""How many times as fast as the step the data workers should be."""
 NOTED_WAIT = 0.05
-"""The share of the time spent waiting for data from which it is said."""
+"""A note is printed if at least this share of the time was spent waiting for data."""
 
 
 @dataclass
@@ -29,18 +29,15 @@ class DataCost:
     cpu_seconds: float = 0.0
 
     def add(self, batch: Batch) -> None:
-        """One batch more."""
+        """Adds a batch."""
         self.cpu_seconds += batch.cpu_seconds
 
     def cores_needed(self, at_work: float) -> float:
-        """Cores of data workers that make these samples `HEADROOM` times over in the seconds the steps were at work.
-
-        That is `HEADROOM` x images a second of the step alone x CPU seconds a sample.
-        """
+        """Cores that make these samples `HEADROOM` times as fast as the steps, which took `at_work` seconds."""
         return HEADROOM * self.cpu_seconds / max(at_work, 1e-9)
 
     def note(self, result: LoopResult, workers: int, processes: int) -> str | None:
-        """What would keep the step fed, where a run waited; `workers` in each of its `processes`."""
+        """How many workers would keep up, if the run waited for data; it has `workers` in each of `processes`."""
         if result.waited <= NOTED_WAIT * result.seconds:
             return None
         share, workers = result.waited / result.seconds, workers * processes
@@ -53,17 +50,17 @@ class DataCost:
 
 @dataclass
 class LogWindow:
-    """What was gathered since the last log line."""
+    """Statistics since the last log line."""
 
     losses: list[Tensor] = field(default_factory=list)
     boxes_on_level: list[int] = field(default_factory=lambda: [0] * len(STRIDES))
     data: DataCost = field(default_factory=DataCost)
     embeddings: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(N, D) of the last step with a loss in `losses`."""
+    """(N, D), from the last step with a loss in `losses`."""
     skipped: int = 0
 
     def add(self, batch: Batch, *, skipped: bool) -> None:
-        """One finished step."""
+        """Adds a finished step."""
         self.skipped += skipped
         self.data.add(batch)
         for view in batch.views:
@@ -72,19 +69,19 @@ class LogWindow:
 
     @property
     def level_share(self) -> list[float]:
-        """The share of the boxes on each level, over all views."""
+        """Share of the boxes on each level, over all views."""
         return [count / sum(self.boxes_on_level) for count in self.boxes_on_level]
 
 
 class CollapseWatch:
-    """Tells whether embeddings still spread over the sphere, and warns once when they begin not to."""
+    """Recognises collapsed embeddings, and warns once each time they begin to collapse."""
 
     def __init__(self, *, speaks: bool) -> None:
         self._speaks = speaks
         self._collapsed = False
 
     def figures(self, embeddings_nd: Tensor, step: int) -> dict[str, Any]:
-        """Spread of unit-length embeddings (N, D) for the log; `collapsed` stands there only while they are."""
+        """Log entries for unit-length embeddings (N, D); `collapsed` is among them only while they are."""
         spread, even = embedding_std(embeddings_nd), embeddings_nd.shape[1] ** -0.5
         rank = effective_rank(embeddings_nd)
         line: dict[str, Any] = {"embedding_std": spread, "effective_rank": rank}
