@@ -14,7 +14,6 @@ import socodet.finetuning.evaluate as evaluate_module
 from socodet.cli import main
 from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import DETECTORS, detector_named, new_detector
-from socodet.detection.detectors.optimizers import parameter_groups
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.evaluate import evaluate_run
@@ -243,18 +242,6 @@ def test_a_batch_without_any_object_can_be_trained_on(detector, tmp_path):
     losses = [line["loss"] for line in RunFolder(tmp_path / "run").log_lines() if "loss" in line]
     assert len(losses) == 3
     assert all(map(math.isfinite, losses))
-
-
-def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2))
-    rcnn = parameter_groups(network, ScheduleSettings(1))
-    assert [(len(g["params"]), g["weight_decay"], g["lr_factor"]) for g in rcnn] == [
-        (2, 2.5e-5, 1.0),
-        (2, 0.0, 1.0),
-        (2, 2.5e-5, 1.0),
-    ]
-    fcos = parameter_groups(network, FinetuneSettings("fcos_fpn").resolved_schedule())
-    assert [(g["weight_decay"], g["lr_factor"]) for g in fcos] == [(1e-4, 1.0), (1e-4, 1.0), (0.0, 2.0)]
 
 
 def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_norm(tmp_path):
