@@ -1,1 +1,8 @@
-"""Pretrained weights: found, read, matched by name, loaded, and reported."""
+"""Pretrained weights, from a run or a file into a network.
+
+read.py     finds and reads them, whoever wrote them, and gives their tensors plain names
+formats.py  the one table of tensor names; renaming.py turns its lines into both directions
+match.py    which tensor goes where in a network, and what does not fit
+load.py     copies them: `load_pretrained` into detectors, `load_starting_point` into pretraining's networks
+report.py   what was loaded, left as it was, and left over
+"""

@@ -22,6 +22,6 @@ def encoder_weights(run: str | Path) -> dict[str, Tensor]:
     if state is None:
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
     if "model" not in state:
-        raise InputError(f"{folder.path}: its newest checkpoint is not one of a pretraining run; pretrain again")
+        raise InputError(f"{folder.path}: its newest checkpoint is not one of a pretraining run; give one")
     prefix = "online.encoder."
     return {name.removeprefix(prefix): value for name, value in state["model"].items() if name.startswith(prefix)}

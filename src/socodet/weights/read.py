@@ -64,7 +64,8 @@ class WeightsFile:
             ) from error
         if isinstance(content, dict) and "detector" in content:
             raise InputError(
-                f"{self.path}: a fine-tuned detector's checkpoint and not one of a pretraining run; pretrain again"
+                f"{self.path}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
+                "that it was fine-tuned from"
             )
         for name in STATE_DICTS:
             if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -130,7 +131,9 @@ def read_pretrained(source: str | Path, is_body: Callable[[str], bool]) -> Pretr
     others = tuple(name for name, plain in plain_names.items() if plain is None)
     for name in others:
         if name.startswith(found.encoder):
-            raise InputError(f"{file.path}: {name} is no part of the encoder that this version knows; pretrain again")
+            raise InputError(
+                f"{file.path}: {name} is no part of the encoder that this version knows; pretrain again, or remove it"
+            )
     for name in names.values():
         if not bool(weights[name].isfinite().all()):
             raise InputError(
