@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from machine import machine
 from plain_design import LoopLARS, correspondence, loop_average, plain_loss
+from socodet.models.backbones import NormLayer
 from socodet.models.encoders import FPNEncoder
+from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.normalization import normalize
 from socodet.models.pyramid import pool_boxes, pyramid_levels
 from socodet.models.settings import ModelSettings
@@ -73,7 +75,12 @@ def a_batch(size: int) -> Batch:
 
 
 def our_step(
-    precision: str, batch: Batch, device: str, *, compiled: bool = False
+    precision: str,
+    batch: Batch,
+    device: str,
+    *,
+    compiled: bool = False,
+    norm_layer: NormLayer = FusedBatchNorm2d,
 ) -> tuple[Trainer, Callable[[], None]]:
     """Our trainer and its step."""
     settings = TrainingSettings(epochs=100, warmup_epochs=10, batch_size=len(batch.indices))
@@ -82,7 +89,7 @@ def our_step(
         precision=precision,  # type: ignore[arg-type]
         compile=compiled,
     )
-    trainer = Trainer(build_soco(ModelSettings(), 0), settings, 100_000, execution)
+    trainer = Trainer(build_soco(ModelSettings(), 0, norm_layer=norm_layer), settings, 100_000, execution)
 
     def step() -> None:
         trainer.step(batch)
@@ -114,11 +121,10 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     if design.startswith("plain"):
         return plain_step(batch, device, lean=design == "plain_bf16")[1]
     precision = "bfloat16" if "bf16" in design else "float32"
-    with ExitStack() as patched:
-        if design.endswith("torch_modules"):
-            for replacement in ("fuse_batch_norm", "multiply_pointwise", "keep_freed_memory"):
-                patched.enter_context(patch(f"socodet.pretraining.trainer.{replacement}"))
-        return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
+    if design.endswith("torch_modules"):
+        with patch("socodet.pretraining.trainer.keep_freed_memory"):
+            return our_step(precision, batch, device, norm_layer=nn.BatchNorm2d)[1]
+    return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
 
 
 class Elsewhere:

@@ -1,6 +1,5 @@
 """On a CUDA device: the whole way from pictures to a fine-tuned detector, and back to a machine without one."""
 
-import copy
 import dataclasses
 
 import pytest
@@ -9,7 +8,8 @@ from narrow_models import NARROW
 from photograph_sets import coco_file
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from socodet.models.fused_norm import fuse_batch_norm
+from socodet.models.blocks import FusedBasicBlock, FusedBottleneck
+from socodet.models.fused_norm import FusedBatchNorm2d, NormAddReLU, kernels_of
 from socodet.pretraining.pretrain import build_soco, pretrain
 from socodet.pretraining.recipes import recipe
 from socodet.pretraining.settings import TrainingSettings
@@ -42,7 +42,7 @@ def noise_batch(size: int = 8) -> Batch:
 def trainer(device: str, precision: str = "float32") -> Trainer:
     execution = ExecutionSettings(device=device, precision=precision)
     settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=8)
-    return Trainer(build_soco(SMALL, 0), settings, 100, execution)
+    return Trainer(build_soco(SMALL, 0, norm_layer=FusedBatchNorm2d), settings, 100, execution)
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
@@ -50,9 +50,8 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
     batch = noise_batch()
     outputs = {}
     for device in ("cpu", "cuda"):
-        soco = build_soco(SMALL, 0).to(device, memory_format=torch.channels_last).train()
-        if device == "cuda":
-            assert fuse_batch_norm(soco, torch.device("cuda")) > 40
+        norm_layer = FusedBatchNorm2d if device == "cuda" else torch.nn.BatchNorm2d
+        soco = build_soco(SMALL, 0, norm_layer=norm_layer).to(device, memory_format=torch.channels_last).train()
         loss = soco(batch.to(device).views).loss
         loss.backward()
         outputs[device] = (
@@ -67,26 +66,33 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
         assert (gpu[name] - cpu[name]).norm() <= 1e-2 * cpu[name].norm(), name
 
 
-@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
-def test_fused_batch_norm_is_batch_norm(block, monkeypatch):
+@pytest.mark.parametrize(
+    ("block", "fused_block"),
+    [(BasicBlock, FusedBasicBlock), (Bottleneck, FusedBottleneck)],
+    ids=["basic", "bottleneck"],
+)
+def test_fused_batch_norm_is_batch_norm(block, fused_block, monkeypatch):
     norm_kernels_cuda = pytest.importorskip("socodet.models.norm_kernels_cuda")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    shortcut = torch.nn.Sequential(
-        torch.nn.Conv2d(64, 64 * block.expansion, 1, bias=False), torch.nn.BatchNorm2d(64 * block.expansion)
-    )
-    plain = torch.nn.Sequential(block(64, 64, downsample=shortcut), torch.nn.Conv2d(64 * block.expansion, 8, 1))
+    channels = 64 * block.expansion
+    pair = []
+    for kind, norm_layer in ((block, torch.nn.BatchNorm2d), (fused_block, FusedBatchNorm2d)):
+        shortcut = torch.nn.Sequential(torch.nn.Conv2d(64, channels, 1, bias=False), norm_layer(channels))
+        residual = kind(64, 64, downsample=shortcut, norm_layer=norm_layer)
+        pair.append(torch.nn.Sequential(residual, torch.nn.Conv2d(channels, 8, 1)))
+    plain, fused = pair
     for norm in (module for module in plain.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         torch.nn.init.normal_(norm.weight, 1, 0.5)
         torch.nn.init.normal_(norm.bias)
-    plain = plain.cuda().to(memory_format=torch.channels_last)
-    fused = copy.deepcopy(plain)
-    assert fuse_batch_norm(fused, torch.device("cuda")) == (3 if block is BasicBlock else 4)
+    fused.load_state_dict(plain.state_dict())
+    plain, fused = (network.cuda().to(memory_format=torch.channels_last) for network in pair)
+    assert kernels_of(torch.device("cuda", 0), torch.float32) is norm_kernels_cuda
     x = (5 + torch.randn(4, 64, 37, 29, device="cuda")).contiguous(memory_format=torch.channels_last)
     weights = torch.randn(4, 8, 37, 29, device="cuda")
     calls = []
     monkeypatch.setattr(
-        norm_kernels_cuda, "forward", lambda *a, f=norm_kernels_cuda.forward, **k: calls.append(1) or f(*a, **k)
+        norm_kernels_cuda, "apply", lambda *a, f=norm_kernels_cuda.apply, **k: calls.append(1) or f(*a, **k)
     )
     found = []
     for network, dtype in ((fused, torch.float32), (plain.double(), torch.float64)):
@@ -109,14 +115,10 @@ def test_a_batch_with_more_tiles_than_a_grids_second_axis_holds():
         memory_format=torch.channels_last
     )
     assert x.numel() // norm_kernels_cuda.TILE > 65_535
-    y, _ = norm_kernels_cuda.forward(x, None, torch.nn.BatchNorm2d(64, device="cuda"), relu=False)
+    norm = FusedBatchNorm2d(64, device="cuda")
+    y = NormAddReLU.apply(x, norm.weight, norm.bias, None, norm, False, norm_kernels_cuda)
     exact = (x[-1].float() - x.float().mean(dim=(0, 2, 3))[:, None, None]) / x.float().std(dim=(0, 2, 3))[:, None, None]
     assert (y[-1].float() - exact).norm() <= 1e-2 * exact.norm()
-
-
-def test_a_trainer_fuses_unless_it_compiles():
-    assert "forward" in vars(trainer("cuda").soco.online.encoder.backbone["body"]["bn1"])
-    assert "forward" not in vars(trainer("cpu").soco.online.encoder.backbone["body"]["bn1"])
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -14,6 +14,7 @@ from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
 from socodet.detection.detectors.transform import scale_image, scaled_size
 from socodet.errors import InputError
+from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 
 NARROW = ModelSettings(
@@ -50,6 +51,24 @@ def test_each_detector_learns_and_answers_at_the_pictures_own_size(name):
         assert answer["masks"].shape == (len(answer["boxes"]), 1, 200, 150)
     assert bool((answer["boxes"] >= 0).all())
     assert bool((answer["boxes"] <= torch.tensor([150.0, 200, 150, 200]) + 1e-3).all())
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_fused_norms_change_neither_names_nor_weights(name, monkeypatch):
+    plain = new_detector(name, NARROW, 4, inference=SMALL)
+    monkeypatch.setattr(type(DETECTORS[name]), "norm_layer", FusedBatchNorm2d)
+    fused = new_detector(name, NARROW, 4, inference=SMALL)
+    theirs = fused.state_dict()
+    assert all(torch.equal(theirs.pop(key), value) for key, value in plain.state_dict().items())
+    assert not theirs
+    kinds = [{type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d)} for network in (plain, fused)]
+    assert kinds == [{nn.BatchNorm2d}, {FusedBatchNorm2d}]
+    losses = []
+    for network in (plain, fused):
+        torch.manual_seed(0)  # of the image, and of the regions drawn
+        found = network([torch.rand(3, 64, 80)], [a_target(DETECTORS[name].has_masks)])
+        losses.append({part: loss.item() for part, loss in found.items()})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn_fpn", "faster_rcnn_c4"])

@@ -1,29 +1,53 @@
-"""The kernels of fused batch norm for CUDA in Triton's interpreter, on a CPU; run as a script.
+"""The CUDA kernels of fused batch norm in Triton's interpreter, on a CPU; run as a script.
 
 The interpreter must be chosen before Triton is imported, hence a process of its own.
 """
 
 import os
+import tempfile
 
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from norm_checks import check, check_block, check_nan, check_outlier
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from socodet.models import fused_norm, norm_kernels_cuda
+from socodet.models import fused_norm, norm_kernels_cpu, norm_kernels_cuda
 
-norm_kernels_cuda.TILE = 512  # several tiles, and several programs a reduction, on small maps
+
+def in_process(rank: int, store: str) -> None:
+    """One of two processes with 1 and 4 of 5 images."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    images = slice(0, 1) if rank == 0 else slice(1, 5)
+    for add in (False, True):
+        torch.manual_seed(1)
+        kinds = {"add": add, "relu": True, "images": images}
+        check(norm_kernels_cuda, (5, 18, 7, 6), dtype=torch.float32, tolerance=2e-6, **kinds)
+        check(norm_kernels_cuda, (5, 16, 8, 8), dtype=torch.bfloat16, tolerance=6e-3, **kinds)
+        check(norm_kernels_cpu, (5, 32, 7, 6), dtype=torch.float32, tolerance=2e-6, **kinds)
+    dist.destroy_process_group()
+
+
+torch.set_num_threads(1)  # a process forked later must not need the threads of this one
+norm_kernels_cuda.TILE = 512  # several tiles, and several programs per reduction, on small maps
 torch.manual_seed(0)
 check_nan(norm_kernels_cuda)
 check_outlier(norm_kernels_cuda)
-fused_norm._fits = lambda x, norm: True  # type: ignore[assignment]
-fused_norm._kernels = lambda device: norm_kernels_cuda
-for kind in (BasicBlock, Bottleneck):
-    check_block(kind)
 for add in (False, True):
     for relu in (False, True):
         check(norm_kernels_cuda, (3, 5, 7, 6), add=add, relu=relu, dtype=torch.float32, tolerance=2e-6)
         check(norm_kernels_cuda, (2, 130, 5, 4), add=add, relu=relu, dtype=torch.float32, tolerance=2e-6)
         check(norm_kernels_cuda, (2, 16, 8, 8), add=add, relu=relu, dtype=torch.bfloat16, tolerance=6e-3)
+with tempfile.TemporaryDirectory() as folder:
+    mp.start_processes(in_process, (f"{folder}/store",), nprocs=2, start_method="fork")
+calls = []
+coefficients = norm_kernels_cuda.coefficients
+norm_kernels_cuda.coefficients = lambda *a: calls.append(1) or coefficients(*a)
+fused_norm.LANES = 1
+fused_norm.kernels_of = lambda device, dtype: norm_kernels_cuda
+for kind in (BasicBlock, Bottleneck):
+    check_block(kind)
+assert len(calls) == 3 + 4
 print("all agree")

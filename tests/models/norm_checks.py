@@ -1,13 +1,16 @@
-"""What the kernels of fused batch norm of any device must do, against torch in float64."""
+"""What the kernels of fused batch norm must compute on any device, checked against torch in float64."""
 
-import copy
 from types import ModuleType
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from socodet.models import fused_norm
+from socodet.models.blocks import FusedBasicBlock, FusedBottleneck
+from socodet.models.fused_norm import FusedBatchNorm2d, NormAddReLU
+
+FUSED = {BasicBlock: FusedBasicBlock, Bottleneck: FusedBottleneck}
 
 
 def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
@@ -16,19 +19,36 @@ def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def check(
-    kernels: ModuleType, shape: tuple[int, ...], *, add: bool, relu: bool, dtype: torch.dtype, tolerance: float
+    kernels: ModuleType,
+    shape: tuple[int, ...],
+    *,
+    add: bool,
+    relu: bool,
+    dtype: torch.dtype,
+    tolerance: float,
+    images: slice | None = None,
 ) -> None:
+    """images: those of this process, if several processes normalise over all images together."""
+
     def map_of(mean: float, spread: float) -> torch.Tensor:
         return (torch.randn(shape) * spread + mean).to(dtype).contiguous(memory_format=torch.channels_last)
 
     x, residual, dy = map_of(50.0, 3.0), map_of(0.0, 1.0) if add else None, map_of(0.0, 1.0)
-    norm = torch.nn.BatchNorm2d(shape[1])
-    torch.nn.init.normal_(norm.weight)
-    torch.nn.init.normal_(norm.bias)
-    exact = torch.nn.BatchNorm2d(shape[1]).double()
+    norm = FusedBatchNorm2d(shape[1])
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    exact = nn.BatchNorm2d(shape[1]).double()
     exact.load_state_dict(norm.state_dict())
-    y, coefficients = kernels.forward(x, residual, norm, relu=relu)
-    dx, dz, weight, bias = kernels.backward(dy, x, y if add else None, coefficients, relu=relu)
+    here = images or slice(None)
+    norm.synchronized = images is not None
+    ours = x[here].clone().requires_grad_()
+    ours_residual = None if residual is None else residual[here].clone().requires_grad_()
+    y = NormAddReLU.apply(ours, norm.weight, norm.bias, ours_residual, norm, relu, kernels)
+    y.backward(dy[here])
+    assert y.dtype is dtype
+    if images is not None:
+        for parameter in norm.parameters():
+            dist.all_reduce(parameter.grad)
 
     x64 = x.double().requires_grad_()
     residual64 = residual.double().requires_grad_() if residual is not None else None
@@ -39,31 +59,33 @@ def check(
         out = torch.relu(out)
     out.backward(dy.double())
     pairs = {
-        "y": (y, out),
-        "x": (dx, x64.grad),
-        "weight": (weight, exact.weight.grad),
-        "bias": (bias, exact.bias.grad),
+        "y": (y, out[here]),
+        "x": (ours.grad, x64.grad[here]),
+        "weight": (norm.weight.grad, exact.weight.grad),
+        "bias": (norm.bias.grad, exact.bias.grad),
         "running_mean": (norm.running_mean, exact.running_mean),
         "running_var": (norm.running_var, exact.running_var),
     }
     if residual64 is not None:
-        pairs["residual"] = (dz, residual64.grad)
-    for name, (ours, theirs) in pairs.items():
-        assert difference(ours, theirs) < tolerance, (shape, add, relu, name, difference(ours, theirs))
+        pairs["residual"] = (ours_residual.grad, residual64.grad[here])
+    for name, (value, expected) in pairs.items():
+        assert difference(value, expected) < tolerance, (shape, add, relu, name, difference(value, expected))
     assert int(norm.num_batches_tracked) == 1
 
 
 def check_block(kind: type[BasicBlock] | type[Bottleneck], width: int = 4) -> None:
-    """A residual block whose convolutions are torch's, in float32, against itself in float64 without fusing."""
+    """A fused residual block whose convolutions are torch's, in float32, against torchvision's in float64."""
     inputs, outputs = 8, width * kind.expansion
-    shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-    plain = kind(inputs, width, downsample=shortcut)
+    pair = []
+    for block, norm_layer in ((kind, nn.BatchNorm2d), (FUSED[kind], FusedBatchNorm2d)):
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), norm_layer(outputs))
+        pair.append(block(inputs, width, downsample=shortcut, norm_layer=norm_layer))
+    plain, fused = pair
     for norm in (module for module in plain.modules() if isinstance(module, nn.BatchNorm2d)):
         nn.init.normal_(norm.weight, 1, 0.5)
         nn.init.normal_(norm.bias)
-    plain = plain.to(memory_format=torch.channels_last)
-    fused = copy.deepcopy(plain)
-    assert fused_norm.fuse_batch_norm(fused, torch.device("cpu")) == (4 if kind is Bottleneck else 3)
+    fused.load_state_dict(plain.state_dict())
+    fused = fused.to(memory_format=torch.channels_last)
     x = (5 + torch.randn(2, inputs, 7, 6)).contiguous(memory_format=torch.channels_last)
     dy = torch.randn(2, outputs, 7, 6)
     found = []
@@ -78,29 +100,34 @@ def check_block(kind: type[BasicBlock] | type[Bottleneck], width: int = 4) -> No
 
 
 def check_nan(kernels: ModuleType) -> None:
-    """What is not a number stays so, or no one would see that a run has diverged."""
+    """NaN stays NaN, or nobody would see that a run has diverged."""
     x = torch.randn(2, 16, 4, 4).contiguous(memory_format=torch.channels_last)
     x[0, 3, 1, 1] = torch.nan
-    norm = nn.BatchNorm2d(16)
-    y, coefficients = kernels.forward(x, x, norm, relu=True)
-    assert torch.equal(y.isnan().any(dim=(0, 2, 3)), torch.arange(16) == 3)
-    assert bool(y[:, 3].isnan().all())
-    assert bool(norm.running_var[3].isnan())
-    for added in (y, None):
-        dx, _, weight, _ = kernels.backward(torch.ones_like(y), x, added, coefficients, relu=True)
-        assert bool(dx[:, 3].isnan().all())
-        assert torch.equal(weight.isnan(), torch.arange(16) == 3)
+    norm = FusedBatchNorm2d(16)
+    for residual in (x, None):
+        inputs = x.clone().requires_grad_()
+        y = NormAddReLU.apply(inputs, norm.weight, norm.bias, residual, norm, True, kernels)
+        assert torch.equal(y.isnan().any(dim=(0, 2, 3)), torch.arange(16) == 3)
+        assert bool(y[:, 3].isnan().all())
+        assert bool(norm.running_var[3].isnan())
+        norm.weight.grad = None
+        y.backward(torch.ones_like(y))
+        assert bool(inputs.grad[:, 3].isnan().all())
+        assert torch.equal(norm.weight.grad.isnan(), torch.arange(16) == 3)
 
 
 def check_outlier(kernels: ModuleType) -> None:
-    """One pixel far from all others, and that the first, leaves the others' digits in the variance."""
+    """A first pixel far from all others leaves the others' digits in the variance."""
     x = (1e-3 * torch.randn(3, 16, 30, 30)).contiguous(memory_format=torch.channels_last)
     x[0, :, 0, 0] = 10.0
-    norm = nn.BatchNorm2d(16, momentum=1.0)
-    kernels.forward(x, None, norm, relu=False)
-    exact = x.double().var(dim=(0, 2, 3))
-    assert difference(norm.running_var, exact) < 1e-5, difference(norm.running_var, exact)
-    x[0, :, 0, 0] = 0.5  # whose share of the variance is smaller
-    kernels.forward(x + 100, None, norm, relu=False)
-    exact = (x + 100).double().var(dim=(0, 2, 3))
-    assert difference(norm.running_var, exact) < 1e-4, difference(norm.running_var, exact)
+    nearer = x.clone()
+    nearer[0, :, 0, 0] = 0.5  # whose share of the variance is smaller
+    for values, tolerance in ((x, 1e-5), (nearer + 100, 1e-4)):
+        exact = values.double().var(dim=(0, 2, 3), correction=0)
+        norm = FusedBatchNorm2d(16, momentum=1.0)
+        nn.init.zeros_(norm.running_var)  # an update from 1 would cost the digits that are checked
+        kernels.coefficients(values, norm)
+        count = values[:, 0].numel()
+        assert difference(norm.running_var, exact * count / (count - 1)) < tolerance
+        total, square = kernels.sums(values)[:-1].chunk(2)
+        assert difference(square / count - (total / count).square(), exact) < tolerance

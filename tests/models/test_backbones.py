@@ -7,13 +7,14 @@ import timm
 import torch
 from torch import nn
 
-from socodet.detection.build import mask_rcnn
+from socodet.detection.detectors import new_detector
 from socodet.errors import InputError, SettingError
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.encoders import FPNEncoder, build_encoder
+from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.lars import parameter_groups
-from socodet.training.distributed import SyncedBatchNorm, synchronize_batch_norm
+from socodet.training.distributed import synchronize_batch_norm
 from socodet.views.batch import group_by_level
 
 NARROW = {"fpn_channels": 8, "head_convs": 1, "head_channels": 8, "representation_size": 12}
@@ -64,7 +65,7 @@ def test_networks_of_five_levels_give_the_last_four(name):
 
 
 def test_a_mask_rcnn_takes_what_the_encoder_pretrained(encoder):
-    detector = mask_rcnn(CONVNEXT, num_classes=3).eval()
+    detector = new_detector("mask_rcnn_fpn", CONVNEXT, 3).eval()
     theirs = detector.state_dict()
     for name, value in encoder.state_dict().items():
         theirs[f"roi_heads.{name}" if name.startswith("box_head.") else name].copy_(value)
@@ -102,6 +103,17 @@ def test_synchronised_batch_norm_leaves_layer_norms_alone():
     assert len(before) == 22
     assert all(after[name] is module for name, module in before.items())
     assert sum(isinstance(module, SyncedBatchNorm) for module in after.values()) == 9
+
+
+def test_timm_networks_keep_their_norms_and_fused_ones_are_told_to_synchronise():
+    network = FPNEncoder(CONVNEXT, FusedBatchNorm2d)
+    before = dict(network.named_modules())
+    assert sum(isinstance(module, nn.LayerNorm) for module in before.values()) == 22
+    synchronize_batch_norm(network, torch.device("cpu"))
+    assert before == dict(network.named_modules())
+    norms = [module for module in before.values() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 9
+    assert all(norm.synchronized for norm in norms)
 
 
 @pytest.mark.parametrize("architecture", ["c5", "image"])

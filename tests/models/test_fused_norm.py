@@ -10,10 +10,26 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from socodet.models import fused_norm, norm_kernels_cpu
-from socodet.models.backbones import build_backbone, stage_outputs
-from socodet.models.fused_norm import fuse_batch_norm, norm_add_relu
+from socodet.models.backbones import build_backbone, split_backbone, stage_outputs
+from socodet.models.blocks import ConvNormReLU, FusedBasicBlock, FusedBottleneck
+from socodet.models.encoders import build_encoder
+from socodet.models.fused_norm import FusedBatchNorm2d, kernels_of
+from socodet.models.settings import ModelSettings
 
 HERE = torch.device("cpu")
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
+
+
+@pytest.fixture(autouse=True)
+def forget_kernels():
+    kernels_of.cache_clear()
+    yield
+    kernels_of.cache_clear()
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    monkeypatch.setattr(fused_norm, "TYPES", {})
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -36,52 +52,50 @@ def test_kernels_of_the_cpu_keep_nan_and_digits():
 
 @pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
 def test_a_block_on_the_cpu_is_the_block(kind, monkeypatch):
+    assert kernels_of(HERE, torch.float32) is norm_kernels_cpu
     calls = []
-    forward = norm_kernels_cpu.forward
-    monkeypatch.setattr(norm_kernels_cpu, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    apply = norm_kernels_cpu.apply
+    monkeypatch.setattr(norm_kernels_cpu, "apply", lambda *a, **k: calls.append(1) or apply(*a, **k))
     torch.manual_seed(0)
     norm_checks.check_block(kind, width=16)
-    assert len(calls) == (4 if kind is Bottleneck else 3) + 1  # one that tries the kernels
+    assert len(calls) == (4 if kind is Bottleneck else 3)
 
 
-def test_what_the_cpu_s_kernels_do_not_take_is_left_to_torch():
-    norm = nn.BatchNorm2d(16)
-    with pytest.warns(UserWarning, match="not fused, steps are slower: TypeError: no kernels for torch.float16 on cpu"):
-        assert fuse_batch_norm(nn.Sequential(norm), HERE, torch.float16) == 0
-    assert fuse_batch_norm(nn.Sequential(nn.BatchNorm2d(24)), HERE) == 1
-    narrow, wide = nn.BatchNorm2d(16), nn.BatchNorm2d(512)
-    x = torch.randn(2, 32, 5, 5).contiguous(memory_format=torch.channels_last)
-    for norm in (narrow, wide):  # torch says what is wrong
-        fuse_batch_norm(norm, HERE)
+def channels_last(*shape):
+    return torch.randn(shape).contiguous(memory_format=torch.channels_last)
+
+
+def test_input_that_the_cpu_s_kernels_do_not_take_is_left_to_torch():
+    assert kernels_of(HERE, torch.float16) is None
+    x = channels_last(2, 32, 5, 5)
+    for channels in (16, 512):  # torch says what is wrong
         with pytest.raises(RuntimeError, match="running_mean should contain 32 elements"):
-            norm(x)
-    for x in (torch.randn(2, 24, 5, 5).contiguous(memory_format=torch.channels_last), torch.randn(2, 16, 5, 5)):
-        one, other = nn.BatchNorm2d(x.shape[1]), nn.BatchNorm2d(x.shape[1])
-        fuse_batch_norm(one, HERE)
-        assert torch.equal(one(x), other(x))
+            FusedBatchNorm2d(channels)(x)
+    with pytest.raises(ValueError, match="expected 4D input"):
+        FusedBatchNorm2d(16)(torch.randn(2, 16))
+    for x in (channels_last(2, 24, 5, 5), torch.randn(2, 16, 5, 5)):
+        assert torch.equal(FusedBatchNorm2d(x.shape[1])(x), nn.BatchNorm2d(x.shape[1])(x))
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
-def test_kernels_of_cuda_agree_with_float64():
+@needs_triton
+def test_kernels_of_cuda_agree_with_float64_on_one_process_and_on_two():
     script = Path(__file__).with_name("interpreted_norm.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "all agree", done.stderr
 
 
-def networks(monkeypatch):
-    """A backbone, and its twin with the forwards replaced, as if the kernels could be built here."""
-    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
-    pair = []
-    for _ in range(2):
+def pair(build):
+    """What `build` makes with torch's batch norm, and with ours."""
+    networks = []
+    for norm_layer in (nn.BatchNorm2d, FusedBatchNorm2d):
         torch.manual_seed(0)
-        pair.append(build_backbone("resnet18")[0])
-    assert fuse_batch_norm(pair[1], HERE) == 20
-    return pair
+        networks.append(build(norm_layer))
+    return networks
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_where_the_kernels_do_not_fit_nothing_changes(training, monkeypatch):
-    plain, fused = (network.train(training) for network in networks(monkeypatch))
+def test_without_kernels_nothing_changes(training, no_kernels):
+    plain, fused = (body.train(training) for body in pair(lambda norm: build_backbone("resnet18", norm)[0]))
     x = torch.randn(2, 3, 64, 64)
     for one, other in zip(stage_outputs(plain, x), stage_outputs(fused, x), strict=True):
         assert torch.equal(one, other)
@@ -90,57 +104,87 @@ def test_where_the_kernels_do_not_fit_nothing_changes(training, monkeypatch):
         assert torch.equal(one[1], other[1])
 
 
-def test_every_norm_of_a_block_meets_the_relu_and_the_residual_that_follow_it(monkeypatch):
-    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
+@pytest.mark.parametrize(
+    ("architecture", "depth"), [("fpn", 50), ("fpn_no_head", 18), ("c4", 18), ("c5", 18), ("image", 18)]
+)
+def test_an_encoder_of_fused_norms_has_the_same_names_and_weights(architecture, depth):
+    settings = ModelSettings(architecture, f"resnet{depth}", 16, 2, 16, 16)
+    plain, fused = (encoder.state_dict() for encoder in pair(lambda norm: build_encoder(settings, norm)))
+    assert plain.keys() == fused.keys()
+    for name, value in plain.items():
+        assert torch.equal(fused[name], value), name
+    for module in build_encoder(settings, FusedBatchNorm2d).modules():
+        assert not isinstance(module, nn.BatchNorm2d) or type(module) is FusedBatchNorm2d
+
+
+def test_c4_of_fused_norms_is_c4(no_kernels):
+    (plain, plain_head, _), (fused, fused_head, channels) = pair(lambda norm: split_backbone("resnet50", norm))
+    x = torch.randn(2, 3, 32, 32)
+    (c4,), (fused_c4,) = stage_outputs(plain, x), stage_outputs(fused, x)
+    assert torch.equal(c4, fused_c4)
+    assert torch.equal(plain_head(c4), fused_head(c4))
+    assert channels == 2048
+
+
+def test_every_norm_of_a_block_is_given_the_relu_and_the_residual_that_follow_it(monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        fused_norm,
-        "norm_add_relu",
-        lambda x, norm, residual=None, *, relu=False: (
-            seen.append((residual is not None, relu)) or norm_add_relu(x, norm)
-        ),
-    )
-    downsample = nn.Sequential(nn.Conv2d(4, 16, 1), nn.BatchNorm2d(16))
+
+    class Watched(FusedBatchNorm2d):
+        def forward(self, input, residual=None, *, relu=False):
+            seen.append((residual is not None, relu))
+            return super().forward(input, residual, relu=relu)
+
+    downsample = nn.Sequential(nn.Conv2d(4, 16, 1), Watched(16))
     for block, asked in (
-        (BasicBlock(4, 4), [(False, True), (True, True)]),
-        (Bottleneck(16, 4), [(False, True), (False, True), (True, True)]),
-        (Bottleneck(4, 4, downsample=downsample), [(False, True), (False, True), (False, False), (True, True)]),
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()), [(False, True)]),
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), [(False, False)]),
+        (FusedBasicBlock(4, 4, norm_layer=Watched), [(False, True), (True, True)]),
+        (FusedBottleneck(16, 4, norm_layer=Watched), [(False, True), (False, True), (True, True)]),
+        (
+            FusedBottleneck(4, 4, downsample=downsample, norm_layer=Watched),
+            [(False, True), (False, True), (False, False), (True, True)],
+        ),
+        (ConvNormReLU(nn.Conv2d(4, 4, 1), Watched(4)), [(False, True)]),
     ):
         seen.clear()
-        fuse_batch_norm(block, HERE)
         first = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
-        block(torch.randn(2, first.in_channels, 5, 5))
+        out = block(torch.randn(2, first.in_channels, 5, 5))
         assert seen == asked
+        assert out.min() == 0
+    seen.clear()
+    encoder = build_encoder(ModelSettings("fpn", "resnet18", 8, 2, 8, 8), Watched)
+    encoder.pyramid(torch.randn(2, 3, 64, 64))
+    encoder.box_head(torch.randn(2, 8, 7, 7))
+    assert seen[0] == (False, True)  # the stem's
+    assert seen[-2:] == [(False, True)] * 2  # the head's
+    assert len(seen) == 20 + 8 + 2
 
 
 def test_kernels_that_cannot_be_built_are_done_without(monkeypatch):
     def fail(*_):
         raise RuntimeError("no C compiler\nand more")
 
-    monkeypatch.setattr(fused_norm, "_try_kernels", fail)
-    network = BasicBlock(4, 4)
-    with pytest.warns(UserWarning, match="not fused, steps are slower: RuntimeError: no C compiler$"):
-        assert fuse_batch_norm(network, HERE) == 0
-    assert "forward" not in vars(network)
+    monkeypatch.setattr(fused_norm, "_try", fail)
+    x = channels_last(2, 16, 5, 5)
+    norm = FusedBatchNorm2d(16)
+    with pytest.warns(UserWarning, match="not fused, steps are slower: RuntimeError: no C compiler$") as caught:
+        y = norm(norm(x))
+    assert len(caught) == 1
+    assert torch.equal(y, nn.BatchNorm2d(16)(nn.BatchNorm2d(16)(x)))
 
 
-def test_a_relu_that_is_used_twice_stays(monkeypatch):
-    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
-    relu = nn.ReLU()
-    chain = nn.Sequential(nn.BatchNorm2d(4), relu, nn.Conv2d(4, 4, 1), relu)
-    x = torch.randn(2, 4, 5, 5)
-    before = chain(x)
-    fuse_batch_norm(chain, HERE)
-    assert torch.equal(chain(x), before)
-    assert before.min() == 0
+def test_compiled_code_is_torch_s(monkeypatch):
+    assert kernels_of(HERE, torch.float32) is norm_kernels_cpu
+    monkeypatch.setattr(norm_kernels_cpu, "apply", None)
+    block = FusedBasicBlock(16, 16, norm_layer=FusedBatchNorm2d)
+    x = channels_last(2, 16, 5, 5)
+    torch._dynamo.reset()
+    compiled = torch.compile(block, backend="eager", fullgraph=True)(x)
+    plain = BasicBlock(16, 16)
+    plain.load_state_dict({name: value for name, value in block.state_dict().items() if "running" not in name}, False)
+    torch.testing.assert_close(compiled, plain(x))
 
 
-def test_hooks_of_a_block_s_norms_run(monkeypatch):
-    monkeypatch.setattr(fused_norm, "_try_kernels", lambda *_: None)
-    block = Bottleneck(16, 4)
-    fuse_batch_norm(block, HERE)
+def test_hooks_of_a_block_s_norms_run():
+    block = FusedBottleneck(16, 4, norm_layer=FusedBatchNorm2d)
     called = []
     for norm in (block.bn1, block.bn2, block.bn3):
         norm.register_forward_hook(lambda norm, inputs, output: called.append(inputs[0].shape[1]))
@@ -148,7 +192,7 @@ def test_hooks_of_a_block_s_norms_run(monkeypatch):
     assert called == [4, 4, 16]
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
+@needs_triton
 @pytest.mark.parametrize("images", [256, 4096])
 def test_grids_of_large_batches_are_ones_that_cuda_takes(images):
     from socodet.models import norm_kernels_cuda

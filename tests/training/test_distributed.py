@@ -1,23 +1,29 @@
 """Two processes with half the batch each are one process with the whole batch."""
 
+import contextlib
+import io
 import os
 import socket
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+import socodet.models.soco as soco_module
+from socodet.cli import main
+from socodet.images.photographs import photographs
 from socodet.models.encoders import build_encoder
+from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
+from socodet.models.normalization import normalize
 from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
-from socodet.runtime.world import World
-from socodet.training.distributed import SyncedBatchNorm, agree, join, mean_over_all
+from socodet.runtime.world import World, world_from_environment
+from socodet.training.distributed import agree, join, mean_over_all
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
@@ -61,15 +67,12 @@ OBJECTIVES = (
 
 
 def train(world: World, accumulate: int, objective: ObjectiveSettings) -> tuple[list[float], dict[str, torch.Tensor]]:
-    import socodet.models.soco as module
-    from socodet.models.normalization import normalize
-
-    module.normalize = lambda pixels: normalize(pixels, torch.float64)
+    soco_module.normalize = lambda pixels: normalize(pixels, torch.float64)
     torch.manual_seed(0)
     settings = TrainingSettings(
         epochs=5, warmup_epochs=1, batch_size=IMAGES, accumulate=accumulate, base_lr=150, target_momentum=0.9
     )
-    soco = SoCo(build_encoder(SMALL), SMALL, build_objective(objective)).double()
+    soco = SoCo(build_encoder(SMALL, FusedBatchNorm2d), SMALL, build_objective(objective)).double()
     trainer = Trainer(soco, settings, IMAGES, world=world)
     losses = []
     for step in range(STEPS):
@@ -80,104 +83,151 @@ def train(world: World, accumulate: int, objective: ObjectiveSettings) -> tuple[
     return losses, trainer.soco.state_dict()
 
 
-def in_process(rank: int, port: str, path: str) -> None:
+NORMS = {
+    "2d": (SyncedBatchNorm, (7, 5, 2, 3)),
+    "1d": (SyncedBatchNorm, (7, 5)),
+    "fused": (FusedBatchNorm2d, (7, 5, 2, 3)),
+}
+SHARES = ((3, 4), (0, 7))
+"""Of seven images, those of each process."""
+HALF = (torch.float16, torch.bfloat16)
+
+
+def normalized(kind: str, shares: tuple[int, int], rank: int) -> dict[str, torch.Tensor]:
+    """A process's share of a normalised batch, in float64, with gradients and running statistics."""
+    norm_class, shape = NORMS[kind]
+    norm = norm_class(shape[1]).double()
+    norm.synchronized = True
+    x, residual = (values[[slice(0, shares[0]), slice(shares[0], None)][rank]] for values in inputs(shape))
+    return outputs(norm, x, residual if kind == "fused" else None, first=rank * shares[0])
+
+
+def inputs(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(shape, generator=generator, dtype=torch.float64) * 3 + 1 for _ in range(2))
+
+
+def outputs(norm: nn.Module, x: torch.Tensor, residual: torch.Tensor | None, first: int = 0) -> dict[str, torch.Tensor]:
+    """relu(norm(x) + residual) if there is a residual, else norm(x). first: images of the processes before this one."""
+    x = x.clone().requires_grad_()
+    if residual is None:
+        y = norm(x)
+    elif isinstance(norm, FusedBatchNorm2d):
+        y = norm(x, residual, relu=True)
+    else:
+        y = torch.relu(norm(x) + residual)
+    weights = torch.linspace(-1, 2, 7, dtype=y.dtype)[first : first + len(x)] ** 2
+    (y.square() * weights.view(-1, *[1] * (x.ndim - 1))).sum().backward()
+    return {
+        "y": y.detach(),
+        "x": x.grad,
+        "weight": norm.weight.grad,
+        "bias": norm.bias.grad,
+        "running_mean": norm.running_mean,
+        "running_var": norm.running_var,
+    }
+
+
+def half_inputs() -> torch.Tensor:
+    return torch.randn(8, 2, 128, 128, generator=torch.Generator().manual_seed(0)) + 8  # 65,536 values of 2 processes
+
+
+def in_half_precision(rank: int) -> list[tuple[torch.Tensor, ...]]:
+    found = []
+    for kind in HALF:
+        norm = SyncedBatchNorm(2)
+        y = norm(half_inputs()[rank * 4 : rank * 4 + 4].to(kind))
+        found.append((y.detach(), norm.running_mean, norm.running_var))
+    return found
+
+
+def pretrain(folder: Path, *arguments: str) -> str:
+    """What this process prints."""
+    command = ["pretrain", str(photographs()), "--output", str(folder / "run"), "--recipe", "tiny", "--device", "cpu"]
+    command += ["--batch-size", "4", "--epochs", "1", "--warmup-epochs", "0", "--workers", "0", "--log-every", "1"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main([*command, *arguments])
+    return printed.getvalue()
+
+
+def in_process(rank: int, port: str, folder: Path) -> None:
+    """Everything that two processes do in these tests: starting two takes longer than the rest."""
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    world = World(rank, 2, rank)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")  # as torchrun does
+    printed = [pretrain(folder, "--max-steps", "1"), pretrain(folder)]
+    world = world_from_environment()
     join(world, torch.device("cpu"))
-    torch.save([train(world, *case) for case in OBJECTIVES], f"{path}/{rank}.pt")
+    found = {
+        "printed": printed,
+        "norms": [[normalized(kind, shares, rank) for shares in SHARES] for kind in NORMS],
+        "half": in_half_precision(rank),
+        "training": [train(world, *case) for case in OBJECTIVES],
+    }
+    torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_are_one(tmp_path, monkeypatch):
-    mp.spawn(in_process, args=(free_port(), str(tmp_path)), nprocs=2)
-    import socodet.models.soco as module
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("two_processes")
 
-    monkeypatch.setattr(module, "normalize", module.normalize)  # undone after the test
-    two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+@pytest.fixture(scope="module")
+def two(folder) -> list[dict]:
+    """What each of two processes found."""
+    mp.spawn(in_process, args=(free_port(), folder), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("which", range(len(OBJECTIVES)))
+def test_two_processes_are_one(two, which, monkeypatch):
+    monkeypatch.setattr(soco_module, "normalize", soco_module.normalize)  # `train` changes it
     torch.manual_seed(0)
     start = SoCo(build_encoder(SMALL), SMALL).state_dict()
-    for which, case in enumerate(OBJECTIVES):
-        losses, weights = train(World(), *case)
-        assert any(not torch.equal(weights[name].float(), start[name]) for name in weights if name.endswith("weight"))
-        for rank in (0, 1):
-            theirs_losses, theirs = two[rank][which]
-            assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
-            assert theirs.keys() == weights.keys()
-            for name, value in weights.items():
-                torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
+    losses, weights = train(World(), *OBJECTIVES[which])
+    assert any(not torch.equal(weights[name].float(), start[name]) for name in weights if name.endswith("weight"))
+    for process in two:
+        theirs_losses, theirs = process["training"][which]
+        assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
+        assert theirs.keys() == weights.keys()
+        for name, value in weights.items():
+            torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
 
 
-def one_norm(rank: int, port: str, path: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    join(World(rank, 2, rank), torch.device("cpu"))
-    x = torch.load(f"{path}/x.pt")[rank * 3 : rank * 3 + 3 + rank].requires_grad_()  # 3 and 4 rows: unequal shares
-    norm = SyncedBatchNorm(5).double()
-    y = norm(x)
-    (y * torch.arange(y.numel()).view_as(y)).sum().backward()
-    grads = [x.grad, norm.weight.grad, norm.bias.grad]
-    torch.save((y.detach(), grads, norm.running_mean, norm.running_var), f"{path}/norm{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_synced_batch_norm_is_batch_norm_of_all_rows(tmp_path):
-    torch.manual_seed(0)
-    x = torch.randn(7, 5, 2, 3, dtype=torch.float64) * 3 + 1
-    torch.save(x, tmp_path / "x.pt")
-    mp.spawn(one_norm, args=(free_port(), str(tmp_path)), nprocs=2)
-    norm = nn.BatchNorm2d(5).double()
-    x.requires_grad_()
-    y = norm(x)
-    weights = torch.cat([torch.arange(n * 30).view(n, 5, 2, 3) for n in (3, 4)])
-    (y * weights).sum().backward()
-    parts = [torch.load(tmp_path / f"norm{rank}.pt", weights_only=True) for rank in (0, 1)]
-    torch.testing.assert_close(torch.cat([p[0] for p in parts]), y)
-    torch.testing.assert_close(torch.cat([p[1][0] for p in parts]), x.grad)
-    torch.testing.assert_close(parts[0][1][1] + parts[1][1][1], norm.weight.grad)
-    torch.testing.assert_close(parts[0][1][2] + parts[1][1][2], norm.bias.grad)
-    for part in parts:
-        torch.testing.assert_close(part[2], norm.running_mean)
-        torch.testing.assert_close(part[3], norm.running_var)
-
-
-def one_half_norm(rank: int, port: str, path: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    join(World(rank, 2, rank), torch.device("cpu"))
-    for kind in (torch.float16, torch.bfloat16):
-        norm = SyncedBatchNorm(2)
-        y = norm(torch.load(f"{path}/x.pt")[rank * 4 : rank * 4 + 4].to(kind))
-        torch.save((y.detach(), norm.running_mean, norm.running_var), f"{path}/{kind}{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_synced_batch_norm_in_half_precision_sums_in_float32(tmp_path):
-    x = torch.randn(8, 2, 128, 128, generator=torch.Generator().manual_seed(0)) + 8  # 65,536 values of 2 processes
-    torch.save(x, tmp_path / "x.pt")
-    mp.spawn(one_half_norm, args=(free_port(), str(tmp_path)), nprocs=2)
-    for kind in (torch.float16, torch.bfloat16):
-        norm = nn.BatchNorm2d(2)
-        y = norm(x.to(kind).float())
-        parts = [torch.load(tmp_path / f"{kind}{rank}.pt", weights_only=True) for rank in (0, 1)]
-        assert parts[0][0].dtype is kind
-        # what is left is the rounding of the result itself, values up to 5
-        torch.testing.assert_close(torch.cat([p[0] for p in parts]).float(), y, rtol=0, atol=5 * torch.finfo(kind).eps)
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("kind", NORMS)
+def test_synchronised_batch_norm_is_batch_norm_of_all_images(two, kind, shares):
+    shape = NORMS[kind][1]
+    x, residual = inputs(shape)
+    norm = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(shape[1]).double()
+    exact = outputs(norm, x, residual if kind == "fused" else None)
+    parts = [process["norms"][list(NORMS).index(kind)][SHARES.index(shares)] for process in two]
+    for name in ("y", "x"):
+        torch.testing.assert_close(torch.cat([part[name] for part in parts]), exact[name], msg=name)
+    for name in ("weight", "bias"):
+        torch.testing.assert_close(parts[0][name] + parts[1][name], exact[name], msg=name)
+    for name in ("running_mean", "running_var"):
         for part in parts:
-            torch.testing.assert_close(part[1], norm.running_mean)
-            torch.testing.assert_close(part[2], norm.running_var, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(part[name], exact[name], msg=name)
 
 
-def test_torchrun_trains_one_run_and_goes_on(tmp_path):
-    from socodet.images.photographs import photographs
+@pytest.mark.parametrize("kind", HALF)
+def test_synchronised_batch_norm_in_half_precision_sums_in_float32(two, kind):
+    norm = nn.BatchNorm2d(2)
+    y = norm(half_inputs().to(kind).float())
+    parts = [process["half"][HALF.index(kind)] for process in two]
+    assert parts[0][0].dtype is kind
+    # what is left is the rounding of the result itself, values up to 5
+    torch.testing.assert_close(torch.cat([p[0] for p in parts]).float(), y, rtol=0, atol=5 * torch.finfo(kind).eps)
+    for part in parts:
+        torch.testing.assert_close(part[1], norm.running_mean)
+        torch.testing.assert_close(part[2], norm.running_var, rtol=1e-4, atol=1e-4)
 
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    command += ["-m", "socodet", "pretrain", str(photographs()), "--output", str(run), "--recipe", "tiny"]
-    command += ["--batch-size", "4", "--epochs", "1", "--warmup-epochs", "0", "--workers", "0", "--log-every", "1"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.run([*command, "--max-steps", "1"], capture_output=True, text=True, env=env)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("stopped by max_steps after 1 of 3 steps") == 1
-    second = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert second.returncode == 0, second.stderr
-    assert "finished, 3 steps" in second.stdout
-    assert (run / "log.jsonl").read_text().count("\n") == 3
+
+def test_processes_pretrain_one_run_and_go_on(two, folder):
+    assert "stopped by max_steps after 1 of 3 steps" in two[0]["printed"][0]
+    assert "finished, 3 steps" in two[0]["printed"][1]
+    assert two[1]["printed"] == ["", ""]
+    assert (folder / "run" / "log.jsonl").read_text().count("\n") == 3

@@ -7,13 +7,20 @@ ConvNeXt's, a side that 32 does not divide loses its last pixels: 112 gives 3 ce
 """
 
 import torch
-import torchvision.models.resnet as resnet
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from socodet.errors import InputError
 from socodet.models.backbone_names import TIMM
+from socodet.models.blocks import FusedBasicBlock, FusedBottleneck, FusedStages
+from socodet.models.fused_norm import FusedBatchNorm2d
 
+NormLayer = type[nn.BatchNorm2d]
+"""Batch norm of a network's convolutions: torch's, or `FusedBatchNorm2d` and blocks that make use of it."""
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Residual blocks of each stage of a ResNet, by its depth."""
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STRIDES = (4, 8, 16, 32)
 """Of the four stages, and so of P2 to P5 (section 3.3)."""
@@ -27,16 +34,17 @@ TRIED_SIZE = (64, 96)
 """Height and width that a timm network is tried with: small, and not the size it was designed for."""
 
 
-def build_backbone(name: str) -> tuple[nn.Module, list[int]]:
-    """A randomly initialised network, to be called by `stage_outputs`, and its four stages' channels.
+def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[nn.Module, list[int]]:
+    """A randomly initialised network, to be called by `stage_outputs`, and the channels of its four stages.
 
-    InputError when a timm network has no four feature maps of those strides, or takes one size of images only.
+    timm networks keep their own norms. InputError if one lacks feature maps of the four strides, or takes images of
+    one size only.
     """
     if name.startswith(TIMM):
         return _timm_backbone(name)
-    network: resnet.ResNet = getattr(resnet, name)(weights=None)
+    network = _resnet(name, norm_layer)
     width = network.inplanes // 8
-    body = IntermediateLayerGetter(network, {stage: str(level) for level, stage in enumerate(STAGES)})
+    body = _stages(network, {stage: str(level) for level, stage in enumerate(STAGES)}, norm_layer)
     return body, [width * 2**level for level in range(len(STAGES))]
 
 
@@ -46,11 +54,25 @@ def stage_outputs(body: nn.Module, pixels_b3hw: Tensor) -> list[Tensor]:
     return list(outputs.values()) if isinstance(outputs, dict) else outputs
 
 
-def split_backbone(name: str) -> tuple[nn.Module, nn.Module, int]:
-    """A ResNet up to its third stage (C4), its last stage as a module of its own, and that stage's channels."""
-    network: resnet.ResNet = getattr(resnet, name)(weights=None)
-    body = IntermediateLayerGetter(network, {"layer3": "0"})
-    return body, network.layer4, network.inplanes
+def split_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[nn.Module, nn.Module, int]:
+    """A ResNet up to its third stage (C4), its last stage as a separate module, and that stage's channels."""
+    network = _resnet(name, norm_layer)
+    return _stages(network, {"layer3": "0"}, norm_layer), network.layer4, network.inplanes
+
+
+def _resnet(name: str, norm_layer: NormLayer) -> ResNet:
+    depth = int(name.removeprefix("resnet"))
+    fused = issubclass(norm_layer, FusedBatchNorm2d)
+    if depth < 50:
+        block = FusedBasicBlock if fused else BasicBlock
+    else:
+        block = FusedBottleneck if fused else Bottleneck
+    return ResNet(block, list(BLOCKS[depth]), norm_layer=norm_layer)
+
+
+def _stages(network: ResNet, outputs: dict[str, str], norm_layer: NormLayer) -> nn.Module:
+    getter = FusedStages if issubclass(norm_layer, FusedBatchNorm2d) else IntermediateLayerGetter
+    return getter(network, outputs)
 
 
 def _timm_backbone(name: str) -> tuple[nn.Module, list[int]]:

@@ -16,7 +16,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 
 from socodet.errors import InputError
-from socodet.models.backbones import FINEST, STAGES, STRIDES, build_backbone, split_backbone, stage_outputs
+from socodet.models.backbones import FINEST, STAGES, STRIDES, NormLayer, build_backbone, split_backbone, stage_outputs
+from socodet.models.blocks import fuse_relu
+from socodet.models.fused_norm import FusedBatchNorm2d
+from socodet.models.pointwise import multiply_pointwise
 from socodet.models.pyramid import pool_boxes, pyramid_levels
 from socodet.models.settings import Architecture, ModelSettings
 from socodet.views.batch import RoIs
@@ -77,14 +80,15 @@ def over_views(chain: Iterable[nn.Module], views: Sequence[Tensor]) -> list[Tens
     return apart if together is None else list(torch.split(together, sizes))
 
 
-def build_box_head(settings: ModelSettings) -> FastRCNNConvFCHead:
+def build_box_head(settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> FastRCNNConvFCHead:
     """A detector's box head on FPN: convolutions with batch norm and one fully connected layer (section 4.1)."""
-    return FastRCNNConvFCHead(
+    head = FastRCNNConvFCHead(
         (settings.fpn_channels, settings.pooled_size, settings.pooled_size),
         [settings.head_channels] * settings.head_convs,
         [settings.representation_size],
-        norm_layer=nn.BatchNorm2d,
+        norm_layer=norm_layer,
     )
+    return fuse_relu(head) if issubclass(norm_layer, FusedBatchNorm2d) else head
 
 
 class FPNEncoder(ObjectEncoder):
@@ -97,16 +101,16 @@ class FPNEncoder(ObjectEncoder):
     has_pyramid = True
     has_box_head = True
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> None:
         super().__init__()
-        body, channels = build_backbone(settings.backbone)
-        fpn = FeaturePyramidNetwork(channels, settings.fpn_channels, norm_layer=nn.BatchNorm2d)
+        body, channels = build_backbone(settings.backbone, norm_layer)
+        fpn = FeaturePyramidNetwork(channels, settings.fpn_channels, norm_layer=norm_layer)
         self.backbone = nn.ModuleDict({"body": body, "fpn": fpn})
         self.pooled_size = settings.pooled_size
         self.box_head: FastRCNNConvFCHead | None = None
         self.representation_size = settings.fpn_channels
         if self.has_box_head:
-            self.box_head = build_box_head(settings)
+            self.box_head = build_box_head(settings, norm_layer)
             self.representation_size = settings.representation_size
 
     def pyramid(self, pixels_b3hw: Tensor) -> list[Tensor | None]:
@@ -148,9 +152,9 @@ class C4Encoder(ObjectEncoder):
 
     head_is_fifth_block = True
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> None:
         super().__init__()
-        body, self.box_head, self.representation_size = split_backbone(settings.backbone)
+        body, self.box_head, self.representation_size = split_backbone(settings.backbone, norm_layer)
         self.backbone = nn.ModuleDict({"body": body})
         self.pooled_size = settings.pooled_size
 
@@ -169,9 +173,9 @@ class C4Encoder(ObjectEncoder):
 class C5Encoder(ObjectEncoder):
     """Boxes pooled from the backbone's last stage and averaged: Table 4's second row, no FPN, no head."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> None:
         super().__init__()
-        body, channels = build_backbone(settings.backbone)
+        body, channels = build_backbone(settings.backbone, norm_layer)
         self.backbone = nn.ModuleDict({"body": body})
         self.representation_size = channels[-1]
         self.pooled_size = settings.pooled_size
@@ -189,9 +193,9 @@ class ImageEncoder(ObjectEncoder):
 
     encodes_boxes = False
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> None:
         super().__init__()
-        body, channels = build_backbone(settings.backbone)
+        body, channels = build_backbone(settings.backbone, norm_layer)
         self.backbone = nn.ModuleDict({"body": body})
         self.representation_size = channels[-1]
 
@@ -215,9 +219,13 @@ def encoder_class(settings: ModelSettings) -> type[ObjectEncoder]:
     return _ENCODERS[settings.architecture]
 
 
-def build_encoder(settings: ModelSettings) -> ObjectEncoder:
-    """The encoder of that architecture, randomly initialised."""
-    return encoder_class(settings)(settings)  # type: ignore[call-arg]
+def build_encoder(settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> ObjectEncoder:
+    """The encoder of that architecture, randomly initialised.
+
+    With `FusedBatchNorm2d` it is built for training: norms are fused, 1×1 convolutions on a CPU are matrix products.
+    """
+    encoder = encoder_class(settings)(settings, norm_layer)  # type: ignore[call-arg]
+    return multiply_pointwise(encoder) if issubclass(norm_layer, FusedBatchNorm2d) else encoder
 
 
 def backbone_settings(settings: ModelSettings) -> ModelSettings:

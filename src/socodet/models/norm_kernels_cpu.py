@@ -198,55 +198,81 @@ def _flat(x: Tensor) -> NDArray[Any]:
     return (x.view(torch.uint16) if x.dtype is torch.bfloat16 else x).numpy()
 
 
-def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, relu: bool) -> tuple[Tensor, Tensor]:
-    """relu(norm(x) + residual), and its coefficients (4, C) for `backward`; the running statistics go one step on.
-
-    x and residual: (N, C, H, W), channels last, both float32 or both bfloat16, C a multiple of 16; the norm's
-    parameters and statistics are float32.
-    """
+def _statistics_of_ranges(x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and sum of squares about it of each range of rows, (T, 2, C), and the rows of each, (T,)."""
     channels, rows = x.shape[1], x.numel() // x.shape[1]
     ranges = _ranges(rows, channels)
     partial = np.empty((len(ranges), 2, channels), np.float64)
-    coefficients = torch.empty(4, channels, dtype=torch.float32, device=x.device)
-    y = torch.empty_like(x)
-    flat, numbers, out = _flat(x), coefficients.numpy(), _flat(y)
-    added = flat if residual is None else _flat(residual)
+    flat = _flat(x)
     _share(lambda t, begin, end: _statistics(flat, begin, end, channels, partial[t]), ranges)
+    return partial, np.array([end - begin for begin, end in ranges], np.float64)
+
+
+def coefficients(x: Tensor, norm: torch.nn.BatchNorm2d) -> Tensor:
+    """Mean, 1/σ, and a and b of a·x + b, (4, C); updates the running statistics.
+
+    x: (N, C, H, W), channels last, float32 or bfloat16, C a multiple of 16; the norm's parameters and statistics are
+    float32.
+    """
+    partial, counts = _statistics_of_ranges(x)
+    out = torch.empty(4, x.shape[1], dtype=torch.float32)
     parameters = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    _coefficients(
-        partial,
-        np.array([end - begin for begin, end in ranges], np.float64),
-        *(p.detach().numpy() for p in parameters if p is not None),
-        norm.eps,
-        norm.momentum,
-        numbers,
-    )
+    numbers = (p.detach().numpy() for p in parameters if p is not None)
+    _coefficients(partial, counts, *numbers, norm.eps, norm.momentum, out.numpy())
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
+    return out
+
+
+def sums(x: Tensor) -> Tensor:
+    """Sum and sum of squares of each channel and their count, (2 C + 1,) float64, to be added over processes."""
+    partial, counts = _statistics_of_ranges(x)
+    mean, about_mean = partial[:, 0], partial[:, 1]
+    total = counts[:, None] * mean
+    return torch.from_numpy(np.concatenate([total.sum(0), (about_mean + total * mean).sum(0), [counts.sum()]]))
+
+
+def apply(x: Tensor, residual: Tensor | None, coefficients: Tensor, *, relu: bool) -> Tensor:
+    """relu(a·x + b + residual); x and residual are channels last and of one type."""
+    channels, rows = x.shape[1], x.numel() // x.shape[1]
+    y = torch.empty_like(x)
     add = residual is not None
-    _share(lambda _, begin, end: _apply(flat, added, begin, end, numbers, out, add, relu), ranges)
-    return y, coefficients
+    flat, numbers, out = _flat(x), coefficients.numpy(), _flat(y)
+    added = flat if residual is None else _flat(residual)
+    _share(lambda _, begin, end: _apply(flat, added, begin, end, numbers, out, add, relu), _ranges(rows, channels))
+    return y
 
 
-def backward(
+def gradient_sums(
     dy: Tensor, x: Tensor, y: Tensor | None, coefficients: Tensor, *, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, of the residual (dy itself without ReLU), of weight and of bias; y where there was a residual."""
+) -> tuple[Tensor, Tensor]:
+    """Gradient before ReLU, dz, and the sums of dz and of dz·x̂ of each channel, (2, C) float64.
+
+    y: the output where there was a residual. Only then is ReLU applied to dz; without one, dz is dy itself.
+    """
     channels, rows = x.shape[1], x.numel() // x.shape[1]
     ranges = _ranges(rows, channels)
     partial = np.empty((len(ranges), 2, channels), np.float64)
     add = relu and y is not None
     dz = torch.empty_like(x) if add else dy
-    dx = torch.empty_like(x)
-    numbers, flat, flat_dy, flat_dz, flat_dx = coefficients.numpy(), _flat(x), _flat(dy), _flat(dz), _flat(dx)
+    numbers, flat, flat_dy, flat_dz = coefficients.numpy(), _flat(x), _flat(dy), _flat(dz)
     flat_y = flat if y is None else _flat(y)
 
     def sum_gradients(t: int, begin: int, end: int) -> None:
         _gradient_sums(flat_dy, flat, flat_y, begin, end, numbers, flat_dz, add, relu, partial[t])
 
     _share(sum_gradients, ranges)
-    sums = partial.sum(axis=0)
-    mask = relu and not add
-    _share(lambda _, begin, end: _input_gradient(flat_dz, flat, begin, end, numbers, sums, rows, flat_dx, mask), ranges)
-    bias, weight = torch.from_numpy(sums.astype(np.float32))
-    return dx, dz, weight, bias
+    return dz, torch.from_numpy(partial.sum(axis=0))
+
+
+def input_gradient(dz: Tensor, x: Tensor, coefficients: Tensor, sums: Tensor, *, mask: bool) -> Tensor:
+    """Gradient of x. mask: dz has not passed ReLU yet. sums: of dz and of dz·x̂, (2, C), over the rows of x."""
+    channels, rows = x.shape[1], x.numel() // x.shape[1]
+    dx = torch.empty_like(x)
+    flat_dz, flat, flat_dx = _flat(dz), _flat(x), _flat(dx)
+    numbers, totals = coefficients.numpy(), sums.numpy()
+    _share(
+        lambda _, begin, end: _input_gradient(flat_dz, flat, begin, end, numbers, totals, rows, flat_dx, mask),
+        _ranges(rows, channels),
+    )
+    return dx

@@ -8,7 +8,7 @@ back, these three and five times. Imported only where there is a CUDA device, or
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 
 TILE = 2048
 """Elements of a tile."""
@@ -204,46 +204,82 @@ def _reduction(rows: int, channels: int) -> tuple[int, int, int]:
     return splits * blocks, rows_each, splits
 
 
-def forward(x: Tensor, residual: Tensor | None, norm: torch.nn.BatchNorm2d, *, relu: bool) -> tuple[Tensor, Tensor]:
-    """relu(norm(x) + residual), and its coefficients (4, C) for `backward`; the running statistics go one step on.
-
-    x and residual: (N, C, H, W), channels last, of one type; the norm's parameters and statistics are float32.
-    """
+def _statistics_of_splits(x: Tensor) -> tuple[Tensor, int]:
+    """Mean and sum of squares about it of each split of the rows, (2, splits, C), and the rows of a split."""
     rows, channels = _matrix(x)
     R, C = _tile(channels)
     reduction, rows_each, splits = _reduction(rows, channels)
-    partial = torch.empty(2 * splits, channels, dtype=torch.float32, device=x.device)
-    coefficients = torch.empty(4, channels, dtype=torch.float32, device=x.device)
+    partial = torch.empty(2, splits, channels, dtype=torch.float32, device=x.device)
     _statistics[(reduction,)](x, partial, rows, channels, rows_each, splits, R=R, C=C, num_warps=WARPS)
+    return partial, rows_each
+
+
+def coefficients(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """Mean, 1/σ, and a and b of a·x + b, (4, C); updates the running statistics.
+
+    x: (N, C, H, W), channels last; the norm's parameters and statistics are float32.
+    """
+    rows, channels = _matrix(x)
+    partial, rows_each = _statistics_of_splits(x)
+    out = torch.empty(4, channels, dtype=torch.float32, device=x.device)
     _coefficients[(triton.cdiv(channels, 16),)](
         partial, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked,
-        coefficients, rows, channels, rows_each, splits, norm.eps, norm.momentum, S=256, C=16, num_warps=WARPS,
+        out, rows, channels, rows_each, partial.shape[1], norm.eps, norm.momentum, S=256, C=16, num_warps=WARPS,
     )  # fmt: skip
+    return out
+
+
+def sums(x: Tensor) -> Tensor:
+    """Sum and sum of squares of each channel and their count, (2 C + 1,) float64, to be added over processes.
+
+    In float64, sums of squares lose no digits that float32 values have.
+    """
+    rows, _ = _matrix(x)
+    partial, rows_each = _statistics_of_splits(x)
+    mean, about_mean = partial.double()
+    begins = torch.arange(0, rows, rows_each, device=x.device)
+    count = (rows - begins).clamp_max(rows_each).double()
+    total = count[:, None] * mean
+    return torch.cat([total.sum(0), (about_mean + total * mean).sum(0), count.sum(0, keepdim=True)])
+
+
+def apply(x: Tensor, residual: Tensor | None, coefficients: Tensor, *, relu: bool) -> Tensor:
+    """relu(a·x + b + residual); x and residual are channels last and of one type."""
+    rows, channels = _matrix(x)
+    R, C = _tile(channels)
     y = torch.empty_like(x)
     _apply[(programs(rows, channels),)](
         x, x if residual is None else residual, coefficients, y, rows, channels,
         ADD=residual is not None, RELU=relu, R=R, C=C, num_warps=WARPS,
     )  # fmt: skip
-    return y, coefficients
+    return y
 
 
-def backward(
+def gradient_sums(
     dy: Tensor, x: Tensor, y: Tensor | None, coefficients: Tensor, *, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, of the residual (dy itself without ReLU), of weight and of bias; y where there was a residual."""
+) -> tuple[Tensor, Tensor]:
+    """Gradient before ReLU, dz, and the sums of dz and of dz·x̂ of each channel, (2, C) float32.
+
+    y: the output where there was a residual. Only then is ReLU applied to dz; without one, dz is dy itself.
+    """
     rows, channels = _matrix(x)
     R, C = _tile(channels)
     reduction, rows_each, splits = _reduction(rows, channels)
     partial = torch.empty(2, splits, channels, dtype=torch.float32, device=x.device)
-    written = relu and y is not None
-    dz = torch.empty_like(x) if written else dy
+    dz = torch.empty_like(x) if relu and y is not None else dy
     _gradient_sums[(reduction,)](
         dy, x, x if y is None else y, coefficients, dz, partial, rows, channels, rows_each, splits,
         ADD=y is not None, RELU=relu, R=R, C=C, num_warps=WARPS,
     )  # fmt: skip
-    sums = partial.sum(dim=1)
+    return dz, partial.sum(dim=1)
+
+
+def input_gradient(dz: Tensor, x: Tensor, coefficients: Tensor, sums: Tensor, *, mask: bool) -> Tensor:
+    """Gradient of x. mask: dz has not passed ReLU yet. sums: of dz and of dz·x̂, (2, C), over the rows of x."""
+    rows, channels = _matrix(x)
+    R, C = _tile(channels)
     dx = torch.empty_like(x)
     _input_gradient[(programs(rows, channels),)](
-        dz, x, coefficients, sums, dx, rows, channels, MASK=relu and not written, R=R, C=C, num_warps=WARPS
+        dz, x, coefficients, sums, dx, rows, channels, MASK=mask, R=R, C=C, num_warps=WARPS
     )
-    return dx, dz, sums[1], sums[0]
+    return dx

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
+from socodet.models.backbones import NormLayer
 from socodet.models.encoders import build_encoder
+from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
@@ -55,11 +58,17 @@ class PretrainResult:
         return self.steps == self.total_steps
 
 
-def build_soco(settings: ModelSettings, seed: int, objective: ObjectiveSettings | None = None) -> SoCo:
+def build_soco(
+    settings: ModelSettings,
+    seed: int,
+    objective: ObjectiveSettings | None = None,
+    norm_layer: NormLayer = nn.BatchNorm2d,
+) -> SoCo:
     """Randomly initialised networks; the same for the same seed. The caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SoCo(build_encoder(settings), settings, build_objective(objective or ObjectiveSettings()))
+        encoder = build_encoder(settings, norm_layer)
+        return SoCo(encoder, settings, build_objective(objective or ObjectiveSettings()))
 
 
 def pretrain(
@@ -121,7 +130,7 @@ def pretrain(
     _check_shares(training, world)
 
     join(world, choose_device(execution.device, world))
-    soco = build_soco(recipe.model, training.seed, recipe.objective)
+    soco = build_soco(recipe.model, training.seed, recipe.objective, FusedBatchNorm2d)
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
         start, report = _load_start(soco, run, start_from, overwrite=overwrite)
         if world.is_first:

@@ -13,8 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from socodet.errors import InputError
-from socodet.models.fused_norm import fuse_batch_norm
-from socodet.models.pointwise import multiply_pointwise
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_loader
 from socodet.pretraining.lars import LARS, parameter_groups
@@ -62,11 +60,6 @@ class Trainer(Learner[Batch]):
             keep_freed_memory()  # of the whole process
         if execution.compile:
             _compile(self.soco, compiler)
-        else:
-            if self.device.type == "cpu":
-                multiply_pointwise(self.soco)
-            if self.device.type in ("cpu", "cuda") and self.world.size == 1:
-                fuse_batch_norm(self.soco, self.device, self.precision)
         if self.world.size > 1:
             self._forward = DistributedDataParallel(
                 self.soco,

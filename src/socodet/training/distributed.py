@@ -11,10 +11,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
-from torch.nn.functional import batch_norm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from socodet.errors import InputError
+from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
 from socodet.runtime.world import World
 from socodet.views.batch import Batch
 
@@ -65,67 +65,35 @@ def same_everywhere(world: World, number: int) -> bool:
     return int(ends[0]) == -int(ends[1])
 
 
-class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the batches of all processes, on any device, differentiable through the exchange.
-
-    torch's SyncBatchNorm is faster but takes CUDA tensors only. Parameters and buffers are those of BatchNorm.
-    """
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) → the same shape; statistics over N and the rest, of every process together."""
-        if not self.training:
-            return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        given = input.dtype
-        input = input.to(torch.promote_types(given, torch.float32))  # sums in half precision would overflow
-        channels = input.shape[1]
-        dims = [d for d in range(input.ndim) if d != 1]
-        count = input.new_tensor([input.numel() / channels])
-        moments = torch.cat([input.sum(dims), input.square().sum(dims), count])
-        sums: Tensor = all_reduce(moments)  # type: ignore[no-untyped-call]
-        total = sums[-1]
-        mean = sums[:channels] / total
-        variance = sums[channels:-1] / total - mean.square()
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-                unbiased = variance * (total / (total - 1).clamp_min(1))
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
-        shape = [1, channels] + [1] * (input.ndim - 2)
-        scale = (variance.clamp_min(0) + self.eps).rsqrt() * self.weight
-        normalized: Tensor = input * scale.view(shape) + (self.bias - mean * scale).view(shape)
-        return normalized.to(given)
-
-
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Replaces every batch norm inside by one over all processes: torch's on CUDA, ours elsewhere.
+    """Makes every batch norm use the statistics of all processes in training.
 
-    Names, parameters and buffers stay what they were. InputError for a batch norm that does more than that, such as
-    timm's with an activation inside, which would be lost.
+    `FusedBatchNorm2d` is told to; others are replaced, by torch's SyncBatchNorm on CUDA and by ours elsewhere, and keep
+    their names, parameters and buffers. InputError for a batch norm that does more than that, such as timm's with an
+    activation inside, which would be lost.
     """
-    for name, module in network.named_modules():
-        plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SyncedBatchNorm)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
-            raise InputError(
-                f"{name} is a {type(module).__name__}, which cannot be synchronised between processes; train in one "
-                "process or choose another --backbone"
-            )
+    for name, module in list(network.named_modules()):
+        if isinstance(module, FusedBatchNorm2d):
+            module.synchronized = True
+        elif isinstance(module, _BatchNorm) and not isinstance(module, SyncedBatchNorm | nn.SyncBatchNorm):
+            if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+                raise InputError(
+                    f"{name} is a {type(module).__name__}, which cannot be synchronised between processes; train in "
+                    "one process or choose another --backbone"
+                )
+            parent, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(parent), attribute, _synchronized(module, device))
+
+
+def _synchronized(norm: _BatchNorm, device: torch.device) -> nn.Module:
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return
-    for name, child in network.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            synced = SyncedBatchNorm(child.num_features, child.eps, child.momentum)
-            synced.load_state_dict(child.state_dict())
-            for ours, theirs in zip(synced.parameters(), child.parameters(), strict=True):
-                ours.requires_grad_(theirs.requires_grad)
-            setattr(network, name, synced.to(next(child.parameters())))
-        else:
-            synchronize_batch_norm(child, device)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        return converted
+    synced = SyncedBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    synced.weight, synced.bias = norm.weight, norm.bias
+    synced.running_mean, synced.running_var = norm.running_mean, norm.running_var
+    synced.num_batches_tracked = norm.num_batches_tracked
+    return synced
 
 
 def agree(world: World, batch: Batch, decisions: tuple[bool, ...]) -> tuple[Batch, tuple[bool, ...]]:

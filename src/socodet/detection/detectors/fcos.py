@@ -39,7 +39,12 @@ class FCOSFPN(SingleStage):
         head.classification_head = FCOSClassificationHead(channels, 1, num_classes, norm_layer=norm)
         head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
         return FCOS(
-            PyramidBackbone(model, finest=SINGLE_STAGE_FINEST, extra_blocks=LastLevelP6P7(channels, channels)),
+            PyramidBackbone(
+                model,
+                self.norm_layer,
+                finest=SINGLE_STAGE_FINEST,
+                extra_blocks=LastLevelP6P7(channels, channels),
+            ),
             num_classes,
             head=head,
             score_thresh=inference.score_threshold,

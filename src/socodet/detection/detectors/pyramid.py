@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
-from socodet.models.backbones import FINEST, build_backbone, stage_outputs
+from socodet.models.backbones import FINEST, NormLayer, build_backbone, stage_outputs
 from socodet.models.settings import ModelSettings
 
 
@@ -16,15 +16,22 @@ class PyramidBackbone(nn.Module):
     second pixel of P5.
     """
 
-    def __init__(self, settings: ModelSettings, *, finest: int = FINEST, extra_blocks: ExtraFPNBlock | None = None):
+    def __init__(
+        self,
+        settings: ModelSettings,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        *,
+        finest: int = FINEST,
+        extra_blocks: ExtraFPNBlock | None = None,
+    ):
         super().__init__()
-        self.body, channels = build_backbone(settings.backbone)
+        self.body, channels = build_backbone(settings.backbone, norm_layer)
         self._first_stage = finest - FINEST
         self.fpn = FeaturePyramidNetwork(
             channels[self._first_stage :],
             settings.fpn_channels,
             extra_blocks=extra_blocks or LastLevelMaxPool(),
-            norm_layer=nn.BatchNorm2d,
+            norm_layer=norm_layer,
         )
         self.out_channels = settings.fpn_channels
 

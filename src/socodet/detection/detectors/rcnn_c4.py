@@ -15,7 +15,7 @@ from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.transform import Target
-from socodet.models.backbones import STRIDES, split_backbone
+from socodet.models.backbones import STRIDES, NormLayer, split_backbone
 from socodet.models.settings import ModelSettings
 
 POOLED = 14
@@ -39,12 +39,12 @@ class C4Backbone(nn.Module):
         return features
 
 
-def shared_head(fifth_block: nn.Module, channels: int) -> nn.Sequential:
+def shared_head(fifth_block: nn.Module, channels: int, norm_layer: NormLayer = nn.BatchNorm2d) -> nn.Sequential:
     """The fifth block followed by a batch norm, as in MoCo's C4 recipe (`Res5ROIHeadsExtraNorm`).
 
     The outputs of a self-supervised network's last block may be of any scale; the norm normalises them.
     """
-    return nn.Sequential(OrderedDict([*fifth_block.named_children(), ("norm", nn.BatchNorm2d(channels))]))
+    return nn.Sequential(OrderedDict([*fifth_block.named_children(), ("norm", norm_layer(channels))]))
 
 
 class SharedRoIHeads(RoIHeads):  # type: ignore[misc]
@@ -115,7 +115,7 @@ class FasterRCNNC4(RCNN):
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
         """An R-CNN of torchvision's parts, for boxes, and masks if it has them."""
-        body, fifth_block, channels = split_backbone(model.backbone)
+        body, fifth_block, channels = split_backbone(model.backbone, self.norm_layer)
         c4_channels = channels // 2
         anchors = AnchorGenerator((ANCHOR_SIZES,), (ANCHOR_RATIOS,))
         rpn = RegionProposalNetwork(
@@ -131,7 +131,7 @@ class FasterRCNNC4(RCNN):
         )
         roi_heads = SharedRoIHeads(
             roi_pooling({"0": STRIDES[2]}, POOLED, inference.pooling),
-            shared_head(fifth_block, channels),
+            shared_head(fifth_block, channels, self.norm_layer),
             FastRCNNPredictor(channels, num_classes),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -12,7 +11,7 @@ from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
-from socodet.models.backbones import STRIDES
+from socodet.models.backbones import STRIDES, NormLayer
 from socodet.models.encoders import build_box_head
 from socodet.models.settings import ModelSettings
 
@@ -29,7 +28,9 @@ class FasterRCNNFPN(RCNN):
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> FasterRCNN:
         """Torchvision's Faster R-CNN of these parts."""
-        return FasterRCNN(PyramidBackbone(model), **_box_parts(model, num_classes, inference))
+        return FasterRCNN(
+            PyramidBackbone(model, self.norm_layer), **_box_parts(model, num_classes, inference, self.norm_layer)
+        )
 
 
 class MaskRCNNFPN(FasterRCNNFPN):
@@ -42,15 +43,17 @@ class MaskRCNNFPN(FasterRCNNFPN):
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> MaskRCNN:
         """Torchvision's Mask R-CNN of these parts."""
         return MaskRCNN(
-            PyramidBackbone(model),
+            PyramidBackbone(model, self.norm_layer),
             mask_roi_pool=roi_pooling(LEVELS, MASK_POOLED, inference.pooling),
-            mask_head=MaskRCNNHeads(model.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=nn.BatchNorm2d),
+            mask_head=MaskRCNNHeads(model.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=self.norm_layer),
             mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
-            **_box_parts(model, num_classes, inference),
+            **_box_parts(model, num_classes, inference, self.norm_layer),
         )
 
 
-def _box_parts(model: ModelSettings, num_classes: int, inference: InferenceSettings) -> dict[str, Any]:
+def _box_parts(
+    model: ModelSettings, num_classes: int, inference: InferenceSettings, norm_layer: NormLayer
+) -> dict[str, Any]:
     """What both have; numbers of proposals by default as in Detectron2's FPN base configuration."""
     return {
         "rpn_head": RPNHead(model.fpn_channels, num_anchors=3, conv_depth=1),
@@ -59,7 +62,7 @@ def _box_parts(model: ModelSettings, num_classes: int, inference: InferenceSetti
         "rpn_post_nms_top_n_train": 1000,
         "rpn_post_nms_top_n_test": inference.proposals,
         "box_roi_pool": roi_pooling(LEVELS, model.pooled_size, inference.pooling),
-        "box_head": build_box_head(model),
+        "box_head": build_box_head(model, norm_layer),
         "box_predictor": FastRCNNPredictor(model.representation_size, num_classes),
         "box_batch_size_per_image": inference.rois_per_image,
         "box_score_thresh": inference.score_threshold,

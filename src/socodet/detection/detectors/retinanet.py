@@ -24,7 +24,10 @@ class RetinaNetFPN(SingleStage):
         c5_channels = build_backbone(model.backbone)[1][-1]
         return RetinaNet(
             PyramidBackbone(
-                model, finest=SINGLE_STAGE_FINEST, extra_blocks=LastLevelP6P7(c5_channels, model.fpn_channels)
+                model,
+                self.norm_layer,
+                finest=SINGLE_STAGE_FINEST,
+                extra_blocks=LastLevelP6P7(c5_channels, model.fpn_channels),
             ),
             num_classes,
             score_thresh=inference.score_threshold,

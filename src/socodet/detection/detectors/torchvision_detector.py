@@ -1,13 +1,14 @@
 """What the detectors put together from torchvision's parts have in common."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.transform import DetectorTransform
+from socodet.models.backbones import NormLayer
 from socodet.models.settings import ModelSettings
 
 
@@ -16,6 +17,9 @@ class TorchvisionDetector(Detector):
 
     To that end the outputs of its `float32_outputs` are float32.
     """
+
+    norm_layer: ClassVar[NormLayer] = nn.BatchNorm2d
+    """Batch norm of backbone, pyramid and heads. With `FusedBatchNorm2d` their names and weights are the same."""
 
     @property
     @abstractmethod
