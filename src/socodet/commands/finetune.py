@@ -65,7 +65,7 @@ def finetune(
     result: FinetuneResult | Comparison
     if len(init) < 2 and seeds is None and not fractions:
         if retry_diverged:
-            raise InputError("--retry-diverged is for a comparison; a single run goes on with the same command")
+            raise InputError("--retry-diverged is for a comparison; a single run resumes with the same command")
         result = finetune_once(
             train,
             output,

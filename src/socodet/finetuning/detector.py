@@ -60,7 +60,7 @@ class TrainedDetector(nn.Module):
         """Detector, modules and schedule that it was trained by."""
         self.categories = tuple(categories)
         self.step = step
-        """Training steps behind it."""
+        """Steps it was trained for."""
         self.run = run
         self.precision = torch.float32
         """Of `predict`: float32, or what autocast computes in."""
@@ -122,7 +122,7 @@ def load_detector(
     recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
     state: dict[str, Any] | None = folder.load_checkpoint()
     if state is None:
-        raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
+        raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")
     classes = len(trained.categories) + 1
     network = new_detector(recipe.settings.detector, recipe.model, classes, inference=recipe.inference)
     network.load_state_dict(scored_weights(state))
@@ -134,7 +134,7 @@ def load_detector(
 
 
 def chosen(found: Detections, min_score: float, max_detections: int | None) -> Detections:
-    """The detections of at least that score, surest first, at most so many."""
+    """The detections of at least `min_score`, highest score first, at most `max_detections`."""
     best = found.best(len(found) if max_detections is None else max_detections)
     return best.take(np.flatnonzero(best.scores >= min_score))
 

@@ -33,13 +33,13 @@ class Evaluation:
         """Scores in percent: a row for boxes and one for masks, a column for each score."""
         rows: dict[str, dict[str, float | None]] = {}
         for name, value in self.scores.items():
-            kind, figure = name.split("_", 1)
-            rows.setdefault(kind, {})[figure] = value
-        columns = list(dict.fromkeys(figure for row in rows.values() for figure in row))
+            boxes_or_masks, metric = name.split("_", 1)
+            rows.setdefault(boxes_or_masks, {})[metric] = value
+        columns = list(dict.fromkeys(metric for row in rows.values() for metric in row))
         lines = ["      " + "".join(f"{column:>7}" for column in columns)]
-        for kind, row in rows.items():
+        for boxes_or_masks, row in rows.items():
             cells = ("-" if row.get(column) is None else f"{row[column]:.2f}" for column in columns)
-            lines.append(f"{kind:<6}" + "".join(f"{cell:>7}" for cell in cells))
+            lines.append(f"{boxes_or_masks:<6}" + "".join(f"{cell:>7}" for cell in cells))
         return "\n".join(lines)
 
 
@@ -96,25 +96,25 @@ def evaluate_run(
         None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
     )
     execution = execution or ExecutionSettings()
-    detector = load_detector(run, device=execution.device, precision=execution.precision)
-    trained = trained_categories(RunFolder(Path(run)))
+    trained = load_detector(run, device=execution.device, precision=execution.precision)
+    categories = trained_categories(RunFolder(Path(run)))
     if not isinstance(data, DetectionDataset):
         data = open_detection_set(data, split=split, images=images)
         if show_progress:
             report_problems(data)
-    require_same_categories(trained, data)
-    kind = detector_named(detector.recipe.settings.detector)
+    require_same_categories(categories, data)
+    detector = detector_named(trained.recipe.settings.detector)
     if execution.compile:
-        kind.compile(detector.network)
-    device = next(detector.parameters()).device
+        detector.compile(trained.network)
+    device = next(trained.parameters()).device
     return score(
-        detector.network,
+        trained.network,
         data,
-        masks=kind.has_masks,
-        step=detector.step,
+        masks=detector.has_masks,
+        step=trained.step,
         scores_file=scores_file,
         predictions_file=predictions_file,
-        precision=detector.precision,
+        precision=trained.precision,
         workers=default_workers(device) if execution.workers is None else execution.workers,
         show_progress=show_progress,
     )

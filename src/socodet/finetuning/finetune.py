@@ -72,17 +72,16 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tunes a detector on an annotated set, into the run folder `output` (section 4.2).
 
-    `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation part, and
-    without `val` the validation part of a folder is taken if `train` is one. `init` is a pretraining run's folder, an
+    `train` and `val` are sets as `open_detection_set` takes them: of a folder, its training and validation split.
+    Without `val`, a folder given as `train` is scored on its validation split. `init` is a pretraining run's folder, an
     exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
-    says what the modules look like, else `model` does. A set without masks trains the detector's counterpart without
-    them. Images without an object are left out. `sinks` receive the log lines besides the run's folder, in the first
-    process.
+    gives the sizes of the modules, otherwise `model` does. On a set without masks the detector's counterpart without
+    them is trained. `sinks` receive the log lines in addition to the run's folder, in the first process.
 
-    The same call again goes on with an unfinished run, from its last checkpoint; the result is the run that was never
-    interrupted, bit for bit on a CPU. A finished run, or one of other settings, is refused unless `overwrite`;
+    The same call again resumes an unfinished run from its last checkpoint; the result equals a run that was never
+    interrupted, bit for bit on a CPU. A finished run, or one with other settings, is refused unless `overwrite`;
     `resume` makes a finished run a success. Started by torchrun or SLURM, all processes train one detector.
-    `InputError` says in one line what cannot be used and how to fix it.
+    InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
     settings = settings or FinetuneSettings()

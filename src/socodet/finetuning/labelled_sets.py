@@ -40,20 +40,20 @@ def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool
     if say:
         report_problems(data)
         unusable = unusable_images(data, show_progress=True)
-        for kind, count in unusable.counts.items():
-            first = unusable.first[kind]
+        for problem, count in unusable.counts.items():
+            first = unusable.first[problem]
             if count == len(data):
                 raise InputError(
                     f"{data.name}: none of its {count:,} images can be used (first: {first}); restore them"
                 )
-            print(f"{data.name}: {count:,} of {len(data):,} × {kind} (first: {first})", file=sys.stderr)
+            print(f"{data.name}: {count:,} of {len(data):,} × {problem} (first: {first})", file=sys.stderr)
     return data
 
 
 def images_trained_on(
     data: DetectionDataset, settings: FinetuneSettings, *, show_note: bool = False
 ) -> DetectionDataset:
-    """The images with an object to learn from, or all with `keep_empty`; how many are left out is said on stderr.
+    """The images with an object to learn from, or all with `keep_empty`; a note on stderr counts those left out.
 
     InputError when no image has an object.
     """

@@ -50,7 +50,7 @@ class FinetuneSettings(Settings):
     keep_empty: bool = False
     """Train on images without an object too, as background; by default they are left out."""
     precise_bn: NonNegativeInt | None = None
-    """Training batches from which batch norm's statistics are estimated anew before an evaluation; 0 leaves them."""
+    """Training batches on which batch norm's statistics are re-estimated before an evaluation; 0 leaves them."""
     rois_per_image: PositiveInt | None = None
     """Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test time twice as many
     proposals are classified. Fewer save much time with small images on a CPU."""

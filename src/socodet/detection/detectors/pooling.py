@@ -40,8 +40,8 @@ class AlignedRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
         pooled = first.new_zeros((len(rois), first.shape[1], *size))
         for level, (name, stride) in enumerate(self._strides.items()):
             here = (levels == level).nonzero().squeeze(1)
-            part = roi_align(x[name], rois[here], size, 1 / stride, sampling_ratio=0, aligned=True)
-            pooled = pooled.index_copy(0, here, part.to(pooled.dtype))
+            cells = roi_align(x[name], rois[here], size, 1 / stride, sampling_ratio=0, aligned=True)
+            pooled = pooled.index_copy(0, here, cells.to(pooled.dtype))
         return pooled
 
     def box_levels(self, boxes_n4: Tensor) -> Tensor:
