@@ -82,7 +82,7 @@ def test_mistakes_in_what_is_given(capsys, few_images, table, tmp_path):
     not_a_table.write_text("hello")
     assert "text.parquet" in error_of(capsys, *pretrain, "--proposals", not_a_table, "--overwrite")
     assert "is a file" in error_of(capsys, "pretrain", few_images, "--output", not_a_table, *FAST)
-    assert "not a run" in error_of(capsys, "pretrain", few_images, "--output", few_images, *FAST)
+    assert "files that are not of a run" in error_of(capsys, "pretrain", few_images, "--output", few_images, *FAST)
     assert "not a run" in error_of(capsys, "export", empty, "--output", tmp_path / "w.pth")
     assert "neither .png nor .html" in error_of(
         capsys, "inspect", "proposals", few_images, "--output", tmp_path / "x.txt"
