@@ -215,6 +215,15 @@ def test_every_recipe_prints_every_field(capsys):
         assert "--proposals.method" in printed
 
 
+def test_help_shows_the_defaults_of_the_recipe_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", "--recipe", "tiny", "--help"])
+    assert not ended.value.code
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(default: resnet18)" in words
+    assert "(default: fpn)" in words
+
+
 def test_help_version_and_recipes_cost_no_torch():
     code = (
         "import sys, contextlib, io\n"

@@ -26,10 +26,10 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
 
     `auto` looks at the images first: the flags are parsed twice, the first time to know where these are.
     """
-    if {"-h", "--help"} & set(argv):
-        return {}
     name = (values_of("--recipe", argv) or [AUTO])[-1]
     if name == AUTO:
+        if {"-h", "--help"} & set(argv):
+            return {}
         given = parse(pretrain, "pretrain", argv, {"training": TrainingSettings(warmup_epochs=0)})
         base = _planned(argv, **signature(pretrain).bind(*given.args, **given.keywords).arguments)
     else:
