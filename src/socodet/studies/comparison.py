@@ -60,8 +60,8 @@ def compare(
     a fraction takes, their order, every draw and the fresh weights of modules, in the same way for every init. Each run
     is scored ten times unless `evaluation.every` says otherwise. `execution.max_steps` counts for each run.
 
-    The same call goes on after an interruption: finished runs are left alone, and more inits, seeds and fractions
-    may be asked for. A run that diverges is recorded, with the step, and not run again unless `retry_diverged`: then
+    The same call resumes after an interruption: finished runs are left alone, and more inits, seeds and fractions
+    may be added. A run that diverges is recorded, with the step, and not run again unless `retry_diverged`: then
     from its last good checkpoint. SIGINT and SIGTERM end the call after the step under way; the table returned, and
     on disk, is that of what is there. Started by torchrun or SLURM, all processes train each run together.
 
@@ -119,7 +119,7 @@ def _check_distinct(what: str, values: Sequence[object], fix: str) -> None:
 
 
 def _checked(study: Study, init: Init, job: Job) -> Job:
-    """The job, which refuses to begin from other weights than the rest of its init, whose file has changed."""
+    """The job, which refuses to begin when its file of weights has changed since the comparison began."""
 
     def run(folder: Path) -> JobResult:
         if not init.is_scratch and not RunFolder(folder).checkpoints():
@@ -175,7 +175,7 @@ def _prepare(
 
 
 def _is_begun(study: Study, job: Job) -> bool:
-    """Whether the run goes on without the weights it began from."""
+    """Whether the run no longer needs the weights it begins from."""
     return study.outcome(job).finished or bool(RunFolder(study.folder / job.name).checkpoints())
 
 

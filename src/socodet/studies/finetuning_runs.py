@@ -42,7 +42,7 @@ class FinetuningRuns:
     training: DetectionDataset
     validation: DetectionDataset
     settings: FinetuneSettings
-    """Of every run, but for the seed and the fraction; the detector is one without masks where the set has none."""
+    """Of every run, except the seed and the fraction; the detector is one without masks where the set has none."""
     model: ModelSettings | None = None
     """Sizes of the modules; None for those of the run that a detector begins from."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

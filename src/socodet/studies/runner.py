@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job as its record, or else its checkpoint, tells it."""
+    """How far a job is, by its record or its newest checkpoint."""
 
     name: str
     labels: Mapping[str, Label]
@@ -87,7 +87,7 @@ class Study:
 
     folder: Path
     kind: str
-    """`comparison`, whose note is comparison.json."""
+    """Such as `comparison`; the note is then comparison.json."""
     world: World = ALONE
     show_progress: bool = True
 
@@ -137,9 +137,9 @@ class Study:
     def run(self, jobs: Sequence[Job], write: Callable[[], object], *, retry_diverged: bool = False) -> str | None:
         """Does every job that is not done, in order; returns the signal that stopped it, `max_steps`, or None.
 
-        A job that diverges is recorded, and neither it nor those that need it run again, unless `retry_diverged`.
-        `max_steps` counts for each job: the call goes on with the next that needs no unfinished one. SIGINT and SIGTERM
-        end it with the training step, or whatever else is under way. `write` is called after each job.
+        A job that diverges is recorded; neither it nor the jobs that need it run again unless `retry_diverged`. A job
+        that ends at `max_steps` leaves the others to run, except those that need it. SIGINT and SIGTERM end the call
+        after the training step, or after whatever else is running. `write` is called after each job.
         """
         if self.world.is_first:
             noted = self.noted()

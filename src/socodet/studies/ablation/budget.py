@@ -1,4 +1,4 @@
-"""What an ablation may cost, and the recipes of a table brought to that cost."""
+"""What an ablation may cost, and the recipes of a table scaled to that cost."""
 
 import math
 from dataclasses import dataclass, replace
@@ -32,17 +32,17 @@ class Budget(Settings):
     batch_size: PositiveInt = PAPER.training.batch_size
     """Images a step where the paper has 2048; Table 5(b)'s other batches in proportion."""
     accumulate: PositiveInt = 1
-    """Parts a batch is worked off in, for memory's sake; must divide every row's batch."""
+    """Micro-batches that a batch is split into, to save memory; must divide every row's batch."""
     base_lr: PositiveFloat = PAPER.training.base_lr
     """Learning rate at batch 256; the rate used is this times the row's batch / 256."""
     backbone: str = PAPER.model.backbone
     """Network of every row, by the names that `pretrain --backbone` takes."""
     width: Annotated[float, Range(above=0, at_most=4)] = 1.0
-    """Share of the paper's channels in the pyramid, the box head and the MLPs; the backbone is not touched."""
+    """Share of the paper's channels in the pyramid, the box head and the MLPs; the backbone keeps its own."""
     size: PositiveInt = PAPER.sample.views[0].size
     """Side of the first view, pixels; the others, the blur, the level limits and the least box in proportion."""
     limit: PositiveInt | None = None
-    """Take so many of the images, the same for every row and seed."""
+    """Use only this many of the images, the same for every row and seed."""
     seed: tuple[Seed, ...] = (0,)
     """One or more; every row runs once with each."""
 
@@ -84,7 +84,7 @@ class Budget(Settings):
         return replace(
             sample,
             views=tuple(_smaller(view, part) for view in sample.views),
-            # Of views of another size the canonical rule, whose 224 is fixed, would make another rule.
+            # In views of another size the canonical rule would change, because its 224 is fixed.
             level_rule="scale_aware" if sample.level_rule == "canonical" else sample.level_rule,
             level_limits=(a * part, b * part, c * part),
             min_box_side=max(1.0, sample.min_box_side * part),

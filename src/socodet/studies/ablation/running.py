@@ -1,6 +1,6 @@
 """Runs an ablation: every row of one of the paper's tables, on the same images and proposals.
 
-DIR/ablation.json               what was asked, so that other rows or figures never end up in the same table
+DIR/ablation.json               what was asked, so that no other rows or figures get into the same table
 DIR/proposals-METHOD.parquet    the boxes that all rows share
 DIR/ROW/seed-S/                 a row's run; seed-S.json beside it has its recall, or where it diverged
 DIR/ROW/seed-S-transfer/        the detector fine-tuned from it; its scores, or where it diverged, are beside it
@@ -51,8 +51,8 @@ def run_ablation(
     shared. `finetune` (`row_detectors`) adds a detector to every row once it is pretrained. `execution.max_steps`
     counts for each run.
 
-    The same call goes on after an interruption: finished rows are left alone, and more seeds, or fine-tuning, may be
-    asked for. A row that diverges, in pretraining or in fine-tuning, is recorded, with the step, and not run again
+    The same call resumes after an interruption: finished rows are left alone, and more seeds, or fine-tuning, may be
+    added. A row that diverges, in pretraining or in fine-tuning, is recorded, with the step, and not run again
     unless `retry_diverged`: then from its last good checkpoint. A SIGINT or SIGTERM ends the call after the step under
     way; the table returned, and on disk, is that of what is there.
 

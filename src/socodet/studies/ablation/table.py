@@ -141,24 +141,17 @@ class AblationTable:
         """Of the figure: recall@1, whatever fine-tuning gave, and the paper's AP; a bar per row, a dot per seed."""
         rows = self._by_name()
         marks = ["not fine-tuned" if seeds[0].finished else seeds[0].status for seeds in rows]
-        asked = [
-            "not asked of whole images" if seeds[0].pretrained else mark
-            for seeds, mark in zip(rows, marks, strict=True)
-        ]
+        no_recall = ["not asked of whole images" if seeds[0].pretrained else seeds[0].status for seeds in rows]
         recall = [[row.figures.get("recall", math.nan) for row in seeds] for seeds in rows]
         before = [seeds[0].figures.get("recall_untrained", math.nan) for seeds in rows]
+        aps = {
+            name: [[row.transfer.get(name, math.nan) for row in seeds] for seeds in rows] for name in self._transfers()
+        }
+        paper = [[float(seeds[0].paper_ap)] for seeds in rows]
         return [
-            Bars("recall@1, V1 to V2; line: untrained", recall, asked, before),
-            *(
-                Bars(name, [[row.transfer.get(name, math.nan) for row in seeds] for seeds in rows], marks)
-                for name in self._transfers()
-            ),
-            Bars(
-                "the paper's AP, COCO 1x",
-                [[float(seeds[0].paper_ap)] for seeds in rows],
-                ["NaN"] * len(rows),
-                is_measured=False,
-            ),
+            Bars("recall@1, V1 to V2; line: untrained", recall, no_recall, before),
+            *(Bars(name, values, marks) for name, values in aps.items()),
+            Bars("the paper's AP, COCO 1x", paper, ["NaN"] * len(rows), is_measured=False),
         ]
 
     def write_figure(self) -> None:

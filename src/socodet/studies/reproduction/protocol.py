@@ -1,7 +1,7 @@
 """What `socodet reproduce` runs: methods, their recipes at a budget, and how a detector is fine-tuned.
 
-The settings of the `cpu` budget were chosen on a split of the training pictures (docs/results.md has what was tried and
-what came out); those of `gpu` have not been run yet.
+The settings of the `cpu` budget were chosen on a split of the training images (docs/results.md has what was tried, with
+the results); those of `gpu` have not been run yet.
 """
 
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ class PretrainingMethod:
 
 @dataclass(frozen=True)
 class Protocol:
-    """All that decides the figures, but the pictures and the seeds."""
+    """All that decides the figures, except the images and the seeds."""
 
     name: str
     pretraining: Budget
@@ -50,11 +50,11 @@ class Protocol:
     """Other boxes that SoCo is pretrained with."""
     seeds: tuple[int, ...] = (0, 1, 2)
     fractions: tuple[float, ...] = (0.1,)
-    """Parts of the labels a detector is fine-tuned on."""
+    """Fractions of the labels that a detector is fine-tuned on."""
     finetuned: tuple[str, ...] = ("soco",)
-    """Methods that a detector is fine-tuned from, beside scratch."""
+    """Methods that a detector is fine-tuned from, besides scratch."""
     finetuning: FinetuneSettings = field(default_factory=FinetuneSettings)
-    """Of every detector, but for the seed and the fraction."""
+    """Of every detector, except the seed and the fraction."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:

@@ -64,9 +64,8 @@ def reproduce(
     images of the training split and no label of it, or those of `images`. `protocol` is one of `PROTOCOLS` or
     your own. All pieces of a seed come before the next seed's. `execution.max_steps` counts for each run.
 
-    The same call goes on after an interruption, piece by piece, and more seeds may be asked for; a run that diverges
-    is recorded, and not run again unless `retry_diverged`. SIGINT and SIGTERM end the call after the step or the probe
-    under way.
+    The same call resumes after an interruption, and more seeds may be added; a run that diverges is recorded, and not
+    run again unless `retry_diverged`. SIGINT and SIGTERM end the call after the step or the probe that is running.
     InputError for data that cannot be used, and for an output that holds something else.
     """
     require_one_process("reproduce")
@@ -145,7 +144,7 @@ class _Benchmark:
         return Job(f"{UNTRAINED}/seed-{seed}", {"method": UNTRAINED, "seed": seed}, about, probes, needs=(run,))
 
     def _probes(self, run: Path, method: PretrainingMethod, *, untrained: bool) -> dict[str, Any]:
-        """By whose features of an object are probed: the box head's, where there is one, and the backbone's."""
+        """The probe of the box head's features, where there is a box head, and of the backbone's."""
         has_more = encoder_class(method.recipe.model).has_pyramid
         whose: tuple[Literal["head", "backbone"], ...] = ("head", "backbone") if has_more else ("backbone",)
         scores = {

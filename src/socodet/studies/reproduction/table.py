@@ -16,15 +16,15 @@ from socodet.studies.table import Group, Spread, grouped, markdown_table, runs_a
 UNTRAINED = "untrained"
 TABLES = ("results.md", "results.json")
 PROBES = {
-    "knn_balanced": "kNN, mean over kinds",
+    "knn_balanced": "kNN, mean over classes",
     "knn": "kNN",
-    "linear_balanced": "linear, mean over kinds",
+    "linear_balanced": "linear, mean over classes",
     "linear": "linear",
     "recall_at_1": "recall@1",
     "scale_cosine": "cosine at S and S/2",
     "others_cosine": "of others",
 }
-"""Columns of the probe's table; the cosines are no percentages."""
+"""Columns of the probe's table, in percent except for the cosines."""
 COSINES = ("scale_cosine", "others_cosine")
 JUDGED = ("knn_balanced", "recall_at_1")
 """The figures that methods are compared by."""
@@ -81,8 +81,8 @@ class Reproduction:
             f"{budget.epochs:g} epochs, batches of {budget.batch_size}, {budget.backbone}, first view of {budget.size} "
             f"pixels, {budget.width:g} of the paper's channels. Labels: {asked['train']['name']} "
             f"({asked['train']['images']:,} images); scored on {asked['val']['name']} ({asked['val']['images']:,}). "
-            "Mean ± sample standard deviation over the seeds; percent but for cosines. A method is above another when "
-            "each of its seeds is above each of the other's.",
+            "Mean ± sample standard deviation over the seeds; percent except for cosines. A method is above another "
+            "when each of its seeds is above each of the other's.",
             "",
             *(f"- {name}: {what}" for name, what in self.what.items()),
         ]
@@ -95,7 +95,7 @@ class Reproduction:
 
 
 def _probe(row: Group, whose: str, figure: str) -> Spread | None:
-    """A probe's figure over the seeds, percent but for cosines."""
+    """A probe's figure over the seeds, in percent except for cosines."""
     spread = row.spread(f"probe.{whose}.{figure}")
     return spread if spread is None or figure in COSINES else spread.times(100)
 
