@@ -33,8 +33,9 @@ QUIET = {"model": NARROW, "execution": HERE, "show_progress": False}
 
 
 def brief(detector, **changes):
-    """Small settings: batches of two images, sides of 64 pixels, no precise batch norm."""
-    return FinetuneSettings(detector, **{"batch_size": 2, "size": 64, "precise_bn": 0, **changes})
+    """Small settings: batches of two images, sides of 64 pixels, 16 boxes an image, no precise batch norm."""
+    boxes = {"rois_per_image": 16} if detector_named(detector).has_box_head else {}
+    return FinetuneSettings(detector, **{"batch_size": 2, "size": 64, "precise_bn": 0, **boxes, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_boxes_are_cut_filtered_and_counted(folder: Path, tmp_path: Path) -> Non
     assert [len(table.boxes(key)) for key in KEYS] == [2, 0, 1, 0]
     assert [table.size(key) for key in KEYS] == [SIZE, SIZE, SIZE, (0, 0)]
     assert [key for key, _ in summary.unreadable] == ["torn.jpg"]
-    assert table.error("torn.jpg") == summary.unreadable[0][1]
+    assert table.unreadable.get("torn.jpg") == summary.unreadable[0][1]
     assert (summary.images, summary.boxes, summary.given, summary.outside, summary.without) == (4, 3, 7, 0, 1)
     assert summary.unknown == ("elsewhere",)
     assert table.origin == Origin("p.json", True)

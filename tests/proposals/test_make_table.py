@@ -53,7 +53,7 @@ def test_a_row_an_image_in_the_order_of_the_source(folder: Path, tmp_path: Path)
     assert table.settings == SETTINGS
     assert (summary.images, summary.boxes) == (IMAGES, table.total_boxes)
     assert [key for key, _ in summary.unreadable] == ["10.png"]
-    assert table.error("10.png") == summary.unreadable[0][1]
+    assert table.unreadable.get("10.png") == summary.unreadable[0][1]
     assert (len(table.boxes("10.png")), table.size("10.png")) == (0, (0, 0))
     pixels = np.asarray(Image.open(folder / "below/07.png"))
     assert table.size("below/07.png") == (80, 70)

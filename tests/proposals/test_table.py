@@ -40,7 +40,7 @@ def check_rows(table: ProposalTable) -> None:
         np.testing.assert_array_equal(table.boxes(row.key), row.boxes)
         assert table.boxes(row.key).dtype == np.float32
         assert table.size(row.key) == (row.width, row.height)
-        assert table.error(row.key) == row.error
+        assert table.unreadable.get(row.key) == row.error
     assert table.unreadable == {"b/Z.png": "truncated"}
     assert (table.settings, table.version) == (SETTINGS, __version__)
 

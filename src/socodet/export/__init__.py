@@ -29,7 +29,7 @@ class Exported:
     weights: Path
     card: Path
     unfinished: str | None
-    """How far the run is where it is not finished, such as `30 of 100 steps`."""
+    """The progress of a run that is not finished, such as `30 of 100 steps`."""
 
 
 def export_run(
@@ -45,8 +45,8 @@ def export_run(
     timm         .pth, .pt or .safetensors: the backbone
 
     Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`.
-    InputError when `source` is neither or has no checkpoint yet, when a file to be written exists and `overwrite` is
-    false, when the suffix is not one of the format's, or when the framework has no such network.
+    InputError if `source` is neither or has no checkpoint yet, if a file to be written exists and `overwrite` is false,
+    if the format has another suffix, or if the framework has no such network.
     """
     return export_with_card(source, output, format=format, overwrite=overwrite).weights
 

@@ -1,4 +1,4 @@
-"""The model card beside exported weights: facts from the run's own records, or what a file of weights tells."""
+"""The model card beside exported weights: facts from the run's records, or what is known of a file of weights."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ LOGGED = {
     "embedding_std": "standard deviation of the embeddings",
     "effective_rank": "effective rank of the embeddings",
 }
-"""Figures of the log that a card gives, in words."""
+"""Logged figures that a card gives, in words."""
 
 
 def card_path(output: Path, framework: str) -> Path:
@@ -27,14 +27,14 @@ def card_path(output: Path, framework: str) -> Path:
 
 @dataclass(frozen=True)
 class Card:
-    """Markdown text, and how far the run is where it is not finished, such as `30 of 100 steps`."""
+    """Markdown, and the progress of a run that is not finished, such as `30 of 100 steps`."""
 
     text: str
     unfinished: str | None
 
 
 def model_card(source: str | Path, modules: PretrainedModules, files: FrameworkFiles, framework: str) -> Card:
-    """What was trained, on what, how far it came, what is in the files and how to load them."""
+    """What was trained, on what, how far training got, what is in the files, and how to load them."""
     unfinished = None
     if Path(source).is_dir():
         run = RunFolder(Path(source))

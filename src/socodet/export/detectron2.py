@@ -19,14 +19,14 @@ PICKLE_PROTOCOL = 4
 
 
 def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
-    """The run for `DetectionCheckpointer`, with the configs of the detectors it fits.
+    """The modules for `DetectionCheckpointer`, with configs of the detectors that they fit.
 
-    FPN runs have the names of an R-CNN on FPN, C4 runs those of an R-CNN on C4. Runs of a backbone alone have
-    the names that both end with; Detectron2's matching by suffix finds their place in either.
-    InputError for another suffix than .pkl, and for runs that no stock model of Detectron2 fits.
+    InputError for another suffix than .pkl, and for modules that fit no stock model of Detectron2.
     """
     if output.suffix != ".pkl":
-        raise InputError(f"{output}: Detectron2 tells its own layout by the suffix .pkl; give a name that ends so")
+        raise InputError(
+            f"{output}: Detectron2 recognises its own layout by the suffix .pkl; end the file's name with it"
+        )
     depth = modules.depth("detectron2")
     is_c4, has_pyramid = modules.encoder.head_is_fifth_block, modules.encoder.has_pyramid
     if is_c4 and depth < 50:
@@ -59,14 +59,14 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
         notes=(
             "Images: RGB, 0 to 255, as the configs have it (INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD).",
             "Stride 2 is in the 3x3 convolutions (STRIDE_IN_1X1 False).",
-            "MODEL.WEIGHTS in the configs is where the file was written; if it moves, say where on the command line: "
-            f"`train_net.py --config-file … MODEL.WEIGHTS {output.name}`.",
+            "MODEL.WEIGHTS in the configs is where the file was written; if you move it, give its path on the command "
+            f"line: `train_net.py --config-file … MODEL.WEIGHTS {output.name}`.",
         ),
     )
 
 
 def pickled(weights: Mapping[str, Tensor]) -> bytes:
-    """The file's bytes: arrays under "model", with Detectron2's mark of its own layout and matching by suffix."""
+    """The file's bytes: arrays under "model", and a request that names be matched by their endings."""
     buffer = io.BytesIO()
     content = {
         "model": {name: value.numpy() for name, value in weights.items()},

@@ -1,4 +1,4 @@
-"""What a framework gets, as bytes of files."""
+"""The files that a framework gets."""
 
 import io
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from socodet.errors import InputError
 
 @dataclass(frozen=True)
 class FrameworkFiles:
-    """What a framework gets, ready to be written."""
+    """Files of one framework, ready to be written, and what its card says of them."""
 
     weights: dict[Path, bytes]
     left_out: dict[Path, tuple[str, ...]]
-    """Of each file of weights, the pretrained modules that are not in it."""
+    """Pretrained modules that are not in each file of weights, in words."""
     how_to_load: str
-    """Lines of code, Python or shell."""
+    """Lines of code in `language`."""
     configs: dict[Path, str] = field(default_factory=dict)
     language: str = "python"
     notes: tuple[str, ...] = ()
-    """What else one must know."""
+    """What else to know."""
 
 
 def state_dict_bytes(weights: Mapping[str, Tensor], output: Path) -> bytes:
-    """As `.safetensors`, or as `.pth`/`.pt` for torch.load, as the suffix says. InputError for another suffix."""
+    """In the format of the output's suffix: `.safetensors`, or `.pth`/`.pt` for torch.load. InputError for others."""
     if output.suffix == ".safetensors":
         return safetensors.torch.save(dict(weights))
     if output.suffix in (".pth", ".pt"):

@@ -11,15 +11,14 @@ from socodet.weights.formats import mmdetection
 
 
 def mmdetection_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
-    """The run for `load_from`, with the configs of the detectors it fits.
+    """The modules for `load_from`, with configs of the detectors that they fit.
 
-    MMDetection numbers a neck's blocks from its finest level on: `neck.lateral_convs.0` is P2's in an R-CNN and
-    P3's in RetinaNet and FCOS. One file cannot be both, so that these get a second one beside the first,
-    `NAME.single_stage.pth`, without P2's blocks and the box head.
+    MMDetection numbers a neck's blocks from its finest level: `neck.lateral_convs.0` is P2's in an R-CNN and P3's in
+    RetinaNet and FCOS. So these get a second file, `NAME.single_stage.pth`, without P2's blocks and the box head.
     InputError for another suffix than .pth.
     """
     if output.suffix != ".pth":
-        raise InputError(f"{output}: MMDetection reads .pth files; give a name that ends so")
+        raise InputError(f"{output}: MMDetection reads .pth files; end the file's name with .pth")
     depth = modules.depth("mmdetection")
     is_c4 = modules.encoder.head_is_fifth_block
     weights, left_out = modules.renamed(mmdetection(c4=is_c4))

@@ -1,4 +1,4 @@
-"""The modules to export: those of a run, or of a file of weights, with the sizes that configs state."""
+"""The modules to export, of a run or a file of weights, and their sizes, which configs need."""
 
 import math
 import re
@@ -31,7 +31,7 @@ _DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
 
 @dataclass(frozen=True)
 class PretrainedModules:
-    """All that is transferred of a run or a file."""
+    """All modules of a run or a file that are transferred to detectors."""
 
     source: str
     format: str
@@ -42,11 +42,11 @@ class PretrainedModules:
 
     @property
     def encoder(self) -> type[ObjectEncoder]:
-        """The class of the encoder, which says what there is."""
+        """The encoder's class, which says which modules there are."""
         return encoder_class(self.settings)
 
     def depth(self, framework: str) -> int:
-        """Layers of the residual network. InputError where it is another network, which `framework` names otherwise."""
+        """Layers of the ResNet. InputError for another backbone, which `framework` has other names for."""
         match = re.fullmatch(r"resnet(18|34|50|101|152)", self.settings.backbone)
         if match is None:
             raise InputError(
@@ -56,7 +56,7 @@ class PretrainedModules:
         return int(match[1])
 
     def renamed(self, names: Renaming) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Each tensor by its name in a format, and in words the modules that the format has no place for."""
+        """The tensors by their names in a format, and, in words, the modules that the format has no place for."""
         placed, left_out = {}, []
         for plain, tensor in self.tensors.items():
             name = names.from_plain(plain)
@@ -68,7 +68,7 @@ class PretrainedModules:
 
 
 def pretrained_modules(source: str | Path) -> PretrainedModules:
-    """Reads a run's newest checkpoint or, whoever wrote it, a file. InputError where there is nothing to export."""
+    """Reads a run's newest checkpoint, or a file of any known format. InputError if there is nothing to export."""
     settings = model_settings(source) if Path(source).is_dir() else None
     pretrained = read_pretrained(source, _is_resnets).encoder_only()
     tensors = {name: value.contiguous() for name, value in pretrained.tensors.items()}

@@ -14,9 +14,9 @@ from socodet.weights.formats import backbone
 def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """The backbone as a state dict of timm's model of that name, without a classifier.
 
-    timm's ResNets have torchvision's names. Of a network of timm's own the run has what makes its feature maps; a
-    tensor of the whole model that comes after them, such as a last norm before pooling, is added as timm
-    initialises it, and the notes say so.
+    timm's ResNets have torchvision's names. Of a timm network the run has what computes its feature maps; tensors of
+    the whole model behind them, such as a last norm before pooling, are added as timm initialises them, and the notes
+    name them.
     """
     weights, left_out = modules.renamed(backbone())
     name = modules.settings.backbone.removeprefix(TIMM)
@@ -31,7 +31,7 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
         how_to_load=(
             f'import timm\n\nmodel = timm.create_model("{name}", checkpoint_path="{output.name}", num_classes=0)'
         ),
-        notes=("Images: RGB in 0 to 1, normalised with ImageNet's mean and deviation.", *notes),
+        notes=("Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation.", *notes),
     )
 
 

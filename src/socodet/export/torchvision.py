@@ -13,13 +13,13 @@ from socodet.weights.formats import Layout, torchvision
 def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """Backbone, FPN and box head as a state dict of torchvision's R-CNN detectors with batch norm.
 
-    InputError for another architecture, which no detector of torchvision has.
+    InputError for another architecture, which torchvision has no detector for.
     """
     settings = modules.settings
     if not modules.encoder.has_box_head:
         raise InputError(
-            f"{modules.source}: its architecture is {settings.architecture}, which torchvision has no detector of; "
-            "only fpn has"
+            f"{modules.source}: torchvision has no detector for architecture {settings.architecture}; only fpn has "
+            "one, use another --format"
         )
     weights, left_out = modules.renamed(torchvision(Layout(fc=(settings.head_convs + 1,))))
     sizes = (field for field in fields(ModelSettings) if field.name not in ("hidden_size", "embedding_size"))

@@ -108,7 +108,7 @@ def finetune(
     network = new_detector(detector.name, recipe.model, classes, inference=recipe.inference, seed=settings.seed)
     start: dict[str, str] | None = None
     report: LoadReport | None = None
-    with in_every_process(world, f"{run.path}: another process could not prepare the run; see what it says"):
+    with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
         if str(init) != SCRATCH and run.checkpoints() and not overwrite:
             start = {"from": str(Path(init).resolve())}  # the run resumes from its own checkpoint
         elif str(init) != SCRATCH:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from socodet.errors import InputError
 
-MEND = "write it again with Dataset.save_to_disk"
+FIX = "write it again with Dataset.save_to_disk"
 
 
 class DatasetSplit:
@@ -28,7 +28,7 @@ class DatasetSplit:
         return len(self._images)
 
     def key(self, index: int) -> str:
-        """The number of the row."""
+        """The row number."""
         return f"{range(len(self))[index]:08d}"
 
     def read(self, index: int) -> bytes:
@@ -82,17 +82,17 @@ def _facts(folder: Path, file: str, field: str) -> Any:
     try:
         return json.loads((folder / file).read_bytes())[field]
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{folder / file}: cannot be read as that of a saved dataset; {MEND}") from None
+        raise InputError(f"{folder / file}: cannot be read as part of a saved dataset; {FIX}") from None
 
 
 def _map_file(path: Path) -> pa.Table:
     try:
         return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     except FileNotFoundError:
-        raise InputError(f"{path}: is missing from the saved dataset; {MEND}") from None
+        raise InputError(f"{path}: is missing from the saved dataset; {FIX}") from None
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not an Arrow stream, or is damaged ({reason}); {MEND}") from None
+        raise InputError(f"{path}: is not an Arrow stream, or is damaged ({reason}); {FIX}") from None
 
 
 def _image_column(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels: always (H, W, 3) uint8 RGB, upright, whole."""
+"""From the bytes of an image file to pixels: always (H, W, 3) uint8 RGB, upright and complete."""
 
 import io
 import struct
@@ -16,12 +16,12 @@ from socodet.errors import UnreadableImageError
 from socodet.images.value_range import FULL_RANGE, narrowed, values_16_bit
 
 MAX_PIXELS = 89_478_485
-"""Larger pictures are refused: a quarter of a GiB of pixels, and PIL's own limit."""
+"""Larger images are refused. PIL's own limit, a quarter of a GiB of RGB pixels."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF")
 
-# Complaints of libjpeg that leave every pixel as it was meant: bytes skipped between segments, and a scan
-# header that some cameras write wrongly. Its other complaints are of lost or damaged pixels.
+# Warnings of libjpeg after which all pixels are intact: bytes skipped between segments, and a scan header that some
+# cameras write wrongly. Its other warnings are about lost or damaged pixels.
 HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 
 ORIENTATION_TAG = 0x0112
@@ -34,12 +34,12 @@ def decode_image(data: bytes, least_side: int | None = None, white: int = FULL_R
     """The pixels of an encoded image, (H, W, 3) RGB, C-contiguous, upright as its EXIF orientation says.
 
     With `least_side`, at least 1, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest whose shorter
-    side still has that many pixels; libjpeg leaves out the finer cosines of each block, so that it costs less than
-    the whole and does not alias. At 1/s an H×W picture becomes ceil(H/s)×ceil(W/s), where what was at x is at
-    x/s; `image_size` tells its own size. Other formats, and pictures less than twice as large, come whole.
+    side still has that many pixels. libjpeg leaves out the high frequencies of each block, which is faster than the
+    full size and does not alias. At 1/s an H×W image becomes ceil(H/s)×ceil(W/s), and x becomes x/s; `image_size` gives
+    the full size. Other formats, and images less than twice as large, are decoded in full.
 
-    JPEG, PNG, WebP, TIFF, BMP and GIF; of an animation or a file of several pages the first. Transparent
-    pixels are laid on white. 16 bits a channel become 8 by scaling, so that `white` and all above it are 255;
+    JPEG, PNG, WebP, TIFF, BMP and GIF; the first frame of an animation or page of a document. Transparent
+    pixels are composited on white. 16 bits a channel become 8 by scaling, so that `white` and all above it are 255;
     32-bit and floating-point pixels, which have no such range, are stretched from their own least to their
     own greatest value.
 
@@ -61,8 +61,8 @@ def decode_image(data: bytes, least_side: int | None = None, white: int = FULL_R
 def image_size(data: bytes) -> tuple[int, int]:
     """Width and height of an encoded image, upright: those of `decode_image(data)`, without decoding a JPEG.
 
-    A PNG may have to be decoded, as its orientation may stand behind its pixels. That the size is told does not mean
-    that the pixels can be decoded. UnreadableImageError as `decode_image`.
+    A PNG may have to be decoded, as its orientation may come after its pixels. An image with a size may still turn out
+    to be damaged. UnreadableImageError as `decode_image`.
     """
     if not data:
         raise UnreadableImageError("the file is empty")
@@ -93,7 +93,7 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def _decode_jpeg(data: bytes, least_side: int | None) -> NDArray[np.uint8]:
-    """Baseline and progressive JPEG by libjpeg-turbo directly, CMYK and what is odd by PIL."""
+    """Baseline and progressive JPEG by libjpeg-turbo directly, CMYK and unusual files by PIL."""
     size = _jpeg_size(data)
     if size is not None:
         width, height = size
@@ -114,7 +114,7 @@ def _decode_jpeg(data: bytes, least_side: int | None) -> NDArray[np.uint8]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Stored width and height of a JPEG; None when it is for PIL to read."""
+    """Stored width and height of a JPEG; None if PIL must read it."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -126,7 +126,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _part(width: int, height: int, least_side: int | None) -> int:
-    """The greatest s of 1, 2, 4, 8 such that 1/s of the picture has `least_side` pixels on its shorter side."""
+    """The greatest s of 1, 2, 4, 8 such that 1/s of the image has `least_side` pixels on its shorter side."""
     if least_side is None:
         return 1
     return max(part for part in (1, 2, 4, 8) if part == 1 or min(width, height) >= part * least_side)
@@ -134,7 +134,7 @@ def _part(width: int, height: int, least_side: int | None) -> int:
 
 @contextmanager
 def _opened_by_pil(data: bytes) -> Iterator[Image.Image]:
-    """A picture whose header is read; what goes wrong while it is used is an UnreadableImageError."""
+    """An image whose header has been read; any error while it is used becomes an UnreadableImageError."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(*image.size)
@@ -183,7 +183,7 @@ def _unreadable(error: Exception) -> UnreadableImageError:
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """`pixels` (H, W, 3) as they are meant to be seen, given their EXIF orientation (1..8)."""
+    """`pixels` (H, W, 3) turned upright, given their EXIF orientation (1..8)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -194,7 +194,7 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG; 1, as stored, when it says none."""
+    """The EXIF orientation of a JPEG; 1, as stored, if it has none."""
     for marker, payload in _jpeg_segments(data):
         if marker == 0xE1 and payload.startswith(b"Exif\0\0"):
             return _exif_orientation(payload[6:])

@@ -1,4 +1,4 @@
-"""`socodet pack`: pictures made small once, into tar shards that are read in sequence."""
+"""`socodet pack`: shrinks images once, into tar shards that are read sequentially."""
 
 import hashlib
 import io
@@ -36,16 +36,16 @@ LONGEST_JPEG_SIDE = 65_500
 
 @dataclass(frozen=True)
 class PackSettings(Settings):
-    """What packed images become."""
+    """Size and encoding of packed images."""
 
     size: PositiveInt = 288
     """Longest shorter side, pixels; larger images are scaled down to it, smaller ones stay as they are."""
     quality: Annotated[int, Range(1, 100)] = 90
-    """JPEG quality of what is encoded again, 1 to 100."""
+    """JPEG quality of images that are encoded again, 1 to 100."""
     value_range: Annotated[int, Range(1, FULL_RANGE)] | None = None
     """Value that is white in 16-bit images; by default that of 8, 10, 12, 14 or 16 bits, as many as they use."""
     shard_images: PositiveInt = 1000
-    """Images a shard."""
+    """Images per shard."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class PackSummary:
     images: int
     """Images in the shards."""
     copied: int
-    """Of these, the ones that were small JPEG already and are byte for byte what they were."""
+    """Of these, small JPEGs that were copied byte for byte."""
     shards: int
     bytes: int
-    """Of all shards together."""
+    """Size of all shards together."""
     unreadable: tuple[tuple[str, str], ...]
     """Key and reason of each image that could not be read and was left out."""
     seconds: float
@@ -80,20 +80,20 @@ def pack(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> PackSummary:
-    """Makes every image small and writes all into tar shards, a folder that `open_images` opens.
+    """Shrinks all images into tar shards, in a folder that `open_images` opens.
 
     An image is decoded upright, scaled down with antialiasing until its shorter side has `settings.size` pixels,
     and encoded as JPEG. A JPEG that is small enough already is copied as it is. Images keep their order and their
     keys, which are their names in the tar; a key that does not end as an image's name does gets `.jpg` behind it.
-    Nothing but the content says that an image which was a PNG is a JPEG now.
+    A former PNG keeps its name, though its content is a JPEG now.
 
-    `workers` images are under way at once; by default as many as there are cores. Finished shards are kept beside the
-    output, in a hidden folder, until all are there: after an interruption of any kind the same call goes on from
-    them; a call with other settings or images does not touch them. The shards' bytes depend neither on the workers
-    nor on interruptions. `pack.json` in the output holds the settings, counts, and what was left out.
+    `workers` images are processed at once; by default as many as there are cores. Finished shards are kept beside the
+    output, in a hidden folder, until all are done: after an interruption the same call resumes from them, and a call
+    with other settings or images leaves them alone. The shards' bytes depend neither on the workers nor on
+    interruptions. `pack.json` in the output holds the settings, counts, and unreadable images.
 
-    InputError when there are no images, when none can be read, when `output` cannot be written, or exists and is not
-    to be overwritten; only what `pack` wrote is ever overwritten.
+    InputError if there are no images or none can be read, or if `output` cannot be written, or exists and `overwrite`
+    is false. Only folders that `pack` wrote are ever overwritten.
     """
     start = time.monotonic()
     source = open_images(images) if isinstance(images, (str, Path)) else images
@@ -125,7 +125,7 @@ def pack(
         shutil.rmtree(work)
     except OSError as error:
         raise InputError(
-            f"{output}: cannot be written ({error.strerror or error}); mend that, and the same call goes on"
+            f"{output}: cannot be written ({error.strerror or error}); fix that, and the same call resumes"
         ) from None
     images_packed, copied, count, size = (record[field] for field in ("images", "copied", "shards", "bytes"))
     unreadable = tuple((key, why) for key, why in record["unreadable"])
@@ -155,7 +155,7 @@ def _name(key: str) -> str:
 
 
 def _job_digest(source: ImageSource, settings: PackSettings) -> str:
-    """Names a job: finished shards are used again only for the same images, settings and version."""
+    """Identifies a job: finished shards are reused only for the same images, settings and version."""
     digest = hashlib.sha256(json.dumps([__version__, source.location, asdict(settings)]).encode())
     for index in range(len(source)):
         digest.update(source.key(index).encode(errors="surrogateescape") + b"\0")
@@ -165,7 +165,7 @@ def _job_digest(source: ImageSource, settings: PackSettings) -> str:
 def _make_shards(
     source: ImageSource, settings: PackSettings, work: Path, workers: int, bar: ProgressBar
 ) -> list[dict[str, Any]]:
-    """Makes the shards that are not there yet; what is noted of each, in their order."""
+    """Makes the missing shards; returns the notes of all, in order."""
     firsts = range(0, len(source), settings.shard_images)
     images = [range(first, min(first + settings.shard_images, len(source))) for first in firsts]
     shards = [work / "shards" / f"shard-{number:06d}.tar" for number in range(len(images))]
@@ -188,7 +188,7 @@ def _note_path(shard: Path, work: Path) -> Path:
 
 
 def _finished(shard: Path, work: Path) -> dict[str, Any] | None:
-    """The note of a shard that an earlier call finished. It is written after the shard, so it speaks for it."""
+    """The note of a shard that an earlier call finished; it is written after the shard, so the shard is complete."""
     with suppress(OSError, ValueError, KeyError):
         note: dict[str, Any] = json.loads(_note_path(shard, work).read_bytes())
         if shard.stat().st_size == note["bytes"]:
@@ -199,7 +199,7 @@ def _finished(shard: Path, work: Path) -> dict[str, Any] | None:
 def _write_shard(
     source: ImageSource, shard: Path, packed: Iterable[tuple[int, _Packed | str]], bar: ProgressBar
 ) -> dict[str, Any]:
-    """Writes packed images, or notes why they cannot be read."""
+    """Writes packed images into a shard; returns its note, with those that could not be read."""
     unfinished = shard.with_name("unfinished")
     images = copied = 0
     unreadable = []
@@ -208,7 +208,9 @@ def _write_shard(
             if isinstance(image, str):
                 unreadable.append([source.key(index), image])
             else:
-                member = tarfile.TarInfo(_name(source.key(index)))  # dated 1970, of no one: the same whoever packs
+                member = tarfile.TarInfo(
+                    _name(source.key(index))
+                )  # without date and owner: the same bytes for everyone
                 member.size = len(image.data)
                 tar.addfile(member, io.BytesIO(image.data))
                 images += 1
@@ -226,7 +228,7 @@ def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packe
 
 
 def _small(data: bytes, settings: PackSettings, white: int) -> _Packed:
-    # Decoded at twice the size or more, the picture loses nothing that scaling down would have kept.
+    # Decoding at twice the target size or more loses nothing that scaling down would keep.
     pixels = decode_image(data, 2 * settings.size, white)
     jpeg = data.startswith(JPEG)
     width, height = image_size(data) if jpeg else (pixels.shape[1], pixels.shape[0])
@@ -236,7 +238,7 @@ def _small(data: bytes, settings: PackSettings, white: int) -> _Packed:
     if shorter > settings.size:
         scaled = max(1, round(width * settings.size / shorter)), max(1, round(height * settings.size / shorter))
         part = round(width / pixels.shape[1])
-        # The last row and column of a picture decoded at 1/part may stand for fewer pixels than the others.
+        # The last row and column of an image decoded at 1/part may stand for fewer pixels than the others.
         content = (0, 0, width / part, height / part)
         pixels = np.array(Image.fromarray(pixels).resize(scaled, Image.Resampling.LANCZOS, content))
     if max(pixels.shape) > LONGEST_JPEG_SIDE:

@@ -1,4 +1,4 @@
-"""The index of one tar shard: which images it holds and where their bytes are. Made once and kept."""
+"""The index of one tar shard: its images and where their bytes are. Built once and cached."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES, UNREAD
 
 FORMAT = 3
-"""Of the kept index; another number has it made again."""
+"""Version of cached indices; other versions are built again."""
 METADATA_KEY = b"socodet.shard"
 SKIPPED_KEY = b"socodet.skipped"
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: anything with a length, a unique key a picture, and its bytes."""
+"""Image sources: anything with a length, and a unique key and encoded bytes for each image."""
 
 import os
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """The name of image `index`: unique, and the same wherever the source is opened."""
+        """The name of image `index`: unique, and the same on every machine."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of image `index`; OSError when they cannot be had."""
+        """The encoded bytes of image `index`; OSError if they cannot be read."""
         ...
 
     @property
     def location(self) -> str:
-        """Where this is, as shown to users."""
+        """Where the images are, as shown to users."""
         ...
 
 
@@ -102,7 +102,7 @@ def read_pixels(source: ImageSource, index: int, least_side: int | None = None) 
 
 
 def open_images(path: str | Path) -> ImageSource:
-    """The images at `path`, whichever form they have there.
+    """The images at `path`, in any of these forms.
 
     - a folder: every file below it that ends in one of `SUFFIXES`, as `folder.open_folder` says (ImageNet's and
       VOC's layouts need nothing else);
@@ -113,7 +113,7 @@ def open_images(path: str | Path) -> ImageSource:
     - any other file: a text file of image paths (`lists.open_list`).
 
     Where 16-bit images use fewer bits, as some of them show, the range they use is scaled to 8 bits, and it is said.
-    InputError, in one line, for what is none of these, cannot be read, or holds no image.
+    InputError, in one line, for anything else, and if it cannot be read or holds no image.
     """
     source = _open(Path(path))
     sampled = spread_over(len(source))

@@ -1,8 +1,8 @@
-"""Object encoders: an image and boxes in, one vector a box out (Eq. 1), made of the detector's own modules.
+"""Object encoders: from an image and its boxes to one vector per box (Eq. 1), made of the detector's own modules.
 
 `FPNEncoder` and `C4Encoder` are the paper's two; `HeadlessFPNEncoder`, `C5Encoder` and `ImageEncoder` are rows of
-Table 4. What differs between architectures is said by these classes: what is transferred, whether they encode boxes,
-which feature maps they have.
+Table 4. These classes own what differs between architectures: what is transferred, whether boxes are encoded, which
+feature maps there are.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ from socodet.views.batch import RoIs
 
 
 class ObjectEncoder(nn.Module, ABC):
-    """Maps an image and its boxes to one vector a box: h = f^H(RoIAlign(f^I(V), b)) (Eq. 1)."""
+    """Maps an image and its boxes to one vector per box: h = f^H(RoIAlign(f^I(V), b)) (Eq. 1)."""
 
     has_pyramid: ClassVar[bool] = False
     """An FPN is pretrained on the backbone."""
@@ -47,7 +47,7 @@ class ObjectEncoder(nn.Module, ABC):
         """Normalised pixels (B, 3, H, W) → (B·K, representation_size), in (image, box) order."""
 
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
-        """`forward` of every view; what treats each box alone may see all views at once."""
+        """`forward` of every view; layers that treat each box alone may process all views at once."""
         return [self(p, r) for p, r in zip(pixels, rois, strict=True)]
 
     def stages(self, pixels_b3hw: Tensor) -> list[Tensor]:
@@ -60,10 +60,10 @@ class ObjectEncoder(nn.Module, ABC):
 
 
 def over_views(chain: Iterable[nn.Module], views: Sequence[Tensor]) -> list[Tensor]:
-    """Every view through a chain of modules, linear layers and the ReLU after them once for all views.
+    """Every view through a chain of modules, with linear layers and the ReLU after them run once for all views.
 
-    Their weights are read, and the gradient written, once and not once a view. Batch norm and the rest see the views
-    one after another, so that each is normalised by its own statistics. Shapes: (N_v, ...) → (N_v, ...) a view.
+    So their weights are read and their gradients written once, not once per view. Batch norm and the rest take the
+    views one by one, each normalised by its own statistics. Shapes: (N_v, ...) → (N_v, ...) per view.
     """
     apart = list(views)
     sizes = [len(view) for view in views]
@@ -123,11 +123,11 @@ class FPNEncoder(ObjectEncoder):
         return {f"P{level}": one for level, one in levels if one is not None and level > FINEST}
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """Each box is pooled once, from its own level, and passes the head once."""
+        """Each box is pooled once, from its own level, and passes through the head once."""
         return self.over_views([pixels_b3hw], [rois])[0]
 
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
-        """The same of every view, with one product of the head's linear layer for all."""
+        """Every view likewise, with a single matrix product of the head's linear layer for all of them."""
         pooled = []
         for view, boxes in zip(pixels, rois, strict=True):
             levels = pyramid_levels(self.backbone["fpn"], self.stages(view), boxes.needed)
@@ -146,8 +146,8 @@ class HeadlessFPNEncoder(FPNEncoder):
 class C4Encoder(ObjectEncoder):
     """RoIAlign on C4, the whole fifth residual block as the head, averaged (section 4.1, SoCo-R50-C4).
 
-    The paper does not give the pooled size. Its public code pools 14x14, as Detectron2's C4 detector does: the residual
-    network sets that size itself, and the recipe's `--output_size 7` is read nowhere on the way.
+    The paper does not give the pooled size. The public code pools 14x14, as Detectron2's C4 detector does: its residual
+    network sets that size itself and ignores the recipe's `--output_size 7`.
     """
 
     head_is_fifth_block = True
@@ -159,7 +159,7 @@ class C4Encoder(ObjectEncoder):
         self.pooled_size = settings.pooled_size
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """Levels play no part: every box is pooled from C4."""
+        """Every box is pooled from C4, whatever its level."""
         (c4,) = self.stages(pixels_b3hw)
         pooled = roi_align(c4, rois.rois, self.pooled_size, 1 / STRIDES[2], sampling_ratio=0, aligned=True)
         h: Tensor = self.box_head(pooled).mean(dim=(2, 3))[rois.order]
@@ -181,7 +181,7 @@ class C5Encoder(ObjectEncoder):
         self.pooled_size = settings.pooled_size
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """Levels play no part: every box is pooled from C5."""
+        """Every box is pooled from C5, whatever its level."""
         c5 = self.stages(pixels_b3hw)[-1]
         pooled = roi_align(c5, rois.rois, self.pooled_size, 1 / STRIDES[3], sampling_ratio=0, aligned=True)
         h: Tensor = pooled.mean(dim=(2, 3))[rois.order]
@@ -189,7 +189,7 @@ class C5Encoder(ObjectEncoder):
 
 
 class ImageEncoder(ObjectEncoder):
-    """The whole image is the one box: Table 4's first row, the image-level baseline in the manner of BYOL."""
+    """The whole image is the only box: Table 4's first row, an image-level baseline like BYOL."""
 
     encodes_boxes = False
 

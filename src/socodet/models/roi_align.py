@@ -61,7 +61,7 @@ class _RoIAlign(torch.autograd.Function):
         pooled = torch.zeros((len(boxes), *size, maps.shape[3]))
         ctx.save_for_backward(boxes)
         ctx.given = maps.shape, features.dtype, scale, sampling_ratio, aligned
-        _by_channels(_forward, maps.numpy(), boxes.numpy(), pooled.numpy(), scale, sampling_ratio, aligned)
+        _by_channels(False, maps.numpy(), boxes.numpy(), pooled.numpy(), scale, sampling_ratio, aligned)
         return pooled.permute(0, 3, 1, 2).to(features.dtype)
 
     @staticmethod
@@ -70,12 +70,12 @@ class _RoIAlign(torch.autograd.Function):
         shape, dtype, scale, sampling_ratio, aligned = ctx.given
         maps = torch.zeros(shape)
         given = grad.detach().float().permute(0, 2, 3, 1).contiguous()
-        _by_channels(_backward, maps.numpy(), boxes.numpy(), given.numpy(), scale, sampling_ratio, aligned)
+        _by_channels(True, maps.numpy(), boxes.numpy(), given.numpy(), scale, sampling_ratio, aligned)
         return maps.permute(0, 3, 1, 2).to(dtype), None, None, None, None, None
 
 
 def _by_channels(
-    kernel: Any,
+    backward: bool,
     maps_bhwc: NDArray[np.float32],
     rois: NDArray[np.float32],
     pooled_npqc: NDArray[np.float32],
@@ -83,16 +83,24 @@ def _by_channels(
     sampling_ratio: int,
     aligned: bool,
 ) -> None:
-    """Runs a kernel on all channels, shared by torch's threads: no two threads write the same cell."""
+    """Runs the kernel on all channels, shared by torch's threads: no two threads write the same value."""
     channels = maps_bhwc.shape[3]
     threads = max(1, min(torch.get_num_threads(), channels // CHANNELS_PER_THREAD))
     bounds = [channels * k // threads for k in range(threads + 1)]
-    fixed = (maps_bhwc, rois, pooled_npqc, np.float32(scale), np.float32(0.5 if aligned else 0.0), sampling_ratio)
+    fixed = (
+        backward,
+        maps_bhwc,
+        rois,
+        pooled_npqc,
+        np.float32(scale),
+        np.float32(0.5 if aligned else 0.0),
+        sampling_ratio,
+    )
     if threads == 1:
-        kernel(*fixed, 0, channels)
+        _pool(*fixed, 0, channels)
         return
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda begin, end: kernel(*fixed, begin, end), bounds[:-1], bounds[1:]))
+        list(pool.map(lambda begin, end: _pool(*fixed, begin, end), bounds[:-1], bounds[1:]))
 
 
 @njit(nogil=True)
@@ -157,7 +165,8 @@ def _weights(
 
 
 @njit(nogil=True)
-def _forward(
+def _pool(
+    backward: bool,
     maps_bhwc: NDArray[np.float32],
     rois: NDArray[np.float32],
     pooled_npqc: NDArray[np.float32],
@@ -167,64 +176,53 @@ def _forward(
     begin: int,
     end: int,
 ) -> None:
+    """Adds to `pooled` what the boxes pool, or, backward, to `maps` the gradient of `pooled`; channels begin to end."""
     _, height, width, _ = maps_bhwc.shape
     _, rows, columns, _ = pooled_npqc.shape
     rows_ph, columns_qw = np.zeros((rows, height), np.float32), np.zeros((columns, width), np.float32)
-    line_qc = np.zeros((columns, end - begin), np.float32)
-    for n in range(len(rois)):
-        y0, y1, x0, x1 = _weights(rois[n], scale, offset, sampling_ratio, rows_ph, columns_qw)
-        image = int(rois[n, 0])
-        for y in range(y0, y1):
-            for q in range(columns):
-                line = line_qc[q]
-                line[:] = np.float32(0)
-                for x in range(x0, x1):
-                    weight = columns_qw[q, x]
-                    if weight != 0:
-                        cell = maps_bhwc[image, y, x, begin:end]
-                        for c in range(end - begin):
-                            line[c] += weight * cell[c]
-            for p in range(rows):
-                weight = rows_ph[p, y]
-                if weight != 0:
-                    for q in range(columns):
-                        out, line = pooled_npqc[n, p, q, begin:end], line_qc[q]
-                        for c in range(end - begin):
-                            out[c] += weight * line[c]
-
-
-@njit(nogil=True)
-def _backward(
-    maps_bhwc: NDArray[np.float32],
-    rois: NDArray[np.float32],
-    pooled_npqc: NDArray[np.float32],
-    scale: np.float32,
-    offset: np.float32,
-    sampling_ratio: int,
-    begin: int,
-    end: int,
-) -> None:
-    _, height, width, _ = maps_bhwc.shape
-    _, rows, columns, _ = pooled_npqc.shape
-    rows_ph, columns_qw = np.zeros((rows, height), np.float32), np.zeros((columns, width), np.float32)
-    line_qc = np.zeros((columns, end - begin), np.float32)
+    line_qc = np.zeros((columns, end - begin), np.float32)  # a row of cells, weighted into columns of bins
     for n in range(len(rois)):
         y0, y1, x0, x1 = _weights(rois[n], scale, offset, sampling_ratio, rows_ph, columns_qw)
         image = int(rois[n, 0])
         for y in range(y0, y1):
             line_qc[:] = np.float32(0)
-            for p in range(rows):
-                weight = rows_ph[p, y]
-                if weight != 0:
-                    for q in range(columns):
-                        given, line = pooled_npqc[n, p, q, begin:end], line_qc[q]
-                        for c in range(end - begin):
-                            line[c] += weight * given[c]
+            if backward:
+                _between_bins_and_line(True, pooled_npqc[n], line_qc, rows_ph[:, y], begin)
             for q in range(columns):
                 line = line_qc[q]
                 for x in range(x0, x1):
                     weight = columns_qw[q, x]
                     if weight != 0:
                         cell = maps_bhwc[image, y, x, begin:end]
-                        for c in range(end - begin):
-                            cell[c] += weight * line[c]
+                        if backward:
+                            _add(cell, weight, line)
+                        else:
+                            _add(line, weight, cell)
+            if not backward:
+                _between_bins_and_line(False, pooled_npqc[n], line_qc, rows_ph[:, y], begin)
+
+
+@njit(nogil=True)
+def _between_bins_and_line(
+    backward: bool,
+    bins_pqc: NDArray[np.float32],
+    line_qc: NDArray[np.float32],
+    weights_p: NDArray[np.float32],
+    begin: int,
+) -> None:
+    """Adds a row of cells to the bins of a box by the weight it has in each row of them; backward, the reverse."""
+    for p in range(len(bins_pqc)):
+        if weights_p[p] != 0:
+            for q in range(len(line_qc)):
+                line = line_qc[q]
+                some = bins_pqc[p, q, begin : begin + len(line)]
+                if backward:
+                    _add(line, weights_p[p], some)
+                else:
+                    _add(some, weights_p[p], line)
+
+
+@njit(nogil=True)
+def _add(to: NDArray[np.float32], weight: np.float32, values: NDArray[np.float32]) -> None:
+    for c in range(len(to)):
+        to[c] += weight * values[c]

@@ -4,7 +4,7 @@
 - image_boxes: from one image to its boxes, by selective_search or baselines (random, grid), then filters
 - table: the proposal table, a Parquet file; its rows, reading, and look-up by image
 - make_table: a table of every image of a source, in parallel
-- part_files: a table under way, on disk, so that it can be resumed
+- part_files: an unfinished table on disk, so that work can be resumed
 - shares: one table made by several processes or machines
 - foreign_formats: readers of boxes that other programs made
 - conversion: a table of those boxes, matched with the images and filtered

@@ -1,4 +1,4 @@
-"""Boxes that know nothing of the picture: at random (Table 5c of the paper), and on a grid."""
+"""Boxes that ignore the image: random ones (Table 5c of the paper), and a grid."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,10 @@ def random_boxes(
     rng: np.random.Generator,
     count: int = RANDOM_BOXES,
 ) -> NDArray[np.float32]:
-    """`count` boxes inside an image, (N, 4) xyxy; fewer, maybe none, where hardly any shape fits into it.
+    """`count` boxes inside an image, (N, 4) xyxy; fewer, or none, if hardly any of the shapes fits.
 
-    Root of the area uniform in [min_scale, max_scale] of the image's, log of the aspect uniform between
-    1 / max_aspect and max_aspect, anything that sticks out drawn again, the place uniform.
+    The square root of the area is uniform in [min_scale, max_scale] of the image's, the log of the aspect ratio uniform
+    between those of 1 / max_aspect and max_aspect, and the position uniform. Boxes that do not fit are drawn again.
     """
     draws = 20 * count
     side = rng.uniform(min_scale, max_scale, draws) * np.sqrt(width * height)
@@ -33,7 +33,7 @@ def random_boxes(
 
 
 def grid_boxes(width: int, height: int, min_scale: float, max_scale: float) -> NDArray[np.float32]:
-    """Boxes of four sizes and three shapes, each set spread evenly with half a box between neighbours.
+    """Boxes of four sizes and three shapes, spread evenly; neighbours are half a box apart.
 
     (N, 4) xyxy in pixels of an image of `width` and `height`.
     """

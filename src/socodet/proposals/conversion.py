@@ -1,4 +1,4 @@
-"""From proposals made elsewhere to a proposal table: their names matched with the images, filtered as our own are."""
+"""Imports proposals of other programs into a proposal table: matches their names with the images and filters them."""
 
 import os
 import time
@@ -26,7 +26,7 @@ from socodet.runtime.threads import in_order
 
 NONE = np.empty((0, 4), np.float32)
 SLACK = 1.0
-"""Pixels by which a box may reach out of its image: some count the last pixel, some the edge behind it."""
+"""Pixels by which a box may reach outside its image: some count the last pixel, some the edge behind it."""
 MANY, MOST = 0.05, 0.25
 """Shares of boxes outside of their images that mean another form (if that one fits better), or other images."""
 
@@ -36,13 +36,13 @@ class ConversionSummary(ProposalSummary):
     """What `convert_proposals` did."""
 
     given: int
-    """Boxes that the file has for these images."""
+    """Boxes in the file for these images."""
     outside: int
-    """Of these, boxes that were empty or reached out of their image by more than a pixel, and were cut to it."""
+    """Of these, boxes that were empty, or were clipped as they reached outside their image by more than a pixel."""
     without: int
-    """Images that it has no box for."""
+    """Images without a box in it."""
     unknown: tuple[str, ...]
-    """Names it has that are of no image here."""
+    """Names in it that match no image."""
 
 
 def convert_proposals(
@@ -205,7 +205,7 @@ _NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
 
 
 def _names_of_images(source: ImageSource, foreign: ForeignProposals, path: Path) -> dict[int, str]:
-    """By image, its name in the file: whichever naming knows most of the file's names."""
+    """By image, its name in the file, by the naming that matches most of the file's names."""
     best: dict[str, list[int]] = {}
     most = 0
     compared: Callable[[str], str] = _as_is

@@ -1,4 +1,4 @@
-"""Which boxes are kept: the paper's filter (section 3.2), and one of each set of twins."""
+"""Which boxes are kept: the paper's filter by size and shape (section 3.2), and no near duplicates."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def _distinct(boxes, max_overlap):  # type: ignore[no-untyped-def]
     for i in range(len(boxes)):
         x1, y1, x2, y2 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
         area = np.float64(x2 - x1) * (y2 - y1)
-        twin = False
+        duplicate = False
         for j in range(count):
             width = min(x2, chosen[j, 2]) - max(x1, chosen[j, 0])
             height = min(y2, chosen[j, 3]) - max(y1, chosen[j, 1])
@@ -51,9 +51,9 @@ def _distinct(boxes, max_overlap):  # type: ignore[no-untyped-def]
                 if inside > max_overlap * (area + areas[j] - inside) or (
                     x1 == chosen[j, 0] and y1 == chosen[j, 1] and x2 == chosen[j, 2] and y2 == chosen[j, 3]
                 ):
-                    twin = True
+                    duplicate = True
                     break
-        if not twin:
+        if not duplicate:
             chosen[count, 0], chosen[count, 1], chosen[count, 2], chosen[count, 3] = x1, y1, x2, y2
             areas[count] = area
             count += 1

@@ -1,6 +1,6 @@
-"""Readers of proposals that were made elsewhere: which names they have for the images, and the boxes of each.
+"""Readers of proposals of other programs: boxes by the names that these have for the images.
 
-- JSON, image stem → [[x, y, w, h], …], the form of the method's public code; one file, or a folder of them;
+- JSON, image stem → [[x, y, w, h], …], as the method's public code has it; one file, or a folder of them;
 - COCO's result format, [{"image_id", "bbox": [x, y, w, h], "score"?}, …], beside the COCO file that names the
   images; or a COCO file that holds both images and annotations;
 - a folder of .npy files, one an image, (N, 4) float32 xyxy: the cache of DETReg (`datasets/selfdet.py`, which
@@ -30,20 +30,20 @@ FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
 
 
 class ForeignProposals(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     boxes: Mapping[str, NDArray[np.float32]]
-    """By the name that an image has there: (N, 4) as written, best first where they have scores."""
+    """By the image's name there: (N, 4) as written, best first if they have scores."""
     form: BoxForm
-    """What the four numbers are."""
+    """The meaning of the four numbers."""
 
 
 def read_foreign(
     path: str | Path, *, coco_images: str | Path | None = None, form: BoxForm | None = None
 ) -> ForeignProposals:
-    """Reads proposals in any of the forms above; `form` where the numbers are not what they usually are there.
+    """Reads proposals in any of the formats above; `form` overrides the usual meaning of the four numbers there.
 
-    `coco_images` is the COCO file that says which image an `image_id` is. InputError, in one line, for what is
+    `coco_images` is the COCO file that maps each `image_id` to an image. InputError, in one line, for a file that is
     missing, cannot be read, or holds no proposals.
     """
     path = Path(path)
@@ -149,7 +149,7 @@ def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
 
 
 def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
-    """The file name behind each image_id, out of a COCO file."""
+    """The file name of each image_id, from a COCO file."""
     if coco_images is None:
         raise InputError(f"{path}: names images by image_id alone; give the COCO file of the images, --coco-images")
     file = Path(coco_images)

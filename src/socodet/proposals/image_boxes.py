@@ -1,4 +1,4 @@
-"""From one image to the boxes that are kept of it."""
+"""From one image to its proposals."""
 
 import hashlib
 from functools import cache
@@ -20,7 +20,7 @@ def propose_boxes(
     """Object proposals of an image (H, W, 3) uint8 RGB: (N, 4) float32, N may be 0.
 
     xyxy in pixels of the image, exclusive right and bottom, 0 <= x1 < x2 <= W; filtered as `settings` say and
-    without twins. `rng` is for the random boxes alone; without it they are those of `settings.seed`.
+    without near duplicates. `rng` is only for random boxes; without it `settings.seed` decides.
     """
     compile_kernels(settings.method)
     return _kept_boxes(image, settings, rng)
@@ -28,7 +28,7 @@ def propose_boxes(
 
 @cache
 def compile_kernels(method: Method) -> None:
-    """Has the kernels compiled, or loaded from the disk, by sending a tiny picture through them."""
+    """Compiles the kernels, or loads them from the disk, by running them on a tiny image."""
     image = (np.arange(16 * 16 * 3) * 37 % 251).astype(np.uint8).reshape(16, 16, 3)
     with compilation_announced("selective search"):
         _kept_boxes(image, ProposalSettings(method, work_size=16), None)
@@ -52,5 +52,5 @@ def _kept_boxes(
 
 
 def image_rng(seed: int, key: str) -> np.random.Generator:
-    """A generator of the image's own: its boxes do not depend on what else is in the folder."""
+    """A generator per image, so that its boxes do not depend on other images."""
     return np.random.default_rng([seed, *hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()])

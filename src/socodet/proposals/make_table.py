@@ -1,4 +1,4 @@
-"""Proposals for every image of a source, into a table: in parallel, and going on where it was interrupted."""
+"""Proposals for every image of a source, into a table: in parallel, and resumable."""
 
 import time
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.threads import in_order
 
 TASK = 8
-"""Images that a worker takes at a time."""
+"""Images per task of a worker."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def propose(
 ) -> ProposalSummary:
     """Finds the boxes of every image below a folder, or of a source, and writes the proposal table `output`.
 
-    `workers` images are under way at once; by default as many as there are cores. Finished images are kept
-    beside the output, in a hidden folder of part files, until the table is whole: after an interruption of
-    any kind the same call goes on from them; a call with other settings or images does not touch them. The
-    table's bytes depend neither on the workers nor on interruptions. Several machines: `shares.py`.
+    `workers` images are processed at once; by default as many as there are cores. Finished images are kept beside the
+    output, in a hidden folder of part files, until the table is complete: after an interruption the same call resumes
+    from them, and a call with other settings or images leaves them alone. The table's bytes depend neither on the
+    workers nor on interruptions. For several machines see `shares.py`.
 
-    InputError when there are no images, when `output` exists and is not to be overwritten or cannot be written,
-    or when `workers` is below 1.
+    InputError if there are no images, if `output` cannot be written, or exists and `overwrite` is false, or if
+    `workers` is below 1.
     """
     start = time.monotonic()
     check_workers(workers)
@@ -62,13 +62,13 @@ def propose(
 
 
 def check_workers(workers: int | None) -> None:
-    """InputError when there would be no worker."""
+    """InputError for less than one worker."""
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
 
 
 def make_parts(job: Job, parts: range, workers: int, bar: ProgressBar) -> None:
-    """Makes those of the parts that are not there yet."""
+    """Makes the missing ones of the parts."""
     missing = job.missing(parts)
     bar.done_earlier(job.images_in(parts) - job.images_in(missing))
     if not missing:

@@ -1,4 +1,4 @@
-"""Proposals made when an image is looked at, and kept nowhere."""
+"""Proposals made when an image is sampled, and not stored."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from socodet.proposals.settings import ProposalSettings
 
 @dataclass(frozen=True)
 class OnlineProposals:
-    """Takes the place of a proposal table: the boxes are those that a table of these settings would hold."""
+    """Replaces a proposal table; the boxes are those that a table with these settings would hold."""
 
     settings: ProposalSettings
     white: int = FULL_RANGE
@@ -21,5 +21,5 @@ class OnlineProposals:
 
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
         """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""
-        image = decode_image(data, white=self.white)  # in full, as for a table, however small the views are
+        image = decode_image(data, white=self.white)  # at full size, as for a table, even if the views are small
         return image.shape[1], propose_boxes(image, self.settings, image_rng(self.settings.seed, key))

@@ -1,4 +1,4 @@
-"""The part files that a table is made of: whole or not there, so that any process may go on where another stopped."""
+"""The part files that a table is made of: complete or absent, so that any process can resume another's work."""
 
 import dataclasses
 import hashlib
@@ -21,13 +21,13 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 
 PART = 64
-"""Images in a part file: what an interruption can lose."""
+"""Images per part file: the most work that an interruption can lose."""
 ROW_GROUP = 4096
-"""Images in a row group of the table."""
+"""Images per row group of the table."""
 
 
 def checked_output(output: str | Path, overwrite: bool) -> Path:
-    """Where a table is to be. InputError when that is a folder, or exists and is not to be overwritten."""
+    """The path of a table. InputError if it is a folder, or exists and `overwrite` is false."""
     output = Path(output)
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file for the proposal table")
@@ -38,9 +38,9 @@ def checked_output(output: str | Path, overwrite: bool) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The table to be made of a source with some settings, and its part files in a hidden folder beside it.
+    """A table to make from a source with some settings, and its part files in a hidden folder beside it.
 
-    The folder's name holds a digest of images, settings and version: a changed job does not see another's parts.
+    The folder's name holds a digest of images, settings and version, so a changed job does not use another's parts.
     """
 
     source: ImageSource
@@ -51,7 +51,7 @@ class Job:
     def of(
         cls, images: str | Path | ImageSource, output: str | Path, settings: ProposalSettings, overwrite: bool
     ) -> "Job":
-        """InputError when there are no images, or when `output` is a folder or exists and is not to be overwritten."""
+        """InputError if there are no images, or if `output` is a folder, or exists and `overwrite` is false."""
         source = open_images(images) if isinstance(images, (str, Path)) else images
         return cls(source, settings, checked_output(output, overwrite))
 
@@ -62,12 +62,12 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the part files are."""
+        """The folder of the part files."""
         return self.output.with_name(f".{self.output.name}.{self._digest()}.parts")
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """That of the table and of its parts."""
+        """The schema of the table and of its parts."""
         return table_schema(self.settings)
 
     def _digest(self) -> str:
@@ -94,23 +94,23 @@ class Job:
         return sum(len(self.indices(part)) for part in parts)
 
     def missing(self, parts: Iterable[int]) -> list[int]:
-        """Which of these parts are not there whole."""
+        """Which of these parts are missing or incomplete."""
         with suppress(FileNotFoundError):
-            there = set(os.listdir(self.folder))  # one look: to ask for each of 20,000 files takes a while
+            there = set(os.listdir(self.folder))  # one listing: asking for each of 20,000 files takes a while
             return [part for part in parts if self._path(part).name not in there or not self._is_whole(part)]
         return list(parts)
 
     def write(self, part: int, rows: list[Row]) -> None:
-        """The file is there whole or not at all, whenever the process ends."""
+        """Writes a part: complete or not at all, whenever the process ends."""
         path = self._path(part)
         unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
         pq.write_table(rows_to_arrow(rows, self.schema), unfinished, compression="zstd")
         os.replace(unfinished, path)
 
     def merge(self) -> tuple[int, list[tuple[str, str]]]:
-        """Joins the parts, which are all there, into the table and removes them.
+        """Joins the parts, all of which must be there, into the table and removes them.
 
-        The number of boxes, and key and reason of each image that could not be read.
+        Returns the number of boxes, and key and reason of each image that could not be read.
         """
         boxes = 0
         unreadable: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""What is set when proposals are made; the defaults are those of the paper."""
+"""Settings of proposals; the defaults are the paper's."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,6 +1,6 @@
-"""Proposals by several processes or machines: each makes a share of the part files, one of them joins all.
+"""Proposals by several processes or machines: each makes a share of the part files, and one of them joins all.
 
-They meet in the folder of part files beside the output, which all must see; nothing is sent between them.
+They share the folder of part files beside the output, which all must be able to see; nothing else is exchanged.
 """
 
 import sys
@@ -21,22 +21,22 @@ from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
 
 POLL_SECONDS = 1.0
-"""Between two looks for the parts of other processes."""
+"""Between two checks for the parts of other processes."""
 QUIET_SECONDS = 120.0
-"""Without a new part for so long, what is missing is said, and said again."""
+"""After this time without a new part a message names what is missing, and again each time."""
 NAMED = 8
 
 
 @dataclass(frozen=True)
 class Share:
-    """The `number`-th, from 1, of `total` shares of the part files: neighbours, as shards are best read in sequence."""
+    """Share `number`, from 1, of `total` shares of the part files: consecutive ones, as shards are read in order."""
 
     number: int
     total: int
 
     @classmethod
     def parse(cls, text: str) -> "Share":
-        """From `2/8`. InputError when it is no such thing."""
+        """Parses `2/8`. InputError for anything else."""
         with suppress(ValueError):
             number, total = map(int, text.split("/"))
             if 1 <= number <= total:
@@ -53,7 +53,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ShareSummary:
-    """What one share did; the table is yet to be made of all."""
+    """What `propose_share` did; the table is made by joining all shares."""
 
     share: Share
     images: int
@@ -70,7 +70,7 @@ def propose_share(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ShareSummary:
-    """Makes a share of the part files of the table `output`, those that are not there yet; `merge_shares` joins them.
+    """Makes the missing part files of one share of the table `output`; `merge_shares` joins all shares.
 
     Images, output and settings must be the same in each call. InputError as `propose`.
     """
@@ -105,7 +105,7 @@ def merge_shares(
             )
         raise InputError(
             f"{output}: {len(missing)} of {job.count} parts are missing, of {_owners(missing, job.count, total)}; "
-            "make them with --shard, which goes on where it stopped"
+            "make them with --shard, which resumes where it stopped"
         )
     boxes, unreadable = job.merge()
     return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
@@ -156,7 +156,7 @@ def _make_share(job: Job, share: Share, workers: int, show_progress: bool) -> in
 
 
 def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
-    """Until all parts are there. Who died is started again by whatever started it, so that this never gives up."""
+    """Waits for all parts, without a limit: a process that died is restarted by the launcher."""
     missing = job.missing(range(job.count))
     if not missing:
         return
@@ -175,7 +175,7 @@ def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
                 print(
                     f"no new part for {QUIET_SECONDS:.0f} s; {len(missing)} of {job.count} are missing, of "
                     f"{_owners(missing, job.count, total)}; still waiting: if a process has died, stop all and start "
-                    "the same command again, which goes on from here",
+                    "the same command again, which resumes from here",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -192,7 +192,7 @@ def _owners(missing: Iterable[int], count: int, total: int) -> str:
 
 
 def _remember(job: Job, share: Share) -> None:
-    """Into how many shares the work is cut: for who joins them, and has to name what is missing."""
+    """Notes the number of shares, so that joining them can name the missing ones."""
     (job.folder / f"shares.{share.total}").touch()
 
 

@@ -1,9 +1,9 @@
-"""The proposal table: a Parquet file with one row an image, in the order of the image source.
+"""The proposal table: a Parquet file with one row per image, in the order of the image source.
 
 Columns: `image` (string, the key in the source), `width` and `height` (int32, pixels of the upright image),
 `boxes` (list of fixed-size lists of 4 float32: xyxy, pixels, exclusive right and bottom), `error` (string,
 null for an image that could be read). The schema's metadata holds, under `socodet.proposals`, a JSON object
-with the `format` version, the package `version` and the `settings`; and, of boxes made elsewhere, their `origin`.
+with the `format` version, the package `version` and the `settings`; and, for imported boxes, their `origin`.
 """
 
 import json
@@ -36,17 +36,17 @@ class Row(NamedTuple):
     width: int
     height: int
     boxes: NDArray[np.float32]
-    """(N, 4) xyxy; none where there was an error."""
+    """(N, 4) xyxy; empty if there was an error."""
     error: str | None = None
 
 
 class Origin(NamedTuple):
-    """Of boxes that were made elsewhere."""
+    """Where imported boxes come from."""
 
     file: str
-    """Name of the file or folder they were read from."""
+    """Name of the file or folder."""
     filtered: bool
-    """Whether they had to pass the filters in the table's settings, whose other fields say nothing of them."""
+    """Whether they were filtered as in the table's settings, whose other fields do not apply."""
 
 
 def table_schema(settings: ProposalSettings, origin: Origin | None = None) -> pa.Schema:
@@ -94,8 +94,7 @@ def _as_text(key: str) -> str:
 class ProposalTable:
     """The proposals of a set of images, looked up by image.
 
-    Held in a few Arrow and NumPy arrays, so that forked data workers share them; a pickled table is read
-    again from its file.
+    Kept in a few Arrow and NumPy arrays, which forked data workers share; a pickled table is read again from its file.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class ProposalTable:
 
     @classmethod
     def read(cls, path: str | Path) -> "ProposalTable":
-        """The table in a file. InputError when there is none, or when it holds something else."""
+        """Reads a table. InputError if the file is missing or is not a proposal table."""
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such proposal table; make one with `socodet propose`")
@@ -159,7 +158,7 @@ class ProposalTable:
         return len(self._boxes)
 
     def boxes(self, key: str) -> NDArray[np.float32]:
-        """The proposals of an image, (N, 4) xyxy in its pixels; none when it could not be read."""
+        """The proposals of an image, (N, 4) xyxy in its pixels; none if it could not be read."""
         row = self._row(key)
         return self._boxes[self._offsets[row] : self._offsets[row + 1]]
 
@@ -175,13 +174,8 @@ class ProposalTable:
             raise UnreadableImageError("of another size than its proposals were made for")
         return size[0], self.boxes(key)
 
-    def error(self, key: str) -> str | None:
-        """Why an image could not be read, or None."""
-        reason: str | None = self._errors[self._row(key)].as_py()
-        return reason
-
     def check_images(self, source: ImageSource) -> None:
-        """InputError when the table has no row for some image of the source."""
+        """InputError if the table lacks a row for some image of the source."""
         keys = pa.array((_as_text(source.key(index)) for index in range(len(source))), pa.string())
         known = pc.is_in(keys, value_set=self._keys).to_numpy(zero_copy_only=False)
         if not known.all():
@@ -193,7 +187,7 @@ class ProposalTable:
 
     @cached_property
     def _sorted(self) -> NDArray[np.int64]:
-        """The rows in the order of their keys; a dict of a million would be copied into every worker."""
+        """Row numbers sorted by key; a dict of a million would be copied into every worker."""
         rows: NDArray[np.int64] = pc.sort_indices(self._keys).to_numpy().astype(np.int64)
         return rows
 

@@ -61,7 +61,7 @@ class Layout:
 
     @classmethod
     def of(cls, names: Collection[str], backbone: str, box_head: str) -> "Layout":
-        """Found in the names of a network, whose backbone and box head have names that begin so."""
+        """The layout of a network with these names; `backbone` and `box_head` are prefixes of its modules' names."""
 
         def numbers(pattern: str) -> set[int]:
             return {int(match[1]) for name in names if (match := re.match(pattern, name))}
@@ -188,20 +188,20 @@ class Format:
     title: str
     names: Renaming
     prefix: str = ""
-    """What a wrapper, such as DistributedDataParallel, put before them."""
+    """What a wrapper, such as DistributedDataParallel, puts before them."""
     encoder: tuple[str, ...] = ()
-    """Beginnings of names that must all be known: a pretraining checkpoint's encoder."""
+    """Beginnings of the names of a pretraining checkpoint's encoder, all of which must be known."""
     is_backbone: bool = False
-    """Layers behind the backbone's last stage may be left out: a classifier, a projection head."""
+    """It may have further layers behind the backbone's last stage: a classifier, a projection head."""
     c4: bool = False
-    """The residual network's fifth block was the head, as far as the names tell."""
+    """Its head is the residual network's fifth block, as far as names tell."""
 
 
 def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
     """The format of a state dict with these names, under whatever prefix a wrapper gave them.
 
-    `is_body` knows the names of the backbone to be loaded: a backbone's file has them under one prefix.
-    InputError when several copies of a backbone are in it and nothing tells which one is meant.
+    `is_body` tells the names of the backbone to be loaded, which a backbone's file has under one prefix.
+    InputError if it holds several copies of a backbone and nothing tells which one is meant.
     """
     if (prefix := _before("online.encoder.", names)) is not None:
         c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names
@@ -231,7 +231,7 @@ def _before(marker: str, names: Collection[str]) -> str | None:
 LEAST_SHARE = 0.1
 """The least share of a file's names that a backbone in it is known by."""
 COPIES = re.compile(r"(^|[._])(k|ema|momentum|student|target)[._]")
-"""Networks that the authors of their methods do not evaluate; of a student and a teacher they take the teacher."""
+"""Copies of the network that their methods' authors do not evaluate; of a student and a teacher it is the student."""
 
 
 def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> str:
@@ -240,7 +240,7 @@ def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> 
     for name in names:
         starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
         found.update(name[:start] for start in starts if is_body(name[start:]))
-    if max(found.values(), default=0) < len(names) * LEAST_SHARE:
+    if not found or max(found.values()) < len(names) * LEAST_SHARE:
         return ""  # names of another network, a few of which end alike
     fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
     evaluated = [prefix for prefix in fullest if not COPIES.search(prefix)] or fullest

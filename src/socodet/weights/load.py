@@ -1,7 +1,7 @@
 """Pretrained weights into a network: read, match, copy, report.
 
-A module is loaded whole or not at all, and left as it is where the source has nothing of it. An InputError leaves the
-network untouched: weights never go missing silently.
+A module is loaded whole or not at all, and stays as it is if the source has nothing of it. Weights never go missing
+silently: what does not fit is an InputError, which leaves the network untouched.
 """
 
 import sys
@@ -19,16 +19,15 @@ from socodet.weights.report import LoadReport
 
 
 def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
-    """Loads every pretrained module that a detector of torchvision's parts has a place for.
+    """Loads every pretrained module that a detector built of torchvision's parts has.
 
     The source is a run's folder, an exported file, a checkpoint of the method's public code, or a backbone's state
-    dict such as a supervised ResNet's, also from inside a wrapper. Into an R-CNN go backbone, FPN and box head; into a
-    single-stage detector backbone and FPN, level by level; into an R-CNN on C4 the backbone, whose fifth block is its
-    box head.
+    dict such as a supervised ResNet's, wrapped or not. An R-CNN gets backbone, FPN and box head; a single-stage
+    detector backbone and FPN, level by level; an R-CNN on C4 the backbone, whose fifth block is its box head.
 
     Reports what was loaded, what was left as it was, and what is left over because the detector has no such module.
-    Raises InputError, with the detector untouched, when a pretrained tensor of a module that the detector has finds no
-    place there or one of another shape, or when a part of the module, or of the backbone, would be left as it was.
+    Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
+    not exist there or has another shape, or if part of such a module, or of the backbone, would not be loaded.
     """
     own = detector.state_dict()
     network = Network(type(detector).__name__, own, torchvision_of(own), _advice_on(detector))
@@ -39,10 +38,10 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
 
 
 def load_starting_point(soco: SoCo, source: str | Path) -> LoadReport:
-    """Loads the online network and the predictor; the target starts as the online network's copy.
+    """Loads the online network and the predictor; the target network starts as a copy of the online one.
 
-    Sources are those of `load_pretrained`. The MLPs of a run, or of the public code, are taken with its encoder. Into a
-    network of another architecture goes what both have, such as the backbone. InputError as there.
+    Takes the same sources as `load_pretrained`, and the MLPs of a run or of the public code with its encoder. A network
+    of another architecture gets what both have, such as the backbone. Raises InputError likewise.
     """
     own = {name: tensor for name, tensor in soco.state_dict().items() if not name.startswith("target.")}
     report = _load(source, Network("this network", own, run_of(own), PRETRAINING))
@@ -70,17 +69,17 @@ def _load(source: str | Path, network: Network, needed: Collection[str] = ()) ->
     )
 
 
-_OTHER_BACKBONE = "the file is of another backbone: give --backbone that one's name"
-_FRESH = "leave its tensors out of the file, and it starts at random"
-_NO_MLPS = "or export that run (socodet export) and start from the file, where this part is left out"
+_OTHER_BACKBONE = "the file has another backbone; set --backbone to it"
+_FRESH = "remove its tensors from the file to start it at random"
+_NO_MLPS = "or start from an export of that run (socodet export), which leaves this part out"
 PRETRAINING = Advice(
     other_layers={
         "backbone": _OTHER_BACKBONE,
-        "pyramid": f"a pyramid fits if each of its convolutions has batch norm and no bias; else {_FRESH}",
+        "pyramid": f"a pyramid fits if each of its convolutions has batch norm and no bias; {_FRESH}",
         "box head": "a box head fits if it has --head-convs convolutions with batch norm and one fully connected "
-        f"layer; else {_FRESH}",
-        "projector": f"a projector fits if it has two linear layers with batch norm between; else {_FRESH}",
-        "predictor": f"a predictor fits if it has two linear layers with batch norm between; else {_FRESH}",
+        f"layer; {_FRESH}",
+        "projector": f"a projector fits if it has two linear layers with batch norm between; {_FRESH}",
+        "predictor": f"a predictor fits if it has two linear layers with batch norm between; {_FRESH}",
     },
     other_sizes={
         "backbone": _OTHER_BACKBONE,
@@ -108,5 +107,5 @@ def _advice_on(detector: nn.Module) -> Advice:
     return Advice(
         other_layers={"backbone": backbone, "pyramid": norm, "box head": norm},
         other_sizes={"backbone": backbone, "pyramid": builder, "box head": builder},
-        nothing="give a run's folder, an exported file, a checkpoint of the method's public code or a backbone",
+        nothing="give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone",
     )

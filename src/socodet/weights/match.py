@@ -16,7 +16,7 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Advice:
-    """How to fix what does not fit: by module where layers or sizes differ, and where nothing fits."""
+    """How to fix what does not fit: by module if its layers or sizes differ, and if nothing fits at all."""
 
     other_layers: Mapping[str, str]
     other_sizes: Mapping[str, str]
@@ -39,7 +39,7 @@ class Network:
         self._levels = {int(plain.split(".")[1]) for plain in self.names if plain.startswith("lateral.")}
 
     def find(self, plain: str) -> str | None:
-        """Its plain name of a tensor of that plain name, which timm may join otherwise; None if it has no such."""
+        """The network's plain name for that of a file, which differs in whole networks of timm; None if it has none."""
         return self._plain.get(_joined(plain))
 
     def is_body(self, name: str) -> bool:
@@ -47,10 +47,9 @@ class Network:
         return self.find(f"body.{name}") is not None
 
     def can_do_without(self, plain: str, *, is_backbone: bool) -> bool:
-        """Whether no module of the network misses that tensor.
+        """Whether that tensor is of a module or pyramid level that the network does not have.
 
-        So it is with modules that the network does not have, levels finer than its pyramid's, and, in the file of a
-        backbone, layers behind the last stage.
+        In the file of a backbone, layers behind the last stage count as well.
         """
         module = module_of(plain)
         if module not in self.modules:
@@ -63,11 +62,11 @@ class Network:
 
 
 def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()) -> dict[str, str]:
-    """The plain name in the network of every tensor to load, and the pretrained one; `needed` modules must be filled.
+    """Plain names, the network's → the source's, of every tensor to load; `needed` modules must be filled.
 
-    InputError when a tensor of a module that the network has finds no place there or one of another shape, when a
-    module would be filled in part, and when nothing fits. Tensors that the network can do without are left out, and so
-    are the MLPs behind an encoder of another architecture where they do not fit.
+    Left out are tensors that the network can do without, and, if they do not fit, the MLPs of an encoder of another
+    architecture. InputError if any other tensor has no place or another shape there, if a module would be filled only
+    in part, and if nothing fits.
     """
     pairs: dict[str, str] = {}
     homeless = []

@@ -21,13 +21,13 @@ STATE_DICTS = ("model", "state_dict", "teacher")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights; where a run's folder was given, its newest checkpoint."""
+    """A file of weights; for a run's folder, its newest checkpoint."""
 
     path: Path
 
     @classmethod
     def find(cls, source: str | Path) -> "WeightsFile":
-        """The file itself, or the newest checkpoint of a run's folder. InputError when there is none."""
+        """The file itself, or the newest checkpoint of a run's folder. InputError if there is none."""
         path = Path(source)
         if path.is_dir():
             folder = RunFolder(path)
@@ -47,10 +47,10 @@ class WeightsFile:
         return {"from": str(Path(given).resolve()), "file": self.path.name, "sha256": sha256}
 
     def read(self) -> dict[str, Tensor]:
-        """The state dict in it, be it the whole file or what the file calls `model`, `state_dict` or `teacher`.
+        """Its state dict: the whole file, or what the file calls `model`, `state_dict` or `teacher`.
 
-        No code is unpickled: besides tensors and plain types only `argparse.Namespace`, in which the method's public
-        code keeps its options. InputError when that is not enough, or there is no state dict.
+        No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
+        keeps its options. InputError if that is not enough, or if there is no state dict.
         """
         try:
             if self.path.suffix == ".safetensors":
@@ -116,8 +116,8 @@ class Pretrained:
 def read_pretrained(source: str | Path, is_body: Callable[[str], bool]) -> Pretrained:
     """Reads a run's folder or a file and gives its tensors plain names; `is_body` as for `formats.recognize`.
 
-    InputError when nothing can be read, when a tensor of a pretraining checkpoint's encoder is unknown, or when one
-    holds NaN or infinity.
+    InputError if nothing can be read, if a tensor of a pretraining checkpoint's encoder is unknown, or if one holds NaN
+    or infinity.
     """
     file = WeightsFile.find(source)
     # torch.compile puts this before the names of each module that it is called on
@@ -137,6 +137,6 @@ def read_pretrained(source: str | Path, is_body: Callable[[str], bool]) -> Pretr
     for name in names.values():
         if not bool(weights[name].isfinite().all()):
             raise InputError(
-                f"{file.path}: {name} holds NaN or infinity, its training diverged; take weights from before that"
+                f"{file.path}: {name} holds NaN or infinity: its training diverged; use an earlier checkpoint"
             )
     return Pretrained(str(file.path), found, {plain: weights[name] for plain, name in names.items()}, names, others)

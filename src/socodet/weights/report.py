@@ -1,41 +1,41 @@
-"""What was loaded into a network, what is as it was, and what is left over."""
+"""What was loaded into a network, what is still as it was, and what is left over."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 OWN_MODULES = ("extra_blocks", "norm")
-"""Parts inside a pretrained module that are never pretrained: P6 and P7, and the norm behind C4's fifth block."""
+"""Parts of a pretrained module that are never pretrained: P6 and P7, and the norm behind C4's fifth block."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which tensors of a network came from pretraining, and which are still what they were.
+    """Which tensors of a network were loaded, and which are still as they were.
 
-    `loaded` and `fresh` are the network's names. Counters of batch norm that an older file lacks are in neither.
+    `loaded` and `fresh` are the network's names. Batch norm's counters, if an older file lacks them, are in neither.
     """
 
     source: str
     format: str
-    """Whose names the source has: `a run`, `the public code`, `a detector` or `a backbone`."""
+    """Whose names the source has: `a run`, `the public code`, `a detector`, or `a backbone` and its prefix."""
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     left_over: dict[str, str] = field(default_factory=dict)
-    """The source's tensors that have no place in the network, and what they belong to in words."""
+    """The source's tensors that have no place in the network, each with the module it belongs to, in words."""
 
     @property
     def loaded_modules(self) -> dict[str, int]:
-        """Modules with pretrained tensors, and how many."""
+        """Number of loaded tensors by module."""
         return _counts(map(_module, self.loaded))
 
     @property
     def fresh_modules(self) -> dict[str, int]:
-        """Modules with tensors left as they were, and how many."""
+        """Number of tensors left as they were, by module."""
         return _counts(map(_module, self.fresh))
 
     @property
     def left_over_modules(self) -> dict[str, int]:
-        """What of the source has no place in the network, in words, and how many tensors."""
+        """Number of the source's tensors without a place in the network, by module in words."""
         return _counts(self.left_over.values())
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What every detection set is read into: pictures with their boxes, labels and masks, and the targets of a detector."""
+"""The form that every detection set is read into: images with boxes, labels and masks, and a detector's targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,47 +16,47 @@ from socodet.images.decode import decode_image
 from socodet.images.value_range import FULL_RANGE
 
 Style = Literal["coco", "voc", "lvis"]
-"""Whose rules the scores follow."""
+"""Whose evaluation rules apply."""
 Frequency = Literal["r", "c", "f"]
 
 
 @dataclass(frozen=True)
 class Category:
-    """A kind of object; its label is its place among the set's categories, from 1."""
+    """A class; its label is its position among the set's categories, from 1."""
 
     id: int
     """As in the file."""
     name: str
     frequency: Frequency | None = None
-    """LVIS only: rare (in 1-10 training pictures), common (11-100) or frequent."""
+    """LVIS only: rare (in 1-10 training images), common (11-100) or frequent."""
 
 
 @dataclass(frozen=True)
 class ImageAnnotations:
-    """One picture and its N objects."""
+    """One image and its N objects."""
 
     image_id: int | str
-    """As in the file; for VOC the file's name without its ending."""
+    """As in the file; for VOC the file's name without its suffix."""
     file: Path
     """Absolute."""
     width: int
     height: int
     boxes: NDArray[np.float32]
-    """(N, 4) xyxy in pixels, 0-based, right and bottom exclusive; inside the picture, none without area."""
+    """(N, 4) xyxy in pixels, 0-based, right and bottom exclusive; inside the image, none without area."""
     labels: NDArray[np.int64]
     """(N,) 1..C; 0 is the background."""
     crowd: NDArray[np.bool_]
-    """(N,) whether the region holds uncounted objects; a detection there is neither right nor wrong."""
+    """(N,) whether the region holds uncounted objects; detections there are ignored."""
     difficult: NDArray[np.bool_]
-    """(N,) VOC: neither counted nor held against a detection; trained on as others are."""
+    """(N,) VOC: ignored in the scores, trained on like the others."""
     areas: NDArray[np.float32]
-    """(N,) square pixels, of the mask where the file says so; small, medium and large are told apart by it."""
+    """(N,) square pixels, of the mask where the file gives it; decides what counts as small, medium and large."""
     masks: Sequence[Segmentation] | None = None
     """N segmentations in COCO's form; None for a set of boxes."""
     absent: frozenset[int] = frozenset()
-    """LVIS: labels that are certainly nowhere in the picture."""
+    """LVIS: labels known to be absent from the image."""
     incomplete: frozenset[int] = frozenset()
-    """LVIS: labels of which not every object of the picture is annotated."""
+    """LVIS: labels that are not exhaustively annotated in the image."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -64,17 +64,17 @@ class ImageAnnotations:
 
 @dataclass(frozen=True)
 class DetectionDataset:
-    """Pictures with annotated objects, whichever form they were read from."""
+    """Images with annotated objects, read from any format."""
 
     name: str
     categories: tuple[Category, ...]
     """Label k is categories[k - 1]."""
     images: Sequence[ImageAnnotations]
     has_masks: bool
-    """Whether a detector of masks can be trained and scored."""
+    """Whether a detector with masks can be trained and scored."""
     style: Style
     problems: AnnotationProblems
-    """What was wrong in the files, and what became of it; for the user to see before training."""
+    """What was wrong in the files and what was done about it, to show before training."""
     white: int = FULL_RANGE
     """The value that is white in 16-bit images."""
 
@@ -84,9 +84,8 @@ class DetectionDataset:
     def picture(self, index: int) -> NDArray[np.uint8]:
         """The pixels of image `index`, (H, W, 3) RGB, of the size that its annotations are for.
 
-        Annotations count as made on the upright picture; where their size is that of the picture as it is stored,
-        with an EXIF orientation that turns it, InputError says so rather than let boxes lie elsewhere.
-        InputError, too, for what cannot be read.
+        Annotations are taken to be made on the upright image. InputError when the image has another size, for example
+        because it was annotated without its EXIF rotation, and when it cannot be read.
         """
         image = self.images[index]
         try:
@@ -99,15 +98,15 @@ class DetectionDataset:
         if (width, height) != (image.width, image.height):
             raise InputError(
                 f"{image.file}: is {width}x{height} pixels and annotated as {image.width}x{image.height}; "
-                "boxes would lie elsewhere: mend its size in the annotations, or its EXIF orientation"
+                "boxes would be in the wrong place: correct its size in the annotations, or its EXIF orientation"
             )
         return pixels
 
     def target(self, index: int, size: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
-        """What image `index` shows, as torchvision's detectors take it; crowd regions are left out.
+        """The target of image `index` for torchvision's detectors; crowd regions are left out.
 
-        boxes float32 (N, 4), labels int64 (N,), and where the set has masks, masks uint8 (N, H, W), made now from the
-        segmentations. With `size`, (height, width), all is scaled to a picture of that size.
+        boxes float32 (N, 4), labels int64 (N,), and if the set has masks, masks uint8 (N, H, W), decoded on each call.
+        With `size`, (height, width), everything is scaled to an image of that size.
         """
         image = self.images[index]
         height, width = size or (image.height, image.width)
@@ -126,12 +125,12 @@ class DetectionDataset:
         return target
 
     def select(self, indices: Sequence[int], name: str) -> "DetectionDataset":
-        """Some of the pictures, in the order of `indices`."""
+        """Some of the images, in the order of `indices`."""
         return replace(self, name=name, images=[self.images[index] for index in indices])
 
     def with_objects(self) -> "DetectionDataset":
-        """The pictures that have something to learn from: at least one object that is no crowd region.
+        """The images with at least one object that is not a crowd region.
 
-        As detectors are usually trained (Detectron2's FILTER_EMPTY_ANNOTATIONS); scores are of all pictures.
+        Detectors are usually trained on these (Detectron2's FILTER_EMPTY_ANNOTATIONS) and scored on all.
         """
         return self.select([i for i, image in enumerate(self.images) if not image.crowd.all()], self.name)

@@ -17,7 +17,7 @@ class FilesThere:
         return file.name in self._listing(file.parent)
 
     def image(self, folder: Path, stem: str) -> Path | None:
-        """The image of that name in a folder, whichever of `SUFFIXES` it has, in any case; the first of them."""
+        """The image of that name in a folder, with any of `SUFFIXES` in any case; the first if there are several."""
         if folder not in self._images:
             found: dict[str, str] = {}
             for suffix in reversed(SUFFIXES):

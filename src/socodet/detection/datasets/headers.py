@@ -1,4 +1,4 @@
-"""Whether image files are what their annotations say, by their headers, without decoding them."""
+"""Whether image files match their annotations, checked by their headers without decoding them."""
 
 from dataclasses import replace
 
@@ -13,9 +13,9 @@ MANY = 10_000
 
 
 def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -> AnnotationProblems:
-    """Notes pictures that cannot be read or are not of the size that was annotated; they stay in the set.
+    """Counts images that cannot be read or differ in size from their annotation; they stay in the set.
 
-    Such a picture gives way to another in training, and in a set that is scored its objects count as missed.
+    In training such an image is replaced by another; in evaluation its objects count as missed.
     """
     problems = AnnotationProblems()
     with progress_bar("check images", len(dataset), show=show_progress and len(dataset) >= MANY) as progress:
@@ -28,9 +28,9 @@ def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -
 
 
 def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
-    """Leaves out, and notes, pictures that cannot be read or are not of the size that was annotated.
+    """Leaves out, and counts, images that cannot be read or differ in size from their annotation.
 
-    A picture whose pixels are damaged further on still shows only when it is decoded.
+    Damage behind the header is found only when an image is decoded.
     """
     problems = AnnotationProblems() + dataset.problems
     sound = []

@@ -1,4 +1,4 @@
-"""From a path to a detection set: which of the known layouts it has."""
+"""From a path to a detection set, in any of the known layouts."""
 
 import re
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ FILES = (
     "annotations/lvis_v1_{}.json",
     "lvis_v1_{}.json",
 )
-"""Where a folder in COCO's or LVIS's layout has the annotations of a split; the first that is there is taken."""
+"""Where a folder in COCO's or LVIS's layout has the annotations of a split; the first one found is used."""
 SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
-"""What the two splits that a command asks for may be called in a folder; the first that is there is taken."""
+"""Names of the two splits that commands ask for, in folders; the first one found is used."""
 NAMED = 4
 """Annotation files of an unknown layout that a message names."""
 KNOWN = (
@@ -42,7 +42,7 @@ def open_detection_set(
 ) -> DetectionDataset:
     """The detection set at `path`.
 
-    - a .json file: COCO's form or LVIS's; `images` is the folder of its pictures if it is not found nearby;
+    - a .json file: COCO's form or LVIS's; `images` is the folder of its images if it is not found nearby;
     - a folder in COCO's layout (`FILES`, Roboflow's among them); `split` is `train`, `val` (`SPELLINGS`) or what the
       file is called;
     - a folder in VOC's layout, or one that holds VOC2007 and VOC2012; `split` is a list and its years, `trainval07+12`
@@ -50,10 +50,10 @@ def open_detection_set(
       of 2012; in a set that is not VOC's own, trainval or else train) or `val` (test of 2007; test or else val);
     - one of VOC's lists, `…/ImageSets/Main/NAME.txt`.
 
-    `style` names other rules for the scores than the form's own. With `check_images` the head of every image file is
-    read, and pictures that are broken or of another size than annotated are left out.
+    `style` chooses other evaluation rules than the format's own. With `check_images` the header of every image file is
+    read, and images that are broken or differ in size from their annotation are left out.
 
-    InputError, in one line, for what cannot be used at all; single faults are in the set's `problems`.
+    InputError, in one line, for a set that cannot be used; problems of single entries are in the set's `problems`.
     """
     given = Path(path)
     folder = Path(images) if images is not None else None
@@ -79,7 +79,7 @@ def open_detection_set(
 
 
 def require_same_categories(trained: DetectionDataset, scored: DetectionDataset) -> None:
-    """InputError unless a label means the same in both."""
+    """InputError unless both sets have the same classes in the same order."""
     pairs = zip(trained.categories, scored.categories, strict=False)
     different = next(((one, other) for one, other in pairs if (one.id, one.name) != (other.id, other.name)), None)
     if different is not None:
@@ -145,5 +145,5 @@ def _first_list(folder: Path, names: Sequence[str]) -> str:
 
 
 def _classes(root: Path) -> list[str] | None:
-    """VOC's own twenty, or whatever another set in its layout has."""
+    """None for VOC's own twenty classes; else those that the set has."""
     return None if re.fullmatch(r"VOC20\d\d", root.absolute().name) else classes_of(root)

@@ -70,7 +70,7 @@ def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
 
 
 def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W) of 0 and 1: the segmentation of an image of `size`, (height, width), drawn at the size `scaled`.
+    """(H, W) of 0 and 1: the segmentation of an image of `size`, (height, width), at the size `scaled`.
 
     Polygons are scaled before they are drawn, run lengths after, to the nearest pixel.
     """
@@ -90,7 +90,7 @@ def decode_rle(rle: RLE) -> NDArray[np.uint8]:
 
 
 def mask_area(rle: RLE) -> int:
-    """Its pixels."""
+    """The number of its pixels."""
     return int(coco_masks.area(rle))
 
 

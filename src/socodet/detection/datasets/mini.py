@@ -1,4 +1,4 @@
-"""Parts of a training set: Mini COCO (Section 4.5, Table 8), and label-efficiency curves."""
+"""Subsets of a training set: Mini COCO (Section 4.5, Table 8), and label-efficiency curves."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from socodet.errors import InputError
 
 
 def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
-    """The given fraction of the pictures, at least one, chosen by the seed; in the order they have in the set.
+    """The given fraction of the images, at least one, chosen by the seed; they keep their order.
 
-    A picture's place in the draw is a hash of the seed and its id alone: a smaller part lies within a larger one of the
-    same seed, and the order of the file, or the version of a random generator, changes nothing.
+    The choice depends only on a hash of the seed and each image's id. A smaller subset lies within a larger one of the
+    same seed, whatever the order of the file or the version of a random generator.
     """
     if not 0 < fraction <= 1:
-        raise InputError(f"a part of {dataset.name} must be more than 0 and at most 1 of it, not {fraction:g}")
+        raise InputError(f"the fraction of {dataset.name} must be more than 0 and at most 1, not {fraction:g}")
     count = max(1, round(fraction * len(dataset)))
     drawn = sorted(range(len(dataset)), key=lambda index: _draw(seed, dataset.images[index].image_id))
     return dataset.select(sorted(drawn[:count]), f"{dataset.name} {fraction:.3g} of it, seed {seed}")
@@ -26,6 +26,6 @@ def _draw(seed: int, image_id: int | str) -> bytes:
 
 
 def write_image_ids(dataset: DetectionDataset, file: Path) -> None:
-    """The ids of the set's pictures as JSON, so that others can train on the same."""
+    """The ids of the set's images as JSON, so that others can train on the same."""
     content = {"name": dataset.name, "images": len(dataset), "image_ids": [image.image_id for image in dataset.images]}
     file.write_text(json.dumps(content) + "\n")

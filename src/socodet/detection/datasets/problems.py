@@ -1,4 +1,4 @@
-"""What can be wrong with annotations: counted, the first of each kind named, and mended or left out."""
+"""Problems of annotation files: counted, with the first example of each, and repaired or left out."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from socodet.runtime.notices import printable
 
 TOLERANCE = 1.0
-"""Pixels that a box may reach outside without being reported: COCO's own are rounded. It is clipped all the same."""
+"""Pixels by which a box may reach outside unreported, as COCO's are rounded. It is clipped all the same."""
 
 
 class Problem(StrEnum):
@@ -37,14 +37,14 @@ class Problem(StrEnum):
 
 
 class AnnotationProblems:
-    """How often each kind of problem was met, and where first."""
+    """How often each problem occurred, and its first example."""
 
     def __init__(self) -> None:
         self.counts: dict[Problem, int] = {}
         self.first: dict[Problem, str] = {}
 
     def add(self, problem: Problem, where: str, count: int = 1) -> None:
-        """Notes a problem; `where` names the image or annotation."""
+        """Counts a problem; `where` names the image or annotation."""
         self.counts[problem] = self.counts.get(problem, 0) + count
         if problem not in self.first:
             self.first[problem] = printable(where)
@@ -53,31 +53,33 @@ class AnnotationProblems:
         return bool(self.counts)
 
     def lines(self) -> list[str]:
-        """One line a kind: count, what, what was done, and the first example."""
+        """One line per problem: count, what it is, what was done, and the first example."""
         return [
-            f"{self.counts[kind]:,} × {kind} (first: {self.first[kind]})" for kind in Problem if kind in self.counts
+            f"{self.counts[problem]:,} × {problem} (first: {self.first[problem]})"
+            for problem in Problem
+            if problem in self.counts
         ]
 
     def as_json(self) -> dict[str, dict[str, int | str]]:
-        """Kind → count and first example, for a run's record."""
+        """Problem → count and first example, for a run's record."""
         return {
-            kind.name.lower(): {"count": self.counts[kind], "first": self.first[kind]}
-            for kind in Problem
-            if kind in self.counts
+            problem.name.lower(): {"count": self.counts[problem], "first": self.first[problem]}
+            for problem in Problem
+            if problem in self.counts
         }
 
     def __add__(self, other: "AnnotationProblems") -> "AnnotationProblems":
         both = AnnotationProblems()
         for part in (self, other):
-            for kind, count in part.counts.items():
-                both.add(kind, part.first[kind], count)
+            for problem, count in part.counts.items():
+                both.add(problem, part.first[problem], count)
         return both
 
 
 def usable_boxes(
     boxes: NDArray[np.float64], width: int, height: int, where: str, problems: AnnotationProblems
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Boxes that can be learnt from, clipped to the image, and which of the (N, 4) xyxy they were; notes the others."""
+    """The usable ones of (N, 4) xyxy boxes, clipped to the image, and their indices; counts the others as problems."""
     finite = np.isfinite(boxes).all(1)
     with np.errstate(invalid="ignore"):
         has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

@@ -1,4 +1,4 @@
-"""How good detections are, by the rules of the set they were made on."""
+"""Scores of detections, by the rules of the set they were made on."""
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.scores.coco import evaluate_coco
@@ -15,6 +15,6 @@ def evaluate(dataset: DetectionDataset, predictions: Predictions) -> dict[str, f
     """Scores in percent by the rules that the set's `style` names, under keys such as `box_AP50` and `mask_AP`.
 
     COCO: AP, AP50, AP75, APs, APm, APl, of boxes and masks. VOC: AP, AP50, AP75 of boxes. LVIS: COCO's, APr, APc
-    and APf. nan where the set has no object that counts. InputError for detections on pictures that the set lacks.
+    and APf. nan where the set has no object that counts. InputError for detections on images that the set lacks.
     """
     return _RULES[dataset.style](dataset, predictions)

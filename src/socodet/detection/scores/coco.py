@@ -15,15 +15,15 @@ Kind = Literal["box", "mask"]
 SIZES = ("all", "small", "medium", "large")
 """Areas: any, under 32², to 96², and above, in square pixels."""
 MAX_DETECTIONS = 100
-"""That count, in a picture, of a category."""
+"""Detections that count, per image and category."""
 
 
 def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
     """AP over IoU 0.50:0.95, AP50, AP75, and AP of small, medium and large objects, of boxes and, if found, masks.
 
-    Keys are `box_AP`, `box_AP50`, …, `mask_AP`, …; values in percent, nan where the set has no such object. Crowd
-    regions take detections without counting. An object's size is its area in the file, a detection's that of what is
-    scored, its box or its mask.
+    Keys are `box_AP`, `box_AP50`, …, `mask_AP`, …; values in percent, nan where the set has no such object. Detections
+    in crowd regions are ignored. An object's size is its area in the file, a detection's the area of its box or mask,
+    whichever is scored.
     """
     found = in_order(dataset, predictions)
     labels = range(1, len(dataset.categories) + 1)
@@ -34,13 +34,13 @@ def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> dict[s
 
 
 def kinds_scored(dataset: DetectionDataset, found: Sequence[Detections]) -> list[Kind]:
-    """Boxes always; masks where the set has them and every detection does."""
+    """Boxes always; masks if the set and every detection have them."""
     with_masks = all(one.masks is not None for one in found if len(one))
     return ["box", "mask"] if dataset.has_masks and with_masks else ["box"]
 
 
 def summary(kind: Kind, precision: NDArray[np.float64]) -> dict[str, float]:
-    """The six usual figures out of `precisions`, in percent."""
+    """COCO's six figures from `precisions`, in percent."""
     everything, small, medium, large = (precision[..., place] for place in range(len(SIZES)))
     parts = {
         "AP": everything,
@@ -54,7 +54,7 @@ def summary(kind: Kind, precision: NDArray[np.float64]) -> dict[str, float]:
 
 
 def percent(precision: NDArray[np.float64]) -> float:
-    """The mean of what is defined, in percent; nan when nothing is."""
+    """The mean of all defined values, in percent; nan if there is none."""
     defined = precision[precision > -1]
     return float(defined.mean()) * 100 if defined.size else float("nan")
 
@@ -70,16 +70,16 @@ def precisions(
 ) -> NDArray[np.float64]:
     """Precision at 10 IoU thresholds (0.50 to 0.95), 101 recalls (0 to 1), for each label and size: (10, 101, K, 4).
 
-    -1 where a label has no object of that size. `limit` is how many detections count in a picture, of a label.
-    `federated` follows LVIS: a detection of a label counts only in pictures which have such an object or are known to
+    -1 where a label has no object of that size. `limit`: detections that count per image and label.
+    `federated` follows LVIS: a detection of a label counts only in images which have such an object or are known to
     have none, and an unmatched one not where the label is annotated incompletely.
     """
     truth: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    pictures: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     wanted = np.array(labels)
     for number, (image, detections) in enumerate(zip(images, found, strict=True), 1):
-        pictures.append(
+        listed.append(
             {
                 "id": number,
                 "height": image.height,
@@ -93,11 +93,11 @@ def precisions(
     for entries in (truth, results):
         for place, entry in enumerate(entries, 1):
             entry["id"] = place
-    # The frequency is there because the library asks for it; which are rare is for the caller to tell apart.
+    # The library asks for a frequency; the caller groups categories by their own.
     categories = [{"id": int(label), "name": str(label), "frequency": "f"} for label in labels]
     evaluation = COCOeval_faster(
-        COCO({"images": pictures, "annotations": truth, "categories": categories}),
-        COCO({"images": pictures, "annotations": results, "categories": categories}),
+        COCO({"images": listed, "annotations": truth, "categories": categories}),
+        COCO({"images": listed, "annotations": results, "categories": categories}),
         "bbox" if kind == "box" else "segm",
         print_function=_silent,
         lvis_style=federated,
@@ -110,7 +110,7 @@ def precisions(
 
 
 def _silent(*_: object) -> None:
-    """The library tells what it does; the scores are told elsewhere."""
+    """Silences the library."""
 
 
 def _objects(image: ImageAnnotations, number: int, wanted: NDArray[np.int64], kind: Kind) -> list[dict[str, Any]]:

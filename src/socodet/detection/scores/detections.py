@@ -1,4 +1,4 @@
-"""What a detector found, in memory and as a file in COCO's result format."""
+"""Detections, in memory and as a file in COCO's result format."""
 
 import json
 from collections import Counter
@@ -18,12 +18,12 @@ from socodet.errors import InputError
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, N detections in any order."""
+    """The N detections of one image, in any order."""
 
     boxes: NDArray[np.float32]
-    """(N, 4) xyxy in pixels of the picture at its own size, 0-based, right and bottom exclusive."""
+    """(N, 4) xyxy in pixels of the image at its own size, 0-based, right and bottom exclusive."""
     scores: NDArray[np.float32]
-    """(N,) the higher the surer."""
+    """(N,) confidence."""
     labels: NDArray[np.int64]
     """(N,) 1..C, as in the set."""
     masks: list[RLE] | None = None
@@ -31,7 +31,7 @@ class Detections:
 
     @classmethod
     def none(cls) -> "Detections":
-        """Nothing found."""
+        """No detections."""
         return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), [])
 
     def __len__(self) -> int:
@@ -43,21 +43,21 @@ class Detections:
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices], masks)
 
     def best(self, count: int) -> "Detections":
-        """The surest ones, at most `count`, surest first."""
+        """The `count` detections with the highest scores, or fewer, in descending order."""
         return self.take(np.argsort(-self.scores, kind="stable")[:count])
 
 
 Predictions = Mapping[int | str, Detections]
-"""By image id; a picture in which nothing was found may be left out."""
+"""By image id; an image without detections may be left out."""
 
 
 def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detections]:
-    """The detections of each picture of the set. InputError for those of a picture it lacks."""
+    """The detections of each image of the set. InputError for detections of images that it lacks."""
     ids = [image.image_id for image in dataset.images]
     strange = predictions.keys() - set(ids)
     if strange:
         raise InputError(
-            f"{dataset.name}: lacks {len(strange)} of the pictures that the detections are of, such as "
+            f"{dataset.name}: lacks {len(strange)} of the images that have detections, such as "
             f"{min(strange, key=str)}; give the set that they were made on"
         )
     nothing = Detections.none()
@@ -67,7 +67,7 @@ def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detect
 def write_detections(dataset: DetectionDataset, predictions: Predictions, file: Path) -> None:
     """Writes [{image_id, category_id, bbox [x, y, w, h], score, segmentation?}, …], ids as in the set's own file.
 
-    COCO's tools take it as it is. Detections of no picture of the set are an InputError.
+    COCO's tools read it as it is. InputError for detections of images that the set lacks.
     """
     entries: list[dict[str, Any]] = []
     for image, found in zip(dataset.images, in_order(dataset, predictions), strict=True):
@@ -90,8 +90,8 @@ def read_detections(
 ) -> dict[int | str, Detections]:
     """What `write_detections` or another program wrote in COCO's result format.
 
-    InputError, which names the entry, for one that is no detection on a picture and of a category of the set. With
-    `elsewhere`, detections on pictures that the set lacks are left out and counted there, by image id.
+    InputError, which names the entry, for anything but a detection of an image and a category of the set. With
+    `elsewhere`, detections of images that the set lacks are left out and counted there, by image id.
     """
     try:
         entries = json.loads(file.read_bytes())

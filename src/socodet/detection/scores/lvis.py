@@ -1,4 +1,4 @@
-"""LVIS's average precision (Gupta et al. 2019), whose pictures are annotated for some categories only."""
+"""LVIS's average precision (Gupta et al. 2019): each image is annotated for some of the categories only."""
 
 import numpy as np
 
@@ -7,16 +7,16 @@ from socodet.detection.scores.coco import SIZES, kinds_scored, percent, precisio
 from socodet.detection.scores.detections import Predictions, in_order
 
 MAX_DETECTIONS = 300
-"""That count in a picture, of all categories together."""
+"""Detections that count per image, of all categories together."""
 FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
 
 
 def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
     """COCO's six figures and AP of rare, common and frequent categories, of boxes and, if found, masks; in percent.
 
-    Keys as of `evaluate_coco`, with `box_APr`, `box_APc`, `box_APf`. Only the 300 surest detections of a picture count.
-    Each category is scored alone, on the pictures that have an object of it or are known to have none: the others
-    play no part in it, and all pictures times 1,203 categories would fill the memory.
+    Keys as of `evaluate_coco`, with `box_APr`, `box_APc`, `box_APf`. Only the 300 best detections of an image count.
+    Each category is scored on its own, on the images that have an object of it or are known to have none: the others
+    do not matter for it, and all images times 1,203 categories would not fit into memory.
     """
     found = [detections.best(MAX_DETECTIONS) for detections in in_order(dataset, predictions)]
     known: dict[int, list[int]] = {}

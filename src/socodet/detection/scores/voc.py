@@ -18,14 +18,14 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> dict[st
     """box_AP over IoU 0.50:0.95, box_AP50 and box_AP75, in percent, by VOC 2007's rules (Detectron2's
     `pascal_voc_evaluation.py`).
 
-    - A category's detections go surest first. Each is compared with the object of the category in its picture that it
-      overlaps most, and hits it when their IoU is above the threshold. The first hit is right, a further one
-      wrong; a hit of a difficult object is neither, and difficult objects are not among those to be found.
-    - Precision is the greatest at or beyond each of 11 recalls; AP their mean, then the mean over categories.
+    - A category's detections are sorted by descending score. Each is matched with the object of the category in its
+      image that it overlaps most, if their IoU is above the threshold. The first match of an object is a true positive,
+      further ones are false positives. Matches with difficult objects are ignored, and so are these in the recall.
+    - AP is the mean, over 11 recalls, of the greatest precision at or beyond each; then the mean over categories.
 
     VOC counts pixels between inclusive corners, xmax - xmin + 1; with 0-based corners whose right and bottom are
     exclusive this is x2 - x1, so that IoU is the plain one. Scores are rounded to three digits and corners to one, as
-    VOC's result files have them, and detections alike in score go in the order of the pictures. A category without
+    VOC's result files have them, and detections of equal score keep the order of the images. A category without
     objects that count is left out, where Detectron2 gives it 0. nan when all are.
     """
     found = [_as_written(detections) for detections in in_order(dataset, predictions)]
@@ -41,7 +41,7 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> dict[st
 
 
 def _as_written(found: Detections) -> Detections:
-    """As VOC's result files have them: published scores went through these, and AP75 feels it."""
+    """Rounded as in VOC's result files: published scores are computed from these, and AP75 is sensitive to it."""
     return replace(found, boxes=found.boxes.round(1), scores=found.scores.round(3))
 
 
@@ -55,7 +55,7 @@ def _of_category(images: Sequence[ImageAnnotations], found: Sequence[Detections]
         mine = np.flatnonzero(detections.labels == label)
         iou = _iou(detections.boxes[mine], image.boxes[objects])
         overlaps.append(iou.max(1, initial=0.0))
-        # Objects are numbered through the pictures; a detection where there is none has overlap 0, and hits nothing.
+        # Objects are numbered across images; a detection in an image without objects has overlap 0 and matches none.
         nearest.append((iou.argmax(1) if len(objects) else np.zeros(len(mine), int)) + objects_before)
         scores.append(detections.scores[mine])
         difficult.append(image.difficult[objects])
@@ -88,7 +88,7 @@ def _iou(boxes: NDArray[np.float32], objects: NDArray[np.float32]) -> NDArray[np
 
 
 def eleven_point_ap(right: NDArray[np.bool_], wrong: NDArray[np.bool_], objects: int) -> float:
-    """AP of detections in the order of their scores; both (N,), neither where a difficult object was hit."""
+    """AP of detections in descending order of score; both (N,), neither where a difficult object was matched."""
     rights, wrongs = np.cumsum(right), np.cumsum(wrong)
     recall = rights / objects
     precision = rights / np.maximum(rights + wrongs, 1)

@@ -1,4 +1,4 @@
-"""Selective search (Uijlings et al. 2013): boxes of everything that similar neighbours can add up to."""
+"""Selective search (Uijlings et al. 2013): boxes of regions and of everything that similar neighbours merge into."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ def selective_search(
 
     xyxy in pixels of the image, exclusive right and bottom; the segmentation's regions first, then what they
     became, for each of the strategy's groupings; the last box is the whole image. Boxes may repeat. The image
-    is looked at with its longest side scaled down to `work_size`; the smoothing is scaled with the side of what is
-    looked at, the least region with its area, so that a picture has much the same regions at any size.
+    is first scaled down to a longest side of `work_size`. The smoothing scales with that side and the least region with
+    its area, so that an image has much the same regions at any size.
     """
     height, width = image.shape[:2]
     h, w = work_shape(height, width, work_size)
@@ -29,7 +29,7 @@ def selective_search(
     for space in strategy.spaces:
         planes = convert(rgb, space)
         if space == strategy.spaces[-1]:
-            del rgb  # of a large picture each of these is hundreds of megabytes
+            del rgb  # of a large image each of these is hundreds of megabytes
         bins = pixel_bins(planes)
         if space in ("hsv", "hue"):
             planes[0] *= HUE_WEIGHT

@@ -6,11 +6,11 @@ from socodet.proposals.selective_search.color_spaces import ColorSpace
 from socodet.proposals.selective_search.grouping import Mix
 
 SIGMA = 0.8
-"""Standard deviation of the smoothing, pixels; smaller where the picture is smaller than the reference."""
+"""Standard deviation of the smoothing, pixels; smaller where the image is smaller than the reference."""
 REFERENCE_SIDE = 500
 """The longest side, pixels, at which the smoothing and a strategy's least region are meant."""
 HUE_WEIGHT = 180 / 255
-"""Hue counts for less in an edge: in the units, of two degrees, that 8-bit pictures have it in."""
+"""Weight of hue in an edge: 8-bit images store it in units of two degrees."""
 
 # Weights of colour, texture, size and fill. A pixel votes once for its texture, where the original counts
 # eight one-sided derivatives, of which most are near zero and so alike in all regions: in full, texture would
@@ -20,7 +20,7 @@ NO_COLOR = Mix(0, 0.5, 1, 1)
 FILL = Mix(0, 0, 0, 1)
 SIZE = Mix(0, 0, 1, 0)
 COMPACT = Mix(0.5, 0.35, 1, 2)
-"""The one to choose where there is but one: it finds more objects than equal weights do."""
+"""For a single grouping: finds more objects than equal weights."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Strategy:
 
     spaces: tuple[ColorSpace, ...]
     ks: tuple[float, ...]
-    """Scales of observation. They are the same for any size of picture: shrinking makes regions smaller but edges
+    """Scales of observation. They are the same for any size of image: shrinking makes regions smaller but edges
     sharper, and of the rules tried (k, k times the side, k times the area) this one keeps the boxes most alike."""
     mixes: tuple[Mix, ...]
     min_size: float = 100

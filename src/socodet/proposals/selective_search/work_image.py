@@ -1,4 +1,4 @@
-"""The picture that is segmented: shrunk to the work size and smoothed."""
+"""The image that is segmented: shrunk to the work size and smoothed."""
 
 import math
 
