@@ -4,7 +4,6 @@ import shutil
 import pytest
 
 from socodet.detection.datasets import open_detection_set
-from socodet.detection.datasets.layouts import require_same_categories
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 
@@ -83,14 +82,3 @@ def test_what_is_no_detection_set(tmp_path):
         (tmp_path / name).write_text("1")
         with pytest.raises(InputError, match="no detection set"):
             open_detection_set(tmp_path / name)
-
-
-def test_two_sets_must_mean_the_same_by_a_label(tmp_path):
-    for name, kinds in (("a", ("cat", "dog")), ("b", ("cat", "dog")), ("c", ("cat", "cow")), ("d", ("cat",))):
-        write(tmp_path / f"{name}.json", tmp_path / "images", kinds)
-    a, b, c, d = (open_detection_set(tmp_path / f"{name}.json") for name in "abcd")
-    require_same_categories(a, b)
-    with pytest.raises(InputError, match="category 2 cow is 2 dog in a"):
-        require_same_categories(a, c)
-    with pytest.raises(InputError, match="has 1 categories and a has 2"):
-        require_same_categories(a, d)

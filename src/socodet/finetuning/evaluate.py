@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
-from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import evaluate, write_detections
@@ -86,11 +86,12 @@ def evaluate_run(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Evaluation:
-    """The scores of a fine-tuning run's detector, from its newest checkpoint, on a set of the same categories.
+    """The scores of a fine-tuning run's detector, from its newest checkpoint, on a set with classes of the same names.
 
     split: which one of a folder. images: folder of the images of a .json file. output: file for the scores.
     save_predictions: file for the detections, in COCO's result format. An existing file is an InputError unless
-    `overwrite`; so is a run that is not a fine-tuning run or has no checkpoint yet, and a set of other categories.
+    `overwrite`; so is a run that is not a fine-tuning run or has no checkpoint yet, and
+    a set without a class of the same name.
     """
     scores_file, predictions_file = (
         None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
@@ -102,7 +103,7 @@ def evaluate_run(
         data = open_detection_set(data, split=split, images=images)
         if show_progress:
             report_problems(data)
-    require_same_categories(categories, data)
+    data = with_classes_of(categories, data)
     detector = detector_named(trained.recipe.settings.detector)
     if execution.compile:
         detector.compile(trained.network)

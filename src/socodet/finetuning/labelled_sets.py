@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.headers import unusable_images
-from socodet.detection.datasets.layouts import require_same_categories
 from socodet.detection.detectors import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
@@ -21,7 +21,7 @@ def open_labelled_sets(
     """Both sets; without `val`, the validation split of a folder, and None for anything else.
 
     Problems in the annotations, and in the headers of the image files, of sets that are opened here are reported on
-    stderr. InputError for a set that cannot be used, and when a label means another category in the other set.
+    stderr. InputError for a set that cannot be used, and when the two sets have no class in common.
     """
     if val is None and isinstance(train, str | Path) and Path(train).is_dir():
         val = train
@@ -29,8 +29,7 @@ def open_labelled_sets(
     if val is None:
         return training, None
     validation = _opened(val, "val", images, say_problems)
-    require_same_categories(training, validation)
-    return training, validation
+    return training, with_classes_of(training, validation)
 
 
 def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool) -> DetectionDataset:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socodet.detection.datasets import DetectionDataset, open_detection_set
-from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.mini import mini_set
 from socodet.errors import InputError
 from socodet.probing.settings import ProbeData, ProbeSettings
@@ -19,8 +19,8 @@ class ProbeSets:
 
     @classmethod
     def chosen(cls, train: DetectionDataset, val: DetectionDataset, settings: ProbeSettings) -> "ProbeSets":
-        """As many images as the settings allow. Raises InputError if the sets have different classes."""
-        require_same_categories(train, val)
+        """As many images as the settings allow. InputError if the sets have no class in common."""
+        val = with_classes_of(train, val)
         return cls(
             _some(train, settings.train_pictures, settings.seed), _some(val, settings.val_pictures, settings.seed)
         )

@@ -78,23 +78,6 @@ def open_detection_set(
     return without_broken_images(dataset) if check_images else dataset
 
 
-def require_same_categories(trained: DetectionDataset, scored: DetectionDataset) -> None:
-    """InputError unless both sets have the same classes in the same order."""
-    pairs = zip(trained.categories, scored.categories, strict=False)
-    different = next(((one, other) for one, other in pairs if (one.id, one.name) != (other.id, other.name)), None)
-    if different is not None:
-        one, other = different
-        raise InputError(
-            f"{scored.name}: its category {other.id} {other.name} is {one.id} {one.name} in {trained.name}; "
-            "give both files the same categories"
-        )
-    if len(trained.categories) != len(scored.categories):
-        raise InputError(
-            f"{scored.name}: has {len(scored.categories)} categories and {trained.name} has "
-            f"{len(trained.categories)}; give both files the same"
-        )
-
-
 def _read_voc_folder(folder: Path, split: str) -> DetectionDataset:
     match = re.fullmatch(r"([a-z_]+?)((?:\d\d\+)*\d\d)?", split)
     roots = {place.name[-2:]: place for place in sorted(folder.glob("VOC20[0-9][0-9]")) if (place / LISTS).is_dir()}

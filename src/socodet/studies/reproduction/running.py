@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from socodet._version import __version__
 from socodet.detection.datasets import DetectionDataset, open_detection_set
-from socodet.detection.datasets.layouts import require_same_categories
+from socodet.detection.datasets.classes import with_classes_of
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.labelled_sets import report_problems
@@ -78,7 +78,7 @@ def reproduce(
     if not Path(data).is_dir():
         raise InputError(f"{data}: is no folder; give one in COCO's or VOC's layout with a training and validation set")
     train, val = (open_detection_set(data, split=split, check_images=True) for split in ("train", "val"))
-    require_same_categories(train, val)
+    val = with_classes_of(train, val)
     for given in (train, val) if show_progress else ():
         report_problems(given)
     execution = execution or ExecutionSettings()

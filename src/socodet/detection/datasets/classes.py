@@ -1,0 +1,71 @@
+"""Two sets that name their classes alike but number them otherwise."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.errors import InputError
+from socodet.runtime.notices import notice
+
+
+def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:
+    """The set `scored` with the labels that `trained` has for its classes, matched by name.
+
+    Objects of further classes are left out; what differs is said on stderr. InputError when the sets have no class in
+    common, or a name stands for two classes.
+    """
+    names, own = ([category.name for category in one.categories] for one in (trained, scored))
+    if names == own:
+        return scored
+    common = set(names) & set(own)
+    if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
+        why = "a name of them stands for two classes" if common else "they have none in common"
+        raise InputError(
+            f"{scored.name}: its classes ({_some(own)}) cannot be matched with those of {trained.name} "
+            f"({_some(names)}), as {why}; give both the same"
+        )
+    label_of = {label: names.index(name) + 1 for label, name in enumerate(own, 1) if name in common}
+    problems = AnnotationProblems() + scored.problems
+    images = [_relabelled(image, label_of, own, problems) for image in scored.images]
+    dropped = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0) - scored.problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
+    lacking, further = [name for name in names if name not in common], [name for name in own if name not in common]
+    notice(
+        f"{scored.name}: classes matched by name with those of {trained.name}"
+        + (f"; it lacks {_some(lacking)}" if lacking else "")
+        + (f"; {dropped:,} objects left out, of classes that only it has: {_some(further)}" if further else "")
+    )
+    by_name = {category.name: category for category in scored.categories}
+    ids = {category.id for category in scored.categories}
+    unused = itertools.count(max(ids | {category.id for category in trained.categories}) + 1)
+    categories = tuple(
+        by_name.get(one.name, one if one.id not in ids else replace(one, id=next(unused))) for one in trained.categories
+    )
+    return replace(scored, categories=categories, images=images, problems=problems)
+
+
+def _relabelled(
+    image: ImageAnnotations, label_of: Mapping[int, int], names: list[str], problems: AnnotationProblems
+) -> ImageAnnotations:
+    kept = np.isin(image.labels, list(label_of))
+    if not kept.all():
+        first = names[int(image.labels[~kept][0]) - 1]
+        problems.add(Problem.UNKNOWN_CATEGORY, f"image {image.image_id}, category {first}", int((~kept).sum()))
+    return replace(
+        image,
+        boxes=image.boxes[kept],
+        labels=np.array([label_of[label] for label in image.labels[kept].tolist()], np.int64),
+        crowd=image.crowd[kept],
+        difficult=image.difficult[kept],
+        areas=image.areas[kept],
+        masks=None if image.masks is None else [image.masks[index] for index in np.flatnonzero(kept).tolist()],
+        absent=frozenset(label_of[label] for label in image.absent if label in label_of),
+        incomplete=frozenset(label_of[label] for label in image.incomplete if label in label_of),
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,61 @@
+import dataclasses
+
+import pytest
+from hand_made_sets import made_set, picture
+
+from socodet.detection.datasets import Category, Problem
+from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.masks import box_outline
+from socodet.errors import InputError
+
+
+def named(names, rows=(), ids=None, **more):
+    """A set of one image with an object for each (label, x1), whose classes have these names."""
+    boxes = [(x1, 1, x1 + 5, 9, label) for label, x1 in rows]
+    masks = [box_outline(box[:4]) for box in boxes]
+    data = made_set([picture(1, boxes, masks=masks, **more)], "coco", classes=len(names))
+    ids = ids or range(1, len(names) + 1)
+    categories = tuple(Category(one, name) for one, name in zip(ids, names, strict=True))
+    return dataclasses.replace(data, name="val", categories=categories)
+
+
+def objects(data):
+    (image,) = data.images
+    return [
+        (data.categories[label - 1].name, x1, mask[0][0])
+        for label, x1, mask in zip(image.labels.tolist(), image.boxes[:, 0].tolist(), image.masks, strict=True)
+    ]
+
+
+TRAINED = named(["cat", "dog", "cow"])
+
+
+def test_the_same_classes_are_left_alone(capsys):
+    scored = named(["cat", "dog", "cow"], [(2, 10)], ids=[7, 8, 9])
+    assert with_classes_of(TRAINED, scored) is scored
+    assert capsys.readouterr().err == ""
+
+
+def test_classes_in_another_order_are_matched_by_name(capsys):
+    scored = named(["cow", "cat", "dog"], [(1, 10), (2, 20), (3, 30)], absent=[1], incomplete=[3])
+    matched = with_classes_of(TRAINED, scored)
+    assert [(one.id, one.name) for one in matched.categories] == [(2, "cat"), (3, "dog"), (1, "cow")]
+    assert objects(matched) == objects(scored) == [("cow", 10, 10), ("cat", 20, 20), ("dog", 30, 30)]
+    assert (matched.images[0].absent, matched.images[0].incomplete) == ({3}, {2})
+    assert "val: classes matched by name" in capsys.readouterr().err
+
+
+def test_fewer_and_further_classes(capsys):
+    scored = named(["dog", "bird", "cat"], [(1, 10), (2, 20), (3, 30), (2, 40)], ids=[3, 5, 6])
+    matched = with_classes_of(TRAINED, scored)
+    assert [(one.id, one.name) for one in matched.categories] == [(6, "cat"), (3, "dog"), (7, "cow")]
+    assert objects(matched) == [("dog", 10, 10), ("cat", 30, 30)]
+    assert matched.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
+    said = capsys.readouterr().err
+    assert "it lacks cow; 2 objects left out, of classes that only it has: bird" in said
+
+
+def test_classes_that_cannot_be_matched_are_refused():
+    for names, why in ((["bird", "fish"], "none in common"), (["cat", "cat"], "stands for two classes")):
+        with pytest.raises(InputError, match=why):
+            with_classes_of(TRAINED, named(names))
