@@ -79,6 +79,15 @@ def test_a_runs_newest_checkpoint(tmp_path):
     assert_is_weights(found.read())
 
 
+def test_a_checkpoint_cut_short_gives_way_to_the_one_before(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write_description({"recipe": {}})
+    run.save_checkpoint(1, {"step": 1, "model": WEIGHTS})
+    newest = run.save_checkpoint(2, {"step": 2, "model": {"other": torch.zeros(1)}})
+    newest.write_bytes(newest.read_bytes()[:-20])
+    assert WeightsFile.find(run.path).read().keys() == WEIGHTS.keys()
+
+
 @pytest.mark.parametrize(
     ("content", "problem"), [({"epoch": 3}, "holds no state dict"), ([torch.ones(1)], "holds no state dict")]
 )

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ class WeightsFile:
 
     @classmethod
     def find(cls, source: str | Path) -> "WeightsFile":
-        """The file itself, or the newest checkpoint of a run's folder. InputError if there is none."""
+        """The file itself, or the newest whole checkpoint of a run's folder. InputError if there is none."""
         path = Path(source)
         if path.is_dir():
             folder = RunFolder(path)
@@ -35,7 +36,8 @@ class WeightsFile:
             checkpoints = folder.checkpoints()
             if not checkpoints:
                 raise InputError(f"{path}: has no checkpoint yet; wait until that run has written one")
-            path = checkpoints[-1]
+            whole = [checkpoint for checkpoint in checkpoints if zipfile.is_zipfile(checkpoint)]  # not cut short
+            path = (whole or checkpoints)[-1]
         if not path.is_file():
             raise InputError(f"{path}: no such file; give a state dict or a run's folder")
         return cls(path)
