@@ -31,7 +31,7 @@ SINGLE_STAGE_FINEST = 3
 COARSEST = FINEST + len(STAGES) - 1
 """P5, of its last."""
 TRIED_SIZE = (64, 96)
-"""Height and width that a timm network is tried with: small, and not the size it was designed for."""
+"""Height and width of the image that a timm network is tested with: small, and not its default size."""
 
 
 def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[nn.Module, list[int]]:
@@ -86,7 +86,7 @@ def _timm_backbone(name: str) -> tuple[nn.Module, list[int]]:
         body = timm.create_model(architecture, pretrained=False, features_only=True, out_indices=levels)
         with torch.no_grad():
             outputs = stage_outputs(body.eval(), torch.zeros(1, 3, height, width))
-    except Exception as error:  # each network of timm has its own way to say that it cannot
+    except Exception as error:  # timm networks raise all sorts of exceptions
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"backbone {name}: timm gives no feature maps of {height}x{width} images ({reason}); choose another"

@@ -71,7 +71,7 @@ def _statistics(x, begin, end, channels, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _coefficients(ranges, counts, weight, bias, running_mean, running_var, eps, momentum, out):  # type: ignore[no-untyped-def]
-    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; the running statistics go one step on.
+    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; updates the running statistics.
 
     ranges: (T, 2, C) of `_statistics`, over `counts` (T,) rows each; joined as Chan, Golub & LeVeque (1983) join
     variances.

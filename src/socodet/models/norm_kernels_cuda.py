@@ -14,12 +14,12 @@ TILE = 2048
 """Elements of a tile."""
 WARPS = 4
 PROGRAMS = 1056
-"""Of a reduction, at most about so many: eight for each multiprocessor of an H200. Each leaves partial sums."""
+"""About the most of a reduction: eight for each multiprocessor of an H200. Each leaves partial sums."""
 
 
 @triton.jit
 def _place(channels, C: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Which rows and which columns are this program's: neighbours go along the rows, as memory does."""
+    """This program's rows and columns: consecutive programs go along the rows, as memory does."""
     blocks = tl.cdiv(channels, C)
     program = tl.program_id(0)
     return program // blocks, (program % blocks) * C + tl.arange(0, C)
@@ -60,7 +60,7 @@ def _coefficients(  # type: ignore[no-untyped-def]
     partial, weight, bias, running_mean, running_var, batches, out, rows, channels, rows_each, splits, eps, momentum,
     S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; running statistics and their counter go one step on.
+    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; updates running statistics and their counter.
 
     Splits are joined as Chan, Golub & LeVeque (1983) join variances, means being taken from that of the first split.
     """

@@ -34,8 +34,8 @@ def normalize(pixels_b3hw: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[ViewBatch]) -> None:
     """Replaces every running mean and variance of an encoder by their average over `batches`.
 
-    A fresh network's running statistics are those of no data at all; two networks are compared fairly only
-    after both have had theirs taken on the same pictures. The network's mode is restored.
+    A fresh network's running statistics come from no data; two networks are compared fairly only after both have been
+    given the statistics of the same images. The network's mode is restored.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

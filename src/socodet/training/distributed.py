@@ -31,7 +31,7 @@ def join(world: World, device: torch.device) -> None:
 
 
 def any_process(world: World, here: bool) -> bool:
-    """Whether it holds in any process; returns when every process has come here."""
+    """Whether it holds in any process; returns when every process has called it."""
     return agree_flags(world, (here,))[0]
 
 
