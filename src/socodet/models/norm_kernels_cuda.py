@@ -19,7 +19,7 @@ PROGRAMS = 1056
 
 @triton.jit
 def _place(channels, C: tl.constexpr):  # type: ignore[no-untyped-def]
-    """This program's rows and columns: consecutive programs go along the rows, as memory does."""
+    """Rows and columns of this program: consecutive programs go along the rows, as memory does."""
     blocks = tl.cdiv(channels, C)
     program = tl.program_id(0)
     return program // blocks, (program % blocks) * C + tl.arange(0, C)

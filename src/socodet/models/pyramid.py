@@ -17,8 +17,8 @@ def pyramid_levels(
     """The pyramid's output for the levels in `needed`, finest first, None for the others.
 
     Equals torchvision's own forward on the needed levels. The output convolution of any other level is
-    not run, nor the lateral convolution of a level finer than all needed ones; their batch norms then keep their running
-    statistics.
+    not run, nor the lateral convolution of a level finer than all needed ones; their batch norms then keep their
+    running statistics.
 
     Shapes: `features[l]` is (B, C_l, H_l, W_l), finest first; an output is (B, C, H_l, W_l).
     """
@@ -38,8 +38,8 @@ def pyramid_levels(
 def pool_boxes(levels: Sequence[Tensor | None], rois: RoIs, pooled_size: int) -> Tensor:
     """RoIAlign of every box on its own level only, in (image, box) order.
 
-    Half-pixel aligned, with as many samples per cell as the box needs, as in Detectron2. From a level on which only other
-    processes have boxes, an empty list is pooled, so that its gradient is zero here instead of missing.
+    Half-pixel aligned, with as many samples per cell as the box needs, as in Detectron2. From a level on which only
+    other processes have boxes, an empty list is pooled, so that its gradient is zero here instead of missing.
 
     Shapes: `levels[l]` (B, C, H_l, W_l) → (B·K, C, pooled_size, pooled_size).
     """
