@@ -27,7 +27,7 @@ from socodet.studies.inits import Init, shared_model
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
 from socodet.training.devices import choose_device
-from socodet.training.distributed import any_process, join
+from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_pretrained
@@ -94,14 +94,9 @@ def compare(
         for init in inits
     ]
     join(world, choose_device(execution.device, world))
-    failure: InputError | None = None
-    if world.is_first:
-        try:
+    with in_every_process(world, f"{output}: the first process could not prepare the comparison; see its message"):
+        if world.is_first:
             _prepare(study, runs, inits, jobs, overwrite=overwrite)
-        except InputError as error:
-            failure = error
-    if any_process(world, failure is not None):
-        raise failure or InputError(f"{output}: the first process could not prepare the comparison; see what it says")
     stopped_by = study.run(jobs, lambda: Comparison(study, study.outcomes(jobs)).write(), retry_diverged=retry_diverged)
     comparison = Comparison(study, study.outcomes(jobs), stopped_by, tuple(sorted(runs.unreadable)))
     if comparison.is_first:
