@@ -142,6 +142,7 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     run = tmp_path / "run"
     pretrain = ["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *FAST]
     main([*pretrain, "--max-steps", "1"])
+    capsys.readouterr()
     checkpoint = sorted((run / "checkpoints").iterdir())[-1].read_bytes()
     other = error_of(capsys, *pretrain, "--base-lr", "0.125")
     assert "training.base_lr (0.125 asked" in other

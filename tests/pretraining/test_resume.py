@@ -20,7 +20,7 @@ from socodet.training.run_folder import RunFolder
 
 PROGRAM = """
 import dataclasses, sys, socodet
-from socodet.recipes import recipe
+from socodet.pretraining.recipes import recipe
 from socodet.training.settings import ExecutionSettings
 tiny = recipe("tiny")
 training = dataclasses.replace(tiny.training, batch_size=3, epochs=5.3, warmup_epochs=1)
