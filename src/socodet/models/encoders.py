@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.ops import FeaturePyramidNetwork, roi_align
+from torchvision.ops import FeaturePyramidNetwork
 
 from socodet.errors import InputError
 from socodet.models.backbones import FINEST, STAGES, STRIDES, NormLayer, build_backbone, split_backbone, stage_outputs
@@ -21,6 +21,7 @@ from socodet.models.blocks import fuse_relu
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.pointwise import multiply_pointwise
 from socodet.models.pyramid import pool_boxes, pyramid_levels
+from socodet.models.roi_align import roi_align
 from socodet.models.settings import Architecture, ModelSettings
 from socodet.views.batch import RoIs
 

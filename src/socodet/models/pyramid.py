@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.ops import FeaturePyramidNetwork, roi_align
+from torchvision.ops import FeaturePyramidNetwork
 
 from socodet.models.backbones import STRIDES
+from socodet.models.roi_align import roi_align
 from socodet.views.batch import RoIs
 
 

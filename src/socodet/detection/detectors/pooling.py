@@ -4,7 +4,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import MultiScaleRoIAlign, roi_align
+from torchvision.ops import MultiScaleRoIAlign
+
+from socodet.models.roi_align import roi_align
 
 
 def roi_pooling(
