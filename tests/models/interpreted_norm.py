@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from norm_checks import check, check_block, check_nan, check_outlier
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from socodet.models import fused_norm, norm_kernels_cpu, norm_kernels_cuda
+from socodet.models import fused_norm, norm_kernels_cuda
 
 
 def in_process(rank: int, store: str) -> None:
@@ -26,7 +26,6 @@ def in_process(rank: int, store: str) -> None:
         kinds = {"add": add, "relu": True, "images": images}
         check(norm_kernels_cuda, (5, 18, 7, 6), dtype=torch.float32, tolerance=2e-6, **kinds)
         check(norm_kernels_cuda, (5, 16, 8, 8), dtype=torch.bfloat16, tolerance=6e-3, **kinds)
-        check(norm_kernels_cpu, (5, 32, 7, 6), dtype=torch.float32, tolerance=2e-6, **kinds)
     dist.destroy_process_group()
 
 
@@ -45,7 +44,6 @@ with tempfile.TemporaryDirectory() as folder:
 calls = []
 coefficients = norm_kernels_cuda.coefficients
 norm_kernels_cuda.coefficients = lambda *a: calls.append(1) or coefficients(*a)
-fused_norm.LANES = 1
 fused_norm.kernels_of = lambda device, dtype: norm_kernels_cuda
 for kind in (BasicBlock, Bottleneck):
     check_block(kind)

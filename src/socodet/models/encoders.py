@@ -19,7 +19,6 @@ from socodet.errors import InputError
 from socodet.models.backbones import FINEST, STAGES, STRIDES, NormLayer, build_backbone, split_backbone, stage_outputs
 from socodet.models.blocks import fuse_relu
 from socodet.models.fused_norm import FusedBatchNorm2d
-from socodet.models.pointwise import multiply_pointwise
 from socodet.models.pyramid import pool_boxes, pyramid_levels
 from socodet.models.roi_align import roi_align
 from socodet.models.settings import Architecture, ModelSettings
@@ -221,12 +220,8 @@ def encoder_class(settings: ModelSettings) -> type[ObjectEncoder]:
 
 
 def build_encoder(settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> ObjectEncoder:
-    """The encoder of that architecture, randomly initialised.
-
-    With `FusedBatchNorm2d` it is built for training: norms are fused, 1×1 convolutions on a CPU are matrix products.
-    """
-    encoder = encoder_class(settings)(settings, norm_layer)  # type: ignore[call-arg]
-    return multiply_pointwise(encoder) if issubclass(norm_layer, FusedBatchNorm2d) else encoder
+    """The encoder of that architecture, randomly initialised."""
+    return encoder_class(settings)(settings, norm_layer)  # type: ignore[call-arg]
 
 
 def backbone_settings(settings: ModelSettings) -> ModelSettings:

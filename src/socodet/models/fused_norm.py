@@ -1,7 +1,7 @@
 """Batch norm fused with the residual sum and ReLU that follow it, on one process or over all of them.
 
-`FusedBatchNorm2d` is `nn.BatchNorm2d` with the same parameters and buffers. In training, where a device has kernels
-(`norm_kernels_cuda`, `norm_kernels_cpu`) that take its input, they compute it; otherwise torch's operations do.
+`FusedBatchNorm2d` is `nn.BatchNorm2d` with the same parameters and buffers. In training on CUDA, `norm_kernels_cuda`
+compute it where they take its input; elsewhere torch's operations do.
 """
 
 import warnings
@@ -17,9 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from socodet.models import norm_operations
-from socodet.runtime.vectors import LANES
 
-TYPES = {"cuda": (torch.bfloat16, torch.float16, torch.float32), "cpu": (torch.bfloat16, torch.float32)}
+TYPES = {"cuda": (torch.bfloat16, torch.float16, torch.float32)}
 """Input types of each device's kernels."""
 
 
@@ -108,8 +107,8 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
         else:
             y = super().forward(input)
         if residual is not None:
-            y = y + residual
-        return torch.relu(y) if relu else y
+            y += residual
+        return torch.relu_(y) if relu else y
 
     def _kernels(self, x: Tensor, residual: Tensor | None) -> ModuleType | None:
         """The kernels of the input's device, if they take this input in this mode."""
@@ -124,7 +123,6 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
                 p.dtype is torch.float32 and len(p) == x.shape[1]
                 for p in (self.weight, self.bias, self.running_mean, self.running_var)
             )
-            and (x.is_cuda or x.shape[1] % LANES == 0)
             and x.numel() > x.shape[1]  # torch's error for one value per channel is clear
             and all(
                 map_.dtype is x.dtype

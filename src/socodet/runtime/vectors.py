@@ -20,7 +20,6 @@ LANES = 16
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
-_HALVES = ir.VectorType(ir.IntType(16), LANES)
 _WHOLES = ir.VectorType(ir.IntType(32), LANES)
 
 
@@ -48,18 +47,14 @@ def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any, 
 
 @intrinsic  # type: ignore[misc]
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """The vector at `index` of a flat array: float32, or uint16 that holds bfloat16."""
+    """The vector at `index` of a flat float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index = arguments
-        if signature.args[0].dtype is types.uint16:
-            place = _place(context, builder, signature.args[0], array, index, _HALVES)
-            bits = builder.zext(builder.load(place, align=2), _WHOLES)
-            return builder.bitcast(builder.shl(bits, _wholes(16)), _FLOATS)
         place = _place(context, builder, signature.args[0], array, index, _FLOATS)
         return builder.load(place, align=4)
 
-    _check(array, types.float32, types.uint16)
+    _check(array, types.float32)
     return vector(array, types.intp), generate
 
 
@@ -94,18 +89,10 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index, value = arguments
-        if signature.args[0].dtype is types.uint16:
-            bits = builder.bitcast(value, _WHOLES)
-            even = builder.and_(builder.lshr(bits, _wholes(16)), _wholes(1))
-            rounded = builder.lshr(builder.add(bits, builder.add(even, _wholes(0x7FFF))), _wholes(16))
-            rounded = builder.select(builder.fcmp_unordered("uno", value, value), _wholes(0x7FC0), rounded)  # NaN
-            place = _place(context, builder, signature.args[0], array, index, _HALVES)
-            builder.store(builder.trunc(rounded, _HALVES), place, align=2)
-        else:
-            builder.store(value, _place(context, builder, signature.args[0], array, index, _FLOATS), align=4)
+        builder.store(value, _place(context, builder, signature.args[0], array, index, _FLOATS), align=4)
         return context.get_dummy_value()
 
-    _check(array, types.float32, types.uint16)
+    _check(array, types.float32)
     return types.none(array, types.intp, vector), generate
 
 
@@ -226,8 +213,6 @@ pick_equal = _picked("==")
 """pick_equal(a, b, if_so, if_not): by value, `if_so` where a = b."""
 pick_less = _picked("<")
 """pick_less(a, b, if_so, if_not): by value, `if_so` where a < b."""
-pick_at_most = _picked("<=")
-"""pick_at_most(a, b, if_so, if_not): by value, `if_so` where a ≤ b."""
 
 
 @intrinsic  # type: ignore[misc]
