@@ -37,7 +37,7 @@ LARS = "--base-lr 4".split()
 LARS_ROOT = "--base-lr 5.66 --norm-lr 0.024".split()
 SGD = "--optimizer sgd --base-lr 0.06 --weight-decay 5e-4".split()
 FINETUNE = (
-    "--detector faster_rcnn_r50_fpn --schedule voc_24k --iterations 600 --batch-size 8 --rois-per-image 64 "
+    "--detector faster_rcnn_fpn --schedule voc_24k --iterations 600 --batch-size 8 --rois-per-image 64 "
     "--precise-bn 10 --evaluation.every 150"
 ).split()
 COMMON = ["--device", "cpu", "--workers", "0"]
@@ -181,9 +181,9 @@ def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[s
         + [*(["--backbone", "timm/test_resnet", *TINY_MODULES] if model else []), *COMMON, "--precision", "bfloat16"]
     )
     socodet(commands[-1], folder / "output.txt")
-    scored = [line for line in lines(folder / "finetune") if "AP" in line]
-    figures["AP"] = {str(line["step"]): line["AP"] for line in scored}
-    figures["AP50"] = {str(line["step"]): line["AP50"] for line in scored}
+    scored = [line for line in lines(folder / "finetune") if "box_AP" in line]
+    figures["AP"] = {str(line["step"]): line["box_AP"] for line in scored}
+    figures["AP50"] = {str(line["step"]): line["box_AP50"] for line in scored}
     figures["minutes"] = round((time.time() - began) / 60, 1)
     figures["commands"] = [" ".join(map(str, command)).replace(str(data), "DATA") for command in commands]
     return figures
