@@ -4,8 +4,8 @@ python benchmarks/roi_align.py [--rounds 7]
 
 Maps are channels last and boxes random, up to 0.4 of the image wide and high: `pretraining` is P3 of 64 images at 224
 pixels with 4 boxes each; `fine-tuning` is P2 of 8 images at 200 pixels with 64 boxes each, and `wide` the same with 256
-channels. In each round both pool the same boxes, in turn. Prints one JSON object; a speed-up is the median over rounds of
-the ratio within a round. The outputs are asserted to agree to 1e-4.
+channels. In each round both pool the same boxes, in turn. Prints one JSON object; a speed-up is the median over rounds
+of the ratio within a round. The outputs are asserted to agree to 1e-4.
 """
 
 import argparse
