@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -7,9 +8,10 @@ import pytest
 from PIL import Image
 
 from socodet.cli import main
-from socodet.images.decode import decode_image
+from socodet.images.decode import decode_image, image_size
 from socodet.images.pack import PackSettings, pack
 from socodet.images.source import ImageSelection, open_images, read_pixels, white_of
+from socodet.images.value_range import narrowed
 
 RAMP = np.linspace(0, 1, 64 * 48).reshape(48, 64)
 
@@ -102,3 +104,18 @@ def test_as_many_boxes_are_found_as_at_full_range(tmp_path: Path, capsys: pytest
         main(["propose", str(folder), "--output", str(tmp_path / f"{bits}.parquet"), "--workers", "1"])
         boxes[bits] = capsys.readouterr().out.split(" boxes of")[0].split()[-1]
     assert boxes[16] == boxes[10] != "0"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_narrowed_image_is_turned_upright_once(form, orientation):
+    """As the same image of 8 bits is, whichever way it is stored."""
+    values = (np.arange(20 * 40, dtype=np.uint16) * 5).reshape(20, 40)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    deep, plain = io.BytesIO(), io.BytesIO()
+    Image.fromarray(values).save(deep, form, exif=exif)
+    Image.fromarray(narrowed(values, 4095)).save(plain, form, exif=exif)
+    pixels = decode_image(deep.getvalue(), white=4095)
+    np.testing.assert_array_equal(pixels, decode_image(plain.getvalue()))
+    assert image_size(deep.getvalue()) == pixels.shape[1::-1]

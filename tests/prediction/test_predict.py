@@ -216,3 +216,25 @@ def test_the_module_answers_as_torchvisions(detector):
     (answer,) = detector([image])
     assert answer.keys() == {"boxes", "labels", "scores", "masks"}
     assert detector.class_names == tuple(category.name for category in detector.categories)
+
+
+def test_16_bit_images_are_seen_as_in_training(run, tmp_path):
+    """White is what it was in the training set, however bright the new images are."""
+    values = np.full((40, 60), 1000, np.uint16)
+    file = tmp_path / "dark.png"
+    Image.fromarray(values).save(file)
+    detector = socodet.load_detector(run, device="cpu")
+    detector.white = 4095
+    seen = []
+    detector.network.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0][0].max()) * 255))
+    with Image.open(file) as image:
+        detector.predict([file, image])
+    predict(detector, file, tmp_path / "found", **QUIET)
+    assert seen == pytest.approx([round(1000 * 255 / 4095)] * 3)
+
+
+def test_several_processes_are_refused(run, photograph, tmp_path, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="one process"):
+        predict(run, photograph, tmp_path / "found", **QUIET)

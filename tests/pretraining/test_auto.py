@@ -16,9 +16,9 @@ from socodet.pretraining.step_time import seconds_per_step
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
 from socodet.training.settings import ExecutionSettings
 
-CPU = Machine("cpu", 0.0, 2)
-H200 = Machine("cuda", 139.0, 16)
-SMALL_CARD = Machine("cuda", 8.0, 4)
+CPU = Machine("cpu", 0.0)
+H200 = Machine("cuda", 139.0)
+SMALL_CARD = Machine("cuda", 8.0)
 FEW = ImageSurvey(count=1400, surveyed=48, short_side=200, grey=0.0, few_boxes=0.0)
 
 

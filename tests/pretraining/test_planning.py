@@ -9,7 +9,10 @@ import socodet
 from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
+from socodet.images.source import open_images
 from socodet.pretraining import planning
+from socodet.runtime.serialization import to_json
+from socodet.training.run_folder import RunFolder
 
 NARROW = "--backbone resnet18 --fpn-channels 8 --head-channels 8 --head-convs 1 --representation-size 16 "
 NARROW += "--hidden-size 16 --embedding-size 8 --device cpu --workers 0"
@@ -37,7 +40,7 @@ def half_a_second(monkeypatch):
 def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     plan = capsys.readouterr().err
-    for part in ("resnet18", "100% of the images looked at are grey", "7,200 steps", "60 min", "0.5 s per step"):
+    for part in ("resnet18", "100% of 6 images looked at are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
     assert not (tmp_path / "run").exists()
 
@@ -83,3 +86,22 @@ def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypa
     with pytest.raises(InputError, match="--hours"):
         socodet.recipe("auto", images=images, hours=1)
     assert socodet.recipe("auto", images=images, epochs=50).training.epochs == 50
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_a_run_without_a_checkpoint_is_planned_anew(images, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    first = planning.auto_recipe(open_images(images), run, epochs=10)
+    run.write_description({"recipe": to_json(first)})
+    assert planning.auto_recipe(open_images(images), run, epochs=100).training.epochs == 100
+    run.save_checkpoint(1, {"step": 1})
+    assert planning.auto_recipe(open_images(images), run, epochs=100) == first
+
+
+@pytest.mark.usefixtures("half_a_second")
+@pytest.mark.parametrize("hours", ["nan", "inf", "0", "-1"])
+def test_hours_that_are_none_are_refused(images, tmp_path, capsys, hours):
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", str(images), "--output", str(tmp_path / "run"), f"--hours={hours}"])
+    assert ended.value.code == 2
+    assert "--hours" in capsys.readouterr().err

@@ -58,6 +58,7 @@ def _planned(
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import some_images
+    from socodet.runtime.world import world_from_environment
     from socodet.training.run_folder import RunFolder
 
     source = open_images(images)
@@ -65,7 +66,8 @@ def _planned(
         source = some_images(source, limit, training.seed if training else 0)
     epochs = training.epochs if training and values_of("--epochs", argv) else None
     run = None if output is None or overwrite else RunFolder(output)
-    return auto_recipe(source, run, epochs=epochs, hours=hours, execution=execution)
+    first = world_from_environment(meeting=False).is_first
+    return auto_recipe(source, run, epochs=epochs, hours=hours, execution=execution, show_plan=first)
 
 
 def _warmup(training: TrainingSettings, epochs: str) -> float:

@@ -25,6 +25,7 @@ from socodet.detection.detectors import InferenceSettings
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
+from socodet.images.value_range import FULL_RANGE
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
@@ -93,6 +94,7 @@ def describe_set(data: DetectionDataset) -> dict[str, Any]:
         "images": len(data),
         "style": data.style,
         "masks": data.has_masks,
+        "white": data.white,
         "sha256": digest(data),
         "categories": [to_json(category) for category in data.categories],
     }
@@ -113,7 +115,15 @@ def trained_categories(run: RunFolder) -> DetectionDataset:
     description = run.describe()
     data = description["data"]
     categories = tuple(from_json(Category, category, f"{run.path}/run.json") for category in data["categories"])
-    return DetectionDataset(description["train"], categories, [], data["masks"], data["style"], AnnotationProblems())
+    return DetectionDataset(
+        description["train"],
+        categories,
+        [],
+        data["masks"],
+        data["style"],
+        AnnotationProblems(),
+        white=data.get("white", FULL_RANGE),
+    )
 
 
 def write_scores(file: Path, data: DetectionDataset, step: int, scores: dict[str, float | None]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
-from socodet.images.value_range import FULL_RANGE, narrowed, values_16_bit
+from socodet.images.value_range import FULL_RANGE, PNG, narrowed, values_16_bit
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused. PIL's own limit, a quarter of a GiB of RGB pixels."""
@@ -55,6 +55,8 @@ def decode_image(data: bytes, least_side: int | None = None, white: int = FULL_R
         if values is None:
             return _decode_with_pil(image)
         pixels = np.array(_to_rgb(Image.fromarray(narrowed(values, white))))
+        if not data.startswith(PNG):
+            return pixels  # Pillow turns a TIFF upright when it loads it
         return _upright(pixels, image.getexif().get(ORIENTATION_TAG, 1))
 
 

@@ -105,7 +105,8 @@ class InfoNCE(Objective):
         boxes = len(target) // images
         image_of = torch.arange(len(everyone), device=target.device) // boxes
         positive = torch.arange(len(target), device=target.device) + first
-        logits = online @ everyone.T / self.temperature
+        with torch.autocast(online.device.type, enabled=False):  # half precision would round the cosines
+            logits = online @ everyone.T / self.temperature
         hidden = image_of[positive][:, None] == image_of[None, :]
         hidden[torch.arange(len(target), device=target.device), positive] = False
         return 2 * self.temperature * cross_entropy(logits.masked_fill(hidden, -torch.inf), positive)

@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,15 @@ from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
+from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder
-from socodet.images.source import ImageSource, open_images, read_pixels
+from socodet.images.source import ImageSource, open_images
 from socodet.images.suffixes import SUFFIXES
 from socodet.prediction.drawing import draw_objects
 from socodet.pretraining.preparation import digest_names
 from socodet.runtime.files import first_difference, read_note, write_atomically, write_note
 from socodet.runtime.progress import progress_bar
+from socodet.runtime.world import world_from_environment
 from socodet.training.devices import default_workers
 from socodet.training.settings import ExecutionSettings
 from socodet.training.signals import stop_requests
@@ -81,6 +84,8 @@ def predict(
     began = time.monotonic()
     execution = execution or ExecutionSettings()
     _check(min_score, max_detections, batch_size)
+    if world_from_environment(meeting=False).size > 1:
+        raise InputError("predict: runs in one process; start it without torchrun or srun")
     source = open_images_or_one(images) if isinstance(images, str | Path) else images
     if not isinstance(detector, TrainedDetector):
         detector = load_detector(detector, device=execution.device, precision=execution.precision)
@@ -100,13 +105,14 @@ def predict(
         workers = default_workers(device) if execution.workers is None else execution.workers
         found = detect_each(
             detector.network,
-            _Reader(source),
+            _Reader(source, detector.white),
             range(len(lines), len(source)),
             batch_size=batch_size,
             precision=detector.precision,
             workers=workers,
         )
         with (
+            closing(found),
             (folder / LINES).open("a") as file,
             stop_requests(show_progress) as requests,
             progress_bar("predict", len(source), show=show_progress) as progress,
@@ -128,7 +134,6 @@ def predict(
                 if requests:
                     stopped_by = requests[0]
                     break
-            found.close()
     if len(lines) == len(source):
         _finish(folder, lines)
     return PredictResult(
@@ -153,12 +158,12 @@ def open_images_or_one(path: str | Path) -> ImageSource:
 class _Reader:
     """Decodes images by index, in data workers too."""
 
-    def __init__(self, source: ImageSource) -> None:
-        self._source = source
+    def __init__(self, source: ImageSource, white: int) -> None:
+        self._source, self._white = source, white
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         try:
-            return read_pixels(self._source, index)
+            return decode_image(self._source.read(index), white=self._white)
         except UnreadableImageError as error:
             raise InputError(str(error)) from None
         except OSError as error:
@@ -229,7 +234,7 @@ def _draw(folder: Path, source: ImageSource, index: int, found: Detections, dete
     parts = [part for part in Path(source.key(index)).parts if part not in ("..", "/", "")]
     file = folder.joinpath(DRAWN, *parts)
     file = file.with_name(file.name + ".jpg")
-    pixels = read_pixels(source, index)
+    pixels = decode_image(source.read(index), white=detector.white)
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]
     with io.BytesIO() as drawn:

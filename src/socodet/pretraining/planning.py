@@ -1,5 +1,6 @@
 """From images and this machine to the recipe `auto`; a run that exists keeps the one it began with."""
 
+import math
 import sys
 
 from socodet.errors import InputError
@@ -26,6 +27,9 @@ def plan_run(
 
     Of several processes none times a step, since they must agree: the seconds are then None, and `hours` an InputError.
     """
+    for name, value in (("epochs", epochs), ("hours", hours)):
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name} must be above 0 and finite, not {value}")
     execution = execution or ExecutionSettings()
     world = world_from_environment(meeting=False)
     if hours is not None and world.size > 1:
@@ -44,10 +48,12 @@ def auto_recipe(
     execution: ExecutionSettings | None = None,
     show_plan: bool = True,
 ) -> Recipe:
-    """The recipe that `run` was planned with, so that it can be resumed; else a new plan's, shown."""
-    if run is not None and run.exists():
+    """The recipe that `run` was planned with, if it has begun to learn; else a new plan's. What it is, is shown."""
+    if run is not None and run.exists() and run.checkpoints():
         fields = run.describe()["recipe"]
         if fields.get("name") == AUTO:
+            if show_plan:
+                print(f"{run.path}: is resumed with the recipe it was planned with", file=sys.stderr)
             return from_json(Recipe, fields, f"{run.path}/run.json")
     made, seconds = plan_run(source, epochs=epochs, hours=hours, execution=execution)
     if show_plan:

@@ -2,13 +2,16 @@
 
 import statistics
 import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, white_of
 from socodet.models.encoders import build_encoder
+from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.objective import build_objective
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset
@@ -16,7 +19,10 @@ from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.runtime.cores import available_cores
+from socodet.runtime.world import ALONE
+from socodet.training.devices import choose_device
 from socodet.training.settings import ExecutionSettings
+from socodet.views.batch import Batch
 
 FIRST, TIMED = 2, 3
 """Steps that warm up, and steps that are timed."""
@@ -26,31 +32,61 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSe
     """Median seconds of a step of `recipe` on images of `source`, with what its samples cost the data workers.
 
     On a CPU the workers share the cores with the step, so both are added; beside a GPU the slower of the two counts.
-    Random state and threads are left as they were. InputError when no image can be read.
+    Proposals are not counted: a run makes them once. InputError when no image can be read, or a batch does not fit
+    into memory.
     """
     training = recipe.training
     dataset = SampleDataset(
         source,
-        OnlineProposals(recipe.proposals, white_of(source)),
+        _RememberedProposals(recipe.proposals, white_of(source)),
         np.arange(len(source)),
         recipe.sample,
         training.seed,
     )
     size = training.batch_size
     places = [(position // len(source), position % len(source)) for position in range(size)]
-    dataset.__getitems__(places[:1])  # compiles the kernels
     try:
+        dataset.__getitems__(places)  # compiles the kernels, and makes the proposals
         batch = dataset.__getitems__(places)
     except OSError as error:
         raise InputError(f"{source.location}: {error}; check the files") from None
+    try:
+        seconds = _step_seconds(recipe, len(source), execution, batch)
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise InputError(
+            f"the planned batch of {size} images does not fit into memory; give --recipe fpn_single_gpu or tiny with a "
+            "smaller --batch-size"
+        ) from error
+    step, data = statistics.median(seconds[FIRST:]), batch.cpu_seconds / available_cores()
+    on_cpu = choose_device(execution.device, ALONE).type == "cpu"
+    return step + data if on_cpu else max(step, data)
+
+
+def _step_seconds(recipe: Recipe, images: int, execution: ExecutionSettings, batch: Batch) -> list[float]:
+    """Seconds of each step of networks as `pretrain` builds them."""
     with torch.random.fork_rng(devices=[]):
-        soco = SoCo(build_encoder(recipe.model), recipe.model, build_objective(recipe.objective))
-    trainer = Trainer(soco, training, len(source), execution)
+        encoder = build_encoder(recipe.model, FusedBatchNorm2d)
+        soco = SoCo(encoder, recipe.model, build_objective(recipe.objective))
+    trainer = Trainer(soco, recipe.training, images, execution)
     seconds = []
     for _ in range(FIRST + TIMED):
         before = time.monotonic()
         loss, _ = trainer.step(batch)
         float(loss)  # waits for the device
         seconds.append(time.monotonic() - before)
-    step, data = statistics.median(seconds[FIRST:]), batch.cpu_seconds / available_cores()
-    return step + data if trainer.device.type == "cpu" else max(step, data)
+    return seconds
+
+
+@dataclass(frozen=True)
+class _RememberedProposals(OnlineProposals):
+    """Makes the proposals of an image once."""
+
+    known: dict[str, tuple[int, NDArray[np.float32]]] = field(default_factory=dict)
+
+    def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
+        """As `OnlineProposals.look_up`."""
+        if key not in self.known:
+            self.known[key] = super().look_up(key, data)
+        return self.known[key]

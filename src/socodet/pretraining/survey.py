@@ -10,7 +10,6 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
-from socodet.runtime.cores import available_cores
 from socodet.views.settings import SampleSettings
 
 SURVEYED = 48
@@ -45,7 +44,6 @@ class Machine:
     """cpu or cuda."""
     memory_gib: float
     """Of the CUDA device; 0 without one."""
-    cores: int
 
 
 def survey_images(source: ImageSource) -> ImageSurvey:
@@ -80,4 +78,4 @@ def is_grey(pixels_hw3: NDArray[np.uint8]) -> bool:
 def this_machine(device: torch.device) -> Machine:
     """The machine of this process, with `device` as its device."""
     memory = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else 0.0
-    return Machine(device.type, memory, available_cores())
+    return Machine(device.type, memory)

@@ -38,7 +38,10 @@ def read_note(path: Path) -> dict[str, Any] | None:
     """What a JSON file says of what was asked or how something ended; None where there is none."""
     if not path.is_file():
         return None
-    noted: dict[str, Any] = json.loads(path.read_text())
+    try:
+        noted: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); restore it, or give another --output") from None
     return noted
 
 

@@ -107,7 +107,10 @@ class Study:
         """
         a_study = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
         refuse_foreign_folder(self.folder, self.note, a_study)
-        there = {} if overwrite else self.noted()
+        there = self.noted()
+        if there and "asked" not in there:
+            raise InputError(f"{self.folder}: holds {a_study} of an earlier version; give another --output")
+        there = {} if overwrite else there
         if there:
             refuse_other_note(self.folder, json.loads(json.dumps(asked)), there["asked"], a_study)
         return there

@@ -20,7 +20,7 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     """
     names, own = ([category.name for category in one.categories] for one in (trained, scored))
     if names == own:
-        return scored
+        return replace(scored, white=trained.white)
     common = set(names) & set(own)
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
         why = "a name of them stands for two classes" if common else "they have none in common"
@@ -44,7 +44,7 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     categories = tuple(
         by_name.get(one.name, one if one.id not in ids else replace(one, id=next(unused))) for one in trained.categories
     )
-    return replace(scored, categories=categories, images=images, problems=problems)
+    return replace(scored, categories=categories, images=images, problems=problems, white=trained.white)
 
 
 def _relabelled(

@@ -137,9 +137,13 @@ def _views(survey: ImageSurvey, size: int, chose: Chose) -> SampleSettings:
     first = PhotometricSettings(blur_sigma=(0.1, round(2.0 * size / 224, 2)))
     if survey.grey >= GREY_SHARE:
         first = dataclasses.replace(first, hue=0.0, saturation=0.0, grayscale_probability=0.0)
-        chose("colours", "brightness and contrast only", f"{survey.grey:.0%} of the images looked at are grey")
+        chose(
+            "colours",
+            "brightness and contrast only",
+            f"{survey.grey:.0%} of {survey.surveyed} images looked at are grey",
+        )
     else:
-        chose("colours", "as in the paper", f"{survey.grey:.0%} of the images looked at are grey")
+        chose("colours", "as in the paper", f"{survey.grey:.0%} of {survey.surveyed} images looked at are grey")
     other = dataclasses.replace(first, blur_probability=0.1, solarize_probability=0.2)
     whole = SampleSettings()
     views = (

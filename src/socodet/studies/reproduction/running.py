@@ -100,7 +100,7 @@ def reproduce(
     jobs = [job for seed in seeds for job in benchmark.jobs(seed)]
 
     def found(stopped_by: str | None = None) -> Reproduction:
-        return Reproduction(study, chosen, study.outcomes(), stopped_by)
+        return Reproduction(study, chosen, study.outcomes(jobs), stopped_by)
 
     stopped_by = study.run(jobs, lambda: found().write(), retry_diverged=retry_diverged)
     found().write()
