@@ -20,7 +20,7 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     """
     names, own = ([category.name for category in one.categories] for one in (trained, scored))
     if names == own:
-        return replace(scored, white=trained.white)
+        return scored if scored.white == trained.white else replace(scored, white=trained.white)
     common = set(names) & set(own)
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
         why = "a name of them stands for two classes" if common else "they have none in common"
