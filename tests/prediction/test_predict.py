@@ -135,7 +135,7 @@ def test_a_folder_into_files(run, images, detector, tmp_path):
     assert len(rows) == len(entries)
     assert float(rows[0]["x2"]) == pytest.approx(entries[0]["bbox"][0] + entries[0]["bbox"][2], abs=0.01)
     for name in names:
-        with Image.open(tmp_path / "found" / "drawn" / f"{name}.jpg") as drawn:
+        with Image.open(tmp_path / "found" / "drawn" / name) as drawn:
             assert drawn.size == decode_image((images / name).read_bytes()).shape[1::-1]
 
 
@@ -202,7 +202,7 @@ def test_a_name_that_leaves_the_folder_is_drawn_inside_it(run, photograph, tmp_p
 
     output = tmp_path / "deep" / "found"
     predict(run, Outside(), output, draw=True, **QUIET)
-    assert (output / "drawn" / "escaped.jpg.jpg").is_file()
+    assert (output / "drawn" / "escaped.jpg").is_file()
     assert not list(tmp_path.glob("escaped*"))
 
 

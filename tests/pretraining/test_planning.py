@@ -42,7 +42,16 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     plan = capsys.readouterr().err
     for part in ("resnet18", "100% of 6 images looked at are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
+    assert "note:" not in plan
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
+    flags = ["--batch-size", "4", "--views.0.size=64", "--variance-weight", "1", "--epochs", "50", "--dry-run"]
+    main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert note.startswith("note: batch-size, size, variance-weight: ")
 
 
 @pytest.mark.usefixtures("half_a_second")

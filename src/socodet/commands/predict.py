@@ -30,7 +30,8 @@ def predict(
         detector: Folder that `socodet finetune` wrote.
         images: One image, a folder of images, a list of paths, a COCO file, tar shards, or a dataset on disk.
         output: Folder for the predictions.
-        min_score: Leave out detections less sure than this.
+        min_score: Leave out detections less sure than this. The detector itself keeps none below the limit that it is
+            scored with, 0.05 but for LVIS.
         max_detections: Keep at most this many per image, the surest.
         batch_size: Images at a time. More than one are padded to the largest, which can move boxes slightly.
         draw: Write each image with its objects drawn on it, too.

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import ExecutionSettings
-from socodet.views.settings import SampleSettings
+from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
@@ -67,7 +67,26 @@ def _planned(
     epochs = training.epochs if training and values_of("--epochs", argv) else None
     run = None if output is None or overwrite else RunFolder(output)
     first = world_from_environment(meeting=False).is_first
+    overriding = [flag for flag in map(_flag, argv) if flag in _settings_flags()]
+    if overriding and first:
+        print(
+            f"note: {', '.join(dict.fromkeys(overriding))}: in place of the plan's; its other settings, steps and time "
+            "stay those of the plan",
+            file=sys.stderr,
+        )
     return auto_recipe(source, run, epochs=epochs, hours=hours, execution=execution, show_plan=first)
+
+
+def _flag(argument: str) -> str:
+    """A flag without its value and what stands before its last point."""
+    return argument.split("=")[0].rpartition(".")[2].removeprefix("--") if argument.startswith("--") else ""
+
+
+def _settings_flags() -> set[str]:
+    """Names of the flags that set what a plan sets, but for its length."""
+    rooms = (SampleSettings, ViewSettings, PhotometricSettings, ModelSettings, ObjectiveSettings, TrainingSettings)
+    names = {field.name for room in (*rooms, ProposalSettings) for field in fields(room)}
+    return {name.replace("_", "-") for name in names} - {"epochs", "seed", "views", "photometric", "proposals"}
 
 
 def _warmup(training: TrainingSettings, epochs: str) -> float:

@@ -233,7 +233,8 @@ def _draw(folder: Path, source: ImageSource, index: int, found: Detections, dete
     """One image with its objects, under its own name; never outside the folder."""
     parts = [part for part in Path(source.key(index)).parts if part not in ("..", "/", "")]
     file = folder.joinpath(DRAWN, *parts)
-    file = file.with_name(file.name + ".jpg")
+    if file.suffix.lower() not in (".jpg", ".jpeg"):
+        file = file.with_name(file.name + ".jpg")
     pixels = decode_image(source.read(index), white=detector.white)
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]

@@ -55,6 +55,8 @@ def auto_recipe(
             if show_plan:
                 print(f"{run.path}: is resumed with the recipe it was planned with", file=sys.stderr)
             return from_json(Recipe, fields, f"{run.path}/run.json")
+    if show_plan:
+        print("looking at the images and timing a step", file=sys.stderr)
     made, seconds = plan_run(source, epochs=epochs, hours=hours, execution=execution)
     if show_plan:
         print("\n".join(made.lines(len(source), seconds)), file=sys.stderr)

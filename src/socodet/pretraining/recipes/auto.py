@@ -195,9 +195,9 @@ def _training(epochs: float, batch: int, steps: int, chose: Chose) -> TrainingSe
     paper = TrainingSettings()
     rate = paper.lr * math.sqrt(batch / paper.batch_size)
     chose("learning rate", f"{rate:.3g}", f"LARS, the paper's {paper.lr:g} x the root of {batch}/{paper.batch_size}")
-    momentum = min(paper.target_momentum, 0.5 ** (HALF_LIVES / steps))
+    momentum = min(paper.target_momentum, 0.5 ** (HALF_LIVES / max(steps, FEWEST_STEPS)))
     short = momentum < paper.target_momentum
-    why = f"{HALF_LIVES} half-lives in {steps:,} steps, as in BYOL" if short else "the paper's"
+    why = f"{HALF_LIVES} half-lives in {max(steps, FEWEST_STEPS):,} steps, as in BYOL" if short else "the paper's"
     chose("target momentum", f"{momentum:.3g}", why)
     chose("warm-up", f"{round(0.05 * steps):,} steps", "a twentieth")
     return TrainingSettings(
