@@ -199,10 +199,10 @@ def test_the_commands(
     job = ["propose", str(folder), "--output", str(tmp_path / "p"), "--work-size", "32"]
     main([*job, "--shard", "1/2"])
     assert f"shard 1/2: {128} images" in capsys.readouterr().out
-    assert complaint([*job, "--merge"], capsys) == (
-        f"socodet: error: {tmp_path / 'p'}: 2 of 4 parts are missing, of shard 2/2 (2 parts); make them with "
-        "--shard, which goes on where it stopped\n"
+    missing = (
+        f"socodet: error: {tmp_path / 'p'}: 2 of 4 parts are missing, of shard 2/2 (2 parts); make them with --shard"
     )
+    assert complaint([*job, "--merge"], capsys).startswith(missing)
     assert "--shard: '3/2' is no share" in complaint([*job, "--shard", "3/2"], capsys)
     assert "exclude each other" in complaint([*job, "--shard", "1/2", "--merge"], capsys)
     main([*job, "--shard=2/2"])
