@@ -142,7 +142,7 @@ def _binary(instruction: str) -> Any:
     @intrinsic  # type: ignore[misc]
     def function(typing: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, instruction)(*arguments, flags=["contract"])
+            return getattr(builder, instruction)(*arguments)
 
         return vector(vector, vector), generate
 
@@ -166,11 +166,15 @@ for _symbol, _function in _OPERATORS.items():
 
 @intrinsic  # type: ignore[misc]
 def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """Of each three values a · b + c, in one instruction where the machine has it."""
+    """Of each three values a · b + c, in one instruction where the machine has it.
+
+    Nothing else is fused. Were a compiler free to choose, as LLVM's `contract` flag lets it, then a kernel inlined
+    into two others could round in two ways, and which of them a process runs depends on what it has compiled.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b, c = arguments
-        return builder.fadd(builder.fmul(a, b, flags=["contract"]), c, flags=["contract"])
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        return builder.call(builder.module.declare_intrinsic(f"llvm.fmuladd.v{LANES}f32", fnty=kind), arguments)
 
     return vector(vector, vector, vector), generate
 
