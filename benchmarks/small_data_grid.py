@@ -91,10 +91,10 @@ def rows() -> list[Row]:
 
 
 def pieces() -> list[tuple[Row, str, int]]:
-    """Every row, set and seed: all rows of several seeds come first, a seed after the other."""
+    """Every row, set and seed: the first seed of all rows, the long ones last, then the other seeds."""
     return sorted(
         ((row, set_name, seed) for row in rows() for seed in row.seeds for set_name in row.sets),
-        key=lambda piece: (len(piece[0].seeds) == 1, piece[2]),
+        key=lambda piece: (piece[2], piece[0].steps > 2000, piece[1] != "neu_det"),
     )
 
 
@@ -172,7 +172,8 @@ def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[s
                     + ["--output", probed, *COMMON]
                 )
                 socodet(commands[-1], folder / "output.txt")
-            figures[f"probe_{of}"] = json.loads(probed.read_text())["scores"]
+            found = json.loads(probed.read_text())["pretrained"]
+            figures[f"probe_{of}"] = {name: value for name, value in found.items() if isinstance(value, float)}
         model = []
     size = {"neu_det": 200, "cards": 200, "voc2007test": 160}[set_name]
     commands.append(
