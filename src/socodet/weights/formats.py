@@ -7,6 +7,7 @@ Plain names say what a tensor is, never its place in a list:
     output.LEVEL.conv|norm.NAME    its 3x3 convolution
     head.conv.N.conv|norm.NAME     the box head's N-th convolution, from 1
     head.fc.NAME                   its fully connected layer, on (channel, row, column) in that order
+    hybrid.NAME                    RT-DETR's hybrid encoder, NAME as in transformers
     projector.NAME, predictor.NAME SoCo's MLPs, which only pretraining takes
 
 Tensors are renamed and never converted: the public code (github.com/hologerry/SoCo), torchvision and we all take RGB
@@ -28,6 +29,7 @@ MODULES = {
     "lateral": "pyramid",
     "output": "pyramid",
     "head": "box head",
+    "hybrid": "hybrid encoder",
     "projector": "projector",
     "predictor": "predictor",
 }

@@ -6,31 +6,42 @@ silently: what does not fit is an InputError, which leaves the network untouched
 
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from socodet.errors import InputError
 from socodet.models.soco import SoCo
 from socodet.weights.formats import run_of, torchvision_of
 from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
 from socodet.weights.report import LoadReport
+from socodet.weights.transformers_names import backbone_of, is_rt_detr, transformers_of, with_extra_shortcut
 
 
 def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
-    """Loads every pretrained module that a detector built of torchvision's parts has.
+    """Loads every pretrained module that a detector of torchvision's parts, or one of transformers', has.
 
     The source is a run's folder, an exported file, a checkpoint of the method's public code, or a backbone's state
     dict such as a supervised ResNet's, wrapped or not. An R-CNN gets backbone, FPN and box head; a single-stage
-    detector backbone and FPN, level by level; an R-CNN on C4 the backbone, whose fifth block is its box head.
+    detector backbone and FPN, level by level; an R-CNN on C4 the backbone, whose fifth block is its box head. Of
+    transformers' detectors, DETR, Conditional DETR, DAB-DETR and Deformable DETR get the backbone; RT-DETR, version 1
+    or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its
+    hybrid encoder from a run that pretrained one.
 
     Reports what was loaded, what was left as it was, and what is left over because the detector has no such module.
     Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
     not exist there or has another shape, or if part of such a module, or of the backbone, would not be loaded.
     """
     own = detector.state_dict()
-    network = Network(type(detector).__name__, own, torchvision_of(own), _advice_on(detector))
+    title = type(detector).__name__
+    if backbone_of(own) is not None:
+        _check_strides(detector)
+        network = Network(title, own, transformers_of(own), _advice_on_transformers(own), optional=_FROM_A_PYRAMID)
+    else:
+        network = Network(title, own, torchvision_of(own), _advice_on(detector))
     report = _load(source, network, needed=("backbone",))
     if show_report:
         print(report, file=sys.stderr)
@@ -53,6 +64,8 @@ def _load(source: str | Path, network: Network, needed: Collection[str] = ()) ->
     pretrained = read_pretrained(source, network.is_body)
     if needed and Path(source).is_dir():
         pretrained = pretrained.encoder_only()
+    tensors = with_extra_shortcut(pretrained.tensors, network.names)
+    pretrained = replace(pretrained, tensors=tensors, names={plain: plain for plain in tensors} | pretrained.names)
     pairs = match(pretrained, network, needed)
     with torch.no_grad():
         for own, plain in pairs.items():
@@ -60,12 +73,15 @@ def _load(source: str | Path, network: Network, needed: Collection[str] = ()) ->
     loaded = tuple(network.names[own] for own in pairs)
     fresh = [name for name in network.tensors if name not in {*loaded}]
     norms = {name.rpartition(".")[0] for name in loaded}
+    counters = {
+        plain for plain in tensors if plain.endswith(COUNTER) and plain.replace(COUNTER, "weight") in {*pairs.values()}
+    }
     return LoadReport(
         pretrained.source,
         pretrained.format.title,
         loaded,
         tuple(name for name in fresh if not (name.endswith(COUNTER) and name.rpartition(".")[0] in norms)),
-        pretrained.left_over({*pairs.values()}),
+        pretrained.left_over({*pairs.values()} | counters),
     )
 
 
@@ -91,6 +107,35 @@ PRETRAINING = Advice(
     nothing="give the state dict of its backbone or of a detector, a run's folder, or a checkpoint of the method's "
     "public code",
 )
+
+
+_FROM_A_PYRAMID = ("pyramid",)
+"""Of RT-DETR: its input projections are those of a pyramid with as many channels, and fresh without one."""
+
+
+def _check_strides(detector: nn.Module) -> None:
+    """InputError where weights would fit and compute something else: strides in the first of a block's convolutions."""
+    backbone = getattr(getattr(detector, "config", None), "backbone_config", None)
+    if getattr(backbone, "downsample_in_bottleneck", False):
+        raise InputError(
+            f"{type(detector).__name__}: its ResNet strides in 1x1 convolutions, and pretrained ones in the 3x3 ones; "
+            "build it with downsample_in_bottleneck=False"
+        )
+
+
+def _advice_on_transformers(names: Collection[str]) -> Advice:
+    if is_rt_detr(names):
+        backbone = (
+            "RT-DETR's ResNets are timm's resnet18d to resnet101d: pretrain with --backbone timm/resnet50d and its like"
+        )
+    else:
+        backbone = "it was pretrained with another backbone: give the model's config its name as backbone_config"
+    sizes = "give the model as many channels (encoder_hidden_dim, d_model)"
+    return Advice(
+        other_layers={"backbone": backbone, "hybrid encoder": "it was pretrained with other layers"},
+        other_sizes={"backbone": backbone, "hybrid encoder": sizes},
+        nothing="give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone",
+    )
 
 
 def _advice_on(detector: nn.Module) -> Advice:

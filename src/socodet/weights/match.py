@@ -26,16 +26,26 @@ class Advice:
 class Network:
     """A network that takes pretrained weights, its tensors by plain name."""
 
-    def __init__(self, title: str, tensors: Mapping[str, Tensor], names: Renaming, advice: Advice) -> None:
+    def __init__(
+        self,
+        title: str,
+        tensors: Mapping[str, Tensor],
+        names: Renaming,
+        advice: Advice,
+        optional: Collection[str] = (),
+    ) -> None:
         self.title = title
         self.tensors = tensors
         """By the network's own names."""
         self.names = {plain: own for own in tensors if (plain := names.to_plain(own)) is not None}
         """The network's own name of each plain one."""
         self.advice = advice
+        self.optional = frozenset(optional)
+        """Modules that stay as they are if they do not fit."""
         self.modules = {module_of(plain) for plain in self.names}
         self._plain = {_joined(plain): plain for plain in self.names}
         self._layers = {plain.split(".")[1] for plain in self.names if plain.startswith("body.")}
+        self._pyramid = {plain.split(".")[0] for plain in self.names if module_of(plain) == "pyramid"}
         self._levels = {int(plain.split(".")[1]) for plain in self.names if plain.startswith("lateral.")}
 
     def find(self, plain: str) -> str | None:
@@ -49,13 +59,16 @@ class Network:
     def can_do_without(self, plain: str, *, is_backbone: bool) -> bool:
         """Whether that tensor is of a module or pyramid level that the network does not have.
 
-        In the file of a backbone, layers behind the last stage count as well.
+        In the file of a backbone, layers behind the last stage count as well; so does the counter of a frozen norm.
         """
         module = module_of(plain)
         if module not in self.modules:
             return True
+        if plain.endswith(COUNTER) and self.find(plain.replace(COUNTER, "running_mean")) is not None:
+            return True
         if module == "pyramid":
-            return int(plain.split(".")[1]) < min(self._levels)
+            part, level, _ = plain.split(".", 2)
+            return part not in self._pyramid or int(level) < min(self._levels)
         first, second = f"{plain}.".split(".")[1:3]
         is_layer = first in self._layers or f"{first}_{second}" in self._layers
         return module == "backbone" and is_backbone and not is_layer
@@ -64,9 +77,9 @@ class Network:
 def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()) -> dict[str, str]:
     """Plain names, the network's → the source's, of every tensor to load; `needed` modules must be filled.
 
-    Left out are tensors that the network can do without, and, if they do not fit, the MLPs of an encoder of another
-    architecture. InputError if any other tensor has no place or another shape there, if a module would be filled only
-    in part, and if nothing fits.
+    Left out are tensors that the network can do without, and, if they do not fit, its optional modules and the MLPs of
+    an encoder of another architecture. InputError if any other tensor has no place or another shape there, if a module
+    would be filled only in part, and if nothing fits.
     """
     pairs: dict[str, str] = {}
     homeless = []
@@ -84,6 +97,13 @@ def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()
     ):
         pairs = {own: plain for own, plain in pairs.items() if module_of(own) not in MLPS}
         homeless, reshaped = ([p for p in names if module_of(p) not in MLPS] for names in (homeless, reshaped))
+    touched = {*needed, *map(module_of, pairs)}
+    unfit = {*map(module_of, (*homeless, *reshaped))} | ({*map(module_of, missing)} & touched)
+    unfit &= network.optional
+    pairs = {own: plain for own, plain in pairs.items() if module_of(own) not in unfit}
+    homeless, reshaped, missing = (
+        [plain for plain in names if module_of(plain) not in unfit] for names in (homeless, reshaped, missing)
+    )
 
     source, advice = pretrained.source, network.advice
     for plain in homeless:

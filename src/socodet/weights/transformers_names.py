@@ -1,0 +1,110 @@
+"""Tensor names of Hugging Face transformers' detectors: DETR's family with a ResNet or a network of timm, and RT-DETR.
+
+transformers has two ResNets of its own. `ResNet` is torchvision's network under other names. RT-DETR's is timm's
+`resnet50d`: a stem of three convolutions, and average pooling in the shortcuts that halve a map.
+"""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from socodet.models.backbones import SINGLE_STAGE_FINEST
+from socodet.weights.renaming import Line, Renaming
+
+_BACKBONE = re.compile(r"(?:.*\.)?backbone\.(?:conv_encoder\.)?model\.(?:_backbone\.)?")
+_EXTRA_SHORTCUT = "body.layer1.0.downsample."
+_EPSILON = 1e-5
+"""Of every batch norm in these ResNets."""
+
+
+def backbone_of(names: Collection[str]) -> str | None:
+    """What the names of the backbone's tensors begin with; None if these are not a transformers detector's."""
+    return next((match[0] for name in names if (match := _BACKBONE.match(name))), None)
+
+
+def is_rt_detr(names: Collection[str]) -> bool:
+    """Whether they are RT-DETR's, version 1 or 2."""
+    return any(name.endswith("encoder_input_proj.0.0.weight") for name in names)
+
+
+def transformers_of(names: Collection[str]) -> Renaming:
+    """By the names of a detector that `backbone_of` knows."""
+    prefix = backbone_of(names) or ""
+    lines: list[Line] = []
+    if f"{prefix}embedder.embedder.0.convolution.weight" in names:
+        lines += _rt_detr_resnet(prefix)
+    elif f"{prefix}embedder.embedder.convolution.weight" in names:
+        lines += _resnet(prefix)
+    else:
+        lines.append((f"{prefix}{{rest}}", "body.{rest}"))
+    if is_rt_detr(names):
+        lines += _rt_detr_encoder(prefix[: prefix.index("backbone.")])
+    return Renaming(*lines)
+
+
+def with_extra_shortcut(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """The tensors, with an identity for the first block's shortcut if that is `wanted` and not among them.
+
+    RT-DETR's ResNet-18 and 34 have a 1x1 convolution with batch norm there, and timm's have none. By plain names.
+    """
+    weight = tensors.get("body.layer1.0.conv2.weight")
+    lacking = f"{_EXTRA_SHORTCUT}1.weight" in wanted and f"{_EXTRA_SHORTCUT}1.weight" not in tensors
+    if weight is None or not lacking or "body.layer1.0.conv3.weight" in tensors or "body.conv1.6.weight" not in tensors:
+        return dict(tensors)
+    channels, dtype = len(weight), weight.dtype
+    identity = {
+        "1.weight": torch.eye(channels, dtype=dtype)[:, :, None, None],
+        "2.weight": torch.full((channels,), math.sqrt(1 + _EPSILON), dtype=dtype),
+        "2.bias": torch.zeros(channels, dtype=dtype),
+        "2.running_mean": torch.zeros(channels, dtype=dtype),
+        "2.running_var": torch.ones(channels, dtype=dtype),
+        "2.num_batches_tracked": torch.zeros((), dtype=torch.long),
+    }
+    return {**tensors, **{f"{_EXTRA_SHORTCUT}{name}": value for name, value in identity.items()}}
+
+
+def _resnet(prefix: str) -> list[Line]:
+    return [
+        (f"{prefix}embedder.embedder.convolution.{{rest}}", "body.conv1.{rest}"),
+        (f"{prefix}embedder.embedder.normalization.{{rest}}", "body.bn1.{rest}"),
+        *_blocks(f"{prefix}encoder.stages.{{stage-1}}.layers.{{block}}."),
+        *_shortcut(f"{prefix}encoder.stages.{{stage-1}}.layers.{{block}}.shortcut.", "layer{stage}", 0),
+    ]
+
+
+def _rt_detr_resnet(prefix: str) -> list[Line]:
+    stem = [("0.convolution", "conv1.0"), ("1.convolution", "conv1.3"), ("2.convolution", "conv1.6")]
+    stem += [("0.normalization", "conv1.1"), ("1.normalization", "conv1.4"), ("2.normalization", "bn1")]
+    return [
+        *((f"{prefix}embedder.embedder.{theirs}.{{rest}}", f"body.{ours}.{{rest}}") for theirs, ours in stem),
+        *_blocks(f"{prefix}encoder.stages.{{stage-1}}.layers.{{block}}."),
+        *_shortcut(f"{prefix}encoder.stages.0.layers.{{block}}.shortcut.", "layer1", 1),
+        *_shortcut(f"{prefix}encoder.stages.{{stage-1}}.layers.{{block}}.shortcut.1.", "layer{stage}", 1),
+    ]
+
+
+def _blocks(theirs: str) -> list[Line]:
+    return [
+        (f"{theirs}layer.{{n-1}}.convolution.{{rest}}", "body.layer{stage}.{block}.conv{n}.{rest}"),
+        (f"{theirs}layer.{{n-1}}.normalization.{{rest}}", "body.layer{stage}.{block}.bn{n}.{rest}"),
+    ]
+
+
+def _shortcut(theirs: str, layer: str, first: int) -> list[Line]:
+    return [
+        (f"{theirs}convolution.{{rest}}", f"body.{layer}.{{block}}.downsample.{first}.{{rest}}"),
+        (f"{theirs}normalization.{{rest}}", f"body.{layer}.{{block}}.downsample.{first + 1}.{{rest}}"),
+    ]
+
+
+def _rt_detr_encoder(prefix: str) -> list[Line]:
+    """Input projections, which are a pyramid's 1x1 convolutions from P3 on, and the hybrid encoder."""
+    level = f"{{level-{SINGLE_STAGE_FINEST}}}"
+    return [
+        (f"{prefix}encoder_input_proj.{level}.0.{{rest}}", "lateral.{level}.conv.{rest}"),
+        (f"{prefix}encoder_input_proj.{level}.1.{{rest}}", "lateral.{level}.norm.{rest}"),
+        (f"{prefix}encoder.{{rest}}", "hybrid.{rest}"),
+    ]

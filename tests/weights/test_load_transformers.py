@@ -1,0 +1,189 @@
+"""Pretrained runs into the real classes of Hugging Face transformers, built from configurations at small sizes."""
+
+import pytest
+import torch
+import transformers
+from transformers import ResNetConfig, RTDetrResNetConfig, TimmBackboneConfig
+
+from socodet.errors import InputError
+from socodet.models.backbones import stage_outputs
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
+from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
+from socodet.training.run_folder import RunFolder
+from socodet.weights.load import load_pretrained
+
+SMALL = {
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "d_model": 32,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "num_queries": 5,
+}
+RT_DETR = {"d_model": 16, "encoder_hidden_dim": 16, "decoder_in_channels": [16] * 3, "num_denoising": 0}
+RESNET18 = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}
+
+
+def detector(name, backbone_config, **fields):
+    """A real model of that name, such as `Detr`."""
+    sizes = {**SMALL, **fields}
+    if name == "DabDetr":
+        sizes["hidden_size"] = sizes.pop("d_model")
+    config = getattr(transformers, f"{name}Config")(backbone_config=backbone_config, **sizes)
+    return getattr(transformers, f"{name}ForObjectDetection")(config).eval()
+
+
+def rt_detr(name="RTDetrV2", backbone=RESNET18, **fields):
+    channels = backbone["hidden_sizes"][1:]
+    config = RTDetrResNetConfig(**backbone, out_indices=[2, 3, 4])
+    return detector(name, config, **{"encoder_in_channels": channels, **RT_DETR, **fields})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """`run(backbone)`: a run's folder and its encoder, with weights and statistics that can be told apart."""
+    made = {}
+
+    def make(backbone, **fields):
+        settings = ModelSettings(
+            backbone=backbone,
+            fpn_channels=16,
+            head_channels=8,
+            representation_size=8,
+            head_convs=1,
+            pooled_size=2,
+            hidden_size=8,
+            embedding_size=4,
+            **fields,
+        )
+        if settings in made:
+            return made[settings]
+        torch.manual_seed(7)
+        soco = SoCo(build_encoder(settings), settings)
+        with torch.no_grad():
+            for name, tensor in soco.state_dict().items():
+                if name.endswith("running_var") or (name.endswith("weight") and tensor.ndim == 1):
+                    tensor.uniform_(0.5, 1.5)
+                elif tensor.ndim == 1:
+                    tensor.normal_(0, 0.1)
+        folder = RunFolder(tmp_path_factory.mktemp("run"))
+        folder.write_description({"recipe": to_json(Recipe("custom", model=settings))})
+        folder.save_checkpoint(5, {"step": 5, "total_steps": 5, "model": soco.state_dict()})
+        made[settings] = folder.path, soco.online.encoder.eval()
+        return made[settings]
+
+    return make
+
+
+def assert_same_maps(encoder, backbone):
+    """C3 to C5 of an image, ours and theirs."""
+    pixels = torch.randn(1, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = backbone.eval()(pixels)
+        theirs = list(theirs if isinstance(theirs, list | tuple) else theirs.feature_maps)
+        ours = stage_outputs(encoder.backbone["body"], pixels)[-len(theirs) :]
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.abs().mean() > 0.01
+        assert (our - their).abs().max() <= 1e-4 * our.abs().max().clamp(min=1)
+
+
+def body_of(model):
+    """The backbone as the model calls it."""
+    backbone = model.model.backbone
+    return getattr(backbone, "conv_encoder", backbone).model
+
+
+TIMM18 = TimmBackboneConfig(backbone="resnet18", out_indices=[2, 3, 4])
+HF18 = ResNetConfig(**RESNET18, out_features=["stage2", "stage3", "stage4"])
+
+
+@pytest.mark.parametrize("backbone_config", [TIMM18, HF18], ids=["timm", "resnet"])
+@pytest.mark.parametrize("name", ["Detr", "ConditionalDetr", "DeformableDetr", "DabDetr"])
+def test_detrs_family_takes_every_tensor_of_the_backbone(run, name, backbone_config):
+    folder, encoder = run("resnet18")
+    model = detector(name, backbone_config)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = load_pretrained(model, folder, show_report=False)
+    backbone = {key for key in before if ".backbone." in f".{key}" and "position" not in key}
+    counters = {key for key in backbone if key.endswith("num_batches_tracked")}
+    assert backbone - counters <= {*report.loaded} <= backbone
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items() if key in report.fresh)
+    assert report.left_over_modules["box head"]
+    assert not set(report.left_over_modules) & {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}
+    assert_same_maps(encoder, body_of(model))
+
+
+@pytest.mark.parametrize("name", ["RTDetr", "RTDetrV2"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_rt_detr_takes_backbone_and_input_projections(run, name, frozen):
+    folder, encoder = run("timm/resnet18d")
+    model = rt_detr(name, freeze_backbone_batch_norms=frozen)
+    report = load_pretrained(model, folder, show_report=False)
+    names = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
+    filled = {key for key in names if key.startswith(("model.backbone.", "model.encoder_input_proj."))}
+    assert {key for key in report.loaded if not key.endswith("num_batches_tracked")} == filled
+    assert_same_maps(encoder, body_of(model))
+    c4 = torch.randn(1, 256, 3, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.model.encoder_input_proj[1](c4), encoder.backbone["fpn"].inner_blocks[2](c4))
+
+
+def test_other_channels_leave_the_input_projections_fresh(run):
+    folder, encoder = run("timm/resnet18d")
+    model = rt_detr(encoder_hidden_dim=32, d_model=32, decoder_in_channels=[32] * 3)
+    report = load_pretrained(model, folder, show_report=False)
+    assert report.fresh_modules["model.encoder_input_proj"] == 3 * 6
+    assert report.left_over_modules["P3's lateral convolution"] == 6
+    assert_same_maps(encoder, body_of(model))
+
+
+def test_the_full_resnet50_and_50d(run):
+    folder, encoder = run("timm/resnet50d", architecture="c5")
+    model = rt_detr(backbone={"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048]})
+    report = load_pretrained(model, folder, show_report=False)
+    assert report.fresh_modules.keys() & {"model.backbone"} == set()
+    assert_same_maps(encoder, body_of(model))
+    folder, encoder = run("resnet50", architecture="c5")
+    model = detector("Detr", None)  # transformers' own choice is timm's resnet50
+    report = load_pretrained(model, folder, show_report=False)
+    assert report.fresh_modules.keys() & {"model.backbone"} == set()
+    assert_same_maps(encoder, body_of(model))
+
+
+def test_a_c4_runs_fifth_block_is_the_last_stage(run):
+    folder, encoder = run("resnet18", architecture="c4")
+    model = detector("Detr", TIMM18)
+    load_pretrained(model, folder, show_report=False)
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = encoder.box_head(encoder.stages(pixels)[0])
+        assert (body_of(model)(pixels)[-1] - ours).abs().max() <= 1e-4 * ours.abs().max()
+
+
+def test_a_backbone_that_is_another_network_is_refused_and_nothing_changes(run):
+    folder, _ = run("resnet18")
+    model = rt_detr()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=r"--backbone timm/resnet50d"):
+        load_pretrained(model, folder, show_report=False)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    with pytest.raises(InputError, match="another backbone"):
+        load_pretrained(detector("Detr", TimmBackboneConfig(backbone="resnet50", out_indices=[4])), folder)
+    strided = ResNetConfig(**RESNET18, out_features=["stage4"], downsample_in_bottleneck=True)
+    with pytest.raises(InputError, match="downsample_in_bottleneck=False"):
+        load_pretrained(detector("Detr", strided), folder, show_report=False)
+
+
+def test_an_extra_shortcut_is_an_identity(run):
+    """RT-DETR's ResNet-18 has a shortcut convolution in the first block, which timm's resnet18d lacks."""
+    folder, _ = run("timm/resnet18d")
+    model = rt_detr()
+    load_pretrained(model, folder, show_report=False)
+    x = torch.randn(1, 64, 5, 7)
+    shortcut = body_of(model).encoder.stages[0].layers[0].shortcut
+    assert torch.allclose(shortcut(x), x, atol=1e-6)
