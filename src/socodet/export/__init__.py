@@ -1,20 +1,25 @@
 """Pretrained weights as files for other frameworks, one module per framework."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from socodet.errors import InputError
 from socodet.export.card import card_path, model_card
 from socodet.export.detectron2 import detectron2_files
+from socodet.export.files import FrameworkFiles
 from socodet.export.mmdetection import mmdetection_files
-from socodet.export.modules import pretrained_modules
+from socodet.export.modules import PretrainedModules, pretrained_modules
 from socodet.export.timm import timm_files
 from socodet.export.torchvision import torchvision_files
+from socodet.export.transformers import TransformersModel, transformers_files
 from socodet.runtime.files import write_atomically
 
-Format = Literal["torchvision", "detectron2", "mmdetection", "timm"]
-_FRAMEWORKS = {
+Format = Literal["torchvision", "detectron2", "mmdetection", "timm", "transformers"]
+BN_IMAGES = 128
+_FRAMEWORKS: dict[str, Callable[[PretrainedModules, Path], FrameworkFiles]] = {
     "torchvision": torchvision_files,
     "detectron2": detectron2_files,
     "mmdetection": mmdetection_files,
@@ -33,7 +38,14 @@ class Exported:
 
 
 def export_run(
-    source: str | Path, output: str | Path, *, format: Format = "torchvision", overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    *,
+    format: Format = "torchvision",
+    model: TransformersModel | None = None,
+    images: str | Path | None = None,
+    bn_images: int = BN_IMAGES,
+    overwrite: bool = False,
 ) -> Path:
     """Writes pretrained modules to the file `output`, under a framework's own names, and returns its path.
 
@@ -43,25 +55,49 @@ def export_run(
     detectron2   .pkl, and a folder of YAML configs
     mmdetection  .pth, a second one for single-stage detectors, and a folder of Python configs
     timm         .pth, .pt or .safetensors: the backbone
+    transformers a folder for `from_pretrained`: `model` with the pretrained backbone, the rest fresh
 
-    Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`.
+    Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`. transformers' models freeze batch
+    norm, so its statistics are taken anew over `bn_images` of the run's images, or of `images`; 0 keeps them.
     InputError if `source` is neither or has no checkpoint yet, if a file to be written exists and `overwrite` is false,
     if the format has another suffix, or if the framework has no such network.
     """
-    return export_with_card(source, output, format=format, overwrite=overwrite).weights
+    return export_with_card(
+        source, output, format=format, model=model, images=images, bn_images=bn_images, overwrite=overwrite
+    ).weights
 
 
 def export_with_card(
-    source: str | Path, output: str | Path, *, format: Format = "torchvision", overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    *,
+    format: Format = "torchvision",
+    model: TransformersModel | None = None,
+    images: str | Path | None = None,
+    bn_images: int = BN_IMAGES,
+    overwrite: bool = False,
+    show_progress: bool = False,
 ) -> Exported:
     """`export_run`, which also says where the card is and whether the run is finished."""
     path = Path(output)
-    if path.is_dir():
+    frameworks = _FRAMEWORKS
+    if format == "transformers":
+        if model is None:
+            raise InputError(f"--format transformers: choose one with --model {'|'.join(get_args(TransformersModel))}")
+        if path.is_file():
+            raise InputError(f"{path}: is a file; give a folder for --output")
+        files_of = partial(
+            transformers_files, model=model, images=images, bn_images=bn_images, show_progress=show_progress
+        )
+        frameworks = {**_FRAMEWORKS, format: files_of}
+    elif model is not None or images is not None:
+        raise InputError(f"--model and --images: are for --format transformers, not {format}; leave them out")
+    elif path.is_dir():
         raise InputError(f"{path}: is a folder; give a file for --output")
     card_file = card_path(path, format)
     _refuse_to_replace((path, card_file), overwrite)
     modules = pretrained_modules(source)
-    files = _FRAMEWORKS[format](modules, path)
+    files = frameworks[format](modules, path)
     _refuse_to_replace((*files.weights, *files.configs), overwrite)
     card = model_card(source, modules, files, format)
     for config, content in files.configs.items():

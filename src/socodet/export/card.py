@@ -21,7 +21,9 @@ LOGGED = {
 
 
 def card_path(output: Path, framework: str) -> Path:
-    """Where the card of weights at `output` lies: beside them, `NAME-FRAMEWORK.md`."""
+    """Where the card of weights at `output` lies: beside them, `NAME-FRAMEWORK.md`, or in the folder, `README.md`."""
+    if framework == "transformers":
+        return output / "README.md"
     return output.with_name(f"{output.stem}-{framework}.md")
 
 

@@ -1,0 +1,96 @@
+"""Batch norm's statistics of a backbone over images as a detector sees them, for frameworks that freeze them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from socodet.errors import InputError, UnreadableImageError
+from socodet.export.modules import PretrainedModules
+from socodet.images.source import ImageSource, open_images, read_pixels
+from socodet.models.backbones import build_backbone, stage_outputs
+from socodet.models.normalization import normalize
+from socodet.runtime.progress import progress_bar
+from socodet.training.precise_bn import reestimate_statistics
+from socodet.training.run_folder import RunFolder
+
+BATCH = 8
+SIDE = 640
+"""Images are scaled to this height and width: what RT-DETR sees, and between the sizes that DETR is trained on."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Running means and variances by plain name, and where they come from, in words."""
+
+    tensors: dict[str, Tensor]
+    origin: str
+
+
+def backbone_statistics(
+    modules: PretrainedModules, images: str | Path | None, count: int, *, side: int = SIDE, show_progress: bool = False
+) -> Statistics | None:
+    """The statistics of a backbone over `count` images at most, spread over a set; None for count 0.
+
+    `images` are by default those that the run was pretrained on; a file of weights without them keeps its own. Batches
+    are normalised by their own statistics, as `reestimate_statistics` says. InputError when they cannot be read.
+    """
+    if count == 0:
+        return None
+    source = _source(modules, images)
+    if source is None:
+        return None
+    body, _ = build_backbone(modules.settings.backbone)
+    state = {name.removeprefix("body."): value for name, value in modules.tensors.items() if name.startswith("body.")}
+    body.load_state_dict(state, strict=False)  # older files lack batch norm's counters
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int))
+    read = 0
+    with progress_bar("batch norm", len(chosen), show=show_progress) as progress:
+
+        def batches() -> Iterator[Tensor]:
+            nonlocal read
+            for batch in _batches(source, chosen.tolist(), side):
+                yield batch
+                read += len(batch)
+                progress.advance(len(batch))
+
+        reestimate_statistics(body, lambda batch: stage_outputs(body, normalize(batch)), batches())
+    if not read:
+        raise InputError(f"{source.location}: none of {len(chosen)} images can be read; give others, --images")
+    tensors = {f"body.{name}": value for name, value in body.state_dict().items() if "running_" in name}
+    return Statistics(tensors, f"taken anew over {read} images at {side}x{side} pixels, from {source.location}")
+
+
+def _source(modules: PretrainedModules, images: str | Path | None) -> ImageSource | None:
+    if images is not None:
+        return open_images(images)
+    location = RunFolder(Path(modules.source)).describe().get("location") if Path(modules.source).is_dir() else None
+    if location is None:
+        return None
+    try:
+        return open_images(location)
+    except InputError as error:
+        raise InputError(
+            f"{error}; batch norm's statistics are taken over the run's images: give them, --images, or keep those of "
+            "pretraining, --bn-images 0"
+        ) from None
+
+
+def _batches(source: ImageSource, indices: list[int], side: int) -> Iterator[Tensor]:
+    """uint8 (B, 3, side, side); images that cannot be read are left out."""
+    batch: list[Tensor] = []
+    for index in indices:
+        try:
+            pixels = torch.from_numpy(read_pixels(source, index, side)).permute(2, 0, 1)[None].float()
+        except (OSError, UnreadableImageError):
+            continue
+        scaled = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+        batch.append(scaled.round().to(torch.uint8)[0])
+        if len(batch) == BATCH:
+            yield torch.stack(batch)
+            batch = []
+    if batch:
+        yield torch.stack(batch)

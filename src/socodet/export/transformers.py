@@ -1,0 +1,99 @@
+"""Hugging Face transformers: a folder that `from_pretrained` reads, a detector with the pretrained backbone inside."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from socodet.errors import InputError
+from socodet.export.files import FrameworkFiles
+from socodet.export.modules import PretrainedModules
+from socodet.export.statistics import backbone_statistics
+from socodet.models.backbone_names import TIMM
+from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
+from socodet.models.rt_detr import import_transformers, resnet_d_depth, rt_detr_config
+from socodet.weights.load import load_pretrained
+from socodet.weights.transformers_names import transformers_of
+
+TransformersModel = Literal["detr", "conditional_detr", "deformable_detr", "rt_detr_v2"]
+_CLASSES: dict[TransformersModel, str] = {
+    "detr": "Detr",
+    "conditional_detr": "ConditionalDetr",
+    "deformable_detr": "DeformableDetr",
+    "rt_detr_v2": "RTDetrV2",
+}
+
+
+def transformers_files(
+    modules: PretrainedModules,
+    output: Path,
+    model: TransformersModel,
+    images: str | Path | None,
+    bn_images: int,
+    *,
+    show_progress: bool = False,
+) -> FrameworkFiles:
+    """A model of the original's sizes, its backbone pretrained and the rest fresh, and its image processor.
+
+    The backbone's batch norm gets the statistics of `backbone_statistics` over `bn_images` images. InputError for a
+    backbone that the model does not have.
+    """
+    transformers = import_transformers("--format transformers")
+    name = _CLASSES[model]
+    network = getattr(transformers, f"{name}ForObjectDetection")(_config(transformers, modules, model))
+    report = load_pretrained(network, modules.source, show_report=False)
+    statistics = backbone_statistics(modules, images, bn_images, show_progress=show_progress)
+    if statistics is not None:
+        _replace_statistics(network, statistics.tensors)
+    processor = getattr(transformers, "RTDetrImageProcessor" if model == "rt_detr_v2" else f"{name}ImageProcessor")
+    # RT-DETR's own takes RGB in 0 to 1 as it is; pretraining normalised it
+    normalized = {"do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder)
+        processor(**normalized).save_pretrained(folder)
+        files = {output / path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    weights = {path: content for path, content in files.items() if path.suffix == ".safetensors"}
+    freshly = ", ".join(report.fresh_modules)
+    return FrameworkFiles(
+        weights=weights,
+        left_out={path: tuple(report.left_over_modules) for path in weights},
+        configs={path: content.decode() for path, content in files.items() if path not in weights},
+        how_to_load=(
+            f"from transformers import AutoImageProcessor, {name}ForObjectDetection\n\n"
+            f'model = {name}ForObjectDetection.from_pretrained(\n    "{output.name}", num_labels=20, '
+            "ignore_mismatched_sizes=True  # your number of classes\n)\n"
+            f'processor = AutoImageProcessor.from_pretrained("{output.name}")'
+        ),
+        notes=(
+            "Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation, as the processor does it.",
+            f"Not pretrained: {freshly}.",
+            "The model freezes batch norm in its backbone, so its statistics matter. "
+            + ("They are those of pretraining." if statistics is None else f"They were {statistics.origin}."),
+        ),
+    )
+
+
+def _config(transformers: Any, modules: PretrainedModules, model: TransformersModel) -> Any:
+    settings = modules.settings
+    if model == "rt_detr_v2":
+        depth = resnet_d_depth(settings.backbone)
+        if depth is None:
+            raise InputError(
+                f"{modules.source}: its backbone is {settings.backbone}, and RT-DETR has ResNet-d; pretrain with "
+                "--backbone timm/resnet50d or its like, or choose another --model"
+            )
+        return rt_detr_config(depth)
+    backbone = transformers.TimmBackboneConfig(
+        backbone=settings.backbone.removeprefix(TIMM),
+        out_indices=[2, 3, 4] if model == "deformable_detr" else [1, 2, 3, 4],
+    )
+    return getattr(transformers, f"{_CLASSES[model]}Config")(backbone_config=backbone)
+
+
+def _replace_statistics(network: nn.Module, statistics: Mapping[str, Tensor]) -> None:
+    own = network.state_dict()
+    names = transformers_of(own)
+    for plain, value in statistics.items():
+        own[str(names.from_plain(plain))].copy_(value)

@@ -1,0 +1,64 @@
+"""RT-DETR of Hugging Face transformers, version 2: its configuration for a ResNet-d of any depth.
+
+transformers is imported when one is asked for.
+"""
+
+import re
+from typing import Any
+
+from socodet.errors import SettingError
+from socodet.models.backbone_names import TIMM
+from socodet.models.backbones import BLOCKS
+
+STRIDES = (8, 16, 32)
+"""Of the hybrid encoder's three maps."""
+_DECODER_LAYERS = {18: 3, 34: 4}
+"""Fewer than six on small networks, whose hybrid encoder also has half as many hidden channels, as its authors have."""
+
+
+def import_transformers(purpose: str) -> Any:
+    """The package. SettingError when it is not installed; `purpose` says what needs it."""
+    try:
+        import transformers
+    except ImportError:
+        raise SettingError(
+            f"{purpose}: needs transformers, which is not installed; pip install 'socodet[transformers]'"
+        ) from None
+    return transformers
+
+
+def resnet_d_depth(backbone: str) -> int | None:
+    """Layers of RT-DETR's ResNet by the name of timm's, such as 50 of `timm/resnet50d`; None for other networks."""
+    match = re.fullmatch(TIMM + r"resnet(18|34|50|101|152)d", backbone)
+    return int(match[1]) if match else None
+
+
+def rt_detr_config(depth: int, channels: int = 256, **fields: Any) -> Any:
+    """An `RTDetrV2Config` with a ResNet-d of that many layers; `channels` are the encoder's and the decoder's.
+
+    `fields` are further fields of it. With 256 channels and 50 layers it is the original's.
+    """
+    transformers = import_transformers("rt_detr")
+    small = depth < 50
+    width = 64 if small else 256
+    stages = [width * 2**level for level in range(4)]
+    backbone = transformers.RTDetrResNetConfig(
+        depths=list(BLOCKS[depth]),
+        hidden_sizes=stages,
+        layer_type="basic" if small else "bottleneck",
+        out_indices=[2, 3, 4],
+    )
+    return transformers.RTDetrV2Config(
+        **{
+            "backbone_config": backbone,
+            "encoder_in_channels": stages[1:],
+            "encoder_hidden_dim": channels,
+            "encoder_ffn_dim": 4 * channels,
+            "hidden_expansion": 0.5 if small else 1.0,
+            "d_model": channels,
+            "decoder_in_channels": [channels] * len(STRIDES),
+            "decoder_ffn_dim": 4 * channels,
+            "decoder_layers": _DECODER_LAYERS.get(depth, 6),
+            **fields,
+        }
+    )

@@ -1,0 +1,109 @@
+"""Folders for transformers: its own `from_pretrained` reads them, and they compute what was pretrained."""
+
+import json
+import sys
+
+import pytest
+import torch
+import transformers
+from PIL import Image
+from torch import nn
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+from socodet.errors import InputError
+from socodet.export import export_run
+from socodet.export.modules import pretrained_modules
+from socodet.export.statistics import backbone_statistics
+from socodet.models.backbones import stage_outputs
+
+SMALL = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}
+EVERY = ["detr", "conditional_detr", "deformable_detr", "rt_detr_v2"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for name, shape in (("a", (40, 64)), ("b", (64, 40)), ("c", (32, 32))):
+        pixels = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("model", EVERY)
+def test_from_pretrained_reads_the_folder(exportable_run, tmp_path, model):
+    run = exportable_run(backbone="timm/resnet18d" if model == "rt_detr_v2" else "resnet18", **SMALL)
+    folder = export_run(run.path, tmp_path / "model", format="transformers", model=model, bn_images=0)
+    network, info = AutoModelForObjectDetection.from_pretrained(
+        folder, num_labels=7, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert network.config.model_type == model
+    pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = network.eval().model.backbone.model(pixels)
+        theirs = theirs if isinstance(theirs, list | tuple) else theirs.feature_maps
+        ours = stage_outputs(run.encoder.backbone["body"], pixels)
+    for our, their in zip(reversed(ours), reversed(theirs)):  # noqa: B905
+        assert (our - their).abs().max() <= 1e-4 * our.abs().max().clamp(min=1)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    white = processor(Image.new("RGB", (64, 64), "white"), return_tensors="pt")["pixel_values"]
+    assert torch.allclose(white[0, :, 5, 5], torch.tensor([2.2489, 2.4286, 2.6400]), atol=1e-3)
+    card = (folder / "README.md").read_text()
+    assert "from_pretrained" in card
+    assert "They are those of pretraining" in card
+
+
+def test_statistics_are_those_of_the_images(exportable_run, tmp_path, pictures):
+    """Of the first norm, worked out from the first convolution's outputs over all images together."""
+    run = exportable_run(backbone="resnet18", **SMALL)
+    statistics = backbone_statistics(pretrained_modules(run.path), pictures, 10, side=64)
+    outputs = []
+    for file in sorted(pictures.iterdir()):
+        scaled = Image.open(file).resize((64, 64), Image.Resampling.BILINEAR)
+        pixels = transformers.ViTImageProcessor(
+            do_resize=False, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
+        )(scaled, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            outputs.append(run.encoder.backbone["body"].conv1(pixels))
+    values = torch.cat(outputs)
+    mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3))
+    assert torch.allclose(statistics.tensors["body.bn1.running_mean"], mean, atol=0.01)
+    assert torch.allclose(statistics.tensors["body.bn1.running_var"], variance, rtol=0.02)
+    names = {name for name in statistics.tensors if "running_" in name}
+    norms = [module for module in run.encoder.backbone["body"].modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(names) == 2 * len(norms)
+
+
+def test_the_model_has_the_statistics_and_the_card_says_so(exportable_run, tmp_path, pictures):
+    run = exportable_run(backbone="timm/resnet18d", **SMALL)
+    folder = export_run(
+        run.path, tmp_path / "model", format="transformers", model="rt_detr_v2", images=pictures, bn_images=1
+    )
+    expected = backbone_statistics(pretrained_modules(run.path), pictures, 1).tensors
+    network = AutoModelForObjectDetection.from_pretrained(folder)
+    norm = network.model.backbone.model.encoder.stages[2].layers[1].layer[0].normalization
+    assert torch.allclose(norm.running_var, expected["body.layer3.1.bn1.running_var"])
+    assert not torch.allclose(norm.running_var, run.tensors["backbone.body.layer3.1.bn1.running_var"])
+    assert "taken anew over 1 images" in (folder / "README.md").read_text()
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "rt_detr_v2"
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_written(exportable_run, tmp_path):
+    run = exportable_run(backbone="resnet18", **SMALL)
+    with pytest.raises(InputError, match="--model detr"):
+        export_run(run.path, tmp_path / "model", format="transformers")
+    with pytest.raises(InputError, match="--backbone timm/resnet50d"):
+        export_run(run.path, tmp_path / "model", format="transformers", model="rt_detr_v2")
+    with pytest.raises(InputError, match="for --format transformers"):
+        export_run(run.path, tmp_path / "soco.pth", model="detr")
+    with pytest.raises(InputError, match="no such file or folder"):
+        export_run(run.path, tmp_path / "model", format="transformers", model="detr", images=tmp_path / "gone")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_transformers_one_line_says_how_to_install_it(exportable_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"pip install 'socodet\[transformers\]'"):
+        export_run(exportable_run(backbone="resnet18", **SMALL).path, tmp_path, format="transformers", model="detr")
