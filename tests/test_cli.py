@@ -243,8 +243,8 @@ def test_help_version_and_recipes_cost_no_torch():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_of_each_what_its_own_help_says(name):
-    module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_')}")
-    assert inspect.getdoc(getattr(module, name.replace(" ", "_"))).splitlines()[0] == COMMANDS[name]
+    module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_').replace('-', '_')}")
+    assert inspect.getdoc(getattr(module, module.__name__.split(".")[-1])).splitlines()[0] == COMMANDS[name]
 
 
 def test_the_run_says_what_it_was_asked(few_images, table, tmp_path):

@@ -23,7 +23,7 @@ COMMANDS = {
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
-    "reproduce mini": "Pretrain without labels, probe and fine-tune with few, by a fixed protocol; write the tables.",
+    "reproduce own-data": "Measure what pretraining on a labelled set's images buys with few labels.",
     "inspect": "Draw proposals on images, or the views a recipe makes of them.",
     "inspect detections": "Draw what a detector found beside what is annotated.",
     "recipes": "List the recipes, or print every field of one.",
@@ -86,10 +86,11 @@ def run_command(arguments: Sequence[str]) -> None:
     name = two_words if two_words in COMMANDS else arguments[0]
     if name not in COMMANDS:
         raise InputError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
-    module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_')}")
+    function = name.replace(" ", "_").replace("-", "_")
+    module = importlib.import_module(f"socodet.commands.{function}")
     argv = arguments[len(name.split()) :]
     defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
-    parse(getattr(module, name.replace(" ", "_")), name, argv, defaults)()
+    parse(getattr(module, function), name, argv, defaults)()
 
 
 def _nobody_reads() -> bool:

@@ -1,12 +1,13 @@
-"""How long a step of a recipe takes here, measured on a few steps whose weights are thrown away."""
+"""What a step of a recipe costs: its time here, on a few steps whose weights are thrown away, and its arithmetic."""
 
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, white_of
@@ -26,6 +27,8 @@ from socodet.views.batch import Batch
 
 FIRST, TIMED = 2, 3
 """Steps that warm up, and steps that are timed."""
+COUNTED = 8
+"""Images of the step whose arithmetic is counted."""
 
 
 def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSettings) -> float:
@@ -35,21 +38,8 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSe
     Proposals are not counted: a run makes them once. InputError when no image can be read, or a batch does not fit
     into memory.
     """
-    training = recipe.training
-    dataset = SampleDataset(
-        source,
-        _RememberedProposals(recipe.proposals, white_of(source)),
-        np.arange(len(source)),
-        recipe.sample,
-        training.seed,
-    )
-    size = training.batch_size
-    places = [(position // len(source), position % len(source)) for position in range(size)]
-    try:
-        dataset.__getitems__(places)  # compiles the kernels, and makes the proposals
-        batch = dataset.__getitems__(places)
-    except OSError as error:
-        raise InputError(f"{source.location}: {error}; check the files") from None
+    size = recipe.training.batch_size
+    batch = _batch(recipe, source, size)
     try:
         seconds = _step_seconds(recipe, len(source), execution, batch)
     except RuntimeError as error:
@@ -64,12 +54,43 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSe
     return step + data if on_cpu else max(step, data)
 
 
-def _step_seconds(recipe: Recipe, images: int, execution: ExecutionSettings, batch: Batch) -> list[float]:
-    """Seconds of each step of networks as `pretrain` builds them."""
+def flops_per_image(recipe: Recipe, source: ImageSource) -> float:
+    """Multiplications and additions of a training step for each image of the batch, forward and backward.
+
+    By torch's counter, which counts convolutions and matrix products, on samples of the first images of `source`.
+    InputError when no image can be read.
+    """
+    few = replace(recipe, training=replace(recipe.training, batch_size=COUNTED, accumulate=1))
+    trainer = _trainer(few, len(source), ExecutionSettings("cpu", precision="float32"))
+    batch = _batch(few, source, COUNTED)
+    with FlopCounterMode(display=False) as counter:
+        trainer.step(batch)
+    return float(counter.get_total_flops()) / COUNTED
+
+
+def _batch(recipe: Recipe, source: ImageSource, size: int) -> Batch:
+    """Samples of the first images, some of them again where there are fewer; the kernels are then compiled."""
+    proposals = _RememberedProposals(recipe.proposals, white_of(source))
+    dataset = SampleDataset(source, proposals, np.arange(len(source)), recipe.sample, recipe.training.seed)
+    places = [(position // len(source), position % len(source)) for position in range(size)]
+    try:
+        dataset.__getitems__(places)  # compiles the kernels, and makes the proposals
+        return dataset.__getitems__(places)
+    except OSError as error:
+        raise InputError(f"{source.location}: {error}; check the files") from None
+
+
+def _trainer(recipe: Recipe, images: int, execution: ExecutionSettings) -> Trainer:
+    """Of networks as `pretrain` builds them."""
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(recipe.model, FusedBatchNorm2d)
         soco = SoCo(encoder, recipe.model, build_objective(recipe.objective))
-    trainer = Trainer(soco, recipe.training, images, execution)
+    return Trainer(soco, recipe.training, images, execution)
+
+
+def _step_seconds(recipe: Recipe, images: int, execution: ExecutionSettings, batch: Batch) -> list[float]:
+    """Seconds of each step."""
+    trainer = _trainer(recipe, images, execution)
     seconds = []
     for _ in range(FIRST + TIMED):
         before = time.monotonic()

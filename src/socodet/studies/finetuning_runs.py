@@ -119,7 +119,7 @@ class FinetuningRuns:
         """A run from the weights at `source`, with the seed and the fraction of the labels that are among `labels`."""
         fraction, seed = float(labels.get("fraction", self.settings.fraction or 1.0)), int(labels["seed"])
         steps = self.schedule(fraction).iterations
-        return Job(name, labels, about, lambda folder: self._run(folder, source, fraction, seed), needs, steps)
+        return Job(name, labels, about, lambda folder: self.run(folder, source, fraction, seed), needs, steps)
 
     def job_from(
         self, init: str, source: str | Path, fraction: float, seed: int, folder: str, needs: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class FinetuningRuns:
         about = f"{self.settings.detector} from {init}, {100 * fraction:g}% of the images, seed {seed}"
         return self.job(name, source, {"init": init, "fraction": fraction, "seed": seed}, about, needs)
 
-    def _run(self, folder: Path, source: str | Path, fraction: float, seed: int) -> JobResult:
+    def run(self, folder: Path, source: str | Path, fraction: float, seed: int) -> JobResult:
         """Fine-tunes from these weights; the results are steps, scores in percent, and scores at each evaluation."""
         iterations = self.schedule(fraction).iterations
         every = self.evaluation.every or math.ceil(iterations / self.evaluations)

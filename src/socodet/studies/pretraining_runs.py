@@ -43,10 +43,11 @@ class PretrainingRuns:
         measure: Callable[[Path], Mapping[str, Any]],
         *,
         boxes: str,
+        start_from: str | Path | None = None,
     ) -> Job:
         """A run with the seed among `labels`; the results are steps, seconds, and what `measure` finds of its folder.
 
-        `boxes` names one of the tables.
+        `boxes` names one of the tables. `start_from` are weights to begin from, as `pretrain` takes them.
         """
         seeded = replace(recipe, training=replace(recipe.training, seed=int(labels["seed"])))
 
@@ -56,6 +57,7 @@ class PretrainingRuns:
                 seeded,
                 folder,
                 proposals=self.tables[boxes].path,
+                start_from=start_from,
                 execution=self.execution,
                 resume=True,
                 show_progress=self.show_progress,

@@ -59,7 +59,7 @@ class Outcome:
     name: str
     labels: Mapping[str, Label]
     status: str
-    """finished; diverged at step N; step N of M; not begun."""
+    """finished; diverged at step N; step N of M, or step N where M is not known; not begun."""
     results: Mapping[str, Any] = field(default_factory=dict)
     """Those of a finished job."""
 
@@ -202,7 +202,8 @@ class Study:
         if record is not None:
             status = f"diverged at step {record['step']}"
         elif saved:
-            status = f"step {int(saved[-1].stem.removeprefix('step-'))} of {listed['steps']}"
+            length = "" if listed["steps"] is None else f" of {listed['steps']}"
+            status = f"step {int(saved[-1].stem.removeprefix('step-'))}{length}"
         else:
             status = "not begun"
         return Outcome(name, listed["labels"], status)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,42 @@ class Spread:
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {"mean": self.mean, "std": self.deviation, "values": list(self.values)}
+
+
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""Student's t by degrees of freedom from 1: 95% of the distribution is within ± so many."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences between two things measured in the same circumstances, pair by pair."""
+
+    differences: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return statistics.fmean(self.differences)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% confidence interval of the mean, by Student's t; None of a single pair."""
+        count = len(self.differences)
+        if count < 2:
+            return None
+        half = T95[min(count - 1, len(T95)) - 1] * statistics.stdev(self.differences) / math.sqrt(count)
+        return self.mean - half, self.mean + half
+
+    @property
+    def verdict(self) -> str:
+        """`above` when the whole interval is above zero, `below` when it is below, otherwise `not told apart`."""
+        low, high = self.interval or (-math.inf, math.inf)
+        return "above" if low > 0 else "below" if high < 0 else "not told apart"
+
+    def written(self) -> str:
+        """`+1.20 [0.35, 2.05]`."""
+        between = "" if self.interval is None else " [{:.2f}, {:.2f}]".format(*self.interval)
+        return f"{self.mean:+.2f}{between}"
 
 
 def spreads(runs: Sequence[Mapping[Any, float]]) -> dict[Any, Spread]:

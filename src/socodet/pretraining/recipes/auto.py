@@ -76,22 +76,35 @@ def plan(
     epochs: float | None = None,
     hours: float | None = None,
     seconds_per_step: float | None = None,
+    steps: int | None = None,
+    backbone: str | None = None,
+    size: int | None = None,
 ) -> Plan:
-    """Chooses everything. hours needs `seconds_per_step`, measured; without it or epochs a length is chosen.
+    """Chooses everything that is not given. hours needs `seconds_per_step`, measured.
 
-    InputError when both epochs and hours are given, or the hours hold no step.
+    `size`: side of the first view, pixels. InputError when more than one of epochs, hours and steps is given, or the
+    hours hold no step.
     """
-    if epochs is not None and hours is not None:
+    if sum(length is not None for length in (epochs, hours, steps)) > 1:
         raise InputError("--epochs and --hours: give one of them")
     choices: list[Choice] = []
 
     def chose(what: str, value: object, reason: str) -> None:
         choices.append(Choice(what, str(value), reason))
 
-    model, size = _network(survey, machine, chose)
+    model, usual = _network(survey, machine, chose)
+    if backbone is not None:
+        model = dataclasses.replace(model, backbone=backbone)
+        chose("backbone", backbone, "given")
+    if size is not None:
+        chose("first view", f"{size} pixels", "given")
+    size = usual if size is None else size
     sample = _views(survey, size, chose)
     batch = _batch(survey, machine, chose)
-    steps = _steps(survey, machine, batch, epochs, hours, seconds_per_step, chose)
+    if steps is None:
+        steps = _steps(survey, machine, batch, epochs, hours, seconds_per_step, chose)
+    else:
+        chose("steps", f"{steps:,}", "given")
     training = _training(epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
     objective = _objective(survey, chose)
     proposals = _proposals(survey, chose)

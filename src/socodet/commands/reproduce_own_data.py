@@ -1,0 +1,68 @@
+"""`socodet reproduce own-data`: what pretraining on a set's own images buys."""
+
+from pathlib import Path
+from typing import Annotated
+
+from socodet.commands.messages import exit_if_stopped, resume_hint
+from socodet.commands.parsing import Flat
+from socodet.errors import InputError
+from socodet.studies.own_data import OwnDataSettings, Weights, measure_own_data
+from socodet.studies.own_data.protocol import NAME
+from socodet.studies.own_data.running import FOLDS, FRACTIONS
+from socodet.training.settings import ExecutionSettings
+
+
+def reproduce_own_data(
+    data: Path,
+    output: Path,
+    settings: Annotated[OwnDataSettings, Flat] = OwnDataSettings(),
+    images: Path | None = None,
+    weights: Path | None = None,
+    weights_backbone: str | None = None,
+    weights_name: str = NAME,
+    only: tuple[str, ...] = (),
+    fractions: tuple[float, ...] = FRACTIONS,
+    folds: tuple[int, ...] = FOLDS,
+    execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
+    retry_diverged: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Measure what pretraining on a labelled set's images buys with few labels.
+
+    SoCo, the image-level baseline, scratch, and weights you have: each start is pretrained once, and detectors are
+    fine-tuned from each, fold by fold, for as long as scratch gets better. Interrupted, the same command resumes; more
+    fractions, folds and starts may be asked for later.
+
+    Args:
+        data: Labelled set with a training and a validation split.
+        output: Folder for the runs and the tables.
+        images: Images to pretrain on; by default the training split's, without their labels.
+        weights: File of a pretrained backbone to compare with and to begin from, such as ImageNet's.
+        weights_backbone: Its network, as pretrain --backbone takes it.
+        weights_name: What tables call it.
+        only: Starts wanted besides scratch; by default all.
+        fractions: Shares of the labels, in the order they are worked on.
+        folds: Numbers of the folds; each takes another part of the labels and another seed.
+        retry_diverged: Run those that diverged again, from their last good checkpoint.
+        overwrite: Throw away the study that is in the folder.
+    """
+    if (weights is None) != (weights_backbone is None):
+        raise InputError("--weights and --weights-backbone: give both, the file and the network it is of")
+    given = None if weights is None or weights_backbone is None else Weights(weights, weights_backbone, weights_name)
+    found = measure_own_data(
+        data,
+        output,
+        settings,
+        images=images,
+        weights=given,
+        only=only,
+        fractions=fractions,
+        folds=folds,
+        execution=execution,
+        retry_diverged=retry_diverged,
+        overwrite=overwrite,
+    )
+    print(found.as_markdown())
+    stopped = f"stopped by {found.stopped_by}{resume_hint(overwrite)}; " if found.stopped_by else ""
+    print(f"{stopped}{found.markdown}: written")
+    exit_if_stopped(found.stopped_by)

@@ -1,0 +1,141 @@
+"""What `socodet reproduce own-data` compares: the starts, how each is pretrained, and how detectors are fine-tuned."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from socodet.errors import SettingError
+from socodet.finetuning.finetune import SCRATCH
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.images.source import ImageSource
+from socodet.models.settings import ObjectiveSettings
+from socodet.pretraining.recipes import Recipe, recipe
+from socodet.pretraining.recipes.auto import plan
+from socodet.pretraining.step_time import flops_per_image
+from socodet.pretraining.survey import ImageSurvey, Machine
+from socodet.runtime.settings import PositiveInt, Seed, Settings
+
+IMAGE, SOCO, SOCO_PAPER = "image", "soco", "soco_paper"
+NAME = "imagenet"
+"""Of the weights that are given, where the user does not name them."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that the user has already, to begin from and to compare with."""
+
+    path: Path
+    """A file of the backbone, as `finetune --init` takes it."""
+    backbone: str
+    """What the file is the weights of, as `pretrain --backbone` takes it."""
+    name: str = NAME
+    """What tables call them."""
+
+    def __post_init__(self) -> None:
+        taken = {SCRATCH, IMAGE, SOCO, SOCO_PAPER}
+        if self.name in taken or not self.name.isidentifier():
+            raise SettingError(
+                f"--weights-name must be letters, digits and underscores, and none of {', '.join(sorted(taken))}, "
+                f"not {self.name!r}"
+            )
+
+
+@dataclass(frozen=True)
+class OwnDataSettings(Settings):
+    """All that decides the figures, except the data, the weights that are given, and the folds."""
+
+    steps: PositiveInt = 3000
+    """Of SoCo's pretraining; the image-level baseline gets as many more as make its compute equal."""
+    backbone: str | None = None
+    """Of the detectors that begin without given weights; by default what the recipe `auto` chooses."""
+    size: PositiveInt | None = None
+    """Side of the first view, pixels; by default what the recipe `auto` chooses."""
+    pretraining_seed: Seed = 0
+    """Every start is pretrained once; folds share it."""
+    shortest: PositiveInt = 300
+    """Steps of the shortest fine-tuning from scratch that is tried."""
+    longest: PositiveInt = 9600
+    """Steps of the longest."""
+    rise: float = 0.05
+    """From scratch, AP has stopped rising when twice the steps raise it by no more than this share."""
+    finetuning: FinetuneSettings = field(
+        default_factory=lambda: FinetuneSettings(
+            "faster_rcnn_fpn", "voc_24k", batch_size=8, size=200, rois_per_image=64, precise_bn=10
+        )
+    )
+    """Of every detector; its length is found from scratch, and its seed and share of the labels are the fold's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given, own = self.finetuning, ("iterations", "epochs", "fraction")
+        for name in own:
+            if getattr(given, name) is not None:
+                raise SettingError(f"--finetuning.{name}: is found by the protocol; leave it out")
+        self._require(self.rise >= 0, "rise", "0 or more")
+        self._require(self.longest >= self.shortest, "longest", f"at least shortest ({self.shortest})")
+
+
+@dataclass(frozen=True)
+class Start:
+    """First weights of a detector."""
+
+    name: str
+    what: str
+    recipe: Recipe | None = None
+    """How they are pretrained; None for scratch and for the given weights themselves."""
+    start_from: Path | None = None
+    """What pretraining begins from."""
+    weights: Path | None = None
+    """The given weights, where nothing is pretrained."""
+    own_backbone: bool = False
+    """Whether the backbone is that of the given weights."""
+
+
+def starts(
+    settings: OwnDataSettings, weights: Weights | None, source: ImageSource, survey: ImageSurvey, machine: Machine
+) -> tuple[Start, ...]:
+    """All starts, in the order of the table. The arithmetic of a step is counted to make compute equal."""
+    soco, image = _recipes(settings, settings.backbone, source, survey, machine)
+    found = [
+        Start(SCRATCH, "no pretraining"),
+        Start(IMAGE, "the image-level baseline (Table 4's first row) at equal compute: backbone only", image),
+        Start(SOCO, "SoCo as the recipe `auto` sets it", soco),
+        Start(SOCO_PAPER, "the same with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
+    ]
+    if weights is not None:
+        soco, image = _recipes(settings, weights.backbone, source, survey, machine)
+        name, path = weights.name, weights.path
+        found += [
+            Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
+            Start(f"{name}_{SOCO}", f"SoCo begun from {name}", soco, path, own_backbone=True),
+            Start(f"{name}_{IMAGE}", f"the image level begun from {name}, at equal compute", image, path, None, True),
+        ]
+    return tuple(found)
+
+
+def _recipes(
+    settings: OwnDataSettings, backbone: str | None, source: ImageSource, survey: ImageSurvey, machine: Machine
+) -> tuple[Recipe, Recipe]:
+    """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
+
+    def planned(steps: int) -> Recipe:
+        made = plan(survey, machine, steps=steps, backbone=backbone, size=settings.size).recipe
+        return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
+
+    soco = planned(settings.steps)
+    ratio = flops_per_image(soco, source) / flops_per_image(image_level(soco), source)
+    return soco, image_level(planned(round(settings.steps * ratio)))
+
+
+def image_level(soco: Recipe) -> Recipe:
+    """Table 4's first row with the views, the backbone and the training of another recipe."""
+    baseline = recipe("table4_whole_image")
+    views = tuple(
+        replace(view, size=own.size, photometric=own.photometric)
+        for view, own in zip(baseline.sample.views, soco.sample.views, strict=False)
+    )
+    return replace(
+        soco,
+        name=baseline.name,
+        sample=replace(baseline.sample, views=views),
+        model=replace(soco.model, architecture=baseline.model.architecture),
+    )

@@ -1,0 +1,202 @@
+"""The tables of the study: AP of each start, its difference from others fold by fold, its worth in labels."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from socodet.finetuning.finetune import SCRATCH
+from socodet.runtime.files import write_atomically
+from socodet.studies.detector_table import MAIN, DetectorTable
+from socodet.studies.own_data.protocol import IMAGE, SOCO, SOCO_PAPER, OwnDataSettings
+from socodet.studies.runner import Outcome, Study
+from socodet.studies.table import Paired, markdown_table
+
+TABLES = ("results.md", "results.json")
+BOX_AP50 = "box_AP50"
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """The results of the study, as far as it is."""
+
+    study: Study
+    settings: OwnDataSettings
+    what: Mapping[str, str]
+    """Every start and what it is, in the order of the tables."""
+    outcomes: tuple[Outcome, ...]
+    stopped_by: str | None = None
+    """The signal that ended this call, `max_steps`, or None."""
+
+    @property
+    def markdown(self) -> Path:
+        """Where the tables are as Markdown."""
+        return self.study.folder / TABLES[0]
+
+    @cached_property
+    def detectors(self) -> DetectorTable:
+        """Detectors by fraction of the labels and start."""
+        return DetectorTable([run for run in self.outcomes if "init" in run.labels], [*self.what])
+
+    @cached_property
+    def pretraining(self) -> dict[str, Outcome]:
+        """The pretraining runs by start."""
+        return {str(run.labels["start"]): run for run in self.outcomes if "start" in run.labels}
+
+    @cached_property
+    def lengths(self) -> dict[float, Outcome]:
+        """By fraction of the labels, how the length of fine-tuning was found."""
+        return {float(run.labels["length"]): run for run in self.outcomes if "length" in run.labels}
+
+    def scores(self, start: str, fraction: float) -> dict[int, Outcome]:
+        """The finished detectors by fold."""
+        rows = (row for row in self.detectors.at(fraction) if row.labels["init"] == start)
+        return {int(run.labels["seed"]): run for row in rows for run in row.finished}
+
+    def difference(self, start: str, other: str, fraction: float) -> Paired | None:
+        """AP of one start less that of another, over the folds that both have; None where they have none."""
+        one, another = self.scores(start, fraction), self.scores(other, fraction)
+        shared = sorted({*one} & {*another})
+        return Paired(tuple(_ap(one[fold]) - _ap(another[fold]) for fold in shared)) if shared else None
+
+    def compared(self) -> Iterator[tuple[str, str]]:
+        """Which start is compared with which."""
+        yield from ((SOCO, SCRATCH), (SOCO, IMAGE), (SOCO_PAPER, SCRATCH), (IMAGE, SCRATCH))
+        given = next((name for name in self.what if f"{name}_{SOCO}" in self.what), None)
+        if given is not None:
+            yield from ((f"{given}_{SOCO}", given), (f"{given}_{SOCO}", f"{given}_{IMAGE}"), (given, SOCO))
+
+    def labels_worth(self, start: str, fraction: float) -> float | None:
+        """The fraction of the labels at which scratch has the AP that a start has with `fraction` of them.
+
+        Between measured fractions AP is taken as linear in the logarithm of the fraction. infinity where scratch has
+        less with all that was measured; None where it cannot be said.
+        """
+        means = {f: self._mean(SCRATCH, f) for f in sorted(self.detectors.fractions)}
+        points = [(f, mean) for f, mean in means.items() if mean is not None]
+        goal = self._mean(start, fraction)
+        if goal is None or len(points) < 2 or goal < points[0][1]:
+            return None
+        for (less, low), (more, high) in itertools.pairwise(points):
+            if low <= goal <= high:
+                part = (goal - low) / (high - low) if high > low else 0.0
+                return math.exp(math.log(less) + part * (math.log(more) - math.log(less)))
+        return math.inf
+
+    def _mean(self, start: str, fraction: float) -> float | None:
+        runs = self.scores(start, fraction)
+        return sum(map(_ap, runs.values())) / len(runs) if runs else None
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """An object for every finished detector; AP in percent."""
+        return list(self._objects())
+
+    def _objects(self) -> Iterator[dict[str, Any]]:
+        name = self.study.noted()["asked"]["train"]["name"]
+        for run in self.detectors.runs:
+            if not run.finished:
+                continue
+            start, fraction, fold = str(run.labels["init"]), float(run.labels["fraction"]), int(run.labels["seed"])
+            scratch = self.scores(SCRATCH, fraction).get(fold)
+            pretraining = self.pretraining.get(start)
+            seconds = None if pretraining is None else pretraining.figure("seconds")
+            yield {
+                "set": name,
+                "start": start,
+                "fraction": fraction,
+                "fold": fold,
+                "AP": _ap(run),
+                "AP50": run.figure(f"scores.{BOX_AP50}"),
+                "steps": run.results["steps"],
+                "steps_to_scratch": None if scratch is None else _reaches(run, _ap(scratch)),
+                "curve": [[point["step"], point[MAIN]] for point in run.results["curve"]],
+                "pretraining_steps": None if pretraining is None else pretraining.results.get("steps"),
+                "pretraining_minutes": None if seconds is None else round(seconds / 60, 1),
+            }
+
+    def write(self) -> None:
+        """Markdown and JSON, each whole or as it was before."""
+        write_atomically(self.markdown, self.as_markdown().encode())
+        write_atomically(self.study.folder / TABLES[1], (json.dumps(self.as_json(), indent=1) + "\n").encode())
+
+    def as_markdown(self) -> str:
+        """All tables."""
+        asked = self.study.noted()["asked"]
+        lines = [
+            f"# Pretraining on {asked['images']['count']:,} images of {asked['train']['name']}",
+            "",
+            f"Labels: parts of {asked['train']['name']} ({asked['train']['images']:,} images); scored on "
+            f"{asked['val']['name']} ({asked['val']['images']:,} images). A fold is another part of the labels and "
+            "another seed. AP in percent, mean ± sample standard deviation over the folds.",
+            "",
+            *(f"- {name}: {what}" for name, what in self.what.items()),
+            "",
+            *self._costs(),
+        ]
+        for fraction in self.detectors.fractions:
+            lines += ["", f"## {100 * fraction:g}% of the labels", "", *self._fraction(fraction)]
+        return "\n".join(lines) + "\n"
+
+    def _costs(self) -> list[str]:
+        rows = []
+        for start, run in self.pretraining.items():
+            seconds, rank = run.figure("seconds"), run.figure("effective_rank")
+            minutes = "" if seconds is None else f"{seconds / 60:.0f}"
+            of_rank = "" if rank is None else f"{rank:.0f}"
+            rows.append(
+                [start, str(run.results.get("steps", run.status)), minutes, run.results.get("machine", ""), of_rank]
+            )
+        return markdown_table(["pretraining", "steps", "minutes", "on", "effective rank at the end"], rows)
+
+    def _fraction(self, fraction: float) -> list[str]:
+        header = ["start", "AP", "AP50", "AP by fold", "steps to scratch's AP", "worth as many labels"]
+        rows = []
+        for row in self.detectors.at(fraction):
+            start = str(row.labels["init"])
+            ap, ap50 = row.spread(f"scores.{MAIN}"), row.spread(f"scores.{BOX_AP50}")
+            if ap is None or ap50 is None:
+                continue
+            reached = self.detectors.reaches_scratch_at(row)
+            folds = ", ".join(f"{_ap(run):.1f}" for run in row.finished)
+            worth = None if start == SCRATCH else self.labels_worth(start, fraction)
+            rows.append([start, ap.written(), ap50.written(), folds, str(reached or ""), _percent(worth)])
+        return [*self._length(fraction), "", *markdown_table(header, rows), "", *self._verdicts(fraction)]
+
+    def _length(self, fraction: float) -> list[str]:
+        found = self.lengths.get(fraction)
+        if found is None or not found.finished:
+            return []
+        tried = ", ".join(f"{one['scores'][MAIN]:.1f} after {one['steps']}" for one in found.results["tried"])
+        why = (
+            f"where twice the steps raise scratch's AP by no more than {100 * self.settings.rise:g}%"
+            if found.results["settled"]
+            else "the longest that was tried, at which scratch was still rising"
+        )
+        return [f"Every detector: {found.results['length']} steps, {why} (fold 0: {tried})."]
+
+    def _verdicts(self, fraction: float) -> list[str]:
+        rows = []
+        for start, other in self.compared():
+            paired = self.difference(start, other, fraction)
+            if paired is not None:
+                rows.append([f"{start} − {other}", paired.written(), str(len(paired.differences)), paired.verdict])
+        return markdown_table(["difference in AP", "mean [95% interval]", "folds", "verdict"], rows)
+
+
+def _ap(run: Outcome) -> float:
+    return float(run.results["scores"][MAIN])
+
+
+def _reaches(run: Outcome, goal: float) -> int | None:
+    """The first evaluation at which a run has that AP."""
+    return next((point["step"] for point in run.results["curve"] if point.get(MAIN, -1.0) >= goal), None)
+
+
+def _percent(fraction: float | None) -> str:
+    if fraction is None:
+        return ""
+    return "more than there are" if math.isinf(fraction) else f"{100 * fraction:.0f}%"

@@ -1,0 +1,237 @@
+"""Runs the study: each start is pretrained once, and detectors from each are fine-tuned fold by fold.
+
+DIR/own_data.json                       what was asked
+DIR/images.txt                          the images pretrained on: the training split's, or those given
+DIR/proposals-objects.parquet           their proposals
+DIR/pretrain/START/                     a pretraining run; its steps and minutes are in START.json beside it
+DIR/length/fraction-F/steps-N/          detectors from scratch, each twice as long as the one before
+DIR/finetune/fraction-F/fold-K/START/   a detector
+DIR/results.md .json                    the tables, and an object for every detector
+DIR/labels.png .svg, iterations.png .svg
+"""
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from socodet._version import __version__
+from socodet.errors import InputError
+from socodet.finetuning.finetune import SCRATCH
+from socodet.finetuning.run import digest
+from socodet.images.source import ImageSource, open_images
+from socodet.models.settings import ModelSettings
+from socodet.pretraining.preparation import digest_names
+from socodet.pretraining.survey import survey_images, this_machine
+from socodet.runtime.cores import available_cores
+from socodet.runtime.files import write_atomically
+from socodet.runtime.serialization import to_json
+from socodet.runtime.world import ALONE
+from socodet.studies.detector_table import FIGURES, MAIN
+from socodet.studies.finetuning_runs import FinetuningRuns
+from socodet.studies.own_data.protocol import OwnDataSettings, Start, Weights, starts
+from socodet.studies.own_data.results import TABLES, OwnData
+from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
+from socodet.studies.runner import Job, JobResult, Label, Study, require_one_process
+from socodet.training.devices import choose_device
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+from socodet.weights.read import WeightsFile
+
+IMAGES = "images.txt"
+OBJECTS = "objects"
+FRACTIONS = (0.1, 0.05, 0.25, 1.0)
+FOLDS = (0, 1, 2, 3, 4)
+
+
+def measure_own_data(
+    data: str | Path,
+    output: str | Path,
+    settings: OwnDataSettings | None = None,
+    *,
+    images: str | Path | None = None,
+    weights: Weights | None = None,
+    only: Sequence[str] = (),
+    fractions: Sequence[float] = FRACTIONS,
+    folds: Sequence[int] = FOLDS,
+    execution: ExecutionSettings | None = None,
+    retry_diverged: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> OwnData:
+    """Measures what each start gives a detector on `data`, with few labels, after fine-tuning that has converged.
+
+    `data` is a labelled set with a training and a validation split. Pretraining sees the training split's images, or
+    `images`, without labels. For each of `fractions` of the labels the length of fine-tuning is the one after which a
+    detector from scratch has stopped getting better; it is the same for every start. A fold takes another part of the
+    labels and another seed. `only` names the starts wanted; by default all. `execution.max_steps` counts for each run.
+
+    The same call resumes after an interruption; fractions, folds, starts and weights may be added later. InputError for
+    data or weights that cannot be used, and for an output that holds something else.
+    """
+    require_one_process("reproduce own-data")
+    settings, execution = settings or OwnDataSettings(), execution or ExecutionSettings()
+    for what, values in (("fractions", fractions), ("folds", folds)):
+        if not values or len(set(values)) < len(values):
+            raise InputError(f"--{what} must be one or more different numbers, not {tuple(values)}")
+    detectors = FinetuningRuns.open(
+        data, None, settings=settings.finetuning, execution=execution, evaluations=8, show_progress=show_progress
+    )
+    detectors.check_fractions(fractions, folds)
+    if weights is not None:
+        WeightsFile.find(weights.path)
+    study = Study(Path(output), "own_data", show_progress=show_progress)
+    source = _prepare(study, settings, detectors, images, overwrite=overwrite)
+    machine = this_machine(choose_device(execution.device, ALONE))
+    every = starts(settings, weights, source, survey_images(source), machine)
+    names = [start.name for start in every]
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise InputError(f"--only {' '.join(unknown)}: no such start; choose among {', '.join(names)}")
+    wanted = [start for start in every if not only or start.name in only or start.name == SCRATCH]
+    first = next(start.recipe for start in every if start.recipe is not None)
+    table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
+    runs = PretrainingRuns(source, table, execution, show_progress)
+    pieces = _Pieces(study, settings, runs, detectors, every)
+    jobs = list(pieces.jobs(wanted, fractions, folds))
+
+    def found(stopped_by: str | None = None) -> OwnData:
+        return OwnData(study, settings, {start.name: start.what for start in every}, study.outcomes(jobs), stopped_by)
+
+    stopped_by = study.run(jobs, lambda: found().write(), retry_diverged=retry_diverged)
+    found().write()
+    found().detectors.write_figures(study.folder)
+    return found(stopped_by)
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Every piece of the study, as jobs."""
+
+    study: Study
+    settings: OwnDataSettings
+    runs: PretrainingRuns
+    detectors: FinetuningRuns
+    starts: tuple[Start, ...]
+
+    def jobs(self, wanted: Sequence[Start], fractions: Sequence[float], folds: Sequence[int]) -> Iterator[Job]:
+        """A fraction after the other, a fold after the other, so that all starts can be compared early."""
+        pretrained: set[str] = set()
+        for fraction in fractions:
+            length = self._length(fraction)
+            yield length
+            for fold in folds:
+                for start in wanted:
+                    needs = [length.name]
+                    if start.recipe is not None:
+                        job = self._pretraining(start)
+                        needs.append(job.name)
+                        if job.name not in pretrained:
+                            pretrained.add(job.name)
+                            yield job
+                    yield self._finetuning(start, fraction, fold, tuple(needs))
+
+    def _pretraining(self, start: Start) -> Job:
+        assert start.recipe is not None
+        labels: dict[str, Label] = {"start": start.name, "seed": self.settings.pretraining_seed}
+        about = f"pretraining {start.name}: {start.what}"
+        return self.runs.job(
+            f"pretrain/{start.name}",
+            start.recipe,
+            labels,
+            about,
+            _cost,
+            boxes=OBJECTS,
+            start_from=start.start_from,
+        )
+
+    def _model(self, own_backbone: bool) -> ModelSettings:
+        """Of the detector: SoCo's sizes of modules, whatever was pretrained."""
+        return next(
+            start.recipe.model
+            for start in reversed(self.starts)
+            if start.recipe is not None and start.own_backbone == own_backbone
+        )
+
+    def _detector(self, own_backbone: bool, steps: int) -> FinetuningRuns:
+        model = replace(self._model(own_backbone), architecture="fpn")
+        return replace(self.detectors, model=model, settings=replace(self.detectors.settings, iterations=steps))
+
+    def _length(self, fraction: float) -> Job:
+        """From scratch at twice the steps again and again, until that no longer helps."""
+
+        def run(folder: Path) -> JobResult:
+            tried: list[Mapping[str, Any]] = []
+            steps = self.settings.shortest
+            while True:
+                runs = self._detector(False, steps)
+                ended = runs.run(folder / f"steps-{steps}", SCRATCH, fraction, 0)
+                if ended.results is None or ended.stopped_by:
+                    return JobResult(None, ended.stopped_by)
+                tried.append(ended.results)
+                reached = [one["scores"][MAIN] for one in tried]
+                if len(tried) > 1 and 0 < reached[-1] <= reached[-2] * (1 + self.settings.rise):
+                    return JobResult({"length": tried[-2]["steps"], "settled": True, "tried": tried})
+                if 2 * steps > self.settings.longest:
+                    return JobResult({"length": steps, "settled": False, "tried": tried})
+                steps *= 2
+
+        about = f"the length of fine-tuning with {100 * fraction:g}% of the labels, from scratch"
+        return Job(f"length/fraction-{fraction:g}", {"length": fraction}, about, run)
+
+    def _finetuning(self, start: Start, fraction: float, fold: int, needs: tuple[str, ...]) -> Job:
+        source = start.weights or (SCRATCH if start.recipe is None else self.study.folder / "pretrain" / start.name)
+        length = self._length(fraction)
+
+        def run(folder: Path) -> JobResult:
+            found = self.study.outcome(length).results
+            if start.name == SCRATCH and fold == 0:
+                return JobResult(next(one for one in found["tried"] if one["steps"] == found["length"]))
+            return self._detector(start.own_backbone, found["length"]).run(folder, source, fraction, fold)
+
+        labels: dict[str, Label] = {"init": start.name, "fraction": fraction, "seed": fold}
+        name = f"finetune/fraction-{fraction:g}/fold-{fold}/{start.name}"
+        about = f"{self.detectors.settings.detector} from {start.name}, {100 * fraction:g}% of the labels, fold {fold}"
+        return Job(name, labels, about, run, needs)
+
+
+def _cost(run: Path) -> dict[str, Any]:
+    """Beside the steps and seconds of a pretraining run: on what, and how much of the embeddings' space is used."""
+    ranks = [line["effective_rank"] for line in RunFolder(run).log_lines() if "effective_rank" in line]
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{available_cores()} CPU cores"
+    return {"machine": f"{on} ({platform.machine()})", "effective_rank": ranks[-1] if ranks else None}
+
+
+def _prepare(
+    study: Study,
+    settings: OwnDataSettings,
+    detectors: FinetuningRuns,
+    images: str | Path | None,
+    *,
+    overwrite: bool,
+) -> ImageSource:
+    """Makes the folder, or finds in it the study that is asked for; returns the images to pretrain on."""
+    train, val = detectors.training, detectors.validation
+    source = None if images is None else open_images(images)
+    shown = {"count": len(train), "names_sha256": "of the training set"}
+    if source is not None:
+        shown = {"count": len(source), "names_sha256": digest_names(source)}
+    asked = {
+        "settings": to_json(settings),
+        "train": {"name": train.name, "images": len(train), "sha256": digest(train)},
+        "val": {"name": val.name, "images": len(val), "sha256": digest(val)},
+        "images": shown,
+        "socodet": __version__,
+    }
+    study.find(asked, overwrite=overwrite)
+    study.begin(
+        asked, [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"], overwrite=overwrite
+    )
+    if source is not None:
+        return source
+    # In the order of the set; only names are kept, so that a set that has moved is still the same one.
+    write_atomically(study.folder / IMAGES, "".join(f"{image.file}\n" for image in train.images).encode())
+    return open_images(study.folder / IMAGES)

@@ -1,0 +1,235 @@
+"""What pretraining buys, on the shipped photographs: every start, equal compute, lengths, resuming, and the tables."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import timm
+import torch
+from photograph_sets import coco_file
+
+from socodet.cli import main
+from socodet.errors import InputError, SettingError
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.images.photographs import photographs
+from socodet.images.source import open_images
+from socodet.pretraining.recipes.auto import plan
+from socodet.pretraining.step_time import flops_per_image
+from socodet.pretraining.survey import ImageSurvey, Machine
+from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, measure_own_data
+from socodet.studies.own_data.protocol import image_level, starts
+from socodet.studies.runner import Job, JobResult, Study
+from socodet.studies.table import Paired
+from socodet.training.settings import ExecutionSettings
+
+SMALL = OwnDataSettings(
+    steps=2,
+    backbone="timm/test_resnet",
+    size=32,
+    shortest=1,
+    longest=2,
+    finetuning=FinetuneSettings("faster_rcnn_fpn", "voc_24k", batch_size=2, size=32, rois_per_image=4, precise_bn=0),
+)
+CPU = ExecutionSettings("cpu", workers=0)
+OWN = ["scratch", "image", "soco", "soco_paper"]
+GIVEN = ["imagenet", "imagenet_soco", "imagenet_image"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    coco_file(folder / "train.json")
+    coco_file(folder / "val.json", ("rocket",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "classifier.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), path)
+    return Weights(path, "timm/test_resnet")
+
+
+@pytest.fixture(scope="module")
+def done(data, weights, tmp_path_factory):
+    output = tmp_path_factory.mktemp("study") / "out"
+    given = {"weights": weights, "fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
+    return measure_own_data(data, output, SMALL, **given)
+
+
+def test_every_start_is_pretrained_and_fine_tuned(done):
+    assert done.stopped_by is None
+    found = json.loads((done.study.folder / "results.json").read_text())
+    assert [one["start"] for one in found] == OWN + GIVEN
+    for one in found:
+        assert (one["set"], one["fraction"], one["fold"]) == ("train", 1.0, 0)
+        assert 0 <= one["AP"] <= one["AP50"] <= 100
+        assert one["steps"] == found[0]["steps"]
+        assert one["curve"][-1] == [one["steps"], one["AP"]]
+    assert {one["start"] for one in found if one["pretraining_steps"]} == {*OWN, *GIVEN} - {"scratch", "imagenet"}
+    assert (done.study.folder / "iterations.svg").stat().st_size > 0
+    text = done.markdown.read_text()
+    assert "soco − scratch" in text
+    assert "imagenet_soco − imagenet" in text
+
+
+def test_starts_differ_in_what_they_say(done, weights):
+    recipes, begun = {}, {}
+    for run in sorted((done.study.folder / "pretrain").iterdir()):
+        if run.is_dir():
+            described = json.loads((run / "run.json").read_text())
+            recipes[run.name], begun[run.name] = described["recipe"], described.get("start")
+    assert recipes["soco"]["objective"]["variance_weight"] > 0
+    assert recipes["soco_paper"]["objective"]["variance_weight"] == 0
+    assert {**recipes["soco"], "objective": 0} == {**recipes["soco_paper"], "objective": 0}
+    assert recipes["image"]["model"]["architecture"] == "image"
+    assert recipes["imagenet_soco"] == recipes["soco"]  # of the same backbone here
+    assert begun["soco"] is None
+    assert begun["imagenet_soco"]["from"] == begun["imagenet_image"]["from"] == str(weights.path)
+
+
+def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, weights, monkeypatch):
+    kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
+    assert kept
+    monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", lambda *_, **__: pytest.fail("pretrained again"))
+    more = {"weights": weights, "fractions": (1.0,), "folds": (0, 3), "only": ["soco"], "execution": CPU}
+    again = measure_own_data(data, done.study.folder, SMALL, **more, show_progress=False)
+    assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
+    assert {(one["start"], one["fold"]) for one in again.as_json()} == {
+        *((name, 0) for name in OWN + GIVEN),
+        ("scratch", 3),
+        ("soco", 3),
+    }
+
+
+def test_stopped_it_resumes(data, tmp_path):
+    few = dataclasses.replace(CPU, max_steps=1)
+    asked = {"fractions": (1.0,), "folds": (0,), "only": ["soco"], "show_progress": False}
+    first = measure_own_data(data, tmp_path / "out", SMALL, execution=few, **asked)
+    assert first.stopped_by == "max_steps"
+    assert first.pretraining["soco"].status == "step 1 of 2"
+    second = measure_own_data(data, tmp_path / "out", SMALL, execution=CPU, **asked)
+    assert second.stopped_by is None
+    assert {one["start"] for one in second.as_json()} == {"scratch", "soco"}
+
+
+def test_the_image_level_baseline_costs_what_soco_costs():
+    source = open_images(photographs())
+    survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
+    settings = OwnDataSettings(steps=1000, backbone="timm/test_resnet", size=32)
+    by_name = {start.name: start.recipe for start in starts(settings, None, source, survey, Machine("cpu", 0.0))}
+    steps = {
+        name: by_name[name].training.steps(by_name[name].training.epochs, len(source)) for name in ("soco", "image")
+    }
+    cost = {name: flops_per_image(by_name[name], source) for name in steps}
+    assert steps["soco"] == 1000
+    assert steps["image"] > 1000
+    assert steps["image"] * cost["image"] == pytest.approx(steps["soco"] * cost["soco"], rel=0.01)
+    assert by_name["image"].training.base_lr == by_name["soco"].training.base_lr
+    assert [view.size for view in by_name["image"].sample.views] == [32, 32]
+
+
+def test_arithmetic_of_a_step_by_hand():
+    """The image level's convolutions, counted from the network: forward of both networks twice, backward of one."""
+    source = open_images(photographs())
+    survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
+    soco = plan(survey, Machine("cpu", 0.0), steps=10, backbone="timm/test_resnet", size=32).recipe
+    recipe = image_level(soco)
+    network = timm.create_model("test_resnet", features_only=True).eval()
+    products = []
+
+    def count(layer, inputs, output):
+        products.append(2 * output[0].numel() * layer.weight[0].numel())
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(count)
+    network(torch.zeros(1, 3, 32, 32))
+    backbone = sum(products)
+    # Two views, each through both networks forward; backward of the online one costs two forwards, but for the
+    # gradient of the image, which nobody needs.
+    expected = 2 * (2 * backbone + 2 * backbone - products[0])
+    heads = 0
+    sizes = [(network.feature_info.channels()[-1], recipe.model.hidden_size)]
+    sizes += [(recipe.model.hidden_size, recipe.model.embedding_size)]
+    for inner, outer in sizes:
+        heads += 2 * (2 * inner * outer) * 4  # projector: two views, forward in both, backward in one
+    for inner, outer in ((recipe.model.embedding_size, recipe.model.hidden_size), sizes[1]):
+        heads += 2 * (2 * inner * outer) * 3  # predictor: online alone
+    assert flops_per_image(recipe, source) == pytest.approx(expected + heads, rel=0.02)
+
+
+def test_tables_by_hand(tmp_path):
+    """Differences fold by fold, their interval by SciPy, and a worth in labels by interpolation."""
+    study = Study(tmp_path / "out", "own_data", show_progress=False)
+    sets = {"train": {"name": "mine", "images": 100}, "val": {"name": "val", "images": 9}, "images": {"count": 100}}
+    study.begin(sets, [])
+    figures = {
+        ("scratch", 0.1): (10.0, 12.0, 11.0),
+        ("soco", 0.1): (13.0, 14.0, 15.5),
+        ("image", 0.1): (13.5, 13.0, 15.0),
+        ("scratch", 1.0): (20.0, 21.0, 22.0),
+        ("soco", 1.0): (25.0, 26.0, 27.0),
+    }
+    jobs = [
+        Job(
+            f"finetune/{start}-{fraction}-{fold}",
+            {"init": start, "fraction": fraction, "seed": fold},
+            "",
+            lambda _, ap=ap: JobResult(
+                {
+                    "steps": 20,
+                    "scores": {"box_AP": ap, "box_AP50": 2 * ap},
+                    "curve": [{"step": 10, "box_AP": ap - 2.5}, {"step": 20, "box_AP": ap}],
+                }
+            ),
+        )
+        for (start, fraction), folds in figures.items()
+        for fold, ap in enumerate(folds)
+    ]
+    study.run(jobs, lambda: None)
+    found = OwnData(study, SMALL, dict.fromkeys(OWN, ""), study.outcomes(jobs))
+    paired = found.difference("soco", "scratch", 0.1)
+    assert paired.differences == (3.0, 2.0, 4.5)
+    expected = scipy.stats.t.interval(0.95, 2, np.mean([3, 2, 4.5]), scipy.stats.sem([3, 2, 4.5]))
+    assert paired.interval == pytest.approx(expected, abs=1e-3)
+    assert paired.verdict == "above"
+    assert found.difference("soco", "image", 0.1).verdict == "not told apart"
+    assert found.difference("soco", "image", 1.0) is None
+    # Scratch rises from 11 to 21 between 10% and 100%; SoCo's 14.17 is 31.7% of the way, in the logarithm.
+    assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10 ** ((np.mean([13, 14, 15.5]) - 11) / 10))
+    assert math.isinf(found.labels_worth("soco", 1.0))
+    objects = {(one["start"], one["fraction"], one["fold"]): one for one in found.as_json()}
+    assert objects["soco", 0.1, 0]["steps_to_scratch"] == 10  # 10.5 after 10 steps, above the 10 of scratch
+    assert objects["soco", 0.1, 1]["steps_to_scratch"] == 20
+    assert objects["scratch", 0.1, 0]["steps_to_scratch"] == 20
+
+
+@pytest.mark.parametrize("pairs", range(2, 17))
+def test_intervals_are_those_of_students_t(pairs):
+    values = np.random.default_rng(pairs).normal(0.3, 1, pairs)
+    expected = scipy.stats.t.interval(0.95, pairs - 1, values.mean(), scipy.stats.sem(values))
+    assert Paired(tuple(values)).interval == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_single_pair_says_nothing():
+    assert Paired((5.0,)).interval is None
+    assert Paired((5.0,)).verdict == "not told apart"
+
+
+def test_wrong_settings_are_one_line(data, tmp_path, capsys):
+    with pytest.raises(SettingError, match="iterations"):
+        OwnDataSettings(finetuning=FinetuneSettings(iterations=5))
+    with pytest.raises(SettingError, match="weights-name"):
+        Weights(tmp_path, "resnet18", "soco")
+    with pytest.raises(InputError, match="no such start"):
+        measure_own_data(data, tmp_path / "o", SMALL, only=["sooc"], execution=CPU, show_progress=False)
+    for flags in (["--weights", str(tmp_path)], ["--data", str(tmp_path / "none")]):
+        with pytest.raises(SystemExit) as ended:
+            main(["reproduce", "own-data", "--data", str(data), "--output", str(tmp_path / "o"), *flags])
+        assert ended.value.code == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
