@@ -95,7 +95,7 @@ def export_with_card(
     elif path.is_dir():
         raise InputError(f"{path}: is a folder; give a file for --output")
     card_file = card_path(path, format)
-    _refuse_to_replace((path, card_file), overwrite)
+    _refuse_to_replace((card_file,) if path.is_dir() else (path, card_file), overwrite)
     modules = pretrained_modules(source)
     files = frameworks[format](modules, path)
     _refuse_to_replace((*files.weights, *files.configs), overwrite)
