@@ -46,8 +46,8 @@ def test_nothing_found_and_pictures_unknown():
         evaluate(ours, {3: found([(*LEFT, 0.9, 1)])})
 
 
-def other_library(dataset, predictions, kind):
-    """The six figures by pycocotools."""
+def other_library(dataset, predictions, kind, label=None):
+    """The six figures by pycocotools, of all classes or of one."""
     images = [{"id": i, "width": image.width, "height": image.height} for i, image in enumerate(dataset.images, 1)]
     categories = [{"id": k} for k in range(1, len(dataset.categories) + 1)]
     truth, results = [], []
@@ -72,6 +72,8 @@ def other_library(dataset, predictions, kind):
         whole.dataset = {"images": images, "annotations": truth, "categories": categories}
         whole.createIndex()
         evaluation = COCOeval(whole, whole.loadRes(results), kind)
+        if label is not None:
+            evaluation.params.catIds = [label]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -114,4 +116,9 @@ def test_as_another_library(seed):
     assert [both[key] for key in scores] == pytest.approx(list(scores.values()))
     mask_scores = [both[key.replace("box", "mask")] for key in scores]
     assert mask_scores == pytest.approx(other_library(with_masks, segmented, "segm"), abs=1e-6)
+    for label, of_class in enumerate(both.of_classes.values(), 1):
+        assert of_class["objects"] == sum((one.labels[~one.crowd] == label).sum() for one in with_masks.images)
+        for prefix, kind in (("box", "bbox"), ("mask", "segm")):
+            ap, ap50, *_ = other_library(with_masks, segmented, kind, label)
+            assert (of_class[f"{prefix}_AP"], of_class[f"{prefix}_AP50"]) == pytest.approx((ap, ap50), abs=1e-6)
     assert abs(both["mask_AP"] - both["box_AP"]) > 0.1

@@ -88,5 +88,8 @@ def test_as_the_slow_plain_way(seed):
     assert scores["box_AP"] == pytest.approx(np.mean([rows.mean() for rows in by_label.values()]))
     assert scores["box_AP50"] == pytest.approx(np.mean([rows[0].mean() for rows in by_label.values()]))
     assert scores["box_APr"] == pytest.approx(by_label[1].mean())
+    of_classes = list(scores.of_classes.values())
+    for label, rows in by_label.items():
+        assert of_classes[label - 1]["box_AP"] == pytest.approx(rows.mean())
     assert scores["box_APf"] == pytest.approx((by_label[3].mean() + by_label[4].mean()) / 2)
     assert 5 < scores["box_AP"] < 95

@@ -116,7 +116,10 @@ def test_as_the_slow_plain_way(seed):
     generator = np.random.default_rng(seed)
     ours, predictions = random_case(generator, style="voc", marks=("", "", "difficult"))
     thresholds = [0.5 + 0.05 * step for step in range(10)]
-    aps = np.array([[slow_ap(ours, predictions, label, t) for t in thresholds] for label in (1, 2, 3)]).mean(0) * 100
+    by_class = 100 * np.array([[slow_ap(ours, predictions, label, t) for t in thresholds] for label in (1, 2, 3)])
+    aps = by_class.mean(0)
     scores = evaluate(ours, predictions)
     assert scores == pytest.approx({"box_AP": aps.mean(), "box_AP50": aps[0], "box_AP75": aps[5]})
+    assert [one["box_AP"] for one in scores.of_classes.values()] == pytest.approx(by_class.mean(1))
+    assert [one["box_AP50"] for one in scores.of_classes.values()] == pytest.approx(by_class[:, 0])
     assert 5 < scores["box_AP"] < 95

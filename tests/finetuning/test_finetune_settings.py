@@ -1,9 +1,15 @@
 """Fine-tuning settings and the schedules they resolve to, against section 4.2 and MMDetection's numbers."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from hand_made_sets import made_set, picture
+
+from socodet.detection.datasets import Category
+from socodet.detection.datasets.voc import VOC_CLASSES
 from socodet.detection.detectors.schedules import SCHEDULES, ScheduleSettings
 from socodet.errors import InputError
+from socodet.finetuning.auto_schedule import COCO_CLASSES, schedule_of
 from socodet.finetuning.settings import FinetuneSettings
 
 RCNN, RETINA, FCOS = "mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn"
@@ -34,7 +40,7 @@ def test_lengths_and_drops(name, iterations, drops):
 
 
 def test_every_schedule_has_a_length_above():
-    assert set(SCHEDULES) == {"coco_1x", "coco_2x", "coco_4x", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"}
+    assert set(SCHEDULES) == {"auto", "coco_1x", "coco_2x", "coco_4x", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"}
 
 
 def test_warm_up_is_linear_over_the_first_thousand_steps():
@@ -120,6 +126,40 @@ def test_boxes_an_image_are_for_detectors_with_a_box_head():
 
 
 def test_an_unknown_schedule_is_said():
-    with pytest.raises(InputError, match=r"schedule must be one of coco_1x, .*, not '3x'"):
+    with pytest.raises(InputError, match=r"schedule must be one of auto, .*, not '3x'"):
         resolved("3x", RCNN)
     assert ScheduleSettings(10).rate(9) == pytest.approx(0.02 * (0.001 * (1 - 9 / 1000) + 9 / 1000))
+
+
+@pytest.mark.parametrize(
+    ("images", "steps"),
+    [(5, 500), (100, 763), (1000, 3611), (16_551, 24_000), (117_266, 90_000), (1_000_000, 90_000)],
+)
+def test_the_length_of_auto_follows_from_the_number_of_images(images, steps):
+    """Through VOC's and COCO's own lengths; in between by hand: 24,000 (N / 16,551)^0.675."""
+    assert resolved("auto", RCNN, images=images).iterations == pytest.approx(steps, rel=0.003)
+    assert resolved("auto", RCNN, images=images, batch_size=8).iterations == pytest.approx(2 * steps, rel=0.003)
+
+
+def test_what_is_given_beside_auto_wins_and_the_rest_is_as_in_coco_1x():
+    ours, coco = (resolved(name, RETINA, images=100, epochs=8.0, batch_size=4) for name in ("auto", "coco_1x"))
+    assert replace(ours, precise_bn=coco.precise_bn) == coco
+    assert (ours.iterations, ours.precise_bn) == (200, 4)
+    assert resolved("auto", RCNN, images=100, precise_bn=9).precise_bn == 9
+
+
+def set_of(names, style, images):
+    one = made_set([picture("a", [(10, 10, 30, 40, 1)])], style)
+    categories = tuple(Category(number, name) for number, name in enumerate(names, 1))
+    return replace(one, categories=categories, images=one.images * images)
+
+
+def test_the_papers_sets_get_the_papers_schedules_and_samples_of_them_do_not():
+    assert len(COCO_CLASSES) == 80
+    coco, voc, lvis = sorted(COCO_CLASSES), VOC_CLASSES, [str(k) for k in range(1203)]
+    assert schedule_of(set_of(coco, "coco", 117_266)) == "coco_1x"
+    assert schedule_of(set_of(voc, "voc", 16_551)) == "voc_24k"
+    assert schedule_of(set_of(lvis, "lvis", 100_170)) == "lvis_1x"
+    assert schedule_of(set_of(coco, "coco", 128)) == "auto"
+    assert schedule_of(set_of(["cat"], "coco", 60_000)) == "auto"
+    assert schedule_of(set_of(["card"], "voc", 6_000)) == "auto"

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from socodet.commands.messages import print_some
+from socodet.commands.messages import print_scores, print_some
 from socodet.commands.parsing import Flat
+from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import ExecutionSettings
 
 
@@ -15,6 +16,7 @@ def evaluate(
     data: Path,
     split: str = "val",
     images: Path | None = None,
+    checkpoint: Checkpoint = "best",
     output: Path | None = None,
     save_predictions: Path | None = None,
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
@@ -28,7 +30,8 @@ def evaluate(
             or Pascal VOC's layout, or a VOC list.
         split: Which split of a folder.
         images: Folder of the images of a .json file, if they are not found nearby.
-        output: File for the scores, .json.
+        checkpoint: The best on the run's validation set, where it was scored along the way; or the last.
+        output: File for the scores, those of each class too, .json.
         save_predictions: File for the detections, in COCO's result format.
         overwrite: Replace files that exist.
     """
@@ -39,10 +42,11 @@ def evaluate(
         data,
         split=split,
         images=images,
+        checkpoint=checkpoint,
         output=output,
         save_predictions=save_predictions,
         execution=execution,
         overwrite=overwrite,
     )
     print_some("images that could not be read, so nothing was found in them:", result.unreadable)
-    print(result.as_table())
+    print_scores(result, output)

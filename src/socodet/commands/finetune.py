@@ -6,15 +6,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import exit_if_stopped, print_some, resume_hint
+from socodet.commands.messages import exit_if_stopped, print_scores, print_some, resume_hint
 from socodet.commands.parsing import Flat, values_of
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH, FinetuneResult
 from socodet.finetuning.finetune import finetune as finetune_once
+from socodet.finetuning.run import SCORES
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.studies.comparison import Comparison, compare
 from socodet.studies.inits import named_inits, shared_model
+from socodet.training.loop import PATIENCE
 from socodet.training.settings import ExecutionSettings
 
 
@@ -34,6 +36,7 @@ def finetune(
     settings: Annotated[FinetuneSettings, Flat] = FinetuneSettings(),
     model: Annotated[ModelSettings, Flat] = ModelSettings(),
     evaluation: EvaluationSettings = EvaluationSettings(),
+    patience: int | None = None,
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     resume: bool = False,
     retry_diverged: bool = False,
@@ -58,6 +61,8 @@ def finetune(
             same for every --init.
         val: Annotated set to score on; by default the validation split of a folder.
         images: Folder of the images of a .json file, if they are not found nearby.
+        patience: End the run after this many evaluations in a row without a higher box AP. Evaluations before the
+            learning rate drops say little of what comes after.
         resume: Resume the run in the folder; no error if it is already finished. A comparison always does.
         retry_diverged: Run those of a comparison that diverged again, from their last good checkpoint.
         overwrite: Throw away what is in the folder.
@@ -76,10 +81,13 @@ def finetune(
             model=model,
             evaluation=evaluation,
             execution=execution,
+            patience=patience,
             resume=resume,
             overwrite=overwrite,
         )
     else:
+        if patience is not None:
+            raise InputError("--patience is for a single run; runs that are compared have the same length")
         if settings.fraction is not None and fractions:
             raise InputError("--fraction and --fractions: give one of them")
         if seeds is not None and seeds < 1:
@@ -111,8 +119,13 @@ def finetune(
 
 def _print_run(result: FinetuneResult, hint: str) -> None:
     if result.evaluation is not None:
-        print(result.evaluation.as_table())
-    if result.finished:
+        print_scores(result.evaluation, result.run / SCORES)
+    if result.best is not None:
+        step, ap = result.best
+        print(f"best checkpoint: step {step}, box AP {ap:.2f}; predict, evaluate and export use it")
+    if result.stopped_by == PATIENCE:
+        print(f"{result.run}: {result.detector} ended by --patience after {result.steps} of {result.total_steps} steps")
+    elif result.finished:
         print(f"{result.run}: {result.detector} finished, {result.steps} steps")
     else:
         print(f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps{hint}")

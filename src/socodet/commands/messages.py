@@ -2,10 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from socodet.runtime.notices import printable
 
+if TYPE_CHECKING:
+    from socodet.finetuning.evaluate import Evaluation
+
 LISTED = 10
+LISTED_CLASSES = 100
 
 
 def resume_hint(overwrite: bool) -> str:
@@ -15,7 +21,7 @@ def resume_hint(overwrite: bool) -> str:
 
 def exit_if_stopped(stopped_by: str | None) -> None:
     """Ends the command, in every process, with the code of the signal that stopped the run, for scripts to see."""
-    if stopped_by not in (None, "max_steps"):
+    if stopped_by not in (None, "max_steps", "patience"):
         raise SystemExit(130 if stopped_by == "SIGINT" else 143)
 
 
@@ -31,3 +37,13 @@ def list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
     """Lists on stderr the images that were left out, and why: (key, reason) each."""
     lines = [f"{key}: {why}" for key, why in unreadable]
     print_some(f"{len(lines)} images could not be read and were left out:", lines)
+
+
+def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
+    """Prints the scores of a set and of its classes; of very many classes, where they are: `file` holds them."""
+    classes = len(evaluation.of_classes)
+    if classes <= LISTED_CLASSES:
+        print(evaluation.classes_as_table())
+    else:
+        print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "give a file for it, --output"))
+    print(evaluation.as_table())

@@ -7,6 +7,7 @@ import tyro
 
 from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
 from socodet.commands.parsing import Flat
+from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import ExecutionSettings
 
 
@@ -18,6 +19,7 @@ def predict(
     max_detections: int | None = None,
     batch_size: int = 1,
     draw: bool = False,
+    checkpoint: Checkpoint = "best",
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     overwrite: bool = False,
 ) -> None:
@@ -35,6 +37,7 @@ def predict(
         max_detections: Keep at most this many per image, the surest.
         batch_size: Images at a time. More than one are padded to the largest, which can move boxes slightly.
         draw: Write each image with its objects drawn on it, too.
+        checkpoint: The best on the run's validation set, where it was scored along the way; or the last.
         overwrite: Replace the predictions in the folder.
     """
     from socodet.prediction.predict import predict
@@ -47,6 +50,7 @@ def predict(
         max_detections=max_detections,
         batch_size=batch_size,
         draw=draw,
+        checkpoint=checkpoint,
         execution=execution,
         overwrite=overwrite,
     )

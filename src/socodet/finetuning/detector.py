@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from socodet.images.decode import decode_image
 from socodet.images.value_range import FULL_RANGE, narrowed
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
-from socodet.training.run_folder import RunFolder
+from socodet.training.run_folder import Checkpoint, RunFolder
 
 AnyImage = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -114,16 +114,18 @@ class TrainedDetector(nn.Module):
 def load_detector(
     run: str | Path,
     *,
+    checkpoint: Checkpoint = "best",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
 ) -> TrainedDetector:
-    """The detector of a fine-tuning run, from its newest checkpoint: the one that `finetune` and `evaluate` score.
+    """The detector of a fine-tuning run: the one that `finetune` and `evaluate` score.
 
-    InputError when `run` is no fine-tuning run or has no checkpoint yet.
+    checkpoint: `best`, the weights with the highest AP on the validation set where the run was scored along the way,
+    else the newest; or `last`, the newest. InputError when `run` is no fine-tuning run or has no checkpoint yet.
     """
     folder = RunFolder(Path(run))
     recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
-    state: dict[str, Any] | None = folder.load_checkpoint()
+    state = (folder.load_best() if checkpoint == "best" else None) or folder.load_checkpoint()
     if state is None:
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")
     classes = len(trained.categories) + 1

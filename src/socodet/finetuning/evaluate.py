@@ -1,7 +1,8 @@
 """Scores of a fine-tuned detector: on the validation set during training, and afterwards on any set."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,14 +12,14 @@ from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
-from socodet.detection.scores import evaluate, write_detections
+from socodet.detection.scores import Scores, evaluate, write_detections
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import trained_categories, write_scores
 from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World
 from socodet.training.devices import default_workers
-from socodet.training.run_folder import RunFolder
+from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.training.settings import ExecutionSettings
 
 
@@ -28,6 +29,17 @@ class Evaluation:
 
     scores: dict[str, float | None]
     unreadable: tuple[str, ...]
+    of_classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """By class name: `objects`, those of the set that count, and AP and AP50 of boxes and masks."""
+
+    @classmethod
+    def of(cls, scores: Scores, unreadable: Sequence[str]) -> "Evaluation":
+        """Scores as they are printed and written."""
+        return cls(
+            _none_for_nan(scores),
+            tuple(unreadable),
+            {name: _none_for_nan(of_class) for name, of_class in scores.of_classes.items()},
+        )
 
     def as_table(self) -> str:
         """Scores in percent: a row for boxes and one for masks, a column for each score."""
@@ -41,6 +53,23 @@ class Evaluation:
             cells = ("-" if row.get(column) is None else f"{row[column]:.2f}" for column in columns)
             lines.append(f"{boxes_or_masks:<6}" + "".join(f"{cell:>7}" for cell in cells))
         return "\n".join(lines)
+
+    def classes_as_table(self) -> str:
+        """A row for each class: objects in the set, and scores in percent."""
+        rows = self.of_classes
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        width = max(map(len, ["class", *rows]))
+        titles = [column.replace("_", " ").removeprefix("box ") for column in columns]
+        lines = [f"{'class':<{width}}" + "".join(f"{title:>11}" for title in titles)]
+        for name, row in rows.items():
+            values = (row.get(column) for column in columns)
+            cells = ("-" if v is None else f"{v}" if isinstance(v, int) else f"{v:.2f}" for v in values)
+            lines.append(f"{name:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
+        return "\n".join(lines)
+
+
+def _none_for_nan(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in scores.items()}
 
 
 def score(
@@ -68,10 +97,10 @@ def score(
     if predictions_file is not None:
         write_detections(data, found, predictions_file)
     judged = evaluate(data if masks else replace(data, has_masks=False), found)
-    scores = {name: None if math.isnan(value) else value for name, value in judged.items()}
+    evaluation = Evaluation.of(judged, unreadable)
     if scores_file is not None:
-        write_scores(scores_file, data, step, scores)
-    return Evaluation(scores, tuple(unreadable))
+        write_scores(scores_file, data, step, evaluation.scores, evaluation.of_classes)
+    return evaluation
 
 
 def evaluate_run(
@@ -80,15 +109,17 @@ def evaluate_run(
     *,
     split: str = "val",
     images: str | Path | None = None,
+    checkpoint: Checkpoint = "best",
     output: str | Path | None = None,
     save_predictions: str | Path | None = None,
     execution: ExecutionSettings | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Evaluation:
-    """The scores of a fine-tuning run's detector, from its newest checkpoint, on a set with classes of the same names.
+    """The scores of a fine-tuning run's detector on a set with classes of the same names.
 
-    split: which one of a folder. images: folder of the images of a .json file. output: file for the scores.
+    split: which one of a folder. images: folder of the images of a .json file. checkpoint: which one, as
+    `load_detector` takes it. output: file for the scores, those of each class too.
     save_predictions: file for the detections, in COCO's result format. An existing file is an InputError unless
     `overwrite`; so is a run that is not a fine-tuning run or has no checkpoint yet, and
     a set without a class of the same name.
@@ -97,7 +128,7 @@ def evaluate_run(
         None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
     )
     execution = execution or ExecutionSettings()
-    trained = load_detector(run, device=execution.device, precision=execution.precision)
+    trained = load_detector(run, checkpoint=checkpoint, device=execution.device, precision=execution.precision)
     categories = trained_categories(RunFolder(Path(run)))
     if not isinstance(data, DetectionDataset):
         data = open_detection_set(data, split=split, images=images)

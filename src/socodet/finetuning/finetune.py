@@ -1,18 +1,21 @@
 """`socodet finetune`: from pretrained weights and an annotated set to a detector and its scores."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.mini import mini_set
 from socodet.detection.detectors import detector_named, new_detector
 from socodet.errors import InputError
+from socodet.finetuning.auto_schedule import AUTO, EVALUATIONS
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
 from socodet.finetuning.loop import FinetuneLoop
+from socodet.finetuning.plan import print_plan
 from socodet.finetuning.run import FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
@@ -21,7 +24,7 @@ from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
-from socodet.training.loop import resume_from_checkpoint
+from socodet.training.loop import PATIENCE, resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_pretrained
@@ -45,13 +48,15 @@ class FinetuneResult:
     evaluation: Evaluation | None
     unreadable: tuple[str, ...]
     seconds: float
+    best: tuple[int, float] | None = None
+    """Of a run that is scored along the way, the step and the box AP of its best checkpoint."""
     is_first: bool = True
     """Of several processes, whether this is the one that speaks."""
 
     @property
     def finished(self) -> bool:
-        """Whether every step is done."""
-        return self.steps == self.total_steps
+        """Whether every step is done, or `patience` ended the run."""
+        return self.steps == self.total_steps or self.stopped_by == PATIENCE
 
 
 def finetune(
@@ -65,6 +70,7 @@ def finetune(
     model: ModelSettings | None = None,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
+    patience: int | None = None,
     sinks: Sequence[LogSink] = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -76,7 +82,8 @@ def finetune(
     Without `val`, a folder given as `train` is scored on its validation split. `init` is a pretraining run's folder, an
     exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
     gives the sizes of the modules, otherwise `model` does. On a set without masks the detector's counterpart without
-    them is trained. `sinks` receive the log lines in addition to the run's folder, in the first process.
+    them is trained. With `patience`, the run ends after that many evaluations in a row without a higher box AP. `sinks`
+    receive the log lines in addition to the run's folder, in the first process.
 
     The same call again resumes an unfinished run from its last checkpoint; the result equals a run that was never
     interrupted, bit for bit on a CPU. A finished run, or one with other settings, is refused unless `overwrite`;
@@ -94,12 +101,14 @@ def finetune(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"
         )
     training, validation = open_labelled_sets(train, val, images, say_problems=show_progress)
-    _check_scored(training, validation, evaluation, show_note=show_progress)
     settings = fitting_settings(settings, training, show_note=show_progress)
     if settings.fraction is not None:
         training = mini_set(training, settings.fraction, settings.seed)
     shown = images_trained_on(training, settings, show_note=show_progress)
     recipe = FinetuneRecipe(settings, model or _model_of(init), settings.resolved_schedule(len(shown)))
+    if settings.schedule == AUTO and validation is not None and evaluation.every is None:
+        evaluation = replace(evaluation, every=math.ceil(recipe.schedule.iterations / EVALUATIONS))
+    _check_scored(training, validation, evaluation, patience, show_note=show_progress)
 
     join(world, choose_device(execution.device, world))
     run = RunFolder(Path(output))
@@ -119,7 +128,9 @@ def finetune(
 
     tuner = FineTuner(network, detector, recipe.schedule, execution, world, seed=settings.seed)
     resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)
-    loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress)
+    loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
+    if show_progress and not tuner.finished:
+        print_plan(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
     if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
         loop.match_head_scale(report)
     stopped_by = loop.train(sinks)
@@ -131,6 +142,7 @@ def finetune(
         stopped_by=stopped_by,
         report=report,
         evaluation=loop.newest,
+        best=None if loop.best.ap is None else (loop.best.step or 0, loop.best.ap),
         unreadable=tuple(sorted(loop.unreadable)),
         seconds=time.monotonic() - began,
         is_first=world.is_first,
@@ -138,12 +150,21 @@ def finetune(
 
 
 def _check_scored(
-    training: DetectionDataset, validation: DetectionDataset | None, evaluation: EvaluationSettings, *, show_note: bool
+    training: DetectionDataset,
+    validation: DetectionDataset | None,
+    evaluation: EvaluationSettings,
+    patience: int | None,
+    *,
+    show_note: bool,
 ) -> None:
     """InputError when an evaluation is asked for and there is no set to score on; without either, a note on stderr."""
+    if patience is not None and patience < 1:
+        raise InputError(f"--patience must be at least 1, not {patience}")
     if validation is not None:
+        if patience is not None and evaluation.every is None:
+            raise InputError("--patience counts evaluations; say after how many steps they are, --evaluation.every")
         return
-    if evaluation.save_predictions or evaluation.every is not None:
+    if evaluation.save_predictions or evaluation.every is not None or patience is not None:
         raise InputError(f"{training.name}: is one set, and there is none to score on; give it, --val")
     if show_note:
         print("note: without --val the detector is not scored; `socodet evaluate` does it later", file=sys.stderr)

@@ -9,6 +9,7 @@ from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.headers import unusable_images
 from socodet.detection.detectors import detector_named
 from socodet.errors import InputError
+from socodet.finetuning.auto_schedule import AUTO, schedule_of
 from socodet.finetuning.settings import FinetuneSettings
 
 LabelledSet = str | Path | DetectionDataset
@@ -60,16 +61,14 @@ def images_trained_on(
     if not len(with_objects):
         raise InputError(f"{data.name}: no image has an object to learn from; check the annotations")
     empty = len(data) - len(with_objects)
-    if settings.keep_empty or not empty:
-        return data
-    if show_note:
+    if show_note and empty:
         first = next(image.file for image in data.images if image.crowd.all())
-        print(
-            f"{data.name}: {empty:,} of {len(data):,} images without an object left out of training (first: {first}); "
-            "--keep-empty trains on them as background",
-            file=sys.stderr,
-        )
-    return with_objects
+        done, fix = ("left out of training", "; --keep-empty trains on them as background")
+        if settings.keep_empty:
+            done, fix = "are trained on as background", ""
+        what = f"{empty:,} of {len(data):,} images without an object {done} (first: {first})"
+        print(f"{data.name}: {what}{fix}", file=sys.stderr)
+    return data if settings.keep_empty or not empty else with_objects
 
 
 def require_objects(data: DetectionDataset, purpose: str) -> None:
@@ -87,10 +86,12 @@ def report_problems(data: DetectionDataset) -> None:
 def fitting_settings(
     settings: FinetuneSettings, data: DetectionDataset, *, show_note: bool = False
 ) -> FinetuneSettings:
-    """The settings with the name of the detector that is trained: the one without masks if the set has none.
+    """The settings with the schedule of the set, and the detector that is trained: without masks if the set has none.
 
-    A note on stderr says when it is not the one asked for.
+    A note on stderr says when that is not the one asked for.
     """
+    if settings.schedule == AUTO:
+        settings = replace(settings, schedule=schedule_of(data))
     detector = detector_named(settings.detector)
     if detector.boxes_only is None or data.has_masks:
         return replace(settings, detector=detector.name)

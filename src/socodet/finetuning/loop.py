@@ -1,21 +1,25 @@
 """The loop of a fine-tuning run: its training batches, precise batch norm, and evaluations along the way."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from socodet.detection.datasets import DetectionDataset
+from socodet.finetuning.best import BestCheckpoint
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
 from socodet.finetuning.run import PREDICTIONS, SCORES
 from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_loader
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.runtime.progress import duration
 from socodet.training.devices import default_workers
+from socodet.training.distributed import agree_flags
 from socodet.training.log import LogSink
-from socodet.training.loop import last_step, run_loop
+from socodet.training.loop import PATIENCE, last_step, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.workers import loader_batches
@@ -40,6 +44,7 @@ class FinetuneLoop:
     evaluation: EvaluationSettings
     execution: ExecutionSettings
     show_progress: bool
+    patience: int | None = None
     newest: Evaluation | None = None
     """The last evaluation of this call."""
     unreadable: set[str] = field(default_factory=set)
@@ -48,6 +53,8 @@ class FinetuneLoop:
     def __post_init__(self) -> None:
         workers = self.execution.workers
         self.workers = default_workers(self.tuner.device) if workers is None else workers
+        self.best = BestCheckpoint.of_run(self.run, self.patience, self.tuner.finished)
+        self._pace = _Pace(self.tuner.total)
 
     def match_head_scale(self, report: LoadReport) -> None:
         """Where a box head was loaded, scales its output to match a fresh head's on the first training batches."""
@@ -70,6 +77,8 @@ class FinetuneLoop:
         """Trains to the end, or to where this call stops; what stopped it (`LoopResult.stopped_by`)."""
         settings = self.tuner.settings
         start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
+        if self._has_enough():
+            return PATIENCE
         result = run_loop(
             self.tuner,
             self._batches(start, stop, seed=self.tuner.seed),
@@ -79,9 +88,14 @@ class FinetuneLoop:
             epochs=settings.iterations * settings.batch_size / len(self.shown),
             show_progress=self.show_progress,
             after_step=self._after_step,
+            enough=self._has_enough,
             sinks=sinks,
         )
         return result.stopped_by
+
+    def _has_enough(self) -> bool:
+        """Whether there is no hope of a higher AP, the same in every process."""
+        return self.patience is not None and agree_flags(self.tuner.world, (self.best.exhausted,))[0]
 
     def _batches(self, start: int, stop: int, *, seed: int) -> Iterator[DetectionBatch]:
         settings = self.tuner.settings
@@ -95,6 +109,8 @@ class FinetuneLoop:
 
     def _after_step(self, done: int) -> dict[str, Any] | None:
         """Evaluates the detector when it is due; the scores become a line of the log."""
+        if self.show_progress:
+            self._pace.step(done)
         due = done == self.tuner.total or (self.evaluation.every is not None and done % self.evaluation.every == 0)
         if not due:
             return None
@@ -116,4 +132,30 @@ class FinetuneLoop:
             show_progress=self.show_progress,
         )
         self.unreadable.update(self.newest.unreadable)
+        if self.evaluation.every is not None and self.tuner.world.is_first:
+            self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)
         return dict(self.newest.scores)
+
+
+PACE_STEPS, PACE_SECONDS = 5, 20.0
+
+
+class _Pace:
+    """Says once, after the first steps, how long the rest will take."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._first: tuple[int, float] | None = None
+        self._said = False
+
+    def step(self, done: int) -> None:
+        """Step `done` is done. The first is not measured: it waits for the workers to start."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done, now
+        steps, seconds = done - self._first[0], now - self._first[1]
+        if self._said or not steps or (steps < PACE_STEPS and seconds < PACE_SECONDS):
+            return
+        self._said = True
+        pace, left = seconds / steps, self._total - done
+        print(f"  time     about {duration(pace * left)} for {left:,} steps, and the evaluations", file=sys.stderr)

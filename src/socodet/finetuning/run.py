@@ -2,9 +2,9 @@
 
 RUN/run.json          settings, sizes of the modules, schedule with every resolved field, data, first weights, versions
 RUN/log.jsonl         one JSON object per logged step, and one per evaluation
-RUN/tensorboard/, RUN/checkpoints/   as in pretraining (`training/run_folder.py`)
+RUN/tensorboard/, RUN/checkpoints/   as in pretraining (`training/run_folder.py`), and the best weights, best.pt
 RUN/images.json       the ids of the training images, with --fraction
-RUN/scores.json       the newest evaluation: step, data, scores
+RUN/scores.json       the newest evaluation: step, data, scores, and those of each class
 RUN/predictions.json  its detections in COCO's result format, with --evaluation.save-predictions
 """
 
@@ -126,9 +126,16 @@ def trained_categories(run: RunFolder) -> DetectionDataset:
     )
 
 
-def write_scores(file: Path, data: DetectionDataset, step: int, scores: dict[str, float | None]) -> None:
-    """Writes the scores of the detector after `step` steps."""
-    content = {"step": step, "data": data.name, "images": len(data), "style": data.style, "scores": scores}
+def write_scores(
+    file: Path,
+    data: DetectionDataset,
+    step: int,
+    scores: dict[str, float | None],
+    of_classes: dict[str, dict[str, float | None]],
+) -> None:
+    """Writes the scores of the detector after `step` steps, and those of each class."""
+    about = {"step": step, "data": data.name, "images": len(data), "style": data.style}
+    content = {**about, "scores": scores, "classes": of_classes}
     write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
 
 

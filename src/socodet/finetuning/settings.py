@@ -14,6 +14,7 @@ from socodet.detection.detectors.schedules import (
 )
 from socodet.detection.detectors.settings import ROIS_PER_IMAGE
 from socodet.errors import SettingError
+from socodet.finetuning.auto_schedule import AUTO, PRECISE_BN_SHARE, steps_for
 from socodet.runtime.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, Settings
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class FinetuneSettings(Settings):
 
     detector: DetectorName = "mask_rcnn_fpn"
     """Which detector; a set without masks trains the one without them."""
-    schedule: ScheduleName = "coco_1x"
-    """Length, learning rate drops, weight decay and image sizes, as the paper has them for a data set."""
+    schedule: ScheduleName = AUTO
+    """Length, learning rate drops, weight decay and image sizes, as the paper has them for a data set. auto is the
+    paper's for COCO, VOC and LVIS; for other sets coco_1x with a length by the number of images, scored ten times."""
     iterations: PositiveInt | None = None
     """Steps, in place of the schedule's."""
     epochs: PositiveFloat | None = None
@@ -70,15 +72,20 @@ class FinetuneSettings(Settings):
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
         """The schedule with every number resolved; `images` is the number in an epoch.
 
-        Without `iterations` or `epochs`, as many images are seen as in the schedule. Warm-up keeps its number of images
-        too, but takes a tenth of the run at most; precise batch norm takes no more batches than the run has.
+        Without `iterations` or `epochs`, as many images are seen as in the schedule, whose length `auto` takes from the
+        number of images. Warm-up keeps its number of images too, but takes a tenth of the run at most; precise batch
+        norm takes no more batches than the run has, and with `auto` a fiftieth of that.
         """
         table = detector_named(self.detector).schedule(self.schedule)
+        if self.schedule == AUTO:
+            table = replace(table, iterations=steps_for(images))
         ratio = REFERENCE_BATCH / self.batch_size
         if self.epochs is not None:
             steps = max(1, math.floor(self.epochs * images / self.batch_size + 1e-9))
         else:
             steps = round(table.iterations * ratio) if self.iterations is None else self.iterations
+        if self.schedule == AUTO and self.precise_bn is None:
+            table = replace(table, precise_bn=min(table.precise_bn, math.ceil(steps / PRECISE_BN_SHARE)))
         resolved = replace(
             table,
             iterations=steps,
@@ -105,6 +112,7 @@ class EvaluationSettings(Settings):
     """When and how the detector is scored during a run; nothing here changes what it learns."""
 
     every: PositiveInt | None = None
-    """Steps between evaluations; by default only at the end. With --val."""
+    """Steps between evaluations; by default only at the end, or with --schedule auto ten in all. With --val. The
+    weights with the highest box AP are kept as checkpoints/best.pt."""
     save_predictions: bool = False
     """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""

@@ -35,6 +35,7 @@ from socodet.runtime.files import first_difference, read_note, write_atomically,
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import default_workers
+from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import ExecutionSettings
 from socodet.training.signals import stop_requests
 
@@ -71,6 +72,7 @@ def predict(
     max_detections: int | None = None,
     batch_size: int = 1,
     draw: bool = False,
+    checkpoint: Checkpoint = "best",
     execution: ExecutionSettings | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -78,8 +80,9 @@ def predict(
     """Looks for objects in every image and writes what was found into the folder `output`.
 
     detector: a fine-tuning run's folder, or what `load_detector` returned. images: all that `pretrain` reads, or one
-    image file. The same call again goes on with an interrupted one; a folder of another call is refused unless
-    `overwrite`. Images that cannot be read are counted and listed. InputError for what cannot be used.
+    image file. checkpoint: of a folder, which one, as `load_detector` takes it. The same call again goes on with an
+    interrupted one; a folder of another call is refused unless `overwrite`. Images that cannot be read are counted and
+    listed. InputError for what cannot be used.
     """
     began = time.monotonic()
     execution = execution or ExecutionSettings()
@@ -88,7 +91,9 @@ def predict(
         raise InputError("predict: runs in one process; start it without torchrun or srun")
     source = open_images_or_one(images) if isinstance(images, str | Path) else images
     if not isinstance(detector, TrainedDetector):
-        detector = load_detector(detector, device=execution.device, precision=execution.precision)
+        detector = load_detector(
+            detector, checkpoint=checkpoint, device=execution.device, precision=execution.precision
+        )
     asked = {
         "detector": {"run": str(Path(detector.run).resolve()), "step": detector.step},
         "images": {"count": len(source), "names_sha256": digest_names(source)},

@@ -14,6 +14,7 @@ from socodet.reports.images import notes_on_images, open_run_images, proposer_of
 from socodet.reports.networks import UNTRAINED, networks_of
 from socodet.reports.page import Gallery, Section, write_page
 from socodet.reports.runs import RunRecord, read_records
+from socodet.reports.sections.classes import class_sections
 from socodet.reports.sections.colours import colour_section
 from socodet.reports.sections.curves import curve_sections
 from socodet.reports.sections.neighbours import neighbour_section
@@ -78,6 +79,7 @@ def report(
         if group:
             heading = HEADINGS[group[0].kind]
             sections += [recipe_section(group, heading), *curve_sections(group, heading)]
+    sections += class_sections(finetuned)
     source = None
     if trained:
         source, problem = open_run_images(trained, images)

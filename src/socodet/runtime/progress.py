@@ -36,7 +36,7 @@ class ProgressBar:
         self._units += steps if units is None else units
         elapsed = max(time.monotonic() - self._start, 1e-9)
         left = elapsed / max(self._done - self._earlier, 1) * (self._total - self._done)
-        text = f"{self._units / elapsed:.1f} {self._unit}/s  {figures}".rstrip() + f"  {_duration(left)} left"
+        text = f"{self._units / elapsed:.1f} {self._unit}/s  {figures}".rstrip() + f"  {duration(left)} left"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=steps, figures=text)
         elif time.monotonic() - self._last_line > 10 or self._done == self._total:
@@ -44,7 +44,7 @@ class ProgressBar:
             print(f"{self._description}: {self._done}/{self._total}  {text}", file=sys.stderr)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds, minutes or hours, as one reads them."""
     if seconds < 100:
         return f"{seconds:.0f} s"

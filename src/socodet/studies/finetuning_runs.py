@@ -11,6 +11,7 @@ from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.mini import mini_set
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
+from socodet.finetuning.auto_schedule import EVALUATIONS
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.labelled_sets import (
     LabelledSet,
@@ -29,8 +30,6 @@ from socodet.studies.runner import Job, JobResult, Label
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
-EVALUATIONS = 10
-"""Of a run, where the user does not say how often."""
 SCORES = ("box_", "mask_")
 """What the names of scores begin with; one that the set cannot give is None, and left out."""
 

@@ -20,6 +20,8 @@ from socodet.training.settings import ExecutionSettings
 from socodet.training.signals import stop_requests
 
 CHECKPOINT_SECONDS = 600.0
+PATIENCE = "patience"
+"""What stopped a run that is not going to get better."""
 
 B = TypeVar("B")
 
@@ -91,7 +93,7 @@ class LoopResult:
     """How a call of `run_loop` ended."""
 
     stopped_by: str | None
-    """The name of a signal, `max_steps`, or None when every step was done."""
+    """The name of a signal, `max_steps`, `patience`, or None when every step was done."""
     seconds: float
     """From the first batch's arrival to the end, without `after_step`."""
     waited: float
@@ -140,6 +142,7 @@ def run_loop(
     epochs: float | None = None,
     show_progress: bool = True,
     after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
+    enough: Callable[[], bool] | None = None,
     sinks: Sequence[LogSink] = (),
 ) -> LoopResult:
     """Trains from `learner.finished` to the end, to `max_steps`, or until asked to stop.
@@ -147,8 +150,9 @@ def run_loop(
     batches: one per step, in CPU memory; a generator is closed at the end, whatever happens. description: the progress
     bar's title. epochs: length of the whole run, to log the current epoch. after_step: called in every process with the
     number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
-    returns becomes a log line of its own. sinks: where log lines go besides the run's folder; they are closed at the
-    end.
+    returns becomes a log line of its own. enough: asked after that; once it says so, in every process alike, the run
+    ends there with a checkpoint, stopped by `patience`. sinks: where log lines go besides the run's folder; they are
+    closed at the end.
 
     SIGINT and SIGTERM stop the loop after the current step, with a checkpoint; a second SIGINT stops it at once.
     Raises DivergedError when the loss, gradients or weights are no longer finite; the newest checkpoint is good.
@@ -190,9 +194,7 @@ def run_loop(
             done = learner.finished
             save = due or asked_to_stop or done == stop
             if done % log_every == 0 or save:  # before a checkpoint could save what is not finite
-                problem = learner.check_finite()
-                if problem is not None:
-                    raise _diverged(learner, run, problem)
+                _check_finite(learner, run)
                 _write(sinks, done, _line(learner, clock, epochs))  # also at a checkpoint: a step is in one line only
             progress.advance(units=images, figures=learner.summary())
             if after_step is not None:
@@ -200,12 +202,18 @@ def run_loop(
                     evaluated = after_step(done)
                 if evaluated:
                     _write(sinks, done, evaluated)
-            if save:
+            ended = enough is not None and enough()
+            if ended and not save:
+                _check_finite(learner, run)
+            if save or ended:
                 if world.is_first:
                     run.save_checkpoint(done, learner.state_dict())
                 saved_at = time.monotonic()
             if asked_to_stop:
                 stopped_by = requests[0] if requests else "another process"
+                break
+            if ended and done < learner.total:
+                stopped_by = PATIENCE
                 break
     if requests and stopped_by is None:  # asked during the last step
         stopped_by = requests[0]
@@ -272,6 +280,12 @@ class _Clock:
     def whole(self) -> tuple[float, float]:
         """Seconds since the first batch arrived, and how many of them were spent waiting."""
         return 0.0 if self._begun is None else time.monotonic() - self._begun, self._whole_waited
+
+
+def _check_finite(learner: Learner[Any], run: RunFolder) -> None:
+    problem = learner.check_finite()
+    if problem is not None:
+        raise _diverged(learner, run, problem)
 
 
 def _diverged(learner: Learner[Any], run: RunFolder, problem: str) -> DivergedError:

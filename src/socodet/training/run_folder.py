@@ -4,7 +4,7 @@ RUN/run.json           the recipe with all fields, the images, versions
 RUN/proposals.parquet  the proposal table, if the run made its own
 RUN/log.jsonl          one JSON object per logged step
 RUN/tensorboard/       the same as scalars
-RUN/checkpoints/       step-XXXXXXXX.pt, the newest two
+RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; best.pt, weights alone, of a fine-tuning run
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -24,6 +24,8 @@ from socodet.runtime.serialization import from_json
 T = TypeVar("T")
 
 KEPT_CHECKPOINTS = 2
+Checkpoint = Literal["best", "last"]
+"""best: the weights that scored highest on the validation set if a run kept them, else the newest. last: the newest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +101,31 @@ class RunFolder:
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> Path:
         """Writes the state after `step` steps, then deletes all but the newest two."""
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        _save(path, state)
         for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink()
         return path
+
+    @property
+    def best(self) -> Path:
+        """The weights with the highest score on the validation set, if the run keeps them."""
+        return self.path / "checkpoints" / "best.pt"
+
+    def save_best(self, state: Mapping[str, Any]) -> None:
+        """Writes the state with the highest score so far."""
+        _save(self.best, state)
+
+    def load_best(self) -> dict[str, Any] | None:
+        """The state with the highest score, on the CPU; None when the run keeps none. Never unpickles code."""
+        if not self.best.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.best, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(
+                f"{self.best}: not a readable checkpoint ({type(error).__name__}); use --checkpoint last"
+            ) from None
+        return state
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest readable state, on the CPU; None when there is no checkpoint. Never unpickles code."""
@@ -143,3 +160,14 @@ class RunFolder:
                     yield json.loads(line)
                 except json.JSONDecodeError:
                     continue
+
+
+def _save(path: Path, state: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

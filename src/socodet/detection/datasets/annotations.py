@@ -128,6 +128,13 @@ class DetectionDataset:
         """Some of the images, in the order of `indices`."""
         return replace(self, name=name, images=[self.images[index] for index in indices])
 
+    def object_counts(self) -> list[int]:
+        """Objects of each class, in the order of the categories; without crowd regions and difficult objects."""
+        counts = np.zeros(len(self.categories) + 1, np.int64)
+        for image in self.images:
+            np.add.at(counts, image.labels[~(image.crowd | image.difficult)], 1)
+        return [int(count) for count in counts[1:]]
+
     def with_objects(self) -> "DetectionDataset":
         """The images with at least one object that is not a crowd region.
 

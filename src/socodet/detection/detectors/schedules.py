@@ -76,6 +76,7 @@ VOC = ScheduleSettings(
 LVIS = ScheduleSettings(180_000, detections=300, score_threshold=0.0001, repeat_threshold=0.001)
 
 SCHEDULES: dict[str, ScheduleSettings] = {
+    "auto": COCO,
     "coco_1x": COCO,
     "coco_2x": replace(COCO, iterations=180_000),
     "coco_4x": replace(COCO, iterations=360_000),

@@ -4,17 +4,19 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.scores.coco import evaluate_coco
 from socodet.detection.scores.detections import Detections, Predictions, read_detections, write_detections
 from socodet.detection.scores.lvis import evaluate_lvis
+from socodet.detection.scores.scores import Scores
 from socodet.detection.scores.voc import evaluate_voc
 
-__all__ = ["Detections", "Predictions", "evaluate", "read_detections", "write_detections"]
+__all__ = ["Detections", "Predictions", "Scores", "evaluate", "read_detections", "write_detections"]
 
 _RULES = {"coco": evaluate_coco, "voc": evaluate_voc, "lvis": evaluate_lvis}
 
 
-def evaluate(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
+def evaluate(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     """Scores in percent by the rules that the set's `style` names, under keys such as `box_AP50` and `mask_AP`.
 
     COCO: AP, AP50, AP75, APs, APm, APl, of boxes and masks. VOC: AP, AP50, AP75 of boxes. LVIS: COCO's, APr, APc
-    and APf. nan where the set has no object that counts. InputError for detections on images that the set lacks.
+    and APf. nan where the set has no object that counts. `of_classes` has AP and AP50 of each class.
+    InputError for detections on images that the set lacks.
     """
     return _RULES[dataset.style](dataset, predictions)

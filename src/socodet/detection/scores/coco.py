@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.masks import as_rle, mask_area
 from socodet.detection.scores.detections import Detections, Predictions, in_order
+from socodet.detection.scores.scores import Scores, begin_scores
 
 Kind = Literal["box", "mask"]
 SIZES = ("all", "small", "medium", "large")
@@ -18,7 +19,7 @@ MAX_DETECTIONS = 100
 """Detections that count, per image and category."""
 
 
-def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
+def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     """AP over IoU 0.50:0.95, AP50, AP75, and AP of small, medium and large objects, of boxes and, if found, masks.
 
     Keys are `box_AP`, `box_AP50`, …, `mask_AP`, …; values in percent, nan where the set has no such object. Detections
@@ -27,9 +28,9 @@ def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> dict[s
     """
     found = in_order(dataset, predictions)
     labels = range(1, len(dataset.categories) + 1)
-    scores: dict[str, float] = {}
+    scores = begin_scores(dataset)
     for kind in kinds_scored(dataset, found):
-        scores |= summary(kind, precisions(dataset.images, found, labels, kind, MAX_DETECTIONS))
+        add_scores(scores, kind, precisions(dataset.images, found, labels, kind, MAX_DETECTIONS))
     return scores
 
 
@@ -39,8 +40,8 @@ def kinds_scored(dataset: DetectionDataset, found: Sequence[Detections]) -> list
     return ["box", "mask"] if dataset.has_masks and with_masks else ["box"]
 
 
-def summary(kind: Kind, precision: NDArray[np.float64]) -> dict[str, float]:
-    """COCO's six figures from `precisions`, in percent."""
+def add_scores(scores: Scores, kind: Kind, precision: NDArray[np.float64]) -> None:
+    """Adds COCO's six figures from the `precisions` of all classes, and AP and AP50 of each class, in percent."""
     everything, small, medium, large = (precision[..., place] for place in range(len(SIZES)))
     parts = {
         "AP": everything,
@@ -50,7 +51,10 @@ def summary(kind: Kind, precision: NDArray[np.float64]) -> dict[str, float]:
         "APm": medium,
         "APl": large,
     }
-    return {f"{kind}_{name}": percent(part) for name, part in parts.items()}
+    scores.update({f"{kind}_{name}": percent(part) for name, part in parts.items()})
+    for place, of_class in enumerate(scores.of_classes.values()):
+        for name in ("AP", "AP50"):
+            of_class[f"{kind}_{name}"] = percent(parts[name][..., place])
 
 
 def percent(precision: NDArray[np.float64]) -> float:

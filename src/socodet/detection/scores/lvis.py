@@ -3,15 +3,16 @@
 import numpy as np
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.scores.coco import SIZES, kinds_scored, percent, precisions, summary
+from socodet.detection.scores.coco import SIZES, add_scores, kinds_scored, percent, precisions
 from socodet.detection.scores.detections import Predictions, in_order
+from socodet.detection.scores.scores import Scores, begin_scores
 
 MAX_DETECTIONS = 300
 """Detections that count per image, of all categories together."""
 FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
 
 
-def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
+def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     """COCO's six figures and AP of rare, common and frequent categories, of boxes and, if found, masks; in percent.
 
     Keys as of `evaluate_coco`, with `box_APr`, `box_APc`, `box_APf`. Only the 300 best detections of an image count.
@@ -23,14 +24,14 @@ def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> dict[s
     for index, image in enumerate(dataset.images):
         for label in {*image.labels.tolist(), *image.absent}:
             known.setdefault(label, []).append(index)
-    scores: dict[str, float] = {}
+    scores = begin_scores(dataset)
     for kind in kinds_scored(dataset, found):
         precision = -np.ones((10, 101, len(dataset.categories), len(SIZES)))
         for label, places in known.items():
             images, detections = [dataset.images[i] for i in places], [found[i] for i in places]
             alone = precisions(images, detections, [label], kind, MAX_DETECTIONS, federated=True)
             precision[:, :, label - 1] = alone[:, :, 0]
-        scores |= summary(kind, precision)
+        add_scores(scores, kind, precision)
         for frequency, name in FREQUENCIES.items():
             chosen = [place for place, category in enumerate(dataset.categories) if category.frequency == frequency]
             scores[f"{kind}_{name}"] = percent(precision[:, :, chosen, 0])

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.detection.scores.detections import Detections, Predictions, in_order
+from socodet.detection.scores.scores import Scores, begin_scores
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 RECALLS = np.arange(0.0, 1.1, 0.1)
 """The eleven of 2007. As in Detectron2, 0.3, 0.6 and 0.7 are larger by a rounding error: a recall of 3/10 is below."""
 
 
-def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> dict[str, float]:
+def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     """box_AP over IoU 0.50:0.95, box_AP50 and box_AP75, in percent, by VOC 2007's rules (Detectron2's
     `pascal_voc_evaluation.py`).
 
@@ -30,14 +31,20 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> dict[st
     """
     found = [_as_written(detections) for detections in in_order(dataset, predictions)]
     there = np.unique(np.concatenate([image.labels[~image.difficult] for image in dataset.images]))
-    aps = [_of_category(dataset.images, found, int(label)) for label in there]
-    table = np.array(aps) if aps else np.full((1, len(THRESHOLDS)), np.nan)
-    mean = table.mean(0) * 100
-    return {
-        "box_AP": float(mean.mean()),
-        "box_AP50": float(mean[THRESHOLDS.index(0.5)]),
-        "box_AP75": float(mean[THRESHOLDS.index(0.75)]),
-    }
+    aps = {int(label): _of_category(dataset.images, found, int(label)) for label in there}
+    nothing = [np.nan] * len(THRESHOLDS)
+    table = np.array([*aps.values()] or [nothing])
+    scores = begin_scores(dataset)
+    scores.update({f"box_{name}": value for name, value in _figures(table.mean(0) * 100).items()})
+    for label, of_class in enumerate(scores.of_classes.values(), 1):
+        figures = _figures(np.array(aps.get(label, nothing)) * 100)
+        of_class |= {f"box_{name}": figures[name] for name in ("AP", "AP50")}
+    return scores
+
+
+def _figures(ap: NDArray[np.float64]) -> dict[str, float]:
+    """AP, AP50 and AP75 of AP at each of the thresholds."""
+    return {"AP": float(ap.mean()), "AP50": float(ap[0]), "AP75": float(ap[THRESHOLDS.index(0.75)])}
 
 
 def _as_written(found: Detections) -> Detections:

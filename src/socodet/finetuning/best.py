@@ -1,0 +1,59 @@
+"""The best checkpoint of a run by its AP on the validation set, and when there is no hope of a better one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from socodet.training.run_folder import RunFolder
+
+METRIC = "box_AP"
+
+
+@dataclass
+class BestCheckpoint:
+    """The highest AP so far. Of equal ones the newest weights are kept, as they were trained for longer."""
+
+    run: RunFolder
+    patience: int | None = None
+    """Evaluations in a row without a higher AP after which the run ends; None for never."""
+    step: int | None = None
+    ap: float | None = None
+    """None before the first evaluation."""
+    waited: int = 0
+    """Evaluations since the last that was higher than all before."""
+
+    @classmethod
+    def of_run(cls, run: RunFolder, patience: int | None, until: int) -> "BestCheckpoint":
+        """That of a run which goes on from step `until`, by its log."""
+        best = cls(run, patience)
+        for line in run.log_lines() if until else ():
+            if METRIC in line and line["step"] <= until:
+                best._note(line["step"], line[METRIC])
+        return best
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there were `patience` evaluations without a higher AP."""
+        return self.patience is not None and self.waited >= self.patience
+
+    def add(
+        self, step: int, total: int, scores: Mapping[str, float | None], weights: Callable[[], dict[str, Tensor]]
+    ) -> None:
+        """Notes an evaluation, and keeps the weights if none before was better."""
+        if self._note(step, scores.get(METRIC)):
+            state: dict[str, Any] = {"step": step, "total_steps": total, "detector": weights()}
+            self.run.save_best(state)
+
+    def _note(self, step: int, ap: float | None) -> bool:
+        """Whether no earlier AP is higher."""
+        if ap is None:
+            self.waited += 1
+            return False
+        higher = self.ap is None or ap > self.ap
+        self.waited = 0 if higher else self.waited + 1
+        if higher or ap == self.ap:
+            self.step, self.ap = step, ap
+            return True
+        return False

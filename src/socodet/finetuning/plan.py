@@ -1,0 +1,82 @@
+"""What a fine-tuning run is about to do, for the user to read before the first step."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from socodet.detection.datasets import DetectionDataset
+from socodet.finetuning.auto_schedule import AUTO
+from socodet.finetuning.run import FinetuneRecipe
+
+NAMED_CLASSES = 10
+RULES = {"coco": "COCO's", "voc": "Pascal VOC's", "lvis": "LVIS's"}
+
+
+def print_plan(
+    recipe: FinetuneRecipe,
+    shown: DetectionDataset,
+    validation: DetectionDataset | None,
+    *,
+    init: str | Path,
+    every: int | None,
+    patience: int | None,
+) -> None:
+    """Prints images, classes, objects, length and what is scored on what to stderr.
+
+    shown: the images trained on. every: steps between evaluations.
+    """
+    print("\n".join(plan_lines(recipe, shown, validation, init=init, every=every, patience=patience)), file=sys.stderr)
+
+
+def plan_lines(
+    recipe: FinetuneRecipe,
+    shown: DetectionDataset,
+    validation: DetectionDataset | None,
+    *,
+    init: str | Path,
+    every: int | None,
+    patience: int | None,
+) -> Iterator[str]:
+    """The lines of `print_plan`."""
+    settings, schedule = recipe.settings, recipe.schedule
+    yield f"plan: {settings.detector} with {recipe.model.backbone}, from {init}"
+    yield f"  images   {len(shown):,} of {shown.name}"
+    yield f"  objects  {_objects(shown)}"
+    epochs = schedule.iterations * schedule.batch_size / len(shown)
+    sides = sorted({schedule.short_sides[0], schedule.short_sides[-1]})
+    yield (
+        f"  length   {schedule.iterations:,} steps of {schedule.batch_size} images, {epochs:,.3g} epochs"
+        f"{_reason(recipe)}"
+    )
+    yield f"  rate     {schedule.lr:.3g}; shorter sides of {' to '.join(map(str, sides))} pixels"
+    if validation is None:
+        return
+    when = "at the end" if every is None else f"every {every:,} steps and at the end; the best checkpoint is kept"
+    until = "" if patience is None else f"; ends after {patience} evaluations without a higher AP"
+    yield (
+        f"  scored   on {validation.name} ({len(validation):,} images, {sum(validation.object_counts()):,} objects) by "
+        f"{RULES[validation.style]} rules, {when}{until}"
+    )
+
+
+def _objects(data: DetectionDataset) -> str:
+    counts = data.object_counts()
+    ordered = sorted(zip(counts, (category.name for category in data.categories), strict=True), key=lambda one: -one[0])
+    there = [f"{name} {count:,}" for count, name in ordered if count]
+    named = ", ".join(there[:NAMED_CLASSES])
+    if len(there) > NAMED_CLASSES:
+        named += f" and {len(there) - NAMED_CLASSES} more classes down to {there[-1]}"
+    without = [name for count, name in ordered if not count]
+    if without:
+        more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
+        named += f"; none of {', '.join(without[:NAMED_CLASSES])}{more}"
+    return f"{sum(counts):,} in {len(counts)} classes: {named}"
+
+
+def _reason(recipe: FinetuneRecipe) -> str:
+    settings = recipe.settings
+    if settings.iterations is not None or settings.epochs is not None:
+        return ""
+    if settings.schedule == AUTO:
+        return " (--schedule auto: by the number of images; --iterations or --epochs set another)"
+    return f" (--schedule {settings.schedule})"

@@ -1,0 +1,37 @@
+"""AP of each class, from a fine-tuning run's newest scores."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from socodet.finetuning.run import SCORES
+from socodet.reports.page import Details, Section, Table
+from socodet.reports.runs import RunRecord
+from socodet.runtime.files import read_note
+
+OPEN = 30
+"""A table of more classes is folded."""
+NOTHING = "–"
+
+
+def class_sections(records: Sequence[RunRecord]) -> list[Section]:
+    """One section, or none where no run has scores of its classes."""
+    scored: dict[str, dict[str, Any]] = {
+        record.name: (read_note(record.path / SCORES) or {}).get("classes", {}) for record in records
+    }
+    names = list(dict.fromkeys(name for classes in scored.values() for name in classes))
+    if not names:
+        return []
+    rows = []
+    for name in names:
+        found = [classes.get(name, {}) for classes in scored.values()]
+        objects = next(one["objects"] for one in found if one)
+        rows.append((name, f"{objects:,}", *(_percent(one.get("box_AP")) for one in found)))
+    columns = [f"AP of {run}" for run in scored] if len(scored) > 1 else ["AP"]
+    table = Table(("Class", "Objects", *columns), rows)
+    figure = table if len(rows) <= OPEN else Details(f"{len(rows)} classes", [table])
+    text = "AP of boxes over IoU 0.50:0.95 in percent, of the newest evaluation; objects of the set scored on."
+    return [Section("Average precision of each class", text, [figure])]
+
+
+def _percent(ap: float | None) -> str:
+    return NOTHING if ap is None else f"{ap:.1f}"

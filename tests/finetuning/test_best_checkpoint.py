@@ -1,0 +1,115 @@
+"""The best checkpoint by the validation set's AP, and runs that end when there is no better one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from narrow_models import NARROW
+from photograph_sets import coco_file
+
+import socodet
+import socodet.finetuning.loop as loop_module
+from socodet.cli import main
+from socodet.errors import InputError
+from socodet.finetuning.evaluate import Evaluation
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
+SETTINGS = FinetuneSettings("fcos_fpn", iterations=6, batch_size=2, size=32, precise_bn=0)
+EACH = EvaluationSettings(every=1)
+QUIET = {"model": NARROW, "evaluation": EACH, "show_progress": False}
+
+
+@pytest.fixture
+def data(tmp_path):
+    return coco_file(tmp_path / "set.json", ("hopper", "chelsea"))
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Evaluations with these APs after steps 1 to 6, instead of real ones."""
+    aps = {1: 1.0, 2: 5.0, 3: 3.0, 4: None, 5: 5.0, 6: 2.0}
+
+    def score(*_, step, **__):
+        return Evaluation({"box_AP": aps[step]}, ())
+
+    monkeypatch.setattr(loop_module, "score", score)
+    return aps
+
+
+def weights_after(steps, data, output):
+    """Of the same run, stopped there."""
+    finetune(data, output, SETTINGS, val=data, execution=replace(HERE, max_steps=steps), **QUIET)
+    return RunFolder(output).load_checkpoint()["detector"]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_best_weights_are_kept_and_used_and_the_newest_of_equals(scored, data, tmp_path):
+    result = finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **QUIET)
+    assert (result.finished, result.best) == (True, (5, 5.0))
+    best = socodet.load_detector(tmp_path / "run", device="cpu")
+    assert best.step == 5
+    assert same(best.network.state_dict(), weights_after(5, data, tmp_path / "five"))
+    last = socodet.load_detector(tmp_path / "run", checkpoint="last", device="cpu")
+    assert last.step == 6
+    assert not same(best.network.state_dict(), last.network.state_dict())
+
+
+def test_patience_ends_a_run_once_and_a_longer_one_goes_on(scored, data, tmp_path, capsys):
+    asked = {"val": data, "execution": HERE, **QUIET}
+    result = finetune(data, tmp_path / "run", SETTINGS, patience=2, **asked)
+    assert (result.steps, result.stopped_by, result.finished, result.best) == (4, "patience", True, (2, 5.0))
+    assert RunFolder(tmp_path / "run").load_checkpoint()["step"] == 4
+    again = finetune(data, tmp_path / "run", SETTINGS, patience=2, **asked)
+    assert (again.steps, again.stopped_by) == (4, "patience")
+    longer = finetune(data, tmp_path / "run", SETTINGS, patience=5, **asked)
+    assert (longer.steps, longer.stopped_by, longer.best) == (6, None, (5, 5.0))
+
+
+def test_an_interrupted_run_knows_its_best_and_how_long_it_waited(scored, data, tmp_path):
+    asked = {"val": data, "patience": 2, **QUIET}
+    for _ in range(3):
+        result = finetune(data, tmp_path / "run", SETTINGS, execution=replace(HERE, max_steps=1), **asked)
+    assert (result.steps, result.best) == (3, (2, 5.0))
+    result = finetune(data, tmp_path / "run", SETTINGS, execution=HERE, **asked)
+    assert (result.steps, result.stopped_by) == (4, "patience")
+    assert socodet.load_detector(tmp_path / "run", device="cpu").step == 2
+
+
+def test_a_run_scored_at_its_end_alone_has_one_checkpoint_which_is_both(data, tmp_path):
+    settings = replace(SETTINGS, schedule="coco_1x", iterations=2)
+    asked = {"model": NARROW, "execution": HERE, "show_progress": False}
+    result = finetune(data, tmp_path / "run", settings, val=data, **asked)
+    assert result.best is None
+    assert not RunFolder(tmp_path / "run").best.exists()
+    assert socodet.load_detector(tmp_path / "run", device="cpu").step == 2
+
+
+def test_patience_needs_evaluations(data, tmp_path):
+    given = {"model": NARROW, "show_progress": False}
+    with pytest.raises(InputError, match="none to score on"):
+        finetune(data, tmp_path / "run", SETTINGS, patience=2, **given)
+    with pytest.raises(InputError, match=r"--evaluation\.every"):
+        finetune(data, tmp_path / "run", replace(SETTINGS, schedule="coco_1x"), val=data, patience=2, **given)
+    with pytest.raises(InputError, match="at least 1"):
+        finetune(data, tmp_path / "run", SETTINGS, val=data, patience=0, **given)
+
+
+def test_the_command_shows_its_plan_classes_and_best(data, tmp_path, capsys):
+    """An unknown set is scored along the way; nobody's AP rises in two steps."""
+    flags = ["--detector", "fcos_fpn", "--epochs", "2", "--batch-size", "2", "--size", "32", "--patience", "9"]
+    flags += ["--backbone", "resnet18", "--fpn-channels", "16", "--device", "cpu", "--workers", "0"]
+    main(["finetune", str(data), "--val", str(data), "--output", str(tmp_path / "run"), *flags])
+    shown = capsys.readouterr()
+    assert "2 in 3 classes: animal 1, person 1; none of rocket" in shown.err
+    assert "2 steps of 2 images, 2 epochs" in shown.err
+    assert "2 images, 2 objects" in shown.err
+    rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line}
+    assert (rows["animal"][0], rows["rocket"]) == ("1", ["0", "-", "-"])
+    assert "best checkpoint: step 2" in shown.out

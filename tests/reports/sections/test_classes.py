@@ -1,0 +1,33 @@
+"""The table of each class's AP, over several fine-tuning runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from socodet.reports.page import Details, Table
+from socodet.reports.runs import RunRecord
+from socodet.reports.sections.classes import OPEN, class_sections
+
+
+def tuned(folder: Path, classes: dict[str, Any] | None) -> RunRecord:
+    folder.mkdir()
+    if classes is not None:
+        (folder / "scores.json").write_text(json.dumps({"step": 1, "scores": {}, "classes": classes}))
+    return RunRecord(folder.name, folder, {"recipe": {"settings": {}}}, [])
+
+
+def test_a_row_for_each_class_and_a_column_for_each_run(tmp_path: Path) -> None:
+    one = tuned(tmp_path / "one", {"cat": {"objects": 1200, "box_AP": 31.26}, "dog": {"objects": 0, "box_AP": None}})
+    two = tuned(tmp_path / "two", {"cat": {"objects": 1200, "box_AP": 8.0}})
+    (section,) = class_sections([one, two])
+    (table,) = section.figures
+    assert isinstance(table, Table)
+    assert table.header == ("Class", "Objects", "AP of one", "AP of two")
+    assert table.rows == [("cat", "1,200", "31.3", "8.0"), ("dog", "0", "–", "–")]
+
+
+def test_many_classes_are_folded_and_none_is_no_section(tmp_path: Path) -> None:
+    many = tuned(tmp_path / "many", {str(k): {"objects": 1, "box_AP": 1.0} for k in range(OPEN + 1)})
+    (section,) = class_sections([many])
+    assert isinstance(section.figures[0], Details)
+    assert class_sections([tuned(tmp_path / "not yet", None)]) == []
