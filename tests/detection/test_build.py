@@ -68,5 +68,5 @@ def test_boxes_are_pooled_as_in_pretraining_unless_torchvisions_way_is_asked_for
 
 
 def test_the_papers_names_are_accepted():
-    assert set(ALIASES.values()) == set(DETECTORS)
+    assert set(ALIASES.values()) == {*DETECTORS} - {"rt_detr"}  # which the paper does not have
     assert detector_named("mask_rcnn_r50_c4") is DETECTORS["mask_rcnn_c4"]

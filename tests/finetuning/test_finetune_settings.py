@@ -25,6 +25,7 @@ def resolved(schedule, detector, *, images=0, **asked):
         ("coco_1x", 90_000, (60_000, 80_000)),
         ("coco_2x", 180_000, (120_000, 160_000)),
         ("coco_4x", 360_000, (240_000, 320_000)),
+        ("coco_6x", 540_000, (360_000, 480_000)),
         ("mini_coco", 90_000, (60_000, 80_000)),
         ("voc_24k", 24_000, (18_000, 22_000)),
         ("lvis_1x", 180_000, (120_000, 160_000)),
@@ -40,7 +41,10 @@ def test_lengths_and_drops(name, iterations, drops):
 
 
 def test_every_schedule_has_a_length_above():
-    assert set(SCHEDULES) == {"auto", "coco_1x", "coco_2x", "coco_4x", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"}
+    assert set(SCHEDULES) == {
+        *("coco_1x", "coco_2x", "coco_4x", "coco_6x"),
+        *("auto", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"),
+    }
 
 
 def test_warm_up_is_linear_over_the_first_thousand_steps():
@@ -73,6 +77,19 @@ def test_single_stage_detectors_follow_mmdetections_defaults():
     assert [fcos.rate(step) for step in (0, 499)] == pytest.approx([0.01 / 3, 0.01 / 3])
     assert (fcos.bias_lr, fcos.decay_biases, fcos.clip_norm) == (2.0, False, 35.0)
     assert resolved("coco_2x", RETINA).iterations == 24 * epoch
+
+
+def test_rt_detr_has_its_authors_rates_and_a_constant_one_after_warm_up():
+    settings = resolved("coco_6x", "rt_detr")
+    assert [settings.rate(step) for step in (1000, 2000, 539_999)] == pytest.approx([5e-5, 1e-4, 1e-4], rel=1e-3)
+    assert (settings.weight_decay, settings.clip_norm, settings.ema_decay, settings.ema_warmup) == (
+        1e-4,
+        0.1,
+        0.9999,
+        2000,
+    )
+    assert (settings.short_sides, settings.test_short_side) == ((640,), 640)
+    assert resolved("coco_6x", "rt_detr", size=320).short_sides == (320,)
 
 
 def test_another_batch_sees_as_many_pictures_at_a_rate_in_proportion():

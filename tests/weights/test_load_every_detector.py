@@ -7,6 +7,7 @@ import torch
 from torchvision.models import resnet18
 
 from socodet.detection.detectors import DETECTORS, new_detector
+from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError
 from socodet.export import export_run
 from socodet.models.encoders import build_encoder
@@ -17,6 +18,7 @@ from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
 
+TORCHVISION = [name for name, detector in DETECTORS.items() if isinstance(detector, TorchvisionDetector)]
 R18 = ModelSettings(
     backbone="resnet18",
     fpn_channels=16,
@@ -93,7 +95,7 @@ def runs(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", TORCHVISION)
 @pytest.mark.parametrize("kind", ["fpn", "fpn_no_head", "c4", "c5", "image"])
 def test_the_modules_that_arrive_and_what_they_compute(runs, kind, detector):
     run, encoder = runs[kind]
@@ -169,7 +171,7 @@ def test_an_exported_file_gives_what_its_run_gives(runs, tmp_path, detector):
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", TORCHVISION)
 def test_a_supervised_backbone_fills_the_backbone_alone(tmp_path, detector, capsys):
     classifier = resnet18(weights=None)
     weights = {n: v for n, v in classifier.state_dict().items() if not n.endswith("num_batches_tracked")}

@@ -17,6 +17,7 @@ from socodet.runtime.world import ALONE, World
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.distributed import mean_over_all, synchronize_batch_norm
 from socodet.training.loop import Learner
+from socodet.training.moving_average import moving_average
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.precise_bn import reestimate_statistics
 from socodet.training.settings import ExecutionSettings
@@ -62,7 +63,11 @@ class FineTuner(Learner[DetectionBatch]):
         """What is evaluated: the network, or the moving average of its weights."""
         self._average: AveragedModel | None = None
         if settings.ema_decay is not None:
-            average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+            average = (
+                moving_average(settings.ema_decay, settings.ema_warmup)
+                if settings.ema_warmup
+                else get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+            )
             self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
             self.scored = self._average.module
         if execution.compile:

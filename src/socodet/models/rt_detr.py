@@ -6,12 +6,16 @@ transformers is imported when one is asked for.
 import re
 from typing import Any
 
+from torch import nn
+
 from socodet.errors import SettingError
 from socodet.models.backbone_names import TIMM
 from socodet.models.backbones import BLOCKS
 
 STRIDES = (8, 16, 32)
 """Of the hybrid encoder's three maps."""
+DECODER_CHANNELS = 256
+"""Of the decoder, at most."""
 _DECODER_LAYERS = {18: 3, 34: 4}
 """Fewer than six on small networks, whose hybrid encoder also has half as many hidden channels, as its authors have."""
 
@@ -33,32 +37,45 @@ def resnet_d_depth(backbone: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def rt_detr_config(depth: int, channels: int = 256, **fields: Any) -> Any:
-    """An `RTDetrV2Config` with a ResNet-d of that many layers; `channels` are the encoder's and the decoder's.
+def depth_of(backbone: str) -> int:
+    """The same, where `resnet50` stands for the ResNet-d of that depth too. SettingError for other networks."""
+    depth = resnet_d_depth(backbone if backbone.startswith(TIMM) else f"{TIMM}{backbone}d")
+    if depth is None:
+        raise SettingError(f"backbone of rt_detr must be resnet18 to resnet152 or timm/resnetNd, not {backbone}")
+    return depth
 
-    `fields` are further fields of it. With 256 channels and 50 layers it is the original's.
+
+def rt_detr_config(depth: int, channels: int = 256, **fields: Any) -> Any:
+    """An `RTDetrV2Config` with a ResNet-d of that many layers and an encoder of that many channels.
+
+    The original's: 256 channels, or 384 with 101 layers. `fields` are further fields of the configuration.
     """
     transformers = import_transformers("rt_detr")
     small = depth < 50
     width = 64 if small else 256
     stages = [width * 2**level for level in range(4)]
+    decoder = min(channels, DECODER_CHANNELS)
     backbone = transformers.RTDetrResNetConfig(
         depths=list(BLOCKS[depth]),
         hidden_sizes=stages,
         layer_type="basic" if small else "bottleneck",
         out_indices=[2, 3, 4],
     )
-    return transformers.RTDetrV2Config(
-        **{
-            "backbone_config": backbone,
-            "encoder_in_channels": stages[1:],
-            "encoder_hidden_dim": channels,
-            "encoder_ffn_dim": 4 * channels,
-            "hidden_expansion": 0.5 if small else 1.0,
-            "d_model": channels,
-            "decoder_in_channels": [channels] * len(STRIDES),
-            "decoder_ffn_dim": 4 * channels,
-            "decoder_layers": _DECODER_LAYERS.get(depth, 6),
-            **fields,
-        }
-    )
+    sizes = {
+        "encoder_in_channels": stages[1:],
+        "encoder_hidden_dim": channels,
+        "encoder_ffn_dim": 2048 if channels == 384 else 4 * channels,
+        "hidden_expansion": 0.5 if small else 1.0,
+        "d_model": decoder,
+        "decoder_in_channels": [channels] * len(STRIDES),
+        "decoder_ffn_dim": 4 * decoder,
+        "decoder_layers": _DECODER_LAYERS.get(depth, 6),
+    }
+    return transformers.RTDetrV2Config(backbone_config=backbone, **{**sizes, **fields})
+
+
+def reset_norms(network: nn.Module) -> None:
+    """Scales of batch norm back to 1, as the original begins; transformers draws them near 0."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()

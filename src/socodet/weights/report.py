@@ -55,7 +55,7 @@ def _counts(modules: Iterable[str]) -> dict[str, int]:
 
 def _module(name: str) -> str:
     """The module of a network's tensor, by the network's own name."""
-    first, *rest = name.removeprefix("online.").removeprefix("encoder.").split(".")
+    first, *rest = name.removeprefix("detr.").removeprefix("online.").removeprefix("encoder.").split(".")
     if first in ("box_head", "projector", "predictor"):
         return first
     return ".".join([first, *rest[: 2 if len(rest) > 1 and rest[1] in OWN_MODULES else 1]])

@@ -8,6 +8,7 @@ from socodet.detection.detectors.fcos import FCOSFPN
 from socodet.detection.detectors.rcnn_c4 import FasterRCNNC4, MaskRCNNC4
 from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
 from socodet.detection.detectors.retinanet import RetinaNetFPN
+from socodet.detection.detectors.rt_detr import RTDETRDetector
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import SettingError
 from socodet.models.settings import ModelSettings
@@ -16,7 +17,15 @@ __all__ = ["ALIASES", "DETECTORS", "Detector", "InferenceSettings", "detector_na
 
 DETECTORS: dict[str, Detector] = {
     detector.name: detector
-    for detector in (MaskRCNNFPN(), MaskRCNNC4(), FasterRCNNC4(), FasterRCNNFPN(), RetinaNetFPN(), FCOSFPN())
+    for detector in (
+        MaskRCNNFPN(),
+        MaskRCNNC4(),
+        FasterRCNNC4(),
+        FasterRCNNFPN(),
+        RetinaNetFPN(),
+        FCOSFPN(),
+        RTDETRDetector(),
+    )
 }
 """By name. Another backbone than ResNet-50, and other widths, come from `ModelSettings`."""
 ALIASES = {alias: name for name, detector in DETECTORS.items() for alias in detector.aliases}

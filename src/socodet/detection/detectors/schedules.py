@@ -44,6 +44,8 @@ class ScheduleSettings(Settings):
     """Gradients are clipped to this norm."""
     ema_decay: Annotated[float, Range(0, below=1)] | None = None
     """Decay of a moving average of the weights, which is then scored in their place."""
+    ema_warmup: NonNegativeFloat = 0.0
+    """Steps over which that decay rises: it is multiplied by 1 - exp(-step / ema_warmup)."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     """A training image's shorter side is scaled to one of these, drawn at random."""
     test_short_side: PositiveInt = 800
@@ -80,6 +82,7 @@ SCHEDULES: dict[str, ScheduleSettings] = {
     "coco_1x": COCO,
     "coco_2x": replace(COCO, iterations=180_000),
     "coco_4x": replace(COCO, iterations=360_000),
+    "coco_6x": replace(COCO, iterations=540_000),
     "mini_coco": COCO,
     "voc_24k": VOC,
     "lvis_1x": LVIS,

@@ -1,0 +1,235 @@
+"""RT-DETR, version 2: transformers' network, trained as its authors train it.
+
+From their configuration `rtdetrv2_r50vd_6x_coco` (github.com/lyuwenyu/RT-DETR) are AdamW and its rates, clipping, the
+moving average of weights, the augmentation and the sizes of images. Differences: batch norm of the backbone is trained,
+as in our other detectors; the strong augmentation goes on to the end.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchvision import tv_tensors
+from torchvision.ops import box_convert
+from torchvision.transforms import v2
+
+from socodet.detection.detectors.detector import Detector
+from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.transform import Target, flipped, scale_image, scaled_size
+from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
+from socodet.models.rt_detr import STRIDES, depth_of, import_transformers, reset_norms, rt_detr_config
+from socodet.models.settings import ModelSettings
+
+SIDE = 640
+"""Height and width of its images, whatever their aspect ratio."""
+STEP = 32
+"""Sides are multiples of it: the coarsest map's stride."""
+QUERIES = 300
+"""Fewer with images so small that their maps have fewer cells."""
+LOSSES = ("loss_vfl", "loss_bbox", "loss_giou")
+BACKBONE_RATE = 0.1
+"""The backbone's learning rate as a fraction of the others', from 50 layers on; smaller ones learn at the full rate."""
+
+
+class RTDETR(nn.Module):
+    """transformers' RT-DETR, called as torchvision's detectors are. Its `detr` has transformers' names.
+
+    Images of any size are scaled to one square. In training, a batch is scaled to a multiple of 32 between three and
+    five quarters of its side, drawn for each step.
+    """
+
+    def __init__(self, config: Any, inference: InferenceSettings) -> None:
+        super().__init__()
+        self.detr = import_transformers("rt_detr").RTDetrV2ForObjectDetection(config)
+        reset_norms(self.detr)
+        self.detr.loss_function = float32_loss
+        self.side = square(inference.short_side)
+        self.training_sides = _training_sides(self.side)
+        self.score_threshold, self.detections = inference.score_threshold, inference.detections
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN))
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD))
+
+    def forward(
+        self, images: list[Tensor], targets: list[Target] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Images (3, H_i, W_i) of RGB in [0, 1] → losses in training mode, otherwise detections of each image."""
+        if self.training:
+            assert targets is not None
+            side = self.training_sides[int(torch.randint(len(self.training_sides), ()))]
+            pixels = torch.stack([interpolate(image[None], (side, side), mode="bilinear")[0] for image in images])
+            return self._losses(self._normalized(pixels), images, targets)
+        pixels = torch.stack([scale_image(image, (self.side, self.side)) for image in images])
+        output = self.detr(pixel_values=self._normalized(pixels))
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        return [self._detections(*one) for one in zip(output.logits, output.pred_boxes, sizes, strict=True)]
+
+    def _normalized(self, pixels_b3hw: Tensor) -> Tensor:
+        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
+        return (pixels_b3hw - mean[:, None, None]) / std[:, None, None]
+
+    def _losses(self, pixels: Tensor, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """The three losses, each summed over the layers and denoising queries, averaged over the objects."""
+        labels = []
+        for image, target in zip(images, targets, strict=True):
+            height, width = image.shape[-2:]
+            boxes = box_convert(target["boxes"], "xyxy", "cxcywh") / target["boxes"].new_tensor([width, height] * 2)
+            labels.append({"class_labels": target["labels"] - 1, "boxes": boxes})
+        by_layer = self.detr(pixel_values=pixels, labels=labels).loss_dict
+        share = _share_of_objects(sum(len(target["labels"]) for target in targets), pixels.device)
+        losses = {
+            loss: share * torch.stack([value for name, value in by_layer.items() if name.startswith(loss)]).sum()
+            for loss in LOSSES
+        }
+        # a batch without objects has no denoising queries, and several processes expect a gradient of every parameter
+        losses["loss_vfl"] = losses["loss_vfl"] + 0 * self.detr.model.denoising_class_embed.weight.sum()
+        return losses
+
+    def _detections(self, logits_qc: Tensor, boxes_q4: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The best of all pairs of query and class; boxes are cxcywh as fractions of the image."""
+        scores, index = logits_qc.float().sigmoid().flatten().sort(descending=True, stable=True)
+        kept = scores[: self.detections] >= self.score_threshold
+        scores, index = scores[: self.detections][kept], index[: self.detections][kept]
+        classes = logits_qc.shape[1]
+        height, width = size
+        boxes = box_convert(boxes_q4.float()[index // classes].clamp(0, 1), "cxcywh", "xyxy").clamp(0, 1)
+        return {
+            "boxes": boxes * boxes.new_tensor([width, height] * 2),
+            "scores": scores,
+            "labels": index % classes + 1,
+        }
+
+
+class RTDETRDetector(Detector):
+    """RT-DETR with a ResNet-d as deep as `ModelSettings.backbone`, whose `fpn_channels` are its encoder's."""
+
+    name = "rt_detr"
+    compiled = ("detr.model.backbone",)
+
+    def build(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> RTDETR:
+        """A randomly initialised network; `num_classes` counts the background, which it has no output for."""
+        config = rt_detr_config(
+            depth_of(model.backbone),
+            model.fpn_channels,
+            num_labels=num_classes - 1,
+            num_queries=min(QUERIES, _cells(min(_training_sides(square(inference.short_side))))),
+            initializer_bias_prior_prob=0.01,
+            freeze_backbone_batch_norms=False,
+        )
+        return RTDETR(config, inference)
+
+    def schedule(self, name: str) -> ScheduleSettings:
+        """The schedule's length, at a constant rate after 2,000 steps of warm-up; `coco_6x` is the original's."""
+        return replace(
+            super().schedule(name),
+            lr=1e-4,
+            weight_decay=1e-4,
+            warmup_iterations=2000,
+            drops=(),
+            clip_norm=0.1,
+            ema_decay=0.9999,
+            ema_warmup=2000,
+            short_sides=(SIDE,),
+            test_short_side=SIDE,
+            max_side=SIDE,
+            precise_bn=0,
+            score_threshold=0.001,
+        )
+
+    def optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer:
+        """AdamW; norms and biases of encoder and decoder do not decay, and the backbone learns slower."""
+        assert isinstance(network, RTDETR)
+        bottleneck = network.detr.config.backbone_config.layer_type == "bottleneck"
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in network.named_parameters():
+            in_backbone = name.startswith("detr.model.backbone.")
+            rate = BACKBONE_RATE if in_backbone and bottleneck else 1.0
+            decay = settings.weight_decay if in_backbone or parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+        return torch.optim.AdamW(
+            [
+                {"params": parameters, "lr_factor": rate, "weight_decay": decay}
+                for (rate, decay), parameters in groups.items()
+            ],
+            lr=settings.lr,
+        )
+
+    def training_sample(
+        self,
+        pixels_hw3: NDArray[np.uint8],
+        target_at: Callable[[tuple[int, int]], Target],
+        settings: ScheduleSettings,
+        generator: np.random.Generator,
+    ) -> tuple[Tensor, Target]:
+        """Colours, zooming out, a crop that keeps objects, and a flip, at random; scaled to a square.
+
+        An image of more than twice the square's side is shrunk to that first.
+        """
+        side = square(settings.short_sides[0])
+        size = (pixels_hw3.shape[0], pixels_hw3.shape[1])
+        if max(size) > 2 * side:
+            size = scaled_size(size, 2 * side, 2 * side)
+        image = scale_image(torch.from_numpy(pixels_hw3).permute(2, 0, 1), size).contiguous()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(generator.integers(2**63)))
+            image, target = _augmented(image, target_at(size))
+            flip = bool(torch.rand(()) < 0.5)
+        height, width = image.shape[-2:]
+        boxes = target["boxes"] * torch.tensor([side / width, side / height] * 2)
+        image, target = scale_image(image, (side, side)).contiguous(), {**target, "boxes": boxes}
+        return flipped(image, target) if flip else (image, target)
+
+
+def _augmented(image_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
+    boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=image_3hw.shape[-2:])  # type: ignore[call-overload]
+    steps: list[nn.Module] = [v2.RandomPhotometricDistort(p=0.5), v2.RandomZoomOut(fill=0)]
+    if len(boxes):  # there is no crop that keeps objects where there are none
+        steps.append(v2.RandomApply([v2.RandomIoUCrop()], p=0.8))
+    sample = v2.Compose([*steps, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=1)])(
+        {"image": tv_tensors.Image(image_3hw), "boxes": boxes, "labels": target["labels"]}
+    )
+    image, boxes = (sample[name].as_subclass(Tensor) for name in ("image", "boxes"))
+    return image, {"boxes": boxes.reshape(-1, 4), "labels": sample["labels"]}
+
+
+def square(side: int) -> int:
+    """The multiple of 32 nearest to a side, at least 32."""
+    return max(STEP, round(side / STEP) * STEP)
+
+
+def _training_sides(side: int) -> list[int]:
+    """The multiples of 32 from three to five quarters of the side, which itself is three times as likely."""
+    first, last = -(-3 * side // (4 * STEP)), 5 * side // (4 * STEP)
+    return [STEP * n for n in range(max(1, first), last + 1)] + [side, side]
+
+
+def _cells(side: int) -> int:
+    """Of the three maps of a square image."""
+    return sum((side // stride) ** 2 for stride in STRIDES)
+
+
+def _share_of_objects(here: int, device: torch.device) -> float | Tensor:
+    """What a process's losses are multiplied by, so that their mean over all divides by the objects of all."""
+    if not dist.is_initialized():
+        return 1.0
+    everywhere = torch.tensor(float(here), device=device)
+    dist.all_reduce(everywhere)
+    return dist.get_world_size() * max(here, 1) / everywhere.clamp_min(1)
+
+
+def float32_loss(*arguments: Any, **named: Any) -> Any:
+    """Transformers' loss of RT-DETR in float32, whatever the network computed in."""
+    from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
+
+    def converted(value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    device = next(value.device for value in arguments if isinstance(value, Tensor))
+    with torch.autocast(device.type, enabled=False):
+        return RTDetrForObjectDetectionLoss(*map(converted, arguments), **{n: converted(v) for n, v in named.items()})

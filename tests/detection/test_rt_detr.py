@@ -1,0 +1,126 @@
+"""RT-DETR as a detector: its answers are those of transformers' processor, and boxes follow their objects."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from narrow_models import NARROW
+from torch import nn
+from transformers import RTDetrImageProcessor
+
+from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
+from socodet.errors import InputError
+from socodet.training.moving_average import moving_average
+
+SIDE = 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SEEN = InferenceSettings(short_side=SIDE, max_side=SIDE, score_threshold=0.0, detections=20)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return new_detector("rt_detr", NARROW, 4, inference=SEEN).eval()
+
+
+def test_answers_are_those_of_transformers_own_processing(network):
+    """An image of the network's side, which needs no scaling."""
+    image = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    processor = RTDetrImageProcessor(
+        do_resize=False,
+        do_rescale=False,
+        do_normalize=True,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+    with torch.no_grad():
+        output = network.detr(**processor(image, return_tensors="pt"))
+        (answer,) = network([image])
+    (theirs,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(SIDE, SIDE)])
+    torch.testing.assert_close(answer["scores"], theirs["scores"][:20])
+    assert torch.equal(answer["labels"], theirs["labels"][:20] + 1)
+    torch.testing.assert_close(answer["boxes"], theirs["boxes"][:20].clamp(0, SIDE), atol=1e-3, rtol=1e-4)
+
+
+def test_losses_sum_to_transformers_loss_for_boxes_as_fractions(network):
+    images = torch.rand(1, 3, SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(0))
+    network.train()
+    torch.manual_seed(0)
+    target = {"boxes": torch.tensor([[32.0, 16, 96, 48]]), "labels": torch.tensor([3])}
+    losses = network(list(images), [target])
+    torch.manual_seed(0)
+    torch.randint(3, ())  # the draw of the batch's side, which is 64 in any case here
+    pixels = torch.nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear")
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    labels = [{"class_labels": torch.tensor([2]), "boxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]])}]
+    theirs = network.detr(pixel_values=(pixels - mean[:, None, None]) / std[:, None, None], labels=labels).loss
+    network.eval()
+    assert sum(losses.values()).item() == pytest.approx(theirs.item(), rel=1e-3)
+
+
+def test_boxes_follow_their_objects():
+    """A bright square on a dark ground, found again in the augmented image."""
+    detector = detector_named("rt_detr")
+    settings = replace(detector.schedule("coco_1x"), short_sides=(SIDE,))
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[20:40, 30:50] = 255
+    target = {"boxes": torch.tensor([[30.0, 20, 50, 40]]), "labels": torch.tensor([7])}
+    for seed in range(20):
+        image, found = detector.training_sample(pixels, lambda _: target, settings, np.random.default_rng(seed))
+        assert image.shape == (3, SIDE, SIDE)
+        assert image.dtype == torch.uint8
+        rows, columns = np.nonzero(image.numpy().max(0) > 60)
+        assert len(found["boxes"]) == 1
+        bright = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
+        assert (found["boxes"][0] - bright).abs().max() <= 2
+        assert found["labels"].tolist() == [7]
+
+
+def test_an_image_without_objects_is_a_sample_too():
+    detector = detector_named("rt_detr")
+    settings = replace(detector.schedule("coco_1x"), short_sides=(SIDE,))
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    image, found = detector.training_sample(
+        np.zeros((60, 90, 3), np.uint8), lambda _: none, settings, np.random.default_rng(0)
+    )
+    assert image.shape == (3, SIDE, SIDE)
+    assert found["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(("backbone", "rate"), [("resnet18", 1.0), ("timm/resnet50d", 0.1)])
+def test_the_backbones_rate_and_what_does_not_decay(backbone, rate):
+    detector = detector_named("rt_detr")
+    network = new_detector("rt_detr", replace(NARROW, backbone=backbone), 4, inference=SEEN)
+    optimizer = detector.optimizer(network, detector.schedule("coco_1x"))
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(group_of) == len(list(network.parameters()))
+    model = network.detr.model
+    convolution = model.backbone.model.encoder.stages[0].layers[0].layer[0].convolution
+    assert group_of[id(convolution.weight)]["lr_factor"] == rate
+    for module in (model.encoder.lateral_convs[0].norm, model.decoder.layers[0].self_attn_layer_norm):
+        assert group_of[id(module.weight)]["weight_decay"] == 0
+        assert group_of[id(module.weight)]["lr_factor"] == 1
+    assert group_of[id(model.enc_output[0].weight)]["weight_decay"] == 1e-4
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(bool((norm.weight == 1).all()) for norm in norms)
+
+
+def test_the_averages_decay_rises():
+    average, weight = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    counter, counted = torch.tensor([3]), torch.tensor([8])
+    update = moving_average(0.9, warmup=2)
+    for step in (1, 2):
+        update([average], [weight], torch.tensor(step))
+    update([counter], [counted], torch.tensor(2))
+    first, second = 0.9 * (1 - np.exp(-0.5)), 0.9 * (1 - np.exp(-1))
+    assert average.item() == pytest.approx(1 - first * second)
+    assert counter.item() == 8
+
+
+def test_without_transformers_one_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"pip install 'socodet\[transformers\]'"):
+        new_detector("rt_detr", NARROW, 4)
+    with pytest.raises(InputError, match=r"not timm/convnext_atto"):
+        new_detector("rt_detr", replace(NARROW, backbone="timm/convnext_atto"), 4)
