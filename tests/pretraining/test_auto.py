@@ -10,7 +10,7 @@ from PIL import Image
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
-from socodet.pretraining.recipes.auto import expectation, plan
+from socodet.pretraining.recipes.auto import Given, expectation, plan
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.step_time import seconds_per_step
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
@@ -84,16 +84,16 @@ def test_the_device_decides_network_views_and_batch():
 
 
 def test_the_length_is_that_of_the_hours_or_the_epochs():
-    by_hours = plan(FEW, CPU, hours=2, seconds_per_step=1.5).recipe.training
+    by_hours = plan(FEW, CPU, Given(hours=2), seconds_per_step=1.5).recipe.training
     assert by_hours.steps(by_hours.epochs, 1400) == 4800
-    by_epochs = plan(FEW, CPU, epochs=100).recipe.training
+    by_epochs = plan(FEW, CPU, Given(epochs=100)).recipe.training
     assert by_epochs.steps(by_epochs.epochs, 1400) == 100 * 1400 // 64
     usual = plan(FEW, CPU).recipe.training
     assert usual.steps(usual.epochs, 1400) == 3000
     with pytest.raises(InputError, match="--epochs and --hours"):
-        plan(FEW, CPU, epochs=1, hours=1)
+        plan(FEW, CPU, Given(epochs=1, hours=1))
     with pytest.raises(InputError, match="no step"):
-        plan(FEW, CPU, epochs=0.001)
+        plan(FEW, CPU, Given(epochs=0.001))
 
 
 def test_rate_and_target_momentum_follow_batch_and_length():
@@ -101,7 +101,7 @@ def test_rate_and_target_momentum_follow_batch_and_length():
     assert training.lr == pytest.approx(8 * (64 / 2048) ** 0.5)
     half_lives = 3000 * np.log2(1 / training.target_momentum)
     assert half_lives == pytest.approx(450)
-    long = plan(FEW, CPU, epochs=100_000).recipe.training
+    long = plan(FEW, CPU, Given(epochs=100_000)).recipe.training
     assert long.target_momentum == 0.99
 
 
@@ -121,8 +121,9 @@ def test_images_with_few_large_proposals_take_smaller_ones():
 def test_any_set_gets_a_recipe_and_a_plan_of_a_line_a_choice(count, machine, short_side):
     made = plan(dataclasses.replace(FEW, count=count, short_side=short_side), machine)
     lines = made.lines(count, 0.5)
-    assert len(lines) == len(made.choices) + 2
-    assert f"{made.recipe.training.batch_size} images" in lines[-2]
+    assert len(lines) == len(made.choices) + 2 + (count < 200)
+    assert f"{made.recipe.training.batch_size} images" in lines[len(made.choices)]
+    assert ("are few" in lines[-1]) == (count < 200)
     assert {choice.what for choice in made.choices} >= {"network", "views", "batch", "steps", "objective", "proposals"}
 
 

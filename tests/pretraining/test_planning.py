@@ -11,10 +11,13 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.pretraining import planning
+from socodet.pretraining.recipes.auto import Given
+from socodet.pretraining.step_time import BatchTooLargeError
+from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
-NARROW = "--backbone resnet18 --fpn-channels 8 --head-channels 8 --head-convs 1 --representation-size 16 "
+NARROW = "--fpn-channels 8 --head-channels 8 --head-convs 1 --representation-size 16 "
 NARROW += "--hidden-size 16 --embedding-size 8 --device cpu --workers 0"
 
 
@@ -48,10 +51,48 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
 
 @pytest.mark.usefixtures("half_a_second")
 def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
-    flags = ["--batch-size", "4", "--views.0.size=64", "--variance-weight", "1", "--epochs", "50", "--dry-run"]
+    flags = ["--embedding-size=64", "--variance-weight", "1", "--epochs", "50", "--dry-run"]
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
     (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
-    assert note.startswith("note: batch-size, size, variance-weight: ")
+    assert note.startswith("note: embedding-size, variance-weight: ")
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_a_plan_is_made_with_the_batch_the_backbone_and_the_first_view_that_are_given(images, tmp_path):
+    run = tmp_path / "run"
+    given = ["--batch-size", "4", "--views.0.size=64", "--backbone", "timm/test_resnet", "--epochs", "100"]
+    main(["pretrain", str(images), "--output", str(run), *given, *NARROW.split(), "--max-steps", "1"])
+    recipe = json.loads((run / "run.json").read_text())["recipe"]
+    assert recipe["model"]["backbone"] == "timm/test_resnet"
+    assert [view["size"] for view in recipe["sample"]["views"]] == [64, 64, 32]
+    assert recipe["sample"]["level_limits"] == pytest.approx([20 * 64 / 96, 32 * 64 / 96, 48 * 64 / 96])
+    training = recipe["training"]
+    assert training["base_lr"] * 4 / 256 == pytest.approx(8 * (4 / 2048) ** 0.5)
+    steps = 100 * 6 // 4
+    assert training["target_momentum"] == pytest.approx(0.5 ** (450 / max(steps, 1000)))
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(images, monkeypatch):
+    tried = []
+
+    def out_of_memory_above_16(recipe, *_):
+        tried.append(recipe.training.batch_size)
+        if tried[-1] > 16:
+            raise BatchTooLargeError("out of memory")
+        return 0.5
+
+    monkeypatch.setattr(planning, "seconds_per_step", out_of_memory_above_16)
+    monkeypatch.setattr(planning, "this_machine", lambda _: Machine("cuda", 8.0))
+    monkeypatch.setattr(
+        planning, "survey_images", lambda _: ImageSurvey(count=5000, surveyed=48, short_side=200, grey=0, few_boxes=0)
+    )
+    made, _ = planning.plan_run(open_images(images))
+    assert tried == [256, 128, 64, 32, 16]
+    assert made.recipe.training.batch_size == 16
+    assert made.recipe.training.lr == pytest.approx(8 * (16 / 2048) ** 0.5)
+    assert any(choice.what == "batch" and "32 do not fit" in choice.reason for choice in made.choices)
+    with pytest.raises(BatchTooLargeError):
+        planning.plan_run(open_images(images), Given(batch=64))
 
 
 @pytest.mark.usefixtures("half_a_second")
@@ -100,11 +141,11 @@ def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypa
 @pytest.mark.usefixtures("half_a_second")
 def test_a_run_without_a_checkpoint_is_planned_anew(images, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
-    first = planning.auto_recipe(open_images(images), run, epochs=10)
+    first = planning.auto_recipe(open_images(images), run, Given(epochs=10))
     run.write_description({"recipe": to_json(first)})
-    assert planning.auto_recipe(open_images(images), run, epochs=100).training.epochs == 100
+    assert planning.auto_recipe(open_images(images), run, Given(epochs=100)).training.epochs == 100
     run.save_checkpoint(1, {"step": 1})
-    assert planning.auto_recipe(open_images(images), run, epochs=100) == first
+    assert planning.auto_recipe(open_images(images), run, Given(epochs=100)) == first
 
 
 @pytest.mark.usefixtures("half_a_second")

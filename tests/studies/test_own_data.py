@@ -16,7 +16,7 @@ from socodet.errors import InputError, SettingError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
-from socodet.pretraining.recipes.auto import plan
+from socodet.pretraining.recipes.auto import Given, plan
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, measure_own_data
@@ -137,7 +137,7 @@ def test_arithmetic_of_a_step_by_hand():
     """The image level's convolutions, counted from the network: forward of both networks twice, backward of one."""
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
-    soco = plan(survey, Machine("cpu", 0.0), steps=10, backbone="timm/test_resnet", size=32).recipe
+    soco = plan(survey, Machine("cpu", 0.0), Given(steps=10, backbone="timm/test_resnet", size=32)).recipe
     recipe = image_level(soco)
     network = timm.create_model("test_resnet", features_only=True).eval()
     products = []

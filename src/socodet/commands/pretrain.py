@@ -15,6 +15,7 @@ from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
+from socodet.pretraining.recipes.auto import Given
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import ExecutionSettings
@@ -49,6 +50,8 @@ def _planned(
     output: Path | None = None,
     limit: int | None = None,
     hours: float | None = None,
+    sample: SampleSettings | None = None,
+    model: ModelSettings | None = None,
     training: TrainingSettings | None = None,
     execution: ExecutionSettings | None = None,
     overwrite: bool = False,
@@ -64,17 +67,23 @@ def _planned(
     source = open_images(images)
     if limit is not None:
         source = some_images(source, limit, training.seed if training else 0)
-    epochs = training.epochs if training and values_of("--epochs", argv) else None
+    given = Given(
+        epochs=training.epochs if training and values_of("--epochs", argv) else None,
+        hours=hours,
+        batch=training.batch_size if training and values_of("--batch-size", argv) else None,
+        backbone=model.backbone if model and values_of("--backbone", argv) else None,
+        size=sample.views[0].size if sample and values_of("--views.0.size", argv) else None,
+    )
     run = None if output is None or overwrite else RunFolder(output)
     first = world_from_environment(meeting=False).is_first
-    overriding = [flag for flag in map(_flag, argv) if flag in _settings_flags()]
+    overriding = [_flag(a) for a in argv if _flag(a) in _settings_flags() and not a.startswith("--views.0.size")]
     if overriding and first:
         print(
             f"note: {', '.join(dict.fromkeys(overriding))}: in place of the plan's; its other settings, steps and time "
             "stay those of the plan",
             file=sys.stderr,
         )
-    return auto_recipe(source, run, epochs=epochs, hours=hours, execution=execution, show_plan=first)
+    return auto_recipe(source, run, given, execution=execution, show_plan=first)
 
 
 def _flag(argument: str) -> str:
@@ -83,10 +92,15 @@ def _flag(argument: str) -> str:
 
 
 def _settings_flags() -> set[str]:
-    """Names of the flags that set what a plan sets, but for its length."""
+    """Names of the flags that set what a plan sets, but for those that it is made with."""
     rooms = (SampleSettings, ViewSettings, PhotometricSettings, ModelSettings, ObjectiveSettings, TrainingSettings)
     names = {field.name for room in (*rooms, ProposalSettings) for field in fields(room)}
-    return {name.replace("_", "-") for name in names} - {"epochs", "seed", "views", "photometric", "proposals"}
+    length_and_rooms = {"epochs", "seed", "views", "photometric", "proposals"}
+    return {name.replace("_", "-") for name in names} - length_and_rooms - PLANNED
+
+
+PLANNED = {"batch-size", "backbone"}
+"""Flags that the plan takes into account, beside its length and the side of the first view."""
 
 
 def _warmup(training: TrainingSettings, epochs: str) -> float:

@@ -6,8 +6,8 @@ import sys
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
 from socodet.pretraining.recipes import AUTO, Recipe
-from socodet.pretraining.recipes.auto import Plan, network_of, plan
-from socodet.pretraining.step_time import seconds_per_step
+from socodet.pretraining.recipes.auto import Given, Plan, network_of, plan
+from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
@@ -15,36 +15,47 @@ from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+SMALLEST_BATCH = 8
+"""A batch that does not fit into memory is halved down to this."""
+
 
 def plan_run(
-    source: ImageSource,
-    *,
-    epochs: float | None = None,
-    hours: float | None = None,
-    execution: ExecutionSettings | None = None,
+    source: ImageSource, given: Given | None = None, *, execution: ExecutionSettings | None = None
 ) -> tuple[Plan, float | None]:
-    """Surveys the images, times a step, and chooses the settings: the plan, and seconds per step.
+    """Surveys the images, times a step, and chooses the settings that are not given: the plan, and seconds per step.
 
-    Of several processes none times a step, since they must agree: the seconds are then None, and `hours` an InputError.
+    A batch that does not fit into memory is halved until it does. Of several processes none times a step, since they
+    must agree: the seconds are then None, and `hours` an InputError.
     """
-    for name, value in (("epochs", epochs), ("hours", hours)):
+    given = given or Given()
+    for name, value in (("epochs", given.epochs), ("hours", given.hours)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"--{name} must be above 0 and finite, not {value}")
     execution = execution or ExecutionSettings()
     world = world_from_environment(meeting=False)
-    if hours is not None and world.size > 1:
+    if given.hours is not None and world.size > 1:
         raise InputError("--hours is for a single process; give --epochs, so that all processes plan alike")
     survey, machine = survey_images(source), this_machine(choose_device(execution.device, world))
-    seconds = seconds_per_step(network_of(survey, machine), source, execution) if world.size == 1 else None
-    return plan(survey, machine, epochs=epochs, hours=hours, seconds_per_step=seconds), seconds
+    if world.size > 1:
+        return plan(survey, machine, given), None
+    largest: int | None = None
+    while True:
+        network = network_of(survey, machine, given, largest)
+        try:
+            seconds = seconds_per_step(network, source, execution)
+        except BatchTooLargeError:
+            if given.batch is not None or network.training.batch_size <= SMALLEST_BATCH:
+                raise
+            largest = network.training.batch_size // 2
+        else:
+            return plan(survey, machine, given, seconds_per_step=seconds, largest_batch=largest), seconds
 
 
 def auto_recipe(
     source: ImageSource,
     run: RunFolder | None,
+    given: Given | None = None,
     *,
-    epochs: float | None = None,
-    hours: float | None = None,
     execution: ExecutionSettings | None = None,
     show_plan: bool = True,
 ) -> Recipe:
@@ -57,7 +68,7 @@ def auto_recipe(
             return from_json(Recipe, fields, f"{run.path}/run.json")
     if show_plan:
         print("looking at the images and timing a step", file=sys.stderr)
-    made, seconds = plan_run(source, epochs=epochs, hours=hours, execution=execution)
+    made, seconds = plan_run(source, given, execution=execution)
     if show_plan:
         print("\n".join(made.lines(len(source), seconds)), file=sys.stderr)
     return made.recipe

@@ -22,6 +22,7 @@ from socodet.pretraining.planning import auto_recipe
 from socodet.pretraining.preparation import ONLINE, check_steps, prepare, some_images, usable_images
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
+from socodet.pretraining.recipes.auto import Given
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.periodic import probe_while_training
@@ -120,9 +121,10 @@ def pretrain(
     run, world = RunFolder(Path(output)), world_from_environment()
     show_progress = show_progress and world.is_first
     if recipe == AUTO:
-        length = {"epochs": epochs, "hours": hours}
         begun = None if overwrite else run
-        recipe = auto_recipe(source, begun, **length, execution=execution, show_plan=show_progress)
+        recipe = auto_recipe(
+            source, begun, Given(epochs=epochs, hours=hours), execution=execution, show_plan=show_progress
+        )
     elif epochs is not None or hours is not None:
         raise InputError("epochs and hours are for the recipe 'auto'; other recipes have epochs of their own")
     recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe

@@ -31,12 +31,16 @@ COUNTED = 8
 """Images of the step whose arithmetic is counted."""
 
 
+class BatchTooLargeError(InputError):
+    """A step does not fit into memory."""
+
+
 def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSettings) -> float:
     """Median seconds of a step of `recipe` on images of `source`, with what its samples cost the data workers.
 
     On a CPU the workers share the cores with the step, so both are added; beside a GPU the slower of the two counts.
-    Proposals are not counted: a run makes them once. InputError when no image can be read, or a batch does not fit
-    into memory.
+    Proposals are not counted: a run makes them once. InputError when no image can be read,
+    BatchTooLargeError when a batch does not fit into memory.
     """
     size = recipe.training.batch_size
     batch = _batch(recipe, source, size)
@@ -45,9 +49,8 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSe
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
-        raise InputError(
-            f"the planned batch of {size} images does not fit into memory; give --recipe fpn_single_gpu or tiny with a "
-            "smaller --batch-size"
+        raise BatchTooLargeError(
+            f"a batch of {size} images does not fit into memory; give a smaller --batch-size"
         ) from error
     step, data = statistics.median(seconds[FIRST:]), batch.cpu_seconds / available_cores()
     on_cpu = choose_device(execution.device, ALONE).type == "cpu"

@@ -37,10 +37,11 @@ def recipe(
     if name == AUTO:
         from socodet.images.source import open_images
         from socodet.pretraining.planning import auto_recipe
+        from socodet.pretraining.recipes.auto import Given
 
         if images is None:
             raise InputError("recipe 'auto': is chosen by the images; say where they are (images, --images)")
-        return auto_recipe(open_images(images), None, epochs=epochs, hours=hours, show_plan=False)
+        return auto_recipe(open_images(images), None, Given(epochs=epochs, hours=hours), show_plan=False)
     if name not in RECIPES:
         raise InputError(f"recipe {name!r}: unknown; choose one of {AUTO}, {', '.join(RECIPES)}")
     return RECIPES[name]()

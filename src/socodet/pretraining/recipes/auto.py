@@ -37,8 +37,28 @@ STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
 FEWEST_STEPS = 1_000
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4.0, 0.2
 
+FEW_IMAGES = 200
+"""Below so many images the plan says that they are few: the smallest set that we measured on has 296."""
+
 Chose = Callable[[str, object, str], None]
 """Notes a choice: what, its value, and why."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user has decided; None where the plan is to choose. At most one of the three lengths."""
+
+    epochs: float | None = None
+    hours: float | None = None
+    steps: int | None = None
+    batch: int | None = None
+    backbone: str | None = None
+    size: int | None = None
+    """Side of the first view, pixels."""
+
+    def __post_init__(self) -> None:
+        if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
+            raise InputError("--epochs and --hours: give one of them")
 
 
 @dataclass(frozen=True)
@@ -66,54 +86,49 @@ class Plan:
         length = f"{steps:,} steps of {training.batch_size} images: each image is seen {training.epochs:,.0f} times"
         if seconds_per_step is not None:
             length += f"; about {duration(steps * seconds_per_step)} at {seconds_per_step:.2g} s per step"
-        return [*lines, length, expectation(steps)]
+        few = [f"{images} images are few: more of them, without labels, help most"] if images < FEW_IMAGES else []
+        return [*lines, length, expectation(steps), *few]
 
 
 def plan(
     survey: ImageSurvey,
     machine: Machine,
+    given: Given | None = None,
     *,
-    epochs: float | None = None,
-    hours: float | None = None,
     seconds_per_step: float | None = None,
-    steps: int | None = None,
-    backbone: str | None = None,
-    size: int | None = None,
+    largest_batch: int | None = None,
 ) -> Plan:
     """Chooses everything that is not given. hours needs `seconds_per_step`, measured.
 
-    `size`: side of the first view, pixels. InputError when more than one of epochs, hours and steps is given, or the
-    hours hold no step.
+    `largest_batch`: that fits into memory, where it was tried. InputError when the length given holds no step.
     """
-    if sum(length is not None for length in (epochs, hours, steps)) > 1:
-        raise InputError("--epochs and --hours: give one of them")
+    given = given or Given()
     choices: list[Choice] = []
 
     def chose(what: str, value: object, reason: str) -> None:
         choices.append(Choice(what, str(value), reason))
 
     model, usual = _network(survey, machine, chose)
-    if backbone is not None:
-        model = dataclasses.replace(model, backbone=backbone)
-        chose("backbone", backbone, "given")
-    if size is not None:
-        chose("first view", f"{size} pixels", "given")
-    size = usual if size is None else size
-    sample = _views(survey, size, chose)
-    batch = _batch(survey, machine, chose)
-    if steps is None:
-        steps = _steps(survey, machine, batch, epochs, hours, seconds_per_step, chose)
-    else:
-        chose("steps", f"{steps:,}", "given")
-    training = _training(epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
+    if given.backbone is not None:
+        model = dataclasses.replace(model, backbone=given.backbone)
+        chose("backbone", given.backbone, "given")
+    if given.size is not None:
+        chose("first view", f"{given.size} pixels", "given")
+    sample = _views(survey, given.size or usual, chose)
+    batch = _batch(survey, machine, given.batch, largest_batch, chose)
+    steps = _steps(survey, machine, batch, given, seconds_per_step, chose)
+    training = _training(given.epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
     objective = _objective(survey, chose)
     proposals = _proposals(survey, chose)
     return Plan(Recipe(AUTO, sample, model, training, proposals, objective), tuple(choices))
 
 
-def network_of(survey: ImageSurvey, machine: Machine) -> Recipe:
+def network_of(
+    survey: ImageSurvey, machine: Machine, given: Given | None = None, largest_batch: int | None = None
+) -> Recipe:
     """The plan's networks, views and batch at any length, to measure a step with."""
-    return plan(survey, machine, epochs=max(1.0, 10 * BATCH_ON_GPU / survey.count)).recipe
+    of_any_length = dataclasses.replace(given or Given(), epochs=None, hours=None, steps=10)
+    return plan(survey, machine, of_any_length, largest_batch=largest_batch).recipe
 
 
 def duration(seconds: float) -> str:
@@ -172,9 +187,15 @@ def _views(survey: ImageSurvey, size: int, chose: Chose) -> SampleSettings:
     return SampleSettings(views=views, level_limits=(a, b, c), min_box_side=max(4.0, size / 16))
 
 
-def _batch(survey: ImageSurvey, machine: Machine, chose: Chose) -> int:
+def _batch(survey: ImageSurvey, machine: Machine, given: int | None, largest: int | None, chose: Chose) -> int:
+    if given is not None:
+        chose("batch", given, "given")
+        return given
     usual = BATCH_ON_GPU if machine.device == "cuda" else BATCH_ON_CPU
     batch: int = min(usual, max(8, 1 << (survey.count.bit_length() - 1)))
+    if largest is not None and largest < batch:
+        chose("batch", largest, f"{2 * largest} do not fit into memory")
+        return largest
     chose("batch", batch, "as the device takes it" if batch == usual else f"there are {survey.count} images")
     return batch
 
@@ -183,19 +204,21 @@ def _steps(
     survey: ImageSurvey,
     machine: Machine,
     batch: int,
-    epochs: float | None,
-    hours: float | None,
+    given: Given,
     seconds_per_step: float | None,
     chose: Chose,
 ) -> int:
-    if epochs is not None:
-        steps = math.floor(epochs * survey.count / batch + 1e-9)
-        chose("steps", f"{steps:,}", f"--epochs {epochs:g}")
-    elif hours is not None:
+    if given.steps is not None:
+        steps = given.steps
+        chose("steps", f"{steps:,}", "given")
+    elif given.epochs is not None:
+        steps = math.floor(given.epochs * survey.count / batch + 1e-9)
+        chose("steps", f"{steps:,}", f"--epochs {given.epochs:g}")
+    elif given.hours is not None:
         if seconds_per_step is None:
             raise InputError("--hours needs a step that was timed; give --epochs")
-        steps = math.floor(hours * 3600 / seconds_per_step)
-        chose("steps", f"{steps:,}", f"--hours {hours:g} at {seconds_per_step:.2g} s per step")
+        steps = math.floor(given.hours * 3600 / seconds_per_step)
+        chose("steps", f"{steps:,}", f"--hours {given.hours:g} at {seconds_per_step:.2g} s per step")
     else:
         steps = STEPS_ON_GPU if machine.device == "cuda" else STEPS_ON_CPU
         chose("steps", f"{steps:,}", "the usual length on this device; --hours or --epochs sets it")

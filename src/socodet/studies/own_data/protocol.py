@@ -9,7 +9,7 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.source import ImageSource
 from socodet.models.settings import ObjectiveSettings
 from socodet.pretraining.recipes import Recipe, recipe
-from socodet.pretraining.recipes.auto import plan
+from socodet.pretraining.recipes.auto import Given, plan
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.runtime.settings import PositiveInt, Seed, Settings
@@ -118,7 +118,7 @@ def _recipes(
     """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
 
     def planned(steps: int) -> Recipe:
-        made = plan(survey, machine, steps=steps, backbone=backbone, size=settings.size).recipe
+        made = plan(survey, machine, Given(steps=steps, backbone=backbone, size=settings.size)).recipe
         return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
 
     soco = planned(settings.steps)
