@@ -15,6 +15,7 @@ from socodet.weights.formats import in_words
 from socodet.weights.pretrained_run import model_settings
 from socodet.weights.read import read_pretrained
 from socodet.weights.renaming import Renaming
+from socodet.weights.transformers_folder import is_transformers_folder
 
 RESNET_TENSOR = re.compile(
     r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)\d|downsample\.[01]))\.(weight|bias|running_\w+|num_\w+)"
@@ -69,6 +70,8 @@ class PretrainedModules:
 
 def pretrained_modules(source: str | Path) -> PretrainedModules:
     """Reads a run's newest checkpoint, or a file of any known format. InputError if there is nothing to export."""
+    if is_transformers_folder(source):
+        raise InputError(f"{source}: is a transformers model; export takes what pretrain wrote, or a file of weights")
     settings = model_settings(source) if Path(source).is_dir() else None
     pretrained = read_pretrained(source, _is_resnets).encoder_only()
     tensors = {name: value.contiguous() for name, value in pretrained.tensors.items()}

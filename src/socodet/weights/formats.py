@@ -8,6 +8,8 @@ Plain names say what a tensor is, never its place in a list:
     head.conv.N.conv|norm.NAME     the box head's N-th convolution, from 1
     head.fc.NAME                   its fully connected layer, on (channel, row, column) in that order
     hybrid.NAME                    RT-DETR's hybrid encoder, NAME as in transformers
+    decoder.NAME, classes.NAME     the rest of RT-DETR, without and with a row per class
+    input.NAME                     mean and standard deviation of a detector's pixels
     projector.NAME, predictor.NAME SoCo's MLPs, which only pretraining takes
 
 Tensors are renamed and never converted: the public code (github.com/hologerry/SoCo), torchvision and we all take RGB
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from socodet.errors import InputError
 from socodet.models.backbones import COARSEST, FINEST
 from socodet.weights.renaming import Line, Renaming
+from socodet.weights.transformers_names import backbone_of, transformers_of
 
 MODULES = {
     "body": "backbone",
@@ -30,6 +33,9 @@ MODULES = {
     "output": "pyramid",
     "head": "box head",
     "hybrid": "hybrid encoder",
+    "decoder": "decoder",
+    "classes": "class heads",
+    "input": "normalisation of pixels",
     "projector": "projector",
     "predictor": "predictor",
 }
@@ -216,6 +222,8 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
     if (prefix := _before("backbone.body.", names)) is not None:
         c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
         return Format("a detector", torchvision_of(names, prefix), prefix, c4=c4)
+    if (prefix := backbone_of(names)) is not None:
+        return Format("a transformers detector", transformers_of(names), prefix)
     prefix = _backbone_prefix(names, is_body)
     title = f"a backbone, its names after {prefix}" if prefix else "a backbone"
     return Format(title, backbone(prefix), prefix, is_backbone=True)

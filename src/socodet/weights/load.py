@@ -14,7 +14,7 @@ from torch import nn
 
 from socodet.errors import InputError
 from socodet.models.soco import SoCo
-from socodet.weights.formats import run_of, torchvision_of
+from socodet.weights.formats import MODULES, run_of, torchvision_of
 from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
 from socodet.weights.report import LoadReport
@@ -39,7 +39,7 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
     title = type(detector).__name__
     if backbone_of(own) is not None:
         _check_strides(detector)
-        network = Network(title, own, transformers_of(own), _advice_on_transformers(own), optional=_FROM_A_PYRAMID)
+        network = Network(title, own, transformers_of(own), _advice_on_transformers(own), optional=_OPTIONAL)
     else:
         network = Network(title, own, torchvision_of(own), _advice_on(detector))
     report = _load(source, network, needed=("backbone",))
@@ -71,7 +71,10 @@ def _load(source: str | Path, network: Network, needed: Collection[str] = ()) ->
         for own, plain in pairs.items():
             network.tensors[network.names[own]].copy_(pretrained.tensors[plain])
     loaded = tuple(network.names[own] for own in pairs)
-    fresh = [name for name in network.tensors if name not in {*loaded}]
+    filled = {network.tensors[name].data_ptr() for name in loaded}  # some networks have a tensor under two names
+    fresh = [
+        name for name, tensor in network.tensors.items() if name not in {*loaded} and tensor.data_ptr() not in filled
+    ]
     norms = {name.rpartition(".")[0] for name in loaded}
     counters = {
         plain for plain in tensors if plain.endswith(COUNTER) and plain.replace(COUNTER, "weight") in {*pairs.values()}
@@ -109,8 +112,8 @@ PRETRAINING = Advice(
 )
 
 
-_FROM_A_PYRAMID = ("pyramid",)
-"""Of RT-DETR: its input projections are those of a pyramid with as many channels, and fresh without one."""
+_OPTIONAL = ("pyramid", "class heads")
+"""Of RT-DETR: input projections are those of a pyramid with as many channels, class heads those of as many classes."""
 
 
 def _check_strides(detector: nn.Module) -> None:
@@ -132,8 +135,8 @@ def _advice_on_transformers(names: Collection[str]) -> Advice:
         backbone = "it was pretrained with another backbone: give the model's config its name as backbone_config"
     sizes = "give the model as many channels (encoder_hidden_dim, d_model)"
     return Advice(
-        other_layers={"backbone": backbone, "hybrid encoder": "it was pretrained with other layers"},
-        other_sizes={"backbone": backbone, "hybrid encoder": sizes},
+        other_layers={**dict.fromkeys(MODULES.values(), "it has other layers than this one"), "backbone": backbone},
+        other_sizes={**dict.fromkeys(MODULES.values(), sizes), "backbone": backbone},
         nothing="give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone",
     )
 

@@ -12,6 +12,8 @@ from socodet.weights.renaming import Renaming
 
 COUNTER = "num_batches_tracked"
 """Batch norm's counter, which older files lack and nothing here reads."""
+CONSTANT = "n_points_scale"
+"""A buffer of RT-DETR's version 2 that training does not change, and version 1 lacks."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()
         elif not network.can_do_without(plain, is_backbone=pretrained.format.is_backbone):
             homeless.append(plain)
     reshaped = [own for own, plain in pairs.items() if pretrained.tensors[plain].shape != _tensor(network, own).shape]
-    missing = [plain for plain in network.names if plain not in pairs and not plain.endswith(COUNTER)]
+    missing = [plain for plain in network.names if plain not in pairs and not plain.endswith((COUNTER, CONSTANT))]
 
     if pretrained.modules - {*MLPS} != network.modules - {*MLPS} and any(
         module_of(plain) in MLPS for plain in (*homeless, *reshaped, *missing)

@@ -7,10 +7,13 @@ from torch import Tensor
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder
+from socodet.weights.transformers_folder import is_transformers_folder, transformers_model_settings
 
 
 def model_settings(run: str | Path) -> ModelSettings:
-    """What a run's networks are made of. InputError when `run` is not a run."""
+    """What a run's networks are made of, or a transformers detector's in a folder. InputError when it is neither."""
+    if is_transformers_folder(run):
+        return transformers_model_settings(Path(run))
     return RunFolder(Path(run)).settings(ModelSettings, "model")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from socodet.errors import InputError
 from socodet.training.run_folder import RunFolder
 from socodet.weights.formats import MLPS, Format, in_words, module_of, recognize
+from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
 
 STATE_DICTS = ("model", "state_dict", "teacher")
 """Names under which checkpoints keep the state dict; of DINO's two networks the teacher is the one to use."""
@@ -22,14 +23,18 @@ STATE_DICTS = ("model", "state_dict", "teacher")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights; for a run's folder, its newest checkpoint."""
+    """A file of weights; for a run's folder, its newest checkpoint, for a transformers model's, its largest file."""
 
     path: Path
+    transformers: Path | None = None
+    """The folder of a transformers model that it belongs to."""
 
     @classmethod
     def find(cls, source: str | Path) -> "WeightsFile":
         """The file itself, or the newest whole checkpoint of a run's folder. InputError if there is none."""
         path = Path(source)
+        if is_transformers_folder(path):
+            return cls(weights_file(path), transformers=path)
         if path.is_dir():
             folder = RunFolder(path)
             folder.describe()
@@ -52,8 +57,11 @@ class WeightsFile:
         """Its state dict: the whole file, or what the file calls `model`, `state_dict` or `teacher`.
 
         No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
-        keeps its options. InputError if that is not enough, or if there is no state dict.
+        keeps its options. Of a transformers model, the model's. InputError if that is not enough, or if there is no
+        state dict.
         """
+        if self.transformers is not None:
+            return read_transformers_folder(self.transformers)
         try:
             if self.path.suffix == ".safetensors":
                 return safetensors.torch.load_file(self.path)

@@ -101,10 +101,15 @@ def _shortcut(theirs: str, layer: str, first: int) -> list[Line]:
 
 
 def _rt_detr_encoder(prefix: str) -> list[Line]:
-    """Input projections, which are a pyramid's 1x1 convolutions from P3 on, and the hybrid encoder."""
+    """Input projections, which are a pyramid's 1x1 convolutions from P3 on, the hybrid encoder, and all behind it."""
     level = f"{{level-{SINGLE_STAGE_FINEST}}}"
     return [
         (f"{prefix}encoder_input_proj.{level}.0.{{rest}}", "lateral.{level}.conv.{rest}"),
         (f"{prefix}encoder_input_proj.{level}.1.{{rest}}", "lateral.{level}.norm.{rest}"),
         (f"{prefix}encoder.{{rest}}", "hybrid.{rest}"),
+        (f"{prefix}enc_score_head.{{rest}}", "classes.enc_score_head.{rest}"),
+        (f"{prefix}denoising_class_embed.{{rest}}", "classes.denoising_class_embed.{rest}"),
+        (f"{prefix}decoder.class_embed.{{rest}}", "classes.decoder.{rest}"),
+        ("pixel_{rest}", "input.{rest}"),
+        (f"{prefix}{{rest}}", "decoder.{rest}"),  # what is not under it is the same tensors again
     ]

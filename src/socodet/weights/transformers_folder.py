@@ -1,0 +1,75 @@
+"""A detector that Hugging Face transformers wrote, as `save_pretrained` or a download left it in a folder."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.models.backbone_names import RESNETS, TIMM
+from socodet.models.backbones import BLOCKS
+from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
+from socodet.models.rt_detr import import_transformers
+from socodet.models.settings import ModelSettings
+
+
+def is_transformers_folder(path: str | Path) -> bool:
+    """Whether a folder holds a transformers model: its config.json, and no run."""
+    folder = Path(path)
+    return (folder / "config.json").is_file() and not (folder / "run.json").exists()
+
+
+def weights_file(folder: Path) -> Path:
+    """The largest file of weights in it, which tells its contents apart. InputError if there is none."""
+    files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if not files:
+        raise InputError(f"{folder}: has a config.json and no weights (.safetensors); download the whole model")
+    return max(files, key=lambda file: file.stat().st_size)
+
+
+def read_transformers_folder(folder: Path) -> dict[str, Tensor]:
+    """Its detector's state dict by today's names, and `pixel_mean` and `pixel_std` of its images.
+
+    InputError when transformers cannot read a detector there.
+    """
+    transformers = import_transformers(str(folder))
+    try:
+        model = transformers.AutoModelForObjectDetection.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever transformers raises for a folder it cannot read
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{folder}: transformers reads no detector there ({reason}); give another folder") from error
+    mean, std = _normalization(folder)
+    return {**model.state_dict(), "pixel_mean": mean, "pixel_std": std}
+
+
+def transformers_model_settings(folder: Path) -> ModelSettings:
+    """Backbone and encoder channels of its detector, as far as ours can have them. InputError for other backbones."""
+    config = json.loads((folder / "config.json").read_text())
+    backbone = config.get("backbone_config") or {}
+    kind = backbone.get("model_type")
+    name = backbone.get("backbone") if kind == "timm_backbone" else config.get("backbone")
+    if kind in ("resnet", "rt_detr_resnet"):
+        blocks, bottleneck = tuple(backbone["depths"]), backbone["layer_type"] == "bottleneck"
+        depth = next((n for n, known in BLOCKS.items() if known == blocks and (n >= 50) == bottleneck), None)
+        name = depth and (f"{TIMM}resnet{depth}d" if kind == "rt_detr_resnet" else f"resnet{depth}")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w./-]+", name):
+        raise InputError(f"{folder}: its backbone ({kind}) is neither a ResNet nor a network of timm; give another")
+    sizes: dict[str, Any] = {}
+    if "encoder_hidden_dim" in config:
+        sizes["fpn_channels"] = config["encoder_hidden_dim"]
+    return ModelSettings(backbone=name if name in RESNETS or name.startswith(TIMM) else f"{TIMM}{name}", **sizes)
+
+
+def _normalization(folder: Path) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of its image processor; RT-DETR's takes RGB in 0 to 1 as it is."""
+    file = folder / "preprocessor_config.json"
+    processor = json.loads(file.read_text()) if file.is_file() else {}
+    if processor and not processor.get("do_normalize", True):
+        return torch.zeros(3), torch.ones(3)
+    return (
+        torch.tensor(processor.get("image_mean", IMAGENET_MEAN)),
+        torch.tensor(processor.get("image_std", IMAGENET_STD)),
+    )
