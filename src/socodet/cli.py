@@ -12,6 +12,8 @@ from socodet._version import __version__
 from socodet.commands.messages import resume_hint
 from socodet.commands.parsing import parse
 from socodet.errors import InputError
+from socodet.runtime.open_files import raise_open_files
+from socodet.runtime.standard_error import let_standard_error_be_lost
 
 COMMANDS = {
     "propose": "Selective search over every image below a folder, into a proposal table.",
@@ -40,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Threads that wait for each other sleep: spinning, they take the cores from the data workers, and a step takes
     # several times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_standard_error_be_lost()
+    raise_open_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack a character

@@ -19,7 +19,7 @@ from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.evaluate import evaluate_run
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.samples import TrainingImages, image_stream, training_loader
+from socodet.finetuning.samples import TrainingImages, image_stream, training_batches
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.encoders import build_encoder
@@ -261,9 +261,9 @@ def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_nor
         network = new_detector(rcnn.name, NARROW, 4)
         tuner = FineTuner(network, rcnn, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
         for step in range(2):
-            loader = training_loader(pictures, stream, start=step, stop=step + 1, workers=0)
+            loader = training_batches(pictures, stream, start=step, stop=step + 1, workers=0)
             tuner.step(next(iter(loader)))
-        tuner.reestimate(training_loader(pictures, stream, start=0, stop=2, workers=0))
+        tuner.reestimate(training_batches(pictures, stream, start=0, stop=2, workers=0))
         return tuner.network.state_dict()
 
     plain = trained(False)

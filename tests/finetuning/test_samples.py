@@ -8,7 +8,7 @@ from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import detector_named
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import flipped
-from socodet.finetuning.samples import ImageStream, TrainingImages, image_stream, training_loader
+from socodet.finetuning.samples import ImageStream, TrainingImages, image_stream, training_batches
 from socodet.runtime.world import World
 
 MASKS, BOXES = detector_named("mask_rcnn_fpn"), detector_named("faster_rcnn_fpn")
@@ -54,7 +54,7 @@ def test_a_flip_by_hand():
 def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
     samples, stream = TrainingImages(data, MASKS, SETTINGS, seed=3), image_stream(data, SETTINGS, seed=3)
-    here, there = (list(training_loader(samples, stream, start=1, stop=4, workers=n)) for n in (0, 2))
+    here, there = (list(training_batches(samples, stream, start=1, stop=4, workers=n)) for n in (0, 2))
     for one, other in zip(here, there, strict=True):
         for a, b in zip(one.images, other.images, strict=True):
             assert torch.equal(a, b)

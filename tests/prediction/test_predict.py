@@ -234,7 +234,7 @@ def test_16_bit_images_are_seen_as_in_training(run, tmp_path):
 
 
 def test_several_processes_are_refused(run, photograph, tmp_path, monkeypatch):
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="one process"):
         predict(run, photograph, tmp_path / "found", **QUIET)

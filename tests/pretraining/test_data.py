@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from socodet.errors import UnreadableImageError
-from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_loader
+from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_batches
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 INDICES = np.array([0, 2, 3, 5, 7], dtype=np.int64)
@@ -81,8 +81,8 @@ def test_the_order_is_that_of_the_seed():
 def test_worker_processes_change_no_sample(workers):
     dataset = SampleDataset(Pictures(), Table(), INDICES[:4], SMALL, seed=3)
     few = SampleStream(INDICES[:4], 3, 3)
-    here = list(sample_loader(dataset, few, start=1, stop=4, workers=0, pin_memory=False))
-    there = list(sample_loader(dataset, few, start=1, stop=4, workers=workers, pin_memory=False))
+    here = list(sample_batches(dataset, few, start=1, stop=4, workers=0))
+    there = list(sample_batches(dataset, few, start=1, stop=4, workers=workers))
     assert len(here) == len(there) == 3
     for a, b in zip(here, there, strict=True):
         assert torch.equal(a.indices, b.indices)
@@ -100,7 +100,7 @@ def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
     assert dataset[(0, 2)][0] == 3
     assert dataset[(0, 7)][0] == 0
     whole_pass = SampleStream(INDICES, 5, 0)
-    (batch,) = sample_loader(dataset, whole_pass, start=0, stop=1, workers=0, pin_memory=False)
+    (batch,) = sample_batches(dataset, whole_pass, start=0, stop=1, workers=0)
     assert replaced_images(batch, whole_pass.batch(0)) == {2, 7}
 
 

@@ -130,7 +130,7 @@ def test_hours_are_for_auto_alone(images, tmp_path, capsys):
 
 
 def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypatch):
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_: pytest.fail("timed"))
     with pytest.raises(InputError, match="--hours"):

@@ -208,8 +208,8 @@ def test_the_commands(
     main([*job, "--shard=2/2"])
     main([*job, "--merge"])
     assert (tmp_path / "p").read_bytes() == whole
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     assert "are for one process, and here are 2" in complaint([*job, "--merge"], capsys)
 
 

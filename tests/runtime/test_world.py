@@ -1,30 +1,79 @@
 """Who we are among several processes, as torchrun and SLURM say it."""
 
+import os
+
 import pytest
 
 from socodet.errors import InputError
-from socodet.runtime.world import World, world_from_environment
+from socodet.runtime.world import ALONE, World, world_from_environment
 
-VARIABLES = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "MASTER_ADDR"),
-)
+ALLOCATION = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+STEP = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
+TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}
+MEETING = {"MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 
 
-def test_where_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith("SLURM_")] + [*TORCHRUN, *MEETING, "LOCAL_WORLD_SIZE"]:
         monkeypatch.delenv(name, raising=False)
-    assert world_from_environment() == World(0, 1, 0)
-    for name, value in (("SLURM_NTASKS", "8"), ("SLURM_PROCID", "5"), ("SLURM_LOCALID", "1")):
+
+
+def _world(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], meeting: bool = True) -> World:
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    return world_from_environment(meeting)
+
+
+def test_one_process() -> None:
+    assert world_from_environment() == World(0, 1, 0)
+
+
+def test_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _world(monkeypatch, TORCHRUN | MEETING) == World(2, 4, 0)
+    assert _world(monkeypatch, STEP) == World(2, 4, 0)  # a step of srun that starts torchrun
+    assert _world(monkeypatch, {"LOCAL_WORLD_SIZE": "2"}) == World(2, 4, 0, 2)
+
+
+def test_a_step_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _world(monkeypatch, ALLOCATION | STEP, meeting=False) == World(5, 8, 1)
     with pytest.raises(InputError, match="MASTER_ADDR"):
         world_from_environment()
-    assert world_from_environment(meeting=False) == World(5, 8, 1)
-    monkeypatch.setenv("MASTER_ADDR", "node0")
-    monkeypatch.setenv("MASTER_PORT", "29500")
-    assert world_from_environment() == World(5, 8, 1)
-    for name, value in (("RANK", "2"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
-        monkeypatch.setenv(name, value)
-    assert world_from_environment() == World(2, 4, 0)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert world_from_environment() == World(2, 4, 0, 2)
+    assert _world(monkeypatch, MEETING) == World(5, 8, 1)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        ALLOCATION,  # a command typed there, or in its batch script
+        ALLOCATION | MEETING,
+        ALLOCATION | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"},  # `srun --pty bash`
+        TORCHRUN,  # left by something else: there is no place to meet
+        {"WORLD_SIZE": "4"} | MEETING,
+    ],
+)
+def test_only_what_a_launcher_started_is_one_of_several(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    assert _world(monkeypatch, variables) == ALONE
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("RANK", value) for value in ("", "first", "-1", "4", "1.5")),
+        *(("WORLD_SIZE", value) for value in ("", "0", "four")),
+        ("LOCAL_RANK", "x"),
+        ("LOCAL_WORLD_SIZE", "0"),
+        *(("MASTER_PORT", value) for value in ("", "http", "70000")),
+    ],
+)
+def test_malformed_variables_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{name} "):
+        _world(monkeypatch, TORCHRUN | MEETING | {name: value})
+
+
+@pytest.mark.parametrize("name", ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"])
+def test_malformed_variables_of_slurm_are_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        _world(monkeypatch, STEP | MEETING | {name: "none"})

@@ -1,19 +1,86 @@
-"""Requests to stop, in contexts within each other."""
+"""Requests to stop: by any of the signals, in contexts within each other, and a second one that does not wait."""
 
 import signal
+import subprocess
+import sys
+import time
 
+import pytest
+
+from socodet.commands.messages import exit_if_stopped
+from socodet.training import signals
 from socodet.training.signals import stop_requests
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+
+
+@pytest.mark.parametrize(("name", "code"), zip(NAMES, (130, 143, 129, 138), strict=True))
+def test_every_signal_asks_to_stop_and_a_second_one_ends_it_at_once(name, code):
+    before = {other: signal.getsignal(getattr(signal, other)) for other in NAMES}
+    with stop_requests() as requests:
+        signal.raise_signal(getattr(signal, name))
+        assert requests == [name]
+        for other in NAMES:
+            if other != name:
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(getattr(signal, other))
+    assert {other: signal.getsignal(getattr(signal, other)) for other in NAMES} == before
+    with pytest.raises(SystemExit) as ended:
+        exit_if_stopped(requests[0])
+    assert ended.value.code == code
 
 
 def test_what_was_asked_before_an_inner_context_is_not_lost():
-    before = signal.getsignal(signal.SIGTERM)
     with stop_requests() as outer:
         signal.raise_signal(signal.SIGTERM)
         with stop_requests() as inner:
             assert inner == ["SIGTERM"]
+        assert outer == ["SIGTERM"]
+        with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert outer == ["SIGTERM"] * 3
-    assert signal.getsignal(signal.SIGTERM) == before
     with stop_requests() as later:
         assert later == []
+
+
+def test_a_terminal_that_closes_may_send_the_hangup_twice(monkeypatch):
+    with stop_requests() as requests:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+        assert requests == ["SIGHUP"]
+        monkeypatch.setattr(signals, "SAME_HANGUP", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+
+
+def test_what_nohup_ignores_remains_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as requests:
+            signal.raise_signal(signal.SIGHUP)
+            assert requests == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HANGING = """
+import socket, threading
+from socodet.training import signals
+signals.GRACE = 0.2
+ours, theirs = socket.socketpair()
+with signals.stop_requests():
+    signals.signal.signal(signals.signal.SIGTERM, lambda *_: None)  # as if the main thread never came to it
+    print("within", flush=True)
+    while True:
+        ours.recv(1)
+"""
+
+
+def test_a_second_signal_ends_a_process_that_hangs():
+    process = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    process.stdout.close()

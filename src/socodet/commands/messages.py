@@ -1,5 +1,6 @@
 """What commands print alike, and how a stopped one ends."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ def resume_hint(overwrite: bool) -> str:
 
 def exit_if_stopped(stopped_by: str | None) -> None:
     """Ends the command, in every process, with the code of the signal that stopped the run, for scripts to see."""
-    if stopped_by not in (None, "max_steps", "patience"):
-        raise SystemExit(130 if stopped_by == "SIGINT" else 143)
+    if stopped_by is not None and stopped_by not in ("max_steps", "patience"):
+        number = getattr(signal, stopped_by, signal.SIGTERM)  # "another process": the launcher ends all by SIGTERM
+        raise SystemExit(128 + number)
 
 
 def print_some(title: str, lines: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """A detector over many images: what it finds in each."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,6 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.masks import encode_masks
@@ -16,7 +16,7 @@ from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import ALONE, World
-from socodet.training.workers import loader_batches, start_worker
+from socodet.training.workers import Begin, make_batches
 
 MASK_THRESHOLD = 0.5
 
@@ -25,23 +25,22 @@ Read = Callable[[int], NDArray[np.uint8]]
 """The pixels of image `index`, (H, W, 3) RGB; InputError or OSError when they cannot be had."""
 
 
-class _Images(Dataset[tuple[int, Tensor | str]]):
-    def __init__(self, read: Read, indices: Sequence[int]) -> None:
-        self._read, self._indices = read, indices
+@dataclass(frozen=True)
+class _Reader:
+    """Decodes images by index; the reason, where one cannot be read."""
 
-    def __len__(self) -> int:
-        return len(self._indices)
+    read: Read
+    name: Callable[[int], str]
 
-    def __getitem__(self, place: int) -> tuple[int, Tensor | str]:
-        index = self._indices[place]
+    def __call__(self, indices: Sequence[int], begin: Begin) -> list[tuple[int, Tensor | str]]:
+        return [(index, self._image(index, begin)) for index in indices]
+
+    def _image(self, index: int, begin: Begin) -> Tensor | str:
+        begin(self.name(index))
         try:
-            return index, torch.from_numpy(self._read(index)).permute(2, 0, 1)
+            return torch.from_numpy(self.read(index)).permute(2, 0, 1)
         except (InputError, OSError) as error:
-            return index, str(error)
-
-
-def _as_list(samples: list[tuple[int, Tensor | str]]) -> list[tuple[int, Tensor | str]]:
-    return samples
+            return str(error)
 
 
 @torch.no_grad()
@@ -50,6 +49,7 @@ def detect_each(
     read: Read,
     indices: Sequence[int],
     *,
+    name: Callable[[int], str] = "image number {}".format,
     batch_size: int = 1,
     precision: torch.dtype = torch.float32,
     workers: int = 0,
@@ -58,16 +58,11 @@ def detect_each(
 
     Where an image cannot be read, the reason takes their place. Images of a batch are padded to the largest of them, so
     boxes can differ slightly from those of one image at a time. `read` runs in `workers` processes; 0 is this one.
+    name: what to call an image that takes too long.
     """
     device = next(detector.parameters()).device
-    loader: DataLoader[Any] = DataLoader(
-        _Images(read, indices),
-        batch_size=batch_size,
-        collate_fn=_as_list,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-    )
-    for batch in loader_batches(loader):
+    batches = (indices[first : first + batch_size] for first in range(0, len(indices), batch_size))
+    for batch in make_batches(_Reader(read, name), batches, workers):
         pixels = [image.to(device).float() / 255 for _, image in batch if isinstance(image, Tensor)]
         with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
             answers = iter(detector(pixels) if pixels else [])

@@ -12,7 +12,7 @@ from socodet.finetuning.best import BestCheckpoint
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
 from socodet.finetuning.run import PREDICTIONS, SCORES
-from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_loader
+from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_batches
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.runtime.progress import duration
@@ -22,7 +22,6 @@ from socodet.training.log import LogSink
 from socodet.training.loop import PATIENCE, last_step, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.training.workers import loader_batches
 from socodet.weights.report import LoadReport
 
 PRECISE_BN_SEED = 1
@@ -101,8 +100,8 @@ class FinetuneLoop:
         settings = self.tuner.settings
         images = TrainingImages(self.shown, self.tuner.detector, settings, seed=seed)
         stream = image_stream(self.shown, settings, seed, self.tuner.world)
-        loader = training_loader(images, stream, start=start, stop=stop, workers=self.workers)
-        with closing(loader_batches(loader)) as loaded:
+        made = training_batches(images, stream, start=start, stop=stop, workers=self.workers)
+        with closing(made) as loaded:
             for batch in loaded:
                 self.unreadable.update(batch.replaced)
                 yield batch

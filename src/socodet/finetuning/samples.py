@@ -1,15 +1,13 @@
 """Training samples of a detector: images with their targets, and the order in which they come."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
@@ -18,7 +16,7 @@ from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import Target
 from socodet.errors import InputError
 from socodet.runtime.world import ALONE, World
-from socodet.training.workers import start_worker
+from socodet.training.workers import Begin, make_batches
 from socodet.views.sample import sample_rng
 
 Place = tuple[int, int]
@@ -42,7 +40,7 @@ class DetectionBatch:
         return images, [{name: value.to(device) for name, value in target.items()} for target in self.targets]
 
 
-class TrainingImages(Dataset[tuple[Tensor, Target, str | None]]):
+class TrainingImages:
     """Image and target of a place, augmented by the detector's `training_sample`.
 
     The same for any number of workers. An image that cannot be read is replaced by the next one that can.
@@ -50,6 +48,15 @@ class TrainingImages(Dataset[tuple[Tensor, Target, str | None]]):
 
     def __init__(self, dataset: DetectionDataset, detector: Detector, settings: ScheduleSettings, *, seed: int) -> None:
         self._dataset, self._detector, self._settings, self._seed = dataset, detector, settings, seed
+
+    def batch(self, places: Sequence[Place], begin: Begin = lambda _name: None) -> DetectionBatch:
+        """The batch of these places; `begin` is told the file of each image."""
+        samples = []
+        for place in places:
+            begin(str(self._dataset.images[place[1]].file))
+            samples.append(self[place])
+        images, targets, problems = zip(*samples, strict=True)
+        return DetectionBatch(list(images), list(targets), tuple(problem for problem in problems if problem))
 
     def __getitem__(self, place: Place) -> tuple[Tensor, Target, str | None]:
         epoch, first = place
@@ -142,30 +149,8 @@ def image_stream(dataset: DetectionDataset, settings: ScheduleSettings, seed: in
     return ImageStream(len(dataset), settings.batch_size, seed, factors, world)
 
 
-class _Steps(Sampler[list[Place]]):
-    def __init__(self, stream: ImageStream, start: int, stop: int) -> None:
-        self._stream, self._steps = stream, range(start, stop)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        return (self._stream.batch(step) for step in self._steps)
-
-
-def _collate(samples: Sequence[tuple[Tensor, Target, str | None]]) -> DetectionBatch:
-    images, targets, problems = zip(*samples, strict=True)
-    return DetectionBatch(list(images), list(targets), tuple(problem for problem in problems if problem))
-
-
-def training_loader(
+def training_batches(
     images: TrainingImages, stream: ImageStream, *, start: int, stop: int, workers: int
-) -> DataLoader[Any]:
-    """Loads the batches of steps `start` to `stop` in `workers` processes; 0 is this one."""
-    return DataLoader(
-        images,
-        batch_sampler=_Steps(stream, start, stop),
-        collate_fn=_collate,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-    )
+) -> Generator[DetectionBatch, None, None]:
+    """The batches of steps `start` to `stop`, made by `workers` processes; 0 is this one (`make_batches`)."""
+    return make_batches(images.batch, (stream.batch(step) for step in range(start, stop)), workers)

@@ -25,7 +25,7 @@ from socodet.images.source import ImageSource, open_images, white_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import FULL_RANGE
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import whole_file, write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveInt, Range, Settings
 from socodet.runtime.threads import in_order
@@ -200,10 +200,12 @@ def _write_shard(
     source: ImageSource, shard: Path, packed: Iterable[tuple[int, _Packed | str]], bar: ProgressBar
 ) -> dict[str, Any]:
     """Writes packed images into a shard; returns its note, with those that could not be read."""
-    unfinished = shard.with_name("unfinished")
     images = copied = 0
     unreadable = []
-    with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
+    with (
+        whole_file(shard, shard.with_name("unfinished")) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
+    ):
         for index, image in packed:
             if isinstance(image, str):
                 unreadable.append([source.key(index), image])
@@ -216,7 +218,6 @@ def _write_shard(
                 images += 1
                 copied += image.copied
             bar.advance()
-    os.replace(unfinished, shard)
     return {"images": images, "copied": copied, "bytes": shard.stat().st_size, "unreadable": unreadable}
 
 

@@ -31,7 +31,7 @@ from socodet.images.source import ImageSource, open_images
 from socodet.images.suffixes import SUFFIXES
 from socodet.prediction.drawing import draw_objects
 from socodet.pretraining.preparation import digest_names
-from socodet.runtime.files import first_difference, read_note, write_atomically, write_note
+from socodet.runtime.files import GrowingFile, first_difference, read_note, write_atomically, write_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import default_workers
@@ -118,7 +118,7 @@ def predict(
         )
         with (
             closing(found),
-            (folder / LINES).open("a") as file,
+            closing(GrowingFile(folder / LINES)) as file,
             stop_requests(show_progress) as requests,
             progress_bar("predict", len(source), show=show_progress) as progress,
         ):
@@ -133,8 +133,7 @@ def predict(
                     if draw:
                         _draw(folder, source, index, kept, detector)
                 lines.append(line)
-                file.write(json.dumps(line) + "\n")
-                file.flush()
+                file.append(json.dumps(line).encode() + b"\n")
                 progress.advance()
                 if requests:
                     stopped_by = requests[0]

@@ -1,15 +1,13 @@
-"""The order in which images are seen, and the loader that makes their samples."""
+"""The order in which images are seen, and the batches of their samples."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image
@@ -17,7 +15,7 @@ from socodet.images.source import ImageSource, white_of
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.world import ALONE, World
-from socodet.training.workers import start_worker
+from socodet.training.workers import Begin, make_batches
 from socodet.views.batch import Batch, collate
 from socodet.views.sample import Sample, make_sample, sample_rng
 from socodet.views.settings import SampleSettings
@@ -54,20 +52,7 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(count)
 
 
-class StepSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
-    """Hands a DataLoader the stream's batches from step `start` up to `stop`."""
-
-    def __init__(self, stream: SampleStream, start: int, stop: int) -> None:
-        self._stream, self._steps = stream, range(start, stop)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return (self._stream.batch(step) for step in self._steps)
-
-
-class SampleDataset(Dataset[tuple[int, Sample]]):
+class SampleDataset:
     """The finished sample of (epoch, image index): the same for any number of workers.
 
     An image that cannot be read is replaced by the next one that can; the sample has the index of its image.
@@ -85,18 +70,23 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         self._settings, self._seed = settings, seed
         self._least_side, self._white = settings.least_side, white_of(source)
 
-    def __getitems__(self, places: Sequence[tuple[int, int]]) -> Batch:
-        """The batch of these (epoch, image index), with its CPU seconds; torch's DataLoader calls this."""
+    def batch(self, places: Sequence[tuple[int, int]], begin: Begin = lambda _name: None) -> Batch:
+        """The batch of these (epoch, image index), with its CPU seconds."""
         before = time.thread_time()
-        batch = collate([self[place] for place in places])
+        batch = collate([self.sample(place, begin) for place in places])
         return replace(batch, cpu_seconds=time.thread_time() - before)
 
-    def __getitem__(self, epoch_and_index: tuple[int, int]) -> tuple[int, Sample]:
-        epoch, first = epoch_and_index
+    def __getitem__(self, place: tuple[int, int]) -> tuple[int, Sample]:
+        return self.sample(place)
+
+    def sample(self, place: tuple[int, int], begin: Begin = lambda _name: None) -> tuple[int, Sample]:
+        """The sample of one (epoch, image index), and the index of its image; `begin` is told each image tried."""
+        epoch, first = place
         start = int(np.searchsorted(self._indices, first))
         for offset in range(len(self._indices)):
             index = int(self._indices[(start + offset) % len(self._indices)])
             key = self._source.key(index)
+            begin(key)
             try:
                 data = self._source.read(index)
                 width, boxes = self._proposals.look_up(key, data)
@@ -110,22 +100,17 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more; check the files")
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def sample_loader(
-    dataset: SampleDataset, stream: SampleStream, *, start: int, stop: int, workers: int, pin_memory: bool
-) -> DataLoader[Any]:
-    """A loader of the batches of steps `start` to `stop`, made by `workers` processes (0: by this one)."""
-    return DataLoader(
-        dataset,
-        batch_sampler=StepSampler(stream, start, stop),
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=start_worker,
-    )
+def sample_batches(
+    dataset: SampleDataset,
+    stream: SampleStream,
+    *,
+    start: int,
+    stop: int,
+    workers: int,
+    pin_on: torch.device | None = None,
+) -> Generator[Batch, None, None]:
+    """The batches of steps `start` to `stop`, made by `workers` processes (0: by this one); see `make_batches`."""
+    return make_batches(dataset.batch, (stream.batch(step) for step in range(start, stop)), workers, pin_on=pin_on)
 
 
 def replaced_images(batch: Batch, expected: Sequence[tuple[int, int]]) -> set[int]:

@@ -77,8 +77,8 @@ def _batch(recipe: Recipe, source: ImageSource, size: int) -> Batch:
     dataset = SampleDataset(source, proposals, np.arange(len(source)), recipe.sample, recipe.training.seed)
     places = [(position // len(source), position % len(source)) for position in range(size)]
     try:
-        dataset.__getitems__(places)  # compiles the kernels, and makes the proposals
-        return dataset.__getitems__(places)
+        dataset.batch(places)  # compiles the kernels, and makes the proposals
+        return dataset.batch(places)
     except OSError as error:
         raise InputError(f"{source.location}: {error}; check the files") from None
 

@@ -14,7 +14,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from socodet.errors import InputError
 from socodet.models.soco import SoCo
-from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_loader
+from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_batches
 from socodet.pretraining.lars import LARS, parameter_groups
 from socodet.pretraining.schedules import learning_rate, target_momentum
 from socodet.pretraining.settings import TrainingSettings
@@ -28,7 +28,6 @@ from socodet.training.memory import keep_freed_memory
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.training.workers import loader_batches
 from socodet.views.batch import Batch
 
 
@@ -265,12 +264,12 @@ def run_training(
     """Pretrains from the trainer's current step to the end, to `max_steps`, or until asked to stop (`run_loop`)."""
     start, stop = trainer.finished, last_step(trainer, execution)
     workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
-    on_gpu = trainer.device.type == "cuda"
-    loader = sample_loader(dataset, stream, start=start, stop=stop, workers=workers, pin_memory=on_gpu)
+    pin_on = trainer.device if trainer.device.type == "cuda" else None
+    made = sample_batches(dataset, stream, start=start, stop=stop, workers=workers, pin_on=pin_on)
     unreadable: set[int] = set()
 
     def batches() -> Iterator[Batch]:
-        with closing(loader_batches(loader)) as loaded:
+        with closing(made) as loaded:
             for step, batch in enumerate(loaded, start):
                 unreadable.update(replaced_images(batch, stream.batch(step)))
                 yield batch

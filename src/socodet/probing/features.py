@@ -10,10 +10,9 @@ from torch import Tensor
 from socodet.models.encoders import ObjectEncoder, backbone_settings, build_encoder, encoder_class
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
-from socodet.probing.samples import ProbeBatch, ProbeDataset, ProbeSample, View, collate_views, probe_loader
+from socodet.probing.samples import ProbeBatch, ProbeDataset, ProbeSample, View, collate_views, probe_batches
 from socodet.runtime.progress import ProgressBar
 from socodet.training.precise_bn import reestimate_statistics
-from socodet.training.workers import loader_batches
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def object_features(
 
 
 def _readable(dataset: ProbeDataset, workers: int, progress: ProgressBar) -> Iterator[list[ProbeSample]]:
-    for batch in loader_batches(probe_loader(dataset, workers)):
+    for batch in probe_batches(dataset, workers):
         samples = [sample for sample in batch if sample is not None]
         if samples:
             yield samples

@@ -1,18 +1,16 @@
 """Annotated images as a probe shows them to a network: resized to a square, with the objects that are probed."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.errors import InputError
-from socodet.training.workers import start_worker
+from socodet.training.workers import Begin, make_batches
 from socodet.views import geometry
 from socodet.views.batch import RoIs, group_by_level
 from socodet.views.geometry import Boxes
@@ -108,7 +106,7 @@ def probed_objects(dataset: DetectionDataset) -> tuple[list[NDArray[np.intp]], O
     return chosen, ObjectCounts(dataset.name, images, sum(map(len, chosen)), crowd, difficult, small)
 
 
-class ProbeDataset(Dataset[ProbeSample | None]):
+class ProbeDataset:
     """The images with objects to probe; None for one that cannot be read.
 
     size: the side S. levels: gives the level rule. all_views: three views per image instead of the plain one alone. The
@@ -132,6 +130,14 @@ class ProbeDataset(Dataset[ProbeSample | None]):
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def batch(self, places: Sequence[int], begin: Begin) -> list[ProbeSample | None]:
+        """The samples of these places; `begin` is told the file of each image."""
+        samples = []
+        for place in places:
+            begin(str(self._dataset.images[self._indices[place]].file))
+            samples.append(self[place])
+        return samples
 
     def __getitem__(self, place: int) -> ProbeSample | None:
         index = self._indices[place]
@@ -186,13 +192,7 @@ def collate_views(views: Sequence[View]) -> ProbeBatch:
     return ProbeBatch(torch.stack([v.pixels for v in views]), rois)
 
 
-def probe_loader(dataset: ProbeDataset, workers: int) -> DataLoader[Any]:
+def probe_batches(dataset: ProbeDataset, workers: int) -> Generator[list[ProbeSample | None], None, None]:
     """Lists of up to `BATCH_SIZE` samples in the order of the set, made by `workers` processes (0: by this one)."""
-    return DataLoader(
-        dataset,
-        batch_size=BATCH_SIZE,
-        collate_fn=list,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # leaves the random state of a training run alone
-    )
+    places = (range(first, min(first + BATCH_SIZE, len(dataset))) for first in range(0, len(dataset), BATCH_SIZE))
+    return make_batches(dataset.batch, places, workers)

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from socodet.proposals.part_files import ROW_GROUP, checked_output
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
+from socodet.runtime.files import whole_file
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import in_order
 
@@ -79,11 +79,11 @@ def convert_proposals(
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        writer = pq.ParquetWriter(unfinished, schema, compression="zstd")
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); give another output") from None
-    try:
-        with writer, progress_bar("image sizes", len(source), show=show_progress) as bar:
+        with (
+            whole_file(output, unfinished) as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+            progress_bar("image sizes", len(source), show=show_progress) as bar,
+        ):
             rows: list[Row] = []
             for index, size in _sizes(source, workers or available_cores()):
                 given = foreign.boxes[names[index]] if index in names else NONE
@@ -92,11 +92,9 @@ def convert_proposals(
                 if len(rows) == ROW_GROUP or index == len(source) - 1:
                     writer.write_table(rows_to_arrow(rows, schema))
                     rows = []
-        _check_fit(counts, foreign.form, proposals)
-        os.replace(unfinished, output)
-    finally:
-        with suppress(FileNotFoundError):
-            unfinished.unlink()
+            _check_fit(counts, foreign.form, proposals)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); give another output or make room") from None
     known = set(names.values())
     return ConversionSummary(
         output,

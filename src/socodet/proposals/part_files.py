@@ -19,6 +19,7 @@ from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
+from socodet.runtime.files import whole_file
 
 PART = 64
 """Images per part file: the most work that an interruption can lose."""
@@ -104,8 +105,8 @@ class Job:
         """Writes a part: complete or not at all, whenever the process ends."""
         path = self._path(part)
         unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
-        pq.write_table(rows_to_arrow(rows, self.schema), unfinished, compression="zstd")
-        os.replace(unfinished, path)
+        with whole_file(path, unfinished) as file:
+            pq.write_table(rows_to_arrow(rows, self.schema), file, compression="zstd")
 
     def merge(self) -> tuple[int, list[tuple[str, str]]]:
         """Joins the parts, all of which must be there, into the table and removes them.
@@ -115,8 +116,10 @@ class Job:
         boxes = 0
         unreadable: list[tuple[str, str]] = []
         together = ROW_GROUP // PART
-        merged = self.folder / "table"
-        with pq.ParquetWriter(merged, self.schema, compression="zstd") as writer:
+        with (
+            whole_file(self.output, self.folder / "table") as file,
+            pq.ParquetWriter(file, self.schema, compression="zstd") as writer,
+        ):
             for first in range(0, self.count, together):
                 parts = range(first, min(first + together, self.count))
                 rows = pa.concat_tables([pq.ParquetFile(self._path(part)).read() for part in parts])
@@ -124,7 +127,6 @@ class Job:
                 boxes += sum(len(lists.flatten()) for lists in rows.column("boxes").chunks)
                 failed = rows.filter(rows.column("error").is_valid())
                 unreadable += zip(failed.column("image").to_pylist(), failed.column("error").to_pylist(), strict=True)
-        os.replace(merged, self.output)
         shutil.rmtree(self.folder)
         return boxes, unreadable
 

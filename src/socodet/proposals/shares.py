@@ -17,6 +17,7 @@ from socodet.proposals.make_table import ProposalSummary, check_workers, make_pa
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.cores import available_cores
+from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
 
@@ -24,6 +25,8 @@ POLL_SECONDS = 1.0
 """Between two checks for the parts of other processes."""
 QUIET_SECONDS = 120.0
 """After this time without a new part a message names what is missing, and again each time."""
+LOST_SECONDS = 7200.0
+"""After this time without one the others are given up. A part of large images may take an hour."""
 NAMED = 8
 
 
@@ -156,13 +159,16 @@ def _make_share(job: Job, share: Share, workers: int, show_progress: bool) -> in
 
 
 def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
-    """Waits for all parts, without a limit: a process that died is restarted by the launcher."""
+    """Waits for all parts; a process that died may be started again by the launcher.
+
+    InputError when no part has come for `LOST_SECONDS`.
+    """
     missing = job.missing(range(job.count))
     if not missing:
         return
     if show_progress:
         print(f"waiting for {_owners(missing, job.count, total)}", file=sys.stderr, flush=True)
-    last_news = time.monotonic()
+    last_news, said = time.monotonic(), 0
     with progress_bar("other shares", job.images_in(missing), show=show_progress) as bar:
         while missing:
             time.sleep(POLL_SECONDS)
@@ -170,14 +176,18 @@ def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
             if len(still) < len(missing):
                 bar.advance(job.images_in(missing) - job.images_in(still))
                 missing, last_news = still, time.monotonic()
-            elif time.monotonic() - last_news > QUIET_SECONDS:
-                last_news = time.monotonic()
-                print(
-                    f"no new part for {QUIET_SECONDS:.0f} s; {len(missing)} of {job.count} are missing, of "
-                    f"{_owners(missing, job.count, total)}; still waiting: if a process has died, stop all and start "
-                    "the same command again, which resumes from here",
-                    file=sys.stderr,
-                    flush=True,
+                said = 0
+            elif time.monotonic() - last_news > QUIET_SECONDS * (said + 1):
+                quiet, said = time.monotonic() - last_news, said + 1
+                what = (
+                    f"no new part for {quiet:.0f} s; {len(missing)} of {job.count} are missing, of "
+                    f"{_owners(missing, job.count, total)}"
+                )
+                if quiet > LOST_SECONDS:
+                    raise InputError(f"{what}; the same command, started again everywhere, resumes from here")
+                say(
+                    f"{what}; still waiting: if a process has died, stop all and start the same command again, which "
+                    "resumes from here"
                 )
 
 

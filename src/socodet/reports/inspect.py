@@ -22,7 +22,7 @@ from socodet.reports.images import none_readable, readable_images
 from socodet.reports.page import Gallery, Section, write_page
 from socodet.reports.panels import Panel, labelled_panel, proposal_panel, sample_panels
 from socodet.reports.theme import to_png
-from socodet.runtime.files import check_output_file
+from socodet.runtime.files import check_output_file, write_atomically
 from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
@@ -218,7 +218,7 @@ def _write_sheet(path: Path, rows: Sequence[Sequence[Panel]], side: int = 320) -
     """Writes the panels as one image if the path ends in .png; says whether it did."""
     if path.suffix.lower() != ".png":
         return False
-    path.write_bytes(to_png(sheet_figure(rows, side)))
+    write_atomically(path, to_png(sheet_figure(rows, side)))
     return True
 
 

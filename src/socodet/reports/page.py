@@ -12,6 +12,8 @@ from typing import Literal
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
+from socodet.runtime.files import write_atomically
+
 FOLDER = Path(__file__).parent
 STYLESHEET, TEMPLATE = "page.css", "page.html"
 
@@ -143,7 +145,7 @@ def write_page(
         facts=facts,
         stylesheet=(FOLDER / STYLESHEET).read_text(encoding="utf-8"),
     )
-    Path(path).write_text(html.lstrip(), encoding="utf-8")
+    write_atomically(Path(path), html.lstrip().encode())
 
 
 def _data_uri(data: bytes) -> str:

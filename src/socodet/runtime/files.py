@@ -1,23 +1,97 @@
 """Files written whole, and the JSON notes of what was asked."""
 
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from socodet.errors import InputError
 
 
+class _Output(io.FileIO):
+    """Keeps the error of a write that failed: some writers raise another one in its place."""
+
+    problem: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of `data`; a raw file may take a part of it."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.problem = error
+            raise
+        return size
+
+
+@contextmanager
+def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` when all of it is on disk: never a part of it.
+
+    When it cannot be written, or for whatever other reason is not finished, it is removed, and what was at `path` is
+    still there. OSError then names `path`. partial: where it is until then; by default a hidden file beside it, in a
+    folder that is made.
+    """
+    problem: OSError | None = None
+    try:
+        if partial is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.partial")
+        with _Output(partial, "w") as file:
+            try:
+                yield file  # type: ignore[misc]  # not buffered, else what is a file to write bytes to
+                os.fsync(file.fileno())
+            except Exception as error:
+                problem = file.problem or (error if isinstance(error, OSError) else None)
+                raise
+        partial.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            if partial is not None:
+                partial.unlink(missing_ok=True)
+        problem = problem or (error if isinstance(error, OSError) else None)
+        if problem is None:
+            raise
+        raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from None
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """All of `data` at `path`, or what was there before: never a part, whenever the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    """All of `data` at `path`, or what was there before: never a part, whenever the process dies. OSError names it."""
+    with whole_file(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+
+
+class GrowingFile:
+    """A file that grows by whole pieces. What a full disk did not take is kept, and written with the next piece."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, _Output(path, "a")
+        self._waiting = b""
+
+    def append(self, data: bytes) -> None:
+        """Writes `data` at the end. On OSError, which names the file, no part of it is there."""
+        self._waiting += data
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            self._file.write(self._waiting)
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from None
+        self._waiting = b""
+
+    def close(self) -> None:
+        """Closes the file; tries once more to write what is left."""
+        try:
+            if self._waiting:
+                self.append(b"")
+        finally:
+            self._file.close()
 
 
 def check_output_file(path: str | Path, *, overwrite: bool) -> Path:

@@ -1,15 +1,42 @@
 """What a user should know about the input, said where it is found out."""
 
-import os
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
+
+from socodet.runtime.world import world_from_environment
 
 
 @cache
 def notice(text: str) -> None:
     """Prints a line on stderr: once in a process, and only in the first of several processes."""
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+    if world_from_environment(meeting=False).is_first:
+        say(text)
+
+
+def say(text: str) -> None:
+    """Prints a line on stderr. That nobody can hear it, since a disk is full or a terminal gone, ends nothing."""
+    with suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_if_long(text: str, seconds: float) -> Iterator[None]:
+    """Says the text each time that another so many seconds are spent within."""
+    left, began = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        while not left.wait(seconds):
+            say(f"{text}, for {time.monotonic() - began:.0f} s")
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
 
 
 def printable(text: str) -> str:

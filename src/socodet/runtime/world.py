@@ -1,7 +1,9 @@
-"""Which of several processes this is. torchrun or SLURM starts them; without either there is one."""
+"""Which of several processes this is. torchrun or SLURM's srun starts them; without either there is one."""
 
 import os
+import sys
 from dataclasses import dataclass
+from functools import cache
 
 from socodet.errors import InputError
 
@@ -26,24 +28,68 @@ ALONE = World()
 
 
 def world_from_environment(meeting: bool = True) -> World:
-    """Where torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or SLURM (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID) put us.
+    """Where torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID) put us.
+
+    Only what a launcher started is one of several. An allocation of SLURM has SLURM_NTASKS in its environment too, and
+    RANK may be anybody's: without a step of srun, or a place to meet as torchrun sets it, the process works alone, and
+    says so once.
 
     `meeting`: the processes will exchange tensors. InputError under SLURM when MASTER_ADDR and MASTER_PORT, where
-    they meet, are then not set.
+    they meet, are then not set; and for a variable that cannot be what its launcher sets.
     """
-    env = os.environ
-    if "RANK" in env and "WORLD_SIZE" in env:
-        return World(
-            int(env["RANK"]),
-            int(env["WORLD_SIZE"]),
-            int(env.get("LOCAL_RANK", 0)),
-            int(env.get("LOCAL_WORLD_SIZE", 1)),
+    meets = "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        size = _number("WORLD_SIZE", 1)
+        if size > 1 and not meets:
+            _say_alone("RANK and WORLD_SIZE are set, MASTER_ADDR and MASTER_PORT are not, so torchrun did not set them")
+            return ALONE
+        local_size = _number("LOCAL_WORLD_SIZE", 1, default=1)
+        return _at_meeting_point(
+            World(_number("RANK", 0, below=size), size, _number("LOCAL_RANK", 0, default=0), local_size), meeting
         )
-    if int(env.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in env:
-        if meeting and ("MASTER_ADDR" not in env or "MASTER_PORT" not in env):
-            raise InputError(
-                "SLURM: MASTER_ADDR and MASTER_PORT are not set; before srun, export MASTER_PORT=29500 and "
-                "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)"
-            )
-        return World(int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]), int(env.get("SLURM_LOCALID", 0)))
-    return World()
+    if "SLURM_PROCID" not in os.environ:
+        return ALONE
+    if "SLURM_STEP_ID" not in os.environ and "SLURM_STEPID" not in os.environ:
+        if os.environ.get("SLURM_NTASKS", "1") != "1":
+            tasks = os.environ["SLURM_NTASKS"]
+            _say_alone(f"this SLURM job has {tasks} tasks, but srun did not start this process; `srun socodet …` does")
+        return ALONE
+    size = _number("SLURM_STEP_NUM_TASKS", 1, default=1)
+    if size == 1:
+        return ALONE
+    if meeting and not meets:
+        raise InputError(
+            "SLURM: MASTER_ADDR and MASTER_PORT are not set; before srun, export MASTER_PORT=29500 and "
+            "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)"
+        )
+    world = World(_number("SLURM_PROCID", 0, below=size), size, _number("SLURM_LOCALID", 0, default=0))
+    return _at_meeting_point(world, meeting)
+
+
+def _at_meeting_point(world: World, meeting: bool) -> World:
+    if meeting and world.size > 1:
+        _number("MASTER_PORT", 0, below=65536)
+    return world
+
+
+def _number(name: str, least: int, *, below: int | None = None, default: int | None = None) -> int:
+    """A whole number from the environment; InputError if it is none, or outside its range."""
+    text = os.environ.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        value = int(text or "")
+    except ValueError:
+        value = least - 1
+    if value < least or (below is not None and value >= below):
+        limits = f"{least} or more" if below is None else f"{least} to {below - 1}"
+        raise InputError(
+            f"environment variable {name} must be a whole number, {limits}, not {text!r}; start the processes by "
+            f"torchrun or srun, which set it, or unset it"
+        )
+    return value
+
+
+@cache
+def _say_alone(why: str) -> None:
+    print(f"note: working alone: {why}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 In a world of one process nothing here does anything.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,23 +12,67 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from socodet.errors import InputError
 from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
+from socodet.runtime.notices import said_if_long
 from socodet.runtime.world import World
 from socodet.views.batch import Batch
 
+MEETING = timedelta(minutes=15)
+"""How long processes wait for each other to start."""
 PATIENCE = timedelta(hours=24)
 """How long processes wait for the first one, which may be making proposals."""
+IN_TRAINING = timedelta(hours=1)
+"""How long they wait for each other once they train; the first may be writing, or probing, meanwhile."""
+SAID_AFTER = 120.0
+"""Seconds after which it is said that a process waits, and for what."""
 
 
 def join(world: World, device: torch.device) -> None:
-    """Meets the other processes: over NCCL for CUDA tensors, over gloo for those on the CPU."""
+    """Meets the other processes: over NCCL for CUDA tensors, over gloo for those on the CPU.
+
+    InputError when they do not come within `MEETING`, or cannot be reached.
+    """
     if world.size == 1 or dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=PATIENCE)
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    try:
+        with said_if_long(f"waiting for all {world.size} processes to meet at {place}", SAID_AFTER):
+            store, rank, size = next(rendezvous("env://", world.rank, world.size, timeout=MEETING))
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(
+            f"the {world.size} processes do not meet at {place} ({reason}); check that all were started, and that "
+            "MASTER_ADDR and MASTER_PORT name a free port of the first one's machine"
+        ) from None
+
+
+def limit_waiting() -> None:
+    """From now on processes wait for each other no longer than `IN_TRAINING`."""
+    if dist.is_initialized():
+        dist.distributed_c10d._set_pg_timeout(IN_TRAINING)
+
+
+def lost_process(error: Exception) -> InputError | None:
+    """An error of one line where an exchange failed since another process ended or hangs; None for other errors."""
+    if not isinstance(error, RuntimeError) or not dist.is_initialized():
+        return None
+    text = str(error).lower()
+    if not (isinstance(error, dist.DistError) or any(sign in text for sign in LOST)):
+        return None
+    return InputError(
+        "another process of this run has ended or hangs; its message says why; the same command goes on from the "
+        "newest checkpoint"
+    )
+
+
+LOST = ("connection closed by peer", "connection reset", "broken pipe", "timed out waiting", "connection refused")
+"""Of what gloo says when an exchange fails."""
 
 
 def any_process(world: World, here: bool) -> bool:
@@ -52,7 +97,11 @@ def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
     if world.size == 1:
         return flags
     here = torch.tensor(flags, dtype=torch.uint8)
-    dist.all_reduce(here, dist.ReduceOp.MAX)
+    try:
+        with said_if_long("waiting for the other processes of this run", SAID_AFTER):
+            dist.all_reduce(here, dist.ReduceOp.MAX)
+    except RuntimeError as error:
+        raise lost_process(error) or error from None
     return tuple(bool(flag) for flag in here.tolist())
 
 

@@ -1,12 +1,19 @@
 """Where a training loop's log lines go: the run folder's JSONL file, TensorBoard, or any other `LogSink`."""
 
+import io
 import json
-from collections.abc import Mapping
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import scalar
 
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import GrowingFile, write_atomically
+from socodet.runtime.notices import say
 from socodet.training.run_folder import RunFolder
 
 
@@ -17,7 +24,7 @@ class LogSink(Protocol):
         """Records the values of a line by name: numbers, lists of numbers or text. step: finished steps, from 1.
 
         A resumed run repeats the steps after its last checkpoint, so a step may come again. A step with an evaluation
-        has two lines.
+        has two lines. After an OSError training goes on, and the sink is given the next line.
         """
 
     def close(self) -> None:
@@ -30,12 +37,11 @@ class JsonLinesSink:
     def __init__(self, run: RunFolder, start: int) -> None:
         kept = [json.dumps(line) + "\n" for line in run.log_lines() if line["step"] <= start]
         write_atomically(run.log, "".join(kept).encode())
-        self._file = run.log.open("a")
+        self._file = GrowingFile(run.log)
 
     def write(self, step: int, line: Mapping[str, Any]) -> None:
         """Writes the line to disk at once, so that another program can follow the run."""
-        self._file.write(json.dumps({"step": step, **line}) + "\n")
-        self._file.flush()
+        self._file.append((json.dumps({"step": step, **line}) + "\n").encode())
 
     def close(self) -> None:
         """Closes the file."""
@@ -43,25 +49,77 @@ class JsonLinesSink:
 
 
 class TensorBoardSink:
-    """Writes the numbers as scalars, a list as one scalar per item; hides those after step `start`."""
+    """Writes the numbers as scalars, a list as one scalar per item; hides those after step `start`.
+
+    Not by torch's SummaryWriter, whose thread dies with a traceback when the disk is full.
+    """
 
     def __init__(self, run: RunFolder, start: int) -> None:
-        self._writer = SummaryWriter(str(run.tensorboard), purge_step=start + 1)  # type: ignore[no-untyped-call]
+        name = f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}"
+        run.tensorboard.mkdir(parents=True, exist_ok=True)
+        self._file = GrowingFile(run.tensorboard / name)
+        hidden = Event(step=start + 1, session_log=SessionLog(status=SessionLog.START))
+        self._file.append(_records([Event(file_version="brain.Event:2"), hidden]))
 
     def write(self, step: int, line: Mapping[str, Any]) -> None:
         """Adds the scalars; text is left out."""
+        numbers: dict[str, float] = {}
         for name, value in line.items():
             if isinstance(value, int | float):
-                self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                numbers[name] = value
             elif isinstance(value, list):
-                for index, item in enumerate(value):
-                    self._writer.add_scalar(f"{name}/{index}", item, step)  # type: ignore[no-untyped-call]
+                numbers |= {f"{name}/{index}": item for index, item in enumerate(value)}
+        events = [
+            Event(step=step, summary=scalar(name, value))  # type: ignore[no-untyped-call]
+            for name, value in numbers.items()
+        ]
+        self._file.append(_records(events))
 
     def close(self) -> None:
         """Closes the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._file.close()
+
+
+def _records(events: Sequence[Event]) -> bytes:
+    """Events, of now, as TensorBoard's files have them."""
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for event in events:
+        event.wall_time = time.time()
+        writer.write(event.SerializeToString())
+    return buffer.getvalue()
 
 
 def folder_sinks(run: RunFolder, start: int) -> list[LogSink]:
     """The sinks of every run: log.jsonl and TensorBoard events in its folder."""
     return [JsonLinesSink(run, start), TensorBoardSink(run, start)]
+
+
+class Sinks:
+    """All sinks of a loop. It is said when one cannot write, as on a full disk, and when it can again."""
+
+    def __init__(self, sinks: Sequence[LogSink]) -> None:
+        self._sinks = sinks
+        self._failing: set[int] = set()
+
+    def write(self, step: int, line: Mapping[str, Any]) -> None:
+        """Gives every sink the line."""
+        for number, sink in enumerate(self._sinks):
+            try:
+                sink.write(step, line)
+            except OSError as error:
+                if number not in self._failing:
+                    say(f"log lines cannot be written ({error}); training goes on; make room")
+                self._failing.add(number)
+            else:
+                if number in self._failing:
+                    say(f"log lines are written again, from step {step}")
+                self._failing.discard(number)
+
+    def close(self) -> None:
+        """Closes every sink."""
+        for sink in self._sinks:
+            try:
+                sink.close()
+            except OSError as error:
+                say(f"the end of the log could not be written ({error})")

@@ -1,10 +1,9 @@
 """The training loop: stopping, checkpoints, log and progress. What is trained, and how, is up to a `Learner`."""
 
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,13 +12,14 @@ import torch
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
-from socodet.training.distributed import agree_flags, same_everywhere
-from socodet.training.log import LogSink, folder_sinks
+from socodet.training.checkpoints import Checkpoints
+from socodet.training.clock import Clock
+from socodet.training.distributed import agree_flags, limit_waiting, lost_process, same_everywhere
+from socodet.training.log import LogSink, Sinks, folder_sinks
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.signals import stop_requests
 
-CHECKPOINT_SECONDS = 600.0
 PATIENCE = "patience"
 """What stopped a run that is not going to get better."""
 
@@ -154,61 +154,69 @@ def run_loop(
     ends there with a checkpoint, stopped by `patience`. sinks: where log lines go besides the run's folder; they are
     closed at the end.
 
-    SIGINT and SIGTERM stop the loop after the current step, with a checkpoint; a second SIGINT stops it at once.
+    Where no more data comes, since data workers are lost, what is trained is saved before the error. A checkpoint or a
+    line of the log that cannot be written does not end the run, unless it is its last.
+    The signals of `stop_requests` stop the loop after the current step, with a checkpoint; a second one at once.
     Raises DivergedError when the loss, gradients or weights are no longer finite; the newest checkpoint is good.
     """
     world = learner.world
     start, stop = learner.finished, last_step(learner, execution)
     log_every = execution.log_every or default_log_every(learner.total)
-    saved_at = time.monotonic()
+    checkpoints = Checkpoints(run, learner.state_dict, execution.checkpoint_every)
     stopped_by: str | None = None
-    clock = _Clock()
+    clock = Clock()
+    limit_waiting()
     with (
         stop_requests(show_progress) as requests,
         progress_bar(description, learner.total, show=show_progress and world.is_first) as progress,
         ExitStack() as stack,
     ):
-        sinks = [*folder_sinks(run, start), *sinks] if world.is_first else []
-        for sink in sinks:
-            stack.callback(sink.close)
+        log = Sinks([*folder_sinks(run, start), *sinks] if world.is_first else [])
+        stack.callback(log.close)
         if isinstance(batches, Generator):
             stack.callback(batches.close)
         progress.done_earlier(start)
+        batch: B | None = None
         while learner.finished < stop:
-            batch = clock.wait_for(batches)
-            every, following = execution.checkpoint_every, learner.finished + 1
-            due = following % every == 0 if every else time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            # One process's clock or signal decides for all of them, at the same step.
-            batch, (due, asked_to_stop) = learner.agree(batch, (due, bool(requests)))
+            failure: InputError | OSError | None = None
+            try:
+                batch = clock.wait_for(batches)
+            except (InputError, OSError) as error:
+                if batch is None:
+                    raise
+                failure = error  # the others are told with the batch before
+            due = checkpoints.due(learner.finished + 1)
+            # One process's clock, signal or failure decides for all of them, at the same step.
+            batch, (due, asked_to_stop, failed) = learner.agree(batch, (due, bool(requests), failure is not None))
+            if failed:
+                raise _without_data(failure, learner, checkpoints)
             images = learner.images(batch) * world.size
             try:
                 learner.step(batch)
             except DivergedError as error:
                 raise _diverged(learner, run, str(error)) from None
             except RuntimeError as error:
-                too_large = _too_large(error, learner, images)
-                if too_large is None:
+                in_one_line = lost_process(error) or _too_large(error, learner, images)
+                if in_one_line is None:
                     raise
-                raise too_large from error
+                raise in_one_line from error
             clock.images += images
             done = learner.finished
             save = due or asked_to_stop or done == stop
             if done % log_every == 0 or save:  # before a checkpoint could save what is not finite
                 _check_finite(learner, run)
-                _write(sinks, done, _line(learner, clock, epochs))  # also at a checkpoint: a step is in one line only
+                log.write(done, _line(learner, clock, epochs))  # also at a checkpoint: a step is in one line only
             progress.advance(units=images, figures=learner.summary())
             if after_step is not None:
                 with clock.stopped():
                     evaluated = after_step(done)
                 if evaluated:
-                    _write(sinks, done, evaluated)
+                    log.write(done, evaluated)
             ended = enough is not None and enough()
             if ended and not save:
                 _check_finite(learner, run)
             if save or ended:
-                if world.is_first:
-                    run.save_checkpoint(done, learner.state_dict())
-                saved_at = time.monotonic()
+                checkpoints.save(done, last=asked_to_stop or ended or done == stop, here=world.is_first)
             if asked_to_stop:
                 stopped_by = requests[0] if requests else "another process"
                 break
@@ -222,12 +230,7 @@ def run_loop(
     return LoopResult(stopped_by, *clock.whole())
 
 
-def _write(sinks: Sequence[LogSink], step: int, line: Mapping[str, Any]) -> None:
-    for sink in sinks:
-        sink.write(step, line)
-
-
-def _line(learner: Learner[Any], clock: "_Clock", epochs: float | None) -> dict[str, Any]:
+def _line(learner: Learner[Any], clock: Clock, epochs: float | None) -> dict[str, Any]:
     seconds, waited = clock.window()
     line: dict[str, Any] = {}
     if epochs is not None:
@@ -238,48 +241,16 @@ def _line(learner: Learner[Any], clock: "_Clock", epochs: float | None) -> dict[
     return line
 
 
-class _Clock:
-    """Elapsed time and time spent waiting for data, since the last log line and in all."""
-
-    def __init__(self) -> None:
-        self._begun: float | None = None
-        self._whole_waited = 0.0
-        self.next_window()
-
-    def next_window(self) -> None:
-        """Starts a new log line's window."""
-        self._start, self._waited = time.monotonic(), 0.0
-        self.images = 0
-
-    def wait_for(self, batches: Iterator[B]) -> B:
-        """The next batch."""
-        asked = time.monotonic()
-        batch = next(batches)
-        now = time.monotonic()
-        self._waited += now - asked
-        if self._begun is None:  # the first wait includes the start of the workers
-            self._begun = now
-        else:
-            self._whole_waited += now - asked
-        return batch
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Time spent within does not count."""
-        before = time.monotonic()
-        yield
-        passed = time.monotonic() - before
-        self._start += passed
-        if self._begun is not None:
-            self._begun += passed
-
-    def window(self) -> tuple[float, float]:
-        """Seconds since the last log line, and how many of them were spent waiting."""
-        return time.monotonic() - self._start, self._waited
-
-    def whole(self) -> tuple[float, float]:
-        """Seconds since the first batch arrived, and how many of them were spent waiting."""
-        return 0.0 if self._begun is None else time.monotonic() - self._begun, self._whole_waited
+def _without_data(
+    failure: InputError | OSError | None, learner: Learner[Any], checkpoints: Checkpoints
+) -> InputError | OSError:
+    """Saves what is trained, and returns the error that ends the run, which is another process's where it is None."""
+    kept = ""
+    if learner.finished and learner.check_finite() is None:
+        if learner.finished > checkpoints.saved:
+            checkpoints.save(learner.finished, last=True, here=learner.world.is_first)
+        kept = f"; step {learner.finished} is kept as a checkpoint, from which the same command goes on"
+    return InputError(f"{failure or 'another process has no more data; see its message'}{kept}")
 
 
 def _check_finite(learner: Learner[Any], run: RunFolder) -> None:

@@ -8,8 +8,8 @@ RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; best.pt, weights alone,
 """
 
 import dataclasses
+import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from socodet.errors import InputError
-from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, write_note
+from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, whole_file, write_note
 from socodet.runtime.serialization import from_json
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ T = TypeVar("T")
 KEPT_CHECKPOINTS = 2
 Checkpoint = Literal["best", "last"]
 """best: the weights that scored highest on the validation set if a run kept them, else the newest. last: the newest."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +100,22 @@ class RunFolder:
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
 
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> Path:
-        """Writes the state after `step` steps, then deletes all but the newest two."""
+        """Writes the state after `step` steps, then deletes all but the newest two.
+
+        OSError when it cannot be written; the newest one is then still there, and nothing unfinished.
+        """
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
-        _save(path, state)
+        for old in self.checkpoints()[:-1]:
+            try:
+                _save(path, state)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                old.unlink()  # it may be its place that is missing
+            else:
+                break
+        else:
+            _save(path, state)
         for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink()
         return path
@@ -164,10 +178,5 @@ class RunFolder:
 
 def _save(path: Path, state: Mapping[str, Any]) -> None:
     """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as file:
         torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

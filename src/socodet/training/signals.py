@@ -1,10 +1,19 @@
-"""Stopping on the signals that shells and job schedulers send."""
+"""Stopping on the signals that shells, terminals and job schedulers send."""
 
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Ctrl-C; the end of a job; a terminal that closes; and what SLURM's --signal is often set to."""
+SAME_HANGUP = 1.0
+"""Seconds within which a second SIGHUP is the same one: the shell and the kernel each send theirs."""
+GRACE = 10.0
+"""Seconds after the second signal; a process that has not left by then, since it waits for another, is ended."""
 
 _open: list[list[str]] = []
 """The list of the outermost context, while there is one."""
@@ -12,11 +21,12 @@ _open: list[list[str]] = []
 
 @contextmanager
 def stop_requests(say: bool = False) -> Iterator[list[str]]:
-    """Within the context SIGINT and SIGTERM add their names to the list instead of ending the process.
+    """Within the context the signals of `STOPPING` add their names to the list instead of ending the process.
 
-    say: also print a line. A second SIGINT raises KeyboardInterrupt. A context within another one shares its list, so
-    that what was asked before it began is not lost. Outside the main thread, where no handler can be set, the list
-    stays empty.
+    say: also print a line. A second signal of any kind raises KeyboardInterrupt; where the process hangs and does not
+    leave, it is ended `GRACE` seconds later. A context within another one shares its list, so that what was asked
+    before it began is not lost. Outside the main thread, where no handler can be set, the list stays empty. A SIGHUP or
+    SIGUSR1 that is ignored from the start, as by `nohup`, remains so.
     """
     if threading.current_thread() is not threading.main_thread():
         yield []
@@ -25,19 +35,67 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
         yield _open[0]
         return
     requests: list[str] = []
+    heard = time.monotonic()
 
     def note(number: int, _frame: object) -> None:
-        if requests and number == signal.SIGINT:
+        nonlocal heard
+        name, since = signal.Signals(number).name, time.monotonic() - heard
+        if requests and not (name == requests[-1] == "SIGHUP" and since < SAME_HANGUP):
             raise KeyboardInterrupt
-        requests.append(signal.Signals(number).name)
-        if say:
-            os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again stops at once\n")
+        heard = time.monotonic()
+        if not requests:
+            requests.append(name)
+            if say:
+                with suppress(OSError):  # the terminal may be gone
+                    os.write(2, b"\nstopping after this step, with a checkpoint; a second signal stops at once\n")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    ignored = [number for number in STOPPING[2:] if signal.getsignal(number) is signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in STOPPING if number not in ignored}
     _open.append(requests)
     try:
-        yield requests
+        with _ended_if_it_hangs(set(before)):
+            yield requests
     finally:
         _open.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
+    """Ends the process `GRACE` seconds after its second signal if it is still within.
+
+    A handler of Python's runs only between two of its instructions: a thread hears of signals even while the main one
+    waits in C for a process that is gone.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        first: tuple[int, float] | None = None
+        while heard := reader.recv(1):
+            number, now = heard[0], time.monotonic()
+            if number not in numbers:
+                continue
+            again = first is not None and not (
+                number == first[0] == getattr(signal, "SIGHUP", None) and now - first[1] < SAME_HANGUP
+            )
+            first = first or (number, now)
+            if again:
+                reader.settimeout(GRACE)
+                with suppress(TimeoutError):
+                    while reader.recv(1):
+                        pass
+                    return  # left in time
+                os._exit(128 + number)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        thread.join(1.0)
+        reader.close()

@@ -1,32 +1,285 @@
-"""Data workers."""
+"""Data workers: processes that make batches, in order, and are replaced when they die or hang."""
 
+import contextlib
+import itertools
+import mmap
+import multiprocessing
+import os
+import queue
 import signal
-from collections.abc import Generator
-from typing import Any
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader
 
 from socodet.errors import InputError
+from socodet.runtime.notices import say
+from socodet.runtime.open_files import raise_open_files
+from socodet.training import one_buffer
+from socodet.training.signals import STOPPING
+
+T = TypeVar("T")
+B = TypeVar("B")
+Begin = Callable[[str], None]
+"""Called with the name of each image that is begun."""
+Make = Callable[[T, Begin], B]
+
+FORKED = sys.platform.startswith("linux")
+AHEAD = 2
+"""Batches a worker makes before the first of them is taken."""
+TICK = 1.0
+SAID_AFTER, HANGS_AFTER = 30, 300
+"""Ticks without a new image after which a worker is said to be slow, and after which it is replaced."""
+TRIES = 3
+"""Workers that may be lost with one batch."""
 
 
-def start_worker(_worker: int) -> None:
-    """A DataLoader's `worker_init_fn`: one thread, and signals ignored."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the loop decides when to stop, and shuts its workers down
-        signal.signal(number, signal.SIG_IGN)
+class _LostError(Exception):
+    """A worker died or hangs; the message says how, and at which image."""
 
 
-def loader_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
-    """Yields the loader's batches. Its workers start with the first batch and end when the generator is closed.
+def make_batches(
+    make: Make[T, B], tasks: Iterable[T], workers: int, *, pin_on: torch.device | None = None
+) -> Generator[B, None, None]:
+    """`make` of each task, in their order, made by `workers` processes; 0 is this one.
 
-    Workers ignore signals, so they must be shut down here, after an error too; otherwise the process hangs at exit.
+    A worker that dies, as when the kernel kills it for want of memory, or makes no progress for `HANGS_AFTER` seconds
+    is replaced, and its batches are made again. An InputError says so when `TRIES` of them are lost with one batch.
+    Workers start with the first batch and end when the generator is closed. pin_on: a CUDA device; batches are then
+    put into page-locked memory by a thread.
     """
-    batches = iter(loader)
+    if workers == 0:
+        batches = (make(task, lambda _name: None) for task in tasks)
+        return batches if pin_on is None else (batch.pin_memory() for batch in batches)  # type: ignore[attr-defined]
+    pool = _Pool(make, workers)
+    batches = pool.batches(tasks)
+    if pin_on is None:
+        return batches
+
+    def pinned(batch: Any) -> Any:
+        torch.cuda.set_device(pin_on)  # of this thread
+        return batch.pin_memory()
+
+    return one_ahead(batches, pinned, pool.stop)
+
+
+def one_ahead(
+    batches: Generator[B, None, None], prepare: Callable[[B], B], stop: Callable[[], None]
+) -> Generator[B, None, None]:
+    """`prepare` of each batch, done by a thread while the one before is used. stop: makes `batches` end soon."""
+    ready: queue.Queue[tuple[B | None, BaseException | None]] = queue.Queue(1)
+    stopped = threading.Event()
+
+    def put(batch: B | None, error: BaseException | None) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put((batch, error), timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                put(prepare(batch), None)
+                if stopped.is_set():
+                    return
+            put(None, None)
+        except BaseException as error:
+            put(None, error)
+        finally:
+            batches.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
-        yield from batches
-    except InputError as error:  # with a worker's traceback before it
-        last = str(error).strip().splitlines()[-1]
-        raise InputError(last.partition(": ")[2] if "\n" in str(error) else last) from error
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            if batch is None:
+                return
+            yield batch
     finally:
-        getattr(batches, "_shutdown_workers", lambda: None)()
+        stopped.set()
+        stop()
+        thread.join(10)
+
+
+class _Board:
+    """What a worker is at, in memory that it shares with its parent: how many images it has begun, and the last."""
+
+    SIZE = 1024
+
+    def __init__(self) -> None:
+        self._memory: mmap.mmap | None = mmap.mmap(-1, self.SIZE)
+
+    def __reduce__(self) -> Any:  # for a process that is not forked: then nothing is known of it
+        return _Board, ()
+
+    def begin(self, name: str) -> None:
+        """Notes one more image."""
+        if self._memory is not None:
+            text = name.encode(errors="replace")[: self.SIZE - 16]
+            count = int.from_bytes(self._memory[:8], "little") + 1
+            self._memory[:16] = count.to_bytes(8, "little") + len(text).to_bytes(8, "little")
+            self._memory[16 : 16 + len(text)] = text
+
+    def read(self) -> tuple[int, str]:
+        """The count and the last name."""
+        assert self._memory is not None
+        count, length = (int.from_bytes(self._memory[k : k + 8], "little") for k in (0, 8))
+        return count, self._memory[16 : 16 + length].decode(errors="replace")
+
+
+class _Worker(Generic[T, B]):
+    """One process, and what it was asked for."""
+
+    def __init__(self, make: Make[T, B], cancelled: threading.Event) -> None:
+        self._make, self._cancelled = make, cancelled
+        self.asked: deque[T] = deque()
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("fork" if FORKED else None)
+        self._board = _Board()
+        # A signal to the process group that comes before the worker ignores it would be taken for one to the parent.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(
+                target=_serve, args=(self._make, theirs, self._board, os.getpid()), daemon=True
+            )
+            self._process.start()
+            theirs.close()
+        except OSError as error:
+            raise InputError(f"data workers: cannot be started ({error.strerror}); lower --workers") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def ask(self, task: T) -> None:
+        """Asks for one more batch; one that has died is found out when its batch is taken."""
+        self.asked.append(task)
+        with contextlib.suppress(OSError):
+            self._connection.send(task)
+
+    def take(self) -> B:
+        """The batch of the first task asked for. InputError when workers are lost with it again and again."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                batch = self._take()
+            except _LostError as lost:
+                if attempt == TRIES:
+                    raise InputError(
+                        f"data workers: {TRIES} were lost with the same batch, the last one {lost}; give more memory, "
+                        "lower --workers or --batch-size, or take --workers 0 to see why"
+                    ) from None
+                say(f"a data worker {lost}; another one takes its place")
+                self.end()
+                self._start()
+                for task in self.asked:
+                    self._connection.send(task)
+            else:
+                self.asked.popleft()
+                return batch
+        raise AssertionError
+
+    def _take(self) -> B:
+        """Waits tick by tick, not by the clock: a process that is stopped and continued has not hung."""
+        silent, known = 0, self._board.read()
+        while not self._connection.poll(TICK):
+            if self._cancelled.is_set():
+                raise KeyboardInterrupt
+            now = self._board.read()
+            silent, known = (0 if now != known else silent + 1), now
+            if silent == SAID_AFTER:
+                say(f"waiting for a data worker, which has been at {known[1]} for {silent * TICK:.0f} s")
+            if silent >= HANGS_AFTER and FORKED:
+                raise _LostError(f"made no progress for {silent * TICK:.0f} s at {known[1]}")
+        try:
+            answer, error = one_buffer.receive(self._connection)
+        except (EOFError, OSError):
+            self._process.join(TICK)
+            code = self._process.exitcode
+            name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+            why = ", often for want of memory" if name == "SIGKILL" else ""
+            raise _LostError(f"ended by {name}{why}, at {self._board.read()[1] or 'its start'}") from None
+        if isinstance(error, Exception):
+            raise error
+        if error is not None:
+            raise RuntimeError(f"in a data worker:\n{error}")
+        result: B = answer
+        return result
+
+    def end(self) -> None:
+        """Ends the process: it holds nothing that would be lost."""
+        self._process.kill()
+        self._process.join(10)
+        self._connection.close()
+
+
+class _Pool(Generic[T, B]):
+    def __init__(self, make: Make[T, B], workers: int) -> None:
+        self._make, self._count = make, workers
+        self._cancelled = threading.Event()
+
+    def stop(self) -> None:
+        """Makes a wait for a batch end, from another thread."""
+        self._cancelled.set()
+
+    def batches(self, tasks: Iterable[T]) -> Generator[B, None, None]:
+        """Batch n comes from worker n modulo their number."""
+        raise_open_files()
+        left = iter(tasks)
+        workers: list[_Worker[T, B]] = []
+        try:
+            workers += (_Worker(self._make, self._cancelled) for _ in range(self._count))
+            for _, worker in itertools.product(range(AHEAD), workers):
+                for task in itertools.islice(left, 1):
+                    worker.ask(task)
+            for worker in itertools.cycle(workers):
+                if not worker.asked:
+                    return
+                taken = [worker.take()]
+                for task in itertools.islice(left, 1):
+                    worker.ask(task)
+                yield taken.pop()  # whose memory is free when the caller lets go of it
+        finally:
+            for worker in workers:
+                worker.end()
+
+
+def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int) -> None:
+    """A worker's life: one thread, and signals ignored, as the loop decides when to stop and ends its workers."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(ValueError):
+        signal.set_wakeup_fd(-1)  # the parent's
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    torch.set_num_threads(1)
+    while True:
+        while not connection.poll(5 * TICK):
+            if os.getppid() != parent:  # it was killed
+                return
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer: tuple[B | None, Exception | str | None] = make(task, board.begin), None
+        except (InputError, OSError) as error:
+            answer = None, error
+        except MemoryError:
+            answer = None, InputError("data workers: not enough memory; lower --workers or --batch-size")
+        except Exception:
+            answer = None, traceback.format_exc()
+        try:
+            one_buffer.send(connection, answer)
+        except BrokenPipeError:
+            return
+        except OSError as error:
+            why = f"data workers: a batch cannot be handed over ({error.strerror}); lower --workers or --batch-size"
+            one_buffer.send(connection, (None, InputError(why)))

@@ -112,7 +112,7 @@ class Batch:
         return replace(self, views=tuple(view.to(device, non_blocking) for view in self.views))
 
     def pin_memory(self) -> "Batch":
-        """The same in page-locked memory (torch's DataLoader calls this)."""
+        """The same in page-locked memory."""
         return Batch(
             tuple(view.pin_memory() for view in self.views),
             self.windows.pin_memory(),

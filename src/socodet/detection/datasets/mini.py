@@ -6,6 +6,7 @@ from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError
+from socodet.runtime.files import write_atomically
 
 
 def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
@@ -28,4 +29,4 @@ def _draw(seed: int, image_id: int | str) -> bytes:
 def write_image_ids(dataset: DetectionDataset, file: Path) -> None:
     """The ids of the set's images as JSON, so that others can train on the same."""
     content = {"name": dataset.name, "images": len(dataset), "image_ids": [image.image_id for image in dataset.images]}
-    file.write_text(json.dumps(content) + "\n")
+    write_atomically(file, json.dumps(content).encode() + b"\n")

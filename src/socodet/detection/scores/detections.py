@@ -14,6 +14,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.masks import RLE, usable_segmentation
 from socodet.detection.datasets.values import as_id, matching_id
 from socodet.errors import InputError
+from socodet.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
             if found.masks is not None:
                 entry["segmentation"] = found.masks[index]
             entries.append(entry)
-    file.write_text(json.dumps(entries))
+    write_atomically(file, json.dumps(entries).encode())
 
 
 def read_detections(

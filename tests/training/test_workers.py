@@ -1,0 +1,170 @@
+"""Batches made by processes: what they hand over, and what happens when they die, hang or have no memory."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from socodet.errors import InputError
+from socodet.runtime.open_files import raise_open_files
+from socodet.training import one_buffer, workers
+from socodet.training.workers import make_batches, one_ahead
+
+TENSORS = 20
+
+
+def numbers(task, begin):
+    begin(f"image {task}")
+    if task == "unreadable":
+        raise InputError("nothing can be read any more")
+    return [torch.full((3, task), task + k, dtype=torch.int64) for k in range(TENSORS)]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_batches_come_in_the_order_of_their_tasks(count):
+    made = list(make_batches(numbers, iter(range(8)), count))
+    assert len(made) == 8
+    for task, batch in enumerate(made):
+        assert same(batch, numbers(task, lambda _name: None))
+    made[3][0] += 1  # what was handed over can be written to
+
+
+def test_a_batch_takes_one_descriptor_and_nothing_of_dev_shm(monkeypatch):
+    def refused(*_):
+        raise AssertionError("shared memory of torch's")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refused)
+    batches = make_batches(numbers, iter(range(1, 4)), 1)
+    first = next(batches)
+    before, there = len(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))
+    second = next(batches)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert set(os.listdir("/dev/shm")) == there
+    del first, second
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+    batches.close()
+
+
+def test_content_survives_the_hand_over():
+    ours, theirs = multiprocessing.Pipe()
+    content = {
+        "none": torch.empty(0, 4),
+        "array": np.arange(6.0).reshape(2, 3),
+        "turned": torch.arange(6).reshape(2, 3).T,
+        "flag": torch.tensor([True, False]),
+        "text": ("a", 1.5, None),
+    }
+    one_buffer.send(ours, content)
+    got = one_buffer.receive(theirs)
+    assert got["none"].shape == (0, 4)
+    assert np.array_equal(got["array"], content["array"])
+    assert torch.equal(got["turned"], content["turned"])
+    assert torch.equal(got["flag"], content["flag"])
+    assert got["text"] == content["text"]
+    one_buffer.send(ours, [torch.empty(0), "nothing in it"])
+    assert one_buffer.receive(theirs)[1] == "nothing in it"
+
+
+def test_an_error_of_one_line_comes_through():
+    with pytest.raises(InputError, match=r"^nothing can be read any more$"):
+        list(make_batches(numbers, iter([1, "unreadable"]), 1))
+    with pytest.raises(RuntimeError, match="TypeError"):
+        list(make_batches(numbers, iter([None]), 1))
+
+
+def once(folder, what):
+    """A `make` that fails the first time it comes to 3."""
+
+    def make(task, begin):
+        begin(f"image {task}")
+        if task == 3 and not (folder / "failed").exists():
+            (folder / "failed").touch()
+            what()
+        return task
+
+    return make
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path, capfd):
+    make = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert list(make_batches(make, iter(range(8)), 2)) == list(range(8))
+    said = capfd.readouterr().err
+    assert "SIGKILL" in said
+    assert "image 3" in said
+
+
+def test_a_worker_that_hangs_is_named_and_replaced(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(workers, "TICK", 0.02)
+    monkeypatch.setattr(workers, "SAID_AFTER", 5)
+    monkeypatch.setattr(workers, "HANGS_AFTER", 15)
+    make = once(tmp_path, lambda: time.sleep(600))
+    assert list(make_batches(make, iter(range(8)), 2)) == list(range(8))
+    waiting, replaced = capfd.readouterr().err.splitlines()
+    assert "image 3" in waiting
+    assert "image 3" in replaced
+
+
+def test_workers_that_die_every_time_end_it_in_one_line():
+    def make(task, begin):
+        begin("big.tif")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(InputError, match=r"SIGKILL.*big\.tif.*--workers"):
+        list(make_batches(make, iter(range(8)), 2))
+
+
+def test_a_batch_that_finds_no_memory_is_one_line(monkeypatch):
+    def full(_name):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "memfd_create", full)
+    with pytest.raises(InputError, match=r"Cannot allocate memory.*--workers"):
+        list(make_batches(numbers, iter(range(1, 4)), 1))
+
+
+def test_workers_ignore_signals_and_end_with_the_generator():
+    batches = make_batches(lambda _task, _begin: os.getpid(), iter(range(8)), 1)
+    worker = next(batches)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        os.kill(worker, number)
+    assert next(batches) == worker
+    batches.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_a_thread_prepares_the_next_batch_and_its_errors_arrive():
+    stopped = []
+    assert list(one_ahead((n for n in range(5)), lambda n: n + 1, lambda: None)) == [1, 2, 3, 4, 5]
+    with pytest.raises(ZeroDivisionError):
+        list(one_ahead((n for n in (1, 0)), lambda n: 1 / n, lambda: None))
+    endless = one_ahead(iter_forever(), lambda n: n, lambda: stopped.append(True))
+    assert [next(endless) for _ in range(3)] == [0, 1, 2]
+    endless.close()
+    assert stopped == [True]
+
+
+def iter_forever():
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+
+def test_the_limit_of_open_files_is_raised():
+    soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+    try:
+        raise_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
