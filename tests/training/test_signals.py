@@ -14,7 +14,7 @@ from socodet.training.signals import stop_requests
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
-@pytest.mark.parametrize(("name", "code"), zip(NAMES, (130, 143, 129, 138), strict=True))
+@pytest.mark.parametrize(("name", "code"), list(zip(NAMES, (130, 143, 129, 138), strict=True)))
 def test_every_signal_asks_to_stop_and_a_second_one_ends_it_at_once(name, code):
     before = {other: signal.getsignal(getattr(signal, other)) for other in NAMES}
     with stop_requests() as requests:
