@@ -7,6 +7,8 @@ import tyro
 
 from socodet.commands.messages import print_scores, print_some
 from socodet.commands.parsing import Flat
+from socodet.errors import InputError
+from socodet.runtime.world import world_from_environment
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import ExecutionSettings
 
@@ -48,5 +50,9 @@ def evaluate(
         execution=execution,
         overwrite=overwrite,
     )
+    if not world_from_environment(meeting=False).is_first:
+        return
     print_some("images that could not be read, so nothing was found in them:", result.unreadable)
     print_scores(result, output)
+    if result.unwritten:
+        raise InputError(f"not written: {'; '.join(result.unwritten)}; make room, or give another name")

@@ -15,7 +15,7 @@ from socodet.export.modules import PretrainedModules, pretrained_modules
 from socodet.export.timm import timm_files
 from socodet.export.torchvision import torchvision_files
 from socodet.export.transformers import TransformersModel, transformers_files
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import settled, write_atomically
 
 Format = Literal["torchvision", "detectron2", "mmdetection", "timm", "transformers"]
 BN_IMAGES = 128
@@ -79,7 +79,7 @@ def export_with_card(
     show_progress: bool = False,
 ) -> Exported:
     """`export_run`, which also says where the card is and whether the run is finished."""
-    path = Path(output)
+    path = settled(output)
     frameworks = _FRAMEWORKS
     if format == "transformers":
         if model is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from socodet.runtime.notices import say
 from socodet.training.run_folder import RunFolder
 
 METRIC = "box_AP"
@@ -44,7 +45,10 @@ class BestCheckpoint:
         """Notes an evaluation, and keeps the weights if none before was better."""
         if self._note(step, scores.get(METRIC)):
             state: dict[str, Any] = {"step": step, "total_steps": total, "detector": weights()}
-            self.run.save_best(state)
+            try:
+                self.run.save_best(state)
+            except OSError as error:
+                say(f"the best checkpoint, of step {step}, cannot be written ({error}); training goes on; make room")
 
     def _note(self, step: int, ap: float | None) -> bool:
         """Whether no earlier AP is higher."""

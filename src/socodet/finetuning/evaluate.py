@@ -1,9 +1,10 @@
 """Scores of a fine-tuned detector: on the validation set during training, and afterwards on any set."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +14,14 @@ from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Scores, evaluate, write_detections
+from socodet.errors import InputError
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import trained_categories, write_scores
 from socodet.runtime.files import check_output_file
-from socodet.runtime.world import ALONE, World
-from socodet.training.devices import default_workers
+from socodet.runtime.world import ALONE, World, world_from_environment
+from socodet.training.devices import choose_device, default_workers
+from socodet.training.distributed import join
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -31,6 +34,8 @@ class Evaluation:
     unreadable: tuple[str, ...]
     of_classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """By class name: `objects`, those of the set that count, and AP and AP50 of boxes and masks."""
+    unwritten: tuple[str, ...] = ()
+    """Files that could not be written, and why."""
 
     @classmethod
     def of(cls, scores: Scores, unreadable: Sequence[str]) -> "Evaluation":
@@ -87,6 +92,8 @@ def score(
 ) -> Evaluation:
     """Detects and scores; the first process writes the scores of this `step`, and the detections, to their files.
 
+    A file that cannot be written is told of in the result, `unwritten`.
+
     masks: whether the network predicts them; without, boxes alone are scored.
     """
     found, unreadable = detect(
@@ -94,13 +101,22 @@ def score(
     )
     if not world.is_first:
         return Evaluation({}, tuple(unreadable))
+    unwritten: list[OSError] = []
     if predictions_file is not None:
-        write_detections(data, found, predictions_file)
+        _try(unwritten, write_detections, data, found, predictions_file)
     judged = evaluate(data if masks else replace(data, has_masks=False), found)
     evaluation = Evaluation.of(judged, unreadable)
     if scores_file is not None:
-        write_scores(scores_file, data, step, evaluation.scores, evaluation.of_classes)
-    return evaluation
+        _try(unwritten, write_scores, scores_file, data, step, evaluation.scores, evaluation.of_classes)
+    return replace(evaluation, unwritten=tuple(map(str, unwritten)))
+
+
+def _try(failures: list[OSError], write: Callable[..., None], *arguments: Any) -> None:
+    """Writes a file; where that fails, as on a full disk, what was found out must not be lost with it."""
+    try:
+        write(*arguments)
+    except OSError as error:
+        failures.append(error)
 
 
 def evaluate_run(
@@ -121,13 +137,18 @@ def evaluate_run(
     split: which one of a folder. images: folder of the images of a .json file. checkpoint: which one, as
     `load_detector` takes it. output: file for the scores, those of each class too.
     save_predictions: file for the detections, in COCO's result format. An existing file is an InputError unless
-    `overwrite`; so is a run that is not a fine-tuning run or has no checkpoint yet, and
-    a set without a class of the same name.
+    `overwrite`; so is one name for both, a run that is not a fine-tuning run or has no checkpoint yet, and
+    a set without a class of the same name. Started by torchrun or SLURM, each process takes its share of the images;
+    the first alone has the scores.
     """
     scores_file, predictions_file = (
         None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
     )
+    if scores_file and predictions_file and scores_file.resolve() == predictions_file.resolve():
+        raise InputError(f"{scores_file}: is to hold the scores and the detections; give two names")
     execution = execution or ExecutionSettings()
+    world = world_from_environment()
+    show_progress = show_progress and world.is_first
     trained = load_detector(run, checkpoint=checkpoint, device=execution.device, precision=execution.precision)
     categories = trained_categories(RunFolder(Path(run)))
     if not isinstance(data, DetectionDataset):
@@ -138,7 +159,9 @@ def evaluate_run(
     detector = detector_named(trained.recipe.settings.detector)
     if execution.compile:
         detector.compile(trained.network)
-    device = next(trained.parameters()).device
+    device = choose_device(execution.device, world)
+    trained.network.to(device)
+    join(world, device)
     return score(
         trained.network,
         data,
@@ -148,5 +171,6 @@ def evaluate_run(
         predictions_file=predictions_file,
         precision=trained.precision,
         workers=default_workers(device) if execution.workers is None else execution.workers,
+        world=world,
         show_progress=show_progress,
     )

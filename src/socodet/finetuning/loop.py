@@ -15,6 +15,7 @@ from socodet.finetuning.run import PREDICTIONS, SCORES
 from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_batches
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.runtime.notices import say
 from socodet.runtime.progress import duration
 from socodet.training.devices import default_workers
 from socodet.training.distributed import agree_flags
@@ -130,6 +131,8 @@ class FinetuneLoop:
             world=self.tuner.world,
             show_progress=self.show_progress,
         )
+        for failure in self.newest.unwritten:
+            say(f"{failure}: not written; training goes on; make room")
         self.unreadable.update(self.newest.unreadable)
         if self.evaluation.every is not None and self.tuner.world.is_first:
             self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)

@@ -25,7 +25,7 @@ from socodet.images.source import ImageSource, open_images, white_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import FULL_RANGE
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import whole_file, write_atomically
+from socodet.runtime.files import settled, whole_file, write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveInt, Range, Settings
 from socodet.runtime.threads import in_order
@@ -97,7 +97,7 @@ def pack(
     """
     start = time.monotonic()
     source = open_images(images) if isinstance(images, (str, Path)) else images
-    output = Path(output)
+    output = settled(output)
     _check_output(output, overwrite=overwrite)
     _check_names(source)
     work = output.with_name(f".{output.name}.{_job_digest(source, settings)}.parts")

@@ -31,7 +31,7 @@ from socodet.images.source import ImageSource, open_images
 from socodet.images.suffixes import SUFFIXES
 from socodet.prediction.drawing import draw_objects
 from socodet.pretraining.preparation import digest_names
-from socodet.runtime.files import GrowingFile, first_difference, read_note, write_atomically, write_note
+from socodet.runtime.files import GrowingFile, first_difference, read_note, settled, write_atomically, write_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import default_workers
@@ -99,7 +99,7 @@ def predict(
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "settings": {"min_score": min_score, "max_detections": max_detections, "batch_size": batch_size, "draw": draw},
     }
-    folder = Path(output)
+    folder = settled(output)
     _prepare(folder, asked, overwrite=overwrite)
     lines = list(_lines(folder / LINES))
     if not (folder / JSON).exists():

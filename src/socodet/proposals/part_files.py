@@ -19,7 +19,7 @@ from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
-from socodet.runtime.files import whole_file
+from socodet.runtime.files import settled, whole_file
 
 PART = 64
 """Images per part file: the most work that an interruption can lose."""
@@ -29,7 +29,7 @@ ROW_GROUP = 4096
 
 def checked_output(output: str | Path, overwrite: bool) -> Path:
     """The path of a table. InputError if it is a folder, or exists and `overwrite` is false."""
-    output = Path(output)
+    output = settled(output)
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file for the proposal table")
     if output.exists() and not overwrite:

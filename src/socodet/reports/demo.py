@@ -29,7 +29,7 @@ from socodet.reports.sections.curves import training_charts
 from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
 from socodet.reports.verdicts import log_verdicts, recall_verdict
-from socodet.runtime.files import read_note, refuse_foreign_folder, write_note
+from socodet.runtime.files import read_note, refuse_foreign_folder, settled, write_note
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import encoder_weights
@@ -81,7 +81,7 @@ def demo(
     finished demo and `overwrite` is false.
     """
     began = time.monotonic()
-    folder = Path(output)
+    folder = settled(output)
     source = open_images(photographs() if images is None else images)
     if len(source) > MOST_IMAGES:
         source = some_images(source, MOST_IMAGES, seed=0)

@@ -94,12 +94,21 @@ class GrowingFile:
             self._file.close()
 
 
+def settled(path: str | Path) -> Path:
+    """The path that will be written to: without `..`, which lead elsewhere once a folder before them is made.
+
+    To be taken before a guard asks what is there. `new/../run` is no file as long as there is no folder `new`.
+    """
+    given = Path(path)
+    return given.resolve() if ".." in given.parts else given
+
+
 def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
     """The file that something may be written to, in a folder that is there; asked before the work is done.
 
     InputError when it exists, unless `overwrite`, or is a folder.
     """
-    file = Path(path)
+    file = settled(path)
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give the name of a file")
     if file.exists() and not overwrite:

@@ -43,9 +43,9 @@ def cache_folder() -> Path:
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:12]}"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     temporary = Path(tempfile.gettempdir()) / f"socodet-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
-    for parent in (home / "socodet", temporary):
+    for parent in (home / "socodet", temporary) if home.is_absolute() else (temporary,):  # some users have no home
         folder = parent / name
         try:
             folder.mkdir(parents=True, exist_ok=True)

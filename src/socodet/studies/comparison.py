@@ -19,7 +19,7 @@ from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.labelled_sets import LabelledSet
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.world import world_from_environment
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import FinetuningRuns
@@ -85,7 +85,7 @@ def compare(
     )
     fractions = sorted(float(f"{fraction:g}") for fraction in fractions)  # as the folders are named
     runs.check_fractions(fractions, seeds)
-    study = Study(Path(output), "comparison", world, show_progress)
+    study = Study(settled(output), "comparison", world, show_progress)
     # All inits with a seed before the next seed, so that they can be compared early.
     jobs = [
         _checked(study, init, runs.job_from(init.name, init.source, fraction, seed, "runs"))

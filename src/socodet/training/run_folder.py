@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from socodet.errors import InputError
-from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, whole_file, write_note
+from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, whole_file, write_note
 from socodet.runtime.serialization import from_json
 
 T = TypeVar("T")
@@ -34,6 +34,9 @@ class RunFolder:
     """Paths and contents of one run."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", settled(self.path))
 
     @property
     def log(self) -> Path:

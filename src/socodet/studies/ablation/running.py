@@ -14,7 +14,7 @@ from typing import Any
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import check_steps, digest_names, some_images
-from socodet.runtime.files import first_difference
+from socodet.runtime.files import first_difference, settled
 from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
 from socodet.studies.ablation.recall import object_recall
 from socodet.studies.ablation.table import (
@@ -66,7 +66,7 @@ def run_ablation(
         source = some_images(source, budget.limit, 0)
     for row in rows:
         check_steps(source, row.recipe, len(source))
-    study = Study(Path(output), "ablation", show_progress=show_progress)
+    study = Study(settled(output), "ablation", show_progress=show_progress)
     finetuned = _prepare(study, family, budget, source, proposals, finetune, overwrite=overwrite)
     usual: str = PAPER.proposals.method
     wanted = {usual: PAPER.proposals}

@@ -27,7 +27,7 @@ from socodet.models.settings import ModelSettings
 from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.serialization import to_json
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import FIGURES, MAIN
@@ -83,7 +83,7 @@ def measure_own_data(
     detectors.check_fractions(fractions, folds)
     if weights is not None:
         WeightsFile.find(weights.path)
-    study = Study(Path(output), "own_data", show_progress=show_progress)
+    study = Study(settled(output), "own_data", show_progress=show_progress)
     source = _prepare(study, settings, detectors, images, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
