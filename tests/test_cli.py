@@ -49,9 +49,28 @@ def error_of(capsys, *argv) -> str:
     return lines[0]
 
 
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        ("prepose x", "propose"),
+        ("reproduce own_data", "reproduce own-data"),
+        ("pretrain --recpie tiny", "--recipe"),  # and not what is missing besides
+        ("pretrain x --output y --views.0.siez 3", "--views.0.size"),
+        ("finetune x --output y --detector fast_rcnn_fpn", "faster_rcnn_fpn"),
+        ("finetune x --output y --scheduel=voc_24k", "--schedule"),
+        ("recipes Fpn_100EP", "fpn_100ep"),
+        ("export x --output y --format detectorn2", "detectron2"),
+        ("ablate table_4 --images x --output y", "table4"),
+    ],
+)
+def test_a_misspelt_name_is_told_what_was_meant(capsys, argv, meant):
+    assert re.search(rf"did you mean (\S+ or )*{re.escape(meant)}( or \S+)*\?", error_of(capsys, *argv.split()))
+
+
 def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     run = tmp_path / "run"
-    assert "choose one of propose" in error_of(capsys, "prepose")
+    assert "choose one of propose" in error_of(capsys, "xyz")
+    assert "PATH" in error_of(capsys, "pretrain")
     assert "--output" in error_of(capsys, "propose", few_images)
     assert "--output" in error_of(capsys, "pretrain", few_images)
     start = ["pretrain", few_images, "--output", run]

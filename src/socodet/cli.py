@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from socodet._version import __version__
 from socodet.commands.messages import resume_hint
 from socodet.commands.parsing import parse
-from socodet.errors import InputError
+from socodet.errors import InputError, which_instead
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
 
@@ -89,7 +89,7 @@ def run_command(arguments: Sequence[str]) -> None:
     two_words = " ".join(arguments[:2])
     name = two_words if two_words in COMMANDS else arguments[0]
     if name not in COMMANDS:
-        raise InputError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
+        raise InputError(f"{name}: no such command; {which_instead(two_words, COMMANDS)}")
     function = name.replace(" ", "_").replace("-", "_")
     module = importlib.import_module(f"socodet.commands.{function}")
     argv = arguments[len(name.split()) :]

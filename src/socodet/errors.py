@@ -1,5 +1,8 @@
 """Errors that a user can fix: one line that says what is wrong, where, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(Exception):
     """Something the user gave cannot be used.
@@ -15,3 +18,12 @@ class SettingError(InputError, ValueError):
 
 class UnreadableImageError(InputError):
     """The bytes are not an image that can be decoded: truncated, corrupt, or of an unknown format."""
+
+
+def which_instead(name: str, known: Iterable[str]) -> str:
+    """How to fix a name that is not among the known ones: the closest of them, or all where none is close."""
+    names = list(dict.fromkeys(known))
+    likeness = {one: difflib.SequenceMatcher(None, name.lower(), one.lower()).ratio() for one in names}
+    best = max(likeness.values(), default=0.0)
+    close = [one for one in names if likeness[one] >= max(0.7, best - 0.05)]
+    return f"did you mean {' or '.join(close)}?" if 0 < len(close) <= 3 else f"choose one of {', '.join(names)}"

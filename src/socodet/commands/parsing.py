@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tyro
 
-from socodet.errors import InputError
+from socodet.errors import InputError, which_instead
 
 Flat = tyro.conf.arg(name="")
 """Marks settings whose fields are flags of their own names, without a prefix."""
@@ -26,22 +27,51 @@ def parse(
     def deferred(*args: Any, **kwargs: Any) -> functools.partial[None]:
         return functools.partial(function, *args, **kwargs)
 
+    def read(arguments: Sequence[str]) -> functools.partial[None]:
+        called: functools.partial[None] = tyro.cli(
+            functools.partial(deferred, **defaults),
+            args=list(arguments),
+            prog=f"socodet {command}",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        return called
+
     problem = io.StringIO()
     try:
         with contextlib.redirect_stderr(problem):
-            parsed: functools.partial[None] = tyro.cli(
-                functools.partial(deferred, **defaults),
-                args=list(argv),
-                prog=f"socodet {command}",
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            parsed = read(argv)
     except SystemExit as ended:
         if not ended.code:
             raise
-        raise InputError(f"{command}: {_one_line(problem.getvalue())}; see socodet {command} --help") from None
+        help_text = io.StringIO()
+        with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):
+            read(["--help"])
+        what = _unknown_flag(argv, help_text.getvalue()) or _closest_choice(_one_line(problem.getvalue()))
+        raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
-        raise InputError(f"{command}: {error}; see socodet {command} --help") from None
+        raise InputError(f"{command}: {error} (see socodet {command} --help)") from None
     return parsed
+
+
+def _unknown_flag(argv: Sequence[str], help_text: str) -> str | None:
+    """What is wrong with the first flag that the help does not list; a parser would first name what is missing."""
+    known = dict.fromkeys(re.findall(r"(?<![\w-])--?[a-zA-Z][\w.-]*", help_text))
+    for argument in argv:
+        flag = argument.split("=")[0]
+        if re.fullmatch(r"--[a-zA-Z][\w.-]*", flag) and flag.replace("_", "-") not in known:
+            instead = which_instead(flag, known)
+            return f"{flag}: no such flag" + (f"; {instead}" if instead.startswith("did") else "")
+    return None
+
+
+def _closest_choice(problem: str) -> str:
+    """The parser's message about a value that is none of the choices, with the closest of them."""
+    found = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)$", problem)
+    if found is None:
+        return problem
+    value, flag, choices = found.groups()
+    known = re.findall(r"'([^']+)'", choices)
+    return f"{flag} {value}: no such choice; {which_instead(value, known)}"
 
 
 def _one_line(box: str) -> str:
@@ -59,6 +89,6 @@ def _one_line(box: str) -> str:
 
 def values_of(flag: str, argv: Sequence[str]) -> list[str]:
     """The values of a flag before anything is parsed, for the defaults that depend on it; the last one is in force."""
-    pairs = zip(argv, [*argv[1:], None], strict=True)
+    pairs = zip(argv, [*argv[1:], None], strict=False)
     given = (a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b if a == flag else None for a, b in pairs)
     return [value for value in given if value is not None]

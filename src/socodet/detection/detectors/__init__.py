@@ -10,7 +10,7 @@ from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
 from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.rt_detr import RTDETRDetector
 from socodet.detection.detectors.settings import InferenceSettings
-from socodet.errors import SettingError
+from socodet.errors import SettingError, which_instead
 from socodet.models.settings import ModelSettings
 
 __all__ = ["ALIASES", "DETECTORS", "Detector", "InferenceSettings", "detector_named", "new_detector"]
@@ -36,7 +36,7 @@ def detector_named(name: str) -> Detector:
     """The detector of that name or alias. SettingError for an unknown one."""
     known = DETECTORS.get(ALIASES.get(name, name))
     if known is None:
-        raise SettingError(f"detector {name!r}: unknown; choose one of {', '.join(DETECTORS)}")
+        raise SettingError(f"detector {name!r}: unknown; {which_instead(name, (*DETECTORS, *ALIASES))}")
     return known
 
 

@@ -8,7 +8,7 @@ many images are seen, and the learning rate changes in proportion (Goyal et al. 
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from socodet.errors import SettingError
+from socodet.errors import SettingError, which_instead
 from socodet.runtime.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Settings
 
 REFERENCE_BATCH = 16
@@ -94,7 +94,7 @@ SCHEDULES: dict[str, ScheduleSettings] = {
 def schedule(name: str) -> ScheduleSettings:
     """An R-CNN's schedule of that name. SettingError for an unknown one."""
     if name not in SCHEDULES:
-        raise SettingError(f"schedule {name!r}: unknown; choose one of {', '.join(SCHEDULES)}")
+        raise SettingError(f"schedule {name!r}: unknown; {which_instead(name, SCHEDULES)}")
     return SCHEDULES[name]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from socodet.errors import InputError
+from socodet.errors import InputError, which_instead
 from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.runtime.serialization import to_json
@@ -43,7 +43,7 @@ def recipe(
             raise InputError("recipe 'auto': is chosen by the images; say where they are (images, --images)")
         return auto_recipe(open_images(images), None, Given(epochs=epochs, hours=hours), show_plan=False)
     if name not in RECIPES:
-        raise InputError(f"recipe {name!r}: unknown; choose one of {AUTO}, {', '.join(RECIPES)}")
+        raise InputError(f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES))}")
     return RECIPES[name]()
 
 

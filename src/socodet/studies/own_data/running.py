@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from socodet._version import __version__
-from socodet.errors import InputError
+from socodet.errors import InputError, which_instead
 from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.run import digest
 from socodet.images.source import ImageSource, open_images
@@ -90,7 +90,7 @@ def measure_own_data(
     names = [start.name for start in every]
     unknown = sorted(set(only) - set(names))
     if unknown:
-        raise InputError(f"--only {' '.join(unknown)}: no such start; choose among {', '.join(names)}")
+        raise InputError(f"--only {' '.join(unknown)}: no such start; {which_instead(unknown[0], names)}")
     wanted = [start for start in every if not only or start.name in only or start.name == SCRATCH]
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
