@@ -55,7 +55,7 @@ def error_of(capsys, *argv) -> str:
         ("prepose x", "propose"),
         ("reproduce own_data", "reproduce own-data"),
         ("pretrain --recpie tiny", "--recipe"),  # and not what is missing besides
-        ("pretrain x --output y --views.0.siez 3", "--views.0.size"),
+        ("pretrain x --output y --views.0.sizes 3", "--views.0.size"),
         ("finetune x --output y --detector fast_rcnn_fpn", "faster_rcnn_fpn"),
         ("finetune x --output y --scheduel=voc_24k", "--schedule"),
         ("recipes Fpn_100EP", "fpn_100ep"),
