@@ -20,6 +20,8 @@ from socodet.training.loop import DivergedError
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_resnets")
+
 
 def trainer(**execution) -> Trainer:
     torch.manual_seed(0)

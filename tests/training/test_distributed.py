@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from narrow_models import EighthResNet
 from torch import nn
 
+import socodet.models.backbones as backbones_module
 import socodet.models.soco as soco_module
 from socodet.cli import main
 from socodet.images.photographs import photographs
@@ -26,6 +28,7 @@ from socodet.runtime.world import World, world_from_environment
 from socodet.training.distributed import agree, join, mean_over_all
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
+pytestmark = pytest.mark.usefixtures("narrow_resnets")
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 STEPS, IMAGES, BOXES = 5, 8, 2
 
@@ -144,6 +147,7 @@ def in_half_precision(rank: int) -> list[tuple[torch.Tensor, ...]]:
 def pretrain(folder: Path, *arguments: str) -> str:
     """What this process prints."""
     command = ["pretrain", str(photographs()), "--output", str(folder / "run"), "--recipe", "tiny", "--device", "cpu"]
+    command += ["--proposals.method", "grid"]
     command += ["--batch-size", "4", "--epochs", "1", "--warmup-epochs", "0", "--workers", "0", "--log-every", "1"]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -154,6 +158,7 @@ def pretrain(folder: Path, *arguments: str) -> str:
 def in_process(rank: int, port: str, folder: Path) -> None:
     """Everything that two processes do in these tests: starting two takes longer than the rest."""
     torch.set_num_threads(1)
+    backbones_module.ResNet = EighthResNet
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")  # as torchrun does
     printed = [pretrain(folder, "--max-steps", "1"), pretrain(folder)]

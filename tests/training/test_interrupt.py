@@ -17,11 +17,11 @@ from socodet.pretraining.preparation import some_images
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.run_folder import RunFolder
 
-BRIEF = ["--recipe", "tiny", "--batch-size", "3", "--epochs", "6", "--warmup-epochs", "1", "--fpn-channels", "16"]
+BRIEF = ["--recipe", "tiny", "--batch-size", "3", "--epochs", "12", "--warmup-epochs", "1", "--fpn-channels", "16"]
 BRIEF += ["--head-channels", "16", "--representation-size", "16", "--hidden-size", "32", "--embedding-size", "16"]
 BRIEF += ["--views.0.size", "48", "--views.1.size", "48", "--views.2.size", "32", "--limit", "6"]
-BRIEF += ["--device", "cpu", "--workers", "1", "--log-every", "4"]
-STEPS = 12
+BRIEF += ["--backbone", "timm/test_resnet", "--device", "cpu", "--workers", "1", "--log-every", "4"]
+STEPS = 24
 
 
 def arguments(run, table):

@@ -103,7 +103,7 @@ def _by_channels(
         list(pool.map(lambda begin, end: _pool(*fixed, begin, end), bounds[:-1], bounds[1:]))
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _axis(
     start: np.float32, extent: np.float32, sampling_ratio: int, weights: NDArray[np.float32]
 ) -> tuple[int, int, int]:
@@ -141,7 +141,7 @@ def _axis(
     return samples, first, last
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _weights(
     roi: NDArray[np.float32],
     scale: np.float32,
@@ -164,7 +164,7 @@ def _weights(
     return y0, y1, x0, x1
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _pool(
     backward: bool,
     maps_bhwc: NDArray[np.float32],
@@ -202,7 +202,7 @@ def _pool(
                 _between_bins_and_line(False, pooled_npqc[n], line_qc, rows_ph[:, y], begin)
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _between_bins_and_line(
     backward: bool,
     bins_pqc: NDArray[np.float32],
@@ -222,7 +222,7 @@ def _between_bins_and_line(
                     _add(some, weights_p[p], line)
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _add(to: NDArray[np.float32], weight: np.float32, values: NDArray[np.float32]) -> None:
     for c in range(len(to)):
         to[c] += weight * values[c]
