@@ -1,16 +1,16 @@
-"""What large runs of SoCo-R50-FPN cost, worked out from measured unit costs.
+"""What large runs of SoCo-R50-FPN cost, computed from measured unit costs.
 
     python benchmarks/scaling.py [--images DIR] [--gpu-images-per-second RATE] [--markdown]
 
-Prints one JSON object: core-hours of proposals, storage, GPU-hours, cores of data workers, what the network carries at
-8 to 512 GPUs, and where each bottleneck begins; with `--markdown` the same as the tables of docs/scaling.md.
+Prints one JSON object: core-hours of proposals, storage, GPU-hours, cores of data workers, network traffic at 8 to 512
+GPUs, and where each bottleneck begins; with `--markdown` the same as the tables of docs/scaling.md.
 
-Times come from the runs in `benchmarks/results` (medians, where there are several), parameters and batch norms from the
-networks themselves, sizes on disk from the pictures in `--images`, whose tables are made and which are packed. What was
-not measured reads "not measured". Keys that end in `_estimate` rest on an assumed share of an assumed matrix rate,
-those in `_bound` on the whole of that rate, which no step reaches; `assumptions` has these and the network's figures.
-A rate given with `--gpu-images-per-second` stands for the measured ones. There are two: on one GPU alone
-batch norm is fused with what follows it; for several GPUs the rate is that of one GPU without fusing.
+Times come from the runs in `benchmarks/results` (medians, if there are several), parameters and batch norms from the
+networks themselves, sizes on disk from making tables of the images in `--images` and packing them. What was not
+measured reads "not measured". Keys that end in `_estimate` assume a share of an assumed matrix rate, those in `_bound`
+all of that rate, which no step reaches; `assumptions` has these and the network's figures. A rate given with
+`--gpu-images-per-second` replaces the measured ones. There are two: on a single GPU batch norm is fused with what
+follows it; for several GPUs the rate is that of one GPU without fusing.
 """
 
 import argparse
@@ -40,10 +40,10 @@ GPUS = (8, 16, 32, 64, 128, 256, 512)
 METHODS = ("single", "fast")
 BOX = 4 * FLOAT
 ROW = 2 * 4 + 8 + 8 + 4
-"""Bytes a row of a table takes in memory beside its boxes and its key: width and height, the boxes' offset, its place
-in the order of keys, the key's offset."""
+"""Bytes of a table's row in memory besides its boxes and its key: width and height, the boxes' offset, its place in the
+order of keys, the key's offset."""
 KEY_BYTES = 2**31 - 1
-"""Of all keys of a table together: Arrow's strings have 32-bit offsets."""
+"""Most bytes of all keys of a table together: Arrow's strings have 32-bit offsets."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Assumptions:
     gigabytes_per_second: float = 50.0
     """What each GPU sends over the slowest link of the ring: 50 is one 400 Gbit/s adapter a GPU."""
     exchange_microseconds: float = 30.0
-    """What one exchange of batch statistics takes beside its bytes, on however many GPUs. A guess."""
+    """Latency of one exchange of batch statistics, besides its bytes, on any number of GPUs. A guess."""
     cores_per_gpu: float = 16.0
     """CPU cores of a machine over its GPUs."""
 
@@ -99,13 +99,13 @@ def timed_units(results: Path) -> dict[str, float | None]:
 
 
 def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
-    """Bytes an image of proposal tables and packed shards, and its boxes, over the pictures of a folder."""
-    names = ("pictures", "picture_bytes", "key_bytes", "shard_bytes")
+    """Bytes per image of proposal tables and packed shards, and boxes per image, over the images of a folder."""
+    names = ("images", "image_bytes", "key_bytes", "shard_bytes")
     units: dict[str, float | None] = dict.fromkeys(names)
     units |= {f"{what}_{method}": None for method in METHODS for what in ("boxes", "table_bytes")}
     if images is None:
         return units
-    # Here, for the formulas above need none of their compiled code.
+    # Imported here because the formulas above need none of their compiled code.
     from socodet.images.pack import pack
     from socodet.images.source import open_images
     from socodet.proposals.make_table import propose
@@ -123,14 +123,14 @@ def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
         shards = Path(folder) / "shards"
         pack(source, shards, show_progress=False)
         units["shard_bytes"] = sum(file.stat().st_size for file in shards.iterdir()) / count
-    units["pictures"] = count
-    units["picture_bytes"] = sum(len(source.read(i)) for i in range(count)) / count
+    units["images"] = count
+    units["image_bytes"] = sum(len(source.read(i)) for i in range(count)) / count
     units["key_bytes"] = sum(len(os.fsencode(source.key(i))) for i in range(count)) / count
     return units
 
 
 def rates(units: dict[str, Any], assumptions: Assumptions, *, alone: bool) -> dict[str, float | None]:
-    """Images a second of one GPU, alone or among others: measured, estimated, and what no step can pass."""
+    """Images per second of one GPU, alone or among others: measured, estimated, and the upper bound."""
     bound = 1e3 * assumptions.matrix_tflops / units["gflop_per_image"]
     return {
         "measured": units["gpu_images_per_second" if alone else "gpu_images_per_second_unfused"],
@@ -140,12 +140,12 @@ def rates(units: dict[str, Any], assumptions: Assumptions, *, alone: bool) -> di
 
 
 def scaled(unit: float | None, factor: float) -> float | None:
-    """A cost that is so many times a unit's; not measured where the unit is not."""
+    """A unit's cost times `factor`; None if the unit was not measured."""
     return None if unit is None else unit * factor
 
 
 def cost_of_run(name: str, images: int, epochs: int, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
-    """Everything a run takes; hours are of one core or one GPU, sizes in 10^9 bytes."""
+    """The costs of a run; hours are of one core or one GPU, sizes in 10^9 bytes."""
     row: dict[str, Any] = {"run": name, "images": images, "epochs": epochs}
     row["steps"] = TrainingSettings().steps(epochs, images)
     for method in METHODS:
@@ -174,7 +174,7 @@ def step_times(networks: Networks, gpus: int, a: Assumptions) -> dict[str, float
 
 
 def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
-    """One step of the recipe's batch over so many GPUs: what each sends, in 10^6 bytes, and for how long."""
+    """One step of the recipe's batch over `gpus` GPUs: what each sends, in 10^6 bytes, and for how long."""
     images = TrainingSettings().batch_size / gpus
     row: dict[str, Any] = {
         "gpus": gpus,
@@ -190,7 +190,7 @@ def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assump
 
 
 def beginnings(networks: Networks, units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
-    """For each kind of exchange, the fewest GPUs at which it takes a tenth of a step's arithmetic, and all of it."""
+    """For each exchange, the fewest GPUs at which it takes a tenth of a step's arithmetic, and as long as all of it."""
     batch = TrainingSettings().batch_size
     speeds = rates(units, a, alone=False)
     rows = []
@@ -217,7 +217,7 @@ def norms_outweigh_gradients(networks: Networks) -> int:
 
 
 def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
-    """Cores that feed GPUs `HEADROOM` times over, with proposals from a table or made at each sight of an image."""
+    """Cores that feed GPUs `HEADROOM` times over, with proposals from a table or made online."""
     ways = {"a table": units["sample_ms"]}
     for method in METHODS:
         made = units[f"proposals_{method}_ms"]
@@ -234,7 +234,7 @@ def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
 
 
 def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
-    """All that the command prints, None where something is not measured."""
+    """Everything that the command prints; None for what was not measured."""
     speeds = rates(units, a, alone=True)
     return {
         "units": units,
@@ -264,7 +264,7 @@ def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str
 
 
 def said(value: Any) -> Any:
-    """The same with `NOT_MEASURED` for None, and no more digits than mean something."""
+    """The same with `NOT_MEASURED` for None, rounded to significant digits."""
     if isinstance(value, dict):
         return {key: said(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -276,8 +276,10 @@ def said(value: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of pictures whose sizes on disk stand for all")
-    parser.add_argument("--gpu-images-per-second", type=float, help="of one GPU; else that of training_step_cuda.json")
+    parser.add_argument("--images", type=Path, help="folder of images whose sizes on disk are typical")
+    parser.add_argument(
+        "--gpu-images-per-second", type=float, help="of one GPU; default: that of training_step_cuda.json"
+    )
     parser.add_argument("--markdown", action="store_true", help="print tables")
     for field in fields(Assumptions):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 NOT_MEASURED = "not measured"
-EXCHANGES = {"gradients": "gradients", "norm_bytes": "batch norm's bytes", "norm_waits": "batch norm's waits"}
+EXCHANGES = {"gradients": "gradients", "norm_bytes": "batch norm's bytes", "norm_waits": "batch norm's latency"}
 
 
 def figure(value: Any) -> str:
-    """A number as one reads it: three digits, whole above 100."""
+    """A number for a table: three digits, whole above 100."""
     if isinstance(value, int):
         return f"{value:,}"
     if not isinstance(value, float):
@@ -40,21 +40,21 @@ def unit_costs(result: dict[str, Any]) -> list[dict[str, Any]]:
     share, matrix = (f"{result['assumptions'][key]:g}" for key in ("matrix_share", "matrix_tflops"))
     norms, channels = networks["batch_norms"], networks["channels"]
     costs = {
-        "proposals, `single`, ms an image": units["proposals_single_ms"],
-        "proposals, `fast`, ms an image": units["proposals_fast_ms"],
+        "proposals, `single`, ms per image": units["proposals_single_ms"],
+        "proposals, `fast`, ms per image": units["proposals_fast_ms"],
         "finished sample, ms": units["sample_ms"],
-        "arithmetic, GFLOP an image": units["gflop_per_image"],
+        "arithmetic, GFLOP per image": units["gflop_per_image"],
         "GPU alone, images/s": rate["measured"],
         "GPU among others, images/s": result["images_per_second_per_gpu_of_several"],
         f"GPU, images/s, estimate: {share} of {matrix} TFLOP/s": rate["estimate"],
         f"GPU, images/s, bound: all of {matrix} TFLOP/s": rate["bound"],
-        "pictures whose sizes were measured": units["pictures"],
-        "picture as it was, bytes": units["picture_bytes"],
-        "picture packed, bytes": units["shard_bytes"],
-        "boxes, `single`, an image": units["boxes_single"],
-        "boxes, `fast`, an image": units["boxes_fast"],
-        "table on disk, `single`, bytes an image": units["table_bytes_single"],
-        "table on disk, `fast`, bytes an image": units["table_bytes_fast"],
+        "images whose sizes were measured": units["images"],
+        "original image, bytes": units["image_bytes"],
+        "packed image, bytes": units["shard_bytes"],
+        "boxes, `single`, per image": units["boxes_single"],
+        "boxes, `fast`, per image": units["boxes_fast"],
+        "table on disk, `single`, bytes per image": units["table_bytes_single"],
+        "table on disk, `fast`, bytes per image": units["table_bytes_fast"],
         "parameters with a gradient": networks["parameters"],
         "of them, the encoder's": networks["encoder_parameters"],
         "batch norms, online network": norms["online"],
@@ -62,7 +62,7 @@ def unit_costs(result: dict[str, Any]) -> list[dict[str, Any]]:
         "their channels, online network": channels["online"],
         "their channels, target network": channels["target"],
         "views": networks["views"],
-        "exchanges of batch statistics a step": networks["norm_exchanges_per_step"],
+        "exchanges of batch statistics per step": networks["norm_exchanges_per_step"],
     }
     return [{"cost": name, "figure": value} for name, value in _asked(costs, result).items()]
 
@@ -76,12 +76,12 @@ def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
     read = result["read_mb_per_second_per_gpu"]
     found = {
         "GPUs from which batch norm sends more bytes than gradients": result["norms_outweigh_gradients_from_gpus"],
-        f"batch norm at {result['steps'][-1]['gpus']} GPUs, MB, were its statistics summed": result[
+        f"batch norm at {result['steps'][-1]['gpus']} GPUs, MB, if its statistics were summed": result[
             "norms_mb_if_summed"
         ],
-        "images of which the keys of one table can be held": result["most_images_of_a_table"],
-        "read from packed shards, MB/s a GPU": read["measured"],
-        "read from packed shards, MB/s a GPU, estimate": read["estimate"],
+        "images whose keys fit in one table": result["most_images_of_a_table"],
+        "read from packed shards, MB/s per GPU": read["measured"],
+        "read from packed shards, MB/s per GPU, estimate": read["estimate"],
     }
     return [{"limit": name, "figure": value} for name, value in _asked(found, result).items()]
 
@@ -103,8 +103,8 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
                 "proposals, core-hours, `fast`": "proposal_core_hours_fast",
                 "table, GB, `single`": "table_gb_single",
                 "table, GB, `fast`": "table_gb_fast",
-                "in memory, GB a process, `single`": "table_memory_gb_single",
-                "in memory, GB a process, `fast`": "table_memory_gb_fast",
+                "in memory, GB per process, `single`": "table_memory_gb_single",
+                "in memory, GB per process, `fast`": "table_memory_gb_fast",
                 "packed shards, GB": "shards_gb",
             },
         ),
@@ -125,27 +125,27 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             {
                 "proposals": "proposals",
                 "cores for 1,000 images/s": "cores_per_1000_images_per_second",
-                "images/s a GPU that its cores feed": "fed_images_per_second_per_gpu",
-                "cores a GPU": "cores_per_gpu_measured",
-                "cores a GPU, estimate": "cores_per_gpu_estimate",
+                "images/s per GPU that its cores feed": "fed_images_per_second_per_gpu",
+                "cores per GPU": "cores_per_gpu_measured",
+                "cores per GPU, estimate": "cores_per_gpu_estimate",
             },
         ),
         "A step over many GPUs": table(
             result["steps"],
             {
                 "GPUs": "gpus",
-                "images a GPU": "images_per_gpu",
+                "images per GPU": "images_per_gpu",
                 "gradients, MB": "gradients_mb",
                 "batch norm, MB": "norms_mb",
                 "gradients, ms": "gradients_ms",
                 "batch norm's bytes, ms": "norm_bytes_ms",
-                "batch norm's waits, ms": "norm_waits_ms",
+                "batch norm's latency, ms": "norm_waits_ms",
                 "arithmetic, ms": "arithmetic_ms_measured",
                 "arithmetic, ms, estimate": "arithmetic_ms_estimate",
-                "sent in ImageNet-1k's 100 epochs, TB a GPU": "first_run_sent_tb",
+                "sent in ImageNet-1k's 100 epochs, TB per GPU": "first_run_sent_tb",
             },
         ),
-        "Where exchanges begin to count": table(
+        "When communication begins to matter": table(
             [row | {"exchange": EXCHANGES[row["exchange"]]} for row in result["beginnings"]],
             {
                 "exchange": "exchange",

@@ -26,8 +26,8 @@ UNITS = {
     "gflop_per_image": 100.0,
     "gpu_images_per_second": None,
     "gpu_images_per_second_unfused": None,
-    "pictures": 10,
-    "picture_bytes": 1e5,
+    "images": 10,
+    "image_bytes": 1e5,
     "key_bytes": 20.0,
     "shard_bytes": 2e4,
     "boxes_single": 30.0,
@@ -153,9 +153,9 @@ def test_sizes_on_disk(tmp_path):
     for name, side in (("a.jpg", 600), ("b.jpg", 64)):
         Image.radial_gradient("L").resize((side, side)).convert("RGB").save(tmp_path / name)
     units = scaling.sizes_on_disk(tmp_path)
-    assert units["pictures"] == 2
+    assert units["images"] == 2
     assert units["key_bytes"] == 5
-    assert units["picture_bytes"] == sum((tmp_path / name).stat().st_size for name in ("a.jpg", "b.jpg")) / 2
+    assert units["image_bytes"] == sum((tmp_path / name).stat().st_size for name in ("a.jpg", "b.jpg")) / 2
     assert units["boxes_single"] <= units["boxes_fast"]
     assert units["table_bytes_single"] > 16 * units["boxes_single"]
 

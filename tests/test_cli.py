@@ -299,7 +299,7 @@ def test_the_warm_up_fits_into_the_epochs_asked_for(flags, expected, few_images,
     given = ["--recipe", "tiny", "--batch-size", "4", "--workers", "0", "--proposals", str(table), "--max-steps", "1"]
     main(["pretrain", str(few_images), "--output", str(run), *given, *flags])
     assert json.loads((run / "run.json").read_text())["recipe"]["training"]["warmup_epochs"] == expected
-    said = f"note: warm-up takes a tenth of so short a run, {expected} epochs; --warmup-epochs sets it"
+    said = f"note: in such a short run, warm-up takes a tenth of it, {expected} epochs; --warmup-epochs sets it"
     assert (said in capsys.readouterr().err) == (expected < 5)
 
 

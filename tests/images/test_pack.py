@@ -317,7 +317,7 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     flags = ["--size", "64", "--output", str(output), "--shard-images", "5", "--quality", "80", "--workers", "1"]
     main(["pack", str(folder), *flags])
     printed = capsys.readouterr()
-    assert f"{output}: 20 images (3 as they were) in 5 shards" in printed.out
+    assert f"{output}: 20 images (3 unchanged) in 5 shards" in printed.out
     assert "2 images could not be read" in printed.err
     assert "  text.png: " in printed.err
     for argv, message in [

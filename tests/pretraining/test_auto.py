@@ -62,7 +62,7 @@ def test_images_that_cannot_be_read_are_passed_over_and_none_at_all_is_said():
             return super().read(index)
 
     assert survey_images(Broken(48, colour=True)).surveyed == 24
-    with pytest.raises(InputError, match="none of the 2 images"):
+    with pytest.raises(InputError, match="none of the 2 sampled"):
         survey_images(Broken(2, colour=True))
 
 

@@ -43,7 +43,7 @@ def half_a_second(monkeypatch):
 def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     plan = capsys.readouterr().err
-    for part in ("resnet18", "100% of 6 images looked at are grey", "7,200 steps", "60 min", "0.5 s per step"):
+    for part in ("resnet18", "100% of 6 sampled images are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
     assert "note:" not in plan
     assert not (tmp_path / "run").exists()

@@ -116,7 +116,7 @@ def test_numbers_read_in_the_wrong_form_are_noticed(folder: Path, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "p.json"]
     _, table = converted(folder, stems(tmp_path, corners), tmp_path, form="xyxy")
     np.testing.assert_array_equal(table.boxes("cat/2.jpg"), [[50, 50, 90, 79]])
-    with pytest.raises(InputError, match=r"1 of 2 boxes are empty or reach out of their image; give the images"):
+    with pytest.raises(InputError, match=r"1 of 2 boxes are empty or reach outside their image; give the images"):
         converted(folder, stems(tmp_path, {"1": [[10, 10, 40, 30], [300, 200, 400, 300]]}), tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_each_form_by_the_command(folder: Path, tmp_path: Path, capsys: pytest.C
         tables.append(pq.read_table(output).replace_schema_metadata(None))
         said = capsys.readouterr()
         assert "3 boxes of 4 images" in said.out
-        assert "of 3 boxes given for them" in said.out
+        assert "from 3 boxes in the file" in said.out
         assert "torn.jpg" in said.err
     assert all(table.equals(tables[0]) for table in tables)
     assert tables[0]["boxes"].to_pylist() == [[[10, 10, 50, 40], [50, 30, 80, 70]], [], [[20, 20, 50, 50]], []]

@@ -56,7 +56,7 @@ def test_coco_results_come_best_first_and_need_the_images(tmp_path: Path) -> Non
         {"b.jpg": [[3, 3, 4, 4], [1, 1, 2, 2]], "a.jpg": [[5, 6, 7, 8.5]], "image_id 11": [[0, 0, 1, 1]]},
         "xywh",
     )
-    with pytest.raises(InputError, match=r"results\.json: names images by image_id alone; .*--coco-images"):
+    with pytest.raises(InputError, match=r"results\.json: names images by image_id only; .*--coco-images"):
         read_foreign(file)
     with pytest.raises(InputError, match=r"nowhere\.json: no such COCO file"):
         read_foreign(file, coco_images=tmp_path / "nowhere.json")
@@ -79,13 +79,13 @@ def test_npy_an_image_as_detreg_caches_them(tmp_path: Path) -> None:
     assert as_lists(tmp_path) == (boxes, "xyxy")
     assert as_lists(tmp_path, form="xywh") == (boxes, "xywh")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "one.npy").read_bytes()[:-9])
-    with pytest.raises(InputError, match=r"cut\.npy: is no array of numbers"):
+    with pytest.raises(InputError, match=r"cut\.npy: is not an array of numbers"):
         read_foreign(tmp_path)
     np.save(tmp_path / "cut.npy", np.zeros((3, 5)))
-    with pytest.raises(InputError, match=r"cut\.npy: is no list of boxes"):
+    with pytest.raises(InputError, match=r"cut\.npy: is not a list of boxes"):
         read_foreign(tmp_path)
     np.save(tmp_path / "cut.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(InputError, match=r"cut\.npy: is no array of numbers"):
+    with pytest.raises(InputError, match=r"cut\.npy: is not an array of numbers"):
         read_foreign(tmp_path)
     written(tmp_path / "x.json", {})
     with pytest.raises(InputError, match=r"holds \.npy and \.json files"):
@@ -114,26 +114,26 @@ def test_a_proposal_table(tmp_path: Path) -> None:
         *((text, "is not valid JSON") for text in ("{", '{"a": [[1, 2, 3, 4]}', "{5: []}", '{"a": []} 1')),
         *((text, "is not valid JSON") for text in ('{"a": [] "b": []}', '{"a": [],}', '{"a": [', '{"a" []}', "[")),
         *((text, "is not valid JSON") for text in ('{"annotations": [}', "{,}", '{"a": []}}')),
-        ('{"a": {"annotations": []}}', "a: is no list of boxes"),
-        ("", "is no JSON object of image names"),
+        ('{"a": {"annotations": []}}', "a: is not a list of boxes"),
+        ("", "is not a JSON object of image names"),
         ({}, "holds no proposals"),
-        (3, "is no JSON object of image names"),
-        ({"a": [[1, 2, 3]]}, "p.json: a: is no list of boxes"),
-        ({"a": [1, 2, 3, 4]}, "p.json: a: is no list of boxes"),
-        ({"a": [[1, 2, 3, 4], [1, 2, 3]]}, "p.json: a: is no list of boxes"),
-        ({"a": "box"}, "p.json: a: is no list of boxes"),
-        ({"a": None}, "p.json: a: is no list of boxes"),
-        ({"a": [{"x": 1}]}, "p.json: a: is no list of boxes"),
+        (3, "is not a JSON object of image names"),
+        ({"a": [[1, 2, 3]]}, "p.json: a: is not a list of boxes"),
+        ({"a": [1, 2, 3, 4]}, "p.json: a: is not a list of boxes"),
+        ({"a": [[1, 2, 3, 4], [1, 2, 3]]}, "p.json: a: is not a list of boxes"),
+        ({"a": "box"}, "p.json: a: is not a list of boxes"),
+        ({"a": None}, "p.json: a: is not a list of boxes"),
+        ({"a": [{"x": 1}]}, "p.json: a: is not a list of boxes"),
         ('{"a": [[1, 2, NaN, 4]]}', "p.json: is not valid JSON"),
-        ('[{"image_id": 7, "bbox": [1, 2, NaN, 4]}]', "p.json: boxes of a.jpg: a box holds what is no finite number"),
+        ('[{"image_id": 7, "bbox": [1, 2, NaN, 4]}]', "p.json: boxes of a.jpg: a box has a number that is not finite"),
         ("[" * 100_000, "p.json: is not valid JSON"),
-        ([{"image_id": 7, "bbox": [1, 2, 3, 4]}, {"image_id": 7}], "p.json: entry 1 is no proposal"),
-        ([{"bbox": [1, 2, 3, 4]}], "p.json: entry 0 is no proposal"),
-        ([{"image_id": [7], "bbox": [1, 2, 3, 4]}], "p.json: entry 0 is no proposal"),
-        ([{"image_id": 7, "bbox": [1, 2, 3, 4], "score": "high"}], "p.json: entry 0 is no proposal"),
-        ([[7, 1, 2, 3, 4]], "p.json: entry 0 is no proposal"),
-        ([{"image_id": 7, "bbox": [1, 2]}], "p.json: boxes of a.jpg: is no list of boxes"),
-        ({"annotations": 5, **COCO_IMAGES}, "p.json: entry 0 is no proposal"),
+        ([{"image_id": 7, "bbox": [1, 2, 3, 4]}, {"image_id": 7}], "p.json: entry 1 is not a proposal"),
+        ([{"bbox": [1, 2, 3, 4]}], "p.json: entry 0 is not a proposal"),
+        ([{"image_id": [7], "bbox": [1, 2, 3, 4]}], "p.json: entry 0 is not a proposal"),
+        ([{"image_id": 7, "bbox": [1, 2, 3, 4], "score": "high"}], "p.json: entry 0 is not a proposal"),
+        ([[7, 1, 2, 3, 4]], "p.json: entry 0 is not a proposal"),
+        ([{"image_id": 7, "bbox": [1, 2]}], "p.json: boxes of a.jpg: is not a list of boxes"),
+        ({"annotations": 5, **COCO_IMAGES}, "p.json: entry 0 is not a proposal"),
         ([], "holds no proposals"),
     ],
 )
@@ -151,17 +151,17 @@ def test_malformed_files_are_one_line(tmp_path: Path) -> None:
         read_foreign(tmp_path / "nowhere.json")
     with pytest.raises(InputError, match=r"no \.npy or \.json file in it"):
         read_foreign(tmp_path)
-    with pytest.raises(InputError, match=r"p\.mat: is of no form known"):
+    with pytest.raises(InputError, match=r"p\.mat: is not a known format"):
         read_foreign(written(tmp_path / "p.mat", "x"))
-    with pytest.raises(InputError, match=r"p\.parquet: is no Parquet file"):
+    with pytest.raises(InputError, match=r"p\.parquet: is not a Parquet file"):
         read_foreign(written(tmp_path / "p.parquet", "x"))
     path = tmp_path / "q.parquet"
     for table, complaint in (
         ({"image": ["a"], "x1": [1.0]}, r"has the columns image, x1; it needs"),
         ({"image": [5], "boxes": [[[1.0, 2, 3, 4]]]}, r"an image is named 5"),
         ({"image": ["a", "a"], "boxes": [[], []]}, r"has two rows of a"),
-        ({"image": ["a"], "boxes": [[[1.0, 2]]]}, r"q\.parquet: a: is no list of boxes"),
-        ({"image": ["a"], "boxes": ["[1, 2, 3, 4]"]}, r"q\.parquet: a: is no list of boxes"),
+        ({"image": ["a"], "boxes": [[[1.0, 2]]]}, r"q\.parquet: a: is not a list of boxes"),
+        ({"image": ["a"], "boxes": ["[1, 2, 3, 4]"]}, r"q\.parquet: a: is not a list of boxes"),
     ):
         pq.write_table(pa.table(table), path)
         with pytest.raises(InputError, match=complaint):

@@ -63,7 +63,7 @@ def test_what_is_no_share_is_said_to_be_none(text: str) -> None:
 
 def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp_path: Path, whole: bytes) -> None:
     output = tmp_path / "p.parquet"
-    with pytest.raises(InputError, match=r"p\.parquet: no shard of it is there"):
+    with pytest.raises(InputError, match=r"p\.parquet: none of its shards exist"):
         merge_shares(folder, output, settings=SETTINGS)
     for number, images in ((3, 64 + 8), (1, 64)):
         summary = propose_share(folder, output, Share(number, 3), settings=SETTINGS, show_progress=False)
@@ -203,14 +203,14 @@ def test_the_commands(
         f"socodet: error: {tmp_path / 'p'}: 2 of 4 parts are missing, of shard 2/2 (2 parts); make them with --shard"
     )
     assert complaint([*job, "--merge"], capsys).startswith(missing)
-    assert "--shard: '3/2' is no share" in complaint([*job, "--shard", "3/2"], capsys)
+    assert "--shard: '3/2' is not a share" in complaint([*job, "--shard", "3/2"], capsys)
     assert "exclude each other" in complaint([*job, "--shard", "1/2", "--merge"], capsys)
     main([*job, "--shard=2/2"])
     main([*job, "--merge"])
     assert (tmp_path / "p").read_bytes() == whole
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
-    assert "are for one process, and here are 2" in complaint([*job, "--merge"], capsys)
+    assert "need a single process, not 2" in complaint([*job, "--merge"], capsys)
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

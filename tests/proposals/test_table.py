@@ -103,5 +103,5 @@ def test_a_table_of_another_form_is_refused(tmp_path: Path) -> None:
     facts = schema.metadata[b"socodet.proposals"].replace(b'"format": 1', b'"format": 99')
     path = tmp_path / "later.parquet"
     pq.write_table(rows_to_arrow(ROWS, schema.with_metadata({b"socodet.proposals": facts})), path)
-    with pytest.raises(InputError, match=f"made by socodet {__version__} in a form"):
+    with pytest.raises(InputError, match=f"made by socodet {__version__} in a format"):
         ProposalTable.read(path)

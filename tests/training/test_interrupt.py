@@ -44,7 +44,7 @@ def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_goes_on(tmp_
     os.killpg(process.pid, signal.SIGINT)
     said, problems = process.communicate(timeout=60)
     assert process.returncode == 130
-    done = re.search(rf"stopped by SIGINT after (\d+) of {STEPS} steps; the same command goes on from here", said)
+    done = re.search(rf"stopped by SIGINT after (\d+) of {STEPS} steps; the same command resumes from here", said)
     assert done
     assert 4 <= int(done[1]) < STEPS
     assert stopped.checkpoints()[-1].stem == f"step-{int(done[1]):08d}"

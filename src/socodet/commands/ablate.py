@@ -16,7 +16,7 @@ from socodet.training.settings import ExecutionSettings
 
 @dataclass(frozen=True)
 class RowSettings(FinetuneSettings):
-    """How every row's detector is fine-tuned; the schedule has a flag of its own, and every row its seed."""
+    """How every row's detector is fine-tuned; the schedule is a separate flag, and the seed is the row's."""
 
     schedule: tyro.conf.Suppress[ScheduleName] = FinetuneSettings.schedule
     seed: tyro.conf.Suppress[int] = FinetuneSettings.seed
@@ -39,22 +39,22 @@ def ablate(
 ) -> None:
     """Pretrain every row of one of the paper's ablation tables at a budget, and write the table.
 
-    Interrupted, the same command goes on where it was. A row that diverges is recorded as diverged, and the others
-    continue. With --finetune every row also initialises a detector, whose AP is then in the table; it may be added
-    when the rows are finished.
+    If interrupted, the same command resumes. A row that diverges is recorded as diverged, and the others continue. With
+    --finetune, every row also initialises a detector, whose AP is added to the table; this also works once the rows are
+    finished.
 
     Args:
-        family: table4: what each part adds. table5a to table5d: size of V3, batch, proposals and K, momentum.
+        family: table4: what each component adds. table5a to table5d: size of V3, batch, proposals and K, momentum.
         images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
         output: Folder for the runs, the proposals and the table.
         proposals: Proposal table for the rows that use selective search; by default one is made for all of them.
-        dataset: Annotated set to fine-tune a detector on from every row: a folder in COCO's or Pascal VOC's layout,
-            or a COCO or LVIS .json or a VOC list, with --finetune.val.
+        dataset: Annotated set to fine-tune every row's detector on: a folder in COCO's or Pascal VOC's layout, or a
+            COCO or LVIS .json or a VOC list, with --finetune.val.
         schedule: The paper's fine-tuning schedule for a dataset.
         val: Annotated set to score on; by default the validation split of a folder.
         labelled_images: Folder of the images of a .json file, if they are not found nearby.
-        retry_diverged: Run the rows that diverged again, from their last good checkpoint.
-        overwrite: Throw away the ablation that is in the folder.
+        retry_diverged: Rerun diverged rows from their last good checkpoint.
+        overwrite: Delete the ablation in the folder.
     """
     detectors = None
     if dataset is not None and schedule is not None:
@@ -63,7 +63,7 @@ def ablate(
     elif dataset is not None:
         raise InputError("ablate: --finetune needs --schedule, such as coco_1x; its steps are --finetune.iterations")
     elif (schedule, val, labelled_images, finetune) != (None, None, None, RowSettings()):
-        raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; name the set")
+        raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; give the set")
     table = run_ablation(
         family,
         images,

@@ -10,7 +10,7 @@ def demo(images: Path | None = None, output: Path = Path("demo"), overwrite: boo
 
     Args:
         images: Folder of images; by default the photographs that come with the package.
-        output: Folder for everything it makes.
+        output: Folder for all results.
         overwrite: Throw away an earlier demo in that folder.
         seed: Random seed of the run.
     """

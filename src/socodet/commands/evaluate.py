@@ -28,14 +28,14 @@ def evaluate(
 
     Args:
         run: Folder that `socodet finetune` wrote.
-        data: Annotated set of the categories that the detector was trained on: a COCO or LVIS .json, a folder in COCO's
+        data: Annotated set with the classes that the detector was trained on: a COCO or LVIS .json, a folder in COCO's
             or Pascal VOC's layout, or a VOC list.
         split: Which split of a folder.
         images: Folder of the images of a .json file, if they are not found nearby.
-        checkpoint: The best on the run's validation set, where it was scored along the way; or the last.
-        output: File for the scores, those of each class too, .json.
+        checkpoint: The best on the run's validation set, if it was scored during the run; or the last.
+        output: File for the scores, also of each class, .json.
         save_predictions: File for the detections, in COCO's result format.
-        overwrite: Replace files that exist.
+        overwrite: Replace existing files.
     """
     from socodet.finetuning.evaluate import evaluate_run
 
@@ -52,7 +52,7 @@ def evaluate(
     )
     if not world_from_environment(meeting=False).is_first:
         return
-    print_some("images that could not be read, so nothing was found in them:", result.unreadable)
+    print_some("images that could not be read and so have no detections:", result.unreadable)
     print_scores(result, output)
     if result.unwritten:
-        raise InputError(f"not written: {'; '.join(result.unwritten)}; make room, or give another name")
+        raise InputError(f"not written: {'; '.join(result.unwritten)}; free some space, or give another name")

@@ -25,11 +25,11 @@ def export(
             code.
         output: File to write: .pth, .pt or .safetensors; .pkl for detectron2, .pth for mmdetection and timm.
             A folder for transformers.
-        format: Whose names the weights get.
+        format: The framework whose tensor names the weights get.
         model: Which of transformers' detectors to write, its backbone pretrained and the rest fresh.
         images: Images for the batch norm statistics of transformers' models, which freeze them; by default the run's.
-        bn_images: Take these statistics over this many images; 0 keeps those of pretraining.
-        overwrite: Replace a file that exists.
+        bn_images: Number of images to re-estimate these statistics on; 0 keeps those of pretraining.
+        overwrite: Replace an existing file.
     """
     from socodet.export import export_with_card
 
@@ -43,6 +43,6 @@ def export(
         overwrite=overwrite,
         show_progress=True,
     )
-    print(f"{exported.weights}: written; what it is and how to load it: {exported.card}")
+    print(f"{exported.weights}: written; the card says what it is and how to load it: {exported.card}")
     if exported.unfinished:
-        print(f"note: the run is not finished, these weights are those after {exported.unfinished}", file=sys.stderr)
+        print(f"note: the run is not finished; these are the weights after {exported.unfinished}", file=sys.stderr)

@@ -44,8 +44,8 @@ def finetune(
 ) -> None:
     """Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.
 
-    The same command again resumes what was interrupted. The sizes of the modules are those of the run that --init
-    names, if it names one.
+    The same command resumes an interrupted one. The sizes of the modules are those of the run that --init names, if it
+    names one.
 
     With several --init, or --seeds, or --fractions, every --init is trained with every seed on every fraction of the
     labels, each as a run under --output, and a table has their mean and standard deviation. More can be added later.
@@ -64,8 +64,8 @@ def finetune(
         patience: End the run after this many evaluations in a row without a higher box AP. Evaluations before the
             learning rate drops say little of what comes after.
         resume: Resume the run in the folder; no error if it is already finished. A comparison always does.
-        retry_diverged: Run those of a comparison that diverged again, from their last good checkpoint.
-        overwrite: Throw away what is in the folder.
+        retry_diverged: Rerun the diverged runs of a comparison from their last good checkpoint.
+        overwrite: Delete the run or comparison in the folder.
     """
     result: FinetuneResult | Comparison
     if len(init) < 2 and seeds is None and not fractions:

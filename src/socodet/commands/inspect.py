@@ -34,11 +34,11 @@ def inspect(
         what: proposals: boxes on each image. views: the views side by side, an object in one colour.
         images: Folder of images, or another source of them.
         output: .png or .html to write.
-        table: Proposal table; by default proposals are made for the images shown.
+        table: Proposal table; by default proposals are made on the fly.
         recipe: Recipe that makes the views.
         limit: Number of images shown.
         seed: Random seed for the choice of images and for the views.
-        overwrite: Replace a file that exists.
+        overwrite: Replace an existing file.
     """
     from socodet.reports.inspect import inspect
 

@@ -16,7 +16,7 @@ def inspect_detections(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Draw what a detector found beside what is annotated.
+    """Draw a detector's detections beside the annotated objects.
 
     Args:
         data: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
@@ -24,10 +24,10 @@ def inspect_detections(
         output: .png or .html to write.
         split: Which split of a folder.
         images: Folder of the images of a .json file, if they are not found nearby.
-        min_score: Show detections of this score or more.
+        min_score: Show detections with at least this score.
         limit: Number of images shown.
         seed: Random seed for the choice of images.
-        overwrite: Replace a file that exists.
+        overwrite: Replace an existing file.
     """
     from socodet.reports.inspect import inspect_detections
 

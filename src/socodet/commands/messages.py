@@ -1,4 +1,4 @@
-"""What commands print alike, and how a stopped one ends."""
+"""Messages that several commands print, and how a stopped command exits."""
 
 import signal
 import sys
@@ -16,12 +16,12 @@ LISTED_CLASSES = 100
 
 
 def resume_hint(overwrite: bool) -> str:
-    """How to resume what was interrupted, to be added to a sentence."""
-    return f"; the same command{', without --overwrite,' if overwrite else ''} goes on from here"
+    """How to resume an interrupted command, to append to a sentence."""
+    return f"; the same command{', without --overwrite,' if overwrite else ''} resumes from here"
 
 
 def exit_if_stopped(stopped_by: str | None) -> None:
-    """Ends the command, in every process, with the code of the signal that stopped the run, for scripts to see."""
+    """Exits, in every process, with the code of the signal that stopped the run, so that scripts see it."""
     if stopped_by is not None and stopped_by not in ("max_steps", "patience"):
         number = getattr(signal, stopped_by, signal.SIGTERM)  # "another process": the launcher ends all by SIGTERM
         raise SystemExit(128 + number)
@@ -42,10 +42,10 @@ def list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
 
 
 def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
-    """Prints the scores of a set and of its classes; of very many classes, where they are: `file` holds them."""
+    """Prints the scores of a set and of its classes; with very many classes, only names the `file` that holds them."""
     classes = len(evaluation.of_classes)
     if classes <= LISTED_CLASSES:
         print(evaluation.classes_as_table())
     else:
-        print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "give a file for it, --output"))
+        print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "name a file for it, --output"))
     print(evaluation.as_table())

@@ -1,4 +1,4 @@
-"""`socodet pack`: images made small once."""
+"""`socodet pack`: images shrunk once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +17,9 @@ def pack(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Make images small once, into tar shards that are read in sequence.
+    """Shrink images once, into tar shards that are read in sequence.
 
-    Interrupted, the same command goes on where it was.
+    If interrupted, the same command resumes.
 
     Args:
         images: Folder of images, tar shards, a list of images, a COCO file or a saved dataset.
@@ -29,7 +29,7 @@ def pack(
     """
     summary = packing.pack(images, output, settings=settings, workers=workers, overwrite=overwrite)
     print(
-        f"{summary.output}: {summary.images} images ({summary.copied} as they were) in {summary.shards} shards, "
+        f"{summary.output}: {summary.images} images ({summary.copied} unchanged) in {summary.shards} shards, "
         f"{summary.bytes / 1e6:.1f} MB, in {summary.seconds:.1f} s"
     )
     list_unreadable(summary.unreadable)

@@ -1,4 +1,4 @@
-"""Flags to arguments: a command is a function whose signature is its flags and whose docstring is its help."""
+"""Parses flags: a command is a function whose signature is its flags and whose docstring is its help."""
 
 import contextlib
 import functools
@@ -12,15 +12,15 @@ import tyro
 from socodet.errors import InputError, which_instead
 
 Flat = tyro.conf.arg(name="")
-"""Marks settings whose fields are flags of their own names, without a prefix."""
+"""Marks settings whose fields become flags without a prefix."""
 
 
 def parse(
     function: Callable[..., None], command: str, argv: Sequence[str], defaults: Mapping[str, Any]
 ) -> functools.partial[None]:
-    """The function with the arguments that the flags give it, not yet called; `defaults` replaces its signature's.
+    """The function with its arguments from the flags, not yet called; `defaults` replace those of its signature.
 
-    InputError, of one line, for flags that cannot be parsed.
+    InputError, in one line, for flags that cannot be parsed.
     """
 
     @functools.wraps(function)
@@ -88,7 +88,7 @@ def _one_line(box: str) -> str:
 
 
 def values_of(flag: str, argv: Sequence[str]) -> list[str]:
-    """The values of a flag before anything is parsed, for the defaults that depend on it; the last one is in force."""
+    """The values of a flag before anything is parsed, for defaults that depend on it; the last one wins."""
     pairs = zip(argv, [*argv[1:], None], strict=False)
     given = (a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b if a == flag else None for a, b in pairs)
     return [value for value in given if value is not None]

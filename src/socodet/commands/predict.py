@@ -25,19 +25,18 @@ def predict(
 ) -> None:
     """Detect objects in new images with a fine-tuned detector.
 
-    Writes predictions.json (COCO's result format) and predictions.csv. The same command again resumes an interrupted
-    one.
+    Writes predictions.json (COCO's result format) and predictions.csv. The same command resumes an interrupted one.
 
     Args:
         detector: Folder that `socodet finetune` wrote.
         images: One image, a folder of images, a list of paths, a COCO file, tar shards, or a dataset on disk.
         output: Folder for the predictions.
-        min_score: Leave out detections less sure than this. The detector itself keeps none below the limit that it is
-            scored with, 0.05 but for LVIS.
-        max_detections: Keep at most this many per image, the surest.
+        min_score: Leave out detections with a lower score. The detector itself keeps none below the threshold that it
+            is scored with, 0.05 except for LVIS.
+        max_detections: Keep at most this many per image, those with the highest scores.
         batch_size: Images at a time. More than one are padded to the largest, which can move boxes slightly.
-        draw: Write each image with its objects drawn on it, too.
-        checkpoint: The best on the run's validation set, where it was scored along the way; or the last.
+        draw: Also write each image with its objects drawn on it.
+        checkpoint: The best on the run's validation set, if it was scored during the run; or the last.
         overwrite: Replace the predictions in the folder.
     """
     from socodet.prediction.predict import predict

@@ -25,7 +25,7 @@ from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSett
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
     """The settings are those of the recipe named by --recipe, with a warm-up that fits into --epochs.
 
-    `auto` looks at the images first: the flags are parsed twice, the first time to know where these are.
+    `auto` first surveys the images: the flags are parsed twice, the first time to find the images.
     """
     name = (values_of("--recipe", argv) or [AUTO])[-1]
     if name == AUTO:
@@ -36,7 +36,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
     else:
         base = recipe_named(name)
         if {"--hours", "--dry-run"} & {argument.split("=")[0] for argument in argv}:
-            raise InputError(f"pretrain: --hours and --dry-run are for --recipe {AUTO}, not {name}")
+            raise InputError(f"pretrain: --hours and --dry-run work with --recipe {AUTO}, not {name}")
     rooms = {name: getattr(base, name) for name in ("sample", "model", "objective", "training", "proposals")}
     if name != AUTO and not values_of("--warmup-epochs", argv):
         for epochs in values_of("--epochs", argv)[-1:]:
@@ -57,7 +57,7 @@ def _planned(
     overwrite: bool = False,
     **_others: Any,
 ) -> Recipe:
-    """The recipe chosen for the images, whose plan is shown."""
+    """The recipe chosen for the images; prints its plan."""
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import some_images
@@ -79,20 +79,20 @@ def _planned(
     overriding = [_flag(a) for a in argv if _flag(a) in _settings_flags() and not a.startswith("--views.0.size")]
     if overriding and first:
         print(
-            f"note: {', '.join(dict.fromkeys(overriding))}: in place of the plan's; its other settings, steps and time "
-            "stay those of the plan",
+            f"note: {', '.join(dict.fromkeys(overriding))}: replaces the plan's value; the other settings, the steps "
+            "and the time stay as planned",
             file=sys.stderr,
         )
     return auto_recipe(source, run, given, execution=execution, show_plan=first)
 
 
 def _flag(argument: str) -> str:
-    """A flag without its value and what stands before its last point."""
+    """A flag's name, without its value and its prefix up to the last dot."""
     return argument.split("=")[0].rpartition(".")[2].removeprefix("--") if argument.startswith("--") else ""
 
 
 def _settings_flags() -> set[str]:
-    """Names of the flags that set what a plan sets, but for those that it is made with."""
+    """Names of the flags for settings that a plan chooses, except those that it takes into account."""
     rooms = (SampleSettings, ViewSettings, PhotometricSettings, ModelSettings, ObjectiveSettings, TrainingSettings)
     names = {field.name for room in (*rooms, ProposalSettings) for field in fields(room)}
     length_and_rooms = {"epochs", "seed", "views", "photometric", "proposals"}
@@ -104,10 +104,10 @@ PLANNED = {"batch-size", "backbone"}
 
 
 def _warmup(training: TrainingSettings, epochs: str) -> float:
-    """The recipe's warm-up, or a tenth of the epochs asked for where that is less and they are fewer."""
+    """The recipe's warm-up; for fewer epochs than the recipe's, at most a tenth of them."""
     try:
         asked = float(epochs)
-    except ValueError:  # the parser will say so
+    except ValueError:  # the parser reports it
         return training.warmup_epochs
     return min(training.warmup_epochs, asked / 10) if 0 < asked < training.epochs else training.warmup_epochs
 
@@ -134,25 +134,25 @@ def pretrain(
 ) -> None:
     """Pretrain backbone, FPN and box head on a folder of images, without labels.
 
-    Without --recipe the settings are chosen by the images and the machine, and shown with the reason of each. The same
-    command again resumes a run that was interrupted. The flags' defaults are those of the recipe; where --epochs is
-    given to a named recipe, warm-up takes a tenth of them at most.
+    Without --recipe, the settings are chosen from the images and the machine, and shown with their reasons. The same
+    command resumes an interrupted run. The flags' defaults are those of the recipe; if --epochs is given with a named
+    recipe, warm-up takes a tenth of them at most.
 
     Args:
         images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
         output: Folder of the run.
         recipe: auto, or a name that `socodet recipes` lists.
         table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
-            in the data workers each time an image is used, without a table, as the --proposals. flags say.
+            in the data workers each time an image is used, without a table, by the --proposals. flags.
         start_from: Initial weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
             method's public code.
         limit: Use only this many of the images, chosen by --seed.
-        hours: With --recipe auto: how long the run may take here; or give --epochs.
-        dry_run: With --recipe auto: show what would be done, and stop.
-        probe_every: Probe the network every so many epochs and at the end, as `socodet probe` does, into the log.
-        probe_dataset: Annotated set to probe it on: a folder with a training and a validation split.
+        hours: With --recipe auto: how long the run may take on this machine; or give --epochs.
+        dry_run: With --recipe auto: show the plan, and stop.
+        probe_every: Epochs between probes of the network, as by `socodet probe`, into the log; also at the end.
+        probe_dataset: Annotated set to probe on: a folder with a training and a validation split.
         resume: Resume the run in the folder; no error if it is already finished.
-        overwrite: Throw away the run that is in the folder.
+        overwrite: Delete the run in the folder.
     """
     from socodet.pretraining.pretrain import pretrain
 
@@ -160,11 +160,11 @@ def pretrain(
         return
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):
-        raise InputError("pretrain: --proposals.… has no effect where --proposals gives a table; drop one of them")
+        raise InputError("pretrain: --proposals.… has no effect if --proposals gives a table; drop one of them")
     warmup = training.warmup_epochs
     if warmup == training.epochs / 10 < base.training.warmup_epochs:
         print(
-            f"note: warm-up takes a tenth of so short a run, {warmup:g} epochs; --warmup-epochs sets it",
+            f"note: in such a short run, warm-up takes a tenth of it, {warmup:g} epochs; --warmup-epochs sets it",
             file=sys.stderr,
         )
     result = pretrain(

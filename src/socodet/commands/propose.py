@@ -31,22 +31,22 @@ def propose(
     box_form: BoxForm | None = None,
     keep_all: bool = False,
 ) -> None:
-    """Selective search over every image below a folder, into a proposal table.
+    """Run selective search on every image below a folder, and write a proposal table.
 
-    Interrupted, the same command goes on where it was. Started by torchrun or srun, each process makes its share
-    and the first one joins them; with a job array, --shard and then --merge do.
+    If interrupted, the same command resumes. Started by torchrun or srun, each process makes its share and the first
+    one merges them; in a job array, use --shard and then --merge.
 
     Args:
         images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
         output: The proposal table to write (.parquet).
         workers: Images processed at once; by default one per core.
-        overwrite: Replace a table that exists.
+        overwrite: Replace an existing table.
         shard: i/n, such as 2/8: make the second of eight shares and leave it beside the output for --merge.
-        merge: Join the shares that --shard made, for the same images and settings.
-        elsewhere: Take proposals made elsewhere: JSON of image stem and xywh boxes, COCO results or annotations,
+        merge: Merge the shares that --shard made, for the same images and settings.
+        elsewhere: Import proposals made elsewhere: JSON of image stem and xywh boxes, COCO results or annotations,
             Parquet, a folder of .npy (xyxy).
         coco_images: COCO file that says which image an image_id is, for COCO results.
-        box_form: What the four numbers of a box are, where they are not what is usual in that file.
+        box_form: Meaning of a box's four numbers, if it is not the usual one of that format.
         keep_all: Do not filter boxes made elsewhere.
     """
     world = world_from_environment(meeting=False)
@@ -56,8 +56,8 @@ def propose(
         raise InputError("propose: --shard, --merge and --from exclude each other; give one of them")
     if world.size > 1 and (shard is not None or merge or elsewhere is not None):
         raise InputError(
-            f"propose: --shard, --merge and --from are for one process, and here are {world.size}; leave them out, "
-            "as the processes share the work by themselves, or start one"
+            f"propose: --shard, --merge and --from need a single process, not {world.size}; leave them out (the "
+            "processes share the work by themselves), or start one process"
         )
     usual, other = ProposalSettings(), "without" if elsewhere is None else "with"
     for flag, idle in (
@@ -74,7 +74,7 @@ def propose(
         part = propose_share(
             images, output, Share.parse(shard), settings=settings, workers=workers, overwrite=overwrite
         )
-        print(f"shard {part.share}: {part.images} images in {part.seconds:.1f} s; join all with --merge")
+        print(f"shard {part.share}: {part.images} images in {part.seconds:.1f} s; merge all with --merge")
         return
     summary: ProposalSummary | None
     if elsewhere is not None:
@@ -93,7 +93,7 @@ def propose(
         summary = merge_shares(images, output, settings=settings, overwrite=overwrite)
     else:
         summary = propose_together(images, output, world, settings=settings, workers=workers, overwrite=overwrite)
-    if summary is not None:  # else another process of the run prints
+    if summary is not None:  # otherwise another process prints
         _print_summary(summary)
 
 
@@ -109,13 +109,12 @@ def _print_summary(summary: ProposalSummary) -> None:
     )
     if isinstance(summary, ConversionSummary):
         print(
-            f"of {summary.given} boxes given for them, {summary.outside} of which reached out of their image; "
+            f"from {summary.given} boxes in the file, {summary.outside} of them outside their image or empty; "
             f"{summary.without} images have none"
         )
         if summary.unknown:
             print(
-                f"{len(summary.unknown)} names are of no image here and were left out, first "
-                f"{printable(summary.unknown[0])}",
+                f"{len(summary.unknown)} names match no image and were left out, first {printable(summary.unknown[0])}",
                 file=sys.stderr,
             )
     list_unreadable(summary.unreadable)

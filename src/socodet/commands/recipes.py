@@ -10,7 +10,7 @@ def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None =
 
     Args:
         name: A recipe.
-        images: Images that `auto` chooses its settings for.
+        images: Images to choose the settings of `auto` for.
     """
     from socodet.pretraining.recipes import describe_recipe, list_recipes
 

@@ -18,9 +18,9 @@ def report(
     Args:
         runs: Folders that `socodet pretrain` or `socodet finetune` wrote; several are compared.
         output: The page, .html.
-        images: The images to show, if they are no longer where the first run had them.
-        overwrite: Replace a page that exists.
-        device: Where the networks run; auto takes a CUDA device when there is one.
+        images: The images to show, if they have moved since the first run.
+        overwrite: Replace an existing page.
+        device: Where the networks run; auto takes a CUDA device if there is one.
     """
     from socodet.reports.report import report
 

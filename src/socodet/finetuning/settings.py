@@ -35,16 +35,16 @@ class FinetuneSettings(Settings):
     detector: DetectorName = "mask_rcnn_fpn"
     """Which detector; a set without masks trains the one without them."""
     schedule: ScheduleName = AUTO
-    """Length, learning rate drops, weight decay and image sizes, as the paper has them for a data set. auto is the
-    paper's for COCO, VOC and LVIS; for other sets coco_1x with a length by the number of images, scored ten times."""
+    """The paper's length, learning rate drops, weight decay and image sizes for a data set. auto is the paper's for
+    COCO, VOC and LVIS; for other sets coco_1x with a length by the number of images, scored ten times."""
     iterations: PositiveInt | None = None
-    """Steps, in place of the schedule's."""
+    """Steps, instead of the schedule's."""
     epochs: PositiveFloat | None = None
-    """Passes over the training images, in place of the schedule's steps."""
+    """Passes over the training images, instead of the schedule's steps."""
     batch_size: PositiveInt = REFERENCE_BATCH
-    """Images a step, over all processes; the schedule's steps and learning rate are for 16 and scale with it."""
+    """Images per step, over all processes; the schedule's steps and learning rate are for 16 and scale with it."""
     base_lr: PositiveFloat | None = None
-    """Learning rate at batches of 16, in place of the schedule's."""
+    """Learning rate at batches of 16, instead of the schedule's."""
     size: Annotated[int, Range(32)] | None = None
     """Shorter side of an image at most; all sizes of the schedule shrink in proportion."""
     fraction: Annotated[float, Range(above=0, at_most=1)] | None = None
@@ -57,10 +57,10 @@ class FinetuneSettings(Settings):
     """Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test time twice as many
     proposals are classified. Fewer save much time with small images on a CPU."""
     keep_head_scale: bool = False
-    """Leave the scale of a pretrained box head's output as it is; by default it is multiplied by one number so that it
-    matches a fresh head's."""
+    """Keep the scale of a pretrained box head's output; by default it is multiplied by one number to match a fresh
+    head's."""
     seed: Seed = 0
-    """Of fresh weights, the order of the images and every draw; the first of --seeds."""
+    """Random seed for fresh weights, the order of the images and every draw; the first of --seeds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,7 +29,7 @@ class ModelSettings(Settings):
     representation_size: PositiveInt = 1024
     """Width of the box head's fully connected layer: the size of h in Eq. 1."""
     pooled_size: PositiveInt = 7
-    """RoIAlign's output is this many cells wide and high."""
+    """Width and height of RoIAlign's output, cells."""
     hidden_size: PositiveInt = 4096
     """Hidden layer of the projector and of the predictor."""
     embedding_size: PositiveInt = 256
@@ -52,7 +52,7 @@ class ObjectiveSettings(Settings):
     """Agreement of the same object across views: SoCo's cosine (Eq. 5-6), or InfoNCE against the boxes of the batch's
     other images."""
     temperature: PositiveFloat = 0.2
-    """Of InfoNCE."""
+    """Temperature of InfoNCE."""
     variance_weight: NonNegativeFloat = 0.0
     """Weight of VICReg's variance term, a hinge that keeps each dimension's standard deviation at 1."""
     covariance_weight: NonNegativeFloat = 0.0

@@ -1,4 +1,4 @@
-"""From images and this machine to the recipe `auto`; a run that exists keeps the one it began with."""
+"""Plans the recipe `auto` from the images and this machine; a run that exists keeps the recipe it began with."""
 
 import math
 import sys
@@ -24,8 +24,8 @@ def plan_run(
 ) -> tuple[Plan, float | None]:
     """Surveys the images, times a step, and chooses the settings that are not given: the plan, and seconds per step.
 
-    A batch that does not fit into memory is halved until it does. Of several processes none times a step, since they
-    must agree: the seconds are then None, and `hours` an InputError.
+    A batch that does not fit into memory is halved until it does. With several processes no step is timed, since all
+    must choose alike: the seconds are None, and `hours` is an InputError.
     """
     given = given or Given()
     for name, value in (("epochs", given.epochs), ("hours", given.hours)):
@@ -34,7 +34,7 @@ def plan_run(
     execution = execution or ExecutionSettings()
     world = world_from_environment(meeting=False)
     if given.hours is not None and world.size > 1:
-        raise InputError("--hours is for a single process; give --epochs, so that all processes plan alike")
+        raise InputError("--hours works with a single process only; give --epochs, so that all processes plan alike")
     survey, machine = survey_images(source), this_machine(choose_device(execution.device, world))
     if world.size > 1:
         return plan(survey, machine, given), None
@@ -59,15 +59,15 @@ def auto_recipe(
     execution: ExecutionSettings | None = None,
     show_plan: bool = True,
 ) -> Recipe:
-    """The recipe that `run` was planned with, if it has begun to learn; else a new plan's. What it is, is shown."""
+    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's. Printed on stderr."""
     if run is not None and run.exists() and run.checkpoints():
         fields = run.describe()["recipe"]
         if fields.get("name") == AUTO:
             if show_plan:
-                print(f"{run.path}: is resumed with the recipe it was planned with", file=sys.stderr)
+                print(f"{run.path}: resuming with the recipe it was planned with", file=sys.stderr)
             return from_json(Recipe, fields, f"{run.path}/run.json")
     if show_plan:
-        print("looking at the images and timing a step", file=sys.stderr)
+        print("sampling the images and timing a step", file=sys.stderr)
     made, seconds = plan_run(source, given, execution=execution)
     if show_plan:
         print("\n".join(made.lines(len(source), seconds)), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What can be seen of a set of images and of the machine before a run: enough to choose settings by."""
+"""A look at the images and the machine before a run: enough to choose settings by."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.views.settings import SampleSettings
 
 SURVEYED = 48
-"""Images that are decoded and searched for proposals, spread evenly over the set."""
+"""Images decoded and searched for proposals, spaced evenly over the set."""
 GREY_DIFFERENCE = 8
-"""Channels that differ by at most this (0..255) count as grey; JPEG rounding stays below it."""
+"""A pixel whose channels differ by at most this (0..255) counts as grey; JPEG rounding stays below it."""
 GREY_PIXELS = 0.99
 """An image is grey if this share of its pixels is."""
 
 
 @dataclass(frozen=True)
 class ImageSurvey:
-    """A sample of a set of images."""
+    """Statistics of a sample of the images."""
 
     count: int
     """Images in the set."""
     surveyed: int
-    """Images that could be read of those looked at."""
+    """Sampled images that could be read."""
     short_side: int
     """Median shorter side, pixels."""
     grey: float
@@ -38,7 +38,7 @@ class ImageSurvey:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run is carried out on."""
+    """What a run executes on."""
 
     device: str
     """cpu or cuda."""
@@ -47,7 +47,7 @@ class Machine:
 
 
 def survey_images(source: ImageSource) -> ImageSurvey:
-    """Looks at `SURVEYED` images of the set. InputError when none of them can be read."""
+    """Samples `SURVEYED` images of the set. InputError when none of them can be read."""
     wanted = np.unique(np.linspace(0, len(source) - 1, min(SURVEYED, len(source))).round().astype(int))
     sides, grey, few = [], [], []
     for index in wanted.tolist():
@@ -59,7 +59,7 @@ def survey_images(source: ImageSource) -> ImageSurvey:
         grey.append(is_grey(pixels))
         few.append(len(propose_boxes(pixels, ProposalSettings())) < SampleSettings().boxes_per_image)
     if not sides:
-        raise InputError(f"{source.location}: none of the {len(wanted)} images looked at can be read; check the files")
+        raise InputError(f"{source.location}: none of the {len(wanted)} sampled images can be read; check the files")
     return ImageSurvey(
         count=len(source),
         surveyed=len(sides),
@@ -71,8 +71,8 @@ def survey_images(source: ImageSource) -> ImageSurvey:
 
 def is_grey(pixels_hw3: NDArray[np.uint8]) -> bool:
     """Whether an image (H, W, 3) has no colour."""
-    spread = pixels_hw3.max(axis=2).astype(np.int16) - pixels_hw3.min(axis=2)
-    return bool((spread <= GREY_DIFFERENCE).mean() >= GREY_PIXELS)
+    difference = pixels_hw3.max(axis=2).astype(np.int16) - pixels_hw3.min(axis=2)
+    return bool((difference <= GREY_DIFFERENCE).mean() >= GREY_PIXELS)
 
 
 def this_machine(device: torch.device) -> Machine:

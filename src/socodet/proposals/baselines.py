@@ -17,7 +17,7 @@ def random_boxes(
     rng: np.random.Generator,
     count: int = RANDOM_BOXES,
 ) -> NDArray[np.float32]:
-    """`count` boxes inside an image, (N, 4) xyxy; fewer, or none, if hardly any of the shapes fits.
+    """`count` boxes inside an image, (N, 4) xyxy; fewer, or none, if hardly any of the shapes fit.
 
     The square root of the area is uniform in [min_scale, max_scale] of the image's, the log of the aspect ratio uniform
     between those of 1 / max_aspect and max_aspect, and the position uniform. Boxes that do not fit are drawn again.
@@ -33,7 +33,7 @@ def random_boxes(
 
 
 def grid_boxes(width: int, height: int, min_scale: float, max_scale: float) -> NDArray[np.float32]:
-    """Boxes of four sizes and three shapes, spread evenly; neighbours are half a box apart.
+    """Boxes of four sizes and three shapes, evenly spaced; neighbours are half a box apart.
 
     (N, 4) xyxy in pixels of an image of `width` and `height`.
     """

@@ -1,4 +1,4 @@
-"""Imports proposals of other programs into a proposal table: matches their names with the images and filters them."""
+"""Imports other programs' proposals into a proposal table: matches their names with the images and filters them."""
 
 import os
 import time
@@ -26,9 +26,10 @@ from socodet.runtime.threads import in_order
 
 NONE = np.empty((0, 4), np.float32)
 SLACK = 1.0
-"""Pixels by which a box may reach outside its image: some count the last pixel, some the edge behind it."""
+"""Pixels by which a box may reach outside its image: some programs give the last pixel, some the edge after it."""
 MANY, MOST = 0.05, 0.25
-"""Shares of boxes outside of their images that mean another form (if that one fits better), or other images."""
+"""Above the first share of boxes outside their images, the form is wrong if the other one fits much better; above the
+second, these are the wrong images."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class ConversionSummary(ProposalSummary):
     given: int
     """Boxes in the file for these images."""
     outside: int
-    """Of these, boxes that were empty, or were clipped as they reached outside their image by more than a pixel."""
+    """Of these, empty boxes, and boxes that were clipped because they reached outside their image by over a pixel."""
     without: int
-    """Images without a box in it."""
+    """Images without a box in the file."""
     unknown: tuple[str, ...]
-    """Names in it that match no image."""
+    """Names in the file that match no image."""
 
 
 def convert_proposals(
@@ -58,14 +59,14 @@ def convert_proposals(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ConversionSummary:
-    """Writes proposals made elsewhere, in one of the forms of `foreign_formats.py`, as the proposal table `output`.
+    """Writes proposals made elsewhere, in one of the formats of `foreign_formats.py`, as the proposal table `output`.
 
-    Boxes are cut to their image and filtered as `settings` say, unless `keep_all`; what else the settings hold has
-    no say. An image is known by its key, or its file name, with or without the suffix; all names by the same.
-    An image without proposals gets none. `form`: what four numbers are, where it is not what is usual there.
+    Boxes are clipped to their image and, unless `keep_all`, filtered by `settings`, of which nothing else is used.
+    Names in the file are image keys or file names, with or without suffix; all of them alike. An image without
+    proposals gets none. `form`: the meaning of a box's four numbers, if it is not the format's usual one.
 
-    InputError when there are no images or proposals, when these name none of the images or one ambiguously, when
-    boxes do not fit to the images, and for `output` and `workers` as `propose`.
+    InputError when there are no images or proposals, when the names match no image or are ambiguous, when boxes do not
+    fit their images, and for `output` and `workers` as for `propose`.
     """
     start = time.monotonic()
     check_workers(workers)
@@ -116,7 +117,7 @@ class _Counts:
 
 
 def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, int] | str]]:
-    """Width and height of each image, or why they cannot be had."""
+    """Width and height of each image, or why it cannot be read."""
 
     def size(index: int) -> tuple[int, int] | str:
         try:
@@ -162,7 +163,7 @@ def _corners(boxes: NDArray[np.float32], form: BoxForm) -> NDArray[np.float32]:
 
 
 def _outside(boxes: NDArray[np.float32], width: int, height: int) -> int:
-    """How many of boxes (N, 4) xyxy are empty or reach out of the image."""
+    """How many of boxes (N, 4) xyxy are empty or reach outside the image."""
     x1, y1, x2, y2 = boxes.T
     inside = (x1 >= -SLACK) & (y1 >= -SLACK) & (x2 <= width + SLACK) & (y2 <= height + SLACK) & (x1 < x2) & (y1 < y2)
     return int((~inside).sum())
@@ -170,12 +171,12 @@ def _outside(boxes: NDArray[np.float32], width: int, height: int) -> int:
 
 def _check_fit(counts: _Counts, form: BoxForm, path: Path) -> None:
     outside, other = counts.outside, counts.outside_in_other_form
-    what = f"{path}: {outside} of {counts.given} boxes are empty or reach out of their image"
+    what = f"{path}: {outside} of {counts.given} boxes are empty or reach outside their image"
     if outside > MANY * counts.given and other < outside / 5:
         right = "xywh" if form == "xyxy" else "xyxy"
-        raise InputError(f"{what} when read as {form}, and {other} as {right}; if they are {right}, say so: --box-form")
+        raise InputError(f"{what} when read as {form}, and {other} as {right}; if they are {right}, pass --box-form")
     if outside > MOST * counts.given:
-        raise InputError(f"{what}; give the images they were made of, in that size, and --box-form if need be")
+        raise InputError(f"{what}; give the images they were made from, at that size, and --box-form if needed")
 
 
 def _file_name(name: str) -> str:
@@ -191,7 +192,7 @@ def _as_is(name: str) -> str:
     return name
 
 
-# What a name may be of an image's key, and what is compared of the name itself; the strictest first.
+# How an image's key and a name in the file are compared, the strictest first.
 _NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
     (_as_is, _as_is),
     (_without_suffix, _as_is),
@@ -203,7 +204,7 @@ _NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
 
 
 def _names_of_images(source: ImageSource, foreign: ForeignProposals, path: Path) -> dict[int, str]:
-    """By image, its name in the file, by the naming that matches most of the file's names."""
+    """Each image's name in the file, by the naming that matches most of the file's names."""
     best: dict[str, list[int]] = {}
     most = 0
     compared: Callable[[str], str] = _as_is
@@ -222,7 +223,7 @@ def _names_of_images(source: ImageSource, foreign: ForeignProposals, path: Path)
     if not best:
         raise InputError(
             f"{path}: names none of the {len(source)} images in {source.location}, such as {source.key(0)}; its "
-            f"first is {next(iter(foreign.boxes))}: give the images it was made of"
+            f"first is {next(iter(foreign.boxes))}: give the images it was made from"
         )
     names: dict[int, str] = {}
     for name in foreign.boxes:

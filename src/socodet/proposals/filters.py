@@ -28,7 +28,7 @@ def object_sized(
 
 
 def distinct(boxes: NDArray[np.float32], max_overlap: float) -> NDArray[np.float32]:
-    """Of boxes (N, 4) those whose IoU with every kept one before them is at most `max_overlap`."""
+    """Those of boxes (N, 4) whose IoU with every earlier kept box is at most `max_overlap`."""
     kept: NDArray[np.bool_] = _distinct(boxes, max_overlap)
     return boxes[kept]
 

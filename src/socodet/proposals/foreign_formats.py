@@ -1,13 +1,13 @@
-"""Readers of proposals of other programs: boxes by the names that these have for the images.
+"""Reads proposals made by other programs: boxes by image name.
 
-- JSON, image stem → [[x, y, w, h], …], as the method's public code has it; one file, or a folder of them;
-- COCO's result format, [{"image_id", "bbox": [x, y, w, h], "score"?}, …], beside the COCO file that names the
-  images; or a COCO file that holds both images and annotations;
-- a folder of .npy files, one an image, (N, 4) float32 xyxy: the cache of DETReg (`datasets/selfdet.py`, which
-  names each by the image's file name up to its first dot and adds the corner to the sides before it saves);
+- JSON, image stem → [[x, y, w, h], …], as in the method's public code; one file, or a folder of them;
+- COCO's result format, [{"image_id", "bbox": [x, y, w, h], "score"?}, …], with the COCO file that names the images; or
+  a COCO file with both images and annotations;
+- a folder of .npy files, one per image, (N, 4) float32 xyxy: the cache of DETReg (`datasets/selfdet.py`, which names
+  each by the image's file name up to its first dot, and converts to xyxy before it saves);
 - Parquet: a proposal table, or any with a column `image` and a column `boxes` or `xyxy`, or `xywh`, of lists of 4.
 
-x and y are the upper left corner everywhere, in pixels of the image.
+x and y are always the upper left corner, in pixels of the image.
 """
 
 import codecs
@@ -33,7 +33,7 @@ class ForeignProposals(NamedTuple):
     """The content of a file."""
 
     boxes: Mapping[str, NDArray[np.float32]]
-    """By the image's name there: (N, 4) as written, best first if they have scores."""
+    """By image name: (N, 4) as in the file, best first if they have scores."""
     form: BoxForm
     """The meaning of the four numbers."""
 
@@ -41,10 +41,10 @@ class ForeignProposals(NamedTuple):
 def read_foreign(
     path: str | Path, *, coco_images: str | Path | None = None, form: BoxForm | None = None
 ) -> ForeignProposals:
-    """Reads proposals in any of the formats above; `form` overrides the usual meaning of the four numbers there.
+    """Reads proposals in any of the formats above; `form` overrides the format's usual meaning of the four numbers.
 
-    `coco_images` is the COCO file that maps each `image_id` to an image. InputError, in one line, for a file that is
-    missing, cannot be read, or holds no proposals.
+    `coco_images` is the COCO file that maps each `image_id` to an image. InputError for a file that is missing, cannot
+    be read, or holds no proposals.
     """
     path = Path(path)
     usual: BoxForm
@@ -59,7 +59,7 @@ def read_foreign(
     elif path.suffix.lower() == ".parquet":
         boxes, usual = _read_parquet(path)
     else:
-        raise InputError(f"{path}: is of no form known for proposals; {FORMS_KNOWN}")
+        raise InputError(f"{path}: is not a known format of proposals; {FORMS_KNOWN}")
     if not boxes:
         raise InputError(f"{path}: holds no proposals; {FORMS_KNOWN}")
     return ForeignProposals(boxes, form or usual)
@@ -91,7 +91,7 @@ def _parsed(path: Path, data: bytes) -> Any:
 
 
 def _not_json(path: Path, error: Exception) -> InputError:
-    what = " ".join(line.strip() for line in str(error).splitlines()[:2])  # ijson: what is wrong, and the text there
+    what = " ".join(line.strip() for line in str(error).splitlines()[:2])  # ijson: the error, and the text around it
     return InputError(f"{path}: is not valid JSON ({what}); repair it or make it again")
 
 
@@ -101,14 +101,16 @@ def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
     if not arrays and not texts:
         raise InputError(f"{path}: no .npy or .json file in it; {FORMS_KNOWN}")
     if arrays and texts:
-        raise InputError(f"{path}: holds .npy and .json files, {arrays[0].name} and {texts[0].name}; keep one kind")
+        raise InputError(f"{path}: holds .npy and .json files, {arrays[0].name} and {texts[0].name}; keep one format")
     if arrays:
         return {file.relative_to(path).with_suffix("").as_posix(): _read_array(file) for file in arrays}, "xyxy"
     boxes: dict[str, NDArray[np.float32]] = {}
     for file in texts:
         for name, found in _from_names(file, _content(file)).items():
             if name in boxes:
-                raise InputError(f"{file}: has boxes of {name}, as another file of the folder has; keep one of them")
+                raise InputError(
+                    f"{file}: has boxes of {name}, and so has another file of the folder; keep one of them"
+                )
             boxes[name] = found
     return boxes, "xywh"
 
@@ -117,7 +119,7 @@ def _read_array(file: Path) -> NDArray[np.float32]:
     try:
         content = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: is no array of numbers ({error}); give (N, 4) numbers saved by numpy.save") from None
+        raise InputError(f"{file}: is not an array of numbers ({error}); save (N, 4) numbers by numpy.save") from None
     return _as_boxes(content, str(file))
 
 
@@ -131,17 +133,17 @@ def _as_boxes(value: Any, where: str) -> NDArray[np.float32]:
     if boxes is not None and boxes.size == 0:
         return np.empty((0, 4), np.float32)
     if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"{where}: is no list of boxes; give four numbers for each box")
+        raise InputError(f"{where}: is not a list of boxes; give four numbers for each box")
     if not np.isfinite(boxes).all():
-        raise InputError(f"{where}: a box holds what is no finite number; leave it out")
+        raise InputError(f"{where}: a box has a number that is not finite; leave it out")
     return boxes
 
 
 def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
     if data.lstrip()[:1] != b"{":
-        raise InputError(f"{path}: is no JSON object of image names; give {{stem: [[x, y, w, h], ...], ...}}")
+        raise InputError(f"{path}: is not a JSON object of image names; give {{stem: [[x, y, w, h], ...], ...}}")
     try:
-        # One image at a time: as Python lists the boxes of a million images would take 10 GB.
+        # One image at a time: the boxes of a million images would take 10 GB as Python lists.
         members = ijson.kvitems(data, "", use_float=True)
         return {name: _as_boxes(boxes, f"{path}: {name}") for name, boxes in members}
     except ijson.JSONError as error:
@@ -151,7 +153,7 @@ def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
 def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
     """The file name of each image_id, from a COCO file."""
     if coco_images is None:
-        raise InputError(f"{path}: names images by image_id alone; give the COCO file of the images, --coco-images")
+        raise InputError(f"{path}: names images by image_id only; give the COCO file of the images, --coco-images")
     file = Path(coco_images)
     if not file.is_file():
         raise InputError(f"{file}: no such COCO file; give the one whose images the proposals are of")
@@ -168,13 +170,13 @@ def _from_coco(path: Path, entries: Any, names: dict[Any, str]) -> dict[str, NDA
     found: dict[str, list[tuple[float, Any]]] = {}
     number = 0
     try:
-        for number, entry in enumerate(entries):  # noqa: B007 (for the complaint)
+        for number, entry in enumerate(entries):  # noqa: B007 (for the message)
             image = entry["image_id"]
             name = names.get(image, f"image_id {image}")
             found.setdefault(name, []).append((-float(entry.get("score", 0)), entry["bbox"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(
-            f"{path}: entry {number} is no proposal; each needs image_id and bbox [x, y, w, h], and may have a score"
+            f"{path}: entry {number} is not a proposal; each needs image_id and bbox [x, y, w, h], and may have a score"
         ) from None
     best_first = {name: sorted(pairs, key=lambda pair: pair[0]) for name, pairs in found.items()}
     return {
@@ -186,7 +188,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: is no Parquet file ({error}); make it again") from None
+        raise InputError(f"{path}: is not a Parquet file ({error}); make it again") from None
     if METADATA_KEY in (schema.metadata or {}):
         table = ProposalTable.read(path)
         return {key: table.boxes(key) for key in table.keys}, "xyxy"
@@ -200,7 +202,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
         if not isinstance(image, str):
             raise InputError(f"{path}: an image is named {image!r}; the column `image` must hold strings")
         if image in boxes:
-            raise InputError(f"{path}: has two rows of {image}; put all its boxes into one")
+            raise InputError(f"{path}: has two rows of {image}; put all its boxes in one")
         boxes[image] = _as_boxes([] if value is None else value, f"{path}: {image}")
     return boxes, "xywh" if column == "xywh" else "xyxy"
 

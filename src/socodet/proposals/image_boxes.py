@@ -19,8 +19,8 @@ def propose_boxes(
 ) -> NDArray[np.float32]:
     """Object proposals of an image (H, W, 3) uint8 RGB: (N, 4) float32, N may be 0.
 
-    xyxy in pixels of the image, exclusive right and bottom, 0 <= x1 < x2 <= W; filtered as `settings` say and
-    without near duplicates. `rng` is only for random boxes; without it `settings.seed` decides.
+    xyxy in pixels of the image, exclusive right and bottom, 0 <= x1 < x2 <= W; filtered by `settings`, without near
+    duplicates. `rng` is for random boxes only; by default it is seeded with `settings.seed`.
     """
     compile_kernels(settings.method)
     return _kept_boxes(image, settings, rng)
@@ -52,5 +52,5 @@ def _kept_boxes(
 
 
 def image_rng(seed: int, key: str) -> np.random.Generator:
-    """A generator per image, so that its boxes do not depend on other images."""
+    """A generator of its own for each image, so that its boxes do not depend on other images."""
     return np.random.default_rng([seed, *hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()])

@@ -1,4 +1,4 @@
-"""Proposals for every image of a source, into a table: in parallel, and resumable."""
+"""Makes the proposal table of an image source: in parallel, and resumable."""
 
 import time
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ def propose(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ProposalSummary:
-    """Finds the boxes of every image below a folder, or of a source, and writes the proposal table `output`.
+    """Finds proposals in every image below a folder, or of a source, and writes the proposal table `output`.
 
-    `workers` images are processed at once; by default as many as there are cores. Finished images are kept beside the
-    output, in a hidden folder of part files, until the table is complete: after an interruption the same call resumes
-    from them, and a call with other settings or images leaves them alone. The table's bytes depend neither on the
-    workers nor on interruptions. For several machines see `shares.py`.
+    `workers` images are processed at once, by default one per core. Finished images are kept in a hidden folder of part
+    files beside the output until the table is complete: after an interruption the same call resumes from them; calls
+    with other settings or images leave them alone. The table's bytes depend neither on the number of workers nor on
+    interruptions. For several machines see `shares.py`.
 
     InputError if there are no images, if `output` cannot be written, or exists and `overwrite` is false, or if
     `workers` is below 1.
@@ -62,13 +62,13 @@ def propose(
 
 
 def check_workers(workers: int | None) -> None:
-    """InputError for less than one worker."""
+    """InputError for fewer than one worker."""
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
 
 
 def make_parts(job: Job, parts: range, workers: int, bar: ProgressBar) -> None:
-    """Makes the missing ones of the parts."""
+    """Makes those of the parts that are missing."""
     missing = job.missing(parts)
     bar.done_earlier(job.images_in(parts) - job.images_in(missing))
     if not missing:

@@ -13,11 +13,11 @@ from socodet.proposals.settings import ProposalSettings
 
 @dataclass(frozen=True)
 class OnlineProposals:
-    """Replaces a proposal table; the boxes are those that a table with these settings would hold."""
+    """Replaces a proposal table; gives the same boxes as a table with these settings."""
 
     settings: ProposalSettings
     white: int = FULL_RANGE
-    """Of 16-bit images, as in `decode_image`."""
+    """White of 16-bit images, as in `decode_image`."""
 
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
         """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""

@@ -1,4 +1,4 @@
-"""The part files that a table is made of: complete or absent, so that any process can resume another's work."""
+"""Part files, from which a table is merged: each is complete or absent, so any process can resume another's work."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import settled, whole_file
 
 PART = 64
-"""Images per part file: the most work that an interruption can lose."""
+"""Images per part file: an interruption loses at most this many."""
 ROW_GROUP = 4096
 """Images per row group of the table."""
 
@@ -39,9 +39,9 @@ def checked_output(output: str | Path, overwrite: bool) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A table to make from a source with some settings, and its part files in a hidden folder beside it.
+    """A table to make, and its part files in a hidden folder beside it.
 
-    The folder's name holds a digest of images, settings and version, so a changed job does not use another's parts.
+    The folder's name holds a digest of images, settings and version, so a changed job never uses another's parts.
     """
 
     source: ImageSource
@@ -97,19 +97,19 @@ class Job:
     def missing(self, parts: Iterable[int]) -> list[int]:
         """Which of these parts are missing or incomplete."""
         with suppress(FileNotFoundError):
-            there = set(os.listdir(self.folder))  # one listing: asking for each of 20,000 files takes a while
+            there = set(os.listdir(self.folder))  # one listing: checking 20,000 files one by one takes a while
             return [part for part in parts if self._path(part).name not in there or not self._is_whole(part)]
         return list(parts)
 
     def write(self, part: int, rows: list[Row]) -> None:
-        """Writes a part: complete or not at all, whenever the process ends."""
+        """Writes a part, completely or not at all, even if the process is killed."""
         path = self._path(part)
         unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
         with whole_file(path, unfinished) as file:
             pq.write_table(rows_to_arrow(rows, self.schema), file, compression="zstd")
 
     def merge(self) -> tuple[int, list[tuple[str, str]]]:
-        """Joins the parts, all of which must be there, into the table and removes them.
+        """Merges the parts, all of which must exist, into the table and removes them.
 
         Returns the number of boxes, and key and reason of each image that could not be read.
         """

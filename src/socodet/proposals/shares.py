@@ -1,6 +1,6 @@
-"""Proposals by several processes or machines: each makes a share of the part files, and one of them joins all.
+"""Proposals by several processes or machines: each makes a share of the part files, and one merges them.
 
-They share the folder of part files beside the output, which all must be able to see; nothing else is exchanged.
+The folder of part files beside the output must be visible to all; they exchange nothing else.
 """
 
 import sys
@@ -22,17 +22,17 @@ from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
 
 POLL_SECONDS = 1.0
-"""Between two checks for the parts of other processes."""
+"""Time between two checks for the parts of other processes."""
 QUIET_SECONDS = 120.0
-"""After this time without a new part a message names what is missing, and again each time."""
+"""Whenever this time passes without a new part, a message names what is missing."""
 LOST_SECONDS = 7200.0
-"""After this time without one the others are given up. A part of large images may take an hour."""
+"""After this time without a new part, the other processes are given up. A part of large images may take an hour."""
 NAMED = 8
 
 
 @dataclass(frozen=True)
 class Share:
-    """Share `number`, from 1, of `total` shares of the part files: consecutive ones, as shards are read in order."""
+    """Share `number`, from 1, of `total` shares: consecutive part files, because tar shards are read in order."""
 
     number: int
     total: int
@@ -44,19 +44,19 @@ class Share:
             number, total = map(int, text.split("/"))
             if 1 <= number <= total:
                 return cls(number, total)
-        raise InputError(f"--shard: {text!r} is no share; give i/n, such as 2/8 for the second of eight")
+        raise InputError(f"--shard: {text!r} is not a share; give i/n, such as 2/8 for the second of eight")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.total}"
 
     def parts(self, count: int) -> range:
-        """Which of `count` parts; shares differ by at most one."""
+        """Which of `count` parts; the sizes of shares differ by at most one."""
         return range(count * (self.number - 1) // self.total, count * self.number // self.total)
 
 
 @dataclass(frozen=True)
 class ShareSummary:
-    """What `propose_share` did; the table is made by joining all shares."""
+    """What `propose_share` did; `merge_shares` makes the table from all shares."""
 
     share: Share
     images: int
@@ -73,9 +73,9 @@ def propose_share(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ShareSummary:
-    """Makes the missing part files of one share of the table `output`; `merge_shares` joins all shares.
+    """Makes the missing part files of one share of the table `output`; `merge_shares` merges all shares.
 
-    Images, output and settings must be the same in each call. InputError as `propose`.
+    Images, output and settings must be the same in every call. InputError as for `propose`.
     """
     start = time.monotonic()
     check_workers(workers)
@@ -93,9 +93,9 @@ def merge_shares(
     settings: ProposalSettings = ProposalSettings(),
     overwrite: bool = False,
 ) -> ProposalSummary:
-    """Joins the part files that `propose_share` made, for the same images and settings, into the table `output`.
+    """Merges the part files that `propose_share` made for the same images and settings into the table `output`.
 
-    InputError as `propose`, and when parts are missing, naming the shares they belong to.
+    InputError as for `propose`, and when parts are missing, naming the shares they belong to.
     """
     start = time.monotonic()
     job = Job.of(images, output, settings, overwrite)
@@ -104,7 +104,7 @@ def merge_shares(
         total = _remembered(job)
         if total is None:
             raise InputError(
-                f"{output}: no shard of it is there; make them with --shard, from the same images and settings"
+                f"{output}: none of its shards exist; make them with --shard, from the same images and settings"
             )
         raise InputError(
             f"{output}: {len(missing)} of {job.count} parts are missing, of {_owners(missing, job.count, total)}; "
@@ -124,14 +124,14 @@ def propose_together(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ProposalSummary | None:
-    """As `propose`, by the processes of a world; the same bytes. None in all but the first, which joins the parts.
+    """As `propose`, by the processes of a world; the same bytes. None in all but the first, which merges the parts.
 
-    By default a machine's processes share its cores. InputError as `propose`.
+    By default a machine's processes share its cores. InputError as for `propose`.
     """
     start = time.monotonic()
     check_workers(workers)
     if not world.is_first and not overwrite and Path(output).is_file():
-        return None  # the first process complains; or has finished already, as all parts were there
+        return None  # the first process reports it; or it has finished already, because all parts existed
     job = Job.of(images, output, settings, overwrite)
     job.create_folder()
     share = Share(world.rank + 1, world.size)
@@ -141,7 +141,7 @@ def propose_together(
     except FileNotFoundError:
         if world.is_first or job.folder.exists():
             raise
-        return None  # all parts were there, and the first process has joined and removed them meanwhile
+        return None  # all parts existed, and the first process has merged and removed them meanwhile
     if not world.is_first:
         return None
     _wait_for_others(job, world.size, show_progress)
@@ -186,13 +186,13 @@ def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
                 if quiet > LOST_SECONDS:
                     raise InputError(f"{what}; the same command, started again everywhere, resumes from here")
                 say(
-                    f"{what}; still waiting: if a process has died, stop all and start the same command again, which "
+                    f"{what}; still waiting. If a process has died, stop all and start the same command again: it "
                     "resumes from here"
                 )
 
 
 def _owners(missing: Iterable[int], count: int, total: int) -> str:
-    """The shares that parts belong to, as one reads them: `shards 2/8 (3 parts), 5/8 (1 part)`."""
+    """The shares that parts belong to, for messages: `shards 2/8 (3 parts), 5/8 (1 part)`."""
     owners = Counter(((part + 1) * total - 1) // count + 1 for part in missing)
     named = [
         f"{Share(number, total)} ({parts} part{'s' if parts > 1 else ''})" for number, parts in sorted(owners.items())
@@ -202,7 +202,7 @@ def _owners(missing: Iterable[int], count: int, total: int) -> str:
 
 
 def _remember(job: Job, share: Share) -> None:
-    """Notes the number of shares, so that joining them can name the missing ones."""
+    """Records the number of shares, so that merging can name the missing ones."""
     (job.folder / f"shares.{share.total}").touch()
 
 

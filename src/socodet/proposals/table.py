@@ -46,7 +46,7 @@ class Origin(NamedTuple):
     file: str
     """Name of the file or folder."""
     filtered: bool
-    """Whether they were filtered as in the table's settings, whose other fields do not apply."""
+    """Whether they were filtered by the table's settings, whose other fields do not apply."""
 
 
 def table_schema(settings: ProposalSettings, origin: Origin | None = None) -> pa.Schema:
@@ -87,14 +87,14 @@ def rows_to_arrow(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
 
 
 def _as_text(key: str) -> str:
-    r"""A key as it stands in a table: bytes of a file name that are not UTF-8, which no column can hold, as \xff."""
+    r"""A key as a table holds it: bytes of a file name that are not UTF-8 are written as \xff."""
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class ProposalTable:
     """The proposals of a set of images, looked up by image.
 
-    Kept in a few Arrow and NumPy arrays, which forked data workers share; a pickled table is read again from its file.
+    Held in a few Arrow and NumPy arrays, which forked data workers share; a pickled table is read again from its file.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ProposalTable:
             raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
         if facts["format"] != FORMAT:
             raise InputError(
-                f"{path}: made by socodet {facts['version']} in a form that {__version__} does not know; "
+                f"{path}: made by socodet {facts['version']} in a format that {__version__} does not know; "
                 "make it again with `socodet propose`"
             )
         settings = from_json(ProposalSettings, facts["settings"], f"{path}: settings")
@@ -171,7 +171,7 @@ class ProposalTable:
         """The width of an encoded image, pixels, and its proposals. UnreadableImageError if it is another image."""
         size = self.size(key)
         if image_size(data) != size:
-            raise UnreadableImageError("of another size than its proposals were made for")
+            raise UnreadableImageError("its size differs from the one its proposals were made for")
         return size[0], self.boxes(key)
 
     def check_images(self, source: ImageSource) -> None:

@@ -8,20 +8,20 @@ from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
 @dataclass(frozen=True)
 class ExecutionSettings(Settings):
-    """How a run is executed: none of it is part of the recipe, and all of it may change on resume."""
+    """How a run is executed; not part of the recipe, and may change on resume."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a CUDA device if there is one."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU. float16 is autocast
-    with a dynamic loss scale: it skips steps whose gradients overflow, and must wait for the device at each step."""
+    """Precision of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU. float16 is
+    autocast with a dynamic loss scale: it skips steps whose gradients overflow, and waits for the device every step."""
     compile: bool = False
     """Compile backbones, and a detector's box head, with torch.compile; takes a minute or more at the start."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """When the loss or the gradients are not finite: stop the run, or skip the step, which then changes nothing but a
-    count in the log. To skip, each step must wait for the device."""
+    """If the loss or the gradients are not finite: stop the run, or skip the step, which then only adds to a count in
+    the log. With skip, each step waits for the device."""
     max_skipped: PositiveInt = 25
-    """Most steps that may be skipped in a row, by --on-nan skip or by float16, whose loss scale halves each time; one
+    """Maximum number of steps skipped in a row, by --on-nan skip or by float16, whose loss scale halves each time; one
     more stops the run."""
     workers: NonNegativeInt | None = None
     """Data-loading processes; by default one per core, fewer if the CPU also trains. Samples do not depend on it."""

@@ -1,4 +1,4 @@
-"""Samples put together for the device: one tensor of pixels a view, its boxes grouped by pyramid level."""
+"""Batches for the device: one tensor of pixels per view, with its boxes grouped by pyramid level."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +16,8 @@ Device = torch.device | str | int
 class RoIs:
     """The boxes of one view of a batch, grouped by pyramid level on the CPU so that the device never waits.
 
-    `rois[counts[0]:][:counts[1]]` are the boxes of P3, and so on. What is pooled in this order returns to
-    (image, box) order by `pooled[order]`.
+    `rois[counts[0]:][:counts[1]]` are the boxes of P3, and so on. Features pooled in this order return to (image, box)
+    order by `pooled[order]`.
     """
 
     rois: Tensor
@@ -55,15 +55,15 @@ class ViewBatch:
     levels: Tensor
     """(B, K) int64: 0..3 for P2..P5."""
     partner: int = 0
-    """The box of the first view that is the same object as this view's first; 0 where all views have the same K."""
+    """The box of the first view that is the same object as this view's first; 0 when all views share their objects."""
 
     def to(self, device: Device, non_blocking: bool = True) -> "ViewBatch":
-        """The same with what the networks read, pixels and RoIs, on `device`; boxes and levels stay where they are."""
+        """Moves what the networks read, pixels and RoIs, to `device`; boxes and levels stay where they are."""
         pixels = self.pixels.to(device, non_blocking=non_blocking)
         return replace(self, pixels=pixels, rois=self.rois.to(device, non_blocking))
 
     def part(self, images: slice) -> "ViewBatch":
-        """The view of some of the images, its boxes grouped anew; the levels computed stay the same."""
+        """The view of some of the images, its boxes regrouped; `needed` stays that of the whole batch."""
         boxes, levels = self.boxes[images], self.levels[images]
         rois = replace(group_by_level(boxes, levels, len(self.rois.counts)), needed=self.rois.needed)
         pinned = self.boxes.is_pinned()
@@ -85,18 +85,18 @@ class Batch:
     """B samples: V views, and where they come from."""
 
     views: tuple[ViewBatch, ...]
-    """One a view, in the order of the settings."""
+    """One per view, in the order of the settings."""
     windows: Tensor
     """(B, V, 4) float32: the window of each view, xyxy in [0, 1] of the source image."""
     indices: Tensor
     """(B,) int64: index of each image in the image source."""
     cpu_seconds: float = 0.0
-    """What making these samples cost a data worker."""
+    """CPU time that a data worker spent on these samples."""
 
     def split(self, parts: int) -> "tuple[Batch, ...]":
-        """`parts` equal batches of consecutive images, each with its own boxes grouped by level, in CPU memory.
+        """Splits into `parts` equal micro-batches of consecutive images, their boxes grouped by level; on the CPU.
 
-        The levels computed are in each part those of the whole batch, so that all processes agree on them.
+        Every micro-batch computes the levels of the whole batch, so that all processes agree on them.
         """
         if parts == 1:
             return (self,)

@@ -1,7 +1,7 @@
 """Compiled colour operations on a canvas, float32 (S, 3, P) in 0..255: those of torchvision's functions.
 
-Nothing is rounded between operations; values are kept in 0..255 after each, as there. All operations are done on 16
-pixels while these are at hand, and each pixel is read and written once.
+Nothing is rounded between operations; values are clamped to 0..255 after each, as in torchvision. All operations run on
+16 pixels at a time, so each pixel is read and written once.
 """
 
 import numpy as np
@@ -55,8 +55,8 @@ def _blend(red, green, blue, factor, other):  # type: ignore[no-untyped-def]
 def _turn_hue(red, green, blue, sixths):  # type: ignore[no-untyped-def]
     """HSV's hue turned by `sixths` of a circle, 0 to 6.
 
-    The hue runs from 0 (red) by 2 (green) and 4 (blue) to 6, and each channel is a trapezoid over it. All of
-    it is multiplied by the chroma here, which spares the division.
+    The hue runs from 0 (red) through 2 (green) and 4 (blue) to 6, and each channel is a trapezoid over it. Everything
+    is multiplied by the chroma here, which saves the division.
     """
     zero, two = spread(_ZERO), spread(_TWO)
     top = greatest(greatest(red, green), blue)
@@ -81,7 +81,7 @@ def _turn_hue(red, green, blue, sixths):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _operate(canvas, order, begin, end, factors, mean):  # type: ignore[no-untyped-def]
-    """The operations order[begin:end] on each pixel; the mean luma of what comes out."""
+    """Applies the operations order[begin:end] to each pixel; returns the mean luma of the result."""
     size, _, columns = canvas.shape
     flat = canvas.reshape(-1)
     brightness, contrast = spread(np.float32(factors[0])), spread(np.float32(factors[1]))
@@ -90,7 +90,7 @@ def _operate(canvas, order, begin, end, factors, mean):  # type: ignore[no-untyp
     turn = np.float32(factors[3])
     sixths = spread(turn * _SIX if turn >= _ZERO else turn * _SIX + _SIX)
     shown = np.zeros(columns, np.float32)
-    shown[:size] = 1  # the columns beyond count for nothing
+    shown[:size] = 1  # padding columns do not count
     total = spread(_ZERO)
     for y in range(size):
         row = spread(_ZERO)
@@ -121,8 +121,8 @@ def _operate(canvas, order, begin, end, factors, mean):  # type: ignore[no-untyp
 def jitter_colors(canvas, order, factors):  # type: ignore[no-untyped-def]
     """Brightness (0), contrast (1), saturation (2) and hue (3) in the given order, in place.
 
-    canvas: (S, 3, P) float32. order: four ints. factors: four floats, the last the turn of the hue in
-    circles. Contrast needs the mean of the whole view, so pixels are passed twice: up to it, and from it.
+    canvas: (S, 3, P) float32. order: four ints. factors: four floats, the last the rotation of the hue in circles.
+    Contrast needs the mean of the whole view, so there are two passes over the pixels: before contrast, and from it on.
     """
     contrast = 0
     while order[contrast] != 1:

@@ -1,4 +1,4 @@
-"""Cutout on objects: squares of a view painted over (DeVries & Taylor 2017), each somewhere on a box."""
+"""Cutout on objects: squares of a view, each on a box, filled with the mean colour (DeVries & Taylor 2017)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from socodet.views.settings import ViewSettings
 
 MEAN_COLOR = np.array([124, 116, 104], np.uint8)
-"""RGB of the mean that pixels are normalised by, rounded: what is painted becomes zero on the device."""
+"""RGB of the mean that normalisation subtracts, rounded: filled pixels become zero on the device."""
 
 
 def draw_cutouts(boxes: NDArray[np.float32], settings: ViewSettings, rng: np.random.Generator) -> NDArray[np.int64]:
     """(N, 4) squares, xyxy in whole pixels of the view, right and bottom exclusive; they may reach beyond it.
 
-    boxes: (K, 4) xyxy in pixels of the finished view. Each has a square with the set probability: its area is a share
-    of the box's, its centre a pixel of the box, its side odd.
+    boxes: (K, 4) xyxy in pixels of the finished view. Each gets a square with probability
+    `settings.cutout_probability`: its area is a share of the box's, its centre a pixel of the box, its side odd.
     """
     u = rng.random((len(boxes), 4))
     corner, sides = boxes[:, :2].astype(np.float64), (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)

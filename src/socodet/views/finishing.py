@@ -12,7 +12,7 @@ _TOP, _HALF = np.float32(255), np.float32(0.5)
 def _gaussian(sigma, size):  # type: ignore[no-untyped-def]
     """Weights, from the centre outwards, of a Gaussian to three standard deviations.
 
-    What is left out moves no value by more than half a level. The weights of both sides sum to 1.
+    The tail left out changes no value by more than half a grey level. The weights of both sides sum to 1.
     """
     radius = min(int(np.ceil(3 * sigma)), size - 1)
     weights = np.empty(radius + 1, np.float64)
@@ -25,7 +25,7 @@ def _gaussian(sigma, size):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _blur_down(flat, size, columns, y, weights, rows, margin, padded):  # type: ignore[no-untyped-def]
-    """Row y of a canvas blurred down the columns, beyond the edge reflected, the edge not repeated.
+    """Row y of a canvas blurred along the columns; edges are reflected without repeating the edge pixel.
 
     rows: (3 * padded,) written: a channel every `padded` values, each after `margin` others.
     """
@@ -50,7 +50,7 @@ def _blur_down(flat, size, columns, y, weights, rows, margin, padded):  # type: 
 
 @njit(nogil=True, cache=True)
 def _reflect(rows, first, last, radius):  # type: ignore[no-untyped-def]
-    """The values rows[first] to rows[last] once more beyond both ends, the ends not repeated."""
+    """Reflects rows[first] to rows[last] beyond both ends, without repeating the end values."""
     for t in range(1, radius + 1):
         rows[first - t] = rows[first + t]
         rows[last + t] = rows[last - t]
@@ -124,7 +124,7 @@ def finish(canvas, sigma, threshold, flipped, pixels):  # type: ignore[no-untype
     are solarized, above 255 for none. flipped: mirror left to right. pixels: (3, S, S) uint8, written.
     """
     size = canvas.shape[0]
-    narrow = size < LANES  # than a vector: then by way of rows that are as long as one
+    narrow = size < LANES  # narrower than a vector: goes through rows of a vector's length
     to = np.empty((3, size, LANES), np.uint8) if narrow else pixels
     if sigma > 0:
         _blurred(canvas, sigma, spread(threshold), flipped and not narrow, to)

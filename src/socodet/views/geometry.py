@@ -1,4 +1,4 @@
-"""Windows, boxes and levels as pure functions: no pixels, no state, no chance but from a given generator.
+"""Windows, boxes and levels as pure functions: no pixels, no state; random only by the generator given.
 
 Boxes are xyxy (..., 4) float64 arrays. "Unit" coordinates are shares of the source image's width and height;
 since the first view is the whole image made square, they are also V1's coordinates.
@@ -21,9 +21,9 @@ _CROP_TRIES = 10
 def draw_window(scale: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator) -> Boxes:
     """A random crop (4,) in unit coordinates, by the rule of torchvision's RandomResizedCrop.
 
-    The area is drawn uniformly from `scale`, width over height log-uniformly from `aspect`, both again when
-    the window does not fit; then the place, uniformly. After ten misses it is the largest centred window
-    whose aspect is nearest to 1.
+    The area is drawn uniformly from `scale` and width over height log-uniformly from `aspect`, both again when the
+    window does not fit; then the position, uniformly. After ten failures: the largest centred window with the aspect
+    nearest to 1.
     """
     log_low, log_high = math.log(aspect[0]), math.log(aspect[1])
     for _ in range(_CROP_TRIES):
@@ -73,7 +73,7 @@ def areas(boxes: Boxes) -> NDArray[np.float64]:
 
 
 def intersection(boxes: Boxes) -> Boxes:
-    """(4,) the region that all boxes (N, 4) share; its right may lie left of its left when there is none."""
+    """(4,) the region that all boxes (N, 4) share; x2 < x1 or y2 < y1 when there is none."""
     return np.concatenate([boxes[:, :2].max(axis=0), boxes[:, 2:].min(axis=0)])
 
 

@@ -1,4 +1,4 @@
-"""Where the boxes of each view stand in one array of all of them: what a sample's settings say once for all samples."""
+"""Where each view's boxes are in the one array that holds all of a sample's boxes; the same for every sample."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class BoxLayout:
-    """N boxes, view after view: those of all S sets of K objects in the first view, K in each other view."""
+    """N boxes, view after view: S·K in the first view (S sets of K objects), K in each other view."""
 
     sets: tuple[NDArray[np.intp], ...]
-    """For each set of objects the views that show it, the first view before the others."""
+    """For each set of objects, the views that show it, the first view first."""
     partners: tuple[int, ...]
-    """Of each view, the first of its objects among the S·K."""
+    """For each view, the index of its first object among the S·K."""
     sizes: NDArray[np.float64]
     """(V, 1, 1) width and height of each view, pixels."""
     view_of: NDArray[np.intp]
@@ -24,7 +24,7 @@ class BoxLayout:
     size_of: NDArray[np.float64]
     """(N, 1) the size of the box's view."""
     own: tuple[slice, ...]
-    """For each view where its boxes stand."""
+    """For each view, its slice of the N boxes."""
 
 
 def box_layout(sizes: Sequence[int], object_sets: Sequence[int], boxes_per_image: int) -> BoxLayout:

@@ -11,12 +11,12 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 @dataclass(frozen=True)
 class Photometric:
-    """What is done to the colours of one view, in this order: jitter, grayscale, blur, solarize."""
+    """The colour augmentation of one view, applied in this order: jitter, grayscale, blur, solarize."""
 
     jittered: bool
     """Whether brightness, contrast, saturation and hue are changed."""
     order: tuple[int, ...]
-    """In which order: a permutation of (BRIGHTNESS, CONTRAST, SATURATION, HUE)."""
+    """The order of these changes: a permutation of (BRIGHTNESS, CONTRAST, SATURATION, HUE)."""
     brightness: float
     """Factor of every value."""
     contrast: float
@@ -24,20 +24,20 @@ class Photometric:
     saturation: float
     """Factor of the distance to the pixel's own grey value."""
     hue: float
-    """Turn of the hue, in full circles."""
+    """Rotation of the hue, in full circles."""
     grayscale: bool
     """Whether the colours are dropped."""
     blur_sigma: float | None
     """Standard deviation of the Gaussian, pixels; None without blur."""
     solarize_threshold: float | None
-    """Values from here on are turned into their negative; None without."""
+    """Values from this one up are inverted; None without solarize."""
 
 
 UNCHANGED = Photometric(False, (0, 1, 2, 3), 1.0, 1.0, 1.0, 0.0, False, None, None)
 
 
 def draw_photometric(settings: PhotometricSettings, rng: np.random.Generator) -> Photometric:
-    """Colours drawn by the settings, from thirteen uniform numbers whatever comes out."""
+    """Draws an augmentation by the settings; always takes thirteen uniform numbers from `rng`."""
     u = rng.random(13).tolist()
     low, high = settings.blur_sigma
     return Photometric(

@@ -13,29 +13,29 @@ from socodet.views.photometric import Photometric
 from socodet.views.resampling import resample_window, resize_canvas, whole_vectors, working_floats
 
 Canvas = NDArray[np.float32]
-"""(S, 3, P) float32 in 0..255: row, channel (RGB), column; the view's are the first S of P columns."""
+"""(S, 3, P) float32 in 0..255: row, channel (RGB), column; the view is in the first S of P columns."""
 
 _NEVER = 1e9  # a threshold no value reaches
 _CACHE_LINE = 64  # bytes
 
 
 class _Room(threading.local):
-    """A thread's memory for two canvases and to work in, used again: fresh memory costs as much as a kernel."""
+    """A thread's reused memory, for two canvases and a work buffer: fresh memory costs as much as a kernel."""
 
     def __init__(self) -> None:
         self._floats = [np.empty(0, np.float32) for _ in range(3)]
 
     def canvas(self, size: int, place: int) -> Canvas:
-        """A canvas in place 0 or 1; what was there is lost."""
+        """A canvas in buffer 0 or 1; overwrites the last one there."""
         shape = (size, 3, whole_vectors(size))
         return self._memory(math.prod(shape), place).reshape(shape)
 
     def working(self, count: int) -> NDArray[np.float32]:
-        """So many floats to work in."""
+        """A work buffer of `count` floats."""
         return self._memory(count, 2)
 
     def _memory(self, count: int, place: int) -> NDArray[np.float32]:
-        """It begins on a cache line, as vectors like it."""
+        """`count` floats, aligned to a cache line for the vector kernels."""
         if len(self._floats[place]) < count:
             memory = np.empty(count + _CACHE_LINE // 4, np.float32)
             start = -memory.ctypes.data % _CACHE_LINE // 4
@@ -49,11 +49,11 @@ _ROOM = _Room()
 def show_window(image: NDArray[np.uint8], window: NDArray[np.float64], size: int, place: int = 0) -> Canvas:
     """A window of the image at size x size, resampled with antialiasing.
 
-    image: (H, W, 3) uint8. window: (4,) xyxy in [0, 1] of the image. The canvas lives in the thread's own
-    memory until another is made in the same place, 0 or 1.
+    image: (H, W, 3) uint8. window: (4,) xyxy in [0, 1] of the image. The canvas is valid until this thread makes
+    another with the same `place`, 0 or 1.
     """
     height, width, _ = image.shape
-    # Numba compiles a kernel again for a read-only or strided array; one kind of array, one compilation.
+    # Numba compiles a kernel again for read-only or strided arrays; always the same type means one compilation.
     pixels = np.require(image, np.uint8, ["C", "W"]).reshape(-1)
     x0, y0, x1, y1 = window.tolist()
     canvas = _ROOM.canvas(size, place)
@@ -63,7 +63,7 @@ def show_window(image: NDArray[np.uint8], window: NDArray[np.float64], size: int
 
 
 def resize(canvas: Canvas, size: int, place: int = 1) -> Canvas:
-    """The same at another size, in the other place."""
+    """The canvas at another size, in the other buffer."""
     resized = _ROOM.canvas(size, place)
     resize_canvas(canvas, resized)
     return resized
@@ -72,7 +72,7 @@ def resize(canvas: Canvas, size: int, place: int = 1) -> Canvas:
 def render(canvas: Canvas, photometric: Photometric, flipped: bool) -> NDArray[np.uint8]:
     """The finished view, (3, S, S) uint8 RGB: colours, blur, solarize, flip; rounded once.
 
-    The colours of the canvas itself are changed.
+    Changes the canvas in place.
     """
     size = canvas.shape[0]
     pixels = np.empty((3, size, size), np.uint8)

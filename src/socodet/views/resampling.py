@@ -1,12 +1,10 @@
 """Compiled antialiased resampling, with the filter of PIL's `Image.resize(..., BILINEAR, box=window)`.
 
-Bilinear is the default of torchvision's RandomResizedCrop, with which such crops are commonly made. The
-triangle filter is as wide as the reduction, so that every source pixel counts. Values stay float: nothing is
-rounded here.
+Bilinear is the default of torchvision's RandomResizedCrop, the usual way to make such crops. The triangle filter is as
+wide as the reduction, so that every source pixel counts. Values stay float: nothing is rounded here.
 
-Between the kernels a view is a "canvas": float32 (S, 3, P) in 0..255, row by row and in each row channel by
-channel. P is S filled up to whole vectors (`whole_vectors`); what the columns from S on hold is finite and goes
-nowhere.
+Between the kernels a view is a "canvas": float32 (S, 3, P) in 0..255, row by row and in each row channel by channel. P
+is S rounded up to whole vectors (`whole_vectors`); the padding columns hold finite values that are never used.
 """
 
 import numpy as np
@@ -29,9 +27,8 @@ def whole_vectors(length):  # type: ignore[no-untyped-def]
 def _taps(start, stop, length, outputs):  # type: ignore[no-untyped-def]
     """First source pixel, count and normalised weights of each output pixel along one axis.
 
-    The window [start, stop) of an axis of `length` pixels becomes `outputs` pixels. Pixels beyond the window
-    but in the image count where the filter reaches them, as PIL has it. Weights: (outputs, the greatest count), 0
-    beyond each count.
+    The window [start, stop) of an axis of `length` pixels becomes `outputs` pixels. As in PIL, pixels of the image
+    beyond the window count where the filter reaches them. Weights: (outputs, largest count), 0 beyond each count.
     """
     scale = (stop - start) / outputs
     support = max(scale, 1.0)
@@ -73,14 +70,14 @@ def _weigh_rows(image, stride, left, first, count, weights, row):  # type: ignor
 
 
 def working_floats(width: int, size: int) -> int:
-    """How much memory `resample_window` works in, for an image so wide and a view of this size."""
+    """Floats of work buffer that `resample_window` needs for an image of this width and a view of this size."""
     most_taps = 2 * (width // size + 1) + 2
     return LANES * (3 * width + max(3 * most_taps, _BLOCK)) + 3 * _TILE
 
 
 @njit(nogil=True, cache=True)
 def _add_rows(image, begin, stride, count, weights, at, rows, out):  # type: ignore[no-untyped-def]
-    """The weighted sum of `count` runs of _BLOCK bytes, `stride` apart; weights are those from `at` on."""
+    """The weighted sum of `count` runs of _BLOCK bytes, `stride` apart, with the weights from index `at` on."""
     p = begin
     weight = spread(weights[at])
     a = weight * load_bytes(image, p)
@@ -136,10 +133,10 @@ def _add_columns(columns, first, weights, at, taps, tiles, out):  # type: ignore
 def resample_window(image, width, x0, y0, x1, y1, canvas, work):  # type: ignore[no-untyped-def]
     """The window (x0, y0, x1, y1), in pixels, of an interleaved image.
 
-    image: (H * W * 3,) uint8. canvas: (S, 3, P) float32, written. work: (`working_floats`,) float32, lost.
+    image: (H * W * 3,) uint8. canvas: (S, 3, P) float32, written. work: (`working_floats`,) float32, overwritten.
 
-    16 rows at a time: summed down the columns, turned so that a vector holds one value of all 16, summed along the rows
-    with vectors from anywhere, and turned back. So no value is gathered by itself.
+    16 rows at a time: summed along the columns, transposed so that a vector holds one value of all 16 rows, summed
+    along the rows, where taps may then start anywhere, and transposed back. So no value is ever gathered singly.
     """
     if canvas.shape[0] < LANES:
         tall = np.empty((LANES, 3, canvas.shape[2]), np.float32)
@@ -161,7 +158,7 @@ def _resample(image, width, x0, y0, x1, y1, size, canvas, work):  # type: ignore
     span = 3 * (first_x[size - 1] + count_x[size - 1]) - left
     rows = np.zeros(LANES * _BLOCK, np.float32)
     tiles, columns = work[: 3 * _TILE], work[3 * _TILE :]
-    columns[LANES * span : LANES * (span + 3 * taps_x)] = 0  # read by taps of weight 0 alone
+    columns[LANES * span : LANES * (span + 3 * taps_x)] = 0  # only read with weight 0
     for sixteen in range(0, size, LANES):
         y = max(min(sixteen, size - LANES), 0)  # the last sixteen may repeat rows
         for block in range(0, span, _BLOCK):
@@ -186,7 +183,7 @@ def _resample(image, width, x0, y0, x1, y1, size, canvas, work):  # type: ignore
 
 @njit(nogil=True, cache=True)
 def _halve_down(flat, start, stride, row):  # type: ignore[no-untyped-def]
-    """`row`: the inner one of the rows at half the height; the four it is made of begin at `start`."""
+    """One inner row at half the height, from four rows of which the first begins at `start`."""
     first = np.uintp(start)
     second, third, fourth = (
         first + np.uintp(stride),
@@ -200,9 +197,9 @@ def _halve_down(flat, start, stride, row):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _halve_along(row, even, odd, out):  # type: ignore[no-untyped-def]
-    """A row at half its length; `out` (P,) written, its first and last value wrong.
+    """A row at half its length; `out` (P,) is written, its first and last value wrong.
 
-    row: (2 P and more,) float32. even and odd: (P + 1,) to work in.
+    row: (2 P or more,) float32. even and odd: (P + 1,) work buffers.
     """
     for x in range(out.shape[0]):
         k = np.uintp(2) * np.uintp(x)
@@ -215,7 +212,7 @@ def _halve_along(row, even, odd, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _weigh_row(row, first, count, weights, begin, end, step, out):  # type: ignore[no-untyped-def]
-    """The values begin, begin + step, ... below `end` of a row at another length."""
+    """Resamples a row at the output positions begin, begin + step, ... below `end`."""
     for x in range(begin, end, step):
         value = np.float32(0)
         for t in range(count[x]):
@@ -233,7 +230,7 @@ def resize_canvas(canvas, resized):  # type: ignore[no-untyped-def]
     buffer = np.zeros(3 * columns + 2 * new_columns, np.float32)
     even = np.zeros(new_columns + 1, np.float32)
     odd = np.zeros(new_columns + 1, np.float32)
-    half = size == 2 * new_size  # the paper's V3: the same by vectors, but for the ends
+    half = size == 2 * new_size  # the paper's V3: a vectorised path with the same result, except for the ends
     resized[:, :, new_size:] = 0
     for y in range(new_size):
         if half and 0 < y < new_size - 1:

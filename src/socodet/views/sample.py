@@ -18,7 +18,7 @@ _WINDOW_TRIES = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """V views of one image and their boxes: K in each, or in the first view K for every set of objects.
+    """V views of one image and their boxes: K in each view, and S·K in the first where there are S sets of objects.
 
     Box k of view v is the same object as box `partners[v] + k` of the first view.
     """
@@ -26,22 +26,21 @@ class Sample:
     pixels: tuple[NDArray[np.uint8], ...]
     """V arrays (3, S, S), RGB, each of its view's size."""
     boxes: tuple[NDArray[np.float32], ...]
-    """V arrays (K, 4), the first of them longer where there are several sets: xyxy in pixels of the view, after its
-    flip."""
+    """V arrays (K, 4), the first (S·K, 4): xyxy in pixels of the view, after its flip."""
     levels: tuple[NDArray[np.int64], ...]
-    """V arrays (K,), the first as long as its boxes: pyramid levels, 0..3 for P2..P5."""
+    """V arrays (K,), the first (S·K,): pyramid levels, 0..3 for P2..P5."""
     partners: tuple[int, ...]
-    """Of each view, the box of the first view that is the same object as its own first box; 0 for the first view."""
+    """For each view, the box of the first view that is the same object as its own first box; 0 for the first view."""
     windows: NDArray[np.float32]
     """(V, 4) what each view shows: xyxy in [0, 1] of the source image."""
     flipped: NDArray[np.bool_]
     """(V,) which views are mirrored left to right."""
     proposals: NDArray[np.float32]
-    """The objects of the first view's boxes, as many: xyxy in pixels of the source image."""
+    """(S·K, 4) the proposal behind each box of the first view: xyxy in pixels of the source image."""
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of image `index` in epoch `epoch`: the same in any process, unlike that of any other."""
+    """The generator of image `index` in epoch `epoch`: the same in every process, distinct for each image and epoch."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, index)))
 
 
@@ -53,8 +52,8 @@ def make_sample(
 ) -> Sample:
     """Draws and renders the views of one image with K of its proposals.
 
-    image: (H, W, 3) uint8 RGB, of any size. proposals: (N, 4) xyxy in pixels of the image, exclusive right
-    and bottom; N may be 0. Equal generators give equal samples.
+    image: (H, W, 3) uint8 RGB. proposals: (N, 4) xyxy in pixels of the image, exclusive right and bottom; N may be 0.
+    Equal generators give equal samples.
     """
     height, width, _ = image.shape
     scale = np.array([width, height, width, height], np.float64)
@@ -102,12 +101,11 @@ def _draw_windows(image_aspect: float, settings: SampleSettings, rng: np.random.
 def _draw_objects(
     unit: Boxes, image_aspect: float, settings: SampleSettings, rng: np.random.Generator
 ) -> tuple[Boxes, Boxes]:
-    """Windows (V, 4), and for each set of objects K that the first view and all views of the set show, one set
-    after the other; in [0, 1] of the image.
+    """Windows (V, 4), and the objects (S·K, 4): K for each set, visible in the first view and in all views of the set.
 
-    unit: (N, 4) the proposals. When the windows show fewer than K of them to a set, others are drawn; of the best
-    windows found every proposal is taken once, and some again. Where no proposal is shown, the one object is
-    the region that the windows share.
+    Both in [0, 1] of the image. unit: (N, 4) the proposals. When the windows show fewer than K proposals of a set, new
+    windows are drawn, a few times; the best windows found are then used, with each of their proposals once and some
+    repeated. If they show none, the one object is the region that the windows share.
     """
     wanted = min(settings.boxes_per_image, len(unit))
     sets, sizes = settings.layout.sets, settings.layout.sizes
@@ -118,7 +116,7 @@ def _draw_objects(
         in_views = geometry.to_view(unit, candidate[:, None], sizes)
         kept = geometry.kept(in_views, sizes, settings.min_visible, settings.min_box_side)
         found = [np.flatnonzero(kept[views].all(axis=0)) for views in sets]
-        if sorted(map(len, found)) > sorted(map(len, shown)):  # the set that is shown least decides
+        if sorted(map(len, found)) > sorted(map(len, shown)):  # compares the sets with the fewest visible first
             windows, shown = candidate, found
         if min(map(len, shown)) >= wanted:
             break
@@ -138,7 +136,7 @@ def _draw_objects(
 def _shared_region(windows: Boxes, sizes: NDArray[np.float64], min_side: float) -> tuple[Boxes, Boxes]:
     """The windows (V, 4) of views of these sizes (V, 1), and the region (4,) they share.
 
-    Small crops may share none, or one too narrow: then all of them show what the smallest does.
+    Small crops may share no region, or one that is too narrow: then every crop becomes the smallest one.
     """
     region = geometry.intersection(windows)
     in_views = geometry.to_view(region, windows, sizes)
@@ -150,7 +148,7 @@ def _shared_region(windows: Boxes, sizes: NDArray[np.float64], min_side: float) 
 
 
 def _jitter_some(boxes: Boxes, settings: SampleSettings, rng: np.random.Generator) -> Boxes:
-    """Each box (N, 4) jittered with the set probability, by four independent draws (section 3.2)."""
+    """Boxes (N, 4), each jittered with `settings.jitter_probability`, by four independent draws (section 3.2)."""
     applied = rng.random(len(boxes)) < settings.jitter_probability
     r = settings.jitter * (2 * rng.random((len(boxes), 4)) - 1)
     return geometry.jitter(boxes, r * applied[:, None], settings.jitter_anchor)
@@ -173,7 +171,7 @@ def _render_views(
     settings: SampleSettings,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], ...]:
-    """Each view's pixels; a "previous" view is made of the one before it, as that was before its colours."""
+    """Each view's pixels; a "previous" view is resized from the one before it, before colour augmentation."""
     views = settings.views
     pixels = []
     canvas: Canvas | None = None

@@ -1,4 +1,4 @@
-"""What a sample is made of: views, colours, boxes and levels. The defaults are sections 3.2, 3.3 and 4.1."""
+"""Settings of a sample: views, colours, boxes and levels. The defaults follow sections 3.2, 3.3 and 4.1."""
 
 import math
 from dataclasses import dataclass, field
@@ -21,25 +21,25 @@ class PhotometricSettings(Settings):
     """Colours of a view: BYOL's augmentation (Grill et al. 2020, appendix B); the defaults are V1's."""
 
     brightness: Share = 0.4
-    """The factor of the brightness is drawn from [1 - this, 1 + this]."""
+    """Brightness is multiplied by a factor drawn from [1 - this, 1 + this]."""
     contrast: Share = 0.4
-    """The same for the contrast."""
+    """The same for contrast."""
     saturation: Share = 0.2
-    """The same for the saturation."""
+    """The same for saturation."""
     hue: Annotated[float, Range(0, 0.5)] = 0.1
-    """The hue is turned by up to this share of the colour circle, either way."""
+    """The hue is rotated by up to this share of the colour circle, either way."""
     jitter_probability: Share = 0.8
-    """How often these four are changed, in a random order."""
+    """Probability that these four are changed, in a random order."""
     grayscale_probability: Share = 0.2
-    """How often the colours are dropped."""
+    """Probability that the view becomes grey."""
     blur_probability: Share = 1.0
-    """How often the view is blurred."""
+    """Probability that the view is blurred."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Standard deviation of the Gaussian blur, pixels of the view: drawn from this range."""
     solarize_probability: Share = 0.0
-    """How often the view is solarized: bright values are turned into their negative."""
+    """Probability that the view is solarized: bright values are inverted."""
     solarize_threshold: Annotated[int, Range(0, 256)] = 128
-    """From this value (0..255) on a value counts as bright."""
+    """Values (0..255) from this one up count as bright."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,9 +58,9 @@ class ViewSettings(Settings):
     photometric: PhotometricSettings = field(default_factory=PhotometricSettings)
     """Its colours."""
     flip_probability: Share = 0.5
-    """How often the view is mirrored left to right."""
+    """Probability that the view is mirrored left to right."""
     cutout_probability: Share = 0.0
-    """How often a square somewhere on a box is painted over, in the mean colour; drawn for each of the view's boxes."""
+    """Probability, for each of the view's boxes, that a square on it is filled with the mean colour."""
     cutout_area: tuple[float, float] = (0.1, 0.3)
     """Area of that square as a share of the box's: drawn from this range."""
 
@@ -81,40 +81,40 @@ def _default_views() -> tuple[ViewSettings, ...]:
 
 @dataclass(frozen=True)
 class SampleSettings(Settings):
-    """The views and boxes made of one image; the defaults are the paper's V1, V2 and V3.
+    """The views and boxes of one image; the defaults are the paper's V1, V2 and V3.
 
     SoCo* has one more entry in the list: ViewSettings("crop", 192, ...).
     """
 
     views: tuple[ViewSettings, ...] = field(default_factory=_default_views)
-    """The views, the first being the one whose boxes are jittered."""
+    """The views; boxes are jittered in the first."""
     boxes_per_image: PositiveInt = 4
     """Proposals drawn for each image: K of Eq. 6."""
     objects: ObjectRule = "all_views"
-    """Which K: the same for every view, or others for every new window. Then the first view carries those of all
-    windows, K for each, and the other views their own K."""
+    """all_views: the same K objects in every view. each_window: K objects of its own for every new window, all of which
+    the first view shows too."""
     crop_scale: tuple[float, float] = (0.5, 1.0)
     """Area of a random crop as a share of the image: drawn from this range."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of a random crop: log-uniform in this range."""
     crop_aspect_in: AspectFrame = "first_view"
-    """Where that is measured: in the first view, which is square, or in the image, as torchvision's crop does."""
+    """Where the aspect is measured: in the first view, which is square, or in the image, as torchvision's crop does."""
     jitter: Annotated[float, Range(0, 0.5)] = 0.1
     """A jittered box moves and grows by up to this share of its width and height (r of section 3.2)."""
     jitter_probability: Share = 0.5
-    """How often a box is jittered."""
+    """Probability that a box is jittered."""
     jitter_anchor: JitterAnchor = "centre"
-    """The point of a box that stays where it is when the box grows: its centre (section 3.2) or its top left corner."""
+    """The point that stays fixed when a jittered box grows: its centre (section 3.2) or its top left corner."""
     min_visible: Share = 0.2
-    # Of a box cut to less than a fifth too little is left to call it the same object. A larger share would
-    # drop the partly hidden objects that detectors meet; this one drops 1 proposal in 40.
-    """Share of a proposal's area that every view must hold for the proposal to be drawn."""
+    # With less than a fifth visible it is hardly the same object. A larger share would drop the partly hidden objects
+    # that detectors meet; this one drops 1 proposal in 40.
+    """Share of a proposal's area that must be visible in every view for the proposal to be drawn."""
     min_box_side: float = 8.0
-    """Least width and height of a box in every view, pixels: two cells of P2."""
+    """Minimum width and height of a box in every view, pixels: two cells of P2."""
     level_rule: LevelRule = "scale_aware"
     """Pyramid level of a box: by area (section 3.3), by Mask R-CNN's formula, or P2 for all."""
     level_limits: tuple[float, float, float] = (48.0, 96.0, 192.0)
-    """scale_aware: largest square root of the area, in pixels of the view, on P2, P3 and P4."""
+    """For scale_aware: largest square root of a box's area, in pixels of the view, on P2, P3 and P4."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,9 +135,9 @@ class SampleSettings(Settings):
 
     @property
     def object_sets(self) -> tuple[int, ...]:
-        """Of each view, which K of the first view's boxes are its objects: 0 for the first K, 1 for the next K, ...
+        """For each view, which K of the first view's boxes are its objects: 0 for the first K, 1 for the next K, ...
 
-        A view of the window before it shares that view's objects.
+        A "previous" view shares the objects of the view before it.
         """
         sets = [0]
         for v, view in enumerate(self.views[1:], start=1):
@@ -147,11 +147,11 @@ class SampleSettings(Settings):
 
     @cached_property
     def layout(self) -> BoxLayout:
-        """Where the boxes of each view stand in one array of all of them."""
+        """Where each view's boxes are in the array of all boxes."""
         return box_layout([view.size for view in self.views], self.object_sets, self.boxes_per_image)
 
     @property
     def least_side(self) -> int:
-        """Shorter side, pixels, that an image needs so that no view, of whatever window, is an enlargement for it."""
+        """Shorter side, pixels, that an image needs so that no view of it is ever enlarged."""
         narrowest = min(1.0, math.sqrt(self.crop_scale[0] * min(self.crop_aspect[0], 1 / self.crop_aspect[1])))
         return math.ceil(max(view.size for view in self.views) / narrowest)

@@ -1,4 +1,4 @@
-"""The runs one can ask for by name: a function a recipe, put together from the settings of each room."""
+"""Recipes by name: each is a function that combines the settings of the rooms below."""
 
 import inspect
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _SINGLE = (
     *(practical.fpn_single_gpu, practical.tiny),
 )
 AUTO = "auto"
-"""The recipe that is chosen by the images and the machine; its rules are in `auto.py`."""
+"""The recipe chosen from the images and the machine; its rules are in `auto.py`."""
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{function.__name__: function for function in _SINGLE},
     **paper.table4(),
@@ -32,7 +32,7 @@ def recipe(
 ) -> Recipe:
     """The recipe of that name. InputError for an unknown one.
 
-    `auto` is chosen for `images`, as `pretrain` takes them, with the length that `epochs` or `hours` say.
+    `auto` is planned for `images`, as `pretrain` takes them; `epochs` or `hours` set its length.
     """
     if name == AUTO:
         from socodet.images.source import open_images
@@ -40,7 +40,7 @@ def recipe(
         from socodet.pretraining.recipes.auto import Given
 
         if images is None:
-            raise InputError("recipe 'auto': is chosen by the images; say where they are (images, --images)")
+            raise InputError("recipe 'auto': depends on the images; say where they are (images, --images)")
         return auto_recipe(open_images(images), None, Given(epochs=epochs, hours=hours), show_plan=False)
     if name not in RECIPES:
         raise InputError(f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES))}")
@@ -48,14 +48,14 @@ def recipe(
 
 
 def list_recipes() -> str:
-    """One line per recipe: its name and the first line of what it is."""
+    """One line per recipe: its name and what it is."""
     width = max(map(len, RECIPES))
-    first = f"{AUTO:<{width}}  The default: every setting chosen by the images and the machine, with a reason."
+    first = f"{AUTO:<{width}}  The default: every setting chosen from the images and the machine, each with a reason."
     return "\n".join([first, *(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())])
 
 
 def describe_recipe(name: str, images: str | Path | None = None) -> str:
-    """What a recipe is, and every field of it, by the name the command line gives it; `images` for `auto`."""
+    """What a recipe is, and each of its fields as a command-line flag; `auto` needs `images`."""
     chosen = recipe(name, images=images)
     fields = to_json(chosen)
     about = f"Chosen for {images}." if name == AUTO else inspect.getdoc(RECIPES[name]) or ""

@@ -1,6 +1,6 @@
-"""The recipe `auto`: settings by the images and the machine, each with its reason.
+"""The recipe `auto`: settings chosen from the images and the machine, each with its reason.
 
-All rules are here, with their sources. Where a rule rests on our own measurements, they are in docs/results.md.
+All rules are here, with their sources. Our own measurements behind them are in docs/results.md.
 """
 
 import dataclasses
@@ -19,34 +19,34 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 GREY_SHARE = 0.9
-"""From this share of grey images on, colours are not changed."""
+"""With at least this share of grey images, colours are not augmented."""
 FEW_BOXES_SHARE = 0.25
-"""Where more images than this lack proposals within the paper's filter, smaller ones are taken too."""
+"""If more than this share of the images has too few proposals within the paper's filter, smaller ones are kept too."""
 SMALLER_SCALE = 0.1
 LARGE_SET = 100_000
-"""From so many images on the paper's loss is used as it is. Nothing between ours and the paper's 1.3 million was
-measured; the number is a guess between the two."""
+"""With at least this many images the paper's loss is used unchanged. We measured nothing between our small sets and the
+paper's 1.3 million images; the number is a guess between the two."""
 RESNET50_IMAGES = 20_000
-"""From so many images on a card with enough memory trains a ResNet-50."""
+"""With at least this many images, and a GPU of at least `RESNET50_GIB`, the backbone is a ResNet-50."""
 RESNET50_GIB = 30.0
 BATCH_ON_GPU, BATCH_ON_CPU = 256, 64
 HALF_LIVES = 450
-"""Of the target's average over a run. SoCo's 100 epochs have 906, BYOL's 300 epochs 453."""
+"""Half-lives of the target's moving average per run. SoCo's 100 epochs have 906, BYOL's 300 epochs 453."""
 STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
-"""Where neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
+"""When neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
 FEWEST_STEPS = 1_000
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4.0, 0.2
 
 FEW_IMAGES = 200
-"""Below so many images the plan says that they are few: the smallest set that we measured on has 296."""
+"""With fewer images than this, the plan says that they are few: the smallest set that we measured on has 296."""
 
 Chose = Callable[[str, object, str], None]
-"""Notes a choice: what, its value, and why."""
+"""Records a choice: what, its value, and why."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the user has decided; None where the plan is to choose. At most one of the three lengths."""
+    """What the user has decided; None for what the plan chooses. At most one of the three lengths."""
 
     epochs: float | None = None
     hours: float | None = None
@@ -63,7 +63,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing that was chosen: what, its value as shown, and why."""
+    """One choice: what, its value as shown, and why."""
 
     what: str
     value: str
@@ -72,13 +72,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe, and how it came about."""
+    """A recipe and the choices behind it."""
 
     recipe: Recipe
     choices: tuple[Choice, ...]
 
     def lines(self, images: int, seconds_per_step: float | None = None) -> list[str]:
-        """What is shown before a run on so many images: each choice, the length, and what may be expected of it."""
+        """What is shown before a run on this many images: each choice, the length, and what to expect of it."""
         training = self.recipe.training
         steps = training.steps(training.epochs, images)
         what, value = (max(len(getattr(choice, name)) for choice in self.choices) for name in ("what", "value"))
@@ -86,7 +86,7 @@ class Plan:
         length = f"{steps:,} steps of {training.batch_size} images: each image is seen {training.epochs:,.0f} times"
         if seconds_per_step is not None:
             length += f"; about {duration(steps * seconds_per_step)} at {seconds_per_step:.2g} s per step"
-        few = [f"{images} images are few: more of them, without labels, help most"] if images < FEW_IMAGES else []
+        few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []
         return [*lines, length, expectation(steps), *few]
 
 
@@ -98,9 +98,10 @@ def plan(
     seconds_per_step: float | None = None,
     largest_batch: int | None = None,
 ) -> Plan:
-    """Chooses everything that is not given. hours needs `seconds_per_step`, measured.
+    """Chooses everything that is not given. `hours` needs `seconds_per_step`, measured.
 
-    `largest_batch`: that fits into memory, where it was tried. InputError when the length given holds no step.
+    `largest_batch`: the largest that fits into memory, if that was tried. InputError when the length is less than one
+    step.
     """
     given = given or Given()
     choices: list[Choice] = []
@@ -126,20 +127,20 @@ def plan(
 def network_of(
     survey: ImageSurvey, machine: Machine, given: Given | None = None, largest_batch: int | None = None
 ) -> Recipe:
-    """The plan's networks, views and batch at any length, to measure a step with."""
+    """A recipe with the plan's networks, views and batch, to time a step with; its length is arbitrary."""
     of_any_length = dataclasses.replace(given or Given(), epochs=None, hours=None, steps=10)
     return plan(survey, machine, of_any_length, largest_batch=largest_batch).recipe
 
 
 def duration(seconds: float) -> str:
-    """Minutes or hours, as one says them."""
+    """A duration in words: `12 min`, `3.5 hours`."""
     return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def expectation(steps: int) -> str:
-    """What a run of so many steps may be expected to give."""
+    """What to expect of a run of this many steps."""
     if steps < FEWEST_STEPS:
-        return f"expect little: runs below {FEWEST_STEPS:,} steps have not been seen to help; raise --epochs or --hours"
+        return f"expect little: no run below {FEWEST_STEPS:,} steps was seen to help; raise --epochs or --hours"
     if steps < STEPS_ON_GPU:
         return f"a short run: it may help with few labels; published runs on small sets have {STEPS_ON_GPU:,} steps"
     return "as long as published runs on small sets"
@@ -148,7 +149,7 @@ def expectation(steps: int) -> str:
 def _network(survey: ImageSurvey, machine: Machine, chose: Chose) -> tuple[ModelSettings, int]:
     """The modules, and the side of the first view."""
     if machine.device == "cpu":
-        chose("network", "resnet18, narrow FPN and head", "no GPU: the smallest that a detector is trained with")
+        chose("network", "resnet18, narrow FPN and head", "no GPU: the smallest network that detectors are built on")
         size = 96 if survey.short_side >= 96 else 64
         chose("views", f"{size}, {size}, {size // 2} pixels", f"no GPU; images of {survey.short_side} pixels")
         return tiny().model, size
@@ -163,15 +164,11 @@ def _network(survey: ImageSurvey, machine: Machine, chose: Chose) -> tuple[Model
 
 def _views(survey: ImageSurvey, size: int, chose: Chose) -> SampleSettings:
     first = PhotometricSettings(blur_sigma=(0.1, round(2.0 * size / 224, 2)))
+    colours = "as in the paper"
     if survey.grey >= GREY_SHARE:
         first = dataclasses.replace(first, hue=0.0, saturation=0.0, grayscale_probability=0.0)
-        chose(
-            "colours",
-            "brightness and contrast only",
-            f"{survey.grey:.0%} of {survey.surveyed} images looked at are grey",
-        )
-    else:
-        chose("colours", "as in the paper", f"{survey.grey:.0%} of {survey.surveyed} images looked at are grey")
+        colours = "brightness and contrast only"
+    chose("colours", colours, f"{survey.grey:.0%} of {survey.surveyed} sampled images are grey")
     other = dataclasses.replace(first, blur_probability=0.1, solarize_probability=0.2)
     whole = SampleSettings()
     views = (
@@ -181,8 +178,8 @@ def _views(survey: ImageSurvey, size: int, chose: Chose) -> SampleSettings:
     )
     if size == whole.views[0].size:
         return dataclasses.replace(whole, views=views)
-    # Limits at which every level has its share of the boxes, as `tiny` has them at 96; the paper's, scaled, would
-    # leave P5 nearly empty.
+    # The limits of `tiny`, scaled from its 96 pixels, give every level its share of the boxes; the paper's, scaled,
+    # would leave P5 nearly empty.
     a, b, c = (limit * size / 96 for limit in tiny().sample.level_limits)
     return SampleSettings(views=views, level_limits=(a, b, c), min_box_side=max(4.0, size / 16))
 
@@ -196,7 +193,7 @@ def _batch(survey: ImageSurvey, machine: Machine, given: int | None, largest: in
     if largest is not None and largest < batch:
         chose("batch", largest, f"{2 * largest} do not fit into memory")
         return largest
-    chose("batch", batch, "as the device takes it" if batch == usual else f"there are {survey.count} images")
+    chose("batch", batch, "the usual size on this device" if batch == usual else f"there are {survey.count} images")
     return batch
 
 
@@ -216,26 +213,28 @@ def _steps(
         chose("steps", f"{steps:,}", f"--epochs {given.epochs:g}")
     elif given.hours is not None:
         if seconds_per_step is None:
-            raise InputError("--hours needs a step that was timed; give --epochs")
+            raise InputError("--hours needs the time of a step, which was not measured; give --epochs")
         steps = math.floor(given.hours * 3600 / seconds_per_step)
         chose("steps", f"{steps:,}", f"--hours {given.hours:g} at {seconds_per_step:.2g} s per step")
     else:
         steps = STEPS_ON_GPU if machine.device == "cuda" else STEPS_ON_CPU
         chose("steps", f"{steps:,}", "the usual length on this device; --hours or --epochs sets it")
     if steps < 1:
-        raise InputError(f"{survey.count} images and the length asked for give no step of {batch}; raise it")
+        raise InputError(
+            f"{survey.count} images with batches of {batch}: the length holds no step; raise --epochs or --hours"
+        )
     return steps
 
 
 def _training(epochs: float, batch: int, steps: int, chose: Chose) -> TrainingSettings:
     paper = TrainingSettings()
     rate = paper.lr * math.sqrt(batch / paper.batch_size)
-    chose("learning rate", f"{rate:.3g}", f"LARS, the paper's {paper.lr:g} x the root of {batch}/{paper.batch_size}")
+    chose("learning rate", f"{rate:.3g}", f"LARS: the paper's {paper.lr:g} x sqrt({batch}/{paper.batch_size})")
     momentum = min(paper.target_momentum, 0.5 ** (HALF_LIVES / max(steps, FEWEST_STEPS)))
     short = momentum < paper.target_momentum
     why = f"{HALF_LIVES} half-lives in {max(steps, FEWEST_STEPS):,} steps, as in BYOL" if short else "the paper's"
     chose("target momentum", f"{momentum:.3g}", why)
-    chose("warm-up", f"{round(0.05 * steps):,} steps", "a twentieth")
+    chose("warm-up", f"{round(0.05 * steps):,} steps", "a twentieth of the run")
     return TrainingSettings(
         epochs=epochs,
         warmup_epochs=0.05 * epochs,
@@ -249,7 +248,7 @@ def _objective(survey: ImageSurvey, chose: Chose) -> ObjectiveSettings:
     if survey.count >= LARGE_SET:
         chose("objective", "the paper's", f"{survey.count:,} images")
         return ObjectiveSettings()
-    why = f"{survey.count:,} images: without them short runs on few images collapse to a few dimensions"
+    why = f"{survey.count:,} images: without these terms, short runs on few images collapse to a few dimensions"
     chose("objective", "with variance and covariance terms", why)
     return ObjectiveSettings(variance_weight=VARIANCE_WEIGHT, covariance_weight=COVARIANCE_WEIGHT)
 
@@ -257,9 +256,8 @@ def _objective(survey: ImageSurvey, chose: Chose) -> ObjectiveSettings:
 def _proposals(survey: ImageSurvey, chose: Chose) -> ProposalSettings:
     paper = ProposalSettings()
     if survey.few_boxes > FEW_BOXES_SHARE:
-        chose(
-            "proposals", f"from {SMALLER_SCALE:g} of the image", f"{survey.few_boxes:.0%} of images have too few larger"
-        )
+        why = f"{survey.few_boxes:.0%} of images have too few larger ones"
+        chose("proposals", f"from {SMALLER_SCALE:g} of the image", why)
         return dataclasses.replace(paper, min_scale=SMALLER_SCALE)
     chose("proposals", f"{paper.min_scale:g} to {paper.max_scale:g} of the image", "the paper's; enough in most images")
     return paper

@@ -1,7 +1,8 @@
-"""The runs of the paper's tables, by name."""
+"""The runs of the paper's tables."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from socodet.models.settings import Architecture, ModelSettings
 from socodet.pretraining.recipes.recipe import Recipe
@@ -45,9 +46,9 @@ def fpn_star_400ep() -> Recipe:
 def c4_100ep() -> Recipe:
     """SoCo-R50-C4, 100 epochs: Table 2 of the paper (40.4 AP with Mask R-CNN R50-C4, COCO 1x).
 
-    Boxes are pooled from C4, the fifth residual block is the head, V3 is left out (section 3.3). The paper does not
-    give the pooled size; its public code and Detectron2's C4 detector pool 14x14. `--pooled-size 7` is a quarter of the
-    head's work.
+    Boxes are pooled from C4, the fifth residual block is the head, there is no V3 (section 3.3). The paper does not
+    give the pooled size; its public code and Detectron2's C4 detector pool 14x14. `--pooled-size 7` needs a quarter of
+    the head's computation.
 
     socodet pretrain IMAGENET/train --recipe c4_100ep --output runs/c4_100ep
     """
@@ -93,10 +94,10 @@ def imagenet_subset_100ep() -> Recipe:
 
 
 def table4() -> dict[str, Callable[[], Recipe]]:
-    """Table 4, a row a recipe: what each part adds. Its last row is `fpn_100ep`.
+    """Table 4, one recipe per row: what each component adds. Its last row equals `fpn_100ep`.
 
-    The paper does not tell the pyramid levels of the rows that have an FPN but no scale-aware assignment; they
-    follow Mask R-CNN's own rule (k0 = 4 at 224). The whole-image row looks at no box; its windows are bound by none.
+    The paper does not say how the rows with an FPN but no scale-aware assignment choose pyramid levels; here they
+    follow Mask R-CNN's rule (k0 = 4 at 224). The whole-image row uses no proposals, so none restrict its windows.
     """
     two = SampleSettings().views[:2]
     no_jitter = SampleSettings(views=two, jitter=0.0, level_rule="canonical")
@@ -111,78 +112,41 @@ def table4() -> dict[str, Callable[[], Recipe]]:
         ("multi_view", "+ multi-view", "42.3", SampleSettings(), "fpn"),
     ]
     return dict(
-        _variant(
-            Recipe(f"table4_{name}", sample=sample, model=ModelSettings(architecture=kind)), f"Table 4: {what}", ap
-        )
-        for name, what, ap, sample, kind in rows
+        _variant(f"table4_{name}", f"Table 4: {what}", ap, sample=sample, model=ModelSettings(architecture=encoder))
+        for name, what, ap, sample, encoder in rows
     )
 
 
 def table5() -> dict[str, Callable[[], Recipe]]:
-    """Table 5: the size of V3, the batch, proposals and their number K, and the target's momentum."""
+    """Table 5: size of V3, batch, proposals and their number K, target momentum."""
     v1, v2, v3 = SampleSettings().views
-    sizes = ((96, "42.1"), (112, "42.3"), (128, "42.1"), (160, "42.0"), (192, "42.2"))
-    batches = ((512, "41.7"), (1024, "41.9"), (2048, "42.3"), (4096, "41.4"))
-    selective_search = ((1, "41.6"), (4, "42.3"), (8, "41.6"), (16, "41.2"))
-    random = ((1, "41.4"), (4, "NaN"), (8, "NaN"))
-    momenta = ((0.98, "35.0"), (0.99, "42.3"), (0.993, "41.8"))
-    return dict(
-        [
-            *(
-                _variant(
-                    Recipe(f"table5a_{size}", sample=SampleSettings(views=(v1, v2, replace(v3, size=size)))),
-                    f"Table 5(a): V3 at {size}",
-                    ap,
-                )
-                for size, ap in sizes
-            ),
-            *(
-                _variant(
-                    Recipe(f"table5b_{batch}", training=TrainingSettings(batch_size=batch)),
-                    f"Table 5(b): batches of {batch}",
-                    ap,
-                )
-                for batch, ap in batches
-            ),
-            *(
-                _variant(
-                    Recipe(f"table5c_ss_{k}", sample=SampleSettings(boxes_per_image=k)),
-                    f"Table 5(c): selective search, K = {k}",
-                    ap,
-                )
-                for k, ap in selective_search
-            ),
-            *(
-                _variant(
-                    Recipe(
-                        f"table5c_random_{k}",
-                        sample=SampleSettings(boxes_per_image=k),
-                        proposals=ProposalSettings(method="random"),
-                    ),
-                    f"Table 5(c): random boxes, K = {k}",
-                    ap,
-                )
-                for k, ap in random
-            ),
-            *(
-                _variant(
-                    Recipe(f"table5d_{tau:.3f}".replace(".", ""), training=TrainingSettings(target_momentum=tau)),
-                    f"Table 5(d): target momentum {tau}",
-                    ap,
-                )
-                for tau, ap in momenta
-            ),
-        ]
-    )
+    recipes: list[tuple[str, Callable[[], Recipe]]] = []
+    for size, ap in ((96, "42.1"), (112, "42.3"), (128, "42.1"), (160, "42.0"), (192, "42.2")):
+        sample = SampleSettings(views=(v1, v2, replace(v3, size=size)))
+        recipes.append(_variant(f"table5a_{size}", f"Table 5(a): V3 at {size}", ap, sample=sample))
+    for batch, ap in ((512, "41.7"), (1024, "41.9"), (2048, "42.3"), (4096, "41.4")):
+        training = TrainingSettings(batch_size=batch)
+        recipes.append(_variant(f"table5b_{batch}", f"Table 5(b): batches of {batch}", ap, training=training))
+    for k, ap in ((1, "41.6"), (4, "42.3"), (8, "41.6"), (16, "41.2")):
+        sample = SampleSettings(boxes_per_image=k)
+        recipes.append(_variant(f"table5c_ss_{k}", f"Table 5(c): selective search, K = {k}", ap, sample=sample))
+    random = ProposalSettings(method="random")
+    for k, ap in ((1, "41.4"), (4, "NaN"), (8, "NaN")):
+        sample, what = SampleSettings(boxes_per_image=k), f"Table 5(c): random boxes, K = {k}"
+        recipes.append(_variant(f"table5c_random_{k}", what, ap, sample=sample, proposals=random))
+    for tau, ap in ((0.98, "35.0"), (0.99, "42.3"), (0.993, "41.8")):
+        name, training = f"table5d_{tau:.3f}".replace(".", ""), TrainingSettings(target_momentum=tau)
+        recipes.append(_variant(name, f"Table 5(d): target momentum {tau}", ap, training=training))
+    return dict(recipes)
 
 
-def _variant(recipe: Recipe, what: str, ap: str) -> tuple[str, Callable[[], Recipe]]:
-    """A recipe of a family under its name, with the paper's AP in its description."""
+def _variant(name: str, what: str, ap: str, **settings: Any) -> tuple[str, Callable[[], Recipe]]:
+    """A recipe of a family under its name; the function knows what it is and the paper's AP."""
 
     def variant() -> Recipe:
-        return recipe
+        return Recipe(name, **settings)
 
-    name = variant.__name__ = recipe.name
+    variant.__name__ = name
     variant.what, variant.paper_ap = what, ap  # type: ignore[attr-defined]
     variant.__doc__ = (
         f"{what} ({ap} AP with Mask R-CNN, COCO 1x).\n\n"

@@ -1,4 +1,4 @@
-"""Recipes the paper lacks: for less than sixteen GPUs."""
+"""Recipes that are not in the paper: for fewer than sixteen GPUs."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSett
 def fpn_single_gpu() -> Recipe:
     """SoCo-R50-FPN with batches of 256 on one GPU, 100 epochs; not among the paper's experiments.
 
-    The paper's rate scales with the batch. The target's momentum is raised so that it averages over as many images
-    as with batches of 2048: 1 - 0.01 x 256 / 2048. On a card with too little memory for 256 images
-    `--accumulate 4` works a batch off in four parts of 64. Optimiser, target and schedules still go one step a batch;
-    batch norm takes its statistics from 64 images at a time, so that this is not quite the same run.
+    The learning rate scales with the batch, as in the paper. The target momentum is raised to 1 - 0.01 x 256 / 2048, so
+    that the target averages over as many images as with batches of 2048. If the GPU has too little memory for 256
+    images, `--accumulate 4` splits a batch into four micro-batches of 64. Optimiser, target and schedules still take
+    one step per batch, but batch norm uses the statistics of each micro-batch, so it is not quite the same run.
 
     socodet pretrain IMAGES --recipe fpn_single_gpu --output runs/fpn_single_gpu
     """
@@ -25,10 +25,10 @@ def fpn_single_gpu() -> Recipe:
 def tiny() -> Recipe:
     """ResNet-18-FPN on small views: the same code path in minutes on two CPU cores.
 
-    Views of 96 and 48 pixels, with the blur scaled to them and level limits at which every pyramid level has its
-    share of the boxes (section 3.3's, scaled, would leave P5 nearly empty); narrower pyramid, head and MLPs. The
-    learning rate is high because LARS moves a layer by a fixed share of its length a step, and a short run has
-    few steps.
+    Views of 96 and 48 pixels, with the blur scaled to them; narrower pyramid, head and MLPs. The level limits give
+    every pyramid level its share of the boxes (section 3.3's, scaled, would leave P5 nearly empty). The learning rate
+    is high because LARS changes a layer's weights by a fixed share of their norm per step, and a short run has few
+    steps.
 
     socodet pretrain IMAGES --recipe tiny --output runs/tiny
     """

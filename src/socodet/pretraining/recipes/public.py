@@ -12,7 +12,7 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.views.settings import SampleSettings, ViewSettings
 
 _V1, _V2, _V3 = SampleSettings().views
-# A proposal of which a window shows any part: the least side is one pixel because a box needs an area.
+# Keeps every proposal that a window overlaps; one pixel is the least side of a box that has an area.
 _SAMPLE = SampleSettings(
     views=(_V1, _V2, replace(_V3, window="crop")),
     objects="each_window",
@@ -26,9 +26,9 @@ _SAMPLE = SampleSettings(
 def fpn_public() -> Recipe:
     """SoCo-R50-FPN as its public code trains it, 100 epochs (its README: 42.3 AP with Mask R-CNN, COCO 1x).
 
-    V3 is a crop of its own at 112, and V1 carries 2K boxes: K objects that V2 shows and K that V3 shows. A window
-    keeps every proposal that it overlaps; crops have their aspect in the image's pixels; jittered boxes grow from their
-    top left corner. Half of the boxes of V2 and V3 have a square painted over, of 0.1 to 0.3 of their area.
+    V3 is a crop of its own at 112 pixels, and V1 has 2K boxes: K objects visible in V2 and K visible in V3. A window
+    keeps every proposal that it overlaps; the aspect ratio of crops is in the image's pixels; jittered boxes grow from
+    their top left corner. Half of the boxes of V2 and V3 get a cutout: a square of 0.1 to 0.3 of their area.
 
     socodet pretrain IMAGENET/train --recipe fpn_public --output runs/fpn_public
     """
@@ -38,7 +38,7 @@ def fpn_public() -> Recipe:
 def fpn_public_400ep() -> Recipe:
     """SoCo-R50-FPN as its public code trains it, 400 epochs (its README: 43.0 AP with Mask R-CNN, COCO 1x).
 
-    As `fpn_public`, without the painted squares.
+    As `fpn_public`, without cutout.
 
     socodet pretrain IMAGENET/train --recipe fpn_public_400ep --output runs/fpn_public_400ep
     """
@@ -48,7 +48,7 @@ def fpn_public_400ep() -> Recipe:
 def fpn_star_public() -> Recipe:
     """SoCo*-R50-FPN as its public code trains it, 400 epochs (its README: 43.2 AP with Mask R-CNN, COCO 1x).
 
-    As `fpn_public_400ep` with four views: V2's pixels at 112 with V2's objects, and a crop of its own at 192.
+    As `fpn_public_400ep` with four views: V3 shows V2 at 112 pixels, with V2's objects; V4 is a crop of its own at 192.
 
     socodet pretrain IMAGENET/train --recipe fpn_star_public --output runs/fpn_star_public
     """
@@ -62,7 +62,7 @@ def fpn_star_public() -> Recipe:
 def c4_public() -> Recipe:
     """SoCo-R50-C4 as its public code trains it, 100 epochs (its README: 40.4 AP with Mask R-CNN R50-C4, COCO 1x).
 
-    Crops of at least 0.6 of the image, no box jitter, squares painted over as in `fpn_public`, boxes pooled to 14x14.
+    Crops of at least 0.6 of the image, no box jitter, cutout as in `fpn_public`, boxes pooled to 14x14.
 
     socodet pretrain IMAGENET/train --recipe c4_public --output runs/c4_public
     """
@@ -79,6 +79,6 @@ def c4_public_400ep() -> Recipe:
 
 
 def _with_cutout(sample: SampleSettings) -> SampleSettings:
-    """The same with squares painted over half of the boxes of every view but the first."""
+    """Adds cutout on half of the boxes of every view but the first."""
     first, *others = sample.views
     return replace(sample, views=(first, *(replace(view, cutout_probability=0.5) for view in others)))

@@ -13,7 +13,7 @@ from socodet.views.settings import SampleSettings
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Settings):
-    """Everything that decides what is learned; two runs of equal recipes on equal images are the same run."""
+    """Everything that decides what is learned; equal recipes on equal images give equal runs."""
 
     name: str
     sample: SampleSettings = dataclasses.field(default_factory=SampleSettings)

@@ -9,7 +9,7 @@ from socodet.runtime.kernel_cache import njit
 
 ColorSpace = Literal["hsv", "lab", "rgi", "hue", "intensity"]
 
-# Lab needs a power and a cube root for every value; tables are much faster and right to 0.01 of 255.
+# Lab needs a power and a cube root for every value; tables are much faster, and exact to 0.01 of 255.
 _LINEAR_STEPS = 1020
 _CUBE_STEPS = 4096
 _srgb = np.arange(_LINEAR_STEPS + 2) / _LINEAR_STEPS
@@ -26,7 +26,7 @@ _XYZ = (
 def convert(rgb: NDArray[np.float32], space: ColorSpace) -> NDArray[np.float32]:
     """Planes (3, h, w) of RGB 0..255 in another space: (C, h, w) float32, 0..255.
 
-    hsv: hue, saturation, value. lab: CIE L*a*b*, L stretched and a, b moved by 128. rgi: the red and green
+    hsv: hue, saturation, value. lab: CIE L*a*b*, L scaled to 0..255, a and b shifted by 128. rgi: the red and green
     shares of the colour, and the intensity. hue: the hue alone. intensity: the mean of the three.
     """
     planes: NDArray[np.float32]

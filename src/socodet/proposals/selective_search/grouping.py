@@ -9,7 +9,7 @@ from socodet.proposals.selective_search.regions import BINS, COLOR_BINS, Regions
 from socodet.runtime.kernel_cache import njit
 
 SHARE_ONE = 1 << 16
-"""Histogram shares are whole numbers of 1/65536: sums are exact in any order, and ties are ties."""
+"""Histogram shares are integers, in units of 1/65536: sums are exact in any order, and ties are exact."""
 
 
 class Mix(NamedTuple):
@@ -22,7 +22,7 @@ class Mix(NamedTuple):
 
 
 class Hierarchy(NamedTuple):
-    """Every region that ever existed: the segmentation's R, then one a merger, the last the whole image."""
+    """Every region of the hierarchy: the segmentation's R, then one per merge, the last the whole image."""
 
     boxes: NDArray[np.int32]
     """(2 R - 1, 4) xyxy, exclusive right and bottom."""
@@ -33,12 +33,12 @@ class Hierarchy(NamedTuple):
 def group(regions: Regions, pairs: NDArray[np.int32], mix: Mix, pixels: int) -> Hierarchy:
     """Merges the most similar pair of touching regions until one is left.
 
-    `pairs` (P, 2) are the touching regions, smaller number first, `pixels` is the size of the image. Of
-    equally similar pairs the one with the smallest first number, then the smallest second, goes first.
+    `pairs` (P, 2) are the touching regions, smaller number first; `pixels` is the size of the image. Ties go to the
+    pair with the smallest first number, then the smallest second.
     """
     channels = regions.counts.shape[1] // BINS
     if not (mix.color or mix.texture):
-        regions = regions._replace(counts=np.empty((len(regions.sizes), 0), np.int32))  # nobody looks at them
+        regions = regions._replace(counts=np.empty((len(regions.sizes), 0), np.int32))  # not needed
     return Hierarchy(*_group(*regions, channels, channels * COLOR_BINS, pairs, np.array(mix, np.float64), pixels))
 
 
@@ -125,10 +125,10 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
     for region in range(count):
         _shares(counts[region], sizes[region], channels, shares[region])
     row = np.arange(total)
-    successor = np.arange(total).astype(np.int32)  # the region that a region now belongs to
+    successor = np.arange(total).astype(np.int32)  # the region that a region was merged into
 
-    # Neighbours: a linked list a region, of regions as they were when it was made; successors are looked up
-    # when it is read. Merging joins two lists, so that no list ever needs more room.
+    # Neighbours: a linked list per region, of the regions that existed when it was made; reading it follows their
+    # successors. Merging two regions joins their lists, so the links never need more memory.
     links = 2 * len(pairs)
     neighbor = np.empty(links, np.int32)
     following = np.empty(links, np.int32)
@@ -150,7 +150,7 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
 
     seen = np.full(total, -1, np.int32)
     for region in range(count, total):
-        while True:  # entries of regions that are gone stay in the heap until they come up
+        while True:  # entries of merged regions stay in the heap until popped
             a, b = np.uint32(pair[0] >> 32), np.uint32(pair[0] & 0xFFFFFFFF)
             filled -= 1
             similarity[0], pair[0] = similarity[filled], pair[filled]

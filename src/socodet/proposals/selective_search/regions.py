@@ -1,4 +1,4 @@
-"""What is known of each region: its size, box, and histograms (Uijlings et al. 2013, section 3.2)."""
+"""Features of each region: size, box, and histograms (Uijlings et al. 2013, section 3.2)."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ DIRECTIONS = 8
 STRENGTHS = 10
 TEXTURE_BINS = DIRECTIONS * STRENGTHS
 BINS = COLOR_BINS + TEXTURE_BINS
-"""Bins a channel."""
+"""Bins per channel."""
 
 
 class Regions(NamedTuple):
@@ -27,16 +27,16 @@ class Regions(NamedTuple):
 
 
 def pixel_bins(planes: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Bins of each pixel of planes (C, h, w) 0..255: (2 C, h, w), those of colour of all channels, then of texture.
+    """Bins of each pixel of planes (C, h, w) 0..255: (2 C, h, w), all channels' colour bins, then their texture bins.
 
-    Colour: 25 equal bins. Texture: of the gradient, the nearest of 8 directions and 10 bins of its length.
+    Colour: 25 equal bins. Texture: the gradient's nearest of 8 directions, and 10 bins of its length.
     """
     bins: NDArray[np.uint8] = _pixel_bins(planes)
     return bins
 
 
 def describe(labels: NDArray[np.int32], count: int, bins: NDArray[np.uint8]) -> Regions:
-    """Sizes, boxes and histograms of the `count` regions that `labels` (h, w) name."""
+    """Sizes, boxes and histograms of the `count` regions of `labels` (h, w)."""
     return Regions(*_describe(labels, count, bins))
 
 
@@ -70,7 +70,7 @@ def _color(value):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def _direction(dx, dy):  # type: ignore[no-untyped-def]
-    """The nearest of 8 directions, 0 along x and 2 along y; without branches, to be done many at a time."""
+    """The nearest of 8 directions, 0 along x and 2 along y; without branches, so that it vectorises."""
     tangent = np.float32(0.41421356)  # of half the 45 degrees between directions
     level = np.int32(abs(dy) <= tangent * abs(dx))
     upright = np.int32(abs(dx) <= tangent * abs(dy)) & (1 - level)
@@ -82,7 +82,7 @@ def _direction(dx, dy):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def _strength(dx, dy):  # type: ignore[no-untyped-def]
-    """Bins that widen with the length: the gradients of most pixels are short."""
+    """The bin of the length; bins widen with it, because most gradients are short."""
     length = np.sqrt(dx * dx + dy * dy)
     return min(np.int32(np.sqrt(length * np.float32(1.6))), np.int32(STRENGTHS - 1))
 

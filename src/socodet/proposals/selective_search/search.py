@@ -14,12 +14,12 @@ from socodet.proposals.selective_search.work_image import shrink, smooth, work_s
 def selective_search(
     image: NDArray[np.uint8], strategy: Strategy = STRATEGIES["single"], work_size: int = 256
 ) -> NDArray[np.float32]:
-    """The boxes of all regions that ever existed in an image (H, W, 3) uint8 RGB: (N, 4) float32.
+    """The boxes of all regions of the hierarchies of an image (H, W, 3) uint8 RGB: (N, 4) float32.
 
-    xyxy in pixels of the image, exclusive right and bottom; the segmentation's regions first, then what they
-    became, for each of the strategy's groupings; the last box is the whole image. Boxes may repeat. The image
-    is first scaled down to a longest side of `work_size`. The smoothing scales with that side and the least region with
-    its area, so that an image has much the same regions at any size.
+    xyxy in pixels of the image, exclusive right and bottom; for each of the strategy's groupings the segmentation's
+    regions, then those they merge into; the last box is the whole image. Boxes may repeat. The image is first scaled
+    down to a longest side of `work_size`. The smoothing scales with that side and the smallest region with its area, so
+    that an image has much the same regions at any size.
     """
     height, width = image.shape[:2]
     h, w = work_shape(height, width, work_size)
@@ -29,7 +29,7 @@ def selective_search(
     for space in strategy.spaces:
         planes = convert(rgb, space)
         if space == strategy.spaces[-1]:
-            del rgb  # of a large image each of these is hundreds of megabytes
+            del rgb  # hundreds of megabytes for a large image, as are the planes
         bins = pixel_bins(planes)
         if space in ("hsv", "hue"):
             planes[0] *= HUE_WEIGHT

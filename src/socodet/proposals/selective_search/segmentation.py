@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from socodet.runtime.kernel_cache import njit
 
-# An edge's bin is the exponent and the first 8 bits of the mantissa of its squared colour difference, a
-# float32 between 2**-14 (and less) and 2**18. So a bin is at most 0.4% wide in the square, 0.2% in the
-# difference, wherever it lies; bins of equal width would put most edges into a few and change the regions.
+# An edge's bin is the exponent and the first 8 bits of the mantissa of its squared colour difference, a float32 between
+# 2**-14 (or less) and 2**18. So every bin is at most 0.4% wide in the square, 0.2% in the difference; bins of equal
+# width would put most edges into a few bins and change the regions.
 MANTISSA_BITS = 8
 BINS = 32 << MANTISSA_BITS
 _SHIFT = 23 - MANTISSA_BITS
@@ -31,7 +31,7 @@ class Edges(NamedTuple):
     """The grid's edges, lightest first. One sort serves every k."""
 
     order: NDArray[np.uint32]
-    """(E,) twice the index of an edge's left or upper pixel, plus 1 where the edge goes down."""
+    """(E,) twice the index of an edge's left or upper pixel, plus 1 if the edge goes down."""
     starts: NDArray[np.int64]
     """(BINS + 1,) where in `order` each bin starts."""
 
@@ -116,7 +116,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _segment(order, starts, weights, height, width, k, min_size):  # type: ignore[no-untyped-def]
-    # Unsigned, since an index that may be negative costs a comparison every time.
+    # Unsigned: every index that may be negative costs a comparison.
     pixels = height * width
     one = np.uint32(1)
     ahead = np.array([1, width], np.uint32)
@@ -130,7 +130,7 @@ def _segment(order, starts, weights, height, width, k, min_size):  # type: ignor
     for b in range(weights.size):
         weight = weights[b]
         if starts[b] >= flatten_at:
-            # Most edges to come lie inside a region; with flat trees that shows at the first look.
+            # Most later edges lie inside a region; flat trees show that at once.
             flatten_at = starts[b] + order.size // 8
             for pixel in range(pixels):
                 parent[pixel] = parent[parent[pixel]]
@@ -174,7 +174,7 @@ def _segment(order, starts, weights, height, width, k, min_size):  # type: ignor
 
 @njit(nogil=True, cache=True)
 def _touching(labels, edges, ahead, regions):  # type: ignore[no-untyped-def]
-    """The distinct pairs of labels that `edges` join, in the order in which they are met."""
+    """The distinct pairs of labels that `edges` join, in order of first appearance."""
     slots = 1024
     table = np.full(slots, -1, np.int64)  # open addressing; a pair is one number
     pairs = np.empty((slots // 2, 2), np.int32)

@@ -1,4 +1,4 @@
-"""Which segmentations and groupings a strategy of selective search runs (Uijlings et al. 2013, section 4)."""
+"""Strategies of selective search: which segmentations and groupings to run (Uijlings et al. 2013, section 4)."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,12 @@ from socodet.proposals.selective_search.grouping import Mix
 SIGMA = 0.8
 """Standard deviation of the smoothing, pixels; smaller where the image is smaller than the reference."""
 REFERENCE_SIDE = 500
-"""The longest side, pixels, at which the smoothing and a strategy's least region are meant."""
+"""The longest side, pixels, that the smoothing and a strategy's smallest region refer to."""
 HUE_WEIGHT = 180 / 255
 """Weight of hue in an edge: 8-bit images store it in units of two degrees."""
 
-# Weights of colour, texture, size and fill. A pixel votes once for its texture, where the original counts
-# eight one-sided derivatives, of which most are near zero and so alike in all regions: in full, texture would
-# drown the others here.
+# Weights of colour, texture, size and fill. A pixel votes once for its texture; the original counts eight one-sided
+# derivatives, most of them near zero and so alike in all regions. At full weight, texture would drown the others here.
 ALL = Mix(1, 0.5, 1, 1)
 NO_COLOR = Mix(0, 0.5, 1, 1)
 FILL = Mix(0, 0, 0, 1)
@@ -29,11 +28,11 @@ class Strategy:
 
     spaces: tuple[ColorSpace, ...]
     ks: tuple[float, ...]
-    """Scales of observation. They are the same for any size of image: shrinking makes regions smaller but edges
-    sharper, and of the rules tried (k, k times the side, k times the area) this one keeps the boxes most alike."""
+    """Scales of observation, the same for images of any size: shrinking makes regions smaller but edges sharper, and of
+    the rules tried (k, k times the side, k times the area) this one changes the boxes least."""
     mixes: tuple[Mix, ...]
     min_size: float = 100
-    """Least region of a segmentation, pixels at the reference side."""
+    """Smallest region of a segmentation, pixels at the reference side."""
 
 
 STRATEGIES = {

@@ -19,14 +19,14 @@ def work_shape(height: int, width: int, work_size: int) -> tuple[int, int]:
 def shrink(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
     """`image` (H, W, 3) uint8 as planes (3, height, width) float32 0..255.
 
-    Each pixel is the mean of the source's area it covers, so that nothing aliases.
+    Each pixel is the mean of the source area that it covers, so nothing aliases.
     """
     planes: NDArray[np.float32] = _area_mean(np.require(image, np.uint8, ("C", "W")), height, width)
     return planes
 
 
 def smooth(planes: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Gaussian blur of planes (C, h, w), mirrored at the borders; a mirrored image gives mirrored bits."""
+    """Gaussian blur of planes (C, h, w), mirrored at the borders; a mirrored image gives the same bits, mirrored."""
     radius = math.ceil(3 * sigma)
     taps = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
     taps /= taps[0] + 2 * taps[1:].sum()
@@ -42,7 +42,7 @@ def _spans(source, target):  # type: ignore[no-untyped-def]
     first_share = np.empty(target, np.float32)
     last_share = np.empty(target, np.float32)
     for i in range(target):
-        # In units of 1/target of a source cell everything is a whole number.
+        # In units of 1/target of a source cell, everything is an integer.
         start, end = i * source, (i + 1) * source
         first[i] = start // target
         last[i] = (end - 1) // target
@@ -92,7 +92,7 @@ def _area_mean(image, height, width):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _mirrored(i, n):  # type: ignore[no-untyped-def]
-    """Index of `i` in a row of `n` that is mirrored at both ends, again and again: c b a | a b c | c b a."""
+    """Index of `i` in a row of `n` that is mirrored at both ends, repeatedly: c b a | a b c | c b a."""
     i %= 2 * n
     return i if i < n else 2 * n - 1 - i
 
