@@ -30,6 +30,7 @@ COMMANDS = {
     "inspect detections": "Draw what a detector found beside what is annotated.",
     "recipes": "List the recipes, or print every field of one.",
     "demo": "Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.",
+    "doctor": "Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.",
     "pack": "Make images small once, into tar shards that are read in sequence.",
 }
 """What --help prints. Each command is the function of that name in the file of that name in `commands`, imported only

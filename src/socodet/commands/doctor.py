@@ -1,0 +1,178 @@
+"""`socodet doctor`: whether this installation works, and what this machine has."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from socodet._version import __version__
+
+PACKAGES = ("torch", "torchvision", "numba", "llvmlite", "numpy", "pillow", "simplejpeg", "pyarrow", "safetensors")
+EXTRAS = ("timm", "transformers", "onnx", "onnxruntime", "pillow-heif")
+SMALL_SHM = 1 << 30
+"""Bytes of /dev/shm below which data workers may run out of it."""
+FEW_FILES = 1024
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    problem: str | None = None
+    """What is wrong, and how to fix it; None if nothing is."""
+
+
+def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:
+    """Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.
+
+    The exit code is 1 when something does not work. Include the output in a bug report.
+
+    Args:
+        as_json: Print one JSON object.
+    """
+    checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device, _decoder, _kernels)
+    findings = [_tried(check) for check in (*checks, _cores, _disk, _shared_memory, _open_files)]
+    if as_json:
+        print(json.dumps({"socodet": __version__, "findings": [asdict(one) for one in findings]}, indent=2))
+    else:
+        width = max(len(one.what) for one in findings)
+        print(f"socodet {__version__}")
+        for one in findings:
+            print(f"{'ok ' if one.problem is None else 'BAD'} {one.what:<{width}}  {one.found}")
+            if one.problem is not None:
+                print(f"    {'':<{width}}  {one.problem}")
+    if any(one.problem for one in findings):
+        raise SystemExit(1)
+
+
+def _tried(check: Callable[[], Finding]) -> Finding:
+    """What a check finds; one that raises is a finding too."""
+    try:
+        return check()
+    except Exception as error:
+        what = check.__name__.strip("_").replace("_", " ")
+        return Finding(what, "does not work", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _python() -> Finding:
+    return Finding("python", f"{platform.python_version()} in {sys.prefix}, {platform.platform()}")
+
+
+def _packages() -> Finding:
+    return Finding("packages", _versions(PACKAGES))
+
+
+def _extras() -> Finding:
+    return Finding("extras", _versions(EXTRAS) or "none")
+
+
+def _versions(names: tuple[str, ...]) -> str:
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _operators() -> Finding:
+    """Builds of torch and torchvision that do not belong together lack torchvision's operators."""
+    import torch
+    from torchvision.ops import nms, roi_align
+
+    what, fix = "operators", "install torch and torchvision together, from one index: see constraints.txt"
+    try:
+        pooled = roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[0.0, 1.0, 1.0, 5.0, 5.0]]), 2, aligned=True)
+        kept = nms(torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]]), torch.tensor([0.5, 0.9]), 0.5)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        return Finding(what, f"torchvision's fail: {' '.join(str(error).split())[:100]}", fix)
+    right = bool((pooled == 1).all()) and kept.tolist() == [1]
+    return Finding(
+        what,
+        "torchvision's RoIAlign and NMS give what they should" if right else "wrong results",
+        None if right else fix,
+    )
+
+
+def _device() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("device", "CPU; no CUDA device")
+    names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    listed = ", ".join(f"{one.name} ({one.total_memory / 2**30:.0f} GiB)" for one in names)
+    (torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")).sum().item()
+    return Finding("device", f"CUDA {torch.version.cuda}: {listed}")
+
+
+def _decoder() -> Finding:
+    import io
+
+    import numpy as np
+    from PIL import Image, features
+
+    from socodet.images.decode import decode_image
+
+    file = io.BytesIO()
+    Image.new("RGB", (16, 8), (200, 30, 90)).save(file, "JPEG", quality=95)
+    pixels = decode_image(file.getvalue())
+    right = pixels.shape == (8, 16, 3) and bool(np.abs(pixels.astype(int) - (200, 30, 90)).max() < 12)
+    more = [name for name in ("webp", "avif", "jpg_2000") if features.check(name)]
+    problem = None if right else "a JPEG is decoded wrongly; install simplejpeg anew"
+    return Finding("decoder", f"JPEG by simplejpeg; by Pillow also {', '.join(more) or 'none of WebP, AVIF'}", problem)
+
+
+def _kernels() -> Finding:
+    """Whether compiled kernels are kept; this compiles none."""
+    import numba
+
+    from socodet.runtime.kernel_cache import cache_folder
+
+    folder = Path(numba.config.CACHE_DIR or cache_folder())
+    kept = sum(1 for _ in folder.rglob("*.nbc")) if folder.is_dir() else 0
+    state = f"{kept} compiled" if kept else "none compiled yet; the first run compiles them, for up to a minute"
+    writable = os.access(folder if folder.is_dir() else folder.parent, os.W_OK)
+    problem = None if writable else "compiled kernels cannot be kept there; set NUMBA_CACHE_DIR to a folder that can be"
+    return Finding("kernels", f"{state}, in {folder}", problem)
+
+
+def _cores() -> Finding:
+    from socodet.runtime.cores import available_cores
+
+    return Finding("cores", f"{available_cores()} of {os.cpu_count()} may be used")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    problem = None if free > 1 << 30 else "less than 1 GiB is free here; write runs elsewhere"
+    return Finding("disk", f"{free / 2**30:.1f} GiB free in {Path.cwd()}", problem)
+
+
+def _shared_memory() -> Finding:
+    shm = Path("/dev/shm")
+    if not shm.is_dir():
+        return Finding("shared memory", "no /dev/shm on this system")
+    free = shutil.disk_usage(shm).free
+    fix = "data workers may run out of it: enlarge it (docker run --shm-size 4g), or give --workers 0"
+    return Finding("shared memory", f"{free / 2**30:.1f} GiB free in /dev/shm", None if free >= SMALL_SHM else fix)
+
+
+def _open_files() -> Finding:
+    try:
+        import resource
+    except ImportError:
+        return Finding("open files", "no limit known on this system")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    problem = None if hard == resource.RLIM_INFINITY or hard >= FEW_FILES else "too few; raise it (ulimit -Hn)"
+    return Finding("open files", f"at most {soft:,}, which may be raised to {hard:,}", problem)

@@ -1,0 +1,50 @@
+"""`socodet doctor` on this machine, and on machines where something does not work."""
+
+import json
+
+import pytest
+import torch
+import torchvision
+
+from socodet.cli import main
+from socodet.commands import doctor
+
+
+def found(capsys) -> dict[str, dict]:
+    return {one["what"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
+
+
+def test_this_machine_is_well(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "SMALL_SHM", 0)
+    main(["doctor", "--json"])
+    by_name = found(capsys)
+    assert all(one["problem"] is None for one in by_name.values())
+    assert f"torch {torch.__version__.split('+')[0]}" in by_name["packages"]["found"]
+    assert {"device", "decoder", "kernels", "cores", "disk", "shared memory", "open files"} <= set(by_name)
+    main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(by_name) + 1
+    assert all(line.startswith("ok ") for line in lines[1:])
+
+
+def test_torchvision_of_another_build_is_found(capsys, monkeypatch):
+    def missing(*_args, **_kwargs):
+        raise RuntimeError("operator torchvision::roi_align does not exist")
+
+    monkeypatch.setattr(torchvision.ops, "roi_align", missing)
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--json"])
+    assert ended.value.code == 1
+    assert "together" in found(capsys)["operators"]["problem"]
+
+
+def test_what_is_scarce_or_broken_is_said_and_the_rest_is_checked(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "SMALL_SHM", 1 << 60)
+    monkeypatch.setattr("socodet.images.decode.decode_image", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    assert ended.value.code == 1
+    out = capsys.readouterr().out
+    assert "--shm-size" in out
+    assert "ZeroDivisionError" in out
+    assert "ok  disk" in out
