@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from socodet._version import __version__
 
 if TYPE_CHECKING:
+    from socodet.deployment.export_detector import export_detector as export_detector
     from socodet.detection.build import build_detector as build_detector
     from socodet.errors import InputError as InputError
     from socodet.export import export_run as export_run
@@ -46,6 +47,7 @@ _ORIGINS = {
     "TrainedDetector": "socodet.finetuning.detector",
     "build_detector": "socodet.detection.build",
     "demo": "socodet.reports.demo",
+    "export_detector": "socodet.deployment.export_detector",
     "export_run": "socodet.export",
     "inspect": "socodet.reports.inspect",
     "load_detector": "socodet.finetuning.detector",

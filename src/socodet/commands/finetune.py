@@ -11,18 +11,26 @@ from socodet.commands.parsing import Flat, values_of
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH, FinetuneResult
 from socodet.finetuning.finetune import finetune as finetune_once
-from socodet.finetuning.run import SCORES
+from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.studies.comparison import Comparison, compare
 from socodet.studies.inits import named_inits, shared_model
 from socodet.training.loop import PATIENCE
+from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """The modules are those of the first --init that is a run's folder."""
-    return {"model": shared_model(named_inits(values_of("--init", argv)))}
+    """The modules are those of the first --init that is a run's folder, and the detector that of a fine-tuned one."""
+    inits = named_inits(values_of("--init", argv))
+    chosen: dict[str, Any] = {"model": shared_model(inits)}
+    if len(inits) == 1 and not inits[0].is_scratch and is_finetuned(inits[0].source):
+        there = FinetuneRecipe.of_run(RunFolder(Path(inits[0].source))).settings
+        chosen["settings"] = FinetuneSettings(
+            there.detector, size=there.size, rois_per_image=there.rois_per_image, batch_size=there.batch_size
+        )
+    return chosen
 
 
 def finetune(
@@ -54,7 +62,8 @@ def finetune(
         train: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
         output: Folder of the run, or of the comparison.
         init: Initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code,
-            a backbone's state dict, or scratch, the default. Given several times, they are compared; NAME=PATH gives
+            a backbone's state dict, a fine-tuned detector's folder, to train it on (its heads keep the classes with the
+            same names), or scratch, the default. Given several times, they are compared; NAME=PATH gives
             one a name in the table.
         seeds: Compare this many runs of each, with the seeds from --seed on.
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the

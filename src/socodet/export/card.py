@@ -47,7 +47,7 @@ def model_card(source: str | Path, modules: PretrainedModules, files: FrameworkF
         appendix = ["", "## Every field of the recipe", "", "```json", json.dumps(recipe, indent=2), "```"]
     else:
         title, origin, appendix = Path(source).name, _file_lines(Path(source), modules), []
-    lines = [f"# {title} for {framework}", "", *origin, "", *_file_and_loading_lines(files), *appendix]
+    lines = [f"# {title} for {framework}", "", *origin, "", *file_and_loading_lines(files), *appendix]
     return Card("\n".join(lines) + "\n", unfinished)
 
 
@@ -79,7 +79,10 @@ def _training_lines(folder: RunFolder, recipe: dict[str, Any], state: dict[str, 
     yield f"- Versions: {_versions(description)}"
 
 
-def _file_and_loading_lines(files: FrameworkFiles) -> Iterator[str]:
+def file_and_loading_lines(
+    files: FrameworkFiles, licence: str = "The licence of the images (and of any weights it began from)"
+) -> Iterator[str]:
+    """What each file is, and how to load it; `licence` is what has one that we do not know."""
     yield "## Files"
     yield ""
     for path, content in files.weights.items():
@@ -100,10 +103,7 @@ def _file_and_loading_lines(files: FrameworkFiles) -> Iterator[str]:
     yield ""
     yield "## Licence"
     yield ""
-    yield (
-        "The licence of the images (and of any weights it began from), and what it allows, is for whoever trained "
-        "and shares these weights to state."
-    )
+    yield f"{licence}, and what it allows, is for whoever trained and shares these weights to state."
 
 
 def _images(description: dict[str, Any]) -> str:

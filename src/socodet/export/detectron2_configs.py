@@ -1,4 +1,4 @@
-"""Detectron2's YAML configs for fine-tuning a run's weights, by section 4.2's protocol.
+"""Detectron2's YAML configs: for fine-tuning a run's weights by section 4.2's protocol, and of a fine-tuned detector.
 
 Each stands alone: no base file, no class that stock Detectron2 lacks.
 """
@@ -34,6 +34,38 @@ def fpn_configs(settings: ModelSettings, depth: int, weights: Path) -> dict[str,
         for name, iterations in LVIS_ITERATIONS.items()
     }
     return coco | lvis
+
+
+def detector_config(
+    settings: ModelSettings,
+    depth: int,
+    weights: Path,
+    *,
+    classes: int,
+    masks: bool,
+    sides: tuple[int, int],
+    proposals: int,
+    score_threshold: float,
+    detections: int,
+) -> str:
+    """The text of a fine-tuned R-CNN's config, for use.
+
+    classes: without the background. sides: shorter and longest of a test image. proposals: of an image at test time.
+    """
+    short_side, max_side = sides
+    own = {
+        "MODEL.MASK_ON": masks,
+        "MODEL.ROI_HEADS.NUM_CLASSES": classes,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": score_threshold,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": proposals,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": proposals,
+        "INPUT.MIN_SIZE_TEST": short_side,
+        "INPUT.MAX_SIZE_TEST": max_side,
+        "TEST.DETECTIONS_PER_IMAGE": detections,
+        "TEST.PRECISE_BN.ENABLED": False,
+    }
+    all_settings = _common(depth, weights) | _fpn(settings, depth) | own
+    return _yaml({name: "BN" if value == NORM else value for name, value in all_settings.items()})
 
 
 def c4_configs(depth: int, weights: Path) -> dict[str, str]:

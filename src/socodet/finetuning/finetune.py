@@ -13,10 +13,11 @@ from socodet.detection.detectors import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, EVALUATIONS
 from socodet.finetuning.evaluate import Evaluation
+from socodet.finetuning.going_on import go_on_from
 from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.plan import print_plan
-from socodet.finetuning.run import FinetuneRecipe, prepare_folder
+from socodet.finetuning.run import FinetuneRecipe, is_finetuned, prepare_folder
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.settings import ModelSettings
@@ -80,10 +81,11 @@ def finetune(
 
     `train` and `val` are sets as `open_detection_set` takes them: of a folder, its training and validation split.
     Without `val`, a folder given as `train` is scored on its validation split. `init` is a pretraining run's folder, an
-    exported file, a checkpoint of the method's public code, a backbone's state dict, or `scratch`; a run's folder also
-    gives the sizes of the modules, otherwise `model` does. On a set without masks the detector's counterpart without
-    them is trained. With `patience`, the run ends after that many evaluations in a row without a higher box AP. `sinks`
-    receive the log lines in addition to the run's folder, in the first process.
+    exported file, a checkpoint of the method's public code, a backbone's state dict, a fine-tuning run's folder, whose
+    detector is trained on, or `scratch`; a run's folder also gives the sizes of the modules, otherwise `model` does. On
+    a set without masks the detector's counterpart without them is trained. With `patience`, the run ends after that
+    many evaluations in a row without a higher box AP. `sinks` receive the log lines in addition to the run's folder, in
+    the first process.
 
     The same call again resumes an unfinished run from its last checkpoint; the result equals a run that was never
     interrupted, bit for bit on a CPU. A finished run, or one with other settings, is refused unless `overwrite`;
@@ -115,6 +117,7 @@ def finetune(
     detector = detector_named(settings.detector)
     classes = len(shown.categories) + 1
     network = new_detector(detector.name, recipe.model, classes, inference=recipe.inference, seed=settings.seed)
+    goes_on = str(init) != SCRATCH and is_finetuned(init)
     start: dict[str, str] | None = None
     report: LoadReport | None = None
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
@@ -122,7 +125,13 @@ def finetune(
             start = {"from": str(Path(init).resolve())}  # the run resumes from its own checkpoint
         elif str(init) != SCRATCH:
             start = WeightsFile.find(init).describe(init)
-            report = load_pretrained(network, init, show_report=show_progress)
+            if goes_on:
+                taken = go_on_from(network, detector.name, shown, init)
+                if show_progress:
+                    print(taken, file=sys.stderr)
+                report = taken.report
+            else:
+                report = load_pretrained(network, init, show_report=show_progress)
         if world.is_first:
             prepare_folder(run, recipe, training, start, overwrite=overwrite)
 
@@ -131,7 +140,7 @@ def finetune(
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
         print_plan(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
-    if tuner.finished == 0 and report is not None and not settings.keep_head_scale:
+    if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
         loop.match_head_scale(report)
     stopped_by = loop.train(sinks)
     return FinetuneResult(

@@ -65,6 +65,12 @@ class FinetuneRecipe:
         return from_json(cls, fields, f"{run.path}/run.json")
 
 
+def is_finetuned(source: str | Path) -> bool:
+    """Whether that is the folder of a fine-tuning run."""
+    run = RunFolder(Path(source))
+    return run.exists() and run.describe()["recipe"].get("name") == RECIPE
+
+
 def prepare_folder(
     run: RunFolder,
     recipe: FinetuneRecipe,
@@ -169,6 +175,32 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     if not run.checkpoints():
         return
     there = run.describe()
+    _refuse_more_steps(run, description["recipe"], there["recipe"])
     for part in ("recipe", "data"):
         run.refuse_other(part, description[part], there.get(part))
     run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
+
+
+LENGTH = {
+    "settings": ("iterations", "epochs", "schedule"),
+    "schedule": ("iterations", "warmup_iterations", "precise_bn"),
+}
+"""Fields of a recipe that another length changes."""
+
+
+def _refuse_more_steps(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
+    """InputError, with what to do, when the same run is asked for with another length, which its rate depends on."""
+
+    def without_length(recipe: dict[str, Any]) -> dict[str, Any]:
+        parts = {part: dict(recipe.get(part) or {}) for part in LENGTH}
+        for part, names in LENGTH.items():
+            for name in names:
+                parts[part].pop(name, None)
+        return {**recipe, **parts}
+
+    steps, before = (recipe["schedule"]["iterations"] for recipe in (asked, there))
+    if steps != before and without_length(asked) == without_length(there):
+        raise InputError(
+            f"{run.path}: is a run of {before:,} steps, not {steps:,}, and its learning rate drops by its length; to "
+            f"train its detector on, begin a new run from it: --init {run.path} --output another folder"
+        )

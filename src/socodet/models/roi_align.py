@@ -36,7 +36,7 @@ def roi_align(
     Equals `torchvision.ops.roi_align` to float32's rounding, and is differentiable in the features. On a CPU the result
     is channels-last in memory. ValueError for a box of an image that is not there.
     """
-    if features.device.type != "cpu" or features.dtype is torch.float64:
+    if features.device.type != "cpu" or features.dtype is torch.float64 or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     pooled: Tensor = _RoIAlign.apply(features, rois, size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call]

@@ -110,12 +110,23 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
         return
     there = run.describe()
     if run.checkpoints():
+        _refuse_more_epochs(run, description["recipe"], there["recipe"])
         for part in ("recipe", "images", "table"):
             run.refuse_other(part, description[part], there.get(part))
         run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
     elif run.proposals.exists():  # without a checkpoint, only the proposals could be lost
         run.refuse_other("images", description["images"], there.get("images"))
         run.refuse_other("recipe.proposals", description["recipe"]["proposals"], there["recipe"].get("proposals"))
+
+
+def _refuse_more_epochs(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
+    """InputError, with what to do, when the same run is asked for with other epochs, which its schedules depend on."""
+    epochs, before = (recipe.get("training", {}).get("epochs") for recipe in (asked, there))
+    if epochs != before and asked == {**there, "training": {**there["training"], "epochs": epochs}}:
+        raise InputError(
+            f"{run.path}: is a run of {before:g} epochs, not {epochs:g}, and its learning rate falls by its length; to "
+            f"train its networks on, begin a new run from it: --start-from {run.path} --output another folder"
+        )
 
 
 def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:

@@ -23,7 +23,9 @@ STATE_DICTS = ("model", "state_dict", "teacher")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights; for a run's folder, its newest checkpoint, for a transformers model's, its largest file."""
+    """A file of weights; of a run's folder its best checkpoint if it keeps one, else its newest; of a transformers
+    model's folder its largest file.
+    """
 
     path: Path
     transformers: Path | None = None
@@ -31,7 +33,7 @@ class WeightsFile:
 
     @classmethod
     def find(cls, source: str | Path) -> "WeightsFile":
-        """The file itself, or the newest whole checkpoint of a run's folder. InputError if there is none."""
+        """The file itself, or the best or newest whole checkpoint of a run's folder. InputError if there is none."""
         path = Path(source)
         if is_transformers_folder(path):
             return cls(weights_file(path), transformers=path)
@@ -42,7 +44,7 @@ class WeightsFile:
             if not checkpoints:
                 raise InputError(f"{path}: has no checkpoint yet; wait until that run has written one")
             whole = [checkpoint for checkpoint in checkpoints if zipfile.is_zipfile(checkpoint)]  # not cut short
-            path = (whole or checkpoints)[-1]
+            path = folder.best if folder.best.exists() else (whole or checkpoints)[-1]
         if not path.is_file():
             raise InputError(f"{path}: no such file; give a state dict or a run's folder")
         return cls(path)
@@ -75,7 +77,7 @@ class WeightsFile:
         if isinstance(content, dict) and "detector" in content:
             raise InputError(
                 f"{self.path}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
-                "that it was fine-tuned from"
+                "that it was fine-tuned from, or go on from the detector with socodet finetune --init"
             )
         for name in STATE_DICTS:
             if isinstance(content, dict) and isinstance(content.get(name), dict):

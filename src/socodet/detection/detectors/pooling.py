@@ -39,7 +39,7 @@ class AlignedRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
         levels = self.box_levels(all_boxes)
         size: tuple[int, int] = self.output_size
         first = x[self.featmap_names[0]]
-        pooled = first.new_zeros((len(rois), first.shape[1], *size))
+        pooled = first.new_zeros((rois.shape[0], first.shape[1], *size))  # a trace knows no len()
         for level, (name, stride) in enumerate(self._strides.items()):
             here = (levels == level).nonzero().squeeze(1)
             cells = roi_align(x[name], rois[here], size, 1 / stride, sampling_ratio=0, aligned=True)

@@ -1,0 +1,1 @@
+"""A fine-tuned detector as files for other frameworks, one module per framework, each with a card."""

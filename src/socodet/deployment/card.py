@@ -1,0 +1,71 @@
+"""The card beside an exported detector: its classes, sizes, scores, and how to load it."""
+
+import json
+from collections.abc import Iterator
+
+from socodet.export.card import file_and_loading_lines
+from socodet.export.files import FrameworkFiles
+from socodet.finetuning.detector import TrainedDetector
+from socodet.finetuning.run import SCORES
+from socodet.runtime.files import read_note
+from socodet.training.run_folder import RunFolder
+
+
+def detector_card(detector: TrainedDetector, files: FrameworkFiles, framework: str) -> str:
+    """Markdown."""
+    recipe = detector.recipe
+    lines = [
+        f"# {recipe.settings.detector} for {framework}",
+        "",
+        *_facts(detector),
+        "",
+        "## Classes",
+        "",
+        *(f"- {label}: {name}" for label, name in enumerate(detector.class_names, 1)),
+        "",
+        *file_and_loading_lines(files, "The licence of the images and of any weights it began from"),
+        "",
+        "## Every field of the recipe",
+        "",
+        "```json",
+        json.dumps(recipe.as_dict(), indent=2),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(detector: TrainedDetector) -> Iterator[str]:
+    recipe, run = detector.recipe, RunFolder(detector.run)
+    description, inference = run.describe(), recipe.inference
+    classes = len(detector.categories)
+    yield f"- Detector: {recipe.settings.detector}, backbone {recipe.model.backbone}, {classes} classes"
+    yield (
+        f"- Images are scaled to a shorter side of {inference.short_side} pixels, the longer one of at most "
+        f"{inference.max_side}"
+    )
+    yield (
+        f"- Detections: score of at least {inference.score_threshold:g}, at most {inference.detections} in an image, "
+        "after non-maximum suppression"
+    )
+    data = description["data"]
+    yield f"- Trained on {data['images']:,} images of {description['train']}, sha256 of the objects `{data['sha256']}`"
+    start = description.get("start")
+    yield f"- Began from {start['from'] if start else 'scratch'}"
+    yield f"- Weights after {detector.step:,} of {recipe.schedule.iterations:,} steps"
+    scores = _scores(detector, run)
+    yield f"- Scores in percent: {scores}" if scores else "- Not scored"
+    yield f"- Versions: {', '.join(f'{name} {version}' for name, version in description['versions'].items())}"
+
+
+def _scores(detector: TrainedDetector, run: RunFolder) -> str:
+    """Of these very weights, by the log."""
+    found = {
+        name: value
+        for line in run.log_lines()
+        if line["step"] == detector.step
+        for name, value in line.items()
+        if name.startswith(("box_", "mask_")) and value is not None
+    }
+    on = (read_note(run.path / SCORES) or {}).get("data")
+    listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in found.items())
+    return f"{listed}, on {on}" if listed else ""

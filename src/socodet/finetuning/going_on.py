@@ -1,0 +1,106 @@
+"""Going on from a fine-tuned detector: all its weights, and of its heads the rows of classes with the same names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from socodet.detection.datasets import DetectionDataset
+from socodet.detection.detectors import detector_named
+from socodet.errors import InputError
+from socodet.finetuning.detector import TrainedDetector, load_detector
+from socodet.weights.report import LoadReport
+
+CLASS_LAYERS = {
+    "roi_heads.box_predictor.cls_score.": 1,
+    "roi_heads.box_predictor.bbox_pred.": 4,
+    "roi_heads.mask_predictor.mask_fcn_logits.": 1,
+    "head.classification_head.cls_logits.": 1,
+}
+"""Layers with outputs of their own for each class, and how many; RetinaNet's has these for each anchor."""
+
+
+@dataclass(frozen=True)
+class GoingOn:
+    """What a new detector took over from another one."""
+
+    report: LoadReport
+    kept: tuple[str, ...]
+    """Classes of both: their rows of the heads were taken over."""
+    new: tuple[str, ...]
+    """Classes of the new detector alone, whose rows start fresh."""
+    dropped: tuple[str, ...]
+    """Classes of the old one alone."""
+
+    def __str__(self) -> str:
+        lines = [str(self.report)]
+        for what, names in (("kept", self.kept), ("new", self.new), ("dropped", self.dropped)):
+            if names:
+                lines.append(f"  classes {what}: {', '.join(names)}")
+        return "\n".join(lines)
+
+
+def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str | Path) -> GoingOn:
+    """Loads a fine-tuning run's best weights into a fresh network of the detector `name` for the classes of `data`.
+
+    InputError for another detector, modules of other sizes, and a run without a checkpoint.
+    """
+    old = load_detector(run, device="cpu")
+    _check_same(old, name)
+    theirs, ours = old.network.state_dict(), network.state_dict()
+    labels = _labels(old, data)
+    loaded = []
+    with torch.no_grad():
+        for key, tensor in ours.items():
+            unit = next((unit for layer, unit in CLASS_LAYERS.items() if key.startswith(layer)), None)
+            source = theirs.get(key)
+            if source is None:
+                continue
+            if unit is not None:
+                _copy_rows(tensor, source, unit, labels, len(data.categories) + 1, len(old.categories) + 1)
+            elif source.shape == tensor.shape:
+                tensor.copy_(source)
+            else:
+                raise InputError(
+                    f"{run}: {key} is {tuple(source.shape)} there and {tuple(tensor.shape)} here; leave out the flags "
+                    "that set sizes of modules, which are those of the detector"
+                )
+            loaded.append(key)
+    names = tuple(category.name for category in data.categories)
+    report = LoadReport(
+        str(run),
+        "a fine-tuned detector",
+        tuple(loaded),
+        tuple(key for key in ours if key not in loaded),
+        {key: key.rpartition(".")[0] for key in theirs if key not in ours},
+    )
+    return GoingOn(
+        report,
+        tuple(one for one in names if one in old.class_names),
+        tuple(one for one in names if one not in old.class_names),
+        tuple(one for one in old.class_names if one not in names),
+    )
+
+
+def _check_same(old: TrainedDetector, name: str) -> None:
+    there, here = detector_named(old.recipe.settings.detector), detector_named(name)
+    if name not in (there.name, there.boxes_only) and there.name != here.boxes_only:
+        raise InputError(f"{old.run}: is a {there.name}, not a {name}; go on with --detector {there.name}")
+
+
+def _labels(old: TrainedDetector, data: DetectionDataset) -> list[tuple[int, int]]:
+    """Label here and label there of the background and of each class with the same name."""
+    there = {name: label for label, name in enumerate(old.class_names, 1)}
+    here = enumerate((category.name for category in data.categories), 1)
+    return [(0, 0), *((label, there[name]) for label, name in here if name in there)]
+
+
+def _copy_rows(
+    ours: Tensor, theirs: Tensor, unit: int, labels: list[tuple[int, int]], classes: int, old_classes: int
+) -> None:
+    """The outputs of shared classes: the first dimension is anchors x classes x `unit`."""
+    here = ours.view(-1, classes, unit, *ours.shape[1:])
+    there = theirs.view(-1, old_classes, unit, *theirs.shape[1:])
+    for label, old_label in labels:
+        here[:, label] = there[:, old_label]

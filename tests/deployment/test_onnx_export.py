@@ -1,0 +1,76 @@
+"""A detector as ONNX, run by onnxruntime on photographs, against the detector in torch."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import socodet
+from socodet.cli import main
+from socodet.errors import InputError
+from socodet.images.decode import decode_image
+from socodet.images.photographs import photographs
+
+onnxruntime = pytest.importorskip("onnxruntime")
+SIZES = ((400, 300), (150, 266), (61, 90))
+"""Heights and widths of what is cut from the photographs: landscape, portrait, and smaller than the detector's size."""
+
+
+def pictures():
+    files = sorted(photographs().glob("*.jpg"))[: len(SIZES)]
+    return [
+        decode_image(file.read_bytes())[:height, :width] for file, (height, width) in zip(files, SIZES, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn", "mask_rcnn_c4"])
+def test_onnxruntime_finds_the_same_objects_in_images_of_any_size(name, detector_run, tmp_path):
+    run = detector_run(name)
+    file = socodet.export_detector(run, tmp_path / "d.onnx", format="onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d-onnx.md", "d.onnx"]  # no weights beside it
+    session, detector = onnxruntime.InferenceSession(file), socodet.load_detector(run, device="cpu")
+    for image in pictures():
+        (ours,) = detector.predict([image])
+        boxes, scores, labels, *masks = session.run(None, {"image": image})
+        assert len(ours) == len(scores) > 10
+        order = np.argsort(-scores, kind="stable")
+        np.testing.assert_allclose(scores[order], ours.scores, atol=1e-5)
+        np.testing.assert_allclose(boxes[order], ours.boxes, atol=1e-3)
+        assert [detector.class_names[label - 1] for label in labels[order]] == list(ours.labels)
+        assert len(set(ours.labels)) > 1
+        if "mask" in name:
+            assert masks[0].dtype == bool
+            assert (masks[0][order] != ours.masks).mean() < 1e-4
+        else:
+            assert masks == []
+
+
+def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkeypatch):
+    run = detector_run("faster_rcnn_fpn")
+    main(["export", str(run), "--output", str(tmp_path / "d.onnx"), "--format", "onnx"])
+    card = (tmp_path / "d-onnx.md").read_text()
+    assert "- 2: person" in card
+    assert "shorter side of 96 pixels" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    Image.fromarray(pictures()[0]).save(tmp_path / "image.jpg", quality=95)
+    monkeypatch.chdir(tmp_path)
+    here = {}
+    exec(code, here)
+    (ours,) = socodet.load_detector(run, device="cpu").predict([tmp_path / "image.jpg"])
+    assert sorted(here["names"]) == sorted(ours.labels)
+    classes = json.loads(here["session"].get_modelmeta().custom_metadata_map["classes"])
+    assert classes == ["animal", "person", "rocket"]
+
+
+def test_what_cannot_be_is_one_line(detector_run, tmp_path, capsys):
+    run = detector_run("faster_rcnn_fpn")
+    with pytest.raises(InputError, match=r"ends in \.onnx"):
+        socodet.export_detector(run, tmp_path / "d.pth", format="onnx")
+    (tmp_path / "there.onnx").write_text("mine")
+    with pytest.raises(InputError, match="exists"):
+        socodet.export_detector(run, tmp_path / "there.onnx", format="onnx")
+    with pytest.raises(InputError, match="takes no fine-tuned detector"):
+        socodet.export_detector(run, tmp_path / "d.pth", format="timm")
+    assert (tmp_path / "there.onnx").read_text() == "mine"

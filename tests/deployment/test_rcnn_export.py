@@ -1,0 +1,112 @@
+"""A fine-tuned R-CNN under Detectron2's and MMDetection's names, against lists of facts from their public code.
+
+Detectron2: StandardRPNHead, FastRCNNOutputLayers (K classes, the background last, boxes of K classes),
+MaskRCNNConvUpsampleHead. MMDetection 3.x: RPNHead, ConvFCBBoxHead (likewise), FCNMaskHead, `init_detector`'s meta.
+"""
+
+import io
+import pickle
+
+import pytest
+import torch
+import yaml
+
+import socodet
+from socodet.errors import InputError
+
+BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+LEAVES = ("weight", "bias")
+
+
+def heads(conv, norm, rpn, box, mask):
+    """Names there → (ours, which rows of ours come there), of three classes: 0 is our background."""
+    facts = {}
+    for theirs, ours in zip(rpn, ("conv.0.0", "cls_logits", "bbox_pred"), strict=True):
+        facts |= {f"{theirs}.{leaf}": (f"rpn.head.{ours}.{leaf}", None) for leaf in LEAVES}
+    for theirs, ours, rows in zip(box, ("cls_score", "bbox_pred"), ([1, 2, 3, 0], list(range(4, 16))), strict=True):
+        facts |= {f"{theirs}.{leaf}": (f"roi_heads.box_predictor.{ours}.{leaf}", rows) for leaf in LEAVES}
+    for number in range(4):
+        facts[f"{conv(number)}.weight"] = (f"roi_heads.mask_head.{number}.0.weight", None)
+        facts |= {f"{norm(number)}.{leaf}": (f"roi_heads.mask_head.{number}.1.{leaf}", None) for leaf in BN}
+    for theirs, ours, rows in zip(mask, ("conv5_mask", "mask_fcn_logits"), (None, [1, 2, 3]), strict=True):
+        facts |= {f"{theirs}.{leaf}": (f"roi_heads.mask_predictor.{ours}.{leaf}", rows) for leaf in LEAVES}
+    return facts
+
+
+DETECTRON2 = heads(
+    lambda number: f"roi_heads.mask_head.mask_fcn{number + 1}",
+    lambda number: f"roi_heads.mask_head.mask_fcn{number + 1}.norm",
+    [f"proposal_generator.rpn_head.{part}" for part in ("conv", "objectness_logits", "anchor_deltas")],
+    ["roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"],
+    ["roi_heads.mask_head.deconv", "roi_heads.mask_head.predictor"],
+)
+MMDETECTION = heads(
+    lambda number: f"roi_head.mask_head.convs.{number}.conv",
+    lambda number: f"roi_head.mask_head.convs.{number}.bn",
+    [f"rpn_head.{part}" for part in ("rpn_conv", "rpn_cls", "rpn_reg")],
+    ["roi_head.bbox_head.fc_cls", "roi_head.bbox_head.fc_reg"],
+    ["roi_head.mask_head.upsample", "roi_head.mask_head.conv_logits"],
+)
+
+
+def check(weights, facts, ours):
+    for name, (own, rows) in facts.items():
+        expected = ours[own] if rows is None else ours[own][rows]
+        assert torch.equal(torch.as_tensor(weights[name]), expected), name
+    transferred = [name for name in ours if name.startswith(("backbone.", "roi_heads.box_head."))]
+    assert len(weights) == len(facts) + len(transferred) == len(ours)
+
+
+@pytest.fixture(scope="module")
+def run(detector_run):
+    return detector_run("mask_rcnn_fpn")
+
+
+@pytest.fixture(scope="module")
+def ours(run):
+    return socodet.load_detector(run, device="cpu").network.state_dict()
+
+
+def test_detectron2_gets_every_tensor_and_its_config(run, ours, tmp_path):
+    socodet.export_detector(run, tmp_path / "d.pkl", format="detectron2")
+    content = pickle.load(io.BytesIO((tmp_path / "d.pkl").read_bytes()))
+    check(content["model"], DETECTRON2, ours)
+    config = yaml.safe_load((tmp_path / "d-detectron2" / "detector.yaml").read_text())
+    model = config["MODEL"]
+    assert (model["ROI_HEADS"]["NUM_CLASSES"], model["MASK_ON"]) == (3, True)
+    assert (config["INPUT"]["MIN_SIZE_TEST"], config["INPUT"]["MAX_SIZE_TEST"]) == (96, 160)
+    assert (model["RPN"]["PRE_NMS_TOPK_TEST"], model["ROI_HEADS"]["SCORE_THRESH_TEST"]) == (64, 0.05)
+    assert {model[part]["NORM"] for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")} == {"BN"}
+    assert "DefaultPredictor" in (tmp_path / "d-detectron2.md").read_text()
+
+
+def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp_path):
+    socodet.export_detector(run, tmp_path / "d.pth", format="mmdetection")
+    content = torch.load(tmp_path / "d.pth", weights_only=True)
+    assert content["meta"]["dataset_meta"]["classes"] == ["animal", "person", "rocket"]
+    check(content["state_dict"], MMDETECTION, ours)
+    config = {}
+    exec((tmp_path / "d-mmdetection" / "detector.py").read_text(), config)
+    heads = config["model"]["roi_head"]
+    assert (heads["bbox_head"]["num_classes"], heads["mask_head"]["num_classes"]) == (3, 3)
+    assert heads["bbox_head"]["norm_cfg"] == {"type": "BN", "requires_grad": True}
+    assert config["model"]["test_cfg"]["rcnn"] == {"score_thr": 0.05, "max_per_img": 100}
+    assert config["test_dataloader"]["dataset"]["pipeline"][1]["scale"] == (160, 96)
+
+
+def test_a_detector_of_boxes_has_no_mask_head_there(detector_run, tmp_path):
+    run = detector_run("faster_rcnn_fpn")
+    socodet.export_detector(run, tmp_path / "d.pth", format="mmdetection")
+    text = (tmp_path / "d-mmdetection" / "detector.py").read_text()
+    assert "faster-rcnn_r50_fpn_1x_coco.py" in text
+    assert "mask" not in text
+    assert not any("mask" in name for name in torch.load(tmp_path / "d.pth", weights_only=True)["state_dict"])
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("detectron2", "pkl"), ("mmdetection", "pth")])
+def test_other_detectors_and_suffixes_are_refused(format, suffix, detector_run, tmp_path):
+    with pytest.raises(InputError, match="takes R-CNNs on a pyramid, not fcos_fpn; use --format onnx"):
+        socodet.export_detector(detector_run("fcos_fpn"), tmp_path / f"d.{suffix}", format=format)
+    with pytest.raises(InputError, match=rf"\.{suffix}"):
+        socodet.export_detector(detector_run("mask_rcnn_fpn"), tmp_path / "d.onnx", format=format)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,112 @@
+"""Fine-tuning that goes on from a fine-tuned detector, with other classes or for longer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hand_made_sets import made_set, picture
+from narrow_models import NARROW
+from photograph_sets import coco_file
+
+from socodet.cli import main
+from socodet.detection.datasets import Category, open_detection_set
+from socodet.detection.detectors import new_detector
+from socodet.errors import InputError
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.going_on import go_on_from
+from socodet.finetuning.run import FinetuneRecipe, prepare_folder
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+HERE = ExecutionSettings(device="cpu", workers=0)
+
+
+def tuned(folder, detector, data):
+    """A run's folder, its network random and never trained, and that network's state."""
+    settings = FinetuneSettings(detector, "coco_1x", iterations=3, size=32)
+    recipe = FinetuneRecipe(settings, NARROW, settings.resolved_schedule(6))
+    run = RunFolder(folder)
+    prepare_folder(run, recipe, data, None, overwrite=False)
+    state = new_detector(detector, NARROW, len(data.categories) + 1, seed=7).state_dict()
+    run.save_checkpoint(3, {"step": 3, "total_steps": 3, "detector": state})
+    return state
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Classes animal, person, rocket."""
+    return open_detection_set(coco_file(tmp_path_factory.mktemp("set") / "set.json"))
+
+
+def other_set(*names):
+    categories = tuple(Category(number, name) for number, name in enumerate(names, 1))
+    return replace(made_set([picture("a", [(1, 1, 9, 9, 1)])], "coco"), categories=categories)
+
+
+@pytest.mark.parametrize(
+    ("detector", "layer", "places"),
+    [
+        ("mask_rcnn_fpn", "roi_heads.box_predictor.cls_score", [(0, 0), (2, 3), (3, 1)]),
+        ("mask_rcnn_fpn", "roi_heads.mask_predictor.mask_fcn_logits", [(0, 0), (2, 3), (3, 1)]),
+        (
+            "mask_rcnn_fpn",
+            "roi_heads.box_predictor.bbox_pred",
+            [(4 * new + k, 4 * old + k) for new, old in ((0, 0), (2, 3), (3, 1)) for k in range(4)],
+        ),
+        (
+            "retinanet_fpn",
+            "head.classification_head.cls_logits",
+            [(5 * anchor + new, 4 * anchor + old) for anchor in range(9) for new, old in ((0, 0), (2, 3), (3, 1))],
+        ),
+    ],
+)
+def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(detector, layer, places, data, tmp_path):
+    """Old labels: 1 animal, 2 person, 3 rocket; new ones: 1 car, 2 rocket, 3 animal, 4 tree."""
+    old = tuned(tmp_path / "old", detector, data)
+    network = new_detector(detector, NARROW, 5, seed=1)
+    fresh = {name: value.clone() for name, value in network.state_dict().items()}
+    taken = go_on_from(network, detector, other_set("car", "rocket", "animal", "tree"), tmp_path / "old")
+    assert (taken.kept, taken.new, taken.dropped) == (("rocket", "animal"), ("car", "tree"), ("person",))
+    state = network.state_dict()
+    for leaf in ("weight", "bias"):
+        now = state[f"{layer}.{leaf}"]
+        for new_row, old_row in places:
+            assert torch.equal(now[new_row], old[f"{layer}.{leaf}"][old_row])
+        others = sorted(set(range(len(now))) - {new for new, _ in places})
+        assert torch.equal(now[others], fresh[f"{layer}.{leaf}"][others])
+    classes = [name for name in state if state[name].shape != old[name].shape]
+    assert all(torch.equal(state[name], old[name]) for name in state if name not in classes)
+    assert len(classes) == (6 if "mask" in detector else 2)
+
+
+def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
+    old = tuned(tmp_path / "old", "faster_rcnn_fpn", data)
+    network = new_detector("mask_rcnn_fpn", NARROW, 4, seed=1)
+    taken = go_on_from(network, "mask_rcnn_fpn", data, tmp_path / "old")
+    assert {name.split(".")[1] for name in taken.report.fresh} == {"mask_head", "mask_predictor"}
+    assert torch.equal(network.state_dict()["rpn.head.bbox_pred.weight"], old["rpn.head.bbox_pred.weight"])
+    with pytest.raises(InputError, match="is a faster_rcnn_fpn, not a fcos_fpn"):
+        go_on_from(new_detector("fcos_fpn", NARROW, 4), "fcos_fpn", data, tmp_path / "old")
+
+
+def test_the_command_goes_on_with_the_same_detector_and_says_what_it_kept(data, tmp_path, capsys):
+    old = tuned(tmp_path / "old", "fcos_fpn", data)
+    other = coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False)
+    flags = ["--epochs", "1", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--precise-bn", "0"]
+    flags += ["--base-lr", "1e-9", "--output", str(tmp_path / "new")]
+    main(["finetune", str(other), "--init", str(tmp_path / "old"), *flags])
+    assert "classes kept: animal, person, rocket" in capsys.readouterr().err
+    run = RunFolder(tmp_path / "new")
+    settings = run.describe()["recipe"]["settings"]
+    assert (settings["detector"], settings["size"]) == ("fcos_fpn", 32)
+    now = run.load_checkpoint()["detector"]
+    for name in ("head.classification_head.cls_logits.weight", "backbone.fpn.inner_blocks.0.0.weight"):
+        torch.testing.assert_close(now[name], old[name], rtol=0, atol=1e-6)
+
+
+def test_more_steps_of_a_run_are_refused_with_what_to_do(data, tmp_path):
+    tuned(tmp_path / "old", "fcos_fpn", data)
+    settings = FinetuneSettings("fcos_fpn", "coco_1x", iterations=5, size=32)
+    with pytest.raises(InputError, match=r"a run of 3 steps, not 5.*--init .*old --output another"):
+        finetune(data, tmp_path / "old", settings, model=NARROW, execution=HERE, show_progress=False)
