@@ -29,6 +29,7 @@ def resolved(schedule, detector, *, images=0, **asked):
         ("mini_coco", 90_000, (60_000, 80_000)),
         ("voc_24k", 24_000, (18_000, 22_000)),
         ("lvis_1x", 180_000, (120_000, 160_000)),
+        ("lvis_2x", 360_000, (240_000, 320_000)),
         ("lvis_90k", 90_000, (60_000, 80_000)),
     ],
 )
@@ -43,7 +44,7 @@ def test_lengths_and_drops(name, iterations, drops):
 def test_every_schedule_has_a_length_above():
     assert set(SCHEDULES) == {
         *("coco_1x", "coco_2x", "coco_4x", "coco_6x"),
-        *("auto", "mini_coco", "voc_24k", "lvis_1x", "lvis_90k"),
+        *("auto", "mini_coco", "voc_24k", "lvis_1x", "lvis_2x", "lvis_90k"),
     }
 
 

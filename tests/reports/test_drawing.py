@@ -116,7 +116,9 @@ def test_long_labels_stay_in_the_picture_and_apart() -> None:
     image = np.full((100, 100, 3), 128, np.uint8)
     boxes = np.array([[0, 0, 12, 30], [88, 0, 100, 30], [45, 0, 55, 30], [0, 20, 12, 60]], np.float32)
     words = ["elephant 0.91", "elephant 0.90", "fire hydrant 0.89", "cat 0.88"]
-    figure = panel_figure(labelled_panel("a", image, boxes, [1, 1, 2, 3], words), height=400)
+    figure = panel_figure(
+        labelled_panel("a", image, boxes, [object_colour(k) for k in (1, 1, 2, 3)], words), height=400
+    )
     figure.canvas.draw()
     texts = figure.axes[0].texts
     assert sorted(text.get_text() for text in texts) == sorted(words)

@@ -11,12 +11,12 @@ def inspect_detections(
     output: Path,
     split: str = "val",
     images: Path | None = None,
-    min_score: float = 0.5,
+    min_score: float | None = None,
     limit: int = 12,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Draw a detector's detections beside the annotated objects.
+    """Draw a detector's hits, misses and false alarms beside the annotated objects.
 
     Args:
         data: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
@@ -24,12 +24,12 @@ def inspect_detections(
         output: .png or .html to write.
         split: Which split of a folder.
         images: Folder of the images of a .json file, if they are not found nearby.
-        min_score: Show detections with at least this score.
+        min_score: Show detections with at least this score; by default the one with the highest F1 on the set.
         limit: Number of images shown.
         seed: Random seed for the choice of images.
         overwrite: Replace an existing file.
     """
-    from socodet.reports.inspect import inspect_detections
+    from socodet.reports.inspect_detections import inspect_detections
 
     path = inspect_detections(
         data,

@@ -1,8 +1,6 @@
-"""`socodet inspect`: proposals or views before training, and a detector's detections beside the ground truth."""
+"""`socodet inspect`: proposals or views before training."""
 
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,8 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
-from socodet.detection.scores import Detections, read_detections
 from socodet.errors import InputError
 from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.proposals.make_table import propose
@@ -20,7 +16,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.reports.drawing import panel_picture, sheet_figure
 from socodet.reports.images import none_readable, readable_images
 from socodet.reports.page import Gallery, Section, write_page
-from socodet.reports.panels import Panel, labelled_panel, proposal_panel, sample_panels
+from socodet.reports.panels import Panel, proposal_panel, sample_panels
 from socodet.reports.theme import to_png
 from socodet.runtime.files import check_output_file, write_atomically
 from socodet.views.sample import make_sample, sample_rng
@@ -32,10 +28,6 @@ VIEWS_TEXT = (
     "Each row is one sample: the image with the chosen proposals and the windows of the views, then the views. An "
     "object has one colour everywhere, and its box is labelled with the pyramid level that it is pooled from."
 )
-DETECTIONS_TEXT = (
-    "Annotations on the left, detections with their scores on the right. A class has one colour on both sides."
-)
-
 Picked = Sequence[tuple[int, str, NDArray[np.uint8]]]
 """Index, key and pixels (H, W, 3) of the images shown."""
 
@@ -57,7 +49,7 @@ def inspect(
     kept. Raises InputError when images, table or suffix cannot be used, and when `output` exists and `overwrite` is
     false.
     """
-    path = _checked(output, limit, seed, overwrite=overwrite)
+    path = check_output(output, limit, seed, overwrite=overwrite)
     source = open_images(images)
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
@@ -80,9 +72,9 @@ def inspect(
 def _draw_proposals(path: Path, picked: Picked, table: ProposalTable, facts: Mapping[str, str]) -> None:
     panels = [proposal_panel(key, pixels, table.boxes(key)) for _, key, pixels in picked]
     rows = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
-    if not _write_sheet(path, rows):
+    if not write_sheet(path, rows):
         gallery = Gallery([panel_picture(panel) for panel in panels])
-        write_page(path, "Object proposals", [Section(_count(picked), PROPOSALS_TEXT, [gallery])], facts)
+        write_page(path, "Object proposals", [Section(count_images(picked), PROPOSALS_TEXT, [gallery])], facts)
 
 
 def _draw_views(
@@ -97,97 +89,12 @@ def _draw_views(
         sample_panels(key, pixels, make_sample(pixels, table.boxes(key), settings, sample_rng(seed, 0, index)))
         for index, key, pixels in picked
     ]
-    if not _write_sheet(path, rows):
+    if not write_sheet(path, rows):
         galleries = [Gallery([panel_picture(p, height=230, zoom=2) for p in row], size="small") for row in rows]
-        write_page(path, "Views of a sample", [Section(_count(rows), VIEWS_TEXT, galleries)], facts)
+        write_page(path, "Views of a sample", [Section(count_images(rows), VIEWS_TEXT, galleries)], facts)
 
 
-def inspect_detections(
-    data: str | Path | DetectionDataset,
-    predictions: str | Path,
-    output: str | Path,
-    *,
-    split: str = "val",
-    images: str | Path | None = None,
-    min_score: float = 0.5,
-    limit: int = 12,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> Path:
-    """Draws detections in COCO's result format beside the ground truth of up to `limit` images, as .png or .html.
-
-    data: the annotated set that the detections were made on, as `open_detection_set` takes it; split: which part of a
-    folder; images: where the images of a .json file are. Detections of at least `min_score` are shown, and images,
-    chosen by `seed`, that have an object or such a detection. Problems of the set, and detections of other images, are
-    reported on stderr, one line each. Raises InputError for what cannot be used, and when `output` exists and
-    `overwrite` is false.
-    """
-    path = _checked(output, limit, seed, overwrite=overwrite)
-    if not isinstance(data, DetectionDataset):
-        data = open_detection_set(data, split=split, images=images)
-    elsewhere: Counter[int | str] = Counter()
-    found = read_detections(data, Path(predictions), elsewhere=elsewhere)
-    for line in data.problems.lines():
-        print(f"{data.name}: {line}", file=sys.stderr)
-    if elsewhere and not found:
-        raise InputError(
-            f"{predictions}: none of its {elsewhere.total():,} detections is on an image of {data.name}; give the set "
-            "that they were made on"
-        )
-    if elsewhere:
-        what = f"{elsewhere.total():,} × detection of an image that {data.name} lacks or whose file is missing"
-        print(f"{predictions}: {what}; left out (first: image {next(iter(elsewhere))})", file=sys.stderr)
-    rows: dict[int, list[Panel]] = {}
-    unreadable: list[str] = []
-    for index in np.random.default_rng(seed).permutation(len(data)).tolist():
-        image = data.images[index]
-        detections = found.get(image.image_id, Detections.none())
-        shown = detections.take(np.flatnonzero(detections.scores >= min_score))
-        if not len(image) and not len(shown):
-            continue
-        try:
-            rows[index] = _truth_and_detections(data, index, shown, len(detections))
-        except InputError as error:
-            unreadable.append(str(error))
-        if len(rows) == limit:
-            break
-    if unreadable:
-        print(f"{len(unreadable):,} × image left out (first: {unreadable[0]})", file=sys.stderr)
-    if not rows:
-        raise InputError(
-            f"{predictions}: no image of {data.name} has anything to show; give the set that the detections were "
-            "made on, or lower --min-score"
-        )
-    facts = {
-        "Annotated set": f"{data.name} ({len(data)} images)",
-        "Detections": f"{Path(predictions).name} ({sum(map(len, found.values()))})",
-        "Shown from score": f"{min_score:g}",
-        "Seed": str(seed),
-    }
-    ordered = [rows[index] for index in sorted(rows)]
-    if not _write_sheet(path, ordered, side=480):
-        galleries = [Gallery([panel_picture(panel, height=340) for panel in row]) for row in ordered]
-        write_page(path, "Detections and ground truth", [Section(_count(rows), DETECTIONS_TEXT, galleries)], facts)
-    return path
-
-
-def _truth_and_detections(data: DetectionDataset, index: int, shown: Detections, of: int) -> list[Panel]:
-    """An image with its annotations, and with these of its `of` detections. Raises InputError if it is unreadable."""
-    pixels, image = data.picture(index), data.images[index]
-    names = [category.name for category in data.categories]
-    marks = [
-        " (crowd)" if c else " (difficult)" if d else "" for c, d in zip(image.crowd, image.difficult, strict=True)
-    ]
-    truth = [names[label - 1] + mark for label, mark in zip(image.labels, marks, strict=True)]
-    scored = [f"{names[label - 1]} {score:.2f}" for label, score in zip(shown.labels, shown.scores, strict=True)]
-    objects = f"{len(image)} object{'' if len(image) == 1 else 's'}"
-    return [
-        labelled_panel(f"{image.file.name} · truth · {objects}", pixels, image.boxes, image.labels.tolist(), truth),
-        labelled_panel(f"found · {len(shown)} shown of {of}", pixels, shown.boxes, shown.labels.tolist(), scored),
-    ]
-
-
-def _checked(output: str | Path, limit: int, seed: int, *, overwrite: bool) -> Path:
+def check_output(output: str | Path, limit: int, seed: int, *, overwrite: bool) -> Path:
     """The path, its folder made. Raises InputError when a flag or the path cannot be used."""
     if Path(output).suffix.lower() not in (".png", ".html"):
         raise InputError(f"{output}: ends in neither .png nor .html; name the output image.png or page.html")
@@ -214,7 +121,7 @@ def _pick(source: ImageSource, table: ProposalTable, limit: int, seed: int) -> P
     return sorted(picked, key=lambda entry: entry[0])
 
 
-def _write_sheet(path: Path, rows: Sequence[Sequence[Panel]], side: int = 320) -> bool:
+def write_sheet(path: Path, rows: Sequence[Sequence[Panel]], side: int = 320) -> bool:
     """Writes the panels as one image if the path ends in .png; says whether it did."""
     if path.suffix.lower() != ".png":
         return False
@@ -222,7 +129,8 @@ def _write_sheet(path: Path, rows: Sequence[Sequence[Panel]], side: int = 320) -
     return True
 
 
-def _count(shown: Sequence[object] | Mapping[int, object]) -> str:
+def count_images(shown: Sequence[object] | Mapping[int, object]) -> str:
+    """How many images are shown, in words."""
     return "One image" if len(shown) == 1 else f"{len(shown)} images"
 
 

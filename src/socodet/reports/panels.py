@@ -62,15 +62,15 @@ def proposal_panel(title: str, image: NDArray[np.uint8], boxes: NDArray[np.float
 
 
 def labelled_panel(
-    title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32], classes: Sequence[int], labels: Sequence[str]
+    title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32], colours: Sequence[str], labels: Sequence[str]
 ) -> Panel:
-    """An image (H, W, 3) with labelled boxes (N, 4), xyxy in pixels, in the colours of their classes."""
+    """An image (H, W, 3) with labelled boxes (N, 4), xyxy in pixels, each in its colour, #rrggbb."""
     order = _large_first(boxes)
     return Panel(
         title=title,
         image=image,
         boxes=boxes[order],
-        colours=tuple(object_colour(classes[k]) for k in order),
+        colours=tuple(colours[k] for k in order),
         labels=tuple(labels[k] for k in order),
         line=_line_width(boxes),
         alt=f"{title}: {', '.join(labels) or 'no box'}",

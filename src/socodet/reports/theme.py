@@ -39,6 +39,10 @@ DARK = Theme(
 OBJECT_COLOURS = ("#00d9ff", "#ffb000", "#ff4f9e", "#8cff4a", "#a98bff", "#ff6a3d", "#fff04a", "#3f8cff")
 
 
+HIT, MISS, FALSE_ALARM, IGNORED = "#00d9ff", "#ffb000", "#ff4f9e", "#b4bcc4"
+"""Objects found and the detections that found them; objects missed; false alarms; what counts for nothing."""
+
+
 def object_colour(k: int) -> str:
     """The colour of object k, as #rrggbb; the eight colours repeat."""
     return OBJECT_COLOURS[k % len(OBJECT_COLOURS)]

@@ -1,0 +1,156 @@
+"""`socodet inspect detections`: a detector's hits, misses and false alarms, beside the ground truth."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.scores import Detections, read_detections
+from socodet.detection.scores.outcomes import IOU, Outcome, best_limit, outcome
+from socodet.errors import InputError
+from socodet.reports.drawing import panel_picture
+from socodet.reports.inspect import check_output, count_images, write_sheet
+from socodet.reports.page import Gallery, Section, write_page
+from socodet.reports.panels import Panel, labelled_panel
+from socodet.reports.theme import FALSE_ALARM, HIT, IGNORED, MISS
+
+TEXT = (
+    "Annotations on the left, detections with their scores on the right. Blue: objects that were found, and the "
+    "detections that found them. Orange: objects that were missed. Pink: false alarms, detections of nothing, of "
+    "another class, or of an object that a surer one had found. Grey: crowd regions and difficult objects, and what "
+    f"was found there. A detection finds an object of its class that it overlaps by an IoU of at least {IOU:g}."
+)
+
+
+def inspect_detections(
+    data: str | Path | DetectionDataset,
+    predictions: str | Path,
+    output: str | Path,
+    *,
+    split: str = "val",
+    images: str | Path | None = None,
+    min_score: float | None = None,
+    limit: int = 12,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Draws detections in COCO's result format beside the ground truth of up to `limit` images, as .png or .html.
+
+    data: the annotated set that the detections were made on, as `open_detection_set` takes it; split: which part of a
+    folder; images: where the images of a .json file are. Detections of at least `min_score` are shown, by default from
+    the score at which F1 over the set is highest; and images, chosen by `seed`, that have an object or such a
+    detection. That limit, problems of the set, detections of other images, and why there is nothing to see are
+    reported on stderr, one line each. Raises InputError for what cannot be used, and when `output` exists and
+    `overwrite` is false.
+    """
+    path = check_output(output, limit, seed, overwrite=overwrite)
+    if not isinstance(data, DetectionDataset):
+        data = open_detection_set(data, split=split, images=images)
+    found = _found(data, predictions)
+    in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
+    outcomes = [outcome(image, one) for image, one in zip(data.images, in_order, strict=True)]
+    min_score, why = _limit(in_order, outcomes, min_score)
+    print(f"{predictions}: {why}", file=sys.stderr)
+    rows: dict[int, list[Panel]] = {}
+    unreadable: list[str] = []
+    for index in np.random.default_rng(seed).permutation(len(data)).tolist():
+        if not len(data.images[index]) and not (in_order[index].scores >= min_score).any():
+            continue
+        try:
+            rows[index] = _truth_and_detections(data, index, in_order[index], outcomes[index], min_score)
+        except InputError as error:
+            unreadable.append(str(error))
+        if len(rows) == limit:
+            break
+    if unreadable:
+        print(f"{len(unreadable):,} × image left out (first: {unreadable[0]})", file=sys.stderr)
+    if not rows:
+        raise InputError(
+            f"{predictions}: no image of {data.name} has anything to show; give the set that the detections were "
+            "made on, or lower --min-score"
+        )
+    facts = {
+        "Annotated set": f"{data.name} ({len(data)} images)",
+        "Detections": f"{Path(predictions).name} ({sum(map(len, in_order))})",
+        "Limit of the score": why,
+        "Of the whole set": _totals(in_order, outcomes, min_score),
+        "Seed": str(seed),
+    }
+    ordered = [rows[index] for index in sorted(rows)]
+    if not write_sheet(path, ordered, side=480):
+        galleries = [Gallery([panel_picture(panel, height=340) for panel in row]) for row in ordered]
+        lead = f"{facts['Of the whole set']}, {why}."
+        write_page(
+            path, "Hits, misses and false alarms", [Section(count_images(rows), TEXT, galleries)], facts, lead=lead
+        )
+    return path
+
+
+def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, Detections]:
+    elsewhere: Counter[int | str] = Counter()
+    found = read_detections(data, Path(predictions), elsewhere=elsewhere)
+    for line in data.problems.lines():
+        print(f"{data.name}: {line}", file=sys.stderr)
+    if elsewhere and not found:
+        raise InputError(
+            f"{predictions}: none of its {elsewhere.total():,} detections is on an image of {data.name}; give the set "
+            "that they were made on"
+        )
+    if elsewhere:
+        what = f"{elsewhere.total():,} × detection of an image that {data.name} lacks or whose file is missing"
+        print(f"{predictions}: {what}; left out (first: image {next(iter(elsewhere))})", file=sys.stderr)
+    return found
+
+
+def _limit(found: list[Detections], outcomes: list[Outcome], asked: float | None) -> tuple[float, str]:
+    """The lowest score that is shown, and why."""
+    scores = np.sort(np.concatenate([one.scores for one in found]) if found else np.empty(0, np.float32))[::-1]
+    if not len(scores):
+        return asked or 0.0, "there are no detections"
+    if asked is not None:
+        reach = "" if scores[0] >= asked else f", which no detection reaches; the surest has {scores[0]:.2f}"
+        return asked, f"shown from score {asked:g}{reach}"
+    best = best_limit(found, outcomes)
+    if best is not None:
+        return best[0], f"shown from score {best[0]:.2f}, where F1 is highest ({best[1]:.2f})"
+    objects = max(1, sum(int(one.counts.sum()) for one in outcomes))
+    lowest = float(scores[min(objects, len(scores)) - 1])
+    return lowest, f"shown from score {lowest:.2f}, the surest, as no detection finds an object"
+
+
+def _totals(found: list[Detections], outcomes: list[Outcome], min_score: float) -> str:
+    """Hits, misses and false alarms from that score on, in words."""
+    shown = [one.scores >= min_score for one in found]
+    hits = sum(int((o.hit & s).sum()) for o, s in zip(outcomes, shown, strict=True))
+    alarms = sum(int((~o.hit & ~o.ignored & s).sum()) for o, s in zip(outcomes, shown, strict=True))
+    misses = sum(int(o.counts.sum()) for o in outcomes) - hits
+    return f"{hits:,} hits, {misses:,} misses, {alarms:,} false alarms"
+
+
+def _truth_and_detections(
+    data: DetectionDataset, index: int, found: Detections, of: Outcome, min_score: float
+) -> list[Panel]:
+    """An image with its annotations, and with its detections. Raises InputError if it is unreadable."""
+    pixels, image = data.picture(index), data.images[index]
+    names = [category.name for category in data.categories]
+    truth, colours = [], []
+    for k, label in enumerate(image.labels.tolist()):
+        missed = bool(of.counts[k] and of.found_at[k] < min_score)
+        mark = " (crowd)" if image.crowd[k] else " (difficult)" if image.difficult[k] else " missed" if missed else ""
+        truth.append(names[label - 1] + mark)
+        colours.append(IGNORED if not of.counts[k] else MISS if missed else HIT)
+    kept = np.flatnonzero(found.scores >= min_score)
+    shown = found.take(kept)
+    scored = [f"{names[label - 1]} {score:.2f}" for label, score in zip(shown.labels, shown.scores, strict=True)]
+    of_shown = [HIT if of.hit[k] else IGNORED if of.ignored[k] else FALSE_ALARM for k in kept]
+    objects = f"{len(image)} object{'' if len(image) == 1 else 's'}"
+    missed_here = colours.count(MISS)
+    title = f"{image.file.name} · truth · {objects}" + (f", {missed_here} missed" if missed_here else "")
+    alarms = of_shown.count(FALSE_ALARM)
+    right = f"found · {len(shown)} shown of {len(found)}" + (f", {alarms} false" if alarms else "")
+    return [
+        labelled_panel(title, pixels, image.boxes, colours, truth),
+        labelled_panel(right, pixels, shown.boxes, of_shown, scored),
+    ]
