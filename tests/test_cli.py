@@ -308,7 +308,7 @@ def test_an_export_of_an_unfinished_run_says_so(few_images, table, tmp_path, cap
     asked = ["pretrain", str(few_images), *FAST, "--proposals", str(table), "--output", run]
     main([*asked, "--max-steps", "1"])
     main(["export", run, "--output", str(tmp_path / "first.pth")])
-    assert "note: the run is not finished, these weights are those after 1 of 2 steps" in capsys.readouterr().err
+    assert "note: the run is not finished; these are the weights after 1 of 2 steps" in capsys.readouterr().err
     main(asked)
     main(["export", run, "--output", str(tmp_path / "last.pth")])
     assert "not finished" not in capsys.readouterr().err

@@ -16,7 +16,7 @@ from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
 
 COMMANDS = {
-    "propose": "Selective search over every image below a folder, into a proposal table.",
+    "propose": "Run selective search on every image below a folder, and write a proposal table.",
     "pretrain": "Pretrain backbone, FPN and box head on a folder of images, without labels.",
     "finetune": "Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.",
     "evaluate": "Score a fine-tuned detector on an annotated set.",
@@ -27,11 +27,11 @@ COMMANDS = {
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
     "reproduce own-data": "Measure what pretraining on a labelled set's images buys with few labels.",
     "inspect": "Draw proposals on images, or the views a recipe makes of them.",
-    "inspect detections": "Draw what a detector found beside what is annotated.",
+    "inspect detections": "Draw a detector's hits, misses and false alarms beside the annotated objects.",
     "recipes": "List the recipes, or print every field of one.",
     "demo": "Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.",
     "doctor": "Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.",
-    "pack": "Make images small once, into tar shards that are read in sequence.",
+    "pack": "Shrink images once, into tar shards that are read in sequence.",
 }
 """What --help prints. Each command is the function of that name in the file of that name in `commands`, imported only
 to run it: tyro's own subcommands would import all of them, with torch, to print the help."""
