@@ -1,13 +1,15 @@
 import io
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageOps
 
 from socodet.errors import UnreadableImageError
-from socodet.images.decode import MAX_PIXELS, decode_image
+from socodet.images.decode import MAX_PIXELS, decode_image, image_size
 
 
 def encode(image: Image.Image, format: str, **options: object) -> bytes:
@@ -224,10 +226,15 @@ def test_harmless_extra_bytes_in_a_jpeg() -> None:
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
 def test_a_jpeg_cut_anywhere_is_noticed(options: dict[str, object]) -> None:
     data = encode(PICTURE, "JPEG", **options)
-    for length in range(1, len(data), 7):
-        with pytest.raises(UnreadableImageError) as raised:
-            decode_image(data[:length])
-        assert "\n" not in str(raised.value)
+    seen: set[str] = set()
+    for length in range(1, len(data) - 2, 7):
+        cut: list[bool] = []
+        try:
+            decode_image(data[:length], on_cut=partial(cut.append, True))
+            seen.add("cut short" if cut else "whole")
+        except UnreadableImageError as error:
+            seen.add("more than a line" if "\n" in str(error) else "refused")
+    assert seen == {"refused", "cut short"}
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "BMP"])
@@ -237,6 +244,37 @@ def test_other_formats_cut_short_are_noticed(format: str) -> None:
         with pytest.raises(UnreadableImageError) as raised:
             decode_image(data[:length])
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_without_its_end_is_read_to_where_it_goes(progressive: bool, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(PICTURE, "JPEG", quality=90, progressive=progressive, exif=exif)
+    cut: list[bool] = []
+    whole, part = decode_image(data), decode_image(data[: len(data) * 3 // 4], on_cut=lambda: cut.append(True))
+    assert cut == [True]
+    assert part.shape == whole.shape
+    if not progressive:  # which is blurred everywhere
+        there = np.array_equal(part[: len(part) // 4], whole[: len(part) // 4])
+        turned = np.array_equal(part[:, -part.shape[1] // 4 :], whole[:, -part.shape[1] // 4 :])
+        assert (there, turned) == ((True, False) if orientation == 1 else (False, True))
+    decode_image(data + bytes(100), on_cut=lambda: pytest.fail("it has an end"))
+    with pytest.raises(UnreadableImageError, match="truncated"):
+        decode_image(data[: data.index(b"\xff\xda") + 16])
+
+
+@pytest.mark.parametrize(
+    ("format", "mode", "tolerance"),
+    [("AVIF", "RGB", 30), ("HEIF", "RGB", 30), ("JPEG2000", "RGB", 3), ("PPM", "RGB", 0), ("PPM", "L", 0)],
+)
+def test_formats_of_pillow_and_its_plugin(format: str, mode: str, tolerance: int) -> None:
+    pillow_heif.register_heif_opener()
+    picture = PICTURE.convert(mode)
+    data = encode(picture, format, **({"quality": 95} if tolerance == 30 else {}))
+    assert image_size(data) == picture.size
+    assert_close(decode_image(data), np.asarray(picture.convert("RGB")), tolerance)
 
 
 def test_a_cmyk_jpeg_cut_short_is_noticed() -> None:

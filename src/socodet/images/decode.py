@@ -2,8 +2,9 @@
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,31 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
+from socodet.images.cut_short import is_cut_short
+from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
 from socodet.images.value_range import FULL_RANGE, PNG, narrowed, values_16_bit
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused. PIL's own limit, a quarter of a GiB of RGB pixels."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF")
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read: some of them where Pillow, or pillow-heif, can."""
+    if HEIF_SUFFIXES:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    optional = {"AVIF": AVIF_SUFFIXES, "HEIF": HEIF_SUFFIXES, "JPEG2000": JPEG_2000_SUFFIXES}
+    return ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", *(name for name, has in optional.items() if has))
+
 
 # Warnings of libjpeg after which all pixels are intact: bytes skipped between segments, and a scan header that some
 # cameras write wrongly. Its other warnings are about lost or damaged pixels.
 HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
+
+LEAST_THERE = 0.1
+"""Share of the pixels of a JPEG that must be there."""
 
 ORIENTATION_TAG = 0x0112
 JPEG = b"\xff\xd8\xff"
@@ -30,7 +46,12 @@ JPEG = b"\xff\xd8\xff"
 HEAD = 32768
 
 
-def decode_image(data: bytes, least_side: int | None = None, white: int = FULL_RANGE) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes,
+    least_side: int | None = None,
+    white: int = FULL_RANGE,
+    on_cut: Callable[[], None] = lambda: None,
+) -> NDArray[np.uint8]:
     """The pixels of an encoded image, (H, W, 3) RGB, C-contiguous, upright as its EXIF orientation says.
 
     With `least_side`, at least 1, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest whose shorter
@@ -38,18 +59,20 @@ def decode_image(data: bytes, least_side: int | None = None, white: int = FULL_R
     full size and does not alias. At 1/s an H×W image becomes ceil(H/s)×ceil(W/s), and x becomes x/s; `image_size` gives
     the full size. Other formats, and images less than twice as large, are decoded in full.
 
-    JPEG, PNG, WebP, TIFF, BMP and GIF; the first frame of an animation or page of a document. Transparent
+    JPEG, PNG, WebP, TIFF, BMP, GIF and PPM, JPEG 2000 and AVIF where Pillow can, HEIC where pillow-heif is installed;
+    the first frame of an animation or page of a document. Transparent
     pixels are composited on white. 16 bits a channel become 8 by scaling, so that `white` and all above it are 255;
     32-bit and floating-point pixels, which have no such range, are stretched from their own least to their
     own greatest value.
 
-    UnreadableImageError, in one line without the file's name, when the bytes are no such image, are truncated
-    or damaged, or hold more than `MAX_PIXELS`.
+    A JPEG without its end is decoded to where it goes, grey below, and `on_cut` is called; not so if hardly anything of
+    it is there. UnreadableImageError, in one line without the file's name, when the bytes are no such image, are
+    otherwise truncated or damaged, or hold more than `MAX_PIXELS`.
     """
     if not data:
         raise UnreadableImageError("the file is empty")
     if data.startswith(JPEG):
-        return _decode_jpeg(data, least_side)
+        return _decode_jpeg(data, least_side, on_cut)
     with _opened_by_pil(data) as image:
         values = values_16_bit(data) if white < FULL_RANGE else None
         if values is None:
@@ -94,7 +117,7 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def _decode_jpeg(data: bytes, least_side: int | None) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]) -> NDArray[np.uint8]:
     """Baseline and progressive JPEG by libjpeg-turbo directly, CMYK and unusual files by PIL."""
     size = _jpeg_size(data)
     if size is not None:
@@ -107,12 +130,29 @@ def _decode_jpeg(data: bytes, least_side: int | None) -> NDArray[np.uint8]:
             )
             return _upright(pixels, _jpeg_orientation(data))
         except ValueError as error:
+            if is_cut_short(data):
+                pixels = _decode_cut_jpeg(data, height, width, part)
+                on_cut()
+                return pixels
             if not any(complaint in str(error) for complaint in HARMLESS):
                 raise _unreadable(error) from None
     with _opened_by_pil(data) as image:
         part = _part(*image.size, least_side)
         image.draft(None, (image.width // part, image.height // part))
         return _decode_with_pil(image)
+
+
+def _decode_cut_jpeg(data: bytes, height: int, width: int, part: int) -> NDArray[np.uint8]:
+    """What there is of a JPEG without its end; UnreadableImageError when that is hardly anything."""
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height // part), min_width=-(-width // part), strict=False
+        )
+    except ValueError as error:
+        raise _unreadable(error) from None
+    if (pixels != pixels[-1]).any(2).mean() < LEAST_THERE:  # below its end all rows are the same
+        raise UnreadableImageError("truncated near its beginning")
+    return _upright(pixels, _jpeg_orientation(data))
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -138,13 +178,15 @@ def _part(width: int, height: int, least_side: int | None) -> int:
 def _opened_by_pil(data: bytes) -> Iterator[Image.Image]:
     """An image whose header has been read; any error while it is used becomes an UnreadableImageError."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             _check_size(*image.size)
             yield image
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError("not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF)") from None
+        if data[4:8] == b"ftyp" and not HEIF_SUFFIXES:
+            raise UnreadableImageError(f"HEIC or AVIF, which cannot be read here; {INSTALL_HEIF}") from None
+        raise UnreadableImageError(f"not an image of a known format ({', '.join(formats())})") from None
     except Exception as error:  # damaged files make PIL's decoders raise almost anything
         raise _unreadable(error) from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.images.names import Names
-from socodet.images.suffixes import SUFFIXES, Skipped
+from socodet.images.suffixes import SUFFIXES, UNREAD, Skipped
 
 VOC_IMAGES = "JPEGImages"
 
@@ -44,8 +44,8 @@ def open_folder(root: Path) -> ImageFolder | None:
     Of a folder that has a folder `JPEGImages` in it, only that one counts: it is a year of Pascal VOC, whose
     other folders hold segmentation maps, which are no photographs.
 
-    Files that may be images but end otherwise are counted on stderr. None when there is no image; InputError when
-    a folder cannot be listed, or holds hardly an image among many other files.
+    Files that may be images but end otherwise are counted on stderr. None when there is nothing like an image;
+    InputError when a folder cannot be listed, or holds hardly an image among many other files.
     """
     skipped = Skipped()
     try:
@@ -53,6 +53,8 @@ def open_folder(root: Path) -> ImageFolder | None:
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from None
     if not keys:
+        if any(ending in UNREAD for ending in skipped.endings):
+            skipped.say(str(root), 0)
         return None
     skipped.say(str(root), len(keys))
     return ImageFolder(root, Names(keys))

@@ -7,7 +7,7 @@ import os
 import shutil
 import tarfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,6 +20,7 @@ from PIL import Image
 
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
+from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.source import ImageSource, open_images, white_of
 from socodet.images.suffixes import SUFFIXES
@@ -106,6 +107,7 @@ def pack(
         shards.mkdir(parents=True, exist_ok=True)
         with progress_bar("pack", len(source), show=show_progress) as bar:
             notes = _make_shards(source, settings, work, workers or available_cores(), bar)
+        CUT_SHORT.say()
         record: dict[str, Any] = {
             "version": __version__,
             "settings": asdict(settings),
@@ -223,18 +225,19 @@ def _write_shard(
 
 def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packed | str:
     try:
-        return _small(source.read(index), settings, settings.value_range or white_of(source))
+        white = settings.value_range or white_of(source)
+        return _small(source.read(index), settings, white, lambda: CUT_SHORT.add(source.key(index)))
     except (UnreadableImageError, OSError) as error:
         return str(error)
 
 
-def _small(data: bytes, settings: PackSettings, white: int) -> _Packed:
+def _small(data: bytes, settings: PackSettings, white: int, on_cut: Callable[[], None]) -> _Packed:
     # Decoding at twice the target size or more loses nothing that scaling down would keep.
-    pixels = decode_image(data, 2 * settings.size, white)
+    pixels = decode_image(data, 2 * settings.size, white, on_cut)
     jpeg = data.startswith(JPEG)
     width, height = image_size(data) if jpeg else (pixels.shape[1], pixels.shape[0])
     shorter = min(width, height)
-    if jpeg and shorter <= settings.size:
+    if jpeg and shorter <= settings.size and not is_cut_short(data):
         return _Packed(data, copied=True)
     if shorter > settings.size:
         scaled = max(1, round(width * settings.size / shorter)), max(1, round(height * settings.size / shorter))

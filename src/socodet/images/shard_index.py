@@ -48,7 +48,7 @@ def index_shard(path: Path) -> ShardIndex:
     """
     try:
         facts = os.stat(path)
-        state = {"format": FORMAT, "size": facts.st_size, "modified": facts.st_mtime_ns}
+        state = {"format": FORMAT, "size": facts.st_size, "modified": facts.st_mtime_ns, "suffixes": " ".join(SUFFIXES)}
         places = _places(path)
         for place in places:
             table = _kept(place, state)
@@ -97,7 +97,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith("._")
 
 
-def _kept(place: Path, state: dict[str, int]) -> pa.Table | None:
+def _kept(place: Path, state: dict[str, object]) -> pa.Table | None:
     with suppress(OSError, pa.ArrowException, KeyError, ValueError):
         with pa.OSFile(str(place)) as file:
             table = pa.ipc.open_file(file).read_all()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.dataset_split import is_dataset, open_dataset
 from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder, open_folder
@@ -97,8 +98,13 @@ def white_of(source: ImageSource) -> int:
 
 
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
-    """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError."""
-    return decode_image(source.read(index), least_side, white_of(source))
+    """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError.
+
+    One that is cut short is counted in `CUT_SHORT`.
+    """
+    return decode_image(
+        source.read(index), least_side, white_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
+    )
 
 
 def open_images(path: str | Path) -> ImageSource:

@@ -3,15 +3,27 @@
 import posixpath
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+from PIL import features
 
 from socodet.errors import InputError
 from socodet.runtime.notices import notice
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
-UNREAD = frozenset(
-    ".heic .heif .avif .jxl .jp2 .j2k .jpx .psd .svg .tga .ppm .pgm .pbm .pnm .exr .hdr .ico .pcx .dcm .nii "  # noqa: SIM905
-    ".dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .raw".split()
+_HEIF = (".heic", ".heif", ".hif")
+HEIF_SUFFIXES = _HEIF if find_spec("pillow_heif") else ()
+AVIF_SUFFIXES = (".avif",) if features.check("avif") else ()
+JPEG_2000_SUFFIXES = (".jp2", ".j2k", ".jpx", ".j2c") if features.check("jpg_2000") else ()
+"""Endings of formats that only some installations read."""
+INSTALL_HEIF = "pip install 'socodet[heif]' reads them"
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", *JPEG_2000_SUFFIXES, *AVIF_SUFFIXES, *HEIF_SUFFIXES),
 )
+UNREAD = frozenset(
+    ".heic .heif .hif .avif .jxl .jp2 .j2k .jpx .j2c .psd .svg .tga .exr .hdr .ico .pcx .dcm .nii "  # noqa: SIM905
+    ".dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .raw".split()
+) - frozenset(SUFFIXES)
 """Formats of images that cannot be read."""
 _OTHER = frozenset(
     ".txt .md .rst .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .pdf .url .license .names .data "  # noqa: SIM905
@@ -43,11 +55,13 @@ class Skipped:
         count = self.endings.total()
         if not count:
             return
+        heif = sum(self.endings[ending] for ending in (*_HEIF, ".avif"))
+        mend = f"; {INSTALL_HEIF}, {heif:,} of them" if heif else ""
         kinds = ", ".join(f"{number:,} {ending or 'without one'}" for ending, number in self.endings.most_common())
         what = f"{count:,} files by the ending of their names: {kinds} (first: {self.first})"
         if count >= _NEARLY_ALL * images:
             raise InputError(
-                f"{location}: {images:,} images, and skipped {what}; convert or rename these, or list the images that "
-                "are meant in a text file"
+                f"{location}: {images:,} images, and skipped {what}{mend}; convert or rename these, or list the images "
+                "that are meant in a text file"
             )
-        notice(f"{location}: skipped {what}; images end in {' '.join(SUFFIXES)}")
+        notice(f"{location}: skipped {what}{mend}; images end in {' '.join(SUFFIXES)}")

@@ -16,7 +16,7 @@ FULL_RANGE = 65535
 RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
 SAMPLED, LOOKED_AT = 256, 32
 """Images of a set whose names are checked, and at most how many of them are read."""
-_8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".dib", ".gif")
+_8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".webp", ".bmp", ".dib", ".gif", ".avif", ".heic")
 PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*")
 

@@ -25,6 +25,7 @@ from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder
 from socodet.images.source import ImageSource, open_images
@@ -138,6 +139,7 @@ def predict(
                 if requests:
                     stopped_by = requests[0]
                     break
+        CUT_SHORT.say()
     if len(lines) == len(source):
         _finish(folder, lines)
     return PredictResult(
@@ -167,7 +169,9 @@ class _Reader:
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         try:
-            return decode_image(self._source.read(index), white=self._white)
+            return decode_image(
+                self._source.read(index), white=self._white, on_cut=lambda: CUT_SHORT.add(self._source.key(index))
+            )
         except UnreadableImageError as error:
             raise InputError(str(error)) from None
         except OSError as error:

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from socodet.errors import UnreadableImageError
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, white_of
 from socodet.proposals.on_the_fly import OnlineProposals
@@ -90,7 +91,7 @@ class SampleDataset:
             try:
                 data = self._source.read(index)
                 width, boxes = self._proposals.look_up(key, data)
-                image = decode_image(data, self._least_side, self._white)
+                image = decode_image(data, self._least_side, self._white, on_cut=partial(CUT_SHORT.add, key))
             except (UnreadableImageError, OSError):
                 continue
             part = round(width / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8

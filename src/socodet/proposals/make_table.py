@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from socodet.errors import InputError
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import compile_kernels, image_rng, propose_boxes
 from socodet.proposals.part_files import Job
@@ -57,6 +58,7 @@ def propose(
     job.create_folder()
     with progress_bar("proposals", len(job.source), show=show_progress) as bar:
         make_parts(job, range(job.count), workers or available_cores(), bar)
+    CUT_SHORT.say()
     boxes, unreadable = job.merge()
     return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
 

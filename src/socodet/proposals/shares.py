@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socodet.errors import InputError
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import ImageSource
 from socodet.proposals.make_table import ProposalSummary, check_workers, make_parts
 from socodet.proposals.part_files import Job
@@ -155,6 +156,7 @@ def _make_share(job: Job, share: Share, workers: int, show_progress: bool) -> in
     name = "proposals" if share.total == 1 else f"proposals, share {share}"
     with progress_bar(name, images, show=show_progress) as bar:
         make_parts(job, parts, workers, bar)
+    CUT_SHORT.say()
     return images
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from socodet.detection.datasets.masks import Segmentation, decode_mask
 from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError, UnreadableImageError
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
 from socodet.images.value_range import FULL_RANGE
 
@@ -89,7 +90,9 @@ class DetectionDataset:
         """
         image = self.images[index]
         try:
-            pixels = decode_image(image.file.read_bytes(), white=self.white)
+            pixels = decode_image(
+                image.file.read_bytes(), white=self.white, on_cut=lambda: CUT_SHORT.add(str(image.file))
+            )
         except OSError as error:
             raise InputError(f"{image.file}: cannot be read ({error.strerror}); put it back") from None
         except UnreadableImageError as error:

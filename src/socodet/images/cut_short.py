@@ -1,0 +1,38 @@
+"""JPEGs without their end, as a copy or download that broke off leaves them: read to where they go, and counted."""
+
+import multiprocessing
+
+from socodet.runtime.notices import notice, say
+
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG has no end behind its last scan. Neither marker can occur within compressed pixels."""
+    return data.rfind(END_OF_IMAGE) < data.rfind(START_OF_SCAN)
+
+
+class CutShort:
+    """Counts the images that were cut short."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def add(self, name: str) -> None:
+        """Counts one. A data worker cannot tell its parent, and says the first itself."""
+        if multiprocessing.parent_process() is None:
+            self.names.append(name)
+        elif not self.names:
+            self.names.append(name)
+            notice(f"{name}: this JPEG, and perhaps others, has no end; read to where it goes")
+
+    def say(self) -> None:
+        """Says how many were counted since the last time."""
+        if self.names:
+            first = min(self.names)
+            say(f"{len(self.names):,} JPEGs have no end and were read to where they go, grey below it (first: {first})")
+            self.names.clear()
+
+
+CUT_SHORT = CutShort()
+"""Those that this process has read."""
