@@ -122,5 +122,8 @@ def test_without_transformers_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'socodet\[transformers\]'"):
         new_detector("rt_detr", NARROW, 4)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="multiple of 8"):
+        new_detector("rt_detr", replace(NARROW, fpn_channels=12), 4)
     with pytest.raises(InputError, match=r"not timm/convnext_atto"):
         new_detector("rt_detr", replace(NARROW, backbone="timm/convnext_atto"), 4)

@@ -18,8 +18,9 @@ def shrunk(full: Recipe) -> Recipe:
     sample = dataclasses.replace(
         full.sample, views=views, level_limits=(12, 24, 48), min_box_side=min(4.0, full.sample.min_box_side)
     )
+    backbone = "timm/resnet18d" if full.model.architecture == "rt_detr" else "resnet18"
     model = dataclasses.replace(
-        ModelSettings(full.model.architecture, "resnet18", 8, 1, 8, 8, 7, 16, 8), pooled_size=full.model.pooled_size
+        ModelSettings(full.model.architecture, backbone, 8, 1, 8, 8, 7, 16, 8), pooled_size=full.model.pooled_size
     )
     training = dataclasses.replace(full.training, batch_size=2, epochs=10, warmup_epochs=1)
     return dataclasses.replace(full, sample=sample, model=model, training=training)

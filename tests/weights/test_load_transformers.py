@@ -138,7 +138,7 @@ def test_other_channels_leave_the_input_projections_fresh(run):
     model = rt_detr(encoder_hidden_dim=32, d_model=32, decoder_in_channels=[32] * 3)
     report = load_pretrained(model, folder, show_report=False)
     assert report.fresh_modules["model.encoder_input_proj"] == 3 * 6
-    assert report.left_over_modules["P3's lateral convolution"] == 6
+    assert report.left_over_modules["input projections"] == 3 * 6
     assert_same_maps(encoder, body_of(model))
 
 

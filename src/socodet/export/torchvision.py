@@ -16,7 +16,7 @@ def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFile
     InputError for another architecture, which torchvision has no detector for.
     """
     settings = modules.settings
-    if not modules.encoder.has_box_head:
+    if not (modules.encoder.has_box_head and modules.encoder.has_pyramid):
         raise InputError(
             f"{modules.source}: torchvision has no detector for architecture {settings.architecture}; only fpn has "
             "one, use another --format"

@@ -84,7 +84,8 @@ def _config(transformers: Any, modules: PretrainedModules, model: TransformersMo
                 f"{modules.source}: its backbone is {settings.backbone}, and RT-DETR has ResNet-d; pretrain with "
                 "--backbone timm/resnet50d or its like, or choose another --model"
             )
-        return rt_detr_config(depth)
+        aligned = settings.architecture == "rt_detr"
+        return rt_detr_config(depth, settings.fpn_channels) if aligned else rt_detr_config(depth)
     backbone = transformers.TimmBackboneConfig(
         backbone=settings.backbone.removeprefix(TIMM),
         out_indices=[2, 3, 4] if model == "deformable_detr" else [1, 2, 3, 4],

@@ -216,6 +216,10 @@ _ENCODERS: dict[Architecture, type[ObjectEncoder]] = {
 
 def encoder_class(settings: ModelSettings) -> type[ObjectEncoder]:
     """The encoder of that architecture."""
+    if settings.architecture == "rt_detr":
+        from socodet.models.rt_detr_encoder import RTDETREncoder
+
+        return RTDETREncoder
     return _ENCODERS[settings.architecture]
 
 

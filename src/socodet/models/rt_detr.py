@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from socodet.errors import SettingError
 from socodet.models.backbone_names import TIMM
@@ -14,6 +15,8 @@ from socodet.models.backbones import BLOCKS
 
 STRIDES = (8, 16, 32)
 """Of the hybrid encoder's three maps."""
+HEADS = 8
+"""Of attention."""
 DECODER_CHANNELS = 256
 """Of the decoder, at most."""
 _DECODER_LAYERS = {18: 3, 34: 4}
@@ -51,6 +54,10 @@ def rt_detr_config(depth: int, channels: int = 256, **fields: Any) -> Any:
     The original's: 256 channels, or 384 with 101 layers. `fields` are further fields of the configuration.
     """
     transformers = import_transformers("rt_detr")
+    if channels % HEADS:
+        raise SettingError(
+            f"fpn_channels of rt_detr must be a multiple of {HEADS}, its attention heads, not {channels}"
+        )
     small = depth < 50
     width = 64 if small else 256
     stages = [width * 2**level for level in range(4)]
@@ -72,6 +79,28 @@ def rt_detr_config(depth: int, channels: int = 256, **fields: Any) -> Any:
         "decoder_layers": _DECODER_LAYERS.get(depth, 6),
     }
     return transformers.RTDetrV2Config(backbone_config=backbone, **{**sizes, **fields})
+
+
+def hybrid_encoder(config: Any) -> nn.Module:
+    """The encoder alone: a list of three projected maps, finest first → the same shapes as `last_hidden_state`."""
+    import_transformers("rt_detr")
+    from transformers.models.rt_detr_v2.modeling_rt_detr_v2 import RTDetrV2HybridEncoder
+
+    encoder: nn.Module = RTDetrV2HybridEncoder(config)
+    reset_norms(encoder)
+    return encoder
+
+
+def settle_extra_shortcut(resnet: Any) -> None:
+    """Makes RT-DETR's ResNet-18 and 34 compute what timm's do, which have no convolution in the first shortcut.
+
+    It becomes an identity that can learn, its norm frozen, since batch statistics would make it something else.
+    """
+    first = resnet.encoder.stages[0].layers[0]
+    if len(first.layer) == 2:  # not a bottleneck
+        shortcut = first.shortcut
+        nn.init.dirac_(shortcut.convolution.weight)
+        shortcut.normalization = FrozenBatchNorm2d(shortcut.normalization.num_features)
 
 
 def reset_norms(network: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """What the networks are made of."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +8,7 @@ from socodet.errors import SettingError
 from socodet.models.backbone_names import TIMM, check_backbone
 from socodet.runtime.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 
-Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image"]
+Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image", "rt_detr"]
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,14 @@ class ModelSettings(Settings):
     """The detector's own modules and the two MLPs on top; the defaults are section 4.1's SoCo-R50-FPN."""
 
     architecture: Architecture = "fpn"
-    """What encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; or the whole
-    image as the one box. Section 4.1 has fpn and c4, Table 4 the others."""
+    """What encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; the whole image as
+    the one box; or RT-DETR's hybrid encoder and a box head (needs transformers). Section 4.1 has fpn and c4, Table 4
+    those up to image."""
     backbone: str = "resnet50"
     """Network whose four stages feed the pyramid: resnet18, 34, 50, 101 or 152, or timm/NAME, such as
     timm/convnext_tiny (needs timm)."""
     fpn_channels: PositiveInt = 256
-    """Channels of every pyramid level."""
+    """Channels of every pyramid level, or of RT-DETR's encoder."""
     head_convs: PositiveInt = 4
     """3x3 convolutions of the box head."""
     head_channels: PositiveInt = 256
@@ -38,6 +40,11 @@ class ModelSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_backbone(self.backbone)
+        if self.architecture == "rt_detr" and not re.fullmatch(TIMM + r"resnet(18|34|50|101|152)d", self.backbone):
+            raise SettingError(
+                f"architecture rt_detr must have {TIMM}resnet18d to {TIMM}resnet152d as backbone, not {self.backbone}; "
+                f"set --backbone {TIMM}resnet50d"
+            )
         if self.architecture == "c4" and self.backbone.startswith(TIMM):
             raise SettingError(
                 f"architecture c4 must have a ResNet as backbone, whose fifth block is the head, not {self.backbone}"

@@ -7,6 +7,7 @@ Plain names say what a tensor is, never its place in a list:
     output.LEVEL.conv|norm.NAME    its 3x3 convolution
     head.conv.N.conv|norm.NAME     the box head's N-th convolution, from 1
     head.fc.NAME                   its fully connected layer, on (channel, row, column) in that order
+    projection.LEVEL.conv|norm.NAME  RT-DETR's 1x1 convolution of level 3 to 5
     hybrid.NAME                    RT-DETR's hybrid encoder, NAME as in transformers
     decoder.NAME, classes.NAME     the rest of RT-DETR, without and with a row per class
     input.NAME                     mean and standard deviation of a detector's pixels
@@ -23,7 +24,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from socodet.errors import InputError
-from socodet.models.backbones import COARSEST, FINEST
+from socodet.models.backbones import COARSEST, FINEST, SINGLE_STAGE_FINEST
 from socodet.weights.renaming import Line, Renaming
 from socodet.weights.transformers_names import backbone_of, transformers_of
 
@@ -32,6 +33,7 @@ MODULES = {
     "lateral": "pyramid",
     "output": "pyramid",
     "head": "box head",
+    "projection": "input projections",
     "hybrid": "hybrid encoder",
     "decoder": "decoder",
     "classes": "class heads",
@@ -94,8 +96,12 @@ def torchvision_of(names: Collection[str], prefix: str = "") -> Renaming:
 def run_of(names: Collection[str], prefix: str = "") -> Renaming:
     """Our pretraining networks, whose encoders are made of torchvision's parts, by the names of one."""
     backbone, box_head = f"{prefix}online.encoder.backbone.", f"{prefix}online.encoder.box_head."
+    level = f"{{level-{SINGLE_STAGE_FINEST}}}"
     return Renaming(
         *_torchvision_lines(backbone, box_head, Layout.of(names, backbone, box_head)),
+        (f"{backbone}input_proj.{level}.0.{{rest}}", "projection.{level}.conv.{rest}"),
+        (f"{backbone}input_proj.{level}.1.{{rest}}", "projection.{level}.norm.{rest}"),
+        (f"{backbone}encoder.{{rest}}", "hybrid.{rest}"),
         (f"{prefix}online.projector.{{rest}}", "projector.{rest}"),
         (f"{prefix}predictor.{{rest}}", "predictor.{rest}"),
     )

@@ -18,7 +18,7 @@ from socodet.weights.formats import MODULES, run_of, torchvision_of
 from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
 from socodet.weights.report import LoadReport
-from socodet.weights.transformers_names import backbone_of, is_rt_detr, transformers_of, with_extra_shortcut
+from socodet.weights.transformers_names import backbone_of, fitted, is_rt_detr, transformers_of
 
 
 def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
@@ -64,17 +64,19 @@ def _load(source: str | Path, network: Network, needed: Collection[str] = ()) ->
     pretrained = read_pretrained(source, network.is_body)
     if needed and Path(source).is_dir():
         pretrained = pretrained.encoder_only()
-    tensors = with_extra_shortcut(pretrained.tensors, network.names)
-    pretrained = replace(pretrained, tensors=tensors, names={plain: plain for plain in tensors} | pretrained.names)
+    tensors = fitted(pretrained.tensors, network.names)
+    pretrained = replace(
+        pretrained,
+        tensors={plain: value for plain, (_, value) in tensors.items()},
+        names={plain: pretrained.names.get(there, there) for plain, (there, _) in tensors.items()},
+    )
     pairs = match(pretrained, network, needed)
     with torch.no_grad():
         for own, plain in pairs.items():
             network.tensors[network.names[own]].copy_(pretrained.tensors[plain])
     loaded = tuple(network.names[own] for own in pairs)
     filled = {network.tensors[name].data_ptr() for name in loaded}  # some networks have a tensor under two names
-    fresh = [
-        name for name, tensor in network.tensors.items() if name not in {*loaded} and tensor.data_ptr() not in filled
-    ]
+    fresh = [name for name, tensor in network.tensors.items() if tensor.data_ptr() not in filled]
     norms = {name.rpartition(".")[0] for name in loaded}
     counters = {
         plain for plain in tensors if plain.endswith(COUNTER) and plain.replace(COUNTER, "weight") in {*pairs.values()}
@@ -97,6 +99,8 @@ PRETRAINING = Advice(
         "pyramid": f"a pyramid fits if each of its convolutions has batch norm and no bias; {_FRESH}",
         "box head": "a box head fits if it has --head-convs convolutions with batch norm and one fully connected "
         f"layer; {_FRESH}",
+        "input projections": f"they fit if they are 1x1 convolutions with batch norm; {_FRESH}",
+        "hybrid encoder": f"it fits a backbone of the same depth; {_FRESH}",
         "projector": f"a projector fits if it has two linear layers with batch norm between; {_FRESH}",
         "predictor": f"a predictor fits if it has two linear layers with batch norm between; {_FRESH}",
     },
@@ -104,6 +108,8 @@ PRETRAINING = Advice(
         "backbone": _OTHER_BACKBONE,
         "pyramid": "set --backbone and --fpn-channels to those of the file",
         "box head": "set --fpn-channels, --head-channels, --representation-size and --pooled-size to those of the file",
+        "input projections": "set --backbone and --fpn-channels to those of the file",
+        "hybrid encoder": "set --backbone and --fpn-channels to those of the file",
         "projector": f"set --representation-size, --hidden-size and --embedding-size to that run's, {_NO_MLPS}",
         "predictor": f"set --hidden-size and --embedding-size to that run's, {_NO_MLPS}",
     },
@@ -112,7 +118,7 @@ PRETRAINING = Advice(
 )
 
 
-_OPTIONAL = ("pyramid", "class heads")
+_OPTIONAL = ("input projections", "class heads")
 """Of RT-DETR: input projections are those of a pyramid with as many channels, class heads those of as many classes."""
 
 

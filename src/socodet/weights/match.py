@@ -47,7 +47,6 @@ class Network:
         self.modules = {module_of(plain) for plain in self.names}
         self._plain = {_joined(plain): plain for plain in self.names}
         self._layers = {plain.split(".")[1] for plain in self.names if plain.startswith("body.")}
-        self._pyramid = {plain.split(".")[0] for plain in self.names if module_of(plain) == "pyramid"}
         self._levels = {int(plain.split(".")[1]) for plain in self.names if plain.startswith("lateral.")}
 
     def find(self, plain: str) -> str | None:
@@ -69,8 +68,7 @@ class Network:
         if plain.endswith(COUNTER) and self.find(plain.replace(COUNTER, "running_mean")) is not None:
             return True
         if module == "pyramid":
-            part, level, _ = plain.split(".", 2)
-            return part not in self._pyramid or int(level) < min(self._levels)
+            return int(plain.split(".")[1]) < min(self._levels)
         first, second = f"{plain}.".split(".")[1:3]
         is_layer = first in self._layers or f"{first}_{second}" in self._layers
         return module == "backbone" and is_backbone and not is_layer

@@ -45,15 +45,22 @@ def transformers_of(names: Collection[str]) -> Renaming:
     return Renaming(*lines)
 
 
-def with_extra_shortcut(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """The tensors, with an identity for the first block's shortcut if that is `wanted` and not among them.
+def fitted(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, tuple[str, Tensor]]:
+    """What a source's tensors are for a network that wants those names; each with the source's name. All are plain.
 
-    RT-DETR's ResNet-18 and 34 have a 1x1 convolution with batch norm there, and timm's have none. By plain names.
+    RT-DETR's input projections are a pyramid's 1x1 convolutions from P3 on. Its ResNet-18 and 34 have a convolution
+    with batch norm in the first block's shortcut, where timm's have none: an identity takes its place.
     """
+    found = {plain: (plain, value) for plain, value in tensors.items()}
+    if any(plain.startswith("projection.") for plain in {*wanted} - found.keys()):
+        for plain in [plain for plain in found if plain.startswith("lateral.")]:
+            there = plain.replace("lateral.", "projection.")
+            if there.replace("num_batches_tracked", "weight") in wanted:
+                found[there] = found.pop(plain)
     weight = tensors.get("body.layer1.0.conv2.weight")
     lacking = f"{_EXTRA_SHORTCUT}1.weight" in wanted and f"{_EXTRA_SHORTCUT}1.weight" not in tensors
     if weight is None or not lacking or "body.layer1.0.conv3.weight" in tensors or "body.conv1.6.weight" not in tensors:
-        return dict(tensors)
+        return found
     channels, dtype = len(weight), weight.dtype
     identity = {
         "1.weight": torch.eye(channels, dtype=dtype)[:, :, None, None],
@@ -61,9 +68,8 @@ def with_extra_shortcut(tensors: Mapping[str, Tensor], wanted: Collection[str]) 
         "2.bias": torch.zeros(channels, dtype=dtype),
         "2.running_mean": torch.zeros(channels, dtype=dtype),
         "2.running_var": torch.ones(channels, dtype=dtype),
-        "2.num_batches_tracked": torch.zeros((), dtype=torch.long),
     }
-    return {**tensors, **{f"{_EXTRA_SHORTCUT}{name}": value for name, value in identity.items()}}
+    return {**found, **{f"{_EXTRA_SHORTCUT}{name}": ("an identity", value) for name, value in identity.items()}}
 
 
 def _resnet(prefix: str) -> list[Line]:
@@ -101,11 +107,11 @@ def _shortcut(theirs: str, layer: str, first: int) -> list[Line]:
 
 
 def _rt_detr_encoder(prefix: str) -> list[Line]:
-    """Input projections, which are a pyramid's 1x1 convolutions from P3 on, the hybrid encoder, and all behind it."""
+    """Input projections, the hybrid encoder, and all behind it."""
     level = f"{{level-{SINGLE_STAGE_FINEST}}}"
     return [
-        (f"{prefix}encoder_input_proj.{level}.0.{{rest}}", "lateral.{level}.conv.{rest}"),
-        (f"{prefix}encoder_input_proj.{level}.1.{{rest}}", "lateral.{level}.norm.{rest}"),
+        (f"{prefix}encoder_input_proj.{level}.0.{{rest}}", "projection.{level}.conv.{rest}"),
+        (f"{prefix}encoder_input_proj.{level}.1.{{rest}}", "projection.{level}.norm.{rest}"),
         (f"{prefix}encoder.{{rest}}", "hybrid.{rest}"),
         (f"{prefix}enc_score_head.{{rest}}", "classes.enc_score_head.{rest}"),
         (f"{prefix}denoising_class_embed.{{rest}}", "classes.denoising_class_embed.{rest}"),

@@ -24,7 +24,14 @@ from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.transform import Target, flipped, scale_image, scaled_size
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
-from socodet.models.rt_detr import STRIDES, depth_of, import_transformers, reset_norms, rt_detr_config
+from socodet.models.rt_detr import (
+    STRIDES,
+    depth_of,
+    import_transformers,
+    reset_norms,
+    rt_detr_config,
+    settle_extra_shortcut,
+)
 from socodet.models.settings import ModelSettings
 
 SIDE = 640
@@ -49,6 +56,7 @@ class RTDETR(nn.Module):
         super().__init__()
         self.detr = import_transformers("rt_detr").RTDetrV2ForObjectDetection(config)
         reset_norms(self.detr)
+        settle_extra_shortcut(self.detr.model.backbone.model)
         self.detr.loss_function = float32_loss
         self.side = square(inference.short_side)
         self.training_sides = _training_sides(self.side)

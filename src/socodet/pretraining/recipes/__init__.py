@@ -16,7 +16,7 @@ _SINGLE = (
     *(paper.fpn_100ep, paper.fpn_400ep, paper.fpn_star_400ep, paper.c4_100ep, paper.c4_400ep),
     *(paper.coco_100ep, paper.coco_530ep, paper.imagenet_subset_100ep),
     *(public.fpn_public, public.fpn_public_400ep, public.fpn_star_public, public.c4_public, public.c4_public_400ep),
-    *(practical.fpn_single_gpu, practical.tiny),
+    *(practical.fpn_single_gpu, practical.rt_detr_100ep, practical.tiny),
 )
 AUTO = "auto"
 """The recipe chosen from the images and the machine; its rules are in `auto.py`."""
