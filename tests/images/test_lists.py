@@ -152,6 +152,19 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, monkeypatch: pyte
     assert "cannot be read (Permission denied)" in error_of(file)
 
 
+def test_leading_folders_of_another_machine_are_not_dropped_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, "cats/a.jpg", "b.jpg")
+    (tmp_path / "list.txt").write_text("D:/set/cats/a.jpg\nD:/set/b.jpg\n")
+    open_images(tmp_path / "list.txt")
+    assert "2 of its 2 names" in (said := capsys.readouterr().err)
+    assert "D:/set/cats/a.jpg is taken as cats/a.jpg" in said
+    (tmp_path / "here.txt").write_text("./cats/a.jpg\nb.jpg\n")
+    open_images(tmp_path / "here.txt")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_list_made_on_another_machine(tmp_path: Path) -> None:
     make(tmp_path, "cats/a.jpg", "dogs/a.jpg", "dogs/b.jpg")
     names = ["cats/a.jpg", "dogs/a.jpg", "dogs/b.jpg"]

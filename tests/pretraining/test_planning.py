@@ -72,6 +72,19 @@ def test_a_plan_is_made_with_the_batch_the_backbone_and_the_first_view_that_are_
     assert training["target_momentum"] == pytest.approx(0.5 ** (450 / max(steps, 1000)))
 
 
+@pytest.mark.parametrize("wrong", ["output", "--start-from", "--proposals"])
+def test_what_is_wrong_beside_the_plan_is_said_before_a_step_is_timed(images, tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_: pytest.fail("timed"))
+    (tmp_path / "notes.txt").write_text("not weights, nor a table")
+    output = tmp_path if wrong == "output" else tmp_path / "run"
+    flags = {} if wrong == "output" else {wrong: str(tmp_path / "notes.txt")}
+    with pytest.raises(SystemExit):
+        main(["pretrain", str(images), "--output", str(output), "--epochs", "1", *sum(flags.items(), ())])
+    given = {flag.strip("-").replace("-", "_"): value for flag, value in flags.items()}
+    with pytest.raises(InputError, match=r"notes|holds files"):
+        socodet.pretrain(images, "auto", output, epochs=1, show_progress=False, **given)
+
+
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(images, monkeypatch):
     tried = []
 

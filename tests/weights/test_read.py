@@ -97,6 +97,22 @@ def test_a_file_without_a_state_dict(tmp_path, content, problem):
         WeightsFile.find(tmp_path / "x.pth").read()
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is empty"),
+        (b"a list of things\n", "a text file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+        (b"<!DOCTYPE html>\n<title>404</title>", "web page"),
+        (b"PK\x03\x04" + bytes(50), "cut short"),
+    ],
+)
+def test_what_lies_there_instead_of_weights_is_said(tmp_path, content, what):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(InputError, match=what):
+        WeightsFile.find(tmp_path / "x.pth").read()
+
+
 def test_what_is_not_there_or_not_a_file_of_weights(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         WeightsFile.find(tmp_path / "absent.pth")

@@ -54,13 +54,15 @@ def _planned(
     model: ModelSettings | None = None,
     training: TrainingSettings | None = None,
     execution: ExecutionSettings | None = None,
+    table: str | None = None,
+    start_from: Path | None = None,
     overwrite: bool = False,
     **_others: Any,
 ) -> Recipe:
     """The recipe chosen for the images; prints its plan."""
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
-    from socodet.pretraining.preparation import some_images
+    from socodet.pretraining.preparation import check_before_planning, some_images
     from socodet.runtime.world import world_from_environment
     from socodet.training.run_folder import RunFolder
 
@@ -74,7 +76,10 @@ def _planned(
         backbone=model.backbone if model and values_of("--backbone", argv) else None,
         size=sample.views[0].size if sample and values_of("--views.0.size", argv) else None,
     )
-    run = None if output is None or overwrite else RunFolder(output)
+    run = None
+    if output is not None:
+        check_before_planning(RunFolder(output), start_from, table, overwrite=overwrite)
+        run = None if overwrite else RunFolder(output)
     first = world_from_environment(meeting=False).is_first
     overriding = [_flag(a) for a in argv if _flag(a) in _settings_flags() and not a.startswith("--views.0.size")]
     if overriding and first:

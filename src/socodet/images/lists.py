@@ -12,6 +12,7 @@ from typing import Any
 
 from socodet.errors import InputError
 from socodet.images.names import Names
+from socodet.runtime.notices import notice
 
 LOOKED_FOR = 16
 """Images looked for before a file that lists them is believed."""
@@ -53,7 +54,7 @@ def open_list(file: Path) -> ImageList:
     names = [line for line in read_lines(file) if line and not line.startswith("#")]
     if not names:
         raise InputError(f"{file}: lists no image; write one path a line, relative to its folder")
-    keys = _unique_keys(file, spelled_as_in(file.parent, names))
+    keys = _unique_keys(file, spelled_as_in(file.parent, names, file))
     if not _holds_any(file.parent, keys):
         raise InputError(
             f"{file}: none of the first {len(keys[:LOOKED_FOR])} images it lists is there, first "
@@ -120,6 +121,7 @@ def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
     for paths in _spellings(names):
         root = _nearby_root(file, paths)
         if root is not None:
+            _say_other_names(file, names, paths)
             return root, paths
     raise InputError(
         f"{file}: its images are nowhere near, first {names[0]}; put the file into the folder where their names "
@@ -127,9 +129,27 @@ def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
     )
 
 
-def spelled_as_in(folder: Path, names: Sequence[str]) -> list[str]:
-    """The names as `locate_images` spells them, from a folder that is given; as they are where it has none of them."""
-    return next((paths for paths in _spellings(names) if _holds_any(folder, paths)), list(names))
+def spelled_as_in(folder: Path, names: Sequence[str], source: Path | None = None) -> list[str]:
+    """The names as `locate_images` spells them, from a folder that is given; as they are where it has none of them.
+
+    source: the file that has them, where it is to be said that they are spelled otherwise.
+    """
+    for paths in _spellings(names):
+        if _holds_any(folder, paths):
+            _say_other_names(source, names, paths)
+            return paths
+    return list(names)
+
+
+def _say_other_names(source: Path | None, names: Sequence[str], paths: Sequence[str]) -> None:
+    """Says it when names of another machine are taken without their leading folders."""
+    changed = [k for k, name in enumerate(names) if posixpath.normpath(name) != paths[k]]
+    if source is not None and changed:
+        first = changed[0]
+        notice(
+            f"{source}: {len(changed):,} of its {len(names):,} names are of another machine and begin at another "
+            f"folder here: {names[first]} is taken as {paths[first]}"
+        )
 
 
 def _spellings(names: Sequence[str]) -> Iterator[list[str]]:

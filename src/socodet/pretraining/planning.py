@@ -64,7 +64,7 @@ def auto_recipe(
         fields = run.describe()["recipe"]
         if fields.get("name") == AUTO:
             if show_plan:
-                print(f"{run.path}: resuming with the recipe it was planned with", file=sys.stderr)
+                print(f"{run.path}: the recipe is the one it was planned with", file=sys.stderr)
             return from_json(Recipe, fields, f"{run.path}/run.json")
     if show_plan:
         print("sampling the images and timing a step", file=sys.stderr)

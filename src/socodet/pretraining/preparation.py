@@ -21,7 +21,7 @@ from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
-from socodet.weights.read import start_path
+from socodet.weights.read import WeightsFile, start_path
 
 CHECKED_SIZES = 16
 ONLINE = "online"
@@ -34,6 +34,17 @@ def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
         raise InputError(f"--limit must be between 1 and the {len(source)} images of {source.location}, not {limit}")
     chosen = np.random.default_rng(seed).permutation(len(source))[:limit]
     return ImageSelection(source, np.sort(chosen).tolist())
+
+
+def check_before_planning(
+    run: RunFolder, start_from: str | Path | None, proposals: str | Path | None, *, overwrite: bool
+) -> None:
+    """InputError for what a plan, which takes a while, would not change: the folder, first weights, and a table."""
+    run.refuse_foreign()
+    if start_from is not None and (overwrite or not run.checkpoints()):
+        WeightsFile.find(start_from).read()
+    if proposals is not None and proposals != ONLINE:
+        ProposalTable.read(proposals)
 
 
 def prepare(

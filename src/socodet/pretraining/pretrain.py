@@ -19,7 +19,14 @@ from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, SampleStream
 from socodet.pretraining.planning import auto_recipe
-from socodet.pretraining.preparation import ONLINE, check_steps, prepare, some_images, usable_images
+from socodet.pretraining.preparation import (
+    ONLINE,
+    check_before_planning,
+    check_steps,
+    prepare,
+    some_images,
+    usable_images,
+)
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.recipes.auto import Given
@@ -121,6 +128,7 @@ def pretrain(
     run, world = RunFolder(Path(output)), world_from_environment()
     show_progress = show_progress and world.is_first
     if recipe == AUTO:
+        check_before_planning(run, start_from, proposals, overwrite=overwrite)
         begun = None if overwrite else run
         recipe = auto_recipe(
             source, begun, Given(epochs=epochs, hours=hours), execution=execution, show_plan=show_progress

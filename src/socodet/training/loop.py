@@ -115,7 +115,10 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
     if state is None:
         return
     if learner.finished == learner.total and not resume:
-        raise InputError(f"{run.path}: holds a finished run; give another --output or pass --overwrite")
+        raise InputError(
+            f"{run.path}: holds a finished run; pass --resume to leave it so without an error, --overwrite "
+            "to train again, or give another --output"
+        )
     if show_progress and learner.finished < learner.total:
         print(f"resuming {run.path} at step {learner.finished} of {learner.total}", file=sys.stderr)
 

@@ -71,8 +71,8 @@ class WeightsFile:
                 content: Any = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(
-                f"{self.path}: not a file of weights that can be read safely ({type(error).__name__}); "
-                "give a state dict as .pth, .pt or .safetensors"
+                f"{self.path}: not a file of weights that can be read safely ({_what_it_is(self.path, error)}); give a "
+                "state dict as .pth, .pt or .safetensors"
             ) from error
         if isinstance(content, dict) and "detector" in content:
             raise InputError(
@@ -85,6 +85,23 @@ class WeightsFile:
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
             raise InputError(f"{self.path}: holds no state dict of tensors; give a file that does")
         return dict(content)
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """What lies there instead of weights, or what made them unreadable."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; git lfs pull gets the file"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, as a download that failed leaves it"
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        return "it is cut short"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return "it is a text file"
+    return type(error).__name__
 
 
 def start_path(start: dict[str, str] | None) -> str | None:

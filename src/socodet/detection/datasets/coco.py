@@ -156,7 +156,7 @@ def _present(
 ) -> Iterator[tuple[Path, _Listed]]:
     """The images whose files are there, each with its size."""
     names = [image.name for image in listed]
-    root, paths = locate_images(file, names) if images is None else (images, spelled_as_in(images, names))
+    root, paths = locate_images(file, names) if images is None else (images, spelled_as_in(images, names, file))
     moved = [(name, path) for name, path in zip(names, paths, strict=True) if posixpath.normpath(name) != path]
     if moved:
         problems.add(Problem.NAME_FROM_ELSEWHERE, " is ".join(moved[0]), len(moved))

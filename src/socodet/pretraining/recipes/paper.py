@@ -148,8 +148,6 @@ def _variant(name: str, what: str, ap: str, **settings: Any) -> tuple[str, Calla
 
     variant.__name__ = name
     variant.what, variant.paper_ap = what, ap  # type: ignore[attr-defined]
-    variant.__doc__ = (
-        f"{what} ({ap} AP with Mask R-CNN, COCO 1x).\n\n"
-        f"socodet pretrain IMAGENET/train --recipe {name} --output runs/{name}"
-    )
+    outcome = "the paper's training diverged" if ap == "NaN" else f"{ap} AP with Mask R-CNN, COCO 1x"
+    variant.__doc__ = f"{what} ({outcome}).\n\nsocodet pretrain IMAGENET/train --recipe {name} --output runs/{name}"
     return name, variant
