@@ -62,23 +62,38 @@ def open_dataset(folder: Path) -> DatasetSplit:
 
     InputError when the folder holds several splits, no or several columns of images, or a damaged file.
     """
-    if (folder / "dataset_dict.json").is_file():
-        splits = [str(name) for name in _facts(folder, "dataset_dict.json", "splits")]
-        raise InputError(f"{folder}: holds the splits {', '.join(splits)}; give one of them, as {folder / splits[0]}")
+    splits = splits_of(folder)
+    if splits:
+        first = next(iter(splits.values()))
+        raise InputError(f"{folder}: holds the splits {', '.join(splits)}; give one of them, as {first}")
     return DatasetSplit(folder)
 
 
 def _map_images(folder: Path) -> pa.ChunkedArray:
     """The column of images, struct<bytes, path>."""
-    files = [folder / str(file["filename"]) for file in _facts(folder, "state.json", "_data_files")]
-    tables = [_map_file(file) for file in files]
-    if not sum(table.num_rows for table in tables):
-        raise InputError(f"{folder}: a saved dataset without rows")
+    tables = saved_tables(folder)
     column = _image_column(folder)
     return pa.chunked_array([chunk for table in tables for chunk in table.column(column).chunks])
 
 
-def _facts(folder: Path, file: str, field: str) -> Any:
+def saved_tables(folder: Path) -> list[pa.Table]:
+    """The rows of a saved split, mapped into memory. InputError when there is none, or a file is damaged."""
+    files = [folder / str(file["filename"]) for file in dataset_facts(folder, "state.json", "_data_files")]
+    tables = [_map_file(file) for file in files]
+    if not sum(table.num_rows for table in tables):
+        raise InputError(f"{folder}: a saved dataset without rows")
+    return tables
+
+
+def splits_of(folder: Path) -> dict[str, Path]:
+    """Name → folder of the splits that `dataset_dict.json` lists; none in a folder that is itself a split."""
+    if not (folder / "dataset_dict.json").is_file():
+        return {}
+    return {str(name): folder / str(name) for name in dataset_facts(folder, "dataset_dict.json", "splits")}
+
+
+def dataset_facts(folder: Path, file: str, field: str) -> Any:
+    """A field of one of a saved dataset's JSON files. InputError when it cannot be read."""
     try:
         return json.loads((folder / file).read_bytes())[field]
     except (OSError, ValueError, KeyError, TypeError):
@@ -96,7 +111,7 @@ def _map_file(path: Path) -> pa.Table:
 
 
 def _image_column(folder: Path) -> str:
-    features: dict[str, Any] = _facts(folder, "dataset_info.json", "features")
+    features: dict[str, Any] = dataset_facts(folder, "dataset_info.json", "features")
     columns = [name for name, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "Image"]
     if "image" in columns:
         return "image"

@@ -13,7 +13,8 @@ from socodet.detection.datasets.masks import Segmentation, decode_mask
 from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.decode import decode_image
+from socodet.images.decode import decode_image, image_file_size, image_size
+from socodet.images.source import ImageSource
 from socodet.images.value_range import FULL_RANGE
 
 Style = Literal["coco", "voc", "lvis"]
@@ -58,6 +59,16 @@ class ImageAnnotations:
     """LVIS: labels known to be absent from the image."""
     incomplete: frozenset[int] = frozenset()
     """LVIS: labels that are not exhaustively annotated in the image."""
+    stored: tuple[ImageSource, int] | None = None
+    """A source and the image's index there, of an image that is no file of its own; `file` is then its name only."""
+
+    def read(self) -> bytes:
+        """The encoded image. OSError when it cannot be read."""
+        return self.file.read_bytes() if self.stored is None else self.stored[0].read(self.stored[1])
+
+    def size_by_header(self) -> tuple[int, int]:
+        """Width and height as the image itself has them. OSError or UnreadableImageError."""
+        return image_file_size(self.file) if self.stored is None else image_size(self.read())
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -90,11 +101,9 @@ class DetectionDataset:
         """
         image = self.images[index]
         try:
-            pixels = decode_image(
-                image.file.read_bytes(), white=self.white, on_cut=lambda: CUT_SHORT.add(str(image.file))
-            )
+            pixels = decode_image(image.read(), white=self.white, on_cut=lambda: CUT_SHORT.add(str(image.file)))
         except OSError as error:
-            raise InputError(f"{image.file}: cannot be read ({error.strerror}); put it back") from None
+            raise InputError(f"{image.file}: cannot be read ({error.strerror or error}); put it back") from None
         except UnreadableImageError as error:
             raise InputError(f"{image.file}: {error}; replace it or take it out of the annotations") from None
         height, width = pixels.shape[:2]

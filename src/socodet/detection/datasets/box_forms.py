@@ -1,8 +1,8 @@
-"""Whether the boxes of a set are in the form that its format has, or in another form of four numbers."""
+"""The forms in which four numbers are a box, and whether those of a set are in the form that they are read in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,16 @@ from socodet.detection.datasets.problems import TOLERANCE
 from socodet.errors import InputError
 
 Numbers = NDArray[np.float64]
-_FORMS: dict[str, Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]] = {
-    "x, y, width, height": lambda a, b: (a, a + b),
-    "corners x1, y1, x2, y2": lambda a, b: (a, b),
-    "centre x, y and width, height": lambda a, b: (a - b / 2, a + b / 2),
+BoxForm = Literal["xywh", "xyxy", "cxcywh", "xywh-shares", "xyxy-shares", "cxcywh-shares"]
+"""Upper left corner and size, two corners, or centre and size; in pixels, or as shares of the image's sides."""
+FORMS: dict[BoxForm, str] = {
+    "xywh": "x, y, width, height",
+    "xyxy": "corners x1, y1, x2, y2",
+    "cxcywh": "centre x, y and width, height",
+    "xywh-shares": "x, y, width, height as fractions of the image",
+    "xyxy-shares": "corners x1, y1, x2, y2 as fractions of the image",
+    "cxcywh-shares": "centre x, y and width, height as fractions of the image",
 }
-"""From the first and the last two numbers, (N, 2) each, to the upper left and the lower right corner."""
-XYWH, CORNERS, _ = _FORMS
 NEARLY_ALL = 0.9
 MANY = 0.05
 """So many boxes outside their images mean another form, if at most a fifth as many are outside in that one."""
@@ -36,37 +39,100 @@ class WrittenBoxes(NamedTuple):
     """The image, for messages."""
 
 
-def check_box_form(file: Path, form: str, images: Sequence[WrittenBoxes]) -> None:
-    """InputError when nearly all boxes are fractions of their images, or fit to them only in another form."""
-    counts = [len(image.numbers) for image in images]
-    numbers = np.concatenate([np.empty((0, 4)), *(image.numbers for image in images)])
-    sizes = np.repeat(np.array([(image.width, image.height) for image in images]).reshape(-1, 2), counts, axis=0)
-    finite = np.isfinite(numbers).all(1)
-    total = int(finite.sum())
+def corners(form: BoxForm, numbers: Numbers, sizes: NDArray[np.int64]) -> Numbers:
+    """(N, 4) boxes of any form as xyxy in pixels; sizes: (N, 2) or (2,) widths and heights."""
+    a, b = numbers[:, :2], numbers[:, 2:]
+    if form.endswith("-shares"):
+        a, b = a * sizes, b * sizes
+    if form.startswith("xyxy"):
+        return np.concatenate([a, b], 1)
+    low = a - b / 2 if form.startswith("cxcywh") else a
+    return np.concatenate([low, low + b], 1)
 
-    def first(found: NDArray[np.bool_]) -> str:
-        box = int(found.argmax())
-        image = images[int(np.searchsorted(np.cumsum(counts), box, side="right"))]
-        return f"{image.where}, ({', '.join(f'{side:g}' for side in numbers[box])}) in {image.width}x{image.height}"
 
-    tiny = np.asarray(finite & (np.abs(numbers) <= 1).all(1))
-    if tiny.sum() > NEARLY_ALL * total:
+def check_box_form(file: Path, form: BoxForm, images: Sequence[WrittenBoxes], fix: str = "") -> None:
+    """InputError when nearly all boxes are fractions of their images and should not be, or fit only in another form.
+
+    fix: what to do about it, `convert them to` this form if not given.
+    """
+    boxes = _Boxes.of(images)
+    fix = fix or f"convert them to {FORMS[form]}"
+    total, tiny = len(boxes.numbers), boxes.tiny()
+    if not form.endswith("-shares") and tiny.sum() > NEARLY_ALL * total:
         raise InputError(
             f"{file}: {tiny.sum():,} of {total:,} boxes lie within the first pixel of their image (first: "
-            f"{first(tiny)}); if they are fractions of the image, 0 to 1, multiply them by its size"
+            f"{boxes.first(tiny)}); if they are fractions of the image, 0 to 1, {fix}"
         )
-    outside = {name: finite & _outside(name, numbers, sizes) for name in _FORMS}
+    outside = {name: boxes.outside(name) for name in FORMS}
     count = int(outside[form].sum())
     if count < FEWEST or count <= MANY * total:
         return
     for name, found in outside.items():
         if found.sum() < count / 5:
             raise InputError(
-                f"{file}: {count:,} of {total:,} boxes are empty or reach outside their image as {form}, and "
-                f"{found.sum():,} as {name} (first: {first(outside[form])}); if they are {name}, convert them to {form}"
+                f"{file}: {count:,} of {total:,} boxes are empty or reach outside their image as {FORMS[form]}, and "
+                f"{found.sum():,} as {FORMS[name]} (first: {boxes.first(outside[form])}); if they are {FORMS[name]}, "
+                f"{fix}"
+            )
+    if form.endswith("-shares"):
+        large = np.asarray((np.abs(boxes.numbers) > 1).any(1))
+        if large.sum() > NEARLY_ALL * total:
+            raise InputError(
+                f"{file}: {large.sum():,} of {total:,} boxes have a number above 1 (first: {boxes.first(large)}); "
+                "they must be fractions of the image, 0 to 1: divide them by its width and height"
             )
 
 
-def _outside(form: str, numbers: Numbers, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    low, high = _FORMS[form](numbers[:, :2], numbers[:, 2:])
-    return np.asarray(((low < -TOLERANCE) | (high > sizes + TOLERANCE) | (low >= high)).any(1))
+def find_box_form(file: Path, images: Sequence[WrittenBoxes]) -> BoxForm:
+    """The one form that the boxes of a set fit. InputError when they fit none, or several: it must be told then."""
+    boxes = _Boxes.of(images)
+    total = len(boxes.numbers)
+    shares = bool(boxes.tiny().sum() > NEARLY_ALL * total)
+    counts = {form: int(boxes.outside(form).sum()) for form in FORMS if form.endswith("-shares") == shares}
+    least = min(counts.values())
+    fitting = [form for form, count in counts.items() if count <= 5 * least]
+    if not total:
+        return "xywh"
+    if least <= MANY * total and len(fitting) == 1:
+        return fitting[0]
+    found = "none" if least > MANY * total else " and ".join(fitting)
+    raise InputError(
+        f"{file}: does not say in which form its boxes are, and its {total:,} boxes fit {found}"
+        f" (first: {boxes.first(boxes.outside(fitting[0]))}); say it with --box-form, one of {', '.join(FORMS)}"
+    )
+
+
+class _Boxes(NamedTuple):
+    """The boxes of all images that are four finite numbers."""
+
+    numbers: Numbers
+    """(N, 4)"""
+    sizes: NDArray[np.int64]
+    """(N, 2)"""
+    owners: NDArray[np.int64]
+    """(N,) indices of their images."""
+    images: Sequence[WrittenBoxes]
+
+    @classmethod
+    def of(cls, images: Sequence[WrittenBoxes]) -> "_Boxes":
+        owners = np.repeat(np.arange(len(images)), [len(image.numbers) for image in images])
+        numbers = np.concatenate([np.empty((0, 4)), *(image.numbers for image in images)])
+        sizes = np.array([(image.width, image.height) for image in images], np.int64).reshape(-1, 2)[owners]
+        finite = np.isfinite(numbers).all(1)
+        return cls(numbers[finite], sizes[finite], owners[finite], images)
+
+    def tiny(self) -> NDArray[np.bool_]:
+        return np.asarray((np.abs(self.numbers) <= 1).all(1))
+
+    def outside(self, form: BoxForm) -> NDArray[np.bool_]:
+        """Which boxes reach outside their image or have no area."""
+        xyxy = corners(form, self.numbers, self.sizes)
+        low, high = xyxy[:, :2], xyxy[:, 2:]
+        return np.asarray(((low < -TOLERANCE) | (high > self.sizes + TOLERANCE) | (low >= high)).any(1))
+
+    def first(self, found: NDArray[np.bool_]) -> str:
+        """The first of the found boxes; the first of all if none is."""
+        box = int(found.argmax())
+        image = self.images[int(self.owners[box])]
+        numbers = ", ".join(f"{side:g}" for side in self.numbers[box])
+        return f"{image.where}, ({numbers}) in {image.width}x{image.height}"

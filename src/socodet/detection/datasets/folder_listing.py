@@ -14,20 +14,21 @@ class FilesThere:
         self._images: dict[Path, dict[str, str]] = {}
 
     def __contains__(self, file: Path) -> bool:
-        return file.name in self._listing(file.parent)
+        return file.name in self.names(file.parent)
 
     def image(self, folder: Path, stem: str) -> Path | None:
         """The image of that name in a folder, with any of `SUFFIXES` in any case; the first if there are several."""
         if folder not in self._images:
             found: dict[str, str] = {}
             for suffix in reversed(SUFFIXES):
-                names = (name for name in self._listing(folder) if name.lower().endswith(suffix))
+                names = (name for name in self.names(folder) if name.lower().endswith(suffix))
                 found |= {name[: -len(suffix)]: name for name in sorted(names)}
             self._images[folder] = found
         name = self._images[folder].get(stem)
         return None if name is None else folder / name
 
-    def _listing(self, folder: Path) -> frozenset[str]:
+    def names(self, folder: Path) -> frozenset[str]:
+        """The names in a folder; none where it is not there."""
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(folder))

@@ -5,7 +5,6 @@ from dataclasses import replace
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
-from socodet.images.decode import image_file_size
 from socodet.runtime.progress import progress_bar
 
 MANY = 10_000
@@ -45,9 +44,9 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
 
 def _fault(image: ImageAnnotations) -> str | None:
     try:
-        width, height = image_file_size(image.file)
+        width, height = image.size_by_header()
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror or error})"
     except UnreadableImageError as error:
         return str(error)
     if (width, height) != (image.width, image.height):

@@ -1,16 +1,25 @@
 """From a path to a detection set, in any of the known layouts."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from socodet.detection.datasets import huggingface, voc_files, yolo_description
 from socodet.detection.datasets.annotations import DetectionDataset, Style
+from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.headers import without_broken_images
-from socodet.detection.datasets.voc import LISTS, classes_of, read_voc
+from socodet.detection.datasets.holdout import hold_out
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, MissingPartError
+from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.unknown_layout import unknown_layout
+from socodet.detection.datasets.voc import read_voc
+from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_classes, voc_parts
+from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
+from socodet.images.dataset_split import is_dataset, splits_of
 from socodet.images.value_range import spread_over, white_of_set
+from socodet.runtime.notices import notice
 
 FILES = (
     "annotations/instances_{}2017.json",
@@ -21,15 +30,31 @@ FILES = (
     "annotations/lvis_v1_{}.json",
     "lvis_v1_{}.json",
 )
-"""Where a folder in COCO's or LVIS's layout has the annotations of a split; the first one found is used."""
-SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
-"""Names of the two splits that commands ask for, in folders; the first one found is used."""
-NAMED = 4
-"""Annotation files of an unknown layout that a message names."""
-KNOWN = (
-    "give a COCO or LVIS .json, a folder with annotations/instances_train2017.json or train.json, "
-    "a folder with VOC2007 or ImageSets/Main, or one of its lists, .txt"
+"""Where a folder in COCO's or LVIS's layout has the annotations of a part; the first one found is used."""
+WHOLE_FILES = (
+    "_annotations.coco.json",
+    "annotations/instances_default.json",
+    "result.json",
+    "annotations.json",
+    "annotations/annotations.json",
+    "coco.json",
 )
+"""Where it has them all: Roboflow's part, CVAT, Label Studio, LabelMe's converter, `socodet convert`."""
+KNOWN = (
+    "give a folder in a known layout, a COCO or LVIS .json, a data.yaml, or a list …/ImageSets/Main/NAME.txt; "
+    "docs/data.md shows them"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A folder or file in a known layout."""
+
+    name: str
+    parts: tuple[str, ...]
+    """`WHOLE` alone for a set without parts."""
+    read: Callable[[str], DetectionDataset]
+    """A part of `parts`, or another one that the layout has a name for. MissingPartError for one that is not there."""
 
 
 def open_detection_set(
@@ -38,95 +63,175 @@ def open_detection_set(
     split: str | None = None,
     images: str | Path | None = None,
     style: Style | None = None,
+    reading: ReadingSettings | None = None,
     check_images: bool = False,
 ) -> DetectionDataset:
-    """The detection set at `path`.
+    """The detection set at `path`: a folder or a file in one of the layouts that docs/data.md shows.
 
-    - a .json file: COCO's form or LVIS's; `images` is the folder of its images if it is not found nearby;
-    - a folder in COCO's layout (`FILES`, Roboflow's among them); `split` is `train`, `val` (`SPELLINGS`) or what the
-      file is called;
-    - a folder in VOC's layout, or one that holds VOC2007 and VOC2012; `split` is a list and its years, `trainval07+12`
-      or `test07`, a list without a year where there is one year, or `train` (trainval of 2007 and, if there,
-      of 2012; in a set that is not VOC's own, trainval or else train) or `val` (test of 2007; test or else val);
-    - one of VOC's lists, `…/ImageSets/Main/NAME.txt`.
+    `split` is the part: `train`, `val` or `test`, in any of the spellings of `SPELLINGS`; what a COCO file is called; a
+    VOC list and its years, `trainval07+12`; or `all`, for a set without parts. VOC's `train` is trainval of all years,
+    and its `val` test of 2007. `images` is the folder of the images, if they are not where the layout has them. `style`
+    chooses other evaluation rules than the format's own. With `reading.val_share`, `train` and `val` are shares of a
+    set that has no part `val`. With `check_images` the header of every image file is read, and images that are broken
+    or differ in size from their annotation are left out.
 
-    `style` chooses other evaluation rules than the format's own. With `check_images` the header of every image file is
-    read, and images that are broken or differ in size from their annotation are left out.
-
-    InputError, in one line, for a set that cannot be used; problems of single entries are in the set's `problems`.
+    InputError, in one line, for a set that cannot be used, and MissingPartError for a part that is not there; problems
+    of single entries are in the set's `problems`.
     """
-    given = Path(path)
+    given, reading = Path(path), reading or ReadingSettings()
     folder = Path(images) if images is not None else None
-    if given.is_dir():
-        if not split:
-            raise InputError(f"{given}: is a folder; say which part of it, split train or val")
-        paths = (given / form.format(name) for name in SPELLINGS.get(split, (split,)) for form in FILES)
-        file = next((path for path in paths if path.is_file()), None)
-        dataset = read_coco(file, images=folder) if file else _read_voc_folder(given, split)
-    elif given.suffix.lower() == ".json" and given.is_file():
-        dataset = read_coco(given, images=folder)
-    elif given.suffix.lower() == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
-        root = given.absolute().parents[2]
-        dataset = read_voc([given], f"{root.name} {given.stem}", _classes(root))
-    elif not given.exists():
-        raise InputError(f"{given}: no such file or folder; {KNOWN}")
+    layout = layout_at(given, images=folder, reading=reading, split=None if split == WHOLE else split)
+    if reading.val_share is not None and split in ("train", "val"):
+        dataset = _share(given, layout, split, reading)
+    elif layout.parts == (WHOLE,) and not given.is_dir():
+        dataset = layout.read(WHOLE)
+    elif split:
+        dataset = layout.read(split)
     else:
-        raise InputError(f"{given}: no detection set; {KNOWN}")
-    files = [dataset.images[index].file for index in spread_over(len(dataset))]
-    white = white_of_set(list(map(str, files)), lambda place: files[place].read_bytes(), dataset.name)
+        raise InputError(f"{given}: is a folder; say which part of it, split {' or '.join(layout.parts)}")
+    files = [dataset.images[index] for index in spread_over(len(dataset))]
+    white = white_of_set([str(image.file) for image in files], lambda place: files[place].read(), dataset.name)
     dataset = replace(dataset, style=style or dataset.style, white=white)
     return without_broken_images(dataset) if check_images else dataset
 
 
-def _read_voc_folder(folder: Path, split: str) -> DetectionDataset:
-    match = re.fullmatch(r"([a-z_]+?)((?:\d\d\+)*\d\d)?", split)
-    roots = {place.name[-2:]: place for place in sorted(folder.glob("VOC20[0-9][0-9]")) if (place / LISTS).is_dir()}
-    own = bool(roots)
-    if (folder / LISTS).is_dir():
-        year = re.fullmatch(r"VOC20(\d\d)", folder.absolute().name)
-        roots, own = {year[1] if year else "": folder}, year is not None
-    if not roots:
-        looked_for = ", ".join(form.format(split) for form in FILES[:5])
-        raise InputError(
-            f"{folder}: no annotations of {split} in it, neither {looked_for} nor VOC's; {_json_files(folder) or KNOWN}"
-        )
-    name = match[1] if match and (own or not match[2]) else split
-    years = match[2].split("+") if match and match[2] and own else None
-    if years is None and own and name in ("train", "val"):
-        name, years = (
-            ("trainval", list(roots)) if name == "train" else ("test", ["07"] if "07" in roots else list(roots))
-        )
-    elif years is None and not own:
-        name = _first_list(
-            folder, {"train": ("trainval", *SPELLINGS["train"]), "val": ("test", *SPELLINGS["val"])}.get(name, (name,))
-        )
-        years = [""]
-    elif years is None and len(roots) == 1:
-        years = list(roots)
-    if years is None or any(year not in roots for year in years):
-        raise InputError(
-            f"{folder}: has no split {split}; it holds the years {', '.join(roots)}: name a list and its years, "
-            "such as trainval07+12 or test07"
-        )
-    lists = [roots[year] / LISTS / f"{name}.txt" for year in years]
-    return read_voc(
-        lists,
-        f"VOC {name}{'+'.join(years)}" if own else f"{folder.absolute().name} {name}",
-        _classes(lists[0].parents[2]),
+def has_part(path: str | Path, part: str, images: str | Path | None = None) -> bool:
+    """Whether a folder has a part of that name; a file is a set by itself."""
+    layout = layout_at(Path(path), images=Path(images) if images is not None else None, split=part)
+    return part in layout.parts
+
+
+def layout_at(
+    given: Path, *, images: Path | None = None, reading: ReadingSettings | None = None, split: str | None = None
+) -> Layout:
+    """The layout of a folder or file. InputError when it has none that is known.
+
+    Of a folder that has several, such as COCO's files beside YOLO's labels, the first that has the part `split`.
+    """
+    form = (reading or ReadingSettings()).box_form
+    suffix = given.suffix.lower()
+    if given.is_dir():
+        first: Layout | None = None
+        for layout in _layouts(given, images, form, split):
+            if split is None or split in layout.parts:
+                return layout
+            first = first or layout
+        if first is None:
+            raise unknown_layout(given)
+        return first
+    if suffix == ".json" and given.is_file():
+        return Layout("a COCO file", (WHOLE,), lambda _: read_coco(given, images=images, form=form or "xywh"))
+    if suffix == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
+        root = given.absolute().parents[2]
+        name = f"{root.name} {given.stem}"
+        return Layout("a VOC list", (WHOLE,), lambda _: read_voc([given], name, voc_classes(root)))
+    if suffix in (*yolo_description.YAML, yolo_description.DARKNET) and given.is_file():
+        return _yolo(given, yolo_description.described_by(given))
+    raise InputError(f"{given}: {'no detection set' if given.exists() else 'no such file or folder'}; {KNOWN}")
+
+
+def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Iterator[Layout]:
+    """Those that a folder has, the surest first."""
+    coco = _coco_folder(folder, images, form, split)
+    if coco:
+        yield coco
+    if is_dataset(folder):
+        yield _saved_dataset(folder, form)
+        return
+    described = yolo_description.described_in(folder)
+    if described:
+        yield _of_one_form(_yolo(folder, described), form)
+    parts = voc_parts(folder)
+    if parts:  # it has lists of other names too
+        known = parts if split is None or split in parts or WHOLE in parts else (*parts, split)
+        yield _of_one_form(Layout("in VOC's folders", known, lambda part: read_voc_folder(folder, part)), form)
+        return
+    if coco or described:
+        return
+    xml, yolo = voc_files.found_in(folder, images), yolo_description.found_in(folder)
+    if xml and yolo:
+        notice(f"{folder}: has XML files and YOLO's labels; the XML files are read")
+    if xml:
+        parts = tuple(xml.parts)
+        reader = _whole_or_part(folder, parts, lambda part: voc_files.read_xml_set(xml, part))
+        yield _of_one_form(Layout("images with XML files", parts, reader), form)
+    elif yolo:
+        yield _of_one_form(_yolo(folder, yolo), form)
+
+
+def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
+    if form is not None:
+        raise InputError(f"--box-form {form}: boxes of a set that is {layout.name} have one form; leave it out")
+    return layout
+
+
+def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> DetectionDataset:
+    """The training or the validation images of a set without a validation part."""
+    assert reading.val_share is not None
+    if "val" in layout.parts:
+        raise InputError(f"{given}: has a validation part of its own; leave out --val-share")
+    whole = layout.read("train" if "train" in layout.parts else WHOLE)
+    train, val = (whole, None) if reading.val_share == 0 else hold_out(whole, reading.val_share, reading.val_seed)
+    if part == "train":
+        return train
+    if val is None:
+        raise InputError(f"{given}: --val-share 0 holds no image back to score on; choose a larger share")
+    return val
+
+
+def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Layout | None:
+    wanted = {**SPELLINGS, **({split: (split,)} if split and split not in SPELLINGS and split != WHOLE else {})}
+    files = {
+        part: next((path for name in names for file in FILES if (path := folder / file.format(name)).is_file()), None)
+        for part, names in wanted.items()
+    }
+    there = {part: file for part, file in files.items() if file}
+    if not there:
+        whole = next((folder / name for name in WHOLE_FILES if (folder / name).is_file()), None)
+        if whole is None:
+            return None
+        there = {WHOLE: whole}
+    return Layout(
+        "COCO's",
+        tuple(there),
+        _whole_or_part(folder, tuple(there), lambda part: read_coco(there[part], images=images, form=form or "xywh")),
     )
 
 
-def _json_files(folder: Path) -> str:
-    """The files that may be meant, for a message."""
-    found = sorted(str(path.relative_to(folder)) for path in [*folder.glob("*.json"), *folder.glob("*/*.json")])
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return f"it holds {', '.join(found[:NAMED])}{more}: give one of them itself" if found else ""
+def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
+    splits = splits_of(folder)
+    if not splits:
+        reader = _whole_or_part(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
+        return Layout("a saved dataset", (WHOLE,), reader)
+    named = {part: next((splits[name] for name in names if name in splits), None) for part, names in SPELLINGS.items()}
+    there = {**splits, **{part: place for part, place in named.items() if place}}
+    siblings = list(splits.values())
+    return Layout(
+        "a saved dataset",
+        tuple(there),
+        _whole_or_part(folder, tuple(there), lambda part: huggingface.read_saved_split(there[part], siblings, form)),
+    )
 
 
-def _first_list(folder: Path, names: Sequence[str]) -> str:
-    return next((name for name in names if (folder / LISTS / f"{name}.txt").is_file()), names[-1])
+def _yolo(given: Path, described: yolo_description.YoloSet) -> Layout:
+    parts = (*described.parts, *described.absent)
+    return Layout("YOLO's", parts, _whole_or_part(given, parts, lambda part: read_yolo(described, part)))
 
 
-def _classes(root: Path) -> list[str] | None:
-    """None for VOC's own twenty classes; else those that the set has."""
-    return None if re.fullmatch(r"VOC20\d\d", root.absolute().name) else classes_of(root)
+def _whole_or_part(
+    given: Path, parts: Sequence[str], read: Callable[[str], DetectionDataset]
+) -> Callable[[str], DetectionDataset]:
+    """Reads a part that is there; of a set without parts, all of it as `train`. MissingPartError for other parts."""
+
+    def reader(part: str) -> DetectionDataset:
+        if part in parts:
+            return read(part)
+        if tuple(parts) == (WHOLE,) and part == "train":
+            return read(WHOLE)
+        what = "is one set without parts" if tuple(parts) == (WHOLE,) else f"has the parts {', '.join(parts)}"
+        raise MissingPartError(
+            f"{given}: has no part {part}; it {what}. Hold a share of it back with --val-share 0.2, give another set "
+            f"with --val, or choose a part with --split, where a command has it"
+        )
+
+    return reader

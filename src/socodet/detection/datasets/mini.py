@@ -18,11 +18,17 @@ def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> Detec
     if not 0 < fraction <= 1:
         raise InputError(f"the fraction of {dataset.name} must be more than 0 and at most 1, not {fraction:g}")
     count = max(1, round(fraction * len(dataset)))
-    drawn = sorted(range(len(dataset)), key=lambda index: _draw(seed, dataset.images[index].image_id))
-    return dataset.select(sorted(drawn[:count]), f"{dataset.name} {fraction:.3g} of it, seed {seed}")
+    return dataset.select(
+        sorted(drawn_order(dataset, seed)[:count]), f"{dataset.name} {fraction:.3g} of it, seed {seed}"
+    )
 
 
-def _draw(seed: int, image_id: int | str) -> bytes:
+def drawn_order(dataset: DetectionDataset, seed: int | str) -> list[int]:
+    """The indices of the images in an order that the seed decides, whatever their order in the set."""
+    return sorted(range(len(dataset)), key=lambda index: _draw(seed, dataset.images[index].image_id))
+
+
+def _draw(seed: int | str, image_id: int | str) -> bytes:
     return hashlib.sha256(f"{seed}/{image_id}".encode(errors="surrogatepass")).digest()
 
 

@@ -2,14 +2,14 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
-from socodet.detection.datasets.box_forms import CORNERS, WrittenBoxes, check_box_form
+from socodet.detection.datasets.box_forms import WrittenBoxes, check_box_form
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, usable_boxes
 from socodet.detection.datasets.values import flag, number, pixel_count
@@ -24,69 +24,90 @@ VOC_CLASSES = tuple(
 LISTS = Path("ImageSets", "Main")
 
 
-class _Annotated(NamedTuple):
+class XmlFile(NamedTuple):
     """An image and its XML."""
 
     image_id: str
-    path: Path
+    image: Path
+    xml: Path
+    beside: Collection[str] = ()
+    """Names without suffix of the images in its folder, one of which the XML may name instead."""
+
+
+class _Annotated(NamedTuple):
+    """What the XML of an image says."""
+
+    file: XmlFile
     objects: list[ElementTree.Element]
     """Those of known classes."""
     boxes: WrittenBoxes
+    offset: tuple[int, int, int, int]
+    """To be taken from the corners, so that they are 0-based and the right and bottom ones exclusive."""
 
 
 def read_voc(lists: Sequence[Path], name: str, classes: Sequence[str] | None = None) -> DetectionDataset:
     """The images that the files `…/ImageSets/Main/NAME.txt` list, with their objects, in VOC's style.
 
-    `classes` are the set's, in the order of their labels; VOC's twenty if not given.
-
-    Corners are 1-based there and the right and bottom ones inclusive: xmin and ymin are lowered by 1, and xmax
-    and ymax, 0-based and exclusive, stay as they are. Objects marked difficult are trained on, as in Detectron2, and
-    kept out of the score. InputError when a list cannot be read, when none of the images can be used, when no object
-    is of a known class, or when the boxes are in another form.
+    `classes` are the set's, in the order of their labels; VOC's twenty if not given. InputError as `read_xml_files`,
+    and when a list cannot be read.
     """
-    label_of = {name: label for label, name in enumerate(classes or VOC_CLASSES, 1)}
     problems = AnnotationProblems()
     there = FilesThere()
-    read: dict[str, _Annotated] = {}
+    files: dict[str, XmlFile] = {}
     for file in lists:
         root = file.absolute().parents[2]
         for image_id in _listed(file, root / "JPEGImages", there):
-            if image_id in read:
+            image = there.image(root / "JPEGImages", image_id)
+            if image_id in files:
                 problems.add(Problem.REPEATED_IMAGE, f"{file}: {image_id}")
-                continue
-            image = _read_image(root, image_id, label_of, there, problems)
-            if image is not None:
-                read[image_id] = image
+            elif image is None:
+                problems.add(Problem.MISSING_IMAGE, str(root / "JPEGImages" / f"{image_id}.jpg"))
+            else:
+                files[image_id] = XmlFile(image_id, image, root / "Annotations" / f"{image_id}.xml")
+    return read_xml_files(list(files.values()), lists[0], name, classes or VOC_CLASSES, problems)
+
+
+def read_xml_files(
+    files: Sequence[XmlFile], about: Path, name: str, classes: Sequence[str], problems: AnnotationProblems
+) -> DetectionDataset:
+    """The images with the objects of their XML files, in VOC's style.
+
+    Objects marked difficult are trained on, as in Detectron2, and kept out of the score. `about` is what messages name.
+    InputError when none of the images can be used, when no object is of a known class, or when the boxes are in another
+    form.
+    """
+    label_of = {name: label for label, name in enumerate(classes, 1)}
+    read = [found for file in files if (found := _read_image(file, label_of, problems))]
     if not read:
-        details = "; ".join(problems.lines()) or "the lists are empty"
-        raise InputError(f"{lists[0]}: none of its images can be used: {details}")
+        details = "; ".join(problems.lines()) or "none is listed"
+        raise InputError(f"{about}: none of its images can be used: {details}")
     unknown = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
-    if unknown and not any(image.objects for image in read.values()):
+    if unknown and not any(image.objects for image in read):
         raise InputError(
-            f"{lists[0]}: none of its {unknown:,} objects is of a known class (first: "
+            f"{about}: none of its {unknown:,} objects is of a known class (first: "
             f"{problems.first[Problem.UNKNOWN_CATEGORY]}); VOC2007 and the like stand for VOC's twenty classes: give a "
             "set with classes of its own another folder name"
         )
-    check_box_form(lists[0], CORNERS, [image.boxes for image in read.values()])
+    check_box_form(about, "xyxy", [image.boxes for image in read])
     categories = tuple(Category(label, name) for name, label in label_of.items())
-    images = [_annotations(image, label_of, problems) for image in read.values()]
+    images = [_annotations(image, label_of, problems) for image in read]
     return DetectionDataset(name, categories, images, False, "voc", problems)
 
 
-def classes_of(root: Path) -> list[str]:
-    """The names that the objects of all XML files in `root/Annotations` have, in the order of the alphabet.
+def classes_of(files: Iterable[Path], about: Path) -> list[str]:
+    """The names that the objects of these XML files have, in the order of the alphabet.
 
-    Of all, not of one list's, so that a label means the same in every list.
+    Of all of a set, not of one part, so that a label means the same in every part. InputError when there is none.
     """
     names = set()
-    for file in sorted((root / "Annotations").glob("*.xml")):
+    for file in files:
         try:
-            names |= {_class_name(found) for found in _parse(file).findall("object")}
+            names |= {_class_name(found) for found in parse(file).findall("object")}
         except (OSError, ValueError, ElementTree.ParseError):
-            continue  # counted when a list names it
+            continue  # counted when a part has it
     names.discard("")
     if not names:
-        raise InputError(f"{root / 'Annotations'}: no XML file there holds an object; give a folder in VOC's layout")
+        raise InputError(f"{about}: no XML file there holds an object; give a folder in VOC's layout")
     return sorted(names)
 
 
@@ -104,7 +125,7 @@ def _listed(file: Path, images: Path, there: FilesThere) -> list[str]:
     return names
 
 
-def _parse(file: Path) -> ElementTree.Element:
+def parse(file: Path) -> ElementTree.Element:
     """The root of an XML file, in the encoding that it declares. OSError, ValueError or ParseError."""
     data = file.read_bytes()
     declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", data)
@@ -119,19 +140,16 @@ def _parse(file: Path) -> ElementTree.Element:
         raise ValueError(str(error)) from None
 
 
-def _read_image(
-    root: Path, image_id: str, label_of: Mapping[str, int], there: FilesThere, problems: AnnotationProblems
-) -> _Annotated | None:
-    path = there.image(root / "JPEGImages", image_id)
-    if path is None:
-        problems.add(Problem.MISSING_IMAGE, str(root / "JPEGImages" / f"{image_id}.jpg"))
-        return None
-    xml = root / "Annotations" / f"{image_id}.xml"
+def _read_image(file: XmlFile, label_of: Mapping[str, int], problems: AnnotationProblems) -> _Annotated | None:
+    path, xml = file.image, file.xml
     try:
-        tree = _parse(xml)
+        tree = parse(xml)
     except (OSError, ValueError, ElementTree.ParseError) as error:
         problems.add(Problem.BROKEN_ANNOTATION_FILE, f"{xml}: {error}")
         return None
+    named = Path(named_image(tree)).stem
+    if named != path.stem and named in file.beside:
+        problems.add(Problem.OTHER_FILE_NAME, f"{xml}: {named}")
     width, height = (pixel_count(tree.findtext(f"size/{side}")) for side in ("width", "height"))
     if not (width and height):
         try:
@@ -150,12 +168,12 @@ def _read_image(
         [number(found.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")] for found in objects
     ]
     boxes = WrittenBoxes(np.array(corners, np.float64).reshape(-1, 4), width, height, str(xml))
-    return _Annotated(image_id, path, objects, boxes)
+    return _Annotated(file, objects, boxes, _offset(xml, tree))
 
 
 def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: AnnotationProblems) -> ImageAnnotations:
     corners, width, height, where = image.boxes
-    boxes, kept = usable_boxes(corners - [1, 1, 0, 0], width, height, where, problems)
+    boxes, kept = usable_boxes(corners - image.offset, width, height, where, problems)
     objects = [image.objects[index] for index in kept]
     difficult = []
     for found in objects:
@@ -164,8 +182,8 @@ def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: Annot
             problems.add(Problem.UNCLEAR_FLAG, f"{where}: difficult {found.findtext('difficult')!r:.40}")
         difficult.append(marked is True)
     return ImageAnnotations(
-        image.image_id,
-        image.path,
+        image.file.image_id,
+        image.file.image,
         width,
         height,
         boxes,
@@ -174,6 +192,28 @@ def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: Annot
         np.array(difficult, bool),
         (boxes[:, 2:] - boxes[:, :2]).prod(1),
     )
+
+
+def named_image(tree: ElementTree.Element) -> str:
+    """The `filename` of an XML file, without the folders of the machine that wrote it."""
+    return PureWindowsPath((tree.findtext("filename") or "").strip()).name
+
+
+def _offset(xml: Path, tree: ElementTree.Element) -> tuple[int, int, int, int]:
+    """What an XML file's corners have to be lowered by, by who wrote it.
+
+    VOC's own are 1-based, the right and bottom ones inclusive; Roboflow adds 1 to all four; labelImg, CVAT, Label
+    Studio and others write what COCO's files have.
+    """
+    database = (tree.findtext("source/database") or "").strip().lower()
+    if is_year(xml.parent.parent) or re.fullmatch(r"the voc20\d\d database", database):
+        return (1, 1, 0, 0)
+    return (1, 1, 1, 1) if database.startswith("roboflow") else (0, 0, 0, 0)
+
+
+def is_year(folder: Path) -> bool:
+    """Whether a folder is one of VOC's own by its name, with VOC's twenty classes."""
+    return re.fullmatch(r"VOC20\d\d", folder.absolute().name) is not None
 
 
 def _class_name(found: ElementTree.Element) -> str:

@@ -1,0 +1,170 @@
+"""From images and objects as COCO's files list them to a detection set; readers of other formats make such entries."""
+
+import math
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, Style
+from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, corners
+from socodet.detection.datasets.masks import Segmentation, box_outline, misses_box, usable_segmentation
+from socodet.detection.datasets.problems import AnnotationProblems, Problem, usable_boxes
+from socodet.detection.datasets.values import flag, matching_id, number
+from socodet.images.source import ImageSource
+
+Entry = Mapping[str, Any]
+LabelledEntry = tuple[Entry, int]
+"""An entry of `annotations` and its label."""
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """An entry of `images`."""
+
+    image_id: int | str
+    name: str
+    height: int
+    """0 where the file does not say it, as for the width."""
+    width: int
+    entry: Entry
+    stored: tuple[ImageSource, int] | None = None
+    """Where its bytes are when it is no file of its own."""
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """A listed image whose file is there, and its objects."""
+
+    file: Path
+    listed: ListedImage
+    """With its size."""
+    objects: Sequence[LabelledEntry]
+
+    def written_boxes(self) -> WrittenBoxes:
+        """Its boxes as they are in the entries."""
+        numbers = np.array([_numbers(entry.get("bbox")) for entry, _ in self.objects], np.float64).reshape(-1, 4)
+        return WrittenBoxes(numbers, self.listed.width, self.listed.height, f"image {self.listed.image_id}")
+
+
+def set_of_entries(
+    name: str,
+    categories: Sequence[Category],
+    found: Sequence[FoundImage],
+    style: Style,
+    form: BoxForm,
+    problems: AnnotationProblems,
+) -> DetectionDataset:
+    """The set of these images; boxes are in `form`. Problems of entries are added to `problems`."""
+    has_masks = any(
+        not flag(entry.get("iscrowd"))
+        and usable_segmentation(entry.get("segmentation"), image.listed.height, image.listed.width)
+        for image in found
+        for entry, _ in image.objects
+    )
+    label_of = labels_of(categories)
+    images = [_image(image, form, label_of, has_masks, problems) for image in found]
+    return DetectionDataset(name, tuple(categories), images, has_masks, style, problems)
+
+
+def labels_of(categories: Sequence[Category]) -> dict[int, int]:
+    """Category id → label."""
+    return {category.id: label for label, category in enumerate(categories, 1)}
+
+
+def objects_by_image(
+    entries: list[Any], images: Container[int | str], label_of: Mapping[int, int], problems: AnnotationProblems
+) -> dict[int | str, list[LabelledEntry]]:
+    """The annotations of each listed image, with their labels."""
+    objects: dict[int | str, list[LabelledEntry]] = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            problems.add(Problem.BROKEN_BOX, f"entry {place} of `annotations`")
+            continue
+        written = entry.get("image_id"), entry.get("category_id")
+        where = f"annotation {entry.get('id', f'number {place}')} of image {written[0]}"
+        image_id, category_id = matching_id(written[0], images), matching_id(written[1], label_of)
+        if image_id is None:
+            problems.add(Problem.UNKNOWN_IMAGE, where)
+        elif category_id is None:
+            problems.add(Problem.UNKNOWN_CATEGORY, f"{where}, category {written[1]}")
+        else:
+            if (image_id, category_id) != written:
+                problems.add(Problem.NUMBER_AS_TEXT, f"ids of {where}, category {written[1]!r}")
+            objects.setdefault(image_id, []).append((entry, label_of[cast(int, category_id)]))
+    return objects
+
+
+def _image(
+    found: FoundImage, form: BoxForm, label_of: Mapping[int, int], has_masks: bool, problems: AnnotationProblems
+) -> ImageAnnotations:
+    image, objects, written = found.listed, found.objects, found.written_boxes()
+    where, size = written.where, np.array([image.width, image.height])
+    boxes, kept = usable_boxes(corners(form, written.numbers, size), image.width, image.height, where, problems)
+    entries, labels = [objects[index][0] for index in kept], [objects[index][1] for index in kept]
+    as_text = sum(any(isinstance(side, str) for side in entry["bbox"]) for entry in entries)
+    if as_text:
+        problems.add(Problem.NUMBER_AS_TEXT, f"box of {where}", as_text)
+    crowd = _flags(entries, "iscrowd", where, problems)
+    if crowd.any():
+        problems.add(Problem.CROWD, where, int(crowd.sum()))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas = [_positive(entry.get("area")) or float(w * h) for entry, (w, h) in zip(entries, sides, strict=True)]
+    return ImageAnnotations(
+        image.image_id,
+        found.file,
+        image.width,
+        image.height,
+        boxes,
+        np.array(labels, np.int64),
+        crowd,
+        _flags(entries, "difficult", where, problems),
+        np.array(areas, np.float32),
+        [_mask(entry, box, image, where, problems) for entry, box in zip(entries, boxes, strict=True)]
+        if has_masks
+        else None,
+        _labels(image.entry.get("neg_category_ids"), label_of),
+        _labels(image.entry.get("not_exhaustive_category_ids"), label_of),
+        image.stored,
+    )
+
+
+def _numbers(bbox: Any) -> list[float]:
+    """Four numbers; not-a-number where there are not four."""
+    return [number(side) for side in bbox] if isinstance(bbox, list) and len(bbox) == 4 else [math.nan] * 4
+
+
+def _flags(entries: Sequence[Entry], name: str, where: str, problems: AnnotationProblems) -> NDArray[np.bool_]:
+    flags = [flag(entry.get(name)) for entry in entries]
+    if None in flags:
+        unclear = entries[flags.index(None)]
+        problems.add(
+            Problem.UNCLEAR_FLAG,
+            f"{name} {unclear[name]!r:.40} of annotation {unclear.get('id')} of {where}",
+            flags.count(None),
+        )
+    return np.array([one is True for one in flags], bool)
+
+
+def _mask(
+    entry: Entry, box: NDArray[np.float32], image: ListedImage, where: str, problems: AnnotationProblems
+) -> Segmentation:
+    mask = usable_segmentation(entry.get("segmentation"), image.height, image.width)
+    if mask is not None and not misses_box(mask, box):
+        return mask
+    problem = Problem.BROKEN_MASK if mask is None else Problem.MASK_ELSEWHERE
+    problems.add(problem, f"annotation {entry.get('id')} of {where}")
+    return box_outline(box)
+
+
+def _positive(area: Any) -> float | None:
+    found = number(area)
+    return found if found > 0 else None
+
+
+def _labels(ids: Any, label_of: Mapping[int, int]) -> frozenset[int]:
+    found = [matching_id(one, label_of) for one in ids] if isinstance(ids, list) else []
+    return frozenset(label_of[cast(int, one)] for one in found if one is not None)

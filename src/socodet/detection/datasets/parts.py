@@ -1,0 +1,109 @@
+"""Where a folder without a table of contents has its parts, the images of each, and their annotation files."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.errors import InputError
+from socodet.images.folder import open_folder
+
+SPELLINGS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Names of parts in folders and files; the first one found is used."""
+IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image")
+"""In any case."""
+WHOLE = "all"
+"""The part that a set without parts has."""
+
+
+class MissingPartError(InputError):
+    """A set has no such part, but may have others."""
+
+
+def parts_of(folder: Path) -> dict[str, Path]:
+    """Part → folder, for folders of a part's name."""
+    there = {path.name.lower(): path for path in _folders(folder)}
+    found = {part: next((there[name] for name in names if name in there), None) for part, names in SPELLINGS.items()}
+    return {part: path for part, path in found.items() if path is not None}
+
+
+def image_folders(folder: Path) -> dict[str, Path]:
+    """Part → folder of its images: `train/`, `images/train/`, `images/`, or the folder itself; see `WHOLE`."""
+    parts = parts_of(folder)
+    if parts:
+        return parts
+    there = {path.name.lower(): path for path in _folders(folder)}
+    for name in IMAGE_FOLDERS:
+        if name in there:
+            return parts_of(there[name]) or {WHOLE: there[name]}
+    return {WHOLE: folder}
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images of a part, sorted: those in `images/` and the like where it has such a folder, else all below it."""
+    for inner in _folders(folder):
+        if inner.name.lower() in IMAGE_FOLDERS:
+            folder = inner
+            break
+    source = open_folder(folder)
+    return [] if source is None else [folder / key for key in source.keys]
+
+
+class AnnotationFolder(NamedTuple):
+    """Where the annotation files of images that lie in one folder are."""
+
+    path: Path
+    shared: bool
+    """Whether images of other folders may have theirs there too."""
+
+
+def annotation_folder(
+    images: Sequence[Path], names: Sequence[str], suffix: str, there: FilesThere
+) -> AnnotationFolder | None:
+    """The folder with the annotation files of images that lie in one folder; None when no image has one.
+
+    Beside the images, or in a folder of one of `names` that stands for the folder of images or lies beside or in it.
+    """
+    stems = {image.stem for image in images}
+    for candidate in _candidates(images[0].parent, names):
+        found = (name for name in there.names(candidate.path) if name.lower().endswith(suffix))
+        if any(name[: -len(suffix)] in stems for name in found):
+            return candidate
+    return None
+
+
+def by_folder(images: Sequence[Path]) -> dict[Path, list[Path]]:
+    """The images of each folder, in their order."""
+    folders: dict[Path, list[Path]] = {}
+    for image in images:
+        folders.setdefault(image.parent, []).append(image)
+    return folders
+
+
+def _candidates(folder: Path, names: Sequence[str]) -> Iterator[AnnotationFolder]:
+    """Mirrored (`labels/train/` for `images/train/`), beside the images, in a folder there, or flat (`labels/`)."""
+    parts = folder.parts
+    places = [place for place in range(len(parts) - 1, 0, -1) if parts[place].lower() in IMAGE_FOLDERS]
+    above = [(Path(*parts[:place]), parts[place + 1 :]) for place in places]
+    for root, rest in [*above, (folder.parent, (folder.name,))]:
+        yield from (AnnotationFolder(path.joinpath(*rest), False) for path in _named(root, names))
+    for path in [folder, *_named(folder, names)]:
+        yield AnnotationFolder(path, False)
+    for root in [*(root for root, _ in above), folder.parent]:
+        yield from (AnnotationFolder(path, True) for path in _named(root, names))
+
+
+def _named(root: Path, names: Sequence[str]) -> list[Path]:
+    there = {path.name.lower(): path for path in _folders(root)}
+    return [there[name] for name in names if name in there]
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []

@@ -1,0 +1,123 @@
+"""VOC's XML files without VOC's folders: beside their images, or in `annotations/` beside `images/`."""
+
+import itertools
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.parts import AnnotationFolder, annotation_folder, by_folder, image_folders, images_below
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.voc import XmlFile, classes_of, named_image, parse, read_xml_files
+from socodet.images.suffixes import SUFFIXES
+
+XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label")
+LOOKED_AT = 16
+"""XML files that are read before they are taken for something else."""
+
+
+@dataclass(frozen=True)
+class XmlSet:
+    """The parts of a set of images with XML files."""
+
+    root: Path
+    parts: Mapping[str, Path]
+    """Folders of images."""
+    images: Path | None = None
+    """Where the images are, if not in the set's folder."""
+
+    def folders(self, part: str, there: FilesThere) -> Iterator[tuple[Sequence[Path], AnnotationFolder | None]]:
+        """Images that lie in one folder, and where their XML files are."""
+        for images in by_folder(images_below(self.parts[part])).values():
+            if self.images is None:
+                yield images, annotation_folder(images, XML_FOLDERS, ".xml", there)
+            else:
+                yield images, AnnotationFolder(self.root / images[0].parent.relative_to(self.images), False)
+
+
+def found_in(folder: Path, images: Path | None = None) -> XmlSet | None:
+    """The set in a folder; None when no image has an XML file. `images`: where its images are, if elsewhere."""
+    root, elsewhere = folder.absolute(), images.absolute() if images else None
+    found = XmlSet(root, image_folders(elsewhere or root), elsewhere)
+    there = FilesThere()
+    parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
+    return XmlSet(root, parts, elsewhere) if parts else None
+
+
+def read_xml_set(described: XmlSet, part: str) -> DetectionDataset:
+    """The images of a part with their objects; InputError as `voc.read_xml_files`.
+
+    An image and an XML file belong together that have the same name, or else of which the XML file names the image. The
+    classes are those of all parts.
+    """
+    problems = AnnotationProblems()
+    there = FilesThere()
+    files: dict[str, list[XmlFile]] = {one: [] for one in described.parts}
+    for one in described.parts:
+        counted = problems if one == part else AnnotationProblems()
+        for images, place in described.folders(one, there):
+            files[one] += _pairs(described, images, place, there, counted)
+    classes = classes_of((file.xml for found in files.values() for file in found), described.root)
+    return read_xml_files(files[part], described.root, f"{described.root.name} {part}", classes, problems)
+
+
+def _has_annotations(described: XmlSet, part: str, there: FilesThere) -> bool:
+    """Whether XML files of a part's images are annotations, and not something else."""
+    for images, place in described.folders(part, there):
+        files = (place.path / f"{image.stem}.xml" for image in images) if place else ()
+        for file in itertools.islice((file for file in files if file in there), LOOKED_AT):
+            try:
+                if parse(file).tag == "annotation":
+                    return True
+            except (OSError, ValueError, ElementTree.ParseError):
+                continue
+    return False
+
+
+def _pairs(
+    described: XmlSet,
+    images: Sequence[Path],
+    place: AnnotationFolder | None,
+    there: FilesThere,
+    problems: AnnotationProblems,
+) -> Iterator[XmlFile]:
+    """The images of one folder that have an XML file, in their order; counts those without, and files without image."""
+    names = there.names(place.path) if place else frozenset()
+    xml_of = {name[:-4]: place.path / name for name in sorted(names) if name.lower().endswith(".xml")} if place else {}
+    of_stem: dict[str, list[Path]] = {}
+    for image in images:
+        of_stem.setdefault(image.stem, []).append(image)
+    chosen = {_first(same): xml_of[stem] for stem, same in of_stem.items() if stem in xml_of}
+    by_name = {image.name: image for image in images} | {
+        stem: same[0] for stem, same in of_stem.items() if len(same) == 1
+    }
+    for stem, xml in xml_of.items():
+        if stem in of_stem or (place and place.shared):
+            continue
+        named = _named_in(xml)
+        found = by_name.get(named) or by_name.get(Path(named).stem)
+        if found is None or found in chosen:
+            problems.add(Problem.NO_IMAGE_FOR_LABELS, str(xml))
+        else:
+            chosen[found] = xml
+    stems = frozenset(of_stem)
+    for image in images:
+        if image in chosen:
+            inside = image.relative_to(described.images or described.root).with_suffix("").as_posix()
+            yield XmlFile(inside, image, chosen[image], stems)
+        else:
+            problems.add(Problem.NO_ANNOTATION_FILE, str(image))
+
+
+def _first(same: Sequence[Path]) -> Path:
+    """Of images that differ only in their suffix, the one whose suffix comes first among those of images."""
+    return min(same, key=lambda image: SUFFIXES.index(image.suffix.lower()))
+
+
+def _named_in(xml: Path) -> str:
+    try:
+        return named_image(parse(xml))
+    except (OSError, ValueError, ElementTree.ParseError):
+        return ""

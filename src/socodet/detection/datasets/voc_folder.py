@@ -1,0 +1,91 @@
+"""Pascal VOC's folders: a year or several, or another set in the same layout, with its lists in `ImageSets/Main`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, MissingPartError
+from socodet.detection.datasets.voc import classes_of, is_year, read_voc
+from socodet.errors import InputError
+
+LISTS = Path("ImageSets", "Main")
+_OWN = {"train": "trainval", "val": "test", "test": "test"}
+"""VOC's lists for a part; train and val for years that have no test."""
+_OTHER = {"train": ("trainval", *SPELLINGS["train"]), "val": ("test", *SPELLINGS["val"]), "test": SPELLINGS["test"]}
+"""Lists for a part of a set in the same layout; the first one there is used."""
+
+
+def voc_parts(folder: Path) -> tuple[str, ...]:
+    """The parts of a folder in VOC's layout; none if it has not that layout."""
+    roots, own = _roots(folder)
+    if own:
+        there = {file.stem for root in roots.values() for file in (root / LISTS).glob("*.txt")}
+        return tuple(part for part in _OWN if _OWN[part] in there or part in there)
+    if not roots:
+        return ()
+    lists = _lists(folder)
+    parts = tuple(part for part, names in _OTHER.items() if any(name in lists for name in names))
+    return parts or ((WHOLE,) if len(lists) == 1 else tuple(lists))
+
+
+def read_voc_folder(folder: Path, split: str) -> DetectionDataset:
+    """The images of a list and its years, `trainval07+12`, or of a part. InputError when it cannot be told which."""
+    roots, own = _roots(folder)
+    match = re.fullmatch(r"([a-z_]+?)((?:\d\d\+)*\d\d)?", split)
+    years = match[2].split("+") if match and match[2] and own else None
+    name = match[1] if match and (own or not match[2]) else split
+    if not own:
+        name, years = _list_of(folder, split), [""]
+    elif years is None and split in _OWN:
+        name = _OWN[split]
+        years = [year for year, root in roots.items() if (root / LISTS / f"{name}.txt").is_file()]
+        years = [year for year in years if year == "07"] or years if name == "test" else years
+        if not years:  # as of VOC2012, whose test has no annotations
+            name, years = split, list(roots)
+    elif years is None and len(roots) == 1:
+        years = list(roots)
+    if years is None or any(year not in roots for year in years):
+        raise InputError(
+            f"{folder}: has no split {split}; it holds the years {', '.join(roots)}: name a list and its years, "
+            "such as trainval07+12 or test07"
+        )
+    lists = [roots[year] / LISTS / f"{name}.txt" for year in years]
+    about = f"VOC {name}{'+'.join(years)}" if own else f"{folder.absolute().name} {name}"
+    return read_voc(lists, about, voc_classes(lists[0].parents[2]))
+
+
+def voc_classes(root: Path) -> list[str] | None:
+    """None for VOC's own twenty classes; else those that the set has."""
+    if is_year(root):
+        return None
+    return classes_of(sorted((root / "Annotations").glob("*.xml")), root / "Annotations")
+
+
+def _roots(folder: Path) -> tuple[dict[str, Path], bool]:
+    """Year → its folder, and whether it is one of VOC's own; a set of another name has no year."""
+    if _lists(folder):
+        own = is_year(folder)
+        return {folder.absolute().name[-2:] if own else "": folder}, own
+    years = {place.name[-2:]: place for place in sorted(folder.glob("VOC20[0-9][0-9]")) if (place / LISTS).is_dir()}
+    return years, bool(years)
+
+
+def _lists(folder: Path) -> dict[str, Path]:
+    """Name → file of the lists, without those of single classes."""
+    found = {file.stem: file for file in sorted((folder / LISTS).glob("*.txt"))}
+    return {name: file for name, file in found.items() if not any(name.endswith(f"_{other}") for other in found)}
+
+
+def _list_of(folder: Path, split: str) -> str:
+    lists = _lists(folder)
+    if voc_parts(folder) == (WHOLE,) and split in (WHOLE, "train"):
+        return next(iter(lists))
+    names: Sequence[str] = _OTHER.get(split, (split,))
+    found = next((name for name in names if (folder / LISTS / f"{name}.txt").is_file()), None)
+    if found is None:
+        raise MissingPartError(
+            f"{folder}: has no part {split}; its lists are {', '.join(lists)}. Hold a share back with --val-share 0.2, "
+            "or give a set with --val"
+        )
+    return found

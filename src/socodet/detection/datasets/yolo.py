@@ -1,0 +1,123 @@
+"""YOLO's form of annotations: a label file per image, and a `data.yaml` or `classes.txt` that names the classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from socodet.detection.datasets.annotations import Category, DetectionDataset
+from socodet.detection.datasets.box_forms import NEARLY_ALL, check_box_form
+from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, set_of_entries
+from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.parts import annotation_folder, by_folder, images_below
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.yolo_description import NAMES, YoloSet
+from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelLine, LabelReader, labelled
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import image_file_size
+from socodet.images.lists import locate_images, read_lines
+from socodet.runtime.notices import notice
+
+NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"})
+"""Text files that lie among label files."""
+
+
+@dataclass
+class _Reading:
+    """What is found while a part is read."""
+
+    problems: AnnotationProblems = field(default_factory=AnnotationProblems)
+    there: FilesThere = field(default_factory=FilesThere)
+    lines: dict[Path, list[LabelLine]] = field(default_factory=dict)
+    """The objects of each image."""
+
+
+def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
+    """The images of a part with their objects, sorted or in the order of their list; sizes are those of the images.
+
+    An image without a label file has no object. InputError when no image can be used, when hardly an image has a label
+    file, hardly a line is one of a label, no object is of a known class, or boxes are no shares.
+    """
+    reading = _Reading()
+    problems = reading.problems
+    labels = LabelReader(problems, described.keypoints)
+    described.check(part)
+    for place in described.parts[part]:
+        listed = place.is_file()
+        for images in by_folder(_listed_images(place, reading) if listed else images_below(place)).values():
+            _read_folder(images, labels, reading, whole=not listed)
+    about = f"{described.about}, {part}"
+    if not reading.lines:
+        raise InputError(f"{about}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
+    if labels.broken > NEARLY_ALL * labels.lines:
+        raise InputError(f"{about}: hardly a line is one of a label: {'; '.join(problems.lines())}")
+    unlabelled = problems.counts.get(Problem.NO_LABEL_FILE, 0)
+    if unlabelled > NEARLY_ALL * len(reading.lines):
+        raise InputError(
+            f"{about}: {unlabelled:,} of {len(reading.lines):,} images have no label file (first: "
+            f"{problems.first[Problem.NO_LABEL_FILE]}); put them into labels/ beside images/, or beside the images"
+        )
+    categories = described.categories or _numbered(described.about, reading.lines)
+    label_of = labels_of(categories)
+    found = []
+    for file, lines in reading.lines.items():
+        try:
+            width, height = image_file_size(file)
+        except (OSError, UnreadableImageError) as error:
+            problems.add(Problem.BROKEN_IMAGE, f"{file}: {error}")
+            continue
+        listed_image = ListedImage(_name(file, described.root), file.name, height, width, {})
+        found.append(FoundImage(file, listed_image, labelled(lines, (width, height), label_of, problems)))
+    unknown = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
+    if not found or (unknown and not any(image.objects for image in found)):
+        raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")
+    check_box_form(described.about, "cxcywh-shares", [image.written_boxes() for image in found])
+    name = f"{described.root.absolute().name} {part}"
+    return set_of_entries(name, categories, found, "coco", "cxcywh-shares", problems)
+
+
+def _read_folder(images: Sequence[Path], labels: LabelReader, reading: _Reading, *, whole: bool) -> None:
+    """Reads the label files of images of one folder; `whole`: these are all of its images."""
+    problems = reading.problems
+    place = annotation_folder(images, LABEL_FOLDERS, ".txt", reading.there)
+    for image in images:
+        if image in reading.lines:
+            problems.add(Problem.REPEATED_IMAGE, str(image))
+            continue
+        file = None if place is None else place.path / f"{image.stem}.txt"
+        if file is None or file not in reading.there:
+            problems.add(Problem.NO_LABEL_FILE, str(image))
+            reading.lines[image] = []
+            continue
+        try:
+            reading.lines[image] = labels.read(file)
+        except InputError as error:
+            problems.add(Problem.BROKEN_ANNOTATION_FILE, str(error))
+    if whole and place is not None and not place.shared:
+        stems = {image.stem for image in images}
+        names = {name for name in reading.there.names(place.path) if name.endswith(".txt") and name not in NO_LABELS}
+        for name in sorted(names):
+            if name.removesuffix(".txt") not in stems:
+                problems.add(Problem.NO_IMAGE_FOR_LABELS, str(place.path / name))
+
+
+def _listed_images(file: Path, reading: _Reading) -> list[Path]:
+    names = [line for line in read_lines(file) if line and not line.startswith("#")]
+    if not names:
+        raise InputError(f"{file}: lists no image; write one path a line")
+    root, keys = locate_images(file, names)
+    images = [root / key for key in keys]
+    for image in images:
+        if image not in reading.there:
+            reading.problems.add(Problem.MISSING_IMAGE, str(image))
+    return [image for image in images if image in reading.there]
+
+
+def _numbered(about: Path, lines: Mapping[Path, Sequence[LabelLine]]) -> tuple[Category, ...]:
+    ids = {line.category for found in lines.values() for line in found if line.category >= 0} or {0}
+    notice(f"{about}: nothing names its classes, which are called by their numbers; put a classes.txt there")
+    return tuple(Category(one, str(one)) for one in sorted(ids))
+
+
+def _name(file: Path, root: Path) -> str:
+    """From the root where the file is below it; unique in the set in any case."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()

@@ -1,0 +1,213 @@
+"""Which parts and classes a set in YOLO's form has: its `data.yaml`, Darknet's `obj.data`, or its folders."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from socodet.detection.datasets.annotations import Category
+from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.parts import SPELLINGS, annotation_folder, by_folder, image_folders, images_below
+from socodet.detection.datasets.problems import AnnotationProblems
+from socodet.detection.datasets.values import number, pixel_count
+from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelReader
+from socodet.errors import InputError
+from socodet.images.lists import read_lines
+from socodet.runtime.notices import notice
+
+YAML = (".yaml", ".yml")
+DARKNET = ".data"
+NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
+LOOKED_AT = 16
+"""Text files beside images that are read before they are taken for something else."""
+
+
+@dataclass(frozen=True)
+class YoloSet:
+    """What a `data.yaml`, or the folders without one, say of a set."""
+
+    about: Path
+    """The file or folder, for messages."""
+    root: Path
+    """Where the names of images begin."""
+    parts: Mapping[str, Sequence[Path]]
+    """Folders of images, and lists of them."""
+    categories: tuple[Category, ...] | None
+    """None where nothing names the classes."""
+    keypoints: int = 0
+    """Numbers that follow the box of an object."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Parts that are described and not there, and how."""
+
+    def check(self, part: str) -> None:
+        """InputError when a part is described and not there."""
+        if part in self.absent:
+            raise InputError(
+                f"{self.about}: its {part} is {self.absent[part]:.80}, which is not below {self.root}; correct it"
+            )
+
+
+def described_by(file: Path) -> YoloSet:
+    """The set that a `data.yaml`, or Darknet's `obj.data`, describes. InputError when it is none."""
+    facts = _darknet(file) if file.suffix.lower() == DARKNET else _yaml(file)
+    above = file.absolute().parent
+    roots = [above]
+    if facts.get("path"):
+        path = _located(str(facts["path"]), [above])
+        roots = [above] if path is None else [path, above]
+    parts: dict[str, list[Path]] = {}
+    absent: dict[str, str] = {}
+    for part, names in SPELLINGS.items():
+        written: Any = next((facts[name] for name in names if facts.get(name)), [])
+        for value in written if isinstance(written, list) else [written]:
+            place = _located(str(value), roots)
+            if place is None:
+                absent[part] = str(value)
+                continue
+            parts.setdefault(part, []).append(place)
+    if not parts and not absent:
+        raise InputError(f"{file}: has no `train` and no `val`; give the folders of their images, or lists of them")
+    if "val" in parts and parts["val"] == parts.get("train"):
+        notice(f"{file}: its val is its train; scores on images that were trained on say little")
+    categories = _named_classes(file, facts)
+    shape = facts.get("kpt_shape")
+    keypoints = [pixel_count(side) for side in shape] if isinstance(shape, list) else []
+    return YoloSet(file, above, parts, categories, keypoints[0] * keypoints[1] if len(keypoints) == 2 else 0, absent)
+
+
+def described_in(folder: Path) -> YoloSet | None:
+    """The set that a file in a folder describes; None when there is none. InputError for several."""
+    described = [file for file in sorted(folder.iterdir()) if _describes_a_set(file)]
+    usual = [file for file in described if file.stem.lower() in ("data", "dataset", "obj")] or described
+    if len(usual) > 1:
+        raise InputError(
+            f"{folder}: holds {', '.join(file.name for file in usual)}, each of which describes a set; give one of them"
+        )
+    return described_by(usual[0]) if usual else None
+
+
+def found_in(folder: Path) -> YoloSet | None:
+    """The set of the images and label files in a folder; None when there are none."""
+    root = folder.absolute()
+    there = FilesThere()
+    parts: dict[str, Sequence[Path]] = {
+        part: [place] for part, place in image_folders(root).items() if _has_labels(place, there)
+    }
+    if not parts:
+        return None
+    lists: dict[str, Sequence[Path]] = {
+        part: [path]
+        for part, names in SPELLINGS.items()
+        if (path := next((root / f"{name}.txt" for name in names if (root / f"{name}.txt").is_file()), None))
+    }
+    return YoloSet(folder, root, lists if lists and len(parts) == 1 else parts, _classes_near(root))
+
+
+def _has_labels(folder: Path, there: FilesThere) -> bool:
+    """Whether some image of a part has a label file in `labels/`, or one beside it that holds what such files hold."""
+    for images in by_folder(images_below(folder)).values():
+        labels = annotation_folder(images, LABEL_FOLDERS, ".txt", there)
+        if labels is None:
+            continue
+        if labels.path.name.lower() in LABEL_FOLDERS:
+            return True
+        files = (file for image in images if (file := labels.path / f"{image.stem}.txt") in there)
+        for file in itertools.islice(files, LOOKED_AT):
+            try:
+                if LabelReader(AnnotationProblems()).read(file):
+                    return True
+            except InputError:
+                continue
+    return False
+
+
+def _describes_a_set(file: Path) -> bool:
+    if file.suffix.lower() == DARKNET:
+        return file.is_file()
+    if file.suffix.lower() not in YAML or not file.is_file():
+        return False
+    try:
+        facts = _yaml(file)
+    except InputError:
+        return file.stem.lower() in ("data", "dataset")  # what is wrong is said when it is read
+    return "names" in facts and any(name in facts for names in SPELLINGS.values() for name in names)
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        facts = yaml.load(file.read_bytes(), yaml.BaseLoader)  # every value as it is written: `no` is a name here
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"{file}: is no description of a set; it needs `train`, `val` and `names`")
+    return facts
+
+
+def _darknet(file: Path) -> dict[str, Any]:
+    """`key = value` lines; the file that `names` gives has a class a line."""
+    pairs = [line.partition("=") for line in read_lines(file) if "=" in line]
+    facts: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    names = _located(str(facts.get("names", "")), [file.absolute().parent])
+    if names is None or not names.is_file():
+        raise InputError(f"{file}: needs a line `names = FILE`, and that file beside it, with a class a line")
+    return facts | {"names": _lines(names), "nc": facts.get("classes", "")}
+
+
+def _named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...] | None:
+    names = facts.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{file}: has no `names`; give a list of the classes, or their numbers and names")
+    ids = [number(str(key)) for key in names]
+    if not all(one.is_integer() and one >= 0 for one in ids) or len(set(ids)) < len(ids):
+        raise InputError(f"{file}: `names` has a class whose number is not 0, 1, 2, …, or is there twice")
+    if not all(isinstance(name, str) and name for name in names.values()):
+        raise InputError(f"{file}: `names` has a class without a name")
+    count = facts.get("nc")
+    if count and pixel_count(count) != len(names):
+        raise InputError(f"{file}: `nc` is {count!s:.40} and `names` has {len(names)} classes; correct one of them")
+    return tuple(Category(int(one), name) for one, name in sorted(zip(ids, names.values(), strict=True)))
+
+
+def _classes_near(root: Path) -> tuple[Category, ...] | None:
+    folders = [root, *(path for path in sorted(root.glob("*")) if path.is_dir())]
+    folders += [path for folder in folders[1:] for path in sorted(folder.glob("*")) if path.is_dir()]
+    file = next((folder / name for folder in folders for name in NAMES if (folder / name).is_file()), None)
+    if file is None:  # the folder may be a part of a set
+        above = [path for path in (root.parent / "data.yaml", root.parent / "data.yml") if path.is_file()]
+        return described_by(above[0]).categories if above else None
+    return tuple(Category(place, name) for place, name in enumerate(_lines(file)))
+
+
+def _lines(file: Path) -> list[str]:
+    """Without the empty lines at the end; InputError for one in between, which would move the numbers of the others."""
+    names = read_lines(file)
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names):
+        raise InputError(f"{file}: must have the name of a class on each line; take out empty lines")
+    return names
+
+
+def _located(written: str, roots: Sequence[Path]) -> Path | None:
+    """The file or folder that a value names, from the first root that has it; else by the end of it."""
+    parts = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts and written:
+        return roots[0]
+    for start in range(len(parts)):
+        for root in roots:
+            path = root / ("/".join(parts[start:]) if start else written.replace("\\", "/"))
+            try:
+                if path.exists():
+                    if start and parts[start - 1] != "..":
+                        notice(f"{written} of another machine is taken for {path}")
+                    return path
+            except (OSError, ValueError):  # a name that no file can have
+                continue
+    return None

@@ -1,0 +1,91 @@
+"""YOLO's label files: a line per object, its class and its box or outline as shares of the image's sides."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.detection.datasets.entries import Entry, LabelledEntry
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.values import number
+from socodet.images.lists import read_lines
+
+LABEL_FOLDERS = ("labels", "label", "annotations")
+BOX = 5
+"""Numbers of a line with a box: class, centre x, centre y, width, height."""
+FEWEST_OF_OUTLINE = 7
+"""Numbers of a line with an outline: class, and at least three points."""
+
+
+@dataclass(frozen=True)
+class LabelLine:
+    """One object as it is written."""
+
+    category: int
+    numbers: NDArray[np.float64]
+    """(4,) centre and size, or (2·P,) x, y, x, y, …, shares of the image's sides."""
+    where: str
+
+    def entry(self, width: int, height: int) -> Entry:
+        """As COCO's entries of `annotations`, the box as centre and size in shares, the outline in pixels."""
+        if len(self.numbers) == BOX - 1:
+            return {"id": self.where, "bbox": self.numbers.tolist()}
+        points = self.numbers.reshape(-1, 2)
+        low, high = points.min(0), points.max(0)
+        outline = points * [width, height]
+        x, y = outline.T
+        area = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+        box = np.concatenate([(low + high) / 2, high - low])
+        return {"id": self.where, "bbox": box.tolist(), "segmentation": [outline.reshape(-1).tolist()], "area": area}
+
+
+@dataclass
+class LabelReader:
+    """Reads label files and counts what is wrong in them."""
+
+    problems: AnnotationProblems
+    keypoints: int = 0
+    """Numbers of an object's keypoints, which follow its box and are left out."""
+    lines: int = 0
+    broken: int = 0
+
+    def read(self, file: Path) -> list[LabelLine]:
+        """The objects of a file. InputError when it cannot be read or is no text."""
+        found = []
+        for place, line in enumerate(read_lines(file), 1):
+            if not line:
+                continue
+            self.lines += 1
+            where = f"{file.parent.name}/{file.name} line {place}"
+            read = self._line(line, where)
+            if read is None:
+                self.broken += 1
+                self.problems.add(Problem.BROKEN_LINE, f"{where}: {line:.60}")
+            else:
+                found.append(read)
+        return found
+
+    def _line(self, line: str, where: str) -> LabelLine | None:
+        values = [number(word) for word in line.split()]
+        if self.keypoints and len(values) == BOX + self.keypoints:
+            values = values[:BOX]
+        outline = len(values) >= FEWEST_OF_OUTLINE and len(values) % 2 == 1 and not self.keypoints
+        if not (outline or len(values) == BOX) or not values[0].is_integer():
+            return None
+        numbers = np.array(values[1:])
+        return LabelLine(int(values[0]), numbers, where) if np.isfinite(numbers).all() else None
+
+
+def labelled(
+    lines: Sequence[LabelLine], size: tuple[int, int], label_of: Mapping[int, int], problems: AnnotationProblems
+) -> list[LabelledEntry]:
+    """The objects of known classes of an image of this width and height, as entries with their labels."""
+    known = []
+    for line in lines:
+        if line.category in label_of:
+            known.append((line.entry(*size), label_of[line.category]))
+        else:
+            problems.add(Problem.UNKNOWN_CATEGORY, f"{line.where}, class {line.category}")
+    return known
