@@ -19,6 +19,8 @@ from socodet._version import __version__
 if TYPE_CHECKING:
     from socodet.deployment.export_detector import export_detector as export_detector
     from socodet.detection.build import build_detector as build_detector
+    from socodet.detection.convert import convert as convert
+    from socodet.detection.datasets import ReadingSettings as ReadingSettings
     from socodet.errors import InputError as InputError
     from socodet.export import export_run as export_run
     from socodet.finetuning.detector import TrainedDetector as TrainedDetector
@@ -43,9 +45,11 @@ _ORIGINS = {
     "LoadReport": "socodet.weights.report",
     "PredictResult": "socodet.prediction.predict",
     "PretrainResult": "socodet.pretraining.pretrain",
+    "ReadingSettings": "socodet.detection.datasets",
     "Recipe": "socodet.pretraining.recipes",
     "TrainedDetector": "socodet.finetuning.detector",
     "build_detector": "socodet.detection.build",
+    "convert": "socodet.detection.convert",
     "demo": "socodet.reports.demo",
     "export_detector": "socodet.deployment.export_detector",
     "export_run": "socodet.export",

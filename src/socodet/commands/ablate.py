@@ -48,8 +48,8 @@ def ablate(
         images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
         output: Folder for the runs, the proposals and the table.
         proposals: Proposal table for the rows that use selective search; by default one is made for all of them.
-        dataset: Annotated set to fine-tune every row's detector on: a folder in COCO's or Pascal VOC's layout, or a
-            COCO or LVIS .json or a VOC list, with --finetune.val.
+        dataset: Annotated set to fine-tune a detector on from every row: a folder with a training and
+            a validation split, as `socodet finetune` takes it, or a set without, with --finetune.val.
         schedule: The paper's fine-tuning schedule for a dataset.
         val: Annotated set to score on; by default the validation split of a folder.
         labelled_images: Folder of the images of a .json file, if they are not found nearby.

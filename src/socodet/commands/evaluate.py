@@ -7,6 +7,7 @@ import tyro
 
 from socodet.commands.messages import print_scores, print_some
 from socodet.commands.parsing import Flat
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.runtime.world import world_from_environment
 from socodet.training.run_folder import Checkpoint
@@ -18,6 +19,7 @@ def evaluate(
     data: Path,
     split: str = "val",
     images: Path | None = None,
+    reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
     checkpoint: Checkpoint = "best",
     output: Path | None = None,
     save_predictions: Path | None = None,
@@ -28,9 +30,8 @@ def evaluate(
 
     Args:
         run: Folder that `socodet finetune` wrote.
-        data: Annotated set with the classes that the detector was trained on: a COCO or LVIS .json, a folder in COCO's
-            or Pascal VOC's layout, or a VOC list.
-        split: Which split of a folder.
+        data: Annotated set of the categories that the detector was trained on, as `socodet finetune` takes it.
+        split: Which split of a folder; all for one without splits.
         images: Folder of the images of a .json file, if they are not found nearby.
         checkpoint: The best on the run's validation set, if it was scored during the run; or the last.
         output: File for the scores, also of each class, .json.
@@ -44,6 +45,7 @@ def evaluate(
         data,
         split=split,
         images=images,
+        reading=reading,
         checkpoint=checkpoint,
         output=output,
         save_predictions=save_predictions,

@@ -8,6 +8,7 @@ import tyro
 
 from socodet.commands.messages import exit_if_stopped, print_scores, print_some, resume_hint
 from socodet.commands.parsing import Flat, values_of
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH, FinetuneResult
 from socodet.finetuning.finetune import finetune as finetune_once
@@ -41,6 +42,7 @@ def finetune(
     fractions: tuple[float, ...] = (),
     val: Path | None = None,
     images: Path | None = None,
+    reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
     settings: Annotated[FinetuneSettings, Flat] = FinetuneSettings(),
     model: Annotated[ModelSettings, Flat] = ModelSettings(),
     evaluation: EvaluationSettings = EvaluationSettings(),
@@ -59,7 +61,8 @@ def finetune(
     labels, each as a run under --output, and a table has their mean and standard deviation. More can be added later.
 
     Args:
-        train: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
+        train: Annotated set: a folder or file of COCO, LVIS, VOC, YOLO, Roboflow, Hugging Face or the tools that write
+            these (docs/data.md).
         output: Folder of the run, or of the comparison.
         init: Initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code,
             a backbone's state dict, a fine-tuned detector's folder, to train it on (its heads keep the classes with the
@@ -68,7 +71,7 @@ def finetune(
         seeds: Compare this many runs of each, with the seeds from --seed on.
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.
-        val: Annotated set to score on; by default the validation split of a folder.
+        val: Annotated set to score on; by default the validation split of a folder, or --val-share of the images.
         images: Folder of the images of a .json file, if they are not found nearby.
         patience: End the run after this many evaluations in a row without a higher box AP. Evaluations before the
             learning rate drops say little of what comes after.
@@ -86,6 +89,7 @@ def finetune(
             settings,
             val=val,
             images=images,
+            reading=reading,
             init=named_inits(init)[0].source if init else SCRATCH,
             model=model,
             evaluation=evaluation,
@@ -110,6 +114,7 @@ def finetune(
             fractions=fractions or (settings.fraction or 1.0,),
             val=val,
             images=images,
+            reading=reading,
             model=model,
             evaluation=evaluation,
             execution=execution,

@@ -1,8 +1,12 @@
 """`socodet inspect detections`: images with detections beside the annotated objects."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+
+from socodet.commands.parsing import Flat
+from socodet.detection.datasets.reading import ReadingSettings
 
 
 def inspect_detections(
@@ -11,6 +15,7 @@ def inspect_detections(
     output: Path,
     split: str = "val",
     images: Path | None = None,
+    reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
     min_score: float | None = None,
     limit: int = 12,
     seed: int = 0,
@@ -19,10 +24,10 @@ def inspect_detections(
     """Draw a detector's hits, misses and false alarms beside the annotated objects.
 
     Args:
-        data: Annotated set: a COCO or LVIS .json, a folder in COCO's or Pascal VOC's layout, or a VOC list.
+        data: Annotated set, as `socodet finetune` takes it.
         predictions: File of detections in COCO's result format, as finetune and evaluate save them.
         output: .png or .html to write.
-        split: Which split of a folder.
+        split: Which split of a folder; all for one without splits.
         images: Folder of the images of a .json file, if they are not found nearby.
         min_score: Show detections with at least this score; by default the one with the highest F1 on the set.
         limit: Number of images shown.
@@ -37,6 +42,7 @@ def inspect_detections(
         output,
         split=split,
         images=images,
+        reading=reading,
         min_score=min_score,
         limit=limit,
         seed=seed,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from socodet.commands.parsing import Flat
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.probing.settings import ProbeData, ProbeSettings
 
 
@@ -13,6 +14,7 @@ def probe(
     run: tyro.conf.Positional[Path],
     data: Annotated[ProbeData, Flat],
     settings: Annotated[ProbeSettings, Flat] = ProbeSettings(),
+    reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
     untrained: bool = False,
     output: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -38,6 +40,7 @@ def probe(
         run,
         data,
         settings=settings,
+        reading=reading,
         untrained=untrained,
         output=output,
         device=device,

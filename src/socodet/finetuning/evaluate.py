@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
@@ -125,6 +125,7 @@ def evaluate_run(
     *,
     split: str = "val",
     images: str | Path | None = None,
+    reading: ReadingSettings | None = None,
     checkpoint: Checkpoint = "best",
     output: str | Path | None = None,
     save_predictions: str | Path | None = None,
@@ -152,7 +153,7 @@ def evaluate_run(
     trained = load_detector(run, checkpoint=checkpoint, device=execution.device, precision=execution.precision)
     categories = trained_categories(RunFolder(Path(run)))
     if not isinstance(data, DetectionDataset):
-        data = open_detection_set(data, split=split, images=images)
+        data = open_detection_set(data, split=split, images=images, reading=reading)
         if show_progress:
             report_problems(data)
     data = with_classes_of(categories, data)

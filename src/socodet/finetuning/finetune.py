@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets import DetectionDataset, ReadingSettings
 from socodet.detection.datasets.mini import mini_set
 from socodet.detection.detectors import detector_named, new_detector
 from socodet.errors import InputError
@@ -67,6 +67,7 @@ def finetune(
     *,
     val: LabelledSet | None = None,
     images: str | Path | None = None,
+    reading: ReadingSettings | None = None,
     init: str | Path = SCRATCH,
     model: ModelSettings | None = None,
     evaluation: EvaluationSettings | None = None,
@@ -80,12 +81,12 @@ def finetune(
     """Fine-tunes a detector on an annotated set, into the run folder `output` (section 4.2).
 
     `train` and `val` are sets as `open_detection_set` takes them: of a folder, its training and validation split.
-    Without `val`, a folder given as `train` is scored on its validation split. `init` is a pretraining run's folder, an
-    exported file, a checkpoint of the method's public code, a backbone's state dict, a fine-tuning run's folder, whose
-    detector is trained on, or `scratch`; a run's folder also gives the sizes of the modules, otherwise `model` does. On
-    a set without masks the detector's counterpart without them is trained. With `patience`, the run ends after that
-    many evaluations in a row without a higher box AP. `sinks` receive the log lines in addition to the run's folder, in
-    the first process.
+    Without `val`, a folder given as `train` is scored on its validation split, or on the share that `reading` holds
+    back. `init` is a pretraining run's folder, an exported file, a checkpoint of the method's public code, a backbone's
+    state dict, a fine-tuning run's folder, whose detector is trained on, or `scratch`; a run's folder also gives the
+    sizes of the modules, otherwise `model` does. On a set without masks the detector's counterpart without them is
+    trained. With `patience`, the run ends after that many evaluations in a row without a higher box AP. `sinks` receive
+    the log lines in addition to the run's folder, in the first process.
 
     The same call again resumes an unfinished run from its last checkpoint; the result equals a run that was never
     interrupted, bit for bit on a CPU. A finished run, or one with other settings, is refused unless `overwrite`;
@@ -102,7 +103,9 @@ def finetune(
         raise InputError(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"
         )
-    training, validation = open_labelled_sets(train, val, images, say_problems=show_progress)
+    join(world, choose_device(execution.device, world))
+    with in_every_process(world, "another process could not open the annotated sets; see its message"):
+        training, validation = open_labelled_sets(train, val, images, reading, say_problems=show_progress)
     settings = fitting_settings(settings, training, show_note=show_progress)
     if settings.fraction is not None:
         training = mini_set(training, settings.fraction, settings.seed)
@@ -112,7 +115,6 @@ def finetune(
         evaluation = replace(evaluation, every=math.ceil(recipe.schedule.iterations / EVALUATIONS))
     _check_scored(training, validation, evaluation, patience, show_note=show_progress)
 
-    join(world, choose_device(execution.device, world))
     run = RunFolder(Path(output))
     detector = detector_named(settings.detector)
     classes = len(shown.categories) + 1

@@ -4,9 +4,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.headers import unusable_images
+from socodet.detection.datasets.layouts import has_part
+from socodet.detection.datasets.parts import WHOLE
+from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.detection.detectors import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, schedule_of
@@ -17,35 +20,54 @@ LabelledSet = str | Path | DetectionDataset
 
 
 def open_labelled_sets(
-    train: LabelledSet, val: LabelledSet | None, images: str | Path | None = None, *, say_problems: bool = True
+    train: LabelledSet,
+    val: LabelledSet | None,
+    images: str | Path | None = None,
+    reading: ReadingSettings | None = None,
+    *,
+    say_problems: bool = True,
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """Both sets; without `val`, the validation split of a folder, and None for anything else.
+    """Both sets; without `val`, the validation split of a folder or the share that `reading` holds back, or else None.
 
     Problems in the annotations, and in the headers of the image files, of sets that are opened here are reported on
     stderr. InputError for a set that cannot be used, and when the two sets have no class in common.
     """
-    if val is None and isinstance(train, str | Path) and Path(train).is_dir():
+    reading = reading or ReadingSettings()
+    share = reading.val_share
+    if share is not None and (val is not None or isinstance(train, DetectionDataset)):
+        raise InputError(
+            "--val-share holds images of the training set back, and there is a set to score on; leave one out"
+        )
+    part = "val"
+    if val is None and isinstance(train, str | Path) and share != 0 and (share or _has_parts(train)):
         val = train
-    training = _opened(train, "train", images, say_problems)
+    elif isinstance(val, str | Path) and Path(val).is_dir() and not has_part(val, "val", images):
+        part = WHOLE
+    training = _opened(train, "train", images, reading, say_problems)
     if val is None:
         return training, None
-    validation = _opened(val, "val", images, say_problems)
+    validation = _opened(val, part, images, reading, say_problems)
     return training, with_classes_of(training, validation)
 
 
-def _opened(given: LabelledSet, split: str, images: str | Path | None, say: bool) -> DetectionDataset:
+def _has_parts(given: str | Path) -> bool:
+    return Path(given).is_dir() or Path(given).suffix.lower() in DESCRIPTIONS
+
+
+def _opened(
+    given: LabelledSet, part: str, images: str | Path | None, reading: ReadingSettings, say: bool
+) -> DetectionDataset:
     if isinstance(given, DetectionDataset):
         return given
-    data = open_detection_set(given, split=split, images=images)
+    data = open_detection_set(given, split=part, images=images, reading=reading)
     if say:
         report_problems(data)
-        unusable = unusable_images(data, show_progress=True)
-        for problem, count in unusable.counts.items():
-            first = unusable.first[problem]
-            if count == len(data):
-                raise InputError(
-                    f"{data.name}: none of its {count:,} images can be used (first: {first}); restore them"
-                )
+    unusable = unusable_images(data, show_progress=say)
+    for problem, count in unusable.counts.items():
+        first = unusable.first[problem]
+        if count == len(data):
+            raise InputError(f"{data.name}: none of its {count:,} images can be used (first: {first}); restore them")
+        if say:
             print(f"{data.name}: {count:,} of {len(data):,} × {problem} (first: {first})", file=sys.stderr)
     return data
 

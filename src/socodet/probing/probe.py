@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from socodet._version import __version__
+from socodet.detection.datasets import ReadingSettings
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import ProbeScores, probe_encoder
 from socodet.probing.sets import ProbeSets, open_sets
@@ -73,6 +74,7 @@ def probe_and_compare(
     data: ProbeData,
     *,
     settings: ProbeSettings | None = None,
+    reading: ReadingSettings | None = None,
     untrained: bool = False,
     output: str | Path | None = None,
     device: Device = "auto",
@@ -87,7 +89,7 @@ def probe_and_compare(
     settings = settings or ProbeSettings()
     if not untrained:
         encoder_weights(run)  # refuses what is no run before the sets are read
-    sets = open_sets(data, settings)
+    sets = open_sets(data, settings, reading)
     scores = {
         name: probe(run, sets, settings=settings, untrained=name == "untrained", device=device, workers=workers)
         for name in ("pretrained", "untrained")[: 1 + untrained]

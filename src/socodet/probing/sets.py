@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.layouts import has_part
 from socodet.detection.datasets.mini import mini_set
+from socodet.detection.datasets.parts import WHOLE
+from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError
 from socodet.probing.settings import ProbeData, ProbeSettings
 
@@ -26,20 +29,33 @@ class ProbeSets:
         )
 
 
-def open_sets(data: ProbeData | str | Path, settings: ProbeSettings | None = None) -> ProbeSets:
-    """Opens the training and the validation set; a path is a folder with both.
+def open_sets(
+    data: ProbeData | str | Path, settings: ProbeSettings | None = None, reading: ReadingSettings | None = None
+) -> ProbeSets:
+    """Opens the training and the validation set; a path is a folder with both, or `reading` holds a share back.
 
     Raises InputError when a set cannot be read, or `data` names only one.
     """
     if not isinstance(data, ProbeData):
         data = ProbeData(Path(data))
-    if data.val is None and not data.dataset.is_dir():
-        if not data.dataset.exists():
-            raise InputError(f"{data.dataset}: no such file or folder")
-        raise InputError(f"{data.dataset}: is a single set; give another one as the validation set (--val)")
+    reading = reading or ReadingSettings()
+    given = data.dataset
+    with_parts = given.is_dir() or given.suffix.lower() in DESCRIPTIONS or reading.val_share
+    if data.val is None and not with_parts:
+        if not given.exists():
+            raise InputError(f"{given}: no such file or folder")
+        raise InputError(
+            f"{given}: is a single set; give another one as the validation set (--val), or hold a share of it back "
+            "(--val-share 0.2)"
+        )
+    if data.val is not None and reading.val_share is not None:
+        raise InputError("--val-share and --val: give one of them")
+    val_split = data.val_split
+    if data.val is not None and data.val.is_dir() and not has_part(data.val, val_split, data.images):
+        val_split = WHOLE
     train, val = (
-        open_detection_set(path, split=split, images=data.images, check_images=True)
-        for path, split in ((data.dataset, data.train_split), (data.val or data.dataset, data.val_split))
+        open_detection_set(path, split=split, images=data.images, reading=reading, check_images=True)
+        for path, split in ((given, data.train_split), (data.val or given, val_split))
     )
     return ProbeSets.chosen(train, val, settings or ProbeSettings())
 

@@ -12,7 +12,7 @@ class ProbeData(Settings):
     """Where the annotated images of a probe are."""
 
     dataset: Path
-    """Annotated set: a folder in COCO's or Pascal VOC's layout, or a training set alone, with --val."""
+    """Annotated set in any of the layouts of docs/data.md, or a training set alone, with --val."""
     val: Path | None = None
     """Validation set; by default the validation split of a folder."""
     train_split: str = "train"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.scores import Detections, read_detections
 from socodet.detection.scores.outcomes import IOU, Outcome, best_limit, outcome
 from socodet.errors import InputError
@@ -31,6 +31,7 @@ def inspect_detections(
     *,
     split: str = "val",
     images: str | Path | None = None,
+    reading: ReadingSettings | None = None,
     min_score: float | None = None,
     limit: int = 12,
     seed: int = 0,
@@ -47,7 +48,7 @@ def inspect_detections(
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     if not isinstance(data, DetectionDataset):
-        data = open_detection_set(data, split=split, images=images)
+        data = open_detection_set(data, split=split, images=images, reading=reading)
     found = _found(data, predictions)
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one) for image, one in zip(data.images, in_order, strict=True)]

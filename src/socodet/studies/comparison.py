@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from socodet.detection.datasets import ReadingSettings
 from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH
@@ -46,6 +47,7 @@ def compare(
     fractions: Sequence[float] = (1.0,),
     val: LabelledSet | None = None,
     images: str | Path | None = None,
+    reading: ReadingSettings | None = None,
     model: ModelSettings | None = None,
     evaluation: EvaluationSettings | None = None,
     execution: ExecutionSettings | None = None,
@@ -72,19 +74,22 @@ def compare(
     _check_distinct("init", [init.name for init in inits], "name them yourself, --init NAME=PATH")
     _check_distinct("seed", list(seeds), "give each once")
     _check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
-    runs = FinetuningRuns.open(
-        train,
-        val,
-        images=images,
-        settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
-        world=world,
-        show_progress=show_progress,
-        model=model or shared_model(inits),
-        evaluation=evaluation or EvaluationSettings(),
-        execution=execution,
-    )
-    fractions = sorted(float(f"{fraction:g}") for fraction in fractions)  # as the folders are named
-    runs.check_fractions(fractions, seeds)
+    join(world, choose_device(execution.device, world))
+    with in_every_process(world, "another process could not open the annotated sets; see its message"):
+        runs = FinetuningRuns.open(
+            train,
+            val,
+            images=images,
+            reading=reading,
+            settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
+            world=world,
+            show_progress=show_progress,
+            model=model or shared_model(inits),
+            evaluation=evaluation or EvaluationSettings(),
+            execution=execution,
+        )
+        fractions = sorted(float(f"{fraction:g}") for fraction in fractions)  # as the folders are named
+        runs.check_fractions(fractions, seeds)
     study = Study(settled(output), "comparison", world, show_progress)
     # All inits with a seed before the next seed, so that they can be compared early.
     jobs = [
@@ -93,7 +98,6 @@ def compare(
         for fraction in fractions
         for init in inits
     ]
-    join(world, choose_device(execution.device, world))
     with in_every_process(world, f"{output}: the first process could not prepare the comparison; see its message"):
         if world.is_first:
             _prepare(study, runs, inits, jobs, overwrite=overwrite)

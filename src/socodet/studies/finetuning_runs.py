@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets import DetectionDataset, ReadingSettings
 from socodet.detection.datasets.mini import mini_set
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
@@ -59,6 +59,7 @@ class FinetuningRuns:
         val: LabelledSet | None,
         *,
         images: str | Path | None = None,
+        reading: ReadingSettings | None = None,
         settings: FinetuneSettings,
         world: World = ALONE,
         show_progress: bool = True,
@@ -67,7 +68,7 @@ class FinetuningRuns:
     ) -> "FinetuningRuns":
         """Opens the sets, of a folder both splits; `more` are fields. InputError for sets that cannot be used."""
         say = show_progress and world.is_first
-        training, validation = open_labelled_sets(train, val, images, say_problems=say)
+        training, validation = open_labelled_sets(train, val, images, reading, say_problems=say)
         if validation is None:
             raise InputError(f"{training.name}: is one set; give {val_flag}, the annotated set to score on")
         require_objects(validation, "to find")

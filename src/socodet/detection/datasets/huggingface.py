@@ -99,7 +99,8 @@ def _columns(folder: Path, features: Any) -> _Columns:
     if box is None or category is None:
         inside = f", and {column} holds {', '.join(fields) or 'nothing'}" if column else ""
         raise InputError(
-            f"{folder}: has no objects with a `bbox` and a `category`; its columns are {', '.join(features) or 'none'}{inside}"
+            f"{folder}: has no objects with a `bbox` and a `category`; its columns are "
+            f"{', '.join(features) or 'none'}{inside}"
         )
     return _Columns(column, box, category, _class_names(fields[category]))
 

@@ -81,6 +81,7 @@ def open_detection_set(
     given, reading = Path(path), reading or ReadingSettings()
     folder = Path(images) if images is not None else None
     layout = layout_at(given, images=folder, reading=reading, split=None if split == WHOLE else split)
+    split = next((part for part, names in SPELLINGS.items() if split in names and part in layout.parts), split)
     if reading.val_share is not None and split in ("train", "val"):
         dataset = _share(given, layout, split, reading)
     elif layout.parts == (WHOLE,) and not given.is_dir():
@@ -125,7 +126,7 @@ def layout_at(
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
         return Layout("a VOC list", (WHOLE,), lambda _: read_voc([given], name, voc_classes(root)))
-    if suffix in (*yolo_description.YAML, yolo_description.DARKNET) and given.is_file():
+    if suffix in yolo_description.DESCRIPTIONS and given.is_file():
         return _yolo(given, yolo_description.described_by(given))
     raise InputError(f"{given}: {'no detection set' if given.exists() else 'no such file or folder'}; {KNOWN}")
 
@@ -204,7 +205,8 @@ def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
         reader = _whole_or_part(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
         return Layout("a saved dataset", (WHOLE,), reader)
     named = {part: next((splits[name] for name in names if name in splits), None) for part, names in SPELLINGS.items()}
-    there = {**splits, **{part: place for part, place in named.items() if place}}
+    there = {part: place for part, place in named.items() if place}
+    there |= {name: place for name, place in splits.items() if place not in there.values()}
     siblings = list(splits.values())
     return Layout(
         "a saved dataset",
@@ -228,10 +230,10 @@ def _whole_or_part(
             return read(part)
         if tuple(parts) == (WHOLE,) and part == "train":
             return read(WHOLE)
-        what = "is one set without parts" if tuple(parts) == (WHOLE,) else f"has the parts {', '.join(parts)}"
+        what = f"is one set without parts, {WHOLE}" if tuple(parts) == (WHOLE,) else f"has {', '.join(parts)}"
         raise MissingPartError(
             f"{given}: has no part {part}; it {what}. Hold a share of it back with --val-share 0.2, give another set "
-            f"with --val, or choose a part with --split, where a command has it"
+            f"with --val, or choose what is there with --split, where a command has it"
         )
 
     return reader

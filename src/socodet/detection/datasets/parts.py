@@ -20,6 +20,11 @@ WHOLE = "all"
 """The part that a set without parts has."""
 
 
+def part_name(root: Path, part: str) -> str:
+    """What a part of a set is called, by the folder of the set."""
+    return root.absolute().name if part == WHOLE else f"{root.absolute().name} {part}"
+
+
 class MissingPartError(InputError):
     """A set has no such part, but may have others."""
 

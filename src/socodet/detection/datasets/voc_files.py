@@ -8,7 +8,14 @@ from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.folder_listing import FilesThere
-from socodet.detection.datasets.parts import AnnotationFolder, annotation_folder, by_folder, image_folders, images_below
+from socodet.detection.datasets.parts import (
+    AnnotationFolder,
+    annotation_folder,
+    by_folder,
+    image_folders,
+    images_below,
+    part_name,
+)
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.voc import XmlFile, classes_of, named_image, parse, read_xml_files
 from socodet.images.suffixes import SUFFIXES
@@ -60,7 +67,7 @@ def read_xml_set(described: XmlSet, part: str) -> DetectionDataset:
         for images, place in described.folders(one, there):
             files[one] += _pairs(described, images, place, there, counted)
     classes = classes_of((file.xml for found in files.values() for file in found), described.root)
-    return read_xml_files(files[part], described.root, f"{described.root.name} {part}", classes, problems)
+    return read_xml_files(files[part], described.root, part_name(described.root, part), classes, problems)
 
 
 def _has_annotations(described: XmlSet, part: str, there: FilesThere) -> bool:

@@ -8,7 +8,7 @@ from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import NEARLY_ALL, check_box_form
 from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, set_of_entries
 from socodet.detection.datasets.folder_listing import FilesThere
-from socodet.detection.datasets.parts import annotation_folder, by_folder, images_below
+from socodet.detection.datasets.parts import annotation_folder, by_folder, images_below, part_name
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.yolo_description import NAMES, YoloSet
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelLine, LabelReader, labelled
@@ -71,8 +71,7 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     if not found or (unknown and not any(image.objects for image in found)):
         raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")
     check_box_form(described.about, "cxcywh-shares", [image.written_boxes() for image in found])
-    name = f"{described.root.absolute().name} {part}"
-    return set_of_entries(name, categories, found, "coco", "cxcywh-shares", problems)
+    return set_of_entries(part_name(described.root, part), categories, found, "coco", "cxcywh-shares", problems)
 
 
 def _read_folder(images: Sequence[Path], labels: LabelReader, reading: _Reading, *, whole: bool) -> None:

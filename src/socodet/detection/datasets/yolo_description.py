@@ -20,6 +20,8 @@ from socodet.runtime.notices import notice
 
 YAML = (".yaml", ".yml")
 DARKNET = ".data"
+DESCRIPTIONS = (*YAML, DARKNET)
+"""Endings of files that describe a set with parts."""
 NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
 LOOKED_AT = 16
 """Text files beside images that are read before they are taken for something else."""

@@ -1,0 +1,51 @@
+"""`socodet convert`: an annotated set of any known form as a COCO file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from socodet.commands.parsing import Flat
+from socodet.detection.datasets.reading import ReadingSettings
+from socodet.errors import InputError
+
+
+def convert(
+    data: tyro.conf.Positional[Path],
+    output: Path | None = None,
+    check: bool = False,
+    split: str | None = None,
+    images: Path | None = None,
+    reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
+    save_images: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write an annotated set of any known form as a COCO file, and say what was left out and why.
+
+    The set is read as finetune, probe and evaluate read it.
+
+    Args:
+        data: Annotated set, as `socodet finetune` takes it.
+        output: COCO file to write, .json.
+        check: Write nothing; only say what the set holds and what is wrong in it.
+        split: Which split of a folder: train, val or test.
+        images: Folder of the images, if they are not found nearby.
+        save_images: New folder for the images of a Hugging Face dataset, which are no files of their own.
+        overwrite: Replace a file that exists.
+    """
+    from socodet.detection.convert import convert
+
+    if check == (output is not None):
+        raise InputError("convert: give --output FILE to write a COCO file, or --check to only read the set")
+    found = convert(
+        data,
+        output,
+        split=split,
+        images=images,
+        reading=reading,
+        save_images=save_images,
+        overwrite=overwrite,
+    )
+    print("\n".join([f"{data}: {found.layout}", *found.lines()]))
+    if found.file is not None:
+        print(f"{found.file}: written")

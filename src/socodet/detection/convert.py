@@ -1,0 +1,156 @@
+"""`socodet convert`: an annotated set of any known form as a COCO file, or a report of what it holds."""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from socodet._version import __version__
+from socodet.detection.datasets import DetectionDataset, ImageAnnotations, ReadingSettings, open_detection_set
+from socodet.detection.datasets.layouts import layout_at
+from socodet.detection.datasets.masks import Segmentation
+from socodet.errors import InputError
+from socodet.runtime.files import check_output_file, write_atomically
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was read, and the file that was written, if one was."""
+
+    layout: str
+    parts: Mapping[str, DetectionDataset]
+    """Each with the `problems` that say what was dropped and why."""
+    file: Path | None
+
+    def lines(self) -> list[str]:
+        """For each part what it holds, and a line for each problem."""
+        lines = []
+        for part, data in self.parts.items():
+            objects = sum(map(len, data.images))
+            empty = sum(not len(image) for image in data.images)
+            counts = np.bincount(np.concatenate([image.labels for image in data.images]), minlength=1)
+            classes = sum(counts[1:] > 0)
+            lines.append(
+                f"{part}: {len(data):,} images, {objects:,} objects of {classes} of {len(data.categories)} classes, "
+                f"{'boxes and outlines' if data.has_masks else 'boxes'}; {empty:,} images without an object"
+            )
+            lines += [f"  {line}" for line in data.problems.lines()]
+        return lines
+
+
+def convert(
+    data: str | Path,
+    output: str | Path | None = None,
+    *,
+    split: str | None = None,
+    images: str | Path | None = None,
+    reading: ReadingSettings | None = None,
+    save_images: str | Path | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Reads an annotated set as `finetune` does, and writes it as a COCO file; without `output` it is only read.
+
+    `data`, `split`, `images` and `reading` are as for `open_detection_set`; without `split` all parts are read, and
+    there must be one alone to be written. Images that cannot be read, or have another size than annotated, are left
+    out. `file_name`s are relative to the folder of `output`. `save_images` is a new folder for images that are no files
+    of their own, as in a Hugging Face dataset. VOC's `difficult` and LVIS's fields are kept, so that reading the file
+    gives the same set. InputError for a set that cannot be used, and an output that exists, unless `overwrite`.
+    """
+    file = None if output is None else check_output_file(output, overwrite=overwrite)
+    reading = reading or ReadingSettings()
+    layout = layout_at(Path(data), images=None if images is None else Path(images), reading=reading, split=split)
+    parts = (split,) if split else ("train", "val") if reading.val_share else layout.parts
+    if file is not None and len(parts) > 1:
+        raise InputError(f"{data}: has the parts {', '.join(parts)}; choose one with --split")
+    read = {
+        part: open_detection_set(data, split=part, images=images, reading=reading, check_images=True) for part in parts
+    }
+    if file is not None:
+        (dataset,) = read.values()
+        if not len(dataset):
+            raise InputError(f"{data}: none of its images can be used: {'; '.join(dataset.problems.lines())}")
+        names = _saved(dataset, save_images) if any(image.stored for image in dataset.images) else None
+        write_atomically(file, json.dumps(as_coco(dataset, file, names)).encode() + b"\n")
+    return Conversion(layout.name, read, file)
+
+
+def as_coco(data: DetectionDataset, file: Path, paths: list[Path] | None = None) -> dict[str, Any]:
+    """The content of a COCO file for a set, to be written to `file`; `paths` of its images, if not their own.
+
+    Ids of images are kept where all of them are numbers, those of the categories always; problems are in `info`.
+    """
+    paths = paths or [image.file for image in data.images]
+    ids = [image.image_id for image in data.images]
+    if not all(isinstance(one, int) for one in ids):
+        ids = list(range(1, len(ids) + 1))
+    here = file.absolute().parent.resolve()
+    id_of = {label: category.id for label, category in enumerate(data.categories, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, image, path in zip(ids, data.images, paths, strict=True):
+        name = Path(os.path.relpath(path.parent.resolve() / path.name, here)).as_posix()
+        entry: dict[str, Any] = {"id": image_id, "file_name": name, "width": image.width, "height": image.height}
+        if data.style == "lvis":
+            entry["neg_category_ids"] = sorted(id_of[label] for label in image.absent)
+            entry["not_exhaustive_category_ids"] = sorted(id_of[label] for label in image.incomplete)
+        images.append(entry)
+        for place in range(len(image)):
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image_id} | _object(image, place, id_of, data.style)
+            )
+    return {
+        "info": {
+            "description": f"{data.name}, converted by socodet {__version__}",
+            "problems": data.problems.as_json(),
+        },
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": category.id, "name": category.name}
+            | ({"frequency": category.frequency} if category.frequency else {})
+            for category in data.categories
+        ],
+    }
+
+
+def _object(image: ImageAnnotations, place: int, id_of: Mapping[int, int], style: str) -> dict[str, Any]:
+    x1, y1, x2, y2 = map(float, image.boxes[place])
+    found: dict[str, Any] = {
+        "category_id": id_of[int(image.labels[place])],
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": float(image.areas[place]),
+        "iscrowd": int(image.crowd[place]),
+    }
+    if image.masks is not None:
+        found["segmentation"] = _plain(image.masks[place])
+    if style == "voc":
+        found["difficult"] = int(image.difficult[place])
+    return found
+
+
+def _plain(mask: Segmentation) -> Any:
+    return [polygon.tolist() for polygon in mask] if isinstance(mask, list) else mask
+
+
+def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
+    """Writes the images that are no files of their own into a new folder."""
+    if folder is None:
+        raise InputError(f"{data.name}: its images are no files of their own; name a folder for them, --save-images")
+    place = Path(folder)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise InputError(f"{place}: is there and not an empty folder; give another one for --save-images")
+    place.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for image in data.images:
+        encoded = image.read()
+        with Image.open(io.BytesIO(encoded)) as opened:
+            ending = {"JPEG": "jpg", "TIFF": "tif"}.get(opened.format or "", (opened.format or "png").lower())
+        paths.append(place.absolute() / f"{image.file.name}.{ending}")
+        write_atomically(paths[-1], encoded)
+    return paths

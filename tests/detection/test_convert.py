@@ -1,0 +1,78 @@
+"""Sets of every form as COCO files: read again they are the same, and say the same problems."""
+
+import json
+
+import numpy as np
+import pytest
+from test_layouts_of_tools import TOOLS, image, text
+
+import socodet
+from socodet.detection.datasets import ReadingSettings, open_detection_set
+from socodet.errors import InputError
+
+
+def rows(data):
+    """All that is learned from a set."""
+    return [
+        (
+            image.file.resolve(),
+            image.boxes.tolist(),
+            [data.categories[label - 1].name for label in image.labels],
+            image.crowd.tolist(),
+            image.difficult.tolist(),
+            image.areas.tolist(),
+            None if image.masks is None else [np.concatenate(mask).tolist() for mask in image.masks],
+        )
+        for image in data.images
+    ]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
+def test_a_converted_set_is_the_same_set(tmp_path, tool):
+    sets = tool(tmp_path / "set")
+    for part, data in zip(("train", "val"), sets, strict=False):
+        made = socodet.convert(tmp_path / "set", tmp_path / "out" / f"{part}.json", split=part)
+        again = open_detection_set(made.file)
+        assert rows(again) == rows(data)
+        assert again.style == data.style
+        assert [one.name for one in again.categories] == [one.name for one in data.categories]
+        written = json.loads(made.file.read_text())
+        assert written["info"]["problems"] == data.problems.as_json()
+        assert not any(entry["file_name"].startswith("/") for entry in written["images"])
+
+
+def test_what_is_dropped_is_said(tmp_path, capsys):
+    from socodet.cli import main
+
+    image("chelsea", tmp_path / "set" / "images" / "a.jpg")
+    image("coffee", tmp_path / "set" / "images" / "b.jpg")
+    text(tmp_path / "set" / "labels" / "a.txt", "0 .5 .5 .2 .2", "9 .5 .5 .2 .2", "0 .5 .5 .2", "0 .5 .5 .2 -0.2")
+    text(tmp_path / "set" / "classes.txt", "cat")
+    main(["convert", str(tmp_path / "set"), "--check"])
+    said = capsys.readouterr().out
+    assert "2 images, 1 objects of 1 of 1 classes" in said
+    for what in ("without a label file", "neither a class and a box", "unknown category", "without area"):
+        assert what in said
+    with pytest.raises(SystemExit):
+        main(["convert", str(tmp_path / "set")])
+    main(["convert", str(tmp_path / "set"), "--output", str(tmp_path / "a.json")])
+    (note,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    # of 400x266 pixels a fifth around the middle
+    assert note["bbox"] == pytest.approx([160, 106.4, 80, 53.2], abs=1e-4)
+
+
+def test_parts_and_shares(tmp_path):
+    for part in ("train", "valid"):
+        image("chelsea", tmp_path / part / "images" / f"{part}.jpg")
+        text(tmp_path / part / "labels" / f"{part}.txt", "0 .5 .5 .2 .2")
+    text(tmp_path / "data.yaml", "train: train/images", "val: valid/images", "names: [cat]")
+    assert set(socodet.convert(tmp_path).parts) == {"train", "val"}
+    with pytest.raises(InputError, match="choose one with --split"):
+        socodet.convert(tmp_path, tmp_path / "a.json")
+    with pytest.raises(InputError, match="of its own"):
+        socodet.convert(tmp_path, split="train", reading=ReadingSettings(val_share=0.5))
+    text(tmp_path / "data.yaml", "train: [train/images, valid/images]", "names: [cat]")
+    assert [len(data) for data in socodet.convert(tmp_path, reading=ReadingSettings(val_share=0.5)).parts.values()] == [
+        1,
+        1,
+    ]
