@@ -5,10 +5,12 @@ import json
 import shutil
 
 import numpy as np
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.values import LARGEST
 from socodet.detection.scores import evaluate
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
@@ -122,3 +124,102 @@ def test_any_text_in_any_field_of_a_voc_set(tmp_path, data):
     lists = tmp_path / "ImageSets" / "Main" / "train.txt"
     lists.write_text("\n".join(names), "utf-8", errors="surrogatepass")
     check(lists)
+
+
+def yolo_boxes(fields, size=(400, 266)):
+    """What a line of YOLO's is by its definition: class and clipped xyxy, or None for what is none."""
+    try:
+        numbers = [float(one) for one in fields]
+    except ValueError:
+        return None
+    if len(numbers) not in (5, 9, 11) or not (np.abs(numbers) < LARGEST).all() or numbers[0] not in (0, 1):
+        return None
+    values = np.array(numbers[1:]) * np.resize(size, len(numbers) - 1)
+    if len(values) == 4:
+        low, high = values[:2] - values[2:] / 2, values[:2] + values[2:] / 2
+    else:
+        low, high = values.reshape(-1, 2).min(0), values.reshape(-1, 2).max(0)
+    box = np.concatenate([np.maximum(low, 0), np.minimum(high, size)])
+    return (int(numbers[0]), box) if (box[2:] > box[:2]).all() and np.isfinite(box).all() else None
+
+
+LINE = ["0", "0.5", "0.5", "0.25", "0.25"]
+OUTLINE = ["1", "0.1", "0.1", "0.6", "0.1", "0.6", "0.6", "0.1", "0.6"]
+WORDS = (
+    st.text(max_size=6) | st.integers().map(str) | st.floats().map(str) | st.sampled_from(["2", "1.0", "0.75", "-0.1"])
+)
+
+
+@CALM
+@given(st.data())
+def test_any_text_in_any_field_of_a_yolo_set(tmp_path, data):
+    """A line is read as it is defined, or left out and counted; the other lines of the file stay as they are."""
+    fields = list(data.draw(st.sampled_from([LINE, OUTLINE])))
+    fields[data.draw(st.integers(0, len(fields) - 1))] = data.draw(WORDS)
+    changed = " ".join(fields)
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir(exist_ok=True)
+    shutil.copy(photographs() / "chelsea.jpg", tmp_path / "images" / "a.jpg")
+    usual = [LINE, OUTLINE, ["1", "0.3", "0.3", "0.2", "0.2"]]
+    lines = [" ".join(one) for one in usual] + [changed]
+    (tmp_path / "labels" / "a.txt").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+    check(tmp_path, split="train")
+    try:
+        read = open_detection_set(tmp_path, split="train")
+    except InputError:
+        return
+    written = [line.split() for line in "\n".join(lines).replace("\r", "\n").split("\n") if line.strip()]
+    expected = [box for box in map(yolo_boxes, written) if box]
+    found = [(label - 1, box) for image in read.images for label, box in zip(image.labels, image.boxes, strict=True)]
+    if read.images:
+        assert [label for label, _ in found] == [label for label, _ in expected]
+        assert np.allclose([box for _, box in found], [box for _, box in expected], atol=1e-3)
+    assert read.problems or (read.images and len(expected) == len(written))
+
+
+YAML = {"path": "set", "train": "images", "val": ["images"], "nc": 1, "names": {0: "cat"}, "kpt_shape": [2, 3]}
+
+
+@CALM
+@given(st.data())
+def test_any_value_in_any_field_of_a_data_yaml(tmp_path, data):
+    content = replaced(YAML, data.draw(st.sampled_from(list(paths(YAML)))), data.draw(VALUES))
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir(exist_ok=True)
+    shutil.copy(photographs() / "chelsea.jpg", tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.25 0.25")
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
+    check(tmp_path / "data.yaml", split="train")
+    check(tmp_path, split="val")
+
+
+@CALM
+@given(st.data())
+def test_any_text_in_any_field_of_xml_files_beside_images(tmp_path, data):
+    """Classes and boxes of the files that are not changed stay as they are; the changed one is read or counted."""
+    fields = list(FIELDS)
+    place = data.draw(st.integers(0, len(fields) - 1))
+    fields[place] = data.draw(TEXTS)
+    for name in "ab":
+        shutil.copy(photographs() / "chelsea.jpg", tmp_path / f"{name}.jpg")
+    (tmp_path / "a.xml").write_text(XML.format(*FIELDS), "utf-8")
+    (tmp_path / "b.xml").write_text(XML.format(*fields), "utf-8", errors="surrogatepass")
+    check(tmp_path, split="all")
+    try:
+        read = open_detection_set(tmp_path, split="all")
+    except InputError:
+        return
+    first = next(image for image in read.images if image.image_id == "a")
+    assert first.boxes.tolist() == [[10, 10, 60, 60]]
+    assert read.categories[first.labels[0] - 1].name == "cat"
+    if place >= 4:
+        objects = [box for image in read.images if image.image_id == "b" for box in image.boxes.tolist()]
+        try:
+            corners = [float(one) for one in fields[4:]]
+        except ValueError:
+            corners = [np.nan] * 4
+        box = [max(corners[0], 0), max(corners[1], 0), min(corners[2], 400), min(corners[3], 266)]
+        usable = bool((np.abs(corners) < LARGEST).all() and box[2] > box[0] and box[3] > box[1])
+        assert np.allclose(objects, [box] if usable else np.empty((0, 4)), atol=1e-3) or read.problems
+        assert len(objects) == usable or read.problems

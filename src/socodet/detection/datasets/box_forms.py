@@ -63,7 +63,8 @@ def check_box_form(file: Path, form: BoxForm, images: Sequence[WrittenBoxes], fi
             f"{file}: {tiny.sum():,} of {total:,} boxes lie within the first pixel of their image (first: "
             f"{boxes.first(tiny)}); if they are fractions of the image, 0 to 1, {fix}"
         )
-    outside = {name: boxes.outside(name) for name in FORMS}
+    shares = bool(tiny.sum() > NEARLY_ALL * total)  # tiny boxes fit as any form in pixels
+    outside = {name: boxes.outside(name) for name in FORMS if name == form or name.endswith("-shares") == shares}
     count = int(outside[form].sum())
     if count < FEWEST or count <= MANY * total:
         return

@@ -1,0 +1,108 @@
+"""The trees and commands of docs/data.md: every tree is a set that is read, every command runs."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from test_layouts_of_tools import image, text
+
+from socodet.cli import main
+from socodet.detection.datasets import open_detection_set
+from socodet.errors import InputError
+
+DOC = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+BLOCKS = re.findall(r"(?:^    .*\n)+", DOC, flags=re.M)
+XML = (
+    "<annotation><size><width>400</width><height>266</height></size><object><name>cat</name><bndbox>"
+    "<xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox></object></annotation>"
+)
+
+
+def trees(block):
+    """The files of each column: its root begins where the first line has a word, and two spaces are a level."""
+    lines = block.splitlines()
+    starts = [word.start() for word in re.finditer(r"\S+", lines[0])]
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        above, files = [], []
+        for line in lines[1:]:
+            name = line[start:end].rstrip()
+            if name.strip():
+                depth = (len(name) - len(name.lstrip())) // 2
+                above = [*above[: depth - 1], name.strip()]
+                files.append("".join(above))
+        yield files
+
+
+TREES = [files for block in BLOCKS if block.splitlines()[0].rstrip().endswith("/") for files in trees(block)]
+COMMANDS = re.findall(r"^    socodet (.+)$", DOC, flags=re.M)
+
+
+def test_there_are_trees_and_commands():
+    assert len(TREES) == 13
+    assert len(COMMANDS) == 2
+
+
+def write(root, files):
+    images = [file for file in files if file.endswith(".jpg")]
+    for file in files:
+        path = root / file
+        if file.endswith(".jpg"):
+            image("chelsea", path)
+        elif file.endswith(".xml"):
+            text(path, XML)
+        elif file.endswith("classes.txt"):
+            text(path, "cat")
+        elif "ImageSets" in file:
+            text(path, *(Path(one).stem for one in images))
+        elif file.endswith(".txt"):
+            text(path, "0 0.5 0.5 0.25 0.25")
+        elif file.endswith(".yaml"):
+            text(path, "train: train/images", "val: valid/images", "names: [cat]")
+        elif file.endswith(".json"):
+            listed = [{"id": 1, "file_name": Path(images[0]).name, "width": 400, "height": 266}]
+            notes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 50]}]
+            content = {"images": listed, "annotations": notes, "categories": [{"id": 1, "name": "cat"}]}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("files", [tree for tree in TREES if not any("arrow" in file for file in tree)], ids=" ".join)
+def test_every_tree_is_a_set(tmp_path, files):
+    write(tmp_path, files)
+    with_parts = any(file.startswith(("train", "ImageSets", "VOC2007/", "annotations/instances")) for file in files)
+    read = open_detection_set(tmp_path, split="train" if with_parts else "all")
+    assert len(read.with_objects())
+    assert {category.name for category in read.categories} >= {"cat"}
+    if with_parts and any("val" in file or "test" in file for file in files) and "val2017/" not in files:
+        assert len(open_detection_set(tmp_path, split="val"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_run(tmp_path, monkeypatch, command):
+    write(tmp_path / "SET", ["data.yaml", "train/images/a.jpg", "train/labels/a.txt", "valid/images/b.jpg"])
+    text(tmp_path / "SET" / "valid" / "labels" / "b.txt", "0 0.5 0.5 0.25 0.25")
+    monkeypatch.chdir(tmp_path)
+    main(shlex.split(command))
+    assert "--output" not in command or open_detection_set("train.json").images[0].boxes.tolist() == [
+        [150, 99.75, 250, 166.25]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "closest", "missing"),
+    [
+        (["pictures/a.jpg", "pictures/b.txt"], "YOLO", "classes.txt"),
+        (["pictures/a.jpg", "marks/z.xml"], "XML", "have the images' names"),
+        (["train/data-0.arrow", "train/state.json"], "Hugging Face", "dataset_info.json"),
+        (["Annotations/a.xml", "JPEGImages/b.jpg"], "Pascal VOC's folders", "ImageSets/Main"),
+    ],
+)
+def test_a_folder_in_no_known_layout_is_told_the_closest(tmp_path, files, closest, missing):
+    write(tmp_path, [file for file in files if not file.endswith("json")])
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(InputError, match=f"closest are .*{closest}[^()]*[(]missing: .*{missing}"):
+        open_detection_set(tmp_path, split="train")

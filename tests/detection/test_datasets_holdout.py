@@ -1,0 +1,80 @@
+import pytest
+from test_layouts_of_tools import image, text
+
+from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
+from socodet.errors import InputError, SettingError
+from socodet.finetuning.labelled_sets import open_labelled_sets
+from socodet.probing.sets import open_sets
+from socodet.probing.settings import ProbeData
+
+XML = (
+    "<annotation><filename>{}</filename><size><width>400</width><height>266</height></size><object><name>cat</name>"
+    "<bndbox><xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox></object></annotation>"
+)
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Ten images in annots/ and images/, the last without a file."""
+    for name in range(10):
+        image("chelsea", tmp_path / "bare" / "images" / f"{name}.jpg")
+        if name < 9:
+            text(tmp_path / "bare" / "annots" / f"{name}.xml", XML.format(f"{name}.jpg"))
+    return tmp_path / "bare"
+
+
+def ids(data):
+    return [image.image_id for image in data.images]
+
+
+def test_a_share_is_held_back_once_and_for_all(bare):
+    train, val = open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0.3))
+    assert (len(train), len(val)) == (6, 3)
+    assert sorted(ids(train) + ids(val)) == [f"images/{name}" for name in range(9)]
+    assert train.problems.counts == {Problem.NO_ANNOTATION_FILE: 1}
+    assert not val.problems
+    again = open_detection_set(bare, split="val", reading=ReadingSettings(val_share=0.3))
+    assert ids(again) == ids(val)  # as evaluate reads it
+    other = open_detection_set(bare, split="val", reading=ReadingSettings(val_share=0.3, val_seed=1))
+    assert ids(other) != ids(val)
+    larger = open_detection_set(bare, split="val", reading=ReadingSettings(val_share=0.6))
+    assert set(ids(larger)) > set(ids(val))
+    sets = open_sets(ProbeData(bare), reading=ReadingSettings(val_share=0.3))
+    assert (ids(sets.train), ids(sets.val)) == (ids(train), ids(val))
+
+
+def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):
+    with pytest.raises(InputError, match="--val-share"):
+        open_labelled_sets(bare, None)
+    train, val = open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0))
+    assert (len(train), val) == (9, None)
+    train, val = open_labelled_sets(bare, bare)  # a set without parts is scored on whole
+    assert len(train) == len(val) == 9
+    with pytest.raises(InputError, match="leave one out"):
+        open_labelled_sets(bare, bare, reading=ReadingSettings(val_share=0.5))
+    with pytest.raises(InputError, match="none to score on"):
+        open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0.01))
+    with pytest.raises(SettingError, match="val_share"):
+        ReadingSettings(val_share=1.0)
+
+
+def test_xml_files_find_their_images(tmp_path):
+    """By their own name, else by the name inside; what is left over, or names another image, is counted."""
+    image("chelsea", tmp_path / "a.JPG")
+    image("chelsea", tmp_path / "b.jpg")
+    image("coffee", tmp_path / "c.d.jpeg")
+    text(tmp_path / "a.xml", XML.format("b.jpg"))
+    text(tmp_path / "0001.xml", XML.format("D:\\set\\b.jpg"))
+    text(tmp_path / "c.d.xml", XML.format("elsewhere.png"))
+    text(tmp_path / "z.xml", XML.format("z.jpg"))
+    read = open_detection_set(tmp_path, split="all")
+    assert ids(read) == ["a", "b", "c.d"]
+    assert read.problems.counts == {Problem.OTHER_FILE_NAME: 1, Problem.NO_IMAGE_FOR_LABELS: 1}
+
+
+def test_xml_files_with_their_images_elsewhere(tmp_path):
+    image("chelsea", tmp_path / "pictures" / "a.jpg")
+    text(tmp_path / "marks" / "a.xml", XML.format("a.jpg"))
+    with pytest.raises(InputError, match="no known layout"):
+        open_detection_set(tmp_path / "marks", split="all")
+    assert len(open_detection_set(tmp_path / "marks", split="all", images=tmp_path / "pictures")) == 1

@@ -1,0 +1,121 @@
+"""Detection datasets as `Dataset.save_to_disk` writes them."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import socodet
+from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
+from socodet.errors import InputError
+from socodet.images.photographs import photographs
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+BOX = {"feature": {"dtype": "float32", "_type": "Value"}, "length": 4, "_type": "Sequence"}
+LABEL = {"names": ["cat", "cup"], "_type": "ClassLabel"}
+FIELDS = {"bbox": BOX, "category": LABEL}
+FEATURES = {
+    "sequence of a dict": {"feature": FIELDS, "_type": "Sequence"},  # as lists, one per field
+    "list of a dict": [FIELDS],
+    "list of version 4": {"feature": FIELDS, "_type": "List"},
+    "dict of lists": {"bbox": {"feature": BOX, "_type": "List"}, "category": {"feature": LABEL, "_type": "List"}},
+}
+BOXES = [[10 + 90 * k, 20 + 40 * k, 60, 50] for k in range(4)]  # xywh in 400 x 266
+ROWS = [("chelsea", BOXES, [0, 1, 0, 1]), ("coffee", [[100.0, 50, 200, 200]], [1])]
+
+
+def save(folder, rows=ROWS, feature="sequence of a dict", key="category", **columns):
+    folder.mkdir(parents=True)
+    images = [{"bytes": (photographs() / f"{name}.jpg").read_bytes(), "path": None} for name, *_ in rows]
+    lists = [{"bbox": boxes, key: kinds} for _, boxes, kinds in rows]
+    if feature.startswith("list"):
+        dicts = (zip(one["bbox"], one[key], strict=True) for one in lists)
+        lists = [[{"bbox": box, key: kind} for box, kind in one] for one in dicts]
+    table = pa.table({"image": pa.array(images, IMAGE), "objects": lists} | columns)
+    with (
+        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as out,
+    ):
+        out.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    features = {"image": {"_type": "Image"}, "objects": FEATURES[feature]} | {name: {} for name in columns}
+    (folder / "dataset_info.json").write_text(json.dumps({"features": features}).replace('"category"', f'"{key}"'))
+    return folder
+
+
+def xyxy(boxes):
+    return [[x, y, x + w, y + h] for x, y, w, h in boxes]
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_boxes_and_names_of_classes(tmp_path, feature, capsys):
+    read = open_detection_set(save(tmp_path / "one", feature=feature, key="categories"), split="all")
+    assert [category.name for category in read.categories] == ["cat", "cup"]
+    assert [image.boxes.tolist() for image in read.images] == [xyxy(boxes) for _, boxes, _ in ROWS]
+    assert [image.labels.tolist() for image in read.images] == [[1, 2, 1, 2], [2]]
+    assert read.picture(1).shape == (267, 400, 3)
+    assert not read.problems
+    assert "x, y, width, height" in capsys.readouterr().err
+
+
+FORMS = {
+    "xyxy": lambda x, y, w, h: [x, y, x + w, y + h],
+    "cxcywh": lambda x, y, w, h: [x + w / 2, y + h / 2, w, h],
+    "xywh-shares": lambda x, y, w, h: [x / 400, y / 266, w / 400, h / 266],
+    "xyxy-shares": lambda x, y, w, h: [x / 400, y / 266, (x + w) / 400, (y + h) / 266],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_of_boxes_is_found_or_asked_for(tmp_path, form):
+    wide = [[x, y, 150, 100] for x in (0, 120, 250) for y in (0, 80, 166)]
+    rows = [("chelsea", [FORMS[form](*map(float, box)) for box in wide], [0] * 9)]
+    save(tmp_path / "found", rows)
+    (image,) = open_detection_set(tmp_path / "found", split="all").images
+    assert np.allclose(image.boxes, xyxy(wide), atol=1e-3)
+    rows = [("chelsea", [FORMS[form](10.0, 10.0, 50.0, 40.0)], [0])]
+    save(tmp_path / "asked", rows)
+    with pytest.raises(InputError, match="--box-form"):
+        open_detection_set(tmp_path / "asked", split="all")
+    (image,) = open_detection_set(tmp_path / "asked", split="all", reading=ReadingSettings(box_form=form)).images
+    assert np.allclose(image.boxes, [[10, 10, 60, 50]], atol=1e-3)
+
+
+def test_a_small_split_takes_the_form_of_its_siblings(tmp_path):
+    save(tmp_path / "train")
+    save(tmp_path / "validation", [("coffee", [[10.0, 10, 20, 20]], [1])])
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "validation"]}))
+    assert open_detection_set(tmp_path, split="val").images[0].boxes.tolist() == [[10, 10, 30, 30]]
+    assert len(open_detection_set(tmp_path, split="train")) == 2
+
+
+def test_other_columns(tmp_path):
+    rows = [("chelsea", BOXES, [0, 1, 5, -1]), ("coffee", [], [])]
+    save(tmp_path / "one", rows, image_id=[7, 9], width=[400, 400], height=[266, 267])
+    read = open_detection_set(tmp_path / "one", split="all", reading=ReadingSettings(box_form="xywh"))
+    assert [image.image_id for image in read.images] == [7, 9]
+    assert read.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
+    assert len(read.with_objects()) == 1
+
+
+def test_without_boxes_or_without_names(tmp_path):
+    save(tmp_path / "named", [("chelsea", BOXES, ["b", "a", "b", "a"])], feature="dict of lists", key="label")
+    info = json.loads((tmp_path / "named" / "dataset_info.json").read_text().replace('"ClassLabel"', '"Value"'))
+    (tmp_path / "named" / "dataset_info.json").write_text(json.dumps(info))
+    read = open_detection_set(tmp_path / "named", split="all")
+    assert [read.categories[label - 1].name for label in read.images[0].labels] == ["b", "a", "b", "a"]
+    save(tmp_path / "no", key="kind")
+    with pytest.raises(InputError, match="holds bbox, kind"):
+        open_detection_set(tmp_path / "no", split="all")
+
+
+def test_converted_with_its_images(tmp_path):
+    save(tmp_path / "one")
+    with pytest.raises(InputError, match="--save-images"):
+        socodet.convert(tmp_path / "one", tmp_path / "a.json")
+    socodet.convert(tmp_path / "one", tmp_path / "a.json", save_images=tmp_path / "images")
+    again, read = open_detection_set(tmp_path / "a.json"), open_detection_set(tmp_path / "one", split="all")
+    for index in range(2):
+        assert (again.picture(index) == read.picture(index)).all()
+        assert again.images[index].boxes.tolist() == read.images[index].boxes.tolist()

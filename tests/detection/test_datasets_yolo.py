@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from test_layouts_of_tools import image, text
+
+from socodet.detection.datasets import Problem, open_detection_set
+from socodet.errors import InputError
+
+LINE = "0 0.5 0.5 0.25 0.25"
+
+
+def write(root, names="names: [cat, no]", train="train: images/train", **labels):
+    for name, lines in labels.items():
+        image("chelsea", root / "images" / "train" / f"{name}.jpg")
+        if lines is not None:
+            text(root / "labels" / "train" / f"{name}.txt", *lines)
+    text(root / "data.yaml", train, names)
+    return root
+
+
+def test_outlines_are_masks(tmp_path):
+    write(tmp_path, a=["1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75"])
+    read = open_detection_set(tmp_path, split="train")
+    assert read.has_masks
+    assert read.images[0].boxes.tolist() == [[100, 66.5, 300, 199.5]]
+    assert read.images[0].areas.tolist() == [200 * 133]
+    assert read.categories[1].name == "no"  # YAML's own rules make it false
+    assert abs(int(read.target(0)["masks"].sum()) - 200 * 133) <= 400
+
+
+def test_faults_are_counted(tmp_path):
+    lines = [LINE, "2 .5 .5 .1 .1", "0 .5 .5", "0 .5 .5 .1 .1 .9", "0 .5 x .1 .1", "0 .95 .5 .3 .1", "0,.5,.5,.1,.1"]
+    write(tmp_path, a=lines, b=None, c=[], d=[LINE, ""])
+    (tmp_path / "labels" / "train" / "d.txt").write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.25 0.25\r\n")
+    (tmp_path / "images" / "train" / "c.jpg").write_bytes(b"no image")
+    text(tmp_path / "labels" / "train" / "gone.txt", LINE)
+    read = open_detection_set(tmp_path, split="train")
+    assert [len(one) for one in read.images] == [2, 0, 1]
+    assert read.problems.counts == {
+        Problem.UNKNOWN_CATEGORY: 1,
+        Problem.BROKEN_LINE: 4,
+        Problem.CLIPPED: 1,
+        Problem.NO_LABEL_FILE: 1,
+        Problem.BROKEN_IMAGE: 1,
+        Problem.NO_IMAGE_FOR_LABELS: 1,
+    }
+    assert read.problems.first[Problem.BROKEN_LINE].startswith("train/a.txt line 3")
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (["0 200 133 100 60"] * 4, "centre x, y and width, height"),
+        (["0 0.5 0.5 0.9 0.9", "0 0.6 0.1 0.95 0.3", "0 0.2 0.7 0.5 0.95", "0 0.7 0.7 0.9 0.99"], "corners"),
+        (["0,0.5,0.5,0.1,0.1"] * 4, "hardly a line"),
+        (["7 0.5 0.5 0.1 0.1"] * 4, "unknown category"),
+        (None, "put them into labels/"),
+    ],
+)
+def test_a_set_that_is_something_else_is_refused(tmp_path, lines, complaint):
+    write(tmp_path, a=lines, b=lines)
+    with pytest.raises(InputError, match=complaint):
+        open_detection_set(tmp_path, split="train")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "complaint"),
+    [
+        ("train: images/train", "no `names`"),
+        ("names: [cat]", "no `train`"),
+        ("train: images/train\nnames: [cat, dog]\nnc: 3", "`nc` is 3"),
+        ("train: images/train\nnames: {0: cat, x: dog}", "number is not"),
+        ("train: elsewhere\nnames: [cat]", "train is elsewhere"),
+        ("train: [", "not valid YAML"),
+    ],
+)
+def test_descriptions_that_cannot_be_used(tmp_path, yaml, complaint):
+    write(tmp_path, a=[LINE])
+    text(tmp_path / "data.yaml", yaml)
+    with pytest.raises(InputError, match=complaint) as error:
+        open_detection_set(tmp_path / "data.yaml", split="train")
+    assert "\n" not in str(error.value)
+
+
+def test_parts_that_are_lists(tmp_path):
+    write(tmp_path, "names: {3: cat, 0: dog}", "train: [train.txt, images/more]", a=["3 0.5 0.5 0.25 0.25"], b=[LINE])
+    image("coffee", tmp_path / "images" / "more" / "c.PNG")
+    text(tmp_path / "labels" / "more" / "c.txt", LINE)
+    text(tmp_path / "train.txt", "./images/train/a.jpg", "./images/train/a.jpg", "./images/train/gone.jpg")
+    read = open_detection_set(tmp_path / "data.yaml", split="train")
+    assert [(one.file.name, one.labels.tolist()) for one in read.images] == [("a.jpg", [2]), ("c.PNG", [1])]
+    assert [(one.id, one.name) for one in read.categories] == [(0, "dog"), (3, "cat")]
+    assert read.problems.counts == {Problem.REPEATED_IMAGE: 1, Problem.MISSING_IMAGE: 1}
+
+
+def test_keypoints_are_left_out(tmp_path):
+    write(tmp_path, "kpt_shape: [2, 3]\nnames: [cat]", a=[LINE + " 0.1 0.2 2 0.3 0.4 2"])
+    (found,) = open_detection_set(tmp_path, split="train").images
+    assert np.allclose(found.boxes, [[150, 99.75, 250, 166.25]])
+
+
+def test_a_part_alone_has_the_classes_of_its_set(tmp_path):
+    for part in ("train", "valid"):
+        image("chelsea", tmp_path / part / "images" / "a.jpg")
+        text(tmp_path / part / "labels" / "a.txt", "1 0.5 0.5 0.25 0.25")
+    text(tmp_path / "data.yaml", "train: train/images", "names: [cat, dog]")
+    read = open_detection_set(tmp_path / "valid", split="all")
+    assert read.categories[read.images[0].labels[0] - 1].name == "dog"
