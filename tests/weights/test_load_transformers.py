@@ -133,6 +133,18 @@ def test_rt_detr_takes_backbone_and_input_projections(run, name, frozen):
         assert torch.equal(model.model.encoder_input_proj[1](c4), encoder.backbone["fpn"].inner_blocks[2](c4))
 
 
+def test_d_fine_with_a_backbone_of_timm(run):
+    """Its own HGNet-V2 has other names, which nothing fills."""
+    folder, encoder = run("timm/hgnetv2_b0", architecture="c5")
+    sizes = {**RT_DETR, "encoder_in_channels": [256, 512, 1024], "decoder_n_points": [1, 1, 1]}
+    model = detector("DFine", TimmBackboneConfig(backbone="hgnetv2_b0", out_indices=[1, 2, 3]), **sizes)
+    report = load_pretrained(model, folder, show_report=False)
+    assert report.fresh_modules.keys() & {"model.backbone"} == set()
+    assert_same_maps(encoder, body_of(model)._backbone)
+    with pytest.raises(InputError, match="build the model with it"):
+        load_pretrained(detector("DFine", None, **sizes), folder, show_report=False)
+
+
 def test_other_channels_leave_the_input_projections_fresh(run):
     folder, encoder = run("timm/resnet18d")
     model = rt_detr(encoder_hidden_dim=32, d_model=32, decoder_in_channels=[32] * 3)

@@ -133,12 +133,12 @@ def _check_strides(detector: nn.Module) -> None:
 
 
 def _advice_on_transformers(names: Collection[str]) -> Advice:
-    if is_rt_detr(names):
+    if is_rt_detr(names) and any("embedder.embedder.0." in name for name in names):
         backbone = (
             "RT-DETR's ResNets are timm's resnet18d to resnet101d: pretrain with --backbone timm/resnet50d and its like"
         )
     else:
-        backbone = "it was pretrained with another backbone: give the model's config its name as backbone_config"
+        backbone = "it was pretrained with another backbone: build the model with it, a backbone_config of that name"
     sizes = "give the model as many channels (encoder_hidden_dim, d_model)"
     return Advice(
         other_layers={**dict.fromkeys(MODULES.values(), "it has other layers than this one"), "backbone": backbone},
