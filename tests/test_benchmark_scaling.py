@@ -160,7 +160,7 @@ def test_sizes_on_disk(tmp_path):
     assert units["table_bytes_single"] > 16 * units["boxes_single"]
 
 
-def test_what_is_not_measured_is_said():
+def test_what_was_not_measured_is_marked():
     result = scaling.said(scaling.costs(TINY, UNITS, ROUND))
     assert result["runs"][0]["gpu_hours_measured"] == "not measured"
     row = next(

@@ -1,4 +1,4 @@
-"""On a CUDA device: the whole way from pictures to a fine-tuned detector, and back to a machine without one."""
+"""On a CUDA device: the whole way from images to a fine-tuned detector, and back to a machine without one."""
 
 import dataclasses
 
@@ -128,7 +128,7 @@ def test_half_precision_follows_float32(precision):
     assert losses[precision] == pytest.approx(losses["float32"], abs=0.15)  # of -4 to 4; on a CPU up to 0.07
 
 
-def test_pretraining_stops_goes_on_and_is_read_without_a_gpu(tmp_path):
+def test_pretraining_stops_resumes_and_is_read_without_a_gpu(tmp_path):
     from socodet.detection.build import build_detector
     from socodet.images.photographs import photographs
 

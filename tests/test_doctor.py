@@ -38,7 +38,7 @@ def test_torchvision_of_another_build_is_found(capsys, monkeypatch):
     assert "together" in found(capsys)["operators"]["problem"]
 
 
-def test_what_is_scarce_or_broken_is_said_and_the_rest_is_checked(capsys, monkeypatch):
+def test_what_is_scarce_or_broken_is_reported_and_the_rest_is_checked(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "SMALL_SHM", 1 << 60)
     monkeypatch.setattr("socodet.images.decode.decode_image", lambda *_: 1 / 0)
     with pytest.raises(SystemExit) as ended:

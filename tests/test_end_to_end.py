@@ -108,7 +108,7 @@ def test_the_networks_and_the_loss_move(table, tmp_path):
     assert len(set(losses)) == len(losses)
 
 
-def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(table, tmp_path):
+def test_sigterm_ends_with_a_checkpoint_and_the_same_command_resumes(table, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "socodet", "pretrain", str(photographs()), "--output", str(run)]
     command += ["--recipe", "tiny", "--proposals", str(table), "--batch-size", "4", "--log-every", "1"]

@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": "Score a fine-tuned detector on an annotated set.",
     "predict": "Detect objects in new images with a fine-tuned detector.",
     "convert": "Write an annotated set of any known form as a COCO file, and say what was left out and why.",
-    "export": "Write pretrained modules as a file for a detection framework.",
+    "export": "Write pretrained modules, or a fine-tuned detector, as a file for another framework.",
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",

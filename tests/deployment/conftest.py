@@ -1,4 +1,4 @@
-"""Fine-tuned detectors that were never trained: their weights are random, and spread so that they find many things."""
+"""Fine-tuned detectors that were never trained: their random weights are scaled so that they find many objects."""
 
 from dataclasses import replace
 

@@ -8,7 +8,7 @@ from socodet.detection.datasets import AnnotationProblems, Category, DetectionDa
 from socodet.detection.scores import Detections
 
 
-def picture(image_id, objects, *, size=(100, 100), absent=(), incomplete=(), masks=None):
+def made_image(image_id, objects, *, size=(100, 100), absent=(), incomplete=(), masks=None):
     """`objects` are (x1, y1, x2, y2, label) or (…, label, "crowd" or "difficult")."""
     boxes = np.array([row[:4] for row in objects], np.float32).reshape(-1, 4)
     marks = [row[5] if len(row) > 5 else "" for row in objects]
@@ -43,7 +43,7 @@ def found(rows, masks=None):
 
 
 def random_boxes(generator, count, size=100):
-    """(count, 4) xyxy of whole pixels, of all of COCO's sizes where the picture is large enough."""
+    """(count, 4) xyxy of whole pixels, of all of COCO's sizes where the image is large enough."""
     corner = generator.integers(0, size - 8, (count, 2))
     sides = generator.integers(4, size // 2, (count, 2))
     return np.concatenate([corner, np.minimum(corner + sides, size)], 1).astype(np.float64)
@@ -57,7 +57,7 @@ def near(generator, boxes, spread=4.0):
 
 
 def random_case(generator, *, style, images=12, classes=3, size=100, marks=("", "", "", "crowd"), frequencies=None):
-    """A set of random objects and detections: some near them, some of the wrong kind, some anywhere."""
+    """A set of random objects and detections: some near them, some of the wrong class, some anywhere."""
     pictures, predictions = [], {}
     for image_id in range(1, images + 1):
         boxes = random_boxes(generator, int(generator.integers(0, 7)), size)
@@ -67,9 +67,9 @@ def random_case(generator, *, style, images=12, classes=3, size=100, marks=("", 
         absent = [label for label in others if generator.random() < 0.5]
         incomplete = [label for label in range(1, classes + 1) if generator.random() < 0.3]
         pictures.append(
-            picture(image_id, objects, size=(size, size), absent=absent, incomplete=incomplete)
+            made_image(image_id, objects, size=(size, size), absent=absent, incomplete=incomplete)
             if style == "lvis"
-            else picture(image_id, objects, size=(size, size))
+            else made_image(image_id, objects, size=(size, size))
         )
         guesses = np.concatenate([near(generator, np.repeat(boxes, 2, 0)), random_boxes(generator, 4, size)])
         kinds = np.concatenate([np.repeat(labels, 2), generator.integers(1, classes + 1, 4)])

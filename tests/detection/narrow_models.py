@@ -1,4 +1,4 @@
-"""Networks as small as they may be, for tests of everything around them."""
+"""The smallest possible networks, for tests of everything around them."""
 
 from torchvision.models.resnet import ResNet
 

@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, content, probl
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_of_another_size_or_that_are_none_are_said_before_training(tmp_path, capsys):
+def test_images_of_another_size_and_files_that_are_no_images_are_reported_before_training(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
     content["images"][0]["width"] += 7
     (tmp_path / "no.jpg").write_text("no picture")
@@ -139,7 +139,7 @@ def test_pictures_of_another_size_or_that_are_none_are_said_before_training(tmp_
     )
 
 
-def test_a_set_of_which_no_picture_has_its_size_is_refused(tmp_path, capsys):
+def test_a_set_of_which_no_image_has_its_size_is_refused(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
     for image in content["images"]:
         image["width"] += 7
@@ -153,7 +153,7 @@ def test_a_set_of_which_no_picture_has_its_size_is_refused(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_that_turn_out_broken_give_way_and_are_named(tmp_path, capsys):
+def test_images_that_turn_out_broken_are_replaced_and_named(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False).read_text())
     whole = (photographs() / "hopper.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])

@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from hand_made_sets import made_set, picture
+from hand_made_sets import made_image, made_set
 
 from socodet.detection.datasets import Category, Problem
 from socodet.detection.datasets.classes import with_classes_of
@@ -13,7 +13,7 @@ def named(names, rows=(), ids=None, **more):
     """A set of one image with an object for each (label, x1), whose classes have these names."""
     boxes = [(x1, 1, x1 + 5, 9, label) for label, x1 in rows]
     masks = [box_outline(box[:4]) for box in boxes]
-    data = made_set([picture(1, boxes, masks=masks, **more)], "coco", classes=len(names))
+    data = made_set([made_image(1, boxes, masks=masks, **more)], "coco", classes=len(names))
     ids = ids or range(1, len(names) + 1)
     categories = tuple(Category(one, name) for one, name in zip(ids, names, strict=True))
     return dataclasses.replace(data, name="val", categories=categories)

@@ -156,7 +156,7 @@ def test_objects_marked_difficult_call_for_vocs_rules(tmp_path):
     assert open_detection_set(file, style="coco").style == "coco"
 
 
-def test_lvis_names_pictures_by_their_address_and_says_what_was_looked_for(tmp_path):
+def test_lvis_names_images_by_their_url_and_says_which_classes_were_annotated(tmp_path):
     categories = [{"id": 5, "name": "cat", "frequency": "r"}, {"id": 9, "name": "cup", "frequency": "f"}]
     listed = [
         {
@@ -180,17 +180,17 @@ def test_lvis_names_pictures_by_their_address_and_says_what_was_looked_for(tmp_p
     assert (read.images[0].absent, read.images[0].incomplete) == ({2}, {1})
 
 
-def test_pictures_of_another_size_than_annotated(tmp_path):
+def test_images_of_another_size_than_annotated(tmp_path):
     file = written(tmp_path, content([note(20, [1, 1, 8, 8])], images=[images()[0] | {"width": 266, "height": 400}]))
     with pytest.raises(InputError, match="266x400"):
-        open_detection_set(file).picture(0)
+        open_detection_set(file).pixels(0)
     more = [*images(), {"id": 30, "file_name": "broken.jpg", "width": 9, "height": 9}]
     written(tmp_path, content([], images=[images()[0] | {"width": 9, "height": 9}, *more[1:]]))
     (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     checked = open_detection_set(file, check_images=True)
     assert [image.image_id for image in checked.images] == [10]
     assert checked.problems.counts == {Problem.BROKEN_IMAGE: 2}
-    assert checked.picture(0).shape == (267, 400, 3)
+    assert checked.pixels(0).shape == (267, 400, 3)
 
 
 def objects(read):
@@ -325,7 +325,7 @@ def test_masks_away_from_their_boxes(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["frequency", "neg_category_ids", "not_exhaustive_category_ids"])
-def test_a_file_with_only_some_fields_of_lvis_is_told(tmp_path, missing):
+def test_a_file_with_only_some_fields_of_lvis_is_refused(tmp_path, missing):
     fields = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     whole = content([], images=images(**fields), categories=[one | {"frequency": "r"} for one in CATEGORIES])
     for entry in [*whole["images"], *whole["categories"]]:
@@ -341,5 +341,5 @@ def test_16_bit_images_of_fewer_bits(tmp_path, capsys):
     for number, value in ((1, 1000), (2, 4095)):
         Image.fromarray(np.full((30, 40), value, np.uint16)).save(tmp_path / "images" / f"{number}.png")
     read = open_detection_set(file)
-    assert [int(read.picture(index)[0, 0, 0]) for index in range(2)] == [62, 255]
+    assert [int(read.pixels(index)[0, 0, 0]) for index in range(2)] == [62, 255]
     assert "values up to 4,095" in capsys.readouterr().err

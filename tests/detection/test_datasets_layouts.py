@@ -9,7 +9,7 @@ from socodet.images.photographs import photographs
 
 
 def write(file, folder, names=("cat",)):
-    """A COCO file of one picture, in `folder`."""
+    """A COCO file of one image, in `folder`."""
     for place in (file.parent, folder):
         place.mkdir(parents=True, exist_ok=True)
     shutil.copy(photographs() / "chelsea.jpg", folder)
@@ -38,7 +38,7 @@ def test_coco_layouts(tmp_path, file, folder):
     assert open_detection_set(tmp_path / file).images[0].file == read.images[0].file
 
 
-def test_the_val_pictures_are_not_taken_for_the_train_pictures(tmp_path):
+def test_the_val_images_are_not_mistaken_for_the_train_images(tmp_path):
     for split in ("train2017", "val2017"):
         write(tmp_path / "annotations" / f"instances_{split}.json", tmp_path / split)
     assert open_detection_set(tmp_path, split="val").images[0].file.parent.name == "val2017"
@@ -61,7 +61,7 @@ def test_files_of_an_unknown_layout_are_named(tmp_path):
         open_detection_set(tmp_path, split="val")
 
 
-def test_pictures_elsewhere(tmp_path):
+def test_images_elsewhere(tmp_path):
     write(tmp_path / "here" / "train.json", tmp_path / "far" / "away" / "pictures")
     with pytest.raises(InputError, match="nowhere near"):
         open_detection_set(tmp_path / "here" / "train.json")

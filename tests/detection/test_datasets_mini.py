@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hand_made_sets import made_set, picture
+from hand_made_sets import made_image, made_set
 
 from socodet.detection.datasets.mini import mini_set, write_image_ids
 from socodet.errors import InputError
@@ -12,7 +12,7 @@ def ids(dataset):
 
 
 def whole(numbers):
-    return made_set([picture(number, []) for number in numbers], "coco")
+    return made_set([made_image(number, []) for number in numbers], "coco")
 
 
 def test_parts_are_of_the_size_asked_for_and_nested():

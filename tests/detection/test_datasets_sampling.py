@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
-from hand_made_sets import made_set, picture
+from hand_made_sets import made_image, made_set
 
 from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
 
 
 def test_factors_by_the_formula():
-    """Of 8 pictures, kind 1 is in 4, kind 2 in 1, twice; threshold 1/2: r(1) = 1, r(2) = sqrt(0.5 / 0.125) = 2."""
+    """Of 8 images, class 1 is in 4, class 2 in 1, twice; threshold 1/2: r(1) = 1, r(2) = sqrt(0.5 / 0.125) = 2."""
     box = (0, 0, 9, 9)
-    pictures = [picture(k, [(*box, 1)]) for k in range(3)]
-    pictures += [picture(3, [(*box, 2), (*box, 1), (*box, 2)]), *(picture(k, []) for k in range(4, 8))]
-    ours = made_set(pictures, "lvis", classes=2)
+    images = [made_image(k, [(*box, 1)]) for k in range(3)]
+    images += [made_image(3, [(*box, 2), (*box, 1), (*box, 2)]), *(made_image(k, []) for k in range(4, 8))]
+    ours = made_set(images, "lvis", classes=2)
     assert repeat_factors(ours, 0.5) == pytest.approx([1, 1, 1, 2, 1, 1, 1, 1])
     assert repeat_factors(ours, 1.0) == pytest.approx([2**0.5] * 3 + [8**0.5] + [1] * 4)
     assert repeat_factors(ours) == pytest.approx([1] * 8)  # 0.001: nothing is as rare as that

@@ -14,7 +14,7 @@ def thing(name, box, **more):
 
 
 def write(root, pictures, **lists):
-    """`pictures`: name → objects, or whole text."""
+    """`images`: name → objects, or whole text."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / part).mkdir(parents=True, exist_ok=True)
     for name, objects in pictures.items():
@@ -43,7 +43,7 @@ def test_corners_and_difficult_objects(tmp_path):
     assert first.areas.tolist() == [400 * 266, 600]
     assert (first.image_id, len(second)) == ("000001", 0)
     assert read.target(0)["boxes"].shape == (2, 4)  # difficult ones are trained on
-    assert read.picture(0).shape == (266, 400, 3)
+    assert read.pixels(0).shape == (266, 400, 3)
 
 
 def test_splits(tmp_path):

@@ -1,4 +1,4 @@
-"""Every detector of the table, narrow: it learns, answers, and pools as pretraining does."""
+"""Every detector, with narrow networks: it learns, predicts, and pools as pretraining does."""
 
 import math
 
@@ -35,7 +35,7 @@ def a_target(masks):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_each_detector_learns_and_answers_at_the_pictures_own_size(name):
+def test_each_detector_learns_and_answers_at_the_images_own_size(name):
     detector = new_detector(name, NARROW, 4, inference=SMALL)
     masks = DETECTORS[name].has_masks
     losses = detector([torch.rand(3, 64, 80)], [a_target(masks)])
@@ -216,7 +216,7 @@ def test_shared_mask_features_are_those_of_the_positive_boxes():
 @pytest.mark.parametrize(
     ("size", "expected"), [((480, 640), (800, 1067)), ((400, 1200), (444, 1333)), ((1000, 700), (1143, 800))]
 )
-def test_pictures_are_scaled_to_the_short_side_but_not_beyond_the_long_one(size, expected):
+def test_images_are_scaled_to_the_short_side_but_not_beyond_the_long_one(size, expected):
     assert scaled_size(size, 800, 1333) == expected
 
 

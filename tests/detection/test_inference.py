@@ -1,4 +1,4 @@
-"""From a detector's answer to scores, with detectors that know the truth."""
+"""From a detector's outputs to scores, with detectors that know the truth."""
 
 import json
 
@@ -14,7 +14,7 @@ from socodet.finetuning.evaluate import score
 
 
 class Knowing(torch.nn.Module):
-    """Answers with the truth of the pictures it is shown, in order, and with a sure object of the background."""
+    """Answers with the truth of the images it is shown, in order, and with a sure object of the background."""
 
     def __init__(self, data):
         super().__init__()
@@ -22,19 +22,19 @@ class Knowing(torch.nn.Module):
         self._data, self._next = data, 0
 
     def forward(self, pictures):
-        (picture,) = pictures
+        (image,) = pictures
         index, self._next = self._next, self._next + 1
         truth = self._data.target(index)
-        assert picture.shape == (3, self._data.images[index].height, self._data.images[index].width)
-        expected = torch.from_numpy(self._data.picture(index)).permute(2, 0, 1).float() / 255
-        assert torch.equal(picture, expected)
+        assert image.shape == (3, self._data.images[index].height, self._data.images[index].width)
+        expected = torch.from_numpy(self._data.pixels(index)).permute(2, 0, 1).float() / 255
+        assert torch.equal(image, expected)
         count = len(truth["labels"])
         return [
             {
                 "boxes": torch.cat([truth["boxes"], torch.tensor([[0.0, 0, 50, 50]])]),
                 "labels": torch.cat([truth["labels"], torch.tensor([0])]),
                 "scores": torch.cat([torch.linspace(0.9, 0.5, count), torch.tensor([1.0])]),
-                "masks": torch.cat([truth["masks"].float() * 0.6, torch.ones(1, *picture.shape[1:])])[:, None],
+                "masks": torch.cat([truth["masks"].float() * 0.6, torch.ones(1, *image.shape[1:])])[:, None],
             }
         ]
 
@@ -67,7 +67,7 @@ def test_a_detector_of_boxes_is_not_scored_on_masks(tmp_path):
     assert not any(name.startswith("mask") for name in found.scores)
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_found_in_it(tmp_path):
+def test_an_unreadable_image_is_named_and_has_no_detections(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json", ("hopper", "chelsea")))
     object.__setattr__(data.images[1], "file", tmp_path / "gone.jpg")
     detector = Knowing(data).train()

@@ -1,4 +1,4 @@
-"""RT-DETR as a detector: its answers are those of transformers' processor, and boxes follow their objects."""
+"""RT-DETR as a detector: its outputs match transformers' processor, and boxes follow their objects."""
 
 import sys
 from dataclasses import replace

@@ -3,7 +3,7 @@ import io
 
 import numpy as np
 import pytest
-from hand_made_sets import found, made_set, picture, random_case
+from hand_made_sets import found, made_image, made_set, random_case
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -16,7 +16,7 @@ LEFT, RIGHT = (10, 10, 40, 40), (60, 10, 90, 40)
 
 def test_by_hand():
     """One of two found: precision 1 at the 51 recalls 0, 0.01, …, 0.5 of 101."""
-    ours = made_set([picture(1, [(*LEFT, 1), (*RIGHT, 1)])], "coco")
+    ours = made_set([made_image(1, [(*LEFT, 1), (*RIGHT, 1)])], "coco")
     scores = evaluate(ours, {1: found([(*LEFT, 0.9, 1)])})
     assert scores["box_AP"] == pytest.approx(100 * 51 / 101)
     assert scores["box_APs"] == pytest.approx(100 * 51 / 101)  # 900 square pixels, less than 32²
@@ -26,20 +26,20 @@ def test_by_hand():
 
 def test_iou_thresholds_by_hand():
     """IoU 0.8 (24 of 30 columns) passes the thresholds 0.50 to 0.80, which are 7 of 10."""
-    ours = made_set([picture(1, [(*LEFT, 1)])], "coco")
+    ours = made_set([made_image(1, [(*LEFT, 1)])], "coco")
     scores = evaluate(ours, {1: found([(10, 10, 34, 40, 0.9, 1)])})
     assert scores["box_AP"] == pytest.approx(70)
     assert scores["box_AP75"] == pytest.approx(100)
 
 
 def test_crowd_regions_take_detections_without_counting():
-    ours = made_set([picture(1, [(*LEFT, 1), (50, 0, 100, 100, 1, "crowd")])], "coco")
+    ours = made_set([made_image(1, [(*LEFT, 1), (50, 0, 100, 100, 1, "crowd")])], "coco")
     inside = [(60, 10, 70, 20, 0.9, 1), (80, 80, 90, 90, 0.95, 1)]
     assert evaluate(ours, {1: found([(*LEFT, 0.5, 1), *inside])})["box_AP"] == pytest.approx(100)
 
 
-def test_nothing_found_and_pictures_unknown():
-    ours = made_set([picture(1, [(*LEFT, 1)]), picture(2, [])], "coco")
+def test_nothing_found_and_images_unknown():
+    ours = made_set([made_image(1, [(*LEFT, 1)]), made_image(2, [])], "coco")
     assert evaluate(ours, {})["box_AP"] == 0
     assert evaluate(ours, {2: Detections.none()})["box_AP"] == 0
     with pytest.raises(InputError, match="lacks 1 of"):
@@ -96,7 +96,7 @@ def test_as_another_library(seed):
     assert 5 < scores["box_AP"] < 95
 
     masked = [
-        picture(
+        made_image(
             image.image_id,
             [
                 (*box, label, "crowd" if crowd else "")

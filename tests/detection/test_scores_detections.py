@@ -3,13 +3,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hand_made_sets import found, made_set, picture
+from hand_made_sets import found, made_image, made_set
 
 from socodet.detection.datasets.masks import encode_masks
 from socodet.detection.scores import evaluate, read_detections, write_detections
 from socodet.errors import InputError
 
-OURS = made_set([picture(4, [(10, 10, 40, 40, 2)]), picture("000005", [])], "coco", classes=2)
+OURS = made_set([made_image(4, [(10, 10, 40, 40, 2)]), made_image("000005", [])], "coco", classes=2)
 
 
 def test_cocos_result_format(tmp_path):

@@ -1,47 +1,47 @@
 import numpy as np
 import pytest
-from hand_made_sets import found, made_set, picture, random_case
+from hand_made_sets import found, made_image, made_set, random_case
 
 from socodet.detection.scores import evaluate
 
 LEFT, RIGHT, FAR = (10, 10, 40, 40), (60, 10, 90, 40), (10, 60, 40, 90)
 
 
-def test_a_detection_counts_only_where_its_kind_was_looked_for():
-    """A surer detection of kind 1 in the second picture: wrong if kind 1 is known to be absent, else of no account."""
+def test_a_detection_counts_only_where_its_class_was_annotated():
+    """A better-scored detection of class 1 in the second image: false if the class is known absent, else ignored."""
     wrong = {1: found([(*LEFT, 0.5, 1)]), 2: found([(*LEFT, 0.9, 1)])}
-    unknown = made_set([picture(1, [(*LEFT, 1)]), picture(2, [])], "lvis", frequencies="f")
+    unknown = made_set([made_image(1, [(*LEFT, 1)]), made_image(2, [])], "lvis", frequencies="f")
     assert evaluate(unknown, wrong)["box_AP"] == pytest.approx(100)
-    absent = made_set([picture(1, [(*LEFT, 1)]), picture(2, [], absent=[1])], "lvis", frequencies="f")
+    absent = made_set([made_image(1, [(*LEFT, 1)]), made_image(2, [], absent=[1])], "lvis", frequencies="f")
     assert evaluate(absent, wrong)["box_AP"] == pytest.approx(50)
 
 
-def test_where_a_kind_is_annotated_incompletely_misses_do_not_punish():
+def test_false_positives_of_incompletely_annotated_classes_do_not_count():
     guesses = {1: found([(*LEFT, 0.5, 1), (*FAR, 0.9, 1)])}
-    whole = made_set([picture(1, [(*LEFT, 1)])], "lvis", frequencies="f")
-    partly = made_set([picture(1, [(*LEFT, 1)], incomplete=[1])], "lvis", frequencies="f")
+    whole = made_set([made_image(1, [(*LEFT, 1)])], "lvis", frequencies="f")
+    partly = made_set([made_image(1, [(*LEFT, 1)], incomplete=[1])], "lvis", frequencies="f")
     assert evaluate(whole, guesses)["box_AP"] == pytest.approx(50)
     assert evaluate(partly, guesses)["box_AP"] == pytest.approx(100)
 
 
-def test_rare_common_and_frequent_are_told_apart():
+def test_rare_common_and_frequent_classes_are_scored_separately():
     objects = [(*LEFT, 1), (*RIGHT, 2), (*FAR, 3)]
-    ours = made_set([picture(1, objects)], "lvis", classes=4, frequencies="rcfr")
+    ours = made_set([made_image(1, objects)], "lvis", classes=4, frequencies="rcfr")
     scores = evaluate(ours, {1: found([(*LEFT, 0.9, 1), (*FAR, 0.9, 3), (60, 10, 90, 28, 0.9, 2)])})
-    # kind 2 is found with IoU 0.6, above or at 3 of 10 thresholds; kind 4 has no object
+    # class 2 is found with IoU 0.6, at or above 3 of 10 thresholds; class 4 has no object
     assert [scores[f"box_AP{f}"] for f in "rcf"] == pytest.approx([100, 30, 100])
     assert scores["box_AP"] == pytest.approx(230 / 3)
 
 
-def test_three_hundred_detections_count_in_a_picture_of_all_kinds_together():
-    ours = made_set([picture(1, [(*LEFT, 1)])], "lvis", classes=2, frequencies="ff")
+def test_three_hundred_detections_of_all_classes_count_per_image():
+    ours = made_set([made_image(1, [(*LEFT, 1)])], "lvis", classes=2, frequencies="ff")
     noise = [(*FAR, 0.9, 2)]
     assert evaluate(ours, {1: found([(*LEFT, 0.5, 1), *noise * 299])})["box_AP"] == pytest.approx(100)
     assert evaluate(ours, {1: found([(*LEFT, 0.5, 1), *noise * 300])})["box_AP"] == 0
 
 
 def slow_precision(dataset, predictions, label, threshold):
-    """(101,) or None: LVIS's matching, one picture and one detection after another, objects of any size."""
+    """(101,) or None: LVIS's matching, one image and one detection after another, objects of any size."""
     hits, total = [], 0
     for image in dataset.images:
         objects = [box for box, kind in zip(image.boxes.tolist(), image.labels.tolist(), strict=True) if kind == label]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hand_made_sets import found, made_set, picture, random_case
+from hand_made_sets import found, made_image, made_set, random_case
 
 from socodet.detection.scores import evaluate
 
@@ -9,24 +9,24 @@ LEFT, RIGHT, FAR = (10, 10, 40, 40), (60, 10, 90, 40), (10, 60, 40, 90)
 
 def test_half_of_two_objects_found():
     """Recall 0.5 at precision 1: 6 of the 11 recalls (0, 0.1, …, 0.5) have precision 1, the others 0."""
-    ours = made_set([picture("a", [(*LEFT, 1), (*RIGHT, 1)])], "voc")
+    ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1)])], "voc")
     scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1)])})
     assert scores == pytest.approx({"box_AP": 600 / 11, "box_AP50": 600 / 11, "box_AP75": 600 / 11})
 
 
 def test_a_difficult_object_neither_counts_nor_punishes():
     """With the difficult one as an ordinary object AP would be lower with or without its detection."""
-    ours = made_set([picture("a", [(*LEFT, 1), (*RIGHT, 1, "difficult")])], "voc")
+    ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1, "difficult")])], "voc")
     sure = (*LEFT, 0.5, 1)
     assert evaluate(ours, {"a": found([sure])})["box_AP50"] == pytest.approx(100)
     hits = [(*RIGHT, 0.9, 1), (*RIGHT, 0.8, 1)]  # twice: the second is no duplicate either
     assert evaluate(ours, {"a": found([sure, *hits])})["box_AP50"] == pytest.approx(100)
-    missed = [(*FAR, 0.9, 1)]  # on nothing: wrong, and surer than the right one
+    missed = [(*FAR, 0.9, 1)]  # a false positive with a higher score than the true one
     assert evaluate(ours, {"a": found([sure, *missed])})["box_AP50"] == pytest.approx(50)
 
 
 def test_a_second_hit_of_an_object_is_wrong():
-    ours = made_set([picture("a", [(*LEFT, 1)]), picture("b", [(*LEFT, 1)])], "voc")
+    ours = made_set([made_image("a", [(*LEFT, 1)]), made_image("b", [(*LEFT, 1)])], "voc")
     twice = found([(*LEFT, 0.9, 1), (*LEFT, 0.8, 1)])
     # right, wrong, right: precision 1 up to recall 0.5 (6 recalls), 2/3 for the 5 beyond
     scores = evaluate(ours, {"a": twice, "b": found([(*LEFT, 0.7, 1)])})
@@ -36,34 +36,34 @@ def test_a_second_hit_of_an_object_is_wrong():
 def test_the_object_overlapped_most_takes_the_detection_even_if_it_is_taken():
     """COCO would give the second detection to the object beside; VOC does not."""
     near_left = (13, 10, 43, 40)
-    ours = made_set([picture("a", [(*LEFT, 1), (*near_left, 1)])], "voc")
+    ours = made_set([made_image("a", [(*LEFT, 1), (*near_left, 1)])], "voc")
     scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1), (11, 10, 41, 40, 0.8, 1)])})
     assert scores["box_AP50"] == pytest.approx(600 / 11)  # recall 0.5, and one wrong after it
 
 
 def test_the_threshold_itself_is_no_hit_and_iou_is_of_whole_pixels():
     """An object of 10x10 pixels and a detection of 10x20: IoU is 1/2 exactly, not above it."""
-    ours = made_set([picture("a", [(10, 10, 20, 20, 1)])], "voc")
+    ours = made_set([made_image("a", [(10, 10, 20, 20, 1)])], "voc")
     assert evaluate(ours, {"a": found([(10, 10, 20, 30, 0.9, 1)])})["box_AP50"] == 0
     assert evaluate(ours, {"a": found([(10, 10, 20, 29, 0.9, 1)])})["box_AP50"] == pytest.approx(100)
 
 
 def test_scores_and_corners_are_rounded_as_in_result_files():
-    """The wrong one is surer by 0.0002, which three digits do not show: the earlier picture goes first."""
-    ours = made_set([picture("a", [(*LEFT, 1)]), picture("b", [])], "voc")
+    """The false positive scores 0.0002 higher, which three digits do not show: the earlier image goes first."""
+    ours = made_set([made_image("a", [(*LEFT, 1)]), made_image("b", [])], "voc")
     guesses = {"a": found([(*LEFT, 0.5001, 1)]), "b": found([(*LEFT, 0.5003, 1)])}
     assert evaluate(ours, guesses)["box_AP50"] == pytest.approx(100)
     # 30 of 60 rows, and a few hundredths of a row less: IoU is above 1/2 only before rounding
-    tall = made_set([picture("a", [(0, 0, 10, 30, 1)])], "voc")
+    tall = made_set([made_image("a", [(0, 0, 10, 30, 1)])], "voc")
     assert evaluate(tall, {"a": found([(0, 0, 10, 59.96, 0.9, 1)])})["box_AP50"] == 0
     assert evaluate(tall, {"a": found([(0, 0, 10, 59.94, 0.9, 1)])})["box_AP50"] == pytest.approx(100)
 
 
 def test_categories_count_alike_and_those_without_objects_not():
-    ours = made_set([picture("a", [(*LEFT, 1), (*RIGHT, 1), (*FAR, 2)])], "voc", classes=3)
+    ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1), (*FAR, 2)])], "voc", classes=3)
     scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1), (*RIGHT, 0.8, 1), (*FAR, 0.9, 3)])})
-    assert scores["box_AP"] == pytest.approx(50)  # 100 and 0; nothing of kind 3
-    nothing = made_set([picture("a", [])], "voc")
+    assert scores["box_AP"] == pytest.approx(50)  # 100 and 0; nothing of class 3
+    nothing = made_set([made_image("a", [])], "voc")
     assert np.isnan(evaluate(nothing, {})["box_AP"])
 
 

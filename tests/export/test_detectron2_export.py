@@ -143,7 +143,7 @@ def test_its_checkpointer_finds_a_place_for_every_tensor(exported):
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("fpn", "backbone.bottom_up."), ("c4", "backbone.")])
-def test_a_backbone_alone_fits_both_kinds_of_detector(exportable_run, tmp_path, kind, prefix):
+def test_a_backbone_alone_fits_fpn_and_c4_detectors(exportable_run, tmp_path, kind, prefix):
     run = exportable_run(architecture="c5")
     file = export_run(run.path, tmp_path / "soco.pkl", format="detectron2")
     checkpoint, facts = read(file)["model"], FACTS[kind]()

@@ -1,4 +1,4 @@
-"""Whatever a run pretrained is in the file, unchanged and once, or is said to be left out."""
+"""Everything a run pretrained is in the file, unchanged and once, or is reported as left out."""
 
 import pickle
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A checkpoint of the method's public code, or any file of weights, is exported as the run of the same weights is."""
+"""A checkpoint of the method's public code, or any file of weights, exports like a run with the same weights."""
 
 import hashlib
 

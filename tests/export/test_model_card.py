@@ -1,4 +1,4 @@
-"""The card beside exported weights says what the run's own records say."""
+"""The card beside exported weights agrees with the run's records."""
 
 import hashlib
 import json

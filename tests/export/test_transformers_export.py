@@ -86,7 +86,7 @@ def test_the_model_has_the_statistics_and_the_card_says_so(exportable_run, tmp_p
     norm = network.model.backbone.model.encoder.stages[2].layers[1].layer[0].normalization
     assert torch.allclose(norm.running_var, expected["body.layer3.1.bn1.running_var"])
     assert not torch.allclose(norm.running_var, run.tensors["backbone.body.layer3.1.bn1.running_var"])
-    assert "taken anew over 1 images" in (folder / "README.md").read_text()
+    assert "re-estimated on 1 images" in (folder / "README.md").read_text()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "rt_detr_v2"
 
 

@@ -1,4 +1,4 @@
-"""The best checkpoint by the validation set's AP, and runs that end when there is no better one."""
+"""The best checkpoint by AP on the validation set, and runs that end when there is no better one."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_the_best_weights_are_kept_and_used_and_the_newest_of_equals(scored, dat
     assert not same(best.network.state_dict(), last.network.state_dict())
 
 
-def test_patience_ends_a_run_once_and_a_longer_one_goes_on(scored, data, tmp_path, capsys):
+def test_patience_ends_a_run_once_and_a_longer_one_resumes(scored, data, tmp_path, capsys):
     asked = {"val": data, "execution": HERE, **QUIET}
     result = finetune(data, tmp_path / "run", SETTINGS, patience=2, **asked)
     assert (result.steps, result.stopped_by, result.finished, result.best) == (4, "patience", True, (2, 5.0))

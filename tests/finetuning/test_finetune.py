@@ -79,7 +79,7 @@ def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector
     assert (first.steps, first.stopped_by, first.evaluation) == (1, "max_steps", None)
     second = finetune(data, tmp_path / "halves", settings, val=scored, **asked)
     assert second.finished
-    assert second.report is None  # goes on from the checkpoint
+    assert second.report is None  # resumes from the checkpoint
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "halves")
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert second.evaluation.scores == whole.evaluation.scores
@@ -207,16 +207,16 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
         evaluate_run(tmp_path / "full", data)
 
 
-def test_divergence_is_one_line_that_names_the_mend(data, tmp_path):
+def test_divergence_is_one_line_that_says_how_to_fix_it(data, tmp_path):
     with pytest.raises(InputError, match=r"diverged by step \d+ .*lower --base-lr") as caught:
         finetune(data, tmp_path / "run", brief("retinanet_fpn", iterations=12, base_lr=1e9), **QUIET)
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_of_crowds_alone_are_not_trained_on(tmp_path):
+def test_images_with_crowds_only_are_not_trained_on(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"), crowd=("hopper",))
     settings = brief("fcos_fpn", epochs=2.0)
-    assert finetune(data, tmp_path / "run", settings, **QUIET).total_steps == 2  # two pictures twice, in batches of two
+    assert finetune(data, tmp_path / "run", settings, **QUIET).total_steps == 2  # two images twice, in batches of two
     crowds = coco_file(tmp_path / "crowds.json", ("hopper",), crowd=("hopper",))
     with pytest.raises(InputError, match="has an object to learn from"):
         finetune(crowds, tmp_path / "none", settings, **QUIET)
@@ -254,16 +254,16 @@ def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_nor
     data = open_detection_set(coco_file(tmp_path / "set.json")).with_objects()
     settings = brief("mask_rcnn_fpn", iterations=4).resolved_schedule()
     rcnn = detector_named("mask_rcnn_fpn")
-    pictures, stream = TrainingImages(data, rcnn, settings, seed=0), image_stream(data, settings, seed=0)
+    images, stream = TrainingImages(data, rcnn, settings, seed=0), image_stream(data, settings, seed=0)
 
     def trained(compile):
         torch.manual_seed(0)
         network = new_detector(rcnn.name, NARROW, 4)
         tuner = FineTuner(network, rcnn, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
         for step in range(2):
-            loader = training_batches(pictures, stream, start=step, stop=step + 1, workers=0)
+            loader = training_batches(images, stream, start=step, stop=step + 1, workers=0)
             tuner.step(next(iter(loader)))
-        tuner.reestimate(training_batches(pictures, stream, start=0, stop=2, workers=0))
+        tuner.reestimate(training_batches(images, stream, start=0, stop=2, workers=0))
         return tuner.network.state_dict()
 
     plain = trained(False)
@@ -283,7 +283,7 @@ class OneNumber(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor([3.0]))
 
-    def forward(self, pictures, targets):
+    def forward(self, images, targets):
         return {"loss_a": self.weight.square().sum() / 2}
 
 

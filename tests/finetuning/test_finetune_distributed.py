@@ -1,4 +1,4 @@
-"""Two processes with half the batch each fine-tune the detector that one process with the whole batch does."""
+"""Two processes with half the batch each fine-tune the same detector as one process with the whole batch."""
 
 import os
 import socket
@@ -36,17 +36,17 @@ class Doubles(DetectionBatch):
     """In float64, so that what is left between one process and two is no rounding."""
 
     def to(self, device):
-        pictures, targets = super().to(device)
+        images, targets = super().to(device)
         exact = [{**target, "boxes": target["boxes"].double()} for target in targets]
-        return [picture.double() for picture in pictures], exact
+        return [image.double() for image in images], exact
 
 
 def a_batch(step: int, world: World) -> DetectionBatch:
-    """A process's share of a step's four pictures, each another, with objects of very different sizes."""
+    """A process's share of a step's four images, each another, with objects of very different sizes."""
     generator = torch.Generator().manual_seed(step)
-    pictures, targets = [], []
+    images, targets = [], []
     for number in range(PICTURES):
-        pictures.append(torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8))
+        images.append(torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8))
         corner = torch.rand(OBJECTS, 2, generator=generator) * SIDE / 2
         boxes = torch.cat([corner, corner + 8 + torch.rand(OBJECTS, 2, generator=generator) * 6 * (1 + number)], 1)
         masks = torch.rand(OBJECTS, SIDE, SIDE, generator=generator) < 0.5
@@ -54,11 +54,11 @@ def a_batch(step: int, world: World) -> DetectionBatch:
         targets.append({"boxes": boxes.clamp(max=SIDE), "labels": labels, "masks": masks.to(torch.uint8)})
     share = PICTURES // world.size
     own = slice(world.rank * share, (world.rank + 1) * share)
-    return Doubles(pictures[own], targets[own])
+    return Doubles(images[own], targets[own])
 
 
 def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Losses, weights before and after. Regions are drawn in the order they have, as many from each picture."""
+    """Losses, weights before and after. Regions are drawn in the order they have, as many from each image."""
     torch.manual_seed(0)
     network = new_detector(name, NARROW, 4).double()
     for module in network.modules():
@@ -110,7 +110,7 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
                 assert float((theirs[key] - value).abs().max()) < 1e-5 * way + 1e-14, (name, key)
 
 
-def test_torchrun_fine_tunes_one_detector_stops_and_goes_on(tmp_path):
+def test_torchrun_fine_tunes_one_detector_stops_and_resumes(tmp_path):
     data = str(coco_file(tmp_path / "set.json", ("astronaut", "cameraman"), masks=False))  # both of one size
     asked = ["finetune", data, "--val", data, "--detector", "retinanet_r50_fpn", "--iterations", "3", "--size", "64"]
     asked += ["--batch-size", "2", "--precise-bn", "1", "--workers", "0", "--device", "cpu", "--log-every", "1"]

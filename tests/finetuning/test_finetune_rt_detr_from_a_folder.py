@@ -1,4 +1,4 @@
-"""RT-DETR from a detector that transformers wrote: it finds the same at first, and is trained on."""
+"""RT-DETR from a detector that transformers wrote: it finds the same objects at first, and trains further."""
 
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ def test_other_classes_have_fresh_heads_and_are_trained(tmp_path):
     assert torch.equal(state["pixel_mean"], torch.zeros(3))
 
 
-def test_a_folder_that_is_no_detector_is_said_in_a_line(tmp_path):
+def test_a_folder_that_is_no_detector_is_reported_in_one_line(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="neither a ResNet nor"):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hand_made_sets import made_set, picture
+from hand_made_sets import made_image, made_set
 
 from socodet.detection.datasets import Category
 from socodet.detection.datasets.voc import VOC_CLASSES
@@ -66,7 +66,7 @@ def test_section_4_2s_other_numbers():
 
 def test_single_stage_detectors_follow_mmdetections_defaults():
     retina, fcos = resolved("coco_1x", RETINA), resolved("coco_1x", FCOS)
-    epoch = 7330  # 117,266 pictures in batches of 16
+    epoch = 7330  # 117,266 images in batches of 16
     for settings in (retina, fcos):
         assert settings.iterations == 12 * epoch
         rates = [settings.rate(step) for step in (500, 8 * epoch - 1, 8 * epoch, 11 * epoch - 1, 11 * epoch)]
@@ -93,7 +93,7 @@ def test_rt_detr_has_its_authors_rates_and_a_constant_one_after_warm_up():
     assert resolved("coco_6x", "rt_detr", size=320).short_sides == (320,)
 
 
-def test_another_batch_sees_as_many_pictures_at_a_rate_in_proportion():
+def test_another_batch_size_sees_as_many_images_at_a_proportional_rate():
     settings = resolved("coco_1x", RCNN, batch_size=8)
     assert (settings.iterations, settings.lr, settings.warmup_iterations) == (180_000, 0.01, 2000)
     assert resolved("coco_1x", RCNN, batch_size=32).lr == 0.04
@@ -130,7 +130,7 @@ def test_a_smaller_size_shrinks_every_side_alike():
         ({"precise_bn": -1}, "precise_bn must be at least 0"),
     ],
 )
-def test_what_cannot_be_is_said(asked, problem):
+def test_impossible_settings_are_refused(asked, problem):
     with pytest.raises(InputError, match=problem):
         resolved("coco_1x", RCNN, **asked)
 
@@ -143,7 +143,7 @@ def test_boxes_an_image_are_for_detectors_with_a_box_head():
         resolved("voc_24k", RETINA, rois_per_image=64)
 
 
-def test_an_unknown_schedule_is_said():
+def test_an_unknown_schedule_is_refused():
     with pytest.raises(InputError, match=r"schedule must be one of auto, .*, not '3x'"):
         resolved("3x", RCNN)
     assert ScheduleSettings(10).rate(9) == pytest.approx(0.02 * (0.001 * (1 - 9 / 1000) + 9 / 1000))
@@ -167,7 +167,7 @@ def test_what_is_given_beside_auto_wins_and_the_rest_is_as_in_coco_1x():
 
 
 def set_of(names, style, images):
-    one = made_set([picture("a", [(10, 10, 30, 40, 1)])], style)
+    one = made_set([made_image("a", [(10, 10, 30, 40, 1)])], style)
     categories = tuple(Category(number, name) for number, name in enumerate(names, 1))
     return replace(one, categories=categories, images=one.images * images)
 

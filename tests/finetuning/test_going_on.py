@@ -1,10 +1,10 @@
-"""Fine-tuning that goes on from a fine-tuned detector, with other classes or for longer."""
+"""Fine-tuning that starts from a fine-tuned detector, with other classes or for longer."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from hand_made_sets import made_set, picture
+from hand_made_sets import made_image, made_set
 from narrow_models import NARROW
 from photograph_sets import coco_file
 
@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 
 def other_set(*names):
     categories = tuple(Category(number, name) for number, name in enumerate(names, 1))
-    return replace(made_set([picture("a", [(1, 1, 9, 9, 1)])], "coco"), categories=categories)
+    return replace(made_set([made_image("a", [(1, 1, 9, 9, 1)])], "coco"), categories=categories)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
         go_on_from(new_detector("fcos_fpn", NARROW, 4), "fcos_fpn", data, tmp_path / "old")
 
 
-def test_the_command_goes_on_with_the_same_detector_and_says_what_it_kept(data, tmp_path, capsys):
+def test_the_command_resumes_with_the_same_detector_and_reports_what_it_kept(data, tmp_path, capsys):
     old = tuned(tmp_path / "old", "fcos_fpn", data)
     other = coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False)
     flags = ["--epochs", "1", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--precise-bn", "0"]

@@ -1,4 +1,4 @@
-"""A pretrained box head's output is brought to a fresh head's size, whatever size pretraining left it with."""
+"""A pretrained box head's output is rescaled to a fresh head's, whatever its scale after pretraining."""
 
 import dataclasses
 import math
@@ -28,9 +28,9 @@ HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 
 def a_batch(seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
-    pictures = [torch.rand(3, 64, 80, generator=generator) for _ in range(2)]
+    images = [torch.rand(3, 64, 80, generator=generator) for _ in range(2)]
     target = {"boxes": torch.tensor([[5.0, 5, 40, 50], [20, 10, 70, 60]]), "labels": torch.tensor([1, 2])}
-    return pictures, [target] * 2
+    return images, [target] * 2
 
 
 def outputs(detector: nn.Module) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A set in LVIS's form from the command line: rare kinds shown more often, scores by frequency, a run that goes on."""
+"""A set in LVIS's form from the command line: rare classes sampled more, scores by frequency, a run that resumes."""
 
 import json
 from dataclasses import replace
@@ -16,18 +16,18 @@ from socodet.training.run_folder import RunFolder
 
 CATEGORIES = {"person": (3, "f"), "animal": (5, "c"), "rocket": (8, "r"), "teapot": (9, "r")}
 PICTURES = ("astronaut", "hopper", "cameraman", "chelsea", "raccoon")
-"""Of which the astronaut alone shows a rocket; what else they show is left out of the drawn boxes."""
+"""Only the astronaut shows a rocket; other objects are not annotated."""
 
 
 def lvis_file(folder):
-    """As LVIS v1 writes it: pictures by their address, what is certainly not in them, what was not drawn to the end."""
+    """As LVIS v1 writes it: images by their address, what is certainly not in them, what was not drawn to the end."""
     images, annotations = [], []
     (folder / "images" / "train2017").mkdir(parents=True)
     for number, name in enumerate(PICTURES, 1):
         width, height, objects = OBJECTS[name]
         width, height = width // 4, height // 4
-        picture = Image.open(photographs() / f"{name}.jpg").resize((width, height))
-        picture.save(folder / "images" / "train2017" / f"{name}.jpg")
+        image = Image.open(photographs() / f"{name}.jpg").resize((width, height))
+        image.save(folder / "images" / "train2017" / f"{name}.jpg")
         shown = {CATEGORIES[kind][0] for kind, *_ in objects}
         images.append(
             {
@@ -51,9 +51,9 @@ def lvis_file(folder):
     return folder / "lvis_v1_train.json"
 
 
-def test_rare_kinds_are_shown_more_and_scores_are_by_frequency(tmp_path, capsys, monkeypatch):
+def test_rare_classes_are_sampled_more_and_scores_are_by_frequency(tmp_path, capsys, monkeypatch):
     data = str(lvis_file(tmp_path))
-    # of five pictures one is more than the schedule's thousandth: at 0.8 it is shown twice in a pass, sqrt(0.8 / 0.2)
+    # of five images one is more than the schedule's thousandth: at 0.8 it is shown twice in a pass, sqrt(0.8 / 0.2)
     monkeypatch.setitem(SCHEDULES, "lvis_1x", replace(SCHEDULES["lvis_1x"], repeat_threshold=0.8, detections=20))
     shown = []
     look = TrainingImages.__getitem__
@@ -75,7 +75,7 @@ def test_rare_kinds_are_shown_more_and_scores_are_by_frequency(tmp_path, capsys,
     scores = json.loads((tmp_path / "whole" / "scores.json").read_text())["scores"]
     for kind in ("box", "mask"):
         assert all(0 <= scores[f"{kind}_{figure}"] <= 100 for figure in ("AP", "AP50", "APr", "APc", "APf"))
-        # a rare kind that no picture shows is in no mean: of the rare ones there is the rocket's alone
+        # a rare class without objects is in no mean: the rocket is the only rare class scored
         mean = sum(scores[f"{kind}_{figure}"] for figure in ("APr", "APc", "APf")) / 3
         assert scores[f"{kind}_AP"] == pytest.approx(mean)
 

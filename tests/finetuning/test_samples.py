@@ -15,14 +15,14 @@ MASKS, BOXES = detector_named("mask_rcnn_fpn"), detector_named("faster_rcnn_fpn"
 SETTINGS = ScheduleSettings(10, batch_size=2, short_sides=(60, 80), max_side=110)
 
 
-def test_boxes_and_masks_follow_the_picture(tmp_path):
+def test_boxes_and_masks_follow_the_image(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
     samples = TrainingImages(data, MASKS, SETTINGS, seed=3)
     seen = set()
     for epoch in range(12):
         picture, target, problem = samples[(epoch, 0)]
         assert problem is None
-        side = picture.shape[-1]  # the astronaut's picture is square
+        side = picture.shape[-1]  # the astronaut's image is square
         assert picture.shape == (3, side, side)
         assert side in (60, 80)
         assert target["masks"].shape == (2, side, side)
@@ -33,7 +33,7 @@ def test_boxes_and_masks_follow_the_picture(tmp_path):
         x1 = target["boxes"][0, 0].item() * 400 / side
         turned = abs(x1 - (400 - 360)) < abs(x1 - 20)
         seen.add((side, turned))
-        original = data.picture(0).astype(np.float32)
+        original = data.pixels(0).astype(np.float32)
         shown = original[:, ::-1] if turned else original
         quarter = side // 4  # the mean of the left quarter tells which way round it is
         means = picture[:, :, :quarter].float().mean((1, 2)), torch.tensor(shown[:, :100].mean((0, 1)))
@@ -62,7 +62,7 @@ def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
             assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_picture_that_is_gone_gives_way_to_the_next_and_is_named(tmp_path):
+def test_a_missing_image_is_replaced_by_the_next_and_named(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json", ("chelsea", "hopper")))
     image = data.images[0]
     object.__setattr__(image, "file", tmp_path / "gone.jpg")
@@ -73,7 +73,7 @@ def test_a_picture_that_is_gone_gives_way_to_the_next_and_is_named(tmp_path):
     assert "masks" not in target
 
 
-def test_every_pass_shows_each_picture_once_and_processes_share_it():
+def test_every_pass_shows_each_image_once_and_processes_share_it():
     stream = ImageStream(5, 2, seed=1)
     places = [place for step in range(5) for place in stream.batch(step)]
     assert sorted(places[:5]) == [(0, index) for index in range(5)]
@@ -83,9 +83,9 @@ def test_every_pass_shows_each_picture_once_and_processes_share_it():
     assert shares[0] + shares[1] == stream.batch(3)
 
 
-def test_repeated_pictures_come_as_often_as_their_factor_each_time_as_another_sample():
+def test_repeated_images_come_as_often_as_their_factor_each_time_as_another_sample():
     stream = ImageStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
-    places = [place for step in range(450) for place in stream.batch(step)]  # 400 passes of 4.5 pictures
+    places = [place for step in range(450) for place in stream.batch(step)]  # 400 passes of 4.5 images
     counts = np.bincount([index for _, index in places], minlength=3) / 400
     np.testing.assert_allclose(counts, [1.0, 2.5, 1.0], atol=0.06)  # one standard deviation is 0.025
     assert len(set(places)) == len(places)

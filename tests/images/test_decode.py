@@ -23,7 +23,7 @@ def by_pil(data: bytes) -> np.ndarray:
 
 
 def smooth(height: int = 45, width: int = 60) -> np.ndarray:
-    """A colourful picture without sharp edges, different in every corner."""
+    """A colourful image without sharp edges, different in every corner."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [255 * x / width, 255 * y / height, 127 + 120 * np.sin(x / 9) * np.cos(y / 7)]
     return np.stack(channels, axis=2).astype(np.uint8)
@@ -187,7 +187,7 @@ def test_exif_orientation_as_pil_turns_it(format: str, orientation: int) -> None
     assert_close(decode_image(data), upright, 2)
 
 
-# Where the top left corner of the stored picture goes (EXIF 2.3, section 4.6.4), rows first.
+# Where the top left corner of the stored image goes (EXIF 2.3, section 4.6.4), rows first.
 CORNER = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
 
 

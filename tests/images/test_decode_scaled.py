@@ -97,7 +97,7 @@ def test_a_cut_jpeg_is_noticed_at_every_scale() -> None:
     ("format", "mode"),
     [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("WEBP", "RGB"), ("TIFF", "RGB"), ("BMP", "RGB")],
 )
-def test_the_size_is_that_of_the_upright_picture(format: str, mode: str, orientation: int) -> None:
+def test_the_size_is_that_of_the_upright_image(format: str, mode: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {} if format == "BMP" else {"exif": exif}

@@ -106,7 +106,7 @@ def test_a_coco_file_named_from_its_own_folder(tmp_path: Path, monkeypatch: pyte
     assert open_images("all.json").read(0) == b"bytes of b.jpg"
 
 
-def test_the_coco_files_name_tells_folders_apart(tmp_path: Path) -> None:
+def test_the_coco_files_name_chooses_the_folder(tmp_path: Path) -> None:
     for part in ("train", "val"):
         make(tmp_path / part, "1.jpg", f"{part}.jpg")
     train = open_images(write_coco(tmp_path / "annotations/instances_train.json", "1.jpg", "train.jpg"))

@@ -33,7 +33,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """22 images of many kinds, two of them unreadable."""
+    """22 images of many formats, two of them unreadable."""
     folder = tmp_path_factory.mktemp("images")
     (folder / "a" / ("deep" * 30)).mkdir(parents=True)
     for number, path in enumerate(PHOTOGRAPHS):
@@ -144,7 +144,7 @@ def test_the_bytes_do_not_depend_on_the_workers(folder: Path, tmp_path: Path) ->
     assert len(made[0]) == 6
 
 
-def test_interrupted_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_resumes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pack(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False)
     pack_one = packing._pack_one
     made: list[int] = []
@@ -179,7 +179,7 @@ packing.pack(sys.argv[1], sys.argv[2], settings=packing.PackSettings(size=64, sh
 """
 
 
-def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_call_resumes(folder: Path, tmp_path: Path) -> None:
     job = subprocess.Popen([sys.executable, "-c", SLOW_JOB, str(folder), str(tmp_path / "p")], stderr=subprocess.PIPE)
     give_up = time.monotonic() + 60
     while not list(tmp_path.glob(".p.*/shard-000001.json")):

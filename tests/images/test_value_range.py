@@ -48,7 +48,7 @@ def test_all_images_of_a_set_are_scaled_by_the_bits_they_use(
     source = open_images(write(tmp_path / "set", bits, kind))
     assert white_of(source) == white_of(ImageSelection(source, [1])) == 2**bits - 1
     said = capsys.readouterr().err
-    assert f"hold values up to {2**bits - 1:,} (3 looked at)" in said
+    assert f"hold values up to {2**bits - 1:,} (3 sampled)" in said
     expected = np.rint(np.repeat(RAMP[..., None], 3, axis=2) * 255)
     np.testing.assert_allclose(read_pixels(source, 2), expected, atol=1)
     np.testing.assert_allclose(read_pixels(source, 0), expected / 2, atol=1)
@@ -93,14 +93,14 @@ def test_pack_takes_another_range(tmp_path: Path) -> None:
 
 def test_as_many_boxes_are_found_as_at_full_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
-    picture = rng.uniform(0.1, 0.2, (96, 96))
-    picture[20:60, 30:70] += 0.6
-    picture[10:40, 60:90] += 0.2
+    image = rng.uniform(0.1, 0.2, (96, 96))
+    image[20:60, 30:70] += 0.6
+    image[10:40, 60:90] += 0.2
     boxes = {}
     for bits in (16, 10):
         folder = tmp_path / str(bits)
         folder.mkdir()
-        Image.fromarray(np.rint(picture * (2**bits - 1)).astype(np.uint16)).save(folder / "a.png")
+        Image.fromarray(np.rint(image * (2**bits - 1)).astype(np.uint16)).save(folder / "a.png")
         main(["propose", str(folder), "--output", str(tmp_path / f"{bits}.parquet"), "--workers", "1"])
         boxes[bits] = capsys.readouterr().out.split(" boxes of")[0].split()[-1]
     assert boxes[16] == boxes[10] != "0"

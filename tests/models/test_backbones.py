@@ -105,7 +105,7 @@ def test_synchronised_batch_norm_leaves_layer_norms_alone():
     assert sum(isinstance(module, SyncedBatchNorm) for module in after.values()) == 9
 
 
-def test_timm_networks_keep_their_norms_and_fused_ones_are_told_to_synchronise():
+def test_timm_networks_keep_their_norms_and_fused_ones_synchronise():
     network = FPNEncoder(CONVNEXT, FusedBatchNorm2d)
     before = dict(network.named_modules())
     assert sum(isinstance(module, nn.LayerNorm) for module in before.values()) == 22
@@ -152,7 +152,7 @@ def test_networks_without_such_feature_maps_are_refused_in_one_line(name, proble
     assert "\n" not in str(caught.value)
 
 
-def test_without_timm_the_mend_is_named(monkeypatch):
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match="pip install timm"):
         ModelSettings(backbone="timm/convnext_tiny")

@@ -17,7 +17,7 @@ from socodet.models.soco import SoCo
 from socodet.views.batch import ViewBatch, group_by_level
 
 NORM = 2
-"""Scale and shift, a channel."""
+"""Scale and shift of a channel."""
 
 
 def bottleneck(inputs: int, width: int, with_shortcut: bool) -> int:

@@ -30,7 +30,7 @@ def test_needed_levels_equal_torchvisions_pyramid():
                 assert ours is None
 
 
-def test_what_nobody_reads_is_not_computed():
+def test_unused_outputs_are_not_computed():
     fpn = FeaturePyramidNetwork(CHANNELS, 5, norm_layer=nn.BatchNorm2d).train()
     pyramid_levels(fpn, features(), [False, False, True, False])
     ran = {name for name, buffer in fpn.named_buffers() if name.endswith("num_batches_tracked") and int(buffer)}

@@ -1,4 +1,4 @@
-"""SoCo against a reference in the plainest way: one box at a time, straight from Eq. 1-6 and section 3.3."""
+"""SoCo against a plain reference: one box at a time, straight from Eq. 1-6 and section 3.3."""
 
 import math
 from dataclasses import replace

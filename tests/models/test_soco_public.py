@@ -1,4 +1,4 @@
-"""SoCo with objects of each window against the public code's way: a similarity of all pairs of boxes, masked.
+"""SoCo with objects="each_window" against the public code's masked similarity of all pairs of boxes.
 
 Its semantics (SoCo_FPN.py): boxes carry the number of their proposal; V1 has one set of boxes for V2 and another for
 V3; a pair of sets contributes -2 times the mean cosine over the marked pairs of an image, both ways round.

@@ -112,7 +112,7 @@ def test_scores_and_numbers_are_limited_and_the_surest_come_first(detector, phot
         ("one.jpg", "a list"),
     ],
 )
-def test_what_is_no_image_is_said(detector, images, what):
+def test_what_is_not_an_image_is_refused(detector, images, what):
     with pytest.raises(InputError, match=what):
         detector.predict(images)
 
@@ -139,7 +139,7 @@ def test_a_folder_into_files(run, images, detector, tmp_path):
             assert drawn.size == decode_image((images / name).read_bytes()).shape[1::-1]
 
 
-def test_an_interrupted_call_goes_on_and_ends_in_the_same_files(run, images, tmp_path):
+def test_an_interrupted_call_resumes_and_ends_in_the_same_files(run, images, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         predict(run, images, folder, **QUIET)
@@ -206,7 +206,7 @@ def test_a_name_that_leaves_the_folder_is_drawn_inside_it(run, photograph, tmp_p
     assert not list(tmp_path.glob("escaped*"))
 
 
-def test_a_run_without_a_detector_is_said(tmp_path):
+def test_a_run_without_a_detector_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a run"):
         socodet.load_detector(tmp_path)
 

@@ -1,4 +1,4 @@
-"""A batch worked off in parts: the mean of the parts' gradients, the same images in a part for any world."""
+"""A batch split into micro-batches: the mean of their gradients, and the same images in each for any world size."""
 
 import numpy as np
 import pytest

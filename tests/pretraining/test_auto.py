@@ -1,4 +1,4 @@
-"""The recipe `auto`: what is seen of images, and what is chosen by it."""
+"""The recipe `auto`: the survey of the images, and what is chosen."""
 
 import dataclasses
 import io
@@ -46,7 +46,7 @@ class Made:
         return file.getvalue()
 
 
-def test_a_survey_tells_grey_images_sizes_and_counts_of_a_few_spread_over_all():
+def test_a_survey_samples_grey_images_sizes_and_counts_evenly():
     grey, coloured = Made(50_000, colour=False), Made(50, colour=True)
     first, second = survey_images(grey), survey_images(coloured)
     assert (first.count, first.surveyed, first.short_side, first.grey) == (50_000, 48, 120, 1.0)
@@ -54,7 +54,7 @@ def test_a_survey_tells_grey_images_sizes_and_counts_of_a_few_spread_over_all():
     assert grey.reads == 48  # and not 50,000
 
 
-def test_images_that_cannot_be_read_are_passed_over_and_none_at_all_is_said():
+def test_unreadable_images_are_skipped_and_no_readable_one_is_an_error():
     class Broken(Made):
         def read(self, index: int) -> bytes:
             if index % 2 == 0 or self.count == 2:

@@ -23,7 +23,7 @@ SMALL = SampleSettings(
 
 
 class Pictures:
-    """Eight noisy pictures in memory, some of them broken."""
+    """Eight noisy images in memory, some of them broken."""
 
     location = "memory"
 

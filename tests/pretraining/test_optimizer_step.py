@@ -1,4 +1,4 @@
-"""Steps that are left out leave no trace; float16 keeps its loss scale."""
+"""Skipped steps leave no trace; float16 keeps its loss scale."""
 
 import copy
 import math
@@ -69,7 +69,7 @@ def test_a_skipped_step_leaves_no_trace_but_a_count(bad_pixels):
     assert not all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
 
 
-def test_skipping_gives_up_after_so_many_in_a_row():
+def test_skipping_gives_up_after_too_many_in_a_row():
     network = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     update = OptimizerStep(network, optimizer, World(), scaled=False, skip=True, max_skipped=3)

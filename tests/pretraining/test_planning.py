@@ -152,7 +152,7 @@ def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypa
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_run_without_a_checkpoint_is_planned_anew(images, tmp_path, monkeypatch):
+def test_a_run_without_a_checkpoint_is_planned_again(images, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     first = planning.auto_recipe(open_images(images), run, Given(epochs=10))
     run.write_description({"recipe": to_json(first)})

@@ -1,4 +1,4 @@
-"""A pretraining run that starts from weights on disk: once, at its first step, and never from others afterwards."""
+"""A pretraining run that starts from weights on disk: once, at its first step, and later never from others."""
 
 import dataclasses
 import json
@@ -83,7 +83,7 @@ def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_
     assert description["start"]["from"] == str((files / "one.pth").resolve())
 
 
-def test_a_run_goes_on_though_the_run_it_began_from_has_gone_on_or_away(files, tmp_path):
+def test_a_run_resumes_though_the_run_it_began_from_has_changed_or_gone(files, tmp_path):
     def from_first(max_steps):
         return go(files, tmp_path / "second", tmp_path / "first", max_steps=max_steps, show_progress=False)
 
@@ -94,7 +94,7 @@ def test_a_run_goes_on_though_the_run_it_began_from_has_gone_on_or_away(files, t
     assert from_first(None).finished
 
 
-def test_online_and_table_are_two_runs_and_broken_images_are_said_in_one_line(files, tmp_path):
+def test_online_and_table_are_two_runs_and_broken_images_are_reported_in_one_line(files, tmp_path):
     assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
     with pytest.raises(InputError, match="holds a run of other settings: table"):
         pretraining.pretrain(photographs(), short(), tmp_path / "run", proposals="online", show_progress=False)

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment goes on by the same command as if nothing had been."""
+"""A run that is killed at any moment resumes with the same command as if nothing had happened."""
 
 import random
 import signal

@@ -59,7 +59,7 @@ def test_a_step_is_forward_backward_lars_and_target_update():
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
 
 
-def test_a_loaded_state_goes_on_bit_for_bit():
+def test_a_loaded_state_resumes_bit_for_bit():
     whole, first = trainer(), trainer()
     for seed in range(4):
         whole.step(a_batch(seed))
@@ -79,7 +79,7 @@ def test_a_state_of_another_length_is_refused():
         trainer(images=12).load_state_dict(trainer(images=10).state_dict())
 
 
-def test_cuda_where_there_is_none_is_said(monkeypatch):
+def test_cuda_without_a_device_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto", World()) == torch.device("cpu")
     with pytest.raises(InputError, match="no CUDA device"):

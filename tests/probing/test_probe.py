@@ -1,4 +1,4 @@
-"""A probe of a run: the right network and vectors, the command, and the log of a run that is probed meanwhile."""
+"""A probe of a run: the right network and features, the command, and the log of a run probed during training."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def features_of(encoder, pictures):
         return object_features(encoder, pictures, 0, progress)
 
 
-def test_features_of_a_batch_are_those_of_each_picture_alone(files):
+def test_features_of_a_batch_are_those_of_each_image_alone(files):
     encoder, pictures = box_encoder(TINY.model, None, seed=3), pictures_of(files, "train")
     found = features_of(encoder, pictures)
     alone = {"plain": [], "half": [], "other": []}
@@ -80,7 +80,7 @@ def test_features_of_a_batch_are_those_of_each_picture_alone(files):
                 vectors.append(encoder(normalize(view.pixels[None]), rois))
     for name, vectors in alone.items():
         torch.testing.assert_close(getattr(found, name), torch.cat(vectors), rtol=1e-4, atol=1e-5)
-    assert found.labels.tolist() == [2, 3, 2, 1, 3]  # the astronaut's picture has two
+    assert found.labels.tolist() == [2, 3, 2, 1, 3]  # the astronaut's image has two
     assert len(found.other) == int(found.in_other.sum())
 
 
@@ -116,7 +116,7 @@ def test_a_backbone_alone_gives_a_box_the_mean_of_its_part_of_c5(files, architec
     torch.testing.assert_close(found.plain, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_that_is_probed_meanwhile(files):
+def test_a_run_that_is_probed_during_training(files):
     lines = [line for line in RunFolder(files / "run").log_lines() if "probe_knn" in line]
     assert [line["step"] for line in lines] == [2, 3, 4]  # of 4 steps in 4/3 epochs: at 1/2, at 1, at the end
     scores = probe(files / "run", files, workers=0, show_progress=False)

@@ -1,11 +1,11 @@
-"""What a probe shows of annotated images: which objects, where they are in each view, and how batches are made."""
+"""What a probe shows the network: which objects, where they are in each view, and how batches are made."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hand_made_sets import made_set, picture
+from hand_made_sets import made_image, made_set
 from PIL import Image
 from torch import nn
 from torchvision.ops import roi_align
@@ -22,7 +22,7 @@ COLOURS = ((250, 20, 20), (20, 250, 20), (40, 40, 250))
 
 
 def painted(folder, rows, *, size=(200, 150)) -> DetectionDataset:
-    """PNG pictures, gray, with objects in the colour of their label (one of three), and their annotations."""
+    """PNG images, gray, with objects in the colour of their label (one of three), and their annotations."""
     folder.mkdir()
     images = []
     for number, objects in enumerate(rows):
@@ -30,7 +30,7 @@ def painted(folder, rows, *, size=(200, 150)) -> DetectionDataset:
         for x1, y1, x2, y2, label in objects:
             pixels[y1:y2, x1:x2] = COLOURS[label - 1]
         Image.fromarray(pixels).save(folder / f"{number}.png")
-        images.append(replace(picture(number, objects, size=size), file=folder / f"{number}.png"))
+        images.append(replace(made_image(number, objects, size=size), file=folder / f"{number}.png"))
     return made_set(images, "coco", classes=3)
 
 
@@ -42,7 +42,7 @@ def shown(dataset, size=96, *, seed=0):
 
 def test_which_objects_are_probed():
     size = (200, 100)  # 0.07 of it: 14 wide, 7 high
-    one = picture(
+    one = made_image(
         1,
         [
             (0, 0, 14, 7, 1),
@@ -53,7 +53,9 @@ def test_which_objects_are_probed():
         ],
         size=size,
     )
-    objects, counts = probed_objects(made_set([one, picture(2, []), picture(3, [(0, 0, 50, 50, 1)])], "voc", classes=2))
+    objects, counts = probed_objects(
+        made_set([one, made_image(2, []), made_image(3, [(0, 0, 50, 50, 1)])], "voc", classes=2)
+    )
     assert [chosen.tolist() for chosen in objects] == [[0, 4], [], [0]]
     assert (counts.images, counts.objects, counts.crowd, counts.difficult, counts.small) == (2, 3, 1, 1, 1)
 
@@ -125,7 +127,7 @@ def test_an_encoder_that_sees_colours_tells_classes_by_colour(tmp_path):
     assert scores.largest_class < 0.6
     assert scores.scale_cosine > 0.99
     assert scores.others_cosine < 0.5
-    assert 0 < scores.recall_at_1 < 0.5  # forty objects of three colours cannot be told apart
+    assert 0 < scores.recall_at_1 < 0.5  # forty objects of three colours cannot be distinguished
     assert (scores.train.objects, scores.val.objects, scores.val.unreadable) == (80, 40, 0)
     # the classes renamed in the training set: none is predicted
     renamed = replace(train, images=[replace(image, labels=image.labels % 3 + 1) for image in train.images])

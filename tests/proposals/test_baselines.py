@@ -1,4 +1,4 @@
-"""Random and grid boxes: their shapes, sizes and places."""
+"""Random and grid boxes: their shapes, sizes and positions."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Proposals made elsewhere become a table: matched by name, cut, filtered; what does not fit is said."""
+"""Proposals made elsewhere become a table: matched by name, clipped, filtered; what does not fit is reported."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The paper's filter and the dropping of twins, by hand and by torchvision."""
+"""The paper's filter and the removal of near duplicates, by hand and by torchvision."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Proposals made elsewhere: every form read, and every way to be malformed said in one line."""
+"""Proposals made elsewhere: every format is read, and every malformed file is reported in one line."""
 
 import json
 from pathlib import Path

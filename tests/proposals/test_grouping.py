@@ -69,7 +69,7 @@ def test_equals_the_slow_twin(mix: Mix) -> None:
 
 
 def test_merges_the_alike_before_the_unlike() -> None:
-    # Four stripes of one height, dark dark light light: equal in size and fill, told apart by colour alone.
+    # Four stripes of one height, dark dark light light: equal in size and fill, distinguished by colour alone.
     planes = np.repeat(np.array([20, 40, 200, 220], np.float32), 10)[None, :, None] * np.ones((3, 1, 40), np.float32)
     labels = np.repeat(np.arange(4, dtype=np.int32), 10)[:, None] * np.ones((1, 40), np.int32)
     regions = describe(labels, 4, pixel_bins(np.round(planes / 100) * 100))

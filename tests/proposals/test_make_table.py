@@ -1,4 +1,4 @@
-"""Making a table: any number of workers, any interruption, the same bytes; bad images never fatal."""
+"""Making a table: the same bytes for any number of workers and any interruption; bad images are never fatal."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ SETTINGS = ProposalSettings(work_size=48)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PNG pictures, one of them in a folder of its own, and one that is truncated."""
+    """PNG images, one of them in a folder of its own, and one that is truncated."""
     root = tmp_path_factory.mktemp("images")
     (root / "below").mkdir()
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def test_random_boxes_are_an_images_own_whatever_else_is_there(folder: Path, tmp
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_interrupted_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_resumes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = propose(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False).table.read_bytes()
     output = tmp_path / "p.parquet"
     make_row = make_table._make_row
@@ -157,7 +157,7 @@ make_table.propose(sys.argv[1], sys.argv[2], settings=ProposalSettings(work_size
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_killed_call_resumes(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "p.parquet"
     job = subprocess.Popen([sys.executable, "-c", SLOW_JOB, folder, output], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

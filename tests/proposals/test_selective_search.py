@@ -1,4 +1,4 @@
-"""What holds of selective search on any picture."""
+"""Invariants of selective search on any image."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ pictures = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(pictures, st.sampled_from(["single", "fast"]), st.sampled_from([16, 40, 256]))
-def test_boxes_lie_inside_and_the_last_is_the_picture(image: np.ndarray, strategy: str, work_size: int) -> None:
+def test_boxes_are_inside_and_the_last_is_the_whole_image(image: np.ndarray, strategy: str, work_size: int) -> None:
     boxes = selective_search(image, STRATEGIES[strategy], work_size)
     height, width = image.shape[:2]
     assert boxes.dtype == np.float32
@@ -65,7 +65,7 @@ def labels_shape(image: np.ndarray) -> tuple[int, int]:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (300, 1), (50, 70)])
 @pytest.mark.parametrize("strategy", ["single", "quality"])
-def test_a_constant_picture_is_one_region(shape: tuple[int, int], strategy: str) -> None:
+def test_a_constant_image_is_one_region(shape: tuple[int, int], strategy: str) -> None:
     boxes = selective_search(np.full((*shape, 3), 77, np.uint8), STRATEGIES[strategy])
     assert (boxes == (0, 0, shape[1], shape[0])).all()
 
@@ -76,7 +76,7 @@ def test_a_square_of_another_color_is_found_to_the_pixel() -> None:
     assert [51, 40, 130, 85] in selective_search(image).tolist()
 
 
-def test_boxes_of_a_shrunken_picture_are_mapped_back_exactly() -> None:
+def test_boxes_of_a_shrunken_image_are_mapped_back_exactly() -> None:
     image = np.full((300, 600, 3), (30, 90, 200), np.uint8)
     image[120:210, 150:480] = (220, 160, 20)
     assert [150, 120, 480, 210] in selective_search(image, work_size=200).tolist()
@@ -119,7 +119,7 @@ def test_stripes_of_distinct_colors_mirror_exactly() -> None:
     assert len(mirrored) > 30
 
 
-def test_a_read_only_or_strided_picture_is_the_same_picture() -> None:
+def test_a_read_only_or_strided_image_is_the_same_image() -> None:
     image = picture(1, 50, 60, 256, 9)
     boxes = selective_search(image)
     strided = np.repeat(image, 2, axis=1)[:, ::2]

@@ -1,4 +1,4 @@
-"""Several processes or machines: the table of one, whoever made which share, died or came late."""
+"""Several processes or machines: the same table as one makes, whichever made a share, died or came late."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def test_shares_are_all_parts_once_and_alike_in_size(count: int, total: int) -> 
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/3", "4/3", "1/0", "-1/3", "a/b", "1/2/3"])
-def test_what_is_no_share_is_said_to_be_none(text: str) -> None:
+def test_what_is_not_a_share_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"--shard: .* give i/n"):
         Share.parse(text)
     assert Share.parse("2/8") == Share(2, 8)
@@ -81,7 +81,7 @@ def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp
         merge_shares(folder, output, settings=SETTINGS)
 
 
-def test_a_share_goes_on_where_it_stopped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_resumes_where_it_stopped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_row, made = make_table._make_row, []
 
     def interrupted(source, index, settings):

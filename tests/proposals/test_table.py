@@ -1,4 +1,4 @@
-"""The proposal table: what goes in comes out, and what is no table is said to be none."""
+"""The proposal table: rows are read as written, and other files are refused."""
 
 import pickle
 from pathlib import Path
@@ -45,7 +45,7 @@ def check_rows(table: ProposalTable) -> None:
     assert (table.settings, table.version) == (SETTINGS, __version__)
 
 
-def test_what_goes_in_comes_out(path: Path) -> None:
+def test_rows_are_read_as_written(path: Path) -> None:
     table = ProposalTable.read(path)
     assert table.path == path
     check_rows(table)

@@ -30,7 +30,7 @@ def test_smooth_is_scipys_gaussian(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(smooth(planes, 0.8), expected, rtol=1e-5)
 
 
-def test_a_mirrored_picture_is_smoothed_to_the_mirrored_bits() -> None:
+def test_a_mirrored_image_is_smoothed_to_the_mirrored_bits() -> None:
     planes = np.random.default_rng(2).uniform(0, 255, (3, 20, 31)).astype(np.float32)
     smoothed = smooth(planes, 0.8)
     np.testing.assert_array_equal(smooth(np.ascontiguousarray(planes[:, :, ::-1]), 0.8), smoothed[:, :, ::-1])

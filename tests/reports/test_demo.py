@@ -52,7 +52,7 @@ def test_the_page_holds_every_section_and_figure(finished):
         assert f">{title}<" in page
     pictures = re.findall(r"<img[^>]*>", page)
     assert len(pictures) >= 3 + 3 * 4 + 6 + 3 * 3  # proposals, samples, curves, similarity maps
-    assert all('src="data:image/' in picture and 'alt="' in picture for picture in pictures)
+    assert all('src="data:image/' in image and 'alt="' in image for image in pictures)
     assert not re.search(r"(src|href)=\"https?:", page)
     assert re.search(r"untrained</t[hd]><td[^>]*>\d+\.\d%", page)
 
@@ -87,10 +87,10 @@ def test_a_demo_that_is_stopped_says_how_to_resume_and_ends_with_the_signals_cod
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--images", str(images), "--output", str(tmp_path / "out")])
     assert ended.value.code == 143
-    assert "stopped by SIGTERM while pretraining; the same command goes on" in capsys.readouterr().out
+    assert "stopped by SIGTERM while pretraining; the same command resumes" in capsys.readouterr().out
 
 
-def test_inspect_draws_both_kinds(finished, tmp_path):
+def test_inspect_draws_proposals_and_views(finished, tmp_path):
     images, result = finished
     sheet = socodet.inspect("proposals", images, tmp_path / "boxes.png", table=result.table)
     assert sheet.read_bytes().startswith(b"\x89PNG")

@@ -112,7 +112,7 @@ def test_labels_stand_on_every_box_and_do_not_hide_each_other() -> None:
     assert all(area.x0 >= 30 and area.x1 <= 270 and area.y0 >= 30 and area.y1 <= 270 for area in areas)
 
 
-def test_long_labels_stay_in_the_picture_and_apart() -> None:
+def test_long_labels_stay_in_the_image_and_apart() -> None:
     image = np.full((100, 100, 3), 128, np.uint8)
     boxes = np.array([[0, 0, 12, 30], [88, 0, 100, 30], [45, 0, 55, 30], [0, 20, 12, 60]], np.float32)
     words = ["elephant 0.91", "elephant 0.90", "fire hydrant 0.89", "cat 0.88"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from socodet.reports.page import Details, Gallery, Grid, Picture, Section, Table, Verdict, write_page
+from socodet.reports.page import Details, Gallery, Grid, PageImage, Section, Table, Verdict, write_page
 
 VOID = {"meta", "link", "img", "source", "br"}
 
@@ -48,13 +48,13 @@ NASTY = "<script>alert(\"&amp;\")</script> & 'quotes'"
 
 @pytest.fixture
 def page(tmp_path: Path) -> Reader:
-    picture = Picture(encoded("PNG"), alt=f"red {NASTY}", title=NASTY, caption=NASTY, dark=encoded("PNG"))
-    photograph = Picture(encoded("JPEG", (90, 30)), alt="a photograph")
+    image = PageImage(encoded("PNG"), alt=f"red {NASTY}", title=NASTY, caption=NASTY, dark=encoded("PNG"))
+    photograph = PageImage(encoded("JPEG", (90, 30)), alt="a photograph")
     sections = [
         Section(
             NASTY,
             f"First {NASTY}.\n\nSecond.",
-            [picture, Gallery([photograph, picture], NASTY, NASTY, "small")],
+            [image, Gallery([photograph, image], NASTY, NASTY, "small")],
         ),
         Section("Numbers", figures=[Table([NASTY, "value"], [["loss", NASTY], ["rank", "3"]], NASTY)]),
     ]
@@ -76,7 +76,7 @@ def test_all_text_is_shown_as_it_is_and_none_obeyed(page: Reader) -> None:
     assert ("h1", NASTY) in page.texts
 
 
-def test_every_picture_is_inside_the_file_and_described(page: Reader) -> None:
+def test_every_image_is_inside_the_file_and_described(page: Reader) -> None:
     images = page.all("img")
     assert len(images) == 3
     for image in images:
@@ -133,8 +133,8 @@ def test_a_page_of_nothing_is_still_a_page(tmp_path: Path) -> None:
 
 
 def test_a_grid_keeps_its_columns_and_narrows_on_a_phone(tmp_path: Path) -> None:
-    picture = Picture(encoded("PNG"), alt="red")
-    grid = Grid([(NASTY, [picture] * 5), ("second", [picture] * 2)], beside=picture, narrow=3)
+    image = PageImage(encoded("PNG"), alt="red")
+    grid = Grid([(NASTY, [image] * 5), ("second", [image] * 2)], beside=image, narrow=3)
     write_page(tmp_path / "grid.html", "Grid", [Section("Grid", figures=[grid])], {})
     reader = Reader()
     reader.feed((tmp_path / "grid.html").read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ def test_the_most_similar_place_is_bright_and_marked() -> None:
     assert (pixels[65 * 4, 55 * 4] > 240).all()  # the cross
 
 
-def test_a_place_outside_the_box_is_said_to_be_outside() -> None:
+def test_a_maximum_outside_the_box_is_called_outside() -> None:
     _, found = similarity_panels(IMAGE, BOX, IMAGE, BOX, similarity_peak_at(0, 7))
     assert found.mark == (75.0, 5.0)
     assert "outside" in found.alt
@@ -52,7 +52,7 @@ def test_the_cut_is_square_and_shows_the_object_in_its_box(box: tuple[int, int, 
     assert 0 <= y1 < y2 <= side
     assert (panel.image[y1:y2, x1:x2] == image[box[1] : box[3], box[0] : box[2]]).all()
     if side <= 60:
-        assert not (panel.image == EMPTY).all(axis=2).any()  # moved into the picture, nothing left empty
+        assert not (panel.image == EMPTY).all(axis=2).any()  # moved into the image, nothing left empty
 
 
 def test_small_boxes_lie_over_large_ones_and_keep_their_labels() -> None:

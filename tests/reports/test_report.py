@@ -1,4 +1,4 @@
-"""The page of `socodet report`, as it is written and as a browser shows it."""
+"""The page of `socodet report`: its text, and how a browser shows it."""
 
 import html
 import json
@@ -118,7 +118,7 @@ def test_the_page_has_every_section_and_says_what_is_missing(page: ReportResult)
     for level in ("P3", "P4", "P5"):
         assert text.count(f'alt="{level} of first as colours: ') == 4
         assert text.count(f'alt="{level} of untrained as colours: ') == 4
-    assert text.count('alt="neighbour ') == 2 * 2 * 4  # questions, networks, other pictures
+    assert text.count('alt="neighbour ') == 2 * 2 * 4  # questions, networks, other images
     assert 'alt="kNN accuracy over the steps: first from 0.5 to 0.5' in text
     assert 'alt="Boxes, AP over IoU 0.50:0.95 over the steps: tuned from 3.5 to 3.5"' in text
 
@@ -148,7 +148,9 @@ def test_without_its_images_the_page_has_curves_and_says_so(runs: Path, tmp_path
         report([alone], tmp_path / "r2.html", images=tmp_path / "nowhere")
 
 
-def test_other_images_and_new_proposals_are_said(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_images_and_new_proposals_are_reported(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     show_less(monkeypatch, queries=1)
     (tmp_path / "others").mkdir()
     for name in ("hopper", "rocket"):

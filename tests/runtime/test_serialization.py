@@ -1,4 +1,4 @@
-"""Settings survive JSON, and whatever else stands there is refused in one line that names the field."""
+"""Settings survive JSON; anything else there is refused in one line that names the field."""
 
 import copy
 import json

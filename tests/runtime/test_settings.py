@@ -1,4 +1,4 @@
-"""No settings hold a value that their annotations rule out: one line names the field."""
+"""Values that a field's annotation rules out are refused in one line that names the field."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Who we are among several processes, as torchrun and SLURM say it."""
+"""The rank and size of the world, as torchrun and SLURM give them."""
 
 import os
 

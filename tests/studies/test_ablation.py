@@ -94,7 +94,7 @@ def test_csv_markdown_and_logs_agree(table4):
         last = json.loads((table4.folder / row["row"] / "seed-0" / "log.jsonl").read_text().splitlines()[-1])
         assert float(row["loss"]) == pytest.approx(last["loss"], abs=5e-5)
     assert len({(table4.folder / row["row"] / "seed-0" / "proposals.parquet").exists() for row in rows} - {False}) == 0
-    png, svg = table4.pictures
+    png, svg = table4.figure, table4.figure.with_suffix(".svg")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert "<svg" in svg.read_text()
 
@@ -128,7 +128,7 @@ def test_interrupted_and_resumed_is_uninterrupted(table4, tmp_path, monkeypatch)
     assert stopped.rows[0].finished
     assert re.fullmatch(r"step [12] of 3", stopped.rows[1].status)
     assert "not begun" in stopped.csv.read_text()
-    assert stopped.pictures[0].exists()
+    assert stopped.figure.exists()
     resumed = go_on()
     assert resumed.stopped_by is None
     timed = {"seconds", "images_per_second"}

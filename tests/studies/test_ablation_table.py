@@ -1,4 +1,4 @@
-"""What the table says of a run's log, of logs written by hand."""
+"""What the table says of a run's log, for logs written by hand."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Comparisons on the shipped photographs: what is shared, what differs, stopping, diverging and going on."""
+"""Comparisons on the shipped photographs: what is shared, what differs, stopping, diverging and resuming."""
 
 import dataclasses
 import json
@@ -66,7 +66,7 @@ class Watch:
 
         def watching(tuner, batch):
             if tuner.finished == 0:
-                self.pictures.append(torch.cat([picture.flatten() for picture in batch.images]))
+                self.pictures.append(torch.cat([image.flatten() for image in batch.images]))
                 weights = {name: value.clone() for name, value in tuner.network.state_dict().items()}
                 self.head.append(weights["head.classification_head.cls_logits.weight"])
                 self.body.append(weights["backbone.body.conv1.weight"])
@@ -77,7 +77,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def compared(data, tmp_path_factory):
-    """Two inits, two seeds, half and all of six pictures, by the command; and what each run began with."""
+    """Two inits, two seeds, half and all of six images, by the command; and what each run began with."""
     folder, watch = tmp_path_factory.mktemp("comparison") / "out", Watch()
     with pytest.MonkeyPatch.context() as patch:
         watch.patch(patch)
@@ -93,7 +93,7 @@ def run_of(folder, init, fraction, seed):
     return folder / "runs" / init / f"fraction-{fraction:g}" / f"seed-{seed}"
 
 
-def test_a_seed_decides_pictures_order_and_fresh_weights_for_every_init(compared):
+def test_a_seed_decides_images_order_and_fresh_weights_for_every_init(compared):
     folder, watch = compared
     chosen = {
         (init, seed): json_of(run_of(folder, init, 0.5, seed) / "images.json")["image_ids"]
@@ -102,7 +102,7 @@ def test_a_seed_decides_pictures_order_and_fresh_weights_for_every_init(compared
     }
     assert all(len(ids) == 3 for ids in chosen.values())
     assert chosen["soco", 0] == chosen["scratch", 0] != chosen["soco", 1] == chosen["scratch", 1]
-    # The runs are, for each seed, half and all of the pictures, each from SoCo and from scratch.
+    # The runs are, for each seed, half and all of the images, each from SoCo and from scratch.
     for soco in (0, 2, 4, 6):
         scratch = soco + 1
         assert torch.equal(watch.pictures[soco], watch.pictures[scratch])
@@ -172,7 +172,7 @@ def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monk
         with pytest.raises(SystemExit) as ended:
             main(command(data, again))
     assert ended.value.code == 143
-    assert "1 of 2 runs finished, 0 diverged, 1 to go; the same command goes on" in capsys.readouterr().out
+    assert "1 of 2 runs finished, 0 diverged, 1 to go; the same command resumes" in capsys.readouterr().out
     states = [(run["init"], run["status"]) for run in json_of(again / "table.json")["runs"]]
     assert states == [("soco", "finished"), ("scratch", "step 1 of 2")]
     main(command(data, again))
@@ -284,7 +284,7 @@ def test_more_inits_seeds_and_fractions_may_come_later(ask, data, tmp_path):
 
 
 def test_epochs_are_as_many_steps_for_every_seed_of_a_part(ask):
-    """Twelve passes over six pictures, and over three, in batches of two."""
+    """Twelve passes over six images, and over three, in batches of two."""
     stub = Stub()
     ask(stub, iterations=None, epochs=12.0, fractions=(0.5, 1.0))
     assert {(fraction, steps) for _, fraction, _, steps in stub.asked} == {(0.5, 18), (None, 36)}
@@ -360,9 +360,9 @@ def test_mistakes_on_the_command_line_are_one_line(data, tmp_path, capsys):
     for argv, words in (
         (["--seeds", "2"], "give --val"),
         (["--seeds", "0", *val], "--seeds must be at least 1, not 0"),
-        (["--init", "a/x", "--init", "b/x", *val], "init x stands twice in the comparison; name them"),
+        (["--init", "a/x", "--init", "b/x", *val], "init x is given twice; name them"),
         (["--fractions", "0", "1", *val], "fractions must be above 0 and at most 1, not 0"),
-        (["--fractions", "1", "1", *val], "fraction 1 stands twice"),
+        (["--fractions", "1", "1", *val], "fraction 1 is given twice"),
         (["--fractions", "0.5", "--fraction", "0.5", *val], "give one of them"),
         (["--retry-diverged", *val], "--retry-diverged is for a comparison"),
         (["--detector", "yolo"], "mask_rcnn_fpn"),

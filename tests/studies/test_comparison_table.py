@@ -1,4 +1,4 @@
-"""Means, spreads and who is beyond whose, from logs written by hand."""
+"""Means, standard deviations and which init is above which, from logs written by hand."""
 
 import csv
 import itertools
@@ -15,7 +15,7 @@ from socodet.training.loop import DivergedError
 
 STEPS = (10, 20, 30, 40)
 SOCO = ([5, 21, 30, 41], [7, 25, 34, 40], [6, 20, 32, 39])
-"""AP at those steps, a list a seed."""
+"""AP at those steps, a list per seed."""
 SUPERVISED = ([4, 16, 28, 37], [4, 17, 27, 40], [4, 18, 29, 37])
 SCRATCH = ([1, 5, 12, 20], [2, 7, 14, 22], [0, 6, 13, 24])
 ASKED = {
@@ -97,7 +97,7 @@ def test_one_is_above_another_only_if_every_seed_is(three, tmp_path):
     assert scores(one.rows[0])["box_AP"].written() == "41.00"
 
 
-def test_a_run_that_is_missing_or_diverged_is_said_and_nobody_is_above(tmp_path):
+def test_a_missing_or_diverged_run_is_reported_and_no_init_is_above(tmp_path):
     others = [job("soco", 2, diverges=27), job("supervised", 0), job("supervised", 1)]
     comparison = comparison_of(tmp_path, *others, soco=SOCO[:2], scratch=SCRATCH)
     soco, supervised, _ = comparison.detectors.rows

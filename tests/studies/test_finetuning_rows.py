@@ -1,4 +1,4 @@
-"""Detectors fine-tuned from every row of an ablation: AP in its table, added once, whatever comes between."""
+"""Detectors fine-tuned from every row of an ablation: their AP in its table, added once, whatever interrupts it."""
 
 import csv
 import dataclasses
@@ -34,7 +34,7 @@ OBJECTS = {
     "cameraman": (400, 400, (70, 60, 150, 320)),
     "chelsea": (400, 266, (45, 5, 280, 255)),
 }
-"""Width and height of a photograph, and x, y, w, h of what it shows."""
+"""Width and height of a photograph, and x, y, w, h of its objects."""
 
 
 def coco_file(path, names=tuple(OBJECTS), *, masks=True):
@@ -116,7 +116,7 @@ def scores_of(folder, row):
     return json.loads((folder / row / "seed-0-transfer" / "scores.json").read_text())["scores"]
 
 
-def test_every_kind_of_row_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsys, monkeypatch):
+def test_every_encoder_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsys, monkeypatch):
     family_rows = running.family_rows
     monkeypatch.setattr(running, "family_rows", lambda *asked: [family_rows(*asked)[index] for index in (0, 1, 2, 6)])
     data = tmp_path / "coco"
@@ -184,20 +184,20 @@ def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_setting
     assert (rows / "table5d.csv").read_bytes() == before
     assert go_on(rows).rows[0].transfer == {"AP box": scores_of(rows, "table5d_0980")["box_AP"]}
     with pytest.raises(
-        InputError, match=r"fine-tuned otherwise: settings.iterations \(2 asked, 1 there\); .* remove .*transfer"
+        InputError, match=r"fine-tuned differently: settings.iterations \(2 asked, 1 there\); .* remove .*transfer"
     ):
         run_command([*argv, "2"])
     assert (rows / "table5d.csv").read_bytes() == before
 
 
-def test_stopped_amid_fine_tuning_the_same_call_goes_on(rows, boxes, tmp_path, monkeypatch):
+def test_stopped_during_fine_tuning_the_same_call_resumes(rows, boxes, tmp_path, monkeypatch):
     whole = go_on(shutil.copytree(rows, tmp_path / "whole"), transfer_of(boxes))
     fetch, fetched = TrainingImages.__getitem__, []
 
     def interrupting(self, place):
         fetched.append(place)
         # Of the first row two batches to measure the head by, two steps and a precise batch; of the second those to
-        # measure by, then its first picture.
+        # measure by, then its first image.
         if len(fetched) == (4 + 4 + 2) + 4 + 1:
             signal.raise_signal(signal.SIGTERM)
         return fetch(self, place)

@@ -1,4 +1,4 @@
-"""The runner of studies, on jobs that count: what is done stays done, whatever comes between."""
+"""The runner of studies, on jobs that count: what is done stays done, whatever interrupts it."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_what_is_done_is_not_done_again_and_more_may_come(study):
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 @pytest.mark.parametrize("name", NAMES)
-def test_killed_at_any_step_of_any_job_it_goes_on_from_there(name, step, study):
+def test_killed_at_any_step_of_any_job_it_resumes_from_there(name, step, study):
     child = os.fork()
     if child == 0:
         Counting({(name, step): "is killed"}).run(study)
@@ -136,7 +136,7 @@ def test_a_job_that_diverges_is_recorded_and_the_others_go_on(study, capsys):
     assert set(statuses(study).values()) == {"finished"}
 
 
-def test_a_diverged_job_that_is_retried_and_interrupted_goes_on_without_being_asked_again(study):
+def test_a_diverged_job_that_is_retried_and_interrupted_resumes_without_being_asked_again(study):
     Counting({("a/seed-0", 2): "diverges"}).run(study)
     assert Counting({("a/seed-0", 2): "SIGINT"}).run(study, retry_diverged=True) == "SIGINT"
     rest = Counting()

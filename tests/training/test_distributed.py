@@ -1,4 +1,4 @@
-"""Two processes with half the batch each are one process with the whole batch."""
+"""Two processes with half the batch each match one process with the whole batch."""
 
 import contextlib
 import io

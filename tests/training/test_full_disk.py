@@ -1,4 +1,4 @@
-"""A disk that fills up: what is half-written is removed, training goes on, and says when it saved again."""
+"""A full disk: half-written files are removed, training continues, and reports when it saves again."""
 
 import errno
 import itertools
@@ -51,7 +51,7 @@ def test_a_growing_file_keeps_whole_pieces_and_writes_the_rest_later(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [400, 3000])  # below the archive's head, and within it
-def test_training_goes_on_without_a_checkpoint_and_says_when_it_saved_again(tmp_path, capsys, limit):
+def test_training_continues_without_a_checkpoint_and_reports_when_it_saves_again(tmp_path, capsys, limit):
     run, learner = RunFolder(tmp_path), Counter()
     learner.state_dict = lambda: {"finished": learner.finished, "sum": learner.sum, "text": "x" * 5000}
 

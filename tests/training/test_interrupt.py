@@ -28,7 +28,7 @@ def arguments(run, table):
     return ["pretrain", str(photographs()), "--output", str(run.path), "--proposals", str(table), *BRIEF]
 
 
-def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_goes_on(tmp_path, capsys):
+def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_resumes(tmp_path, capsys):
     table = tmp_path / "proposals.parquet"
     images = some_images(open_images(photographs()), 6, 0)
     socodet.propose(images, table, settings=ProposalSettings(method="grid"), workers=1, show_progress=False)

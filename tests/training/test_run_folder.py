@@ -48,7 +48,7 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_what_is_not_a_run_is_said_in_one_line(tmp_path):
+def test_what_is_not_a_run_is_reported_in_one_line(tmp_path):
     with pytest.raises(InputError, match="not a run"):
         RunFolder(tmp_path).describe()
     (tmp_path / "run.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Requests to stop: by any of the signals, in contexts within each other, and a second one that does not wait."""
+"""Requests to stop: by any signal, in nested contexts, and a second signal that stops at once."""
 
 import signal
 import subprocess

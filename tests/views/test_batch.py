@@ -1,4 +1,4 @@
-"""Samples put together: boxes grouped by level, and the way back to (image, box) order."""
+"""Collated samples: boxes grouped by level, and back in (image, box) order."""
 
 import numpy as np
 import torch

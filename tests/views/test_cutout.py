@@ -1,4 +1,4 @@
-"""Cutout: how often, how large, where, and in which colour."""
+"""Cutout: probability, size, position and colour."""
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def test_painting_stays_in_the_view_and_becomes_zero_on_the_device() -> None:
 
 
 def test_a_sample_is_painted_on_its_flipped_boxes_and_only_where_asked() -> None:
-    """A grey picture without colours: what is not grey was painted."""
+    """A grey image without colours: what is not grey was painted."""
     plain = PhotometricSettings(jitter_probability=0, grayscale_probability=0, blur_probability=0)
     views = [ViewSettings("whole", 64, plain), ViewSettings("crop", 64, plain, cutout_probability=1.0)]
     settings = SampleSettings(views=tuple(views), boxes_per_image=1, jitter=0.0)

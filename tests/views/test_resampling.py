@@ -1,4 +1,4 @@
-"""Resampled windows against PIL's, whose filter it is."""
+"""Resampled windows against PIL's, which has the same filter."""
 
 import numpy as np
 import pytest

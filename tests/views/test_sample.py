@@ -1,4 +1,4 @@
-"""Whole samples: pixels and boxes agree, an object is the same in every view, whoever makes the sample."""
+"""Whole samples: pixels and boxes agree, objects are the same in every view, in any process."""
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Defaults are the paper's; what is out of range is refused in one line that names the field."""
+"""Defaults are the paper's; values out of range are refused in one line that names the field."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Objects of each window: the first view carries K for every window, each window shows its own."""
+"""objects="each_window": the first view has K boxes for every window, each window shows its own."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_a_window_that_shows_none_falls_back_alone() -> None:
 
 
 def test_the_aspect_of_a_crop_is_the_images() -> None:
-    """In a picture four times as wide as high, no crop of half of it or more is wider than 4/3 in pixels."""
+    """In an image four times as wide as high, no crop of half of it or more is wider than 4/3 in pixels."""
     settings = SampleSettings(views=_SETTINGS.views[:2], crop_aspect_in="image", crop_scale=(0.1, 0.2))
     image, aspects = np.zeros((40, 160, 3), np.uint8), []
     for index in range(300):

@@ -1,4 +1,4 @@
-"""Names of every format beside the plain ones: there and back for every tensor of our networks."""
+"""Tensor names of every format: a round trip for every tensor of our networks."""
 
 import pytest
 import torch

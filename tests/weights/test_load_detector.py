@@ -1,4 +1,4 @@
-"""Exported weights in torchvision's own detectors: everything arrives, and nothing goes missing silently."""
+"""Exported weights in torchvision's own detectors: everything arrives, and nothing is lost silently."""
 
 from dataclasses import replace
 
@@ -261,7 +261,7 @@ def test_the_report_names_every_module(tmp_path, capsys):
         (b"not weights", "w.safetensors", "not a file of weights"),
     ],
 )
-def test_a_bad_file_is_said_in_one_line(tmp_path, content, name, problem):
+def test_a_bad_file_is_reported_in_one_line(tmp_path, content, name, problem):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=problem) as caught:

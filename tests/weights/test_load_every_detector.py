@@ -1,4 +1,4 @@
-"""Each kind of pretraining run into each detector: which modules arrive, which are fresh, which are left over."""
+"""Every architecture of pretraining into every detector: which modules arrive, are fresh, or are left over."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def expected(kind, detector):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run of each kind with weights that can be told apart, and its encoder."""
+    """A run of each architecture with distinct weights, and its encoder."""
     made = {}
     for kind in ("fpn", "fpn_no_head", "c4", "c5", "image"):
         settings = replace(R18, architecture=kind)

@@ -1,4 +1,4 @@
-"""Where pretraining may start: every tensor arrives under its name, in both networks, or is spoken of."""
+"""Initial weights of pretraining: every tensor arrives under its name, in both networks, or is reported."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The checkpoints of the method's public code as a detector's first weights: every tensor arrives or is spoken of."""
+"""The public code's checkpoints as a detector's initial weights: every tensor arrives or is reported."""
 
 import argparse
 import json

@@ -46,7 +46,7 @@ def rt_detr(name="RTDetrV2", backbone=RESNET18, **fields):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """`run(backbone)`: a run's folder and its encoder, with weights and statistics that can be told apart."""
+    """`run(backbone)`: a run's folder and its encoder, with distinct weights and statistics."""
     made = {}
 
     def make(backbone, **fields):

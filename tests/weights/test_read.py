@@ -190,7 +190,7 @@ def test_a_backbone_in_a_wrapper_is_found_under_its_prefix(tmp_path, content, pr
     assert Counter(found.left_over(body).values()) == left_over
 
 
-def test_two_backbones_that_nothing_tells_apart_are_refused(tmp_path):
+def test_two_backbones_that_nothing_distinguishes_are_refused(tmp_path):
     torch.save(under("left.") | under("right."), tmp_path / "two.pth")
     with pytest.raises(InputError, match=r"two\.pth: holds 2 backbones, named by the prefixes left\. and right\."):
         read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)

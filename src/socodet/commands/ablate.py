@@ -79,6 +79,6 @@ def ablate(
     left = len(table.rows) - finished - diverged
     print(
         f"{table.markdown}: {finished} of {len(table.rows)} rows finished, {diverged} diverged"
-        f"{f', {left} to go{resume_hint(overwrite)}' if left else ''}; as CSV {table.csv}, figure {table.pictures[0]}"
+        f"{f', {left} to go{resume_hint(overwrite)}' if left else ''}; as CSV {table.csv}, figure {table.figure}"
     )
     exit_if_stopped(table.stopped_by)

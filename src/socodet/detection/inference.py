@@ -90,7 +90,7 @@ def detect(
     found: dict[int | str, Detections] = {}
     unreadable: list[str] = []
     with progress_bar("evaluate", len(indices), show=show_progress and world.is_first) as progress:
-        for index, answer in detect_each(detector, dataset.picture, indices, precision=precision, workers=workers):
+        for index, answer in detect_each(detector, dataset.pixels, indices, precision=precision, workers=workers):
             if isinstance(answer, str):
                 unreadable.append(str(dataset.images[index].file))
             else:

@@ -58,7 +58,7 @@ def export_run(
     transformers a folder for `from_pretrained`: `model` with the pretrained backbone, the rest fresh
 
     Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`. transformers' models freeze batch
-    norm, so its statistics are taken anew over `bn_images` of the run's images, or of `images`; 0 keeps them.
+    norm, so its statistics are re-estimated on `bn_images` of the run's images, or of `images`; 0 keeps them.
     InputError if `source` is neither or has no checkpoint yet, if a file to be written exists and `overwrite` is false,
     if the format has another suffix, or if the framework has no such network.
     """

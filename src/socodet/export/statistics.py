@@ -33,7 +33,7 @@ class Statistics:
 def backbone_statistics(
     modules: PretrainedModules, images: str | Path | None, count: int, *, side: int = SIDE, show_progress: bool = False
 ) -> Statistics | None:
-    """The statistics of a backbone over `count` images at most, spread over a set; None for count 0.
+    """The statistics of a backbone on at most `count` images, evenly spaced over a set; None for count 0.
 
     `images` are by default those that the run was pretrained on; a file of weights without them keeps its own. Batches
     are normalised by their own statistics, as `reestimate_statistics` says. InputError when they cannot be read.
@@ -61,7 +61,7 @@ def backbone_statistics(
     if not read:
         raise InputError(f"{source.location}: none of {len(chosen)} images can be read; give others, --images")
     tensors = {f"body.{name}": value for name, value in body.state_dict().items() if "running_" in name}
-    return Statistics(tensors, f"taken anew over {read} images at {side}x{side} pixels, from {source.location}")
+    return Statistics(tensors, f"re-estimated on {read} images at {side}x{side} pixels, from {source.location}")
 
 
 def _source(modules: PretrainedModules, images: str | Path | None) -> ImageSource | None:
@@ -74,7 +74,7 @@ def _source(modules: PretrainedModules, images: str | Path | None) -> ImageSourc
         return open_images(location)
     except InputError as error:
         raise InputError(
-            f"{error}; batch norm's statistics are taken over the run's images: give them, --images, or keep those of "
+            f"{error}; batch norm statistics are estimated on the run's images: give them, --images, or keep those of "
             "pretraining, --bn-images 0"
         ) from None
 

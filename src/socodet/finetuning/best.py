@@ -1,4 +1,4 @@
-"""The best checkpoint of a run by its AP on the validation set, and when there is no hope of a better one."""
+"""The best checkpoint of a run by its AP on the validation set, and when to stop waiting for a better one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ METRIC = "box_AP"
 
 @dataclass
 class BestCheckpoint:
-    """The highest AP so far. Of equal ones the newest weights are kept, as they were trained for longer."""
+    """The highest AP so far. Of equal ones the newest weights are kept, because they were trained for longer."""
 
     run: RunFolder
     patience: int | None = None
@@ -27,7 +27,7 @@ class BestCheckpoint:
 
     @classmethod
     def of_run(cls, run: RunFolder, patience: int | None, until: int) -> "BestCheckpoint":
-        """That of a run which goes on from step `until`, by its log."""
+        """That of a run which resumes at step `until`, by its log."""
         best = cls(run, patience)
         for line in run.log_lines() if until else ():
             if METRIC in line and line["step"] <= until:
@@ -48,7 +48,7 @@ class BestCheckpoint:
             try:
                 self.run.save_best(state)
             except OSError as error:
-                say(f"the best checkpoint, of step {step}, cannot be written ({error}); training goes on; make room")
+                say(f"the best checkpoint, step {step}, cannot be written ({error}); training continues")
 
     def _note(self, step: int, ap: float | None) -> bool:
         """Whether no earlier AP is higher."""

@@ -30,7 +30,7 @@ AnyImage = str | Path | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """What a detector found in one image: N objects, the surest first."""
+    """What a detector found in one image: N objects, the highest scores first."""
 
     boxes: NDArray[np.float32]
     """(N, 4) xyxy in pixels of the image at its own size, right and bottom exclusive."""

@@ -94,7 +94,7 @@ class FinetuneLoop:
         return result.stopped_by
 
     def _has_enough(self) -> bool:
-        """Whether there is no hope of a higher AP, the same in every process."""
+        """Whether patience is exhausted, the same in every process."""
         return self.patience is not None and agree_flags(self.tuner.world, (self.best.exhausted,))[0]
 
     def _batches(self, start: int, stop: int, *, seed: int) -> Iterator[DetectionBatch]:
@@ -132,7 +132,7 @@ class FinetuneLoop:
             show_progress=self.show_progress,
         )
         for failure in self.newest.unwritten:
-            say(f"{failure}: not written; training goes on; make room")
+            say(f"{failure}: not written; training continues; free some disk space")
         self.unreadable.update(self.newest.unreadable)
         if self.evaluation.every is not None and self.tuner.world.is_first:
             self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)

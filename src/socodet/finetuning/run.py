@@ -61,7 +61,7 @@ class FinetuneRecipe:
         """The recipe of a run. InputError when the folder holds no fine-tuning run of this version."""
         fields = dict(run.describe()["recipe"])
         if fields.pop("name", None) != RECIPE:
-            raise InputError(f"{run.path}: is no fine-tuning run; give the folder that finetune wrote")
+            raise InputError(f"{run.path}: is not a fine-tuning run; give the folder that finetune wrote")
         return from_json(cls, fields, f"{run.path}/run.json")
 
 
@@ -95,7 +95,7 @@ def prepare_folder(
 
 
 def describe_set(data: DetectionDataset) -> dict[str, Any]:
-    """What tells two annotated sets apart wherever they lie, in plain JSON types."""
+    """What identifies an annotated set wherever it is stored, in plain JSON types."""
     return {
         "images": len(data),
         "style": data.style,

@@ -64,7 +64,7 @@ class TrainingImages:
         for offset in range(len(self._dataset)):
             index = (first + offset) % len(self._dataset)
             try:
-                pixels = self._dataset.picture(index)
+                pixels = self._dataset.pixels(index)
             except InputError as error:
                 problem = problem or str(error)
                 continue

@@ -30,38 +30,38 @@ _OTHER = frozenset(
     ".tar .zip .gz .tgz .bz2 .xz .7z .rar .parquet .arrow .npy .npz .mat .pkl .pt .pth .safetensors .h5 .hdf5 .db "
     ".lmdb .tfrecord .index .idx .py .ipynb .sh .bat .mp4 .avi .mov .mkv .webm .wav .mp3 .ds_store".split()
 )
-"""Files that lie among images and are none."""
+"""Files that are often found among images and are not images."""
 _NAMES = frozenset({"license", "licence", "readme", "makefile", "copying", "authors", "notice", "version"})
 _NEARLY_ALL = 20
-"""With so many files skipped for one that is read, the folder is not what it was taken for."""
+"""With this many files skipped for each one that is read, it is probably the wrong folder."""
 
 
 @dataclass
 class Skipped:
-    """Files that may be images and are not read because of the ending of their names."""
+    """Files that may be images but are not read because of their suffix."""
 
     endings: Counter[str] = field(default_factory=Counter)
     first: str = ""
 
     def add(self, name: str) -> None:
-        """Counts a file unless it is certainly no image."""
+        """Counts a file unless it is certainly not an image."""
         ending = posixpath.splitext(name)[1].lower()
         if ending not in _OTHER and posixpath.basename(name).lower() not in _NAMES:
             self.endings[ending] += 1
             self.first = min(self.first or name, name)
 
     def say(self, location: str, images: int) -> None:
-        """A word on stderr; InputError when nearly all files are skipped."""
+        """A note on stderr; InputError if nearly all files were skipped."""
         count = self.endings.total()
         if not count:
             return
         heif = sum(self.endings[ending] for ending in (*_HEIF, ".avif"))
-        mend = f"; {INSTALL_HEIF}, {heif:,} of them" if heif else ""
-        kinds = ", ".join(f"{number:,} {ending or 'without one'}" for ending, number in self.endings.most_common())
-        what = f"{count:,} files by the ending of their names: {kinds} (first: {self.first})"
+        fix = f"; {INSTALL_HEIF}, {heif:,} of them" if heif else ""
+        suffixes = ", ".join(f"{number:,} {ending or 'without one'}" for ending, number in self.endings.most_common())
+        what = f"{count:,} files by their suffix: {suffixes} (first: {self.first})"
         if count >= _NEARLY_ALL * images:
             raise InputError(
-                f"{location}: {images:,} images, and skipped {what}{mend}; convert or rename these, or list the images "
+                f"{location}: {images:,} images, and skipped {what}{fix}; convert or rename these, or list the images "
                 "that are meant in a text file"
             )
-        notice(f"{location}: skipped {what}{mend}; images end in {' '.join(SUFFIXES)}")
+        notice(f"{location}: skipped {what}{fix}; images end in {' '.join(SUFFIXES)}")

@@ -32,7 +32,7 @@ def white_of_set(names: Sequence[str], read: Callable[[int], bytes], location: s
     for place in candidates[:: -(-len(candidates) // LOOKED_AT) or 1]:
         try:
             values = values_16_bit(read(place))
-        except Exception:  # what is wrong with an image is said where it is decoded
+        except Exception:  # reported where the image is decoded
             continue
         if values is not None:
             greatest.append(int(values.max()))
@@ -41,8 +41,8 @@ def white_of_set(names: Sequence[str], read: Callable[[int], bytes], location: s
     white = next(top for top in RANGES if top >= max(greatest))
     if white != FULL_RANGE:
         notice(
-            f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} looked at); "
-            f"{white:,} is taken for white; `socodet pack --value-range` sets another range"
+            f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} sampled); "
+            f"{white:,} counts as white; `socodet pack --value-range` sets another range"
         )
     return white
 
@@ -53,7 +53,7 @@ def spread_over(count: int) -> list[int]:
 
 
 def narrowed(values: NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
-    """16-bit values scaled so that `white` and all above it are 255."""
+    """16-bit values scaled so that `white` and above become 255."""
     scaled: NDArray[np.float32] = np.minimum(values * np.float32(255 / white), 255)
     return np.rint(scaled).astype(np.uint8)
 

@@ -10,7 +10,7 @@ TIMM = "timm/"
 
 
 def check_backbone(name: str) -> None:
-    """SettingError when there is no backbone of that name, with the names that come near; or when timm is missing."""
+    """SettingError if there is no backbone of that name, with similar names; or if timm is missing."""
     if not name.startswith(TIMM):
         if name not in RESNETS:
             raise SettingError(f"backbone must be one of {', '.join(RESNETS)}, or {TIMM}NAME{_not(name, RESNETS)}")

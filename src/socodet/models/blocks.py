@@ -62,7 +62,7 @@ class ConvNormReLU(nn.Sequential):
 
 
 def fuse_relu(head: H) -> H:
-    """The head, with a `ConvNormReLU` of the same names in place of each block of torchvision's."""
+    """The head, with a `ConvNormReLU` of the same names instead of each of torchvision's blocks."""
     for index, block in enumerate(head):
         if isinstance(block, Conv2dNormActivation):
             head[index] = ConvNormReLU(block[0], block[1])

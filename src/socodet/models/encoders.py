@@ -127,7 +127,7 @@ class FPNEncoder(ObjectEncoder):
         return self.over_views([pixels_b3hw], [rois])[0]
 
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
-        """Every view likewise, with a single matrix product of the head's linear layer for all of them."""
+        """The same for every view, with a single matrix product of the head's linear layer for all of them."""
         pooled = []
         for view, boxes in zip(pixels, rois, strict=True):
             levels = pyramid_levels(self.backbone["fpn"], self.stages(view), boxes.needed)

@@ -46,7 +46,7 @@ class Objective(ABC):
 
     @abstractmethod
     def lowest(self, views: int) -> float:
-        """The value at perfect agreement of so many views."""
+        """The value at perfect agreement of this many views."""
 
 
 class CosineAgreement(Objective):
@@ -134,7 +134,7 @@ class DecorrelatedDimensions(Objective):
         return loss
 
     def lowest(self, views: int) -> float:
-        """The other objective's: both terms can be 0 beside it."""
+        """The other objective's: both terms can be 0."""
         return self.agreement.lowest(views)
 
 

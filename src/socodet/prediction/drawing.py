@@ -16,7 +16,7 @@ MASK_OPACITY = 0.4
 def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> Image.Image:
     """An image (H, W, 3) RGB with a box, class name and score for each object, and its mask if it has one.
 
-    names: the class of each detection. A class has one colour. The least sure lie below.
+    names: the class of each detection. A class has one colour. Higher scores are drawn on top.
     """
     colours = [object_colour(int(label) - 1) for label in found.labels]
     if found.masks is not None:
@@ -31,7 +31,7 @@ def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequen
         text = f"{names[index]} {found.scores[index]:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         height = bottom - top + 2 * line
-        at = (x1, y1 - height) if y1 >= height else (x1, y1)  # inside where there is no room above
+        at = (x1, y1 - height) if y1 >= height else (x1, y1)  # inside if there is no room above
         pen.rectangle((*at, at[0] + right - left + 2 * line, at[1] + height), fill=colours[index])
         pen.text((at[0] + line - left, at[1] + line - top), text, fill="white", font=font)
     return image

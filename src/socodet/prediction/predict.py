@@ -4,7 +4,7 @@ OUTPUT/predictions.json  COCO's result format, with each image's name and each o
 OUTPUT/predictions.csv   the same as a table: file_name, label, score, x1, y1, x2, y2
 OUTPUT/drawn/            with `draw`: the images with their objects
 OUTPUT/predict.json      what was asked
-OUTPUT/found.jsonl       while it runs: one line per image, from which an interrupted call goes on
+OUTPUT/found.jsonl       while it runs: one line per image, from which an interrupted call resumes
 """
 
 import csv
@@ -51,7 +51,7 @@ class PredictResult:
     images: int
     """Images of the source."""
     done: int
-    """Of them looked at, by this call or an earlier one."""
+    """How many of them are done, by this call or an earlier one."""
     detections: int
     unreadable: tuple[tuple[str, str], ...]
     """Name and reason."""
@@ -60,7 +60,7 @@ class PredictResult:
 
     @property
     def finished(self) -> bool:
-        """Whether every image was looked at and the files are written."""
+        """Whether every image is done and the files are written."""
         return self.done == self.images
 
 

@@ -111,7 +111,7 @@ def pretrain(
     limit: use only this many of the images, chosen by the recipe's seed.
     start_from: initial weights instead of random ones: a state dict (a backbone's, a detector's, a checkpoint of the
     method's public code) or a run's folder. A run that is resumed takes its own checkpoint; this file may be gone.
-    probe_every, probe_dataset: every so many epochs and at the end, measure what the network knows of the annotated
+    probe_every, probe_dataset: every `probe_every` epochs and at the end, measure what the network knows of annotated
     objects of a folder with a training and a validation split, or of what `open_sets` returned (`probing/`). The
     results become log lines and do not change what is learned.
     sinks: where log lines go besides the run's folder, in the first process.

@@ -38,7 +38,7 @@ class BatchTooLargeError(InputError):
 def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSettings) -> float:
     """Median seconds of a step of `recipe` on images of `source`, with what its samples cost the data workers.
 
-    On a CPU the workers share the cores with the step, so both are added; beside a GPU the slower of the two counts.
+    On a CPU the workers share the cores with the step, so both are added; with a GPU the slower of the two counts.
     Proposals are not counted: a run makes them once. InputError when no image can be read,
     BatchTooLargeError when a batch does not fit into memory.
     """

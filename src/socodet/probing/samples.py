@@ -143,7 +143,7 @@ class ProbeDataset:
         index = self._indices[place]
         image, chosen = self._dataset.images[index], self._objects[index]
         try:
-            pixels = self._dataset.picture(index)
+            pixels = self._dataset.pixels(index)
         except InputError:
             return None
         unit = image.boxes[chosen].astype(np.float64) / [image.width, image.height, image.width, image.height]

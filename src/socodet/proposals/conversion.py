@@ -95,7 +95,9 @@ def convert_proposals(
                     rows = []
             _check_fit(counts, foreign.form, proposals)
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); give another output or make room") from None
+        raise InputError(
+            f"{output}: cannot be written ({error.strerror}); give another output or free some space"
+        ) from None
     known = set(names.values())
     return ConversionSummary(
         output,

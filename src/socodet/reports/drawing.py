@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from socodet.reports.page import Picture
+from socodet.reports.page import PageImage
 from socodet.reports.panels import Panel
 from socodet.reports.theme import DPI, LIGHT, POINTS, blank_figure, to_jpeg
 
@@ -21,9 +21,9 @@ LABEL_SIZE = (30, 24)  # pixels of a label of two letters, with its margin
 LETTER = 9  # pixels per further letter
 
 
-def panel_picture(panel: Panel, height: int = 260, zoom: float = 1.6) -> Picture:
+def panel_image(panel: Panel, height: int = 260, zoom: float = 1.6) -> PageImage:
     """A panel for a page, where it is about `height` pixels high."""
-    return Picture(to_jpeg(panel_figure(panel, height, zoom)), alt=panel.alt, title=panel.title)
+    return PageImage(to_jpeg(panel_figure(panel, height, zoom)), alt=panel.alt, title=panel.title)
 
 
 def panel_figure(panel: Panel, height: int = 240, zoom: float = 1.0) -> Figure:

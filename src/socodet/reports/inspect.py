@@ -1,7 +1,7 @@
 """`socodet inspect`: proposals or views before training."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from socodet.errors import InputError
 from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
-from socodet.reports.drawing import panel_picture, sheet_figure
+from socodet.reports.drawing import panel_image, sheet_figure
 from socodet.reports.images import none_readable, readable_images
 from socodet.reports.page import Gallery, Section, write_page
 from socodet.reports.panels import Panel, proposal_panel, sample_panels
@@ -61,37 +61,26 @@ def inspect(
             propose(source, table, show_progress=False)
         read = ProposalTable.read(table)
         picked = _pick(source, read, limit, seed)
-        if what == "proposals":
-            _draw_proposals(path, picked, read, _facts(source, read))
-        else:
-            facts = {**_facts(source, read), "Seed": str(seed)}
-            _draw_views(path, picked, read, settings or SampleSettings(), seed, facts)
-    return path
-
-
-def _draw_proposals(path: Path, picked: Picked, table: ProposalTable, facts: Mapping[str, str]) -> None:
-    panels = [proposal_panel(key, pixels, table.boxes(key)) for _, key, pixels in picked]
-    rows = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
-    if not write_sheet(path, rows):
-        gallery = Gallery([panel_picture(panel) for panel in panels])
-        write_page(path, "Object proposals", [Section(count_images(picked), PROPOSALS_TEXT, [gallery])], facts)
-
-
-def _draw_views(
-    path: Path,
-    picked: Picked,
-    table: ProposalTable,
-    settings: SampleSettings,
-    seed: int,
-    facts: Mapping[str, str],
-) -> None:
+    facts = {
+        "Images": f"{source.location} ({len(source)})",
+        "Proposal table": Path(read.path).name,
+        "Method": read.settings.method if read.origin is None else f"made elsewhere: {read.origin.file}",
+        "Made by": f"socodet {read.version}",
+    }
+    if what == "proposals":
+        panels = [proposal_panel(key, pixels, read.boxes(key)) for _, key, pixels in picked]
+        rows = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
+        galleries = (Gallery([panel_image(panel) for panel in one]) for one in [panels])
+        write_panels(path, "Object proposals", PROPOSALS_TEXT, rows, galleries, facts, len(picked))
+        return path
+    settings = settings or SampleSettings()
     rows = [
-        sample_panels(key, pixels, make_sample(pixels, table.boxes(key), settings, sample_rng(seed, 0, index)))
+        sample_panels(key, pixels, make_sample(pixels, read.boxes(key), settings, sample_rng(seed, 0, index)))
         for index, key, pixels in picked
     ]
-    if not write_sheet(path, rows):
-        galleries = [Gallery([panel_picture(p, height=230, zoom=2) for p in row], size="small") for row in rows]
-        write_page(path, "Views of a sample", [Section(count_images(rows), VIEWS_TEXT, galleries)], facts)
+    galleries = (Gallery([panel_image(p, height=230, zoom=2) for p in row], size="small") for row in rows)
+    write_panels(path, "Views of a sample", VIEWS_TEXT, rows, galleries, {**facts, "Seed": str(seed)}, len(picked))
+    return path
 
 
 def check_output(output: str | Path, limit: int, seed: int, *, overwrite: bool) -> Path:
@@ -121,23 +110,21 @@ def _pick(source: ImageSource, table: ProposalTable, limit: int, seed: int) -> P
     return sorted(picked, key=lambda entry: entry[0])
 
 
-def write_sheet(path: Path, rows: Sequence[Sequence[Panel]], side: int = 320) -> bool:
-    """Writes the panels as one image if the path ends in .png; says whether it did."""
-    if path.suffix.lower() != ".png":
-        return False
-    write_atomically(path, to_png(sheet_figure(rows, side)))
-    return True
-
-
-def count_images(shown: Sequence[object] | Mapping[int, object]) -> str:
-    """How many images are shown, in words."""
-    return "One image" if len(shown) == 1 else f"{len(shown)} images"
-
-
-def _facts(source: ImageSource, table: ProposalTable) -> dict[str, str]:
-    return {
-        "Images": f"{source.location} ({len(source)})",
-        "Proposal table": Path(table.path).name,
-        "Method": table.settings.method if table.origin is None else f"made elsewhere: {table.origin.file}",
-        "Made by": f"socodet {table.version}",
-    }
+def write_panels(
+    path: Path,
+    title: str,
+    text: str,
+    rows: Sequence[Sequence[Panel]],
+    galleries: Iterable[Gallery],
+    facts: Mapping[str, str],
+    count: int,
+    *,
+    side: int = 320,
+    lead: str = "",
+) -> None:
+    """The panels of `count` images: as one sheet if the path ends in .png, otherwise as a page with these galleries."""
+    if path.suffix.lower() == ".png":
+        write_atomically(path, to_png(sheet_figure(rows, side)))
+    else:
+        heading = "One image" if count == 1 else f"{count} images"
+        write_page(path, title, [Section(heading, text, list(galleries))], facts, lead=lead)

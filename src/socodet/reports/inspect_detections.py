@@ -10,9 +10,9 @@ from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_d
 from socodet.detection.scores import Detections, read_detections
 from socodet.detection.scores.outcomes import IOU, Outcome, best_limit, outcome
 from socodet.errors import InputError
-from socodet.reports.drawing import panel_picture
-from socodet.reports.inspect import check_output, count_images, write_sheet
-from socodet.reports.page import Gallery, Section, write_page
+from socodet.reports.drawing import panel_image
+from socodet.reports.inspect import check_output, write_panels
+from socodet.reports.page import Gallery
 from socodet.reports.panels import Panel, labelled_panel
 from socodet.reports.theme import FALSE_ALARM, HIT, IGNORED, MISS
 
@@ -80,12 +80,10 @@ def inspect_detections(
         "Seed": str(seed),
     }
     ordered = [rows[index] for index in sorted(rows)]
-    if not write_sheet(path, ordered, side=480):
-        galleries = [Gallery([panel_picture(panel, height=340) for panel in row]) for row in ordered]
-        lead = f"{facts['Of the whole set']}, {why}."
-        write_page(
-            path, "Hits, misses and false alarms", [Section(count_images(rows), TEXT, galleries)], facts, lead=lead
-        )
+    galleries = (Gallery([panel_image(panel, height=340) for panel in row]) for row in ordered)
+    lead = f"{facts['Of the whole set']}, {why}."
+    title = "Hits, misses and false alarms"
+    write_panels(path, title, TEXT, ordered, galleries, facts, len(rows), side=480, lead=lead)
     return path
 
 
@@ -134,7 +132,7 @@ def _truth_and_detections(
     data: DetectionDataset, index: int, found: Detections, of: Outcome, min_score: float
 ) -> list[Panel]:
     """An image with its annotations, and with its detections. Raises InputError if it is unreadable."""
-    pixels, image = data.picture(index), data.images[index]
+    pixels, image = data.pixels(index), data.images[index]
     names = [category.name for category in data.categories]
     truth, colours = [], []
     for k, label in enumerate(image.labels.tolist()):

@@ -19,7 +19,7 @@ STYLESHEET, TEMPLATE = "page.css", "page.html"
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """A PNG or JPEG image and its text."""
 
     data: bytes
@@ -45,7 +45,7 @@ class Picture:
 class Gallery:
     """Images that belong together; they wrap with the width of the page."""
 
-    pictures: Sequence[Picture]
+    images: Sequence[PageImage]
     title: str = ""
     caption: str = ""
     size: Literal["small", "medium", "large"] = "medium"
@@ -57,8 +57,8 @@ class Gallery:
 class Grid:
     """Images in aligned columns, each row under its name; the images of a row have one shape."""
 
-    rows: Sequence[tuple[str, Sequence[Picture]]]
-    beside: Picture | None = None
+    rows: Sequence[tuple[str, Sequence[PageImage]]]
+    beside: PageImage | None = None
     """The image that all rows refer to: left of them, above them on a phone."""
     title: str = ""
     caption: str = ""
@@ -85,7 +85,7 @@ class Details:
     tables: Sequence[Table]
 
 
-Figure = Picture | Gallery | Grid | Table | Details
+Figure = PageImage | Gallery | Grid | Table | Details
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def write_page(
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
-    for kind in (Picture, Gallery, Table, Details):
-        environment.tests[kind.__name__.lower()] = lambda figure, kind=kind: isinstance(figure, kind)
+    for shape in (PageImage, Gallery, Table, Details):
+        environment.tests[shape.__name__.lower()] = lambda figure, shape=shape: isinstance(figure, shape)
     html = environment.get_template(TEMPLATE).render(
         title=title,
         lead=lead,
@@ -149,5 +149,5 @@ def write_page(
 
 
 def _data_uri(data: bytes) -> str:
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    suffix = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{suffix};base64,{base64.b64encode(data).decode()}"

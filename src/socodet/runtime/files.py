@@ -61,13 +61,13 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """All of `data` at `path`, or what was there before: never a part, whenever the process dies. OSError names it."""
+    """Writes `data` to `path`, completely or not at all, even if the process is killed. OSError names the path."""
     with whole_file(path) as file:
         file.write(data)
 
 
 class GrowingFile:
-    """A file that grows by whole pieces. What a full disk did not take is kept, and written with the next piece."""
+    """A file that grows by whole pieces. What did not fit on a full disk is kept, and written with the next piece."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, _Output(path, "a")
@@ -129,12 +129,12 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def write_note(path: Path, noted: Mapping[str, Any]) -> None:
-    """Writes such a file whole."""
+    """Writes such a file, completely or not at all."""
     write_atomically(path, json.dumps(dict(noted), indent=2).encode() + b"\n")
 
 
 def refuse_foreign_folder(folder: Path, note: Path, kind: str) -> None:
-    """InputError when a folder for many runs, told by its note, is a file or holds something else; `kind`: a study."""
+    """InputError if the folder of a study, recognised by its note, is a file or holds something else."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give a folder for --output")
     if folder.is_dir() and any(folder.iterdir()) and not note.exists():

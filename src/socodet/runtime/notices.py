@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def said_if_long(text: str, seconds: float) -> Iterator[None]:
-    """Says the text each time that another so many seconds are spent within."""
+    """Prints the text whenever another `seconds` have passed within."""
     left, began = threading.Event(), time.monotonic()
 
     def watch() -> None:
@@ -40,5 +40,5 @@ def said_if_long(text: str, seconds: float) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """A text that may hold names of files, on one line whatever is in them."""
+    """A text that may hold file names, escaped so that it is one line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

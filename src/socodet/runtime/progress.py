@@ -24,7 +24,7 @@ class ProgressBar:
         self._start = self._last_line = time.monotonic()
 
     def done_earlier(self, steps: int) -> None:
-        """`steps` were done before now, and tell nothing about the rate."""
+        """`steps` were done earlier, and do not count in the rate."""
         self._done += steps
         self._earlier += steps
         if self._bar is not None and self._task is not None:
@@ -45,7 +45,7 @@ class ProgressBar:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as one reads them."""
+    """A duration in words, in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,6 @@
-"""`socodet finetune` with several inits, seeds or fractions: who gets further, how soon, and with how few labels.
+"""`socodet finetune` with several inits, seeds or fractions: which is better, how soon, and with how few labels.
 
-DIR/comparison.json                        what all runs have in common, and the first weights by name
+DIR/comparison.json                        what all runs have in common, and the initial weights by name
 DIR/runs/INIT/fraction-F/seed-S/           a fine-tuning run's folder; seed-S.json beside it says how it ended
 DIR/table.md .csv .json                    the table
 DIR/iterations.png .svg, labels.png .svg   AP over the steps, and over the fraction of the labels
@@ -114,7 +114,7 @@ def _check_distinct(what: str, values: Sequence[object], fix: str) -> None:
         raise InputError(f"a comparison needs at least one {what}")
     twice = next((value for value in values if values.count(value) > 1), None)
     if twice is not None:
-        raise InputError(f"{what} {twice} stands twice in the comparison; {fix}")
+        raise InputError(f"{what} {twice} is given twice; {fix}")
 
 
 def _checked(study: Study, init: Init, job: Job) -> Job:
@@ -219,7 +219,7 @@ class Comparison:
         return DetectorTable(self.outcomes, [*inits], scratch)
 
     def write(self) -> None:
-        """Markdown, CSV and JSON, each whole or as it was before."""
+        """Writes Markdown, CSV and JSON, each completely or not at all."""
         content = {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
         written = (self.as_markdown(), csv_table(*self.detectors.csv()), json.dumps(content, indent=2) + "\n")
         for name, text in zip(TABLES, written, strict=True):

@@ -1,4 +1,4 @@
-"""Fine-tuned detectors of a study as tables and figures: what each first weights end with, and how soon."""
+"""Fine-tuned detectors of a study as tables and figures: the final AP of each init, and how soon it is reached."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from socodet.studies.runner import Outcome
 from socodet.studies.table import Group, Spread, grouped, markdown_table, spreads
 
 MAIN = "box_AP"
-"""The score that first weights are compared by; every set's rules have it."""
+"""The score that inits are compared by; every set's rules have it."""
 PATH = f"scores.{MAIN}"
 LEFT_OUT = ("APs", "APm", "APl")
-"""Scores that the Markdown table has no column for; CSV and JSON have all."""
+"""Scores without a column in the Markdown table; CSV and JSON have all."""
 FIGURES = ("iterations.png", "iterations.svg", "labels.png", "labels.svg")
 LEGEND = {
-    "above": "above: inits whose every seed ends with a lower box AP than every seed of this one, where both have two "
-    "or more and all of them finished; any other difference is within the spread.",
-    "scratch": "scratch's AP at step: the first evaluation at which the mean box AP is at least what scratch ends "
-    "with; the schedule, and with it the learning rate, is the same for all.",
+    "above": "above: inits whose every seed ends with a lower box AP than every seed of this one, if both have two or "
+    "more seeds and all of them finished; any other difference is within the variation between seeds.",
+    "scratch": "scratch's AP at step: the first evaluation at which the mean box AP is at least scratch's final one; "
+    "the schedule, and with it the learning rate, is the same for all.",
 }
 
 
@@ -34,7 +34,7 @@ class DetectorTable:
 
     outcomes: Sequence[Outcome]
     inits: Sequence[str]
-    """Names of the first weights, in the order of the table."""
+    """Names of the inits, in the order of the table."""
     scratch: str | None = SCRATCH
     """The name of the init without pretraining."""
 
@@ -60,30 +60,30 @@ class DetectorTable:
         return [row for row in self.rows if row.labels["fraction"] == fraction]
 
     def scratch_ap(self, fraction: float) -> float | None:
-        """The mean box AP that training from scratch ends with; None where it was not done, or came to nothing."""
+        """The mean final box AP of training from scratch; None if it was not run, or is 0.00."""
         for row in self.at(fraction):
             spread = row.spread(PATH)
             if row.labels["init"] == self.scratch and spread is not None:
-                return spread.mean if spread.mean >= 0.005 else None  # as tables print it, 0.00
+                return spread.mean if spread.mean >= 0.005 else None  # tables print 0.00
         return None
 
     def reaches_scratch_at(self, row: Group) -> int | None:
-        """The first evaluation at which a row's mean box AP is what scratch ends with on as many labels."""
+        """The first evaluation at which a row's mean box AP is at least scratch's final one on as many labels."""
         goal = self.scratch_ap(float(row.labels["fraction"]))
         means = {step: spread.mean for step, spread in curve(row).items()}
         return None if goal is None else next((step for step, mean in means.items() if mean >= goal), None)
 
     def above(self, row: Group) -> list[str]:
-        """The inits whose every seed ends below every seed of this row, on as many labels."""
+        """The inits whose every seed ends below every seed of this row, with as many labels."""
         others = self.at(float(row.labels["fraction"]))
         return [str(other.labels["init"]) for other in others if row.is_above(other, PATH)]
 
     def score_names(self) -> list[str]:
-        """Of every score that some row has."""
+        """Names of all scores that any row has."""
         return list(dict.fromkeys(name for row in self.rows for name in scores(row)))
 
     def markdown(self, title: str) -> list[str]:
-        """A table for each fraction of the labels, under `title`, which takes the percentage."""
+        """A table for each fraction of the labels; its heading is `title`, formatted with the percentage."""
         lines: list[str] = []
         for fraction in self.fractions:
             lines += ["", f"## {title.format(f'{100 * fraction:g}%')}", "", *self._markdown(fraction)]
@@ -142,8 +142,8 @@ class DetectorTable:
         ]
 
     def figures(self) -> dict[str, Figure | None]:
-        """Box AP over the steps, a panel per fraction of the labels; dashed, what scratch ends with. And its end over
-        the fraction of the labels. By file name; None where there are no runs for it.
+        """By file name: box AP over the steps, a panel per fraction of the labels, with scratch's final AP dashed; and
+        final box AP over the fraction of the labels. None if there are no runs for a figure.
         """
         panels = []
         for fraction in self.fractions:
@@ -169,7 +169,7 @@ class DetectorTable:
 
 
 def scores(row: Group) -> dict[str, Spread]:
-    """By name, the scores in percent that every finished run has."""
+    """The scores, in percent, that every finished run has, by name."""
     return spreads([run.results["scores"] for run in row.finished])
 
 
@@ -183,8 +183,8 @@ def _curve(points: Sequence[Mapping[str, Any]]) -> dict[int, float]:
 
 
 def _by_chance(counts: Sequence[int]) -> str:
-    """How often n runs lie wholly above or below n others of the same kind: 2 n! n! / (2n)!."""
+    """The probability that n runs are all above, or all below, n equal ones: 2 n! n! / (2n)!."""
     if len(set(counts)) != 1 or counts[0] < 2:
         return ""
     odds = math.comb(2 * counts[0], counts[0]) / 2
-    return f" With {counts[0]} seeds each, chance alone sets two equal inits so far apart at most 1 time in {odds:g}."
+    return f" With {counts[0]} seeds each, two equal inits differ this much by chance at most 1 time in {odds:g}."

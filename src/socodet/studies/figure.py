@@ -1,4 +1,4 @@
-"""Figures of a study: lines over the steps or over fractions of the labels, and bars row by row."""
+"""Figures of a study: lines over the steps or over fractions of the labels, and a bar per row."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ COLUMNS = 3
 """Panels side by side at most."""
 LETTERS = 10  # points
 STYLES = ("-", "--", ":")
-"""Line styles; the next one when the colours begin again."""
+"""Line styles; the next one each time the colours repeat."""
 
 
 def write_figure(stem: Path, figure: Figure | None) -> None:
@@ -33,12 +33,12 @@ def write_figure(stem: Path, figure: Figure | None) -> None:
 
 @dataclass(frozen=True)
 class Lines:
-    """A panel of lines: for each name its points, x to the spread over runs there."""
+    """A panel of lines: for each name its points, from x to the values of the runs there."""
 
     title: str
     lines: Mapping[str, Mapping[int, Spread] | Mapping[float, Spread]]
     reference: float | None = None
-    """A height to mark by a dashed line."""
+    """A value to mark by a dashed line."""
 
 
 def lines_figure(
@@ -90,7 +90,7 @@ class Bars:
     values: Sequence[Sequence[float]]
     """For each row from the top, a value per run; NaN where there is none."""
     marks: Sequence[str]
-    """For each row, what is written there when it has no value."""
+    """For each row, the text shown if it has no value."""
     references: Sequence[float] | None = None
     """For each row, a value to compare with."""
     is_measured: bool = True

@@ -1,4 +1,4 @@
-"""The fine-tuning runs of a study: one detector, one protocol, from many first weights."""
+"""The fine-tuning runs of a study: one detector and protocol, many initial weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,22 +31,22 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 SCORES = ("box_", "mask_")
-"""What the names of scores begin with; one that the set cannot give is None, and left out."""
+"""Prefixes of the names of scores; a score that the set cannot give is None, and left out."""
 
 
 @dataclass(frozen=True)
 class FinetuningRuns:
-    """How every detector is fine-tuned and scored; runs differ in first weights, seed and number of labels."""
+    """How every detector is fine-tuned and scored; runs differ in initial weights, seed and number of labels."""
 
     training: DetectionDataset
     validation: DetectionDataset
     settings: FinetuneSettings
-    """Of every run, except the seed and the fraction; the detector is one without masks where the set has none."""
+    """Of every run, except the seed and the fraction; the detector has no masks if the set has none."""
     model: ModelSettings | None = None
     """Sizes of the modules; None for those of the run that a detector begins from."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     evaluations: int = EVALUATIONS
-    """How often a run is scored, where `evaluation` does not say after how many steps."""
+    """How often a run is scored, unless `evaluation.every` says so."""
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     show_progress: bool = True
     unreadable: set[str] = field(default_factory=set)
@@ -85,13 +85,13 @@ class FinetuningRuns:
     def schedule(self, fraction: float = 1.0) -> ScheduleSettings:
         """The schedule with this fraction of the labels, every number resolved.
 
-        Its length is the same for every seed and first weights: epochs pass over as many images as the fraction has on
+        Its length is the same for every seed and init: epochs are passes over as many images as the fraction has on
         average.
         """
         return self.settings.resolved_schedule(max(1, round(fraction * self.images)))
 
     def check_fractions(self, fractions: Sequence[float], seeds: Sequence[int]) -> None:
-        """InputError for a fraction of the labels that cannot be, or has nothing to learn from with some seed."""
+        """InputError for an impossible fraction of the labels, or one with nothing to learn from for some seed."""
         for fraction in fractions:
             if not 0 < fraction <= 1:
                 raise InputError(f"fractions must be above 0 and at most 1, not {fraction:g}")
@@ -103,7 +103,7 @@ class FinetuningRuns:
                     )
 
     def describe(self) -> dict[str, Any]:
-        """All that must be the same for runs to stand in one table, in plain JSON types."""
+        """Everything that must be equal for runs to be compared in one table, in plain JSON types."""
         return {
             "settings": to_json(self.settings),
             "model": None if self.model is None else to_json(self.model),
@@ -116,7 +116,7 @@ class FinetuningRuns:
     def job(
         self, name: str, source: str | Path, labels: Mapping[str, Label], about: str, needs: tuple[str, ...] = ()
     ) -> Job:
-        """A run from the weights at `source`, with the seed and the fraction of the labels that are among `labels`."""
+        """A run from the weights at `source`, with the seed and the fraction of the labels given in `labels`."""
         fraction, seed = float(labels.get("fraction", self.settings.fraction or 1.0)), int(labels["seed"])
         steps = self.schedule(fraction).iterations
         return Job(name, labels, about, lambda folder: self.run(folder, source, fraction, seed), needs, steps)

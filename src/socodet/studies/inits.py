@@ -1,4 +1,4 @@
-"""The first weights that a study compares, under the names that tables and folders give them."""
+"""The initial weights that a study compares, with their names in tables and folders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from socodet.weights.pretrained_run import model_settings
 
 @dataclass(frozen=True)
 class Init:
-    """First weights and their name."""
+    """Initial weights and their name."""
 
     name: str
     source: str
@@ -36,10 +36,10 @@ class Init:
 
 
 def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
-    """First weights as a command line names them: `PATH`, `scratch` or `NAME=PATH`.
+    """Initial weights from the command line: `PATH`, `scratch` or `NAME=PATH`.
 
-    Without a name, it is the folder's, or the file's without its ending. What exists as a path is one, equals sign or
-    not.
+    The default name is the folder's, or the file's without its suffix. Anything that exists as a path is a path, even
+    with an equals sign.
     """
     inits = []
     for text in given:
@@ -52,7 +52,7 @@ def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
 
 
 def shared_model(inits: Sequence[Init]) -> ModelSettings:
-    """Sizes of the modules where the user gives none: those of the first of the inits that is a run's folder."""
+    """Default sizes of the modules: those of the first init that is a run's folder."""
     for init in inits:
         if not init.is_scratch and Path(init.source).is_dir():
             return model_settings(init.source)

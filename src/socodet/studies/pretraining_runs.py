@@ -22,11 +22,11 @@ from socodet.training.settings import ExecutionSettings
 
 @dataclass(frozen=True)
 class PretrainingRuns:
-    """What all runs share."""
+    """The images and tables that all runs share."""
 
     source: ImageSource
     tables: Mapping[str, ProposalTable]
-    """By the name that a recipe's boxes go by in the study."""
+    """By the study's name for a recipe's boxes."""
     execution: ExecutionSettings
     show_progress: bool = True
 
@@ -45,9 +45,9 @@ class PretrainingRuns:
         boxes: str,
         start_from: str | Path | None = None,
     ) -> Job:
-        """A run with the seed among `labels`; the results are steps, seconds, and what `measure` finds of its folder.
+        """A run with the seed given in `labels`; results: steps, seconds, and what `measure` returns for its folder.
 
-        `boxes` names one of the tables. `start_from` are weights to begin from, as `pretrain` takes them.
+        `boxes` names one of the tables. `start_from`: initial weights, as `pretrain` takes them.
         """
         seeded = replace(recipe, training=replace(recipe.training, seed=int(labels["seed"])))
 
@@ -79,7 +79,7 @@ def proposal_tables(
     *,
     show_progress: bool,
 ) -> dict[str, ProposalTable]:
-    """A table for each name in `wanted`: the one that is `given`, or `folder`/proposals-NAME.parquet, made once."""
+    """A table for each name in `wanted`: the `given` one, or `folder`/proposals-NAME.parquet, made once."""
     tables = {}
     for name, settings in wanted.items():
         path = given.get(name, folder / f"proposals-{name}.parquet")

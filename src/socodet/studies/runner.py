@@ -1,6 +1,6 @@
-"""Runs a study: a list of named jobs, each brought to its end once, with a record of how it ended.
+"""Runs a study: a list of named jobs, each run to its end once, with a record of how it ended.
 
-DIR/KIND.json     what was asked, and the jobs of this call and of earlier ones
+DIR/KIND.json     what was asked for, and the jobs of this call and of earlier ones
 DIR/JOB/          what a job writes, such as a run's folder
 DIR/JOB.json      how the job ended: its results, or the step at which it diverged
 """
@@ -26,7 +26,7 @@ Label = str | int | float
 
 @dataclass(frozen=True)
 class JobResult:
-    """How far a job came in one call."""
+    """How far a job got in one call."""
 
     results: Mapping[str, Any] | None
     """Plain JSON types; None while the job is unfinished."""
@@ -36,20 +36,20 @@ class JobResult:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of a study."""
+    """One job of a study."""
 
     name: str
     """Where it writes, relative to the study's folder: `soco/seed-0`, recorded in `soco/seed-0.json`."""
     labels: Mapping[str, Label]
-    """What sets its results apart in a table: `{"init": "soco", "seed": 0}`."""
+    """What identifies its results in a table: `{"init": "soco", "seed": 0}`."""
     about: str
-    """What is printed when it begins."""
+    """Printed when it begins."""
     run: Callable[[Path], JobResult]
-    """Does the job in this folder, from where an earlier call was interrupted. DivergedError when it diverges."""
+    """Does the job in this folder, resuming if an earlier call was interrupted. DivergedError when it diverges."""
     needs: tuple[str, ...] = ()
-    """Names of the jobs that must have finished before."""
+    """Names of the jobs that must have finished first."""
     steps: int | None = None
-    """Training steps in all, to say how far an unfinished job is."""
+    """Training steps in all, to show how far an unfinished job is."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Outcome:
     status: str
     """finished; diverged at step N; step N of M, or step N where M is not known; not begun."""
     results: Mapping[str, Any] = field(default_factory=dict)
-    """Those of a finished job."""
+    """Results of a finished job."""
 
     @property
     def finished(self) -> bool:
-        """Whether all of it is done."""
+        """Whether it is done."""
         return self.status == "finished"
 
     @property
@@ -87,13 +87,13 @@ class Study:
 
     folder: Path
     kind: str
-    """Such as `comparison`; the note is then comparison.json."""
+    """For example `comparison`; the note is then comparison.json."""
     world: World = ALONE
     show_progress: bool = True
 
     @property
     def note(self) -> Path:
-        """The file that says what was asked."""
+        """The file that records what was asked for."""
         return self.folder / f"{self.kind}.json"
 
     def noted(self) -> dict[str, Any]:
@@ -116,9 +116,9 @@ class Study:
         return there
 
     def begin(self, asked: Mapping[str, Any], files: Sequence[str], *, overwrite: bool = False, **more: Any) -> None:
-        """Writes the note: what is asked, and `more` under its names. `overwrite` first removes the study there.
+        """Writes the note: what is asked for, and `more` under its names.
 
-        That is its jobs and what matches the patterns `files`; nothing else is touched.
+        `overwrite` first removes the study in the folder: its jobs and what matches the patterns `files`; nothing else.
         """
         jobs = self.noted().get("jobs", {})
         if overwrite:
@@ -138,11 +138,11 @@ class Study:
             parent.rmdir()
 
     def run(self, jobs: Sequence[Job], write: Callable[[], object], *, retry_diverged: bool = False) -> str | None:
-        """Does every job that is not done, in order; returns the signal that stopped it, `max_steps`, or None.
+        """Runs every unfinished job, in order; returns the signal that stopped it, `max_steps`, or None.
 
-        A job that diverges is recorded; neither it nor the jobs that need it run again unless `retry_diverged`. A job
-        that ends at `max_steps` leaves the others to run, except those that need it. SIGINT and SIGTERM end the call
-        after the training step, or after whatever else is running. `write` is called after each job.
+        A job that diverges is recorded; neither it nor the jobs that need it run again unless `retry_diverged`. After a
+        job that ends at `max_steps`, the others still run, except those that need it. SIGINT and SIGTERM end the call
+        after the current training step, or after whatever else is running. `write` is called after each job.
         """
         if self.world.is_first:
             noted = self.noted()
@@ -169,7 +169,7 @@ class Study:
         return out_of_steps
 
     def _run(self, job: Job) -> str | None:
-        """Brings a job to its end, and records it; by what it was stopped, or None."""
+        """Runs a job and records how it ended; returns what stopped it, or None."""
         record = self._record(job.name)
         if self.world.is_first:
             record.unlink(missing_ok=True)  # of a job that diverged
@@ -185,7 +185,7 @@ class Study:
         return ended.stopped_by
 
     def outcomes(self, jobs: Sequence[Job] = ()) -> tuple[Outcome, ...]:
-        """How far every job is: those of this call, and those of earlier calls that were begun."""
+        """How far every job is: those of this call, and those begun by earlier calls."""
         asked = {job.name: _listed(job) for job in jobs}
         every = [self._outcome(name, listed) for name, listed in {**self.noted().get("jobs", {}), **asked}.items()]
         return tuple(one for one in every if one.name in asked or one.status != "not begun")
@@ -212,7 +212,7 @@ class Study:
         return self.folder / f"{name}.json"
 
     def _status(self, name: str) -> str | None:
-        """How a job ended: finished, diverged, or None."""
+        """How a job ended: finished, diverged, or None if it has not."""
         record = read_note(self._record(name))
         return None if record is None else str(record["status"])
 

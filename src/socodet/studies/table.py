@@ -1,4 +1,4 @@
-"""Results over seeds as tables: mean ± sample standard deviation, what is above what, as Markdown, CSV and JSON."""
+"""Results over seeds as tables: mean ± sample standard deviation, and which is above which; Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from socodet.studies.runner import Label, Outcome
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure of several runs."""
+    """One figure over several runs."""
 
     values: tuple[float, ...]
     """A value per run."""
@@ -43,12 +43,12 @@ class Spread:
 
 
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""Student's t by degrees of freedom from 1: 95% of the distribution is within ± so many."""
+"""Student's t by degrees of freedom, from 1: 95% of the distribution is within ± this."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences between two things measured in the same circumstances, pair by pair."""
+    """Paired differences between two measurements."""
 
     differences: tuple[float, ...]
 
@@ -86,7 +86,7 @@ def spreads(runs: Sequence[Mapping[Any, float]]) -> dict[Any, Spread]:
 
 @dataclass(frozen=True)
 class Group:
-    """The outcomes that differ in their seed alone: a row of a table."""
+    """Outcomes that differ only in their seed: a row of a table."""
 
     labels: Mapping[str, Label]
     """Those that all of them have."""
@@ -94,7 +94,7 @@ class Group:
 
     @cached_property
     def finished(self) -> tuple[Outcome, ...]:
-        """The runs that every figure is of."""
+        """The finished runs, which all figures are of."""
         return tuple(run for run in self.runs if run.finished)
 
     @property
@@ -120,7 +120,7 @@ class Group:
         return all_finished and min(one.values) > max(another.values)
 
     def state(self) -> str:
-        """How many runs finished, and what became of the others: `2, 1 diverged, 1 to go`."""
+        """How many runs finished, and the state of the others: `2, 1 diverged, 1 to go`."""
         diverged = sum(run.diverged for run in self.runs)
         left = len(self.runs) - len(self.finished) - diverged
         others = [f"{count} {what}" for count, what in ((diverged, "diverged"), (left, "to go")) if count]
@@ -128,7 +128,7 @@ class Group:
 
 
 def grouped(outcomes: Iterable[Outcome], *by: str) -> list[Group]:
-    """Outcomes with the same values of these labels, each group by seed; the groups in the order of their first."""
+    """Outcomes grouped by these labels, each group sorted by seed; the groups in order of first appearance."""
     groups: dict[tuple[Label, ...], list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(tuple(outcome.labels[name] for name in by), []).append(outcome)
@@ -139,7 +139,7 @@ def grouped(outcomes: Iterable[Outcome], *by: str) -> list[Group]:
 
 
 def runs_as_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """An object per run: its labels, how far it is, its results."""
+    """An object per run: its labels, its status, its results."""
     return [{**run.labels, "status": run.status, **run.results} for run in outcomes]
 
 

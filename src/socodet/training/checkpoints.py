@@ -1,4 +1,4 @@
-"""When a loop's checkpoints are due, and what happens where one cannot be written."""
+"""When a loop's checkpoints are due, and what happens if one cannot be written."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from socodet.training.run_folder import RunFolder
 
 CHECKPOINT_SECONDS = 600.0
 RETRY_SECONDS = 60.0
-"""Until the next attempt, after one that failed."""
+"""Time until the next attempt, after a failed one."""
 
 
 class Checkpoints:
@@ -24,7 +24,7 @@ class Checkpoints:
         """The step of the last one that this call saved."""
 
     def due(self, step: int) -> bool:
-        """Whether there should be one after this step."""
+        """Whether one is due after this step."""
         passed = time.monotonic() - self._tried_at
         if self._failed and passed > RETRY_SECONDS:
             return True
@@ -33,8 +33,8 @@ class Checkpoints:
     def save(self, step: int, *, last: bool, here: bool = True) -> None:
         """Saves one; `here` is false in the processes that leave it to the first.
 
-        Where it cannot be written, that is said and training goes on; where it is the `last`, it is an InputError. The
-        newest one that was saved is still there, and nothing unfinished.
+        If it cannot be written, a message says so and training continues; if it is the `last`, that is an InputError.
+        The newest saved one is still there, and nothing unfinished.
         """
         self._tried_at = time.monotonic()
         if here:
@@ -54,5 +54,5 @@ class Checkpoints:
         newest = f"the newest checkpoint is {there[-1].name}" if there else "there is no checkpoint yet"
         why = f"{error.filename or self._run.path}: cannot be written ({error.strerror or error}); {newest}"
         if last:
-            raise InputError(f"{why}; make room on that disk, and the same command goes on from there") from None
-        say(f"{why}; training goes on, and tries again; make room on that disk")
+            raise InputError(f"{why}; free some space on that disk; the same command resumes from there") from None
+        say(f"{why}; training continues and tries again; free some space on that disk")

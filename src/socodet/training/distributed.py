@@ -53,26 +53,26 @@ def join(world: World, device: torch.device) -> None:
 
 
 def limit_waiting() -> None:
-    """From now on processes wait for each other no longer than `IN_TRAINING`."""
+    """From now on, processes wait for each other at most `IN_TRAINING`."""
     if dist.is_initialized():
         dist.distributed_c10d._set_pg_timeout(IN_TRAINING)
 
 
 def lost_process(error: Exception) -> InputError | None:
-    """An error of one line where an exchange failed since another process ended or hangs; None for other errors."""
+    """A one-line error if an exchange failed because another process ended or hangs; None for other errors."""
     if not isinstance(error, RuntimeError) or not dist.is_initialized():
         return None
     text = str(error).lower()
     if not (isinstance(error, dist.DistError) or any(sign in text for sign in LOST)):
         return None
     return InputError(
-        "another process of this run has ended or hangs; its message says why; the same command goes on from the "
+        "another process of this run has ended or hangs; its message says why; the same command resumes from the "
         "newest checkpoint"
     )
 
 
 LOST = ("connection closed by peer", "connection reset", "broken pipe", "timed out waiting", "connection refused")
-"""Of what gloo says when an exchange fails."""
+"""Parts of gloo's messages when an exchange fails."""
 
 
 def any_process(world: World, here: bool) -> bool:

@@ -24,7 +24,7 @@ class LogSink(Protocol):
         """Records the values of a line by name: numbers, lists of numbers or text. step: finished steps, from 1.
 
         A resumed run repeats the steps after its last checkpoint, so a step may come again. A step with an evaluation
-        has two lines. After an OSError training goes on, and the sink is given the next line.
+        has two lines. After an OSError training continues, and the sink gets the next line.
         """
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Sinks:
                 sink.write(step, line)
             except OSError as error:
                 if number not in self._failing:
-                    say(f"log lines cannot be written ({error}); training goes on; make room")
+                    say(f"log lines cannot be written ({error}); training continues; free some disk space")
                 self._failing.add(number)
             else:
                 if number in self._failing:

@@ -247,12 +247,12 @@ def _line(learner: Learner[Any], clock: Clock, epochs: float | None) -> dict[str
 def _without_data(
     failure: InputError | OSError | None, learner: Learner[Any], checkpoints: Checkpoints
 ) -> InputError | OSError:
-    """Saves what is trained, and returns the error that ends the run, which is another process's where it is None."""
+    """Saves a checkpoint, and returns the error that ends the run; `failure` is None if another process has it."""
     kept = ""
     if learner.finished and learner.check_finite() is None:
         if learner.finished > checkpoints.saved:
             checkpoints.save(learner.finished, last=True, here=learner.world.is_first)
-        kept = f"; step {learner.finished} is kept as a checkpoint, from which the same command goes on"
+        kept = f"; step {learner.finished} is saved as a checkpoint, from which the same command resumes"
     return InputError(f"{failure or 'another process has no more data; see its message'}{kept}")
 
 

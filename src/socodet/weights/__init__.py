@@ -5,5 +5,5 @@ formats.py  the one table of tensor names; renaming.py turns its lines into both
 transformers_names.py, transformers_folder.py   those of Hugging Face transformers
 match.py    which tensor goes where in a network, and what does not fit
 load.py     copies them: `load_pretrained` into detectors, `load_starting_point` into pretraining's networks
-report.py   what was loaded, left as it was, and left over
+report.py   what was loaded, left unchanged, and left over
 """

@@ -1,4 +1,4 @@
-"""Tensor names of every framework and checkpoint that weights are read from or exported to, beside the plain names.
+"""Tensor names of every framework and checkpoint that weights are read from or exported to, besides the plain names.
 
 Plain names say what a tensor is, never its place in a list:
 
@@ -208,14 +208,14 @@ class Format:
     is_backbone: bool = False
     """It may have further layers behind the backbone's last stage: a classifier, a projection head."""
     c4: bool = False
-    """Its head is the residual network's fifth block, as far as names tell."""
+    """Whether, by its names, its head is the residual network's fifth block."""
 
 
 def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
     """The format of a state dict with these names, under whatever prefix a wrapper gave them.
 
-    `is_body` tells the names of the backbone to be loaded, which a backbone's file has under one prefix.
-    InputError if it holds several copies of a backbone and nothing tells which one is meant.
+    `is_body` recognises names of the backbone to be loaded, which a backbone's file has under one prefix.
+    InputError if it holds several copies of a backbone and nothing says which one is meant.
     """
     if (prefix := _before("online.encoder.", names)) is not None:
         c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names

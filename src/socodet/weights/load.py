@@ -31,7 +31,7 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
     or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its
     hybrid encoder from a run that pretrained one.
 
-    Reports what was loaded, what was left as it was, and what is left over because the detector has no such module.
+    Reports what was loaded, what was left unchanged, and what is left over because the detector has no such module.
     Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
     not exist there or has another shape, or if part of such a module, or of the backbone, would not be loaded.
     """

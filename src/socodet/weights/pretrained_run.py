@@ -23,7 +23,7 @@ def encoder_weights(run: str | Path) -> dict[str, Tensor]:
     folder.describe()
     state = folder.load_checkpoint()
     if state is None:
-        raise InputError(f"{folder.path}: has no checkpoint yet; let the run go on until it writes one")
+        raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")
     if "model" not in state:
         raise InputError(f"{folder.path}: its newest checkpoint is not one of a pretraining run; give one")
     prefix = "online.encoder."

@@ -105,7 +105,7 @@ def _what_it_is(path: Path, error: Exception) -> str:
 
 
 def start_path(start: dict[str, str] | None) -> str | None:
-    """What tells two starts apart when a run is resumed: the path given, as its contents may have changed since."""
+    """What identifies initial weights when a run is resumed: the path given, because the contents may have changed."""
     return None if start is None else start["from"]
 
 
@@ -161,7 +161,7 @@ def read_pretrained(source: str | Path, is_body: Callable[[str], bool]) -> Pretr
     for name in others:
         if name.startswith(found.encoder):
             raise InputError(
-                f"{file.path}: {name} is no part of the encoder that this version knows; pretrain again, or remove it"
+                f"{file.path}: {name} is not part of the encoder that this version knows; pretrain again, or remove it"
             )
     for name in names.values():
         if not bool(weights[name].isfinite().all()):

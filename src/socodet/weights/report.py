@@ -1,4 +1,4 @@
-"""What was loaded into a network, what is still as it was, and what is left over."""
+"""What was loaded into a network, what is unchanged, and what is left over."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ OWN_MODULES = ("extra_blocks", "norm")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which tensors of a network were loaded, and which are still as they were.
+    """Which tensors of a network were loaded, and which are unchanged.
 
     `loaded` and `fresh` are the network's names. Batch norm's counters, if an older file lacks them, are in neither.
     """
@@ -30,7 +30,7 @@ class LoadReport:
 
     @property
     def fresh_modules(self) -> dict[str, int]:
-        """Number of tensors left as they were, by module."""
+        """Number of unchanged tensors, by module."""
         return _counts(map(_module, self.fresh))
 
     @property

@@ -56,13 +56,13 @@ def test_fields_that_are_missing_or_not_finite_are_left_out() -> None:
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 1], [4, 0.5]]
     assert curve_figure({"run": lines}, "lr") is None
     assert level_figure(lines) is None
-    assert [picture.title for picture in curve_charts({"run": lines})] == ["Loss"]
+    assert [chart.title for chart in curve_charts({"run": lines})] == ["Loss"]
     assert curve_charts({"run": []}) == []
 
 
 def test_the_spread_is_compared_with_an_even_one_and_half_of_it() -> None:
-    pictures = {picture.title: picture for picture in curve_charts({"run": LINES}, embedding_size=64)}
-    assert len(pictures) == 7
+    charts = {chart.title: chart for chart in curve_charts({"run": LINES}, embedding_size=64)}
+    assert len(charts) == 7
     figure = curve_figure({"run": LINES}, "embedding_std", references={"even": 1 / 8, "half": 1 / 16})
     assert figure is not None
     heights = [line.get_ydata()[0] for line in figure.axes[0].lines[1:]]
@@ -81,7 +81,7 @@ def test_levels_are_stacked_to_one() -> None:
     assert labels == ["P5", "P4", "P3", "P2"]  # as they lie on each other
 
 
-def test_runs_are_told_apart() -> None:
+def test_runs_have_distinct_names() -> None:
     figure = curve_figure({"first": LINES, "second": LINES[:20]}, "loss")
     assert figure is not None
     first, second = figure.axes[0].lines
@@ -89,7 +89,7 @@ def test_runs_are_told_apart() -> None:
     assert len(second.get_xdata()) == 20
     assert first.get_color() != second.get_color()
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["first", "second"]
-    titles = [picture.title for picture in level_charts({"first": LINES, "second": LINES})]
+    titles = [chart.title for chart in level_charts({"first": LINES, "second": LINES})]
     assert titles == ["Pyramid levels of first", "Pyramid levels of second"]
 
 
@@ -100,17 +100,17 @@ def test_one_logged_step_is_a_visible_point() -> None:
     assert level_figure(LINES[:1]) is not None
 
 
-def test_pictures_come_for_light_and_for_dark_pages() -> None:
+def test_charts_come_for_light_and_for_dark_pages() -> None:
     runs = {"run": LINES[:5]}
-    for picture in [*curve_charts(runs, embedding_size=256), *level_charts(runs)]:
-        assert picture.dark is not None
-        light, dark = decoded(picture.data), decoded(picture.dark)
+    for chart in [*curve_charts(runs, embedding_size=256), *level_charts(runs)]:
+        assert chart.dark is not None
+        light, dark = decoded(chart.data), decoded(chart.dark)
         assert light.shape == dark.shape == (480, 800, 4)
         assert light[0, 0, 3] == 0  # see-through: the page's own colour is behind it
         assert light[light[..., 3] > 250][:, :3].min() < 100  # letters
         assert dark[dark[..., 3] > 250][:, :3].max() > 150
-        assert picture.alt.startswith(picture.title)
-        if "Pyramid" not in picture.title:
+        assert chart.alt.startswith(chart.title)
+        if "Pyramid" not in chart.title:
             for pixels, theme in ((light, LIGHT), (dark, DARK)):
                 assert (pixels[..., :3] == ImageColor.getrgb(theme.series[0])).all(axis=2).sum() > 300
 

@@ -5,7 +5,7 @@ from socodet.reports.sections.neighbours import nearest_elsewhere
 
 
 def slow_twin(features: np.ndarray, image_of: np.ndarray, query: int, count: int) -> list[int]:
-    """Of each other picture the most similar object; of these the `count` most similar."""
+    """Of each other image the most similar object; of these the `count` most similar."""
     best: dict[int, tuple[float, int]] = {}
     for row in range(len(features)):
         if image_of[row] == image_of[query]:

@@ -93,7 +93,7 @@ class DetectionDataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    def picture(self, index: int) -> NDArray[np.uint8]:
+    def pixels(self, index: int) -> NDArray[np.uint8]:
         """The pixels of image `index`, (H, W, 3) RGB, of the size that its annotations are for.
 
         Annotations are taken to be made on the upright image. InputError when the image has another size, for example

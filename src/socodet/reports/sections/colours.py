@@ -11,7 +11,7 @@ from torch import Tensor
 
 from socodet.reports.images import ShownImage
 from socodet.reports.networks import Network, plain_view
-from socodet.reports.page import Grid, Picture, Section
+from socodet.reports.page import Grid, PageImage, Section
 
 IMAGES = 4
 TAILS = 2.0
@@ -28,7 +28,7 @@ def colour_section(networks: Sequence[Network], images: Sequence[ShownImage]) ->
         for level, maps in network.feature_maps(pixels).items():
             colours, share = principal_colours(maps)
             alt = f"{level} of {network.name} as colours: "
-            cells = [Picture(cells_png(one, 160), alt + i.key) for one, i in zip(colours, shown, strict=True)]
+            cells = [PageImage(cells_png(one, 160), alt + i.key) for one, i in zip(colours, shown, strict=True)]
             rows.append((f"{level} · {share:.0%} of the variance", cells))
         grids.append(Grid(rows, title=network.name, narrow=IMAGES))
     return Section(
@@ -72,8 +72,8 @@ def cells_png(colours: NDArray[np.uint8], side: int) -> bytes:
     return file.getvalue()
 
 
-def _photograph(pixels_3hw: Tensor, alt: str) -> Picture:
+def _photograph(pixels_3hw: Tensor, alt: str) -> PageImage:
     file = io.BytesIO()
     image = Image.fromarray(pixels_3hw.permute(1, 2, 0).contiguous().numpy())
     image.resize((256, 256), Image.Resampling.LANCZOS).save(file, "JPEG", quality=82)
-    return Picture(file.getvalue(), alt=alt)
+    return PageImage(file.getvalue(), alt=alt)

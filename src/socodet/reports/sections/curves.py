@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from socodet.reports.page import Gallery, Picture, Section
+from socodet.reports.page import Gallery, PageImage, Section
 from socodet.reports.panels import LEVELS
 from socodet.reports.runs import RunRecord
 from socodet.reports.theme import DARK, LIGHT, Theme, blank_figure, dress, to_png
@@ -79,7 +79,7 @@ SCORE_TITLES = {
 
 
 def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
-    """The sections with the curves of runs of one kind; a section without any is left out."""
+    """The sections with the curves of runs of one command; a section without any is left out."""
     runs = {record.name: record.lines for record in records}
     if records[0].kind == "pretrain":
         sizes = {record.embedding_size for record in records}
@@ -87,8 +87,8 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
     else:
         curves = curve_charts(runs, FINETUNE_TITLES)
     return [
-        Section(title, text, [Gallery(pictures, size="large")])
-        for title, text, pictures in (
+        Section(title, text, [Gallery(charts, size="large")])
+        for title, text, charts in (
             (f"{heading}: the curves", "", curves),
             (
                 "Probe",
@@ -101,11 +101,11 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
                 curve_charts(runs, SCORE_TITLES),
             ),
         )
-        if pictures
+        if charts
     ]
 
 
-def training_charts(runs: Mapping[str, LogLines], embedding_size: int | None) -> list[Picture]:
+def training_charts(runs: Mapping[str, LogLines], embedding_size: int | None) -> list[PageImage]:
     """The charts of pretraining runs."""
     return [*curve_charts(runs, embedding_size=embedding_size), *level_charts(runs)]
 
@@ -174,41 +174,41 @@ def curve_charts(
     titles: Mapping[str, tuple[str, str]] = TITLES,
     *,
     embedding_size: int | None = None,
-) -> list[Picture]:
+) -> list[PageImage]:
     """A chart for every field that the runs' logs have, for light and for dark pages.
 
     runs: name to log lines, as in log.jsonl. titles: title and caption of each field to draw.
     embedding_size: D, the length of an embedding. With it, the standard deviation is compared with 1/√D, that of
     vectors spread evenly over the sphere, and with half of it.
     """
-    pictures = []
+    charts = []
     for name, (title, caption) in titles.items():
         references = None
         if name == "embedding_std" and embedding_size:
             even = 1 / math.sqrt(embedding_size)
             references = {f"1/√{embedding_size} = {even:.4f}, spread evenly": even, "half of it": even / 2}
         draw = partial(curve_figure, runs, name, references=references)
-        pictures += _picture(draw, title, caption, _alt(title, runs, name))
-    return pictures
+        charts += _light_and_dark(draw, title, caption, _alt(title, runs, name))
+    return charts
 
 
-def level_charts(runs: Mapping[str, LogLines]) -> list[Picture]:
+def level_charts(runs: Mapping[str, LogLines]) -> list[PageImage]:
     """A chart per run of the pyramid levels of its boxes, if the log has them."""
-    pictures = []
+    charts = []
     for run, lines in runs.items():
         title = f"Pyramid levels of {run}" if len(runs) > 1 else "Pyramid levels"
         alt = f"{title}: stacked chart of the share of the boxes on each level"
         draw = partial(level_figure, lines)
         caption = "Share of the boxes on each level, over all views. In a good run every level has boxes."
-        pictures += _picture(draw, title, caption, alt)
-    return pictures
+        charts += _light_and_dark(draw, title, caption, alt)
+    return charts
 
 
-def _picture(draw: Callable[..., Figure | None], title: str, caption: str, alt: str) -> list[Picture]:
+def _light_and_dark(draw: Callable[..., Figure | None], title: str, caption: str, alt: str) -> list[PageImage]:
     light, dark = draw(theme=LIGHT), draw(theme=DARK)
     if light is None or dark is None:
         return []
-    return [Picture(to_png(light), alt=alt, title=title, caption=caption, dark=to_png(dark))]
+    return [PageImage(to_png(light), alt=alt, title=title, caption=caption, dark=to_png(dark))]
 
 
 def _chart(theme: Theme) -> tuple[Figure, Axes]:

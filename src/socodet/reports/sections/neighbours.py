@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.probing.retrieval import FIRST_DRAW
-from socodet.reports.drawing import panel_picture
+from socodet.reports.drawing import panel_image
 from socodet.reports.images import Boxes, ShownImage, middle_sized
 from socodet.reports.networks import Network
-from socodet.reports.page import Grid, Picture, Section
+from socodet.reports.page import Grid, PageImage, Section
 from socodet.reports.panels import object_panel
 from socodet.reports.theme import object_colour
 from socodet.views import sample_rng
@@ -77,5 +77,5 @@ def _some_boxes(image: ShownImage) -> Boxes:
     return sample_rng(0, FIRST_DRAW, image.index).permutation(image.boxes)[:OBJECTS]
 
 
-def _crop(image: ShownImage, box: Boxes, colour: str, title: str, alt: str) -> Picture:
-    return panel_picture(object_panel(image.pixels, box, colour, title=title, alt=alt), height=120, zoom=1.25)
+def _crop(image: ShownImage, box: Boxes, colour: str, title: str, alt: str) -> PageImage:
+    return panel_image(object_panel(image.pixels, box, colour, title=title, alt=alt), height=120, zoom=1.25)

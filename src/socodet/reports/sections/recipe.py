@@ -52,13 +52,13 @@ NOTHING = "–"
 
 
 def recipe_section(runs: Sequence[RunRecord], heading: str) -> Section:
-    """The newest values and the settings of runs of one kind."""
+    """The newest values and the settings of runs of one command."""
     text = "Settings in colour differ between the runs." if len(runs) > 1 else ""
     return Section(f"{heading}: the recipe", text, [outcome_table(runs), *settings_tables(runs)])
 
 
 def settings_tables(runs: Sequence[RunRecord]) -> list[Table | Details]:
-    """Of runs of one kind: the main settings, the others that differ, and all settings, the last two folded."""
+    """Of runs of one command: the main settings, the others that differ, and all settings, the last two folded."""
     columns = [_flat(run.description) for run in runs]
     header = ("Setting", *(run.name for run in runs))
     titles = HEADLINES[runs[0].kind]
@@ -109,7 +109,7 @@ def _text(value: Any) -> str:
 
 
 def outcome_table(runs: Sequence[RunRecord]) -> Table:
-    """How far runs of one kind got and the newest values of their logs, one column per run."""
+    """How far runs of one command got and the newest values of their logs, one column per run."""
     rows = _newest(runs, PROGRESS)
     if runs[0].kind == "pretrain":
         even = [run.embedding_size**-0.5 for run in runs]

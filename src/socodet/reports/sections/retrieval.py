@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from socodet.probing.retrieval import DRAWS, FIRST_DRAW, similarity_map
-from socodet.reports.drawing import panel_picture
+from socodet.reports.drawing import panel_image
 from socodet.reports.images import ShownImage, middle_sized
 from socodet.reports.networks import Network
-from socodet.reports.page import Grid, Picture, Section, Table
+from socodet.reports.page import Grid, PageImage, Section, Table
 from socodet.reports.panels import Panel, similarity_panels
 
 MAPS = 3
@@ -41,7 +41,7 @@ def retrieval_section(
     )
 
 
-def _similarity_row(networks: Sequence[Network], image: ShownImage, seed: int) -> list[Picture]:
+def _similarity_row(networks: Sequence[Network], image: ShownImage, seed: int) -> list[PageImage]:
     """One object in its own view, and another view under each network's map."""
     panels: list[Panel] = []
     for network in networks:
@@ -52,4 +52,4 @@ def _similarity_row(networks: Sequence[Network], image: ShownImage, seed: int) -
         cosine = similarity_map(network.encoder, draw, 0, chosen).numpy()
         asked, found = similarity_panels(query, boxes[0], view, boxes[1], cosine, title=network.name)
         panels += [found] if panels else [asked, found]
-    return [panel_picture(panel, 240, 1.2) for panel in panels]
+    return [panel_image(panel, 240, 1.2) for panel in panels]

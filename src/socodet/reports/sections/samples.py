@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from socodet.reports.drawing import panel_picture
+from socodet.reports.drawing import panel_image
 from socodet.reports.images import ShownImage
 from socodet.reports.page import Gallery, Section
 from socodet.reports.panels import proposal_panel, sample_panels
@@ -12,7 +12,7 @@ from socodet.views.settings import SampleSettings
 
 def proposal_gallery(images: Sequence[ShownImage], title: str = "") -> Gallery:
     """The images with their proposals."""
-    return Gallery([panel_picture(proposal_panel(i.key, i.pixels, i.boxes), zoom=1.3) for i in images], title)
+    return Gallery([panel_image(proposal_panel(i.key, i.pixels, i.boxes), zoom=1.3) for i in images], title)
 
 
 def view_galleries(images: Sequence[ShownImage], settings: SampleSettings, seed: int, title: str = "") -> list[Gallery]:
@@ -21,7 +21,7 @@ def view_galleries(images: Sequence[ShownImage], settings: SampleSettings, seed:
     for image in images:
         sample = make_sample(image.pixels, image.boxes, settings, sample_rng(seed, 0, image.index))
         panels = sample_panels(image.key, image.pixels, sample)
-        rows.append(Gallery([panel_picture(panel, 230, 1.4) for panel in panels], "" if rows else title, size="small"))
+        rows.append(Gallery([panel_image(panel, 230, 1.4) for panel in panels], "" if rows else title, size="small"))
     return rows
 
 

@@ -14,9 +14,9 @@ Family = Literal["table4", "table5a", "table5b", "table5c", "table5d"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 PAPER = Recipe("paper")
-"""The proportions that a budget keeps: section 4.1's."""
+"""The reference that budgets scale: section 4.1's settings."""
 CANONICAL_LIMITS = (112.0, 224.0, 448.0)
-"""Mask R-CNN's own rule, floor(4 + log2(√area / 224)), as the limits of P2, P3 and P4 where the first view has 224."""
+"""Mask R-CNN's rule, floor(4 + log2(√area / 224)), as limits of P2, P3 and P4 for a first view of 224 pixels."""
 SCALED_CHANNELS = ("fpn_channels", "head_channels", "representation_size", "hidden_size", "embedding_size")
 
 
@@ -30,21 +30,21 @@ class Budget(Settings):
     epochs: PositiveFloat = PAPER.training.epochs
     """Passes over the images; the warm-up keeps its share of them."""
     batch_size: PositiveInt = PAPER.training.batch_size
-    """Images a step where the paper has 2048; Table 5(b)'s other batches in proportion."""
+    """Images per step where the paper has 2048; Table 5(b)'s other batches in proportion."""
     accumulate: PositiveInt = 1
     """Micro-batches that a batch is split into, to save memory; must divide every row's batch."""
     base_lr: PositiveFloat = PAPER.training.base_lr
     """Learning rate at batch 256; the rate used is this times the row's batch / 256."""
     backbone: str = PAPER.model.backbone
-    """Network of every row, by the names that `pretrain --backbone` takes."""
+    """Backbone of every row, by the names of `pretrain --backbone`."""
     width: Annotated[float, Range(above=0, at_most=4)] = 1.0
     """Share of the paper's channels in the pyramid, the box head and the MLPs; the backbone keeps its own."""
     size: PositiveInt = PAPER.sample.views[0].size
-    """Side of the first view, pixels; the others, the blur, the level limits and the least box in proportion."""
+    """Side of the first view, pixels; the other views, blur, level limits and minimum box side in proportion."""
     limit: PositiveInt | None = None
     """Use only this many of the images, the same for every row and seed."""
     seed: tuple[Seed, ...] = (0,)
-    """One or more; every row runs once with each."""
+    """One or more seeds; every row runs once with each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class Budget(Settings):
         self._require(different, "seed", "one or more different numbers")
 
     def scaled(self, recipe: Recipe) -> Recipe:
-        """A row's recipe at this cost, under the same name, with the first seed."""
+        """A row's recipe at this budget, under the same name, with the first seed."""
         training = recipe.training
         return replace(
             recipe,
@@ -84,7 +84,7 @@ class Budget(Settings):
         return replace(
             sample,
             views=tuple(_smaller(view, part) for view in sample.views),
-            # In views of another size the canonical rule would change, because its 224 is fixed.
+            # The canonical rule's 224 is fixed, so at another size it is written as limits.
             level_rule="scale_aware" if sample.level_rule == "canonical" else sample.level_rule,
             level_limits=(a * part, b * part, c * part),
             min_box_side=max(1.0, sample.min_box_side * part),
@@ -97,16 +97,16 @@ class FamilyRow:
 
     name: str
     what: str
-    """What the row is, in the paper's own numbers."""
+    """What the row is, in the paper's numbers."""
     paper_ap: str
-    """The paper's AP of boxes with Mask R-CNN, COCO 1x; NaN where it diverged."""
+    """The paper's box AP with Mask R-CNN, COCO 1x; NaN where it diverged."""
     levels: str
-    """Which rule gives a box its pyramid level."""
+    """The rule for a box's pyramid level."""
     recipe: Recipe
 
 
 def family_rows(family: str, budget: Budget) -> list[FamilyRow]:
-    """The rows of a table, in the paper's order. InputError for a table that is not there or a cost it cannot have."""
+    """The rows of a table, in the paper's order. InputError for an unknown table or an impossible budget."""
     if family not in FAMILIES:
         raise InputError(f"{family}: no such ablation; {which_instead(family, FAMILIES)}")
     rows = []
@@ -124,7 +124,7 @@ def family_rows(family: str, budget: Budget) -> list[FamilyRow]:
 
 
 def _smaller(view: ViewSettings, part: float) -> ViewSettings:
-    """The view at `part` of its size, its blur with it. The least blur stays: below it, no blur is left to draw."""
+    """The view at `part` of its size, with its blur scaled; the minimum blur stays, since less is no blur at all."""
     low, high = view.photometric.blur_sigma
     photometric = replace(view.photometric, blur_sigma=(low, max(low, high * part)))
     return replace(view, size=math.floor(view.size * part + 0.5), photometric=photometric)

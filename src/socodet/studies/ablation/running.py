@@ -1,6 +1,6 @@
 """Runs an ablation: every row of one of the paper's tables, on the same images and proposals.
 
-DIR/ablation.json               what was asked, so that no other rows or figures get into the same table
+DIR/ablation.json               what was asked for, so that nothing else gets into the same table
 DIR/proposals-METHOD.parquet    the boxes that all rows share
 DIR/ROW/seed-S/                 a row's run; seed-S.json beside it has its recall, or where it diverged
 DIR/ROW/seed-S-transfer/        the detector fine-tuned from it; its scores, or where it diverged, are beside it
@@ -47,14 +47,13 @@ def run_ablation(
 ) -> AblationTable:
     """Pretrains every row of one of the paper's tables at a budget, and writes the table of results.
 
-    `proposals` is a table of these images for the rows that use selective search; by default one is made, and
-    shared. `finetune` (`row_detectors`) adds a detector to every row once it is pretrained. `execution.max_steps`
-    counts for each run.
+    `proposals` is a table of these images for the rows with selective search; by default one is made and shared.
+    `finetune` (`row_detectors`) adds a detector to every pretrained row. `execution.max_steps` applies to each run.
 
-    The same call resumes after an interruption: finished rows are left alone, and more seeds, or fine-tuning, may be
-    added. A row that diverges, in pretraining or in fine-tuning, is recorded, with the step, and not run again
-    unless `retry_diverged`: then from its last good checkpoint. A SIGINT or SIGTERM ends the call after the step under
-    way; the table returned, and on disk, is that of what is there.
+    The same call resumes after an interruption: finished rows are not run again, and seeds or fine-tuning can be added.
+    A row that diverges, in pretraining or fine-tuning, is recorded with the step, and only run again, from its last
+    good checkpoint, with `retry_diverged`. SIGINT and SIGTERM end the call after the current step; the table, returned
+    and on disk, then has the results so far.
 
     InputError for an unknown family, a budget or images that cannot be used, or an output that holds something else.
     """
@@ -86,7 +85,7 @@ def run_ablation(
 
     stopped_by = study.run(jobs, lambda: table().write(), retry_diverged=retry_diverged)
     if finetune is not None and finetune.unreadable:
-        study.say(f"fine-tuning: {len(finetune.unreadable)} images could not be read and were left out")
+        study.say(f"fine-tuning: {len(finetune.unreadable)} images cannot be read and were left out")
     result = table(stopped_by)
     result.write()
     result.write_figure()
@@ -94,9 +93,9 @@ def run_ablation(
 
 
 def row_detectors(train: str | Path, val: str | Path | None = None, **fields: Any) -> FinetuningRuns:
-    """A detector from any row; a module that the row did not pretrain starts fresh, the same for the same seed.
+    """How every row's detector is fine-tuned; modules that a row did not pretrain start fresh, by the seed.
 
-    `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation split.
+    `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation splits.
     `fields` are those of `FinetuningRuns.open`. InputError for sets that cannot be used.
     """
     return FinetuningRuns.open(train, val, evaluations=1, val_flag="--finetune.val", **fields)
@@ -105,7 +104,7 @@ def row_detectors(train: str | Path, val: str | Path | None = None, **fields: An
 def _jobs(
     study: Study, row: FamilyRow, seed: int, runs: PretrainingRuns, budget: Budget, finetune: FinetuningRuns | None
 ) -> list[Job]:
-    """Pretraining, and fine-tuning where it is asked for."""
+    """Pretraining, and fine-tuning if asked for."""
     name = f"{row.name}/seed-{seed}"
     labels: dict[str, Label] = {"row": row.name, "seed": seed}
     pretraining = runs.job(
@@ -133,9 +132,9 @@ def _prepare(
     *,
     overwrite: bool,
 ) -> dict[str, Any] | None:
-    """Makes the folder, or finds in it the ablation that is asked for; returns what its fine-tuning is, if any.
+    """Makes the folder, or finds the same ablation in it; returns how its rows are fine-tuned, if they are.
 
-    InputError when the folder holds something else, or figures of another fine-tuning.
+    InputError when the folder holds something else, or results of another fine-tuning.
     """
     cost = asdict(budget)
     del cost["seed"]  # more may come
@@ -152,8 +151,8 @@ def _prepare(
         difference = noted is not None and first_difference(finetuned, noted)
         if difference and any(study.folder.glob("*/seed-*-transfer*")):
             raise InputError(
-                f"{study.folder}: its rows are fine-tuned otherwise: {difference}; give another --output, or remove "
-                f"{study.folder}/*/seed-*-transfer* to lose those figures and keep the pretrained rows"
+                f"{study.folder}: its rows are fine-tuned differently: {difference}; give another --output, or remove "
+                f"{study.folder}/*/seed-*-transfer* to lose those results and keep the pretrained rows"
             )
     study.begin(
         asked,

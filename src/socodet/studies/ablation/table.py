@@ -1,4 +1,4 @@
-"""The table of an ablation: a line per run, its settings and its results, as CSV, Markdown and a figure."""
+"""The table of an ablation: the settings and results of every run, as CSV, Markdown and a figure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from socodet.models.objective import build_objective
 from socodet.runtime.files import write_atomically
-from socodet.studies.ablation.budget import FamilyRow
+from socodet.studies.ablation.budget import SCALED_CHANNELS, FamilyRow
 from socodet.studies.figure import Bars, bars_figure, write_figure
 from socodet.studies.runner import Outcome, Study
 from socodet.studies.table import csv_table, markdown_table
@@ -25,36 +25,36 @@ FIGURES = {
     "images_per_second": ".2f",
     "seconds": ".1f",
 }
-"""Measured columns and how they are written."""
+"""Measured columns and their formats."""
 SCORES = {"box_AP": "AP box", "mask_AP": "AP mask"}
-"""Scores of a fine-tuned detector that become columns, and their headings."""
+"""Scores of a fine-tuned detector that become columns, with their headings."""
 SCORE_FORMAT = ".1f"
 PRETRAINING, FINETUNING = "pretraining", "fine-tuning"
-"""The two jobs of a row; the status of one that is pretrained and not fine-tuned begins with the second."""
+"""The two jobs of a row; the status of a row that is pretrained but not fine-tuned begins with the second."""
 LAST_PART = 10
 """The loss is the mean over the last 1/10 of the steps."""
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One row of the paper's table with one seed. A figure that is not there (yet) is missing from `figures`."""
+    """One row of the paper's table with one seed. Unknown figures are missing from `figures`."""
 
     name: str
     what: str
     seed: int
     paper_ap: str
     settings: Mapping[str, str]
-    """What it ran with, name to value."""
+    """Its settings, name to value."""
     status: str
     """finished; diverged at step N; step N of M; not begun; the last three also as `fine-tuning …`."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Those of `FIGURES` that are known."""
+    """The known ones of `FIGURES`."""
     transfer: Mapping[str, float] = field(default_factory=dict)
-    """What fine-tuning gave, such as `AP box`, in percent."""
+    """Scores after fine-tuning, such as `AP box`, in percent."""
 
     @property
     def finished(self) -> bool:
-        """Whether all of it is done."""
+        """Whether everything is done."""
         return self.status == "finished"
 
     @property
@@ -68,7 +68,7 @@ class AblationRow:
         return self.finished or self.status.startswith(FINETUNING)
 
     def cells(self) -> dict[str, str]:
-        """Its cells by column; those of figures that are not there are empty or missing."""
+        """Its cells by column; unknown figures are empty or missing."""
         return {
             "row": self.name,
             "what": self.what,
@@ -93,24 +93,24 @@ class AblationTable:
 
     @property
     def csv(self) -> Path:
-        """Where the table is as CSV."""
+        """The table as CSV."""
         return self.folder / f"{self.family}.csv"
 
     @property
     def markdown(self) -> Path:
-        """Where it is as Markdown."""
+        """The table as Markdown."""
         return self.folder / f"{self.family}.md"
 
     @property
-    def pictures(self) -> tuple[Path, Path]:
-        """Where the figure is, as PNG and as SVG."""
-        return self.folder / f"{self.family}.png", self.folder / f"{self.family}.svg"
+    def figure(self) -> Path:
+        """The figure as PNG; the SVG is beside it."""
+        return self.folder / f"{self.family}.png"
 
     def _transfers(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row.transfer))
 
     def write(self) -> None:
-        """CSV and Markdown, each whole or as it was before."""
+        """Writes CSV and Markdown, each completely or not at all."""
         settings = [*self.rows[0].settings]
         columns = ["row", "what", "seed", "paper_ap", *settings, *FIGURES, *self._transfers(), "status"]
         cells = [row.cells() for row in self.rows]
@@ -125,23 +125,23 @@ class AblationTable:
             "",
             *markdown_table(columns, [[row.get(name, "") for name in columns] for row in cells]),
             "",
-            "paper_ap: the paper's AP of boxes, Mask R-CNN R50-FPN, COCO 1x, after 100 epochs of ImageNet. "
-            "loss: mean over the last tenth of the steps; lowest_loss: where all views agree. Losses of rows with "
-            "another number of views do not compare. "
-            "recall: share of the objects that are found again in another view, among all boxes of the same images.",
+            "paper_ap: the paper's box AP, Mask R-CNN R50-FPN, COCO 1x, after 100 epochs of ImageNet. "
+            "loss: mean over the last tenth of the steps; lowest_loss: where all views agree. Do not compare losses of "
+            "rows with different numbers of views. "
+            "recall: share of objects found again in another view, among all boxes of the same images.",
         ]
         write_atomically(self.markdown, ("\n".join(lines) + "\n").encode())
 
     def _by_name(self) -> list[list[AblationRow]]:
-        """Each row with all its seeds."""
+        """Each row's seeds."""
         names = dict.fromkeys(row.name for row in self.rows)
         return [[row for row in self.rows if row.name == name] for name in names]
 
     def panels(self) -> list[Bars]:
-        """Of the figure: recall@1, whatever fine-tuning gave, and the paper's AP; a bar per row, a dot per seed."""
+        """The figure's panels: recall@1, scores after fine-tuning, the paper's AP; a bar per row, a dot per seed."""
         rows = self._by_name()
         marks = ["not fine-tuned" if seeds[0].finished else seeds[0].status for seeds in rows]
-        no_recall = ["not asked of whole images" if seeds[0].pretrained else seeds[0].status for seeds in rows]
+        no_recall = ["none for whole images" if seeds[0].pretrained else seeds[0].status for seeds in rows]
         recall = [[row.figures.get("recall", math.nan) for row in seeds] for seeds in rows]
         before = [seeds[0].figures.get("recall_untrained", math.nan) for seeds in rows]
         aps = {
@@ -161,17 +161,13 @@ class AblationTable:
 
 
 def row_settings(row: FamilyRow, images: int, proposals: str) -> dict[str, str]:
-    """What a row runs with, name to value; `images`: readable images, `proposals`: how its boxes were made."""
+    """A row's settings, name to value; `images`: readable images, `proposals`: how its boxes were made."""
     model, sample, training = row.recipe.model, row.recipe.sample, row.recipe.training
     limits = "/".join(f"{limit:.4g}" for limit in sample.level_limits)
     return {
         "encoder": model.architecture,
         "backbone": model.backbone,
-        "fpn_channels": str(model.fpn_channels),
-        "head_channels": str(model.head_channels),
-        "representation_size": str(model.representation_size),
-        "hidden_size": str(model.hidden_size),
-        "embedding_size": str(model.embedding_size),
+        **{name: str(getattr(model, name)) for name in SCALED_CHANNELS},
         "views": "/".join(str(view.size) for view in sample.views),
         "levels": f"{row.levels} {limits}" if sample.level_rule == "scale_aware" else row.levels,
         "K": str(sample.boxes_per_image),
@@ -190,7 +186,7 @@ def row_settings(row: FamilyRow, images: int, proposals: str) -> dict[str, str]:
 
 
 def finetune_columns(noted: Mapping[str, Any] | None) -> dict[str, str]:
-    """How rows are fine-tuned, in this call or in an earlier one, as columns of settings."""
+    """How rows are fine-tuned, in this call or an earlier one, as columns of settings."""
     if noted is None:
         return {}
     settings, schedule, (train, val) = noted["settings"], noted["schedule"], noted["names"]
@@ -209,7 +205,7 @@ def finetune_columns(noted: Mapping[str, Any] | None) -> dict[str, str]:
 def read_row(
     row: FamilyRow, settings: Mapping[str, str], study: Study, outcomes: Sequence[Outcome]
 ) -> list[AblationRow]:
-    """A line for each seed, with the figures of its run's log."""
+    """An `AblationRow` for each seed, with the figures of its run's log."""
     own = {(int(one.labels["seed"]), one.labels["stage"]): one for one in outcomes if one.labels["row"] == row.name}
     lines = []
     for seed in sorted(seed for seed, stage in own if stage == PRETRAINING):
@@ -228,10 +224,10 @@ def read_row(
 
 
 def log_figures(run: RunFolder, batch: int, total: int) -> dict[str, float]:
-    """Figures of a log; it outlives interruptions, and every step is in just one line (`run_loop`).
+    """Figures of a log, which interruptions do not change: every step is in exactly one line (`run_loop`).
 
-    Spread and rank are of the newest step. The loss is the mean over the newest tenth of the steps, which begins where
-    there is a line however often the run was interrupted.
+    Standard deviation and rank are of the newest step. The loss is the mean over the newest tenth of the steps, rounded
+    to where every run has a line.
     """
     lines: Sequence[Mapping[str, Any]] = [line for line in run.log_lines() if "images_per_second" in line]
     if not lines:
