@@ -63,7 +63,7 @@ def error_of(capsys, *argv) -> str:
         ("ablate table_4 --images x --output y", "table4"),
     ],
 )
-def test_a_misspelt_name_is_told_what_was_meant(capsys, argv, meant):
+def test_a_misspelt_name_gets_a_suggestion(capsys, argv, meant):
     assert re.search(rf"did you mean (\S+ or )*{re.escape(meant)}( or \S+)*\?", error_of(capsys, *argv.split()))
 
 
@@ -118,7 +118,7 @@ def test_a_table_of_other_images_is_refused(capsys, few_images, table, tmp_path)
     assert "one_more.png" in error_of(capsys, *pretrain)
     (others / "one_more.png").unlink()
     name = sorted(path.name for path in few_images.iterdir())[1]
-    Image.new("RGB", (50, 40)).save(others / name)  # the same name, another picture
+    Image.new("RGB", (50, 40)).save(others / name)  # the same name, another image
     assert f"{name} is 50x40" in error_of(capsys, *pretrain, "--overwrite")
 
 
@@ -188,9 +188,9 @@ def test_a_checkpoint_of_another_recipe_is_refused(capsys, few_images, table, tm
     (theirs,) = (tmp_path / "b" / "checkpoints").iterdir()
     (ours,) = (tmp_path / "a" / "checkpoints").iterdir()
     ours.write_bytes(theirs.read_bytes())
-    assert "belongs to another recipe" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
+    assert "is of another model" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
     torch.save({"a": 1}, ours)
-    assert "not one that this version of pretraining wrote" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
+    assert "not one that this version writes" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
     assert "holds no state dict" in error_of(capsys, "export", tmp_path / "a", "--output", tmp_path / "w.pth")
 
 

@@ -1,29 +1,23 @@
 """The fine-tuning step: a detector's losses, its optimizer, and all that a checkpoint holds."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from socodet.detection.detectors import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
-from socodet.errors import InputError
 from socodet.finetuning.samples import DetectionBatch
 from socodet.runtime.world import ALONE, World
-from socodet.training.devices import autocast_type, choose_device
-from socodet.training.distributed import mean_over_all, synchronize_batch_norm
-from socodet.training.loop import Learner
 from socodet.training.moving_average import moving_average
-from socodet.training.optimizer_step import OptimizerStep
+from socodet.training.network_learner import NetworkLearner
 from socodet.training.precise_bn import reestimate_statistics
 from socodet.training.settings import ExecutionSettings
 
 
-class FineTuner(Learner[DetectionBatch]):
+class FineTuner(NetworkLearner[DetectionBatch]):
     """Trains a detector's network under its schedule.
 
     Batch norm is synchronised over all processes in every layer (section 4.2). What a step samples at random, such as
@@ -33,6 +27,7 @@ class FineTuner(Learner[DetectionBatch]):
     wait for the device within a step, where they select boxes.
     """
 
+    saved_as = "detector"
     when_diverged = "lower --base-lr"
     when_too_large = "lower --batch-size or --size"
 
@@ -48,17 +43,11 @@ class FineTuner(Learner[DetectionBatch]):
         compiler: str = "inductor",
     ) -> None:
         execution = execution or ExecutionSettings()
-        self.world = world
-        self.device = choose_device(execution.device, world)
+        super().__init__(network, execution, world)
         self.detector = detector
         self.settings = settings
         self.seed = seed
         self.total = settings.iterations
-        self.finished = 0
-        self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self._forward: nn.Module = self.network
-        if world.size > 1:
-            synchronize_batch_norm(self.network, self.device)
         self.scored: nn.Module = self.network
         """What is evaluated: the network, or the moving average of its weights."""
         self._average: AveragedModel | None = None
@@ -72,26 +61,17 @@ class FineTuner(Learner[DetectionBatch]):
             self.scored = self._average.module
         if execution.compile:
             detector.compile(self.network, compiler)
-        if world.size > 1:
-            self._forward = DistributedDataParallel(
-                self.network,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # synchronised batch norm keeps them equal
-            )
-        self.optimizer = detector.optimizer(self.network, settings)
-        self.precision = autocast_type(execution.precision, self.device)
-        scaled = self.precision is torch.float16
-        self._skip = execution.on_nan == "skip"
-        self._update = OptimizerStep(
-            self.network, self.optimizer, world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
-        )
+        self._begin(detector.optimizer(self.network, settings), execution)
         self._window = _Window()
-        self._summary = ""
+
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        return self.settings.rate(step)
 
     def step(self, batch: DetectionBatch) -> Tensor:
         """One optimizer step on the sum of the detector's losses, which it returns."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate(self.finished) * group["lr_factor"]
+            group["lr"] = self.lr(self.finished) * group["lr_factor"]
         self._update.begin()
         losses = self.losses(batch, draw=self.finished)
         loss = torch.stack(list(losses.values())).sum()
@@ -112,10 +92,7 @@ class FineTuner(Learner[DetectionBatch]):
         """The losses by name, of the network that learns by default; `draw` decides which regions are sampled."""
         images, targets = batch.to(self.device)
         devices = [self.device] if self.device.type == "cuda" else []
-        with (
-            torch.random.fork_rng(devices=devices),
-            torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32),
-        ):
+        with torch.random.fork_rng(devices=devices), self._autocast():
             torch.manual_seed(self.seed * 1_000_003 + draw * self.world.size + self.world.rank)
             losses: dict[str, Tensor] = (network or self._forward)(images, targets)
         return losses
@@ -129,7 +106,7 @@ class FineTuner(Learner[DetectionBatch]):
 
     def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
         """Means of the loss and of each of its terms since the last line, and the learning rate."""
-        last = self.settings.rate(self.finished - 1)
+        last = self.lr(self.finished - 1)
         line: dict[str, Any] = {}
         if self._window.losses:
             parts = {name: self._mean([one[name] for one in self._window.losses]) for name in self._window.losses[0]}
@@ -142,22 +119,10 @@ class FineTuner(Learner[DetectionBatch]):
         self._window = _Window()
         return line
 
-    def _mean(self, values: list[Tensor]) -> float:
-        return float(mean_over_all(self.world, torch.stack(values).mean()))
-
-    def summary(self) -> str:
-        """The last log line's loss and learning rate."""
-        return self._summary
-
-    def check_finite(self) -> str | None:
-        """The loss since the last log line and the learning rate, when that loss or any weight is not finite."""
-        loss = 0.0
-        if self._window.losses:
-            loss = self._mean([torch.stack(list(one.values())).sum() for one in self._window.losses])
-        norms = torch.stack(torch._foreach_norm(list(self.network.parameters())))
-        if math.isfinite(loss) and bool(norms.isfinite().all()):
-            return None
-        return f"loss {loss:.3g} at learning rate {self.settings.rate(self.finished - 1):.3g}"
+    def mean_loss(self) -> float:
+        """The mean loss over all processes since the last log line; 0 if no step counted."""
+        losses = [torch.stack(list(one.values())).sum() for one in self._window.losses]
+        return self._mean(losses) if losses else 0.0
 
     def images(self, batch: DetectionBatch) -> int:
         """Images in this process's batch."""
@@ -165,37 +130,12 @@ class FineTuner(Learner[DetectionBatch]):
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""
-        return {
-            "step": self.finished,
-            "total_steps": self.total,
-            "detector": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._update.scaler.state_dict(),
-            **({} if self._average is None else {"average": self._average.state_dict()}),
-        }
+        return super().state_dict() | ({} if self._average is None else {"average": self._average.state_dict()})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes from a saved state. InputError when it is that of another run."""
-        if state.keys() != self.state_dict().keys():
-            raise InputError("the checkpoint is not one of a fine-tuning run; pass --overwrite to start over")
-        if state["total_steps"] != self.total:
-            raise InputError(
-                f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}; "
-                "pass --overwrite to start over"
-            )
-        try:
-            self.network.load_state_dict(state["detector"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self._average is not None:
-                self._average.load_state_dict(state["average"])
-            if state["scaler"] and self._update.scaler.is_enabled():
-                self._update.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the checkpoint belongs to another detector ({str(error).splitlines()[-1].strip()}); "
-                "pass --overwrite to start over"
-            ) from None
-        self.finished = state["step"]
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
 
 
 def scored_weights(state: dict[str, Any]) -> dict[str, Tensor]:

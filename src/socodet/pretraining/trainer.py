@@ -1,6 +1,5 @@
 """Pretraining: the optimiser step, its log line, and its data."""
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -8,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
-from socodet.errors import InputError
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_batches
 from socodet.pretraining.lars import LARS, parameter_groups
@@ -20,20 +18,21 @@ from socodet.pretraining.schedules import learning_rate, target_momentum
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
 from socodet.runtime.world import ALONE, World
-from socodet.training.devices import autocast_type, choose_device, default_workers
-from socodet.training.distributed import agree, mean_over_all, synchronize_batch_norm
+from socodet.training.devices import default_workers
+from socodet.training.distributed import agree
 from socodet.training.log import LogSink
-from socodet.training.loop import Learner, last_step, run_loop
+from socodet.training.loop import last_step, run_loop
 from socodet.training.memory import keep_freed_memory
-from socodet.training.optimizer_step import OptimizerStep
+from socodet.training.network_learner import NetworkLearner
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views.batch import Batch
 
 
-class Trainer(Learner[Batch]):
+class Trainer(NetworkLearner[Batch]):
     """The networks, their optimiser and the current step: everything a checkpoint holds."""
 
+    saved_as = "model"
     when_diverged = "lower --base-lr or lengthen --warmup-epochs"
     when_too_large = "lower --batch-size or raise --accumulate"
 
@@ -48,26 +47,14 @@ class Trainer(Learner[Batch]):
         compiler: str = "inductor",
     ) -> None:
         execution = execution or ExecutionSettings()
-        self.world = world or ALONE
-        self.device = choose_device(execution.device, self.world)
-        self.precision = autocast_type(execution.precision, self.device)
-        self.soco = soco.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self._forward: nn.Module = self.soco
-        if self.world.size > 1:
-            synchronize_batch_norm(self.soco, self.device)
+        super().__init__(soco, execution, world or ALONE)
+        self.soco = soco
+        self.settings = settings
         if self.device.type == "cpu":
             keep_freed_memory()  # of the whole process
         if execution.compile:
             _compile(self.soco, compiler)
-        if self.world.size > 1:
-            self._forward = DistributedDataParallel(
-                self.soco,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # synchronised batch norm keeps them equal
-                find_unused_parameters=True,  # FPN levels that no process has a box on
-            )
-        self.settings = settings
-        self.optimizer = LARS(
+        optimizer = LARS(
             parameter_groups(
                 soco,
                 settings.weight_decay,
@@ -79,18 +66,12 @@ class Trainer(Learner[Batch]):
             trust_coefficient=settings.trust_coefficient,
             clip=settings.trust_clip,
         )
-        self._skip = execution.on_nan == "skip"
-        scaled = self.precision is torch.float16
-        self._update = OptimizerStep(
-            soco, self.optimizer, self.world, scaled=scaled, skip=self._skip, max_skipped=execution.max_skipped
-        )
+        self._begin(optimizer, execution, find_unused_parameters=True)  # FPN levels that no process has a box on
         self.total = settings.steps(settings.epochs, images)
         self.warmup = settings.steps(settings.warmup_epochs, images)
-        self.finished = 0
         self.data = DataCost()
         self._window = LogWindow()
         self._watch = CollapseWatch(speaks=self.world.is_first)
-        self._summary = ""
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -120,7 +101,7 @@ class Trainer(Learner[Batch]):
         parts = batch.split(self.settings.accumulate)
         for part in parts:
             with self._exchange(last=part is parts[-1]):
-                with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
+                with self._autocast():
                     output = self._forward(part.to(self.device, non_blocking=True).views)
                 self._update.backward(output.loss / len(parts))
             losses.append(output.loss.detach())
@@ -147,7 +128,7 @@ class Trainer(Learner[Batch]):
         window, last = self._window, self.finished - 1
         line: dict[str, Any] = {}
         if window.losses:
-            line["loss"] = self._mean_loss()
+            line["loss"] = self.mean_loss()
             line |= self._watch.figures(window.embeddings, self.finished)
             self._summary = f"loss {line['loss']:.3f}  lr {self.lr(last):.3g}"
         line |= {"lr": self.lr(last), "momentum": self.momentum(last)}
@@ -160,20 +141,9 @@ class Trainer(Learner[Batch]):
         self._window = LogWindow()
         return line
 
-    def summary(self) -> str:
-        """The last log line's loss and learning rate."""
-        return self._summary
-
-    def check_finite(self) -> str | None:
-        """The loss since the last log line and the learning rate, if that loss or any weight is not finite."""
-        mean = self._mean_loss() if self._window.losses else 0.0
-        norms = torch.stack(torch._foreach_norm(list(self.soco.parameters())))
-        if math.isfinite(mean) and bool(norms.isfinite().all()):
-            return None
-        return f"loss {mean:.3g} at learning rate {self.lr(self.finished - 1):.3g}"
-
-    def _mean_loss(self) -> float:
-        return float(mean_over_all(self.world, torch.stack(self._window.losses).mean()))
+    def mean_loss(self) -> float:
+        """The mean loss over all processes since the last log line; 0 if no step counted."""
+        return self._mean(self._window.losses) if self._window.losses else 0.0
 
     def images(self, batch: Batch) -> int:
         """Number of images in this process's batch."""
@@ -182,40 +152,6 @@ class Trainer(Learner[Batch]):
     def agree(self, batch: Batch, flags: tuple[bool, ...]) -> tuple[Batch, tuple[bool, ...]]:
         """Besides the flags, which pyramid levels are computed."""
         return agree(self.world, batch, flags)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to resume."""
-        return {
-            "step": self.finished,
-            "total_steps": self.total,
-            "model": self.soco.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._update.scaler.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes from a saved state. InputError when it belongs to another recipe."""
-        if state.keys() != self.state_dict().keys():
-            raise InputError(
-                "the checkpoint is not one that this version of pretraining wrote; resume with the version that did, "
-                "or pass --overwrite to start anew"
-            )
-        if state["total_steps"] != self.total:
-            raise InputError(
-                f"the checkpoint belongs to a run of {state['total_steps']} steps, this one has {self.total}: "
-                "the number of readable images changed; pass --overwrite to start anew"
-            )
-        try:
-            self.soco.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # of a float16 run; the precision may change at a resume
-                self._update.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the checkpoint belongs to another recipe ({str(error).splitlines()[-1].strip()}); "
-                "pass --overwrite to start anew"
-            ) from None
-        self.finished = state["step"]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Features h (Eq. 1) of annotated objects, by a pretrained or an untrained network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from socodet.models.settings import ModelSettings
 from socodet.probing.samples import ProbeBatch, ProbeDataset, ProbeSample, View, collate_views, probe_batches
 from socodet.runtime.progress import ProgressBar
 from socodet.training.precise_bn import reestimate_statistics
+from socodet.views.batch import ViewBatch
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,19 @@ def box_encoder(
 
 
 def reestimate_on(encoder: ObjectEncoder, dataset: ProbeDataset, workers: int, progress: ProgressBar) -> None:
-    """Takes the batch-norm statistics from the plain views of these images: an untrained network has none."""
-    device = next(encoder.parameters()).device
-
-    def forward(batch: ProbeBatch) -> None:
-        encoder(normalize(batch.pixels), batch.rois)
-
+    """Re-estimates the batch norm statistics on the plain views of these images."""
     batches = _readable(dataset, workers, progress)
-    reestimate_statistics(
-        encoder, forward, (collate_views([sample.plain for sample in samples]).to(device) for samples in batches)
-    )
+    reestimate_on_views(encoder, (collate_views([sample.plain for sample in samples]) for samples in batches))
+
+
+def reestimate_on_views(encoder: ObjectEncoder, views: Iterable[ProbeBatch | ViewBatch]) -> None:
+    """Re-estimates the batch norm statistics on these views (`reestimate_statistics`).
+
+    An untrained network has none, and networks are compared fairly only with statistics of the same images.
+    """
+    device = next(encoder.parameters()).device
+    batches = (view.to(device) for view in views)
+    reestimate_statistics(encoder, lambda batch: encoder(normalize(batch.pixels), batch.rois), batches)
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit
 
 from socodet.models.encoders import ObjectEncoder
-from socodet.models.normalization import normalize, reestimate_batch_norm
-from socodet.probing.features import box_encoder
+from socodet.models.normalization import normalize
+from socodet.probing.features import box_encoder, reestimate_on_views
 from socodet.probing.probe import levels_and_size
 from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, recall_at_1
 from socodet.probing.samples import MIN_SIDE, View, collate_views
@@ -60,9 +60,9 @@ class Network:
         )
 
     def take_statistics(self, images: Sequence[ShownImage], seed: int) -> None:
-        """Replaces its batch-norm statistics by those of these images."""
-        draws = (self.draw(images, seed, epoch).to(self.device) for epoch in range(DRAWS))
-        reestimate_batch_norm(self.encoder, (view for draw in draws for view in draw.views))
+        """Re-estimates its batch norm statistics on these images."""
+        draws = (self.draw(images, seed, epoch) for epoch in range(DRAWS))
+        reestimate_on_views(self.encoder, (view for draw in draws for view in draw.views))
 
     def recall_at_1(self, images: Sequence[ShownImage], seed: int) -> list[float]:
         """Recall@1 from the first view's objects to each of the other views, over `DRAWS` draws."""
