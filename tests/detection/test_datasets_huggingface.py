@@ -54,7 +54,7 @@ def test_boxes_and_names_of_classes(tmp_path, feature, capsys):
     assert [category.name for category in read.categories] == ["cat", "cup"]
     assert [image.boxes.tolist() for image in read.images] == [xyxy(boxes) for _, boxes, _ in ROWS]
     assert [image.labels.tolist() for image in read.images] == [[1, 2, 1, 2], [2]]
-    assert read.picture(1).shape == (267, 400, 3)
+    assert read.pixels(1).shape == (267, 400, 3)
     assert not read.problems
     assert "x, y, width, height" in capsys.readouterr().err
 
@@ -117,5 +117,5 @@ def test_converted_with_its_images(tmp_path):
     socodet.convert(tmp_path / "one", tmp_path / "a.json", save_images=tmp_path / "images")
     again, read = open_detection_set(tmp_path / "a.json"), open_detection_set(tmp_path / "one", split="all")
     for index in range(2):
-        assert (again.picture(index) == read.picture(index)).all()
+        assert (again.pixels(index) == read.pixels(index)).all()
         assert again.images[index].boxes.tolist() == read.images[index].boxes.tolist()

@@ -333,6 +333,6 @@ def test_what_tools_write_is_read_to_equal_sets(tmp_path, tool):
     sets = tool(tmp_path)
     assert objects(*sets) == EXPECTED
     for data in sets:
-        assert len(data.picture(0)) == data.images[0].height
+        assert len(data.pixels(0)) == data.images[0].height
         harmless = {"PLACEHOLDER_CATEGORY", "NAME_FROM_ELSEWHERE"}
         assert {problem.name for problem in data.problems.counts} <= harmless

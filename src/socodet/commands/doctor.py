@@ -24,7 +24,7 @@ FEW_FILES = 1024
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     what: str
     found: str

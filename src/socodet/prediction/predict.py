@@ -78,10 +78,10 @@ def predict(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> PredictResult:
-    """Looks for objects in every image and writes what was found into the folder `output`.
+    """Detects objects in every image and writes the detections to the folder `output`.
 
     detector: a fine-tuning run's folder, or what `load_detector` returned. images: all that `pretrain` reads, or one
-    image file. checkpoint: of a folder, which one, as `load_detector` takes it. The same call again goes on with an
+    image file. checkpoint: of a folder, which one, as `load_detector` takes it. The same call resumes an
     interrupted one; a folder of another call is refused unless `overwrite`. Images that cannot be read are counted and
     listed. InputError for what cannot be used.
     """

@@ -2,7 +2,7 @@
 
 From their configuration `rtdetrv2_r50vd_6x_coco` (github.com/lyuwenyu/RT-DETR) are AdamW and its rates, clipping, the
 moving average of weights, the augmentation and the sizes of images. Differences: batch norm of the backbone is trained,
-as in our other detectors; the strong augmentation goes on to the end.
+as in our other detectors; the strong augmentation continues to the end.
 """
 
 from collections.abc import Callable
