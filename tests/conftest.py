@@ -11,10 +11,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker per core
 
 
 @pytest.fixture(scope="module")
-def narrow_resnets():
-    """ResNets with an eighth of their channels, for a module's tests of what is done with a network of any width."""
-    from narrow_models import EighthResNet
+def narrow_networks():
+    """ResNets with an eighth of their channels and narrow mask heads, for tests of what is done with any network."""
+    from narrow_models import NARROWED
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("socodet.models.backbones.ResNet", EighthResNet)
+        for name, value in NARROWED.items():
+            patch.setattr(name, value)
         yield

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -11,11 +12,17 @@ import pytest
 import torch
 
 import socodet
+from socodet.cli import main
 from socodet.images.photographs import photographs
 from socodet.pretraining.pretrain import build_soco
 from socodet.pretraining.recipes import Recipe, recipe
+from socodet.pretraining.trainer import Trainer
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+NARROW = ["--backbone", "timm/test_resnet", "--fpn-channels", "16", "--head-channels", "16", "--device", "cpu"]
+"""Flags for what runs in processes of its own."""
 
 
 def short() -> Recipe:
@@ -108,11 +115,13 @@ def test_the_networks_and_the_loss_move(table, tmp_path):
     assert len(set(losses)) == len(losses)
 
 
-def test_sigterm_ends_with_a_checkpoint_and_the_same_command_resumes(table, tmp_path):
+def test_sigterm_ends_with_a_checkpoint_and_the_same_command_resumes(table, tmp_path, capsys):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "socodet", "pretrain", str(photographs()), "--output", str(run)]
-    command += ["--recipe", "tiny", "--proposals", str(table), "--batch-size", "4", "--log-every", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["pretrain", str(photographs()), "--output", str(run), "--recipe", "tiny", *NARROW]
+    command += ["--proposals", str(table), "--batch-size", "4", "--log-every", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "socodet", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not ((run / "log.jsonl").is_file() and (run / "log.jsonl").read_text().count("\n") >= 2):
         assert process.poll() is None, process.communicate()
@@ -126,26 +135,39 @@ def test_sigterm_ends_with_a_checkpoint_and_the_same_command_resumes(table, tmp_
     (newest,) = (run / "checkpoints").iterdir()
     steps = int(newest.stem.removeprefix("step-"))
     assert steps == len(logged(run))
-    again = subprocess.run([*command, "--max-steps", "1"], capture_output=True, text=True, check=True)
-    assert f"resuming {run} at step {steps} of" in again.stderr
+    main([*command, "--max-steps", "1"])
+    assert f"resuming {run} at step {steps} of" in capsys.readouterr().err
     assert [line["step"] for line in logged(run)] == list(range(1, steps + 2))
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [("boom", "RuntimeError: boom"), ("DefaultCPUAllocator: can't allocate memory", "lower --batch-size")],
-)
-def test_an_error_in_a_step_ends_the_process_and_its_workers(table, tmp_path, error, said):
+def arguments(table, tmp_path):
+    """Of a run in which an error is to happen."""
+    flags = ["--recipe", "tiny", "--proposals", str(table), "--batch-size", "4", "--workers", "1", *NARROW]
+    return ["pretrain", str(photographs()), "--output", str(tmp_path / "run"), *flags]
+
+
+def test_an_error_in_a_step_ends_the_process_and_its_workers(table, tmp_path):
     code = (
         "import sys\n"
         "from socodet.cli import main\n"
         "from socodet.pretraining.trainer import Trainer\n"
-        f"def fail(self, batch): raise RuntimeError({error!r})\n"
+        "def fail(self, batch): raise RuntimeError('boom')\n"
         "Trainer.step = fail\n"
         "main(sys.argv[1:])\n"
     )
-    flags = ["--recipe", "tiny", "--proposals", str(table), "--batch-size", "4", "--workers", "1"]
-    command = [sys.executable, "-c", code, "pretrain", str(photographs()), "--output", str(tmp_path / "run"), *flags]
+    command = [sys.executable, "-c", code, *arguments(table, tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
-    assert said in done.stderr
+    assert "RuntimeError: boom" in done.stderr
+
+
+def test_too_little_memory_says_what_helps_and_leaves_no_worker(table, tmp_path, monkeypatch, capsys):
+    def fail(_self, _batch):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Trainer, "step", fail)
+    with pytest.raises(SystemExit) as end:
+        main(arguments(table, tmp_path))
+    assert end.value.code
+    assert "lower --batch-size" in f"{end.value.code} {capsys.readouterr().err}"
+    assert not multiprocessing.active_children()

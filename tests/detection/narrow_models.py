@@ -1,6 +1,6 @@
 """The smallest possible networks, for tests of everything around them."""
 
-from torchvision.models.resnet import ResNet
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from socodet.models.settings import ModelSettings
 
@@ -19,7 +19,7 @@ NARROW = ModelSettings(
 class EighthResNet(ResNet):
     """torchvision's ResNets with an eighth of their channels: 0.2 million parameters where ResNet-18 has 11 million.
 
-    The names and the layers are the same. In place of `socodet.models.backbones.ResNet`: the fixture `narrow_resnets`.
+    The names and the layers are the same. Put in place of it by `NARROWED`.
     """
 
     @property
@@ -33,3 +33,16 @@ class EighthResNet(ResNet):
 
     def _make_layer(self, block, planes, *args, **options):
         return super()._make_layer(block, planes // 8, *args, **options)
+
+
+def narrow_resnet18() -> EighthResNet:
+    """What `torchvision.models.resnet18` gives, as narrow as with the fixture `narrow_networks`."""
+    return EighthResNet(BasicBlock, [2, 2, 2, 2])
+
+
+NARROWED = {
+    "socodet.models.backbones.ResNet": EighthResNet,
+    "socodet.detection.detectors.rcnn_fpn.MASK_CHANNELS": 16,
+    "socodet.detection.detectors.rcnn_c4.MASK_CHANNELS": 16,
+}
+"""What the fixture `narrow_networks` replaces, and by what."""

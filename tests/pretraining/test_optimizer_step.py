@@ -20,7 +20,7 @@ from socodet.training.loop import DivergedError
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.settings import ExecutionSettings
 
-pytestmark = pytest.mark.usefixtures("narrow_resnets")
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 
 def trainer(**execution) -> Trainer:

@@ -11,6 +11,8 @@ from socodet.pretraining.recipes import RECIPES, Recipe, recipe
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 def shrunk(full: Recipe) -> Recipe:
     """The same recipe on small views, with narrow networks and batches of two."""

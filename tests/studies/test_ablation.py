@@ -22,6 +22,8 @@ from socodet.studies.ablation.budget import family_rows
 from socodet.training.settings import ExecutionSettings
 from socodet.views.geometry import canonical_levels, scale_aware_levels
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SMALL = Budget(epochs=2, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
 """Three steps a row."""
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)

@@ -2,17 +2,13 @@
 
 import contextlib
 import io
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from narrow_models import EighthResNet
 from torch import nn
+from two_processes import in_two_processes
 
-import socodet.models.backbones as backbones_module
 import socodet.models.soco as soco_module
 from socodet.cli import main
 from socodet.images.photographs import photographs
@@ -28,15 +24,9 @@ from socodet.runtime.world import World, world_from_environment
 from socodet.training.distributed import agree, join, mean_over_all
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
-pytestmark = pytest.mark.usefixtures("narrow_resnets")
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 STEPS, IMAGES, BOXES = 5, 8, 2
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 def a_batch(step: int, part: list[int]) -> Batch:
@@ -155,12 +145,8 @@ def pretrain(folder: Path, *arguments: str) -> str:
     return printed.getvalue()
 
 
-def in_process(rank: int, port: str, folder: Path) -> None:
+def in_process(rank: int, folder: Path) -> None:
     """Everything that two processes do in these tests: starting two takes longer than the rest."""
-    torch.set_num_threads(1)
-    backbones_module.ResNet = EighthResNet
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")  # as torchrun does
     printed = [pretrain(folder, "--max-steps", "1"), pretrain(folder)]
     world = world_from_environment()
     join(world, torch.device("cpu"))
@@ -182,7 +168,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def two(folder) -> list[dict]:
     """What each of two processes found."""
-    mp.spawn(in_process, args=(free_port(), folder), nprocs=2)
+    in_two_processes(in_process, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
