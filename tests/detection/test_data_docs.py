@@ -90,6 +90,16 @@ def test_the_commands_run(tmp_path, monkeypatch, command):
     ]
 
 
+def test_forms_of_tools_that_are_not_read_are_named(tmp_path):
+    for folder, file, begins in (("a", "annotations.xml", "<annotations>"), ("b", "a.json", '{"shapes": []}')):
+        image("chelsea", tmp_path / folder / "a.jpg")
+        text(tmp_path / folder / file, begins)
+    with pytest.raises(InputError, match="CVAT"):
+        open_detection_set(tmp_path / "a", split="train")
+    with pytest.raises(InputError, match="LabelMe"):
+        open_detection_set(tmp_path / "b", split="train")
+
+
 @pytest.mark.parametrize(
     ("files", "closest", "missing"),
     [

@@ -72,6 +72,24 @@ def test_xml_files_find_their_images(tmp_path):
     assert read.problems.counts == {Problem.OTHER_FILE_NAME: 1, Problem.NO_IMAGE_FOR_LABELS: 1}
 
 
+def test_a_set_without_a_usable_image_is_refused_in_every_process(bare):
+    """Not only in the one that speaks, for which the others would wait."""
+    for file in (bare / "images").iterdir():
+        file.write_bytes(b"no image")
+    for says in (True, False):
+        with pytest.raises(InputError, match="none of its 9 images"):
+            open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0), say_problems=says)
+
+
+def test_suffixes_in_any_case(tmp_path):
+    image("chelsea", tmp_path / "xml" / "a.JPG")
+    text(tmp_path / "xml" / "a.XML", XML.format("a.JPG"))
+    image("chelsea", tmp_path / "yolo" / "images" / "a.Jpeg")
+    text(tmp_path / "yolo" / "labels" / "a.TXT", "0 .5 .5 .2 .2")
+    for form in ("xml", "yolo"):
+        assert len(open_detection_set(tmp_path / form, split="all").with_objects()) == 1
+
+
 def test_xml_files_with_their_images_elsewhere(tmp_path):
     image("chelsea", tmp_path / "pictures" / "a.jpg")
     text(tmp_path / "marks" / "a.xml", XML.format("a.jpg"))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from test_layouts_of_tools import image, text
 
-from socodet.detection.datasets import Problem, open_detection_set
+from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
 from socodet.errors import InputError
 
 LINE = "0 0.5 0.5 0.25 0.25"
@@ -90,6 +90,15 @@ def test_parts_that_are_lists(tmp_path):
     assert [(one.file.name, one.labels.tolist()) for one in read.images] == [("a.jpg", [2]), ("c.PNG", [1])]
     assert [(one.id, one.name) for one in read.categories] == [(0, "dog"), (3, "cat")]
     assert read.problems.counts == {Problem.REPEATED_IMAGE: 1, Problem.MISSING_IMAGE: 1}
+
+
+def test_a_part_that_is_described_and_not_there(tmp_path):
+    """As Roboflow leaves it; the others can be used, and a share of them held back."""
+    write(tmp_path, train="train: images/train\nval: ../valid/images", a=[LINE], b=[LINE])
+    with pytest.raises(InputError, match=r"its val is \.\./valid/images"):
+        open_detection_set(tmp_path, split="val")
+    for part in ("train", "val"):
+        assert len(open_detection_set(tmp_path, split=part, reading=ReadingSettings(val_share=0.5))) == 1
 
 
 def test_keypoints_are_left_out(tmp_path):

@@ -8,6 +8,7 @@ import tyro
 
 from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import Flat
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings, ScheduleName
 from socodet.studies.ablation import Budget, Family, row_detectors, run_ablation
@@ -32,6 +33,7 @@ def ablate(
     schedule: ScheduleName | None = None,
     val: Annotated[Path | None, tyro.conf.arg(name="finetune.val")] = None,
     labelled_images: Annotated[Path | None, tyro.conf.arg(name="finetune.images")] = None,
+    reading: Annotated[ReadingSettings, tyro.conf.arg(name="finetune")] = ReadingSettings(),
     finetune: RowSettings = RowSettings(),
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     retry_diverged: bool = False,
@@ -59,10 +61,12 @@ def ablate(
     detectors = None
     if dataset is not None and schedule is not None:
         settings = replace(finetune, schedule=schedule)
-        detectors = row_detectors(dataset, val, settings=settings, images=labelled_images, execution=execution)
+        detectors = row_detectors(
+            dataset, val, settings=settings, images=labelled_images, reading=reading, execution=execution
+        )
     elif dataset is not None:
         raise InputError("ablate: --finetune needs --schedule, such as coco_1x; its steps are --finetune.iterations")
-    elif (schedule, val, labelled_images, finetune) != (None, None, None, RowSettings()):
+    elif (schedule, val, labelled_images, reading, finetune) != (None, None, None, ReadingSettings(), RowSettings()):
         raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; give the set")
     table = run_ablation(
         family,

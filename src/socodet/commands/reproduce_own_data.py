@@ -5,6 +5,7 @@ from typing import Annotated
 
 from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import Flat
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.studies.own_data import OwnDataSettings, Weights, measure_own_data
 from socodet.studies.own_data.protocol import NAME
@@ -23,6 +24,7 @@ def reproduce_own_data(
     only: tuple[str, ...] = (),
     fractions: tuple[float, ...] = FRACTIONS,
     folds: tuple[int, ...] = FOLDS,
+    reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     retry_diverged: bool = False,
     overwrite: bool = False,
@@ -34,7 +36,7 @@ def reproduce_own_data(
     fractions, folds and starts may be asked for later.
 
     Args:
-        data: Labelled set with a training and a validation split.
+        data: Annotated set with a training and a validation split, as `socodet finetune` takes it, or --val-share.
         output: Folder for the runs and the tables.
         images: Images to pretrain on; by default the training split's, without their labels.
         weights: File of a pretrained backbone to compare with and to begin from, such as ImageNet's.
@@ -58,6 +60,7 @@ def reproduce_own_data(
         only=only,
         fractions=fractions,
         folds=folds,
+        reading=reading,
         execution=execution,
         retry_diverged=retry_diverged,
         overwrite=overwrite,

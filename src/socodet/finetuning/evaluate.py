@@ -21,7 +21,7 @@ from socodet.finetuning.run import trained_categories, write_scores
 from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
-from socodet.training.distributed import join
+from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -152,17 +152,18 @@ def evaluate_run(
     show_progress = show_progress and world.is_first
     trained = load_detector(run, checkpoint=checkpoint, device=execution.device, precision=execution.precision)
     categories = trained_categories(RunFolder(Path(run)))
-    if not isinstance(data, DetectionDataset):
-        data = open_detection_set(data, split=split, images=images, reading=reading)
-        if show_progress:
-            report_problems(data)
-    data = with_classes_of(categories, data)
+    device = choose_device(execution.device, world)
+    join(world, device)
+    with in_every_process(world, "another process could not open the annotated set; see its message"):
+        if not isinstance(data, DetectionDataset):
+            data = open_detection_set(data, split=split, images=images, reading=reading)
+            if show_progress:
+                report_problems(data)
+        data = with_classes_of(categories, data)
     detector = detector_named(trained.recipe.settings.detector)
     if execution.compile:
         detector.compile(trained.network)
-    device = choose_device(execution.device, world)
     trained.network.to(device)
-    join(world, device)
     return score(
         trained.network,
         data,

@@ -27,6 +27,12 @@ class FilesThere:
         name = self._images[folder].get(stem)
         return None if name is None else folder / name
 
+    def file(self, folder: Path, stem: str, suffix: str) -> Path | None:
+        """The file of that name in a folder, its suffix in any case."""
+        there = self.names(folder)
+        spelled = (stem + suffix, stem + suffix.upper(), stem + suffix.title())
+        return next((folder / name for name in spelled if name in there), None)
+
     def names(self, folder: Path) -> frozenset[str]:
         """The names in a folder; none where it is not there."""
         if folder not in self._names:

@@ -216,8 +216,13 @@ def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
 
 
 def _yolo(given: Path, described: yolo_description.YoloSet) -> Layout:
-    parts = (*described.parts, *described.absent)
-    return Layout("YOLO's", parts, _whole_or_part(given, parts, lambda part: read_yolo(described, part)))
+    reader = _whole_or_part(given, tuple(described.parts), lambda part: read_yolo(described, part))
+
+    def read(part: str) -> DetectionDataset:
+        described.check(part)
+        return reader(part)
+
+    return Layout("YOLO's", tuple(part for part in described.parts if part not in described.absent), read)
 
 
 def _whole_or_part(

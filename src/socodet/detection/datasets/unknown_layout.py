@@ -70,11 +70,24 @@ def unknown_layout(folder: Path) -> InputError:
 
 def _hint(folder: Path, below: list[str]) -> str:
     files = sorted(name for name in below if name.lower().endswith(".json"))
+    if files and _begins_with(folder / files[0], "shapes"):
+        return f", and holds LabelMe's own files, as {files[0]}: convert them with its labelme2coco.py"
+    xml = sorted(name for name in below if name.lower().endswith(".xml"))
+    if xml and _begins_with(folder / xml[0], "<annotations>"):
+        return f", and holds CVAT's own form, {xml[0]}: export the task as COCO 1.0 or Ultralytics YOLO"
     if files:
         more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
         return f", and holds {', '.join(files[:NAMED])}{more}: give one of them itself if it is COCO's"
     tops = {name.split("/")[0] for name in below}
     return f", and all it holds is in {next(iter(tops))}: give that folder" if len(tops) == 1 and below else ""
+
+
+def _begins_with(file: Path, word: str) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return word.encode() in stream.read(4096)
+    except OSError:
+        return False
 
 
 def _below(folder: Path) -> Iterator[str]:

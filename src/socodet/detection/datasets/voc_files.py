@@ -73,8 +73,8 @@ def read_xml_set(described: XmlSet, part: str) -> DetectionDataset:
 def _has_annotations(described: XmlSet, part: str, there: FilesThere) -> bool:
     """Whether XML files of a part's images are annotations, and not something else."""
     for images, place in described.folders(part, there):
-        files = (place.path / f"{image.stem}.xml" for image in images) if place else ()
-        for file in itertools.islice((file for file in files if file in there), LOOKED_AT):
+        files = (there.file(place.path, image.stem, ".xml") for image in images) if place else ()
+        for file in itertools.islice(filter(None, files), LOOKED_AT):
             try:
                 if parse(file).tag == "annotation":
                     return True

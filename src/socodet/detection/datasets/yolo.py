@@ -40,7 +40,6 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     reading = _Reading()
     problems = reading.problems
     labels = LabelReader(problems, described.keypoints)
-    described.check(part)
     for place in described.parts[part]:
         listed = place.is_file()
         for images in by_folder(_listed_images(place, reading) if listed else images_below(place)).values():
@@ -82,8 +81,8 @@ def _read_folder(images: Sequence[Path], labels: LabelReader, reading: _Reading,
         if image in reading.lines:
             problems.add(Problem.REPEATED_IMAGE, str(image))
             continue
-        file = None if place is None else place.path / f"{image.stem}.txt"
-        if file is None or file not in reading.there:
+        file = None if place is None else reading.there.file(place.path, image.stem, ".txt")
+        if file is None:
             problems.add(Problem.NO_LABEL_FILE, str(image))
             reading.lines[image] = []
             continue
@@ -93,9 +92,13 @@ def _read_folder(images: Sequence[Path], labels: LabelReader, reading: _Reading,
             problems.add(Problem.BROKEN_ANNOTATION_FILE, str(error))
     if whole and place is not None and not place.shared:
         stems = {image.stem for image in images}
-        names = {name for name in reading.there.names(place.path) if name.endswith(".txt") and name not in NO_LABELS}
+        names = {
+            name
+            for name in reading.there.names(place.path)
+            if name.lower().endswith(".txt") and name.lower() not in NO_LABELS
+        }
         for name in sorted(names):
-            if name.removesuffix(".txt") not in stems:
+            if name[: -len(".txt")] not in stems:
                 problems.add(Problem.NO_IMAGE_FOR_LABELS, str(place.path / name))
 
 

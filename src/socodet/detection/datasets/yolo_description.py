@@ -116,8 +116,8 @@ def _has_labels(folder: Path, there: FilesThere) -> bool:
             continue
         if labels.path.name.lower() in LABEL_FOLDERS:
             return True
-        files = (file for image in images if (file := labels.path / f"{image.stem}.txt") in there)
-        for file in itertools.islice(files, LOOKED_AT):
+        files = (there.file(labels.path, image.stem, ".txt") for image in images)
+        for file in itertools.islice(filter(None, files), LOOKED_AT):
             try:
                 if LabelReader(AnnotationProblems()).read(file):
                     return True
@@ -198,18 +198,27 @@ def _lines(file: Path) -> list[str]:
 
 
 def _located(written: str, roots: Sequence[Path]) -> Path | None:
-    """The file or folder that a value names, from the first root that has it; else by the end of it."""
+    """The file or folder that a value names, from the first root that has it; else by the end of it.
+
+    The end must tell parts apart: the last name of a folder alone, such as `images`, counts only if it is a part's.
+    """
     parts = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts and written:
         return roots[0]
     for start in range(len(parts)):
+        elsewhere = any(part != ".." for part in parts[:start])
         for root in roots:
             path = root / ("/".join(parts[start:]) if start else written.replace("\\", "/"))
             try:
-                if path.exists():
-                    if start and parts[start - 1] != "..":
-                        notice(f"{written} of another machine is taken for {path}")
-                    return path
+                there = path.is_file() or (path.is_dir() and (not elsewhere or _tells_apart(parts[start:])))
             except (OSError, ValueError):  # a name that no file can have
                 continue
+            if there:
+                if elsewhere:
+                    notice(f"{written} of another machine is taken for {path}")
+                return path
     return None
+
+
+def _tells_apart(end: Sequence[str]) -> bool:
+    return len(end) > 1 or any(end[0].lower() in names for names in SPELLINGS.values())

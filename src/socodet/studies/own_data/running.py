@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from socodet._version import __version__
+from socodet.detection.datasets import ReadingSettings
 from socodet.errors import InputError, which_instead
 from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.run import digest
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.survey import survey_images, this_machine
@@ -57,6 +58,7 @@ def measure_own_data(
     only: Sequence[str] = (),
     fractions: Sequence[float] = FRACTIONS,
     folds: Sequence[int] = FOLDS,
+    reading: ReadingSettings | None = None,
     execution: ExecutionSettings | None = None,
     retry_diverged: bool = False,
     overwrite: bool = False,
@@ -64,10 +66,11 @@ def measure_own_data(
 ) -> OwnData:
     """Measures what each start gives a detector on `data`, with few labels, after fine-tuning that has converged.
 
-    `data` is a labelled set with a training and a validation split. Pretraining sees the training split's images, or
-    `images`, without labels. For each of `fractions` of the labels the length of fine-tuning is the one after which a
-    detector from scratch has stopped getting better; it is the same for every start. A fold takes another part of the
-    labels and another seed. `only` names the starts wanted; by default all. `execution.max_steps` counts for each run.
+    `data` is a labelled set with a training and a validation split, or `reading` holds a share of it back. Pretraining
+    sees the training split's images, or `images`, without labels. For each of `fractions` of the labels the length of
+    fine-tuning is the one after which a detector from scratch has stopped getting better; it is the same for every
+    start. A fold takes another part of the labels and another seed. `only` names the starts wanted; by default all.
+    `execution.max_steps` counts for each run.
 
     The same call resumes after an interruption; fractions, folds, starts and weights may be added later. InputError for
     data or weights that cannot be used, and for an output that holds something else.
@@ -78,7 +81,13 @@ def measure_own_data(
         if not values or len(set(values)) < len(values):
             raise InputError(f"--{what} must be one or more different numbers, not {tuple(values)}")
     detectors = FinetuningRuns.open(
-        data, None, settings=settings.finetuning, execution=execution, evaluations=8, show_progress=show_progress
+        data,
+        None,
+        reading=reading,
+        settings=settings.finetuning,
+        execution=execution,
+        evaluations=8,
+        show_progress=show_progress,
     )
     detectors.check_fractions(fractions, folds)
     if weights is not None:
@@ -232,6 +241,9 @@ def _prepare(
     )
     if source is not None:
         return source
+    stored = [image.stored for image in train.images if image.stored]
+    if stored:  # no files of their own
+        return ImageSelection(stored[0][0], [index for _, index in stored])
     # In the order of the set; only names are kept, so that a set that has moved is still the same one.
     write_atomically(study.folder / IMAGES, "".join(f"{image.file}\n" for image in train.images).encode())
     return open_images(study.folder / IMAGES)
