@@ -33,9 +33,9 @@ def counterparts(boxes, names, others, other_names):
     return linear_sum_assignment(distance)[1]
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn", "mask_rcnn_c4"])
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn", "mask_rcnn_c4", "rt_detr"])
 def test_onnxruntime_finds_the_same_objects_in_images_of_any_size(name, detector_run, tmp_path):
-    run = detector_run(name)
+    run = detector_run(name, "timm/resnet18d" if name == "rt_detr" else "resnet18")
     file = socodet.export_detector(run, tmp_path / "d.onnx", format="onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d-onnx.md", "d.onnx"]  # no weights beside it
     session, detector = onnxruntime.InferenceSession(file), socodet.load_detector(run, device="cpu")

@@ -13,7 +13,7 @@ from socodet.detection.datasets import Category, open_detection_set
 from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.going_on import go_on_from
+from socodet.finetuning.going_on import CLASS_LAYERS, go_on_from
 from socodet.finetuning.run import FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.training.run_folder import RunFolder
@@ -22,13 +22,19 @@ from socodet.training.settings import ExecutionSettings
 HERE = ExecutionSettings(device="cpu", workers=0)
 
 
+def model_of(detector):
+    return replace(NARROW, backbone="timm/resnet18d") if detector == "rt_detr" else NARROW
+
+
 def tuned(folder, detector, data):
     """A run's folder, its network random and never trained, and that network's state."""
     settings = FinetuneSettings(detector, "coco_1x", iterations=3, size=32)
-    recipe = FinetuneRecipe(settings, NARROW, settings.resolved_schedule(6))
+    recipe = FinetuneRecipe(settings, model_of(detector), settings.resolved_schedule(6))
     run = RunFolder(folder)
     prepare_folder(run, recipe, data, None, overwrite=False)
-    state = new_detector(detector, NARROW, len(data.categories) + 1, seed=7).state_dict()
+    state = new_detector(
+        detector, recipe.model, len(data.categories) + 1, inference=recipe.inference, seed=7
+    ).state_dict()
     run.save_checkpoint(3, {"step": 3, "total_steps": 3, "detector": state})
     return state
 
@@ -54,6 +60,8 @@ def other_set(*names):
             "roi_heads.box_predictor.bbox_pred",
             [(4 * new + k, 4 * old + k) for new, old in ((0, 0), (2, 3), (3, 1)) for k in range(4)],
         ),
+        ("rt_detr", "detr.model.decoder.class_embed.0", [(1, 2), (2, 0)]),
+        ("rt_detr", "detr.model.denoising_class_embed", [(1, 2), (2, 0), (4, 3)]),
         (
             "retinanet_fpn",
             "head.classification_head.cls_logits",
@@ -64,12 +72,13 @@ def other_set(*names):
 def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(detector, layer, places, data, tmp_path):
     """Old labels: 1 animal, 2 person, 3 rocket; new ones: 1 car, 2 rocket, 3 animal, 4 tree."""
     old = tuned(tmp_path / "old", detector, data)
-    network = new_detector(detector, NARROW, 5, seed=1)
+    inference = FinetuneRecipe.of_run(RunFolder(tmp_path / "old")).inference
+    network = new_detector(detector, model_of(detector), 5, inference=inference, seed=1)
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
     taken = go_on_from(network, detector, other_set("car", "rocket", "animal", "tree"), tmp_path / "old")
     assert (taken.kept, taken.new, taken.dropped) == (("rocket", "animal"), ("car", "tree"), ("person",))
     state = network.state_dict()
-    for leaf in ("weight", "bias"):
+    for leaf in ("weight", "bias") if f"{layer}.bias" in state else ("weight",):
         now = state[f"{layer}.{leaf}"]
         for new_row, old_row in places:
             assert torch.equal(now[new_row], old[f"{layer}.{leaf}"][old_row])
@@ -77,7 +86,7 @@ def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(dete
         assert torch.equal(now[others], fresh[f"{layer}.{leaf}"][others])
     classes = [name for name in state if state[name].shape != old[name].shape]
     assert all(torch.equal(state[name], old[name]) for name in state if name not in classes)
-    assert len(classes) == (6 if "mask" in detector else 2)
+    assert all(any(part in name for part in CLASS_LAYERS) for name in classes)
 
 
 def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.detection.detectors.transform import DetectorTransform
 from socodet.detection.inference import MASK_THRESHOLD
 from socodet.errors import InputError
@@ -64,10 +65,8 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
     onnx = _package()
     device = next(detector.parameters()).device
     name = detector.recipe.settings.detector
-    if not isinstance(getattr(detector.network, "transform", None), DetectorTransform):
-        raise InputError(f"--format onnx: takes no {name} yet; choose another --format")
+    graph = _graph_of(detector)
     has_masks = detector_named(name).has_masks
-    graph = _Graph(detector.network).eval()
     names = ["boxes", "scores", "labels", *(["masks"] if has_masks else [])]
     free: dict[str, dict[int, str]] = {name: {0: "objects"} for name in names}
     free["image"] = {0: "height", 1: "width"}
@@ -111,6 +110,33 @@ class _Graph(nn.Module):
         return (*answer, found["masks"][kept, 0] > MASK_THRESHOLD) if "masks" in found else answer
 
 
+class _SquareGraph(nn.Module):
+    """RT-DETR of one image, which it sees as a square."""
+
+    def __init__(self, network: RTDETR) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_hw3: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (H, W, 3) → boxes, scores, labels."""
+        image = image_hw3.permute(2, 0, 1).float() / 255
+        sides, side = torch._shape_as_tensor(image)[-2:], torch.tensor(self.network.side)
+        rows, columns = (_interpolation(sides[axis], side) for axis in (0, 1))
+        (found,) = self.network([rows @ image @ columns.T])
+        scale = (sides.flip(0).float() / side).repeat(2)
+        return found["boxes"] * scale, found["scores"], found["labels"]
+
+
+def _graph_of(detector: TrainedDetector) -> nn.Module:
+    """InputError for a network that neither is made of torchvision's parts nor is RT-DETR."""
+    network = detector.network
+    if isinstance(network, RTDETR):
+        return _SquareGraph(network).eval()
+    if isinstance(getattr(network, "transform", None), DetectorTransform):
+        return _Graph(network).eval()
+    raise InputError(f"{detector.run}: --format onnx knows no {detector.recipe.settings.detector}; use load_detector")
+
+
 class _TracedTransform(DetectorTransform):
     """The same transform of tensors alone: its sizes are no constants of the graph."""
 
@@ -144,8 +170,10 @@ def _interpolation(before: Tensor, after: Tensor) -> Tensor:
 @contextmanager
 def _traceable(network: nn.Module) -> Iterator[None]:
     """With a transform that can be traced."""
-    original = network.transform
-    assert isinstance(original, DetectorTransform)
+    original = getattr(network, "transform", None)
+    if not isinstance(original, DetectorTransform):
+        yield
+        return
     network.transform = _TracedTransform(original)
     try:
         yield

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,26 @@ from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, load_detector
 from socodet.weights.report import LoadReport
 
+
+class ClassLayer(NamedTuple):
+    """A layer with outputs of its own for each class."""
+
+    unit: int = 1
+    """How many; RetinaNet's has them for each anchor."""
+    background: Literal["first", "last", "none"] = "first"
+
+
 CLASS_LAYERS = {
-    "roi_heads.box_predictor.cls_score.": 1,
-    "roi_heads.box_predictor.bbox_pred.": 4,
-    "roi_heads.mask_predictor.mask_fcn_logits.": 1,
-    "head.classification_head.cls_logits.": 1,
+    "roi_heads.box_predictor.cls_score.": ClassLayer(),
+    "roi_heads.box_predictor.bbox_pred.": ClassLayer(4),
+    "roi_heads.mask_predictor.mask_fcn_logits.": ClassLayer(),
+    "head.classification_head.cls_logits.": ClassLayer(),
+    "detr.class_embed.": ClassLayer(background="none"),
+    "detr.model.decoder.class_embed.": ClassLayer(background="none"),
+    "detr.model.enc_score_head.": ClassLayer(background="none"),
+    "detr.model.denoising_class_embed.": ClassLayer(background="last"),
 }
-"""Layers with outputs of their own for each class, and how many; RetinaNet's has these for each anchor."""
+"""By the beginning of their names; of RT-DETR the names that begin with detr."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +67,12 @@ def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str |
     loaded = []
     with torch.no_grad():
         for key, tensor in ours.items():
-            unit = next((unit for layer, unit in CLASS_LAYERS.items() if key.startswith(layer)), None)
+            layer = next((layer for name, layer in CLASS_LAYERS.items() if key.startswith(name)), None)
             source = theirs.get(key)
             if source is None:
                 continue
-            if unit is not None:
-                _copy_rows(tensor, source, unit, labels, len(data.categories) + 1, len(old.categories) + 1)
+            if layer is not None:
+                _copy_rows(tensor, source, layer, labels, len(data.categories), len(old.categories))
             elif source.shape == tensor.shape:
                 tensor.copy_(source)
             else:
@@ -97,10 +111,14 @@ def _labels(old: TrainedDetector, data: DetectionDataset) -> list[tuple[int, int
 
 
 def _copy_rows(
-    ours: Tensor, theirs: Tensor, unit: int, labels: list[tuple[int, int]], classes: int, old_classes: int
+    ours: Tensor, theirs: Tensor, layer: ClassLayer, labels: list[tuple[int, int]], classes: int, old_classes: int
 ) -> None:
     """The outputs of shared classes: the first dimension is anchors x classes x `unit`."""
-    here = ours.view(-1, classes, unit, *ours.shape[1:])
-    there = theirs.view(-1, old_classes, unit, *theirs.shape[1:])
+    more = 0 if layer.background == "none" else 1
+    here = ours.view(-1, classes + more, layer.unit, *ours.shape[1:])
+    there = theirs.view(-1, old_classes + more, layer.unit, *theirs.shape[1:])
     for label, old_label in labels:
-        here[:, label] = there[:, old_label]
+        if layer.background == "first":
+            here[:, label] = there[:, old_label]
+        elif label or layer.background == "last":
+            here[:, label - 1] = there[:, old_label - 1]  # -1, the last, is the background's

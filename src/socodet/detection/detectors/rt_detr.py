@@ -101,7 +101,9 @@ class RTDETR(nn.Module):
 
     def _detections(self, logits_qc: Tensor, boxes_q4: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """The best of all pairs of query and class; boxes are cxcywh as fractions of the image."""
-        scores, index = logits_qc.float().sigmoid().flatten().sort(descending=True, stable=True)
+        probabilities = logits_qc.float().sigmoid().flatten()
+        stable = {} if torch.jit.is_tracing() else {"stable": True}  # type: ignore[attr-defined,no-untyped-call]
+        scores, index = probabilities.sort(descending=True, **stable)  # ONNX's is stable, and has no such argument
         kept = scores[: self.detections] >= self.score_threshold
         scores, index = scores[: self.detections][kept], index[: self.detections][kept]
         classes = logits_qc.shape[1]
