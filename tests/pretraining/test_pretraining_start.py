@@ -11,8 +11,10 @@ from torchvision.models import resnet18
 import socodet
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
+from socodet.images.source import open_images
 from socodet.models.soco import SoCo
 from socodet.pretraining import pretrain as pretraining
+from socodet.pretraining.preparation import prepare
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -116,3 +118,13 @@ def test_what_does_not_fit_is_refused_before_an_earlier_run_is_cleared(files, tm
         go(files, tmp_path / "run", "bad.pth", overwrite=True)
     assert len(RunFolder(tmp_path / "run").checkpoints()) == 1
     assert go(files, tmp_path / "run", "one.pth", max_steps=1, overwrite=True, show_progress=False).steps == 1
+
+
+def test_more_epochs_of_a_run_are_refused_with_what_to_do(files, tmp_path):
+    run, source, chosen = RunFolder(tmp_path / "run"), open_images(photographs()), short()
+    asked = {"proposals": files / "proposals.parquet", "start": None, "overwrite": False, "show_progress": False}
+    prepare(run, source, chosen, **asked)
+    run.save_checkpoint(2, {"step": 2})
+    longer = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, epochs=1.4))
+    with pytest.raises(InputError, match=r"a run of 0\.7 epochs, not 1\.4.*--start-from .*run --output another"):
+        prepare(run, source, longer, **asked)

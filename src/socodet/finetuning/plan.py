@@ -42,11 +42,11 @@ def plan_lines(
     yield f"plan: {settings.detector} with {recipe.model.backbone}, from {init}"
     yield f"  images   {len(shown):,} of {shown.name}"
     yield f"  objects  {_objects(shown)}"
-    epochs = schedule.iterations * schedule.batch_size / len(shown)
+    passes = schedule.iterations * schedule.batch_size / len(shown)
+    epochs = f"{passes:,.0f}" if passes >= 100 else f"{passes:.3g}"
     sides = sorted({schedule.short_sides[0], schedule.short_sides[-1]})
     yield (
-        f"  length   {schedule.iterations:,} steps of {schedule.batch_size} images, {epochs:,.3g} epochs"
-        f"{_reason(recipe)}"
+        f"  length   {schedule.iterations:,} steps of {schedule.batch_size} images, {epochs} epochs{_reason(recipe)}"
     )
     yield f"  rate     {schedule.lr:.3g}; shorter sides of {' to '.join(map(str, sides))} pixels"
     if validation is None:
