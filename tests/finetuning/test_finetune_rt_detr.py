@@ -3,11 +3,15 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from narrow_models import NARROW
 from photograph_sets import coco_file
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
+from socodet.deployment.export_detector import export_detector
 from socodet.errors import InputError
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.finetune import finetune
@@ -92,6 +96,23 @@ def test_loaded_it_finds_what_was_scored(sets, whole):
         assert [round(float(score), 4) for score in found.scores] == pytest.approx(
             sorted((one["score"] for one in theirs), reverse=True), abs=1e-3
         )
+
+
+def test_transformers_detects_what_it_detects(whole, tmp_path):
+    """Through its own processor, on an image of the detector's side, which needs no scaling."""
+    _, result = whole
+    folder = export_detector(result.run, tmp_path / "model", format="transformers", checkpoint="last")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (found,) = load_detector(result.run, device="cpu", checkpoint="last").predict([pixels])
+    model, processor = AutoModelForObjectDetection.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        output = model.eval()(**processor(Image.fromarray(pixels), return_tensors="pt"))
+    (theirs,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(64, 64)])
+    for score, box, label in zip(found.scores[:20], found.boxes, found.labels, strict=False):
+        close = (theirs["boxes"].clamp(0, 64) - torch.from_numpy(box)).abs().amax(1) < 0.01
+        close &= (theirs["scores"] - float(score)).abs() < 1e-4  # alike scores may come in another order
+        assert label in {model.config.id2label[one] for one in theirs["labels"][close].tolist()}
+    assert "object-detection" in (folder / "README.md").read_text()
 
 
 def test_a_run_with_torchvisions_resnet_is_refused_in_a_line(sets, tmp_path):

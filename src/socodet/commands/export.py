@@ -31,7 +31,8 @@ def export(
             code: its pretrained modules are written. Folder that `socodet finetune` wrote: the whole detector.
         output: File to write: .pth, .pt or .safetensors; .pkl for detectron2, .pth for mmdetection and timm.
             A folder for transformers; .onnx for onnx.
-        format: The target framework. onnx takes fine-tuned detectors; timm and transformers take pretrained modules.
+        format: The target framework. onnx takes fine-tuned detectors, timm pretrained modules, transformers both, of
+            the fine-tuned ones rt_detr.
         model: Which of transformers' detectors to write, its backbone pretrained and the rest fresh.
         images: Images for the batch norm statistics of transformers' models, which freeze them; by default the run's.
         bn_images: Number of images to re-estimate these statistics on; 0 keeps those of pretraining.

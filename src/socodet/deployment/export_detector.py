@@ -9,6 +9,7 @@ from socodet.deployment.detectron2 import detectron2_files
 from socodet.deployment.mmdetection import mmdetection_files
 from socodet.deployment.onnx import onnx_files
 from socodet.deployment.torchvision import torchvision_files
+from socodet.deployment.transformers import transformers_files
 from socodet.errors import InputError
 from socodet.export.card import card_path
 from socodet.export.files import FrameworkFiles
@@ -16,12 +17,13 @@ from socodet.finetuning.detector import TrainedDetector, load_detector
 from socodet.runtime.files import write_atomically
 from socodet.training.run_folder import Checkpoint
 
-DetectorFormat = Literal["torchvision", "onnx", "detectron2", "mmdetection"]
+DetectorFormat = Literal["torchvision", "onnx", "detectron2", "mmdetection", "transformers"]
 _FRAMEWORKS: dict[str, Callable[[TrainedDetector, Path], FrameworkFiles]] = {
     "torchvision": torchvision_files,
     "onnx": onnx_files,
     "detectron2": detectron2_files,
     "mmdetection": mmdetection_files,
+    "transformers": transformers_files,
 }
 
 
@@ -39,18 +41,22 @@ def export_detector(
     torchvision  .pth, .pt or .safetensors, and a module that builds the detector from torchvision's parts alone
     detectron2   .pkl, and a config of the detector
     mmdetection  .pth, and a config of the detector
+    transformers a folder for `from_pretrained`, with an image processor; of rt_detr
 
-    Beside it comes a card, `NAME-FORMAT.md`; further files are in `NAME-FORMAT/`. checkpoint: as `load_detector` takes
-    it. InputError if the folder holds no fine-tuned detector, if a file to be written exists and `overwrite` is false,
-    if the format has another suffix, and if the framework has no such detector.
+    Beside it comes a card, `NAME-FORMAT.md`, in transformers' folder `README.md`; further files are in `NAME-FORMAT/`.
+    checkpoint: as `load_detector` takes it. InputError if the folder holds no fine-tuned detector, if a file to be
+    written exists and `overwrite` is false, if the format has another suffix, and if the framework has no such
+    detector.
     """
     path = Path(output)
     if format not in _FRAMEWORKS:
         raise InputError(f"--format {format}: takes no fine-tuned detector; choose one of {', '.join(_FRAMEWORKS)}")
-    if path.is_dir():
+    if path.is_dir() and format != "transformers":
         raise InputError(f"{path}: is a folder; give a file for --output")
+    if path.is_file() and format == "transformers":
+        raise InputError(f"{path}: is a file; give a folder for --output")
     card_file = card_path(path, format)
-    _refuse_to_replace((path, card_file), overwrite)
+    _refuse_to_replace((card_file,) if path.is_dir() else (path, card_file), overwrite)
     detector = load_detector(run, checkpoint=checkpoint, device="cpu", precision="float32")
     files = _FRAMEWORKS[format](detector, path)
     _refuse_to_replace((*files.weights, *files.configs), overwrite)
