@@ -1,35 +1,32 @@
 """Two processes with half the batch each fine-tune the same detector as one process with the whole batch."""
 
-import os
-import socket
-import subprocess
-import sys
+import contextlib
+import io
+from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from photograph_sets import coco_file
+from torchvision.models.resnet import ResNet
+from two_processes import in_two_processes
 
+import socodet.models.backbones as backbones_module
 from socodet.cli import main
-from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.detectors import detector_named, new_detector, rcnn_fpn
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.finetuning.samples import DetectionBatch
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.settings import ModelSettings
-from socodet.runtime.world import World
+from socodet.runtime.world import World, world_from_environment
 from socodet.training.distributed import join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 NARROW = ModelSettings("fpn", "resnet18", 16, 1, 16, 24, hidden_size=8, embedding_size=4)
 PICTURES, OBJECTS, SIDE, STEPS = 4, 4, 64, 2
 DETECTORS = ("retinanet_fpn", "fcos_fpn", "mask_rcnn_fpn")
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 class Doubles(DetectionBatch):
@@ -60,7 +57,10 @@ def a_batch(step: int, world: World) -> DetectionBatch:
 def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Losses, weights before and after. Regions are drawn in the order they have, as many from each image."""
     torch.manual_seed(0)
-    network = new_detector(name, NARROW, 4).double()
+    with pytest.MonkeyPatch.context() as patch:  # of full width: among few channels rounding weighs more than 1e-9
+        patch.setattr(backbones_module, "ResNet", ResNet)
+        patch.setattr(rcnn_fpn, "MASK_CHANNELS", 256)
+        network = new_detector(name, NARROW, 4).double()
     for module in network.modules():
         module._forward_hooks.clear()  # which make outputs float32
     for key, parameter in network.named_parameters():
@@ -84,20 +84,47 @@ def in_order(count: int, **options: object) -> torch.Tensor:
     return torch.arange(count, **options)  # type: ignore[call-overload,no-any-return]
 
 
-def in_process(rank: int, port: str, path: str) -> None:
-    torch.set_num_threads(1)
+def asked(folder: Path, output: str) -> list[str]:
+    data = str(folder / "set.json")
+    flags = ["finetune", data, "--val", data, "--detector", "retinanet_r50_fpn", "--iterations", "3", "--size", "64"]
+    flags += ["--batch-size", "2", "--precise-bn", "1", "--workers", "0", "--device", "cpu", "--log-every", "1"]
+    return [*flags, "--backbone", "resnet18", "--fpn-channels", "16", "--output", str(folder / output)]
+
+
+def printed(arguments: list[str]) -> str:
+    """What the command prints in this process."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        main(arguments)
+    return out.getvalue()
+
+
+def in_process(rank: int, folder: Path) -> None:
+    """Everything that two processes do in these tests: starting two takes longer than the rest."""
+    said = [printed([*asked(folder, "two"), "--max-steps", "2"]), printed(asked(folder, "two"))]
     torch.randperm = in_order  # type: ignore[assignment]
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    world = World(rank, 2, rank)
+    world = world_from_environment()
     join(world, torch.device("cpu"))
-    torch.save({name: train(name, world) for name in DETECTORS}, f"{path}/{rank}.pt")
+    torch.save({"said": said, **{name: train(name, world) for name in DETECTORS}}, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_are_one(tmp_path, monkeypatch):
-    mp.spawn(in_process, args=(free_port(), str(tmp_path)), nprocs=2)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two_processes")
+    coco_file(folder / "set.json", ("astronaut", "cameraman"), masks=False)  # both of one size
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(folder) -> list[dict]:
+    """What each of two processes found."""
+    in_two_processes(in_process, folder)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_two_processes_are_one(two, monkeypatch):
     monkeypatch.setattr(torch, "randperm", in_order)
-    two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name in DETECTORS:
         losses, before, after = train(name, World())
         for rank in (0, 1):
@@ -110,26 +137,18 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
                 assert float((theirs[key] - value).abs().max()) < 1e-5 * way + 1e-14, (name, key)
 
 
-def test_torchrun_fine_tunes_one_detector_stops_and_resumes(tmp_path):
-    data = str(coco_file(tmp_path / "set.json", ("astronaut", "cameraman"), masks=False))  # both of one size
-    asked = ["finetune", data, "--val", data, "--detector", "retinanet_r50_fpn", "--iterations", "3", "--size", "64"]
-    asked += ["--batch-size", "2", "--precise-bn", "1", "--workers", "0", "--device", "cpu", "--log-every", "1"]
-    asked += ["--backbone", "resnet18", "--fpn-channels", "16"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    command += ["-m", "socodet", *asked, "--output", str(tmp_path / "two")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.run([*command, "--max-steps", "2"], capture_output=True, text=True, env=env)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("stopped by max_steps after 2 of 3 steps") == 1
-    second = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("finished, 3 steps") == 1
-    assert second.stdout.count("\nbox") == 1  # the table of scores, said once
-    main([*asked, "--output", str(tmp_path / "one")])
-    one, two = (RunFolder(tmp_path / name).load_checkpoint()["detector"] for name in ("one", "two"))
+def test_processes_fine_tune_one_detector_stop_and_resume(two, folder):
+    first, second = two[0]["said"]
+    assert "stopped by max_steps after 2 of 3 steps" in first
+    assert second.count("finished, 3 steps") == 1
+    assert second.count("\nbox") == 1  # the table of scores
+    assert two[1]["said"] == ["", ""]
+    main(asked(folder, "one"))
+    runs = [RunFolder(folder / name) for name in ("one", "two")]
+    one, other = (run.load_checkpoint()["detector"] for run in runs)
     for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-5, msg=key)
-    lines = [list(RunFolder(tmp_path / name).log_lines()) for name in ("one", "two")]
+        torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-5, msg=key)
+    lines = [list(run.log_lines()) for run in runs]
     assert [[line["step"] for line in of_run if "loss" in line] for of_run in lines] == [[1, 2, 3], [1, 2, 3]]
     for ours, theirs in zip(*lines, strict=True):
         assert ours.get("loss", 0) == pytest.approx(theirs.get("loss", 0), rel=1e-4)

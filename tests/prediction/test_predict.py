@@ -22,6 +22,8 @@ from socodet.images.photographs import photographs
 from socodet.prediction.predict import predict
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 HERE = ExecutionSettings(device="cpu", workers=0)
 QUIET = {"execution": HERE, "show_progress": False}
 
