@@ -16,7 +16,7 @@ from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.going_on import go_on_from
 from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
 from socodet.finetuning.loop import FinetuneLoop
-from socodet.finetuning.plan import print_plan
+from socodet.finetuning.plan import plan_lines
 from socodet.finetuning.run import FinetuneRecipe, is_finetuned, prepare_folder
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
@@ -141,7 +141,8 @@ def finetune(
     resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
-        print_plan(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
+        lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
+        print("\n".join(lines), file=sys.stderr)
     if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
         loop.match_head_scale(report)
     stopped_by = loop.train(sinks)

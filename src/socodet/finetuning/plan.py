@@ -1,6 +1,5 @@
 """What a fine-tuning run is about to do, for the user to read before the first step."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,22 +11,6 @@ NAMED_CLASSES = 10
 RULES = {"coco": "COCO's", "voc": "Pascal VOC's", "lvis": "LVIS's"}
 
 
-def print_plan(
-    recipe: FinetuneRecipe,
-    shown: DetectionDataset,
-    validation: DetectionDataset | None,
-    *,
-    init: str | Path,
-    every: int | None,
-    patience: int | None,
-) -> None:
-    """Prints images, classes, objects, length and what is scored on what to stderr.
-
-    shown: the images trained on. every: steps between evaluations.
-    """
-    print("\n".join(plan_lines(recipe, shown, validation, init=init, every=every, patience=patience)), file=sys.stderr)
-
-
 def plan_lines(
     recipe: FinetuneRecipe,
     shown: DetectionDataset,
@@ -37,7 +20,10 @@ def plan_lines(
     every: int | None,
     patience: int | None,
 ) -> Iterator[str]:
-    """The lines of `print_plan`."""
+    """Images, classes, objects, length and what is scored, a line each.
+
+    shown: the images trained on. every: steps between evaluations.
+    """
     settings, schedule = recipe.settings, recipe.schedule
     yield f"plan: {settings.detector} with {recipe.model.backbone}, from {init}"
     yield f"  images   {len(shown):,} of {shown.name}"

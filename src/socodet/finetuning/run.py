@@ -11,14 +11,9 @@ RUN/predictions.json  its detections in COCO's result format, with --evaluation.
 import dataclasses
 import hashlib
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-
-from socodet._version import __version__
 from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
 from socodet.detection.datasets.mini import write_image_ids
 from socodet.detection.detectors import InferenceSettings
@@ -153,12 +148,6 @@ def _description(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str
         "data": describe_set(data),
         "start": start,
         "problems": data.problems.as_json(),
-        "versions": {
-            "socodet": __version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "python": platform.python_version(),
-        },
     }
 
 

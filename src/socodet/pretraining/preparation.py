@@ -2,16 +2,12 @@
 
 import dataclasses
 import hashlib
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torchvision
 from numpy.typing import NDArray
 
-from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSelection, ImageSource, read_pixels, white_of
@@ -92,12 +88,6 @@ def _describe(
         "start": start,
         "location": str(Path(source.location).absolute()),
         "proposals": None if proposals is None else str(proposals),
-        "versions": {
-            "socodet": __version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "python": platform.python_version(),
-        },
     }
 
 

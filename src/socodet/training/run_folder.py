@@ -10,13 +10,16 @@ RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; best.pt, weights alone,
 import dataclasses
 import errno
 import json
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+import torchvision
 
+from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, whole_file, write_note
 from socodet.runtime.serialization import from_json
@@ -88,8 +91,14 @@ class RunFolder:
         refuse_other_note(self.path, {part: asked}, {part: there}, "a run")
 
     def write_description(self, description: Mapping[str, Any]) -> None:
-        """Writes run.json."""
-        write_note(self.path / "run.json", description)
+        """Writes run.json: the description, and the versions in use."""
+        versions = {
+            "socodet": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "python": platform.python_version(),
+        }
+        write_note(self.path / "run.json", {"versions": versions, **description})
 
     def clear(self) -> None:
         """Deletes what a run writes, and nothing else."""
