@@ -21,7 +21,7 @@ COMMANDS = {
     "finetune": "Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.",
     "evaluate": "Score a fine-tuned detector on an annotated set.",
     "predict": "Detect objects in new images with a fine-tuned detector.",
-    "convert": "Write an annotated set of any known form as a COCO file, and say what was left out and why.",
+    "convert": "Write an annotated set of any known format as a COCO file, and report what was left out and why.",
     "export": "Write pretrained modules, or a fine-tuned detector, as a file for another framework.",
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",

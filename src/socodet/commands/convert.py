@@ -1,4 +1,4 @@
-"""`socodet convert`: an annotated set of any known form as a COCO file."""
+"""`socodet convert`: an annotated set of any known format as a COCO file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,18 +20,18 @@ def convert(
     save_images: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write an annotated set of any known form as a COCO file, and say what was left out and why.
+    """Write an annotated set of any known format as a COCO file, and report what was left out and why.
 
-    The set is read as finetune, probe and evaluate read it.
+    The set is read as by finetune, probe and evaluate.
 
     Args:
         data: Annotated set, as `socodet finetune` takes it.
         output: COCO file to write, .json.
-        check: Write nothing; only say what the set holds and what is wrong in it.
+        check: Write nothing; only show what the set contains and what is wrong in it.
         split: Which split of a folder: train, val or test.
         images: Folder of the images, if they are not found nearby.
-        save_images: New folder for the images of a Hugging Face dataset, which are no files of their own.
-        overwrite: Replace a file that exists.
+        save_images: New folder for the images of a Hugging Face dataset, which are not files.
+        overwrite: Replace an existing file.
     """
     from socodet.detection.convert import convert
 
