@@ -56,6 +56,6 @@ def test_fewer_and_further_classes(capsys):
 
 
 def test_classes_that_cannot_be_matched_are_refused():
-    for names, why in ((["bird", "fish"], "none in common"), (["cat", "cat"], "stands for two classes")):
+    for names, why in ((["bird", "fish"], "none in common"), (["cat", "cat"], "share a name")):
         with pytest.raises(InputError, match=why):
             with_classes_of(TRAINED, named(names))

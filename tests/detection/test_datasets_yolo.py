@@ -51,7 +51,7 @@ def test_faults_are_counted(tmp_path):
     [
         (["0 200 133 100 60"] * 4, "centre x, y and width, height"),
         (["0 0.5 0.5 0.9 0.9", "0 0.6 0.1 0.95 0.3", "0 0.2 0.7 0.5 0.95", "0 0.7 0.7 0.9 0.99"], "corners"),
-        (["0,0.5,0.5,0.1,0.1"] * 4, "hardly a line"),
+        (["0,0.5,0.5,0.1,0.1"] * 4, "hardly any line"),
         (["7 0.5 0.5 0.1 0.1"] * 4, "unknown category"),
         (None, "put them into labels/"),
     ],

@@ -65,7 +65,7 @@ def _unknown_flag(argv: Sequence[str], help_text: str) -> str | None:
 
 
 def _closest_choice(problem: str) -> str:
-    """The parser's message about a value that is none of the choices, with the closest of them."""
+    """The parser's message about a value that is not one of the choices, with the closest one."""
     found = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)$", problem)
     if found is None:
         return problem

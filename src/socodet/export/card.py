@@ -103,7 +103,7 @@ def file_and_loading_lines(
     yield ""
     yield "## Licence"
     yield ""
-    yield f"{licence}, and what it allows, is for whoever trained and shares these weights to state."
+    yield f"{licence}, and what it allows, is to be stated by whoever trained and shares these weights."
 
 
 def _images(description: dict[str, Any]) -> str:

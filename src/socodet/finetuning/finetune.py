@@ -174,12 +174,12 @@ def _check_scored(
         raise InputError(f"--patience must be at least 1, not {patience}")
     if validation is not None:
         if patience is not None and evaluation.every is None:
-            raise InputError("--patience counts evaluations; say after how many steps they are, --evaluation.every")
+            raise InputError("--patience counts evaluations; set the steps between them, --evaluation.every")
         return
     if evaluation.save_predictions or evaluation.every is not None or patience is not None:
-        raise InputError(f"{training.name}: is one set, and there is none to score on; give it, --val")
+        raise InputError(f"{training.name}: is a single set, and there is none to score on; give one, --val")
     if show_note:
-        print("note: without --val the detector is not scored; `socodet evaluate` does it later", file=sys.stderr)
+        print("note: without --val the detector is not scored; `socodet evaluate` can score it later", file=sys.stderr)
 
 
 def _model_of(init: str | Path) -> ModelSettings:

@@ -26,7 +26,7 @@ from socodet.training.settings import ExecutionSettings
 from socodet.weights.report import LoadReport
 
 PRECISE_BN_SEED = 1
-"""Added to the run's seed, for the training batches that batch norm's statistics are estimated from."""
+"""Added to the run's seed, for the training batches on which batch norm statistics are re-estimated."""
 SCALE_BATCHES = 4
 """Training batches on which the scale of a box head's output is measured."""
 BOX_HEAD = "roi_heads.box_head"

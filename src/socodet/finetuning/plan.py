@@ -1,4 +1,4 @@
-"""What a fine-tuning run is about to do, for the user to read before the first step."""
+"""The plan of a fine-tuning run, printed before the first step."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,7 +5,7 @@
     - lists: files that a text file or a COCO file names
     - shards: members of tar files, as shard_index finds them
     - dataset_split: rows of a data set that Hugging Face's library saved
-- suffixes: which files are images, by the ending of their names
+- suffixes: which files are images, by their suffix
 - names: the keys of a million images, in little memory
 - decode: from bytes to pixels, or to their size
 - value_range: which value is white in 16-bit images that use fewer bits

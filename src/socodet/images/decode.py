@@ -65,9 +65,9 @@ def decode_image(
     32-bit and floating-point pixels, which have no such range, are stretched from their own least to their
     own greatest value.
 
-    A JPEG without its end is decoded to where it goes, grey below, and `on_cut` is called; not so if hardly anything of
-    it is there. UnreadableImageError, in one line without the file's name, when the bytes are no such image, are
-    otherwise truncated or damaged, or hold more than `MAX_PIXELS`.
+    A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_cut` is called, unless hardly anything
+    of it is there. UnreadableImageError, in one line without the file's name, when the bytes are not such an image, are
+    otherwise truncated or damaged, or have more than `MAX_PIXELS`.
     """
     if not data:
         raise UnreadableImageError("the file is empty")
@@ -103,7 +103,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def image_file_size(file: Path) -> tuple[int, int]:
-    """`image_size` of a file; of a JPEG from its first bytes, unless the size stands behind them."""
+    """`image_size` of a file; of a JPEG from its first bytes, unless the size comes after them."""
     with file.open("rb") as stream:
         head = stream.read(HEAD)
         if head.startswith(JPEG):
@@ -143,7 +143,7 @@ def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]
 
 
 def _decode_cut_jpeg(data: bytes, height: int, width: int, part: int) -> NDArray[np.uint8]:
-    """What there is of a JPEG without its end; UnreadableImageError when that is hardly anything."""
+    """Decodes a JPEG whose end is missing; UnreadableImageError when hardly anything of it is there."""
     try:
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", min_height=-(-height // part), min_width=-(-width // part), strict=False

@@ -44,8 +44,8 @@ def open_folder(root: Path) -> ImageFolder | None:
     Of a folder that has a folder `JPEGImages` in it, only that one counts: it is a year of Pascal VOC, whose
     other folders hold segmentation maps, which are no photographs.
 
-    Files that may be images but end otherwise are counted on stderr. None when there is nothing like an image;
-    InputError when a folder cannot be listed, or holds hardly an image among many other files.
+    Files that may be images but have another suffix are counted on stderr. None when there is nothing like an image;
+    InputError when a folder cannot be listed, or has hardly any images among many other files.
     """
     skipped = Skipped()
     try:

@@ -242,7 +242,7 @@ def _small(data: bytes, settings: PackSettings, white: int, on_cut: Callable[[],
     if shorter > settings.size:
         scaled = max(1, round(width * settings.size / shorter)), max(1, round(height * settings.size / shorter))
         part = round(width / pixels.shape[1])
-        # The last row and column of an image decoded at 1/part may stand for fewer pixels than the others.
+        # The last row and column of an image decoded at 1/part may cover fewer pixels than the others.
         content = (0, 0, width / part, height / part)
         pixels = np.array(Image.fromarray(pixels).resize(scaled, Image.Resampling.LANCZOS, content))
     if max(pixels.shape) > LONGEST_JPEG_SIDE:

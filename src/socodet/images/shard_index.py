@@ -107,7 +107,7 @@ def _kept(place: Path, state: dict[str, object]) -> pa.Table | None:
 
 
 def _keep(table: pa.Table, places: list[Path]) -> None:
-    """Writes the index at the first place that can be written: whole or not at all, whoever else writes it."""
+    """Writes the index to the first writable place, completely or not at all, even if other processes write it too."""
     for place in places:
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,7 @@ def open_images(path: str | Path) -> ImageSource:
     - a COCO file, .json (`lists.open_coco`);
     - any other file: a text file of image paths (`lists.open_list`).
 
-    Where 16-bit images use fewer bits, as some of them show, the range they use is scaled to 8 bits, and it is said.
+    If a sample of the 16-bit images uses fewer bits, the range they use is scaled to 8 bits, with a note on stderr.
     InputError, in one line, for anything else, and if it cannot be read or holds no image.
     """
     source = _open(Path(path))

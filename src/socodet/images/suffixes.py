@@ -1,4 +1,4 @@
-"""Which files are images, by the ending of their names; and what is said of those that may be and are not read."""
+"""Which files are images, by their suffix; and a note about those that may be images and are not read."""
 
 import posixpath
 from collections import Counter

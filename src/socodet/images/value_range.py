@@ -25,7 +25,7 @@ def white_of_set(names: Sequence[str], read: Callable[[int], bytes], location: s
     """The value that is white in a set's 16-bit images: the least of `RANGES` that holds the values of some of them.
 
     names: of images spread over the set; of these, `read` is asked for a few that can have 16 bits, by their endings.
-    It is said on stderr if the range is not the full one.
+    A note on stderr says if the range is not the full one.
     """
     candidates = [place for place, name in enumerate(names) if not name.lower().endswith(_8_BIT)]
     greatest = []

@@ -1,1 +1,1 @@
-"""What every room stands on: files written whole, processes and cores, progress, compiled kernels."""
+"""What every room uses: atomically written files, processes and cores, progress, compiled kernels."""

@@ -118,7 +118,7 @@ def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """What a JSON file says of what was asked or how something ended; None where there is none."""
+    """The contents of a note, a JSON file that records what was asked for or how something ended; None if missing."""
     if not path.is_file():
         return None
     try:

@@ -18,7 +18,7 @@ def notice(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Prints a line on stderr. That nobody can hear it, since a disk is full or a terminal gone, ends nothing."""
+    """Prints a line on stderr. If that fails, because a disk is full or a terminal is gone, nothing ends."""
     with suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""The one progress bar: what is done, images a second, time left, and whatever figures a job wants shown."""
+"""The progress bar: steps done, images per second, time left, and a job's own figures."""
 
 import sys
 import time

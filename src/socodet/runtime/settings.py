@@ -10,7 +10,7 @@ from socodet.errors import SettingError
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Range:
-    """Which numbers a field may hold; stands in its annotation: `Annotated[int, Range(1)]` is 1 or more."""
+    """Which numbers a field may hold, in its annotation: `Annotated[int, Range(1)]` is 1 or more."""
 
     at_least: float = -math.inf
     at_most: float = math.inf

@@ -73,7 +73,7 @@ def _at_meeting_point(world: World, meeting: bool) -> World:
 
 
 def _number(name: str, least: int, *, below: int | None = None, default: int | None = None) -> int:
-    """A whole number from the environment; InputError if it is none, or outside its range."""
+    """An integer from the environment; InputError if it is not one, or outside its range."""
     text = os.environ.get(name)
     if text is None and default is not None:
         return default

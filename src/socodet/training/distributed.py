@@ -28,7 +28,7 @@ PATIENCE = timedelta(hours=24)
 IN_TRAINING = timedelta(hours=1)
 """How long they wait for each other once they train; the first may be writing, or probing, meanwhile."""
 SAID_AFTER = 120.0
-"""Seconds after which it is said that a process waits, and for what."""
+"""Seconds after which a message says that a process waits, and for what."""
 
 
 def join(world: World, device: torch.device) -> None:

@@ -96,7 +96,7 @@ def folder_sinks(run: RunFolder, start: int) -> list[LogSink]:
 
 
 class Sinks:
-    """All sinks of a loop. It is said when one cannot write, as on a full disk, and when it can again."""
+    """All sinks of a loop. A message says when one cannot write, as on a full disk, and when it can again."""
 
     def __init__(self, sinks: Sequence[LogSink]) -> None:
         self._sinks = sinks

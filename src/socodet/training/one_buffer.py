@@ -67,7 +67,7 @@ def receive(connection: Connection) -> Any:
 
 
 def _anonymous_file() -> int:
-    """A descriptor of memory that has no name and takes nothing of /dev/shm; of an unnamed file where there is none."""
+    """A descriptor of unnamed memory, which takes no space of /dev/shm; of an unnamed file if that is unavailable."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("batch")
     with tempfile.TemporaryFile() as file:

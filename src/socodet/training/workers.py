@@ -34,7 +34,7 @@ AHEAD = 2
 """Batches a worker makes before the first of them is taken."""
 TICK = 1.0
 SAID_AFTER, HANGS_AFTER = 30, 300
-"""Ticks without a new image after which a worker is said to be slow, and after which it is replaced."""
+"""Ticks without a new image after which a message calls a worker slow, and after which it is replaced."""
 TRIES = 3
 """Workers that may be lost with one batch."""
 

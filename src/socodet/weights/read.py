@@ -1,4 +1,4 @@
-"""Pretrained weights as they lie on disk: a run's folder or a file, whoever wrote it, read under plain names."""
+"""Pretrained weights on disk: a run's folder or a file from any source, read under plain names."""
 
 import argparse
 import hashlib

@@ -23,7 +23,7 @@ def is_transformers_folder(path: str | Path) -> bool:
 
 
 def weights_file(folder: Path) -> Path:
-    """The largest file of weights in it, which tells its contents apart. InputError if there is none."""
+    """The largest file of weights in it, which identifies its contents. InputError if there is none."""
     files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
     if not files:
         raise InputError(f"{folder}: has a config.json and no weights (.safetensors); download the whole model")

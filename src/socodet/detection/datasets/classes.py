@@ -15,18 +15,18 @@ from socodet.runtime.notices import notice
 def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:
     """The set `scored` with the labels that `trained` has for its classes, matched by name.
 
-    Objects of further classes are left out; what differs is said on stderr. InputError when the sets have no class in
-    common, or a name stands for two classes.
+    Objects of other classes are left out; a note on stderr lists the differences. InputError when the sets have no
+    class in common, or two classes share a name.
     """
     names, own = ([category.name for category in one.categories] for one in (trained, scored))
     if names == own:
         return scored if scored.white == trained.white else replace(scored, white=trained.white)
     common = set(names) & set(own)
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
-        why = "a name of them stands for two classes" if common else "they have none in common"
+        why = "two of them share a name" if common else "they have none in common"
         raise InputError(
             f"{scored.name}: its classes ({_some(own)}) cannot be matched with those of {trained.name} "
-            f"({_some(names)}), as {why}; give both the same"
+            f"({_some(names)}), because {why}; give both the same"
         )
     label_of = {label: names.index(name) + 1 for label, name in enumerate(own, 1) if name in common}
     problems = AnnotationProblems() + scored.problems

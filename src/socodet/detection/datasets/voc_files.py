@@ -56,8 +56,8 @@ def found_in(folder: Path, images: Path | None = None) -> XmlSet | None:
 def read_xml_set(described: XmlSet, part: str) -> DetectionDataset:
     """The images of a part with their objects; InputError as `voc.read_xml_files`.
 
-    An image and an XML file belong together that have the same name, or else of which the XML file names the image. The
-    classes are those of all parts.
+    An XML file belongs to the image of the same name, otherwise to the image that it names. The classes are those of
+    all parts.
     """
     problems = AnnotationProblems()
     there = FilesThere()

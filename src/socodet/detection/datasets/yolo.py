@@ -34,8 +34,8 @@ class _Reading:
 def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     """The images of a part with their objects, sorted or in the order of their list; sizes are those of the images.
 
-    An image without a label file has no object. InputError when no image can be used, when hardly an image has a label
-    file, hardly a line is one of a label, no object is of a known class, or boxes are no shares.
+    An image without a label file has no objects. InputError when no image can be used, hardly any image has a label
+    file, hardly any line is a label, no object is of a known class, or boxes are not shares.
     """
     reading = _Reading()
     problems = reading.problems
@@ -48,7 +48,7 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     if not reading.lines:
         raise InputError(f"{about}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
     if labels.broken > NEARLY_ALL * labels.lines:
-        raise InputError(f"{about}: hardly a line is one of a label: {'; '.join(problems.lines())}")
+        raise InputError(f"{about}: hardly any line is a label: {'; '.join(problems.lines())}")
     unlabelled = problems.counts.get(Problem.NO_LABEL_FILE, 0)
     if unlabelled > NEARLY_ALL * len(reading.lines):
         raise InputError(
