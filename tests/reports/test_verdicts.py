@@ -1,6 +1,6 @@
 import pytest
 
-from socodet.reports.verdicts import loss_verdict, recall_verdict, spread_verdict
+from socodet.reports.verdicts import embedding_verdict, loss_verdict, recall_verdict
 
 
 def test_loss_compares_the_first_tenth_with_the_last() -> None:
@@ -13,8 +13,8 @@ def test_loss_compares_the_first_tenth_with_the_last() -> None:
 
 
 @pytest.mark.parametrize(("std", "passed"), [(0.0624, True), (0.03126, True), (0.03124, False), (0.0, False)])
-def test_spread_must_be_half_of_an_even_one(std: float, passed: bool) -> None:
-    assert spread_verdict(std, 256).passed is passed  # half of 1/16 is 0.03125
+def test_the_standard_deviation_must_be_half_of_the_uniform_one(std: float, passed: bool) -> None:
+    assert embedding_verdict(std, 256).passed is passed  # half of 1/16 is 0.03125
 
 
 @pytest.mark.parametrize(("trained", "untrained", "passed"), [(0.6, 0.4, True), (0.4, 0.4, False), (0.3, 0.4, False)])

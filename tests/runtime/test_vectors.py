@@ -108,19 +108,19 @@ def test_of_one() -> None:
     def reverse(m: Any) -> None:
         v.store(m, 7, v.reverse(v.load(m, 23)))
 
-    def spread(m: Any) -> None:
-        v.store(m, 7, v.spread(m[26]))
+    def broadcast(m: Any) -> None:
+        v.store(m, 7, v.broadcast(m[26]))
 
     assert (_reckoned(absolute, A) == np.abs(A)).all()
     assert (_reckoned(reverse, A) == A[::-1]).all()
-    assert (_reckoned(spread, A) == A[3]).all()
+    assert (_reckoned(broadcast, A) == A[3]).all()
 
 
 def test_bytes() -> None:
     @numba.njit
     def kernel(source: Any, floats: Any, target: Any) -> None:
         v.store(floats, 2, v.load_bytes(source, 3))
-        v.store_bytes(target, 5, v.load(floats, 2) + v.spread(np.float32(0.75)))
+        v.store_bytes(target, 5, v.load(floats, 2) + v.broadcast(np.float32(0.75)))
 
     source, floats, target = RNG.integers(0, 256, 24, np.uint8), np.zeros(20, np.float32), np.zeros(24, np.uint8)
     source[3:5] = 0, 255

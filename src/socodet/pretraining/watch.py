@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from socodet.models.backbones import STRIDES
-from socodet.models.spread import effective_rank, embedding_std
+from socodet.models.collapse import effective_rank, embedding_std
 from socodet.training.loop import LoopResult
 from socodet.views.batch import Batch
 
 COLLAPSED_SHARE = 0.1
-"""Embeddings have collapsed if their standard deviation is below this share of 1/√D, that of evenly spread vectors."""
+"""Embeddings have collapsed if their standard deviation is below this share of 1/√D, that of uniform ones."""
 COLLAPSED_RANK = 2.0
 """They have also collapsed if their effective rank is below this, as for two opposite points."""
 HEADROOM = 1.3
@@ -82,15 +82,15 @@ class CollapseWatch:
 
     def figures(self, embeddings_nd: Tensor, step: int) -> dict[str, Any]:
         """Log entries for unit-length embeddings (N, D); `collapsed` is among them only while they are."""
-        spread, even = embedding_std(embeddings_nd), embeddings_nd.shape[1] ** -0.5
+        std, even = embedding_std(embeddings_nd), embeddings_nd.shape[1] ** -0.5
         rank = effective_rank(embeddings_nd)
-        line: dict[str, Any] = {"embedding_std": spread, "effective_rank": rank}
-        was, self._collapsed = self._collapsed, spread < COLLAPSED_SHARE * even or rank < COLLAPSED_RANK
+        line: dict[str, Any] = {"embedding_std": std, "effective_rank": rank}
+        was, self._collapsed = self._collapsed, std < COLLAPSED_SHARE * even or rank < COLLAPSED_RANK
         if self._collapsed:
             line["collapsed"] = True
             if self._speaks and not was:
                 print(
-                    f"warning: collapse at step {step}: the embeddings' standard deviation is {spread:.2g}, that of "
+                    f"warning: collapse at step {step}: the embeddings' standard deviation is {std:.2g}, that of "
                     f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; lower "
                     "--base-lr, raise --target-momentum, or set --variance-weight, such as 4",
                     file=sys.stderr,

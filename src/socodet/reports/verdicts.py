@@ -14,7 +14,7 @@ def log_verdicts(lines: Sequence[Mapping[str, Any]], embedding_size: int) -> lis
         verdicts.append(loss_verdict(lines))
     stds = [line["embedding_std"] for line in lines if "embedding_std" in line]
     if stds:
-        verdicts.append(spread_verdict(stds[-1], embedding_size))
+        verdicts.append(embedding_verdict(stds[-1], embedding_size))
     return verdicts
 
 
@@ -31,8 +31,8 @@ def loss_verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
     )
 
 
-def spread_verdict(embedding_std: float, embedding_size: int) -> Verdict:
-    """Whether the embeddings are spread: their standard deviation must be at least half of 1/√D."""
+def embedding_verdict(embedding_std: float, embedding_size: int) -> Verdict:
+    """Whether the embeddings have not collapsed: their standard deviation must be at least half of 1/√D."""
     least = 0.5 / math.sqrt(embedding_size)
     passed = embedding_std >= least
     explanation = f"Standard deviation; must be at least {least:.4f}, half of 1/√{embedding_size}."

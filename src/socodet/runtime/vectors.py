@@ -121,17 +121,17 @@ def reverse(typing: Any, value: Any) -> Any:
     return vector(vector), generate
 
 
-def _spread(builder: Any, value: Any) -> Any:
+def _broadcast(builder: Any, value: Any) -> Any:
     first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
     return builder.shuffle_vector(first, first, ir.Constant(_WHOLES, [0] * LANES))
 
 
 @intrinsic  # type: ignore[misc]
-def spread(typing: Any, value: Any) -> Any:
+def broadcast(typing: Any, value: Any) -> Any:
     """The vector of 16 times a float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _spread(builder, arguments[0])
+        return _broadcast(builder, arguments[0])
 
     return vector(types.float32), generate
 

@@ -10,13 +10,13 @@ from socodet.runtime.kernel_cache import njit
 from socodet.runtime.vectors import (
     LANES,
     absolute,
+    broadcast,
     greatest,
     least,
     load,
     multiply_add,
     pick_equal,
     pick_less,
-    spread,
     store,
 )
 
@@ -27,17 +27,17 @@ _TWO, _THREE, _FOUR, _SIX = np.float32(2), np.float32(3), np.float32(4), np.floa
 
 @njit(nogil=True, cache=True)
 def _clamp(value):  # type: ignore[no-untyped-def]
-    return least(greatest(value, spread(_ZERO)), spread(_TOP))
+    return least(greatest(value, broadcast(_ZERO)), broadcast(_TOP))
 
 
 @njit(nogil=True, cache=True)
 def _luma(red, green, blue):  # type: ignore[no-untyped-def]
-    return multiply_add(spread(_BLUE), blue, multiply_add(spread(_GREEN), green, spread(_RED) * red))
+    return multiply_add(broadcast(_BLUE), blue, multiply_add(broadcast(_GREEN), green, broadcast(_RED) * red))
 
 
 @njit(nogil=True, cache=True)
 def _brighten(red, green, blue, factor):  # type: ignore[no-untyped-def]
-    top = spread(_TOP)
+    top = broadcast(_TOP)
     return least(red * factor, top), least(green * factor, top), least(blue * factor, top)
 
 
@@ -58,20 +58,20 @@ def _turn_hue(red, green, blue, sixths):  # type: ignore[no-untyped-def]
     The hue runs from 0 (red) through 2 (green) and 4 (blue) to 6, and each channel is a trapezoid over it. Everything
     is multiplied by the chroma here, which saves the division.
     """
-    zero, two = spread(_ZERO), spread(_TWO)
+    zero, two = broadcast(_ZERO), broadcast(_TWO)
     top = greatest(greatest(red, green), blue)
     bottom = least(least(red, green), blue)
     chroma = top - bottom
-    circle = spread(_SIX) * chroma
+    circle = broadcast(_SIX) * chroma
     hue = pick_equal(
-        top, green, multiply_add(two, chroma, blue - red), multiply_add(spread(_FOUR), chroma, red - green)
+        top, green, multiply_add(two, chroma, blue - red), multiply_add(broadcast(_FOUR), chroma, red - green)
     )
     hue = multiply_add(sixths, chroma, pick_equal(top, red, green - blue, hue))
     hue = pick_less(hue, circle, hue, hue - circle)
     hue = pick_less(hue, zero, hue + circle, hue)
-    from_cyan = absolute(hue - spread(_THREE) * chroma) - chroma
+    from_cyan = absolute(hue - broadcast(_THREE) * chroma) - chroma
     from_green = two * chroma - absolute(hue - two * chroma)
-    from_blue = two * chroma - absolute(hue - spread(_FOUR) * chroma)
+    from_blue = two * chroma - absolute(hue - broadcast(_FOUR) * chroma)
     return (
         bottom + least(greatest(from_cyan, zero), chroma),
         bottom + least(greatest(from_green, zero), chroma),
@@ -84,16 +84,16 @@ def _operate(canvas, order, begin, end, factors, mean):  # type: ignore[no-untyp
     """Applies the operations order[begin:end] to each pixel; returns the mean luma of the result."""
     size, _, columns = canvas.shape
     flat = canvas.reshape(-1)
-    brightness, contrast = spread(np.float32(factors[0])), spread(np.float32(factors[1]))
-    grey = spread((_ONE - np.float32(factors[1])) * mean)
-    saturation, desaturation = spread(np.float32(factors[2])), spread(_ONE - np.float32(factors[2]))
+    brightness, contrast = broadcast(np.float32(factors[0])), broadcast(np.float32(factors[1]))
+    grey = broadcast((_ONE - np.float32(factors[1])) * mean)
+    saturation, desaturation = broadcast(np.float32(factors[2])), broadcast(_ONE - np.float32(factors[2]))
     turn = np.float32(factors[3])
-    sixths = spread(turn * _SIX if turn >= _ZERO else turn * _SIX + _SIX)
+    sixths = broadcast(turn * _SIX if turn >= _ZERO else turn * _SIX + _SIX)
     shown = np.zeros(columns, np.float32)
     shown[:size] = 1  # padding columns do not count
-    total = spread(_ZERO)
+    total = broadcast(_ZERO)
     for y in range(size):
-        row = spread(_ZERO)
+        row = broadcast(_ZERO)
         for x in range(3 * y * columns, (3 * y + 1) * columns, LANES):
             red, green, blue = load(flat, x), load(flat, x + columns), load(flat, x + 2 * columns)
             for i in range(begin, end):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from socodet.runtime.kernel_cache import njit
-from socodet.runtime.vectors import LANES, load, multiply_add, pick_less, reverse, spread, store, store_bytes
+from socodet.runtime.vectors import LANES, broadcast, load, multiply_add, pick_less, reverse, store, store_bytes
 
 _TOP, _HALF = np.float32(255), np.float32(0.5)
 
@@ -31,14 +31,14 @@ def _blur_down(flat, size, columns, y, weights, rows, margin, padded):  # type: 
     """
     own, stride = 3 * y * columns, 3 * columns
     for x in range(0, columns, LANES):
-        weight, p = spread(weights[0]), own + x
+        weight, p = broadcast(weights[0]), own + x
         red, green, blue = (
             weight * load(flat, p),
             weight * load(flat, p + columns),
             weight * load(flat, p + 2 * columns),
         )
         for t in range(1, weights.shape[0]):
-            weight = spread(weights[t])
+            weight = broadcast(weights[t])
             p, q = abs(y - t) * stride + x, (size - 1 - abs(size - 1 - y - t)) * stride + x
             red = multiply_add(weight, load(flat, p) + load(flat, q), red)
             green = multiply_add(weight, load(flat, p + columns) + load(flat, q + columns), green)
@@ -59,7 +59,7 @@ def _reflect(rows, first, last, radius):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _put(value, threshold, flipped, out, row, width, x):  # type: ignore[no-untyped-def]
     """Solarize, round, and write to columns x to x + 15, or their mirror, of the row that begins at out[row]."""
-    value = pick_less(value, threshold, value, spread(_TOP) - value) + spread(_HALF)
+    value = pick_less(value, threshold, value, broadcast(_TOP) - value) + broadcast(_HALF)
     if flipped:
         store_bytes(out, row + width - LANES - x, reverse(value))
     else:
@@ -100,14 +100,14 @@ def _blurred(canvas, sigma, threshold, flipped, pixels):  # type: ignore[no-unty
         row = y * width
         for column in range(0, width, LANES):
             x = min(column, width - LANES)
-            weight, p = spread(weights[0]), margin + x
+            weight, p = broadcast(weights[0]), margin + x
             red, green, blue = (
                 weight * load(rows, p),
                 weight * load(rows, p + padded),
                 weight * load(rows, p + 2 * padded),
             )
             for t in range(1, radius + 1):
-                weight, before, after = spread(weights[t]), p - t, p + t
+                weight, before, after = broadcast(weights[t]), p - t, p + t
                 red = multiply_add(weight, load(rows, before) + load(rows, after), red)
                 green = multiply_add(weight, load(rows, before + padded) + load(rows, after + padded), green)
                 blue = multiply_add(weight, load(rows, before + 2 * padded) + load(rows, after + 2 * padded), blue)
@@ -127,9 +127,9 @@ def finish(canvas, sigma, threshold, flipped, pixels):  # type: ignore[no-untype
     narrow = size < LANES  # narrower than a vector: goes through rows of a vector's length
     to = np.empty((3, size, LANES), np.uint8) if narrow else pixels
     if sigma > 0:
-        _blurred(canvas, sigma, spread(threshold), flipped and not narrow, to)
+        _blurred(canvas, sigma, broadcast(threshold), flipped and not narrow, to)
     else:
-        _plain(canvas, spread(threshold), flipped and not narrow, to)
+        _plain(canvas, broadcast(threshold), flipped and not narrow, to)
     if narrow:
         for x in range(size):
             pixels[:, :, size - 1 - x if flipped else x] = to[:, :, x]

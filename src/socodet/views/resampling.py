@@ -10,7 +10,7 @@ is S rounded up to whole vectors (`whole_vectors`); the padding columns hold fin
 import numpy as np
 
 from socodet.runtime.kernel_cache import njit
-from socodet.runtime.vectors import LANES, load, load_bytes, multiply_add, spread, store, transpose
+from socodet.runtime.vectors import LANES, broadcast, load, load_bytes, multiply_add, store, transpose
 
 _BLOCK = 4 * LANES  # values of a row that are summed at once
 _TILE = LANES * LANES
@@ -79,14 +79,14 @@ def working_floats(width: int, size: int) -> int:
 def _add_rows(image, begin, stride, count, weights, at, rows, out):  # type: ignore[no-untyped-def]
     """The weighted sum of `count` runs of _BLOCK bytes, `stride` apart, with the weights from index `at` on."""
     p = begin
-    weight = spread(weights[at])
+    weight = broadcast(weights[at])
     a = weight * load_bytes(image, p)
     b = weight * load_bytes(image, p + LANES)
     c = weight * load_bytes(image, p + 2 * LANES)
     d = weight * load_bytes(image, p + 3 * LANES)
     for t in range(1, count):
         p += stride
-        weight = spread(weights[at + t])
+        weight = broadcast(weights[at + t])
         a = multiply_add(weight, load_bytes(image, p), a)
         b = multiply_add(weight, load_bytes(image, p + LANES), b)
         c = multiply_add(weight, load_bytes(image, p + 2 * LANES), c)
@@ -114,13 +114,13 @@ def _add_columns(columns, first, weights, at, taps, tiles, out):  # type: ignore
     columns: value i of all 16 rows is vector i; the first value is `first`.
     """
     p = first * LANES
-    weight = spread(weights[at])
+    weight = broadcast(weights[at])
     red = weight * load(columns, p)
     green = weight * load(columns, p + LANES)
     blue = weight * load(columns, p + 2 * LANES)
     for t in range(1, taps):
         p += 3 * LANES
-        weight = spread(weights[at + t])
+        weight = broadcast(weights[at + t])
         red = multiply_add(weight, load(columns, p), red)
         green = multiply_add(weight, load(columns, p + LANES), green)
         blue = multiply_add(weight, load(columns, p + 2 * LANES), blue)

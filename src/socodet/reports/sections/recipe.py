@@ -113,8 +113,8 @@ def outcome_table(runs: Sequence[RunRecord]) -> Table:
     rows = _newest(runs, PROGRESS)
     if runs[0].kind == "pretrain":
         even = [run.embedding_size**-0.5 for run in runs]
-        spreads = [run.last("embedding_std") for run in runs]
-        shares = [None if std is None else std / full for std, full in zip(spreads, even, strict=True)]
+        stds = [run.last("embedding_std") for run in runs]
+        shares = [None if std is None else std / full for std, full in zip(stds, even, strict=True)]
         rows.append(("  at perfect agreement", *(_number(_lowest_loss(run), ".0f") for run in runs)))
         rows.append(("Embedding std, relative to an even spread", *(_number(share, ".0%") for share in shares)))
         rows += _newest(runs, PRETRAINED)

@@ -1,4 +1,4 @@
-"""Whether embeddings still spread over the sphere, or have collapsed."""
+"""Measures of collapse: the standard deviation and the effective rank of embeddings."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 def embedding_std(embeddings_nd: Tensor) -> float:
     """Mean over dimensions of the standard deviation over N unit-length embeddings (N, D).
 
-    About 1/√D when they spread evenly, 0 when all are the same point.
+    About 1/√D when they are uniform on the sphere, 0 when all are the same point.
     """
     return float(embeddings_nd.float().std(dim=0, correction=0).mean())
 
