@@ -122,9 +122,9 @@ def measure(files: list[bytes], rounds: int) -> dict[str, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures of about 500x375")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images of about 500x375")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--limit", type=int, default=64, help="pictures used")
+    parser.add_argument("--limit", type=int, default=64, help="images used")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warm_up()

@@ -1,20 +1,20 @@
-"""How fast and how good proposals are, beside OpenCV's selective search; prints one JSON object.
+"""Speed and quality of proposals against OpenCV's selective search; prints one JSON object.
 
     python -m venv ENV && ENV/bin/pip install -e . opencv-contrib-python-headless dlib
     ENV/bin/python benchmarks/proposals.py --images photos/ --annotations instances.json --limit 50
 
-OpenCV belongs into an environment of its own: its builds overwrite each other's files. Without dlib, which is compiled
-for minutes at its installation, its figures are left out. Times are of one
+OpenCV needs an environment of its own: its builds overwrite each other's files. Without dlib, which takes minutes to
+compile at installation, its figures are left out. Times are of one
 thread, decoding included, interleaved image by image; medians. What the figures mean:
 
 - `fast_speedup`, `single_speedup`: OpenCV's time at the native size over ours at the default work size;
-  `..._same_size`: OpenCV given the picture at our work size.
+  `..._same_size`: OpenCV given the image at our work size.
 - `core_scaling`: images/s of `propose` on all cores, over that on one, over the number of cores.
 - `coverage`: mean best IoU of OpenCV's `fast` boxes with ours, after the paper's filter; `coverage_back`: of
-  ours with OpenCV's; `coverage_control`: of OpenCV's with its own of the picture as JPEG of quality 85.
+  ours with OpenCV's; `coverage_control`: of OpenCV's with its own of the image as JPEG of quality 85.
 - `recall`, `opencv_recall`: of the annotated objects that pass the paper's filter, the share that some `fast`
   box overlaps by 0.5 or more. `objects`: the same at 0.7, the mean best overlap, and the 95% interval of the
-  paired bootstrap (over pictures) of our mean best overlap minus OpenCV's, for each strategy and size.
+  paired bootstrap (over images) of our mean best overlap minus OpenCV's, for each strategy and size.
 """
 
 import argparse
@@ -246,7 +246,7 @@ def core_scaling(source: ImageSource, method: Method, images: int) -> dict[str, 
 # --- quality ----------------------------------------------------------------------------------------------
 
 
-def boxes_of_picture(data: bytes) -> dict[str, Boxes]:
+def boxes_of_image(data: bytes) -> dict[str, Boxes]:
     """The filtered boxes of each way, keyed by name."""
     image = decode_image(data)
     height, width = image.shape[:2]
@@ -292,15 +292,15 @@ def counts(found: list[dict[str, Boxes]]) -> dict[str, dict[str, float]]:
 
 
 def objects_found(found: list[dict[str, Boxes]], objects: list[NDArray[np.float64]]) -> dict[str, Any]:
-    pictures = [i for i, boxes in enumerate(objects) if len(boxes)]
+    images = [i for i, boxes in enumerate(objects) if len(boxes)]
     overlaps = {
-        name: [best_overlaps(objects[i], found[i][name]) for i in pictures] for name in found[0] if name != "control"
+        name: [best_overlaps(objects[i], found[i][name]) for i in images] for name in found[0] if name != "control"
     }
     figures: dict[str, Any] = {}
-    sizes = np.array([len(objects[i]) for i in pictures])
-    draws = np.random.default_rng(0).multinomial(len(pictures), np.full(len(pictures), 1 / len(pictures)), 5000)
-    for name, per_picture in overlaps.items():
-        best = np.concatenate(per_picture)
+    sizes = np.array([len(objects[i]) for i in images])
+    draws = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), 5000)
+    for name, per_image in overlaps.items():
+        best = np.concatenate(per_image)
         figures[name] = {
             "recall_0.5": float((best >= 0.5).mean()),
             "recall_0.7": float((best >= 0.7).mean()),
@@ -308,18 +308,18 @@ def objects_found(found: list[dict[str, Boxes]], objects: list[NDArray[np.float6
         }
         if name.removesuffix("_native") in METHODS:
             theirs = overlaps[f"opencv_{name.removesuffix('_native')}"]
-            gains = np.array([(a - b).sum() for a, b in zip(per_picture, theirs, strict=True)])
+            gains = np.array([(a - b).sum() for a, b in zip(per_image, theirs, strict=True)])
             interval = np.percentile(draws @ gains / (draws @ sizes), [2.5, 97.5])
             figures[name]["minus_opencv_95"] = [float(end) for end in interval]
     return {
         "recall": figures["fast"]["recall_0.5"],
         "opencv_recall": figures["opencv_fast"]["recall_0.5"],
-        "objects": figures | {"count": int(sizes.sum()), "pictures": len(pictures)},
+        "objects": figures | {"count": int(sizes.sum()), "images": len(images)},
     }
 
 
 def annotated_objects(annotations: Path, source: ImageSource, indices: range) -> list[NDArray[np.float64]]:
-    """The boxes of each picture's annotated objects that pass the paper's filter, crowds left out."""
+    """The boxes of each image's annotated objects that pass the paper's filter, crowds left out."""
     coco = json.loads(annotations.read_text())
     images = {image["id"]: image for image in coco["images"]}
     by_name: dict[str, list[list[float]]] = {}
@@ -341,7 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of images")
     parser.add_argument("--annotations", type=Path, help="COCO instances of them: recall is measured too")
-    parser.add_argument("--limit", type=int, help="only the first so many images")
+    parser.add_argument("--limit", type=int, help="only the first N images")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     source = open_images(arguments.images)
@@ -352,7 +352,7 @@ def main() -> None:
     result |= speed(files)
     result["stages"] = {method: stages(files, method) for method in METHODS}
     result |= core_scaling(source, "single", 512)
-    found = [boxes_of_picture(data) for data in files]
+    found = [boxes_of_image(data) for data in files]
     result |= agreement(found) | {"boxes": counts(found), "recall": None, "opencv_recall": None}
     if arguments.annotations is not None:
         result |= objects_found(found, annotated_objects(arguments.annotations, source, indices))
