@@ -61,12 +61,12 @@ def done(data, weights, tmp_path_factory):
     return measure_own_data(data, output, SMALL, **given)
 
 
-def test_every_start_is_pretrained_and_fine_tuned(done):
+def test_every_start_is_pretrained_and_fine_tuned(done, data):
     assert done.stopped_by is None
     found = json.loads((done.study.folder / "results.json").read_text())
     assert [one["start"] for one in found] == OWN + GIVEN
     for one in found:
-        assert (one["set"], one["fraction"], one["fold"]) == ("train", 1.0, 0)
+        assert (one["set"], one["fraction"], one["fold"]) == (data.name, 1.0, 0)
         assert 0 <= one["AP"] <= one["AP50"] <= 100
         assert one["steps"] == found[0]["steps"]
         assert one["curve"][-1] == [one["steps"], one["AP"]]
@@ -166,7 +166,12 @@ def test_arithmetic_of_a_step_by_hand():
 def test_tables_by_hand(tmp_path):
     """Differences fold by fold, their interval by SciPy, and a worth in labels by interpolation."""
     study = Study(tmp_path / "out", "own_data", show_progress=False)
-    sets = {"train": {"name": "mine", "images": 100}, "val": {"name": "val", "images": 9}, "images": {"count": 100}}
+    sets = {
+        "set": "mine",
+        "train": {"name": "mine", "images": 100},
+        "val": {"name": "val", "images": 9},
+        "images": {"count": 100},
+    }
     study.begin(sets, [])
     figures = {
         ("scratch", 0.1): (10.0, 12.0, 11.0),

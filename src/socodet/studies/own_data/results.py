@@ -96,7 +96,7 @@ class OwnData:
         return list(self._objects())
 
     def _objects(self) -> Iterator[dict[str, Any]]:
-        name = self.study.noted()["asked"]["train"]["name"]
+        name = self.study.noted()["asked"]["set"]
         for run in self.detectors.runs:
             if not run.finished:
                 continue
@@ -127,10 +127,9 @@ class OwnData:
         """All tables."""
         asked = self.study.noted()["asked"]
         lines = [
-            f"# Pretraining on {asked['images']['count']:,} images of {asked['train']['name']}",
+            f"# Pretraining on {asked['images']['count']:,} images of {asked['set']}",
             "",
-            f"Labels: parts of {asked['train']['name']} ({asked['train']['images']:,} images); scored on "
-            f"{asked['val']['name']} ({asked['val']['images']:,} images). A fold is another part of the labels and "
+            f"Labels: parts of {asked['train']['images']:,} images; scored on {asked['val']['images']:,} others. A fold is another part of the labels and "
             "another seed. AP in percent, mean ± sample standard deviation over the folds.",
             "",
             *(f"- {name}: {what}" for name, what in self.what.items()),

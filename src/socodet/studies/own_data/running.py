@@ -93,7 +93,7 @@ def measure_own_data(
     if weights is not None:
         WeightsFile.find(weights.path)
     study = Study(settled(output), "own_data", show_progress=show_progress)
-    source = _prepare(study, settings, detectors, images, overwrite=overwrite)
+    source = _prepare(study, settings, Path(data).resolve().stem, detectors, images, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
     names = [start.name for start in every]
@@ -217,6 +217,7 @@ def _cost(run: Path) -> dict[str, Any]:
 def _prepare(
     study: Study,
     settings: OwnDataSettings,
+    name: str,
     detectors: FinetuningRuns,
     images: str | Path | None,
     *,
@@ -229,6 +230,7 @@ def _prepare(
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
     asked = {
+        "set": name,
         "settings": to_json(settings),
         "train": {"name": train.name, "images": len(train), "sha256": digest(train)},
         "val": {"name": val.name, "images": len(val), "sha256": digest(val)},
