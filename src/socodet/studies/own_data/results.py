@@ -129,9 +129,9 @@ class OwnData:
         lines = [
             f"# Pretraining on {asked['images']['count']:,} images of {asked['set']}",
             "",
-            f"Labels: parts of {asked['train']['images']:,} images; scored on {asked['val']['images']:,} others. A "
-            "fold is another part of the labels and another seed. AP in percent, mean ± sample standard deviation over the "
-            "folds.",
+            f"Labels: parts of {asked['train']['images']:,} images; scored on {asked['val']['images']:,} others.",
+            "A fold is another part of the labels and another seed. AP in percent, mean ± sample standard deviation over",
+            "the folds.",
             "",
             *(f"- {name}: {what}" for name, what in self.what.items()),
             "",
