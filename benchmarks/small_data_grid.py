@@ -70,6 +70,10 @@ def rows() -> list[Row]:
         Row("paper", tuple(LARS), 1312, sets=probed, seeds=three),
         Row("terms", (*LARS, *TERMS), 1312, sets=probed, seeds=three),
     ]
+    weaker = [
+        Row("terms_third", (*LARS, "--variance-weight", "1.333", "--covariance-weight", "0.0667"), 1312),
+        Row("terms_float32", (*LARS, *TERMS, "--precision", "float32"), 1312),
+    ]
     grid = [
         Row(f"grid_{term}_{rate}_{average}", (*rate_flags, *term_flags, *momentum), 1312)
         for rate, rate_flags in (("lars", LARS), ("root", LARS_ROOT), ("sgd", SGD))
@@ -87,7 +91,7 @@ def rows() -> list[Row]:
         Row("predictor_10", (*LARS, "--predictor-lr", "10"), 1312),
     ]
     longer = [Row(f"{row.name}_long", row.pretraining, 5000, sets=row.sets) for row in first[1:]]
-    return [*first, *grid, *more, *longer]
+    return [*first, *weaker, *grid, *more, *longer]
 
 
 def pieces() -> list[tuple[Row, str, int]]:
@@ -158,7 +162,7 @@ def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[s
         commands.append(
             ["pretrain", data / set_name / "train.json", "--output", start, "--recipe", "tiny", *row.network]
             + ["--epochs", f"{epochs:.3f}", "--warmup-epochs", f"{epochs / 20:.3f}", "--seed", seed, "--resume"]
-            + [*row.pretraining, *COMMON, "--precision", "bfloat16"]
+            + [*COMMON, "--precision", "bfloat16", *row.pretraining]
         )
         socodet(commands[-1], folder / "output.txt")
         log = lines(Path(start))
