@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from socodet.finetuning.detector import TrainedDetector as TrainedDetector
     from socodet.finetuning.detector import load_detector as load_detector
     from socodet.finetuning.head_scale import match_head_scale as match_head_scale
+    from socodet.images.reading import PixelSettings as PixelSettings
+    from socodet.images.reading import read_images_as as read_images_as
     from socodet.prediction.predict import PredictResult as PredictResult
     from socodet.prediction.predict import predict as predict
     from socodet.pretraining.pretrain import PretrainResult as PretrainResult
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 _ORIGINS = {
     "InputError": "socodet.errors",
     "LoadReport": "socodet.weights.report",
+    "PixelSettings": "socodet.images.reading",
     "PredictResult": "socodet.prediction.predict",
     "PretrainResult": "socodet.pretraining.pretrain",
     "ReadingSettings": "socodet.detection.datasets",
@@ -60,6 +63,7 @@ _ORIGINS = {
     "predict": "socodet.prediction.predict",
     "pretrain": "socodet.pretraining.pretrain",
     "propose": "socodet.proposals.make_table",
+    "read_images_as": "socodet.images.reading",
     "recipe": "socodet.pretraining.recipes",
 }
 __all__ = ["__version__", *_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]

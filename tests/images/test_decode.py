@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from socodet.errors import UnreadableImageError
-from socodet.images.decode import MAX_PIXELS, decode_image, image_size
+from socodet.images.decode import decode_image, image_size
+from socodet.images.reading import MAX_PIXELS
 
 
 def encode(image: Image.Image, format: str, **options: object) -> bytes:

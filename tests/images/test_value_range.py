@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from socodet.cli import main
+from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.pack import PackSettings, pack
-from socodet.images.source import ImageSelection, open_images, read_pixels, white_of
+from socodet.images.reading import PixelReading, PixelSettings, read_images_as
+from socodet.images.source import ImageSelection, open_images, read_pixels, reading_of
 from socodet.images.value_range import narrowed
+from socodet.proposals.table import ProposalTable
 
 RAMP = np.linspace(0, 1, 64 * 48).reshape(48, 64)
 
@@ -46,7 +50,7 @@ def test_all_images_of_a_set_are_scaled_by_the_bits_they_use(
     tmp_path: Path, bits: int, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = open_images(write(tmp_path / "set", bits, kind))
-    assert white_of(source) == white_of(ImageSelection(source, [1])) == 2**bits - 1
+    assert reading_of(source) == reading_of(ImageSelection(source, [1])) == PixelReading(white=2**bits - 1)
     said = capsys.readouterr().err
     assert f"hold values up to {2**bits - 1:,} (3 sampled)" in said
     expected = np.rint(np.repeat(RAMP[..., None], 3, axis=2) * 255)
@@ -67,7 +71,7 @@ def test_other_images_of_such_a_set_are_as_ever(tmp_path: Path) -> None:
     Image.fromarray(np.full((9, 9, 3), 100, np.uint8)).save(folder / "a.png")
     (folder / "b.png").write_bytes(b"no image")
     source = open_images(folder)
-    assert white_of(source) == 4095
+    assert reading_of(source).white == 4095
     pixels = {source.key(index): index for index in range(len(source))}
     assert (read_pixels(source, pixels["a.png"]) == 100).all()
 
@@ -77,7 +81,7 @@ def test_values_above_white_and_transparency() -> None:
     values[..., 3] = 4095
     values[0, 0] = (60_000, 0, 2000, 4095)
     values[1, 1] = (0, 0, 0, 0)
-    pixels = decode_image(png(values), white=4095)
+    pixels = decode_image(png(values), reading=PixelReading(white=4095))
     assert pixels[0, 0].tolist() == [255, 0, 125]
     assert pixels[1, 1].tolist() == [255, 255, 255]  # transparent pixels are laid on white
     assert pixels[2, 2].tolist() == [125, 125, 125]
@@ -116,6 +120,93 @@ def test_a_narrowed_image_is_turned_upright_once(form, orientation):
     deep, plain = io.BytesIO(), io.BytesIO()
     Image.fromarray(values).save(deep, form, exif=exif)
     Image.fromarray(narrowed(values, 4095)).save(plain, form, exif=exif)
-    pixels = decode_image(deep.getvalue(), white=4095)
+    pixels = decode_image(deep.getvalue(), reading=PixelReading(white=4095))
     np.testing.assert_array_equal(pixels, decode_image(plain.getvalue()))
     assert image_size(deep.getvalue()) == pixels.shape[1::-1]
+
+
+def float_tiffs(folder: Path) -> Path:
+    """Reflectances of 0.2 to 0.6 in three images, the second of which uses only half of that."""
+    folder.mkdir()
+    for number, top in enumerate((0.6, 0.4, 0.6)):
+        Image.fromarray((0.2 + RAMP * (top - 0.2)).astype(np.float32)).save(folder / f"{number}.tif")
+    return folder
+
+
+def test_floating_point_images_of_a_set_share_their_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = open_images(float_tiffs(tmp_path / "set"))
+    assert "between 0.2" in capsys.readouterr().err
+    expected = np.rint(np.repeat(RAMP[..., None], 3, axis=2) * 255)
+    np.testing.assert_allclose(read_pixels(source, 0), expected, atol=2)
+    np.testing.assert_allclose(read_pixels(source, 1), expected / 2, atol=2)
+
+
+def test_the_value_range_is_what_is_asked_for(tmp_path: Path) -> None:
+    with read_images_as(PixelSettings(value_range=1.2)):
+        floats = open_images(float_tiffs(tmp_path / "floats"))
+    np.testing.assert_allclose(read_pixels(floats, 0)[..., 0], (0.2 + RAMP * 0.4) / 1.2 * 255, atol=1)
+    with read_images_as(PixelSettings(value_range=2000)):
+        source = open_images(write(tmp_path / "deep", 10, "gray"))
+    np.testing.assert_allclose(read_pixels(source, 2)[..., 0], RAMP * 1023 / 2000 * 255, atol=1)
+
+
+def bands(dtype: type, count: int = 5) -> np.ndarray:
+    return np.stack([np.full((8, 6), 20 * (band + 1)) for band in range(count)], axis=2).astype(dtype)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_bands_of_a_tiff_are_chosen(tmp_path: Path, planar: str, dtype: type) -> None:
+    values = bands(dtype)
+    stored = values if planar == "contig" else np.moveaxis(values, -1, 0)
+    options = {"photometric": "minisblack", "planarconfig": planar}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    with pytest.raises(UnreadableImageError, match=r"5 bands.*--bands"):
+        decode_image((tmp_path / "a.tif").read_bytes())
+    with read_images_as(PixelSettings(value_range=255, bands=(5, 3, 1))):
+        source = open_images(tmp_path)
+        assert image_size(source.read(0)) == (6, 8)
+        assert read_pixels(source, 0)[0, 0].tolist() == [100, 60, 20]
+    with read_images_as(PixelSettings(value_range=255, bands=(4,))):
+        assert read_pixels(open_images(tmp_path), 0)[0, 0].tolist() == [80, 80, 80]
+    with read_images_as(PixelSettings(bands=(7,))), pytest.raises(UnreadableImageError, match="asks for 7"):
+        read_pixels(open_images(tmp_path), 0)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_bands_of_other_formats_are_chosen(format: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 120, 40)).save(file, format, quality=100)
+    pixels = decode_image(file.getvalue(), reading=PixelReading(bands=(3, 2, 1)))
+    np.testing.assert_allclose(pixels[4, 4], [40, 120, 200], atol=3)
+
+
+def test_a_colour_tiff_of_12_bits_is_not_dark(tmp_path: Path) -> None:
+    values = np.repeat(np.rint(RAMP * 4095).astype(np.uint16)[..., None], 3, axis=2)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    np.testing.assert_allclose(read_pixels(open_images(tmp_path), 0), values / 4095 * 255, atol=1)
+
+
+def test_the_pixel_limit_is_set_and_pack_shrinks_what_is_larger(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "set" / "a.png")
+    with read_images_as(PixelSettings(max_pixels=100_000)):
+        source = open_images(tmp_path / "set")
+        with pytest.raises(UnreadableImageError, match=r"400x300 pixels are more than 100,000.*--max-pixels"):
+            read_pixels(source, 0)
+    summary = pack(tmp_path / "set", tmp_path / "packed", settings=PackSettings(64), show_progress=False)
+    assert summary.images == 1
+    limited = PackSettings(64, max_pixels=100_000)
+    with pytest.raises(InputError, match="none of its 1 images"):
+        pack(tmp_path / "set", tmp_path / "none", settings=limited, show_progress=False)
+
+
+def test_commands_take_how_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(2):
+        tifffile.imwrite(tmp_path / "set" / f"{number}.tif", bands(np.uint16), photometric="minisblack")
+    flags = ["--bands", "3", "2", "1", "--value-range", "255", "--method", "grid"]
+    main(["propose", str(tmp_path / "set"), "--output", str(tmp_path / "p.parquet"), *flags])
+    assert ProposalTable.read(tmp_path / "p.parquet").unreadable == {}
+    with pytest.raises(SystemExit):
+        main(["propose", str(tmp_path / "set"), "--output", str(tmp_path / "q.parquet"), "--bands", "1", "2"])

@@ -19,6 +19,7 @@ from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
+from socodet.images.reading import PixelReading
 from socodet.prediction.predict import predict
 from socodet.training.settings import ExecutionSettings
 
@@ -226,7 +227,7 @@ def test_16_bit_images_are_seen_as_in_training(run, tmp_path):
     file = tmp_path / "dark.png"
     Image.fromarray(values).save(file)
     detector = socodet.load_detector(run, device="cpu")
-    detector.white = 4095
+    detector.pixel_reading = PixelReading(white=4095)
     seen = []
     detector.network.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0][0].max()) * 255))
     with Image.open(file) as image:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from socodet.commands.messages import exit_if_stopped, print_scores, print_some, resume_hint
-from socodet.commands.parsing import Flat, values_of
+from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH, FinetuneResult
@@ -34,6 +34,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
     return chosen
 
 
+@reads_images
 def finetune(
     train: tyro.conf.Positional[Path],
     output: Path,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from socodet.commands.parsing import Flat, values_of
+from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.views.settings import SampleSettings
 
@@ -17,6 +17,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
     return {"sample": recipe_named(names[-1]).sample} if names else {}
 
 
+@reads_images
 def inspect(
     what: tyro.conf.Positional[Literal["proposals", "views"]],
     images: tyro.conf.Positional[Path],

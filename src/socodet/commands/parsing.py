@@ -2,14 +2,16 @@
 
 import contextlib
 import functools
+import inspect
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from socodet.errors import InputError, which_instead
+from socodet.images.reading import PixelSettings, read_images_as
 
 Flat = tyro.conf.arg(name="")
 """Marks settings whose fields become flags without a prefix."""
@@ -92,3 +94,24 @@ def values_of(flag: str, argv: Sequence[str]) -> list[str]:
     pairs = zip(argv, [*argv[1:], None], strict=False)
     given = (a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b if a == flag else None for a, b in pairs)
     return [value for value in given if value is not None]
+
+
+def reads_images(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the flags of `PixelSettings`, whose images are read as they say."""
+
+    @functools.wraps(command)
+    def reading_so(*args: Any, pixels: PixelSettings = PixelSettings(), **kwargs: Any) -> None:
+        with read_images_as(pixels):
+            command(*args, **kwargs)
+
+    flags = inspect.Parameter(
+        "pixels",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=PixelSettings(),
+        annotation=Annotated[PixelSettings, Flat],
+    )
+    own = inspect.signature(command)
+    reading_so.__signature__ = own.replace(parameters=[*own.parameters.values(), flags])  # type: ignore[attr-defined]
+    reading_so.__annotations__ = {**command.__annotations__, "pixels": flags.annotation}
+    del reading_so.__wrapped__  # tyro would read the flags of what is within
+    return reading_so

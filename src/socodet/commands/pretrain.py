@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
-from socodet.commands.parsing import Flat, parse, values_of
+from socodet.commands.parsing import Flat, parse, reads_images, values_of
 from socodet.errors import InputError
+from socodet.images.reading import PixelSettings, read_images_as
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
@@ -57,6 +58,7 @@ def _planned(
     table: str | None = None,
     start_from: Path | None = None,
     overwrite: bool = False,
+    pixels: PixelSettings | None = None,
     **_others: Any,
 ) -> Recipe:
     """The recipe chosen for the images; prints its plan."""
@@ -66,7 +68,8 @@ def _planned(
     from socodet.runtime.world import world_from_environment
     from socodet.training.run_folder import RunFolder
 
-    source = open_images(images)
+    with read_images_as(pixels or PixelSettings()):
+        source = open_images(images)
     if limit is not None:
         source = some_images(source, limit, training.seed if training else 0)
     given = Given(
@@ -117,6 +120,7 @@ def _warmup(training: TrainingSettings, epochs: str) -> float:
     return min(training.warmup_epochs, asked / 10) if 0 < asked < training.epochs else training.warmup_epochs
 
 
+@reads_images
 def pretrain(
     images: tyro.conf.Positional[Path],
     output: Path,

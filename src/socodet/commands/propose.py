@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from socodet.commands.messages import list_unreadable
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.errors import InputError
 from socodet.proposals.conversion import ConversionSummary, convert_proposals
 from socodet.proposals.foreign_formats import BoxForm
@@ -18,6 +18,7 @@ from socodet.runtime.notices import printable
 from socodet.runtime.world import world_from_environment
 
 
+@reads_images
 def propose(
     images: tyro.conf.Positional[Path],
     output: Path,

@@ -20,7 +20,8 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.run import FinetuneRecipe, trained_categories
 from socodet.finetuning.trainer import scored_weights
 from socodet.images.decode import decode_image
-from socodet.images.value_range import FULL_RANGE, narrowed
+from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.value_range import narrowed
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
@@ -63,8 +64,8 @@ class TrainedDetector(nn.Module):
         self.step = step
         """Steps it was trained for."""
         self.run = run
-        self.white = FULL_RANGE
-        """The value that was white in its 16-bit training images."""
+        self.pixel_reading = PLAIN
+        """How its training images were read."""
         self.precision = torch.float32
         """Of `predict`: float32, or what autocast computes in."""
 
@@ -93,7 +94,7 @@ class TrainedDetector(nn.Module):
         if isinstance(images, str | Path | Image.Image | np.ndarray):
             raise InputError("predict takes a list of images; put a single one into a list")
         found = []
-        pixels = [as_pixels(image, self.white) for image in images]
+        pixels = [as_pixels(image, self.pixel_reading) for image in images]
         for index, answer in detect_each(
             self.network, pixels.__getitem__, range(len(pixels)), batch_size=batch_size, precision=self.precision
         ):
@@ -134,7 +135,7 @@ def load_detector(
     where = choose_device(device, ALONE)
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector = TrainedDetector(network, recipe, trained.categories, state["step"], folder.path)
-    detector.white = trained.white
+    detector.pixel_reading = trained.pixel_reading
     detector.precision = autocast_type(precision, where)
     return detector
 
@@ -145,21 +146,21 @@ def chosen(found: Detections, min_score: float, max_detections: int | None) -> D
     return best.take(np.flatnonzero(best.scores >= min_score))
 
 
-def as_pixels(image: AnyImage, white: int = FULL_RANGE) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB of an image given in any of the forms `predict` takes; `white` as in `decode_image`.
+def as_pixels(image: AnyImage, reading: PixelReading = PLAIN) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of an image given in any of the forms `predict` takes; `reading` as in `decode_image`.
 
     InputError, naming the file.
     """
     if isinstance(image, str | Path):
         try:
-            return decode_image(Path(image).read_bytes(), white=white)
+            return decode_image(Path(image).read_bytes(), reading=reading)
         except UnreadableImageError as error:
             raise InputError(f"{image}: {error}") from None
         except OSError as error:
             raise InputError(f"{image}: {error.strerror}; check the path") from None
     if isinstance(image, Image.Image):
         if image.mode.startswith("I;16"):
-            image = Image.fromarray(narrowed(np.asarray(image).astype(np.uint16), white))
+            image = Image.fromarray(narrowed(np.asarray(image).astype(np.uint16), reading.white))
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):

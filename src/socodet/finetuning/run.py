@@ -20,7 +20,7 @@ from socodet.detection.detectors import InferenceSettings
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
-from socodet.images.value_range import FULL_RANGE
+from socodet.images.reading import FULL_RANGE, PixelReading
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
@@ -95,7 +95,7 @@ def describe_set(data: DetectionDataset) -> dict[str, Any]:
         "images": len(data),
         "style": data.style,
         "masks": data.has_masks,
-        "white": data.white,
+        "pixel_reading": to_json(data.pixel_reading),
         "sha256": digest(data),
         "categories": [to_json(category) for category in data.categories],
     }
@@ -123,8 +123,15 @@ def trained_categories(run: RunFolder) -> DetectionDataset:
         data["masks"],
         data["style"],
         AnnotationProblems(),
-        white=data.get("white", FULL_RANGE),
+        pixel_reading=_pixel_reading(data, f"{run.path}/run.json"),
     )
+
+
+def _pixel_reading(data: dict[str, Any], where: str) -> PixelReading:
+    """How the training images were read; of runs of an earlier version, only white is known."""
+    if "pixel_reading" in data:
+        return from_json(PixelReading, data["pixel_reading"], where)
+    return PixelReading(white=data.get("white", FULL_RANGE))
 
 
 def write_scores(

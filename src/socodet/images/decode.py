@@ -15,11 +15,18 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import is_cut_short
+from socodet.images.reading import MAX_PIXELS, PLAIN, PixelReading, reading_asked
+from socodet.images.stored_values import (
+    ORIENTATION_TAG,
+    TIFF,
+    check_size,
+    chosen_bands,
+    stored_values,
+    tiff_size,
+    upright,
+)
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
-from socodet.images.value_range import FULL_RANGE, PNG, narrowed, values_16_bit
-
-MAX_PIXELS = 89_478_485
-"""Larger images are refused. PIL's own limit, a quarter of a GiB of RGB pixels."""
+from socodet.images.value_range import as_8_bit
 
 
 @cache
@@ -40,7 +47,6 @@ HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 LEAST_THERE = 0.1
 """Share of the pixels of a JPEG that must be there."""
 
-ORIENTATION_TAG = 0x0112
 JPEG = b"\xff\xd8\xff"
 """What a JPEG file begins with."""
 HEAD = 32768
@@ -49,7 +55,7 @@ HEAD = 32768
 def decode_image(
     data: bytes,
     least_side: int | None = None,
-    white: int = FULL_RANGE,
+    reading: PixelReading = PLAIN,
     on_cut: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint8]:
     """The pixels of an encoded image, (H, W, 3) RGB, C-contiguous, upright as its EXIF orientation says.
@@ -61,9 +67,8 @@ def decode_image(
 
     JPEG, PNG, WebP, TIFF, BMP, GIF and PPM, JPEG 2000 and AVIF where Pillow can, HEIC where pillow-heif is installed;
     the first frame of an animation or page of a document. Transparent
-    pixels are composited on white. 16 bits a channel become 8 by scaling, so that `white` and all above it are 255;
-    32-bit and floating-point pixels, which have no such range, are stretched from their own least to their
-    own greatest value.
+    pixels are composited on white. More than 8 bits a channel become 8 by scaling, as `reading` says; a TIFF of
+    several bands needs its `bands`.
 
     A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_cut` is called, unless hardly anything
     of it is there. UnreadableImageError, in one line without the file's name, when the bytes are not such an image, are
@@ -72,30 +77,51 @@ def decode_image(
     if not data:
         raise UnreadableImageError("the file is empty")
     if data.startswith(JPEG):
-        return _decode_jpeg(data, least_side, on_cut)
-    with _opened_by_pil(data) as image:
-        values = values_16_bit(data) if white < FULL_RANGE else None
-        if values is None:
+        pixels = _decode_jpeg(data, least_side, on_cut, reading.max_pixels)
+        return pixels if reading.bands is None else _three(chosen_bands(pixels, reading.bands))
+    try:
+        values = stored_values(data, reading.bands, reading.max_pixels)
+        if values is not None:
+            return _three(as_8_bit(values, reading))
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # damaged files make decoders raise almost anything
+        raise _unreadable(error) from None
+    with _opened_by_pil(data, reading.max_pixels) as image:
+        if reading.bands is None:
             return _decode_with_pil(image)
-        pixels = np.array(_to_rgb(Image.fromarray(narrowed(values, white))))
-        if not data.startswith(PNG):
-            return pixels  # Pillow turns a TIFF upright when it loads it
-        return _upright(pixels, image.getexif().get(ORIENTATION_TAG, 1))
+        image.load()
+        whole = image.convert("RGB") if image.mode in ("P", "PA", "1", "CMYK", "YCbCr") else image
+        chosen = chosen_bands(np.asarray(whole), reading.bands)
+        return upright(_three(as_8_bit(chosen, reading)), image.getexif().get(ORIENTATION_TAG, 1))
 
 
-def image_size(data: bytes) -> tuple[int, int]:
+def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) of (H, W) or (H, W, C): grey, or what is transparent on white."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else np.array(_to_rgb(Image.fromarray(pixels)))
+
+
+def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     """Width and height of an encoded image, upright: those of `decode_image(data)`, without decoding a JPEG.
 
     A PNG may have to be decoded, as its orientation may come after its pixels. An image with a size may still turn out
-    to be damaged. UnreadableImageError as `decode_image`.
+    to be damaged. UnreadableImageError as `decode_image`. max_pixels: by default as `read_images_as` says.
     """
+    max_pixels = max_pixels or reading_asked().max_pixels
     if not data:
         raise UnreadableImageError("the file is empty")
     if data.startswith(JPEG):
-        size = _jpeg_size(data)
+        size = _jpeg_size(data, max_pixels)
         if size is not None:
             return _turned(size, _jpeg_orientation(data))
-    with _opened_by_pil(data) as image:
+    if data.startswith(TIFF) and not _known_to_pil(data):
+        size = tiff_size(data)
+        if size is not None:
+            check_size(*size, max_pixels)
+            return size
+    with _opened_by_pil(data, max_pixels) as image:
         stored = image.size
         if isinstance(image, TiffImageFile):  # whose `size` PIL may have turned already
             stored = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
@@ -112,14 +138,22 @@ def image_file_size(file: Path) -> tuple[int, int]:
         return image_size(head + stream.read())
 
 
+def _known_to_pil(data: bytes) -> bool:
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)):
+            return True
+    except Exception:  # said where it is decoded
+        return False
+
+
 def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     width, height = size
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None], max_pixels: int) -> NDArray[np.uint8]:
     """Baseline and progressive JPEG by libjpeg-turbo directly, CMYK and unusual files by PIL."""
-    size = _jpeg_size(data)
+    size = _jpeg_size(data, max_pixels)
     if size is not None:
         width, height = size
         part = _part(width, height, least_side)
@@ -128,7 +162,7 @@ def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]
             pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
                 data, "RGB", min_height=-(-height // part), min_width=-(-width // part)
             )
-            return _upright(pixels, _jpeg_orientation(data))
+            return upright(pixels, _jpeg_orientation(data))
         except ValueError as error:
             if is_cut_short(data):
                 pixels = _decode_cut_jpeg(data, height, width, part)
@@ -136,7 +170,7 @@ def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]
                 return pixels
             if not any(complaint in str(error) for complaint in HARMLESS):
                 raise _unreadable(error) from None
-    with _opened_by_pil(data) as image:
+    with _opened_by_pil(data, max_pixels) as image:
         part = _part(*image.size, least_side)
         image.draft(None, (image.width // part, image.height // part))
         return _decode_with_pil(image)
@@ -152,10 +186,10 @@ def _decode_cut_jpeg(data: bytes, height: int, width: int, part: int) -> NDArray
         raise _unreadable(error) from None
     if (pixels != pixels[-1]).any(2).mean() < LEAST_THERE:  # below its end all rows are the same
         raise UnreadableImageError("truncated near its beginning")
-    return _upright(pixels, _jpeg_orientation(data))
+    return upright(pixels, _jpeg_orientation(data))
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
     """Stored width and height of a JPEG; None if PIL must read it."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
@@ -163,7 +197,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
     if colorspace in ("CMYK", "YCCK"):
         return None
-    _check_size(width, height)
+    check_size(width, height, max_pixels)
     return width, height
 
 
@@ -175,11 +209,13 @@ def _part(width: int, height: int, least_side: int | None) -> int:
 
 
 @contextmanager
-def _opened_by_pil(data: bytes) -> Iterator[Image.Image]:
+def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """An image whose header has been read; any error while it is used becomes an UnreadableImageError."""
+    if max_pixels > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None  # our limit is the one that counts
     try:
         with Image.open(io.BytesIO(data), formats=formats()) as image:
-            _check_size(*image.size)
+            check_size(*image.size, max_pixels)
             yield image
     except UnreadableImageError:
         raise
@@ -197,14 +233,8 @@ def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _gray(np.asarray(image).astype(np.float32) * (255 / FULL_RANGE))
-    if image.mode in ("I", "F"):
-        values = np.asarray(image).astype(np.float64)
-        low, high = values.min(), values.max()
-        if not np.isfinite(high - low):
-            raise UnreadableImageError("has pixels that are not finite numbers")
-        return _gray((values - low) * (255 / (high - low or 1)))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Image.fromarray(as_8_bit(np.asarray(image), PLAIN)).convert("RGB")
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
@@ -212,29 +242,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _gray(values: NDArray[np.floating]) -> Image.Image:
-    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"{width}x{height} pixels are more than {MAX_PIXELS}; scale it down")
-
-
 def _unreadable(error: Exception) -> UnreadableImageError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return UnreadableImageError(f"truncated or damaged ({reason})")
-
-
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """`pixels` (H, W, 3) turned upright, given their EXIF orientation (1..8)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _jpeg_orientation(data: bytes) -> int:

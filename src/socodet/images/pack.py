@@ -9,7 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,16 +22,17 @@ from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
-from socodet.images.source import ImageSource, open_images, white_of
+from socodet.images.reading import PixelReading, PixelSettings, read_images_as
+from socodet.images.source import ImageSource, open_images, reading_of
 from socodet.images.suffixes import SUFFIXES
-from socodet.images.value_range import FULL_RANGE
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import settled, whole_file, write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
-from socodet.runtime.settings import PositiveInt, Range, Settings
+from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
 from socodet.runtime.threads import in_order
 
 RECORD = "pack.json"
+LARGEST = 2**31
 LONGEST_JPEG_SIDE = 65_500
 
 
@@ -43,8 +44,13 @@ class PackSettings(Settings):
     """Longest shorter side, pixels; larger images are scaled down to it, smaller ones stay as they are."""
     quality: Annotated[int, Range(1, 100)] = 90
     """JPEG quality of images that are encoded again, 1 to 100."""
-    value_range: Annotated[int, Range(1, FULL_RANGE)] | None = None
-    """Value that is white in 16-bit images; by default that of 8, 10, 12, 14 or 16 bits, as many as they use."""
+    value_range: PositiveFloat | None = None
+    """As in `PixelSettings`; for `images` that are open already, their own by default."""
+    bands: tuple[PositiveInt, ...] | None = None
+    """As in `PixelSettings`."""
+    max_pixels: PositiveInt = LARGEST
+    """Larger images are left out as unreadable. A JPEG of any size is decoded at a part of it; what else is large needs
+    much memory for a while."""
     shard_images: PositiveInt = 1000
     """Images per shard."""
 
@@ -97,7 +103,8 @@ def pack(
     is false. Only folders that `pack` wrote are ever overwritten.
     """
     start = time.monotonic()
-    source = open_images(images) if isinstance(images, (str, Path)) else images
+    with read_images_as(PixelSettings(settings.value_range, settings.bands, settings.max_pixels)):
+        source = open_images(images) if isinstance(images, (str, Path)) else images
     output = settled(output)
     _check_output(output, overwrite=overwrite)
     _check_names(source)
@@ -225,19 +232,26 @@ def _write_shard(
 
 def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packed | str:
     try:
-        white = settings.value_range or white_of(source)
-        return _small(source.read(index), settings, white, lambda: CUT_SHORT.add(source.key(index)))
+        reading = _reading(source, settings)
+        return _small(source.read(index), settings, reading, lambda: CUT_SHORT.add(source.key(index)))
     except (UnreadableImageError, OSError) as error:
         return str(error)
 
 
-def _small(data: bytes, settings: PackSettings, white: int, on_cut: Callable[[], None]) -> _Packed:
+def _reading(source: ImageSource, settings: PackSettings) -> PixelReading:
+    reading = reading_of(source)
+    if settings.value_range is not None:
+        reading = replace(reading, white=settings.value_range, floats=(0.0, settings.value_range))
+    return replace(reading, bands=settings.bands or reading.bands, max_pixels=settings.max_pixels)
+
+
+def _small(data: bytes, settings: PackSettings, reading: PixelReading, on_cut: Callable[[], None]) -> _Packed:
     # Decoding at twice the target size or more loses nothing that scaling down would keep.
-    pixels = decode_image(data, 2 * settings.size, white, on_cut)
+    pixels = decode_image(data, 2 * settings.size, reading, on_cut)
     jpeg = data.startswith(JPEG)
-    width, height = image_size(data) if jpeg else (pixels.shape[1], pixels.shape[0])
+    width, height = image_size(data, settings.max_pixels) if jpeg else (pixels.shape[1], pixels.shape[0])
     shorter = min(width, height)
-    if jpeg and shorter <= settings.size and not is_cut_short(data):
+    if jpeg and shorter <= settings.size and reading.bands is None and not is_cut_short(data):
         return _Packed(data, copied=True)
     if shorter > settings.size:
         scaled = max(1, round(width * settings.size / shorter)), max(1, round(height * settings.size / shorter))

@@ -15,11 +15,12 @@ from socodet.images.dataset_split import is_dataset, open_dataset
 from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder, open_folder
 from socodet.images.lists import open_coco, open_list
+from socodet.images.reading import PLAIN, PixelReading
 from socodet.images.shards import is_pattern, open_shards, shards_in, shards_matching
 from socodet.images.suffixes import SUFFIXES
-from socodet.images.value_range import FULL_RANGE, spread_over, white_of_set
+from socodet.images.value_range import reading_of_set, spread_over
 
-__all__ = ["ImageFolder", "ImageSelection", "ImageSource", "open_images", "read_pixels", "white_of"]
+__all__ = ["ImageFolder", "ImageSelection", "ImageSource", "open_images", "read_pixels", "reading_of"]
 
 
 class ImageSource(Protocol):
@@ -66,12 +67,11 @@ class ImageSelection:
 
 
 @dataclass(frozen=True)
-class NarrowRangeImages:
-    """A source whose 16-bit images use fewer bits."""
+class ImagesReadSo:
+    """A source whose images are read in another way than 8-bit RGB is."""
 
     source: ImageSource
-    white: int
-    """Their value that is white."""
+    reading: PixelReading
 
     def __len__(self) -> int:
         return len(self.source)
@@ -90,11 +90,11 @@ class NarrowRangeImages:
         return self.source.location
 
 
-def white_of(source: ImageSource) -> int:
-    """The value that is white in a source's 16-bit images."""
+def reading_of(source: ImageSource) -> PixelReading:
+    """How the images of a source are read."""
     if isinstance(source, ImageSelection):
-        return white_of(source.source)
-    return source.white if isinstance(source, NarrowRangeImages) else FULL_RANGE
+        return reading_of(source.source)
+    return source.reading if isinstance(source, ImagesReadSo) else PLAIN
 
 
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
@@ -103,11 +103,11 @@ def read_pixels(source: ImageSource, index: int, least_side: int | None = None) 
     One that is cut short is counted in `CUT_SHORT`.
     """
     return decode_image(
-        source.read(index), least_side, white_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
+        source.read(index), least_side, reading_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
     )
 
 
-def open_images(path: str | Path) -> ImageSource:
+def open_images(path: str | Path, reading: PixelReading | None = None) -> ImageSource:
     """The images at `path`, in any of these forms.
 
     - a folder: every file below it that ends in one of `SUFFIXES`, as `folder.open_folder` says (ImageNet's and
@@ -118,14 +118,16 @@ def open_images(path: str | Path) -> ImageSource:
     - a COCO file, .json (`lists.open_coco`);
     - any other file: a text file of image paths (`lists.open_list`).
 
-    If a sample of the 16-bit images uses fewer bits, the range they use is scaled to 8 bits, with a note on stderr.
-    InputError, in one line, for anything else, and if it cannot be read or holds no image.
+    Images of more than 8 bits are scaled to 8, as `value_range.reading_of_set` finds out and says. `reading`: how they
+    are read, if that is known already. InputError, in one line, for anything else, and if it cannot be read or holds no
+    image.
     """
     source = _open(Path(path))
     sampled = spread_over(len(source))
-    names = [source.key(index) for index in sampled]
-    white = white_of_set(names, lambda place: source.read(sampled[place]), source.location)
-    return source if white == FULL_RANGE else NarrowRangeImages(source, white)
+    if reading is None:
+        names = [source.key(index) for index in sampled]
+        reading = reading_of_set(names, lambda place: source.read(sampled[place]), source.location)
+    return source if reading == PLAIN else ImagesReadSo(source, reading)
 
 
 def _open(given: Path) -> ImageSource:

@@ -1,50 +1,74 @@
-"""Images of 16 bits per channel of which fewer are used: which value is white, the same for all images of a set.
+"""Which values are black and white in images of more than 8 bits, the same for all images of a set.
 
-Cameras of 10, 12 or 14 bits write such files. Scaled by the full range they would be almost black.
+Cameras of 10, 12 or 14 bits write files of 16. Scaled by the full range they would be almost black. Floating-point
+values have no range at all.
 """
 
-import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from socodet.images.reading import FULL_RANGE, PixelReading, PixelSettings, reading_asked
+from socodet.images.stored_values import stored_values
 from socodet.runtime.notices import notice
 
-FULL_RANGE = 65535
 RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
 SAMPLED, LOOKED_AT = 256, 32
 """Images of a set whose names are checked, and at most how many of them are read."""
-_8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".webp", ".bmp", ".dib", ".gif", ".avif", ".heic")
-PNG = b"\x89PNG\r\n\x1a\n"
-_TIFF = (b"II*\0", b"MM\0*")
+NEARLY_ALL = (0.1, 99.9)
+"""Percentiles of floating-point values that are black and white."""
+PIXELS = 10_000
+"""Of each image that is looked at."""
+_8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".webp", ".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif")
 
 
-def white_of_set(names: Sequence[str], read: Callable[[int], bytes], location: str) -> int:
-    """The value that is white in a set's 16-bit images: the least of `RANGES` that holds the values of some of them.
+def reading_of_set(
+    names: Sequence[str], read: Callable[[int], bytes], location: str, settings: PixelSettings | None = None
+) -> PixelReading:
+    """How a set is read: as `settings` say, by default those of `read_images_as`, and as its values show.
 
-    names: of images spread over the set; of these, `read` is asked for a few that can have 16 bits, by their endings.
-    A note on stderr says if the range is not the full one.
+    White of integers is the least of `RANGES` that holds the values of some of its images; black and white of floating
+    point are percentiles. names: of images spread over the set; of these, `read` is asked for a few that can have more
+    than 8 bits, by their endings. What is found out is said on stderr.
     """
+    settings = settings or reading_asked()
+    given = PixelReading(bands=settings.bands, max_pixels=settings.max_pixels)
+    if settings.value_range is not None:
+        return replace(given, white=settings.value_range, floats=(0.0, settings.value_range))
     candidates = [place for place, name in enumerate(names) if not name.lower().endswith(_8_BIT)]
-    greatest = []
+    greatest: list[int] = []
+    sampled: list[NDArray[Any]] = []
     for place in candidates[:: -(-len(candidates) // LOOKED_AT) or 1]:
         try:
-            values = values_16_bit(read(place))
-        except Exception:  # reported where the image is decoded
+            values = stored_values(read(place), settings.bands)
+        except Exception:  # what is wrong with an image is said where it is decoded
             continue
-        if values is not None:
+        if values is None or values.dtype == np.uint8:
+            continue
+        if values.dtype == np.uint16:
             greatest.append(int(values.max()))
-    if not any(greatest):
-        return FULL_RANGE
-    white = next(top for top in RANGES if top >= max(greatest))
-    if white != FULL_RANGE:
-        notice(
-            f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} sampled); "
-            f"{white:,} counts as white; `socodet pack --value-range` sets another range"
-        )
-    return white
+        else:
+            finite = values[np.isfinite(values)]
+            sampled.append(finite[:: max(1, finite.size // PIXELS)].astype(np.float64))
+    if any(greatest):
+        given = replace(given, white=next(top for top in RANGES if top >= max(greatest)))
+        if given.white != FULL_RANGE:
+            notice(
+                f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} looked at); "
+                f"{given.white:,} is taken for white; --value-range sets another range"
+            )
+    if any(one.size for one in sampled):
+        low, high = (float(value) for value in np.percentile(np.concatenate(sampled), NEARLY_ALL))
+        if low < high:
+            given = replace(given, floats=(low, high))
+            notice(
+                f"{location}: nearly all values of its floating-point or 32-bit images lie between {low:.4g} and "
+                f"{high:.4g} ({len(sampled)} looked at), which are taken for black and white; --value-range sets white"
+            )
+    return given
 
 
 def spread_over(count: int) -> list[int]:
@@ -52,32 +76,25 @@ def spread_over(count: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, SAMPLED)).astype(int).tolist()))
 
 
-def narrowed(values: NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
-    """16-bit values scaled so that `white` and above become 255."""
-    scaled: NDArray[np.float32] = np.minimum(values * np.float32(255 / white), 255)
-    return np.rint(scaled).astype(np.uint8)
+def narrowed(values: NDArray[Any], white: float, black: float = 0.0) -> NDArray[np.uint8]:
+    """Values scaled so that `white` and all above it are 255, `black` and all below it 0."""
+    scaled = (values.astype(np.float32) - np.float32(black)) * np.float32(255 / (white - black))
+    narrow: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return narrow
 
 
-def values_16_bit(data: bytes) -> NDArray[np.uint16] | None:
-    """The values of a PNG or TIFF with 16 bits per channel, (H, W) or (H, W, C), as stored; None for other images."""
-    if data.startswith(PNG):
-        if data[24:25] != b"\x10":
-            return None
-        if data[25:26] != b"\0":
-            return _colour_png(data)
-    elif not data.startswith(_TIFF):
-        return None
-    with Image.open(io.BytesIO(data), formats=("PNG", "TIFF")) as image:
-        return np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else None
-
-
-def _colour_png(data: bytes) -> NDArray[np.uint16] | None:
-    """(H, W, C) by torchvision, as Pillow keeps only the upper 8 bits; None where it cannot decode images any more."""
-    import torch
-
-    try:
-        from torchvision.io import ImageReadMode, decode_png
-    except ImportError:
-        return None
-    decoded = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
-    return np.asarray(decoded.permute(1, 2, 0).numpy())
+def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
+    """Stored values as 8 bits. ValueError when floating-point ones have no range."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype in (np.uint16, np.int16, np.int8):
+        return narrowed(values, reading.white)
+    if reading.floats is not None:
+        black, white = reading.floats
+        return narrowed(np.nan_to_num(values.astype(np.float32), nan=black), white, black)
+    wide = values.astype(np.float64)
+    low, high = wide.min(), wide.max()
+    if not np.isfinite(high - low):
+        raise ValueError("has pixels that are not finite numbers")
+    stretched: NDArray[np.uint8] = np.rint((wide - low) * (255 / (high - low or 1))).astype(np.uint8)
+    return stretched

@@ -28,6 +28,7 @@ from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder
+from socodet.images.reading import PixelReading
 from socodet.images.source import ImageSource, open_images
 from socodet.images.suffixes import SUFFIXES
 from socodet.prediction.drawing import draw_objects
@@ -111,7 +112,7 @@ def predict(
         workers = default_workers(device) if execution.workers is None else execution.workers
         found = detect_each(
             detector.network,
-            _Reader(source, detector.white),
+            _Reader(source, detector.pixel_reading),
             range(len(lines), len(source)),
             batch_size=batch_size,
             precision=detector.precision,
@@ -164,13 +165,13 @@ def open_images_or_one(path: str | Path) -> ImageSource:
 class _Reader:
     """Decodes images by index, in data workers too."""
 
-    def __init__(self, source: ImageSource, white: int) -> None:
-        self._source, self._white = source, white
+    def __init__(self, source: ImageSource, reading: PixelReading) -> None:
+        self._source, self._reading = source, reading
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         try:
             return decode_image(
-                self._source.read(index), white=self._white, on_cut=lambda: CUT_SHORT.add(self._source.key(index))
+                self._source.read(index), reading=self._reading, on_cut=lambda: CUT_SHORT.add(self._source.key(index))
             )
         except UnreadableImageError as error:
             raise InputError(str(error)) from None
@@ -243,7 +244,7 @@ def _draw(folder: Path, source: ImageSource, index: int, found: Detections, dete
     file = folder.joinpath(DRAWN, *parts)
     if file.suffix.lower() not in (".jpg", ".jpeg"):
         file = file.with_name(file.name + ".jpg")
-    pixels = decode_image(source.read(index), white=detector.white)
+    pixels = decode_image(source.read(index), reading=detector.pixel_reading)
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]
     with io.BytesIO() as drawn:

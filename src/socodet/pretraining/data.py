@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
-from socodet.images.source import ImageSource, white_of
+from socodet.images.source import ImageSource, reading_of
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.world import ALONE, World
@@ -69,7 +69,7 @@ class SampleDataset:
     ) -> None:
         self._source, self._proposals, self._indices = source, proposals, indices
         self._settings, self._seed = settings, seed
-        self._least_side, self._white = settings.least_side, white_of(source)
+        self._least_side, self._reading = settings.least_side, reading_of(source)
 
     def batch(self, places: Sequence[tuple[int, int]], begin: Begin = lambda _name: None) -> Batch:
         """The batch of these (epoch, image index), with its CPU seconds."""
@@ -91,7 +91,7 @@ class SampleDataset:
             try:
                 data = self._source.read(index)
                 width, boxes = self._proposals.look_up(key, data)
-                image = decode_image(data, self._least_side, self._white, on_cut=partial(CUT_SHORT.add, key))
+                image = decode_image(data, self._least_side, self._reading, on_cut=partial(CUT_SHORT.add, key))
             except (UnreadableImageError, OSError):
                 continue
             part = round(width / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
-from socodet.images.source import ImageSelection, ImageSource, read_pixels, white_of
+from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.source import ImageSelection, ImageSource, open_images, read_pixels, reading_of
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
-from socodet.runtime.serialization import to_json
+from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.read import WeightsFile, start_path
 
@@ -86,9 +88,17 @@ def _describe(
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
         "start": start,
+        "reading": None if reading_of(source) == PLAIN else to_json(reading_of(source)),
         "location": str(Path(source.location).absolute()),
         "proposals": None if proposals is None else str(proposals),
     }
+
+
+def reopen_images(description: Mapping[str, Any]) -> ImageSource:
+    """The images of a run, by its run.json, read as it read them. InputError when they are no longer there."""
+    noted = description.get("reading")
+    location = description["location"]
+    return open_images(location, None if noted is None else from_json(PixelReading, noted, "run.json: reading"))
 
 
 def digest_names(source: ImageSource) -> str:
@@ -112,7 +122,7 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
     there = run.describe()
     if run.checkpoints():
         _refuse_more_epochs(run, description["recipe"], there["recipe"])
-        for part in ("recipe", "images", "table"):
+        for part in ("recipe", "images", "table", "reading"):
             run.refuse_other(part, description[part], there.get(part))
         run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
     elif run.proposals.exists():  # without a checkpoint, only the proposals could be lost
@@ -154,7 +164,7 @@ class UsableImages:
 def usable_images(run: RunFolder, source: ImageSource, recipe: Recipe, proposals: str | Path | None) -> UsableImages:
     """The images and proposals that `prepare` made ready; `proposals` as there."""
     if proposals == ONLINE:
-        return UsableImages(OnlineProposals(recipe.proposals, white_of(source)), np.arange(len(source)), [])
+        return UsableImages(OnlineProposals(recipe.proposals, reading_of(source)), np.arange(len(source)), [])
     table = ProposalTable.read(run.proposals if proposals is None else proposals)
     return UsableImages(table, *readable_images(source, table))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, white_of
+from socodet.images.source import ImageSource, reading_of
 from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.objective import build_objective
@@ -73,7 +73,7 @@ def flops_per_image(recipe: Recipe, source: ImageSource) -> float:
 
 def _batch(recipe: Recipe, source: ImageSource, size: int) -> Batch:
     """Samples of the first images, some of them again where there are fewer; the kernels are then compiled."""
-    proposals = _RememberedProposals(recipe.proposals, white_of(source))
+    proposals = _RememberedProposals(recipe.proposals, reading_of(source))
     dataset = SampleDataset(source, proposals, np.arange(len(source)), recipe.sample, recipe.training.seed)
     places = [(position // len(source), position % len(source)) for position in range(size)]
     try:

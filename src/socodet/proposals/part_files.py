@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from socodet._version import __version__
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, open_images
+from socodet.images.reading import PLAIN
+from socodet.images.source import ImageSource, open_images, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import settled, whole_file
@@ -72,9 +73,10 @@ class Job:
         return table_schema(self.settings)
 
     def _digest(self) -> str:
-        digest = hashlib.sha256(
-            json.dumps([__version__, os.path.abspath(self.source.location), dataclasses.asdict(self.settings)]).encode()
-        )
+        reading = reading_of(self.source)
+        asked = [__version__, os.path.abspath(self.source.location), dataclasses.asdict(self.settings)]
+        asked += [] if reading == PLAIN else [dataclasses.asdict(reading)]
+        digest = hashlib.sha256(json.dumps(asked).encode())
         for index in range(len(self.source)):
             digest.update(self.source.key(index).encode("utf-8", "surrogateescape") + b"\0")
         return digest.hexdigest()[:12]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.source import ImageSource, open_images, read_pixels
-from socodet.pretraining.preparation import ONLINE, digest_names, some_images
+from socodet.pretraining.preparation import ONLINE, digest_names, reopen_images, some_images
 from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
@@ -85,7 +85,7 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
     first = trained[0].description
     location = first["location"] if images is None else images
     try:
-        source = open_images(location)
+        source = reopen_images(first) if images is None else open_images(location)
     except InputError:
         if images is not None:
             raise

@@ -14,8 +14,8 @@ from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_file_size, image_size
+from socodet.images.reading import PLAIN, PixelReading
 from socodet.images.source import ImageSource
-from socodet.images.value_range import FULL_RANGE
 
 Style = Literal["coco", "voc", "lvis"]
 """Whose evaluation rules apply."""
@@ -87,8 +87,8 @@ class DetectionDataset:
     style: Style
     problems: AnnotationProblems
     """What was wrong in the files and what was done about it, to show before training."""
-    white: int = FULL_RANGE
-    """The value that is white in 16-bit images."""
+    pixel_reading: PixelReading = PLAIN
+    """How its images are read."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,7 +101,9 @@ class DetectionDataset:
         """
         image = self.images[index]
         try:
-            pixels = decode_image(image.read(), white=self.white, on_cut=lambda: CUT_SHORT.add(str(image.file)))
+            pixels = decode_image(
+                image.read(), reading=self.pixel_reading, on_cut=lambda: CUT_SHORT.add(str(image.file))
+            )
         except OSError as error:
             raise InputError(f"{image.file}: cannot be read ({error.strerror or error}); put it back") from None
         except UnreadableImageError as error:

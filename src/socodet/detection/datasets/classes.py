@@ -20,7 +20,11 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     """
     names, own = ([category.name for category in one.categories] for one in (trained, scored))
     if names == own:
-        return scored if scored.white == trained.white else replace(scored, white=trained.white)
+        return (
+            scored
+            if scored.pixel_reading == trained.pixel_reading
+            else replace(scored, pixel_reading=trained.pixel_reading)
+        )
     common = set(names) & set(own)
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
         why = "two of them share a name" if common else "they have none in common"
@@ -44,7 +48,7 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     categories = tuple(
         by_name.get(one.name, one if one.id not in ids else replace(one, id=next(unused))) for one in trained.categories
     )
-    return replace(scored, categories=categories, images=images, problems=problems, white=trained.white)
+    return replace(scored, categories=categories, images=images, problems=problems, pixel_reading=trained.pixel_reading)
 
 
 def _relabelled(

@@ -18,7 +18,7 @@ from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_cl
 from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, splits_of
-from socodet.images.value_range import spread_over, white_of_set
+from socodet.images.value_range import reading_of_set, spread_over
 from socodet.runtime.notices import notice
 
 FILES = (
@@ -91,8 +91,10 @@ def open_detection_set(
     else:
         raise InputError(f"{given}: is a folder; say which part of it, split {' or '.join(layout.parts)}")
     files = [dataset.images[index] for index in spread_over(len(dataset))]
-    white = white_of_set([str(image.file) for image in files], lambda place: files[place].read(), dataset.name)
-    dataset = replace(dataset, style=style or dataset.style, white=white)
+    pixel_reading = reading_of_set(
+        [str(image.file) for image in files], lambda place: files[place].read(), dataset.name
+    )
+    dataset = replace(dataset, style=style or dataset.style, pixel_reading=pixel_reading)
     return without_broken_images(dataset) if check_images else dataset
 
 

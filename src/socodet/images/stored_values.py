@@ -1,0 +1,139 @@
+"""The values of images of more than 8 bits, of floating point or of several bands, as their files have them."""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from socodet.errors import UnreadableImageError
+from socodet.images.reading import MAX_PIXELS
+
+PNG = b"\x89PNG\r\n\x1a\n"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ORIENTATION_TAG = 0x0112
+BITS_PER_SAMPLE = 258
+INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
+
+
+def stored_values(
+    data: bytes, bands: tuple[int, ...] | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[Any] | None:
+    """The values of a PNG or TIFF, (H, W) or (H, W, C), upright; None for other files, and where 8 bits are all.
+
+    bands: those to take, counted from 1, and then the values of every TIFF. UnreadableImageError when it has not as
+    many, or others than colour and transparency and none are chosen; for more than `max_pixels`, and for a TIFF that
+    needs a package. Damaged files raise almost anything.
+    """
+    values = _png(data, max_pixels) if data.startswith(PNG) else None
+    if data.startswith(TIFF):
+        values = _tiff(data, bands, max_pixels)
+    return values if values is None or bands is None else chosen_bands(values, bands)
+
+
+def chosen_bands(values: NDArray[Any], bands: tuple[int, ...]) -> NDArray[Any]:
+    """(H, W, C) of (H, W) or more bands. UnreadableImageError when there are not as many."""
+    planes = values[..., None] if values.ndim == 2 else values
+    if max(bands) > planes.shape[2]:
+        raise UnreadableImageError(f"has {planes.shape[2]} bands, and --bands asks for {max(bands)}")
+    return np.ascontiguousarray(planes[..., [band - 1 for band in bands]])
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """UnreadableImageError for an image that is too large."""
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"{width}x{height} pixels are more than {max_pixels:,}; scale it down, as socodet pack does, or raise "
+            "--max-pixels"
+        )
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """`pixels` (H, W) or (H, W, C) turned upright, given their EXIF orientation (1..8)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _png(data: bytes, max_pixels: int) -> NDArray[Any] | None:
+    if data[24:25] != b"\x10":
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    check_size(width, height, max_pixels)
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        grey = data[25:26] == b"\0"
+        values = np.asarray(image).astype(np.uint16) if grey and image.mode.startswith("I;16") else None
+        if not grey:
+            values = _colour_png(data)
+        return None if values is None else upright(values, image.getexif().get(ORIENTATION_TAG, 1))
+
+
+def _colour_png(data: bytes) -> NDArray[np.uint16] | None:
+    """(H, W, C) by torchvision, as Pillow keeps only the upper 8 bits; None where it cannot decode images any more."""
+    import torch
+
+    try:
+        from torchvision.io import ImageReadMode, decode_png
+    except ImportError:
+        return None
+    decoded = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
+    return np.asarray(decoded.permute(1, 2, 0).numpy())
+
+
+def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray[Any] | None:
+    """By Pillow, which turns it upright, where that knows its form."""
+    if bands is None:
+        try:
+            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+                check_size(*image.size, max_pixels)
+                if image.mode.startswith("I;16"):
+                    return np.asarray(image).astype(np.uint16)
+                if image.mode in ("I", "F"):
+                    return np.asarray(image)
+                if max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) <= 8:  # type: ignore[attr-defined]
+                    return None
+        except UnidentifiedImageError:
+            pass
+    return _by_tifffile(data, bands, max_pixels)
+
+
+def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray[Any]:
+    try:
+        import tifffile
+    except ImportError:
+        raise UnreadableImageError(f"a TIFF of several bands, or of bits that Pillow lacks; {INSTALL_TIFF}") from None
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        check_size(page.imagewidth, page.imagelength, max_pixels)
+        values, axes = page.asarray(), page.axes
+        transparent = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
+        orientation = page.tags.valueof(ORIENTATION_TAG, 1)
+    if axes == "SYX":
+        values = np.moveaxis(values, 0, -1)
+    elif axes not in ("YX", "YXS"):
+        raise UnreadableImageError(f"a TIFF with the axes {axes}, not those of an image")
+    count = values.shape[2] if values.ndim == 3 else 1
+    if bands is None and not (count in (1, 3) or (count == 4 and transparent)):
+        raise UnreadableImageError(f"has {count} bands; choose one or three of them, --bands 3 2 1")
+    return upright(values, int(orientation))
+
+
+def tiff_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height, upright, of a TIFF that Pillow does not know; None where nothing else can read it."""
+    try:
+        import tifffile
+    except ImportError:
+        return None
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages.first
+            size = page.imagewidth, page.imagelength
+            return size[::-1] if page.tags.valueof(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else size
+    except Exception:  # as Pillow's, its readers raise almost anything
+        return None
