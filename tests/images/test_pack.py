@@ -95,7 +95,8 @@ def test_what_becomes_of_each_image(folder: Path, tmp_path: Path) -> None:
     assert {key for key, _ in summary.unreadable} == UNREADABLE
     assert all("\n" not in why for _, why in summary.unreadable)
     record = json.loads((summary.output / "pack.json").read_text())
-    assert record["settings"] == {"size": 64, "quality": 90, "value_range": None, "shard_images": 5}
+    settings = {"size": 64, "quality": 90, "shard_images": 5, "value_range": None, "bands": None}
+    assert record["settings"] == {**settings, "max_pixels": 2**31}
     assert {key for key, _ in record["unreadable"]} == UNREADABLE
     assert record["images"] == 20
 

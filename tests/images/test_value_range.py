@@ -204,7 +204,8 @@ def test_the_pixel_limit_is_set_and_pack_shrinks_what_is_larger(tmp_path: Path) 
 def test_commands_take_how_images_are_read(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     for number in range(2):
-        tifffile.imwrite(tmp_path / "set" / f"{number}.tif", bands(np.uint16), photometric="minisblack")
+        options = {"photometric": "minisblack", "planarconfig": "contig"}
+        tifffile.imwrite(tmp_path / "set" / f"{number}.tif", bands(np.uint16), **options)
     flags = ["--bands", "3", "2", "1", "--value-range", "255", "--method", "grid"]
     main(["propose", str(tmp_path / "set"), "--output", str(tmp_path / "p.parquet"), *flags])
     assert ProposalTable.read(tmp_path / "p.parquet").unreadable == {}

@@ -57,8 +57,8 @@ def reading_of_set(
         given = replace(given, white=next(top for top in RANGES if top >= max(greatest)))
         if given.white != FULL_RANGE:
             notice(
-                f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} looked at); "
-                f"{given.white:,} is taken for white; --value-range sets another range"
+                f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} sampled); "
+                f"{given.white:,} counts as white; --value-range sets another range"
             )
     if any(one.size for one in sampled):
         low, high = (float(value) for value in np.percentile(np.concatenate(sampled), NEARLY_ALL))
@@ -66,7 +66,7 @@ def reading_of_set(
             given = replace(given, floats=(low, high))
             notice(
                 f"{location}: nearly all values of its floating-point or 32-bit images lie between {low:.4g} and "
-                f"{high:.4g} ({len(sampled)} looked at), which are taken for black and white; --value-range sets white"
+                f"{high:.4g} ({len(sampled)} sampled), which count as black and white; --value-range sets white"
             )
     return given
 
