@@ -61,7 +61,9 @@ def backbone_statistics(
     if not read:
         raise InputError(f"{source.location}: none of {len(chosen)} images can be read; give others, --images")
     tensors = {f"body.{name}": value for name, value in body.state_dict().items() if "running_" in name}
-    return Statistics(tensors, f"re-estimated on {read} images at {side}x{side} pixels, from {source.location}")
+    return Statistics(
+        tensors, f"re-estimated on {read} images at {side}x{side} pixels, from {Path(source.location).name}"
+    )
 
 
 def _source(modules: PretrainedModules, images: str | Path | None) -> ImageSource | None:

@@ -13,7 +13,7 @@ from socodet.export.modules import PretrainedModules
 from socodet.export.statistics import backbone_statistics
 from socodet.models.backbone_names import TIMM
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
-from socodet.models.rt_detr import import_transformers, resnet_d_depth, rt_detr_config
+from socodet.models.rt_detr import import_transformers, reset_norms, resnet_d_depth, rt_detr_config
 from socodet.weights.load import load_pretrained
 from socodet.weights.transformers_names import transformers_of
 
@@ -43,6 +43,8 @@ def transformers_files(
     transformers = import_transformers("--format transformers")
     name = _CLASSES[model]
     network = getattr(transformers, f"{name}ForObjectDetection")(_config(transformers, modules, model))
+    if model == "rt_detr_v2":
+        reset_norms(network)
     report = load_pretrained(network, modules.source, show_report=False)
     statistics = backbone_statistics(modules, images, bn_images, show_progress=show_progress)
     if statistics is not None:
