@@ -19,6 +19,8 @@ from socodet.cli import COMMANDS, main
 from socodet.images.photographs import photographs
 from socodet.pretraining.recipes import RECIPES, recipe
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 FAST = ["--recipe", "tiny", "--batch-size", "4", "--epochs", "2", "--warmup-epochs", "0", "--workers", "0"]
 
 

@@ -19,6 +19,8 @@ from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):

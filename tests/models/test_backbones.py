@@ -18,7 +18,7 @@ from socodet.training.distributed import synchronize_batch_norm
 from socodet.views.batch import group_by_level
 
 NARROW = {"fpn_channels": 8, "head_convs": 1, "head_channels": 8, "representation_size": 12}
-CONVNEXT = ModelSettings(backbone="timm/convnext_tiny", **NARROW)
+CONVNEXT = ModelSettings(backbone="timm/convnext_atto", **NARROW)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_convnexts_pyramid_has_the_strides_and_every_parameter_a_gradient(encode
 def test_convnexts_body_is_timms_own_under_timms_own_names(encoder):
     prefix = "backbone.body."
     body = {name.removeprefix(prefix): v for name, v in encoder.state_dict().items() if name.startswith(prefix)}
-    theirs = timm.create_model("convnext_tiny", features_only=True)
+    theirs = timm.create_model("convnext_atto", features_only=True)
     theirs.load_state_dict(body)  # strict: every name and every shape
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -90,8 +90,8 @@ def test_layer_norms_biases_and_layer_scales_have_neither_decay_nor_trust_ratio(
             kind = "LayerNorm" if is_norm else name if name in ("gamma", "bias") else "matrix"
             kinds[kind] += 1
             assert (id(parameter) in spared) == (kind != "matrix"), (module, name)
-    assert kinds["gamma"] == 18  # a block, of 3 + 3 + 9 + 3
-    assert kinds["LayerNorm"] == 2 * (1 + 3 + 18 + 8 + 1)  # stem, downsampling, blocks; batch norms of FPN and head
+    assert kinds["gamma"] == 12  # a block, of 2 + 2 + 6 + 2
+    assert kinds["LayerNorm"] == 2 * (1 + 3 + 12 + 8 + 1)  # stem, downsampling, blocks; batch norms of FPN and head
     assert len(weights["params"]) + len(rest["params"]) == sum(kinds.values())
 
 
@@ -100,7 +100,7 @@ def test_synchronised_batch_norm_leaves_layer_norms_alone():
     before = {name: module for name, module in network.named_modules() if isinstance(module, nn.LayerNorm)}
     synchronize_batch_norm(network, torch.device("cpu"))
     after = dict(network.named_modules())
-    assert len(before) == 22
+    assert len(before) == 16
     assert all(after[name] is module for name, module in before.items())
     assert sum(isinstance(module, SyncedBatchNorm) for module in after.values()) == 9
 
@@ -108,7 +108,7 @@ def test_synchronised_batch_norm_leaves_layer_norms_alone():
 def test_timm_networks_keep_their_norms_and_fused_ones_synchronise():
     network = FPNEncoder(CONVNEXT, FusedBatchNorm2d)
     before = dict(network.named_modules())
-    assert sum(isinstance(module, nn.LayerNorm) for module in before.values()) == 22
+    assert sum(isinstance(module, nn.LayerNorm) for module in before.values()) == 16
     synchronize_batch_norm(network, torch.device("cpu"))
     assert before == dict(network.named_modules())
     norms = [module for module in before.values() if isinstance(module, nn.BatchNorm2d)]
@@ -118,9 +118,9 @@ def test_timm_networks_keep_their_norms_and_fused_ones_synchronise():
 
 @pytest.mark.parametrize("architecture", ["c5", "image"])
 def test_table_4s_rows_run_on_convnext(architecture):
-    encoder = build_encoder(ModelSettings(architecture=architecture, backbone="timm/convnext_tiny"))
+    encoder = build_encoder(ModelSettings(architecture=architecture, backbone="timm/convnext_atto"))
     rois = group_by_level(torch.tensor([[[0.0, 0, 50, 60]]] * 2), torch.zeros(2, 1, dtype=torch.int64))
-    assert encoder(torch.randn(2, 3, 64, 64), rois).shape == (2, 768)
+    assert encoder(torch.randn(2, 3, 64, 64), rois).shape == (2, 320)
 
 
 @pytest.mark.parametrize(

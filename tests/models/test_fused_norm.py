@@ -15,6 +15,8 @@ from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d, kernels_of
 from socodet.models.settings import ModelSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds for Linux")
 
 
@@ -80,7 +82,7 @@ def test_c4_of_fused_norms_is_c4():
     (c4,), (fused_c4,) = stage_outputs(plain, x), stage_outputs(fused, x)
     assert torch.equal(c4, fused_c4)
     assert torch.equal(plain_head(c4), fused_head(c4))
-    assert channels == 2048
+    assert channels == 2048 // 8  # of narrow networks
 
 
 def test_every_norm_of_a_block_is_given_the_relu_and_the_residual_that_follow_it(monkeypatch):

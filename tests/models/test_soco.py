@@ -15,6 +15,8 @@ from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.views.batch import ViewBatch, group_by_level
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SMALL = ModelSettings(
     architecture="fpn",
     backbone="resnet18",

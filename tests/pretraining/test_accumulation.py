@@ -16,6 +16,8 @@ from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 LEVELS = torch.tensor([[0, 1], [1, 2], [2, 1], [1, 3]])
 

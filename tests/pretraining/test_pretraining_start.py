@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from torchvision.models import resnet18
+from narrow_models import narrow_resnet18
 
 import socodet
 from socodet.errors import InputError
@@ -18,6 +18,8 @@ from socodet.pretraining.preparation import prepare
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 
 def short() -> Recipe:
@@ -34,7 +36,7 @@ def files(tmp_path_factory):
     socodet.propose(photographs(), folder / "proposals.parquet", show_progress=False)
     for seed, name in enumerate(("one.pth", "other.pth")):
         torch.manual_seed(seed)
-        torch.save(resnet18(weights=None).state_dict(), folder / name)
+        torch.save(narrow_resnet18().state_dict(), folder / name)
     return folder
 
 

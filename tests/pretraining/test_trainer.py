@@ -17,6 +17,8 @@ from socodet.training.devices import choose_device
 from socodet.training.signals import stop_requests
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SMALL = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
 
 

@@ -28,6 +28,8 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views.batch import group_by_level
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 TINY = dataclasses.replace(recipe("tiny"), model=NARROW)
 TRAIN, VAL = ("astronaut", "hopper", "chelsea", "rocket"), ("cameraman", "raccoon")
 

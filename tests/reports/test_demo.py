@@ -17,6 +17,8 @@ from socodet.proposals.table import ProposalTable
 from socodet.reports import demo as demonstration
 from socodet.reports import networks
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

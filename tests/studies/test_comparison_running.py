@@ -29,6 +29,8 @@ from socodet.training.loop import DivergedError
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 NARROW = ModelSettings("fpn", "resnet18", 8, 1, 8, 12, hidden_size=8, embedding_size=4)
 FLAGS = ["--detector", "fcos_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
 HERE = ["--device", "cpu", "--workers", "0"]

@@ -23,6 +23,8 @@ from socodet.studies.ablation import Budget, row_detectors, run_ablation
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SMALL = Budget(epochs=1, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
 """One step a row."""
 FLAGS = ["--epochs", "1", "--batch-size", "4", "--base-lr", "10", "--backbone", "resnet18", "--width", "0.03125"]
@@ -156,7 +158,7 @@ def test_every_encoder_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsy
     header, *lines = csv.reader(table.csv.open())
     assert header[-3:] == ["AP box", "AP mask", "status"]
     assert [line[-3] for line in lines] == [f"{row.transfer['AP box']:.1f}" for row in table.rows]
-    shared = "finetune_detector mask_rcnn_fpn, finetune_train train, finetune_val val, finetune_schedule coco_1x, "
+    shared = "finetune_detector mask_rcnn_fpn, finetune_train train, finetune_val val, finetune_schedule auto, "
     assert shared + "finetune_iterations 1, finetune_batch_size 2, finetune_lr 0.0025, finetune_size 32" in (
         table.markdown.read_text()
     )
