@@ -21,7 +21,7 @@ def said(capsys, data, run, *flags):
     assert "finished, 1 steps" in printed.out
     before, _, after = printed.err.partition("finetune: ")
     assert after.startswith("1/1")
-    lines = [line for line in before.splitlines() if not line.startswith("note: without --val")]
+    lines = [line for line in before.splitlines() if not line.startswith(("note: without --val", "plan: ", "  "))]
     return [line.split(": ", 1)[1] for line in lines]
 
 
@@ -156,7 +156,7 @@ def test_a_set_of_which_no_image_has_its_size_is_refused(tmp_path, capsys):
 def test_images_that_turn_out_broken_are_replaced_and_named(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False).read_text())
     whole = (photographs() / "hopper.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.jpg").write_bytes(whole[:700])  # its header can be read
     content["images"][0]["file_name"] = str(tmp_path / "cut.jpg")
     (tmp_path / "set.json").write_text(json.dumps(content))
     main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "run"), *BRIEF])

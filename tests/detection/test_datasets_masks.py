@@ -126,3 +126,19 @@ def test_whether_a_mask_is_where_its_box_is():
     empty = {"size": [30, 30], "counts": [900]}
     assert misses_box(empty, box)
     assert not misses_box({"size": [30, 30], "counts": [310, 5, 585]}, box)
+
+
+def test_a_polygon_far_beyond_the_image_is_drawn_within_it_in_little_memory():
+    """COCO's code would take memory by the length of the edges: here of a billion pixels."""
+    far = 1e9
+    above_row_10 = np.array([-far, 10, far, 10, 0, -far])
+    mask = decode_mask([above_row_10], (30, 40), (30, 40))
+    assert mask[:10].all()
+    assert not mask[10:].any()
+    left_of_diagonal = np.array([0, 0, far, far, 0, far])  # x < y
+    rows, columns = np.mgrid[:40, :40]
+    drawn = decode_mask([left_of_diagonal], (40, 40), (40, 40))
+    assert (drawn[rows > columns + 1] == 1).all()
+    assert (drawn[rows < columns - 1] == 0).all()
+    elsewhere = np.array([far, far, far, 2 * far, 2 * far, far])
+    assert not decode_mask([elsewhere], (30, 40), (30, 40)).any()

@@ -111,19 +111,19 @@ def test_a_finished_ablation_is_not_run_again(table4, monkeypatch):
 
 
 def test_interrupted_and_resumed_is_uninterrupted(table4, tmp_path, monkeypatch):
-    fetch, fetched = SampleDataset.__getitem__, []
+    fetch, fetched = SampleDataset.sample, []
 
-    def interrupting(self, place):
+    def interrupting(self, place, *more):
         fetched.append(place)
         if len(fetched) == 12 + 2:  # in the second row: the first, of whole images, is not measured
             signal.raise_signal(signal.SIGINT)
-        return fetch(self, place)
+        return fetch(self, place, *more)
 
     def go_on():
         return run_ablation("table4", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SampleDataset, "__getitem__", interrupting)
+        patch.setattr(SampleDataset, "sample", interrupting)
         stopped = go_on()
     assert stopped.stopped_by == "SIGINT"
     assert [row.status for row in stopped.rows][2:] == ["not begun"] * 5

@@ -5,6 +5,8 @@ from typing import Any
 
 import faster_coco_eval.core.mask as coco_masks
 import numpy as np
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -64,9 +66,23 @@ def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
             rle: RLE = coco_masks.frPyObjects(segmentation, height, width)
             return rle
         return segmentation
-    parts = coco_masks.frPyObjects([polygon.tolist() for polygon in segmentation], height, width)
+    near = [part for polygon in segmentation for part in _near_image(polygon, height, width)]
+    if not near:
+        return encode_masks(np.zeros((1, height, width), np.uint8))[0]
+    parts = coco_masks.frPyObjects([polygon.tolist() for polygon in near], height, width)
     joined: RLE = coco_masks.merge(parts)
     return joined
+
+
+def _near_image(polygon: NDArray[np.float64], height: int, width: int) -> Polygons:
+    """A polygon without what lies more than a side beyond the image; COCO's code takes memory by the length of edges."""
+    points, margin = polygon.reshape(-1, 2), max(height, width)
+    lowest, highest = np.array([-margin, -margin]), np.array([width + margin, height + margin])
+    if (points >= lowest).all() and (points <= highest).all():
+        return [polygon]
+    outline = Path(np.concatenate([points, points[:1]]), closed=True)
+    clipped = outline.clip_to_bbox(Bbox([lowest, highest])).to_polygons()
+    return [part.reshape(-1) for part in clipped if len(part) > 2]
 
 
 def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
