@@ -173,7 +173,7 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
 
 def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_trained(data, tmp_path):
     for evaluation in (EvaluationSettings(every=1), EvaluationSettings(save_predictions=True)):
-        with pytest.raises(InputError, match="none to score on.*--val"):
+        with pytest.raises(InputError, match=r"none to score on.*--val"):
             finetune(data, tmp_path / "run", evaluation=evaluation, **QUIET)
     assert not (tmp_path / "run").exists()
     with pytest.raises(SettingError, match="every must be at least 1, not 0"):

@@ -75,7 +75,7 @@ def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
 
 
 def _near_image(polygon: NDArray[np.float64], height: int, width: int) -> Polygons:
-    """A polygon without what lies more than a side beyond the image; COCO's code takes memory by the length of edges."""
+    """A polygon without what lies more than a side beyond the image: COCO's code takes memory by its edges' length."""
     points, margin = polygon.reshape(-1, 2), max(height, width)
     lowest, highest = np.array([-margin, -margin]), np.array([width + margin, height + margin])
     if (points >= lowest).all() and (points <= highest).all():
