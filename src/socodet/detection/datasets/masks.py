@@ -81,7 +81,7 @@ def _near_image(polygon: NDArray[np.float64], height: int, width: int) -> Polygo
     if (points >= lowest).all() and (points <= highest).all():
         return [polygon]
     outline = Path(np.concatenate([points, points[:1]]), closed=True)
-    clipped = outline.clip_to_bbox(Bbox([lowest, highest])).to_polygons()
+    clipped = map(np.asarray, outline.clip_to_bbox(Bbox([lowest, highest])).to_polygons())
     return [part.reshape(-1) for part in clipped if len(part) > 2]
 
 
