@@ -43,12 +43,14 @@ class BestCheckpoint:
         self, step: int, total: int, scores: Mapping[str, float | None], weights: Callable[[], dict[str, Tensor]]
     ) -> None:
         """Notes an evaluation, and keeps the weights if none before was better."""
+        kept = self.step, self.ap
         if self._note(step, scores.get(METRIC)):
             state: dict[str, Any] = {"step": step, "total_steps": total, "detector": weights()}
             try:
                 self.run.save_best(state)
             except OSError as error:
                 say(f"the best checkpoint, step {step}, cannot be written ({error}); training continues")
+                self.step, self.ap = kept  # those on disk: whatever is better than they are is kept
 
     def _note(self, step: int, ap: float | None) -> bool:
         """Whether no earlier AP is higher."""

@@ -22,6 +22,7 @@ import torchvision
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, whole_file, write_note
+from socodet.runtime.notices import say
 from socodet.runtime.serialization import from_json
 
 T = TypeVar("T")
@@ -159,9 +160,13 @@ class RunFolder:
         for path in reversed(self.checkpoints()):
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            except (OSError, MemoryError):
+                raise  # the file may be whole
             except Exception as error:
                 unreadable.append(f"{path} ({type(error).__name__})")
                 continue
+            if unreadable:
+                say(f"{unreadable[0]}: not a readable checkpoint; {path.name}, the one before, is used")
             return state
         if unreadable:
             raise InputError(f"{unreadable[0]}: not a readable checkpoint; pass --overwrite to start over")

@@ -70,6 +70,7 @@ def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
+    left = threading.Event()
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def listen() -> None:
@@ -83,18 +84,21 @@ def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
             )
             first = first or (number, now)
             if again:
-                reader.settimeout(GRACE)
                 with suppress(TimeoutError):
-                    while reader.recv(1):
-                        pass
-                    return  # left in time
-                os._exit(128 + number)
+                    while (left_s := now + GRACE - time.monotonic()) > 0:
+                        reader.settimeout(left_s)
+                        if not reader.recv(1):
+                            return  # left in time
+                if not left.is_set():
+                    os._exit(128 + number)
+                return
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
         yield
     finally:
+        left.set()
         signal.set_wakeup_fd(before)
         writer.close()
         thread.join(1.0)

@@ -150,10 +150,9 @@ class _Worker(Generic[T, B]):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             self._connection, theirs = context.Pipe()
-            self._process = context.Process(
-                target=_serve, args=(self._make, theirs, self._board, os.getpid()), daemon=True
-            )
-            self._process.start()
+            process = context.Process(target=_serve, args=(self._make, theirs, self._board, os.getpid()), daemon=True)
+            process.start()
+            self._process = process
             theirs.close()
         except OSError as error:
             raise InputError(f"data workers: cannot be started ({error.strerror}); lower --workers") from None
@@ -180,8 +179,9 @@ class _Worker(Generic[T, B]):
                 say(f"a data worker {lost}; another one takes its place")
                 self.end()
                 self._start()
-                for task in self.asked:
-                    self._connection.send(task)
+                with contextlib.suppress(OSError):  # one that has died is found out when its batch is taken
+                    for task in self.asked:
+                        self._connection.send(task)
             else:
                 self.asked.popleft()
                 return batch

@@ -57,6 +57,10 @@ def described_by(file: Path) -> YoloSet:
     facts = _darknet(file) if file.suffix.lower() == DARKNET else _yaml(file)
     above = file.absolute().parent
     roots = [above]
+    for name in ("path", "nc", *itertools.chain(*SPELLINGS.values())):
+        given = facts.get(name, "")
+        if not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
+            raise InputError(f"{file}: `{name}` must be text, or a list of it; correct it")
     if facts.get("path"):
         path = _located(str(facts["path"]), [above])
         roots = [above] if path is None else [path, above]

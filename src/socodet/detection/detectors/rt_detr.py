@@ -5,6 +5,7 @@ moving average of weights, the augmentation and the sizes of images. Differences
 as in our other detectors; the strong augmentation continues to the end.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -240,6 +241,10 @@ def float32_loss(*arguments: Any, **named: Any) -> Any:
     def converted(value: Any) -> Any:
         return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    device = next(value.device for value in arguments if isinstance(value, Tensor))
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    if not all(bool(value.isfinite().all()) for value in tensors):  # the matcher would raise a ValueError of its own
+        nan = torch.stack([value.float().sum() for value in tensors]).sum() * math.nan
+        return nan, dict.fromkeys(LOSSES, nan), None
+    device = tensors[0].device
     with torch.autocast(device.type, enabled=False):
         return RTDetrForObjectDetectionLoss(*map(converted, arguments), **{n: converted(v) for n, v in named.items()})

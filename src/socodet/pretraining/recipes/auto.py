@@ -83,7 +83,7 @@ class Plan:
         steps = training.steps(training.epochs, images)
         what, value = (max(len(getattr(choice, name)) for choice in self.choices) for name in ("what", "value"))
         lines = [f"{one.what:<{what}}  {one.value:<{value}}  {one.reason}" for one in self.choices]
-        length = f"{steps:,} steps of {training.batch_size} images: each image is seen {training.epochs:,.0f} times"
+        length = f"{steps:,} steps of {training.batch_size} images: each image is seen {training.epochs:,.1f} times"
         if seconds_per_step is not None:
             length += f"; about {duration(steps * seconds_per_step)} at {seconds_per_step:.2g} s per step"
         few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []
@@ -114,7 +114,8 @@ def plan(
         model = dataclasses.replace(model, backbone=given.backbone)
         chose("backbone", given.backbone, "given")
     if given.size is not None:
-        chose("first view", f"{given.size} pixels", "given")
+        choices[:] = [choice for choice in choices if choice.what != "views"]
+        chose("views", f"{given.size}, {given.size}, {given.size // 2} pixels", "the first one's is given")
     sample = _views(survey, given.size or usual, chose)
     batch = _batch(survey, machine, given.batch, largest_batch, chose)
     steps = _steps(survey, machine, batch, given, seconds_per_step, chose)

@@ -10,6 +10,7 @@ DIR/results.md .json                    the tables, and an object for every dete
 DIR/labels.png .svg, iterations.png .svg
 """
 
+import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from socodet.models.settings import ModelSettings
 from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import settled, write_atomically
+from socodet.runtime.files import settled, write_atomically, write_note
 from socodet.runtime.serialization import to_json
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import FIGURES, MAIN
@@ -93,9 +94,11 @@ def measure_own_data(
     if weights is not None:
         WeightsFile.find(weights.path)
     study = Study(settled(output), "own_data", show_progress=show_progress)
+    noted: dict[str, Any] = {} if overwrite else study.noted().get("starts", {})
     source = _prepare(study, settings, Path(data).resolve().stem, detectors, images, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
+    _note_starts(study, noted, every)
     names = [start.name for start in every]
     unknown = sorted(set(only) - set(names))
     if unknown:
@@ -104,7 +107,8 @@ def measure_own_data(
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
     runs = PretrainingRuns(source, table, execution, show_progress)
-    pieces = _Pieces(study, settings, runs, detectors, every)
+    on = torch.cuda.get_device_name() if machine.device == "cuda" else f"{available_cores()} CPU cores"
+    pieces = _Pieces(study, settings, runs, detectors, every, f"{on} ({platform.machine()})")
     jobs = list(pieces.jobs(wanted, fractions, folds))
 
     def found(stopped_by: str | None = None) -> OwnData:
@@ -125,6 +129,7 @@ class _Pieces:
     runs: PretrainingRuns
     detectors: FinetuningRuns
     starts: tuple[Start, ...]
+    machine: str
 
     def jobs(self, wanted: Sequence[Start], fractions: Sequence[float], folds: Sequence[int]) -> Iterator[Job]:
         """A fraction after the other, a fold after the other, so that all starts can be compared early."""
@@ -152,10 +157,15 @@ class _Pieces:
             start.recipe,
             labels,
             about,
-            _cost,
+            self._cost,
             boxes=OBJECTS,
             start_from=start.start_from,
         )
+
+    def _cost(self, run: Path) -> dict[str, Any]:
+        """Beside the steps and seconds of a run: on what, and how much of the embeddings' space is used."""
+        ranks = [line["effective_rank"] for line in RunFolder(run).log_lines() if "effective_rank" in line]
+        return {"machine": self.machine, "effective_rank": ranks[-1] if ranks else None}
 
     def _model(self, own_backbone: bool) -> ModelSettings:
         """Of the detector: SoCo's sizes of modules, whatever was pretrained."""
@@ -207,11 +217,23 @@ class _Pieces:
         return Job(name, labels, about, run, needs)
 
 
-def _cost(run: Path) -> dict[str, Any]:
-    """Beside the steps and seconds of a pretraining run: on what, and how much of the embeddings' space is used."""
-    ranks = [line["effective_rank"] for line in RunFolder(run).log_lines() if "effective_rank" in line]
-    on = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{available_cores()} CPU cores"
-    return {"machine": f"{on} ({platform.machine()})", "effective_rank": ranks[-1] if ranks else None}
+def _note_starts(study: Study, noted: Mapping[str, Any], every: Sequence[Start]) -> None:
+    """Adds the starts to the note. InputError when one was another: `auto` plans by the machine, and files change."""
+    described: dict[str, Any] = {}
+    for start in every:
+        file = start.weights or start.start_from
+        described[start.name] = {
+            "recipe": None if start.recipe is None else to_json(start.recipe),
+            "weights": None if file is None else WeightsFile.find(file).describe(file)["sha256"],
+        }
+    described = json.loads(json.dumps(described))
+    changed = [name for name, one in described.items() if noted.get(name, one) != one]
+    if changed:
+        raise InputError(
+            f"{study.folder}: {changed[0]} began with other weights, or with a recipe planned on another machine; give "
+            "another --output"
+        )
+    write_note(study.note, {**study.noted(), "starts": {**noted, **described}})
 
 
 def _prepare(
