@@ -36,7 +36,7 @@ STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
 """When neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
 FEWEST_STEPS = 1_000
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
-"""Of each view. Three times as much holds the rank as well, and leaves too little of the agreement (docs/results.md)."""
+"""Of each view. Three times as much holds the rank too, but leaves too little of the agreement (docs/results.md)."""
 
 FEW_IMAGES = 200
 """With fewer images than this, the plan says that they are few: the smallest set that we measured on has 296."""
