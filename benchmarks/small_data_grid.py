@@ -32,7 +32,8 @@ TEST_RESNET = (
     "--level-limits 13 21 32 --batch-size 64"
 ).split()
 RESNET18 = "--batch-size 64".split()
-TERMS = "--variance-weight 4 --covariance-weight 0.2".split()
+STRONG_TERMS = "--variance-weight 4 --covariance-weight 0.2".split()
+TERMS = "--variance-weight 1.333 --covariance-weight 0.0667".split()
 LARS = "--base-lr 4".split()
 LARS_ROOT = "--base-lr 5.66 --norm-lr 0.024".split()
 SGD = "--optimizer sgd --base-lr 0.06 --weight-decay 5e-4".split()
@@ -68,11 +69,11 @@ def rows() -> list[Row]:
     first = [
         Row("scratch", None, sets=probed, seeds=three),
         Row("paper", tuple(LARS), 1312, sets=probed, seeds=three),
-        Row("terms", (*LARS, *TERMS), 1312, sets=probed, seeds=three),
+        Row("terms_third", (*LARS, *TERMS), 1312, sets=probed, seeds=three),
     ]
-    weaker = [
-        Row("terms_third", (*LARS, "--variance-weight", "1.333", "--covariance-weight", "0.0667"), 1312),
-        Row("terms_float32", (*LARS, *TERMS, "--precision", "float32"), 1312),
+    stronger = [
+        Row("terms", (*LARS, *STRONG_TERMS), 1312, sets=probed),
+        Row("terms_float32", (*LARS, *STRONG_TERMS, "--precision", "float32"), 1312),
     ]
     grid = [
         Row(f"grid_{term}_{rate}_{average}", (*rate_flags, *term_flags, *momentum), 1312)
@@ -91,7 +92,7 @@ def rows() -> list[Row]:
         Row("predictor_10", (*LARS, "--predictor-lr", "10"), 1312),
     ]
     longer = [Row(f"{row.name}_long", row.pretraining, 5000, sets=row.sets) for row in first[1:]]
-    return [*first, *weaker, *grid, *more, *longer]
+    return [*first, *grid, *more, *stronger, *longer]
 
 
 def pieces() -> list[tuple[Row, str, int]]:

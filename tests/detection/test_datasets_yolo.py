@@ -27,6 +27,34 @@ def test_outlines_are_masks(tmp_path):
     assert abs(int(read.target(0)["masks"].sum()) - 200 * 133) <= 400
 
 
+def test_classes_that_two_files_name_differently_are_refused(tmp_path):
+    for part, names in (("train", ("cat", "dog")), ("val", ("dog", "cat"))):
+        image("chelsea", tmp_path / part / "images" / "a.jpg")
+        text(tmp_path / part / "labels" / "a.txt", LINE)
+        text(tmp_path / part / "labels" / "classes.txt", *names)
+    with pytest.raises(InputError, match="names other classes"):
+        open_detection_set(tmp_path, split="train")
+    text(tmp_path / "val" / "labels" / "classes.txt", "cat", "dog", "")
+    assert [one.name for one in open_detection_set(tmp_path, split="val").categories] == ["cat", "dog"]
+
+
+def test_a_description_above_names_the_classes_of_its_own_parts_alone(tmp_path, capsys):
+    for name in ("one", "other"):
+        image("chelsea", tmp_path / name / "images" / "a.jpg")
+        text(tmp_path / name / "labels" / "a.txt", LINE)
+    text(tmp_path / "data.yaml", "train: one/images", "names: [cat]")
+    assert [one.name for one in open_detection_set(tmp_path / "one", split="all").categories] == ["cat"]
+    assert [one.name for one in open_detection_set(tmp_path / "other", split="all").categories] == ["0"]
+
+
+def test_aliases_that_would_fill_the_memory_are_refused(tmp_path):
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30)]
+    for field in ("path", "train", "nc"):
+        text(tmp_path / "data.yaml", "l0: &l0 [x]", *levels, f"{field}: [*l29]", "val: images", "names: [cat]")
+        with pytest.raises(InputError, match=field):
+            open_detection_set(tmp_path / "data.yaml", split="val")
+
+
 def test_faults_are_counted(tmp_path):
     lines = [LINE, "2 .5 .5 .1 .1", "0 .5 .5", "0 .5 .5 .1 .1 .9", "0 .5 x .1 .1", "0 .95 .5 .3 .1", "0,.5,.5,.1,.1"]
     write(tmp_path, a=lines, b=None, c=[], d=[LINE, ""])

@@ -12,7 +12,10 @@ from transformers import RTDetrImageProcessor
 
 from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
 from socodet.errors import InputError
+from socodet.finetuning.samples import DetectionBatch
+from socodet.finetuning.trainer import FineTuner
 from socodet.training.moving_average import moving_average
+from socodet.training.settings import ExecutionSettings
 
 SIDE = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -57,6 +60,21 @@ def test_losses_sum_to_transformers_loss_for_boxes_as_fractions(network):
     theirs = network.detr(pixel_values=(pixels - mean[:, None, None]) / std[:, None, None], labels=labels).loss
     network.eval()
     assert sum(losses.values()).item() == pytest.approx(theirs.item(), rel=1e-3)
+
+
+def test_a_network_of_nans_is_a_skipped_step_and_not_an_error_of_the_matcher():
+    detector = detector_named("rt_detr")
+    network = new_detector("rt_detr", NARROW, 4, inference=SEEN)
+    settings = replace(detector.schedule("coco_1x"), iterations=2, batch_size=1, short_sides=(SIDE,))
+    tuner = FineTuner(network, detector, settings, ExecutionSettings("cpu", on_nan="skip"))
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    target = {"boxes": torch.tensor([[32.0, 16, 60, 48]]), "labels": torch.tensor([3])}
+    with torch.no_grad():
+        network.get_buffer("pixel_mean")[0] = torch.nan
+    loss = tuner.step(DetectionBatch([torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)], [target]))
+    assert loss.isnan()
+    assert tuner.metrics(1.0, 0.0)["skipped"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in network.named_parameters())
 
 
 def test_boxes_follow_their_objects():

@@ -82,6 +82,23 @@ def test_an_interrupted_run_knows_its_best_and_how_long_it_waited(scored, data, 
     assert socodet.load_detector(tmp_path / "run", device="cpu").step == 2
 
 
+@pytest.mark.parametrize("stops", [(6,), (2, 4), (1, 1, 1, 3)])
+def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(scored, data, tmp_path, monkeypatch, stops):
+    """The disk is full at steps 2 and 5, where AP is 5.0: the best that is there is step 3's."""
+    save = RunFolder.save_best
+
+    def full(self, state):
+        if state["step"] in (2, 5):
+            raise OSError(28, "No space left on device")
+        save(self, state)
+
+    monkeypatch.setattr(RunFolder, "save_best", full)
+    for steps in stops:
+        result = finetune(data, tmp_path / "run", SETTINGS, val=data, execution=replace(HERE, max_steps=steps), **QUIET)
+    assert (result.steps, result.best) == (6, (3, 3.0))
+    assert socodet.load_detector(tmp_path / "run", device="cpu").step == 3
+
+
 def test_a_run_scored_at_its_end_alone_has_one_checkpoint_which_is_both(data, tmp_path):
     settings = replace(SETTINGS, schedule="coco_1x", iterations=2)
     asked = {"model": NARROW, "execution": HERE, "show_progress": False}

@@ -127,6 +127,14 @@ def test_any_set_gets_a_recipe_and_a_plan_of_a_line_a_choice(count, machine, sho
     assert {choice.what for choice in made.choices} >= {"network", "views", "batch", "steps", "objective", "proposals"}
 
 
+def test_the_plan_shows_a_first_view_that_is_given_and_not_its_own():
+    made = plan(FEW, CPU, Given(size=64, epochs=2.5))
+    (views,) = [choice.value for choice in made.choices if choice.what == "views"]
+    assert views == "64, 64, 32 pixels"
+    assert [view.size for view in made.recipe.sample.views] == [64, 64, 32]
+    assert "seen 2.5 times" in "\n".join(made.lines(1400))
+
+
 def test_what_to_expect_is_more_of_longer_runs():
     assert len({expectation(steps) for steps in (200, 5_000, 40_000)}) == 3
     assert "little" in expectation(200)

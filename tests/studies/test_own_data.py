@@ -106,6 +106,33 @@ def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, we
     }
 
 
+def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, data, tmp_path, monkeypatch):
+    """Or runs of different experiments would stand in one mean."""
+    torch.manual_seed(1)
+    torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), tmp_path / "other.pth")
+    asked = {"fractions": (1.0,), "folds": (4,), "execution": CPU, "show_progress": False}
+    with pytest.raises(InputError, match="imagenet began with other weights"):
+        measure_own_data(
+            data, done.study.folder, SMALL, weights=Weights(tmp_path / "other.pth", "timm/test_resnet"), **asked
+        )
+    monkeypatch.setattr("socodet.studies.own_data.running.starts", _with_a_higher_rate)
+    with pytest.raises(InputError, match="image began with other weights, or with a recipe"):
+        measure_own_data(data, done.study.folder, SMALL, **asked)
+
+
+def _with_a_higher_rate(*asked):
+    """As if `auto` planned otherwise on this machine."""
+    scratch, image, *others = starts(*asked)
+    training = dataclasses.replace(image.recipe.training, base_lr=9.0)
+    return (scratch, dataclasses.replace(image, recipe=dataclasses.replace(image.recipe, training=training)), *others)
+
+
+def test_a_call_without_the_given_weights_keeps_their_rows(done, data):
+    asked = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
+    again = measure_own_data(data, done.study.folder, SMALL, **asked)
+    assert {row.labels["init"] for row in again.detectors.rows} == {*OWN, *GIVEN}
+
+
 def test_stopped_it_resumes(data, tmp_path):
     few = dataclasses.replace(CPU, max_steps=1)
     asked = {"fractions": (1.0,), "folds": (0,), "only": ["soco"], "show_progress": False}

@@ -94,6 +94,21 @@ def test_on_a_full_disk_the_older_checkpoint_makes_room(tmp_path, monkeypatch):
     assert [path.stem for path in run.checkpoints()] == ["step-00000002", "step-00000003"]
 
 
+def test_on_a_full_disk_a_damaged_checkpoint_goes_and_the_one_that_can_be_read_stays(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    for step in (1, 2):
+        newest = run.save_checkpoint(step, {"step": step})
+    newest.write_bytes(newest.read_bytes()[:40])
+
+    def full(path, partial=None):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(run_folder, "whole_file", full)
+    with pytest.raises(OSError, match="No space"):
+        run.save_checkpoint(3, {"step": 3})
+    assert run.load_checkpoint() == {"step": 1}
+
+
 def test_lines_of_the_log_wait_for_room(tmp_path, capsys):
     run, learner = RunFolder(tmp_path), Counter()
 

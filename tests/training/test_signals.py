@@ -84,3 +84,17 @@ def test_a_second_signal_ends_a_process_that_hangs():
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     process.stdout.close()
+
+
+def test_signals_that_keep_coming_do_not_put_off_the_end():
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING.replace("GRACE = 0.2", "GRACE = 0.6")], stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    process.kill()
+    assert process.wait() == 143
+    process.stdout.close()

@@ -103,14 +103,30 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, capfd):
 
 
 def test_a_worker_that_hangs_is_named_and_replaced(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(workers, "TICK", 0.02)
-    monkeypatch.setattr(workers, "SAID_AFTER", 5)
-    monkeypatch.setattr(workers, "HANGS_AFTER", 15)
+    monkeypatch.setattr(workers, "TICK", 0.05)
+    monkeypatch.setattr(workers, "SAID_AFTER", 10)
+    monkeypatch.setattr(workers, "HANGS_AFTER", 30)
     make = once(tmp_path, lambda: time.sleep(600))
     assert list(make_batches(make, iter(range(8)), 2)) == list(range(8))
-    waiting, replaced = capfd.readouterr().err.splitlines()
-    assert "image 3" in waiting
-    assert "image 3" in replaced
+    waiting, replaced = [line for line in capfd.readouterr().err.splitlines() if "image 3" in line]
+    assert "waiting" in waiting
+    assert "takes its place" in replaced
+
+
+def test_a_worker_that_cannot_be_replaced_is_one_line_and_the_others_end(tmp_path, monkeypatch):
+    start, started = multiprocessing.context.ForkProcess.start, []
+
+    def no_memory_for_a_third(process):
+        if len(started) == 2:
+            raise OSError(12, "Cannot allocate memory")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", no_memory_for_a_third)
+    make = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(InputError, match=r"cannot be started.*--workers"):
+        list(make_batches(make, iter(range(8)), 2))
+    assert not any(process.is_alive() for process in started)
 
 
 def test_workers_that_die_every_time_end_it_in_one_line():

@@ -27,11 +27,16 @@ class BestCheckpoint:
 
     @classmethod
     def of_run(cls, run: RunFolder, patience: int | None, until: int) -> "BestCheckpoint":
-        """That of a run which resumes at step `until`, by its log."""
-        best = cls(run, patience)
+        """That of a run which resumes at step `until`, by its log; what was not written is not its best."""
+        best, ap_of = cls(run, patience), {}
         for line in run.log_lines() if until else ():
             if METRIC in line and line["step"] <= until:
+                ap_of[line["step"]] = line[METRIC]
                 best._note(line["step"], line[METRIC])
+        if best.step is not None:
+            kept = run.load_best()
+            best.step = None if kept is None else kept["step"]
+            best.ap = None if best.step is None else ap_of.get(best.step)
         return best
 
     @property

@@ -42,7 +42,10 @@ class DatasetSplit:
         path: str | None = row["path"].as_py()
         if path is None:
             raise OSError(f"row {index} has neither bytes nor a path")
-        return (self.folder / path).read_bytes()
+        file = self.folder / path
+        if not file.is_file():  # nor a device or a pipe, whose reading would not end
+            raise OSError(f"row {index}: {path} is no file")
+        return file.read_bytes()
 
     @property
     def location(self) -> str:

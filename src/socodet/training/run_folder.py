@@ -12,6 +12,7 @@ import errno
 import json
 import platform
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -115,10 +116,13 @@ class RunFolder:
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> Path:
         """Writes the state after `step` steps, then deletes all but the newest two.
 
-        OSError when it cannot be written; the newest one is then still there, and nothing unfinished.
+        On a full disk damaged ones and all but the newest make room first. OSError when it cannot be written even so;
+        the newest that can be read is then still there, and nothing unfinished.
         """
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
-        for old in self.checkpoints()[:-1]:
+        there = self.checkpoints()
+        damaged = [old for old in there if not zipfile.is_zipfile(old)]  # torch's files are archives
+        for old in [*damaged, *[old for old in there if old not in damaged][:-1]]:
             try:
                 _save(path, state)
             except OSError as error:

@@ -184,11 +184,19 @@ def _named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...]
 def _classes_near(root: Path) -> tuple[Category, ...] | None:
     folders = [root, *(path for path in sorted(root.glob("*")) if path.is_dir())]
     folders += [path for folder in folders[1:] for path in sorted(folder.glob("*")) if path.is_dir()]
-    file = next((folder / name for folder in folders for name in NAMES if (folder / name).is_file()), None)
-    if file is None:  # the folder may be a part of a set
+    files = [folder / name for folder in folders for name in NAMES if (folder / name).is_file()]
+    if not files:  # the folder may be a part of a set
         above = [path for path in (root.parent / "data.yaml", root.parent / "data.yml") if path.is_file()]
-        return described_by(above[0]).categories if above else None
-    return tuple(Category(place, name) for place, name in enumerate(_lines(file)))
+        described = described_by(above[0]) if above else None
+        if described is None:
+            return None
+        of_it = any(place.is_relative_to(root) for part in described.parts.values() for place in part)
+        return described.categories if of_it or _tells_apart([root.name]) else None
+    classes = _lines(files[0])
+    other = next((file for file in files[1:] if _lines(file) != classes), None)
+    if other is not None:
+        raise InputError(f"{other}: names other classes than {files[0]}; make them equal, or give a data.yaml")
+    return tuple(Category(place, name) for place, name in enumerate(classes))
 
 
 def _lines(file: Path) -> list[str]:

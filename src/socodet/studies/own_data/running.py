@@ -94,11 +94,10 @@ def measure_own_data(
     if weights is not None:
         WeightsFile.find(weights.path)
     study = Study(settled(output), "own_data", show_progress=show_progress)
-    noted: dict[str, Any] = {} if overwrite else study.noted().get("starts", {})
     source = _prepare(study, settings, Path(data).resolve().stem, detectors, images, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
-    _note_starts(study, noted, every)
+    what = _note_starts(study, every)
     names = [start.name for start in every]
     unknown = sorted(set(only) - set(names))
     if unknown:
@@ -112,7 +111,7 @@ def measure_own_data(
     jobs = list(pieces.jobs(wanted, fractions, folds))
 
     def found(stopped_by: str | None = None) -> OwnData:
-        return OwnData(study, settings, {start.name: start.what for start in every}, study.outcomes(jobs), stopped_by)
+        return OwnData(study, settings, what, study.outcomes(jobs), stopped_by)
 
     stopped_by = study.run(jobs, lambda: found().write(), retry_diverged=retry_diverged)
     found().write()
@@ -217,12 +216,17 @@ class _Pieces:
         return Job(name, labels, about, run, needs)
 
 
-def _note_starts(study: Study, noted: Mapping[str, Any], every: Sequence[Start]) -> None:
-    """Adds the starts to the note. InputError when one was another: `auto` plans by the machine, and files change."""
+def _note_starts(study: Study, every: Sequence[Start]) -> dict[str, str]:
+    """Adds the starts to the note; returns what each is, with those of earlier calls.
+
+    InputError when one was another: `auto` plans by the machine, and files change.
+    """
+    noted: dict[str, Any] = study.noted()["starts"]
     described: dict[str, Any] = {}
     for start in every:
         file = start.weights or start.start_from
         described[start.name] = {
+            "what": start.what,
             "recipe": None if start.recipe is None else to_json(start.recipe),
             "weights": None if file is None else WeightsFile.find(file).describe(file)["sha256"],
         }
@@ -233,7 +237,9 @@ def _note_starts(study: Study, noted: Mapping[str, Any], every: Sequence[Start])
             f"{study.folder}: {changed[0]} began with other weights, or with a recipe planned on another machine; give "
             "another --output"
         )
-    write_note(study.note, {**study.noted(), "starts": {**noted, **described}})
+    together = {**noted, **described}
+    write_note(study.note, {**study.noted(), "starts": together})
+    return {name: one["what"] for name, one in together.items()}
 
 
 def _prepare(
@@ -259,10 +265,9 @@ def _prepare(
         "images": shown,
         "socodet": __version__,
     }
-    study.find(asked, overwrite=overwrite)
-    study.begin(
-        asked, [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"], overwrite=overwrite
-    )
+    there = study.find(asked, overwrite=overwrite)
+    files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
+    study.begin(asked, files, overwrite=overwrite, starts=there.get("starts", {}))
     if source is not None:
         return source
     stored = [image.stored for image in train.images if image.stored]
