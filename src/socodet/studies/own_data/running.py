@@ -97,7 +97,7 @@ def measure_own_data(
     source = _prepare(study, settings, Path(data).resolve().stem, detectors, images, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
-    what = _note_starts(study, every)
+    described = _note_starts(study, every)
     names = [start.name for start in every]
     unknown = sorted(set(only) - set(names))
     if unknown:
@@ -111,7 +111,7 @@ def measure_own_data(
     jobs = list(pieces.jobs(wanted, fractions, folds))
 
     def found(stopped_by: str | None = None) -> OwnData:
-        return OwnData(study, settings, what, study.outcomes(jobs), stopped_by)
+        return OwnData(study, settings, described, study.outcomes(jobs), stopped_by)
 
     stopped_by = study.run(jobs, lambda: found().write(), retry_diverged=retry_diverged)
     found().write()
