@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import resource
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -11,8 +12,15 @@ from test_loop import Counter, go
 
 from socodet.errors import InputError
 from socodet.runtime.files import GrowingFile, write_atomically
-from socodet.training import checkpoints, run_folder
+from socodet.training import checkpoint_file, checkpoints
 from socodet.training.run_folder import RunFolder
+
+
+def written():
+    """Waits for checkpoints on their way to the disk."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join()
 
 
 @contextmanager
@@ -22,6 +30,7 @@ def no_file_larger_than(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
+        written()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -88,8 +97,8 @@ def test_on_a_full_disk_the_older_checkpoint_makes_room(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return whole_file(path, partial)
 
-    whole_file = run_folder.whole_file
-    monkeypatch.setattr(run_folder, "whole_file", full)
+    whole_file = checkpoint_file.whole_file
+    monkeypatch.setattr(checkpoint_file, "whole_file", full)
     run.save_checkpoint(3, {"step": 3})
     assert [path.stem for path in run.checkpoints()] == ["step-00000002", "step-00000003"]
 
@@ -103,7 +112,7 @@ def test_on_a_full_disk_a_damaged_checkpoint_goes_and_the_one_that_can_be_read_s
     def full(path, partial=None):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(run_folder, "whole_file", full)
+    monkeypatch.setattr(checkpoint_file, "whole_file", full)
     with pytest.raises(OSError, match="No space"):
         run.save_checkpoint(3, {"step": 3})
     assert run.load_checkpoint() == {"step": 1}
@@ -148,5 +157,6 @@ def test_the_next_attempt_comes_soon(tmp_path, monkeypatch):
     clock[0] = 662
     assert saving.due(2)
     saving.save(2, last=False)
+    written()
     clock[0] = 1200
     assert not saving.due(3)

@@ -115,7 +115,8 @@ def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
         return {"AP": step / 10} if step % 3 == 0 else None
 
     go(Counter(), run, itertools.count(), after_step=evaluate, max_steps=4)
-    assert seen == [(1, []), (2, []), (3, []), (4, ["3"])]
+    assert seen[:3] == [(1, []), (2, []), (3, [])]
+    assert run.checkpoints()[0].stem == "step-00000003"
     text = run.log.read_text().splitlines()
     assert json.loads(text[2]) == {"step": 3, "AP": 0.3}
 

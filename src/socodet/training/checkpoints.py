@@ -1,11 +1,15 @@
-"""When a loop's checkpoints are due, and what happens if one cannot be written."""
+"""When checkpoints are due, how they are written while training continues, and what happens if one cannot be."""
 
+import math
+import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from socodet.errors import InputError
 from socodet.runtime.notices import say
+from socodet.training.checkpoint_file import copied
 from socodet.training.run_folder import RunFolder
 
 CHECKPOINT_SECONDS = 600.0
@@ -13,46 +17,130 @@ RETRY_SECONDS = 60.0
 """Time until the next attempt, after a failed one."""
 
 
-class Checkpoints:
-    """The checkpoints of one call; `state` gives what is saved."""
+@dataclass(frozen=True)
+class Kept:
+    """Which checkpoints are kept for good: the first one of every `every` epochs, of a run of so many."""
 
-    def __init__(self, run: RunFolder, state: Callable[[], Mapping[str, Any]], every: int | None) -> None:
-        self._run, self._state, self._every = run, state, every
+    every: int | None
+    epochs: float | None
+    steps: int
+
+    def epoch(self, step: int) -> int | None:
+        """The epoch that ends with this step, if the checkpoint after it is kept."""
+        if self.every is None or not self.epochs:
+            return None
+        periods = math.floor(step / self.steps * self.epochs / self.every + 1e-9)
+        before = math.floor((step - 1) / self.steps * self.epochs / self.every + 1e-9)
+        return periods * self.every if periods > before else None
+
+
+class Checkpoints:
+    """The checkpoints of one call; `state` gives what is saved.
+
+    One is written in a thread from a copy in CPU memory: training waits for the copy alone, and for the one before.
+    """
+
+    def __init__(
+        self, run: RunFolder, state: Callable[[], Mapping[str, Any]], every: int | None, kept: Kept | None = None
+    ) -> None:
+        self.run, self._state, self._every, self._kept = run, state, every, kept or Kept(None, None, 1)
         self._tried_at = time.monotonic()
         self._failed = False
-        self.saved = 0
-        """The step of the last one that this call saved."""
+        self._writing: _Writing | None = None
+        self._saved = 0
+
+    @property
+    def saved(self) -> int:
+        """The step of the last one that this call saved; waits until it is written."""
+        self._finish(last=False)
+        return self._saved
 
     def due(self, step: int) -> bool:
         """Whether one is due after this step."""
+        if self._writing is not None and self._writing.ended:
+            self._finish(last=False)
+        if self._kept.epoch(step) is not None:
+            return True
         passed = time.monotonic() - self._tried_at
         if self._failed and passed > RETRY_SECONDS:
             return True
         return step % self._every == 0 if self._every else passed > CHECKPOINT_SECONDS
 
     def save(self, step: int, *, last: bool, here: bool = True) -> None:
-        """Saves one; `here` is false in the processes that leave it to the first.
+        """Saves one; `here` is false in the processes that leave it to the first. The `last` is written on return.
 
-        If it cannot be written, a message says so and training continues; if it is the `last`, that is an InputError.
-        The newest saved one is still there, and nothing unfinished.
+        If one cannot be written, a message says so, at the latest at the next call, and training continues; if it is
+        the `last`, that is an InputError. The newest saved one is still there, and nothing unfinished.
         """
         self._tried_at = time.monotonic()
-        if here:
-            try:
-                path = self._run.save_checkpoint(step, self._state())
-            except OSError as error:
-                self._complain(error, last=last)
-                self._failed = True
-                return
-            if self._failed:
-                say(f"{path}: saved again")
+        if not here:
+            self._saved = step
+            return
+        self._finish(last=False)
+        self._writing = _Writing(self.run, step, self._kept.epoch(step), self._state(), at_once=last)
+        if last:
+            self._finish(last=True)
+
+    def close(self) -> None:
+        """Waits until the newest is written."""
+        self._finish(last=False)
+
+    def _finish(self, *, last: bool) -> None:
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        error = writing.wait()
+        if error is not None:
+            self._failed = True
+            self._complain(error, last=last)
+            return
+        if self._failed:
+            say(f"{self.run.checkpoint(writing.step)}: saved again")
         self._failed = False
-        self.saved = step
+        self._saved = writing.step
 
     def _complain(self, error: OSError, *, last: bool) -> None:
-        there = self._run.checkpoints()
+        there = self.run.checkpoints()
         newest = f"the newest checkpoint is {there[-1].name}" if there else "there is no checkpoint yet"
-        why = f"{error.filename or self._run.path}: cannot be written ({error.strerror or error}); {newest}"
+        why = f"{error.filename or self.run.path}: cannot be written ({error.strerror or error}); {newest}"
         if last:
             raise InputError(f"{why}; free some space on that disk; the same command resumes from there") from None
         say(f"{why}; training continues and tries again; free some space on that disk")
+
+
+class _Writing:
+    """One checkpoint on its way to the disk."""
+
+    def __init__(
+        self, run: RunFolder, step: int, epoch: int | None, state: Mapping[str, Any], *, at_once: bool
+    ) -> None:
+        self._run, self.step, self._epoch = run, step, epoch
+        self._error: BaseException | None = None
+        self._state: Mapping[str, Any] | None = state if at_once else copied(state)
+        self._thread = threading.Thread(target=self._write, name="checkpoint")
+        if at_once:
+            self._write()
+        else:
+            self._thread.start()
+
+    def _write(self) -> None:
+        try:
+            assert self._state is not None
+            self._run.save_checkpoint(self.step, self._state, self._epoch)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._state = None  # its memory is wanted
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is on disk, or could not be written."""
+        return self._state is None
+
+    def wait(self) -> OSError | None:
+        """Until it is written; the error if it could not be."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._error is None or isinstance(self._error, OSError):
+            return self._error
+        raise self._error

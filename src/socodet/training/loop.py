@@ -12,7 +12,7 @@ import torch
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
-from socodet.training.checkpoints import Checkpoints
+from socodet.training.checkpoints import Checkpoints, Kept
 from socodet.training.clock import Clock
 from socodet.training.distributed import agree_flags, limit_waiting, lost_process, same_everywhere
 from socodet.training.log import LogSink, Sinks, folder_sinks
@@ -165,7 +165,8 @@ def run_loop(
     world = learner.world
     start, stop = learner.finished, last_step(learner, execution)
     log_every = execution.log_every or default_log_every(learner.total)
-    checkpoints = Checkpoints(run, learner.state_dict, execution.checkpoint_every)
+    kept = Kept(execution.keep_every, epochs, learner.total)
+    checkpoints = Checkpoints(run, learner.state_dict, execution.checkpoint_every, kept)
     stopped_by: str | None = None
     clock = Clock()
     limit_waiting()
@@ -176,6 +177,7 @@ def run_loop(
     ):
         log = Sinks([*folder_sinks(run, start), *sinks] if world.is_first else [])
         stack.callback(log.close)
+        stack.callback(checkpoints.close)
         if isinstance(batches, Generator):
             stack.callback(batches.close)
         progress.done_earlier(start)
@@ -197,7 +199,7 @@ def run_loop(
             try:
                 learner.step(batch)
             except DivergedError as error:
-                raise _diverged(learner, run, str(error)) from None
+                raise _diverged(learner, checkpoints, str(error)) from None
             except RuntimeError as error:
                 in_one_line = lost_process(error) or _too_large(error, learner, images)
                 if in_one_line is None:
@@ -207,7 +209,7 @@ def run_loop(
             done = learner.finished
             save = due or asked_to_stop or done == stop
             if done % log_every == 0 or save:  # before a checkpoint could save what is not finite
-                _check_finite(learner, run)
+                _check_finite(learner, checkpoints)
                 log.write(done, _line(learner, clock, epochs))  # also at a checkpoint: a step is in one line only
             progress.advance(units=images, figures=learner.summary())
             if after_step is not None:
@@ -217,7 +219,7 @@ def run_loop(
                     log.write(done, evaluated)
             ended = enough is not None and enough()
             if ended and not save:
-                _check_finite(learner, run)
+                _check_finite(learner, checkpoints)
             if save or ended:
                 checkpoints.save(done, last=asked_to_stop or ended or done == stop, here=world.is_first)
             if asked_to_stop:
@@ -256,13 +258,15 @@ def _without_data(
     return InputError(f"{failure or 'another process has no more data; see its message'}{kept}")
 
 
-def _check_finite(learner: Learner[Any], run: RunFolder) -> None:
+def _check_finite(learner: Learner[Any], checkpoints: Checkpoints) -> None:
     problem = learner.check_finite()
     if problem is not None:
-        raise _diverged(learner, run, problem)
+        raise _diverged(learner, checkpoints, problem)
 
 
-def _diverged(learner: Learner[Any], run: RunFolder, problem: str) -> DivergedError:
+def _diverged(learner: Learner[Any], checkpoints: Checkpoints, problem: str) -> DivergedError:
+    checkpoints.close()
+    run = checkpoints.run
     saved = run.checkpoints()
     last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
     return DivergedError(

@@ -4,16 +4,18 @@ RUN/run.json           the recipe with all fields, the images, versions
 RUN/proposals.parquet  the proposal table, if the run made its own
 RUN/log.jsonl          one JSON object per logged step
 RUN/tensorboard/       the same as scalars
-RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; best.pt, weights alone, of a fine-tuning run
+RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; epoch-XXXX.pt, kept for good; best.pt, weights alone, of a
+                       fine-tuning run
 """
 
 import dataclasses
 import errno
 import json
+import os
 import platform
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,9 +24,10 @@ import torchvision
 
 from socodet._version import __version__
 from socodet.errors import InputError
-from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, whole_file, write_note
+from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, write_note
 from socodet.runtime.notices import say
 from socodet.runtime.serialization import from_json
+from socodet.training.checkpoint_file import damage, read_state, write_state
 
 T = TypeVar("T")
 
@@ -113,29 +116,48 @@ class RunFolder:
         """The checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
 
-    def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> Path:
+    def checkpoint(self, step: int) -> Path:
+        """The file of the state after `step` steps."""
+        return self.path / "checkpoints" / f"step-{step:08d}.pt"
+
+    def save_checkpoint(self, step: int, state: Mapping[str, Any], epoch: int | None = None) -> Path:
         """Writes the state after `step` steps, then deletes all but the newest two.
+
+        With `epoch` it also stays for good under that epoch's name.
 
         On a full disk damaged ones and all but the newest make room first. OSError when it cannot be written even so;
         the newest that can be read is then still there, and nothing unfinished.
         """
-        path = self.path / "checkpoints" / f"step-{step:08d}.pt"
-        there = self.checkpoints()
-        damaged = [old for old in there if not zipfile.is_zipfile(old)]  # torch's files are archives
-        for old in [*damaged, *[old for old in there if old not in damaged][:-1]]:
+        path = self.checkpoint(step)
+        self._write_in_place_of_older(path, state)
+        if epoch is not None:
+            kept = path.with_name(f"epoch-{epoch:04d}.pt")
+            kept.unlink(missing_ok=True)
             try:
-                _save(path, state)
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                old.unlink()  # it may be its place that is missing
-            else:
-                break
-        else:
-            _save(path, state)
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+                os.link(path, kept)  # one file under two names
+            except OSError:  # a file system without links
+                write_state(kept, state)
+        unfinished = path.parent.glob(".*.partial")  # of a process that was killed
+        for old in [*self.checkpoints()[:-KEPT_CHECKPOINTS], *unfinished]:
             old.unlink()
         return path
+
+    def _write_in_place_of_older(self, path: Path, state: Mapping[str, Any]) -> None:
+        try:
+            write_state(path, state)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        else:
+            return
+        there = self.checkpoints()
+        damaged = [old for old in there if damage(old) is not None]
+        for old in [*damaged, *[old for old in there if old not in damaged][:-1]]:
+            old.unlink()  # it may be its place that is missing
+            with suppress(OSError):
+                write_state(path, state)
+                return
+        write_state(path, state)
 
     @property
     def best(self) -> Path:
@@ -144,30 +166,25 @@ class RunFolder:
 
     def save_best(self, state: Mapping[str, Any]) -> None:
         """Writes the state with the highest score so far."""
-        _save(self.best, state)
+        write_state(self.best, state)
 
     def load_best(self) -> dict[str, Any] | None:
         """The state with the highest score, on the CPU; None when the run keeps none. Never unpickles code."""
         if not self.best.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.best, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(
-                f"{self.best}: not a readable checkpoint ({type(error).__name__}); use --checkpoint last"
-            ) from None
-        return state
+            return read_state(self.best)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.best}: not a readable checkpoint ({error}); use --checkpoint last") from None
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest readable state, on the CPU; None when there is no checkpoint. Never unpickles code."""
         unreadable = []
         for path in reversed(self.checkpoints()):
             try:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, MemoryError):
-                raise  # the file may be whole
-            except Exception as error:
-                unreadable.append(f"{path} ({type(error).__name__})")
+                state = read_state(path)
+            except ValueError as error:
+                unreadable.append(f"{path} ({error})")
                 continue
             if unreadable:
                 say(f"{unreadable[0]}: not a readable checkpoint; {path.name}, the one before, is used")
@@ -195,9 +212,3 @@ class RunFolder:
                     yield json.loads(line)
                 except json.JSONDecodeError:
                     continue
-
-
-def _save(path: Path, state: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    with whole_file(path) as file:
-        torch.save(dict(state), file)

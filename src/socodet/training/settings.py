@@ -29,6 +29,8 @@ class ExecutionSettings(Settings):
     """Stop this call after this many steps, with a checkpoint; the schedule remains that of the whole run."""
     checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints; by default a checkpoint every ten minutes."""
+    keep_every: PositiveInt | None = None
+    """Keep a checkpoint of every so many epochs for good, as RUN/checkpoints/epoch-0010.pt."""
     log_every: PositiveInt | None = None
     """Steps between log lines; by default about 500 lines per run, and at least one every 50 steps. Each checkpoint
     also has a line."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
+from socodet.training.checkpoint_file import damage
 from socodet.training.run_folder import RunFolder
 from socodet.weights.formats import MLPS, Format, in_words, module_of, recognize
 from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
@@ -43,8 +44,8 @@ class WeightsFile:
             checkpoints = folder.checkpoints()
             if not checkpoints:
                 raise InputError(f"{path}: has no checkpoint yet; wait until that run has written one")
-            whole = [checkpoint for checkpoint in checkpoints if zipfile.is_zipfile(checkpoint)]  # not cut short
-            path = folder.best if folder.best.exists() else (whole or checkpoints)[-1]
+            whole = (one for one in reversed(checkpoints) if damage(one) is None)
+            path = folder.best if folder.best.exists() else next(whole, checkpoints[-1])
         if not path.is_file():
             raise InputError(f"{path}: no such file; give a state dict or a run's folder")
         return cls(path)
@@ -64,6 +65,9 @@ class WeightsFile:
         """
         if self.transformers is not None:
             return read_transformers_folder(self.transformers)
+        problem = damage(self.path) if zipfile.is_zipfile(self.path) else None
+        if problem is not None:
+            raise InputError(f"{self.path}: {problem}; take another copy of it")
         try:
             if self.path.suffix == ".safetensors":
                 return safetensors.torch.load_file(self.path)

@@ -1,0 +1,66 @@
+"""A checkpoint on disk: torch's archive, whose parts carry checksums that are compared before it is used."""
+
+import copy
+import errno
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from socodet.runtime.files import whole_file
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a state, completely or not at all. OSError names the path."""
+    with whole_file(path) as file:
+        torch.save(dict(state), file)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state in a file, on the CPU. Never unpickles code.
+
+    ValueError when the file is damaged or holds something else; OSError when it cannot be read.
+    """
+    problem = damage(path)
+    if problem is not None:
+        raise ValueError(problem)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise  # the file may be whole
+    except Exception as error:
+        raise ValueError(type(error).__name__) from error
+    if not isinstance(state, dict):
+        raise ValueError("no state")
+    return state
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with an archive, by the CRC-32 of each of its parts; None when it is whole.
+
+    torch writes these checksums and does not compare them when it reads.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except Exception as error:  # what a damaged directory of parts raises is of many types
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO):
+            raise
+        return f"damaged: {str(error) or type(error).__name__}"
+    return None if changed is None else f"damaged: {changed} is not what was written"
+
+
+def copied(state: Any) -> Any:
+    """The same state with copies of its tensors in CPU memory, which further steps do not change."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        twin = copy.copy(state)  # of the same type, with what a module notes of its version
+        twin.update((key, copied(value)) for key, value in state.items())
+        return twin
+    if isinstance(state, list | tuple):
+        return type(state)(copied(value) for value in state)
+    return state

@@ -1,0 +1,133 @@
+"""A damaged checkpoint is noticed wherever the damage is, and one is written while training continues."""
+
+import itertools
+import threading
+from collections import OrderedDict
+
+import pytest
+import torch
+from test_loop import Counter, go
+
+from socodet.errors import InputError
+from socodet.training import run_folder
+from socodet.training.checkpoint_file import copied, damage, read_state, write_state
+from socodet.training.checkpoints import Kept
+from socodet.training.run_folder import RunFolder
+from socodet.weights.read import WeightsFile
+
+STATE = {"step": 3, "model": {"w": torch.arange(300.0), "b": torch.ones(7, dtype=torch.float64)}, "name": "x"}
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_a_changed_bit_is_noticed_or_changes_nothing(tmp_path):
+    """Any bit: padding between the archive's parts is not read, all else is covered."""
+    file = tmp_path / "state.pt"
+    write_state(file, STATE)
+    whole = file.read_bytes()
+    noticed, where = 0, range(0, len(whole), 5)
+    for place in where:
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+        try:
+            assert same(read_state(file), STATE)
+        except ValueError:
+            noticed += 1
+    assert noticed > 0.3 * len(where)
+    data = whole.index(STATE["model"]["w"].numpy().tobytes())
+    file.write_bytes(whole[: data + 13] + bytes([whole[data + 13] ^ 1]) + whole[data + 14 :])
+    assert torch.load(file, weights_only=True)["model"]["w"].shape == (300,)  # torch itself does not notice
+    assert "damaged" in damage(file)
+
+
+def test_a_file_cut_short_is_noticed_at_any_length(tmp_path):
+    file = tmp_path / "state.pt"
+    write_state(file, STATE)
+    whole = file.read_bytes()
+    for length in range(0, len(whole), 97):
+        file.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="damaged"):
+            read_state(file)
+
+
+def test_a_run_uses_the_checkpoint_before_a_damaged_one(tmp_path, capsys):
+    run = RunFolder(tmp_path)
+    for step in (1, 2):
+        newest = run.save_checkpoint(step, STATE | {"step": step})
+    content = bytearray(newest.read_bytes())
+    content[content.index(STATE["model"]["w"].numpy().tobytes()) + 2] ^= 16
+    newest.write_bytes(content)
+    assert run.load_checkpoint()["step"] == 1
+    assert "step-00000002.pt" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text('{"recipe": {}}')
+    assert WeightsFile.find(tmp_path).path.name == "step-00000001.pt"
+    with pytest.raises(InputError, match="damaged"):
+        WeightsFile(newest).read()
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path, monkeypatch):
+    written, steps_seen = threading.Event(), []
+
+    def slow(path, state):
+        steps_seen.append(learner.finished)
+        if len(steps_seen) == 1:
+            assert written.wait(30)
+            steps_seen.append(learner.finished)
+        write_state(path, state)
+
+    monkeypatch.setattr(run_folder, "write_state", slow)
+    run, learner = RunFolder(tmp_path), Counter()
+    total = torch.zeros(1)
+    learner.state_dict = lambda: {"finished": learner.finished, "sum": total}
+
+    def numbers():
+        for number in itertools.count(1):
+            total.add_(number)
+            if number == 6:
+                written.set()
+            yield number
+
+    go(learner, run, numbers(), max_steps=6)
+    assert steps_seen[0] < steps_seen[1]  # training went on meanwhile
+    states = [read_state(path) for path in run.checkpoints()]
+    assert [(state["finished"], float(state["sum"])) for state in states] == [(3, 6.0), (6, 21.0)]
+
+
+def test_a_copy_is_a_copy_of_the_same_types():
+    weights = OrderedDict(w=torch.zeros(2))
+    weights._metadata = {"": {"version": 2}}
+    twin = copied({"model": weights, "rng": (1, [torch.ones(1), "x"])})
+    weights["w"] += 1
+    assert twin["model"]["w"].tolist() == [0, 0]
+    assert twin["model"]._metadata == {"": {"version": 2}}
+    assert twin["rng"] == (1, [torch.ones(1), "x"])
+
+
+def test_checkpoints_kept_for_good(tmp_path):
+    """Ten steps in five epochs: every second epoch ends with steps 4 and 8."""
+    run = RunFolder(tmp_path)
+    go(Counter(), run, itertools.count(), checkpoint_every=100, keep_every=2)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["epoch-0002.pt", "epoch-0004.pt", "step-00000008.pt", "step-00000010.pt"]
+    assert read_state(tmp_path / "checkpoints/epoch-0002.pt") == {"finished": 4, "sum": 0 + 1 + 2 + 3}
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs", "steps", "ends"),
+    [(1, 3.0, 7, {3: 1, 5: 2, 7: 3}), (2, 5.0, 10, {4: 2, 8: 4}), (10, 0.5, 9, {}), (1, 4.0, 2, {1: 2, 2: 4})],
+)
+def test_the_first_step_at_which_an_epoch_is_over(every, epochs, steps, ends):
+    kept = Kept(every, epochs, steps)
+    assert {step: epoch for step in range(1, steps + 1) if (epoch := kept.epoch(step)) is not None} == ends
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    run = RunFolder(tmp_path)
+    left = tmp_path / "checkpoints" / ".step-00000001.pt.partial"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    run.save_checkpoint(2, STATE)
+    assert [path.name for path in left.parent.iterdir()] == ["step-00000002.pt"]
