@@ -173,6 +173,21 @@ def test_bands_of_a_tiff_are_chosen(tmp_path: Path, planar: str, dtype: type) ->
         read_pixels(open_images(tmp_path), 0)
 
 
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "jpeg2000"])
+def test_a_compressed_tiff_of_several_bands(monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, bands(np.uint16), photometric="minisblack", planarconfig="contig", compression=compression)
+    reading = PixelReading(white=255, bands=(5, 3, 1))
+    assert decode_image(file.getvalue(), reading=reading)[0, 0].tolist() == [100, 60, 20]
+
+    def no_codec(*_: object, **__: object) -> None:
+        raise ValueError(f"<COMPRESSION.{compression.upper()}> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", no_codec)
+    with pytest.raises(UnreadableImageError, match=r"socodet\[tiff\]"):
+        decode_image(file.getvalue(), reading=reading)
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_bands_of_other_formats_are_chosen(format: str) -> None:
     file = io.BytesIO()

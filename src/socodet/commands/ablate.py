@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from socodet.commands.messages import exit_if_stopped, resume_hint
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings, ScheduleName
@@ -23,6 +23,7 @@ class RowSettings(FinetuneSettings):
     seed: tyro.conf.Suppress[int] = FinetuneSettings.seed
 
 
+@reads_images
 def ablate(
     family: tyro.conf.Positional[Family],
     images: Path,

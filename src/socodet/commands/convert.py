@@ -5,11 +5,12 @@ from typing import Annotated
 
 import tyro
 
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 
 
+@reads_images
 def convert(
     data: tyro.conf.Positional[Path],
     output: Path | None = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from socodet.commands.messages import print_scores, print_some
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.runtime.world import world_from_environment
@@ -14,6 +14,7 @@ from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import ExecutionSettings
 
 
+@reads_images
 def evaluate(
     run: tyro.conf.Positional[Path],
     data: Path,

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import tyro
 
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 
 
+@reads_images
 def inspect_detections(
     data: tyro.conf.Positional[Path],
     predictions: Path,

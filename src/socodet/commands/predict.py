@@ -6,11 +6,12 @@ from typing import Annotated
 import tyro
 
 from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import ExecutionSettings
 
 
+@reads_images
 def predict(
     detector: tyro.conf.Positional[Path],
     images: tyro.conf.Positional[Path],

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.probing.settings import ProbeData, ProbeSettings
 
 
+@reads_images
 def probe(
     run: tyro.conf.Positional[Path],
     data: Annotated[ProbeData, Flat],

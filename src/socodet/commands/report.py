@@ -5,7 +5,10 @@ from typing import Literal
 
 import tyro
 
+from socodet.commands.parsing import reads_images
 
+
+@reads_images
 def report(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     output: Path = Path("report.html"),

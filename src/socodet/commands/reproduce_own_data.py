@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from socodet.commands.messages import exit_if_stopped, resume_hint
-from socodet.commands.parsing import Flat
+from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.studies.own_data import OwnDataSettings, Weights, measure_own_data
@@ -13,6 +13,7 @@ from socodet.studies.own_data.running import FOLDS, FRACTIONS
 from socodet.training.settings import ExecutionSettings
 
 
+@reads_images
 def reproduce_own_data(
     data: Path,
     output: Path,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from socodet._version import __version__
@@ -34,8 +33,7 @@ class Conversion:
         for part, data in self.parts.items():
             objects = sum(map(len, data.images))
             empty = sum(not len(image) for image in data.images)
-            counts = np.bincount(np.concatenate([image.labels for image in data.images]), minlength=1)
-            classes = sum(counts[1:] > 0)
+            classes = len({label for image in data.images for label in image.labels.tolist()})
             lines.append(
                 f"{part}: {len(data):,} images, {objects:,} objects of {classes} of {len(data.categories)} classes, "
                 f"{'boxes and outlines' if data.has_masks else 'boxes'}; {empty:,} images without an object"

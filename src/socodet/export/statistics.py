@@ -10,6 +10,7 @@ from torch import Tensor
 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.export.modules import PretrainedModules
+from socodet.images.reading import PLAIN, read_images_like
 from socodet.images.source import ImageSource, open_images, read_pixels
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.normalization import normalize
@@ -67,13 +68,16 @@ def backbone_statistics(
 
 
 def _source(modules: PretrainedModules, images: str | Path | None) -> ImageSource | None:
-    if images is not None:
-        return open_images(images)
-    location = RunFolder(Path(modules.source)).describe().get("location") if Path(modules.source).is_dir() else None
-    if location is None:
+    run = RunFolder(Path(modules.source)) if Path(modules.source).is_dir() else None
+    with read_images_like(PLAIN if run is None else run.pixel_reading()):
+        if images is not None:
+            return open_images(images)
+    location = None if run is None else run.describe().get("location")
+    if run is None or location is None:
         return None
     try:
-        return open_images(location)
+        with read_images_like(run.pixel_reading()):
+            return open_images(location)
     except InputError as error:
         raise InputError(
             f"{error}; batch norm statistics are estimated on the run's images: give them, --images, or keep those of "

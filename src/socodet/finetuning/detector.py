@@ -21,7 +21,7 @@ from socodet.finetuning.run import FinetuneRecipe, trained_categories
 from socodet.finetuning.trainer import scored_weights
 from socodet.images.decode import decode_image
 from socodet.images.reading import PLAIN, PixelReading
-from socodet.images.value_range import narrowed
+from socodet.images.value_range import as_8_bit
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
@@ -160,7 +160,7 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN) -> NDArray[np.uint
             raise InputError(f"{image}: {error.strerror}; check the path") from None
     if isinstance(image, Image.Image):
         if image.mode.startswith("I;16"):
-            image = Image.fromarray(narrowed(np.asarray(image).astype(np.uint16), reading.white))
+            image = Image.fromarray(as_8_bit(np.asarray(image).astype(np.uint16), reading))
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):

@@ -18,6 +18,7 @@ from socodet.errors import InputError
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import trained_categories, write_scores
+from socodet.images.reading import read_images_like
 from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
@@ -156,7 +157,8 @@ def evaluate_run(
     join(world, device)
     with in_every_process(world, "another process could not open the annotated set; see its message"):
         if not isinstance(data, DetectionDataset):
-            data = open_detection_set(data, split=split, images=images, reading=reading)
+            with read_images_like(trained.pixel_reading):
+                data = open_detection_set(data, split=split, images=images, reading=reading)
             if show_progress:
                 report_problems(data)
         data = with_classes_of(categories, data)

@@ -20,6 +20,7 @@ from socodet.finetuning.plan import plan_lines
 from socodet.finetuning.run import FinetuneRecipe, is_finetuned, prepare_folder
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device
@@ -104,7 +105,10 @@ def finetune(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"
         )
     join(world, choose_device(execution.device, world))
-    with in_every_process(world, "another process could not open the annotated sets; see its message"):
+    with (
+        in_every_process(world, "another process could not open the annotated sets; see its message"),
+        read_images_like(_pixel_reading(RunFolder(Path(output)), init, overwrite=overwrite), widened=True),
+    ):
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=show_progress)
     settings = fitting_settings(settings, training, show_note=show_progress)
     if settings.fraction is not None:
@@ -184,3 +188,11 @@ def _check_scored(
 
 def _model_of(init: str | Path) -> ModelSettings:
     return model_settings(init) if Path(init).is_dir() else ModelSettings()
+
+
+def _pixel_reading(run: RunFolder, init: str | Path, *, overwrite: bool) -> PixelReading:
+    """How the images of the run were read if it resumes, or else those of the run that it begins from."""
+    first = RunFolder(Path(init))
+    if run.exists() and run.checkpoints() and not overwrite:
+        return run.pixel_reading()
+    return first.pixel_reading() if str(init) != SCRATCH and first.exists() else PLAIN

@@ -14,6 +14,7 @@ from socodet.detection.detectors import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, schedule_of
 from socodet.finetuning.settings import FinetuneSettings
+from socodet.images.reading import read_images_like
 
 LabelledSet = str | Path | DetectionDataset
 """A path as `open_detection_set` takes it, or an open set."""
@@ -46,7 +47,8 @@ def open_labelled_sets(
     training = _opened(train, "train", images, reading, say_problems)
     if val is None:
         return training, None
-    validation = _opened(val, part, images, reading, say_problems)
+    with read_images_like(training.pixel_reading):
+        validation = _opened(val, part, images, reading, say_problems)
     return training, with_classes_of(training, validation)
 
 

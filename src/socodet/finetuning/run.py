@@ -20,7 +20,6 @@ from socodet.detection.detectors import InferenceSettings
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
-from socodet.images.reading import FULL_RANGE, PixelReading
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
@@ -123,15 +122,8 @@ def trained_categories(run: RunFolder) -> DetectionDataset:
         data["masks"],
         data["style"],
         AnnotationProblems(),
-        pixel_reading=_pixel_reading(data, f"{run.path}/run.json"),
+        pixel_reading=run.pixel_reading(),
     )
-
-
-def _pixel_reading(data: dict[str, Any], where: str) -> PixelReading:
-    """How the training images were read; of runs of an earlier version, only white is known."""
-    if "pixel_reading" in data:
-        return from_json(PixelReading, data["pixel_reading"], where)
-    return PixelReading(white=data.get("white", FULL_RANGE))
 
 
 def write_scores(

@@ -109,7 +109,7 @@ def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     A PNG may have to be decoded, as its orientation may come after its pixels. An image with a size may still turn out
     to be damaged. UnreadableImageError as `decode_image`. max_pixels: by default as `read_images_as` says.
     """
-    max_pixels = max_pixels or reading_asked().max_pixels
+    max_pixels = max_pixels or reading_asked().reading.max_pixels
     if not data:
         raise UnreadableImageError("the file is empty")
     if data.startswith(JPEG):

@@ -239,10 +239,8 @@ def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packe
 
 
 def _reading(source: ImageSource, settings: PackSettings) -> PixelReading:
-    reading = reading_of(source)
-    if settings.value_range is not None:
-        reading = replace(reading, white=settings.value_range, floats=(0.0, settings.value_range))
-    return replace(reading, bands=settings.bands or reading.bands, max_pixels=settings.max_pixels)
+    asked = PixelSettings(settings.value_range, settings.bands, settings.max_pixels)
+    return replace(reading_of(source).asked(asked), max_pixels=settings.max_pixels)
 
 
 def _small(data: bytes, settings: PackSettings, reading: PixelReading, on_cut: Callable[[], None]) -> _Packed:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Settings
 
@@ -33,8 +33,8 @@ class PixelSettings(Settings):
 class PixelReading:
     """How the images of one set are read: what was asked for, and what their values show."""
 
-    white: float = FULL_RANGE
-    """White of integers of more than 8 bits; 0 is black."""
+    white: float | None = None
+    """White of integers of more than 8 bits; 0 is black. None if the set has no such image: then that of 16 bits."""
     floats: tuple[float, float] | None = None
     """Black and white of floating-point and 32-bit values; by default each image's own least and greatest."""
     bands: tuple[int, ...] | None = None
@@ -42,22 +42,76 @@ class PixelReading:
     max_pixels: int = MAX_PIXELS
     """As in `PixelSettings`."""
 
+    def asked(self, settings: PixelSettings) -> "PixelReading":
+        """The same with what the user asks for in its place."""
+        top = settings.value_range
+        return PixelReading(
+            self.white if top is None else top,
+            self.floats if top is None else (0.0, top),
+            settings.bands or self.bands,
+            self.max_pixels if settings.max_pixels == MAX_PIXELS else settings.max_pixels,
+        )
+
+    def or_else(self, other: "PixelReading") -> "PixelReading":
+        """The same, and where it says nothing, as `other` says."""
+        return PixelReading(
+            other.white if self.white is None else self.white,
+            self.floats or other.floats,
+            self.bands or other.bands,
+            max(self.max_pixels, other.max_pixels),
+        )
+
 
 PLAIN = PixelReading()
-_USUAL = PixelSettings()
-_asked: ContextVar[PixelSettings] = ContextVar("asked", default=_USUAL)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How images are to be read, before any is."""
+
+    settings: PixelSettings = PixelSettings()
+    run: PixelReading = PLAIN
+    """How the images of a run were read, of whose kind they are."""
+    widened: bool = False
+    """Whether values above the run's white make white higher."""
+
+    @property
+    def reading(self) -> PixelReading:
+        """As the settings say, and else as the run's images were read."""
+        return self.run.asked(self.settings)
+
+
+_PLAINLY = Asked()
+_asked: ContextVar[Asked] = ContextVar("asked", default=_PLAINLY)
 
 
 @contextmanager
 def read_images_as(settings: PixelSettings) -> Iterator[None]:
     """Images and annotated sets that are opened within are read so, then and later."""
-    token = _asked.set(settings)
+    with _within(replace(_asked.get(), settings=settings)):
+        yield
+
+
+@contextmanager
+def read_images_like(run: PixelReading, *, widened: bool = False) -> Iterator[None]:
+    """Images and annotated sets that are opened within are read as those of a run were, unless settings say otherwise.
+
+    What the run's images did not show is found out from the new ones. widened: for a set that is trained on, whose
+    values may be above the run's white; a trained detector must see what it was trained on.
+    """
+    with _within(replace(_asked.get(), run=run, widened=widened)):
+        yield
+
+
+@contextmanager
+def _within(asked: Asked) -> Iterator[None]:
+    token = _asked.set(asked)
     try:
         yield
     finally:
         _asked.reset(token)
 
 
-def reading_asked() -> PixelSettings:
-    """The settings of the innermost `read_images_as`."""
+def reading_asked() -> Asked:
+    """By the innermost `read_images_as` and `read_images_like`."""
     return _asked.get()

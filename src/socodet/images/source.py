@@ -20,7 +20,16 @@ from socodet.images.shards import is_pattern, open_shards, shards_in, shards_mat
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import reading_of_set, spread_over
 
-__all__ = ["ImageFolder", "ImageSelection", "ImageSource", "open_images", "read_pixels", "reading_of"]
+__all__ = [
+    "ImageFolder",
+    "ImageSelection",
+    "ImageSource",
+    "open_image",
+    "open_images",
+    "read_like",
+    "read_pixels",
+    "reading_of",
+]
 
 
 class ImageSource(Protocol):
@@ -122,9 +131,22 @@ def open_images(path: str | Path, reading: PixelReading | None = None) -> ImageS
     are read, if that is known already. InputError, in one line, for anything else, and if it cannot be read or holds no
     image.
     """
-    source = _open(Path(path))
-    sampled = spread_over(len(source))
+    return _read_so(_open(Path(path)), reading)
+
+
+def open_image(path: str | Path) -> ImageSource:
+    """One image file as a source, read as `open_images` says."""
+    return _read_so(ImageFolder(Path(path).parent, [Path(path).name]), None)
+
+
+def read_like(source: ImageSource, reading: PixelReading) -> ImageSource:
+    """The source, read so; in what `reading` does not say, as before."""
+    return _read_so(source, reading.or_else(reading_of(source)))
+
+
+def _read_so(source: ImageSource, reading: PixelReading | None) -> ImageSource:
     if reading is None:
+        sampled = spread_over(len(source))
         names = [source.key(index) for index in sampled]
         reading = reading_of_set(names, lambda place: source.read(sampled[place]), source.location)
     return source if reading == PLAIN else ImagesReadSo(source, reading)

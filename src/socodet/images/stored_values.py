@@ -111,7 +111,12 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         check_size(page.imagewidth, page.imagelength, max_pixels)
-        values, axes = page.asarray(), page.axes
+        try:
+            values, axes = page.asarray(), page.axes
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            raise UnreadableImageError(f"a TIFF compressed in a way that needs a package; {INSTALL_TIFF}") from None
         transparent = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
         orientation = page.tags.valueof(ORIENTATION_TAG, 1)
     if axes == "SYX":

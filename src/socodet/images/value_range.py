@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.images.reading import FULL_RANGE, PixelReading, PixelSettings, reading_asked
+from socodet.images.reading import FULL_RANGE, PixelReading, reading_asked
 from socodet.images.stored_values import stored_values
 from socodet.runtime.notices import notice
 
@@ -25,25 +25,58 @@ PIXELS = 10_000
 _8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".webp", ".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif")
 
 
-def reading_of_set(
-    names: Sequence[str], read: Callable[[int], bytes], location: str, settings: PixelSettings | None = None
-) -> PixelReading:
-    """How a set is read: as `settings` say, by default those of `read_images_as`, and as its values show.
+def reading_of_set(names: Sequence[str], read: Callable[[int], bytes], location: str) -> PixelReading:
+    """How a set is read: as `read_images_as` and `read_images_like` say, and else as its values show.
 
     White of integers is the least of `RANGES` that holds the values of some of its images; black and white of floating
     point are percentiles. names: of images spread over the set; of these, `read` is asked for a few that can have more
-    than 8 bits, by their endings. What is found out is said on stderr.
+    than 8 bits, by their endings, unless white is given. What is found out is said on stderr, and where a run says
+    otherwise.
     """
-    settings = settings or reading_asked()
-    given = PixelReading(bands=settings.bands, max_pixels=settings.max_pixels)
-    if settings.value_range is not None:
-        return replace(given, white=settings.value_range, floats=(0.0, settings.value_range))
+    asked = reading_asked()
+    known = asked.reading
+    if asked.settings.value_range is not None:
+        return known
+    greatest, sampled = _values(names, read, known.bands)
+    found = PixelReading(
+        white=next(top for top in RANGES if top >= max(greatest)) if any(greatest) else None,
+        floats=_most_of(sampled),
+        bands=known.bands,
+        max_pixels=known.max_pixels,
+    )
+    if asked.widened and known.white and found.white and found.white > known.white:
+        known = replace(known, white=found.white)
+    used = known.or_else(found)
+    if found.white is not None and (found.white != FULL_RANGE or used.white != found.white):
+        notice(
+            f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} sampled); "
+            f"{used.white:,.10g} counts as white{_why(used.white == found.white)}; --value-range sets another range"
+        )
+    if found.floats and used.floats:
+        low, high = found.floats
+        black, white = used.floats
+        notice(
+            f"{location}: nearly all values of its floating-point or 32-bit images lie between {low:.4g} and "
+            f"{high:.4g} ({len(sampled)} sampled); {black:.4g} counts as black and {white:.4g} as white"
+            f"{_why(used.floats == found.floats)}; --value-range sets white"
+        )
+    return used
+
+
+def _why(own: bool) -> str:
+    return "" if own else ", as in the run"
+
+
+def _values(
+    names: Sequence[str], read: Callable[[int], bytes], bands: tuple[int, ...] | None
+) -> tuple[list[int], list[NDArray[Any]]]:
+    """The greatest value of each image of 16 bits that is looked at, and some values of those of floating point."""
     candidates = [place for place, name in enumerate(names) if not name.lower().endswith(_8_BIT)]
     greatest: list[int] = []
     sampled: list[NDArray[Any]] = []
     for place in candidates[:: -(-len(candidates) // LOOKED_AT) or 1]:
         try:
-            values = stored_values(read(place), settings.bands)
+            values = stored_values(read(place), bands)
         except Exception:  # what is wrong with an image is said where it is decoded
             continue
         if values is None or values.dtype == np.uint8:
@@ -53,22 +86,14 @@ def reading_of_set(
         else:
             finite = values[np.isfinite(values)]
             sampled.append(finite[:: max(1, finite.size // PIXELS)].astype(np.float64))
-    if any(greatest):
-        given = replace(given, white=next(top for top in RANGES if top >= max(greatest)))
-        if given.white != FULL_RANGE:
-            notice(
-                f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} sampled); "
-                f"{given.white:,} counts as white; --value-range sets another range"
-            )
-    if any(one.size for one in sampled):
-        low, high = (float(value) for value in np.percentile(np.concatenate(sampled), NEARLY_ALL))
-        if low < high:
-            given = replace(given, floats=(low, high))
-            notice(
-                f"{location}: nearly all values of its floating-point or 32-bit images lie between {low:.4g} and "
-                f"{high:.4g} ({len(sampled)} sampled), which count as black and white; --value-range sets white"
-            )
-    return given
+    return greatest, sampled
+
+
+def _most_of(sampled: Sequence[NDArray[Any]]) -> tuple[float, float] | None:
+    if not any(one.size for one in sampled):
+        return None
+    low, high = (float(value) for value in np.percentile(np.concatenate(sampled), NEARLY_ALL))
+    return (low, high) if low < high else None
 
 
 def spread_over(count: int) -> list[int]:
@@ -88,7 +113,7 @@ def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values
     if values.dtype in (np.uint16, np.int16, np.int8):
-        return narrowed(values, reading.white)
+        return narrowed(values, FULL_RANGE if reading.white is None else reading.white)
     if reading.floats is not None:
         black, white = reading.floats
         return narrowed(np.nan_to_num(values.astype(np.float32), nan=black), white, black)

@@ -26,15 +26,14 @@ from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.decode import decode_image
-from socodet.images.folder import ImageFolder
-from socodet.images.reading import PixelReading
-from socodet.images.source import ImageSource, open_images
+from socodet.images.reading import PLAIN, read_images_like, reading_asked
+from socodet.images.source import ImageSource, open_image, open_images, read_like, read_pixels, reading_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.prediction.drawing import draw_objects
 from socodet.pretraining.preparation import digest_names
 from socodet.runtime.files import GrowingFile, first_difference, read_note, settled, write_atomically, write_note
 from socodet.runtime.progress import progress_bar
+from socodet.runtime.serialization import to_json
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import default_workers
 from socodet.training.run_folder import Checkpoint
@@ -91,16 +90,22 @@ def predict(
     _check(min_score, max_detections, batch_size)
     if world_from_environment(meeting=False).size > 1:
         raise InputError("predict: runs in one process; start it without torchrun or srun")
-    source = open_images_or_one(images) if isinstance(images, str | Path) else images
     if not isinstance(detector, TrainedDetector):
         detector = load_detector(
             detector, checkpoint=checkpoint, device=execution.device, precision=execution.precision
         )
-    asked = {
+    with read_images_like(detector.pixel_reading):
+        if isinstance(images, str | Path):
+            source = open_images_or_one(images)
+        else:
+            source = read_like(images, reading_asked().reading)
+    asked: dict[str, Any] = {
         "detector": {"run": str(Path(detector.run).resolve()), "step": detector.step},
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "settings": {"min_score": min_score, "max_detections": max_detections, "batch_size": batch_size, "draw": draw},
     }
+    if reading_of(source) != PLAIN:
+        asked["reading"] = to_json(reading_of(source))
     folder = settled(output)
     _prepare(folder, asked, overwrite=overwrite)
     lines = list(_lines(folder / LINES))
@@ -112,7 +117,7 @@ def predict(
         workers = default_workers(device) if execution.workers is None else execution.workers
         found = detect_each(
             detector.network,
-            _Reader(source, detector.pixel_reading),
+            _Reader(source),
             range(len(lines), len(source)),
             batch_size=batch_size,
             precision=detector.precision,
@@ -158,21 +163,19 @@ def open_images_or_one(path: str | Path) -> ImageSource:
     """As `open_images`, and a single image file as well."""
     given = Path(path)
     if given.is_file() and given.suffix.lower() in SUFFIXES:
-        return ImageFolder(given.parent, [given.name])
+        return open_image(given)
     return open_images(given)
 
 
 class _Reader:
     """Decodes images by index, in data workers too."""
 
-    def __init__(self, source: ImageSource, reading: PixelReading) -> None:
-        self._source, self._reading = source, reading
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         try:
-            return decode_image(
-                self._source.read(index), reading=self._reading, on_cut=lambda: CUT_SHORT.add(self._source.key(index))
-            )
+            return read_pixels(self._source, index)
         except UnreadableImageError as error:
             raise InputError(str(error)) from None
         except OSError as error:
@@ -244,7 +247,7 @@ def _draw(folder: Path, source: ImageSource, index: int, found: Detections, dete
     file = folder.joinpath(DRAWN, *parts)
     if file.suffix.lower() not in (".jpg", ".jpeg"):
         file = file.with_name(file.name + ".jpg")
-    pixels = decode_image(source.read(index), reading=detector.pixel_reading)
+    pixels = read_pixels(source, index)
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]
     with io.BytesIO() as drawn:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
-from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.source import ImageSelection, ImageSource, open_images, read_pixels, reading_of
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
@@ -95,10 +95,15 @@ def _describe(
 
 
 def reopen_images(description: Mapping[str, Any]) -> ImageSource:
-    """The images of a run, by its run.json, read as it read them. InputError when they are no longer there."""
+    """The images of a run, by its run.json, read as it read them, unless `read_images_as` says otherwise.
+
+    InputError when they are no longer there.
+    """
     noted = description.get("reading")
-    location = description["location"]
-    return open_images(location, None if noted is None else from_json(PixelReading, noted, "run.json: reading"))
+    if noted is None:
+        return open_images(description["location"])
+    reading = from_json(PixelReading, noted, "run.json: reading")
+    return open_images(description["location"], reading.asked(reading_asked().settings))
 
 
 def digest_names(source: ImageSource) -> str:
@@ -202,7 +207,7 @@ def _check_table(table: ProposalTable, source: ImageSource) -> None:
     for index in readable[:CHECKED_SIZES]:
         key = source.key(int(index))
         try:
-            size = image_size(source.read(int(index)))
+            size = image_size(source.read(int(index)), reading_of(source).max_pixels)
         except (UnreadableImageError, OSError):
             continue
         if size != table.size(key):

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, open_images
+from socodet.images.reading import read_images_like
+from socodet.images.source import ImageSource, open_images, reading_of
 from socodet.models.backbones import NormLayer
 from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d
@@ -124,7 +125,8 @@ def pretrain(
     source = open_images(images) if isinstance(images, str | Path) else images
     if limit is not None:
         source = some_images(source, limit, 0 if isinstance(recipe, str) else recipe.training.seed)
-    sets = _probe_sets(probe_every, probe_dataset)
+    with read_images_like(reading_of(source)):
+        sets = _probe_sets(probe_every, probe_dataset)
     run, world = RunFolder(Path(output)), world_from_environment()
     show_progress = show_progress and world.is_first
     if recipe == AUTO:

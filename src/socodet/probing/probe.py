@@ -7,6 +7,7 @@ from typing import Literal
 
 from socodet._version import __version__
 from socodet.detection.datasets import ReadingSettings
+from socodet.images.reading import read_images_like
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import ProbeScores, probe_encoder
 from socodet.probing.sets import ProbeSets, open_sets
@@ -47,7 +48,8 @@ def probe(
     if settings.of == "backbone":
         sample = replace(sample, level_rule="single")
     if not isinstance(sets, ProbeSets):
-        sets = open_sets(sets, settings)
+        with read_images_like(folder.pixel_reading()):
+            sets = open_sets(sets, settings)
     where = choose_device(device, ALONE)
     return probe_encoder(
         encoder.to(where),
@@ -89,7 +91,8 @@ def probe_and_compare(
     settings = settings or ProbeSettings()
     if not untrained:
         encoder_weights(run)  # refuses what is no run before the sets are read
-    sets = open_sets(data, settings, reading)
+    with read_images_like(RunFolder(Path(run)).pixel_reading()):
+        sets = open_sets(data, settings, reading)
     scores = {
         name: probe(run, sets, settings=settings, untrained=name == "untrained", device=device, workers=workers)
         for name in ("pretrained", "untrained")[: 1 + untrained]

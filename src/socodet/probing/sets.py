@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
@@ -10,6 +11,7 @@ from socodet.detection.datasets.mini import mini_set
 from socodet.detection.datasets.parts import WHOLE
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError
+from socodet.images.reading import read_images_like
 from socodet.probing.settings import ProbeData, ProbeSettings
 
 
@@ -53,10 +55,10 @@ def open_sets(
     val_split = data.val_split
     if data.val is not None and data.val.is_dir() and not has_part(data.val, val_split, data.images):
         val_split = WHOLE
-    train, val = (
-        open_detection_set(path, split=split, images=data.images, reading=reading, check_images=True)
-        for path, split in ((given, data.train_split), (data.val or given, val_split))
-    )
+    more: dict[str, Any] = {"images": data.images, "reading": reading, "check_images": True}
+    train = open_detection_set(given, split=data.train_split, **more)
+    with read_images_like(train.pixel_reading):
+        val = open_detection_set(data.val or given, split=val_split, **more)
     return ProbeSets.chosen(train, val, settings or ProbeSettings())
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.decode import image_size
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSource, open_images, reading_of
 from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.foreign_formats import BoxForm, ForeignProposals, read_foreign
 from socodet.proposals.make_table import ProposalSummary, check_workers
@@ -120,10 +120,11 @@ class _Counts:
 
 def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, int] | str]]:
     """Width and height of each image, or why it cannot be read."""
+    most = reading_of(source).max_pixels
 
     def size(index: int) -> tuple[int, int] | str:
         try:
-            return image_size(source.read(index))
+            return image_size(source.read(index), most)
         except (InputError, OSError) as error:
             return str(error)
 

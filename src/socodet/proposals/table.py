@@ -7,6 +7,7 @@ with the `format` version, the package `version` and the `settings`; and, for im
 """
 
 import json
+import sys
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -170,7 +171,7 @@ class ProposalTable:
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
         """The width of an encoded image, pixels, and its proposals. UnreadableImageError if it is another image."""
         size = self.size(key)
-        if image_size(data) != size:
+        if image_size(data, sys.maxsize) != size:
             raise UnreadableImageError("its size differs from the one its proposals were made for")
         return size[0], self.boxes(key)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from socodet.errors import InputError, UnreadableImageError
+from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource, open_images, read_pixels
 from socodet.pretraining.preparation import ONLINE, digest_names, reopen_images, some_images
 from socodet.proposals.image_boxes import image_rng, propose_boxes
@@ -85,7 +86,11 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
     first = trained[0].description
     location = first["location"] if images is None else images
     try:
-        source = reopen_images(first) if images is None else open_images(location)
+        if images is None:
+            source = reopen_images(first)
+        else:
+            with read_images_like(trained[0].folder.pixel_reading()):
+                source = open_images(location)
     except InputError:
         if images is not None:
             raise

@@ -19,12 +19,13 @@ from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.labelled_sets import LabelledSet
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.world import world_from_environment
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.inits import Init, shared_model
+from socodet.studies.inits import Init, shared_model, shared_pixel_reading
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
 from socodet.training.devices import choose_device
@@ -76,18 +77,19 @@ def compare(
     _check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
     join(world, choose_device(execution.device, world))
     with in_every_process(world, "another process could not open the annotated sets; see its message"):
-        runs = FinetuningRuns.open(
-            train,
-            val,
-            images=images,
-            reading=reading,
-            settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
-            world=world,
-            show_progress=show_progress,
-            model=model or shared_model(inits),
-            evaluation=evaluation or EvaluationSettings(),
-            execution=execution,
-        )
+        with read_images_like(shared_pixel_reading(inits), widened=True):
+            runs = FinetuningRuns.open(
+                train,
+                val,
+                images=images,
+                reading=reading,
+                settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
+                world=world,
+                show_progress=show_progress,
+                model=model or shared_model(inits),
+                evaluation=evaluation or EvaluationSettings(),
+                execution=execution,
+            )
         fractions = sorted(float(f"{fraction:g}") for fraction in fractions)  # as the folders are named
         runs.check_fractions(fractions, seeds)
     study = Study(settled(output), "comparison", world, show_progress)

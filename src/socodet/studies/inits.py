@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.finetuning.finetune import SCRATCH
+from socodet.images.reading import PLAIN, PixelReading
 from socodet.models.settings import ModelSettings
+from socodet.training.run_folder import RunFolder
 from socodet.weights.pretrained_run import model_settings
 
 
@@ -57,3 +60,10 @@ def shared_model(inits: Sequence[Init]) -> ModelSettings:
         if not init.is_scratch and Path(init.source).is_dir():
             return model_settings(init.source)
     return ModelSettings()
+
+
+def shared_pixel_reading(inits: Sequence[Init]) -> PixelReading:
+    """How the images of the runs among the inits were read; what two say of it, as the first says."""
+    runs = [RunFolder(Path(init.source)) for init in inits if not init.is_scratch]
+    readings = (run.pixel_reading() for run in runs if run.exists())
+    return reduce(PixelReading.or_else, readings, PLAIN)

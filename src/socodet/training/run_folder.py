@@ -24,6 +24,7 @@ import torchvision
 
 from socodet._version import __version__
 from socodet.errors import InputError
+from socodet.images.reading import PLAIN, PixelReading
 from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, write_note
 from socodet.runtime.notices import say
 from socodet.runtime.serialization import from_json
@@ -45,6 +46,15 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", settled(self.path))
+
+    def pixel_reading(self) -> PixelReading:
+        """How the images that it was trained on were read."""
+        description = self.describe()
+        noted = description.get("reading")
+        if "data" in description:  # a fine-tuning run; of an earlier version, only white is known
+            data = description["data"]
+            noted = data.get("pixel_reading", {"white": data.get("white")})
+        return PLAIN if noted is None else from_json(PixelReading, noted, f"{self.path}/run.json")
 
     @property
     def log(self) -> Path:

@@ -13,18 +13,15 @@ from socodet.runtime.notices import notice
 
 
 def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:
-    """The set `scored` with the labels that `trained` has for its classes, matched by name.
+    """The set `scored` with the labels that `trained` has for its classes, matched by name, and its images read alike.
 
     Objects of other classes are left out; a note on stderr lists the differences. InputError when the sets have no
     class in common, or two classes share a name.
     """
     names, own = ([category.name for category in one.categories] for one in (trained, scored))
+    reading = trained.pixel_reading.or_else(scored.pixel_reading)
     if names == own:
-        return (
-            scored
-            if scored.pixel_reading == trained.pixel_reading
-            else replace(scored, pixel_reading=trained.pixel_reading)
-        )
+        return scored if scored.pixel_reading == reading else replace(scored, pixel_reading=reading)
     common = set(names) & set(own)
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
         why = "two of them share a name" if common else "they have none in common"
@@ -48,7 +45,7 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     categories = tuple(
         by_name.get(one.name, one if one.id not in ids else replace(one, id=next(unused))) for one in trained.categories
     )
-    return replace(scored, categories=categories, images=images, problems=problems, pixel_reading=trained.pixel_reading)
+    return replace(scored, categories=categories, images=images, problems=problems, pixel_reading=reading)
 
 
 def _relabelled(

@@ -24,7 +24,8 @@ from socodet.detection.datasets import ReadingSettings
 from socodet.errors import InputError, which_instead
 from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.run import digest
-from socodet.images.source import ImageSelection, ImageSource, open_images
+from socodet.images.reading import read_images_like
+from socodet.images.source import ImageSelection, ImageSource, open_images, read_like
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.survey import survey_images, this_machine
@@ -253,7 +254,10 @@ def _prepare(
 ) -> ImageSource:
     """Makes the folder, or finds in it the study that is asked for; returns the images to pretrain on."""
     train, val = detectors.training, detectors.validation
-    source = None if images is None else open_images(images)
+    source = None
+    if images is not None:
+        with read_images_like(train.pixel_reading, widened=True):
+            source = open_images(images)
     shown = {"count": len(train), "names_sha256": "of the training set"}
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
@@ -272,7 +276,8 @@ def _prepare(
         return source
     stored = [image.stored for image in train.images if image.stored]
     if stored:  # no files of their own
-        return ImageSelection(stored[0][0], [index for _, index in stored])
+        return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
     # In the order of the set; only names are kept, so that a set that has moved is still the same one.
     write_atomically(study.folder / IMAGES, "".join(f"{image.file}\n" for image in train.images).encode())
-    return open_images(study.folder / IMAGES)
+    with read_images_like(train.pixel_reading):
+        return open_images(study.folder / IMAGES)
