@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from photograph_sets import coco_file
 from PIL import Image
 
 import socodet
+import socodet.prediction.predict as predict_module
 from socodet.cli import main
 from socodet.detection.datasets import open_detection_set
+from socodet.detection.scores import Detections
 from socodet.errors import InputError
-from socodet.finetuning.evaluate import evaluate_run
+from socodet.finetuning.evaluate import evaluate_run, score
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.decode import decode_image
@@ -241,3 +245,65 @@ def test_several_processes_are_refused(run, photograph, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="one process"):
         predict(run, photograph, tmp_path / "found", **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("limit", "asked", "drawn"), [(None, None, 0.3), (0.6, None, 0.6), (0.01, None, 0.05), (0.6, 0.2, 0.2)]
+)
+def test_only_what_is_sure_is_drawn_unless_a_score_is_asked_for(
+    limit, asked, drawn, run, photograph, tmp_path, monkeypatch
+):
+    scores = np.array([0.9, 0.5, 0.25, 0.1, 0.04], np.float32)
+    found = Detections(np.tile(np.float32([0, 0, 9, 9]), (5, 1)), scores, np.ones(5, np.int64), None)
+    monkeypatch.setattr(predict_module, "detect_each", lambda *_, **__: (pair for pair in [(0, found)]))
+    shown = []
+    monkeypatch.setattr(
+        predict_module, "draw_objects", lambda pixels, kept, _: shown.append(kept.scores) or Image.fromarray(pixels)
+    )
+    detector = socodet.load_detector(run, device="cpu")
+    assert detector.f1_limit is None  # it was never scored
+    detector.f1_limit = limit
+    result = predict(detector, photograph, tmp_path / "found", draw=True, min_score=asked, **QUIET)
+    np.testing.assert_array_equal(shown[0], scores[scores >= drawn])
+    written = [one["score"] for one in json.loads((tmp_path / "found" / "predictions.json").read_text())]
+    assert written == [float(score) for score in scores if score >= (asked or 0.05)]
+    assert f"drawn from {drawn:.2f}" in result.limits
+
+
+def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, run, tmp_path):
+    class Finds(torch.nn.Module):
+        """Each first object at 0.6, and something else at 0.8 in the first image and at 0.4 in all."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.images = iter(dataset.images)
+
+        def forward(self, images):
+            image = next(self.images)
+            boxes = np.concatenate([image.boxes[:1], [[0, 0, 2, 2]], [[0, 0, 2, 2]]])
+            scores = torch.tensor([0.6, 0.8 if image is dataset.images[0] else 0.3, 0.4])
+            return [{"boxes": torch.tensor(boxes), "scores": scores, "labels": torch.tensor([image.labels[0]] * 3)}]
+
+    dataset = open_detection_set(data)
+    found = score(Finds(), dataset, masks=False, step=2, scores_file=None)
+    objects, hits = sum(map(len, dataset.images)), len(dataset.images)
+    assert found.best_f1 == pytest.approx((0.6, 100 * 2 * hits / (objects + hits + 1)))
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    with (copy / "log.jsonl").open("a") as log:
+        for step, limit in ((1, 0.1), (2, 0.7)):
+            log.write(json.dumps({"step": step, **replace(found, best_f1=(limit, 50.0)).as_line()}) + "\n")
+    assert socodet.load_detector(copy, device="cpu").f1_limit == 0.7
+
+
+def test_inputs_are_judged_before_a_detector_is_loaded(run, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_module, "load_detector", None)
+    for asked, match in (
+        ((tmp_path / "none", images, tmp_path / "found"), "no such folder"),
+        ((run / "checkpoints", images, tmp_path / "found"), "within a run"),
+        ((run, tmp_path / "none", tmp_path / "found"), "none: no such file or folder"),
+        ((run, images, run / "run.json"), "is a file"),
+    ):
+        with pytest.raises(InputError, match=match):
+            predict(*asked, **QUIET)

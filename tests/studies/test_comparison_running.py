@@ -25,7 +25,7 @@ from socodet.runtime.serialization import to_json
 from socodet.studies import finetuning_runs
 from socodet.studies.comparison import compare
 from socodet.studies.inits import Init, named_inits
-from socodet.training.loop import DivergedError
+from socodet.training.learner import DivergedError
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 

@@ -11,7 +11,7 @@ import pytest
 from socodet.studies.comparison import Comparison
 from socodet.studies.detector_table import FIGURES, _by_chance, curve, scores
 from socodet.studies.runner import Job, JobResult, Study
-from socodet.training.loop import DivergedError
+from socodet.training.learner import DivergedError
 
 STEPS = (10, 20, 30, 40)
 SOCO = ([5, 21, 30, 41], [7, 25, 34, 40], [6, 20, 32, 39])

@@ -9,7 +9,7 @@ import pytest
 from socodet.errors import InputError
 from socodet.runtime.world import World
 from socodet.studies.runner import Job, JobResult, Study
-from socodet.training.loop import DivergedError
+from socodet.training.learner import DivergedError
 from socodet.training.run_folder import RunFolder
 
 NAMES = ("a/seed-0", "b/seed-0", "a/seed-1", "b/seed-1")

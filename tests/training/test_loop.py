@@ -6,7 +6,8 @@ import torch
 
 from socodet.errors import InputError
 from socodet.runtime.world import World
-from socodet.training.loop import DivergedError, Learner, run_loop
+from socodet.training.learner import DivergedError, Learner
+from socodet.training.loop import run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 

@@ -1,5 +1,6 @@
 """`socodet finetune`: a detector from pretrained weights and an annotated set, or several compared."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,13 +138,23 @@ def _print_run(result: FinetuneResult, hint: str) -> None:
         print_scores(result.evaluation, result.run / SCORES)
     if result.best is not None:
         step, ap = result.best
-        print(f"best checkpoint: step {step}, box AP {ap:.2f}; predict, evaluate and export use it")
+        print(f"best checkpoint: step {step:,}, box AP {ap:.2f}; predict, evaluate and export use it")
     if result.stopped_by == PATIENCE:
         print(f"{result.run}: {result.detector} ended by --patience after {result.steps} of {result.total_steps} steps")
     elif result.finished:
         print(f"{result.run}: {result.detector} finished, {result.steps} steps")
     else:
-        print(f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps{hint}")
+        where = f"after {result.steps} of {result.total_steps} steps"
+        before = ", before they were scored" if result.pending else ""
+        print(f"{result.run}: stopped by {result.stopped_by} {where}{before}{hint}")
+        return
+    run = shlex.quote(str(result.run))
+    print(
+        "next:\n"
+        f"  socodet predict {run} IMAGES --output FOLDER --draw\n"
+        f"  socodet evaluate {run} --data SET\n"
+        f"  socodet export {run} --format onnx --output FILE.onnx"
+    )
 
 
 def _print_comparison(comparison: Comparison, hint: str) -> None:

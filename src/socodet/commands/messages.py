@@ -43,9 +43,14 @@ def list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
 
 def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
     """Prints the scores of a set and of its classes; with very many classes, only names the `file` that holds them."""
+    if evaluation.about:
+        print(f"{evaluation.about}:")
     classes = len(evaluation.of_classes)
     if classes <= LISTED_CLASSES:
         print(evaluation.classes_as_table())
     else:
         print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "name a file for it, --output"))
     print(evaluation.as_table())
+    if evaluation.best_f1 is not None:
+        limit, f1 = evaluation.best_f1
+        print(f"F1 is highest, {f1:.1f}, for detections of score {limit:.2f} and more")

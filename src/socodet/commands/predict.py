@@ -16,7 +16,7 @@ def predict(
     detector: tyro.conf.Positional[Path],
     images: tyro.conf.Positional[Path],
     output: Path,
-    min_score: float = 0.05,
+    min_score: float | None = None,
     max_detections: int | None = None,
     batch_size: int = 1,
     draw: bool = False,
@@ -26,25 +26,32 @@ def predict(
 ) -> None:
     """Detect objects in new images with a fine-tuned detector.
 
-    Writes predictions.json (COCO's result format) and predictions.csv. The same command resumes an interrupted one.
+    Writes predictions.json (COCO's result format), predictions.csv and, with --draw, drawn/. The same command resumes
+    an interrupted one.
 
     Args:
         detector: Folder that `socodet finetune` wrote.
         images: One image, a folder of images, a list of paths, a COCO file, tar shards, or a dataset on disk.
         output: Folder for the predictions.
-        min_score: Leave out detections with a lower score. The detector itself keeps none below the threshold that it
-            is scored with, 0.05 except for LVIS.
+        min_score: The lowest score that is written and drawn. Without it, 0.05 is the lowest that is written, mostly
+            false alarms; drawn are those from the score on at which F1 is highest on the validation set, or from 0.3
+            if the detector was not scored during training.
         max_detections: Keep at most this many per image, those with the highest scores.
         batch_size: Images at a time. More than one are padded to the largest, which can move boxes slightly.
         draw: Also write each image with its objects drawn on it.
         checkpoint: The best on the run's validation set, if it was scored during the run; or the last.
         overwrite: Replace the predictions in the folder.
     """
+    from socodet.prediction.inputs import judged
+
+    source, _ = judged(
+        detector, images, output, min_score=min_score, max_detections=max_detections, batch_size=batch_size
+    )
     from socodet.prediction.predict import predict
 
     result = predict(
         detector,
-        images,
+        source,
         output,
         min_score=min_score,
         max_detections=max_detections,
@@ -56,7 +63,7 @@ def predict(
     )
     list_unreadable(result.unreadable)
     if result.finished:
-        print(f"{result.output}: {result.detections} objects in {result.images} images")
+        print(f"{result.output}: {result.detections} objects in {result.images} images, {result.limits}")
     else:
         print(
             f"{result.output}: stopped by {result.stopped_by} after {result.done} of {result.images} images"

@@ -1,6 +1,7 @@
 """A detector over many images: what it finds in each."""
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import ALONE, World
+from socodet.training.distributed import agree_flags
+from socodet.training.learner import StoppedEarlyError
 from socodet.training.workers import Begin, make_batches
 
 MASK_THRESHOLD = 0.5
@@ -78,25 +81,33 @@ def detect(
     workers: int = 0,
     world: World = ALONE,
     show_progress: bool = False,
+    stop: Sequence[str] = (),
 ) -> tuple[dict[int | str, Detections], list[str]]:
     """Detections of every image by its id, and the files that could not be read, in which nothing was found.
 
     One image at a time, at its own size. Every process takes its share of them, and all get all. The detector's
-    mode is restored.
+    mode is restored. Raises StoppedEarlyError, in every process, once the list `stop` of one has an element.
     """
     indices = range(world.rank, len(dataset), world.size)
     was_training = detector.training
     detector.eval()
     found: dict[int | str, Detections] = {}
     unreadable: list[str] = []
-    with progress_bar("evaluate", len(indices), show=show_progress and world.is_first) as progress:
-        for index, answer in detect_each(detector, dataset.pixels, indices, precision=precision, workers=workers):
+    with (
+        progress_bar("evaluate", len(indices), show=show_progress and world.is_first) as progress,
+        closing(detect_each(detector, dataset.pixels, indices, precision=precision, workers=workers)) as answers,
+    ):
+        for index, answer in answers:
             if isinstance(answer, str):
                 unreadable.append(str(dataset.images[index].file))
             else:
                 found[dataset.images[index].image_id] = answer
             progress.advance()
+            if stop:
+                break
     detector.train(was_training)
+    if agree_flags(world, (bool(stop),))[0]:
+        raise StoppedEarlyError
     if world.size > 1:
         shares: list[Any] = [None] * world.size
         dist.all_gather_object(shares, (found, unreadable))  # type: ignore[no-untyped-call]

@@ -13,11 +13,12 @@ from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_d
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
-from socodet.detection.scores import Scores, evaluate, write_detections
+from socodet.detection.scores import Detections, Scores, evaluate, write_detections
+from socodet.detection.scores.outcomes import best_limit, outcome
 from socodet.errors import InputError
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.labelled_sets import report_problems
-from socodet.finetuning.run import trained_categories, write_scores
+from socodet.finetuning.run import F1_LIMIT, trained_categories, write_scores
 from socodet.images.reading import read_images_like
 from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World, world_from_environment
@@ -37,15 +38,25 @@ class Evaluation:
     """By class name: `objects`, those of the set that count, and AP and AP50 of boxes and masks."""
     unwritten: tuple[str, ...] = ()
     """Files that could not be written, and why."""
+    about: str = ""
+    """Of which weights and images these are, for a title."""
+    best_f1: tuple[float, float] | None = None
+    """The score of detections from which on F1 is highest, and F1 in percent; None where nothing was found."""
 
     @classmethod
-    def of(cls, scores: Scores, unreadable: Sequence[str]) -> "Evaluation":
-        """Scores as they are printed and written."""
+    def of(cls, scores: Scores, unreadable: Sequence[str], **more: Any) -> "Evaluation":
+        """Scores as they are printed and written; `more` are fields."""
         return cls(
             _none_for_nan(scores),
             tuple(unreadable),
             {name: _none_for_nan(of_class) for name, of_class in scores.of_classes.items()},
+            **more,
         )
+
+    def as_line(self) -> dict[str, float | None]:
+        """What the log says of it."""
+        limit = {} if self.best_f1 is None else dict(zip((F1_LIMIT, "best_f1"), self.best_f1, strict=True))
+        return {**self.scores, **limit}
 
     def as_table(self) -> str:
         """Scores in percent: a row for boxes and one for masks, a column for each score."""
@@ -90,15 +101,16 @@ def score(
     workers: int = 0,
     world: World = ALONE,
     show_progress: bool = False,
+    stop: Sequence[str] = (),
 ) -> Evaluation:
     """Detects and scores; the first process writes the scores of this `step`, and the detections, to their files.
 
     A file that cannot be written is told of in the result, `unwritten`.
 
-    masks: whether the network predicts them; without, boxes alone are scored.
+    masks: whether the network predicts them; without, boxes alone are scored. stop: as `detect` takes it.
     """
     found, unreadable = detect(
-        network, data, precision=precision, workers=workers, world=world, show_progress=show_progress
+        network, data, precision=precision, workers=workers, world=world, show_progress=show_progress, stop=stop
     )
     if not world.is_first:
         return Evaluation({}, tuple(unreadable))
@@ -106,7 +118,14 @@ def score(
     if predictions_file is not None:
         _try(unwritten, write_detections, data, found, predictions_file)
     judged = evaluate(data if masks else replace(data, has_masks=False), found)
-    evaluation = Evaluation.of(judged, unreadable)
+    in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
+    best = best_limit(in_order, map(outcome, data.images, in_order))
+    evaluation = Evaluation.of(
+        judged,
+        unreadable,
+        about=f"scores after step {step:,} on {data.name} ({len(data):,} images), in percent",
+        best_f1=None if best is None else (best[0], 100 * best[1]),
+    )
     if scores_file is not None:
         _try(unwritten, write_scores, scores_file, data, step, evaluation.scores, evaluation.of_classes)
     return replace(evaluation, unwritten=tuple(map(str, unwritten)))

@@ -52,13 +52,15 @@ class FinetuneResult:
     seconds: float
     best: tuple[int, float] | None = None
     """Of a run that is scored along the way, the step and the box AP of its best checkpoint."""
+    pending: bool = False
+    """Whether the evaluation after the last of these steps was stopped; the same call repeats it."""
     is_first: bool = True
     """Of several processes, whether this is the one that speaks."""
 
     @property
     def finished(self) -> bool:
-        """Whether every step is done, or `patience` ended the run."""
-        return self.steps == self.total_steps or self.stopped_by == PATIENCE
+        """Whether every step is done and scored, or `patience` ended the run."""
+        return (self.steps == self.total_steps or self.stopped_by == PATIENCE) and not self.pending
 
 
 def finetune(
@@ -98,6 +100,10 @@ def finetune(
     settings = settings or FinetuneSettings()
     execution = execution or ExecutionSettings()
     evaluation = evaluation or EvaluationSettings()
+    run = RunFolder(Path(output))
+    from_own_checkpoint = bool(run.checkpoints()) and not overwrite  # the initial weights may be gone
+    if str(init) != SCRATCH and not from_own_checkpoint:
+        WeightsFile.find(init)
     world = world_from_environment()
     show_progress = show_progress and world.is_first
     if settings.batch_size % world.size:
@@ -119,7 +125,6 @@ def finetune(
         evaluation = replace(evaluation, every=math.ceil(recipe.schedule.iterations / EVALUATIONS))
     _check_scored(training, validation, evaluation, patience, show_note=show_progress)
 
-    run = RunFolder(Path(output))
     detector = detector_named(settings.detector)
     classes = len(shown.categories) + 1
     network = new_detector(detector.name, recipe.model, classes, inference=recipe.inference, seed=settings.seed)
@@ -127,8 +132,8 @@ def finetune(
     start: dict[str, str] | None = None
     report: LoadReport | None = None
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
-        if str(init) != SCRATCH and run.checkpoints() and not overwrite:
-            start = {"from": str(Path(init).resolve())}  # the run resumes from its own checkpoint
+        if str(init) != SCRATCH and from_own_checkpoint:
+            start = {"from": str(Path(init).resolve())}
         elif str(init) != SCRATCH:
             start = WeightsFile.find(init).describe(init)
             if goes_on:
@@ -161,6 +166,7 @@ def finetune(
         best=None if loop.best.ap is None else (loop.best.step or 0, loop.best.ap),
         unreadable=tuple(sorted(loop.unreadable)),
         seconds=time.monotonic() - began,
+        pending=tuner.pending,
         is_first=world.is_first,
     )
 

@@ -17,12 +17,15 @@ from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.runtime.notices import say
 from socodet.runtime.progress import duration
+from socodet.runtime.world import World
 from socodet.training.devices import default_workers
 from socodet.training.distributed import agree_flags
+from socodet.training.learner import StoppedEarlyError
 from socodet.training.log import LogSink
 from socodet.training.loop import PATIENCE, last_step, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.training.signals import stop_requests
 from socodet.weights.report import LoadReport
 
 PRECISE_BN_SEED = 1
@@ -108,15 +111,30 @@ class FinetuneLoop:
                 yield batch
 
     def _after_step(self, done: int) -> dict[str, Any] | None:
-        """Evaluates the detector when it is due; the scores become a line of the log."""
+        """Evaluates the detector when it is due; the scores become a line of the log.
+
+        StoppedEarlyError when a signal stops it; the network is then as it was.
+        """
         if self.show_progress:
             self._pace.step(done)
         due = done == self.tuner.total or (self.evaluation.every is not None and done % self.evaluation.every == 0)
         if not due:
             return None
+        before = {name: buffer.clone() for name, buffer in self.tuner.scored.named_buffers()}
+        try:
+            with stop_requests() as requests:
+                return self._evaluate(done, requests)
+        except StoppedEarlyError:
+            for name, buffer in self.tuner.scored.named_buffers():
+                buffer.copy_(before[name])
+            raise
+
+    def _evaluate(self, done: int, requests: Sequence[str]) -> dict[str, Any] | None:
+        """Precise batch norm, and the scores."""
         if self.tuner.settings.precise_bn:
             seed = self.tuner.seed + PRECISE_BN_SEED
-            self.tuner.reestimate(self._batches(0, self.tuner.settings.precise_bn, seed=seed))
+            batches = self._batches(0, self.tuner.settings.precise_bn, seed=seed)
+            self.tuner.reestimate(_until_stopped(batches, requests, self.tuner.world))
         if self.validation is None:
             return None
         self.newest = score(
@@ -130,13 +148,24 @@ class FinetuneLoop:
             workers=self.workers,
             world=self.tuner.world,
             show_progress=self.show_progress,
+            stop=requests,
         )
         for failure in self.newest.unwritten:
             say(f"{failure}: not written; training continues; free some disk space")
         self.unreadable.update(self.newest.unreadable)
         if self.evaluation.every is not None and self.tuner.world.is_first:
             self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)
-        return dict(self.newest.scores)
+        return self.newest.as_line()
+
+
+def _until_stopped(
+    batches: Iterator[DetectionBatch], requests: Sequence[str], world: World
+) -> Iterator[DetectionBatch]:
+    """The batches; StoppedEarlyError, in every process, once one was asked to stop."""
+    for batch in batches:
+        if agree_flags(world, (bool(requests),))[0]:
+            raise StoppedEarlyError
+        yield batch
 
 
 PACE_STEPS, PACE_SECONDS = 5, 20.0

@@ -23,13 +23,14 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
-from socodet.training.run_folder import RunFolder
+from socodet.training.run_folder import FINETUNED, RunFolder
 from socodet.weights.read import start_path
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.json"
 IMAGES = "images.json"
-RECIPE = "finetune"
+F1_LIMIT = "best_f1_score"
+"""In the log, the score of detections from which on F1 was highest on the validation set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +49,13 @@ class FinetuneRecipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {"name": RECIPE, **to_json(self)}
+        return {"name": FINETUNED, **to_json(self)}
 
     @classmethod
     def of_run(cls, run: RunFolder) -> "FinetuneRecipe":
         """The recipe of a run. InputError when the folder holds no fine-tuning run of this version."""
         fields = dict(run.describe()["recipe"])
-        if fields.pop("name", None) != RECIPE:
+        if fields.pop("name", None) != FINETUNED:
             raise InputError(f"{run.path}: is not a fine-tuning run; give the folder that finetune wrote")
         return from_json(cls, fields, f"{run.path}/run.json")
 
@@ -62,7 +63,7 @@ class FinetuneRecipe:
 def is_finetuned(source: str | Path) -> bool:
     """Whether that is the folder of a fine-tuning run."""
     run = RunFolder(Path(source))
-    return run.exists() and run.describe()["recipe"].get("name") == RECIPE
+    return run.exists() and run.describe()["recipe"].get("name") == FINETUNED
 
 
 def prepare_folder(
@@ -124,6 +125,12 @@ def trained_categories(run: RunFolder) -> DetectionDataset:
         AnnotationProblems(),
         pixel_reading=run.pixel_reading(),
     )
+
+
+def f1_limit(run: RunFolder, step: int) -> float | None:
+    """The score from which on F1 was highest on the validation set, for the weights of that step, if it was scored."""
+    limits = [line[F1_LIMIT] for line in run.log_lines() if line.get("step") == step and F1_LIMIT in line]
+    return limits[-1] if limits else None
 
 
 def write_scores(

@@ -4,7 +4,7 @@ OUTPUT/predictions.json  COCO's result format, with each image's name and each o
 OUTPUT/predictions.csv   the same as a table: file_name, label, score, x1, y1, x2, y2
 OUTPUT/drawn/            with `draw`: the images with their objects
 OUTPUT/predict.json      what was asked
-OUTPUT/found.jsonl       while it runs: one line per image, from which an interrupted call resumes
+OUTPUT/found.jsonl       one line per image, written as it runs, from which an interrupted call resumes
 """
 
 import csv
@@ -26,21 +26,24 @@ from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.reading import PLAIN, read_images_like, reading_asked
-from socodet.images.source import ImageSource, open_image, open_images, read_like, read_pixels, reading_of
-from socodet.images.suffixes import SUFFIXES
+from socodet.images.reading import PLAIN
+from socodet.images.source import ImageSource, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
+from socodet.prediction.inputs import NOTE, judged
 from socodet.pretraining.preparation import digest_names
-from socodet.runtime.files import GrowingFile, first_difference, read_note, settled, write_atomically, write_note
+from socodet.runtime.files import GrowingFile, first_difference, read_note, write_atomically, write_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
-from socodet.runtime.world import world_from_environment
 from socodet.training.devices import default_workers
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import ExecutionSettings
 from socodet.training.signals import stop_requests
 
-NOTE, LINES, JSON, CSV, DRAWN = "predict.json", "found.jsonl", "predictions.json", "predictions.csv", "drawn"
+LINES, JSON, CSV, DRAWN = "found.jsonl", "predictions.json", "predictions.csv", "drawn"
+MIN_SCORE = 0.05
+"""The lowest score that is written unless another is asked for."""
+DRAWN_FROM = 0.3
+"""The lowest score that is drawn if nothing says more."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class PredictResult:
     """Name and reason."""
     stopped_by: str | None
     seconds: float
+    limits: str = ""
+    """From which scores on detections are written and drawn, in words."""
 
     @property
     def finished(self) -> bool:
@@ -69,7 +74,7 @@ def predict(
     images: str | Path | ImageSource,
     output: str | Path,
     *,
-    min_score: float = 0.05,
+    min_score: float | None = None,
     max_detections: int | None = None,
     batch_size: int = 1,
     draw: bool = False,
@@ -81,32 +86,37 @@ def predict(
     """Detects objects in every image and writes the detections to the folder `output`.
 
     detector: a fine-tuning run's folder, or what `load_detector` returned. images: all that `pretrain` reads, or one
-    image file. checkpoint: of a folder, which one, as `load_detector` takes it. The same call resumes an
-    interrupted one; a folder of another call is refused unless `overwrite`. Images that cannot be read are counted and
-    listed. InputError for what cannot be used.
+    image file. min_score: the lowest score that is written and drawn; without it, 0.05 is the lowest that is written,
+    and with `draw` only those are drawn that are at least as sure as those at which F1 was highest on the validation
+    set, or have 0.3 if the weights were not scored. checkpoint: of a folder, which one, as `load_detector` takes it.
+
+    The same call resumes an interrupted one; a folder of another call is refused unless `overwrite`. Images that cannot
+    be read are counted and listed. InputError for what cannot be used.
     """
     began = time.monotonic()
     execution = execution or ExecutionSettings()
-    _check(min_score, max_detections, batch_size)
-    if world_from_environment(meeting=False).size > 1:
-        raise InputError("predict: runs in one process; start it without torchrun or srun")
+    source, folder = judged(
+        detector, images, output, min_score=min_score, max_detections=max_detections, batch_size=batch_size
+    )
     if not isinstance(detector, TrainedDetector):
         detector = load_detector(
             detector, checkpoint=checkpoint, device=execution.device, precision=execution.precision
         )
-    with read_images_like(detector.pixel_reading):
-        if isinstance(images, str | Path):
-            source = open_images_or_one(images)
-        else:
-            source = read_like(images, reading_asked().reading)
+    written_from = MIN_SCORE if min_score is None else min_score
+    drawn_from, why = _drawing_limit(detector, min_score)
     asked: dict[str, Any] = {
         "detector": {"run": str(Path(detector.run).resolve()), "step": detector.step},
         "images": {"count": len(source), "names_sha256": digest_names(source)},
-        "settings": {"min_score": min_score, "max_detections": max_detections, "batch_size": batch_size, "draw": draw},
+        "settings": {
+            "min_score": written_from,
+            "max_detections": max_detections,
+            "batch_size": batch_size,
+            "draw": draw,
+            **({"drawn_from": drawn_from} if draw else {}),
+        },
     }
     if reading_of(source) != PLAIN:
         asked["reading"] = to_json(reading_of(source))
-    folder = settled(output)
     _prepare(folder, asked, overwrite=overwrite)
     lines = list(_lines(folder / LINES))
     if not (folder / JSON).exists():
@@ -135,10 +145,11 @@ def predict(
                 if isinstance(answer, str):
                     line["unreadable"] = answer
                 else:
-                    kept = chosen(answer, min_score, max_detections)
+                    kept = chosen(answer, written_from, max_detections)
                     line["objects"] = list(_objects(kept, detector))
                     if draw:
-                        _draw(folder, source, index, kept, detector)
+                        shown = kept.take(np.flatnonzero(kept.scores >= drawn_from))
+                        _draw(folder, source, index, shown, detector)
                 lines.append(line)
                 file.append(json.dumps(line).encode() + b"\n")
                 progress.advance()
@@ -156,15 +167,18 @@ def predict(
         unreadable=tuple((line["file_name"], line["unreadable"]) for line in lines if "unreadable" in line),
         stopped_by=stopped_by,
         seconds=time.monotonic() - began,
+        limits=f"from score {written_from:g}" + (f"; drawn from {drawn_from:.2f}, {why}" if draw else ""),
     )
 
 
-def open_images_or_one(path: str | Path) -> ImageSource:
-    """As `open_images`, and a single image file as well."""
-    given = Path(path)
-    if given.is_file() and given.suffix.lower() in SUFFIXES:
-        return open_image(given)
-    return open_images(given)
+def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[float, str]:
+    """The lowest score that is drawn, and why."""
+    if min_score is not None:
+        return min_score, "as asked"
+    if detector.f1_limit is not None:
+        limit = max(detector.f1_limit, MIN_SCORE)
+        return limit, "where F1 is highest on the validation set; --min-score sets another"
+    return DRAWN_FROM, "as the detector was not scored during training; --min-score sets another"
 
 
 class _Reader:
@@ -182,22 +196,9 @@ class _Reader:
             raise InputError(error.strerror or str(error)) from None
 
 
-def _check(min_score: float, max_detections: int | None, batch_size: int) -> None:
-    if not 0 <= min_score <= 1:
-        raise InputError(f"--min-score must be between 0 and 1, not {min_score:g}")
-    if max_detections is not None and max_detections < 1:
-        raise InputError(f"--max-detections must be at least 1, not {max_detections}")
-    if batch_size < 1:
-        raise InputError(f"--batch-size must be at least 1, not {batch_size}")
-
-
 def _prepare(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
     """The folder of this very call, new or begun."""
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give a folder for --output")
     there = read_note(folder / NOTE)
-    if there is None and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder}: holds files that predict did not write; give another --output")
     difference = None if there is None else first_difference(asked, there)
     if difference and not overwrite:
         raise InputError(f"{folder}: holds other predictions: {difference}; give another --output or pass --overwrite")

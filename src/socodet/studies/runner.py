@@ -17,7 +17,7 @@ from socodet.errors import InputError
 from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_note
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.distributed import any_process
-from socodet.training.loop import DivergedError
+from socodet.training.learner import DivergedError
 from socodet.training.run_folder import RunFolder
 from socodet.training.signals import stop_requests
 

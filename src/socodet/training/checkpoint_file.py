@@ -1,4 +1,7 @@
-"""A checkpoint on disk: torch's archive, whose parts carry checksums that are compared before it is used."""
+"""A checkpoint on disk: torch's archive, whose parts carry checksums that are compared before it is used.
+
+torch is imported where it is used, as in `run_folder`.
+"""
 
 import copy
 import errno
@@ -7,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from socodet.runtime.files import whole_file
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Writes a state, completely or not at all. OSError names the path."""
+    import torch
+
     with whole_file(path) as file:
         torch.save(dict(state), file)
 
@@ -24,6 +26,8 @@ def read_state(path: Path) -> dict[str, Any]:
 
     ValueError when the file is damaged or holds something else; OSError when it cannot be read.
     """
+    import torch
+
     problem = damage(path)
     if problem is not None:
         raise ValueError(problem)
@@ -55,6 +59,8 @@ def damage(path: Path) -> str | None:
 
 def copied(state: Any) -> Any:
     """The same state with copies of its tensors in CPU memory, which further steps do not change."""
+    from torch import Tensor
+
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):

@@ -1,20 +1,17 @@
 """The training loop: stopping, checkpoints, log and progress. What is trained, and how, is up to a `Learner`."""
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import torch
+from typing import Any
 
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
-from socodet.runtime.world import World
 from socodet.training.checkpoints import Checkpoints, Kept
 from socodet.training.clock import Clock
-from socodet.training.distributed import agree_flags, limit_waiting, lost_process, same_everywhere
+from socodet.training.distributed import limit_waiting, lost_process, same_everywhere
+from socodet.training.learner import B, DivergedError, Learner, StoppedEarlyError
 from socodet.training.log import LogSink, Sinks, folder_sinks
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -22,70 +19,6 @@ from socodet.training.signals import stop_requests
 
 PATIENCE = "patience"
 """What stopped a run that is not going to get better."""
-
-B = TypeVar("B")
-
-
-class DivergedError(InputError):
-    """The loss, the gradients or the weights are NaN or infinite; `step` is the one at which the loop found it."""
-
-    def __init__(self, message: str, step: int = 0) -> None:
-        super().__init__(message)
-        self.step = step
-
-
-class Learner(ABC, Generic[B]):
-    """Networks, their optimiser and the current step. `B` is the type of a batch."""
-
-    world: World
-    device: torch.device
-    total: int
-    """Optimiser steps of the whole run."""
-    finished: int
-    """Optimiser steps done."""
-    when_diverged = "lower the learning rate"
-    """Advice to the user after a divergence."""
-    when_too_large = "lower --batch-size"
-    """Advice to the user when a batch does not fit into memory."""
-
-    @abstractmethod
-    def step(self, batch: B) -> object:
-        """Takes one optimiser step on a batch in CPU memory and adds 1 to `finished`, without waiting for the device.
-
-        The return value is ignored. Raises DivergedError when training cannot continue.
-        """
-
-    @abstractmethod
-    def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
-        """What to log about the steps since the last call; may wait for the device.
-
-        seconds: time since the last call. waited: how much of it was spent waiting for data. All processes call this
-        at the same steps.
-        """
-
-    @abstractmethod
-    def summary(self) -> str:
-        """The last log line in a few words, for the progress bar: `loss 1.234  lr 0.01`."""
-
-    @abstractmethod
-    def check_finite(self) -> str | None:
-        """Describes what is NaN or infinite; None when nothing is. All processes get the same answer."""
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to resume, in types that `torch.load(weights_only=True)` accepts."""
-
-    @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes from a saved state. Raises InputError when it belongs to another run."""
-
-    @abstractmethod
-    def images(self, batch: B) -> int:
-        """Number of images in this process's batch."""
-
-    def agree(self, batch: B, flags: tuple[bool, ...]) -> tuple[B, tuple[bool, ...]]:
-        """The batch as all processes will use it, and each of `flags` true where it is true in any process."""
-        return batch, agree_flags(self.world, flags)
 
 
 @dataclass(frozen=True)
@@ -114,12 +47,12 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
         )
     if state is None:
         return
-    if learner.finished == learner.total and not resume:
+    if learner.finished == learner.total and not learner.pending and not resume:
         raise InputError(
             f"{run.path}: holds a finished run; pass --resume to leave it so without an error, --overwrite "
             "to train again, or give another --output"
         )
-    if show_progress and learner.finished < learner.total:
+    if show_progress and (learner.finished < learner.total or learner.pending):
         print(f"resuming {run.path} at step {learner.finished} of {learner.total}", file=sys.stderr)
 
 
@@ -153,7 +86,8 @@ def run_loop(
     batches: one per step, in CPU memory; a generator is closed at the end, whatever happens. description: the progress
     bar's title. epochs: length of the whole run, to log the current epoch. after_step: called in every process with the
     number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
-    returns becomes a log line of its own. enough: asked after that; once it says so, in every process alike, the run
+    returns becomes a log line of its own. If it raises StoppedEarlyError, the run stops with a checkpoint that says so,
+    and a resumed run begins with it. enough: asked after that; once it says so, in every process alike, the run
     ends there with a checkpoint, stopped by `patience`. sinks: where log lines go besides the run's folder; they are
     closed at the end.
 
@@ -181,6 +115,29 @@ def run_loop(
         if isinstance(batches, Generator):
             stack.callback(batches.close)
         progress.done_earlier(start)
+
+        def follow(done: int) -> None:
+            """What follows a step, and its line of the log."""
+            if after_step is None:
+                return
+            try:
+                with clock.stopped():
+                    evaluated = after_step(done)
+            except StoppedEarlyError:
+                learner.pending = True
+                return
+            learner.pending = False
+            if evaluated:
+                log.write(done, evaluated)
+
+        if learner.pending:
+            follow(start)
+            if not learner.pending:
+                checkpoints.save(start, last=start == learner.total, here=world.is_first)
+            if learner.pending:
+                stopped_by, stop = requests[0] if requests else "another process", start
+            elif enough is not None and enough() and start < learner.total:
+                stopped_by, stop = PATIENCE, start
         batch: B | None = None
         while learner.finished < stop:
             failure: InputError | OSError | None = None
@@ -208,19 +165,18 @@ def run_loop(
             clock.images += images
             done = learner.finished
             save = due or asked_to_stop or done == stop
-            if done % log_every == 0 or save:  # before a checkpoint could save what is not finite
+            logged = done % log_every == 0 or save
+            if logged:  # before a checkpoint could save what is not finite
                 _check_finite(learner, checkpoints)
                 log.write(done, _line(learner, clock, epochs))  # also at a checkpoint: a step is in one line only
             progress.advance(units=images, figures=learner.summary())
-            if after_step is not None:
-                with clock.stopped():
-                    evaluated = after_step(done)
-                if evaluated:
-                    log.write(done, evaluated)
+            follow(done)
+            asked_to_stop = asked_to_stop or learner.pending
             ended = enough is not None and enough()
-            if ended and not save:
+            if (ended or asked_to_stop) and not logged:
                 _check_finite(learner, checkpoints)
-            if save or ended:
+                log.write(done, _line(learner, clock, epochs))
+            if save or ended or asked_to_stop:
                 checkpoints.save(done, last=asked_to_stop or ended or done == stop, here=world.is_first)
             if asked_to_stop:
                 stopped_by = requests[0] if requests else "another process"

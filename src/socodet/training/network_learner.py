@@ -12,11 +12,13 @@ from socodet.errors import InputError
 from socodet.runtime.world import World
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.distributed import mean_over_all, synchronize_batch_norm
-from socodet.training.loop import B, Learner
+from socodet.training.learner import B, Learner
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.settings import ExecutionSettings
 
 OVERWRITE = "pass --overwrite to start over"
+PENDING = "pending"
+"""In a checkpoint that was saved before what follows its step was done."""
 
 
 class NetworkLearner(Learner[B]):
@@ -96,10 +98,12 @@ class NetworkLearner(Learner[B]):
             self.saved_as: self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._update.scaler.state_dict(),
+            **({PENDING: True} if self.pending else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resumes from a saved state. InputError when it is of another run or version."""
+        pending, state = PENDING in state, {name: value for name, value in state.items() if name != PENDING}
         if state.keys() != self.state_dict().keys():
             raise InputError(
                 f"the checkpoint is not one that this version writes; resume with the version that did, or {OVERWRITE}"
@@ -114,7 +118,7 @@ class NetworkLearner(Learner[B]):
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(f"the checkpoint is of another {self.saved_as} ({reason}); {OVERWRITE}") from None
-        self.finished = state["step"]
+        self.finished, self.pending = state["step"], pending
 
     def _load(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state[self.saved_as])

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from socodet.runtime.world import World
 from socodet.training.distributed import any_process
-from socodet.training.loop import DivergedError
+from socodet.training.learner import DivergedError
 
 
 class OptimizerStep:

@@ -6,6 +6,8 @@ RUN/log.jsonl          one JSON object per logged step
 RUN/tensorboard/       the same as scalars
 RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; epoch-XXXX.pt, kept for good; best.pt, weights alone, of a
                        fine-tuning run
+
+torch is imported where it is used: a command can judge a folder before that takes its seconds.
 """
 
 import dataclasses
@@ -18,9 +20,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-
-import torch
-import torchvision
 
 from socodet._version import __version__
 from socodet.errors import InputError
@@ -35,6 +34,8 @@ T = TypeVar("T")
 KEPT_CHECKPOINTS = 2
 Checkpoint = Literal["best", "last"]
 """best: the weights that scored highest on the validation set if a run kept them, else the newest. last: the newest."""
+FINETUNED = "finetune"
+"""The name of a fine-tuning run's recipe."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -81,14 +82,26 @@ class RunFolder:
         try:
             description = json.loads(file.read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise InputError(
-                f"{self.path}: not a run (no run.json); give the folder that pretrain or finetune wrote"
-            ) from None
+            raise InputError(f"{self.path}: {self._no_run()}") from None
         except ValueError as error:
             raise InputError(f"{file}: not valid JSON ({error}); restore it or start a new run") from None
         if not isinstance(description, dict) or "recipe" not in description:
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
         return description
+
+    def _no_run(self) -> str:
+        if not self.path.exists():
+            return "no such folder; give the one that pretrain or finetune wrote"
+        if RunFolder(self.path.parent).exists():
+            return f"within a run, not a run itself; give {self.path.parent}"
+        return "not a run (no run.json); give the folder that pretrain or finetune wrote"
+
+    def require_detector(self) -> None:
+        """Raises InputError when this is not a fine-tuning run with a checkpoint."""
+        if self.describe()["recipe"].get("name") != FINETUNED:
+            raise InputError(f"{self.path}: is not a fine-tuning run; give the folder that finetune wrote")
+        if not self.checkpoints() and not self.best.exists():
+            raise InputError(f"{self.path}: has no checkpoint yet; let the run continue until it writes one")
 
     def settings(self, cls: type[T], part: str) -> T:
         """One part of the recipe, such as "model". Raises InputError when it is not of this version."""
@@ -107,6 +120,9 @@ class RunFolder:
 
     def write_description(self, description: Mapping[str, Any]) -> None:
         """Writes run.json: the description, and the versions in use."""
+        import torch
+        import torchvision
+
         versions = {
             "socodet": __version__,
             "torch": torch.__version__,

@@ -47,7 +47,7 @@ class WeightsFile:
             whole = (one for one in reversed(checkpoints) if damage(one) is None)
             path = folder.best if folder.best.exists() else next(whole, checkpoints[-1])
         if not path.is_file():
-            raise InputError(f"{path}: no such file; give a state dict or a run's folder")
+            raise InputError(f"{path}: no such file or folder; give a run's folder or a file of weights")
         return cls(path)
 
     def describe(self, given: str | Path) -> dict[str, str]:

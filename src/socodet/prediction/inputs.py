@@ -1,0 +1,60 @@
+"""What `predict` is given, judged before torch is imported and a detector loaded, which take many seconds."""
+
+from pathlib import Path
+from typing import Any
+
+from socodet.errors import InputError
+from socodet.images.reading import read_images_like, reading_asked
+from socodet.images.source import ImageSource, open_image, open_images, read_like
+from socodet.images.suffixes import SUFFIXES
+from socodet.runtime.files import read_note, settled
+from socodet.runtime.world import world_from_environment
+from socodet.training.run_folder import RunFolder
+
+NOTE = "predict.json"
+
+
+def judged(
+    detector: Any,
+    images: str | Path | ImageSource,
+    output: str | Path,
+    *,
+    min_score: float | None,
+    max_detections: int | None,
+    batch_size: int,
+) -> tuple[ImageSource, Path]:
+    """The images and the folder for the predictions. InputError in one line for what cannot be used.
+
+    detector: a fine-tuning run's folder, or a loaded one, which is not looked at.
+    """
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise InputError(f"--min-score must be between 0 and 1, not {min_score:g}")
+    if max_detections is not None and max_detections < 1:
+        raise InputError(f"--max-detections must be at least 1, not {max_detections}")
+    if batch_size < 1:
+        raise InputError(f"--batch-size must be at least 1, not {batch_size}")
+    if world_from_environment(meeting=False).size > 1:
+        raise InputError("predict: runs in one process; start it without torchrun or srun")
+    if isinstance(detector, str | Path):
+        run = RunFolder(Path(detector))
+        run.require_detector()
+        reading = run.pixel_reading()
+    else:
+        reading = detector.pixel_reading
+    folder = settled(output)
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give a folder for --output")
+    if read_note(folder / NOTE) is None and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds files that predict did not write; give another --output")
+    with read_images_like(reading):
+        if isinstance(images, str | Path):
+            return _open(images), folder
+        return read_like(images, reading_asked().reading), folder
+
+
+def _open(path: str | Path) -> ImageSource:
+    """As `open_images`, and a single image file as well."""
+    given = Path(path)
+    if given.is_file() and given.suffix.lower() in SUFFIXES:
+        return open_image(given)
+    return open_images(given)

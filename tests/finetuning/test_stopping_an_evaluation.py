@@ -1,0 +1,115 @@
+"""Ctrl-C while a fine-tuning run is scored: it stops at once, with a checkpoint, and resumes with that evaluation."""
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from narrow_models import NARROW
+from photograph_sets import coco_file
+
+import socodet.detection.inference as inference_module
+from socodet.cli import main
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.training.precise_bn import _Moments
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
+SETTINGS = FinetuneSettings("retinanet_fpn", iterations=2, batch_size=2, size=32, precise_bn=2)
+ASKED = {
+    "model": NARROW,
+    "evaluation": EvaluationSettings(every=1),
+    "execution": ExecutionSettings(device="cpu", workers=0, log_every=5),
+    "show_progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return coco_file(tmp_path_factory.mktemp("data") / "set.json", ("hopper", "chelsea"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run that nothing stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert finetune(data, run, SETTINGS, val=data, **ASKED).finished
+    return RunFolder(run)
+
+
+def figures(run):
+    """The log, without times."""
+    lines = [dict(line) for line in run.log_lines()]
+    return [
+        {name: value for name, value in line.items() if name not in ("images_per_second", "data_wait")}
+        for line in lines
+    ]
+
+
+def interrupted(monkeypatch, owner, name, call):
+    """SIGINT at that call, counted from 1, of a function; returns the list of calls."""
+    original, calls = getattr(owner, name), []
+
+    def counting(*arguments):
+        calls.append(name)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, counting)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "steps"),
+    [(_Moments, "add", 1, 1), (inference_module, "as_detections", 1, 1), (inference_module, "as_detections", 3, 2)],
+)
+def test_it_stops_at_once_and_ends_as_if_nothing_had(owner, name, call, steps, data, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        calls = interrupted(patch, owner, name, call)
+        result = finetune(data, tmp_path / "run", SETTINGS, val=data, **ASKED)
+    assert (result.steps, result.stopped_by, result.pending, result.finished) == (steps, "SIGINT", True, False)
+    assert name != "as_detections" or len(calls) == call  # the second image of two was left
+    run = RunFolder(tmp_path / "run")
+    assert not [line for line in run.log_lines() if line["step"] == steps and "box_AP" in line]
+    result = finetune(data, tmp_path / "run", SETTINGS, val=data, **ASKED)
+    assert (result.steps, result.stopped_by, result.finished) == (2, None, True)
+    assert [line for line in figures(run) if "box_AP" in line] == [line for line in figures(whole) if "box_AP" in line]
+    assert (run.path / "scores.json").read_text() == (whole.path / "scores.json").read_text()
+    one, other = run.load_checkpoint(), whole.load_checkpoint()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other["detector"][name]) for name, value in one["detector"].items())
+    assert run.load_best()["step"] == whole.load_best()["step"]
+
+
+def test_the_command_says_what_is_left(data, tmp_path, monkeypatch, capsys):
+    flags = "--detector retinanet_fpn --iterations 1 --batch-size 2 --size 32 --precise-bn 0 --device cpu --workers 0"
+    flags += " --backbone resnet18 --fpn-channels 16"
+    command = ["finetune", str(data), "--val", str(data), "--output", str(tmp_path / "my run"), *flags.split()]
+    with monkeypatch.context() as patch:
+        interrupted(patch, inference_module, "as_detections", 1)
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+    assert ended.value.code == 130
+    assert "stopped by SIGINT after 1 of 1 steps, before they were scored; the same" in capsys.readouterr().out
+    main(command)
+    said = capsys.readouterr()
+    assert "resuming" in said.err
+    assert "scores after step 1 on set (2 images), in percent:" in said.out
+    assert f"socodet predict '{tmp_path}/my run' " in said.out
+    scores = json.loads((tmp_path / "my run" / "scores.json").read_text())
+    assert scores["step"] == 1
+
+
+def test_a_stop_asked_for_during_a_step_does_not_wait_for_its_evaluation(data, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, precise_bn=0)
+    with monkeypatch.context() as patch:
+        interrupted(patch, torch.optim.SGD, "step", 1)
+        found = interrupted(patch, inference_module, "as_detections", 99)
+        result = finetune(data, tmp_path / "run", settings, val=data, **ASKED)
+    assert (result.steps, result.pending) == (1, True)
+    assert len(found) <= 1
