@@ -25,9 +25,12 @@ BOXES = [[10 + 90 * k, 20 + 40 * k, 60, 50] for k in range(4)]  # xywh in 400 x 
 ROWS = [("chelsea", BOXES, [0, 1, 0, 1]), ("coffee", [[100.0, 50, 200, 200]], [1])]
 
 
-def save(folder, rows=ROWS, feature="sequence of a dict", key="category", **columns):
+def save(folder, rows=ROWS, feature="sequence of a dict", key="category", paths=None, **columns):
+    """`paths`: of images that are not in their rows."""
     folder.mkdir(parents=True)
     images = [{"bytes": (photographs() / f"{name}.jpg").read_bytes(), "path": None} for name, *_ in rows]
+    for place, path in (paths or {}).items():
+        images[place] = {"bytes": None, "path": path}
     lists = [{"bbox": boxes, key: kinds} for _, boxes, kinds in rows]
     if feature.startswith("list"):
         dicts = (zip(one["bbox"], one[key], strict=True) for one in lists)

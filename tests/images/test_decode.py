@@ -279,10 +279,23 @@ def test_formats_of_pillow_and_its_plugin(format: str, mode: str, tolerance: int
     assert_close(decode_image(data), np.asarray(picture.convert("RGB")), tolerance)
 
 
-def test_a_cmyk_jpeg_cut_short_is_noticed() -> None:
-    data = encode(PICTURE.convert("CMYK"), "JPEG")
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_cmyk_jpeg_cut_short_is_read_to_where_it_goes(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(PICTURE.convert("CMYK"), "JPEG", exif=exif)
+    cut: list[bool] = []
+    whole, part = decode_image(data), decode_image(data[: len(data) * 2 // 3], on_cut=lambda: cut.append(True))
+    assert cut == [True]
+    assert part.shape == whole.shape
+    stored = (part == whole) if orientation == 1 else (part == whole).swapaxes(0, 1)[::-1]
+    rows = stored.all((1, 2))
+    there = int(rows.argmin())
+    assert len(rows) / 4 < there < len(rows) * 0.9
+    assert not rows[there + 8 :].any()
+    decode_image(data, on_cut=lambda: pytest.fail("it has an end"))
     with pytest.raises(UnreadableImageError, match="truncated"):
-        decode_image(data[: len(data) * 2 // 3])
+        decode_image(data[: data.rindex(b"\xff\xda") + 40], on_cut=lambda: pytest.fail("hardly anything is there"))
 
 
 def test_a_damaged_png_is_noticed() -> None:

@@ -22,6 +22,7 @@ from socodet.finetuning.trainer import scored_weights
 from socodet.images.decode import decode_image
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.images.value_range import as_8_bit
+from socodet.runtime.files import read_file
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
@@ -156,7 +157,7 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN) -> NDArray[np.uint
     """
     if isinstance(image, str | Path):
         try:
-            return decode_image(Path(image).read_bytes(), reading=reading)
+            return decode_image(read_file(image), reading=reading)
         except UnreadableImageError as error:
             raise InputError(f"{image}: {error}") from None
         except OSError as error:

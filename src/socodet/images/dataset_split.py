@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from socodet.errors import InputError
+from socodet.images.lists import leads_astray
+from socodet.runtime.files import read_file
 
 FIX = "write it again with Dataset.save_to_disk"
 
@@ -42,10 +44,12 @@ class DatasetSplit:
         path: str | None = row["path"].as_py()
         if path is None:
             raise OSError(f"row {index} has neither bytes nor a path")
-        file = self.folder / path
-        if not file.is_file():  # nor a device or a pipe, whose reading would not end
-            raise OSError(f"row {index}: {path} is no file")
-        return file.read_bytes()
+        if leads_astray(path):
+            raise OSError(f"row {index}: {path} leads out of the dataset, and not to an image")
+        try:
+            return read_file(self.folder / path)
+        except ValueError as error:  # a name that no file can have
+            raise OSError(f"row {index}: {error}") from None
 
     @property
     def location(self) -> str:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
-from socodet.images.cut_short import is_cut_short
+from socodet.images.cut_short import END_OF_IMAGE, is_cut_short
 from socodet.images.reading import MAX_PIXELS, PLAIN, PixelReading, reading_asked
 from socodet.images.stored_values import (
     ORIENTATION_TAG,
@@ -27,6 +27,7 @@ from socodet.images.stored_values import (
 )
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
 from socodet.images.value_range import as_8_bit
+from socodet.runtime.files import open_file
 
 
 @cache
@@ -130,7 +131,7 @@ def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
 
 def image_file_size(file: Path) -> tuple[int, int]:
     """`image_size` of a file; of a JPEG from its first bytes, unless the size comes after them."""
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         head = stream.read(HEAD)
         if head.startswith(JPEG):
             with suppress(UnreadableImageError):
@@ -170,10 +171,16 @@ def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]
                 return pixels
             if not any(complaint in str(error) for complaint in HARMLESS):
                 raise _unreadable(error) from None
-    with _opened_by_pil(data, max_pixels) as image:
+    cut = is_cut_short(data)
+    with _opened_by_pil(data + END_OF_IMAGE if cut else data, max_pixels) as image:
         part = _part(*image.size, least_side)
         image.draft(None, (image.width // part, image.height // part))
-        return _decode_with_pil(image)
+        pixels = _decode_with_pil(image)
+        if cut:
+            _check_enough(np.asarray(_to_rgb(image)))
+    if cut:
+        on_cut()
+    return pixels
 
 
 def _decode_cut_jpeg(data: bytes, height: int, width: int, part: int) -> NDArray[np.uint8]:
@@ -184,9 +191,13 @@ def _decode_cut_jpeg(data: bytes, height: int, width: int, part: int) -> NDArray
         )
     except ValueError as error:
         raise _unreadable(error) from None
+    _check_enough(pixels)
+    return upright(pixels, _jpeg_orientation(data))
+
+
+def _check_enough(pixels: NDArray[np.uint8]) -> None:
     if (pixels != pixels[-1]).any(2).mean() < LEAST_THERE:  # below its end all rows are the same
         raise UnreadableImageError("truncated near its beginning")
-    return upright(pixels, _jpeg_orientation(data))
 
 
 def _jpeg_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:

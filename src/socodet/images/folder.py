@@ -8,6 +8,7 @@ from pathlib import Path
 from socodet.errors import InputError
 from socodet.images.names import Names
 from socodet.images.suffixes import SUFFIXES, UNREAD, Skipped
+from socodet.runtime.files import read_file
 
 VOC_IMAGES = "JPEGImages"
 
@@ -29,7 +30,7 @@ class ImageFolder:
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""
-        return (self.root / self.keys[index]).read_bytes()
+        return read_file(self.root / self.keys[index])
 
     @property
     def location(self) -> str:

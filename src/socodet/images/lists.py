@@ -12,6 +12,8 @@ from typing import Any
 
 from socodet.errors import InputError
 from socodet.images.names import Names
+from socodet.images.suffixes import SUFFIXES
+from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
 
 LOOKED_FOR = 16
@@ -36,7 +38,7 @@ class ImageList:
 
     def read(self, index: int) -> bytes:
         """The image file's bytes."""
-        return (self.root / self.keys[index]).read_bytes()
+        return read_file(self.root / self.keys[index])
 
     @property
     def location(self) -> str:
@@ -69,7 +71,7 @@ def read_lines(file: Path) -> list[str]:
     Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
     """
     try:
-        data = file.read_bytes()
+        data = read_file(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -93,7 +95,7 @@ def open_coco(file: Path) -> ImageList:
 
 def _coco_names(file: Path) -> list[str]:
     try:
-        content: Any = json.loads(file.read_bytes())
+        content: Any = json.loads(read_file(file))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
     except ValueError as error:
@@ -194,6 +196,15 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _holds_any(folder: Path, keys: Sequence[str]) -> bool:
     return any(os.path.isfile(folder / key) for key in keys[:LOOKED_FOR])  # no error for whatever a name is
+
+
+def leads_astray(name: str) -> bool:
+    """Whether a name that a data set has leads out of its folder, as `..` and `/` do, and not to an image's name.
+
+    Sets name images beside their folder, or by where they are on this machine; whatever else is there is not theirs.
+    """
+    path = posixpath.normpath(name)
+    return path.startswith(("/", "..")) and not path.lower().endswith(SUFFIXES)
 
 
 def _unique_keys(file: Path, names: Iterable[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """Files written whole, and the JSON notes of what was asked."""
 
+import errno
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,6 +60,21 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
         if problem is None:
             raise
         raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from None
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """A file to read. OSError when it is none: a pipe or a device might be read for ever."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe is opened without waiting, too
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is no file", str(path))
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file. OSError as `open_file`."""
+    with open_file(path) as file:
+        return file.read()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -22,7 +22,8 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import locate_images, spelled_as_in
+from socodet.images.lists import leads_astray, locate_images, spelled_as_in
+from socodet.runtime.files import read_file
 
 
 def read_coco(
@@ -58,7 +59,7 @@ def read_coco(
 
 def _content(file: Path) -> dict[str, list[Any]]:
     try:
-        content: Any = json.loads(file.read_bytes())
+        content: Any = json.loads(read_file(file))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
     except (ValueError, RecursionError) as error:
@@ -145,7 +146,11 @@ def _present(
     root = root.resolve()
     there = FilesThere()
     found = False
-    for image, path in zip(listed, (root / path for path in paths), strict=True):
+    for image, name in zip(listed, paths, strict=True):
+        path = root / name
+        if leads_astray(name):
+            problems.add(Problem.NAME_ASTRAY, f"image {image.image_id}, {image.name}")
+            continue
         if path not in there:
             problems.add(Problem.MISSING_IMAGE, str(path))
             continue

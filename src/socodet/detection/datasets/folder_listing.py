@@ -17,7 +17,14 @@ class FilesThere:
         return file.name in self.names(file.parent)
 
     def image(self, folder: Path, stem: str) -> Path | None:
-        """The image of that name in a folder, with any of `SUFFIXES` in any case; the first if there are several."""
+        """The image of that name in a folder, with any of `SUFFIXES` in any case; the first if there are several.
+
+        The name may begin with folders below it.
+        """
+        inside, _, stem = stem.rpartition("/")
+        if inside.startswith("/") or ".." in inside.split("/"):
+            return None
+        folder = folder / inside
         if folder not in self._images:
             found: dict[str, str] = {}
             for suffix in reversed(SUFFIXES):

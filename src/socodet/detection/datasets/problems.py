@@ -15,6 +15,7 @@ class Problem(StrEnum):
     """What was found, and what was done about it."""
 
     MISSING_IMAGE = "image file missing; image left out"
+    NAME_ASTRAY = "name that leads out of the set's folder, and not to an image; image left out"
     BROKEN_IMAGE = "image file unreadable, or of another size than annotated; image left out"
     UNUSABLE_IMAGE = "image file unreadable, or of another size than annotated; replaced in training, missed in scores"
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"

@@ -16,6 +16,7 @@ from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
 from socodet.images.lists import read_lines
+from socodet.runtime.files import read_file
 
 VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "  # noqa: SIM905
@@ -127,7 +128,7 @@ def _listed(file: Path, images: Path, there: FilesThere) -> list[str]:
 
 def parse(file: Path) -> ElementTree.Element:
     """The root of an XML file, in the encoding that it declares. OSError, ValueError or ParseError."""
-    data = file.read_bytes()
+    data = read_file(file)
     declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", data)
     try:
         return ElementTree.fromstring(data)

@@ -14,7 +14,7 @@ from socodet.detection.datasets.yolo_description import NAMES, YoloSet
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelLine, LabelReader, labelled
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import locate_images, read_lines
+from socodet.images.lists import leads_astray, locate_images, read_lines
 from socodet.runtime.notices import notice
 
 NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"})
@@ -107,11 +107,16 @@ def _listed_images(file: Path, reading: _Reading) -> list[Path]:
     if not names:
         raise InputError(f"{file}: lists no image; write one path a line")
     root, keys = locate_images(file, names)
-    images = [root / key for key in keys]
-    for image in images:
-        if image not in reading.there:
+    found = []
+    for key in keys:
+        image = root / key
+        if leads_astray(key):
+            reading.problems.add(Problem.NAME_ASTRAY, f"{file}: {image}")
+        elif image not in reading.there:
             reading.problems.add(Problem.MISSING_IMAGE, str(image))
-    return [image for image in images if image in reading.there]
+        else:
+            found.append(image)
+    return found
 
 
 def _numbered(about: Path, lines: Mapping[Path, Sequence[LabelLine]]) -> tuple[Category, ...]:
