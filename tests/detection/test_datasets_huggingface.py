@@ -22,7 +22,7 @@ FEATURES = {
     "dict of lists": {"bbox": {"feature": BOX, "_type": "List"}, "category": {"feature": LABEL, "_type": "List"}},
 }
 BOXES = [[10 + 90 * k, 20 + 40 * k, 60, 50] for k in range(4)]  # xywh in 400 x 266
-ROWS = [("chelsea", BOXES, [0, 1, 0, 1]), ("coffee", [[100.0, 50, 200, 200]], [1])]
+ROWS = [("chelsea", BOXES, [0, 1, 0, 1]), ("coffee", [[100.0, 50, 200, 200], [10.0, 150, 100, 60]], [1, 0])]
 
 
 def save(folder, rows=ROWS, feature="sequence of a dict", key="category", paths=None, **columns):
@@ -56,7 +56,7 @@ def test_boxes_and_names_of_classes(tmp_path, feature, capsys):
     read = open_detection_set(save(tmp_path / "one", feature=feature, key="categories"), split="all")
     assert [category.name for category in read.categories] == ["cat", "cup"]
     assert [image.boxes.tolist() for image in read.images] == [xyxy(boxes) for _, boxes, _ in ROWS]
-    assert [image.labels.tolist() for image in read.images] == [[1, 2, 1, 2], [2]]
+    assert [image.labels.tolist() for image in read.images] == [[1, 2, 1, 2], [2, 1]]
     assert read.pixels(1).shape == (267, 400, 3)
     assert not read.problems
     assert "x, y, width, height" in capsys.readouterr().err
@@ -93,6 +93,20 @@ def test_a_small_split_takes_the_form_of_its_siblings(tmp_path):
     assert len(open_detection_set(tmp_path, split="train")) == 2
 
 
+def test_the_form_is_judged_by_all_splits_and_not_by_chance(tmp_path, capsys):
+    """One box of these corners is empty as such, and fits as x, y, width, height; it is a mistake among many."""
+    corners = [FORMS["xyxy"](x, y, 150, 100) for x in (0, 120, 250) for y in (0, 80, 166)]
+    save(tmp_path / "train", [("chelsea", corners, [0] * 9)] * 3)
+    save(tmp_path / "validation", [("chelsea", [[200.0, 150, 100, 60]], [0])])
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "validation"]}))
+    read = open_detection_set(tmp_path, split="val")
+    assert read.problems.counts == {Problem.EMPTY_BOX: 1}
+    assert "corners x1, y1, x2, y2 (28 compared)" in capsys.readouterr().err
+    save(tmp_path / "alone", [("chelsea", [[200.0, 150, 100, 60]] * 2, [0, 0])])
+    with pytest.raises(InputError, match="2 boxes fit .*--box-form"):
+        open_detection_set(tmp_path / "alone", split="all")
+
+
 def test_other_columns(tmp_path):
     rows = [("chelsea", BOXES, [0, 1, 5, -1]), ("coffee", [], [])]
     save(tmp_path / "one", rows, image_id=[7, 9], width=[400, 400], height=[266, 267])
@@ -106,7 +120,7 @@ def test_without_boxes_or_without_names(tmp_path):
     save(tmp_path / "named", [("chelsea", BOXES, ["b", "a", "b", "a"])], feature="dict of lists", key="label")
     info = json.loads((tmp_path / "named" / "dataset_info.json").read_text().replace('"ClassLabel"', '"Value"'))
     (tmp_path / "named" / "dataset_info.json").write_text(json.dumps(info))
-    read = open_detection_set(tmp_path / "named", split="all")
+    read = open_detection_set(tmp_path / "named", split="all", reading=ReadingSettings(box_form="xywh"))
     assert [read.categories[label - 1].name for label in read.images[0].labels] == ["b", "a", "b", "a"]
     save(tmp_path / "no", key="kind")
     with pytest.raises(InputError, match="holds bbox, kind"):

@@ -9,7 +9,7 @@ from test_datasets_huggingface import save
 from test_layouts_of_tools import image, text
 
 from socodet.cli import main
-from socodet.detection.datasets import Problem, open_detection_set
+from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 
@@ -86,7 +86,7 @@ def test_of_a_saved_dataset(tmp_path, secrets):
         [("chelsea", boxes, [0] * 4)] * (len(secrets) + 3),
         paths={1: "../other/b.jpg"} | dict(enumerate([*secrets, "\0"], 2)),
     )
-    read = open_detection_set(tmp_path / "set", split="all")
+    read = open_detection_set(tmp_path / "set", split="all", reading=ReadingSettings(box_form="xywh"))
     assert [one.file.name for one in read.images] == ["00000000", "00000001"]
     assert read.problems.counts == {Problem.BROKEN_IMAGE: len(secrets) + 1}
     assert "row 2: ../passwd leads out of the dataset" in read.problems.first[Problem.BROKEN_IMAGE]

@@ -50,10 +50,13 @@ def corners(form: BoxForm, numbers: Numbers, sizes: NDArray[np.int64]) -> Number
     return np.concatenate([low, low + b], 1)
 
 
-def check_box_form(file: Path, form: BoxForm, images: Sequence[WrittenBoxes], fix: str = "") -> None:
+def check_box_form(
+    file: Path, form: BoxForm, images: Sequence[WrittenBoxes], fix: str = "", *, asked: bool = False
+) -> None:
     """InputError when nearly all boxes are fractions of their images and should not be, or fit only in another form.
 
-    fix: what to do about it, `convert them to` this form if not given.
+    fix: what to do about it, `convert them to` this form if not given. asked: whether the user says that this is their
+    form, which then is doubted only where it fits hardly any.
     """
     boxes = _Boxes.of(images)
     fix = fix or f"convert them to {FORMS[form]}"
@@ -66,7 +69,7 @@ def check_box_form(file: Path, form: BoxForm, images: Sequence[WrittenBoxes], fi
     shares = bool(tiny.sum() > NEARLY_ALL * total)  # tiny boxes fit as any form in pixels
     outside = {name: boxes.outside(name) for name in FORMS if name == form or name.endswith("-shares") == shares}
     count = int(outside[form].sum())
-    if count < FEWEST or count <= MANY * total:
+    if count < FEWEST or count <= (NEARLY_ALL if asked else MANY) * total:
         return
     for name, found in outside.items():
         if found.sum() < count / 5:
@@ -85,13 +88,16 @@ def check_box_form(file: Path, form: BoxForm, images: Sequence[WrittenBoxes], fi
 
 
 def find_box_form(file: Path, images: Sequence[WrittenBoxes]) -> BoxForm:
-    """The one form that the boxes of a set fit. InputError when they fit none, or several: it must be told then."""
+    """The one form that the boxes of a set fit. InputError when they fit none, or several: it must be told then.
+
+    A form is ruled out by at least `FEWEST` boxes that it does not fit: one or two may be mistakes.
+    """
     boxes = _Boxes.of(images)
     total = len(boxes.numbers)
     shares = bool(boxes.tiny().sum() > NEARLY_ALL * total)
     counts = {form: int(boxes.outside(form).sum()) for form in FORMS if form.endswith("-shares") == shares}
     least = min(counts.values())
-    fitting = [form for form, count in counts.items() if count <= 5 * least]
+    fitting = [form for form, count in counts.items() if count <= max(5 * least, FEWEST - 1)]
     if not total:
         return "xywh"
     if least <= MANY * total and len(fitting) == 1:

@@ -27,7 +27,7 @@ from socodet.runtime.files import read_file
 
 
 def read_coco(
-    file: Path, *, images: Path | None = None, style: Style | None = None, form: BoxForm = "xywh"
+    file: Path, *, images: Path | None = None, style: Style | None = None, form: BoxForm | None = None
 ) -> DetectionDataset:
     """The images of a COCO or LVIS file, in its order, with their objects.
 
@@ -35,7 +35,7 @@ def read_coco(
     v1 names an image by the last two parts of its `coco_url`, `train2017/000000000009.jpg`.
 
     `style` is inferred from the file if omitted: LVIS's where images have `neg_category_ids`, VOC's where objects
-    say whether they are `difficult`, else COCO's. `form` is what the four numbers of a `bbox` mean.
+    say whether they are `difficult`, else COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted.
 
     InputError when the file is not such a file, when none of its images can be used, or when its boxes are in another
     form; what is wrong with single entries is in the set's `problems`.
@@ -52,9 +52,10 @@ def read_coco(
         FoundImage(path, image, objects.get(image.image_id, []))
         for path, image in _present(file, images, listed, problems)
     ]
-    fix = f"say so with --box-form, or convert them to {FORMS[form]}"
-    check_box_form(file, form, [image.written_boxes() for image in found], fix)
-    return set_of_entries(file.stem, categories, found, style or _style(content, problems), form, problems)
+    usual: BoxForm = form or "xywh"
+    fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
+    check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
+    return set_of_entries(file.stem, categories, found, style or _style(content, problems), usual, problems)
 
 
 def _content(file: Path) -> dict[str, list[Any]]:

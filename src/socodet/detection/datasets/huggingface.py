@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset
-from socodet.detection.datasets.box_forms import FORMS, BoxForm, check_box_form, find_box_form
+from socodet.detection.datasets.box_forms import FORMS, BoxForm, WrittenBoxes, check_box_form, find_box_form
 from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, set_of_entries
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, number, pixel_count
@@ -41,21 +42,24 @@ class _Columns:
 def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm | None = None) -> DetectionDataset:
     """The rows of a saved split with their objects; an image's id is its `image_id`, or else the number of its row.
 
-    `form` is what the four numbers of a box mean; without it the one that they fit in the split, or in it and its
-    `siblings`. InputError when that cannot be told, and when the split lacks a column of images, boxes or classes.
+    `form` is what the four numbers of a box mean; without it the one that they fit in the split and the first rows of
+    its `siblings`, as one split may be small. InputError when that cannot be told, and when the split lacks a column of
+    images, boxes or classes.
     """
     problems = AnnotationProblems()
     categories, found = _read(folder, problems)
     boxes = [image.written_boxes() for image in found]
     if form is None:
-        try:
-            form = find_box_form(folder, boxes)
-        except InputError:
-            others = (_read(sibling, AnnotationProblems())[1] for sibling in siblings if sibling != folder)
-            form = find_box_form(folder, [*boxes, *(image.written_boxes() for part in others for image in part)])
-        notice(f"{folder}: its boxes fit {FORMS[form]}, and are read so; --box-form sets another form")
+        others = [sibling for sibling in siblings if sibling != folder]
+        boxes += [boxes_of for sibling in others for boxes_of in _first_boxes(sibling)]
+        form = find_box_form(folder, boxes)
+        count = sum(len(image.numbers) for image in boxes)
+        notice(
+            f"{folder}: its boxes{', with those of the other splits,' if others else ''} fit {FORMS[form]} ({count:,} "
+            "compared), and are read so; --box-form sets another form"
+        )
     else:
-        check_box_form(folder, form, boxes, "give another --box-form")
+        check_box_form(folder, form, boxes, "give another --box-form", asked=True)
     if form.endswith("-shares"):  # an area would be a share, too
         found = [
             replace(image, objects=[(_without_area(entry), label) for entry, label in image.objects]) for image in found
@@ -63,14 +67,24 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
     return set_of_entries(folder.absolute().name, categories, found, "coco", form, problems)
 
 
+def _first_boxes(folder: Path) -> list[WrittenBoxes]:
+    try:
+        return [image.written_boxes() for image in _read(folder, AnnotationProblems(), ROWS)[1]]
+    except InputError:  # said where that split is read; a test split may be without objects
+        return []
+
+
 def _without_area(entry: Entry) -> Entry:
     return {name: value for name, value in entry.items() if name != "area"}
 
 
-def _read(folder: Path, problems: AnnotationProblems) -> tuple[tuple[Category, ...], list[FoundImage]]:
+def _read(
+    folder: Path, problems: AnnotationProblems, most: int | None = None
+) -> tuple[tuple[Category, ...], list[FoundImage]]:
+    """Classes and images, at most `most` of them."""
     source = open_dataset(folder)
     columns = _columns(folder, dataset_facts(folder, "dataset_info.json", "features"))
-    rows = list(_rows(folder, columns))
+    rows = list(islice(_rows(folder, columns), most))
     objects = [_objects(row, columns, f"row {place}", problems) for place, row in enumerate(rows)]
     categories = _categories(folder, columns, [one for found in objects for one in found])
     label_of = {category.name: label for label, category in enumerate(categories, 1)}

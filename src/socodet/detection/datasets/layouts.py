@@ -123,7 +123,7 @@ def layout_at(
             raise unknown_layout(given)
         return first
     if suffix == ".json" and given.is_file():
-        return Layout("a COCO file", (WHOLE,), lambda _: read_coco(given, images=images, form=form or "xywh"))
+        return Layout("a COCO file", (WHOLE,), lambda _: read_coco(given, images=images, form=form))
     if suffix == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
@@ -197,7 +197,7 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
     return Layout(
         "COCO's",
         tuple(there),
-        _whole_or_part(folder, tuple(there), lambda part: read_coco(there[part], images=images, form=form or "xywh")),
+        _whole_or_part(folder, tuple(there), lambda part: read_coco(there[part], images=images, form=form)),
     )
 
 
