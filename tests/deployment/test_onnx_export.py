@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 import socodet
 from socodet.cli import main
+from socodet.deployment.onnx import onnx_bytes
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
@@ -17,6 +18,10 @@ from socodet.images.photographs import photographs
 onnxruntime = pytest.importorskip("onnxruntime")
 SIZES = ((266, 190), (61, 90))
 """Heights and widths of what is cut from the photographs: portrait, and landscape smaller than the detector's size."""
+
+
+def three():
+    return sorted(photographs().glob("*.jpg"))[:3]
 
 
 def pictures():
@@ -33,24 +38,52 @@ def counterparts(boxes, names, others, other_names):
     return linear_sum_assignment(distance)[1]
 
 
+def check(ours, boxes, scores, labels, masks, class_names):
+    """As many objects in an image as torch finds, at the same places."""
+    assert len(ours) == len(scores) > 10
+    order = counterparts(ours.boxes, ours.labels, boxes, [class_names[label - 1] for label in labels])
+    np.testing.assert_allclose(boxes[order], ours.boxes, atol=1e-3)
+    np.testing.assert_allclose(scores[order], ours.scores, atol=1e-5)
+    if masks is not None:
+        assert masks.dtype == bool
+        assert (masks[order] != ours.masks).mean() < 1e-4
+
+
 @pytest.mark.parametrize("name", ["mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn", "mask_rcnn_c4", "rt_detr"])
-def test_onnxruntime_finds_the_same_objects_in_images_of_any_size(name, detector_run, tmp_path):
+def test_onnxruntime_finds_the_same_objects_in_images_of_any_size_and_number(name, detector_run, tmp_path):
     run = detector_run(name, "timm/resnet18d" if name == "rt_detr" else "resnet18")
     file = socodet.export_detector(run, tmp_path / "d.onnx", format="onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d-onnx.md", "d.onnx"]  # no weights beside it
     session, detector = onnxruntime.InferenceSession(file), socodet.load_detector(run, device="cpu")
     for image in pictures():
         (ours,) = detector.predict([image])
-        boxes, scores, labels, *masks = session.run(None, {"image": image})
-        assert len(ours) == len(scores) > 10
-        order = counterparts(ours.boxes, ours.labels, boxes, [detector.class_names[label - 1] for label in labels])
-        np.testing.assert_allclose(boxes[order], ours.boxes, atol=1e-3)
-        np.testing.assert_allclose(scores[order], ours.scores, atol=1e-5)
-        if "mask" in name:
-            assert masks[0].dtype == bool
-            assert (masks[0][order] != ours.masks).mean() < 1e-4
-        else:
-            assert masks == []
+        boxes, scores, labels, of_image, *masks = session.run(None, {"images": image[None]})
+        assert not of_image.any()
+        assert len(masks) == ("mask" in name)
+        check(ours, boxes, scores, labels, masks[0] if masks else None, detector.class_names)
+    batch = np.stack([image[:96, :130] for image in (decode_image(file.read_bytes()) for file in three())])
+    boxes, scores, labels, of_image, *masks = session.run(None, {"images": batch})
+    assert list(of_image) == sorted(of_image)
+    for place, ours in enumerate(detector.predict(list(batch))):
+        here = of_image == place
+        assert (np.diff(scores[here]) <= 0).all()
+        check(ours, boxes[here], scores[here], labels[here], masks[0][here] if masks else None, detector.class_names)
+
+
+@pytest.mark.parametrize("name", ["retinanet_fpn", "faster_rcnn_fpn"])
+def test_images_in_which_nothing_is_found_have_no_boxes(name, detector_run):
+    detector = socodet.load_detector(detector_run(name), device="cpu")
+    batch = np.stack([image[:61, :90] for image in (*pictures(), np.zeros((61, 90, 3), np.uint8))])
+    surest = [float(one.scores[0]) for one in detector.predict(list(batch))]
+    second, first = sorted(surest)[-2:]
+    assert first > second
+    for limit, found in (((first + second) / 2, {surest.index(first)}), (0.5 + first / 2, set())):
+        owner = detector.network.roi_heads if "rcnn" in name else detector.network
+        owner.score_thresh = limit
+        session = onnxruntime.InferenceSession(onnx_bytes(detector))
+        boxes, scores, _, of_image = session.run(None, {"images": batch})
+        assert set(of_image) == found
+        assert len(boxes) == len(scores) == sum(map(len, detector.predict(list(batch))))
 
 
 def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkeypatch):

@@ -33,10 +33,12 @@ class AlignedRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Maps (B, C, H_l, W_l) and B tensors (N_i, 4) xyxy in pixels → (ΣN_i, C, size, size), in the boxes' order."""
-        all_boxes = torch.cat(boxes)
         image = torch.cat([torch.full_like(b[:, :1], index) for index, b in enumerate(boxes)])
-        rois = torch.cat([image, all_boxes], dim=1)
-        levels = self.box_levels(all_boxes)
+        return self.pooled(x, torch.cat([image, torch.cat(boxes)], dim=1))
+
+    def pooled(self, x: dict[str, Tensor], rois: Tensor) -> Tensor:
+        """The same of boxes (N, 5): their image, and xyxy in pixels."""
+        levels = self.box_levels(rois[:, 1:])
         size: tuple[int, int] = self.output_size
         first = x[self.featmap_names[0]]
         pooled = first.new_zeros((rois.shape[0], first.shape[1], *size))  # a trace knows no len()

@@ -73,13 +73,14 @@ class RTDETR(nn.Module):
             assert targets is not None
             side = self.training_sides[int(torch.randint(len(self.training_sides), ()))]
             pixels = torch.stack([interpolate(image[None], (side, side), mode="bilinear")[0] for image in images])
-            return self._losses(self._normalized(pixels), images, targets)
+            return self._losses(self.normalized(pixels), images, targets)
         pixels = torch.stack([scale_image(image, (self.side, self.side)) for image in images])
-        output = self.detr(pixel_values=self._normalized(pixels))
+        output = self.detr(pixel_values=self.normalized(pixels))
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         return [self._detections(*one) for one in zip(output.logits, output.pred_boxes, sizes, strict=True)]
 
-    def _normalized(self, pixels_b3hw: Tensor) -> Tensor:
+    def normalized(self, pixels_b3hw: Tensor) -> Tensor:
+        """RGB in [0, 1] as the network sees it."""
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         return (pixels_b3hw - mean[:, None, None]) / std[:, None, None]
 
@@ -101,20 +102,30 @@ class RTDETR(nn.Module):
         return losses
 
     def _detections(self, logits_qc: Tensor, boxes_q4: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-        """The best of all pairs of query and class; boxes are cxcywh as fractions of the image."""
-        probabilities = logits_qc.float().sigmoid().flatten()
+        """Those of an image of that height and width which score enough."""
+        (boxes,), (scores,), (labels,) = self.best(logits_qc[None], boxes_q4[None])
+        kept = scores >= self.score_threshold
+        height, width = size
+        return {
+            "boxes": boxes[kept] * boxes.new_tensor([width, height] * 2),
+            "scores": scores[kept],
+            "labels": labels[kept],
+        }
+
+    def best(self, logits_bqc: Tensor, boxes_bq4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best D of each image's pairs of query and class: boxes (B, D, 4), scores and labels (B, D), surest first.
+
+        Boxes are given as cxcywh and returned as xyxy, both as fractions of the image.
+        """
+        probabilities = logits_bqc.float().sigmoid().flatten(1)
         stable = {} if torch.jit.is_tracing() else {"stable": True}  # type: ignore[attr-defined,no-untyped-call]
         scores, index = probabilities.sort(descending=True, **stable)  # ONNX's is stable, and has no such argument
-        kept = scores[: self.detections] >= self.score_threshold
-        scores, index = scores[: self.detections][kept], index[: self.detections][kept]
-        classes = logits_qc.shape[1]
-        height, width = size
-        boxes = box_convert(boxes_q4.float()[index // classes].clamp(0, 1), "cxcywh", "xyxy").clamp(0, 1)
-        return {
-            "boxes": boxes * boxes.new_tensor([width, height] * 2),
-            "scores": scores,
-            "labels": index % classes + 1,
-        }
+        scores, index = scores[:, : self.detections], index[:, : self.detections]
+        classes = logits_bqc.shape[2]
+        query = torch.div(index, classes, rounding_mode="floor")
+        of_query = boxes_bq4.float().gather(1, query[..., None].expand(-1, -1, 4))
+        boxes = box_convert(of_query.clamp(0, 1), "cxcywh", "xyxy").clamp(0, 1)
+        return boxes, scores, index % classes + 1
 
 
 class RTDETRDetector(Detector):

@@ -1,0 +1,135 @@
+"""Detectors as ONNX graphs have them: from a batch of images to the boxes of all, in steps that can be traced.
+
+Boxes are selected for a whole batch at once where the detector's own code does it image by image, so that a graph takes
+any number of images.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection._utils import _topk_min
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import clip_boxes_to_image
+
+from socodet.deployment.onnx_rcnn import RCNNGraph
+from socodet.deployment.onnx_steps import SelectBoxes, best_of_images, interpolation, prepared
+from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.rt_detr import RTDETR
+from socodet.detection.detectors.transform import DetectorTransform
+from socodet.detection.inference import MASK_THRESHOLD
+
+
+def graph_of(network: nn.Module) -> nn.Module | None:
+    """Images uint8 (B, H, W, 3) RGB → boxes (N, 4), scores, labels, each one's image (N,), and perhaps masks (N, H, W).
+
+    `takes_batches` of it says whether B may be other than 1. None for a network that is of no known kind.
+    """
+    if isinstance(network, RTDETR):
+        return RTDETRGraph(network).eval()
+    if not isinstance(getattr(network, "transform", None), DetectorTransform):
+        return None
+    if isinstance(network, RetinaNet | FCOS):
+        return SingleStageGraph(network).eval()
+    if isinstance(network, GeneralizedRCNN) and isinstance(network.roi_heads.box_roi_pool, AlignedRoIAlign):
+        return RCNNGraph(network).eval()
+    return OneImageGraph(network).eval()
+
+
+class OneImageGraph(nn.Module):
+    """A detector of one's own, by its own code."""
+
+    takes_batches = False
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_bhw3: Tensor) -> tuple[Tensor, ...]:
+        """As `graph_of` says, of one image."""
+        (found,) = self.network([images_bhw3[0].permute(2, 0, 1).float() / 255])
+        kept = torch.nonzero(found["labels"] > 0).squeeze(1)  # some detectors have an output for the background
+        boxes, scores, labels = (found[name][kept] for name in ("boxes", "scores", "labels"))
+        answer = boxes, scores, labels, torch.zeros_like(labels)
+        return (*answer, found["masks"][kept, 0] > MASK_THRESHOLD) if "masks" in found else answer
+
+
+class SingleStageGraph(nn.Module):
+    """RetinaNet and FCOS: the best candidates of each level, and non-maximum suppression, of all images at once."""
+
+    takes_batches = True
+
+    def __init__(self, network: RetinaNet | FCOS) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_bhw3: Tensor) -> tuple[Tensor, ...]:
+        """As `graph_of` says."""
+        network = self.network
+        padded, size, scale = prepared(network.transform, images_bhw3)
+        maps = list(network.backbone(padded).values())
+        anchors = network.anchor_generator(ImageList(padded, [size]), maps)[0]
+        first, levels = 0, []
+        for one in maps:
+            outputs = network.head([one])
+            count = outputs["cls_logits"].shape[1]
+            levels.append(self._candidates(outputs, anchors[first : first + count]))
+            first = first + count
+        boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
+        boxes = clip_boxes_to_image(boxes, size)
+        image, kept = self._selected(boxes, scores, labels)
+        return boxes[image, kept] * scale, scores[image, kept], labels[image, kept], image
+
+    def _candidates(self, outputs: dict[str, Tensor], anchors_a4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of one level, the pairs of anchor and class with the highest scores: boxes (B, K, 4), scores, labels."""
+        scores = outputs["cls_logits"].sigmoid()
+        if "bbox_ctrness" in outputs:
+            scores = (scores * outputs["bbox_ctrness"].sigmoid()).sqrt()
+        classes = scores.shape[2]
+        flat = scores.flatten(1)
+        best, index = flat.topk(_topk_min(flat, self.network.topk_candidates, 1))
+        anchor = torch.div(index, classes, rounding_mode="floor")
+        moved = outputs["bbox_regression"].gather(1, anchor[..., None].expand(-1, -1, 4)).flatten(0, 1)
+        from_anchors = anchors_a4[anchor].flatten(0, 1)
+        coder = self.network.box_coder
+        decode = coder.decode if isinstance(self.network, FCOS) else coder.decode_single
+        return decode(moved, from_anchors).reshape(best.shape[0], -1, 4), best, index % classes
+
+    def _selected(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Image and candidate of each detection, those of an image by falling score."""
+        network = self.network
+        chosen = SelectBoxes.of_classes(
+            boxes,
+            scores,
+            labels,
+            network.head.classification_head.num_classes,
+            network.nms_thresh,
+            network.score_thresh,
+        )
+        image, candidate = chosen[:, 0], chosen[:, 2]
+        best = best_of_images(image, scores[image, candidate], boxes.shape[0], network.detections_per_img)
+        image, candidate = image[best], candidate[best]
+        kept = torch.nonzero(labels[image, candidate] > 0).squeeze(1)  # class 0 is an output for the background
+        return image[kept], candidate[kept]
+
+
+class RTDETRGraph(nn.Module):
+    """RT-DETR, which sees images as squares."""
+
+    takes_batches = True
+
+    def __init__(self, network: RTDETR) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_bhw3: Tensor) -> tuple[Tensor, ...]:
+        """As `graph_of` says."""
+        network = self.network
+        images = images_bhw3.permute(0, 3, 1, 2).float() / 255
+        sides, side = torch._shape_as_tensor(images)[-2:], torch.tensor(network.side)
+        rows, columns = (interpolation(sides[axis], side) for axis in (0, 1))
+        output = network.detr(pixel_values=network.normalized(rows @ images @ columns.T))
+        boxes, scores, labels = network.best(output.logits, output.pred_boxes)
+        image, kept = torch.nonzero(scores >= network.score_threshold).unbind(1)
+        scale = sides.flip(0).float().repeat(2)
+        return boxes[image, kept] * scale, scores[image, kept], labels[image, kept], image
