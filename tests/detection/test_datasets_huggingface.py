@@ -103,7 +103,7 @@ def test_the_form_is_judged_by_all_splits_and_not_by_chance(tmp_path, capsys):
     assert read.problems.counts == {Problem.EMPTY_BOX: 1}
     assert "corners x1, y1, x2, y2 (28 compared)" in capsys.readouterr().err
     save(tmp_path / "alone", [("chelsea", [[200.0, 150, 100, 60]] * 2, [0, 0])])
-    with pytest.raises(InputError, match="2 boxes fit .*--box-form"):
+    with pytest.raises(InputError, match=r"2 boxes fit .*--box-form"):
         open_detection_set(tmp_path / "alone", split="all")
 
 

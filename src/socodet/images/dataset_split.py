@@ -85,8 +85,11 @@ def _map_images(folder: Path) -> pa.ChunkedArray:
 
 def saved_tables(folder: Path) -> list[pa.Table]:
     """The rows of a saved split, mapped into memory. InputError when there is none, or a file is damaged."""
-    files = [folder / str(file["filename"]) for file in dataset_facts(folder, "state.json", "_data_files")]
-    tables = [_map_file(file) for file in files]
+    listed = dataset_facts(folder, "state.json", "_data_files")
+    files = (
+        [one.get("filename") if isinstance(one, dict) else None for one in listed] if isinstance(listed, list) else None
+    )
+    tables = [_map_file(folder / name) for name in _plain(files, folder / "state.json")]
     if not sum(table.num_rows for table in tables):
         raise InputError(f"{folder}: a saved dataset without rows")
     return tables
@@ -96,7 +99,15 @@ def splits_of(folder: Path) -> dict[str, Path]:
     """Name → folder of the splits that `dataset_dict.json` lists; none in a folder that is itself a split."""
     if not (folder / "dataset_dict.json").is_file():
         return {}
-    return {str(name): folder / str(name) for name in dataset_facts(folder, "dataset_dict.json", "splits")}
+    names = dataset_facts(folder, "dataset_dict.json", "splits")
+    return {name: folder / name for name in _plain(names, folder / "dataset_dict.json")}
+
+
+def _plain(names: Any, file: Path) -> list[str]:
+    """InputError unless these are names of what lies beside the file that lists them."""
+    if isinstance(names, list) and all(isinstance(one, str) and Path(one).name == one != ".." for one in names):
+        return names
+    raise InputError(f"{file}: lists names that are none of files in its folder; {FIX}")
 
 
 def dataset_facts(folder: Path, file: str, field: str) -> Any:
@@ -112,17 +123,19 @@ def _map_file(path: Path) -> pa.Table:
         return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     except FileNotFoundError:
         raise InputError(f"{path}: is missing from the saved dataset; {FIX}") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is not an Arrow stream, or is damaged ({reason}); {FIX}") from None
 
 
 def _image_column(folder: Path) -> str:
-    features: dict[str, Any] = dataset_facts(folder, "dataset_info.json", "features")
+    features = dataset_facts(folder, "dataset_info.json", "features")
+    if not isinstance(features, dict):
+        raise InputError(f"{folder / 'dataset_info.json'}: does not say which columns there are; {FIX}")
     columns = [name for name, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "Image"]
     if "image" in columns:
         return "image"
     if len(columns) == 1:
-        return columns[0]
+        return str(columns[0])
     what = f"several columns of images ({', '.join(columns)})" if columns else "no column of images"
     raise InputError(f"{folder}: has {what}; rename or cast the one that is meant to an Image column `image`")

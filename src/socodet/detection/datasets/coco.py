@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, Frequency, Style
 from socodet.detection.datasets.box_forms import FORMS, BoxForm, check_box_form
@@ -24,6 +24,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
 from socodet.images.lists import leads_astray, locate_images, spelled_as_in
 from socodet.runtime.files import read_file
+from socodet.runtime.notices import notice
 
 
 def read_coco(
@@ -55,7 +56,7 @@ def read_coco(
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
-    return set_of_entries(file.stem, categories, found, style or _style(content, problems), usual, problems)
+    return set_of_entries(file.stem, categories, found, style or _style(file, content, problems), usual, problems)
 
 
 def _content(file: Path) -> dict[str, list[Any]]:
@@ -97,7 +98,7 @@ def _without_placeholders(
     Roboflow's exports begin with the group that all their classes have as `supercategory`, and LabelMe's converter with
     `_background_`.
     """
-    groups = {int(number(one["id"])): one.get("supercategory") for one in content["categories"]}
+    groups = {int(number(one["id"])): str(one.get("supercategory")) for one in content["categories"]}
     used = {matching_id(one.get("category_id"), groups) for one in content["annotations"] if isinstance(one, dict)}
 
     def is_placeholder(category: Category) -> bool:
@@ -170,7 +171,7 @@ def _present(
         raise InputError(f"{file}: none of its {len(listed)} images is in {root}; name their folder")
 
 
-def _style(content: Mapping[str, list[Any]], problems: AnnotationProblems) -> Style:
+def _style(file: Path, content: Mapping[str, list[Any]], problems: AnnotationProblems) -> Style:
     fields = {
         "neg_category_ids": content["images"],
         "not_exhaustive_category_ids": content["images"],
@@ -182,6 +183,11 @@ def _style(content: Mapping[str, list[Any]], problems: AnnotationProblems) -> St
         missing = ", ".join(name for name in there if not there[name])
         problems.add(Problem.PARTLY_LVIS, f"without {missing}, scored by {'LVIS' if lvis else 'COCO'}'s rules")
     if lvis:
+        for entry in content["categories"]:
+            if there["frequency"] and entry.get("frequency") not in get_args(Frequency):
+                problems.add(Problem.BROKEN_FREQUENCY, f"category {entry['name']}")
         return "lvis"
-    difficult = any(isinstance(entry, dict) and "difficult" in entry for entry in content["annotations"])
-    return "voc" if difficult else "coco"
+    if any(isinstance(entry, dict) and "difficult" in entry for entry in content["annotations"]):
+        notice(f"{file}: its objects say whether they are difficult; they are scored by Pascal VOC's rules")
+        return "voc"
+    return "coco"

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, Style
 from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, corners
-from socodet.detection.datasets.masks import Segmentation, box_outline, misses_box, usable_segmentation
+from socodet.detection.datasets.masks import (
+    EMPTY,
+    Segmentation,
+    box_outline,
+    misses_box,
+    outline_parts,
+    usable_segmentation,
+)
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, usable_boxes
 from socodet.detection.datasets.values import flag, matching_id, number
 from socodet.images.source import ImageSource
@@ -66,7 +73,7 @@ def set_of_entries(
         for entry, _ in image.objects
     )
     label_of = labels_of(categories)
-    images = [_image(image, form, label_of, has_masks, problems) for image in found]
+    images = [_image(image, form, label_of, has_masks, style == "lvis", problems) for image in found]
     return DetectionDataset(name, tuple(categories), images, has_masks, style, problems)
 
 
@@ -99,7 +106,12 @@ def objects_by_image(
 
 
 def _image(
-    found: FoundImage, form: BoxForm, label_of: Mapping[int, int], has_masks: bool, problems: AnnotationProblems
+    found: FoundImage,
+    form: BoxForm,
+    label_of: Mapping[int, int],
+    has_masks: bool,
+    lvis: bool,
+    problems: AnnotationProblems,
 ) -> ImageAnnotations:
     image, objects, written = found.listed, found.objects, found.written_boxes()
     where, size = written.where, np.array([image.width, image.height])
@@ -112,7 +124,8 @@ def _image(
     if crowd.any():
         problems.add(Problem.CROWD, where, int(crowd.sum()))
     sides = boxes[:, 2:] - boxes[:, :2]
-    areas = [_positive(entry.get("area")) or float(w * h) for entry, (w, h) in zip(entries, sides, strict=True)]
+    areas = [_area(entry, float(w * h), where, problems) for entry, (w, h) in zip(entries, sides, strict=True)]
+    masks = [_mask(entry, box, image, where, has_masks, problems) for entry, box in zip(entries, boxes, strict=True)]
     return ImageAnnotations(
         image.image_id,
         found.file,
@@ -123,11 +136,9 @@ def _image(
         crowd,
         _flags(entries, "difficult", where, problems),
         np.array(areas, np.float32),
-        [_mask(entry, box, image, where, problems) for entry, box in zip(entries, boxes, strict=True)]
-        if has_masks
-        else None,
-        _labels(image.entry.get("neg_category_ids"), label_of),
-        _labels(image.entry.get("not_exhaustive_category_ids"), label_of),
+        masks if has_masks else None,
+        _labels(image, "neg_category_ids", label_of, lvis, problems),
+        _labels(image, "not_exhaustive_category_ids", label_of, lvis, problems),
         image.stored,
     )
 
@@ -150,21 +161,46 @@ def _flags(entries: Sequence[Entry], name: str, where: str, problems: Annotation
 
 
 def _mask(
-    entry: Entry, box: NDArray[np.float32], image: ListedImage, where: str, problems: AnnotationProblems
+    entry: Entry,
+    box: NDArray[np.float32],
+    image: ListedImage,
+    where: str,
+    has_masks: bool,
+    problems: AnnotationProblems,
 ) -> Segmentation:
-    mask = usable_segmentation(entry.get("segmentation"), image.height, image.width)
-    if mask is not None and not misses_box(mask, box):
-        return mask
-    problem = Problem.BROKEN_MASK if mask is None else Problem.MASK_ELSEWHERE
-    problems.add(problem, f"annotation {entry.get('id')} of {where}")
-    return box_outline(box)
+    """The outline of an object, or else of its box; of a set without masks it is only checked."""
+    value, what = entry.get("segmentation"), f"annotation {entry.get('id')} of {where}"
+    if not has_masks and value in EMPTY:
+        return []
+    mask = usable_segmentation(value, image.height, image.width)
+    if not has_masks:
+        if mask is None:
+            problems.add(Problem.BROKEN_OUTLINE, what)
+        return []
+    if mask is None or misses_box(mask, box):
+        problems.add(Problem.BROKEN_MASK if mask is None else Problem.MASK_ELSEWHERE, what)
+        return box_outline(box)
+    if isinstance(mask, list) and len(mask) < len(outline_parts(value)):
+        problems.add(Problem.BROKEN_PART, what, len(outline_parts(value)) - len(mask))
+    return mask
 
 
-def _positive(area: Any) -> float | None:
-    found = number(area)
-    return found if found > 0 else None
+def _area(entry: Entry, of_box: float, where: str, problems: AnnotationProblems) -> float:
+    """As written; of the box where nothing is."""
+    area = number(entry.get("area"))
+    if area > 0:
+        return area
+    if entry.get("area") is not None:
+        problems.add(Problem.BROKEN_AREA, f"area {entry['area']!r:.40} of annotation {entry.get('id')} of {where}")
+    return of_box
 
 
-def _labels(ids: Any, label_of: Mapping[int, int]) -> frozenset[int]:
+def _labels(
+    image: ListedImage, name: str, label_of: Mapping[int, int], lvis: bool, problems: AnnotationProblems
+) -> frozenset[int]:
+    ids = image.entry.get(name)
     found = [matching_id(one, label_of) for one in ids] if isinstance(ids, list) else []
-    return frozenset(label_of[cast(int, one)] for one in found if one is not None)
+    labels = [label_of[cast(int, one)] for one in found if one in label_of]
+    if lvis and not (isinstance(ids, list) and len(labels) == len(ids)):
+        problems.add(Problem.BROKEN_LVIS_LIST, f"{name} of image {image.image_id}")
+    return frozenset(labels)

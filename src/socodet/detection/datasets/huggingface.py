@@ -158,6 +158,8 @@ def _objects(row: Mapping[str, Any], columns: _Columns, where: str, problems: An
         whole = {name: one for name, one in lists.items() if len(one) == len(boxes)}
         found = [{name: one[place] for name, one in whole.items()} for place in range(len(boxes))]
     else:
+        if written is not None:
+            problems.add(Problem.BROKEN_BOX, f"{where}: {columns.objects} is neither a list nor a dict of lists")
         return []
     return [one | {"id": f"{place} of {where}"} for place, one in enumerate(found)]
 

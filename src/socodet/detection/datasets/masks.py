@@ -18,6 +18,8 @@ Polygons = list[NDArray[np.float64]]
 """Each (2·P,) x, y, x, y, … in pixels; an object may have several parts. In single precision their edges would be drawn
 elsewhere: COCO draws on a grid of fifths of a pixel, on whose borders coordinates of one decimal lie."""
 Segmentation = RLE | Polygons
+EMPTY: tuple[Any, ...] = (None, "", [], [[]], {})
+"""What tools write for an object without an outline."""
 
 
 def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | None:
@@ -28,12 +30,8 @@ def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | N
     """
     if isinstance(value, dict):
         return _usable_rle(value, height, width)
-    if not isinstance(value, list):
-        return None
-    numbers = not any(isinstance(part, list) for part in value)
-    points = all(isinstance(part, list) and len(part) == 2 for part in value)
     polygons: Polygons = []
-    for part in [value] if numbers or points else value:
+    for part in outline_parts(value):
         try:
             polygon = np.asarray(part, np.float64)
         except (ValueError, TypeError, OverflowError):
@@ -43,6 +41,15 @@ def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | N
         if polygon.ndim == 1 and len(polygon) >= 6 and len(polygon) % 2 == 0 and np.isfinite(polygon).all():
             polygons.append(polygon)
     return polygons or None
+
+
+def outline_parts(value: Any) -> list[Any]:
+    """What is written of each part of an outline, usable or not."""
+    if not isinstance(value, list):
+        return []
+    numbers = not any(isinstance(part, list) for part in value)
+    points = all(isinstance(part, list) and len(part) == 2 for part in value)
+    return [value] if numbers or points else value
 
 
 def misses_box(segmentation: Segmentation, box: NDArray[np.float32]) -> bool:

@@ -40,6 +40,11 @@ class Problem(StrEnum):
     MASK_ELSEWHERE = "mask empty or away from its box; its box is used as its outline"
     PARTLY_LVIS = "file with only some of the fields of LVIS"
     BROKEN_MASK = "mask missing or unusable; its box is used as its outline"
+    BROKEN_PART = "part of an outline of fewer than three points, or not of finite numbers; left out"
+    BROKEN_OUTLINE = "outline unusable, as all others of the set are; left out, and the set has boxes alone"
+    BROKEN_AREA = "area that is no number above 0; the area of the box is used"
+    BROKEN_LVIS_LIST = "LVIS list of classes missing, or with unknown ones, which are left out"
+    BROKEN_FREQUENCY = "LVIS frequency that is not r, c or f; the class counts as neither"
     CROWD = "crowd region; not trained on, and ignored in the scores as the rules say"
 
 
