@@ -4,13 +4,16 @@ IMAGES ?=
 DEMO_OUTPUT ?= demo
 BIN := .venv/bin
 
-.PHONY: demo test lint format venv clean
+.PHONY: demo test soak lint format venv clean
 
 demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
 	$(BIN)/socodet demo $(if $(IMAGES),--images "$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite
 
 test: venv  ## the whole test suite
 	$(BIN)/pytest
+
+soak: venv  ## twenty faults of each kind for each command, an hour; results in soak.jsonl
+	SOCODET_FAULTS=20 SOCODET_FAULTS_RECORD=soak.jsonl $(BIN)/pytest -n 0 tests/faults
 
 lint: venv  ## formatting, lint, types, spelling, imports between rooms
 	$(BIN)/ruff format --check .

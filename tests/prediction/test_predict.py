@@ -175,7 +175,7 @@ def test_another_call_or_a_strange_folder_is_refused(run, photograph, images, tm
     assert again.finished
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="did not write"):
+    with pytest.raises(InputError, match="holds files"):
         predict(run, images, tmp_path / "mine", overwrite=True, **QUIET)
 
 

@@ -7,7 +7,7 @@ from socodet.errors import InputError
 from socodet.images.reading import read_images_like, reading_asked
 from socodet.images.source import ImageSource, open_image, open_images, read_like
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import read_note, settled
+from socodet.runtime.files import refuse_foreign_folder, settled
 from socodet.runtime.world import world_from_environment
 from socodet.training.run_folder import RunFolder
 
@@ -42,10 +42,7 @@ def judged(
     else:
         reading = detector.pixel_reading
     folder = settled(output)
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give a folder for --output")
-    if read_note(folder / NOTE) is None and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder}: holds files that predict did not write; give another --output")
+    refuse_foreign_folder(folder, folder / NOTE, "predictions")
     with read_images_like(reading):
         if isinstance(images, str | Path):
             return _open(images), folder

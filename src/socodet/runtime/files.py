@@ -154,8 +154,14 @@ def refuse_foreign_folder(folder: Path, note: Path, kind: str) -> None:
     """InputError if the folder of a study, recognised by its note, is a file or holds something else."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give a folder for --output")
-    if folder.is_dir() and any(folder.iterdir()) and not note.exists():
+    foreign = folder.is_dir() and any(not _unfinished(path) for path in folder.iterdir())
+    if foreign and not note.exists():
         raise InputError(f"{folder}: holds files that are not of {kind}; give another --output")
+
+
+def _unfinished(path: Path) -> bool:
+    """Whether a process that was killed before it had written anything else may have left it."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def refuse_other_note(folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str) -> None:

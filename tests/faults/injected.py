@@ -1,0 +1,150 @@
+"""Commands with a fault at a chosen moment: what was left behind, and what the same command makes of it."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+from PIL import Image
+
+from socodet.training.checkpoint_file import read_state
+
+HERE = Path(__file__).parent
+LONGEST = 120.0
+"""Seconds after which a command is said to hang."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status, negative for a signal; what it printed; seconds; writes."""
+
+    status: int
+    said: str
+    seconds: float
+    writes: int
+
+
+class Starter:
+    """Starts commands; their writes below `folder` are counted, and may fail."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._log, self._counter = folder, folder.parent / "log.txt", folder.parent / "counter"
+        library = folder.parent / "writes.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "writes.c", "-ldl"], check=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        for name in [name for name in env if name.startswith("PYTEST_")]:
+            del env[name]
+        self._process = subprocess.Popen(
+            [sys.executable, HERE / "started.py"], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._answer()
+
+    def run(self, arguments: list[str], *, at: int = 0, how: str = "", kill_after: float | None = None) -> Ended:
+        """Runs one to its end, with a fault at the write `at`, or killed after so many seconds."""
+        self._log.unlink(missing_ok=True)
+        self._counter.write_bytes(bytes(8))
+        env = {"FAULT_FOLDER": str(self.folder), "FAULT_COUNTER": str(self._counter)}
+        began = time.monotonic()
+        process = self._ask(
+            run={"arguments": arguments, "log": str(self._log), "env": env | {"FAULT_AT": str(at), "FAULT_HOW": how}}
+        )
+        status = None if kill_after is None else self._ask(wait=process, seconds=kill_after)
+        if status is None and kill_after is not None:
+            os.kill(process, signal.SIGKILL)
+        if status is None:
+            status = self._ask(wait=process, seconds=LONGEST)
+        seconds = time.monotonic() - began
+        if status is None:
+            os.killpg(process, signal.SIGKILL)
+            raise AssertionError(f"hangs: {' '.join(arguments)}\n{self._said()}")
+        self._until_children_are_gone(process)
+        return Ended(status, self._said(), seconds, int.from_bytes(self._counter.read_bytes(), sys.byteorder))
+
+    def close(self) -> None:
+        """Ends the process that commands are started from."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+    def _said(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def _ask(self, **asked: Any) -> Any:
+        assert self._process.stdin is not None
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def _until_children_are_gone(self, group: int) -> None:
+        """Data workers end by themselves once the process that started them is gone."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        os.killpg(group, signal.SIGKILL)
+        raise AssertionError("processes are left behind")
+
+
+def assert_whole(folder: Path) -> None:
+    """Every file under its final name is complete; only names that begin with a dot may hold something unfinished."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".jsonl":
+            lines = path.read_text().splitlines()
+            for line in lines[:-1]:
+                json.loads(line)
+        elif path.suffix == ".parquet":
+            pyarrow.parquet.read_table(path)
+        elif path.suffix == ".pt":
+            read_state(path)
+        elif path.suffix == ".csv":
+            rows = list(csv.reader(path.read_text().splitlines()))
+            assert len({len(row) for row in rows}) <= 1, path
+        elif path.suffix in (".jpg", ".png"):
+            Image.open(path).load()
+
+
+def empty(folder: Path) -> None:
+    """Removes everything in a folder."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def moments(seed: str, count: int, end: float) -> list[float]:
+    """`count` random moments before `end`, other ones for each seed."""
+    generator = random.Random(seed)
+    return sorted(generator.uniform(0, end) for _ in range(count))
+
+
+def picked(seed: str, count: int, end: int) -> list[int]:
+    """`count` different whole numbers from 1 to `end`, or all of them if there are no more."""
+    numbers = range(1, end + 1)
+    return [*numbers] if count >= end else sorted(random.Random(seed).sample(numbers, count))
+
+
+def without_times(value: Any) -> Any:
+    """A JSON value without what differs between two runs: seconds and rates."""
+    timed = ("second", "minute", "wait", "time", "date", "images_per", "worker_cores")
+    if isinstance(value, Mapping):
+        return {key: without_times(one) for key, one in value.items() if not any(part in key for part in timed)}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
