@@ -14,7 +14,7 @@ from socodet.errors import InputError
 from socodet.export.card import card_path
 from socodet.export.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector, load_detector
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import settled, write_atomically
 from socodet.training.run_folder import Checkpoint
 
 DetectorFormat = Literal["torchvision", "onnx", "detectron2", "mmdetection", "transformers"]
@@ -48,7 +48,7 @@ def export_detector(
     written exists and `overwrite` is false, if the format has another suffix, and if the framework has no such
     detector.
     """
-    path = Path(output)
+    path = settled(output)
     if format not in _FRAMEWORKS:
         raise InputError(f"--format {format}: takes no fine-tuned detector; choose one of {', '.join(_FRAMEWORKS)}")
     if path.is_dir() and format != "transformers":

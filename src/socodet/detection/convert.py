@@ -15,7 +15,7 @@ from socodet.detection.datasets import DetectionDataset, ImageAnnotations, Readi
 from socodet.detection.datasets.layouts import layout_at
 from socodet.detection.datasets.masks import Segmentation
 from socodet.errors import InputError
-from socodet.runtime.files import check_output_file, write_atomically
+from socodet.runtime.files import check_output_file, settled, write_atomically
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
     """Writes the images that are no files of their own into a new folder."""
     if folder is None:
         raise InputError(f"{data.name}: its images are no files of their own; name a folder for them, --save-images")
-    place = Path(folder)
+    place = settled(folder)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{place}: is there and not an empty folder; give another one for --save-images")
     place.mkdir(parents=True, exist_ok=True)

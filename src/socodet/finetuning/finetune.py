@@ -106,6 +106,7 @@ def finetune(
         WeightsFile.find(init)
     world = world_from_environment()
     show_progress = show_progress and world.is_first
+    RunFolder(Path(output)).refuse_foreign()
     if settings.batch_size % world.size:
         raise InputError(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"

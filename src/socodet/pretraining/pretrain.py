@@ -128,6 +128,7 @@ def pretrain(
     with read_images_like(reading_of(source)):
         sets = _probe_sets(probe_every, probe_dataset)
     run, world = RunFolder(Path(output)), world_from_environment()
+    run.refuse_foreign()
     show_progress = show_progress and world.is_first
     if recipe == AUTO:
         check_before_planning(run, start_from, proposals, overwrite=overwrite)
