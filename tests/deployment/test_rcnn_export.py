@@ -89,6 +89,7 @@ def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp
     exec((tmp_path / "d-mmdetection" / "detector.py").read_text(), config)
     heads = config["model"]["roi_head"]
     assert (heads["bbox_head"]["num_classes"], heads["mask_head"]["num_classes"]) == (3, 3)
+    assert config["model"]["rpn_head"] == {"in_channels": 16, "feat_channels": 16}
     assert heads["bbox_head"]["norm_cfg"] == {"type": "BN", "requires_grad": True}
     assert config["model"]["test_cfg"]["rcnn"] == {"score_thr": 0.05, "max_per_img": 100}
     assert config["test_dataloader"]["dataset"]["pipeline"][1]["scale"] == (160, 96)

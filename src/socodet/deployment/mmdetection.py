@@ -47,9 +47,8 @@ def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
             'found = inference_detector(model, "image.jpg").pred_instances  # labels: 0 is the first class'
         ),
         notes=(
-            "Not run in MMDetection when it was written: names and order of the tensors follow its public code.",
             "MMDetection does not round its anchors to whole pixels, and scales images as integers, so boxes differ by "
-            "fractions of a pixel from those of `socodet predict`.",
+            "fractions of a pixel from those of `socodet predict`; without these two differences they are the same.",
             "Batch norm is BN in the config, for use on one device; set SyncBN to train on.",
         ),
     )

@@ -44,6 +44,7 @@ def detector_config(
     classes: without the background. sides: shorter and longest of a test image. proposals: of an image at test time.
     """
     model = _on_one_device(_fpn_model(settings, depth))
+    model["rpn_head"]["feat_channels"] = settings.fpn_channels
     heads = model["roi_head"]
     heads["bbox_head"]["num_classes"] = classes
     if masks:
@@ -56,7 +57,7 @@ def detector_config(
     }
     pipeline = [
         {"type": "LoadImageFromFile"},
-        {"type": "Resize", "scale": sides[::-1], "keep_ratio": True},
+        {"type": "Resize", "scale": sides[::-1], "keep_ratio": True, "backend": "pillow"},
         {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
     ]
     family, name = ("mask_rcnn", "mask-rcnn") if masks else ("faster_rcnn", "faster-rcnn")
