@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from test_layouts_of_tools import TOOLS, image, text
+from test_layouts_of_tools import TOOLS
+from tool_files import image, text
 
 import socodet
 from socodet.detection.datasets import ReadingSettings, open_detection_set

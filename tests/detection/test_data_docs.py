@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_layouts_of_tools import image, text
+from tool_files import image, text
 
 from socodet.cli import main
 from socodet.detection.datasets import open_detection_set

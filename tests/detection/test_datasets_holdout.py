@@ -1,5 +1,5 @@
 import pytest
-from test_layouts_of_tools import image, text
+from tool_files import image, text
 
 from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
 from socodet.errors import InputError, SettingError

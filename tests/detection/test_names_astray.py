@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from test_datasets_huggingface import save
-from test_layouts_of_tools import image, text
+from tool_files import image, text
 
 from socodet.cli import main
 from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set

@@ -40,6 +40,17 @@ class FilesThere:
         spelled = (stem + suffix, stem + suffix.upper(), stem + suffix.title())
         return next((folder / name for name in spelled if name in there), None)
 
+    def in_any_case(self, folder: Path, name: str) -> Path | None:
+        """The file or folder of that name below a folder, each part of it in any case; as written if that is there."""
+        if (folder / name).exists():
+            return folder / name
+        for part in name.split("/"):
+            found = next((one for one in sorted(self.names(folder)) if one.lower() == part.lower()), None)
+            if found is None:
+                return None
+            folder = folder / found
+        return folder
+
     def names(self, folder: Path) -> frozenset[str]:
         """The names in a folder; none where it is not there."""
         if folder not in self._names:

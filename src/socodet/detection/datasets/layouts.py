@@ -1,6 +1,6 @@
 """From a path to a detection set, in any of the known layouts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from socodet.detection.datasets import huggingface, voc_files, yolo_description
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.coco import read_coco
+from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.holdout import hold_out
 from socodet.detection.datasets.parts import SPELLINGS, WHOLE, MissingPartError
@@ -30,16 +31,17 @@ FILES = (
     "annotations/lvis_v1_{}.json",
     "lvis_v1_{}.json",
 )
-"""Where a folder in COCO's or LVIS's layout has the annotations of a part; the first one found is used."""
+"""Where a folder in COCO's or LVIS's layout has the annotations of a part, in any case; the first one is used."""
 WHOLE_FILES = (
     "_annotations.coco.json",
     "annotations/instances_default.json",
     "result.json",
     "annotations.json",
     "annotations/annotations.json",
+    "trainval.json",
     "coco.json",
 )
-"""Where it has them all: Roboflow's part, CVAT, Label Studio, LabelMe's converter, `socodet convert`."""
+"""Where it has them all: Roboflow's part, CVAT, Label Studio, LabelMe's converters, `socodet convert`."""
 KNOWN = (
     "give a folder in a known layout, a COCO or LVIS .json, a data.yaml, or a list …/ImageSets/Main/NAME.txt; "
     "docs/data.md shows them"
@@ -184,13 +186,16 @@ def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> 
 
 def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Layout | None:
     wanted = {**SPELLINGS, **({split: (split,)} if split and split not in SPELLINGS and split != WHOLE else {})}
-    files = {
-        part: next((path for name in names for file in FILES if (path := folder / file.format(name)).is_file()), None)
-        for part, names in wanted.items()
-    }
+    listing = FilesThere()
+
+    def first(names: Iterable[str]) -> Path | None:
+        paths = (listing.in_any_case(folder, name) for name in names)
+        return next((path for path in paths if path and path.is_file()), None)
+
+    files = {part: first(file.format(name) for name in names for file in FILES) for part, names in wanted.items()}
     there = {part: file for part, file in files.items() if file}
     if not there:
-        whole = next((folder / name for name in WHOLE_FILES if (folder / name).is_file()), None)
+        whole = first(WHOLE_FILES)
         if whole is None:
             return None
         there = {WHOLE: whole}
@@ -206,7 +211,8 @@ def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
     if not splits:
         reader = _whole_or_part(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
         return Layout("a saved dataset", (WHOLE,), reader)
-    named = {part: next((splits[name] for name in names if name in splits), None) for part, names in SPELLINGS.items()}
+    lower = {name.lower(): place for name, place in splits.items()}
+    named = {part: next((lower[name] for name in names if name in lower), None) for part, names in SPELLINGS.items()}
     there = {part: place for part, place in named.items() if place}
     there |= {name: place for name, place in splits.items() if place not in there.values()}
     siblings = list(splits.values())

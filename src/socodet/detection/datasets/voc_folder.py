@@ -13,7 +13,7 @@ LISTS = Path("ImageSets", "Main")
 _OWN = {"train": "trainval", "val": "test", "test": "test"}
 """VOC's lists for a part; train and val for years that have no test."""
 _OTHER = {"train": ("trainval", *SPELLINGS["train"]), "val": ("test", *SPELLINGS["val"]), "test": SPELLINGS["test"]}
-"""Lists for a part of a set in the same layout; the first one there is used."""
+"""Lists for a part of a set in the same layout, in any case; the first one there is used."""
 
 
 def voc_parts(folder: Path) -> tuple[str, ...]:
@@ -25,7 +25,8 @@ def voc_parts(folder: Path) -> tuple[str, ...]:
     if not roots:
         return ()
     lists = _lists(folder)
-    parts = tuple(part for part, names in _OTHER.items() if any(name in lists for name in names))
+    lower = {name.lower() for name in lists}
+    parts = tuple(part for part, names in _OTHER.items() if any(name in lower for name in names))
     return parts or ((WHOLE,) if len(lists) == 1 else tuple(lists))
 
 
@@ -81,8 +82,9 @@ def _list_of(folder: Path, split: str) -> str:
     lists = _lists(folder)
     if voc_parts(folder) == (WHOLE,) and split in (WHOLE, "train"):
         return next(iter(lists))
-    names: Sequence[str] = _OTHER.get(split, (split,))
-    found = next((name for name in names if (folder / LISTS / f"{name}.txt").is_file()), None)
+    names: Sequence[str] = _OTHER.get(split, (split.lower(),))
+    lower = {name.lower(): name for name in lists}
+    found = next((lower[name] for name in names if name in lower), None)
     if found is None:
         raise MissingPartError(
             f"{folder}: has no part {split}; its lists are {', '.join(lists)}. Hold a share back with --val-share 0.2, "
