@@ -1,4 +1,4 @@
-"""The commands of docs/deploying.md, run one after another as they are written, on photographs; README's are the same.
+"""The commands and Python of docs/deploying.md, run one after another as they are written; README's are the same.
 
 What is added to them makes networks narrow and runs short.
 """
@@ -14,24 +14,38 @@ from photograph_sets import coco_file
 from socodet.cli import main
 from socodet.images.photographs import photographs
 
-pytest.importorskip("onnx")
+for package in ("onnx", "onnxruntime", "transformers"):
+    pytest.importorskip(package)
 DOCS = Path(__file__).parent.parent
 SMALL = {
-    "pretrain": "--recipe tiny --epochs 1 --warmup-epochs 0 --batch-size 2 --backbone resnet18 --fpn-channels 16 "
+    "pretrain": "--epochs 1 --warmup-epochs 0 --batch-size 2 --fpn-channels 16 "
     "--head-convs 1 --head-channels 16 --representation-size 24 --hidden-size 8 --embedding-size 4 --device cpu "
     "--workers 0",
-    "finetune": "--detector faster_rcnn_fpn --batch-size 2 --size 32 --rois-per-image 8 --precise-bn 1 --device cpu "
-    "--workers 0",
+    "finetune": "--batch-size 2 --size 32 --device cpu --workers 0",
     "predict": "--device cpu --workers 0",
     "evaluate": "--device cpu --workers 0",
     "inspect": "--limit 1 --min-score 0",
 }
+AS_ALWAYS = {
+    "pretrain": "--recipe tiny --backbone resnet18",
+    "finetune": "--detector faster_rcnn_fpn --rois-per-image 8 --precise-bn 1",
+}
+RT_DETR = {
+    "pretrain": "--backbone timm/resnet18d --views.0.size 64 --views.1.size 64 --views.2.size 32",
+    "finetune": "",
+}
+"""What is added to a command of RT-DETR, and to any other."""
+
+
+def blocks(text):
+    """Language and content of each block of code."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands(text):
     """Those of its shell blocks, without comments."""
-    blocks = re.findall(r"```(?:sh)?\n(socodet .*?)```", text, re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    lines = [line for language, block in blocks(text) if language != "python" for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 @pytest.fixture
@@ -49,7 +63,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(argv):
-    name, added = argv[1], SMALL.get(argv[1], "").split()
+    name = argv[1]
+    added = [*SMALL.get(name, "").split()]
+    added += (RT_DETR if "rt_detr" in " ".join(argv) else AS_ALWAYS).get(name, "").split()
     if name == "finetune" and "--epochs" not in argv:
         added += ["--epochs", "1"]
     main([*argv[1:], *added])
@@ -63,13 +79,22 @@ def test_the_readmes_four_commands_are_those_of_deploying():
     assert ours == [[{"labelled/train": "images"}.get(word, word) for word in argv] for argv in theirs]
 
 
-def test_every_command_of_deploying_works(folder):
-    found = commands((DOCS / "docs" / "deploying.md").read_text())
-    assert len(found) == 10
-    for argv in found:
-        run(argv)
+def test_everything_on_the_page_about_deploying_works(folder):
+    page = blocks((DOCS / "docs" / "deploying.md").read_text())
+    assert {language for language, _ in page} == {"sh", "python"}
+    values = {}
+    for language, block in page:
+        if language == "python":
+            exec(block, values)
+            continue
+        for argv in commands(f"```sh\n{block}```"):
+            assert argv[0] == "socodet"
+            run(argv)
     made = (
         "found/predictions.json",
+        "found/predictions.csv",
+        "found/found.jsonl",
+        "found/predict.json",
         "found/drawn/street.jpg",
         "det.onnx",
         "scores.json",
@@ -77,6 +102,14 @@ def test_every_command_of_deploying_works(folder):
         "det.pth",
         "det.pkl",
         "det-mm.pth",
+        "found-rt/predictions.json",
+        "rt/config.json",
         "runs/more/run.json",
     )
     assert all((folder / name).exists() for name in made)
+    assert sorted(path.name for path in (folder / "found").iterdir()) == sorted(
+        {name.split("/")[1] for name in made if name.startswith("found/")}
+    )
+    assert len(values["found"].labels) == len(values["found"].boxes)
+    assert len(values["names"]) == len(values["boxes"])
+    assert isinstance(values["objects"], list)
