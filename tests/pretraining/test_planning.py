@@ -158,7 +158,10 @@ def test_a_run_without_a_checkpoint_is_planned_again(images, tmp_path, monkeypat
     run.write_description({"recipe": to_json(first)})
     assert planning.auto_recipe(open_images(images), run, Given(epochs=100)).training.epochs == 100
     run.save_checkpoint(1, {"step": 1})
-    assert planning.auto_recipe(open_images(images), run, Given(epochs=100)) == first
+    for given in (None, Given(epochs=10), Given(hours=1)):
+        assert planning.auto_recipe(open_images(images), run, given) == first
+    with pytest.raises(InputError, match=r"a run of 10 epochs, not 100.*--start-from .*run --output another"):
+        planning.auto_recipe(open_images(images), run, Given(epochs=100))
 
 
 @pytest.mark.usefixtures("half_a_second")

@@ -1,5 +1,6 @@
 """`socodet pretrain`: from images to a run."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -191,7 +192,11 @@ def pretrain(
     )
     if result.is_first:
         if result.finished:
-            print(f"{result.run}: finished, {result.steps} steps; next: socodet export {result.run} --output FILE.pth")
+            run = shlex.quote(str(result.run))
+            print(
+                f"{result.run}: finished, {result.steps} steps\nnext:\n"
+                f"  socodet finetune SET --init {run} --output DETECTOR\n  socodet export {run} --output FILE.pth"
+            )
         else:
             print(
                 f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"

@@ -5,6 +5,7 @@ import sys
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
+from socodet.pretraining.preparation import refuse_other_length
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes.auto import Given, Plan, network_of, plan
 from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step
@@ -63,6 +64,8 @@ def auto_recipe(
     if run is not None and run.exists() and run.checkpoints():
         fields = run.describe()["recipe"]
         if fields.get("name") == AUTO:
+            if given is not None and given.epochs is not None:
+                refuse_other_length(run, given.epochs, fields["training"]["epochs"])
             if show_plan:
                 print(f"{run.path}: the recipe is the one it was planned with", file=sys.stderr)
             return from_json(Recipe, fields, f"{run.path}/run.json")

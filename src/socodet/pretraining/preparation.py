@@ -138,7 +138,13 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
 def _refuse_more_epochs(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
     """InputError, with what to do, when the same run is asked for with other epochs, which its schedules depend on."""
     epochs, before = (recipe.get("training", {}).get("epochs") for recipe in (asked, there))
-    if epochs != before and asked == {**there, "training": {**there["training"], "epochs": epochs}}:
+    if asked == {**there, "training": {**there["training"], "epochs": epochs}}:
+        refuse_other_length(run, epochs, before)
+
+
+def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
+    """InputError, with what to do, unless both numbers of epochs are the same."""
+    if epochs != before:
         raise InputError(
             f"{run.path}: is a run of {before:g} epochs, not {epochs:g}, and its learning rate falls by its length; to "
             f"train its networks on, begin a new run from it: --start-from {run.path} --output another folder"
