@@ -84,11 +84,11 @@ def _scan(path: Path) -> pa.Table:
             file.seek(end)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError(f"no file header at byte {end}")
-    except tarfile.TarError as error:
+        places = np.array(list(found.values()), np.int64).reshape(-1, 2)
+    except (tarfile.TarError, ArithmeticError, ValueError) as error:  # the latter two of damaged numbers
         raise InputError(
             f"{path}: is not an uncompressed tar file, or is damaged ({' '.join(str(error).split())}); make it again"
         ) from None
-    places = np.array(list(found.values()), np.int64).reshape(-1, 2)
     columns = [pa.array(found, pa.binary()), pa.array(places[:, 0].copy()), pa.array(places[:, 1].copy())]
     return pa.table(columns, ["name", "start", "size"], metadata={SKIPPED_KEY: json.dumps(skipped)})
 

@@ -138,7 +138,7 @@ def tiff_size(data: bytes) -> tuple[int, int] | None:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages.first
-            size = page.imagewidth, page.imagelength
+            size = int(page.imagewidth), int(page.imagelength)
             return size[::-1] if page.tags.valueof(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else size
     except Exception:  # as Pillow's, its readers raise almost anything
         return None

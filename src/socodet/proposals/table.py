@@ -117,23 +117,28 @@ class ProposalTable:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such proposal table; make one with `socodet propose`")
+        damaged = f"{path}: is damaged (%s); make it again with `socodet propose`"
         try:
             schema = pq.read_schema(path)
             facts = json.loads((schema.metadata or {})[METADATA_KEY])
-        except (pa.ArrowException, OSError, KeyError, ValueError):
+            if facts["format"] != FORMAT:
+                raise InputError(
+                    f"{path}: made by socodet {facts['version']} in a format that {__version__} does not know; "
+                    "make it again with `socodet propose`"
+                )
+            settings = from_json(ProposalSettings, facts["settings"], f"{path}: settings")
+            origin = Origin(**facts["origin"]) if "origin" in facts else None
+            version = str(facts["version"])
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
             raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
-        if facts["format"] != FORMAT:
-            raise InputError(
-                f"{path}: made by socodet {facts['version']} in a format that {__version__} does not know; "
-                "make it again with `socodet propose`"
-            )
-        settings = from_json(ProposalSettings, facts["settings"], f"{path}: settings")
+        if not schema.equals(table_schema(settings), check_metadata=False):
+            raise InputError(damaged % "other columns than a table has")
         try:
             rows = pq.read_table(path)
+            rows.validate(full=True)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: is damaged ({error}); make it again with `socodet propose`") from None
-        origin = Origin(**facts["origin"]) if "origin" in facts else None
-        return cls(path, rows, settings, facts["version"], origin)
+            raise InputError(damaged % " ".join(str(error).split())) from None
+        return cls(path, rows, settings, version, origin)
 
     def __reduce__(self) -> Any:
         return ProposalTable.read, (self.path,)

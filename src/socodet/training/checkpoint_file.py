@@ -42,6 +42,12 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as torch's archives do. OSError when it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4"
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with an archive, by the CRC-32 of each of its parts; None when it is whole.
 
@@ -53,7 +59,8 @@ def damage(path: Path) -> str | None:
     except Exception as error:  # what a damaged directory of parts raises is of many types
         if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO):
             raise
-        return f"damaged: {str(error) or type(error).__name__}"
+        cut = "not a zip file" in str(error) and is_archive(path)  # its directory of parts is at its end
+        return "cut short" if cut else f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
     return None if changed is None else f"damaged: {changed} is not what was written"
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.training.checkpoint_file import damage
+from socodet.training.checkpoint_file import damage, is_archive
 from socodet.training.run_folder import RunFolder
 from socodet.weights.formats import MLPS, Format, in_words, module_of, recognize
 from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
@@ -65,7 +64,7 @@ class WeightsFile:
         """
         if self.transformers is not None:
             return read_transformers_folder(self.transformers)
-        problem = damage(self.path) if zipfile.is_zipfile(self.path) else None
+        problem = damage(self.path) if is_archive(self.path) else None
         if problem is not None:
             raise InputError(f"{self.path}: {problem}; take another copy of it")
         try:
@@ -101,8 +100,6 @@ def _what_it_is(path: Path, error: Exception) -> str:
         return "it is a pointer of Git LFS; git lfs pull gets the file"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page, as a download that failed leaves it"
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
-        return "it is cut short"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return "it is a text file"
     return type(error).__name__

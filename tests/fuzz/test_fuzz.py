@@ -1,0 +1,281 @@
+"""Damaged files for every reader: read, or refused in one line; never a crash, a hang, or memory without bound.
+
+SOCODET_FUZZ is the number of files for each reader (100; `make fuzz` takes 100,000), SOCODET_FUZZ_SEED chooses them.
+"""
+
+import io
+import json
+import os
+import random
+import resource
+import signal
+import tarfile
+import time
+import traceback
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from mutation import mutated
+from photograph_sets import coco_file
+from PIL import Image
+
+from socodet.detection.datasets import open_detection_set
+from socodet.errors import InputError
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.images.decode import decode_image, image_size
+from socodet.images.photographs import photographs
+from socodet.images.reading import PixelReading
+from socodet.images.source import open_images
+from socodet.proposals.make_table import propose
+from socodet.proposals.table import ProposalTable
+from socodet.runtime.files import read_note
+from socodet.training.checkpoint_file import read_state, write_state
+from socodet.training.run_folder import RunFolder
+from socodet.weights.read import WeightsFile
+
+COUNT = int(os.environ.get("SOCODET_FUZZ", "100"))
+SEED = os.environ.get("SOCODET_FUZZ_SEED", "0")
+RECORD = os.environ.get("SOCODET_FUZZ_RECORD")
+SECONDS = 20
+"""Longest time for one file."""
+MEBIBYTES = 1500
+"""What all files of a reader together may add to the memory in use."""
+READ = "read"
+PIXELS = 4_000_000
+
+
+class Images:
+    """Decoders, and the size of an image without decoding."""
+
+    name = "image"
+    FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+
+    def __init__(self, folder):
+        image = Image.open(photographs() / "chelsea.jpg").resize((40, 30))
+        self.seeds = []
+        for mode in ("RGB", "L", "P", "RGBA", "CMYK", "I;16", "1"):
+            for format_ in self.FORMATS:
+                written = io.BytesIO()
+                try:
+                    converted = Image.fromarray(np.arange(300, dtype=np.uint16).reshape(15, 20) * 200)
+                    (converted if mode == "I;16" else image.convert(mode)).save(written, format_)
+                except (OSError, KeyError, ValueError):  # a mode that the format does not have
+                    continue
+                self.seeds.append(written.getvalue())
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        written = io.BytesIO()
+        image.save(written, "JPEG", exif=exif, progressive=True)
+        self.seeds.append(written.getvalue())
+
+    def read(self, data):
+        image_size(data, PIXELS)
+        pixels = decode_image(data, reading=PixelReading(max_pixels=PIXELS))
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3
+        assert pixels.shape[2] == 3
+
+
+class InAFile:
+    """A reader of files."""
+
+    suffix = ""
+
+    def __init__(self, folder):
+        self.file = folder / f"file{self.suffix}"
+
+    def read(self, data):
+        self.file.write_bytes(data)
+        self.open(self.file)
+
+
+class Shards(InAFile):
+    name, suffix = "tar shard", ".tar"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        written = io.BytesIO()
+        with tarfile.open(fileobj=written, mode="w") as tar:
+            for name in ("a.jpg", "b" * 150 + ".jpg", "c.txt"):
+                entry = tarfile.TarInfo(name)
+                entry.size = 700
+                tar.addfile(entry, io.BytesIO(bytes(700)))
+        self.seeds = [written.getvalue()]
+
+    def open(self, file):
+        for index in file.parent.glob(f"*{file.name}.*"):
+            index.unlink()
+        source = open_images(file)
+        for index in range(min(3, len(source))):
+            with suppress(OSError):
+                source.read(index)
+
+
+class Tables(InAFile):
+    name, suffix = "proposal table", ".parquet"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        propose(photographs(), folder / "good.parquet", workers=1, show_progress=False)
+        self.seeds = [(folder / "good.parquet").read_bytes()]
+
+    def open(self, file):
+        table = ProposalTable.read(file)
+        for key in table.keys[:3]:
+            table.boxes(key)
+
+
+class Annotations(InAFile):
+    name, suffix = "COCO annotations", ".json"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.seeds = [coco_file(folder / "good.json", masks=masks).read_bytes() for masks in (True, False)]
+
+    def open(self, file):
+        for image in open_detection_set(file).images:
+            assert np.isfinite(image.boxes).all()
+
+
+class Labels(InAFile):
+    """YOLO's label files and data.yaml."""
+
+    name = "YOLO"
+
+    def __init__(self, folder):
+        (folder / "images").mkdir()
+        (folder / "labels").mkdir()
+        (folder / "images/a.jpg").write_bytes((photographs() / "chelsea.jpg").read_bytes())
+        self.labels, self.yaml = folder / "labels/a.txt", folder / "data.yaml"
+        self.seeds = [
+            b"Y" + b"path: .\ntrain: images\nval: images\nnc: 2\nnames:\n  0: cat\n  1: dog\n",
+            b"L" + b"0 0.5 0.5 0.2 0.3\n1 0.1 0.2 0.9 0.2 0.5 0.8\n",
+        ]
+        self.good = {seed[:1]: seed[1:] for seed in self.seeds}
+
+    def read(self, data):
+        self.yaml.write_bytes(data[1:] if data[:1] == b"Y" else self.good[b"Y"])
+        self.labels.write_bytes(data[1:] if data[:1] == b"L" else self.good[b"L"])
+        for image in open_detection_set(self.yaml, split="train").images:
+            assert np.isfinite(image.boxes).all()
+
+
+class Voc(InAFile):
+    name = "VOC"
+
+    def __init__(self, folder):
+        (folder / "Annotations").mkdir()
+        (folder / "a.jpg").write_bytes((photographs() / "chelsea.jpg").read_bytes())
+        self.folder, self.file = folder, folder / "a.xml"
+        box = b"<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>200</xmax><ymax>150.5</ymax></bndbox>"
+        self.seeds = [
+            b'<?xml version="1.0" encoding="utf-8"?><annotation><filename>a.jpg</filename><size><width>400</width>'
+            b"<height>266</height><depth>3</depth></size><object><name>cat</name><difficult>0</difficult>"
+            + box
+            + b"</object></annotation>"
+        ]
+
+    def open(self, file):
+        for image in open_detection_set(self.folder, split="all").images:
+            assert np.isfinite(image.boxes).all()
+
+
+class Checkpoints(InAFile):
+    name, suffix = "checkpoint", ".pt"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        write_state(folder / "good.pt", {"step": 1, "model": {"a": torch.ones(5), "b": torch.zeros(2, 3)}})
+        torch.save({"a": torch.ones(5)}, folder / "old.pt", _use_new_zipfile_serialization=False)
+        self.seeds = [(folder / name).read_bytes() for name in ("good.pt", "old.pt")]
+
+    def open(self, file):
+        try:
+            read_state(file)
+        except ValueError:
+            WeightsFile(file).read()
+
+
+class Safetensors(InAFile):
+    name, suffix = "safetensors", ".safetensors"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.seeds = [safetensors.torch.save({"a": torch.ones(5), "b": torch.zeros(2, 3)})]
+
+    def open(self, file):
+        WeightsFile(file).read()
+
+
+class Notes(InAFile):
+    name, suffix = "run.json", ".json"
+
+    def __init__(self, folder):
+        self.run = RunFolder(folder)
+        self.file = folder / "run.json"
+        self.run.write_description({"recipe": {"finetuning": _as_json(FinetuneSettings("faster_rcnn_fpn", "voc_24k"))}})
+        self.seeds = [self.file.read_bytes()]
+
+    def open(self, file):
+        read_note(file)
+        self.run.settings(FinetuneSettings, "finetuning")
+
+
+def _as_json(settings):
+    from socodet.runtime.serialization import to_json
+
+    return to_json(settings)
+
+
+READERS = (Images, Shards, Tables, Annotations, Labels, Voc, Checkpoints, Safetensors, Notes)
+
+
+@contextmanager
+def not_longer_than(seconds):
+    """Raises within it when it takes longer."""
+
+    def ring(*_):
+        raise AssertionError(f"hangs for {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def outcome(reader, data):
+    """READ, or the reason why not; with the traceback if it is none of the project's errors."""
+    try:
+        with not_longer_than(SECONDS):
+            reader.read(data)
+    except InputError as error:
+        return str(error)
+    except Exception:
+        return traceback.format_exc()
+    return READ
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def test_damaged_files_are_read_or_refused_in_one_line(reader, tmp_path):
+    reader = reader(tmp_path)
+    assert any(outcome(reader, seed) == READ for seed in reader.seeds)
+    began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = 0
+    for number in range(COUNT):
+        found = outcome(reader, mutated(random.Random(f"{SEED} {reader.name} {number}"), reader.seeds))
+        assert "\n" not in found, f"SOCODET_FUZZ_SEED={SEED}, file {number}: {found}"
+        refused += found != READ
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) / 1024
+    assert 0 < refused < COUNT
+    assert grown < MEBIBYTES
+    if RECORD:
+        line = {"reader": reader.name, "files": COUNT, "refused": refused, "MiB": round(grown), "seed": SEED}
+        with open(RECORD, "a") as file:
+            file.write(json.dumps(line | {"seconds": round(time.monotonic() - began)}) + "\n")
