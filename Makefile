@@ -4,7 +4,7 @@ IMAGES ?=
 DEMO_OUTPUT ?= demo
 BIN := .venv/bin
 
-.PHONY: demo test soak lint format venv clean
+.PHONY: demo test soak fuzz lint format venv clean
 
 demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
 	$(BIN)/socodet demo $(if $(IMAGES),--images "$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite
@@ -14,6 +14,9 @@ test: venv  ## the whole test suite
 
 soak: venv  ## twenty faults of each kind for each command, an hour; results in soak.jsonl
 	SOCODET_FAULTS=20 SOCODET_FAULTS_RECORD=soak.jsonl $(BIN)/pytest -n 0 tests/faults
+
+fuzz: venv  ## 100,000 damaged files for each reader, an hour; results in fuzz.jsonl
+	SOCODET_FUZZ=100000 SOCODET_FUZZ_RECORD=fuzz.jsonl $(BIN)/pytest -n 0 tests/fuzz
 
 lint: venv  ## formatting, lint, types, spelling, imports between rooms
 	$(BIN)/ruff format --check .

@@ -129,11 +129,17 @@ class Tables(InAFile):
 
 
 class Annotations(InAFile):
-    name, suffix = "COCO annotations", ".json"
+    name, suffix = "COCO and LVIS annotations", ".json"
 
     def __init__(self, folder):
         super().__init__(folder)
         self.seeds = [coco_file(folder / "good.json", masks=masks).read_bytes() for masks in (True, False)]
+        lvis = json.loads(self.seeds[0])
+        for image in lvis["images"]:
+            image |= {"neg_category_ids": [10], "not_exhaustive_category_ids": [20]}
+        for category in lvis["categories"]:
+            category |= {"frequency": "c", "image_count": 3, "synset": "a.n.01"}
+        self.seeds.append(json.dumps(lvis).encode())
 
     def open(self, file):
         for image in open_detection_set(file).images:

@@ -73,3 +73,17 @@ def test_first_difference_names_the_field():
     )
     assert first_difference({"a": 1}, {}) == "a (1 asked, null there)"
     assert first_difference({"a": [1]}, {"a": [1, 2]}) == "a ([1] asked, [1, 2] there)"
+
+
+def test_images_that_could_not_be_read_are_listed_once_over_all_calls(tmp_path):
+    run = RunFolder(tmp_path)
+    run.note_skipped([])
+    assert not (tmp_path / "skipped.jsonl").exists()
+    run.note_skipped([("a.jpg", "the file is empty"), ("b\udcff.jpg", "gone")])
+    run.note_skipped([("b\udcff.jpg", "gone"), ("c.jpg", "gone")])
+    lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert [(line["path"], line["reason"]) for line in lines] == [
+        ("a.jpg", "the file is empty"),
+        ("b\udcff.jpg", "gone"),
+        ("c.jpg", "gone"),
+    ]

@@ -156,6 +156,8 @@ def finetune(
     if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
         loop.match_head_scale(report)
     stopped_by = loop.train(sinks)
+    if world.is_first:
+        run.note_skipped((name, "unreadable while it was trained on or scored") for name in sorted(loop.unreadable))
     return FinetuneResult(
         run=run.path,
         detector=detector.name,

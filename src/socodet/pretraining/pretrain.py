@@ -149,6 +149,8 @@ def pretrain(
         if world.is_first:
             prepare(run, source, recipe, proposals, start, overwrite=overwrite, show_progress=show_progress)
     usable = usable_images(run, source, recipe, proposals)
+    if world.is_first:
+        run.note_skipped(usable.unreadable)
     count = len(usable.indices)
     check_steps(source, recipe, count)
     trainer = Trainer(soco, training, count, execution, world)
@@ -172,6 +174,8 @@ def pretrain(
     )
     why = "unreadable during training, or of another size than its proposals were made for"
     lost = [(source.key(index), why) for index in sorted(result.unreadable)]
+    if world.is_first:
+        run.note_skipped(lost)
     return PretrainResult(
         run=run.path,
         steps=trainer.finished,

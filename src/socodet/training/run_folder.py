@@ -3,6 +3,7 @@
 RUN/run.json           the recipe with all fields, the images, versions
 RUN/proposals.parquet  the proposal table, if the run made its own
 RUN/log.jsonl          one JSON object per logged step
+RUN/skipped.jsonl      the images that could not be read, if there are any: path and reason
 RUN/tensorboard/       the same as scalars
 RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; epoch-XXXX.pt, kept for good; best.pt, weights alone, of a
                        fine-tuning run
@@ -16,7 +17,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,7 +25,7 @@ from typing import Any, Literal, TypeVar
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN, PixelReading
-from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, write_note
+from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, write_atomically, write_note
 from socodet.runtime.notices import say
 from socodet.runtime.serialization import from_json
 from socodet.training.checkpoint_file import damage, read_state, write_state
@@ -133,7 +134,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Deletes what a run writes, and nothing else."""
-        for name in ("run.json", "log.jsonl", "proposals.parquet"):
+        for name in ("run.json", "log.jsonl", "skipped.jsonl", "proposals.parquet"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.tensorboard, self.path / "checkpoints", *self.path.glob(".proposals.parquet.*.parts")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -218,6 +219,15 @@ class RunFolder:
         if unreadable:
             raise InputError(f"{unreadable[0]}: not a readable checkpoint; pass --overwrite to start over")
         return None
+
+    def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
+        """Adds images that could not be read, and why, to skipped.jsonl."""
+        file = self.path / "skipped.jsonl"
+        lines = file.read_text(errors="surrogateescape").splitlines() if file.exists() else []
+        lines += [json.dumps({"path": path, "reason": reason}) for path, reason in skipped]
+        if lines:
+            content = "".join(f"{line}\n" for line in dict.fromkeys(lines))
+            write_atomically(file, content.encode(errors="surrogateescape"))
 
     def training_seconds(self, batch: int) -> float:
         """Seconds that the logged steps took in all calls; `batch`: images per step."""

@@ -1,0 +1,101 @@
+"""Many steps and many resumes: memory and open files stay flat, and the weights are those of one uninterrupted run.
+
+`make soak` takes 10,000 steps and 1,000 resumes; without it 30 and 8.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import socodet
+from socodet.images.photographs import photographs
+from socodet.pretraining.recipes import recipe
+from socodet.proposals.settings import ProposalSettings
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+SOAK = int(os.environ.get("SOCODET_FAULTS", "3")) >= 20
+STEPS, RESUMES = (10_000, 1_000) if SOAK else (30, 8)
+GROWTH = 40
+"""MiB that a process may gain after its first tenth."""
+NARROW = {"fpn_channels": 8, "head_channels": 8, "representation_size": 8, "hidden_size": 8, "embedding_size": 8}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long")
+    (folder / "images").mkdir()
+    for path in sorted(photographs().glob("*.jpg"))[:4]:
+        (folder / "images" / path.name).write_bytes(path.read_bytes())
+    grid = ProposalSettings(method="grid")
+    socodet.propose(folder / "images", folder / "table.parquet", settings=grid, workers=1, show_progress=False)
+    return folder
+
+
+def go(files, name, steps, **execution):
+    tiny = recipe("tiny")
+    training = dataclasses.replace(tiny.training, batch_size=4, epochs=float(steps), warmup_epochs=1.0, base_lr=0.1)
+    views = tuple(dataclasses.replace(view, size=32) for view in tiny.sample.views)
+    chosen = dataclasses.replace(
+        tiny,
+        training=training,
+        sample=dataclasses.replace(tiny.sample, views=views),
+        model=dataclasses.replace(tiny.model, backbone="timm/test_resnet", **NARROW),
+    )
+    settings = ExecutionSettings(device="cpu", workers=0, **execution)
+    return socodet.pretrain(
+        files / "images", chosen, files / name, proposals=files / "table.parquet", execution=settings,
+        show_progress=False, resume=True,
+    )  # fmt: skip
+
+
+def memory():
+    """Resident memory of this process, MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def record(what, **figures):
+    path = os.environ.get("SOCODET_FAULTS_RECORD")
+    if path:
+        with open(path, "a") as file:
+            file.write(json.dumps({"long run": what} | figures) + "\n")
+
+
+def test_memory_open_files_and_the_log_stay_flat(files):
+    tenth = STEPS // 10
+    go(files, "flat", STEPS, max_steps=tenth, checkpoint_every=tenth)
+    used, opened = memory(), open_files()
+    assert go(files, "flat", STEPS, checkpoint_every=tenth).finished
+    assert memory() - used < GROWTH
+    assert open_files() <= opened
+    run = RunFolder(files / "flat")
+    log = sum(1 for _ in run.log_lines())
+    events = sum(path.stat().st_size for path in run.tensorboard.rglob("*") if path.is_file())
+    assert log <= 700
+    assert events < 2_000_000
+    record("steps", steps=STEPS, MiB=round(memory() - used, 1), lines=log, tensorboard_bytes=events)
+
+
+def test_many_resumes_end_in_the_weights_of_the_uninterrupted_run(files):
+    go(files, "whole", RESUMES)
+    used = opened = 0.0
+    for step in range(1, RESUMES + 1):
+        assert go(files, "parts", RESUMES, max_steps=1).steps == step
+        if step == max(2, RESUMES // 10):
+            used, opened = memory(), open_files()
+    assert memory() - used < GROWTH
+    assert open_files() <= opened
+    whole, parts = (RunFolder(files / name).load_checkpoint() for name in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == RESUMES
+    for name, value in whole["model"].items():
+        assert torch.equal(value, parts["model"][name]), name
+    record("resumes", resumes=RESUMES, MiB=round(memory() - used, 1))
