@@ -160,3 +160,18 @@ def test_the_next_attempt_comes_soon(tmp_path, monkeypatch):
     written()
     clock[0] = 1200
     assert not saving.due(3)
+
+
+def test_a_drive_that_does_not_answer_is_waited_for_with_a_word_and_not_for_ever(tmp_path, monkeypatch, capsys):
+    answers = threading.Event()
+    monkeypatch.setattr(RunFolder, "save_checkpoint", lambda *_: answers.wait(20))
+    monkeypatch.setattr(checkpoints, "SAID_AFTER", 0.05)
+    monkeypatch.setattr(checkpoints, "GIVEN_UP_AFTER", 0.2)
+    saving = checkpoints.Checkpoints(RunFolder(tmp_path), dict, None)
+    saving.save(1, last=False)
+    assert saving.saved == 0
+    answers.set()
+    said = capsys.readouterr().err
+    assert "step-00000001.pt: waiting until it is written" in said
+    assert "not written within" in said
+    assert "training continues" in said

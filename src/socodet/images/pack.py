@@ -180,7 +180,7 @@ def _make_shards(
     shards = [work / "shards" / f"shard-{number:06d}.tar" for number in range(len(images))]
     notes = [_finished(shard, work) for shard in shards]
     to_pack = (index for indices, note in zip(images, notes, strict=True) if note is None for index in indices)
-    packed = in_order(lambda index: _pack_one(source, index, settings), to_pack, workers)
+    packed = in_order(lambda index: _pack_one(source, index, settings), to_pack, workers, source.key)
     with closing(packed):
         for number, shard in enumerate(shards):
             note = notes[number]

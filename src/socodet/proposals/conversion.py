@@ -128,7 +128,7 @@ def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, 
         except (InputError, OSError) as error:
             return str(error)
 
-    return in_order(size, range(len(source)), workers)
+    return in_order(size, range(len(source)), workers, source.key)
 
 
 def _make_row(

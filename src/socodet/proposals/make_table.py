@@ -82,7 +82,12 @@ def make_parts(job: Job, parts: range, workers: int, bar: ProgressBar) -> None:
         for start in range(0, len(job.indices(part)), TASK)
     )
     rows: list[Row] = []
-    for (part, _), made in in_order(lambda task: _make_rows(job.source, task[1], job.settings), tasks, workers):
+    for (part, _), made in in_order(
+        lambda task: _make_rows(job.source, task[1], job.settings),
+        tasks,
+        workers,
+        lambda task: f"proposals of {job.source.key(task[1][0])} and the {len(task[1]) - 1} images after it",
+    ):
         rows += made
         bar.advance(len(made))
         if len(rows) == len(job.indices(part)):

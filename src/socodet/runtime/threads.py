@@ -1,30 +1,68 @@
 """Work done by a few threads at once, with the results in the order of the tasks."""
 
+import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from multiprocessing.pool import AsyncResult, ThreadPool
+from typing import TypeVar, cast
+
+from socodet.errors import InputError
+from socodet.runtime.notices import say
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+TICK = 1.0
+SAID_AFTER, HANGS_AFTER = 60, 1800
+"""Ticks after which a message names the task that is waited for, and after which it is given up."""
 
-def in_order(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Generator[tuple[T, R], None, None]:
+
+def in_order(
+    function: Callable[[T], R], tasks: Iterable[T], workers: int, name: Callable[[T], str] = str
+) -> Generator[tuple[T, R], None, None]:
     """Each task with its result, in the order of the tasks; at most 4 · `workers` are queued, so memory is bounded.
 
     Threads are enough, since decoders and kernels release the interpreter lock: of the 5 ms that selective search
     takes for an image, a thread holds it for less than 0.2. They measured as fast as processes, which outlive a
     parent that is killed.
+
+    name: what a task is about, for messages. InputError for one without a result after `HANGS_AFTER` seconds, as where
+    a network drive does not answer; its thread does not keep the process from ending.
     """
-    pool = ThreadPoolExecutor(workers)
-    queued: deque[tuple[T, Future[R]]] = deque()
+
+    def caught(task: T) -> tuple[R | None, BaseException | None]:
+        try:
+            return function(task), None
+        except BaseException as error:  # which would end the thread, and its result never come
+            return None, error
+
+    pool = ThreadPool(workers)
+    queued: deque[tuple[T, AsyncResult[tuple[R | None, BaseException | None]]]] = deque()
     try:
         for task in tasks:
-            queued.append((task, pool.submit(function, task)))
+            queued.append((task, pool.apply_async(caught, (task,))))
             if len(queued) > 4 * workers:
-                first, future = queued.popleft()
-                yield first, future.result()
-        for first, future in queued:
-            yield first, future.result()
+                first, result = queued.popleft()
+                yield first, _waited_for(result, first, name)
+        for first, result in queued:
+            yield first, _waited_for(result, first, name)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.terminate()  # what is queued; tasks under way end by themselves
+
+
+def _waited_for(result: AsyncResult[tuple[R | None, BaseException | None]], task: T, name: Callable[[T], str]) -> R:
+    """Waits tick by tick, not by the clock: a process that is stopped and continued has not hung."""
+    for ticks in range(1, HANGS_AFTER + 1):
+        try:
+            value, error = result.get(TICK)
+        except multiprocessing.TimeoutError:
+            if ticks % SAID_AFTER == 0:
+                say(f"waiting for {name(task)}, for {ticks * TICK:.0f} s")
+            continue
+        if error is not None:
+            raise error
+        return cast(R, value)
+    raise InputError(
+        f"{name(task)}: nothing came of it in {HANGS_AFTER * TICK:.0f} s; check the disk or network it is on; the same "
+        "command resumes"
+    )

@@ -1,5 +1,6 @@
 """When checkpoints are due, how they are written while training continues, and what happens if one cannot be."""
 
+import errno
 import math
 import threading
 import time
@@ -8,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.runtime.notices import say
+from socodet.runtime.notices import said_if_long, say
 from socodet.training.checkpoint_file import copied
 from socodet.training.run_folder import RunFolder
 
 CHECKPOINT_SECONDS = 600.0
+SAID_AFTER, GIVEN_UP_AFTER = 60.0, 1800.0
+"""Seconds that writing one may take before a message says so, and before it counts as failed, as on a dead drive."""
 RETRY_SECONDS = 60.0
 """Time until the next attempt, after a failed one."""
 
@@ -117,7 +120,7 @@ class _Writing:
         self._run, self.step, self._epoch = run, step, epoch
         self._error: BaseException | None = None
         self._state: Mapping[str, Any] | None = state if at_once else copied(state)
-        self._thread = threading.Thread(target=self._write, name="checkpoint")
+        self._thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
         if at_once:
             self._write()
         else:
@@ -140,7 +143,11 @@ class _Writing:
     def wait(self) -> OSError | None:
         """Until it is written; the error if it could not be."""
         if self._thread.ident is not None:
-            self._thread.join()
+            file = str(self._run.checkpoint(self.step))
+            with said_if_long(f"{file}: waiting until it is written", SAID_AFTER):
+                self._thread.join(GIVEN_UP_AFTER)
+            if self._thread.is_alive():
+                return OSError(errno.ETIMEDOUT, f"not written within {GIVEN_UP_AFTER:.0f} s", file)
         if self._error is None or isinstance(self._error, OSError):
             return self._error
         raise self._error

@@ -1,0 +1,53 @@
+import threading
+import time
+
+import pytest
+
+from socodet.errors import InputError
+from socodet.runtime import threads
+from socodet.runtime.threads import in_order
+
+
+def test_results_are_in_the_order_of_the_tasks_and_made_at_once():
+    together = threading.Barrier(3, timeout=10)
+
+    def work(task):
+        together.wait()  # three at once
+        return task * task
+
+    assert list(in_order(work, range(30), 3)) == [(task, task * task) for task in range(30)]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_error_is_raised_where_its_result_would_be(error):
+    def work(task):
+        if task == 2:
+            raise error
+        return -task
+
+    done = in_order(work, range(9), 2)
+    assert [next(done), next(done)] == [(0, 0), (1, -1)]
+    with pytest.raises(error):
+        next(done)
+
+
+def test_tasks_are_begun_no_further_ahead_than_needed():
+    begun = []
+    results = in_order(begun.append, range(1000), 2)
+    next(results)
+    assert len(begun) <= 9
+    results.close()
+    assert len(begun) <= 9
+
+
+def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
+    monkeypatch.setattr(threads, "TICK", 0.01)
+    monkeypatch.setattr(threads, "SAID_AFTER", 5)
+    monkeypatch.setattr(threads, "HANGS_AFTER", 12)
+    ever = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"b\.jpg: nothing came of it"):
+        list(in_order(lambda name: name == "b.jpg" and ever.wait(20), ["a.jpg", "b.jpg", "c.jpg"], 2))
+    assert time.monotonic() - began < 10
+    assert capsys.readouterr().err.count("waiting for b.jpg, for") == 2
+    ever.set()
