@@ -63,7 +63,7 @@ def predict(
     )
     list_unreadable(result.unreadable)
     if result.finished:
-        print(f"{result.output}: {result.detections} objects in {result.images} images, {result.limits}")
+        print(f"{result.output}: {result.detections:,} detections in {result.images:,} images, {result.limits}")
     else:
         print(
             f"{result.output}: stopped by {result.stopped_by} after {result.done} of {result.images} images"

@@ -54,6 +54,8 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
     yield f"- Weights after {detector.step:,} of {recipe.schedule.iterations:,} steps"
     scores = _scores(detector, run)
     yield f"- Scores in percent: {scores}" if scores else "- Not scored"
+    if detector.f1_limit is not None:
+        yield f"- F1 on the same images is highest for detections of score {detector.f1_limit:.2f} and more"
     yield f"- Versions: {', '.join(f'{name} {version}' for name, version in description['versions'].items())}"
 
 
