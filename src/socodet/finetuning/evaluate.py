@@ -27,6 +27,18 @@ from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.training.settings import ExecutionSettings
 
+NAMED = 5
+"""Classes that a message names."""
+NOTHING_OF = {
+    "APs": "that is small, below 32x32 pixels",
+    "APm": "that is medium-sized, 32x32 to 96x96 pixels",
+    "APl": "that is large, above 96x96 pixels",
+    "APr": "of a rare class",
+    "APc": "of a common class",
+    "APf": "of a frequent class",
+}
+"""Score → the objects that a set without it lacks."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -70,6 +82,20 @@ class Evaluation:
             cells = ("-" if row.get(column) is None else f"{row[column]:.2f}" for column in columns)
             lines.append(f"{boxes_or_masks:<6}" + "".join(f"{cell:>7}" for cell in cells))
         return "\n".join(lines)
+
+    def why_missing(self) -> str | None:
+        """Why some of the scores are `-` in the tables, in one line; None where none is."""
+        without = [name for name, row in self.of_classes.items() if not row.get("objects")]
+        kinds = {name.split("_", 1)[1] for name, value in self.scores.items() if value is None}
+        why = []
+        if without:
+            more = f" and {len(without) - NAMED} more" if len(without) > NAMED else ""
+            why.append(f"of {len(without):,} class{'es' if without[1:] else ''} ({', '.join(without[:NAMED])}{more})")
+        if len(without) < len(self.of_classes):
+            why += [what for name, what in NOTHING_OF.items() if name in kinds]
+        if not why:
+            return None
+        return f"-: the set has no object {', or '.join(why)}; crowd regions and objects marked difficult do not count"
 
     def classes_as_table(self) -> str:
         """A row for each class: objects in the set, and scores in percent."""

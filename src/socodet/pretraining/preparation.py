@@ -17,11 +17,14 @@ from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
+from socodet.runtime.notices import notice
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.read import WeightsFile, start_path
 
 CHECKED_SIZES = 16
+MANY, NEARLY_ALL = 20, 0.95
+"""So many images, and this share of all, without a proposal are not trained on."""
 ONLINE = "online"
 """Instead of a table: proposals are made in the data workers during training."""
 
@@ -65,6 +68,7 @@ def prepare(
     elif proposals is not None:
         table = ProposalTable.read(proposals)
         _check_table(table, source)
+        say_whole_windows(table, source, chosen)
         chosen = dataclasses.replace(chosen, proposals=table.settings)
     description = _describe(source, chosen, proposals, start)
     _check_folder(run, description, overwrite=overwrite)
@@ -77,7 +81,9 @@ def prepare(
             run.proposals.unlink()  # an unreadable image may have been repaired since
         if not run.proposals.exists():
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
-        _check_table(ProposalTable.read(run.proposals), source)
+        table = ProposalTable.read(run.proposals)
+        _check_table(table, source)
+        say_whole_windows(table, source, chosen)
 
 
 def _describe(
@@ -149,6 +155,23 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
             f"{run.path}: is a run of {before:g} epochs, not {epochs:g}, and its learning rate falls by its length; to "
             f"train its networks on, begin a new run from it: --start-from {run.path} --output another folder"
         )
+
+
+def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe) -> None:
+    """A note on images without any proposal. InputError when nearly all are; the image level takes no proposals."""
+    without = table.without_boxes
+    if not without or chosen.model.architecture == "image":
+        return
+    keys = [key for key in map(source.key, range(len(source))) if key in without]
+    if not keys:
+        return
+    what = f"{source.location}: {len(keys):,} of {len(source):,} images have no proposal (first: {keys[0]})"
+    if len(keys) >= MANY and len(keys) > NEARLY_ALL * len(source):
+        raise InputError(
+            f"{what}; they may be nearly of one colour, dark, or very small: look at them with socodet inspect "
+            "proposals, set --value-range, or take --proposals.method grid"
+        )
+    notice(f"{what}; training on their whole windows")
 
 
 def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:

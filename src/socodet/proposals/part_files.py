@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from socodet._version import __version__
@@ -21,6 +22,7 @@ from socodet.images.source import ImageSource, open_images, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import settled, whole_file
+from socodet.runtime.notices import notice
 
 PART = 64
 """Images per part file: an interruption loses at most this many."""
@@ -117,6 +119,7 @@ class Job:
         """
         boxes = 0
         unreadable: list[tuple[str, str]] = []
+        without: list[str] = []
         together = ROW_GROUP // PART
         with (
             whole_file(self.output, self.folder / "table") as file,
@@ -126,10 +129,18 @@ class Job:
                 parts = range(first, min(first + together, self.count))
                 rows = pa.concat_tables([pq.ParquetFile(self._path(part)).read() for part in parts])
                 writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
+                empty = pc.equal(pc.list_value_length(rows.column("boxes")), 0)
+                none = rows.filter(pc.and_(empty, pc.is_null(rows.column("error"))))
+                without += none.column("image").to_pylist()
                 boxes += sum(len(lists.flatten()) for lists in rows.column("boxes").chunks)
                 failed = rows.filter(rows.column("error").is_valid())
                 unreadable += zip(failed.column("image").to_pylist(), failed.column("error").to_pylist(), strict=True)
         shutil.rmtree(self.folder)
+        if without:
+            notice(
+                f"{self.output}: {len(without):,} of {len(self.source):,} images have no proposal "
+                f"(first: {without[0]}); pretraining takes their whole windows"
+            )
         return boxes, unreadable
 
     def _path(self, part: int) -> Path:

@@ -159,6 +159,12 @@ class ProposalTable:
         return {self._keys[row].as_py(): self._errors[row].as_py() for row in rows.tolist()}
 
     @property
+    def without_boxes(self) -> set[str]:
+        """The images that could be read and have no proposal."""
+        rows = np.flatnonzero((np.diff(self._offsets) == 0) & ~self._errors.is_valid().to_numpy(zero_copy_only=False))
+        return set(self._keys.take(pa.array(rows)).to_pylist())
+
+    @property
     def total_boxes(self) -> int:
         """The boxes of all images together."""
         return len(self._boxes)

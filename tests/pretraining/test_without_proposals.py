@@ -1,0 +1,47 @@
+"""Images in which no object is proposed: counted, named, and refused where nearly all are such."""
+
+import numpy as np
+import pytest
+from narrow_models import NARROW
+from PIL import Image
+
+import socodet
+from socodet.errors import InputError
+from socodet.images.source import open_images
+from socodet.models.settings import ModelSettings
+from socodet.pretraining.preparation import say_whole_windows
+from socodet.pretraining.recipes import Recipe
+from socodet.proposals.table import ProposalTable
+
+
+def write(folder, flat, others):
+    """Images of one colour, and images with a bright square."""
+    folder.mkdir()
+    for number in range(flat + others):
+        pixels = np.full((64, 64, 3), 90, np.uint8)
+        if number >= flat:
+            pixels[16:48, 16:48] = 240
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (folder / "zz.png").write_bytes(b"no image")
+    return folder
+
+
+def table_of(folder, tmp_path):
+    return ProposalTable.read(socodet.propose(folder, tmp_path / "p.parquet", show_progress=False).table)
+
+
+def test_they_are_counted_and_named(tmp_path, capsys):
+    folder = write(tmp_path / "set", 3, 2)
+    table = table_of(folder, tmp_path)
+    assert "3 of 6 images have no proposal (first: 00.png)" in capsys.readouterr().err
+    assert table.without_boxes == {"00.png", "01.png", "02.png"}
+    say_whole_windows(table, open_images(folder), Recipe("one", model=NARROW))
+    assert "3 of 6 images have no proposal (first: 00.png); training on their whole windows" in capsys.readouterr().err
+
+
+def test_a_set_that_is_nearly_all_such_images_is_refused(tmp_path):
+    folder = write(tmp_path / "set", 40, 1)
+    table = table_of(folder, tmp_path)
+    with pytest.raises(InputError, match=r"40 of 42 images have no proposal .*--value-range"):
+        say_whole_windows(table, open_images(folder), Recipe("one", model=NARROW))
+    say_whole_windows(table, open_images(folder), Recipe("image level", model=ModelSettings(architecture="image")))
