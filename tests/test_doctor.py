@@ -1,7 +1,9 @@
 """`socodet doctor` on this machine, and on machines where something does not work."""
 
 import json
+import re
 
+import numpy
 import pytest
 import torch
 import torchvision
@@ -48,3 +50,16 @@ def test_what_is_scarce_or_broken_is_reported_and_the_rest_is_checked(capsys, mo
     assert "--shm-size" in out
     assert "ZeroDivisionError" in out
     assert "ok  disk" in out
+
+
+def test_licences_of_all_that_runs(capsys):
+    """Nothing that runs is under the GPL or AGPL, whose terms would extend to what users build."""
+    main(["doctor", "--licences", "--json"])
+    found = {one["package"]: one for one in json.loads(capsys.readouterr().out)}
+    assert found["numpy"]["version"] == numpy.__version__
+    assert "BSD-3-Clause" in found["torch"]["licence"]
+    assert "MIT" in found["pillow"]["licence"]
+    assert "markupsafe" in found  # which jinja2 needs
+    assert not [one for one in found.values() if re.search(r"\bA?GPL|GNU (Affero )?General", one["licence"])]
+    main(["doctor", "--licences"])
+    assert len(capsys.readouterr().out.splitlines()) == len(found)

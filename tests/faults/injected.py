@@ -34,14 +34,25 @@ class Ended:
     writes: int
 
 
+@dataclass(frozen=True)
+class Running:
+    """A command that was started."""
+
+    process: int
+    arguments: list[str]
+    log: Path
+    began: float
+
+
 class Starter:
     """Starts commands; their writes below `folder` are counted, and may fail."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._log, self._counter = folder, folder.parent / "log.txt", folder.parent / "counter"
+        self.folder, self._counter = folder, folder.parent / "counter"
         library = folder.parent / "writes.so"
         subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "writes.c", "-ldl"], check=True)
         folder.mkdir(parents=True, exist_ok=True)
+        self._counter.write_bytes(bytes(8))
         env = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         for name in [name for name in env if name.startswith("PYTEST_")]:
             del env[name]
@@ -52,33 +63,44 @@ class Starter:
 
     def run(self, arguments: list[str], *, at: int = 0, how: str = "", kill_after: float | None = None) -> Ended:
         """Runs one to its end, with a fault at the write `at`, or killed after so many seconds."""
-        self._log.unlink(missing_ok=True)
         self._counter.write_bytes(bytes(8))
-        env = {"FAULT_FOLDER": str(self.folder), "FAULT_COUNTER": str(self._counter)}
-        began = time.monotonic()
-        process = self._ask(
-            run={"arguments": arguments, "log": str(self._log), "env": env | {"FAULT_AT": str(at), "FAULT_HOW": how}}
-        )
-        status = None if kill_after is None else self._ask(wait=process, seconds=kill_after)
+        fault = {"FAULT_COUNTER": str(self._counter), "FAULT_AT": str(at), "FAULT_HOW": how}
+        running = self.start(arguments, fault)
+        status = None if kill_after is None else self.status(running, kill_after)
         if status is None and kill_after is not None:
-            os.kill(process, signal.SIGKILL)
+            os.kill(running.process, signal.SIGKILL)
+        return self.end(running, status)
+
+    def start(self, arguments: list[str], env: Mapping[str, str], name: str = "log") -> Running:
+        """Starts one; what it prints goes to a file of that name."""
+        log = self.folder.parent / f"{name}.txt"
+        log.unlink(missing_ok=True)
+        env = {"FAULT_FOLDER": str(self.folder), **env}
+        process = self._ask(run={"arguments": arguments, "log": str(log), "env": env})
+        return Running(process, arguments, log, time.monotonic())
+
+    def status(self, running: Running, seconds: float) -> int | None:
+        """Its exit status, if it ends within that time."""
+        found: int | None = self._ask(wait=running.process, seconds=seconds)
+        return found
+
+    def end(self, running: Running, status: int | None = None) -> Ended:
+        """Waits until it and its children have ended; AssertionError if they hang."""
         if status is None:
-            status = self._ask(wait=process, seconds=LONGEST)
-        seconds = time.monotonic() - began
+            status = self.status(running, LONGEST)
+        seconds = time.monotonic() - running.began
+        said = running.log.read_text(errors="replace") if running.log.exists() else ""
         if status is None:
-            os.killpg(process, signal.SIGKILL)
-            raise AssertionError(f"hangs: {' '.join(arguments)}\n{self._said()}")
-        self._until_children_are_gone(process)
-        return Ended(status, self._said(), seconds, int.from_bytes(self._counter.read_bytes(), sys.byteorder))
+            os.killpg(running.process, signal.SIGKILL)
+            raise AssertionError(f"hangs: {' '.join(running.arguments)}\n{said}")
+        self._until_children_are_gone(running.process)
+        return Ended(status, said, seconds, int.from_bytes(self._counter.read_bytes(), sys.byteorder))
 
     def close(self) -> None:
         """Ends the process that commands are started from."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
-
-    def _said(self) -> str:
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def _ask(self, **asked: Any) -> Any:
         assert self._process.stdin is not None

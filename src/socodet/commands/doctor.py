@@ -32,14 +32,18 @@ class Finding:
     """What is wrong, and how to fix it; None if nothing is."""
 
 
-def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:
+def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licences: bool = False) -> None:
     """Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.
 
     The exit code is 1 when something does not work. Include the output in a bug report.
 
     Args:
         as_json: Print one JSON object.
+        licences: Print the licences of socodet and of all packages it needs to run, and check nothing.
     """
+    if licences:
+        _print_licences(as_json)
+        return
     checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device, _decoder, _kernels)
     findings = [_tried(check) for check in (*checks, _cores, _disk, _shared_memory, _open_files)]
     if as_json:
@@ -53,6 +57,18 @@ def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None
                 print(f"    {'':<{width}}  {one.problem}")
     if any(one.problem for one in findings):
         raise SystemExit(1)
+
+
+def _print_licences(as_json: bool) -> None:
+    from socodet.commands.licences import licences
+
+    found = licences()
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    width = max(len(f"{one.package} {one.version}") for one in found)
+    for one in found:
+        print(f"{one.package + ' ' + one.version:<{width}}  {one.licence}")
 
 
 def _tried(check: Callable[[], Finding]) -> Finding:
