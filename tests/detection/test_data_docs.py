@@ -40,7 +40,7 @@ COMMANDS = re.findall(r"^    socodet (.+)$", DOC, flags=re.M)
 
 
 def test_there_are_trees_and_commands():
-    assert len(TREES) == 13
+    assert len(TREES) == 19
     assert len(COMMANDS) == 2
 
 
@@ -52,8 +52,12 @@ def write(root, files):
             image("chelsea", path)
         elif file.endswith(".xml"):
             text(path, XML)
-        elif file.endswith("classes.txt"):
+        elif file.endswith(("classes.txt", "obj.names")):
             text(path, "cat")
+        elif file.endswith("obj.data"):
+            text(path, "train = data/train.txt", "names = data/obj.names")
+        elif file == "train.txt":
+            text(path, *(f"data/{one}" for one in images))
         elif "ImageSets" in file:
             text(path, *(Path(one).stem for one in images))
         elif file.endswith(".txt"):
@@ -71,7 +75,8 @@ def write(root, files):
 @pytest.mark.parametrize("files", [tree for tree in TREES if not any("arrow" in file for file in tree)], ids=" ".join)
 def test_every_tree_is_a_set(tmp_path, files):
     write(tmp_path, files)
-    with_parts = any(file.startswith(("train", "ImageSets", "VOC2007/", "annotations/instances")) for file in files)
+    starts = ("train", "ImageSets", "VOC2007/", "annotations/instances_t", "images/train/")
+    with_parts = any(file.startswith(starts) for file in files)
     read = open_detection_set(tmp_path, split="train" if with_parts else "all")
     assert len(read.with_objects())
     assert {category.name for category in read.categories} >= {"cat"}
