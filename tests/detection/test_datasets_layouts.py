@@ -1,11 +1,13 @@
 import json
+import os
 import shutil
 
 import pytest
 
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets import Problem, open_detection_set
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
+from socodet.images.source import open_images
 
 
 def write(file, folder, names=("cat",)):
@@ -81,3 +83,30 @@ def test_what_is_no_detection_set(tmp_path):
         (tmp_path / name).write_text("1")
         with pytest.raises(InputError, match="no detection set"):
             open_detection_set(tmp_path / name)
+
+
+@pytest.mark.parametrize(("named", "there"), [("a.jpg", "a.JPG"), ("A.JPEG", "A.jpg"), ("b/a.png", "b/a.PNG")])
+def test_a_suffix_may_be_spelled_in_another_way(tmp_path, named, there):
+    write(tmp_path / "set.json", tmp_path)
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    shutil.move(tmp_path / "chelsea.jpg", tmp_path / there)
+    content = json.loads((tmp_path / "set.json").read_text())
+    content["images"][0]["file_name"] = named
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    read = open_detection_set(tmp_path / "set.json")
+    assert read.images[0].file == tmp_path / there
+    assert read.problems.counts == {Problem.OTHER_SUFFIX: 1}
+    assert open_images(tmp_path / "set.json").read(0) == (tmp_path / there).read_bytes()
+    shutil.move(tmp_path / there, (tmp_path / there).with_suffix(".bmp"))  # which may be anything, such as a mask
+    with pytest.raises(InputError, match="nowhere near"):
+        open_detection_set(tmp_path / "set.json")
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    """As an old system writes them, in the file as on the disk."""
+    write(tmp_path / "set.json", tmp_path)
+    name = os.fsdecode(b"caf\xe9.jpg")
+    shutil.move(tmp_path / "chelsea.jpg", tmp_path / name)
+    (tmp_path / "set.json").write_bytes((tmp_path / "set.json").read_bytes().replace(b"chelsea", b"caf\xe9"))
+    assert open_detection_set(tmp_path / "set.json").images[0].file.name == name
+    assert open_images(tmp_path / "set.json").key(0) == name

@@ -16,6 +16,7 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
 
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
 LOOKED_FOR = 16
 """Images looked for before a file that lists them is believed."""
 
@@ -84,18 +85,29 @@ def read_lines(file: Path) -> list[str]:
     return [line.strip() for line in text.replace("\r", "\n").split("\n")]
 
 
+def read_json(file: Path) -> Any:
+    """The content of a JSON file; bytes that are not UTF-8 are kept as file names keep them. OSError or ValueError."""
+    data = read_file(file)
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError:
+        return json.loads(os.fsdecode(data))
+
+
 def open_coco(file: Path) -> ImageList:
     """The images of a COCO file, in its order; their `file_name`, as `locate_images` finds it, is the key.
 
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
     root, keys = locate_images(file, _coco_names(file))
+    if not any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):  # found by other spellings of suffixes
+        keys = [next((one for one in suffix_spellings(key) if os.path.isfile(root / one)), key) for key in keys]
     return ImageList(file, root, Names(_unique_keys(file, keys)))
 
 
 def _coco_names(file: Path) -> list[str]:
     try:
-        content: Any = json.loads(read_file(file))
+        content = read_json(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
     except ValueError as error:
@@ -195,7 +207,15 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _holds_any(folder: Path, keys: Sequence[str]) -> bool:
-    return any(os.path.isfile(folder / key) for key in keys[:LOOKED_FOR])  # no error for whatever a name is
+    return any(os.path.isfile(folder / one) for key in keys[:LOOKED_FOR] for one in suffix_spellings(key))
+
+
+def suffix_spellings(name: str) -> list[str]:
+    """The name, and with its suffix in capitals or not, and as the other ones of JPEG."""
+    stem, suffix = posixpath.splitext(name)
+    small = suffix.lower()
+    others = (small, small.upper(), *(JPEG_SUFFIXES if small in JPEG_SUFFIXES else ()))
+    return list(dict.fromkeys([name, *(stem + other for other in others)])) if small in SUFFIXES else [name]
 
 
 def leads_astray(name: str) -> bool:

@@ -1,6 +1,5 @@
 """COCO's form of annotations, one JSON file, and LVIS's, which adds what of an image is not annotated."""
 
-import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +21,7 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import leads_astray, locate_images, spelled_as_in
-from socodet.runtime.files import read_file
+from socodet.images.lists import leads_astray, locate_images, read_json, spelled_as_in
 from socodet.runtime.notices import notice
 
 
@@ -61,7 +59,7 @@ def read_coco(
 
 def _content(file: Path) -> dict[str, list[Any]]:
     try:
-        content: Any = json.loads(read_file(file))
+        content = read_json(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
     except (ValueError, RecursionError) as error:
@@ -149,13 +147,15 @@ def _present(
     there = FilesThere()
     found = False
     for image, name in zip(listed, paths, strict=True):
-        path = root / name
         if leads_astray(name):
             problems.add(Problem.NAME_ASTRAY, f"image {image.image_id}, {image.name}")
             continue
-        if path not in there:
-            problems.add(Problem.MISSING_IMAGE, str(path))
+        path = there.spelled(root, name)
+        if path is None:
+            problems.add(Problem.MISSING_IMAGE, str(root / name))
             continue
+        if path != root / name:
+            problems.add(Problem.OTHER_SUFFIX, f"{image.name} is {path.name}")
         found = True
         if image.height and image.width:
             yield path, image

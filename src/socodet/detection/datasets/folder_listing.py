@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from socodet.images.lists import suffix_spellings
 from socodet.images.suffixes import SUFFIXES
 
 
@@ -33,6 +34,10 @@ class FilesThere:
             self._images[folder] = found
         name = self._images[folder].get(stem)
         return None if name is None else folder / name
+
+    def spelled(self, root: Path, name: str) -> Path | None:
+        """The file of that name below a folder, or else one that differs in how its suffix is spelled."""
+        return next((root / one for one in suffix_spellings(name) if root / one in self), None)
 
     def file(self, folder: Path, stem: str, suffix: str) -> Path | None:
         """The file of that name in a folder, its suffix in any case."""

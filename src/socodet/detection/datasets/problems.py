@@ -21,6 +21,7 @@ class Problem(StrEnum):
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
     SIZE_FROM_FILE = "image entry without a usable size; size of the image file used"
     NAME_FROM_ELSEWHERE = "image named by a path of another machine; found by the end of it"
+    OTHER_SUFFIX = "image named with another suffix than its file has, or in other case; taken"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
     UNKNOWN_IMAGE = "annotation of an image that is not listed; left out"

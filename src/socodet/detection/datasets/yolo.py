@@ -109,13 +109,15 @@ def _listed_images(file: Path, reading: _Reading) -> list[Path]:
     root, keys = locate_images(file, names)
     found = []
     for key in keys:
-        image = root / key
+        image = None if leads_astray(key) else reading.there.spelled(root, key)
         if leads_astray(key):
-            reading.problems.add(Problem.NAME_ASTRAY, f"{file}: {image}")
-        elif image not in reading.there:
-            reading.problems.add(Problem.MISSING_IMAGE, str(image))
+            reading.problems.add(Problem.NAME_ASTRAY, f"{file}: {root / key}")
+        elif image is None:
+            reading.problems.add(Problem.MISSING_IMAGE, str(root / key))
         else:
             found.append(image)
+            if image != root / key:
+                reading.problems.add(Problem.OTHER_SUFFIX, f"{file}: {key} is {image.name}")
     return found
 
 
