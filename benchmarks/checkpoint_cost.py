@@ -42,7 +42,7 @@ def seconds(run: Path, table: Path, steps: int, checkpoint_every: int) -> float:
         photographs(), short_steps(), run, proposals=table, execution=execution, overwrite=True, show_progress=False
     )
     lines: Iterator[dict[str, Any]] = RunFolder(run).log_lines()
-    return sum(4 / line["images_per_second"] for line in lines if line["step"] > 1)
+    return sum(4 / float(line["images_per_second"]) for line in lines if line["step"] > 1)
 
 
 def main() -> None:
