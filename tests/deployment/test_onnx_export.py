@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
+from torchvision.models.detection.roi_heads import RoIHeads
 
 import socodet
 from socodet.cli import main
-from socodet.deployment.onnx import onnx_bytes
+from socodet.deployment.onnx import onnx_bytes, onnx_files
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
@@ -70,20 +71,44 @@ def test_onnxruntime_finds_the_same_objects_in_images_of_any_size_and_number(nam
         check(ours, boxes[here], scores[here], labels[here], masks[0][here] if masks else None, detector.class_names)
 
 
-@pytest.mark.parametrize("name", ["retinanet_fpn", "faster_rcnn_fpn"])
-def test_images_in_which_nothing_is_found_have_no_boxes(name, detector_run):
+class OwnHeads(RoIHeads):
+    """Keeps only the surest object of an image."""
+
+    def postprocess_detections(self, *arguments):
+        return tuple([one[:1] for one in part] for part in super().postprocess_detections(*arguments))
+
+
+def test_a_detector_with_code_of_its_own_takes_one_image(detector_run, tmp_path):
+    detector = socodet.load_detector(detector_run("faster_rcnn_fpn"), device="cpu")
+    detector.network.roi_heads.__class__ = OwnHeads
+    file = tmp_path / "d.onnx"
+    files = onnx_files(detector, file)
+    assert "batch is 1" in " ".join(files.notes)
+    session = onnxruntime.InferenceSession(files.weights[file])
+    image = pictures()[1]
+    (ours,) = detector.predict([image])
+    boxes, scores, *_ = session.run(None, {"images": image[None]})
+    assert len(ours) == len(scores) == 1
+    np.testing.assert_allclose(boxes, ours.boxes, atol=1e-3)
+    with pytest.raises(Exception, match="Expected: 1"):
+        session.run(None, {"images": np.stack([image, image])})
+
+
+@pytest.mark.parametrize(("name", "in_one"), [("retinanet_fpn", True), ("mask_rcnn_fpn", False)])
+def test_images_in_which_nothing_is_found_have_no_boxes(name, in_one, detector_run):
+    """Of three images, a threshold that the objects of one exceed, or none."""
     detector = socodet.load_detector(detector_run(name), device="cpu")
     batch = np.stack([image[:61, :90] for image in (*pictures(), np.zeros((61, 90, 3), np.uint8))])
     surest = [float(one.scores[0]) for one in detector.predict(list(batch))]
     second, first = sorted(surest)[-2:]
     assert first > second
-    for limit, found in (((first + second) / 2, {surest.index(first)}), (0.5 + first / 2, set())):
-        owner = detector.network.roi_heads if "rcnn" in name else detector.network
-        owner.score_thresh = limit
-        session = onnxruntime.InferenceSession(onnx_bytes(detector))
-        boxes, scores, _, of_image = session.run(None, {"images": batch})
-        assert set(of_image) == found
-        assert len(boxes) == len(scores) == sum(map(len, detector.predict(list(batch))))
+    owner = detector.network.roi_heads if "rcnn" in name else detector.network
+    owner.score_thresh = (first + second) / 2 if in_one else (first + 1) / 2
+    session = onnxruntime.InferenceSession(onnx_bytes(detector))
+    boxes, scores, _, of_image, *masks = session.run(None, {"images": batch})
+    assert set(of_image) == ({surest.index(first)} if in_one else set())
+    assert len(boxes) == len(scores) == sum(map(len, detector.predict(list(batch))))
+    assert [mask.shape for mask in masks] == [(0, 61, 90)] * ("mask" in name)
 
 
 def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkeypatch):

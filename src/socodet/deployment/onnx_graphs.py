@@ -10,11 +10,14 @@ from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection._utils import _topk_min
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import clip_boxes_to_image
 
 from socodet.deployment.onnx_rcnn import RCNNGraph
 from socodet.deployment.onnx_steps import SelectBoxes, best_of_images, interpolation, prepared
 from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
 from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.detection.detectors.transform import DetectorTransform
 from socodet.detection.inference import MASK_THRESHOLD
@@ -29,11 +32,18 @@ def graph_of(network: nn.Module) -> nn.Module | None:
         return RTDETRGraph(network).eval()
     if not isinstance(getattr(network, "transform", None), DetectorTransform):
         return None
-    if isinstance(network, RetinaNet | FCOS):
+    if type(network) in (RetinaNet, FCOS):
         return SingleStageGraph(network).eval()
-    if isinstance(network, GeneralizedRCNN) and isinstance(network.roi_heads.box_roi_pool, AlignedRoIAlign):
+    if isinstance(network, GeneralizedRCNN) and _has_known_parts(network):
         return RCNNGraph(network).eval()
     return OneImageGraph(network).eval()
+
+
+def _has_known_parts(network: GeneralizedRCNN) -> bool:
+    """Whether its code selects boxes as `RCNNGraph` does; a subclass may do anything."""
+    heads = network.roi_heads
+    known = type(network.rpn) is RegionProposalNetwork and type(heads) in (RoIHeads, SharedRoIHeads)
+    return known and type(heads.box_roi_pool) is AlignedRoIAlign and getattr(heads, "keypoint_predictor", None) is None
 
 
 class OneImageGraph(nn.Module):
