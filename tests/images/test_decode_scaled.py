@@ -81,15 +81,13 @@ def test_a_part_is_upright_too(orientation: int, mode: str) -> None:
 
 
 def test_a_cut_jpeg_is_noticed_at_every_scale() -> None:
-    plain, cmyk = (encode(photograph().convert(mode), "JPEG") for mode in ("RGB", "CMYK"))
-    for least_side in (150, 75, 37):
-        for share in (0.3, 0.6, 0.95):
-            cut: list[bool] = []
-            part = decode_image(plain[: int(len(plain) * share)], least_side, on_cut=partial(cut.append, True))
-            assert cut == [True]
-            assert part.shape == decode_image(plain, least_side).shape
-            with pytest.raises(UnreadableImageError):
-                decode_image(cmyk[: int(len(cmyk) * share)], least_side)
+    for data in (encode(photograph().convert(mode), "JPEG") for mode in ("RGB", "CMYK")):
+        for least_side in (150, 75, 37):
+            for share in (0.3, 0.6, 0.95):
+                cut: list[bool] = []
+                part = decode_image(data[: int(len(data) * share)], least_side, on_cut=partial(cut.append, True))
+                assert cut == [True]
+                assert part.shape == decode_image(data, least_side).shape
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
