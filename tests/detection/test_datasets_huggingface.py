@@ -116,6 +116,24 @@ def test_other_columns(tmp_path):
     assert len(read.with_objects()) == 1
 
 
+def test_classes_that_are_whole_numbers_written_with_a_point(tmp_path):
+    save(tmp_path / "one", [("chelsea", BOXES, [1.0, 2.0, 1.0, -1.0])], feature="dict of lists")
+    info = json.loads((tmp_path / "one" / "dataset_info.json").read_text().replace('"ClassLabel"', '"Value"'))
+    (tmp_path / "one" / "dataset_info.json").write_text(json.dumps(info))
+    read = open_detection_set(tmp_path / "one", split="all", reading=ReadingSettings(box_form="xywh"))
+    assert [read.categories[label - 1].name for label in read.images[0].labels] == ["1", "2", "1"]
+    assert read.problems.counts == {Problem.UNKNOWN_CATEGORY: 1}
+
+
+def test_objects_that_are_text_are_one_line(tmp_path):
+    save(tmp_path / "one")
+    info = json.loads((tmp_path / "one" / "dataset_info.json").read_text())
+    info["features"]["objects"] = {"dtype": "string", "_type": "Value"}
+    (tmp_path / "one" / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(InputError, match="objects is a column of string"):
+        open_detection_set(tmp_path / "one", split="all")
+
+
 def test_without_boxes_or_without_names(tmp_path):
     save(tmp_path / "named", [("chelsea", BOXES, ["b", "a", "b", "a"])], feature="dict of lists", key="label")
     info = json.loads((tmp_path / "named" / "dataset_info.json").read_text().replace('"ClassLabel"', '"Value"'))

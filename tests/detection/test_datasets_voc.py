@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+import tool_files
 
 from socodet.detection.datasets import Problem, open_detection_set
 from socodet.errors import InputError
@@ -195,3 +196,24 @@ def test_boxes_in_another_form_and_foreign_classes_are_refused(tmp_path):
     write(tmp_path / "VOC2007", {"a": [thing("unicorn", (1, 1, 9, 9))]}, trainval=["a"])
     with pytest.raises(InputError, match=r"none of its 1 objects is of a known class .*unicorn"):
         open_detection_set(tmp_path, split="train")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "JPEGImages/a.jpg",
+        "JPEGImages\\a.jpg",
+        "C:\\VOC\\JPEGImages\\a.jpg",
+        "/home/me/VOC/JPEGImages/a.jpg 1",
+        "./a",
+        "../JPEGImages/a",
+    ],
+)
+def test_a_list_of_paths(tmp_path, line):
+    """Of this set, or of another machine."""
+    tool_files.image("chelsea", tmp_path / "JPEGImages" / "a.jpg")
+    corners = "<xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax>"
+    xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    tool_files.text(tmp_path / "Annotations" / "a.xml", xml)
+    tool_files.text(tmp_path / "ImageSets" / "Main" / "train.txt", line)
+    assert [one.image_id for one in open_detection_set(tmp_path, split="train").images] == ["a"]

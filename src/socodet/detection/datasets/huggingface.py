@@ -112,6 +112,8 @@ def _columns(folder: Path, features: Any) -> _Columns:
     box, category = (next((name for name in names if name in fields), None) for names in (BOXES, CLASSES))
     if box is None or category is None:
         inside = f", and {column} holds {', '.join(fields) or 'nothing'}" if column else ""
+        if "dtype" in fields:
+            inside = f", and {column} is a column of {fields['dtype']}, not of lists"
         raise InputError(
             f"{folder}: has no objects with a `bbox` and a `category`; its columns are "
             f"{', '.join(features) or 'none'}{inside}"
@@ -171,7 +173,7 @@ def _categories(folder: Path, columns: _Columns, objects: Sequence[Entry]) -> tu
             raise InputError(f"{folder}: two of its classes have the same name; rename one")
         return tuple(Category(place, name) for place, name in enumerate(names))
     written = [one.get(columns.category) for one in objects]
-    numbers = sorted({int(one) for one in written if isinstance(one, int) and one >= 0})
+    numbers = sorted({one for one in map(as_id, written) if isinstance(one, int) and one >= 0})
     if numbers:
         notice(f"{folder}: its features name no classes, which are called by their numbers")
     names = [*map(str, numbers), *sorted({one for one in written if isinstance(one, str) and one})]
@@ -189,7 +191,7 @@ def _labelled(
         if isinstance(written, int | float) and columns.names:
             place = number(written)
             known = columns.names[int(place)] if place.is_integer() and 0 <= place < len(columns.names) else None
-        label = label_of.get(str(known))
+        label = label_of.get(str(as_id(known)))
         if label is None:
             problems.add(Problem.UNKNOWN_CATEGORY, f"object {entry['id']}, category {written!r:.40}")
         else:

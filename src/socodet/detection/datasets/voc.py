@@ -1,9 +1,11 @@
 """Pascal VOC's form of annotations: an XML file per image, and lists of the images in `ImageSets/Main`."""
 
+import itertools
+import posixpath
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
@@ -115,15 +117,31 @@ def classes_of(files: Iterable[Path], about: Path) -> list[str]:
 def _listed(file: Path, images: Path, there: FilesThere) -> list[str]:
     """The names of a list, a line each; where no image is named by the whole line, without the mark of a class's list.
 
-    Such a list has 1, 0 or -1 behind each name. An image's suffix is no part of its name.
+    Such a list has 1, 0 or -1 behind each name. An image's suffix is no part of its name, nor are the folders before it
+    in which the image is not, as in paths of another machine.
     """
     names = []
     for line in filter(None, read_lines(file)):
         marked = re.fullmatch(r"(.*\S)\s+(-1|0|1)", line)
         spelled = [line, *([marked[1]] if marked else [])]
-        whole = next((name for name in spelled if there.image(images, name) or images / name in there), spelled[-1])
-        names.append(Path(whole).stem if images / whole in there else whole)
+        shorter = (end for name in spelled for end in _ends(name))
+        tried = itertools.chain(spelled, shorter)
+        whole = next(
+            (name for name in tried if there.image(images, name) or _is_there(images, name, there)), spelled[-1]
+        )
+        name = str(PurePosixPath(whole).with_suffix("")) if _is_there(images, whole, there) else whole
+        names.append(posixpath.normpath(name))
     return names
+
+
+def _is_there(images: Path, name: str, there: FilesThere) -> bool:
+    return not name.startswith("/") and ".." not in name.split("/") and images / name in there
+
+
+def _ends(name: str) -> Iterator[str]:
+    """A path without its first folder, without its first two, and so on; backslashes are slashes."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    yield from ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def parse(file: Path) -> ElementTree.Element:
