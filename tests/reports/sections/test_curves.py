@@ -3,9 +3,15 @@ import json
 import math
 
 import numpy as np
+import torch
+from narrow_models import NARROW
 from PIL import Image, ImageColor
 
+from socodet.detection.detectors import InferenceSettings
+from socodet.detection.detectors.fcos import FCOSFPN
+from socodet.detection.detectors.rt_detr import LOSSES
 from socodet.reports.sections.curves import (
+    FINETUNE_TITLES,
     PROBE_TITLES,
     SCORE_TITLES,
     curve_charts,
@@ -129,3 +135,14 @@ def test_lines_of_a_probe_or_an_evaluation_are_charts_of_their_own() -> None:
     assert figure.axes[0].yaxis.get_major_formatter()(0.25, None) == "25%"
     (score,) = curve_charts({"run": [{"step": 9, "box_AP": 1.5, "box_AP50": None}]}, SCORE_TITLES)
     assert score.title == "Boxes, AP over IoU 0.50:0.95"
+
+
+def test_every_loss_of_a_single_stage_detector_and_of_rt_detr_has_a_chart() -> None:
+    torch.manual_seed(0)
+    target = {"boxes": torch.tensor([[1.0, 1, 30, 30]]), "labels": torch.tensor([1])}
+    names = [
+        f"loss_{name}" for name in FCOSFPN().build(NARROW, 3, InferenceSettings())([torch.rand(3, 64, 64)], [target])
+    ]
+    lines = [{"step": step, **dict.fromkeys([*names, *LOSSES], 1.0)} for step in (1, 2)]
+    charts = curve_charts({"run": lines}, FINETUNE_TITLES)
+    assert len(charts) == len(names) + len(LOSSES) == 6

@@ -68,6 +68,12 @@ FINETUNE_TITLES = {
     "loss_mask": ("Masks", "Loss of the masks."),
     "loss_objectness": ("Objectness of proposals", "Classification loss of the region proposal network."),
     "loss_rpn_box_reg": ("Edges of proposals", "Regression loss of the region proposal network."),
+    "loss_classification": ("Classification", "Focal loss of the classes (RetinaNet, FCOS)."),
+    "loss_bbox_regression": ("Box regression", "Loss of the edges of boxes (RetinaNet, FCOS)."),
+    "loss_bbox_ctrness": ("Centerness", "Loss of how near a point is to the centre of its object (FCOS)."),
+    "loss_vfl": ("Classification", "Varifocal loss of the classes, over all layers of the decoder (RT-DETR)."),
+    "loss_bbox": ("Box regression", "L1 loss of the boxes, over all layers of the decoder (RT-DETR)."),
+    "loss_giou": ("Overlap of boxes", "Generalised IoU loss of the boxes, over all layers of the decoder (RT-DETR)."),
     **_SPEED,
 }
 _SCORES = {"AP": "AP over IoU 0.50:0.95", "AP50": "AP at IoU 0.50", "AP75": "AP at IoU 0.75"}
