@@ -226,3 +226,37 @@ def test_commands_take_how_images_are_read(tmp_path: Path) -> None:
     assert ProposalTable.read(tmp_path / "p.parquet").unreadable == {}
     with pytest.raises(SystemExit):
         main(["propose", str(tmp_path / "set"), "--output", str(tmp_path / "q.parquet"), "--bands", "1", "2"])
+
+
+def geotiff(file: Path, values: np.ndarray, nodata: str) -> None:
+    """With GDAL's tag, in a form that only one of the two readers knows, or both."""
+    tifffile.imwrite(file, values, extratags=[(42113, "s", 0, nodata, True)], photometric="minisblack")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "top"),
+    [(np.float32, "-9999", 1.0), (np.float64, "-3.4e+38", 1.0), (np.float32, "nan", 1.0), (np.uint16, "65535", 4000.0)],
+)
+def test_pixels_without_a_value_are_black_and_do_not_count(
+    tmp_path: Path, dtype: type, nodata: str, top: float
+) -> None:
+    values = (RAMP * top).astype(dtype)
+    values[:8] = float(nodata)
+    geotiff(tmp_path / "a.tif", values, nodata)
+    pixels = read_pixels(open_images(tmp_path), 0)
+    assert (pixels[:8] == 0).all()
+    there = RAMP[8:]
+    expected = there * 4000 / 4095 if top == 4000 else (there - there.min()) / (1 - there.min())
+    np.testing.assert_allclose(pixels[8:, :, 0], expected * 255, atol=2)
+
+
+def test_what_would_be_read_in_part_is_refused(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.ones((8, 8), np.complex64))
+    with pytest.raises(UnreadableImageError, match="complex"):
+        decode_image(file.getvalue())
+    file = io.BytesIO()
+    tifffile.imwrite(file, bands(np.uint8, 2), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(UnreadableImageError, match=r"2 bands.*--bands"):
+        decode_image(file.getvalue())
+    assert decode_image(file.getvalue(), reading=PixelReading(bands=(2,)))[0, 0].tolist() == [40, 40, 40]

@@ -14,7 +14,7 @@ from socodet.images.reading import MAX_PIXELS
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 0x0112
-BITS_PER_SAMPLE = 258
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, NODATA_TAG = 258, 277, 42113
 INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
 
 
@@ -92,11 +92,15 @@ def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArra
         try:
             with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
                 check_size(*image.size, max_pixels)
+                tags = image.tag_v2  # type: ignore[attr-defined]
+                if image.mode == "L" and tags.get(SAMPLES_PER_PIXEL, 1) > 1:  # of which Pillow would take the first
+                    raise _asks_for_bands(tags[SAMPLES_PER_PIXEL])
+                nothing = tags.get(NODATA_TAG)
                 if image.mode.startswith("I;16"):
-                    return np.asarray(image).astype(np.uint16)
+                    return _without_nodata(np.asarray(image).astype(np.uint16), nothing)
                 if image.mode in ("I", "F"):
-                    return np.asarray(image)
-                if max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) <= 8:  # type: ignore[attr-defined]
+                    return _without_nodata(np.asarray(image), nothing)
+                if max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8:
                     return None
         except UnidentifiedImageError:
             pass
@@ -119,14 +123,39 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
             raise UnreadableImageError(f"a TIFF compressed in a way that needs a package; {INSTALL_TIFF}") from None
         transparent = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
         orientation = page.tags.valueof(ORIENTATION_TAG, 1)
+        nothing = page.tags.valueof(NODATA_TAG)
+    if np.iscomplexobj(values):
+        raise UnreadableImageError("holds complex numbers; save their magnitude")
+    values = _without_nodata(values, nothing)
     if axes == "SYX":
         values = np.moveaxis(values, 0, -1)
     elif axes not in ("YX", "YXS"):
         raise UnreadableImageError(f"a TIFF with the axes {axes}, not those of an image")
     count = values.shape[2] if values.ndim == 3 else 1
     if bands is None and not (count in (1, 3) or (count == 4 and transparent)):
-        raise UnreadableImageError(f"has {count} bands; choose one or three of them, --bands 3 2 1")
+        raise _asks_for_bands(count)
     return upright(values, int(orientation))
+
+
+def _asks_for_bands(count: int) -> UnreadableImageError:
+    return UnreadableImageError(f"has {count} bands; choose one or three of them, --bands 3 2 1")
+
+
+def _without_nodata(values: NDArray[Any], written: Any) -> NDArray[Any]:
+    """Black where the file says that there is no value, which may be beyond all others, such as -9999 or 65535.
+
+    written: the tag of GDAL's that names it, text, or None. Floating-point and 32-bit values become not-a-number.
+    """
+    try:
+        nothing = float(str(written).strip("\0 "))
+    except ValueError:
+        return values
+    missing = values == nothing
+    if not missing.any():
+        return values
+    if values.dtype.itemsize <= 2 and values.dtype.kind in "iu":
+        return np.where(missing, values.dtype.type(0), values)
+    return np.where(missing, np.nan, values.astype(np.result_type(values.dtype, np.float32)))
 
 
 def tiff_size(data: bytes) -> tuple[int, int] | None:
