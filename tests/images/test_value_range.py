@@ -260,3 +260,11 @@ def test_what_would_be_read_in_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match=r"2 bands.*--bands"):
         decode_image(file.getvalue())
     assert decode_image(file.getvalue(), reading=PixelReading(bands=(2,)))[0, 0].tolist() == [40, 40, 40]
+
+
+def test_bands_beside_the_colours_are_left_out_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"photometric": "rgb", "planarconfig": "contig", "extrasamples": ["unspecified"] * 3}
+    tifffile.imwrite(tmp_path / "a.tif", bands(np.uint8, 6), **options)
+    source = open_images(tmp_path)
+    assert "TIFFs of 6 bands: red, green and blue are read; --bands" in capsys.readouterr().err
+    assert read_pixels(source, 0)[0, 0].tolist() == [20, 40, 60]

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from socodet.errors import UnreadableImageError
 from socodet.images.reading import MAX_PIXELS
+from socodet.runtime.notices import notice
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -95,6 +96,10 @@ def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArra
                 tags = image.tag_v2  # type: ignore[attr-defined]
                 if image.mode == "L" and tags.get(SAMPLES_PER_PIXEL, 1) > 1:  # of which Pillow would take the first
                     raise _asks_for_bands(tags[SAMPLES_PER_PIXEL])
+                if image.mode == "RGB" and tags.get(SAMPLES_PER_PIXEL, 3) > 3:
+                    notice(
+                        f"TIFFs of {tags[SAMPLES_PER_PIXEL]} bands: red, green and blue are read; --bands sets others"
+                    )
                 nothing = tags.get(NODATA_TAG)
                 if image.mode.startswith("I;16"):
                     return _without_nodata(np.asarray(image).astype(np.uint16), nothing)
