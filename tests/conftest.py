@@ -1,6 +1,7 @@
 """Setup for every test."""
 
 import os
+import shutil
 
 import pytest
 
@@ -19,3 +20,17 @@ def narrow_networks():
         for name, value in NARROWED.items():
             patch.setattr(name, value)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders_removed(request, tmp_path_factory):
+    """Removes what a module's fixtures wrote, gigabytes in all, unless a test failed; other modules use shared_*."""
+    base, failed = tmp_path_factory.getbasetemp(), request.session.testsfailed
+    before = set(base.iterdir())
+    yield
+    if request.session.testsfailed == failed:
+        for folder in (one for one in set(base.iterdir()) - before if not one.name.startswith("shared_")):
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder, ignore_errors=True)

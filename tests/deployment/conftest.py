@@ -41,7 +41,7 @@ def detector_run(tmp_path_factory):
     def make(detector, backbone="resnet18"):
         if (detector, backbone) in made:
             return made[detector, backbone]
-        folder = tmp_path_factory.mktemp("run")
+        folder = tmp_path_factory.mktemp("shared_run")
         data = open_detection_set(coco_file(folder / "set.json"))
         boxes = {"rois_per_image": 32} if detector_named(detector).has_box_head else {}
         settings = FinetuneSettings(detector, "coco_1x", iterations=9, size=96, **boxes)

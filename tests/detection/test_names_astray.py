@@ -118,6 +118,6 @@ def test_pipes_and_devices_that_the_user_names_are_one_line(tmp_path, capsys):
     main(["propose", str(tmp_path / "list.txt"), "--output", str(tmp_path / "p.parquet"), "--method", "grid"])
     said = capsys.readouterr()
     assert "3 images" in said.out
-    assert "2 images could not be read" in said.err or "pipe.jpg" in said.err
+    assert "pipe.jpg" in said.err
     with pytest.raises(InputError):
         open_detection_set(tmp_path / "pipe.jpg")

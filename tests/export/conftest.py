@@ -54,7 +54,7 @@ def exportable_run(tmp_path_factory):
                     tensor.uniform_(0.5, 1.5)
                 elif tensor.dim() == 1:
                     tensor.normal_(0, 0.1)
-        run = RunFolder(tmp_path_factory.mktemp("run"))
+        run = RunFolder(tmp_path_factory.mktemp("shared_run"))
         run.write_description(
             {
                 "recipe": to_json(Recipe("custom", model=settings)),

@@ -1,5 +1,6 @@
 """A damaged checkpoint is noticed wherever the damage is, and one is written while training continues."""
 
+import errno
 import itertools
 import threading
 from collections import OrderedDict
@@ -69,12 +70,13 @@ def test_a_run_uses_the_checkpoint_before_a_damaged_one(tmp_path, capsys):
 
 
 def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path, monkeypatch):
-    written, steps_seen = threading.Event(), []
+    begun, enough, steps_seen = threading.Event(), threading.Event(), []
 
     def slow(path, state):
         steps_seen.append(learner.finished)
         if len(steps_seen) == 1:
-            assert written.wait(30)
+            begun.set()
+            assert enough.wait(30)
             steps_seen.append(learner.finished)
         write_state(path, state)
 
@@ -86,8 +88,10 @@ def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path
     def numbers():
         for number in itertools.count(1):
             total.add_(number)
+            if number == 4:
+                assert begun.wait(30)
             if number == 6:
-                written.set()
+                enough.set()
             yield number
 
     go(learner, run, numbers(), max_steps=6)
@@ -129,5 +133,36 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     left = tmp_path / "checkpoints" / ".step-00000001.pt.partial"
     left.parent.mkdir()
     left.write_bytes(b"half")
-    run.save_checkpoint(2, STATE)
-    assert [path.name for path in left.parent.iterdir()] == ["step-00000002.pt"]
+    go(Counter(), run, itertools.count(), max_steps=1)
+    assert [path.name for path in left.parent.iterdir()] == ["step-00000001.pt"]
+
+
+def test_the_best_may_be_written_at_the_same_time(tmp_path, monkeypatch):
+    """A checkpoint in the background leaves a half-written best.pt alone."""
+    run, learner = RunFolder(tmp_path), Counter()
+    half = tmp_path / "checkpoints" / ".best.pt.partial"
+
+    def numbers():
+        for number in range(10):
+            if number == 2:
+                half.parent.mkdir(exist_ok=True)
+                half.write_bytes(b"half")
+            yield number
+
+    go(learner, run, numbers(), checkpoint_every=3)
+    assert half.read_bytes() == b"half"
+
+
+def test_an_epoch_whose_checkpoint_could_not_be_written_is_kept_with_the_next(tmp_path, monkeypatch, capsys):
+    run, failures = RunFolder(tmp_path), []
+
+    def once(path, state):
+        if path.name == "step-00000004.pt" and not failures:
+            failures.append(path)
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        write_state(path, state)
+
+    monkeypatch.setattr(run_folder, "write_state", once)
+    go(Counter(), run, itertools.count(), checkpoint_every=5, keep_every=2, max_steps=7)
+    assert len(failures) == 1
+    assert read_state(tmp_path / "checkpoints/epoch-0002.pt")["finished"] == 5

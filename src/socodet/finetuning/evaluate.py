@@ -131,7 +131,7 @@ def score(
 ) -> Evaluation:
     """Detects and scores; the first process writes the scores of this `step`, and the detections, to their files.
 
-    A file that cannot be written is told of in the result, `unwritten`.
+    A file that cannot be written is named in the result's `unwritten`.
 
     masks: whether the network predicts them; without, boxes alone are scored. stop: as `detect` takes it.
     """

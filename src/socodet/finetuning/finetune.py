@@ -157,7 +157,8 @@ def finetune(
         loop.match_head_scale(report)
     stopped_by = loop.train(sinks)
     if world.is_first:
-        run.note_skipped((name, "unreadable while it was trained on or scored") for name in sorted(loop.unreadable))
+        reasons = dict(text.partition(": ")[::2] for text in sorted(loop.unreadable))
+        run.note_skipped((path, reason or "unreadable while it was scored") for path, reason in reasons.items())
     return FinetuneResult(
         run=run.path,
         detector=detector.name,

@@ -99,7 +99,11 @@ def open_coco(file: Path) -> ImageList:
 
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
-    root, keys = locate_images(file, _coco_names(file))
+    names = _coco_names(file)
+    astray = next((name for name in names if leads_astray(name)), None)
+    if astray is not None:
+        raise InputError(f"{file}: {astray} leads out of its folder and is not the name of an image; take it out")
+    root, keys = locate_images(file, names)
     if not any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):  # found by other spellings of suffixes
         keys = [next((one for one in suffix_spellings(key) if os.path.isfile(root / one)), key) for key in keys]
     return ImageList(file, root, Names(_unique_keys(file, keys)))

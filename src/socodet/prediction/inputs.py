@@ -25,7 +25,7 @@ def judged(
 ) -> tuple[ImageSource, Path]:
     """The images and the folder for the predictions. InputError in one line for what cannot be used.
 
-    detector: a fine-tuning run's folder, or a loaded one, which is not looked at.
+    detector: a fine-tuning run's folder, or a loaded one, which is used as it is.
     """
     if min_score is not None and not 0 <= min_score <= 1:
         raise InputError(f"--min-score must be between 0 and 1, not {min_score:g}")

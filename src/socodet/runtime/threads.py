@@ -63,6 +63,6 @@ def _waited_for(result: AsyncResult[tuple[R | None, BaseException | None]], task
             raise error
         return cast(R, value)
     raise InputError(
-        f"{name(task)}: nothing came of it in {HANGS_AFTER * TICK:.0f} s; check the disk or network it is on; the same "
+        f"{name(task)}: has not been read in {HANGS_AFTER * TICK:.0f} s; check the disk or network it is on; the same "
         "command resumes"
     )

@@ -57,8 +57,8 @@ def damage(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()
     except Exception as error:  # what a damaged directory of parts raises is of many types
-        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO):
-            raise
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise  # the file may be whole
         cut = "not a zip file" in str(error) and is_archive(path)  # its directory of parts is at its end
         return "cut short" if cut else f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
     return None if changed is None else f"damaged: {changed} is not what was written"

@@ -51,6 +51,8 @@ class Checkpoints:
         self._failed = False
         self._writing: _Writing | None = None
         self._saved = 0
+        self._owed: int | None = None
+        """The epoch whose checkpoint is to be kept for good and has not been written yet."""
 
     @property
     def saved(self) -> int:
@@ -80,7 +82,9 @@ class Checkpoints:
             self._saved = step
             return
         self._finish(last=False)
-        self._writing = _Writing(self.run, step, self._kept.epoch(step), self._state(), at_once=last)
+        epoch = self._kept.epoch(step)
+        self._owed = self._owed if epoch is None else epoch
+        self._writing = _Writing(self.run, step, self._owed, self._state(), at_once=last)
         if last:
             self._finish(last=True)
 
@@ -100,6 +104,7 @@ class Checkpoints:
         if self._failed:
             say(f"{self.run.checkpoint(writing.step)}: saved again")
         self._failed = False
+        self._owed = None
         self._saved = writing.step
 
     def _complain(self, error: OSError, *, last: bool) -> None:

@@ -169,5 +169,8 @@ def mean_over_all(world: World, value: Tensor) -> Tensor:
     if world.size == 1:
         return value
     total = value.detach().clone()
-    dist.all_reduce(total)
+    try:
+        dist.all_reduce(total)
+    except RuntimeError as error:
+        raise lost_process(error) or error from None
     return total / world.size

@@ -103,6 +103,8 @@ def run_loop(
     checkpoints = Checkpoints(run, learner.state_dict, execution.checkpoint_every, kept)
     stopped_by: str | None = None
     clock = Clock()
+    if world.is_first:
+        run.remove_unfinished()
     limit_waiting()
     with (
         stop_requests(show_progress) as requests,
@@ -126,6 +128,8 @@ def run_loop(
             except StoppedEarlyError:
                 learner.pending = True
                 return
+            except RuntimeError as error:
+                raise lost_process(error) or error from None
             learner.pending = False
             if evaluated:
                 log.write(done, evaluated)

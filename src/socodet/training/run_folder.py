@@ -54,7 +54,7 @@ class RunFolder:
         description = self.describe()
         noted = description.get("reading")
         if "data" in description:  # a fine-tuning run; of an earlier version, only white is known
-            data = description["data"]
+            data = description["data"] if isinstance(description["data"], dict) else {}
             noted = data.get("pixel_reading", {"white": data.get("white")})
         return PLAIN if noted is None else from_json(PixelReading, noted, f"{self.path}/run.json")
 
@@ -86,7 +86,7 @@ class RunFolder:
             raise InputError(f"{self.path}: {self._no_run()}") from None
         except ValueError as error:
             raise InputError(f"{file}: not valid JSON ({error}); restore it or start a new run") from None
-        if not isinstance(description, dict) or "recipe" not in description:
+        if not isinstance(description, dict) or not isinstance(description.get("recipe"), dict):
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
         return description
 
@@ -164,10 +164,14 @@ class RunFolder:
                 os.link(path, kept)  # one file under two names
             except OSError:  # a file system without links
                 write_state(kept, state)
-        unfinished = path.parent.glob(".*.partial")  # of a process that was killed
-        for old in [*self.checkpoints()[:-KEPT_CHECKPOINTS], *unfinished]:
-            old.unlink()
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink(missing_ok=True)
         return path
+
+    def remove_unfinished(self) -> None:
+        """Removes what a process that was killed left of a checkpoint; to be called before one is written."""
+        for path in (self.path / "checkpoints").glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
     def _write_in_place_of_older(self, path: Path, state: Mapping[str, Any]) -> None:
         try:
@@ -180,7 +184,7 @@ class RunFolder:
         there = self.checkpoints()
         damaged = [old for old in there if damage(old) is not None]
         for old in [*damaged, *[old for old in there if old not in damaged][:-1]]:
-            old.unlink()  # it may be its place that is missing
+            old.unlink(missing_ok=True)  # it may be its place that is missing
             with suppress(OSError):
                 write_state(path, state)
                 return
@@ -217,17 +221,22 @@ class RunFolder:
                 say(f"{unreadable[0]}: not a readable checkpoint; {path.name}, the one before, is used")
             return state
         if unreadable:
-            raise InputError(f"{unreadable[0]}: not a readable checkpoint; pass --overwrite to start over")
+            kept = sorted((self.path / "checkpoints").glob("epoch-*.pt"))
+            start = f"begin another run from {kept[-1]}" if kept else "pass --overwrite to start over"
+            raise InputError(f"{unreadable[0]}: not a readable checkpoint; {start}")
         return None
 
     def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
-        """Adds images that could not be read, and why, to skipped.jsonl."""
+        """Adds images that could not be read, and why, to skipped.jsonl; a message if it cannot be written."""
         file = self.path / "skipped.jsonl"
         lines = file.read_text(errors="surrogateescape").splitlines() if file.exists() else []
         lines += [json.dumps({"path": path, "reason": reason}) for path, reason in skipped]
         if lines:
             content = "".join(f"{line}\n" for line in dict.fromkeys(lines))
-            write_atomically(file, content.encode(errors="surrogateescape"))
+            try:
+                write_atomically(file, content.encode(errors="surrogateescape"))
+            except OSError as error:
+                say(f"{file}: cannot be written ({error.strerror or error}); free some space on that disk")
 
     def training_seconds(self, batch: int) -> float:
         """Seconds that the logged steps took in all calls; `batch`: images per step."""

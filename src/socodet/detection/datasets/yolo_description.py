@@ -23,6 +23,7 @@ YAML = (".yaml", ".yml")
 DARKNET = ".data"
 DESCRIPTIONS = (*YAML, DARKNET)
 """Endings of files that describe a set with parts."""
+LISTS = (".txt", ".lst", ".list")
 NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
 LOOKED_AT = 16
 """Text files beside images that are read before they are taken for something else."""
@@ -74,6 +75,8 @@ def described_by(file: Path) -> YoloSet:
             if place is None:
                 absent[part] = str(value)
                 continue
+            if place.is_file() and place.suffix.lower() not in LISTS:
+                raise InputError(f"{file}: its {part} is {value!s:.80}, which is neither a folder nor a .txt list")
             parts.setdefault(part, []).append(place)
     if not parts and not absent:
         raise InputError(f"{file}: has no `train` and no `val`; give the folders of their images, or lists of them")
@@ -160,8 +163,8 @@ def _darknet(file: Path) -> dict[str, Any]:
     pairs = [line.partition("=") for line in read_lines(file) if "=" in line]
     facts: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
     names = _located(str(facts.get("names", "")), [file.absolute().parent])
-    if names is None or not names.is_file():
-        raise InputError(f"{file}: needs a line `names = FILE`, and that file beside it, with a class a line")
+    if names is None or not names.is_file() or names.suffix.lower() not in (".names", ".txt"):
+        raise InputError(f"{file}: needs a line `names = FILE.names`, and that file beside it, with a class a line")
     return facts | {"names": _lines(names), "nc": facts.get("classes", "")}
 
 
