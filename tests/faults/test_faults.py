@@ -1,7 +1,7 @@
 """Commands killed at any moment, and disks that fail at any write: resumed and identical, or one clear line.
 
 SOCODET_FAULTS is the number of kills of each command, at random moments and during writes. With 3, the default, one
-write fails in each way, and a study, whose pieces are tried by themselves, is killed once; `make soak` takes 20 of each.
+write fails in each way, and a study, whose pieces are tried by themselves, is killed once; `make soak`: 20 of each.
 SOCODET_FAULTS_RECORD is a file to which a line of JSON is added for each kind of fault of each command.
 """
 

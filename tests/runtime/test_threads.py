@@ -46,7 +46,7 @@ def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
     monkeypatch.setattr(threads, "HANGS_AFTER", 12)
     ever = threading.Event()
     began = time.monotonic()
-    with pytest.raises(InputError, match=r"b\.jpg: nothing came of it"):
+    with pytest.raises(InputError, match=r"b\.jpg: has not been read"):
         list(in_order(lambda name: name == "b.jpg" and ever.wait(20), ["a.jpg", "b.jpg", "c.jpg"], 2))
     assert time.monotonic() - began < 10
     assert capsys.readouterr().err.count("waiting for b.jpg, for") == 2
