@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from photograph_sets import coco_file
 from PIL import Image
 
 from socodet.detection.datasets import Problem, open_detection_set
@@ -343,3 +344,12 @@ def test_16_bit_images_of_fewer_bits(tmp_path, capsys):
     read = open_detection_set(file)
     assert [int(read.pixels(index)[0, 0, 0]) for index in range(2)] == [62, 255]
     assert "values up to 4,095" in capsys.readouterr().err
+
+
+def test_classes_of_one_name_are_kept_apart_and_said(tmp_path, capsys):
+    content = json.loads(coco_file(tmp_path / "set.json", ("astronaut",)).read_text())
+    content["categories"][0]["name"] = content["categories"][1]["name"] = "thing"
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    read = open_detection_set(tmp_path / "set.json")
+    assert [category.name for category in read.categories] == ["thing", "thing", "rocket"]
+    assert "thing" in capsys.readouterr().err

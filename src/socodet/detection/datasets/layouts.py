@@ -1,5 +1,6 @@
 """From a path to a detection set, in any of the known layouts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +93,10 @@ def open_detection_set(
         dataset = layout.read(split)
     else:
         raise InputError(f"{given}: is a folder; say which part of it, split {' or '.join(layout.parts)}")
+    names = Counter(category.name for category in dataset.categories)
+    shared = [name for name, count in names.items() if count > 1]
+    if shared:
+        notice(f"{dataset.name}: {len(shared)} names stand for several classes each, first {shared[0]}; kept apart")
     files = [dataset.images[index] for index in spread_over(len(dataset))]
     pixel_reading = reading_of_set(
         [str(image.file) for image in files], lambda place: files[place].read(), dataset.name
