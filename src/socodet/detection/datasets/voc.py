@@ -5,7 +5,7 @@ import posixpath
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
@@ -129,7 +129,7 @@ def _listed(file: Path, images: Path, there: FilesThere) -> list[str]:
         whole = next(
             (name for name in tried if there.image(images, name) or _is_there(images, name, there)), spelled[-1]
         )
-        name = str(PurePosixPath(whole).with_suffix("")) if _is_there(images, whole, there) else whole
+        name = posixpath.splitext(whole)[0] if _is_there(images, whole, there) else whole
         names.append(posixpath.normpath(name))
     return names
 
