@@ -103,10 +103,10 @@ def test_of_a_voc_list(tmp_path, secrets):
     os.mkfifo(tmp_path / "set" / "Annotations" / "c.xml")
     shutil.copy(photographs() / "chelsea.jpg", tmp_path / "set" / "d.jpg")
     text(tmp_path / "set" / "d.xml", xml)
-    text(tmp_path / "set" / "ImageSets" / "Main" / "train.txt", "a", "sub/b 1", "c", "../d", *secrets)
+    text(tmp_path / "set" / "ImageSets" / "Main" / "train.txt", "a", "sub/b 1", "c", "../d", ".", *secrets)
     read = open_detection_set(tmp_path / "set", split="train")
     assert [one.image_id for one in read.images] == ["a", "sub/b"]
-    assert read.problems.counts[Problem.MISSING_IMAGE] == len(secrets) + 1
+    assert read.problems.counts[Problem.MISSING_IMAGE] == len(secrets) + 2
     assert read.problems.counts[Problem.BROKEN_ANNOTATION_FILE] == 1
 
 
