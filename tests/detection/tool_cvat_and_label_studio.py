@@ -86,12 +86,17 @@ def cvat_voc(root):
     return [open_detection_set(root, split="all")]
 
 
+def yolo_files(images, labels, before=""):
+    """An image and a label file of each, in two folders; `before` begins their names."""
+    for name, found in EXPECTED.items():
+        image(name, images / f"{before}{name}.jpg")
+        lines = (yolo(name, ("cat", "cup", "eye").index(kind), box) for kind, *box in found)
+        text(labels / f"{before}{name}.txt", *lines)
+
+
 def cvat_yolo(root):
     """CVAT's "YOLO 1.1", which is Darknet's form: a list, label files beside the images, and obj.data."""
-    for name, found in EXPECTED.items():
-        image(name, root / "obj_train_data" / f"{name}.jpg")
-        lines = (yolo(name, ("cat", "cup", "eye").index(kind), box) for kind, *box in found)
-        text(root / "obj_train_data" / f"{name}.txt", *lines)
+    yolo_files(root / "obj_train_data", root / "obj_train_data")
     text(root / "obj.names", "cat", "cup", "eye")
     text(root / "obj.data", "classes = 3", "train = data/train.txt", "names = data/obj.names", "backup = backup/")
     text(root / "train.txt", "data/obj_train_data/chelsea.jpg", "data/obj_train_data/coffee.jpg")
@@ -141,10 +146,7 @@ def label_studio(root):
 
 def label_studio_yolo(root):
     """Label Studio's YOLO: images/, labels/, classes.txt, notes.json."""
-    for name, found in EXPECTED.items():
-        image(name, root / "images" / f"3f1a2b4c-{name}.jpg")
-        lines = (yolo(name, ("cat", "cup", "eye").index(kind), box) for kind, *box in found)
-        text(root / "labels" / f"3f1a2b4c-{name}.txt", *lines)
+    yolo_files(root / "images", root / "labels", "3f1a2b4c-")
     text(root / "classes.txt", "cat", "cup", "eye")
     notes = {"categories": [{"id": 0, "name": "cat"}], "info": {"contributor": "Label Studio"}}
     (root / "notes.json").write_text(json.dumps(notes))

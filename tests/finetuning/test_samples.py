@@ -69,7 +69,8 @@ def test_a_missing_image_is_replaced_by_the_next_and_named(tmp_path):
     samples = TrainingImages(data, BOXES, SETTINGS, seed=3)
     _, target, problem = samples[(0, 0)]
     assert target["labels"].tolist() == [2]
-    assert "gone.jpg" in problem
+    assert problem == (str(tmp_path / "gone.jpg"), problem[1])
+    assert "gone.jpg" not in problem[1]
     assert "masks" not in target
 
 

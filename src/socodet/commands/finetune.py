@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import exit_if_stopped, print_scores, print_some, resume_hint
+from socodet.commands.messages import exit_if_stopped, list_unreadable, print_scores, resume_hint
 from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -124,7 +124,7 @@ def finetune(
             overwrite=overwrite,
         )
     if result.is_first:
-        print_some(f"{len(result.unreadable)} images were left out:", result.unreadable)
+        list_unreadable(result.unreadable)
         hint = resume_hint(overwrite)
         if isinstance(result, Comparison):
             _print_comparison(result, hint if result.stopped_by or execution.max_steps else "")

@@ -38,7 +38,8 @@ def print_some(title: str, lines: Sequence[str]) -> None:
 def list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
     """Lists on stderr the images that were left out, and why: (key, reason) each."""
     lines = [f"{key}: {why}" for key, why in unreadable]
-    print_some(f"{len(lines)} images could not be read and were left out:", lines)
+    what = "1 image could not be read and was" if len(lines) == 1 else f"{len(lines)} images could not be read and were"
+    print_some(f"{what} left out:", lines)
 
 
 def print_scores(evaluation: "Evaluation", file: Path | None) -> None:

@@ -48,7 +48,7 @@ class FinetuneResult:
     stopped_by: str | None
     report: LoadReport | None
     evaluation: Evaluation | None
-    unreadable: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
     seconds: float
     best: tuple[int, float] | None = None
     """Of a run that is scored along the way, the step and the box AP of its best checkpoint."""
@@ -106,7 +106,7 @@ def finetune(
         WeightsFile.find(init)
     world = world_from_environment()
     show_progress = show_progress and world.is_first
-    RunFolder(Path(output)).refuse_foreign()
+    run.refuse_foreign()
     if settings.batch_size % world.size:
         raise InputError(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"
@@ -114,7 +114,7 @@ def finetune(
     join(world, choose_device(execution.device, world))
     with (
         in_every_process(world, "another process could not open the annotated sets; see its message"),
-        read_images_like(_pixel_reading(RunFolder(Path(output)), init, overwrite=overwrite), widened=True),
+        read_images_like(_pixel_reading(run, init, overwrite=overwrite), widened=True),
     ):
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=show_progress)
     settings = fitting_settings(settings, training, show_note=show_progress)
@@ -157,8 +157,7 @@ def finetune(
         loop.match_head_scale(report)
     stopped_by = loop.train(sinks)
     if world.is_first:
-        reasons = dict(text.partition(": ")[::2] for text in sorted(loop.unreadable))
-        run.note_skipped((path, reason or "unreadable while it was scored") for path, reason in reasons.items())
+        run.note_skipped(sorted(loop.unreadable.items()))
     return FinetuneResult(
         run=run.path,
         detector=detector.name,
@@ -168,7 +167,7 @@ def finetune(
         report=report,
         evaluation=loop.newest,
         best=None if loop.best.ap is None else (loop.best.step or 0, loop.best.ap),
-        unreadable=tuple(sorted(loop.unreadable)),
+        unreadable=tuple(sorted(loop.unreadable.items())),
         seconds=time.monotonic() - began,
         pending=tuner.pending,
         is_first=world.is_first,

@@ -50,8 +50,8 @@ class FinetuneLoop:
     patience: int | None = None
     newest: Evaluation | None = None
     """The last evaluation of this call."""
-    unreadable: set[str] = field(default_factory=set)
-    """Images that could not be read, in words, why."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Images that could not be read: file → reason."""
 
     def __post_init__(self) -> None:
         workers = self.execution.workers
@@ -152,7 +152,7 @@ class FinetuneLoop:
         )
         for failure in self.newest.unwritten:
             say(f"{failure}: not written; training continues; free some disk space")
-        self.unreadable.update(self.newest.unreadable)
+        self.unreadable = dict.fromkeys(self.newest.unreadable, "unreadable when it was scored") | self.unreadable
         if self.evaluation.every is not None and self.tuner.world.is_first:
             self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)
         return self.newest.as_line()

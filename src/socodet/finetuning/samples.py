@@ -31,8 +31,8 @@ class DetectionBatch:
     images: list[Tensor]
     """uint8 (3, H_i, W_i) RGB, each of its own size."""
     targets: list[Target]
-    replaced: tuple[str, ...] = ()
-    """Why images could not be read, of those that were replaced by another one."""
+    replaced: tuple[tuple[str, str], ...] = ()
+    """File and reason of each image that could not be read and was replaced by another one."""
 
     def to(self, device: torch.device) -> tuple[list[Tensor], list[Target]]:
         """On the device: images as RGB in [0, 1], and targets."""
@@ -58,15 +58,16 @@ class TrainingImages:
         images, targets, problems = zip(*samples, strict=True)
         return DetectionBatch(list(images), list(targets), tuple(problem for problem in problems if problem))
 
-    def __getitem__(self, place: Place) -> tuple[Tensor, Target, str | None]:
+    def __getitem__(self, place: Place) -> tuple[Tensor, Target, tuple[str, str] | None]:
         epoch, first = place
-        problem: str | None = None
+        problem: tuple[str, str] | None = None
         for offset in range(len(self._dataset)):
             index = (first + offset) % len(self._dataset)
             try:
                 pixels = self._dataset.pixels(index)
             except InputError as error:
-                problem = problem or str(error)
+                file = str(self._dataset.images[index].file)
+                problem = problem or (file, str(error).removeprefix(f"{file}: "))
                 continue
             generator = sample_rng(self._seed, epoch, index)
             return *self.sample(pixels, index, generator), problem

@@ -189,7 +189,7 @@ class Comparison:
     """Of every run, those of earlier calls among them."""
     stopped_by: str | None = None
     """The signal that ended this call, `max_steps`, or None."""
-    unreadable: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
     """Images that could not be read in this call, and why."""
 
     @cached_property

@@ -49,7 +49,7 @@ class FinetuningRuns:
     """How often a run is scored, unless `evaluation.every` says so."""
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     show_progress: bool = True
-    unreadable: set[str] = field(default_factory=set)
+    unreadable: set[tuple[str, str]] = field(default_factory=set)
     """Images that could not be read in this call, and why."""
 
     @classmethod

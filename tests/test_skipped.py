@@ -1,0 +1,59 @@
+"""Images that cannot be read, in real runs: counted once, with the reason, and listed beside the run."""
+
+import json
+
+from photograph_sets import coco_file
+
+from socodet.cli import main
+from socodet.images.photographs import photographs
+
+
+def words(*lines):
+    return " ".join(lines).split()
+
+
+ON = words(
+    "--backbone timm/test_resnet --fpn-channels 8 --head-channels 8 --representation-size 8",
+    "--device cpu --workers 0",
+)
+PRETRAINING = words(
+    "--recipe tiny --epochs 1 --batch-size 2 --keep-every 1",
+    "--views.0.size 32 --views.1.size 32 --views.2.size 32",
+)
+FINETUNING = words(
+    "--detector faster_rcnn_fpn --schedule voc_24k --iterations 1 --batch-size 2 --size 32",
+    "--rois-per-image 4 --precise-bn 0",
+)
+
+
+def listed(run):
+    return [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+
+
+def test_of_a_pretraining_run(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    for name in ("astronaut", "chelsea"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes((photographs() / f"{name}.jpg").read_bytes())
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"junk")
+    main(["pretrain", str(tmp_path / "images"), "--output", str(tmp_path / "run"), *PRETRAINING, *ON])
+    assert "1 image could not be read" in capsys.readouterr().err
+    (line,) = listed(tmp_path / "run")
+    assert line["path"] == "broken.jpg"
+    assert "known format" in line["reason"]
+    assert (tmp_path / "run/checkpoints/epoch-0001.pt").is_file()
+
+
+def test_of_a_fine_tuning_run_that_trains_on_it_and_scores_it(tmp_path, capsys):
+    content = json.loads(coco_file(tmp_path / "set.json", ("astronaut", "chelsea"), masks=False).read_text())
+    for image in content["images"]:
+        name = image["file_name"].rpartition("/")[2]
+        (tmp_path / name).write_bytes((photographs() / name).read_bytes())
+        image["file_name"] = name
+    (tmp_path / "chelsea.jpg").write_bytes((tmp_path / "chelsea.jpg").read_bytes()[:700])
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    data = str(tmp_path / "set.json")
+    main(["finetune", data, "--val", data, "--output", str(tmp_path / "run"), *FINETUNING, *ON])
+    assert "1 image could not be read" in capsys.readouterr().err
+    (line,) = listed(tmp_path / "run")
+    assert line["path"].endswith("chelsea.jpg")
+    assert "truncated" in line["reason"]
