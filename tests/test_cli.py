@@ -63,6 +63,8 @@ def error_of(capsys, *argv) -> str:
         ("recipes Fpn_100EP", "fpn_100ep"),
         ("export x --output y --format detectorn2", "detectron2"),
         ("ablate table_4 --images x --output y", "table4"),
+        ("export --format detectorn2", "detectron2"),
+        ("finetune x -otuput y", "--output"),
     ],
 )
 def test_a_misspelt_name_gets_a_suggestion(capsys, argv, meant):
@@ -72,7 +74,7 @@ def test_a_misspelt_name_gets_a_suggestion(capsys, argv, meant):
 def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     run = tmp_path / "run"
     assert "choose one of propose" in error_of(capsys, "xyz")
-    assert "PATH" in error_of(capsys, "pretrain")
+    assert "images" in error_of(capsys, "pretrain").lower()
     assert "--output" in error_of(capsys, "propose", few_images)
     assert "--output" in error_of(capsys, "pretrain", few_images)
     start = ["pretrain", few_images, "--output", run]
@@ -237,15 +239,6 @@ def test_every_recipe_prints_every_field(capsys):
         assert "--proposals.method" in printed
 
 
-def test_help_shows_the_defaults_of_the_recipe_named(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["pretrain", "--recipe", "tiny", "--help"])
-    assert not ended.value.code
-    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "(default: resnet18)" in words
-    assert "(default: fpn)" in words
-
-
 def test_help_version_and_recipes_cost_no_torch():
     code = (
         "import sys, contextlib, io\n"
@@ -259,7 +252,7 @@ def test_help_version_and_recipes_cost_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"socodet {__version__}" in done.stdout
     for name, summary in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(summary)}$", done.stdout, re.M)
+        assert f" {name} {summary} " in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

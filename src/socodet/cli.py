@@ -5,12 +5,16 @@ import io
 import os
 import select
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
+from functools import partial
 
 from socodet._version import __version__
+from socodet.commands.flags import flags_of
+from socodet.commands.help import help_of
 from socodet.commands.messages import resume_hint
-from socodet.commands.parsing import parse
+from socodet.commands.parsing import HELP, parse
 from socodet.errors import InputError, which_instead
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
@@ -55,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_usage(), flush=True)
-            raise SystemExit(0 if arguments else 2)
+            if arguments:
+                return
+            raise SystemExit(2)
         if arguments[0] == "--version":
             print(f"socodet {__version__}", flush=True)
             return
@@ -95,8 +101,13 @@ def run_command(arguments: Sequence[str]) -> None:
     function = name.replace(" ", "_").replace("-", "_")
     module = importlib.import_module(f"socodet.commands.{function}")
     argv = arguments[len(name.split()) :]
+    command = getattr(module, function)
     defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
-    parse(getattr(module, function), name, argv, defaults)()
+    if HELP & set(argv):
+        flags = flags_of(partial(command, **defaults))
+        print(help_of(command, name, flags, getattr(module, "EVERYDAY", ()), full="--help-all" in argv))
+        return
+    parse(command, name, argv, defaults)()
 
 
 def _nobody_reads() -> bool:
@@ -114,7 +125,11 @@ def _nobody_reads() -> bool:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<18} {summary}" for name, summary in COMMANDS.items()]
+    lines = [
+        line
+        for name, summary in COMMANDS.items()
+        for line in textwrap.wrap(f"  {name:<20}{summary}", 80, subsequent_indent=" " * 22)
+    ]
     return "\n".join(
         [
             "usage: socodet COMMAND ...",
@@ -123,6 +138,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "socodet COMMAND --help lists a command's flags; --debug shows the traceback of an error; --version.",
+            "socodet COMMAND --help shows a command's everyday flags, --help-all all of them.",
+            "--debug shows the traceback of an error; --version.",
         ]
     )

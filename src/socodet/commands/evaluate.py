@@ -11,7 +11,7 @@ from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.runtime.world import world_from_environment
 from socodet.training.run_folder import Checkpoint
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import DeviceSettings
 
 
 @reads_images
@@ -24,7 +24,7 @@ def evaluate(
     checkpoint: Checkpoint = "best",
     output: Path | None = None,
     save_predictions: Path | None = None,
-    execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
+    execution: Annotated[DeviceSettings, Flat] = DeviceSettings(),
     overwrite: bool = False,
 ) -> None:
     """Score a fine-tuned detector on an annotated set.

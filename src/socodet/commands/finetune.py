@@ -22,6 +22,11 @@ from socodet.training.loop import PATIENCE
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+EVERYDAY = (
+    *("train", "output", "init", "detector", "val", "epochs", "schedule", "batch-size", "seeds", "fractions"),
+    *("patience", "device", "workers", "resume", "overwrite"),
+)
+
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
     """The modules are those of the first --init that is a run's folder, and the detector that of a fine-tuned one."""
@@ -66,10 +71,10 @@ def finetune(
         train: Annotated set: a folder or file of COCO, LVIS, VOC, YOLO, Roboflow, Hugging Face or the tools that write
             these (docs/data.md).
         output: Folder of the run, or of the comparison.
-        init: Initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code,
-            a backbone's state dict, a fine-tuned detector's folder, to train it on (its heads keep the classes with the
-            same names), or scratch, the default. Given several times, they are compared; NAME=PATH gives
-            one a name in the table.
+        init: Initial weights: a pretraining run's folder, a file of weights, or scratch, the default. A file is one that
+            `socodet export` wrote, a checkpoint of the method's public code or a backbone's state dict. A fine-tuned
+            detector's folder is trained on; its heads keep the classes with the same names. Given several times, they
+            are compared; NAME=PATH gives one a name in the table.
         seeds: Compare this many runs of each, with the seeds from --seed on.
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.

@@ -14,7 +14,7 @@ from socodet.views.settings import SampleSettings
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
     """The views are those of the recipe named by --recipe."""
     names = values_of("--recipe", argv)
-    return {"sample": recipe_named(names[-1]).sample} if names else {}
+    return {"recipe": names[-1], "sample": recipe_named(names[-1]).sample} if names else {}
 
 
 @reads_images

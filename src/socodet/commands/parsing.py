@@ -6,13 +6,16 @@ import inspect
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import tyro
 
+from socodet.commands.flags import MARKERS, Flag, flags_of
 from socodet.errors import InputError, which_instead
 from socodet.images.reading import PixelSettings, read_images_as
 
+HELP = {"-h", "--help", "--help-all"}
 Flat = tyro.conf.arg(name="")
 """Marks settings whose fields become flags without a prefix."""
 
@@ -34,35 +37,37 @@ def parse(
             functools.partial(deferred, **defaults),
             args=list(arguments),
             prog=f"socodet {command}",
-            config=(tyro.conf.FlagCreatePairsOff,),
+            config=MARKERS,
+            add_help=False,
         )
         return called
 
     problem = io.StringIO()
     try:
         with contextlib.redirect_stderr(problem):
-            parsed = read(argv)
-    except SystemExit as ended:
-        if not ended.code:
-            raise
-        help_text = io.StringIO()
-        with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):
-            read(["--help"])
-        what = _unknown_flag(argv, help_text.getvalue()) or _closest_choice(_one_line(problem.getvalue()))
+            return read(argv)
+    except SystemExit:
+        flags = flags_of(functools.partial(function, **defaults))
+        what = _misspelt(argv, flags) or _closest_choice(_one_line(problem.getvalue()))
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
         raise InputError(f"{command}: {error} (see socodet {command} --help)") from None
-    return parsed
 
 
-def _unknown_flag(argv: Sequence[str], help_text: str) -> str | None:
-    """What is wrong with the first flag that the help does not list; a parser would first name what is missing."""
-    known = dict.fromkeys(re.findall(r"(?<![\w-])--?[a-zA-Z][\w.-]*", help_text))
-    for argument in argv:
-        flag = argument.split("=")[0]
-        if re.fullmatch(r"--[a-zA-Z][\w.-]*", flag) and flag.replace("_", "-") not in known:
-            instead = which_instead(flag, known)
-            return f"{flag}: no such flag" + (f"; {instead}" if instead.startswith("did") else "")
+def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
+    """What is wrong with the first flag or choice that does not exist; a parser would first name what is missing."""
+    known = {name: flag for flag in flags for name in flag.names}
+    for argument, following in zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, given = argument.partition("=")
+        name = name.replace("_", "-")
+        if not re.fullmatch(r"--?[a-zA-Z][\w.-]*", name):
+            continue
+        if name not in known:
+            instead = which_instead(name, known)
+            return f"{name}: no such flag" + (f"; {instead}" if instead.startswith("did") else "")
+        value, choices = given if equals else following, known[name].choices
+        if choices and value not in choices and not value.startswith("-"):
+            return f"{name} {value}: no such choice; {which_instead(value, choices)}"
     return None
 
 

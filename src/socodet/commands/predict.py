@@ -8,7 +8,7 @@ import tyro
 from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
 from socodet.commands.parsing import Flat, reads_images
 from socodet.training.run_folder import Checkpoint
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import DeviceSettings
 
 
 @reads_images
@@ -21,7 +21,7 @@ def predict(
     batch_size: int = 1,
     draw: bool = False,
     checkpoint: Checkpoint = "best",
-    execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
+    execution: Annotated[DeviceSettings, Flat] = DeviceSettings(),
     overwrite: bool = False,
 ) -> None:
     """Detect objects in new images with a fine-tuned detector.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
-from socodet.commands.parsing import Flat, parse, reads_images, values_of
+from socodet.commands.parsing import HELP, Flat, parse, reads_images, values_of
 from socodet.errors import InputError
 from socodet.images.reading import PixelSettings, read_images_as
 from socodet.models.settings import ModelSettings, ObjectiveSettings
@@ -23,6 +23,11 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import ExecutionSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
+EVERYDAY = (
+    *("images", "output", "recipe", "epochs", "hours", "dry-run", "batch-size", "backbone", "start-from", "proposals"),
+    *("seed", "device", "workers", "resume", "overwrite"),
+)
+
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
     """The settings are those of the recipe named by --recipe, with a warm-up that fits into --epochs.
@@ -31,7 +36,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
     """
     name = (values_of("--recipe", argv) or [AUTO])[-1]
     if name == AUTO:
-        if {"-h", "--help"} & set(argv):
+        if HELP & set(argv):
             return {}
         given = parse(pretrain, "pretrain", argv, {"training": TrainingSettings(warmup_epochs=0)})
         base = _planned(argv, **signature(pretrain).bind(*given.args, **given.keywords).arguments)
@@ -39,11 +44,11 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         base = recipe_named(name)
         if {"--hours", "--dry-run"} & {argument.split("=")[0] for argument in argv}:
             raise InputError(f"pretrain: --hours and --dry-run work with --recipe {AUTO}, not {name}")
-    rooms = {name: getattr(base, name) for name in ("sample", "model", "objective", "training", "proposals")}
+    rooms = {room: getattr(base, room) for room in ("sample", "model", "objective", "training", "proposals")}
     if name != AUTO and not values_of("--warmup-epochs", argv):
         for epochs in values_of("--epochs", argv)[-1:]:
             rooms["training"] = replace(base.training, warmup_epochs=_warmup(base.training, epochs))
-    return rooms
+    return {"recipe": name, **rooms}
 
 
 def _planned(

@@ -9,6 +9,8 @@ from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.probing.settings import ProbeData, ProbeSettings
 
+EVERYDAY = ("run", "dataset", "val", "untrained", "output", "device", "overwrite")
+
 
 @reads_images
 def probe(

@@ -25,7 +25,7 @@ from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import Checkpoint, RunFolder
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import DeviceSettings
 
 NAMED = 5
 """Classes that a message names."""
@@ -175,7 +175,7 @@ def evaluate_run(
     checkpoint: Checkpoint = "best",
     output: str | Path | None = None,
     save_predictions: str | Path | None = None,
-    execution: ExecutionSettings | None = None,
+    execution: DeviceSettings | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Evaluation:
@@ -193,7 +193,7 @@ def evaluate_run(
     )
     if scores_file and predictions_file and scores_file.resolve() == predictions_file.resolve():
         raise InputError(f"{scores_file}: is to hold the scores and the detections; give two names")
-    execution = execution or ExecutionSettings()
+    execution = execution or DeviceSettings()
     world = world_from_environment()
     show_progress = show_progress and world.is_first
     trained = load_detector(run, checkpoint=checkpoint, device=execution.device, precision=execution.precision)
@@ -208,8 +208,6 @@ def evaluate_run(
                 report_problems(data)
         data = with_classes_of(categories, data)
     detector = detector_named(trained.recipe.settings.detector)
-    if execution.compile:
-        detector.compile(trained.network)
     trained.network.to(device)
     return score(
         trained.network,

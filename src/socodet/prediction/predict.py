@@ -36,7 +36,7 @@ from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
 from socodet.training.devices import default_workers
 from socodet.training.run_folder import Checkpoint
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import DeviceSettings
 from socodet.training.signals import stop_requests
 
 LINES, JSON, CSV, DRAWN = "found.jsonl", "predictions.json", "predictions.csv", "drawn"
@@ -79,7 +79,7 @@ def predict(
     batch_size: int = 1,
     draw: bool = False,
     checkpoint: Checkpoint = "best",
-    execution: ExecutionSettings | None = None,
+    execution: DeviceSettings | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> PredictResult:
@@ -94,7 +94,7 @@ def predict(
     be read are counted and listed. InputError for what cannot be used.
     """
     began = time.monotonic()
-    execution = execution or ExecutionSettings()
+    execution = execution or DeviceSettings()
     source, folder = judged(
         detector, images, output, min_score=min_score, max_detections=max_detections, batch_size=batch_size
     )

@@ -7,14 +7,23 @@ from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
 
 @dataclass(frozen=True)
-class ExecutionSettings(Settings):
-    """How a run is executed; not part of the recipe, and may change on resume."""
+class DeviceSettings(Settings):
+    """How networks run, in training or not."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a CUDA device if there is one."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU. float16 is
-    autocast with a dynamic loss scale: it skips steps whose gradients overflow, and waits for the device every step."""
+    """Precision of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU. float16
+    training is autocast with a dynamic loss scale: it skips steps whose gradients overflow, and waits for the device
+    every step."""
+    workers: NonNegativeInt | None = None
+    """Data-loading processes; by default one per core, fewer if the CPU also computes. Results do not depend on it."""
+
+
+@dataclass(frozen=True)
+class ExecutionSettings(DeviceSettings):
+    """How a run is executed; not part of the recipe, and may change on resume."""
+
     compile: bool = False
     """Compile backbones, and a detector's box head, with torch.compile; takes a minute or more at the start."""
     on_nan: Literal["stop", "skip"] = "stop"
@@ -23,8 +32,6 @@ class ExecutionSettings(Settings):
     max_skipped: PositiveInt = 25
     """Maximum number of steps skipped in a row, by --on-nan skip or by float16, whose loss scale halves each time; one
     more stops the run."""
-    workers: NonNegativeInt | None = None
-    """Data-loading processes; by default one per core, fewer if the CPU also trains. Samples do not depend on it."""
     max_steps: PositiveInt | None = None
     """Stop this call after this many steps, with a checkpoint; the schedule remains that of the whole run."""
     checkpoint_every: PositiveInt | None = None

@@ -1,0 +1,92 @@
+"""The flags of a command, as its parser knows them: for its help, for suggestions and for configuration files."""
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from inspect import Parameter, signature
+from typing import Any
+
+import tyro
+
+MARKERS = (tyro.conf.PositionalMetavarFromFieldName,)
+"""How every command's signature becomes flags."""
+
+MOST_CHOICES = 7
+"""More are not shown as a placeholder, but behind what is said of the flag."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag, or a positional argument."""
+
+    names: tuple[str, ...]
+    """As written on the command line; none for a positional argument."""
+    path: tuple[str, ...]
+    """Where its value is in the command's arguments: the parameter, then fields and indices."""
+    metavar: str
+    help: str
+    required: bool
+    default: Any
+    choices: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name that help and configuration files use, without dashes."""
+        return self.names[0].removeprefix("--") if self.names else self.path[0]
+
+    @property
+    def shown(self) -> str:
+        """The flag with a placeholder for its value."""
+        placeholder = self.metavar if len(self.choices) < MOST_CHOICES else "NAME"
+        return " ".join(
+            filter(None, [self.names[-1 if self.default is True else 0] if self.names else "", placeholder])
+        )
+
+
+def flags_of(function: Callable[..., Any]) -> list[Flag]:
+    """The flags of a function in the order of its signature; those of a `functools.partial` have its values."""
+    with warnings.catch_warnings():  # no other public way to the parser; it is only read here, never run
+        warnings.simplefilter("ignore", DeprecationWarning)
+        parser = tyro.extras.get_parser(function, config=MARKERS, add_help=False)
+    defaults = {name: one.default for name, one in signature(function).parameters.items()}
+    if isinstance(function, partial):
+        defaults |= function.keywords
+    found = []
+    for action in parser._actions:
+        path = tuple(action.dest.replace("-", "_").split("."))
+        default = value_at(path, defaults)
+        flag = Flag(
+            names=tuple(action.option_strings),
+            path=path,
+            metavar=_plain(action.metavar or ""),
+            help=_without_default(action.help or ""),
+            required=bool(action.required),
+            default=None if default is Parameter.empty else default,
+            choices=tuple(re.findall(r"[^{},]+", action.metavar or "")) if "," in (action.metavar or "") else (),
+        )
+        found.append(flag)
+    return found
+
+
+def value_at(path: tuple[str, ...], arguments: dict[str, Any]) -> Any:
+    """The value of a flag among a command's arguments; `Parameter.empty` where settings as a whole must be given."""
+    value = arguments[path[0]]
+    for name in path[1:]:
+        if value is Parameter.empty:
+            return value
+        value = value[int(name)] if name.isdigit() else getattr(value, name)
+    return value
+
+
+def _plain(metavar: str) -> str:
+    """The placeholder of a value without what may be left out: `{None}|INT` is INT, `{[INT [INT ...]]}` INT ..."""
+    text = re.sub(r"\{None\}\||\|\{None\}|(?<=\{)None,", "", metavar)
+    text = re.sub(r"\{?\[?(\w+) \[\w+ \.\.\.\]\]?\}?", r"\1 ...", text)
+    return re.sub(r"\bSTR\b", "TEXT", text).removeprefix("[").removesuffix("]")
+
+
+def _without_default(text: str) -> str:
+    text = " ".join(text.replace("%%", "%").split())
+    return re.sub(r"\s*\((required|repeatable.*|optional|unset by default|default: .*)\)$", "", text)
