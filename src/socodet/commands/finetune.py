@@ -71,7 +71,7 @@ def finetune(
         train: Annotated set: a folder or file of COCO, LVIS, VOC, YOLO, Roboflow, Hugging Face or the tools that write
             these (docs/data.md).
         output: Folder of the run, or of the comparison.
-        init: Initial weights: a pretraining run's folder, a file of weights, or scratch, the default. A file is one that
+        init: Initial weights: a pretraining run's folder, a file of weights, or scratch, the default. A file is what
             `socodet export` wrote, a checkpoint of the method's public code or a backbone's state dict. A fine-tuned
             detector's folder is trained on; its heads keep the classes with the same names. Given several times, they
             are compared; NAME=PATH gives one a name in the table.
