@@ -1,12 +1,16 @@
-"""A fine-tuning step on a CPU: ours against the same detector in torchvision's own loop, on one thread.
+"""Fine-tuning and evaluation: ours against the same detector in torchvision's own loops.
 
-python benchmarks/finetune_step.py [--rounds 7] [--backbone resnet18]
+python benchmarks/finetune_step.py [--rounds 7] [--case mask_rcnn | small] [--device cuda --images 16 --side 800]
 
-The detector is a Faster R-CNN on FPN with the recipe `tiny`'s widths, 8 random images of 160 pixels with 6 boxes each,
-64 RoIs of an image. `torchvision`: float32, contiguous, torchvision's RoIAlign, SGD, as its reference scripts train.
-`float32` and `bfloat16`: what `socodet finetune --precision` does. In each round all three make a step on the same
-images, in turn. Prints one JSON object; a speed-up is the median over rounds of the ratio within a round. The losses of
-the first step in float32 are asserted to agree.
+`mask_rcnn` is a Mask R-CNN with a ResNet-50 and an FPN on 4 random images of 320 pixels, 6 objects each; `small` a
+Faster R-CNN with the recipe `tiny`'s widths and a ResNet-18, 8 images of 160 pixels, 64 RoIs of an image.
+
+`torchvision` is the same modules as torchvision's reference scripts train and evaluate them: float32, contiguous, its
+RoIAlign, SGD; then an image at a time, each mask encoded by pycocotools. `float32` and `bfloat16` are what `socodet
+finetune --precision` and its evaluations do. In each round all three make a step, and then an evaluation, on the same
+images, in turn. Prints one JSON object; a speed-up is the median over rounds of the ratio within a round, and
+`finetune_speedup` and `evaluate_speedup` are those of bfloat16. Asserted first, in float32 with torchvision's RoIAlign:
+equal losses, and the same detections.
 """
 
 import argparse
@@ -14,101 +18,194 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor
+from pycocotools import mask as coco_masks
+from torch import Tensor, nn
 
 from machine import machine
 from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.inference import detect_each
 from socodet.finetuning.samples import DetectionBatch
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import recipe
 from socodet.training.settings import ExecutionSettings
 
-IMAGES, SIDE, OBJECTS, CLASSES = 8, 160, 6, 21
-SETTINGS = FinetuneSettings(
-    "faster_rcnn_fpn", "voc_24k", iterations=1000, batch_size=IMAGES, size=SIDE, rois_per_image=64
-)
+CLASSES = 11
+"""With the background: few enough that a fresh classifier's scores are above the limit of 0.05."""
+Precision = Literal["float32", "bfloat16"]
 
 
-def batch() -> DetectionBatch:
-    """Random images and boxes."""
-    generator = torch.Generator().manual_seed(0)
-    images, targets = [], []
-    for _ in range(IMAGES):
-        images.append(torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8))
-        corner = torch.rand(OBJECTS, 2, generator=generator) * SIDE / 2
-        boxes = torch.cat([corner, corner + 8 + torch.rand(OBJECTS, 2, generator=generator) * SIDE / 2.5], 1)
-        targets.append({"boxes": boxes, "labels": torch.randint(1, CLASSES, (OBJECTS,), generator=generator)})
-    return DetectionBatch(images, targets)
+@dataclass(frozen=True)
+class Case:
+    """What is timed."""
+
+    settings: FinetuneSettings
+    model: ModelSettings
+    device: torch.device
+    objects: int = 6
+
+    def network(self, pooling: str | None) -> nn.Module:
+        """The same weights every time. pooling: None for that of `socodet finetune`."""
+        torch.manual_seed(0)
+        inference = self.settings.inference(self.settings.resolved_schedule())
+        if pooling is not None:
+            inference = replace(inference, pooling=pooling)
+        network: nn.Module = new_detector(self.settings.detector, self.model, CLASSES, inference=inference)
+        return network.to(self.device)
+
+    def batch(self) -> DetectionBatch:
+        """Random images; objects are rectangles."""
+        side, generator = self.settings.size, torch.Generator().manual_seed(0)
+        assert side is not None
+        images, targets = [], []
+        for _ in range(self.settings.batch_size or 0):
+            images.append(torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8))
+            corner = torch.rand(self.objects, 2, generator=generator) * side / 2
+            boxes = torch.cat([corner, corner + 8 + torch.rand(self.objects, 2, generator=generator) * side / 2.5], 1)
+            masks = torch.zeros(self.objects, side, side, dtype=torch.uint8)
+            for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+                mask[top:bottom, left:right] = 1
+            labels = torch.randint(1, CLASSES, (self.objects,), generator=generator)
+            targets.append({"boxes": boxes, "labels": labels, "masks": masks})
+        return DetectionBatch(images, targets)
 
 
-def torchvision_loop(backbone: str) -> Callable[[], Tensor]:
+def chosen_case(name: str, device: str, images: int | None, side: int | None) -> Case:
+    """A case by name, at other sizes where they are given."""
+    if name == "small":
+        common = FinetuneSettings("faster_rcnn_fpn", "voc_24k", iterations=1000, rois_per_image=64)
+        model, sizes = replace(recipe("tiny").model, backbone="resnet18"), (8, 160)
+    else:
+        common, model, sizes = FinetuneSettings("mask_rcnn_fpn", "coco_1x"), ModelSettings(), (4, 320)
+    settings = replace(common, batch_size=images or sizes[0], size=side or sizes[1])
+    return Case(settings, model, torch.device(device))
+
+
+def torchvision_step(case: Case) -> Callable[[], float]:
     """A step as torchvision's reference scripts make it."""
-    schedule = SETTINGS.resolved_schedule()
-    inference = replace(SETTINGS.inference(schedule), pooling="torchvision")
-    model = replace(recipe("tiny").model, backbone=backbone)
-    network = new_detector(SETTINGS.detector, model, CLASSES, inference=inference).train()
+    network = case.network("torchvision").train()
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
-    images, targets = batch().to(torch.device("cpu"))
+    samples = case.batch()
 
-    def step() -> Tensor:
+    def step() -> float:
+        images, targets = samples.to(case.device)
         torch.manual_seed(0)
         losses = network(images, targets)
-        loss: Tensor = torch.stack(list(losses.values())).sum()
+        loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
-        return loss.detach()
+        return float(loss.detach())
 
     return step
 
 
-def our_loop(backbone: str, precision: Literal["float32", "bfloat16"]) -> Callable[[], Tensor]:
+def our_step(case: Case, precision: Precision, pooling: str | None = None) -> Callable[[], float]:
     """A step of `socodet finetune`."""
-    schedule = SETTINGS.resolved_schedule()
-    model = replace(recipe("tiny").model, backbone=backbone)
-    network = new_detector(SETTINGS.detector, model, CLASSES, inference=SETTINGS.inference(schedule))
-    execution = ExecutionSettings("cpu", precision=precision)
-    tuner = FineTuner(network, detector_named(SETTINGS.detector), schedule, execution)
-    samples = batch()
-    return lambda: tuner.step(samples)
+    execution = ExecutionSettings("cuda" if case.device.type == "cuda" else "cpu", precision=precision)
+    schedule = case.settings.resolved_schedule()
+    tuner = FineTuner(case.network(pooling), detector_named(case.settings.detector), schedule, execution)
+    samples = case.batch()
+    return lambda: float(tuner.step(samples))
 
 
-def timed(step: Callable[[], Tensor]) -> tuple[float, float]:
-    """Seconds, and the loss."""
+Found = list[tuple[np.ndarray[Any, Any], list[Any]]]
+"""Boxes and encoded masks of each image."""
+
+
+def torchvision_evaluation(case: Case) -> Callable[[], Found]:
+    """Detections as torchvision's reference scripts prepare them for the scores."""
+    network, images = case.network("torchvision").eval(), case.batch().images
+
+    @torch.no_grad()
+    def evaluation() -> Found:
+        found = []
+        for image in images:
+            (answer,) = network([image.to(case.device).float() / 255])
+            masks = answer["masks"].cpu() > 0.5 if "masks" in answer else []
+            encoded = [coco_masks.encode(np.array(m[0, :, :, np.newaxis], dtype=np.uint8, order="F"))[0] for m in masks]
+            found.append((answer["boxes"].cpu().numpy(), encoded))
+        return found
+
+    return evaluation
+
+
+def our_evaluation(case: Case, precision: Precision, pooling: str | None = None) -> Callable[[], Found]:
+    """Detections as `socodet evaluate` and `socodet finetune` make them."""
+    network = case.network(pooling).eval()
+    pixels = [image.permute(1, 2, 0).numpy() for image in case.batch().images]
+
+    def evaluation() -> Found:
+        found = []
+        answers = detect_each(network, pixels.__getitem__, range(len(pixels)), precision=getattr(torch, precision))
+        for _, answer in answers:
+            assert not isinstance(answer, str)
+            found.append((answer.boxes, list(answer.masks or [])))
+        return found
+
+    return evaluation
+
+
+def assert_equal(case: Case) -> None:
+    """Both make the same first losses and the same detections, where they pool in the same way."""
+    theirs, ours = torchvision_step(case)(), our_step(case, "float32", "torchvision")()
+    assert abs(ours - theirs) < 1e-3 * theirs, (ours, theirs)
+    pairs = zip(torchvision_evaluation(case)(), our_evaluation(case, "float32", "torchvision")(), strict=True)
+    for (boxes, masks), (our_boxes, our_masks) in pairs:
+        assert len(boxes) == len(our_boxes) > 0
+        assert len(masks) == len(our_masks)
+        np.testing.assert_allclose(our_boxes, boxes, rtol=1e-3, atol=0.05)
+
+
+def timed(do: Callable[[], Any], device: torch.device) -> float:
+    """Seconds."""
     start = time.perf_counter()
-    loss = float(step())
-    return time.perf_counter() - start, loss
+    do()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def main() -> None:
     """Runs all rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--case", choices=["mask_rcnn", "small"], default="mask_rcnn")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--side", type=int)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    steps = {
-        "torchvision": torchvision_loop(arguments.backbone),
-        "float32": our_loop(arguments.backbone, "float32"),
-        "bfloat16": our_loop(arguments.backbone, "bfloat16"),
-    }
-    first = {name: timed(step)[1] for name, step in steps.items()}
-    assert abs(first["float32"] - first["torchvision"]) < 0.1 * first["torchvision"], (
-        first
-    )  # other pooling, same weights
-    rounds = [{name: timed(step)[0] for name, step in steps.items()} for _ in range(arguments.rounds)]
-    result: dict[str, object] = {"machine": machine(), "threads": 1, "rounds": arguments.rounds}
-    result |= {"backbone": arguments.backbone, "images": IMAGES, "side": SIDE, "torch": torch.__version__}
-    for name in steps:
-        result[f"{name}_seconds"] = round(statistics.median(one[name] for one in rounds), 3)
-    for name in ("float32", "bfloat16"):
-        result[f"{name}_speedup"] = round(statistics.median(one["torchvision"] / one[name] for one in rounds), 2)
+    torch.set_num_threads(arguments.threads)
+    case = chosen_case(arguments.case, arguments.device, arguments.images, arguments.side)
+    assert_equal(case)
+    steps: dict[str, Callable[[], Any]] = {"torchvision": torchvision_step(case)}
+    evaluations: dict[str, Callable[[], Any]] = {"torchvision": torchvision_evaluation(case)}
+    ways: tuple[Precision, ...] = ("float32", "bfloat16")
+    for precision in ways:
+        steps[precision] = our_step(case, precision)
+        evaluations[precision] = our_evaluation(case, precision)
+    result: dict[str, object] = {"machine": machine(), "torch": torch.__version__} | vars(arguments)
+    result |= {"images": case.settings.batch_size, "side": case.settings.size, "detector": case.settings.detector}
+    if case.device.type == "cuda":
+        result["device"] = torch.cuda.get_device_name()
+    for what, todo, per in (("finetune", steps, 1), ("evaluate", evaluations, case.settings.batch_size or 1)):
+        for do in todo.values():
+            do()
+        rounds = [{name: timed(do, case.device) for name, do in todo.items()} for _ in range(arguments.rounds)]
+        for name in todo:
+            result[f"{what}_{name}_seconds"] = round(statistics.median(one[name] for one in rounds) / per, 4)
+        for name in ways:
+            ratio = statistics.median(one["torchvision"] / one[name] for one in rounds)
+            result[f"{what}_{name}_speedup"] = round(ratio, 2)
+        result[f"{what}_speedup"] = result[f"{what}_bfloat16_speedup"]
     print(json.dumps(result, indent=2))
 
 
