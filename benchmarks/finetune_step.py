@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pycocotools import mask as coco_masks
-from torch import Tensor, nn
+from torch import nn
 
 from machine import machine
 from socodet.detection.detectors import detector_named, new_detector
@@ -50,7 +50,7 @@ class Case:
     device: torch.device
     objects: int = 6
 
-    def network(self, pooling: str | None) -> nn.Module:
+    def network(self, pooling: Literal["torchvision"] | None) -> nn.Module:
         """The same weights every time. pooling: None for that of `socodet finetune`."""
         torch.manual_seed(0)
         inference = self.settings.inference(self.settings.resolved_schedule())
@@ -100,14 +100,14 @@ def torchvision_step(case: Case) -> Callable[[], float]:
         losses = network(images, targets)
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return float(loss.detach())
 
     return step
 
 
-def our_step(case: Case, precision: Precision, pooling: str | None = None) -> Callable[[], float]:
+def our_step(case: Case, precision: Precision, pooling: Literal["torchvision"] | None = None) -> Callable[[], float]:
     """A step of `socodet finetune`."""
     execution = ExecutionSettings("cuda" if case.device.type == "cuda" else "cpu", precision=precision)
     schedule = case.settings.resolved_schedule()
@@ -137,7 +137,9 @@ def torchvision_evaluation(case: Case) -> Callable[[], Found]:
     return evaluation
 
 
-def our_evaluation(case: Case, precision: Precision, pooling: str | None = None) -> Callable[[], Found]:
+def our_evaluation(
+    case: Case, precision: Precision, pooling: Literal["torchvision"] | None = None
+) -> Callable[[], Found]:
     """Detections as `socodet evaluate` and `socodet finetune` make them."""
     network = case.network(pooling).eval()
     pixels = [image.permute(1, 2, 0).numpy() for image in case.batch().images]
