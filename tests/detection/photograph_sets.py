@@ -17,10 +17,12 @@ CATEGORIES = ("animal", "person", "rocket")
 
 def coco_file(path, names=tuple(OBJECTS), *, masks=True, crowd=()):
     """Writes a COCO file of these photographs; an outline is the box with its corners cut off."""
+    if not (path.parent / ".photographs").exists():
+        (path.parent / ".photographs").symlink_to(photographs())
     images, annotations = [], []
     for number, name in enumerate(names, 1):
         width, height, objects = OBJECTS[name]
-        file_name = str(photographs() / f"{name}.jpg")
+        file_name = f".photographs/{name}.jpg"
         images.append({"id": number, "file_name": file_name, "width": width, "height": height})
         for kind, x, y, w, h in objects:
             entry = {

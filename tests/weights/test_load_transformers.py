@@ -1,8 +1,11 @@
 """Pretrained runs into the real classes of Hugging Face transformers, built from configurations at small sizes."""
 
+import json
+
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import ResNetConfig, RTDetrResNetConfig, TimmBackboneConfig
 
 from socodet.errors import InputError
@@ -14,6 +17,7 @@ from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
+from socodet.weights.transformers_folder import read_transformers_folder
 
 SMALL = {
     "encoder_layers": 1,
@@ -199,3 +203,15 @@ def test_an_extra_shortcut_is_an_identity(run):
     x = torch.randn(1, 64, 5, 7)
     shortcut = body_of(model).encoder.stages[0].layers[0].shortcut
     assert torch.allclose(shortcut(x), x, atol=1e-6)
+
+
+def test_a_folder_that_brings_code_runs_none_of_it(tmp_path):
+    folder, sentinel = tmp_path / "model", tmp_path / "sentinel"
+    folder.mkdir()
+    (folder / "code.py").write_text(f"import pathlib; pathlib.Path({str(sentinel)!r}).touch()")
+    config = {"model_type": "odd", "auto_map": {"AutoConfig": "code.C", "AutoModelForObjectDetection": "code.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"w": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match="no detector"):
+        read_transformers_folder(folder)
+    assert not sentinel.exists()

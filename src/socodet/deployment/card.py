@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from socodet.export.card import file_and_loading_lines
+from socodet.export.card import file_and_loading_lines, in_markdown
 from socodet.export.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
 from socodet.finetuning.run import SCORES
@@ -21,7 +21,7 @@ def detector_card(detector: TrainedDetector, files: FrameworkFiles, framework: s
         "",
         "## Classes",
         "",
-        *(f"- {label}: {name}" for label, name in enumerate(detector.class_names, 1)),
+        *(f"- {label}: {in_markdown(name)}" for label, name in enumerate(detector.class_names, 1)),
         "",
         *file_and_loading_lines(files, "The licence of the images and of any weights it began from"),
         "",
@@ -48,15 +48,17 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
         "after non-maximum suppression"
     )
     data = description["data"]
-    yield f"- Trained on {data['images']:,} images of {description['train']}, sha256 of the objects `{data['sha256']}`"
+    train = in_markdown(description["train"])
+    yield f"- Trained on {data['images']:,} images of {train}, sha256 of the objects `{data['sha256']}`"
     start = description.get("start")
-    yield f"- Began from {start['from'] if start else 'scratch'}"
+    yield f"- Began from {in_markdown(start['from']) if start else 'scratch'}"
     yield f"- Weights after {detector.step:,} of {recipe.schedule.iterations:,} steps"
     scores = _scores(detector, run)
     yield f"- Scores in percent: {scores}" if scores else "- Not scored"
     if detector.f1_limit is not None:
         yield f"- F1 on the same images is highest for detections of score {detector.f1_limit:.2f} and more"
-    yield f"- Versions: {', '.join(f'{name} {version}' for name, version in description['versions'].items())}"
+    versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
+    yield f"- Versions: {in_markdown(versions)}"
 
 
 def _scores(detector: TrainedDetector, run: RunFolder) -> str:

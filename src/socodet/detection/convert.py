@@ -15,7 +15,9 @@ from socodet.detection.datasets import DetectionDataset, ImageAnnotations, Readi
 from socodet.detection.datasets.layouts import layout_at
 from socodet.detection.datasets.masks import Segmentation
 from socodet.errors import InputError
+from socodet.images.lists import leads_astray
 from socodet.runtime.files import check_output_file, settled, write_atomically
+from socodet.runtime.notices import notice
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,13 @@ def convert(
         if not len(dataset):
             raise InputError(f"{data}: none of its images can be used: {'; '.join(dataset.problems.lines())}")
         names = _saved(dataset, save_images) if any(image.stored for image in dataset.images) else None
-        write_atomically(file, json.dumps(as_coco(dataset, file, names)).encode() + b"\n")
+        content = as_coco(dataset, file, names)
+        far = [one["file_name"] for one in content["images"] if leads_astray(one["file_name"], file, file.parent)]
+        if far:
+            notice(
+                f"{file}: {len(far):,} of its images are far from it (first: {far[0]}); read it with --outside-images"
+            )
+        write_atomically(file, json.dumps(content).encode() + b"\n")
     return Conversion(layout.name, read, file)
 
 

@@ -1,6 +1,7 @@
 """The model card beside exported weights: facts from the run's records, or what is known of a file of weights."""
 
 import hashlib
+import html
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def model_card(source: str | Path, modules: PretrainedModules, files: FrameworkF
         appendix = ["", "## Every field of the recipe", "", "```json", json.dumps(recipe, indent=2), "```"]
     else:
         title, origin, appendix = Path(source).name, _file_lines(Path(source), modules), []
-    lines = [f"# {title} for {framework}", "", *origin, "", *file_and_loading_lines(files), *appendix]
+    lines = [f"# {in_markdown(title)} for {framework}", "", *origin, "", *file_and_loading_lines(files), *appendix]
     return Card("\n".join(lines) + "\n", unfinished)
 
 
@@ -69,7 +70,7 @@ def _training_lines(folder: RunFolder, recipe: dict[str, Any], state: dict[str, 
     yield ""
     yield "## Training"
     yield ""
-    yield f"- Recipe: {recipe['name']}; architecture {model['architecture']}, backbone {model['backbone']}"
+    yield f"- Recipe: {in_markdown(recipe['name'])}; architecture {model['architecture']}, backbone {model['backbone']}"
     yield f"- Images: {_images(description)}"
     if start := description.get("start"):
         yield f"- Began from `{start['file']}`, sha256 `{start['sha256']}`"
@@ -88,7 +89,7 @@ def file_and_loading_lines(
     for path, content in files.weights.items():
         yield f"- `{path.name}`: {len(content)} bytes, sha256 `{hashlib.sha256(content).hexdigest()}`"
         if files.left_out[path]:
-            yield f"  - pretrained, but not in it: {', '.join(files.left_out[path])}"
+            yield f"  - pretrained, but not in it: {', '.join(map(in_markdown, files.left_out[path]))}"
     for path in files.configs:
         yield f"- `{path.parent.name}/{path.name}`: config"
     yield ""
@@ -104,6 +105,11 @@ def file_and_loading_lines(
     yield "## Licence"
     yield ""
     yield f"{licence}, and what it allows, is to be stated by whoever trained and shares these weights."
+
+
+def in_markdown(text: object) -> str:
+    """Text of a run or a set, in one line and without HTML that a viewer of the card would obey."""
+    return html.escape(" ".join(str(text).split()), quote=False)
 
 
 def _images(description: dict[str, Any]) -> str:
@@ -134,4 +140,4 @@ def _last_figures(folder: RunFolder) -> list[str]:
 
 def _versions(description: dict[str, Any]) -> str:
     versions = description.get("versions", {})
-    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded"
+    return ", ".join(in_markdown(f"{name} {version}") for name, version in versions.items()) or "not recorded"

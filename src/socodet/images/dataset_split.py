@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from socodet.errors import InputError
 from socodet.images.lists import leads_astray
+from socodet.images.reading import reading_asked
 from socodet.runtime.files import read_file
 
 FIX = "write it again with Dataset.save_to_disk"
@@ -19,12 +20,13 @@ class DatasetSplit:
     The key is the row's number, eight digits: the paths that such data keep are neither always there nor unique.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, anywhere: bool | None = None) -> None:
         self.folder = folder
+        self._anywhere = reading_asked().settings.outside_images if anywhere is None else anywhere
         self._images = _map_images(folder)
 
     def __reduce__(self) -> Any:
-        return DatasetSplit, (self.folder,)
+        return DatasetSplit, (self.folder, self._anywhere)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -44,8 +46,8 @@ class DatasetSplit:
         path: str | None = row["path"].as_py()
         if path is None:
             raise OSError(f"row {index} has neither bytes nor a path")
-        if leads_astray(path):
-            raise OSError(f"row {index}: {path} leads out of the dataset, and not to an image")
+        if leads_astray(path, self.folder / "state.json", self.folder, anywhere=self._anywhere):
+            raise OSError(f"row {index}: {path} leads out of the dataset, far away or to no image")
         try:
             return read_file(self.folder / path)
         except ValueError as error:  # a name that no file can have
@@ -114,7 +116,7 @@ def dataset_facts(folder: Path, file: str, field: str) -> Any:
     """A field of one of a saved dataset's JSON files. InputError when it cannot be read."""
     try:
         return json.loads((folder / file).read_bytes())[field]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{folder / file}: cannot be read as part of a saved dataset; {FIX}") from None
 
 

@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import END_OF_IMAGE, is_cut_short
-from socodet.images.reading import MAX_PIXELS, PLAIN, PixelReading, reading_asked
+from socodet.images.reading import LARGEST_FILE, MAX_PIXELS, PLAIN, PixelReading, reading_asked
 from socodet.images.stored_values import (
     ORIENTATION_TAG,
     TIFF,
@@ -27,7 +27,7 @@ from socodet.images.stored_values import (
 )
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
 from socodet.images.value_range import as_8_bit
-from socodet.runtime.files import open_file
+from socodet.runtime.files import open_file, read_file
 
 
 @cache
@@ -136,7 +136,7 @@ def image_file_size(file: Path) -> tuple[int, int]:
         if head.startswith(JPEG):
             with suppress(UnreadableImageError):
                 return image_size(head)
-        return image_size(head + stream.read())
+    return image_size(read_file(file, LARGEST_FILE))
 
 
 def _known_to_pil(data: bytes) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.images.names import Names
+from socodet.images.reading import LARGEST_FILE
 from socodet.images.suffixes import SUFFIXES, UNREAD, Skipped
 from socodet.runtime.files import read_file
 
@@ -30,7 +31,7 @@ class ImageFolder:
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""
-        return read_file(self.root / self.keys[index])
+        return read_file(self.root / self.keys[index], LARGEST_FILE)
 
     @property
     def location(self) -> str:

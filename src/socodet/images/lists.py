@@ -12,6 +12,7 @@ from typing import Any
 
 from socodet.errors import InputError
 from socodet.images.names import Names
+from socodet.images.reading import LARGEST_FILE, reading_asked
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
@@ -39,7 +40,7 @@ class ImageList:
 
     def read(self, index: int) -> bytes:
         """The image file's bytes."""
-        return read_file(self.root / self.keys[index])
+        return read_file(self.root / self.keys[index], LARGEST_FILE)
 
     @property
     def location(self) -> str:
@@ -100,10 +101,13 @@ def open_coco(file: Path) -> ImageList:
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
     names = _coco_names(file)
-    astray = next((name for name in names if leads_astray(name)), None)
-    if astray is not None:
-        raise InputError(f"{file}: {astray} leads out of its folder and is not the name of an image; take it out")
     root, keys = locate_images(file, names)
+    astray = next((name for name, key in zip(names, keys, strict=True) if leads_astray(key, file, root)), None)
+    if astray is not None:
+        raise InputError(
+            f"{file}: {astray} leads far away, or to no image; pass --outside-images if you trust that file, or take "
+            "it out"
+        )
     if not any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):  # found by other spellings of suffixes
         keys = [next((one for one in suffix_spellings(key) if os.path.isfile(root / one)), key) for key in keys]
     return ImageList(file, root, Names(_unique_keys(file, keys)))
@@ -114,7 +118,7 @@ def _coco_names(file: Path) -> list[str]:
         content = read_json(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not valid JSON ({error}); give a COCO file") from None
     try:
         names: list[str] = [image["file_name"] for image in content["images"]]
@@ -222,13 +226,27 @@ def suffix_spellings(name: str) -> list[str]:
     return list(dict.fromkeys([name, *(stem + other for other in others)])) if small in SUFFIXES else [name]
 
 
-def leads_astray(name: str) -> bool:
-    """Whether a name that a data set has leads out of its folder, as `..` and `/` do, and not to an image's name.
+def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -> bool:
+    """Whether a name in a file of a set leads to what is there and not the set's.
 
-    Sets name images beside their folder, or by where they are on this machine; whatever else is there is not theirs.
+    Sets name images below `root`, where their names begin, beside it, or by where they are on this machine. What is
+    not below `root` must be `is_near` the file, unless `anywhere`, and have the name of an image.
     """
     path = posixpath.normpath(name)
-    return path.startswith(("/", "..")) and not path.lower().endswith(SUFFIXES)
+    if not path.startswith(("/", "..")):
+        return False
+    place = Path(os.path.abspath(root / path))
+    near = anywhere or is_near(place, file) or place.is_relative_to(root.absolute())
+    return os.path.lexists(place) and not (near and path.lower().endswith(SUFFIXES))
+
+
+def is_near(place: Path, file: Path) -> bool:
+    """Whether what a file names lies in the folder above its own, or below; with --outside-images everything does."""
+    if reading_asked().settings.outside_images:
+        return True
+    folder = Path(os.path.abspath(file)).parent
+    above = folder.parent if len(folder.parts) > 2 else folder
+    return Path(os.path.abspath(place)).is_relative_to(above)
 
 
 def _unique_keys(file: Path, names: Iterable[str]) -> list[str]:

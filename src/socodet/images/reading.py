@@ -10,6 +10,8 @@ from socodet.runtime.settings import PositiveFloat, PositiveInt, Settings
 FULL_RANGE = 65535
 MAX_PIXELS = 89_478_485
 """PIL's own limit, a quarter of a GiB of RGB pixels."""
+LARGEST_FILE = 2**32
+"""Bytes of the largest file of an image that is read: what a TIFF can have."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class PixelSettings(Settings):
     """Which bands are red, green and blue, counted from 1, such as 3 2 1; or the one that is grey."""
     max_pixels: PositiveInt = MAX_PIXELS
     """Larger images are left out as unreadable."""
+    outside_images: bool = False
+    """Also read images, and folders and lists of them, that the files of a set name outside of the folder above theirs.
+    Only for sets that you trust."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

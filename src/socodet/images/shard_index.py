@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES, UNREAD
 
-FORMAT = 3
+FORMAT = 4
 """Version of cached indices; other versions are built again."""
 METADATA_KEY = b"socodet.shard"
 SKIPPED_KEY = b"socodet.skipped"
+ASTRAY_KEY = b"socodet.astray"
+COLUMNS = {"name": pa.binary(), "start": pa.int64(), "size": pa.int64()}
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,17 @@ class ShardIndex:
     sizes: NDArray[np.int64]
     skipped: list[str]
     """Members that are images of a format that cannot be read."""
+    astray: list[str]
+    """Members whose names lead out of the shard; they are left out."""
 
 
 def index_shard(path: Path) -> ShardIndex:
     """The index of an uncompressed tar file, ustar, GNU or PAX: from an earlier call if the file is as it was then.
 
     Images are the plain files whose names end as an image's (`SUFFIXES`), save those that macOS adds as `._NAME`.
-    Of two of one name the later counts, as when the tar is unpacked. The index is kept as `.NAME.index` beside the
-    shard, or in the user's cache where that cannot be written; where neither can, the shard is scanned each time.
+    Of two of one name the later counts, as when the tar is unpacked; what leads out of the tar is left out. The index
+    is kept as `.NAME.index` beside the shard, or in the user's cache where that cannot be written; where neither can,
+    the shard is scanned each time.
 
     InputError when the file cannot be read, is no such tar, or is damaged.
     """
@@ -61,18 +66,22 @@ def index_shard(path: Path) -> ShardIndex:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); make it readable") from None
     names = [name.decode("utf-8", "surrogateescape") for name in table.column("name").to_pylist()]
     starts, sizes = (table.column(column).to_numpy() for column in ("start", "size"))
-    return ShardIndex(facts.st_mtime_ns, names, starts, sizes, json.loads(table.schema.metadata[SKIPPED_KEY]))
+    left_out = (json.loads(table.schema.metadata[key]) for key in (SKIPPED_KEY, ASTRAY_KEY))
+    return ShardIndex(facts.st_mtime_ns, names, starts, sizes, *left_out)
 
 
 def _scan(path: Path) -> pa.Table:
     found: dict[bytes, tuple[int, int]] = {}
     skipped: list[str] = []
+    astray: list[str] = []
     try:
         with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header
                 name = member.name.removeprefix("./")
-                if member.isreg() and not member.issparse() and _is_image(name):
+                if member.isreg() and _is_image(name) and _leads_out(name):
+                    astray.append(name)
+                elif member.isreg() and not member.issparse() and _is_image(name):
                     key = name.encode("utf-8", "surrogateescape")
                     found.pop(key, None)
                     found[key] = (member.offset_data, member.size)
@@ -90,20 +99,41 @@ def _scan(path: Path) -> pa.Table:
             f"{path}: is not an uncompressed tar file, or is damaged ({' '.join(str(error).split())}); make it again"
         ) from None
     columns = [pa.array(found, pa.binary()), pa.array(places[:, 0].copy()), pa.array(places[:, 1].copy())]
-    return pa.table(columns, ["name", "start", "size"], metadata={SKIPPED_KEY: json.dumps(skipped)})
+    return pa.table(columns, list(COLUMNS), metadata={SKIPPED_KEY: json.dumps(skipped), ASTRAY_KEY: json.dumps(astray)})
 
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith("._")
 
 
+def _leads_out(name: str) -> bool:
+    return name.startswith("/") or ".." in name.split("/") or "\0" in name
+
+
 def _kept(place: Path, state: dict[str, object]) -> pa.Table | None:
     with suppress(OSError, pa.ArrowException, KeyError, ValueError):
         with pa.OSFile(str(place)) as file:
             table = pa.ipc.open_file(file).read_all()
-        if json.loads(table.schema.metadata[METADATA_KEY]) == state:
+        if json.loads(table.schema.metadata[METADATA_KEY]) == state and _is_index(table, int(str(state["size"]))):
             return table
     return None
+
+
+def _is_index(table: pa.Table, size: int) -> bool:
+    """Whether it has the columns of an index, and places within a shard of `size` bytes; it may come with the shard."""
+    table.validate(full=True)
+    if table.schema.names != list(COLUMNS) or table.schema.types != list(COLUMNS.values()):
+        return False
+    if any(table.column(name).null_count for name in COLUMNS):
+        return False
+    starts, sizes = table.column("start").to_numpy(), table.column("size").to_numpy()
+    names = table.column("name").to_pylist()
+    left_out = [json.loads(table.schema.metadata[key]) for key in (SKIPPED_KEY, ASTRAY_KEY)]
+    return (
+        all(isinstance(listed, list) and all(isinstance(name, str) for name in listed) for listed in left_out)
+        and not any(_leads_out(name.decode("utf-8", "surrogateescape")) for name in names)
+        and bool(((starts >= 0) & (sizes >= 0) & (starts <= size - sizes)).all())
+    )
 
 
 def _keep(table: pa.Table, places: list[Path]) -> None:

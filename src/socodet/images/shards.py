@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.names import Names
+from socodet.images.reading import LARGEST_FILE
 from socodet.images.shard_index import index_shard
 from socodet.images.suffixes import Skipped
+from socodet.runtime.notices import notice
 
 OPEN_SHARDS = 128
 """Shards that a process keeps open at once; systems often allow it 1024 files."""
@@ -51,6 +53,8 @@ class TarShards:
         number = self.numbers[index]
         shard = _opened(self.shards[number], int(self.modified[number]))
         size = int(self.sizes[index])
+        if size > LARGEST_FILE:
+            raise OSError(f"{self.shards[number]}: {self.key(index)} is larger than {LARGEST_FILE:,} bytes")
         data = os.pread(shard.descriptor, size, int(self.starts[index]))
         if len(data) < size:
             raise OSError(f"{self.shards[number]}: ends within {self.key(index)}")
@@ -86,6 +90,9 @@ def open_shards(paths: Sequence[Path], location: str) -> TarShards:
     """
     indices = [index_shard(path) for path in paths]
     keys = [name for index in indices for name in index.names]
+    astray = [name for index in indices for name in index.astray]
+    if astray:
+        notice(f"{location}: {len(astray):,} images left out, whose names lead out of their shard (first: {astray[0]})")
     if not keys:
         raise InputError(f"{location}: no image in its {len(paths)} tar shards")
     skipped = Skipped()

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
-from socodet.proposals.table import METADATA_KEY, ProposalTable
+from socodet.proposals.table import METADATA_KEY, ProposalTable, check_fits_memory
 
 BoxForm = Literal["xyxy", "xywh"]
 FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
@@ -117,7 +117,7 @@ def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
 
 def _read_array(file: Path) -> NDArray[np.float32]:
     try:
-        content = np.load(file, allow_pickle=False)
+        content = np.load(file, mmap_mode="r", allow_pickle=False)  # mapped: its size is compared with the file's
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{file}: is not an array of numbers ({error}); save (N, 4) numbers by numpy.save") from None
     return _as_boxes(content, str(file))
@@ -197,6 +197,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
         raise InputError(
             f"{path}: has the columns {', '.join(schema.names)}; it needs `image`, and `boxes`, `xyxy` or `xywh`"
         )
+    check_fits_memory(path)
     boxes: dict[str, NDArray[np.float32]] = {}
     for image, value in _rows(path, column):
         if not isinstance(image, str):

@@ -7,6 +7,7 @@ with the `format` version, the package `version` and the `settings`; and, for im
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from functools import cached_property
@@ -28,6 +29,8 @@ from socodet.runtime.serialization import from_json, to_json
 
 FORMAT = 1
 METADATA_KEY = b"socodet.proposals"
+LEAST_BYTES = 4
+"""Memory of a value."""
 
 
 class Row(NamedTuple):
@@ -92,6 +95,22 @@ def _as_text(key: str) -> str:
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def check_fits_memory(path: Path) -> None:
+    """InputError for a Parquet file whose values take more memory than there is: a small file may hold any number."""
+    try:
+        metadata = pq.read_metadata(path)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: is damaged ({' '.join(str(error).split())}); make it again") from None
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if LEAST_BYTES * values > there:
+        raise InputError(
+            f"{path}: holds {values:,} values, which do not fit into the memory of this machine ({there / 2**30:.0f} "
+            "GiB); make a table of fewer images or boxes"
+        )
+
+
 class ProposalTable:
     """The proposals of a set of images, looked up by image.
 
@@ -133,6 +152,7 @@ class ProposalTable:
             raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
         if not schema.equals(table_schema(settings), check_metadata=False):
             raise InputError(damaged % "other columns than a table has")
+        check_fits_memory(path)
         try:
             rows = pq.read_table(path)
             rows.validate(full=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from socodet.errors import InputError
-from socodet.runtime.serialization import from_json
+from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
 
 T = TypeVar("T")
@@ -70,9 +71,23 @@ def read_records(runs: Sequence[str | Path]) -> list[RunRecord]:
             raise InputError(f"{path}: is not a run but holds some; name one or more of them, such as {within.parent}")
     folders = [RunFolder(path) for path in paths]
     return [
-        RunRecord(name, folder.path, folder.describe(), list(folder.log_lines()))
+        RunRecord(name, folder.path, _description(folder), list(folder.log_lines()))
         for name, folder in zip(names_of(paths), folders, strict=True)
     ]
+
+
+def _description(folder: RunFolder) -> Mapping[str, Any]:
+    """The contents of run.json. InputError unless it has what every page shows."""
+    description = folder.describe()
+    file, recipe = folder.path / "run.json", description["recipe"]
+    if "settings" not in recipe:
+        recipe = recipe | to_json(from_json(Recipe, recipe, f"{file}: recipe"))
+    elif not isinstance(recipe["settings"], dict) or not isinstance(recipe["settings"].get("detector"), str):
+        raise InputError(f"{file}: its recipe names no detector; restore it")
+    versions = description.get("versions")
+    if not isinstance(versions, dict) or not {"socodet", "torch"} <= versions.keys():
+        raise InputError(f"{file}: does not say which versions wrote it; restore it")
+    return description | {"recipe": recipe}
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:

@@ -71,9 +71,11 @@ def open_file(path: str | Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "is no file", str(path))
 
 
-def read_file(path: str | Path) -> bytes:
-    """The bytes of a file. OSError as `open_file`."""
+def read_file(path: str | Path, largest: int | None = None) -> bytes:
+    """The bytes of a file. OSError as `open_file`, and before it is read when it has more than `largest` bytes."""
     with open_file(path) as file:
+        if largest is not None and os.fstat(file.fileno()).st_size > largest:
+            raise OSError(errno.EFBIG, f"is larger than {largest:,} bytes", str(path))
         return file.read()
 
 
@@ -140,7 +142,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
         return None
     try:
         noted: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); restore it, or give another --output") from None
     return noted
 

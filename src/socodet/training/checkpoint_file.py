@@ -12,6 +12,8 @@ from typing import Any
 
 from socodet.runtime.files import whole_file
 
+NOT_HELD = "damaged: a tensor declares more numbers than it holds"
+
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Writes a state, completely or not at all. OSError names the path."""
@@ -39,7 +41,26 @@ def read_state(path: Path) -> dict[str, Any]:
         raise ValueError(type(error).__name__) from error
     if not isinstance(state, dict):
         raise ValueError("no state")
+    try:
+        held = is_held(state, path.stat().st_size)
+    except RecursionError:  # a list that holds itself
+        held = False
+    if not held:
+        raise ValueError(NOT_HELD)
     return state
+
+
+def is_held(state: Any, size: int) -> bool:
+    """Whether each tensor of a state is a plain one whose numbers a file of `size` bytes can hold.
+
+    One may declare any shape over a single number, and takes its memory as soon as it is used.
+    """
+    from torch import Tensor, strided
+
+    if isinstance(state, Tensor):
+        return state.layout is strided and state.device.type == "cpu" and state.nbytes <= size
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return all(is_held(value, size) for value in values)
 
 
 def is_archive(path: Path) -> bool:
@@ -55,6 +76,8 @@ def damage(path: Path) -> str | None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                return "damaged: its parts declare more bytes than it has"  # they are not compressed
             changed = archive.testzip()
     except Exception as error:  # what a damaged directory of parts raises is of many types
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):

@@ -84,7 +84,7 @@ class RunFolder:
             description = json.loads(file.read_text())
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self.path}: {self._no_run()}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: not valid JSON ({error}); restore it or start a new run") from None
         if not isinstance(description, dict) or not isinstance(description.get("recipe"), dict):
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
@@ -248,12 +248,19 @@ class RunFolder:
         return seconds
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
-        """The log's lines in order; one cut short by a crash is left out."""
+        """The log's lines in order; one cut short by a crash, or that is none of a log, is left out."""
         if not self.log.is_file():
             return
-        with self.log.open() as file:
-            for line in file:
+        with self.log.open(errors="replace") as file:
+            for text in file:
                 try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
+                    line = json.loads(text)
+                except (ValueError, RecursionError):
                     continue
+                if isinstance(line, dict) and type(line.get("step")) is int and all(map(_is_logged, line.values())):
+                    yield line
+
+
+def _is_logged(value: Any) -> bool:
+    """Whether it is what a log has: numbers, of a size that can be computed with, null, and lists and objects."""
+    return not isinstance(value, str) and not (isinstance(value, int) and abs(value) > 2**63)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.training.checkpoint_file import damage, is_archive
+from socodet.training.checkpoint_file import NOT_HELD, damage, is_archive, is_held
 from socodet.training.run_folder import RunFolder
 from socodet.weights.formats import MLPS, Format, in_words, module_of, recognize
 from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
@@ -87,6 +87,8 @@ class WeightsFile:
                 content = content[name]
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
             raise InputError(f"{self.path}: holds no state dict of tensors; give a file that does")
+        if not is_held(content, self.path.stat().st_size):
+            raise InputError(f"{self.path}: {NOT_HELD}; take another copy of it")
         return dict(content)
 
 

@@ -37,7 +37,9 @@ def read_transformers_folder(folder: Path) -> dict[str, Tensor]:
     """
     transformers = import_transformers(str(folder))
     try:
-        model = transformers.AutoModelForObjectDetection.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModelForObjectDetection.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, weights_only=True
+        )
     except Exception as error:  # whatever transformers raises for a folder it cannot read
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{folder}: transformers reads no detector there ({reason}); give another folder") from error

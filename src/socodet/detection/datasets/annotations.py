@@ -14,7 +14,7 @@ from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_file_size, image_size
-from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.reading import LARGEST_FILE, PLAIN, PixelReading
 from socodet.images.source import ImageSource
 from socodet.runtime.files import read_file
 
@@ -65,7 +65,7 @@ class ImageAnnotations:
 
     def read(self) -> bytes:
         """The encoded image. OSError when it cannot be read."""
-        return read_file(self.file) if self.stored is None else self.stored[0].read(self.stored[1])
+        return read_file(self.file, LARGEST_FILE) if self.stored is None else self.stored[0].read(self.stored[1])
 
     def size_by_header(self) -> tuple[int, int]:
         """Width and height as the image itself has them. OSError or UnreadableImageError."""

@@ -147,7 +147,7 @@ def _present(
     there = FilesThere()
     found = False
     for image, name in zip(listed, paths, strict=True):
-        if leads_astray(name):
+        if leads_astray(name, file, root):
             problems.add(Problem.NAME_ASTRAY, f"image {image.image_id}, {image.name}")
             continue
         path = there.spelled(root, name)
@@ -168,7 +168,8 @@ def _present(
         problems.add(Problem.SIZE_FROM_FILE, f"image {image.image_id}, {path.name}")
         yield path, replace(image, height=height, width=width)
     if not found:
-        raise InputError(f"{file}: none of its {len(listed)} images is in {root}; name their folder")
+        astray = f" ({problems.line(Problem.NAME_ASTRAY)})" if Problem.NAME_ASTRAY in problems.counts else ""
+        raise InputError(f"{file}: none of its {len(listed)} images is in {root}{astray}; name their folder")
 
 
 def _style(file: Path, content: Mapping[str, list[Any]], problems: AnnotationProblems) -> Style:

@@ -15,7 +15,7 @@ class Problem(StrEnum):
     """What was found, and what was done about it."""
 
     MISSING_IMAGE = "image file missing; image left out"
-    NAME_ASTRAY = "name that leads out of the set's folder, and not to an image; image left out"
+    NAME_ASTRAY = "name of no image, or of one far from the set; left out (--outside-images takes images from anywhere)"
     BROKEN_IMAGE = "image file unreadable, or of another size than annotated; image left out"
     UNUSABLE_IMAGE = "image file unreadable, or of another size than annotated; replaced in training, missed in scores"
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
@@ -67,11 +67,11 @@ class AnnotationProblems:
 
     def lines(self) -> list[str]:
         """One line per problem: count, what it is, what was done, and the first example."""
-        return [
-            f"{self.counts[problem]:,} × {problem} (first: {self.first[problem]})"
-            for problem in Problem
-            if problem in self.counts
-        ]
+        return [self.line(problem) for problem in Problem if problem in self.counts]
+
+    def line(self, problem: Problem) -> str:
+        """The line of one that occurred."""
+        return f"{self.counts[problem]:,} × {problem} (first: {self.first[problem]})"
 
     def as_json(self) -> dict[str, dict[str, int | str]]:
         """Problem → count and first example, for a run's record."""

@@ -109,8 +109,9 @@ def _listed_images(file: Path, reading: _Reading) -> list[Path]:
     root, keys = locate_images(file, names)
     found = []
     for key in keys:
-        image = None if leads_astray(key) else reading.there.spelled(root, key)
-        if leads_astray(key):
+        astray = leads_astray(key, file, root)
+        image = None if astray else reading.there.spelled(root, key)
+        if astray:
             reading.problems.add(Problem.NAME_ASTRAY, f"{file}: {root / key}")
         elif image is None:
             reading.problems.add(Problem.MISSING_IMAGE, str(root / key))

@@ -15,7 +15,7 @@ from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.detection.datasets.values import number, pixel_count
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelReader
 from socodet.errors import InputError
-from socodet.images.lists import read_lines
+from socodet.images.lists import is_near, read_lines
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
 
@@ -47,7 +47,13 @@ class YoloSet:
     """Parts that are described and not there, and how."""
 
     def check(self, part: str) -> None:
-        """InputError when a part is described and not there."""
+        """InputError when a part is described and not there, or far from the file."""
+        for place in self.parts.get(part, ()):
+            if self.about.is_file() and not is_near(place, self.about):
+                raise InputError(
+                    f"{self.about}: its {part} is {place}, which is not in the folder above it; pass --outside-images "
+                    "if you trust that file"
+                )
         if part in self.absent:
             raise InputError(
                 f"{self.about}: its {part} is {self.absent[part]:.80}, which is not below {self.root}; correct it"
@@ -163,7 +169,12 @@ def _darknet(file: Path) -> dict[str, Any]:
     pairs = [line.partition("=") for line in read_lines(file) if "=" in line]
     facts: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
     names = _located(str(facts.get("names", "")), [file.absolute().parent])
-    if names is None or not names.is_file() or names.suffix.lower() not in (".names", ".txt"):
+    if (
+        names is None
+        or not is_near(names, file)
+        or not names.is_file()
+        or names.suffix.lower() not in (".names", ".txt")
+    ):
         raise InputError(f"{file}: needs a line `names = FILE.names`, and that file beside it, with a class a line")
     return facts | {"names": _lines(names), "nc": facts.get("classes", "")}
 

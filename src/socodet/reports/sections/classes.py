@@ -1,8 +1,10 @@
 """AP of each class, from a fine-tuning run's newest scores."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from socodet.errors import InputError
 from socodet.finetuning.run import SCORES
 from socodet.reports.page import Details, Section, Table
 from socodet.reports.runs import RunRecord
@@ -15,9 +17,7 @@ NOTHING = "–"
 
 def class_sections(records: Sequence[RunRecord]) -> list[Section]:
     """One section, or none where no run has scores of its classes."""
-    scored: dict[str, dict[str, Any]] = {
-        record.name: (read_note(record.path / SCORES) or {}).get("classes", {}) for record in records
-    }
+    scored: dict[str, dict[str, Any]] = {record.name: _classes(record.path / SCORES) for record in records}
     names = list(dict.fromkeys(name for classes in scored.values() for name in classes))
     if not names:
         return []
@@ -31,6 +31,22 @@ def class_sections(records: Sequence[RunRecord]) -> list[Section]:
     figure = table if len(rows) <= OPEN else Details(f"{len(rows)} classes", [table])
     text = "AP of boxes over IoU 0.50:0.95 in percent, of the newest evaluation; objects of the set scored on."
     return [Section("Average precision of each class", text, [figure])]
+
+
+def _classes(file: Path) -> dict[str, Any]:
+    """Class → its scores; none without the file. InputError when it is not what an evaluation writes."""
+    noted = read_note(file)
+    classes = noted.get("classes", {}) if isinstance(noted, dict) else {} if noted is None else None
+    usable = isinstance(classes, dict) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("objects"), int)
+        and isinstance(one.get("box_AP"), int | float | None)
+        for one in classes.values()
+    )
+    if not usable:
+        raise InputError(f"{file}: is not what an evaluation writes; delete it, or evaluate again")
+    assert classes is not None
+    return classes
 
 
 def _percent(ap: float | None) -> str:
