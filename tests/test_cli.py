@@ -239,17 +239,25 @@ def test_every_recipe_prints_every_field(capsys):
         assert "--proposals.method" in printed
 
 
-def test_help_version_and_recipes_cost_no_torch():
+def test_help_and_judging_what_is_given_cost_no_torch(tmp_path):
     code = (
         "import sys, contextlib, io\n"
         "from socodet.cli import main\n"
         "with contextlib.suppress(SystemExit):\n    main(['--help'])\n"
         "main(['--version'])\n"
         "assert 'torch' not in sys.modules and 'numba' not in sys.modules\n"
-        "import socodet.pretraining.recipes, socodet.training.settings\n"
-        "assert 'torch' not in sys.modules\n"
+        "import importlib, socodet.cli\n"
+        "for name in socodet.cli.COMMANDS:\n"
+        "    importlib.import_module('socodet.commands.' + name.replace(' ', '_').replace('-', '_'))\n"
+        "for words in ('finetune nowhere --output x', 'evaluate nowhere --data x', 'predict nowhere x --output y',\n"
+        "              'finetune . --output x --init nowhere', 'pretrain nowhere --output x --recpie tiny'):\n"
+        "    try:\n        main(words.split())\n"
+        "    except SystemExit as ended:\n        assert ended.code == 2\n"
+        "    assert 'torch' not in sys.modules and 'numba' not in sys.modules, words\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr.count("nowhere: ") == 4
+    assert done.stderr.count("did you mean --recipe") == 1
     assert f"socodet {__version__}" in done.stdout
     for name, summary in COMMANDS.items():
         assert f" {name} {summary} " in " ".join(done.stdout.split())

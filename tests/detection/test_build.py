@@ -8,6 +8,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from socodet.detection.build import build_detector
 from socodet.detection.detectors import ALIASES, DETECTORS, detector_named
+from socodet.detection.detectors.names import NAMES
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.errors import InputError
 from socodet.finetuning import finetune as finetune_module
@@ -71,4 +72,6 @@ def test_boxes_are_pooled_as_in_pretraining_unless_torchvisions_way_is_asked_for
 
 def test_the_papers_names_are_accepted():
     assert set(ALIASES.values()) == {*DETECTORS} - {"rt_detr"}  # which the paper does not have
+    assert tuple(DETECTORS) == NAMES
+    assert [name for name, one in DETECTORS.items() if one.has_box_head] == [name for name in NAMES if "rcnn" in name]
     assert detector_named("mask_rcnn_r50_c4") is DETECTORS["mask_rcnn_c4"]

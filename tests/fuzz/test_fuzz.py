@@ -34,7 +34,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.runtime.files import read_note
 from socodet.training.checkpoint_file import read_state, write_state
 from socodet.training.run_folder import RunFolder
-from socodet.weights.read import WeightsFile
+from socodet.weights.file import WeightsFile
 
 COUNT = int(os.environ.get("SOCODET_FUZZ", "100"))
 SEED = os.environ.get("SOCODET_FUZZ_SEED", "0")

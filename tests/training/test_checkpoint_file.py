@@ -14,7 +14,7 @@ from socodet.training import run_folder
 from socodet.training.checkpoint_file import copied, damage, read_state, write_state
 from socodet.training.checkpoints import Kept
 from socodet.training.run_folder import RunFolder
-from socodet.weights.read import WeightsFile
+from socodet.weights.file import WeightsFile
 
 STATE = {"step": 3, "model": {"w": torch.arange(300.0), "b": torch.ones(7, dtype=torch.float64)}, "name": "x"}
 

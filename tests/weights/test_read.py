@@ -14,7 +14,8 @@ from socodet.errors import InputError
 from socodet.pretraining.recipes import recipe
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
-from socodet.weights.read import WeightsFile, read_pretrained
+from socodet.weights.file import WeightsFile
+from socodet.weights.read import read_pretrained
 
 WEIGHTS = {"conv1.weight": torch.randn(4, 3, 7, 7), "bn1.bias": torch.randn(4)}
 

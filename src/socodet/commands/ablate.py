@@ -11,7 +11,7 @@ from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings, ScheduleName
-from socodet.studies.ablation import Budget, Family, row_detectors, run_ablation
+from socodet.studies.ablation.budget import Budget, Family
 from socodet.training.settings import ExecutionSettings
 
 
@@ -59,6 +59,8 @@ def ablate(
         retry_diverged: Rerun diverged rows from their last good checkpoint.
         overwrite: Delete the ablation in the folder.
     """
+    from socodet.studies.ablation import row_detectors, run_ablation
+
     detectors = None
     if dataset is not None and schedule is not None:
         settings = replace(finetune, schedule=schedule)

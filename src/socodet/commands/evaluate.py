@@ -39,6 +39,9 @@ def evaluate(
         save_predictions: File for the detections, in COCO's result format.
         overwrite: Replace existing files.
     """
+    from socodet.finetuning.inputs import judge_evaluation
+
+    judge_evaluation(run, data, output, save_predictions, overwrite=overwrite)
     from socodet.finetuning.evaluate import evaluate_run
 
     result = evaluate_run(

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
@@ -11,16 +11,17 @@ from socodet.commands.messages import exit_if_stopped, list_unreadable, print_sc
 from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
-from socodet.finetuning.finetune import SCRATCH, FinetuneResult
-from socodet.finetuning.finetune import finetune as finetune_once
+from socodet.finetuning.inputs import judge_finetuning, judge_sets
 from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
-from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
-from socodet.studies.comparison import Comparison, compare
 from socodet.studies.inits import named_inits, shared_model
-from socodet.training.loop import PATIENCE
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import PATIENCE, ExecutionSettings
+
+if TYPE_CHECKING:
+    from socodet.finetuning.finetune import FinetuneResult
+    from socodet.studies.comparison import Comparison
 
 EVERYDAY = (
     *("train", "output", "init", "detector", "val", "epochs", "schedule", "batch-size", "seeds", "fractions"),
@@ -86,10 +87,16 @@ def finetune(
         retry_diverged: Rerun the diverged runs of a comparison from their last good checkpoint.
         overwrite: Delete the run or comparison in the folder.
     """
+    judge_sets(train, val)
     result: FinetuneResult | Comparison
-    if len(init) < 2 and seeds is None and not fractions:
+    comparing = len(init) > 1 or seeds is not None or bool(fractions)
+    if not comparing:
         if retry_diverged:
             raise InputError("--retry-diverged is for a comparison; a single run resumes with the same command")
+        start = named_inits(init)[0].source if init else SCRATCH
+        judge_finetuning(train, val, output=output, init=start, patience=patience, overwrite=overwrite)
+        from socodet.finetuning.finetune import finetune as finetune_once
+
         result = finetune_once(
             train,
             output,
@@ -97,7 +104,7 @@ def finetune(
             val=val,
             images=images,
             reading=reading,
-            init=named_inits(init)[0].source if init else SCRATCH,
+            init=start,
             model=model,
             evaluation=evaluation,
             execution=execution,
@@ -112,6 +119,8 @@ def finetune(
             raise InputError("--fraction and --fractions: give one of them")
         if seeds is not None and seeds < 1:
             raise InputError(f"--seeds must be at least 1, not {seeds}")
+        from socodet.studies.comparison import compare
+
         result = compare(
             train,
             output,
@@ -131,14 +140,14 @@ def finetune(
     if result.is_first:
         list_unreadable(result.unreadable)
         hint = resume_hint(overwrite)
-        if isinstance(result, Comparison):
-            _print_comparison(result, hint if result.stopped_by or execution.max_steps else "")
+        if comparing:
+            _print_comparison(cast("Comparison", result), hint if result.stopped_by or execution.max_steps else "")
         else:
-            _print_run(result, hint)
+            _print_run(cast("FinetuneResult", result), hint)
     exit_if_stopped(result.stopped_by)
 
 
-def _print_run(result: FinetuneResult, hint: str) -> None:
+def _print_run(result: "FinetuneResult", hint: str) -> None:
     if result.evaluation is not None:
         print_scores(result.evaluation, result.run / SCORES)
     if result.best is not None:
@@ -162,7 +171,7 @@ def _print_run(result: FinetuneResult, hint: str) -> None:
     )
 
 
-def _print_comparison(comparison: Comparison, hint: str) -> None:
+def _print_comparison(comparison: "Comparison", hint: str) -> None:
     print(comparison.as_markdown())
     finished, diverged = (sum(getattr(run, state) for run in comparison.runs) for state in ("finished", "diverged"))
     left = len(comparison.runs) - finished - diverged

@@ -17,7 +17,6 @@ from socodet.images.reading import PixelSettings, read_images_as
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
-from socodet.pretraining.recipes.auto import Given
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import ExecutionSettings
@@ -71,6 +70,7 @@ def _planned(
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import check_before_planning, some_images
+    from socodet.pretraining.recipes.auto import Given
     from socodet.runtime.world import world_from_environment
     from socodet.training.run_folder import RunFolder
 

@@ -2,20 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from socodet.commands.messages import list_unreadable
 from socodet.commands.parsing import Flat, reads_images
 from socodet.errors import InputError
-from socodet.proposals.conversion import ConversionSummary, convert_proposals
-from socodet.proposals.foreign_formats import BoxForm
-from socodet.proposals.make_table import ProposalSummary
-from socodet.proposals.settings import ProposalSettings
-from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together
+from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.runtime.notices import printable
 from socodet.runtime.world import world_from_environment
+
+if TYPE_CHECKING:
+    from socodet.proposals.make_table import ProposalSummary
 
 
 @reads_images
@@ -50,6 +49,9 @@ def propose(
         box_form: Meaning of a box's four numbers, if it is not the usual one of that format.
         keep_all: Do not filter boxes made elsewhere.
     """
+    from socodet.proposals.conversion import convert_proposals
+    from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together
+
     world = world_from_environment(meeting=False)
     if output.suffix not in ("", ".parquet"):
         raise InputError(f"{output}: a proposal table is a Parquet file; end its name in .parquet")
@@ -98,7 +100,7 @@ def propose(
         _print_summary(summary)
 
 
-def _print_summary(summary: ProposalSummary) -> None:
+def _print_summary(summary: "ProposalSummary") -> None:
     if summary.images == len(summary.unreadable):
         raise InputError(
             f"{summary.table}: written, but none of its {summary.images} images can be read; check the files"
@@ -108,6 +110,8 @@ def _print_summary(summary: ProposalSummary) -> None:
         f"{summary.table}: {summary.boxes} boxes of {summary.images} images "
         f"in {summary.seconds:.1f} s ({rate:.1f} images/s)"
     )
+    from socodet.proposals.conversion import ConversionSummary
+
     if isinstance(summary, ConversionSummary):
         print(
             f"from {summary.given} boxes in the file, {summary.outside} of them outside their image or empty; "

@@ -7,9 +7,7 @@ from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
-from socodet.studies.own_data import OwnDataSettings, Weights, measure_own_data
-from socodet.studies.own_data.protocol import NAME
-from socodet.studies.own_data.running import FOLDS, FRACTIONS
+from socodet.studies.own_data.protocol import FOLDS, FRACTIONS, NAME, OwnDataSettings, Weights
 from socodet.training.settings import ExecutionSettings
 
 
@@ -51,6 +49,8 @@ def reproduce_own_data(
     """
     if (weights is None) != (weights_backbone is None):
         raise InputError("--weights and --weights-backbone: give both, the file and the network it is of")
+    from socodet.studies.own_data import measure_own_data
+
     given = None if weights is None or weights_backbone is None else Weights(weights, weights_backbone, weights_name)
     found = measure_own_data(
         data,

@@ -11,7 +11,7 @@ from typing import Any
 from socodet.export.files import FrameworkFiles
 from socodet.export.modules import PretrainedModules
 from socodet.training.run_folder import RunFolder
-from socodet.weights.read import WeightsFile
+from socodet.weights.file import WeightsFile
 
 LOGGED = {
     "loss": "loss",

@@ -1,9 +1,9 @@
 """`--schedule auto`: the paper's schedule for its own sets, and for any other a length by the number of images."""
 
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+from typing import TYPE_CHECKING
 
-from socodet.detection.datasets import DetectionDataset
-from socodet.detection.datasets.voc import VOC_CLASSES
+if TYPE_CHECKING:
+    from socodet.detection.datasets import DetectionDataset
 
 AUTO = "auto"
 VOC_IMAGES, VOC_STEPS = 16_551, 24_000
@@ -21,15 +21,19 @@ EVALUATIONS = 10
 WHOLE = {"coco": 50_000, "voc": 5_000, "lvis": 50_000}
 """A set with the classes of COCO, VOC or LVIS is the set itself, and no sample of it, from this many images on."""
 LVIS_CLASSES = 1203
-COCO_CLASSES = frozenset(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]) - {"__background__", "N/A"}
 
 
-def schedule_of(data: DetectionDataset) -> str:
+def schedule_of(data: "DetectionDataset") -> str:
     """The name of the paper's schedule for COCO, Pascal VOC and LVIS, and `auto` for any other set."""
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+    from socodet.detection.datasets.voc import VOC_CLASSES
+
+    of_coco = frozenset(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]) - {"__background__", "N/A"}
     names = frozenset(category.name for category in data.categories)
     if data.style == "lvis" and len(names) == LVIS_CLASSES and len(data) >= WHOLE["lvis"]:
         return "lvis_1x"
-    if data.style == "coco" and names == COCO_CLASSES and len(data) >= WHOLE["coco"]:
+    if data.style == "coco" and names == of_coco and len(data) >= WHOLE["coco"]:
         return "coco_1x"
     if data.style == "voc" and names == frozenset(VOC_CLASSES) and len(data) >= WHOLE["voc"]:
         return "voc_24k"

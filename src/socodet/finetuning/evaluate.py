@@ -15,12 +15,11 @@ from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, evaluate, write_detections
 from socodet.detection.scores.outcomes import best_limit, outcome
-from socodet.errors import InputError
 from socodet.finetuning.detector import load_detector
+from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import F1_LIMIT, trained_categories, write_scores
 from socodet.images.reading import read_images_like
-from socodet.runtime.files import check_output_file
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import in_every_process, join
@@ -188,11 +187,7 @@ def evaluate_run(
     a set without a class of the same name. Started by torchrun or SLURM, each process takes its share of the images;
     the first alone has the scores.
     """
-    scores_file, predictions_file = (
-        None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
-    )
-    if scores_file and predictions_file and scores_file.resolve() == predictions_file.resolve():
-        raise InputError(f"{scores_file}: is to hold the scores and the detections; give two names")
+    scores_file, predictions_file = judge_evaluation(run, data, output, save_predictions, overwrite=overwrite)
     execution = execution or DeviceSettings()
     world = world_from_environment()
     show_progress = show_progress and world.is_first

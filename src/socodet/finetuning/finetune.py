@@ -14,11 +14,12 @@ from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, EVALUATIONS
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.going_on import go_on_from
+from socodet.finetuning.inputs import judge_finetuning
 from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.plan import plan_lines
 from socodet.finetuning.run import FinetuneRecipe, is_finetuned, prepare_folder
-from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
@@ -26,15 +27,13 @@ from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
-from socodet.training.loop import PATIENCE, resume_from_checkpoint
+from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import PATIENCE, ExecutionSettings
+from socodet.weights.file import WeightsFile
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
-from socodet.weights.read import WeightsFile
 from socodet.weights.report import LoadReport
-
-SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -101,12 +100,9 @@ def finetune(
     execution = execution or ExecutionSettings()
     evaluation = evaluation or EvaluationSettings()
     run = RunFolder(Path(output))
-    from_own_checkpoint = bool(run.checkpoints()) and not overwrite  # the initial weights may be gone
-    if str(init) != SCRATCH and not from_own_checkpoint:
-        WeightsFile.find(init)
+    from_own_checkpoint = judge_finetuning(train, val, output=output, init=init, patience=patience, overwrite=overwrite)
     world = world_from_environment()
     show_progress = show_progress and world.is_first
-    run.refuse_foreign()
     if settings.batch_size % world.size:
         raise InputError(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"
@@ -183,8 +179,6 @@ def _check_scored(
     show_note: bool,
 ) -> None:
     """InputError when an evaluation is asked for and there is no set to score on; without either, a note on stderr."""
-    if patience is not None and patience < 1:
-        raise InputError(f"--patience must be at least 1, not {patience}")
     if validation is not None:
         if patience is not None and evaluation.every is None:
             raise InputError("--patience counts evaluations; set the steps between them, --evaluation.every")

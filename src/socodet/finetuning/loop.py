@@ -22,9 +22,9 @@ from socodet.training.devices import default_workers
 from socodet.training.distributed import agree_flags
 from socodet.training.learner import StoppedEarlyError
 from socodet.training.log import LogSink
-from socodet.training.loop import PATIENCE, last_step, run_loop
+from socodet.training.loop import last_step, run_loop
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.signals import stop_requests
 from socodet.weights.report import LoadReport
 

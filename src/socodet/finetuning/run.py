@@ -12,19 +12,20 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
-from socodet.detection.datasets.mini import write_image_ids
-from socodet.detection.detectors import InferenceSettings
 from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import FINETUNED, RunFolder
-from socodet.weights.read import start_path
+from socodet.weights.file import start_path
+
+if TYPE_CHECKING:
+    from socodet.detection.datasets import DetectionDataset
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.json"
@@ -69,7 +70,7 @@ def is_finetuned(source: str | Path) -> bool:
 def prepare_folder(
     run: RunFolder,
     recipe: FinetuneRecipe,
-    data: DetectionDataset,
+    data: "DetectionDataset",
     start: dict[str, str] | None,
     *,
     overwrite: bool,
@@ -86,10 +87,12 @@ def prepare_folder(
     if not run.checkpoints():
         run.write_description(description)
     if recipe.settings.fraction is not None:
+        from socodet.detection.datasets.mini import write_image_ids
+
         write_image_ids(data, run.path / IMAGES)
 
 
-def describe_set(data: DetectionDataset) -> dict[str, Any]:
+def describe_set(data: "DetectionDataset") -> dict[str, Any]:
     """What identifies an annotated set wherever it is stored, in plain JSON types."""
     return {
         "images": len(data),
@@ -101,7 +104,7 @@ def describe_set(data: DetectionDataset) -> dict[str, Any]:
     }
 
 
-def digest(data: DetectionDataset) -> str:
+def digest(data: "DetectionDataset") -> str:
     """SHA-256 of a set's image ids, boxes and labels in order: the same wherever the set is stored."""
     digest = hashlib.sha256()
     for image in data.images:
@@ -111,8 +114,10 @@ def digest(data: DetectionDataset) -> str:
     return digest.hexdigest()
 
 
-def trained_categories(run: RunFolder) -> DetectionDataset:
+def trained_categories(run: RunFolder) -> "DetectionDataset":
     """The training set of a run without its images: what each label means."""
+    from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
+
     description = run.describe()
     data = description["data"]
     categories = tuple(from_json(Category, category, f"{run.path}/run.json") for category in data["categories"])
@@ -135,7 +140,7 @@ def f1_limit(run: RunFolder, step: int) -> float | None:
 
 def write_scores(
     file: Path,
-    data: DetectionDataset,
+    data: "DetectionDataset",
     step: int,
     scores: dict[str, float | None],
     of_classes: dict[str, dict[str, float | None]],
@@ -146,7 +151,7 @@ def write_scores(
     write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def _description(recipe: FinetuneRecipe, data: DetectionDataset, start: dict[str, str] | None) -> dict[str, Any]:
+def _description(recipe: FinetuneRecipe, data: "DetectionDataset", start: dict[str, str] | None) -> dict[str, Any]:
     """What run.json says; in plain JSON types."""
     return {
         "recipe": recipe.as_dict(),

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from socodet.detection.detectors import ALIASES, DETECTORS, InferenceSettings, detector_named
+from socodet.detection.detectors.names import ALIASES, NAMES
 from socodet.detection.detectors.schedules import (
     REFERENCE_BATCH,
     SCHEDULES,
@@ -12,7 +12,7 @@ from socodet.detection.detectors.schedules import (
     ScheduleSettings,
     resized,
 )
-from socodet.detection.detectors.settings import ROIS_PER_IMAGE
+from socodet.detection.detectors.settings import ROIS_PER_IMAGE, InferenceSettings
 from socodet.errors import SettingError
 from socodet.finetuning.auto_schedule import AUTO, PRECISE_BN_SHARE, steps_for
 from socodet.runtime.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, Settings
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     DetectorName = str
     ScheduleName = str
 else:
-    DetectorName = Literal[*DETECTORS, *ALIASES]
+    DetectorName = Literal[*NAMES, *ALIASES]
     ScheduleName = Literal[*SCHEDULES]
+
+SCRATCH = "scratch"
+"""As initial weights: none."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class FinetuneSettings(Settings):
         super().__post_init__()
         if self.iterations is not None and self.epochs is not None:
             raise SettingError("--iterations and --epochs: give one of them")
-        if self.rois_per_image is not None and not detector_named(self.detector).has_box_head:
+        if self.rois_per_image is not None and "rcnn" not in self.detector:  # no torch to judge a name
             raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
 
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
@@ -76,6 +79,8 @@ class FinetuneSettings(Settings):
         number of images. Warm-up keeps its number of images too, but takes a tenth of the run at most; precise batch
         norm takes no more batches than the run has, and with `auto` a fiftieth of that.
         """
+        from socodet.detection.detectors import detector_named
+
         table = detector_named(self.detector).schedule(self.schedule)
         if self.schedule == AUTO:
             table = replace(table, iterations=steps_for(images))

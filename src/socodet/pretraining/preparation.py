@@ -20,7 +20,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.runtime.notices import notice
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
-from socodet.weights.read import WeightsFile, start_path
+from socodet.weights.file import WeightsFile, start_path
 
 CHECKED_SIZES = 16
 MANY, NEARLY_ALL = 20, 0.95

@@ -44,8 +44,8 @@ from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views import warm_up
+from socodet.weights.file import WeightsFile
 from socodet.weights.load import load_starting_point
-from socodet.weights.read import WeightsFile
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ from socodet.errors import InputError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSource, open_images, reading_of
 from socodet.proposals.filters import distinct, object_sized
-from socodet.proposals.foreign_formats import BoxForm, ForeignProposals, read_foreign
+from socodet.proposals.foreign_formats import ForeignProposals, read_foreign
 from socodet.proposals.make_table import ProposalSummary, check_workers
 from socodet.proposals.part_files import ROW_GROUP, checked_output
-from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import whole_file

@@ -14,7 +14,7 @@ import codecs
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import ijson
 import numpy as np
@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
+from socodet.proposals.settings import BoxForm
 from socodet.proposals.table import METADATA_KEY, ProposalTable, check_fits_memory
 
-BoxForm = Literal["xyxy", "xywh"]
 FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
 
 

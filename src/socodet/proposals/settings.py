@@ -7,6 +7,9 @@ from socodet.runtime.settings import Range, Seed, Settings
 
 Method = Literal["single", "fast", "quality", "random", "grid"]
 
+BoxForm = Literal["xyxy", "xywh"]
+"""What the four numbers of a box made by another program mean."""
+
 
 @dataclass(frozen=True)
 class ProposalSettings(Settings):

@@ -16,9 +16,8 @@ from typing import Any
 from socodet.detection.datasets import ReadingSettings
 from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
-from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.labelled_sets import LabelledSet
-from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
@@ -32,8 +31,8 @@ from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.weights.file import WeightsFile
 from socodet.weights.load import load_pretrained
-from socodet.weights.read import WeightsFile
 
 TABLES = ("table.md", "table.csv", "table.json")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from socodet.finetuning.finetune import SCRATCH
+from socodet.finetuning.settings import SCRATCH
 from socodet.studies.figure import Lines, lines_figure, write_figure
 from socodet.studies.runner import Outcome
 from socodet.studies.table import Group, Spread, grouped, markdown_table, spreads

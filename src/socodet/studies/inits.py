@@ -6,7 +6,7 @@ from functools import reduce
 from pathlib import Path
 
 from socodet.errors import InputError
-from socodet.finetuning.finetune import SCRATCH
+from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder

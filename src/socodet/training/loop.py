@@ -14,11 +14,8 @@ from socodet.training.distributed import limit_waiting, lost_process, same_every
 from socodet.training.learner import B, DivergedError, Learner, StoppedEarlyError
 from socodet.training.log import LogSink, Sinks, folder_sinks
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.signals import stop_requests
-
-PATIENCE = "patience"
-"""What stopped a run that is not going to get better."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from typing import Literal
 
 from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
+PATIENCE = "patience"
+"""What ended a run that got no better, where a signal's name is otherwise."""
+
 
 @dataclass(frozen=True)
 class DeviceSettings(Settings):

@@ -1,6 +1,6 @@
 """Pretrained weights, from a run or a file into a network.
 
-read.py     finds and reads them, from any source, and gives their tensors plain names
+file.py     finds and reads them, from any source; read.py gives their tensors plain names
 formats.py  the one table of tensor names; renaming.py turns its lines into both directions
 transformers_names.py, transformers_folder.py   those of Hugging Face transformers
 match.py    which tensor goes where in a network, and what does not fit

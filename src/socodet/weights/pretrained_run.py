@@ -1,13 +1,15 @@
 """The pretrained modules of a run, out of its newest checkpoint."""
 
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder
 from socodet.weights.transformers_folder import is_transformers_folder, transformers_model_settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def model_settings(run: str | Path) -> ModelSettings:
@@ -17,7 +19,7 @@ def model_settings(run: str | Path) -> ModelSettings:
     return RunFolder(Path(run)).settings(ModelSettings, "model")
 
 
-def encoder_weights(run: str | Path) -> dict[str, Tensor]:
+def encoder_weights(run: str | Path) -> "dict[str, Tensor]":
     """The online encoder's state dict: all that is transferred (projector and predictor are not, section 4.2)."""
     folder = RunFolder(Path(run))
     folder.describe()

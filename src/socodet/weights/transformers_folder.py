@@ -3,17 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from socodet.errors import InputError
 from socodet.models.backbone_names import RESNETS, TIMM
-from socodet.models.backbones import BLOCKS
-from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
-from socodet.models.rt_detr import import_transformers
 from socodet.models.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def is_transformers_folder(path: str | Path) -> bool:
@@ -30,11 +27,13 @@ def weights_file(folder: Path) -> Path:
     return max(files, key=lambda file: file.stat().st_size)
 
 
-def read_transformers_folder(folder: Path) -> dict[str, Tensor]:
+def read_transformers_folder(folder: Path) -> "dict[str, Tensor]":
     """Its detector's state dict by today's names, and `pixel_mean` and `pixel_std` of its images.
 
     InputError when transformers cannot read a detector there.
     """
+    from socodet.models.rt_detr import import_transformers
+
     transformers = import_transformers(str(folder))
     try:
         model = transformers.AutoModelForObjectDetection.from_pretrained(
@@ -49,6 +48,8 @@ def read_transformers_folder(folder: Path) -> dict[str, Tensor]:
 
 def transformers_model_settings(folder: Path) -> ModelSettings:
     """Backbone and encoder channels of its detector, as far as ours can have them. InputError for other backbones."""
+    from socodet.models.backbones import BLOCKS
+
     config = json.loads((folder / "config.json").read_text())
     backbone = config.get("backbone_config") or {}
     kind = backbone.get("model_type")
@@ -65,8 +66,12 @@ def transformers_model_settings(folder: Path) -> ModelSettings:
     return ModelSettings(backbone=name if name in RESNETS or name.startswith(TIMM) else f"{TIMM}{name}", **sizes)
 
 
-def _normalization(folder: Path) -> tuple[Tensor, Tensor]:
+def _normalization(folder: Path) -> "tuple[Tensor, Tensor]":
     """Mean and standard deviation of its image processor; RT-DETR's takes RGB in 0 to 1 as it is."""
+    import torch
+
+    from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
+
     file = folder / "preprocessor_config.json"
     processor = json.loads(file.read_text()) if file.is_file() else {}
     if processor and not processor.get("do_normalize", True):

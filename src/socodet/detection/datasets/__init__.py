@@ -1,17 +1,29 @@
 """Annotated detection sets: COCO's, LVIS's, Pascal VOC's, YOLO's and Hugging Face's forms, read into one."""
 
-from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, Style
-from socodet.detection.datasets.layouts import open_detection_set
-from socodet.detection.datasets.problems import AnnotationProblems, Problem
-from socodet.detection.datasets.reading import ReadingSettings
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AnnotationProblems",
-    "Category",
-    "DetectionDataset",
-    "ImageAnnotations",
-    "Problem",
-    "ReadingSettings",
-    "Style",
-    "open_detection_set",
-]
+from socodet.runtime.lazy import lazily
+
+if TYPE_CHECKING:
+    from socodet.detection.datasets.annotations import Category as Category
+    from socodet.detection.datasets.annotations import DetectionDataset as DetectionDataset
+    from socodet.detection.datasets.annotations import ImageAnnotations as ImageAnnotations
+    from socodet.detection.datasets.annotations import Style as Style
+    from socodet.detection.datasets.layouts import open_detection_set as open_detection_set
+    from socodet.detection.datasets.problems import AnnotationProblems as AnnotationProblems
+    from socodet.detection.datasets.problems import Problem as Problem
+    from socodet.detection.datasets.reading import ReadingSettings as ReadingSettings
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "Category": "socodet.detection.datasets.annotations",
+        "DetectionDataset": "socodet.detection.datasets.annotations",
+        "ImageAnnotations": "socodet.detection.datasets.annotations",
+        "Style": "socodet.detection.datasets.annotations",
+        "open_detection_set": "socodet.detection.datasets.layouts",
+        "AnnotationProblems": "socodet.detection.datasets.problems",
+        "Problem": "socodet.detection.datasets.problems",
+        "ReadingSettings": "socodet.detection.datasets.reading",
+    },
+)

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.masks import Segmentation, decode_mask
@@ -17,6 +16,9 @@ from socodet.images.decode import decode_image, image_file_size, image_size
 from socodet.images.reading import LARGEST_FILE, PLAIN, PixelReading
 from socodet.images.source import ImageSource
 from socodet.runtime.files import read_file
+
+if TYPE_CHECKING:
+    import torch
 
 Style = Literal["coco", "voc", "lvis"]
 """Whose evaluation rules apply."""
@@ -117,12 +119,14 @@ class DetectionDataset:
             )
         return pixels
 
-    def target(self, index: int, size: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+    def target(self, index: int, size: tuple[int, int] | None = None) -> "dict[str, torch.Tensor]":
         """The target of image `index` for torchvision's detectors; crowd regions are left out.
 
         boxes float32 (N, 4), labels int64 (N,), and if the set has masks, masks uint8 (N, H, W), decoded on each call.
         With `size`, (height, width), everything is scaled to an image of that size.
         """
+        import torch
+
         image = self.images[index]
         height, width = size or (image.height, image.width)
         scale = np.array([width / image.width, height / image.height] * 2, np.float32)

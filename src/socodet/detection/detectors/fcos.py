@@ -29,7 +29,6 @@ class FCOSFPN(SingleStage):
     """FCOS on P3 to P7."""
 
     name = "fcos_fpn"
-    aliases = ("fcos_r50_fpn",)
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> FCOS:
         """Torchvision's FCOS on our pyramid."""

@@ -111,7 +111,6 @@ class FasterRCNNC4(RCNN):
     """
 
     name = "faster_rcnn_c4"
-    aliases = ("faster_rcnn_r50_c4",)
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
         """An R-CNN of torchvision's parts, for boxes, and masks if it has them."""
@@ -150,5 +149,4 @@ class MaskRCNNC4(FasterRCNNC4):
     """Faster R-CNN on C4 and masks from the same fifth block."""
 
     name = "mask_rcnn_c4"
-    aliases = ("mask_rcnn_r50_c4",)
     boxes_only = FasterRCNNC4.name

@@ -24,7 +24,6 @@ class FasterRCNNFPN(RCNN):
     """Faster R-CNN on P2 to P6 with the pretrained box head."""
 
     name = "faster_rcnn_fpn"
-    aliases = ("faster_rcnn_r50_fpn",)
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> FasterRCNN:
         """Torchvision's Faster R-CNN of these parts."""
@@ -37,7 +36,6 @@ class MaskRCNNFPN(FasterRCNNFPN):
     """Faster R-CNN on FPN and a mask head of four convolutions with batch norm."""
 
     name = "mask_rcnn_fpn"
-    aliases = ("mask_rcnn_r50_fpn",)
     boxes_only = FasterRCNNFPN.name
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> MaskRCNN:

@@ -17,7 +17,6 @@ class RetinaNetFPN(SingleStage):
     """RetinaNet on P3 to P7."""
 
     name = "retinanet_fpn"
-    aliases = ("retinanet_r50_fpn",)
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> RetinaNet:
         """Torchvision's RetinaNet on our pyramid."""

@@ -1,7 +1,27 @@
 """The paper's ablation tables at any budget: each row a run, all of them on the same images and proposals."""
 
-from socodet.studies.ablation.budget import FAMILIES, Budget, Family
-from socodet.studies.ablation.running import row_detectors, run_ablation
-from socodet.studies.ablation.table import AblationRow, AblationTable
+from typing import TYPE_CHECKING
 
-__all__ = ["FAMILIES", "AblationRow", "AblationTable", "Budget", "Family", "row_detectors", "run_ablation"]
+from socodet.runtime.lazy import lazily
+
+if TYPE_CHECKING:
+    from socodet.studies.ablation.budget import FAMILIES as FAMILIES
+    from socodet.studies.ablation.budget import Budget as Budget
+    from socodet.studies.ablation.budget import Family as Family
+    from socodet.studies.ablation.running import row_detectors as row_detectors
+    from socodet.studies.ablation.running import run_ablation as run_ablation
+    from socodet.studies.ablation.table import AblationRow as AblationRow
+    from socodet.studies.ablation.table import AblationTable as AblationTable
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "FAMILIES": "socodet.studies.ablation.budget",
+        "Budget": "socodet.studies.ablation.budget",
+        "Family": "socodet.studies.ablation.budget",
+        "row_detectors": "socodet.studies.ablation.running",
+        "run_ablation": "socodet.studies.ablation.running",
+        "AblationRow": "socodet.studies.ablation.table",
+        "AblationTable": "socodet.studies.ablation.table",
+    },
+)

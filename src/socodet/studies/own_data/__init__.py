@@ -1,7 +1,21 @@
 """`socodet reproduce own-data`: what pretraining on a set's own images buys, against scratch and other weights."""
 
-from socodet.studies.own_data.protocol import OwnDataSettings, Weights
-from socodet.studies.own_data.results import OwnData
-from socodet.studies.own_data.running import measure_own_data
+from typing import TYPE_CHECKING
 
-__all__ = ["OwnData", "OwnDataSettings", "Weights", "measure_own_data"]
+from socodet.runtime.lazy import lazily
+
+if TYPE_CHECKING:
+    from socodet.studies.own_data.protocol import OwnDataSettings as OwnDataSettings
+    from socodet.studies.own_data.protocol import Weights as Weights
+    from socodet.studies.own_data.results import OwnData as OwnData
+    from socodet.studies.own_data.running import measure_own_data as measure_own_data
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "OwnDataSettings": "socodet.studies.own_data.protocol",
+        "Weights": "socodet.studies.own_data.protocol",
+        "OwnData": "socodet.studies.own_data.results",
+        "measure_own_data": "socodet.studies.own_data.running",
+    },
+)

@@ -2,21 +2,23 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from socodet.errors import SettingError
-from socodet.finetuning.finetune import SCRATCH
-from socodet.finetuning.settings import FinetuneSettings
-from socodet.images.source import ImageSource
+from socodet.finetuning.settings import SCRATCH, FinetuneSettings
 from socodet.models.settings import ObjectiveSettings
 from socodet.pretraining.recipes import Recipe, recipe
-from socodet.pretraining.recipes.auto import Given, plan
-from socodet.pretraining.step_time import flops_per_image
-from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.runtime.settings import PositiveInt, Seed, Settings
+
+if TYPE_CHECKING:
+    from socodet.images.source import ImageSource
+    from socodet.pretraining.survey import ImageSurvey, Machine
 
 IMAGE, SOCO, SOCO_PAPER = "image", "soco", "soco_paper"
 NAME = "imagenet"
 """Of the weights that are given, where the user does not name them."""
+FRACTIONS = (0.1, 0.05, 0.25, 1.0)
+FOLDS = (0, 1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Start:
 
 
 def starts(
-    settings: OwnDataSettings, weights: Weights | None, source: ImageSource, survey: ImageSurvey, machine: Machine
+    settings: OwnDataSettings, weights: Weights | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Start, ...]:
     """All starts, in the order of the table. The arithmetic of a step is counted to make compute equal."""
     soco, image = _recipes(settings, settings.backbone, source, survey, machine)
@@ -113,9 +115,11 @@ def starts(
 
 
 def _recipes(
-    settings: OwnDataSettings, backbone: str | None, source: ImageSource, survey: ImageSurvey, machine: Machine
+    settings: OwnDataSettings, backbone: str | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Recipe, Recipe]:
     """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
+    from socodet.pretraining.recipes.auto import Given, plan
+    from socodet.pretraining.step_time import flops_per_image
 
     def planned(steps: int) -> Recipe:
         made = plan(survey, machine, Given(steps=steps, backbone=backbone, size=settings.size)).recipe

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from socodet.finetuning.finetune import SCRATCH
+from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import write_atomically
 from socodet.studies.detector_table import MAIN, DetectorTable
 from socodet.studies.own_data.protocol import IMAGE, SOCO, SOCO_PAPER, OwnDataSettings

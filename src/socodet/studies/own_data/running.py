@@ -22,8 +22,8 @@ import torch
 from socodet._version import __version__
 from socodet.detection.datasets import ReadingSettings
 from socodet.errors import InputError, which_instead
-from socodet.finetuning.finetune import SCRATCH
 from socodet.finetuning.run import digest
+from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSelection, ImageSource, open_images, read_like
 from socodet.models.settings import ModelSettings
@@ -35,19 +35,17 @@ from socodet.runtime.serialization import to_json
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import FIGURES, MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.own_data.protocol import OwnDataSettings, Start, Weights, starts
+from socodet.studies.own_data.protocol import FOLDS, FRACTIONS, OwnDataSettings, Start, Weights, starts
 from socodet.studies.own_data.results import TABLES, OwnData
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
 from socodet.studies.runner import Job, JobResult, Label, Study, require_one_process
 from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.weights.read import WeightsFile
+from socodet.weights.file import WeightsFile
 
 IMAGES = "images.txt"
 OBJECTS = "objects"
-FRACTIONS = (0.1, 0.05, 0.25, 1.0)
-FOLDS = (0, 1, 2, 3, 4)
 
 
 def measure_own_data(

@@ -1,0 +1,49 @@
+"""The detectors by name, and their networks."""
+
+import torch
+from torch import nn
+
+from socodet.detection.detectors.detector import Detector
+from socodet.detection.detectors.fcos import FCOSFPN
+from socodet.detection.detectors.names import ALIASES
+from socodet.detection.detectors.rcnn_c4 import FasterRCNNC4, MaskRCNNC4
+from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
+from socodet.detection.detectors.retinanet import RetinaNetFPN
+from socodet.detection.detectors.rt_detr import RTDETRDetector
+from socodet.detection.detectors.settings import InferenceSettings
+from socodet.errors import SettingError, which_instead
+from socodet.models.settings import ModelSettings
+
+DETECTORS: dict[str, Detector] = {
+    detector.name: detector
+    for detector in (
+        MaskRCNNFPN(),
+        MaskRCNNC4(),
+        FasterRCNNC4(),
+        FasterRCNNFPN(),
+        RetinaNetFPN(),
+        FCOSFPN(),
+        RTDETRDetector(),
+    )
+}
+"""By name. Another backbone than ResNet-50, and other widths, come from `ModelSettings`."""
+
+
+def detector_named(name: str) -> Detector:
+    """The detector of that name or alias. SettingError for an unknown one."""
+    known = DETECTORS.get(ALIASES.get(name, name))
+    if known is None:
+        raise SettingError(f"detector {name!r}: unknown; {which_instead(name, (*DETECTORS, *ALIASES))}")
+    return known
+
+
+def new_detector(
+    name: str, model: ModelSettings, num_classes: int, *, inference: InferenceSettings | None = None, seed: int = 0
+) -> nn.Module:
+    """A randomly initialised network of a detector, the same for the same seed. `Detector` says how it is called.
+
+    `num_classes` counts the background. SettingError for an unknown name.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return detector_named(name).build(model, num_classes, inference or InferenceSettings())

@@ -1,0 +1,44 @@
+"""What `finetune` and `evaluate` are given, judged before torch is imported, which takes seconds."""
+
+from pathlib import Path
+from typing import Any
+
+from socodet.errors import InputError
+from socodet.finetuning.settings import SCRATCH
+from socodet.runtime.files import check_output_file
+from socodet.training.run_folder import RunFolder
+from socodet.weights.file import WeightsFile
+
+
+def judge_finetuning(*sets: Any, output: str | Path, init: str | Path, patience: int | None, overwrite: bool) -> bool:
+    """Whether the run begins from its own checkpoint. InputError for sets, weights and a folder that cannot be used."""
+    if patience is not None and patience < 1:
+        raise InputError(f"--patience must be at least 1, not {patience}")
+    run = RunFolder(Path(output))
+    from_own_checkpoint = bool(run.checkpoints()) and not overwrite  # the initial weights may be gone
+    if str(init) != SCRATCH and not from_own_checkpoint:
+        WeightsFile.find(init)
+    run.refuse_foreign()
+    judge_sets(*sets)
+    return from_own_checkpoint
+
+
+def judge_evaluation(
+    run: str | Path, data: Any, output: str | Path | None, save_predictions: str | Path | None, *, overwrite: bool
+) -> tuple[Path | None, Path | None]:
+    """The files for scores and detections. InputError for them, the run, or the set."""
+    scores, predictions = (
+        None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
+    )
+    if scores and predictions and scores.resolve() == predictions.resolve():
+        raise InputError(f"{scores}: is to hold the scores and the detections; give two names")
+    RunFolder(Path(run)).require_detector()
+    judge_sets(data)
+    return scores, predictions
+
+
+def judge_sets(*sets: Any) -> None:
+    """InputError for a path that is not there."""
+    for given in sets:
+        if isinstance(given, str | Path) and not Path(given).exists():
+            raise InputError(f"{given}: no such file or folder; give an annotated set (docs/data.md)")

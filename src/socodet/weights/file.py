@@ -1,0 +1,117 @@
+"""A file of weights on disk, or a folder that has one: found, described and read.
+
+torch is imported where it is used: whether a file is there can be judged before that takes its seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socodet.errors import InputError
+from socodet.training.checkpoint_file import NOT_HELD, damage, is_archive, is_held
+from socodet.training.run_folder import RunFolder
+from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STATE_DICTS = ("model", "state_dict", "teacher")
+"""Names under which checkpoints keep the state dict; of DINO's two networks the teacher is the one to use."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights; of a run's folder its best checkpoint if it keeps one, else its newest; of a transformers
+    model's folder its largest file.
+    """
+
+    path: Path
+    transformers: Path | None = None
+    """The folder of a transformers model that it belongs to."""
+
+    @classmethod
+    def find(cls, source: str | Path) -> WeightsFile:
+        """The file itself, or the best or newest whole checkpoint of a run's folder. InputError if there is none."""
+        path = Path(source)
+        if is_transformers_folder(path):
+            return cls(weights_file(path), transformers=path)
+        if path.is_dir():
+            folder = RunFolder(path)
+            folder.describe()
+            checkpoints = folder.checkpoints()
+            if not checkpoints:
+                raise InputError(f"{path}: has no checkpoint yet; wait until that run has written one")
+            whole = (one for one in reversed(checkpoints) if damage(one) is None)
+            path = folder.best if folder.best.exists() else next(whole, checkpoints[-1])
+        if not path.is_file():
+            raise InputError(f"{path}: no such file or folder; give a run's folder or a file of weights")
+        return cls(path)
+
+    def describe(self, given: str | Path) -> dict[str, str]:
+        """What run.json records; `given` is the file or folder that the user named."""
+        with self.path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"from": str(Path(given).resolve()), "file": self.path.name, "sha256": sha256}
+
+    def read(self) -> dict[str, Tensor]:
+        """Its state dict: the whole file, or what the file calls `model`, `state_dict` or `teacher`.
+
+        No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
+        keeps its options. Of a transformers model, the model's. InputError if that is not enough, or if there is no
+        state dict.
+        """
+        import safetensors.torch
+        import torch
+
+        if self.transformers is not None:
+            return read_transformers_folder(self.transformers)
+        problem = damage(self.path) if is_archive(self.path) else None
+        if problem is not None:
+            raise InputError(f"{self.path}: {problem}; take another copy of it")
+        try:
+            if self.path.suffix == ".safetensors":
+                return safetensors.torch.load_file(self.path)
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content: Any = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(
+                f"{self.path}: not a file of weights that can be read safely ({_what_it_is(self.path, error)}); give a "
+                "state dict as .pth, .pt or .safetensors"
+            ) from error
+        if isinstance(content, dict) and "detector" in content:
+            raise InputError(
+                f"{self.path}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
+                "that it was fine-tuned from, or go on from the detector with socodet finetune --init"
+            )
+        for name in STATE_DICTS:
+            if isinstance(content, dict) and isinstance(content.get(name), dict):
+                content = content[name]
+        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise InputError(f"{self.path}: holds no state dict of tensors; give a file that does")
+        if not is_held(content, self.path.stat().st_size):
+            raise InputError(f"{self.path}: {NOT_HELD}; take another copy of it")
+        return dict(content)
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """What lies there instead of weights, or what made them unreadable."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; git lfs pull gets the file"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, as a download that failed leaves it"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return "it is a text file"
+    return type(error).__name__
+
+
+def start_path(start: dict[str, str] | None) -> str | None:
+    """What identifies initial weights when a run is resumed: the path given, because the contents may have changed."""
+    return None if start is None else start["from"]
