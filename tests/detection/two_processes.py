@@ -1,4 +1,4 @@
-"""Two processes that train together, as torchrun starts them."""
+"""Processes that train together, as torchrun starts them."""
 
 import multiprocessing
 import os
@@ -14,6 +14,11 @@ from narrow_models import NARROWED
 
 def in_two_processes(function: Callable[..., None], *args: Any) -> None:
     """Calls function(rank, *args) in two processes; their networks are as with the fixture `narrow_networks`."""
+    in_processes(2, function, *args)
+
+
+def in_processes(count: int, function: Callable[..., None], *args: Any) -> None:
+    """The same in so many processes."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
@@ -21,13 +26,13 @@ def in_two_processes(function: Callable[..., None], *args: Any) -> None:
     multiprocessing.set_forkserver_preload(
         ["socodet.pretraining.pretrain", "socodet.finetuning.finetune", "torch._dynamo"]
     )
-    mp.start_processes(_start, args=(port, function, args), nprocs=2, start_method="forkserver")
+    mp.start_processes(_start, args=(count, port, function, args), nprocs=count, start_method="forkserver")
 
 
-def _start(rank: int, port: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _start(rank: int, count: int, port: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     for name, value in NARROWED.items():
         pytest.MonkeyPatch().setattr(name, value)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count))
     function(rank, *args)

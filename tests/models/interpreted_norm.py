@@ -11,10 +11,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from norm_checks import check, check_block, check_nan, check_outlier
+from norm_checks import check, check_block, check_nan, check_outlier, check_together
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from socodet.models import fused_norm, norm_kernels_cuda
+from socodet.models import fused_norm, norm_kernels_cuda, norm_statistics_cuda
 
 
 def in_process(rank: int, store: str) -> None:
@@ -26,11 +26,13 @@ def in_process(rank: int, store: str) -> None:
         kinds = {"add": add, "relu": True, "images": images}
         check(norm_kernels_cuda, (5, 18, 7, 6), dtype=torch.float32, tolerance=2e-6, **kinds)
         check(norm_kernels_cuda, (5, 16, 8, 8), dtype=torch.bfloat16, tolerance=6e-3, **kinds)
+    fused_norm.kernels_of = lambda device, dtype: norm_kernels_cuda
+    check_together()
     dist.destroy_process_group()
 
 
 torch.set_num_threads(1)  # a process forked later must not need the threads of this one
-norm_kernels_cuda.TILE = 512  # several tiles, and several programs per reduction, on small maps
+norm_statistics_cuda.TILE = 512  # several tiles, and several programs per reduction, on small maps
 torch.manual_seed(0)
 check_nan(norm_kernels_cuda)
 check_outlier(norm_kernels_cuda)

@@ -1,6 +1,7 @@
 """What the kernels of fused batch norm must compute on any device, checked against torch in float64."""
 
 from types import ModuleType
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -43,7 +44,7 @@ def check(
     norm.synchronized = images is not None
     ours = x[here].clone().requires_grad_()
     ours_residual = None if residual is None else residual[here].clone().requires_grad_()
-    y = NormAddReLU.apply(ours, norm.weight, norm.bias, ours_residual, norm, relu, kernels)
+    (y,) = NormAddReLU.apply([norm], kernels, relu, ours, norm.weight, norm.bias, ours_residual)
     y.backward(dy[here])
     assert y.dtype is dtype
     if images is not None:
@@ -71,6 +72,29 @@ def check(
     for name, (value, expected) in pairs.items():
         assert difference(value, expected) < tolerance, (shape, add, relu, name, difference(value, expected))
     assert int(norm.num_batches_tracked) == 1
+
+
+def check_together() -> None:
+    """Maps of two sizes given at once are what they are one by one, with half the exchanges."""
+    maps, residuals, gradients = (
+        [torch.randn(2, 16, side, 6).contiguous(memory_format=torch.channels_last) for side in (5, 9)] for _ in range(3)
+    )
+    exchanges, found = [], []
+    for together in (True, False):
+        norm = FusedBatchNorm2d(16)
+        norm.synchronized = True
+        inputs = [x.clone().requires_grad_() for x in maps]
+        with patch.object(dist, "all_reduce", wraps=dist.all_reduce) as counted:
+            if together:
+                outputs = norm(inputs, residuals, relu=True)
+            else:
+                outputs = [norm(x, residual, relu=True) for x, residual in zip(inputs, residuals, strict=True)]
+            torch.autograd.backward(outputs, gradients)
+        exchanges.append(counted.call_count)
+        found.append([*outputs, *(x.grad for x in inputs), norm.weight.grad, norm.bias.grad, *norm.buffers()])
+    assert exchanges == [2, 4]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def check_block(kind: type[BasicBlock] | type[Bottleneck], width: int = 4) -> None:
@@ -106,7 +130,7 @@ def check_nan(kernels: ModuleType) -> None:
     norm = FusedBatchNorm2d(16)
     for residual in (x, None):
         inputs = x.clone().requires_grad_()
-        y = NormAddReLU.apply(inputs, norm.weight, norm.bias, residual, norm, True, kernels)
+        (y,) = NormAddReLU.apply([norm], kernels, True, inputs, norm.weight, norm.bias, residual)
         assert torch.equal(y.isnan().any(dim=(0, 2, 3)), torch.arange(16) == 3)
         assert bool(y[:, 3].isnan().all())
         assert bool(norm.running_var[3].isnan())
@@ -129,5 +153,8 @@ def check_outlier(kernels: ModuleType) -> None:
         kernels.coefficients(values, norm)
         count = values[:, 0].numel()
         assert difference(norm.running_var, exact * count / (count - 1)) < tolerance
-        total, square = kernels.sums(values)[:-1].chunk(2)
+        sums = torch.empty(2 * 4 + 1, dtype=torch.float64)
+        kernels.sums(values, sums)
+        assert sums[-1] == count
+        total, square = sums[:-1].chunk(2)
         assert difference(square / count - (total / count).square(), exact) < tolerance

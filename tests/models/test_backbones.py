@@ -11,7 +11,7 @@ from socodet.detection.detectors import new_detector
 from socodet.errors import InputError, SettingError
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.encoders import FPNEncoder, build_encoder
-from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
+from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.lars import parameter_groups
 from socodet.training.distributed import synchronize_batch_norm
@@ -98,18 +98,18 @@ def test_layer_norms_biases_and_layer_scales_have_neither_decay_nor_trust_ratio(
 def test_synchronised_batch_norm_leaves_layer_norms_alone():
     network = FPNEncoder(CONVNEXT)
     before = {name: module for name, module in network.named_modules() if isinstance(module, nn.LayerNorm)}
-    synchronize_batch_norm(network, torch.device("cpu"))
+    synchronize_batch_norm(network)
     after = dict(network.named_modules())
     assert len(before) == 16
     assert all(after[name] is module for name, module in before.items())
-    assert sum(isinstance(module, SyncedBatchNorm) for module in after.values()) == 9
+    assert sum(isinstance(module, FusedBatchNorm2d) and module.synchronized for module in after.values()) == 9
 
 
 def test_timm_networks_keep_their_norms_and_fused_ones_synchronise():
     network = FPNEncoder(CONVNEXT, FusedBatchNorm2d)
     before = dict(network.named_modules())
     assert sum(isinstance(module, nn.LayerNorm) for module in before.values()) == 16
-    synchronize_batch_norm(network, torch.device("cpu"))
+    synchronize_batch_norm(network)
     assert before == dict(network.named_modules())
     norms = [module for module in before.values() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 9

@@ -156,10 +156,10 @@ def test_hooks_of_a_block_s_norms_run():
 @needs_triton
 @pytest.mark.parametrize("images", [256, 4096])
 def test_grids_of_large_batches_are_ones_that_cuda_takes(images):
-    from socodet.models import norm_kernels_cuda
+    from socodet.models import norm_statistics_cuda
 
     for side, channels in ((112, 64), (56, 64), (56, 256), (7, 2048)):
         rows = images * side * side
-        programs = norm_kernels_cuda.programs(rows, channels)
+        programs = norm_statistics_cuda.programs(rows, channels)
         assert programs < 2**31
-        assert programs * norm_kernels_cuda.TILE == rows * channels  # whole tiles, in each of these
+        assert programs * norm_statistics_cuda.TILE == rows * channels  # whole tiles, in each of these

@@ -2,12 +2,13 @@
 
 import contextlib
 import io
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from two_processes import in_two_processes
+from two_processes import in_processes, in_two_processes
 
 import socodet.models.soco as soco_module
 from socodet.cli import main
@@ -59,18 +60,26 @@ OBJECTIVES = (
 """Micro-batches and the objective of each run that is compared."""
 
 
-def train(world: World, accumulate: int, objective: ObjectiveSettings) -> tuple[list[float], dict[str, torch.Tensor]]:
+def train(
+    world: World, accumulate: int, objective: ObjectiveSettings, *, norm_group: int | None = None, steps: int = STEPS
+) -> tuple[list[float], dict[str, torch.Tensor]]:
     soco_module.normalize = lambda pixels: normalize(pixels, torch.float64)
     torch.manual_seed(0)
     settings = TrainingSettings(
-        epochs=5, warmup_epochs=1, batch_size=IMAGES, accumulate=accumulate, base_lr=150, target_momentum=0.9
+        epochs=5,
+        warmup_epochs=1,
+        batch_size=IMAGES,
+        accumulate=accumulate,
+        norm_group=norm_group,
+        base_lr=150,
+        target_momentum=0.9,
     )
     soco = SoCo(build_encoder(SMALL, FusedBatchNorm2d), SMALL, build_objective(objective)).double()
     trainer = Trainer(soco, settings, IMAGES, world=world)
     losses = []
-    for step in range(STEPS):
+    for step in range(steps):
         batch, decisions = agree(world, a_batch(step, share(world, accumulate)), (world.rank == 1,))
-        assert decisions == (world.size == 2,)
+        assert decisions == (world.size > 1,)
         loss, _ = trainer.step(batch)
         losses.append(float(mean_over_all(world, loss)))
     return losses, trainer.soco.state_dict()
@@ -185,6 +194,52 @@ def test_two_processes_are_one(two, which, monkeypatch):
         assert theirs.keys() == weights.keys()
         for name, value in weights.items():
             torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+def in_groups(rank: int, folder: Path) -> None:
+    """One of four processes: norms over the first two and the last two, then over each alone."""
+    world = world_from_environment()
+    join(world, torch.device("cpu"))
+    found = [train(world, 1, ObjectiveSettings(), norm_group=size, steps=2) for size in GROUPS]
+    torch.save(found, folder / f"group{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+GROUPS = (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [(["--norm-group", "3"], "3 does not divide .* 4"), (["--norm-group", "1", "--batch-size", "4"], "a single image")],
+)
+def test_groups_that_processes_cannot_make_are_refused_in_one_line(arguments, reason, tmp_path, monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    command = ["pretrain", str(photographs()), "--output", str(tmp_path / "run"), "--recipe", "tiny", "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, *arguments])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(reason, line)
+
+
+def test_norm_groups_are_the_micro_batches_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(soco_module, "normalize", soco_module.normalize)  # `train` changes it
+    in_processes(4, in_groups, tmp_path)
+    four = [torch.load(tmp_path / f"group{rank}.pt", weights_only=True) for rank in range(4)]
+    for case, size in enumerate(GROUPS):
+        # Images 0 to 3 and 4 to 7, or two and two: each normalised by themselves, gradients averaged.
+        losses, weights = train(World(), 4 // size, ObjectiveSettings(), steps=2)
+        for process in four:
+            theirs_losses, theirs = process[case]
+            assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
+            for name, value in weights.items():
+                if "running" not in name and "tracked" not in name:  # which micro-batches update one after the other
+                    torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
+        first, last = four[0][case][1], four[3][case][1]
+        name = "online.encoder.backbone.body.bn1.running_mean"
+        assert torch.equal(four[1][case][1][name], first[name]) == (size == 2)
+        assert not torch.equal(last[name], first[name])
 
 
 @pytest.mark.parametrize("shares", SHARES)

@@ -6,15 +6,17 @@ timm that gives feature maps at strides 4, 8, 16 and 32 for images of any size. 
 ConvNeXt's, a side that 32 does not divide loses its last pixels: 112 gives 3 cells at stride 32, and a ResNet 4.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from socodet.errors import InputError
 from socodet.models.backbone_names import TIMM
 from socodet.models.blocks import FusedBasicBlock, FusedBottleneck, FusedStages
-from socodet.models.fused_norm import FusedBatchNorm2d
+from socodet.models.fused_norm import FusedBatchNorm2d, Maps
 
 NormLayer = type[nn.BatchNorm2d]
 """Batch norm of a network's convolutions: torch's, or `FusedBatchNorm2d` and blocks that make use of it."""
@@ -48,8 +50,11 @@ def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[n
     return body, [width * 2**level for level in range(len(STAGES))]
 
 
-def stage_outputs(body: nn.Module, pixels_b3hw: Tensor) -> list[Tensor]:
-    """The backbone's four feature maps, strides 4 to 32: list of (B, C_l, H/stride, W/stride)."""
+def stage_outputs(body: nn.Module, pixels_b3hw: Maps) -> list[Any]:
+    """The backbone's four feature maps, strides 4 to 32: list of (B, C_l, H/stride, W/stride).
+
+    Where `FusedStages` are given several views, each item is a list of their maps.
+    """
     outputs = body(pixels_b3hw)  # torchvision's getter names them, timm's networks list them
     return list(outputs.values()) if isinstance(outputs, dict) else outputs
 

@@ -17,9 +17,9 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from socodet.errors import InputError
 from socodet.models.backbones import FINEST, STAGES, STRIDES, NormLayer, build_backbone, split_backbone, stage_outputs
-from socodet.models.blocks import fuse_relu
-from socodet.models.fused_norm import FusedBatchNorm2d
-from socodet.models.pyramid import pool_boxes, pyramid_levels
+from socodet.models.blocks import ConvNormReLU, FusedStages, fuse_relu
+from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
+from socodet.models.pyramid import pool_boxes, pyramid_levels, pyramids
 from socodet.models.roi_align import roi_align
 from socodet.models.settings import Architecture, ModelSettings
 from socodet.views.batch import RoIs
@@ -42,28 +42,46 @@ class ObjectEncoder(nn.Module, ABC):
     backbone: nn.ModuleDict
     """Its `body`, and the `fpn` where there is one."""
 
-    @abstractmethod
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Normalised pixels (B, 3, H, W) → (B·K, representation_size), in (image, box) order."""
+        return self.over_views([pixels_b3hw], [rois])[0]
 
+    @abstractmethod
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
         """`forward` of every view; layers that treat each box alone may process all views at once."""
-        return [self(p, r) for p, r in zip(pixels, rois, strict=True)]
 
     def stages(self, pixels_b3hw: Tensor) -> list[Tensor]:
         """The backbone's feature maps from stride 4 on, at most four: list of (B, C_l, H/stride, W/stride)."""
         return stage_outputs(self.backbone["body"], pixels_b3hw)
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether views pass the residual blocks side by side, so that synchronised norms exchange once for all."""
+        body = self.backbone["body"]
+        return isinstance(body, FusedStages) and body.synchronized
+
+    def stages_over_views(self, pixels: Sequence[Tensor]) -> list[list[Tensor]]:
+        """`stages` of every view."""
+        if not self.side_by_side:
+            return [self.stages(view) for view in pixels]
+        by_stage = stage_outputs(self.backbone["body"], list(pixels))
+        return [list(maps) for maps in zip(*by_stage, strict=True)]
 
     def feature_maps(self, pixels_b3hw: Tensor) -> dict[str, Tensor]:
         """Feature maps by name, finest first, from stride 8 on: normalised pixels (B, 3, H, W) → (B, C_l, h, w)."""
         return {f"C{level}": one for level, one in enumerate(self.stages(pixels_b3hw), FINEST) if level > FINEST}
 
 
+TAKE_LISTS = (ConvNormReLU, SyncedBatchNorm)
+"""Modules that take all views at once and normalise each by its own statistics."""
+
+
 def over_views(chain: Iterable[nn.Module], views: Sequence[Tensor]) -> list[Tensor]:
     """Every view through a chain of modules, with linear layers and the ReLU after them run once for all views.
 
     So their weights are read and their gradients written once, not once per view. Batch norm and the rest take the
-    views one by one, each normalised by its own statistics. Shapes: (N_v, ...) → (N_v, ...) per view.
+    views one by one, each normalised by its own statistics; synchronised norms exchange those of all views at once.
+    Shapes: (N_v, ...) → (N_v, ...) per view.
     """
     apart = list(views)
     sizes = [len(view) for view in views]
@@ -76,7 +94,7 @@ def over_views(chain: Iterable[nn.Module], views: Sequence[Tensor]) -> list[Tens
         else:
             if together is not None:
                 apart, together = list(torch.split(together, sizes)), None
-            apart = [module(view) for view in apart]
+            apart = module(apart) if isinstance(module, TAKE_LISTS) else [module(view) for view in apart]
     return apart if together is None else list(torch.split(together, sizes))
 
 
@@ -122,16 +140,13 @@ class FPNEncoder(ObjectEncoder):
         levels = enumerate(self.pyramid(pixels_b3hw), FINEST)
         return {f"P{level}": one for level, one in levels if one is not None and level > FINEST}
 
-    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """Each box is pooled once, from its own level, and passes through the head once."""
-        return self.over_views([pixels_b3hw], [rois])[0]
-
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
-        """The same for every view, with a single matrix product of the head's linear layer for all of them."""
-        pooled = []
-        for view, boxes in zip(pixels, rois, strict=True):
-            levels = pyramid_levels(self.backbone["fpn"], self.stages(view), boxes.needed)
-            pooled.append(pool_boxes(levels, boxes, self.pooled_size))
+        """Each box is pooled once, from its own level, and passes through the head once.
+
+        The head's linear layer is a single matrix product for all views.
+        """
+        levels = pyramids(self.backbone["fpn"], self.stages_over_views(pixels), [boxes.needed for boxes in rois])
+        pooled = [pool_boxes(maps, boxes, self.pooled_size) for maps, boxes in zip(levels, rois, strict=True)]
         if self.box_head is None:
             return [features.mean(dim=(2, 3)) for features in pooled]
         return over_views(self.box_head, pooled)
@@ -158,12 +173,14 @@ class C4Encoder(ObjectEncoder):
         self.backbone = nn.ModuleDict({"body": body})
         self.pooled_size = settings.pooled_size
 
-    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+    def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
         """Every box is pooled from C4, whatever its level."""
-        (c4,) = self.stages(pixels_b3hw)
-        pooled = roi_align(c4, rois.rois, self.pooled_size, 1 / STRIDES[2], sampling_ratio=0, aligned=True)
-        h: Tensor = self.box_head(pooled).mean(dim=(2, 3))[rois.order]
-        return h
+        pooled = [
+            roi_align(c4, boxes.rois, self.pooled_size, 1 / STRIDES[2], sampling_ratio=0, aligned=True)
+            for (c4,), boxes in zip(self.stages_over_views(pixels), rois, strict=True)
+        ]
+        c5 = self.box_head(pooled) if self.side_by_side else [self.box_head(boxes) for boxes in pooled]
+        return [maps.mean(dim=(2, 3))[boxes.order] for maps, boxes in zip(c5, rois, strict=True)]
 
     def feature_maps(self, pixels_b3hw: Tensor) -> dict[str, Tensor]:
         """C4."""
@@ -180,11 +197,12 @@ class C5Encoder(ObjectEncoder):
         self.representation_size = channels[-1]
         self.pooled_size = settings.pooled_size
 
-    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+    def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
         """Every box is pooled from C5, whatever its level."""
-        c5 = self.stages(pixels_b3hw)[-1]
-        pooled = roi_align(c5, rois.rois, self.pooled_size, 1 / STRIDES[3], sampling_ratio=0, aligned=True)
-        h: Tensor = pooled.mean(dim=(2, 3))[rois.order]
+        h = []
+        for (*_, c5), boxes in zip(self.stages_over_views(pixels), rois, strict=True):
+            pooled = roi_align(c5, boxes.rois, self.pooled_size, 1 / STRIDES[3], sampling_ratio=0, aligned=True)
+            h.append(pooled.mean(dim=(2, 3))[boxes.order])
         return h
 
 
@@ -199,10 +217,9 @@ class ImageEncoder(ObjectEncoder):
         self.backbone = nn.ModuleDict({"body": body})
         self.representation_size = channels[-1]
 
-    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
+    def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
         """C5's average over the image, (B, representation_size); the boxes, one per image, are ignored."""
-        h: Tensor = self.stages(pixels_b3hw)[-1].mean(dim=(2, 3))
-        return h
+        return [c5.mean(dim=(2, 3)) for *_, c5 in self.stages_over_views(pixels)]
 
 
 _ENCODERS: dict[Architecture, type[ObjectEncoder]] = {

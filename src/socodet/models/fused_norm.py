@@ -1,10 +1,11 @@
-"""Batch norm fused with the residual sum and ReLU that follow it, on one process or over all of them.
+"""Batch norm fused with the residual sum and ReLU that follow it, on one process or over several.
 
 `FusedBatchNorm2d` is `nn.BatchNorm2d` with the same parameters and buffers. In training on CUDA, `norm_kernels_cuda`
 compute it where they take its input; elsewhere torch's operations do.
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -18,100 +19,123 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from socodet.models import norm_operations
 
+Maps = Tensor | list[Tensor]
+"""A feature map, or one per view."""
 TYPES = {"cuda": (torch.bfloat16, torch.float16, torch.float32)}
 """Input types of each device's kernels."""
 
 
 class NormAddReLU(torch.autograd.Function):
-    """relu(norm(x) + residual) with its gradients, by the functions of a module of kernels or `norm_operations`.
+    """relu(norm(x) + residual) of some maps and their gradients, by a module of kernels or `norm_operations`.
 
-    Over several processes, one exchange forward and one backward: (Σx, Σx², count), and (Σdz, Σdz·x̂), each in float64.
-    Gradients of weight and bias are those of this process's values.
+    Synchronised norms make one exchange forward, of (Σx, Σx², count) of every map in float64, and one backward, of
+    (Σdz, Σdz·x̂). Gradients of weight and bias are those of this process's values.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        residual: Tensor | None,
-        norm: "FusedBatchNorm2d | SyncedBatchNorm",
-        relu: bool,
+        norms: "Sequence[FusedBatchNorm2d | SyncedBatchNorm]",
         kernels: ModuleType,
-    ) -> Tensor:
-        """Weight and bias are the norm's own: arguments so that they get gradients."""
-        count = None
-        if norm.synchronized:
-            sums = kernels.sums(x)
-            dist.all_reduce(sums)
-            coefficients, count = _coefficients(sums, norm)
+        relu: bool,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """tensors: x, its norm's weight and bias, and the residual of each map in turn (`arguments`)."""
+        maps: Any = tensors[::4]
+        residuals = tensors[3::4]
+        if norms[0].synchronized:
+            coefficients = _shared_coefficients(maps, norms, kernels)
         else:
-            coefficients = kernels.coefficients(x, norm)
-        y: Tensor = kernels.apply(x, residual, coefficients, relu=relu)
-        ctx.save_for_backward(x, None if residual is None else y, coefficients, count)
-        ctx.relu, ctx.kernels = relu, kernels
-        return y
+            coefficients = [kernels.coefficients(x, norm) for x, norm in zip(maps, norms, strict=True)]
+        calls = list(zip(maps, residuals, coefficients, strict=True))
+        outputs = tuple(kernels.apply(x, residual, values, relu=relu) for x, residual, values in calls)
+        kept = [None if residual is None else y for y, residual in zip(outputs, residuals, strict=True)]
+        ctx.save_for_backward(*maps, *kept, *coefficients)
+        ctx.relu, ctx.kernels, ctx.synchronized, ctx.group = relu, kernels, norms[0].synchronized, norms[0].group
+        return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of x, weight, bias and the residual."""
-        x, y, coefficients, count = ctx.saved_tensors
-        if ctx.kernels is not norm_operations:
-            dy = dy.contiguous(memory_format=torch.channels_last)
-        dz, sums = ctx.kernels.gradient_sums(dy, x, y, coefficients, relu=ctx.relu)
-        bias, weight = sums.to(coefficients.dtype)
-        if count is not None:
-            sums = sums.to(torch.float64, copy=True)
-            dist.all_reduce(sums)
-            rows = x.numel() // x.shape[1]
-            sums = (sums * (rows / count)).to(coefficients.dtype)  # this process's share of the rows
-        dx = ctx.kernels.input_gradient(dz, x, coefficients, sums, mask=ctx.relu and y is None)
-        return dx, weight, bias, None if y is None else dz, None, None, None
+    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of x, weight, bias and the residual of each map."""
+        count, saved = len(output_gradients), ctx.saved_tensors
+        maps, outputs, coefficients = saved[:count], saved[count : 2 * count], saved[2 * count :]
+        dzs, sums = [], []
+        for dy, x, y, values in zip(output_gradients, maps, outputs, coefficients, strict=True):
+            if ctx.kernels is not norm_operations:
+                dy = dy.contiguous(memory_format=torch.channels_last)
+            dz, of_map = ctx.kernels.gradient_sums(dy, x, y, values, relu=ctx.relu)
+            dzs.append(dz)
+            sums.append(of_map.to(values.dtype))
+        totals = _shared_gradient_sums(sums, coefficients, ctx.group) if ctx.synchronized else sums
+        gradients: list[Tensor | None] = []
+        for x, y, values, dz, (bias, weight), total in zip(maps, outputs, coefficients, dzs, sums, totals, strict=True):
+            dx = ctx.kernels.input_gradient(dz, x, values, total, mask=ctx.relu and y is None)
+            gradients += [dx, weight, bias, None if y is None else dz]
+        return None, None, None, *gradients
 
 
-def _coefficients(sums: Tensor, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Mean, 1/σ, and a and b of a·x + b, (4, C), and the count, from (Σx, Σx², count); updates running statistics."""
-    (mean, square), count = (sums[:-1] / sums[-1]).chunk(2), sums[-1]
-    variance = (square - mean.square()).clamp_min(0)
-    if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        unbiased = variance * (count / (count - 1).clamp_min(1))
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
-    inverse = (variance + norm.eps).rsqrt()
-    scale = inverse * norm.weight
-    offset = norm.bias - mean * scale
-    dtype = torch.promote_types(norm.weight.dtype, torch.float32)
-    return torch.stack([mean, inverse, scale, offset]).to(dtype), count
+def arguments(
+    norms: "Sequence[FusedBatchNorm2d | SyncedBatchNorm]", maps: Sequence[Tensor], residuals: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The tensors of `NormAddReLU`; weight and bias are among them so that they get gradients."""
+    return [
+        tensor
+        for norm, x, residual in zip(norms, maps, residuals, strict=True)
+        for tensor in (x, norm.weight, norm.bias, residual)
+    ]
+
+
+def _shared_coefficients(maps: Sequence[Tensor], norms: Sequence[Any], kernels: ModuleType) -> list[Tensor]:
+    """Of the values of all processes: mean, 1/σ, a and b of a·x + b, and the share that is here, (5, C) per map."""
+    sizes = [2 * x.shape[1] + 1 for x in maps]
+    exchanged = torch.empty(sum(sizes), dtype=torch.float64, device=maps[0].device)
+    parts = torch.split(exchanged, sizes)
+    for x, part in zip(maps, parts, strict=True):
+        kernels.sums(x, part)
+    dist.all_reduce(exchanged, group=norms[0].group)
+    return [kernels.shared_coefficients(part, x, norm) for part, x, norm in zip(parts, maps, norms, strict=True)]
+
+
+def _shared_gradient_sums(
+    sums: Sequence[Tensor], coefficients: Sequence[Tensor], group: dist.ProcessGroup | None
+) -> list[Tensor]:
+    """Of each of the sums over all processes, the share of this one, by its number of values."""
+    exchanged = torch.cat([of_map.flatten() for of_map in sums])
+    dist.all_reduce(exchanged, group=group)
+    parts = torch.split(exchanged, [of_map.numel() for of_map in sums])
+    return [part.view_as(own) * values[4] for part, own, values in zip(parts, sums, coefficients, strict=True)]
 
 
 class FusedBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that can also add a residual and apply ReLU, in the same pass over memory where kernels can.
 
-    With `synchronized`, statistics in training are those of all processes; set by `synchronize_batch_norm`.
+    With `synchronized`, statistics in training are those of all processes of `group`, or of all there are if it is
+    None; `synchronize_batch_norm` sets both.
     """
 
     synchronized = False
+    group: dist.ProcessGroup | None = None
 
-    def forward(self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
-        """relu(norm(input) + residual); the residual and ReLU only if given. Shapes: all (N, C, H, W)."""
-        kernels = self._kernels(input, residual)
-        if kernels is not None:
-            return _normalize(input, self, residual, relu, kernels)
+    def forward(  # type: ignore[override]
+        self, input: Maps, residual: Maps | None = None, *, relu: bool = False
+    ) -> Maps:
+        """relu(norm(input) + residual); the residual and ReLU only if given. Shapes: all (N, C, H, W).
+
+        Each of a list of maps is normalised by its own statistics; synchronised, these are exchanged together.
+        """
+        if isinstance(input, list):
+            return normalize_together([self] * len(input), input, residual, relu=relu)  # type: ignore[arg-type]
         if self.synchronized and self.training:
-            self._check_input_dim(input)
-            y = _normalize(input, self, None, False, norm_operations)
-        else:
-            y = super().forward(input)
-        if residual is not None:
-            y += residual
-        return torch.relu_(y) if relu else y
+            return _normalize_synchronized([self], [input], [residual], relu=relu)[0]  # type: ignore[list-item]
+        kernels = self.kernels(input, residual)  # type: ignore[arg-type]
+        if kernels is not None:
+            (y,) = NormAddReLU.apply([self], kernels, relu, input, self.weight, self.bias, residual)
+            return y  # type: ignore[no-any-return]
+        return _add_relu(super().forward(input), residual, relu=relu)  # type: ignore[arg-type]
 
-    def _kernels(self, x: Tensor, residual: Tensor | None) -> ModuleType | None:
-        """The kernels of the input's device, if they take this input in this mode."""
+    def kernels(self, x: Tensor, residual: Tensor | None) -> ModuleType | None:
+        """The kernels of the input's device, if they take this input in training."""
         if torch.compiler.is_compiling() or not (
             self.training
             and x.ndim == 4
@@ -136,28 +160,71 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """Batch norm over the batches of all processes, of any shape and on any device.
+    """Batch norm over the batches of several processes, of any shape and on any device.
 
-    torch's SyncBatchNorm is faster but takes CUDA tensors only. Parameters and buffers are those of BatchNorm.
+    Unlike torch's SyncBatchNorm, it runs on CPUs too, never waits for the device, and exchanges the statistics of
+    several inputs at once. Parameters and buffers are those of BatchNorm.
     """
 
     synchronized = True
+    group: dist.ProcessGroup | None = None
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) → the same shape; in training normalised over N and the rest, of all processes together."""
+    def forward(self, input: Maps) -> Maps:  # type: ignore[override]
+        """(N, C, ...) → the same shape; in training normalised over N and the rest, of all processes together.
+
+        Each of a list is normalised by its own statistics, which are exchanged together.
+        """
+        if isinstance(input, list):
+            return normalize_together([self] * len(input), input)
         if not self.training:
             return super().forward(input)
-        return _normalize(input, self, None, False, norm_operations)
+        return _normalize_synchronized([self], [input], [None], relu=False)[0]
 
 
-def _normalize(
-    x: Tensor, norm: FusedBatchNorm2d | SyncedBatchNorm, residual: Tensor | None, relu: bool, kernels: ModuleType
-) -> Tensor:
-    y: Tensor = NormAddReLU.apply(x, norm.weight, norm.bias, residual, norm, relu, kernels)
-    return y
+def normalize_together(
+    norms: Sequence[FusedBatchNorm2d | SyncedBatchNorm],
+    maps: Sequence[Tensor],
+    residuals: Sequence[Tensor] | None = None,
+    *,
+    relu: bool = False,
+) -> list[Tensor]:
+    """relu(norm(x) + residual) of maps that do not depend on each other, each with its norm.
+
+    Norms that are synchronised in training make one exchange for all; their forward hooks are then not called.
+    """
+    if norms[0].synchronized and norms[0].training:
+        return _normalize_synchronized(norms, maps, residuals or [None] * len(maps), relu=relu)
+    if residuals is None:
+        return [norm(x, relu=relu) if relu else norm(x) for norm, x in zip(norms, maps, strict=True)]
+    return [norm(x, residual, relu=relu) for norm, x, residual in zip(norms, maps, residuals, strict=True)]
+
+
+def _normalize_synchronized(
+    norms: Sequence[FusedBatchNorm2d | SyncedBatchNorm],
+    maps: Sequence[Tensor],
+    residuals: Sequence[Tensor | None],
+    *,
+    relu: bool,
+) -> list[Tensor]:
+    found = set()
+    for norm, x, residual in zip(norms, maps, residuals, strict=True):
+        norm._check_input_dim(x)
+        found.add(norm.kernels(x, residual) if isinstance(norm, FusedBatchNorm2d) else None)
+    kernels = found.pop() if len(found) == 1 else None
+    if kernels is not None:
+        return list(NormAddReLU.apply(norms, kernels, relu, *arguments(norms, maps, residuals)))
+    plain = arguments(norms, maps, [None] * len(maps))
+    outputs = NormAddReLU.apply(norms, norm_operations, False, *plain)
+    return [_add_relu(y, residual, relu=relu) for y, residual in zip(outputs, residuals, strict=True)]
+
+
+def _add_relu(y: Tensor, residual: Tensor | None, *, relu: bool) -> Tensor:
+    if residual is not None:
+        y += residual
+    return torch.relu_(y) if relu else y
 
 
 @cache
@@ -181,7 +248,11 @@ def kernels_of(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
 @torch.no_grad()
 def _try(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> None:
     x = torch.ones(2, 16, 2, 2, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    coefficients = kernels.coefficients(x, nn.BatchNorm2d(16, device=device))
+    norm = nn.BatchNorm2d(16, device=device)
+    sums = torch.empty(2 * 16 + 1, device=device, dtype=torch.float64)
+    kernels.sums(x, sums)
+    kernels.shared_coefficients(sums, x, norm)
+    coefficients = kernels.coefficients(x, norm)
     y = kernels.apply(x, x, coefficients, relu=True)
     dz, sums = kernels.gradient_sums(y, x, y, coefficients, relu=True)
     kernels.input_gradient(dz, x, coefficients, sums, mask=False)

@@ -6,6 +6,7 @@ maps. Shapes: x (N, C, ...), which may be empty.
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def _exact(x: Tensor) -> Tensor:
@@ -20,23 +21,43 @@ def _others(x: Tensor) -> list[int]:
     return [dim for dim in range(x.ndim) if dim != 1]
 
 
-def sums(x: Tensor) -> Tensor:
-    """Sum and sum of squares of each channel and their count, (2 C + 1,) float64, to be added over processes."""
+def sums(x: Tensor, out: Tensor) -> None:
+    """To out (2 C + 1,) float64, sum and sum of squares of each channel and their count, to be added over processes."""
     channels = x.shape[1]
-    total = x.new_zeros(2 * channels + 1, dtype=torch.float64)
-    if x.numel():
-        variance, mean = torch.var_mean(_exact(x), _others(x), correction=0)
-        count = x.numel() // channels
-        mean = mean.double()
-        total[:channels] = count * mean
-        total[channels:-1] = count * (variance.double() + mean.square())
-        total[-1] = count
-    return total
+    if not x.numel():
+        out.zero_()
+        return
+    variance, mean = torch.var_mean(_exact(x), _others(x), correction=0)
+    count = x.numel() // channels
+    mean = mean.double()
+    out[:channels] = count * mean
+    out[channels:-1] = count * (variance.double() + mean.square())
+    out[-1] = count
+
+
+def shared_coefficients(sums: Tensor, x: Tensor, norm: _BatchNorm) -> Tensor:
+    """Of sums over all processes: mean, 1/σ, a and b of a·x + b, and the share of the values that x has, (5, C).
+
+    Updates the norm's running statistics.
+    """
+    (mean, square), count = (sums[:-1] / sums[-1]).chunk(2), sums[-1]
+    variance = (square - mean.square()).clamp_min(0)
+    if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        unbiased = variance * (count / (count - 1).clamp_min(1))
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+    inverse = (variance + norm.eps).rsqrt()
+    scale = inverse * norm.weight
+    offset = norm.bias - mean * scale
+    share = (x.numel() // x.shape[1] / count).expand_as(mean)
+    return torch.stack([mean, inverse, scale, offset, share]).to(torch.promote_types(norm.weight.dtype, torch.float32))
 
 
 def apply(x: Tensor, residual: None, coefficients: Tensor, *, relu: bool) -> Tensor:
     """a·x + b."""
-    _, _, scale, offset = coefficients
+    _, _, scale, offset, _ = coefficients
     return (_exact(x) * _per_channel(scale, x) + _per_channel(offset, x)).to(x.dtype)
 
 
@@ -55,5 +76,5 @@ def input_gradient(dz: Tensor, x: Tensor, coefficients: Tensor, sums: Tensor, *,
 
 
 def _normalized(x: Tensor, coefficients: Tensor) -> Tensor:
-    mean, inverse, _, _ = coefficients
+    mean, inverse, *_ = coefficients
     return (_exact(x) - _per_channel(mean, x)) * _per_channel(inverse, x)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.ops import FeaturePyramidNetwork
 
 from socodet.models.backbones import STRIDES
+from socodet.models.blocks import convolve_together
 from socodet.models.roi_align import roi_align
 from socodet.views.batch import RoIs
 
@@ -15,25 +16,37 @@ from socodet.views.batch import RoIs
 def pyramid_levels(
     fpn: FeaturePyramidNetwork, features: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The pyramid's output for the levels in `needed`, finest first, None for the others.
+    """`pyramids` of one view."""
+    return pyramids(fpn, [features], [needed])[0]
+
+
+def pyramids(
+    fpn: FeaturePyramidNetwork, features: Sequence[Sequence[Tensor]], needed: Sequence[Sequence[bool]]
+) -> list[list[Tensor | None]]:
+    """Each view's levels for which `needed` is true, finest first, and None for the others.
 
     Equals torchvision's own forward on the needed levels. The output convolution of any other level is
     not run, nor the lateral convolution of a level finer than all needed ones; their batch norms then keep their
-    running statistics.
+    running statistics. Synchronised norms exchange statistics once for all lateral convolutions, once for all outputs.
 
-    Shapes: `features[l]` is (B, C_l, H_l, W_l), finest first; an output is (B, C, H_l, W_l).
+    Shapes: `features[view][level]` is (B, C_l, H_l, W_l), finest first; an output is (B, C, H_l, W_l).
     """
-    outputs: list[Tensor | None] = [None] * len(features)
-    finest = min(level for level, is_needed in enumerate(needed) if is_needed)
-    top_down: Tensor | None = None
-    for level in range(len(features) - 1, finest - 1, -1):
-        merged = fpn.inner_blocks[level](features[level])
-        if top_down is not None:
-            merged = merged + interpolate(top_down, size=merged.shape[-2:], mode="nearest")
-        if needed[level]:
-            outputs[level] = fpn.layer_blocks[level](merged)
-        top_down = merged
-    return outputs
+    finest = [list(flags).index(True) for flags in needed]
+    laterals = [(v, level) for v, maps in enumerate(features) for level in reversed(range(finest[v], len(maps)))]
+    merged = _run(fpn.inner_blocks, {place: features[place[0]][place[1]] for place in laterals})
+    for v, level in laterals:  # from the coarsest on
+        if (v, level + 1) in merged:
+            coarser = interpolate(merged[v, level + 1], size=merged[v, level].shape[-2:], mode="nearest")
+            merged[v, level] = merged[v, level] + coarser
+    wanted = [(v, level) for v, level in laterals if needed[v][level]]
+    outputs = _run(fpn.layer_blocks, {place: merged[place] for place in wanted})
+    return [[outputs.get((v, level)) for level in range(len(maps))] for v, maps in enumerate(features)]
+
+
+def _run(blocks: nn.ModuleList, maps: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
+    """Maps by (view, level), each through the block of its level."""
+    outputs = convolve_together([blocks[level] for _, level in maps], list(maps.values()))  # type: ignore[misc]
+    return dict(zip(maps, outputs, strict=True))
 
 
 def pool_boxes(levels: Sequence[Tensor | None], rois: RoIs, pooled_size: int) -> Tensor:

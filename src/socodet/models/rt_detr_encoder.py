@@ -54,12 +54,11 @@ class RTDETREncoder(ObjectEncoder):
         """P3 to P5."""
         return {f"P{level}": one for level, one in enumerate(self.maps(pixels_b3hw), SINGLE_STAGE_FINEST)}
 
-    def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
-        """Each box is pooled once, from its own level, and passes through the head once."""
-        return self.over_views([pixels_b3hw], [rois])[0]
-
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
-        """Every view likewise, with a single matrix product of the head's linear layer for all of them."""
+        """Each box is pooled once, from its own level, and passes through the head once.
+
+        The head's linear layer is a single matrix product for all views.
+        """
         pooled = [
             pool_boxes([None, *self.maps(view)], _without_p2(boxes), self.pooled_size)
             for view, boxes in zip(pixels, rois, strict=True)

@@ -188,12 +188,22 @@ def pretrain(
 
 
 def _check_shares(training: TrainingSettings, world: World) -> None:
-    """InputError when the batch does not divide among processes and micro-batches."""
+    """InputError when the batch does not divide among processes and micro-batches, or processes among norm groups."""
     shares = world.size * training.accumulate
     if training.batch_size % shares:
         raise InputError(
             f"batch_size {training.batch_size} cannot be shared by {world.size} processes with {training.accumulate} "
             f"micro-batches each (accumulate); make it a multiple of {shares}"
+        )
+    group = training.norm_group or world.size
+    if world.size % group:
+        raise InputError(
+            f"norm_group {group} does not divide the number of processes, {world.size}; set --norm-group to a divisor"
+        )
+    if training.batch_size // shares * group < 2:
+        raise InputError(
+            f"norm_group {group} leaves batch norm a single image; set a larger --norm-group, or --batch-size above "
+            f"{shares}"
         )
 
 

@@ -20,6 +20,9 @@ class TrainingSettings(Settings):
     accumulate: PositiveInt = 1
     """Micro-batches that a batch is split into, to save memory; the step takes their mean gradient. Batch norm takes
     its statistics from each micro-batch alone, which changes what is learned, so this belongs to the recipe."""
+    norm_group: PositiveInt | None = None
+    """Processes that share the statistics of batch norm, such as those of one machine; must divide the number of
+    processes. By default all share them. It changes what is learned, so it belongs to the recipe."""
     base_lr: PositiveFloat = 1.0
     """Learning rate at batch 256; the rate used is this times batch size / 256."""
     warmup_epochs: NonNegativeFloat = 10

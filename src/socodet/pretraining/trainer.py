@@ -47,7 +47,7 @@ class Trainer(NetworkLearner[Batch]):
         compiler: str = "inductor",
     ) -> None:
         execution = execution or ExecutionSettings()
-        super().__init__(soco, execution, world or ALONE)
+        super().__init__(soco, execution, world or ALONE, norms_over=settings.norm_group)
         self.soco = soco
         self.settings = settings
         if self.device.type == "cpu":

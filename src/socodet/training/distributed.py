@@ -114,31 +114,44 @@ def same_everywhere(world: World, number: int) -> bool:
     return int(ends[0]) == -int(ends[1])
 
 
-def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Makes every batch norm use the statistics of all processes in training.
+def norm_group(size: int | None) -> dist.ProcessGroup | None:
+    """The group of `size` consecutive processes to which this one belongs; None, all of them, without a size.
 
-    `FusedBatchNorm2d` is told to; others are replaced, by torch's SyncBatchNorm on CUDA and by ours elsewhere, and keep
-    their names, parameters and buffers. InputError for a batch norm that does more than that, such as timm's with an
-    activation inside, which would be lost.
+    Every process calls it. The size divides that of the world.
+    """
+    if size is None:
+        return None
+    return dist.new_subgroups(size, timeout=IN_TRAINING)[0]
+
+
+def synchronize_batch_norm(network: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Makes every batch norm use the statistics of all processes of the group in training, by default of all there are.
+
+    `FusedBatchNorm2d` is told to; others are replaced by it or by `SyncedBatchNorm` and keep their names, parameters
+    and buffers. InputError for a batch norm that does more than that, such as timm's with an activation inside, which
+    would be lost.
     """
     for name, module in list(network.named_modules()):
-        if isinstance(module, FusedBatchNorm2d):
-            module.synchronized = True
-        elif isinstance(module, _BatchNorm) and not isinstance(module, SyncedBatchNorm | nn.SyncBatchNorm):
-            if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-                raise InputError(
-                    f"{name} is a {type(module).__name__}, which cannot be synchronised between processes; train in "
-                    "one process or choose another --backbone"
-                )
+        if not isinstance(module, _BatchNorm):
+            continue
+        if isinstance(module, FusedBatchNorm2d | SyncedBatchNorm):
+            norm = module
+        elif type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            norm = _replacement(module)
             parent, _, attribute = name.rpartition(".")
-            setattr(network.get_submodule(parent), attribute, _synchronized(module, device))
+            setattr(network.get_submodule(parent), attribute, norm)
+        else:
+            raise InputError(
+                f"{name} is a {type(module).__name__}, which cannot be synchronised between processes; train in "
+                "one process or choose another --backbone"
+            )
+        norm.synchronized, norm.group = True, group
 
 
-def _synchronized(norm: _BatchNorm, device: torch.device) -> nn.Module:
-    if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
-        return converted
-    synced = SyncedBatchNorm(norm.num_features, norm.eps, norm.momentum)
+def _replacement(norm: _BatchNorm) -> FusedBatchNorm2d | SyncedBatchNorm:
+    """A norm with the same parameters and buffers that can be synchronised."""
+    kind = FusedBatchNorm2d if isinstance(norm, nn.BatchNorm2d) else SyncedBatchNorm
+    synced = kind(norm.num_features, norm.eps, norm.momentum)
     synced.weight, synced.bias = norm.weight, norm.bias
     synced.running_mean, synced.running_var = norm.running_mean, norm.running_var
     synced.num_batches_tracked = norm.num_batches_tracked

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from socodet.errors import InputError
 from socodet.runtime.world import World
 from socodet.training.devices import autocast_type, choose_device
-from socodet.training.distributed import mean_over_all, synchronize_batch_norm
+from socodet.training.distributed import mean_over_all, norm_group, synchronize_batch_norm
 from socodet.training.learner import B, Learner
 from socodet.training.optimizer_step import OptimizerStep
 from socodet.training.settings import ExecutionSettings
@@ -22,7 +22,7 @@ PENDING = "pending"
 
 
 class NetworkLearner(Learner[B]):
-    """Trains one network, in one process or in several, with batch norm synchronised over all of them.
+    """Trains one network, in one process or in several, with batch norm synchronised over them.
 
     A subclass changes the modules as it needs, compiles them, and then calls `_begin`.
     """
@@ -30,13 +30,16 @@ class NetworkLearner(Learner[B]):
     saved_as: str
     """The name of the network in a checkpoint."""
 
-    def __init__(self, network: nn.Module, execution: ExecutionSettings, world: World) -> None:
+    def __init__(
+        self, network: nn.Module, execution: ExecutionSettings, world: World, *, norms_over: int | None = None
+    ) -> None:
+        """norms_over: how many processes share the statistics of batch norm; all by default."""
         self.world = world
         self.device = choose_device(execution.device, world)
         self.precision = autocast_type(execution.precision, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if world.size > 1:
-            synchronize_batch_norm(self.network, self.device)
+        if world.size > 1 and norms_over != 1:
+            synchronize_batch_norm(self.network, norm_group(norms_over))
         self.finished = 0
         self._skip = execution.on_nan == "skip"
         self._summary = ""
