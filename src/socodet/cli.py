@@ -9,12 +9,15 @@ import textwrap
 import traceback
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
+from pathlib import Path
 
 from socodet._version import __version__
+from socodet.commands.config_file import as_yaml, with_config
 from socodet.commands.flags import flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import resume_hint
-from socodet.commands.parsing import HELP, parse
+from socodet.commands.parsing import HELP, parse, values_of, without
 from socodet.errors import InputError, which_instead
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
@@ -100,14 +103,24 @@ def run_command(arguments: Sequence[str]) -> None:
         raise InputError(f"{name}: no such command; {which_instead(two_words, COMMANDS)}")
     function = name.replace(" ", "_").replace("-", "_")
     module = importlib.import_module(f"socodet.commands.{function}")
-    argv = arguments[len(name.split()) :]
+    argv = [word for word in arguments[len(name.split()) :] if word != "--print-config"]
     command = getattr(module, function)
+    files = values_of("--config", argv)
+    if files or "--config" in argv:
+        if len(files) != 1:
+            raise InputError(f"{name}: --config takes one file; give one")
+        argv = with_config(Path(files[0]), without("--config", argv), flags_of(command))
     defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
     if HELP & set(argv):
         flags = flags_of(partial(command, **defaults))
         print(help_of(command, name, flags, getattr(module, "EVERYDAY", ()), full="--help-all" in argv))
         return
-    parse(command, name, argv, defaults)()
+    parsed = parse(command, name, argv, defaults)
+    if "--print-config" in arguments:
+        given = signature(command).bind(*parsed.args, **parsed.keywords).arguments
+        print(as_yaml(name, flags_of(partial(command, **defaults)), given))
+        return
+    parsed()
 
 
 def _nobody_reads() -> bool:
@@ -139,6 +152,8 @@ def _usage() -> str:
             *lines,
             "",
             "socodet COMMAND --help shows a command's everyday flags, --help-all all of them.",
-            "--debug shows the traceback of an error; --version.",
+            "",
+            "Of every command: --config FILE takes flags from YAML or TOML, --print-config",
+            "prints all of them as such a file; --debug shows the traceback of an error.",
         ]
     )

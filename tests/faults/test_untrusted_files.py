@@ -39,7 +39,7 @@ from socodet.reports.sections.classes import class_sections
 from socodet.reports.sections.recipe import recipe_section
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
-from socodet.weights.read import WeightsFile
+from socodet.weights.file import WeightsFile
 
 PHOTOGRAPH = (photographs() / "chelsea.jpg").read_bytes()
 SCRIPT = "<script src=http://evil.example/x.js>alert(1)</script>"

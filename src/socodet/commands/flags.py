@@ -1,5 +1,6 @@
 """The flags of a command, as its parser knows them: for its help, for suggestions and for configuration files."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -30,11 +31,15 @@ class Flag:
     required: bool
     default: Any
     choices: tuple[str, ...] = ()
+    values: float = 1
+    """How many words follow it; infinity for any number."""
+    repeated: bool = False
+    """Whether each value has a flag of its own."""
 
     @property
     def name(self) -> str:
         """The name that help and configuration files use, without dashes."""
-        return self.names[0].removeprefix("--") if self.names else self.path[0]
+        return self.names[0].removeprefix("--") if self.names else self.path[0].replace("_", "-")
 
     @property
     def shown(self) -> str:
@@ -57,6 +62,7 @@ def flags_of(function: Callable[..., Any]) -> list[Flag]:
     for action in parser._actions:
         path = tuple(action.dest.replace("-", "_").split("."))
         default = value_at(path, defaults)
+        number = str(action.nargs)
         flag = Flag(
             names=tuple(action.option_strings),
             path=path,
@@ -65,6 +71,8 @@ def flags_of(function: Callable[..., Any]) -> list[Flag]:
             required=bool(action.required),
             default=None if default is Parameter.empty else default,
             choices=tuple(re.findall(r"[^{},]+", action.metavar or "")) if "," in (action.metavar or "") else (),
+            values=int(number) if number.isdigit() else math.inf,
+            repeated=type(action).__name__ == "_AppendAction",
         )
         found.append(flag)
     return found

@@ -101,6 +101,16 @@ def values_of(flag: str, argv: Sequence[str]) -> list[str]:
     return [value for value in given if value is not None]
 
 
+def without(flag: str, argv: Sequence[str]) -> list[str]:
+    """The command line without a flag that has one value."""
+    after = [False, *(word == flag for word in argv)]
+    return [
+        word
+        for word, is_value in zip(argv, after, strict=False)
+        if not is_value and word != flag and not word.startswith(f"{flag}=")
+    ]
+
+
 def reads_images(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the flags of `PixelSettings`, whose images are read as they say."""
 

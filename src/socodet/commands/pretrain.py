@@ -38,6 +38,8 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         if HELP & set(argv):
             return {}
         given = parse(pretrain, "pretrain", argv, {"training": TrainingSettings(warmup_epochs=0)})
+        if _settings_flags() | PLANNED <= {_flag(word).removeprefix("no-") for word in argv}:
+            return {}  # as with a whole configuration: nothing is left to choose
         base = _planned(argv, **signature(pretrain).bind(*given.args, **given.keywords).arguments)
     else:
         base = recipe_named(name)

@@ -1,0 +1,128 @@
+"""Configuration files: what they say becomes flags before those that are typed, and `--print-config` writes one."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from socodet.commands.flags import Flag, value_at
+from socodet.errors import InputError, which_instead
+
+NOTHING = "None"
+"""How the parser writes that an optional value is not given."""
+
+
+def with_config(path: Path, argv: Sequence[str], flags: Sequence[Flag]) -> list[str]:
+    """The command line with what a YAML or TOML file sets, where `argv` does not set it.
+
+    A key is a flag without its dashes, or the name of a positional argument; nesting and dots are the same. InputError
+    names the file for what cannot be read, and for a key that is no flag of the command.
+    """
+    known = {_of_any_view(flag.name): flag for flag in flags}
+    given: dict[str, Any] = {}
+    for key, value in _flat(_read(path)):
+        name = key.replace("_", "-")
+        if _of_any_view(name) not in known:
+            raise InputError(f"{path}: {key}: no such flag; {which_instead(name, known)}")
+        if name in given:
+            raise InputError(f"{path}: {key}: is set twice; keep one of them")
+        given[name] = value
+    positional, typed = _positional(argv, flags)
+    for flag in [flag for flag in flags if not flag.names][len(positional) :]:
+        value = given.get(flag.name)
+        positional += map(str, value) if isinstance(value, list) else [] if value is None else [value]
+    set_here = {word.partition("=")[0].replace("_", "-") for word in typed}
+    words: list[str] = []
+    for name, value in given.items():
+        flag = known[_of_any_view(name)]
+        if flag.names and not set_here & {f"--{name}", f"--no-{name}"}:
+            words += _words(path, name, value, flag)
+    return [*positional, *words, *typed]
+
+
+def as_yaml(command: str, flags: Sequence[Flag], arguments: dict[str, Any]) -> str:
+    """A configuration file with the value of every flag; JSON's scalars and lists are YAML's."""
+    values = [f"{flag.name}: {json.dumps(value_at(flag.path, arguments), default=str)}" for flag in flags]
+    return "\n".join([f"# socodet {command} --config FILE", *values])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+        if path.suffix == ".toml":
+            return tomllib.loads(text)
+        if path.suffix in (".yaml", ".yml", ".json"):
+            content = _plain(path, yaml.compose(text, yaml.SafeLoader))
+            if isinstance(content, dict | None):
+                return content or {}
+            raise ValueError("it holds no keys with values, such as `epochs: 50`")
+    except (OSError, UnicodeError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}); give a YAML or TOML file") from None
+    raise InputError(f"{path}: is neither .yaml nor .toml; give one of these")
+
+
+def _plain(path: Path, node: Any) -> Any:
+    """A YAML node with its scalars as they are written, so that a name such as `no` stays one."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(path, one) for one in node.value]
+    if isinstance(node, yaml.MappingNode):
+        found = {}
+        for key, value in node.value:
+            if key.value in found:
+                raise InputError(f"{path}: {key.value}: is set twice; keep one of them")
+            found[key.value] = _plain(path, value)
+        return found
+    return None if node is None or node.tag.endswith(":null") else node.value
+
+
+def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with their values; those of nested tables, and of lists of tables, are joined by dots."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{above}.{key}" if above else str(key))
+    else:
+        yield above, value
+
+
+def _of_any_view(name: str) -> str:
+    return ".".join("N" if part.isdigit() else part for part in name.split("."))
+
+
+def _positional(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[list[str], list[str]]:
+    """The positional arguments of a command line, and the flags with their values."""
+    values = {name: flag.values for flag in flags for name in flag.names}
+    positional: list[str] = []
+    rest: list[str] = []
+    left: float = 0
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, _ = word.replace("_", "-").partition("=")
+            left = 0 if equals else values.get(name, 1)
+        elif left <= 0:
+            positional.append(word)
+            continue
+        else:
+            left -= 1
+        rest.append(word)
+    return positional, rest
+
+
+def _words(path: Path, name: str, value: Any, flag: Flag) -> list[str]:
+    """A key and its value as words of the command line."""
+    if flag.values == 0:
+        text = str(value).lower()
+        if text not in ("true", "false"):
+            raise InputError(f"{path}: {name}: must be true or false, not {value}")
+        return [f"--{name}"] if text == "true" else [flag.names[-1]]
+    if isinstance(value, list):
+        words = [str(one) for one in value]
+        if flag.repeated:
+            return [f"--{name}={word}" for word in words]
+        return [f"--{name}", *words] if words or flag.default else []
+    return [] if value is None and flag.default is None else [f"--{name}={NOTHING if value is None else value}"]

@@ -1,0 +1,122 @@
+"""--print-config and --config: what one prints the other reads, for every command, and nothing is misread."""
+
+import json
+
+import pytest
+import yaml
+
+from socodet.cli import COMMANDS, main
+
+LEAST = {
+    "propose": "images --output p.parquet --max-scale 0.7",
+    "pretrain": "images --output run --recipe tiny --views.2.size 40 --trust-clip",
+    "finetune": "set --output run --init scratch --init other=scratch --fractions 0.1 1",
+    "evaluate": "run --data set --bands 3 2 1",
+    "predict": "detector images --output found --draw --min-score 0.25",
+    "convert": "set --check",
+    "export": "run --output file.pth --format timm",
+    "probe": "run --dataset set --val other --train-pictures None",
+    "report": "one two --device cpu",
+    "ablate": "table5c --images images --output out --seed 1 2",
+    "reproduce own-data": "--data set --output out --folds 0 3 --only soco",
+    "inspect": "views images --output x.png --recipe tiny",
+    "inspect detections": "set --predictions found.json --output x.html",
+    "recipes": "tiny",
+    "demo": "--seed 3",
+    "doctor": "--json",
+    "pack": "images --output shards",
+}
+
+
+def printed(capsys, *argv):
+    main([*argv, "--print-config"])
+    return capsys.readouterr().out
+
+
+def refusal(capsys, *argv):
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, argv)])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_printed_is_read_again(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    first = printed(capsys, *name.split(), *LEAST[name].split())
+    (tmp_path / "whole.yaml").write_text(first)
+    assert yaml.safe_load(printed(capsys, *name.split(), "--config", "whole.yaml")) == yaml.safe_load(first)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.yaml"]  # and nothing was run
+
+
+def test_flags_override_the_file(capsys, tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "detector: their run\nimages: theirs\noutput: found\ndraw: true\nmin_score: 1e-1\nbands: [3, 2, 1]\n"
+    )
+    read = yaml.safe_load(printed(capsys, "predict", "--config", str(file)))
+    assert (read["detector"], read["images"], read["draw"]) == ("their run", "theirs", True)
+    assert (read["min-score"], read["bands"], read["device"]) == (0.1, [3, 2, 1], "auto")
+    flags = ["mine", "--no-draw", "--min-score=0.5", "--bands", "2", "--device", "cpu"]
+    read = yaml.safe_load(printed(capsys, "predict", *flags[1:4], "--config", str(file), *flags[3:], flags[0]))
+    assert (read["images"], read["draw"], read["min-score"], read["device"]) == ("theirs", False, 0.5, "cpu")
+    file.write_text("train: set\noutput: out\ninit: [one=scratch, two=scratch]\n")
+    read = yaml.safe_load(printed(capsys, "finetune", "--config", str(file), "--init", "scratch", "mine"))
+    assert (read["train"], read["init"]) == ("mine", ["scratch"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nested.yaml", "recipe: tiny\noutput: run\nviews:\n  2: {size: 40, photometric: {hue: 0}}\n"),
+        ("nested.toml", 'recipe = "tiny"\noutput = "run"\n[views.2]\nsize = 40\nphotometric.hue = 0.0\n'),
+        ("flat.toml", 'recipe = "tiny"\noutput = "run"\n"views.2.size" = 40\n"views.2.photometric.hue" = 0\n'),
+        ("flat.json", '{"recipe": "tiny", "output": "run", "views.2.size": 40, "views.2.photometric.hue": 0}'),
+    ],
+)
+def test_every_way_to_write_it_is_the_same(capsys, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    read = yaml.safe_load(printed(capsys, "pretrain", "images", "--config", str(tmp_path / name)))
+    assert (read["views.2.size"], read["views.2.photometric.hue"], read["views.1.size"]) == (40, 0, 96)
+
+
+def test_a_whole_configuration_leaves_nothing_to_plan(capsys, tmp_path):
+    """With the recipe `auto`: the images, which are not there, are not asked for."""
+    whole = printed(capsys, "pretrain", "nowhere", "--output", "run", "--recipe", "tiny").replace('"tiny"', "auto")
+    (tmp_path / "whole.yaml").write_text(whole)
+    read = yaml.safe_load(printed(capsys, "pretrain", "--config", str(tmp_path / "whole.yaml")))
+    assert read == yaml.safe_load(whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epochz: 3", "did you mean epochs"),
+        ("views: {0: {sizes: 3}}", "views.0.size"),
+        ("epochs: 3\nepochs: 4", "epochs: is set twice"),
+        ("warmup_epochs: 3\nwarmup-epochs: 4", "is set twice"),
+        ("resume: maybe", "resume: must be true or false"),
+        ("epochs: [1, 2", "cannot be read"),
+        ("- epochs\n- seed", "holds no keys with values"),
+        ("just text", "holds no keys with values"),
+    ],
+)
+def test_a_mistake_in_the_file_is_said_with_its_name(capsys, tmp_path, text, said):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    line = refusal(capsys, "pretrain", "images", "--output", "run", "--config", file)
+    assert said in line
+    assert "mine.yaml" in line
+
+
+def test_files_that_are_no_configuration(capsys, tmp_path):
+    asked = ["pack", "images", "--output", "shards", "--config"]
+    assert "nowhere.yaml" in refusal(capsys, *asked, tmp_path / "nowhere.yaml")
+    (tmp_path / "mine.ini").write_text("epochs=3")
+    assert "neither .yaml nor .toml" in refusal(capsys, *asked, tmp_path / "mine.ini")
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
+    assert "mine.toml" in refusal(capsys, *asked, tmp_path / "mine.toml")
+    assert "takes one file" in refusal(capsys, *asked)
+    (tmp_path / "mine.json").write_text(json.dumps({"size": "wide"}))
+    assert "size" in refusal(capsys, *asked, tmp_path / "mine.json")
