@@ -3,54 +3,27 @@
 `make soak` takes 10,000 steps and 1,000 resumes; without it 30 and 8.
 """
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from small_pretraining import go, make_images
 
-import socodet
-from socodet.images.photographs import photographs
-from socodet.pretraining.recipes import recipe
-from socodet.proposals.settings import ProposalSettings
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import ExecutionSettings
 
 SOAK = int(os.environ.get("SOCODET_FAULTS", "3")) >= 20
 STEPS, RESUMES = (10_000, 1_000) if SOAK else (30, 8)
 GROWTH = 40
 """MiB that a process may gain after its first tenth."""
-NARROW = {"fpn_channels": 8, "head_channels": 8, "representation_size": 8, "hidden_size": 8, "embedding_size": 8}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("long")
-    (folder / "images").mkdir()
-    for path in sorted(photographs().glob("*.jpg"))[:4]:
-        (folder / "images" / path.name).write_bytes(path.read_bytes())
-    grid = ProposalSettings(method="grid")
-    socodet.propose(folder / "images", folder / "table.parquet", settings=grid, workers=1, show_progress=False)
+    make_images(folder)
     return folder
-
-
-def go(files, name, steps, **execution):
-    tiny = recipe("tiny")
-    training = dataclasses.replace(tiny.training, batch_size=4, epochs=float(steps), warmup_epochs=1.0, base_lr=0.1)
-    views = tuple(dataclasses.replace(view, size=32) for view in tiny.sample.views)
-    chosen = dataclasses.replace(
-        tiny,
-        training=training,
-        sample=dataclasses.replace(tiny.sample, views=views),
-        model=dataclasses.replace(tiny.model, backbone="timm/test_resnet", **NARROW),
-    )
-    settings = ExecutionSettings(device="cpu", workers=0, **execution)
-    return socodet.pretrain(
-        files / "images", chosen, files / name, proposals=files / "table.parquet", execution=settings,
-        show_progress=False, resume=True,
-    )  # fmt: skip
 
 
 def memory():

@@ -227,20 +227,37 @@ def _check_readable(source: ImageSource) -> None:
 def _check_table(table: ProposalTable, source: ImageSource) -> None:
     """InputError when the table was made for other images, or none of them can be read.
 
-    Other images under the same names are recognised by their sizes; a few are checked.
+    Other images under the same names are recognised by their sizes; a few are checked. A run goes on without single
+    images that were replaced or deleted since, with a note.
     """
     table.check_images(source)
+    if len(table) > len(source) and not isinstance(source, ImageSelection):
+        gone = set(table.keys) - set(map(source.key, range(len(source))))
+        if gone:
+            notice(
+                f"{source.location}: lacks {len(gone):,} of the {len(table):,} images of {table.path} (first: "
+                f"{min(gone)}); training without them"
+            )
     readable, _ = readable_images(source, table)
     if not len(readable):
         raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
+    others: list[str] = []
+    checked = 0
     for index in readable[:CHECKED_SIZES]:
         key = source.key(int(index))
         try:
             size = image_size(source.read(int(index)), reading_of(source).max_pixels)
         except (UnreadableImageError, OSError):
             continue
+        checked += 1
         if size != table.size(key):
-            raise InputError(
-                f"{table.path}: made for other images: {key} is {size[0]}x{size[1]}, the table has "
-                f"{table.size(key)[0]}x{table.size(key)[1]}; make a new table with `socodet propose`"
-            )
+            width, height = table.size(key)
+            others.append(f"{key} is {size[0]}x{size[1]}, the table has {width}x{height}")
+    new = "make a new table with `socodet propose`"
+    if len(others) > checked / 2:
+        raise InputError(f"{table.path}: made for other images: {others[0]}; {new}")
+    if others:
+        notice(
+            f"{table.path}: {len(others)} of {checked} images are not of the size that it was made for: {others[0]}; "
+            f"training without such images, or {new}"
+        )
