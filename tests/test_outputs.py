@@ -199,3 +199,18 @@ def test_images_of_a_converted_set_go_into_no_folder_of_others(tmp_path, given):
         socodet.convert(data, tmp_path / "a.json", save_images=f"{tmp_path}/new/../theirs")
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a file system that not even root can write to")
+@pytest.mark.parametrize("name", sorted({*FILES, *FOLDERS} - {"probe"}))  # which needs a pretraining run first
+def test_an_output_that_cannot_be_written_is_one_line(monkeypatch, capsys, given, name):
+    """Linux's /sys, where nobody can make a file or a folder."""
+    monkeypatch.chdir(given)
+    file, command = FILES.get(name, ("theirs", FOLDERS.get(name)))
+    command = command.replace("no-run", "detector")
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), f"/sys/kernel/{file}"])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("socodet: error:")
+    assert "/sys/kernel" in last

@@ -511,17 +511,13 @@ def text_of(run):
 
 def test_odd_lines_of_a_log_are_left_out(run):
     good = (run / "log.jsonl").read_text().splitlines()
-    odd = [
-        "[]",
-        "7",
-        '{"step": "x"}',
-        '{"step": 1, "loss": "<b>"}',
-        '{"step": 1e3}',
-        f'{{"step": 1{"0" * 400}}}',
-        "[" * 9999,
-    ]
-    (run / "log.jsonl").write_text("\n".join([*odd, *good]))
-    assert [line["step"] for line in RunFolder(run).log_lines()] == [1, 2]
+    huge = f"1{'0' * 400}"
+    odd = ["[]", "7", '{"step": "x"}', '{"step": 1e3}', f'{{"step": {huge}}}', "[" * 9999]
+    partly = f'{{"step": 3, "loss": "<b>", "lr": {huge}, "embedding_std": {{}}, "data_wait": [["x"]]}}'
+    (run / "log.jsonl").write_text("\n".join([*odd, *good, partly]))
+    (record,) = read_records([run])
+    assert [line["step"] for line in record.lines] == [1, 2, 3]
+    assert record.lines[-1] == {"step": 3}
 
 
 def test_odd_scores_are_one_line(run):

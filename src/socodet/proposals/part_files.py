@@ -127,7 +127,7 @@ class Job:
         ):
             for first in range(0, self.count, together):
                 parts = range(first, min(first + together, self.count))
-                rows = pa.concat_tables([pq.ParquetFile(self._path(part)).read() for part in parts])
+                rows = pa.concat_tables([self._read(part) for part in parts])
                 writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
                 empty = pc.equal(pc.list_value_length(rows.column("boxes")), 0)
                 none = rows.filter(pc.and_(empty, pc.is_null(rows.column("error"))))
@@ -142,6 +142,18 @@ class Job:
                 f"(first: {without[0]}); pretraining takes their whole windows"
             )
         return boxes, unreadable
+
+    def _read(self, part: int) -> pa.Table:
+        path = self._path(part)
+        try:
+            return pq.ParquetFile(path).read()
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk; one of Arrow has no number
+            path.unlink()
+            raise InputError(
+                f"{path}: was damaged ({' '.join(str(error).split())}) and is removed; the same call makes it again"
+            ) from None
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part * PART:010d}.parquet"

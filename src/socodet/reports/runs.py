@@ -24,7 +24,7 @@ class RunRecord:
     description: Mapping[str, Any]
     """run.json."""
     lines: Sequence[Mapping[str, Any]]
-    """log.jsonl."""
+    """The numbers of log.jsonl."""
 
     @property
     def folder(self) -> RunFolder:
@@ -71,9 +71,21 @@ def read_records(runs: Sequence[str | Path]) -> list[RunRecord]:
             raise InputError(f"{path}: is not a run but holds some; name one or more of them, such as {within.parent}")
     folders = [RunFolder(path) for path in paths]
     return [
-        RunRecord(name, folder.path, _description(folder), list(folder.log_lines()))
+        RunRecord(name, folder.path, _description(folder), list(map(_numbers, folder.log_lines())))
         for name, folder in zip(names_of(paths), folders, strict=True)
     ]
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be shown of a line of a log."""
+    return {name: value for name, value in line.items() if value is None or _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that can be computed with, or a list of such."""
+    if isinstance(value, list):
+        return all(map(_is_number, value))
+    return isinstance(value, int | float) and not (isinstance(value, int) and abs(value) > 2**63)
 
 
 def _description(folder: RunFolder) -> Mapping[str, Any]:

@@ -16,6 +16,8 @@ from socodet.runtime.files import GrowingFile, write_atomically
 from socodet.runtime.notices import say
 from socodet.training.run_folder import RunFolder
 
+EVENTS = "events.out.tfevents"
+
 
 class LogSink(Protocol):
     """Receives each log line; only the first process of a run has sinks."""
@@ -55,8 +57,11 @@ class TensorBoardSink:
     """
 
     def __init__(self, run: RunFolder, start: int) -> None:
-        name = f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}"
         run.tensorboard.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads the files by their names; a clock may have been set back since the last one.
+        last = max((file.name for file in run.tensorboard.glob(f"{EVENTS}.*")), default="")
+        began = max(time.time(), float(".".join(last.removeprefix(f"{EVENTS}.").split(".")[:2]) or 0) + 1)
+        name = f"{EVENTS}.{began:.6f}.{platform.node()}.{os.getpid()}"
         self._file = GrowingFile(run.tensorboard / name)
         hidden = Event(step=start + 1, session_log=SessionLog(status=SessionLog.START))
         self._file.append(_records([Event(file_version="brain.Event:2"), hidden]))
