@@ -1,6 +1,10 @@
 """The proposal table: rows are read as written, and other files are refused."""
 
+import os
 import pickle
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.source import ImageFolder
+from socodet.proposals import shared_copy
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable, Row, rows_to_arrow, table_schema
 
@@ -105,3 +110,63 @@ def test_a_table_of_another_form_is_refused(tmp_path: Path) -> None:
     pq.write_table(rows_to_arrow(ROWS, schema.with_metadata({b"socodet.proposals": facts})), path)
     with pytest.raises(InputError, match=f"made by socodet {__version__} in a format"):
         ProposalTable.read(path)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Every table counts as large; the folder of the copies."""
+    monkeypatch.setattr(shared_copy, "LARGE", 0)
+    monkeypatch.setattr(shared_copy, "BATCH", 3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"socodet-tables-{os.getuid()}"
+
+
+READING = """
+import sys, tempfile
+from pathlib import Path
+from socodet.proposals import shared_copy
+from socodet.proposals.table import ProposalTable
+shared_copy.LARGE, tempfile.tempdir = 0, sys.argv[2]
+table = ProposalTable.read(sys.argv[1])
+mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".arrow")]
+print(len(table), len(mapped), *table.boxes("z.jpg")[0])
+"""
+
+
+def test_a_large_table_is_one_file_that_processes_map_and_the_last_one_removes(path: Path, shared: Path) -> None:
+    table = ProposalTable.read(path)
+    check_rows(table)
+    (copy,) = shared.glob("*.arrow")
+    written = copy.stat().st_mtime_ns
+    command = [sys.executable, "-c", READING, str(path), str(shared.parent)]
+    assert subprocess.check_output(command, text=True).split()[0::2] == ["4", "5.0", "6.0"]
+    assert copy.stat().st_mtime_ns == written  # this process has it open
+    pq.write_table(rows_to_arrow(ROWS[3:], table_schema(SETTINGS)), path)  # of the same name, but another table
+    size, mapped, *box = subprocess.check_output(command, text=True).split()
+    assert (size, box) == ("1", ["5.0", "5.0", "6.0", "6.0"])
+    assert int(mapped) > 0
+    assert [*shared.glob("*.arrow")] == [copy]  # of the other table, none is left
+
+
+def test_where_no_copy_can_be_shared_a_table_is_read_all_the_same(
+    path: Path, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared.mkdir(mode=0o777)
+    shared.chmod(0o777)  # anybody could put another copy there
+    check_rows(ProposalTable.read(path))
+    assert "a copy of its own" in capsys.readouterr().err
+    assert not [*shared.iterdir()]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
+def test_rows_are_found_whether_or_not_they_are_in_the_order_of_their_keys(tmp_path: Path, order: tuple[int]) -> None:
+    rows = [Row(f"{name}.jpg", 9, 9, np.full((1, 4), number, np.float32)) for number, name in enumerate("abcd")]
+    path = tmp_path / "table"
+    pq.write_table(rows_to_arrow([rows[i] for i in order], table_schema(SETTINGS)), path, row_group_size=2)
+    table = ProposalTable.read(path)
+    assert isinstance(table._sorted, range) == (order == (0, 1, 2, 3))
+    for row in rows:
+        np.testing.assert_array_equal(table.boxes(row.key), row.boxes)
+    for name in ("", "bb", "z"):
+        with pytest.raises(KeyError):
+            table.boxes(name)

@@ -9,7 +9,7 @@ with the `format` version, the package `version` and the `settings`; and, for im
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSource
 from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.shared_copy import is_large, shared_rows
 from socodet.runtime.serialization import from_json, to_json
 
 FORMAT = 1
@@ -95,14 +96,18 @@ def _as_text(key: str) -> str:
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def check_fits_memory(path: Path) -> None:
-    """InputError for a Parquet file whose values take more memory than there is: a small file may hold any number."""
+def check_fits_memory(path: Path, *, by_group: bool = False) -> None:
+    """InputError for a Parquet file whose values take more memory than there is: a small file may hold any number.
+
+    by_group: it is read a row group at a time.
+    """
     try:
         metadata = pq.read_metadata(path)
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
+        sizes = [sum(group.column(number).num_values for number in range(group.num_columns)) for group in groups]
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: is damaged ({' '.join(str(error).split())}); make it again") from None
+    values = max(sizes, default=0) if by_group else sum(sizes)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if LEAST_BYTES * values > there:
         raise InputError(
@@ -111,24 +116,44 @@ def check_fits_memory(path: Path) -> None:
         )
 
 
+class _Rows:
+    """Consecutive rows of a table, as views of Arrow's memory."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        lists = rows.column("boxes")
+        self.keys, self.errors = rows.column("image"), rows.column("error")
+        self.widths, self.heights = rows.column("width").to_numpy(), rows.column("height").to_numpy()
+        self.offsets = lists.offsets.to_numpy()
+        self._boxes = lists.values.flatten().to_numpy().reshape(-1, 4)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def boxes(self, row: int) -> NDArray[np.float32]:
+        """Of one row, (N, 4)."""
+        found: NDArray[np.float32] = self._boxes[self.offsets[row] : self.offsets[row + 1]]
+        return found
+
+    def failed(self) -> NDArray[np.bool_]:
+        """Of each row, whether its image could not be read."""
+        found: NDArray[np.bool_] = self.errors.is_valid().to_numpy(zero_copy_only=False)
+        return found
+
+
 class ProposalTable:
     """The proposals of a set of images, looked up by image.
 
-    Held in a few Arrow and NumPy arrays, which forked data workers share; a pickled table is read again from its file.
+    Held in Arrow's memory, which forked data workers share, and that of a large table all processes of a machine; a
+    pickled table is read again from its file.
     """
 
     def __init__(
         self, path: Path, rows: pa.Table, settings: ProposalSettings, version: str, origin: Origin | None = None
     ) -> None:
         self.path, self.settings, self.version, self.origin = path, settings, version, origin
-        self._keys = rows.column("image").combine_chunks()
-        self._errors = rows.column("error").combine_chunks()
-        self._sizes = np.stack([rows.column("width").to_numpy(), rows.column("height").to_numpy()], axis=1)
-        chunks = [lists for lists in rows.column("boxes").chunks if len(lists)]
-        lengths = [np.diff(lists.offsets.to_numpy()) for lists in chunks]
-        self._offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-        numbers = [lists.flatten().flatten().to_numpy() for lists in chunks]
-        self._boxes = np.concatenate([np.empty(0, np.float32), *numbers]).reshape(-1, 4)
+        self._keys = rows.column("image")
+        self._parts = [_Rows(batch) for batch in rows.to_batches() if len(batch)]
+        self._starts = np.cumsum([0, *map(len, self._parts)])
 
     @classmethod
     def read(cls, path: str | Path) -> "ProposalTable":
@@ -152,10 +177,14 @@ class ProposalTable:
             raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
         if not schema.equals(table_schema(settings), check_metadata=False):
             raise InputError(damaged % "other columns than a table has")
-        check_fits_memory(path)
+        check_fits_memory(path, by_group=True)
         try:
-            rows = pq.read_table(path)
-            rows.validate(full=True)
+            with pq.ParquetFile(path) as file:
+                rows = shared_rows(path, file) if is_large(file) else None
+                if rows is None:
+                    check_fits_memory(path)
+                    rows = file.read()
+                    rows.validate(full=True)
         except (pa.ArrowException, OSError) as error:
             raise InputError(damaged % " ".join(str(error).split())) from None
         return cls(path, rows, settings, version, origin)
@@ -164,40 +193,45 @@ class ProposalTable:
         return ProposalTable.read, (self.path,)
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return int(self._starts[-1])
 
     @property
     def keys(self) -> list[str]:
         """The images, in the order of the table."""
-        keys: list[str] = self._keys.to_pylist()
-        return keys
+        return [key for part in self._parts for key in part.keys.to_pylist()]
 
     @property
     def unreadable(self) -> dict[str, str]:
         """The images that could not be read, with the reason."""
-        rows = np.flatnonzero(self._errors.is_valid().to_numpy(zero_copy_only=False))
-        return {self._keys[row].as_py(): self._errors[row].as_py() for row in rows.tolist()}
+        found: dict[str, str] = {}
+        for part in self._parts:
+            failed = pa.array(np.flatnonzero(part.failed()))
+            found |= zip(part.keys.take(failed).to_pylist(), part.errors.take(failed).to_pylist(), strict=True)
+        return found
 
     @property
     def without_boxes(self) -> set[str]:
         """The images that could be read and have no proposal."""
-        rows = np.flatnonzero((np.diff(self._offsets) == 0) & ~self._errors.is_valid().to_numpy(zero_copy_only=False))
-        return set(self._keys.take(pa.array(rows)).to_pylist())
+        found: set[str] = set()
+        for part in self._parts:
+            rows = np.flatnonzero((np.diff(part.offsets) == 0) & ~part.failed())
+            found.update(part.keys.take(pa.array(rows)).to_pylist())
+        return found
 
     @property
     def total_boxes(self) -> int:
         """The boxes of all images together."""
-        return len(self._boxes)
+        return sum(int(part.offsets[-1] - part.offsets[0]) for part in self._parts)
 
     def boxes(self, key: str) -> NDArray[np.float32]:
         """The proposals of an image, (N, 4) xyxy in its pixels; none if it could not be read."""
-        row = self._row(key)
-        return self._boxes[self._offsets[row] : self._offsets[row + 1]]
+        part, row = self._row(key)
+        return part.boxes(row)
 
     def size(self, key: str) -> tuple[int, int]:
         """Width and height of an image, pixels; zeros when it could not be read."""
-        width, height = self._sizes[self._row(key)].tolist()
-        return width, height
+        part, row = self._row(key)
+        return int(part.widths[row]), int(part.heights[row])
 
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
         """The width of an encoded image, pixels, and its proposals. UnreadableImageError if it is another image."""
@@ -208,7 +242,12 @@ class ProposalTable:
 
     def check_images(self, source: ImageSource) -> None:
         """InputError if the table lacks a row for some image of the source."""
-        keys = pa.array((_as_text(source.key(index)) for index in range(len(source))), pa.string())
+        if len(source) == len(self) and all(
+            part.keys.equals(_keys(source, first, first + len(part)))
+            for part, first in zip(self._parts, self._starts, strict=False)
+        ):
+            return
+        keys = pa.chunked_array([_keys(source, 0, len(source))])
         known = pc.is_in(keys, value_set=self._keys).to_numpy(zero_copy_only=False)
         if not known.all():
             first = keys[int(np.argmin(known))].as_py()
@@ -218,22 +257,40 @@ class ProposalTable:
             )
 
     @cached_property
-    def _sorted(self) -> NDArray[np.int64]:
+    def _sorted(self) -> Sequence[int] | NDArray[np.uint64]:
         """Row numbers sorted by key; a dict of a million would be copied into every worker."""
-        rows: NDArray[np.int64] = pc.sort_indices(self._keys).to_numpy().astype(np.int64)
+        if self._is_sorted():
+            return range(len(self))
+        rows: NDArray[np.uint64] = pc.sort_indices(self._keys).to_numpy()
         return rows
 
-    def _row(self, key: str) -> int:
+    def _is_sorted(self) -> bool:
+        """Whether the rows are in the order of their keys, as those of a folder mostly are."""
+        ends = pa.chunked_array([part.keys.take([0, len(part) - 1]) for part in self._parts], pa.string())
+        return all(
+            bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
+            for keys in (*(part.keys for part in self._parts if len(part) > 2), ends.unique())
+        )
+
+    def _at(self, row: int) -> tuple[_Rows, int]:
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._parts[part], row - int(self._starts[part])
+
+    def _row(self, key: str) -> tuple[_Rows, int]:
         key = _as_text(key)
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            row = int(self._sorted[middle])
-            found = self._keys[row].as_py()
+            part, row = self._at(int(self._sorted[middle]))
+            found = part.keys[row].as_py()
             if found == key:
-                return row
+                return part, row
             if found < key:
                 low = middle + 1
             else:
                 high = middle
         raise KeyError(f"{key} is not in {self.path}")
+
+
+def _keys(source: ImageSource, first: int, last: int) -> pa.Array:
+    return pa.array((_as_text(source.key(index)) for index in range(first, last)), pa.string())

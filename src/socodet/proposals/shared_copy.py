@@ -1,0 +1,102 @@
+"""A large table as memory that all processes of a machine share: a copy of it in Arrow's own form, which is mapped.
+
+Of a Parquet file, which is compressed, every process would have to hold a decoded copy of its own.
+"""
+
+import atexit
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from socodet.runtime.notices import notice, said_if_long
+
+LARGE = 2**30
+"""Bytes of a decoded table from which on it is shared."""
+BATCH = 65_536
+"""Rows that are copied at a time."""
+PATIENCE = 30.0
+"""Seconds after which a process says that it waits."""
+
+
+def is_large(file: pq.ParquetFile) -> bool:
+    """Whether it pays to share the table."""
+    return _decoded_bytes(file) >= LARGE
+
+
+def _decoded_bytes(file: pq.ParquetFile) -> int:
+    """About the size of the copy: 4 bytes for every number of the boxes, 64 for all else of a row."""
+    about, boxes = file.metadata, file.schema_arrow.get_field_index("boxes")  # every column has one leaf
+    numbers = sum(about.row_group(group).column(boxes).num_values for group in range(about.num_row_groups))
+    return int(4 * numbers + 64 * about.num_rows)
+
+
+def shared_rows(path: Path, file: pq.ParquetFile) -> pa.Table | None:
+    """The rows of a table, mapped from a copy in the temporary folder; None where there is no room for it.
+
+    The first process makes the copy while others wait for it, and the last one that leaves removes it. Raises
+    pa.ArrowException where the table is damaged.
+    """
+    about = path.stat()
+    identity = f"{path.resolve()} {about.st_size} {about.st_mtime_ns}".encode()
+    try:
+        folder = _own_folder()
+        copy = folder / f"proposals-{hashlib.sha256(identity).hexdigest()[:16]}.arrow"
+        lock = os.open(copy.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        with said_if_long(f"waiting for another process to make {copy}", PATIENCE):
+            fcntl.flock(lock, fcntl.LOCK_SH)  # held as long as the copy is open; to make or remove it, alone
+        if not copy.exists():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not copy.exists():
+                _write(copy, file)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        rows = pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
+    except OSError as error:
+        notice(f"{path}: every process holds a copy of its own, because none could be shared ({error})")
+        return None
+    atexit.register(_leave, copy, lock, os.getpid())
+    return rows
+
+
+def _own_folder() -> Path:
+    """A folder that only this user can write to."""
+    folder = Path(tempfile.gettempdir()) / f"socodet-tables-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if folder.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise PermissionError(f"{folder} belongs to others")
+    return folder
+
+
+def _write(copy: Path, file: pq.ParquetFile) -> None:
+    """Batch by batch, so that memory does not grow; under its final name when all of it is there."""
+    partial = copy.with_suffix(".partial")
+    if _decoded_bytes(file) > shutil.disk_usage(copy.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
+    notice(f"{copy}: making a copy of the proposal table that all processes share")
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, file.schema_arrow) as writer:
+            for batch in file.iter_batches(BATCH):
+                batch.validate(full=True)
+                writer.write_batch(batch)
+        partial.replace(copy)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _leave(copy: Path, lock: int, process: int) -> None:
+    """Removes the copy unless another process has it open; forked workers share this one's lock."""
+    if os.getpid() != process:
+        return
+    with suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        copy.unlink()
+        copy.with_suffix(".lock").unlink()
