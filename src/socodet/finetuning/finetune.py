@@ -24,6 +24,7 @@ from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.world import world_from_environment
+from socodet.training.determinism import deterministic_algorithms
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
@@ -149,9 +150,10 @@ def finetune(
     if show_progress and not tuner.finished:
         lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
         print("\n".join(lines), file=sys.stderr)
-    if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
-        loop.match_head_scale(report)
-    stopped_by = loop.train(sinks)
+    with deterministic_algorithms(execution.deterministic):
+        if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
+            loop.match_head_scale(report)
+        stopped_by = loop.train(sinks)
     if world.is_first:
         run.note_skipped(sorted(loop.unreadable.items()))
     return FinetuneResult(

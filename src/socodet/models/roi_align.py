@@ -34,13 +34,16 @@ def roi_align(
     cells. sampling_ratio: samples per bin and axis, 0 for as many as the bin has cells, rounded up.
 
     Equals `torchvision.ops.roi_align` to float32's rounding, and is differentiable in the features. On a CPU the result
-    is channels-last in memory. ValueError for a box of an image that is not there.
+    is channels-last in memory. Where torch is to use deterministic algorithms, other devices take the CPU's, as
+    torchvision's backward adds with atomics. ValueError for a box of an image that is not there.
     """
+    if features.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
+        pooled = roi_align(features.cpu(), rois.cpu(), output_size, scale, sampling_ratio, aligned)
+        return pooled.to(features.device)
     if features.device.type != "cpu" or features.dtype is torch.float64 or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    pooled: Tensor = _RoIAlign.apply(features, rois, size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call]
-    return pooled
+    return _RoIAlign.apply(features, rois, size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class _RoIAlign(torch.autograd.Function):

@@ -18,6 +18,7 @@ from socodet.pretraining.schedules import learning_rate, target_momentum
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
 from socodet.runtime.world import ALONE, World
+from socodet.training.determinism import deterministic_algorithms
 from socodet.training.devices import default_workers
 from socodet.training.distributed import agree
 from socodet.training.log import LogSink
@@ -156,9 +157,12 @@ class Trainer(NetworkLearner[Batch]):
 
 @contextmanager
 def _fastest_convolutions() -> Iterator[None]:
-    """CuDNN times its algorithms at the first step and keeps the fastest; all steps have the same shapes."""
+    """CuDNN times its algorithms at the first step and keeps the fastest; all steps have the same shapes.
+
+    Not with --deterministic, as another run may find another one the fastest.
+    """
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     try:
         yield
     finally:
@@ -210,17 +214,18 @@ def run_training(
                 unreadable.update(replaced_images(batch, stream.batch(step)))
                 yield batch
 
-    result = run_loop(
-        trainer,
-        batches(),
-        run,
-        execution,
-        description="pretrain",
-        epochs=trainer.settings.epochs,
-        show_progress=show_progress,
-        after_step=after_step,
-        sinks=sinks,
-    )
+    with deterministic_algorithms(execution.deterministic):
+        result = run_loop(
+            trainer,
+            batches(),
+            run,
+            execution,
+            description="pretrain",
+            epochs=trainer.settings.epochs,
+            show_progress=show_progress,
+            after_step=after_step,
+            sinks=sinks,
+        )
     note = trainer.data.note(result, workers, trainer.world.size)
     if note is not None and show_progress and trainer.world.is_first:
         print(note, file=sys.stderr)

@@ -29,6 +29,10 @@ class ExecutionSettings(DeviceSettings):
 
     compile: bool = False
     """Compile backbones, and a detector's box head, with torch.compile; takes a minute or more at the start."""
+    deterministic: bool = False
+    """Deterministic operations alone, so that the same command gives the same weights, bit for bit, on the same machine
+    with the same versions and number of processes; on CUDA slower, as RoIAlign then runs on the CPU. CPUs need no
+    flag."""
     on_nan: Literal["stop", "skip"] = "stop"
     """If the loss or the gradients are not finite: stop the run, or skip the step, which then only adds to a count in
     the log. With skip, each step waits for the device."""
