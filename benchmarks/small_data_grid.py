@@ -173,7 +173,7 @@ def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[s
             probed = folder / f"probe_{of}.json"
             if not probed.exists():
                 commands.append(
-                    ["probe", start, "--dataset", learn, "--val", score, "--images", images, "--of", of]
+                    ["probe", start, "--data", learn, "--val", score, "--images", images, "--of", of]
                     + ["--output", probed, *COMMON]
                 )
                 socodet(commands[-1], folder / "output.txt")

@@ -62,7 +62,7 @@ def error_of(capsys, *argv) -> str:
         ("finetune x --output y --scheduel=voc_24k", "--schedule"),
         ("recipes Fpn_100EP", "fpn_100ep"),
         ("export x --output y --format detectorn2", "detectron2"),
-        ("ablate table_4 --images x --output y", "table4"),
+        ("ablate table_4 x --output y", "table4"),
         ("export --format detectorn2", "detectron2"),
         ("finetune x -otuput y", "--output"),
     ],

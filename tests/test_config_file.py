@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from socodet.cli import COMMANDS, main
+from socodet.errors import InputError
+from socodet.runtime.notices import notice
 
 LEAST = {
     "propose": "images --output p.parquet --max-scale 0.7",
@@ -15,9 +17,9 @@ LEAST = {
     "predict": "detector images --output found --draw --min-score 0.25",
     "convert": "set --check",
     "export": "run --output file.pth --format timm",
-    "probe": "run --dataset set --val other --train-pictures None",
+    "probe": "run --data set --val other --train-pictures None",
     "report": "one two --device cpu",
-    "ablate": "table5c --images images --output out --seed 1 2",
+    "ablate": "table5c --images images --output out --seeds 1 2",
     "reproduce own-data": "--data set --output out --folds 0 3 --only soco",
     "inspect": "views images --output x.png --recipe tiny",
     "inspect detections": "set --predictions found.json --output x.html",
@@ -120,3 +122,41 @@ def test_files_that_are_no_configuration(capsys, tmp_path):
     assert "takes one file" in refusal(capsys, *asked)
     (tmp_path / "mine.json").write_text(json.dumps({"size": "wide"}))
     assert "size" in refusal(capsys, *asked, tmp_path / "mine.json")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("probe run --dataset=set", "probe run --data set"),
+        (
+            "pretrain --probe-dataset set images --output run --recipe tiny",
+            "pretrain images --output run --probe-data set --recipe tiny",
+        ),
+        ("ablate --images images table4 --output out --seed 3 1", "ablate table4 images --output out --seeds 3 1"),
+        ("demo --seed 3 --images images", "demo images --seed 3"),
+    ],
+)
+def test_old_names_are_read_as_todays_with_a_note(capsys, old, new):
+    notice.cache_clear()  # said once in a process
+    today = printed(capsys, *new.split())
+    main([*old.split(), "--print-config"])
+    found = capsys.readouterr()
+    assert found.out == today
+    notes = [word for word in old.replace("=", " ").split() if word in ("--dataset", "--probe-dataset", "--images")]
+    assert all(found.err.count(f"note: {name} is now ") == 1 for name in notes)
+
+
+def test_a_lone_number_of_seeds_is_a_count_and_said_to_be(capsys, tmp_path, monkeypatch):
+    asked = []
+
+    def compare(*_, seeds, **__):
+        asked.append(seeds)
+        raise InputError("enough")
+
+    monkeypatch.setattr("socodet.studies.comparison.compare", compare)
+    (tmp_path / "set.json").touch()
+    for flags in (["3"], ["3", "--seed", "5"], ["2", "0"], ["0"]):
+        with pytest.raises(SystemExit):
+            main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "out"), "--seeds", *flags])
+    assert asked == [(0, 1, 2), (5, 6, 7), (2, 0), (0,)]
+    assert capsys.readouterr().err.count("alone is read as") == 2

@@ -56,7 +56,7 @@ FILES = {
     "export a detector": ("theirs.onnx", "export detector --output"),
     "report": ("theirs.html", "report detector --output"),
     "convert": ("theirs.json", "convert train.json --output"),
-    "probe": ("theirs.json", "probe no-run --dataset . --output"),
+    "probe": ("theirs.json", "probe no-run --data . --output"),
     "evaluate": ("theirs.json", "evaluate detector --data train.json --output"),
     "evaluate, predictions": ("theirs.json", "evaluate detector --data train.json --save-predictions"),
     "inspect": ("theirs.png", "inspect proposals images --output"),
@@ -68,8 +68,8 @@ FOLDERS = {
     "finetune, compared": f"finetune . {FINETUNE} --seeds 2 --output",
     "predict": f"predict detector images {CPU} --output",
     "pack": "pack images --output",
-    "demo": "demo --images images --output",
-    "ablate": f"ablate table5c --images images --epochs 2 --batch-size 4 {CPU} --output",
+    "demo": "demo images --output",
+    "ablate": f"ablate table5c images --epochs 2 --batch-size 4 {CPU} --output",
     "reproduce own-data": f"reproduce own-data --data . {CPU} --output",
 }
 

@@ -17,7 +17,7 @@ from socodet.commands.config_file import as_yaml, with_config
 from socodet.commands.flags import flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import resume_hint
-from socodet.commands.parsing import HELP, parse, values_of, without
+from socodet.commands.parsing import HELP, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, which_instead
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
@@ -105,6 +105,7 @@ def run_command(arguments: Sequence[str]) -> None:
     module = importlib.import_module(f"socodet.commands.{function}")
     argv = [word for word in arguments[len(name.split()) :] if word != "--print-config"]
     command = getattr(module, function)
+    argv = by_todays_names(name, argv, lambda: flags_of(command))
     files = values_of("--config", argv)
     if files or "--config" in argv:
         if len(files) != 1:

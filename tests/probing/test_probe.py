@@ -42,7 +42,7 @@ def files(tmp_path_factory):
     coco_file(folder / "val.json", VAL)
     grid = ProposalSettings(method="grid")
     socodet.propose(photographs(), folder / "proposals.parquet", settings=grid, workers=1, show_progress=False)
-    pretrain(folder, "run", probe_every=0.5, probe_dataset=folder)
+    pretrain(folder, "run", probe_every=0.5, probe_data=folder)
     return folder
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_is_probed_during_training(files):
 def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
     output = tmp_path / "scores.json"
     flags = ["--workers", "0", "--device", "cpu", "--untrained", "--output", str(output)]
-    main(["probe", str(files / "run"), "--dataset", str(files), *flags])
+    main(["probe", str(files / "run"), "--data", str(files), *flags])
     table = capsys.readouterr().out
     written = json.loads(output.read_text())
     assert written["pretrained"] == probe(files / "run", files, workers=0, show_progress=False).as_dict()
@@ -153,8 +153,8 @@ def test_what_cannot_be_probed_is_one_line(files, tmp_path):
     with pytest.raises(InputError, match="not a run"):
         probe(tmp_path, files)
     pretrain_arguments = (photographs(), TINY, tmp_path / "new")
-    with pytest.raises(InputError, match="--probe-every and --probe-dataset need each other"):
+    with pytest.raises(InputError, match="--probe-every and --probe-data need each other"):
         pretraining.pretrain(*pretrain_arguments, probe_every=1.0)
     with pytest.raises(InputError, match="--probe-every must be above 0"):
-        pretraining.pretrain(*pretrain_arguments, probe_every=0.0, probe_dataset=files)
+        pretraining.pretrain(*pretrain_arguments, probe_every=0.0, probe_data=files)
     assert not (tmp_path / "new").exists()

@@ -193,7 +193,7 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
         "table5d",
         photographs(),
         tmp_path,
-        dataclasses.replace(SMALL, seed=(1,)),
+        dataclasses.replace(SMALL, seeds=(1,)),
         execution=HERE,
         show_progress=False,
     )  # of the same images; what seed 0 gave stays in the table

@@ -83,7 +83,7 @@ def compared(data, tmp_path_factory):
     folder, watch = tmp_path_factory.mktemp("comparison") / "out", Watch()
     with pytest.MonkeyPatch.context() as patch:
         watch.patch(patch)
-        main([*command(data, folder), "--seeds", "2", "--fractions", "0.5", "1"])
+        main([*command(data, folder), "--seeds", "0", "1", "--fractions", "0.5", "1"])
     return folder, watch
 
 
@@ -361,7 +361,7 @@ def test_mistakes_on_the_command_line_are_one_line(data, tmp_path, capsys):
     val = ["--val", str(data / "val.json")]
     for argv, words in (
         (["--seeds", "2"], "give --val"),
-        (["--seeds", "0", *val], "--seeds must be at least 1, not 0"),
+        (["--seeds", "0", "-1", *val], "seeds must be at least 0, not -1"),
         (["--init", "a/x", "--init", "b/x", *val], "init x is given twice; name them"),
         (["--fractions", "0", "1", *val], "fractions must be above 0 and at most 1, not 0"),
         (["--fractions", "1", "1", *val], "fraction 1 is given twice"),

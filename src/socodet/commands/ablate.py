@@ -26,7 +26,7 @@ class RowSettings(FinetuneSettings):
 @reads_images
 def ablate(
     family: tyro.conf.Positional[Family],
-    images: Path,
+    images: tyro.conf.Positional[Path],
     output: Path,
     budget: Annotated[Budget, Flat] = Budget(),
     proposals: Path | None = None,

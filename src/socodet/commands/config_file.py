@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from socodet.commands.flags import Flag, value_at
+from socodet.commands.parsing import split_positional
 from socodet.errors import InputError, which_instead
 
 NOTHING = "None"
@@ -30,7 +31,7 @@ def with_config(path: Path, argv: Sequence[str], flags: Sequence[Flag]) -> list[
         if name in given:
             raise InputError(f"{path}: {key}: is set twice; keep one of them")
         given[name] = value
-    positional, typed = _positional(argv, flags)
+    positional, typed = split_positional(argv, flags)
     for flag in [flag for flag in flags if not flag.names][len(positional) :]:
         value = given.get(flag.name)
         positional += map(str, value) if isinstance(value, list) else [] if value is None else [value]
@@ -94,25 +95,6 @@ def _of_any_view(name: str) -> str:
     return ".".join("N" if part.isdigit() else part for part in name.split("."))
 
 
-def _positional(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[list[str], list[str]]:
-    """The positional arguments of a command line, and the flags with their values."""
-    values = {name: flag.values for flag in flags for name in flag.names}
-    positional: list[str] = []
-    rest: list[str] = []
-    left: float = 0
-    for word in argv:
-        if word.startswith("--"):
-            name, equals, _ = word.replace("_", "-").partition("=")
-            left = 0 if equals else values.get(name, 1)
-        elif left <= 0:
-            positional.append(word)
-            continue
-        else:
-            left -= 1
-        rest.append(word)
-    return positional, rest
-
-
 def _words(path: Path, name: str, value: Any, flag: Flag) -> list[str]:
     """A key and its value as words of the command line."""
     if flag.values == 0:
@@ -125,4 +107,6 @@ def _words(path: Path, name: str, value: Any, flag: Flag) -> list[str]:
         if flag.repeated:
             return [f"--{name}={word}" for word in words]
         return [f"--{name}", *words] if words or flag.default else []
-    return [] if value is None and flag.default is None else [f"--{name}={NOTHING if value is None else value}"]
+    if value is None and flag.default is None and len(flag.path) == 1:
+        return []
+    return [f"--{name}={NOTHING if value is None else value}"]

@@ -2,12 +2,19 @@
 
 from pathlib import Path
 
+import tyro
+
 from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import reads_images
 
 
 @reads_images
-def demo(images: Path | None = None, output: Path = Path("demo"), overwrite: bool = False, seed: int = 0) -> None:
+def demo(
+    images: tyro.conf.Positional[Path | None] = None,
+    output: Path = Path("demo"),
+    overwrite: bool = False,
+    seed: int = 0,
+) -> None:
     """Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.
 
     Args:

@@ -15,6 +15,8 @@ from socodet.finetuning.inputs import judge_finetuning, judge_sets
 from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
+from socodet.runtime.notices import notice
+from socodet.runtime.settings import Seed
 from socodet.studies.inits import named_inits, shared_model
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
@@ -46,7 +48,7 @@ def finetune(
     train: tyro.conf.Positional[Path],
     output: Path,
     init: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    seeds: int | None = None,
+    seeds: tuple[Seed, ...] = (),
     fractions: tuple[float, ...] = (),
     val: Path | None = None,
     images: Path | None = None,
@@ -76,7 +78,7 @@ def finetune(
             `socodet export` wrote, a checkpoint of the method's public code or a backbone's state dict. A fine-tuned
             detector's folder is trained on; its heads keep the classes with the same names. Given several times, they
             are compared; NAME=PATH gives one a name in the table.
-        seeds: Compare this many runs of each, with the seeds from --seed on.
+        seeds: Compare runs with each of these seeds, such as 0 1 2.
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.
         val: Annotated set to score on; by default the validation split of a folder, or --val-share of the images.
@@ -89,7 +91,7 @@ def finetune(
     """
     judge_sets(train, val)
     result: FinetuneResult | Comparison
-    comparing = len(init) > 1 or seeds is not None or bool(fractions)
+    comparing = len(init) > 1 or bool(seeds or fractions)
     if not comparing:
         if retry_diverged:
             raise InputError("--retry-diverged is for a comparison; a single run resumes with the same command")
@@ -117,8 +119,10 @@ def finetune(
             raise InputError("--patience is for a single run; runs that are compared have the same length")
         if settings.fraction is not None and fractions:
             raise InputError("--fraction and --fractions: give one of them")
-        if seeds is not None and seeds < 1:
-            raise InputError(f"--seeds must be at least 1, not {seeds}")
+        if len(seeds) == 1 and seeds[0] > 0:
+            first, count = settings.seed, seeds[0]
+            seeds = tuple(range(first, first + count))
+            notice(f"note: --seeds {count} alone is read as {count} seeds; write --seeds {' '.join(map(str, seeds))}")
         from socodet.studies.comparison import compare
 
         result = compare(
@@ -126,7 +130,7 @@ def finetune(
             output,
             named_inits(init or (SCRATCH,)),
             settings,
-            seeds=range(settings.seed, settings.seed + (seeds or 1)),
+            seeds=seeds or (settings.seed,),
             fractions=fractions or (settings.fraction or 1.0,),
             val=val,
             images=images,

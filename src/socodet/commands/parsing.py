@@ -14,10 +14,35 @@ import tyro
 from socodet.commands.flags import MARKERS, Flag, flags_of
 from socodet.errors import InputError, which_instead
 from socodet.images.reading import PixelSettings, read_images_as
+from socodet.runtime.notices import notice
 
 HELP = {"-h", "--help", "--help-all"}
 Flat = tyro.conf.arg(name="")
 """Marks settings whose fields become flags without a prefix."""
+
+OLD_NAMES = {
+    "ablate": {"--images": "IMAGES", "--seed": "--seeds"},
+    "demo": {"--images": "IMAGES"},
+    "pretrain": {"--probe-dataset": "--probe-data"},
+    "probe": {"--dataset": "--data"},
+}
+"""Flags that have other names now, by command; a name without dashes is a positional argument."""
+
+
+def by_todays_names(command: str, argv: Sequence[str], flags: Callable[[], Sequence[Flag]]) -> list[str]:
+    """The command line with what it calls by old names under today's, and a note of each."""
+    found = list(argv)
+    for old, new in sorted(OLD_NAMES.get(command, {}).items(), key=lambda names: not names[1].startswith("--")):
+        values = values_of(old, argv)
+        if not values:
+            continue
+        notice(f"note: {old} is now {new}")
+        if new.startswith("--"):
+            found = [re.sub(rf"^{old}(?==|$)", new, word) for word in found]
+        else:
+            positional, typed = split_positional(without(old, found), flags())
+            found = [*positional, values[-1], *typed]
+    return found
 
 
 def parse(
@@ -99,6 +124,25 @@ def values_of(flag: str, argv: Sequence[str]) -> list[str]:
     pairs = zip(argv, [*argv[1:], None], strict=False)
     given = (a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b if a == flag else None for a, b in pairs)
     return [value for value in given if value is not None]
+
+
+def split_positional(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[list[str], list[str]]:
+    """The positional arguments of a command line, and the flags with their values."""
+    values = {name: flag.values for flag in flags for name in flag.names}
+    positional: list[str] = []
+    rest: list[str] = []
+    left: float = 0
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, _ = word.replace("_", "-").partition("=")
+            left = 0 if equals else values.get(name, 1)
+        elif left <= 0:
+            positional.append(word)
+            continue
+        else:
+            left -= 1
+        rest.append(word)
+    return positional, rest
 
 
 def without(flag: str, argv: Sequence[str]) -> list[str]:

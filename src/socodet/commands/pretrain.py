@@ -144,7 +144,7 @@ def pretrain(
     hours: float | None = None,
     dry_run: bool = False,
     probe_every: float | None = None,
-    probe_dataset: Path | None = None,
+    probe_data: Path | None = None,
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     resume: bool = False,
     overwrite: bool = False,
@@ -167,7 +167,7 @@ def pretrain(
         hours: With --recipe auto: how long the run may take on this machine; or give --epochs.
         dry_run: With --recipe auto: show the plan, and stop.
         probe_every: Epochs between probes of the network, as by `socodet probe`, into the log; also at the end.
-        probe_dataset: Annotated set to probe on: a folder with a training and a validation split.
+        probe_data: Annotated set to probe on: a folder with a training and a validation split.
         resume: Resume the run in the folder; no error if it is already finished.
         overwrite: Delete the run in the folder.
     """
@@ -192,7 +192,7 @@ def pretrain(
         start_from=start_from,
         limit=limit,
         probe_every=probe_every,
-        probe_dataset=probe_dataset,
+        probe_data=probe_data,
         execution=execution,
         resume=resume,
         overwrite=overwrite,

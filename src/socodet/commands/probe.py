@@ -9,7 +9,7 @@ from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.probing.settings import ProbeData, ProbeSettings
 
-EVERYDAY = ("run", "dataset", "val", "untrained", "output", "device", "overwrite")
+EVERYDAY = ("run", "data", "val", "untrained", "output", "device", "overwrite")
 
 
 @reads_images

@@ -63,7 +63,7 @@ class FinetuneSettings(Settings):
     """Keep the scale of a pretrained box head's output; by default it is multiplied by one number to match a fresh
     head's."""
     seed: Seed = 0
-    """Random seed for fresh weights, the order of the images and every draw; the first of --seeds."""
+    """Random seed for fresh weights, the order of the images and every draw."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -92,7 +92,7 @@ def pretrain(
     start_from: str | Path | None = None,
     execution: ExecutionSettings | None = None,
     probe_every: float | None = None,
-    probe_dataset: str | Path | ProbeSets | None = None,
+    probe_data: str | Path | ProbeSets | None = None,
     sinks: Sequence[LogSink] = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -112,7 +112,7 @@ def pretrain(
     limit: use only this many of the images, chosen by the recipe's seed.
     start_from: initial weights instead of random ones: a state dict (a backbone's, a detector's, a checkpoint of the
     method's public code) or a run's folder. A run that is resumed takes its own checkpoint; this file may be gone.
-    probe_every, probe_dataset: every `probe_every` epochs and at the end, measure what the network knows of annotated
+    probe_every, probe_data: every `probe_every` epochs and at the end, measure what the network knows of annotated
     objects of a folder with a training and a validation split, or of what `open_sets` returned (`probing/`). The
     results become log lines and do not change what is learned.
     sinks: where log lines go besides the run's folder, in the first process.
@@ -126,7 +126,7 @@ def pretrain(
     if limit is not None:
         source = some_images(source, limit, 0 if isinstance(recipe, str) else recipe.training.seed)
     with read_images_like(reading_of(source)):
-        sets = _probe_sets(probe_every, probe_dataset)
+        sets = _probe_sets(probe_every, probe_data)
     run, world = RunFolder(Path(output)), world_from_environment()
     run.refuse_foreign()
     show_progress = show_progress and world.is_first
@@ -256,7 +256,7 @@ def _probe_sets(every: float | None, dataset: str | Path | ProbeSets | None) -> 
     if every is None and dataset is None:
         return None
     if every is None or dataset is None:
-        raise InputError("--probe-every and --probe-dataset need each other; give both, or neither")
+        raise InputError("--probe-every and --probe-data need each other; give both, or neither")
     if not every > 0:
         raise InputError(f"--probe-every must be above 0 epochs, not {every:g}")
     return dataset if isinstance(dataset, ProbeSets) else open_sets(dataset)

@@ -41,7 +41,7 @@ def open_sets(
     if not isinstance(data, ProbeData):
         data = ProbeData(Path(data))
     reading = reading or ReadingSettings()
-    given = data.dataset
+    given = data.data
     with_parts = given.is_dir() or given.suffix.lower() in DESCRIPTIONS or reading.val_share
     if data.val is None and not with_parts:
         if not given.exists():

@@ -11,7 +11,7 @@ from socodet.runtime.settings import NonNegativeInt, PositiveInt, Range, Setting
 class ProbeData(Settings):
     """Where the annotated images of a probe are."""
 
-    dataset: Path
+    data: Path
     """Annotated set in any of the layouts of docs/data.md, or a training set alone, with --val."""
     val: Path | None = None
     """Validation set; by default the validation split of a folder."""

@@ -43,13 +43,13 @@ class Budget(Settings):
     """Side of the first view, pixels; the other views, blur, level limits and minimum box side in proportion."""
     limit: PositiveInt | None = None
     """Use only this many of the images, the same for every row and seed."""
-    seed: tuple[Seed, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """One or more seeds; every row runs once with each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        different = bool(self.seed) and len(set(self.seed)) == len(self.seed)
-        self._require(different, "seed", "one or more different numbers")
+        different = bool(self.seeds) and len(set(self.seeds)) == len(self.seeds)
+        self._require(different, "seeds", "one or more different numbers")
 
     def scaled(self, recipe: Recipe) -> Recipe:
         """A row's recipe at this budget, under the same name, with the first seed."""
@@ -65,7 +65,7 @@ class Budget(Settings):
                 batch_size=round(training.batch_size * self.batch_size / PAPER.training.batch_size),
                 accumulate=self.accumulate,
                 base_lr=training.base_lr * self.base_lr / PAPER.training.base_lr,
-                seed=self.seed[0],
+                seed=self.seeds[0],
             ),
         )
 

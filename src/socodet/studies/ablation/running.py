@@ -73,7 +73,7 @@ def run_ablation(
     given: dict[str, Path] = {} if proposals is None else {usual: Path(proposals)}
     tables = proposal_tables(study.folder, source, wanted, given, show_progress=show_progress)
     runs = PretrainingRuns(source, tables, execution or ExecutionSettings(), show_progress)
-    jobs = [job for row in rows for seed in budget.seed for job in _jobs(study, row, seed, runs, budget, finetune)]
+    jobs = [job for row in rows for seed in budget.seeds for job in _jobs(study, row, seed, runs, budget, finetune)]
 
     def table(stopped_by: str | None = None) -> AblationTable:
         lines: list[AblationRow] = []
@@ -137,7 +137,7 @@ def _prepare(
     InputError when the folder holds something else, or results of another fine-tuning.
     """
     cost = asdict(budget)
-    del cost["seed"]  # more may come
+    del cost["seeds"]  # more may come
     asked = {
         "family": family,
         "budget": cost,
