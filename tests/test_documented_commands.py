@@ -3,6 +3,7 @@
 What is added to them makes networks narrow and runs short.
 """
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -113,3 +114,30 @@ def test_everything_on_the_page_about_deploying_works(folder):
     assert len(values["found"].labels) == len(values["found"].boxes)
     assert len(values["names"]) == len(values["boxes"])
     assert isinstance(values["objects"], list)
+
+
+def documented():
+    """Every command line in a block of code, without what brings it about (torchrun, srun) and what follows it."""
+    for page in sorted([DOCS / "README.md", DOCS / "CONTRIBUTING.md", *(DOCS / "docs").rglob("*.md")]):
+        if page.name == "results_older.md":  # has the commands of its time
+            continue
+        text = page.read_text()
+        indented = "\n".join(re.findall(r"^ {4,}(.*)$", text, re.MULTILINE))
+        fenced = "\n".join(block for language, block in blocks(text) if language not in ("python", "text"))
+        lines = f"{fenced}\n{indented}".replace("\\\n", " ").splitlines()
+        for line in dict.fromkeys(lines):
+            found = re.search(r"^(?:\w+=\S+ )*(?:(?:torchrun|srun) .*?)?(?:-m )?\bsocodet ([a-z].*)$", line.strip())
+            if found:
+                wanted = re.split(r"[&|;]", found[1])[0].translate(str.maketrans("", "", "[]…"))
+                yield pytest.param(shlex.split(wanted, comments=True), id=f"{page.name}: {wanted}")
+
+
+@pytest.mark.parametrize("argv", [*documented()])
+def test_every_documented_command_can_be_parsed(argv, capsys):
+    with contextlib.suppress(SystemExit):
+        main([*argv, "--print-config"])
+    assert "(see socodet" not in capsys.readouterr().err  # flags are judged before the files, which do not exist
+
+
+def test_many_commands_are_documented():
+    assert len([*documented()]) > 70
