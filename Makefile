@@ -4,7 +4,7 @@ IMAGES ?=
 DEMO_OUTPUT ?= demo
 BIN := .venv/bin
 
-.PHONY: demo test soak fuzz lint format venv clean
+.PHONY: demo test soak fuzz lint docs format venv clean
 
 demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
 	$(BIN)/socodet demo $(if $(IMAGES),--images "$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite
@@ -25,6 +25,10 @@ lint: venv  ## formatting, lint, types, spelling, imports between rooms
 	$(BIN)/codespell
 	$(BIN)/lint-imports
 
+docs: venv  ## the documentation as a site, in site/index.html; strict
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -38,4 +42,4 @@ venv: .venv/.stamp  ## does nothing when it is up to date
 	touch $@
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo site .pytest_cache .mypy_cache .ruff_cache

@@ -128,7 +128,7 @@ def documented():
         for line in dict.fromkeys(lines):
             found = re.search(r"^(?:\w+=\S+ )*(?:(?:torchrun|srun) .*?)?(?:-m )?\bsocodet ([a-z].*)$", line.strip())
             if found:
-                wanted = re.split(r"[&|;]", found[1])[0].translate(str.maketrans("", "", "[]…"))
+                wanted = re.split(r"[&|;]", found[1])[0].translate(str.maketrans("", "", "[]…")).replace("...", "")
                 yield pytest.param(shlex.split(wanted, comments=True), id=f"{page.name}: {wanted}")
 
 
@@ -140,4 +140,4 @@ def test_every_documented_command_can_be_parsed(argv, capsys):
 
 
 def test_many_commands_are_documented():
-    assert len([*documented()]) > 70
+    assert len([*documented()]) > 60
