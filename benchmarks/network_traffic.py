@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torchvision.ops import FeaturePyramidNetwork
 
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
@@ -11,7 +12,9 @@ from socodet.models.soco import SoCo
 from socodet.views import SampleSettings
 
 FLOAT = 4
-"""Bytes of a float32: gradients, and batch statistics whatever the precision of the activations."""
+"""Bytes of a float32: gradients, and sums of a norm's backward pass, whatever the precision of the activations."""
+DOUBLE = 8
+"""Bytes of a float64: sums of a norm's forward pass."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Networks:
     online_norms: tuple[int, ...]
     """Channels of each batch norm."""
     target_norms: tuple[int, ...]
+    online_exchanges: int
+    """Exchanges of batch statistics in one pass, forward or backward."""
+    target_exchanges: int
     views: int
 
     @classmethod
@@ -36,6 +42,8 @@ class Networks:
             sum(p.numel() for p in soco.online.encoder.parameters()),
             (*norm_channels(soco.online), *norm_channels(soco.predictor)),
             tuple(norm_channels(soco.target)),
+            exchanges(soco.online) + exchanges(soco.predictor),
+            exchanges(soco.target),
             views,
         )
 
@@ -46,27 +54,23 @@ class Networks:
     def norm_bytes(self, gpus: int) -> float:
         """Bytes each GPU sends in a step for batch norm over all GPUs, every pyramid level computed.
 
-        torch's SyncBatchNorm gathers mean, inverse deviation and count from every GPU to every GPU in a forward pass
-        and sums two numbers a channel in a backward pass; the target network has no backward pass.
+        Two sums a channel and the count in a forward pass, two sums a channel in a backward pass, which the target
+        network does not have.
         """
-        return self.views * (ring_all_gather(self._forward, gpus) + ring_all_reduce(self._backward, gpus))
-
-    def norm_bytes_if_summed(self, gpus: int) -> float:
-        """The same if a forward pass summed its statistics over the GPUs and gathered them nowhere."""
-        return self.views * ring_all_reduce(self._forward + self._backward, gpus)
-
-    @property
-    def _forward(self) -> int:
-        return sum(FLOAT * (2 * channels + 1) for channels in (*self.online_norms, *self.target_norms))
-
-    @property
-    def _backward(self) -> int:
-        return sum(FLOAT * 2 * channels for channels in self.online_norms)
+        forward = sum(DOUBLE * (2 * channels + 1) for channels in (*self.online_norms, *self.target_norms))
+        backward = sum(FLOAT * 2 * channels for channels in self.online_norms)
+        return self.views * ring_all_reduce(forward + backward, gpus)
 
     @property
     def norm_exchanges(self) -> int:
-        """How often a step waits for batch statistics: once a norm, view and pass."""
-        return self.views * (2 * len(self.online_norms) + len(self.target_norms))
+        """How often a step waits for batch statistics: those of all views are exchanged at once."""
+        return 2 * self.online_exchanges + self.target_exchanges
+
+
+def exchanges(network: nn.Module) -> int:
+    """Exchanges of batch statistics in one pass: one a norm, but two for a whole pyramid, laterals and outputs."""
+    pyramids = [m for m in network.modules() if isinstance(m, FeaturePyramidNetwork)]
+    return len(norm_channels(network)) - sum(len(norm_channels(fpn)) - 2 for fpn in pyramids)
 
 
 def norm_channels(network: nn.Module) -> list[int]:
@@ -77,11 +81,6 @@ def norm_channels(network: nn.Module) -> list[int]:
 def ring_all_reduce(size: float, gpus: int) -> float:
     """Bytes each GPU sends to sum `size` bytes over all: each part goes round once to be summed, once to be known."""
     return 2 * (gpus - 1) / gpus * size
-
-
-def ring_all_gather(size: float, gpus: int) -> float:
-    """Bytes each GPU sends until all have the `size` bytes of each."""
-    return (gpus - 1) * size
 
 
 def soco_r50_fpn() -> Networks:

@@ -9,8 +9,8 @@ Times come from the runs in `benchmarks/results` (medians, if there are several)
 networks themselves, sizes on disk from making tables of the images in `--images` and packing them. What was not
 measured reads "not measured". Keys that end in `_estimate` assume a share of an assumed matrix rate, those in `_bound`
 all of that rate, which no step reaches; `assumptions` has these and the network's figures. A rate given with
-`--gpu-images-per-second` replaces the measured ones. There are two: on a single GPU batch norm is fused with what
-follows it; for several GPUs the rate is that of one GPU without fusing.
+`--gpu-images-per-second` replaces the measured one. A GPU among others is reckoned: the time of a step alone, and
+that of the exchanges of batch norm.
 """
 
 import argparse
@@ -83,18 +83,17 @@ def timed_units(results: Path) -> dict[str, float | None]:
     proposals = list(results.glob("proposals_speed.json"))
     units = {f"proposals_{method}_ms": median(proposals, "milliseconds", method) for method in METHODS}
 
-    def on_gpu(*names: str) -> float | None:
-        """Of a design, by the first of its names that the run has."""
-        for path in results.glob("training_step_cuda.json"):
-            rates = json.loads(path.read_text())["images_per_second"]
-            return next((float(rates[name]) for name in names if name in rates), None)
-        return None
+    def on_gpu(design: str) -> float | None:
+        """Images per second of a design, if the run has it."""
+        path = results / "training_step_cuda.json"
+        rate = json.loads(path.read_text())["images_per_second"].get(design) if path.exists() else None
+        return None if rate is None else float(rate)
 
     return units | {
         "sample_ms": median([results / "input_pipeline.json"], "milliseconds", "sample"),
         "gflop_per_image": median([results / "training_step_cpu.json"], "gflop_per_image"),
         "gpu_images_per_second": on_gpu("ours_bf16"),
-        "gpu_images_per_second_unfused": on_gpu("ours_bf16_torch_modules", "ours_bf16_unfused"),
+        "gpu_images_per_second_synchronised": on_gpu("ours_bf16_synchronised"),
     }
 
 
@@ -129,11 +128,11 @@ def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
     return units
 
 
-def rates(units: dict[str, Any], assumptions: Assumptions, *, alone: bool) -> dict[str, float | None]:
-    """Images per second of one GPU, alone or among others: measured, estimated, and the upper bound."""
+def rates(units: dict[str, Any], assumptions: Assumptions) -> dict[str, float | None]:
+    """Images per second of one GPU: measured, estimated, and the upper bound."""
     bound = 1e3 * assumptions.matrix_tflops / units["gflop_per_image"]
     return {
-        "measured": units["gpu_images_per_second" if alone else "gpu_images_per_second_unfused"],
+        "measured": units["gpu_images_per_second"],
         "estimate": assumptions.matrix_share * bound,
         "bound": bound,
     }
@@ -144,7 +143,22 @@ def scaled(unit: float | None, factor: float) -> float | None:
     return None if unit is None else unit * factor
 
 
-def cost_of_run(name: str, images: int, epochs: int, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
+def rate_among(networks: Networks, gpus: int, units: dict[str, Any], a: Assumptions) -> float | None:
+    """Images per second of a GPU among others: a step alone, then the exchanges of batch norm, nothing overlapped.
+
+    A step alone is one whose norms are synchronised with no other process, where that was measured.
+    """
+    rate = units["gpu_images_per_second_synchronised"] or units["gpu_images_per_second"]
+    if rate is None:
+        return None
+    times, images = step_times(networks, gpus, a), TrainingSettings().batch_size / gpus
+    seconds: float = images / rate + (times["norm_bytes_ms"] + times["norm_waits_ms"]) / 1e3
+    return images / seconds
+
+
+def cost_of_run(
+    name: str, images: int, epochs: int, networks: Networks, units: dict[str, Any], a: Assumptions
+) -> dict[str, Any]:
     """The costs of a run; hours are of one core or one GPU, sizes in 10^9 bytes."""
     row: dict[str, Any] = {"run": name, "images": images, "epochs": epochs}
     row["steps"] = TrainingSettings().steps(epochs, images)
@@ -156,9 +170,9 @@ def cost_of_run(name: str, images: int, epochs: int, units: dict[str, Any], a: A
         row[f"table_memory_gb_{method}"] = scaled(in_memory, images / 1e9)
     row["shards_gb"] = scaled(units["shard_bytes"], images / 1e9)
     row["sample_core_hours"] = scaled(units["sample_ms"], epochs * images / 3.6e6)
-    for kind, rate in rates(units, a, alone=True).items():
+    for kind, rate in rates(units, a).items():
         row[f"gpu_hours_{kind}"] = None if rate is None else epochs * images / rate / 3600
-    among_others = rates(units, a, alone=False)["measured"]
+    among_others = rate_among(networks, GPUS[0], units, a)
     row["gpu_hours_of_several"] = None if among_others is None else epochs * images / among_others / 3600
     return row
 
@@ -183,7 +197,7 @@ def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assump
         "norms_mb": networks.norm_bytes(gpus) / 1e6,
         **step_times(networks, gpus, a),
     }
-    for kind, rate in rates(units, a, alone=False).items():
+    for kind, rate in rates(units, a).items():
         row[f"arithmetic_ms_{kind}"] = None if rate is None else 1e3 * images / rate
     steps = TrainingSettings().steps(RUNS[0][2], RUNS[0][1])
     return row | {"first_run_sent_tb": steps * (row["gradients_mb"] + row["norms_mb"]) / 1e6}
@@ -192,7 +206,7 @@ def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assump
 def beginnings(networks: Networks, units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
     """For each exchange, the fewest GPUs at which it takes a tenth of a step's arithmetic, and as long as all of it."""
     batch = TrainingSettings().batch_size
-    speeds = rates(units, a, alone=False)
+    speeds = rates(units, a)
     rows = []
     for exchange in ("gradients_ms", "norm_bytes_ms", "norm_waits_ms"):
         row: dict[str, Any] = {"exchange": exchange.removesuffix("_ms")}
@@ -211,11 +225,6 @@ def beginnings(networks: Networks, units: dict[str, Any], a: Assumptions) -> lis
     return rows
 
 
-def norms_outweigh_gradients(networks: Networks) -> int:
-    """The fewest GPUs at which batch norm sends more bytes than the gradients."""
-    return next(gpus for gpus in range(2, 1 << 20) if networks.norm_bytes(gpus) > networks.gradient_bytes(gpus))
-
-
 def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
     """Cores that feed GPUs `HEADROOM` times over, with proposals from a table or made online."""
     ways = {"a table": units["sample_ms"]}
@@ -227,7 +236,7 @@ def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"proposals": proposals, "headroom": HEADROOM}
         row["cores_per_1000_images_per_second"] = scaled(ms, HEADROOM)
         row["fed_images_per_second_per_gpu"] = None if ms is None else 1e3 * a.cores_per_gpu / (HEADROOM * ms)
-        for kind, rate in rates(units, a, alone=True).items():
+        for kind, rate in rates(units, a).items():
             row[f"cores_per_gpu_{kind}"] = None if rate is None else scaled(ms, HEADROOM * rate / 1e3)
         rows.append(row)
     return rows
@@ -235,7 +244,7 @@ def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
 
 def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
     """Everything that the command prints; None for what was not measured."""
-    speeds = rates(units, a, alone=True)
+    speeds = rates(units, a)
     return {
         "units": units,
         "assumptions": asdict(a),
@@ -249,16 +258,14 @@ def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str
         },
         "batch_size": TrainingSettings().batch_size,
         "images_per_second_per_gpu": speeds,
-        "images_per_second_per_gpu_of_several": units["gpu_images_per_second_unfused"],
+        "images_per_second_per_gpu_of_several": rate_among(networks, GPUS[0], units, a),
         "read_mb_per_second_per_gpu": {
             kind: None if rate is None else scaled(units["shard_bytes"], rate / 1e6) for kind, rate in speeds.items()
         },
-        "runs": [cost_of_run(*run, units, a) for run in RUNS],
+        "runs": [cost_of_run(*run, networks, units, a) for run in RUNS],
         "steps": [cost_of_step(networks, gpus, units, a) for gpus in GPUS],
         "data_workers": data_workers(units, a),
         "beginnings": beginnings(networks, units, a),
-        "norms_mb_if_summed": networks.norm_bytes_if_summed(GPUS[-1]) / 1e6,
-        "norms_outweigh_gradients_from_gpus": norms_outweigh_gradients(networks),
         "most_images_of_a_table": None if units["key_bytes"] is None else int(KEY_BYTES / units["key_bytes"]),
     }
 
@@ -288,7 +295,7 @@ def main() -> None:
     units = timed_units(RESULTS) | sizes_on_disk(arguments["images"])
     if arguments["gpu_images_per_second"] is not None:
         units["gpu_images_per_second"] = arguments["gpu_images_per_second"]
-        units["gpu_images_per_second_unfused"] = arguments["gpu_images_per_second"]
+        units["gpu_images_per_second_synchronised"] = None
     result = said(costs(soco_r50_fpn(), units, assumptions))
     print(markdown(result) if arguments["markdown"] else json.dumps(result, indent=2))
 

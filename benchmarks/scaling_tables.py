@@ -45,7 +45,8 @@ def unit_costs(result: dict[str, Any]) -> list[dict[str, Any]]:
         "finished sample, ms": units["sample_ms"],
         "arithmetic, GFLOP per image": units["gflop_per_image"],
         "GPU alone, images/s": rate["measured"],
-        "GPU among others, images/s": result["images_per_second_per_gpu_of_several"],
+        "GPU, norms synchronised with no other process, images/s": units["gpu_images_per_second_synchronised"],
+        f"GPU among {result['steps'][0]['gpus']}, images/s, reckoned": result["images_per_second_per_gpu_of_several"],
         f"GPU, images/s, estimate: {share} of {matrix} TFLOP/s": rate["estimate"],
         f"GPU, images/s, bound: all of {matrix} TFLOP/s": rate["bound"],
         "images whose sizes were measured": units["images"],
@@ -75,10 +76,6 @@ def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Single figures that bound what can be done."""
     read = result["read_mb_per_second_per_gpu"]
     found = {
-        "GPUs from which batch norm sends more bytes than gradients": result["norms_outweigh_gradients_from_gpus"],
-        f"batch norm at {result['steps'][-1]['gpus']} GPUs, MB, if its statistics were summed": result[
-            "norms_mb_if_summed"
-        ],
         "images whose keys fit in one table": result["most_images_of_a_table"],
         "read from packed shards, MB/s per GPU": read["measured"],
         "read from packed shards, MB/s per GPU, estimate": read["estimate"],
@@ -115,7 +112,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
                 "steps": "steps",
                 "samples, core-hours": "sample_core_hours",
                 "GPU-hours, one GPU": "gpu_hours_measured",
-                "GPU-hours, several": "gpu_hours_of_several",
+                f"GPU-hours, {result['steps'][0]['gpus']} GPUs, reckoned": "gpu_hours_of_several",
                 "GPU-hours, estimate": "gpu_hours_estimate",
                 "GPU-hours, at least": "gpu_hours_bound",
             },

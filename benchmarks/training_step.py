@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is import
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,13 +47,14 @@ from socodet.models.soco import SoCo
 from socodet.pretraining.pretrain import build_soco
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
+from socodet.training.distributed import synchronize_batch_norm
 from socodet.training.settings import ExecutionSettings
 from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 
 DESIGNS = {
     "cpu": ("plain", "ours", "ours_bf16", "ours_torch_modules", "ours_bf16_torch_modules"),
-    "cuda": ("plain", "ours", "ours_bf16", "plain_bf16", "ours_bf16_torch_modules"),
+    "cuda": ("plain", "ours", "ours_bf16", "plain_bf16", "ours_bf16_torch_modules", "ours_bf16_synchronised"),
 }
 COMPILED = {"float32": "ours_compiled", "bf16": "ours_bf16_compiled"}
 
@@ -124,7 +126,18 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     if design.endswith("torch_modules"):
         with patch("socodet.pretraining.trainer.keep_freed_memory"):
             return our_step(precision, batch, device, norm_layer=nn.BatchNorm2d)[1]
-    return our_step(precision, batch, device, compiled=design in COMPILED.values())[1]
+    trainer, step = our_step(precision, batch, device, compiled=design in COMPILED.values())
+    if design.endswith("synchronised"):
+        synchronize_alone(trainer)
+    return step
+
+
+def synchronize_alone(trainer: Trainer) -> None:
+    """Norms exchange their statistics as with several processes, of which there is one: what that costs by itself."""
+    if not dist.is_initialized():
+        backend = "nccl" if trainer.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    synchronize_batch_norm(trainer.soco)
 
 
 class Elsewhere:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.distributed as dist
 from narrow_models import NARROW
 from photograph_sets import coco_file
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -14,6 +15,7 @@ from socodet.pretraining.pretrain import build_soco, pretrain
 from socodet.pretraining.recipes import recipe
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
+from socodet.training.distributed import synchronize_batch_norm
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views import SampleSettings, make_sample, sample_rng
@@ -107,6 +109,35 @@ def test_fused_batch_norm_is_batch_norm(block, fused_block, monkeypatch):
         for name, value in ours.items():
             difference = (value.double() - exact[name].double()).norm() / exact[name].double().norm()
             assert difference <= tolerance, name
+
+
+def test_synchronised_norms_run_on_the_same_kernels(monkeypatch):
+    """With the exchange forced on one process: what two processes over NCCL would do, but for what they receive."""
+    kernels = pytest.importorskip("socodet.models.norm_kernels_cuda")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    calls = {name: [] for name in ("coefficients", "shared_coefficients", "input_gradient")}
+    for name, called in calls.items():
+        function = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *a, f=function, c=called, **k: c.append(1) or f(*a, **k))
+    try:
+        views, found, used = noise_batch().to("cuda").views, [], []
+        for synchronized in (False, True):
+            soco = build_soco(SMALL, 0, norm_layer=FusedBatchNorm2d)
+            soco = soco.to("cuda", memory_format=torch.channels_last).train()
+            if synchronized:
+                synchronize_batch_norm(soco)
+            loss = soco(views).loss
+            loss.backward()
+            found.append({"loss": loss, **{n: p.grad for n, p in soco.named_parameters() if p.grad is not None}})
+            used.append({name: len(called) for name, called in calls.items()})
+    finally:
+        dist.destroy_process_group()
+    alone, both = used
+    assert both["coefficients"] == alone["coefficients"] == both["shared_coefficients"] > 0
+    assert both["input_gradient"] == 2 * alone["input_gradient"]
+    for name in found[0].keys() - {"online.projector.0.bias", "online.projector.3.bias", "predictor.0.bias"}:
+        assert (found[1][name] - found[0][name]).norm() <= 1e-2 * found[0][name].norm(), name
 
 
 def test_a_batch_with_more_tiles_than_a_grids_second_axis_holds():
