@@ -1,26 +1,34 @@
 """The command line: runs a command and reports errors in one line."""
 
+import contextlib
 import importlib
 import io
+import json
+import logging
 import os
 import select
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
 from socodet._version import __version__
+from socodet.commands.as_json import as_json
 from socodet.commands.config_file import as_yaml, with_config
-from socodet.commands.flags import flags_of
+from socodet.commands.flags import MARKERS, flags_of
 from socodet.commands.help import help_of
-from socodet.commands.messages import resume_hint
+from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import HELP, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, which_instead
+from socodet.runtime.log import LOGGER
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
+from socodet.runtime.world import world_from_environment
 
 COMMANDS = {
     "propose": "Run selective search on every image below a folder, and write a proposal table.",
@@ -43,6 +51,7 @@ COMMANDS = {
 }
 """What --help prints. Each command is the function of that name in the file of that name in `commands`, imported only
 to run it: tyro's own subcommands would import all of them, with torch, to print the help."""
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
 
@@ -58,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a terminal may lack a character
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    quiet, verbose = "--quiet" in arguments, "--verbose" in arguments
+    LOGGER.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    arguments = [a for a in arguments if a not in ("--debug", "--quiet", "--verbose")]
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_usage(), flush=True)
@@ -68,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments[0] == "--version":
             print(f"socodet {__version__}", flush=True)
             return
+        if arguments[0] == "--completion":
+            _print_completion(arguments[1] if len(arguments) == 2 else "")
         run_command(arguments)
         sys.stdout.flush()
     except InputError as error:
@@ -101,10 +114,10 @@ def run_command(arguments: Sequence[str]) -> None:
     name = two_words if two_words in COMMANDS else arguments[0]
     if name not in COMMANDS:
         raise InputError(f"{name}: no such command; {which_instead(two_words, COMMANDS)}")
-    function = name.replace(" ", "_").replace("-", "_")
-    module = importlib.import_module(f"socodet.commands.{function}")
+    command, module = command_named(name)
     argv = [word for word in arguments[len(name.split()) :] if word != "--print-config"]
-    command = getattr(module, function)
+    to_json = "--json" in argv and name != "doctor"  # whose own flag it is, as it prints what it finds bit by bit
+    argv = [word for word in argv if word != "--json"] if to_json else argv
     argv = by_todays_names(name, argv, lambda: flags_of(command))
     files = values_of("--config", argv)
     if files or "--config" in argv:
@@ -117,11 +130,39 @@ def run_command(arguments: Sequence[str]) -> None:
         print(help_of(command, name, flags, getattr(module, "EVERYDAY", ()), full="--help-all" in argv))
         return
     parsed = parse(command, name, argv, defaults)
-    if "--print-config" in arguments:
+    if "--print-config" in arguments or LOGGER.isEnabledFor(logging.DEBUG):
         given = signature(command).bind(*parsed.args, **parsed.keywords).arguments
-        print(as_yaml(name, flags_of(partial(command, **defaults)), given))
-        return
-    parsed()
+        config = as_yaml(name, flags_of(partial(command, **defaults)), given)
+        if "--print-config" in arguments:
+            print(config)
+            return
+        LOGGER.debug(config)
+    with contextlib.redirect_stdout(io.StringIO()) if to_json else contextlib.nullcontext():
+        found = parsed()
+    if to_json and world_from_environment(meeting=False).is_first:
+        print(json.dumps(as_json(found), indent=2))
+    exit_if_stopped(getattr(found, "stopped_by", None))
+
+
+def _print_completion(shell: str) -> NoReturn:
+    """Prints the script that completes commands and flags in a shell."""
+    import tyro
+
+    if shell not in SHELLS:
+        raise InputError(f"--completion {shell}: {which_instead(shell, SHELLS)}")
+    first = {name.split()[0]: name for name in reversed(COMMANDS)}  # of two words, the first
+    commands = {word: command_named(name)[0] for word, name in sorted(first.items())}
+    tyro.extras.subcommand_cli_from_dict(
+        commands, prog="socodet", args=["--tyro-print-completion", shell], config=MARKERS
+    )
+    raise SystemExit
+
+
+def command_named(name: str) -> tuple[Callable[..., Any], ModuleType]:
+    """A command's function and the module that it is in."""
+    function = name.replace(" ", "_").replace("-", "_")
+    module = importlib.import_module(f"socodet.commands.{function}")
+    return getattr(module, function), module
 
 
 def _nobody_reads() -> bool:
@@ -155,6 +196,9 @@ def _usage() -> str:
             "socodet COMMAND --help shows a command's everyday flags, --help-all all of them.",
             "",
             "Of every command: --config FILE takes flags from YAML or TOML, --print-config",
-            "prints all of them as such a file; --debug shows the traceback of an error.",
+            "prints all of them as such a file; --json prints the result as JSON; --quiet says",
+            "no more than warnings, --verbose every value used; --debug shows the traceback",
+            "of an error. socodet --completion SHELL prints a completion script for bash, zsh,",
+            "fish or tcsh; socodet --version the version.",
         ]
     )

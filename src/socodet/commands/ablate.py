@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import exit_if_stopped, resume_hint
+from socodet.commands.messages import resume_hint
 from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -39,7 +39,7 @@ def ablate(
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     retry_diverged: bool = False,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Pretrain every row of one of the paper's ablation tables at a budget, and write the table.
 
     If interrupted, the same command resumes. A row that diverges is recorded as diverged, and the others continue. With
@@ -88,4 +88,4 @@ def ablate(
         f"{table.markdown}: {finished} of {len(table.rows)} rows finished, {diverged} diverged"
         f"{f', {left} to go{resume_hint(overwrite)}' if left else ''}; as CSV {table.csv}, figure {table.figure}"
     )
-    exit_if_stopped(table.stopped_by)
+    return table

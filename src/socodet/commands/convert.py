@@ -1,7 +1,7 @@
 """`socodet convert`: an annotated set of any known format as a COCO file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -20,7 +20,7 @@ def convert(
     reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
     save_images: Path | None = None,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Write an annotated set of any known format as a COCO file, and report what was left out and why.
 
     The set is read as by finetune, probe and evaluate.
@@ -50,3 +50,4 @@ def convert(
     print("\n".join([f"{data}: {found.layout}", *found.lines()]))
     if found.file is not None:
         print(f"{found.file}: written")
+    return found

@@ -1,10 +1,11 @@
 """`socodet demo`: every step on a few photographs."""
 
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from socodet.commands.messages import exit_if_stopped, resume_hint
+from socodet.commands.messages import resume_hint
 from socodet.commands.parsing import reads_images
 
 
@@ -14,7 +15,7 @@ def demo(
     output: Path = Path("demo"),
     overwrite: bool = False,
     seed: int = 0,
-) -> None:
+) -> Any:
     """Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.
 
     Args:
@@ -30,4 +31,4 @@ def demo(
         print(result)
     else:
         print(f"{output}: stopped by {result.stopped_by} while pretraining{resume_hint(overwrite=False)}")
-    exit_if_stopped(result.stopped_by)
+    return result

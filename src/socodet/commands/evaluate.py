@@ -1,7 +1,7 @@
 """`socodet evaluate`: a fine-tuned detector's scores on a set."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -26,7 +26,7 @@ def evaluate(
     save_predictions: Path | None = None,
     execution: Annotated[DeviceSettings, Flat] = DeviceSettings(),
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Score a fine-tuned detector on an annotated set.
 
     Args:
@@ -57,8 +57,9 @@ def evaluate(
         overwrite=overwrite,
     )
     if not world_from_environment(meeting=False).is_first:
-        return
+        return result
     print_some("images that could not be read and so have no detections:", result.unreadable)
     print_scores(result, output)
     if result.unwritten:
         raise InputError(f"not written: {'; '.join(result.unwritten)}; free some space, or give another name")
+    return result

@@ -1,12 +1,12 @@
 """`socodet export`: from a run to a file for a detection framework."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import tyro
 
 from socodet.errors import InputError
+from socodet.runtime.log import LOGGER
 from socodet.runtime.settings import NonNegativeInt
 from socodet.training.run_folder import Checkpoint
 
@@ -23,7 +23,7 @@ def export(
     bn_images: NonNegativeInt = 128,
     checkpoint: Checkpoint = "best",
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Write pretrained modules, or a fine-tuned detector, as a file for another framework.
 
     Args:
@@ -51,7 +51,7 @@ def export(
         detector_format = cast("DetectorFormat", format)
         written = export_detector(run, output, format=detector_format, checkpoint=checkpoint, overwrite=overwrite)
         print(f"{written}: written; what it is and how to load it: {card_path(written, format)}")
-        return
+        return {"weights": written, "card": card_path(written, format)}
     if format == "onnx":
         raise InputError(
             f"{run}: --format onnx takes a fine-tuned detector; fine-tune the run first (socodet finetune)"
@@ -69,4 +69,5 @@ def export(
     )
     print(f"{exported.weights}: written; the card says what it is and how to load it: {exported.card}")
     if exported.unfinished:
-        print(f"note: the run is not finished; these are the weights after {exported.unfinished}", file=sys.stderr)
+        LOGGER.info(f"note: the run is not finished; these are the weights after {exported.unfinished}")
+    return exported

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
-from socodet.commands.messages import exit_if_stopped, list_unreadable, print_scores, resume_hint
+from socodet.commands.messages import list_unreadable, print_scores, resume_hint
 from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -61,7 +61,7 @@ def finetune(
     resume: bool = False,
     retry_diverged: bool = False,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.
 
     The same command resumes an interrupted one. The sizes of the modules are those of the run that --init names, if it
@@ -148,7 +148,7 @@ def finetune(
             _print_comparison(cast("Comparison", result), hint if result.stopped_by or execution.max_steps else "")
         else:
             _print_run(cast("FinetuneResult", result), hint)
-    exit_if_stopped(result.stopped_by)
+    return result
 
 
 def _print_run(result: "FinetuneResult", hint: str) -> None:

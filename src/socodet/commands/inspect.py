@@ -28,7 +28,7 @@ def inspect(
     limit: int = 12,
     seed: int = 0,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Draw proposals on images, or the views a recipe makes of them.
 
     Args:
@@ -45,3 +45,4 @@ def inspect(
 
     path = inspect(what, images, output, table=table, settings=sample, limit=limit, seed=seed, overwrite=overwrite)
     print(f"{path}: written")
+    return {"output": path}

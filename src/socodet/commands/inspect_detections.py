@@ -1,7 +1,7 @@
 """`socodet inspect detections`: images with detections beside the annotated objects."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -21,7 +21,7 @@ def inspect_detections(
     limit: int = 12,
     seed: int = 0,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Draw a detector's hits, misses and false alarms beside the annotated objects.
 
     Args:
@@ -50,3 +50,4 @@ def inspect_detections(
         overwrite=overwrite,
     )
     print(f"{path}: written")
+    return {"output": path}

@@ -1,11 +1,11 @@
 """Messages that several commands print, and how a stopped command exits."""
 
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def print_some(title: str, lines: Sequence[str]) -> None:
     if lines:
         more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
         shown = [f"  {printable(line)}" for line in [*lines[:LISTED], *more]]
-        print("\n".join([title, *shown]), file=sys.stderr)
+        LOGGER.warning("\n".join([title, *shown]))
 
 
 def list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:

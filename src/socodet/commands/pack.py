@@ -1,7 +1,7 @@
 """`socodet pack`: images shrunk once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,7 +16,7 @@ def pack(
     settings: Annotated[packing.PackSettings, Flat] = packing.PackSettings(),
     workers: int | None = None,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Shrink images once, into tar shards that are read in sequence.
 
     If interrupted, the same command resumes.
@@ -33,3 +33,4 @@ def pack(
         f"{summary.bytes / 1e6:.1f} MB, in {summary.seconds:.1f} s"
     )
     list_unreadable(summary.unreadable)
+    return summary

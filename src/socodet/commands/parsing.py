@@ -46,19 +46,19 @@ def by_todays_names(command: str, argv: Sequence[str], flags: Callable[[], Seque
 
 
 def parse(
-    function: Callable[..., None], command: str, argv: Sequence[str], defaults: Mapping[str, Any]
-) -> functools.partial[None]:
+    function: Callable[..., Any], command: str, argv: Sequence[str], defaults: Mapping[str, Any]
+) -> functools.partial[Any]:
     """The function with its arguments from the flags, not yet called; `defaults` replace those of its signature.
 
     InputError, in one line, for flags that cannot be parsed.
     """
 
     @functools.wraps(function)
-    def deferred(*args: Any, **kwargs: Any) -> functools.partial[None]:
+    def deferred(*args: Any, **kwargs: Any) -> functools.partial[Any]:
         return functools.partial(function, *args, **kwargs)
 
-    def read(arguments: Sequence[str]) -> functools.partial[None]:
-        called: functools.partial[None] = tyro.cli(
+    def read(arguments: Sequence[str]) -> functools.partial[Any]:
+        called: functools.partial[Any] = tyro.cli(
             functools.partial(deferred, **defaults),
             args=list(arguments),
             prog=f"socodet {command}",
@@ -155,13 +155,13 @@ def without(flag: str, argv: Sequence[str]) -> list[str]:
     ]
 
 
-def reads_images(command: Callable[..., None]) -> Callable[..., None]:
+def reads_images(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command with the flags of `PixelSettings`, whose images are read as they say."""
 
     @functools.wraps(command)
-    def reading_so(*args: Any, pixels: PixelSettings = PixelSettings(), **kwargs: Any) -> None:
+    def reading_so(*args: Any, pixels: PixelSettings = PixelSettings(), **kwargs: Any) -> Any:
         with read_images_as(pixels):
-            command(*args, **kwargs)
+            return command(*args, **kwargs)
 
     flags = inspect.Parameter(
         "pixels",

@@ -1,11 +1,11 @@
 """`socodet predict`: a fine-tuned detector over new images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
+from socodet.commands.messages import list_unreadable, resume_hint
 from socodet.commands.parsing import Flat, reads_images
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import DeviceSettings
@@ -23,7 +23,7 @@ def predict(
     checkpoint: Checkpoint = "best",
     execution: Annotated[DeviceSettings, Flat] = DeviceSettings(),
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Detect objects in new images with a fine-tuned detector.
 
     Writes predictions.json (COCO's result format), predictions.csv and, with --draw, drawn/. The same command resumes
@@ -69,4 +69,4 @@ def predict(
             f"{result.output}: stopped by {result.stopped_by} after {result.done} of {result.images} images"
             f"{resume_hint(overwrite)}"
         )
-    exit_if_stopped(result.stopped_by)
+    return result

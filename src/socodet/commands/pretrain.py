@@ -1,7 +1,6 @@
 """`socodet pretrain`: from images to a run."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from inspect import signature
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import exit_if_stopped, list_unreadable, resume_hint
+from socodet.commands.messages import list_unreadable, resume_hint
 from socodet.commands.parsing import HELP, Flat, parse, reads_images, values_of
 from socodet.errors import InputError
 from socodet.images.reading import PixelSettings, read_images_as
@@ -19,6 +18,7 @@ from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.log import LOGGER
 from socodet.training.settings import ExecutionSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
@@ -94,10 +94,9 @@ def _planned(
     first = world_from_environment(meeting=False).is_first
     overriding = [_flag(a) for a in argv if _flag(a) in _settings_flags() and not a.startswith("--views.0.size")]
     if overriding and first:
-        print(
+        LOGGER.info(
             f"note: {', '.join(dict.fromkeys(overriding))}: replaces the plan's value; the other settings, the steps "
-            "and the time stay as planned",
-            file=sys.stderr,
+            "and the time stay as planned"
         )
     return auto_recipe(source, run, given, execution=execution, show_plan=first)
 
@@ -148,7 +147,7 @@ def pretrain(
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     resume: bool = False,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Pretrain backbone, FPN and box head on a folder of images, without labels.
 
     Without --recipe, the settings are chosen from the images and the machine, and shown with their reasons. The same
@@ -174,15 +173,14 @@ def pretrain(
     from socodet.pretraining.pretrain import pretrain
 
     if dry_run:
-        return
+        return Recipe(recipe, sample, model, training, proposals, objective)
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):
         raise InputError("pretrain: --proposals.… has no effect if --proposals gives a table; drop one of them")
     warmup = training.warmup_epochs
     if warmup == training.epochs / 10 < base.training.warmup_epochs:
-        print(
-            f"note: in such a short run, warm-up takes a tenth of it, {warmup:g} epochs; --warmup-epochs sets it",
-            file=sys.stderr,
+        LOGGER.info(
+            f"note: in such a short run, warm-up takes a tenth of it, {warmup:g} epochs; --warmup-epochs sets it"
         )
     result = pretrain(
         images,
@@ -210,4 +208,4 @@ def pretrain(
                 f"{resume_hint(overwrite)}"
             )
         list_unreadable(result.unreadable)
-    exit_if_stopped(result.stopped_by)
+    return result

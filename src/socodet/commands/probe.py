@@ -1,7 +1,7 @@
 """`socodet probe`: how much a run's network knows about annotated objects."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -23,7 +23,7 @@ def probe(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int | None = None,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Measure how much a run's network knows about annotated objects, without fine-tuning.
 
     Nearest neighbours and logistic regression predict the classes of the validation objects from features of the
@@ -51,3 +51,4 @@ def probe(
         overwrite=overwrite,
     )
     print(probe_table(scores))
+    return scores

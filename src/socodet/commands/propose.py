@@ -1,8 +1,7 @@
 """`socodet propose`: from images to a proposal table."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -10,6 +9,7 @@ from socodet.commands.messages import list_unreadable
 from socodet.commands.parsing import Flat, reads_images
 from socodet.errors import InputError
 from socodet.proposals.settings import BoxForm, ProposalSettings
+from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
 from socodet.runtime.world import world_from_environment
 
@@ -30,7 +30,7 @@ def propose(
     coco_images: Path | None = None,
     box_form: BoxForm | None = None,
     keep_all: bool = False,
-) -> None:
+) -> Any:
     """Run selective search on every image below a folder, and write a proposal table.
 
     If interrupted, the same command resumes. Started by torchrun or srun, each process makes its share and the first
@@ -78,7 +78,7 @@ def propose(
             images, output, Share.parse(shard), settings=settings, workers=workers, overwrite=overwrite
         )
         print(f"shard {part.share}: {part.images} images in {part.seconds:.1f} s; merge all with --merge")
-        return
+        return part
     summary: ProposalSummary | None
     if elsewhere is not None:
         summary = convert_proposals(
@@ -98,6 +98,7 @@ def propose(
         summary = propose_together(images, output, world, settings=settings, workers=workers, overwrite=overwrite)
     if summary is not None:  # otherwise another process prints
         _print_summary(summary)
+    return summary
 
 
 def _print_summary(summary: "ProposalSummary") -> None:
@@ -118,8 +119,7 @@ def _print_summary(summary: "ProposalSummary") -> None:
             f"{summary.without} images have none"
         )
         if summary.unknown:
-            print(
-                f"{len(summary.unknown)} names match no image and were left out, first {printable(summary.unknown[0])}",
-                file=sys.stderr,
+            LOGGER.warning(
+                f"{len(summary.unknown)} names match no image and were left out, first {printable(summary.unknown[0])}"
             )
     list_unreadable(summary.unreadable)

@@ -1,17 +1,23 @@
 """`socodet recipes`: the recipes by name."""
 
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 
-def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None = None) -> None:
+def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None = None) -> Any:
     """List the recipes, or print every field of one.
 
     Args:
         name: A recipe.
         images: Images to choose the settings of `auto` for.
     """
-    from socodet.pretraining.recipes import describe_recipe, list_recipes
+    from socodet.pretraining.recipes import AUTO, RECIPES, describe_recipe, list_recipes, recipe
 
-    print(list_recipes() if name is None else describe_recipe(name, images))
+    if name is None:
+        print(list_recipes())
+        return [AUTO, *RECIPES]
+    chosen = recipe(name, images=images)
+    print(describe_recipe(chosen, images))
+    return chosen

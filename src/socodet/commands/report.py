@@ -1,7 +1,7 @@
 """`socodet report`: one page about a run, or several side by side."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -15,7 +15,7 @@ def report(
     images: Path | None = None,
     overwrite: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-) -> None:
+) -> Any:
     """Write one HTML page about runs: settings, curves, and what their networks see in images.
 
     Args:
@@ -31,3 +31,4 @@ def report(
     for note in result.notes:
         print(f"note: {note}")
     print(f"{result.path}: written in {result.seconds:.0f} s")
+    return result

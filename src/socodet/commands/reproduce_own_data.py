@@ -1,9 +1,9 @@
 """`socodet reproduce own-data`: what pretraining on a set's own images buys."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from socodet.commands.messages import exit_if_stopped, resume_hint
+from socodet.commands.messages import resume_hint
 from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -27,7 +27,7 @@ def reproduce_own_data(
     execution: Annotated[ExecutionSettings, Flat] = ExecutionSettings(),
     retry_diverged: bool = False,
     overwrite: bool = False,
-) -> None:
+) -> Any:
     """Measure what pretraining on a labelled set's images buys with few labels.
 
     SoCo, the image-level baseline, scratch, and weights you have: each start is pretrained once, and detectors are
@@ -69,4 +69,4 @@ def reproduce_own_data(
     print(found.as_markdown())
     stopped = f"stopped by {found.stopped_by}{resume_hint(overwrite)}; " if found.stopped_by else ""
     print(f"{stopped}{found.markdown}: written")
-    exit_if_stopped(found.stopped_by)
+    return found

@@ -29,6 +29,19 @@ class Conversion:
     """Each with the `problems` that say what was dropped and why."""
     file: Path | None
 
+    def as_json(self) -> dict[str, Any]:
+        """The layout, the file, and of each part its images, objects, classes and problems."""
+        parts = {
+            name: {
+                "images": len(data),
+                "objects": sum(map(len, data.images)),
+                "classes": [category.name for category in data.categories],
+                "problems": data.problems.as_json(),
+            }
+            for name, data in self.parts.items()
+        }
+        return {"layout": self.layout, "file": self.file, "parts": parts}
+
     def lines(self) -> list[str]:
         """For each part what it holds, and a line for each problem."""
         lines = []

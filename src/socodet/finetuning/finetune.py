@@ -1,7 +1,6 @@
 """`socodet finetune`: from pretrained weights and an annotated set to a detector and its scores."""
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSet
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
+from socodet.runtime.log import LOGGER
 from socodet.runtime.world import world_from_environment
 from socodet.training.determinism import deterministic_algorithms
 from socodet.training.devices import choose_device
@@ -137,7 +137,7 @@ def finetune(
             if goes_on:
                 taken = go_on_from(network, detector.name, shown, init)
                 if show_progress:
-                    print(taken, file=sys.stderr)
+                    LOGGER.info(str(taken))
                 report = taken.report
             else:
                 report = load_pretrained(network, init, show_report=show_progress)
@@ -149,7 +149,7 @@ def finetune(
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
         lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
-        print("\n".join(lines), file=sys.stderr)
+        LOGGER.info("\n".join(lines))
     with deterministic_algorithms(execution.deterministic):
         if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
             loop.match_head_scale(report)
@@ -188,7 +188,7 @@ def _check_scored(
     if evaluation.save_predictions or evaluation.every is not None or patience is not None:
         raise InputError(f"{training.name}: is a single set, and there is none to score on; give one, --val")
     if show_note:
-        print("note: without --val the detector is not scored; `socodet evaluate` can score it later", file=sys.stderr)
+        LOGGER.info("note: without --val the detector is not scored; `socodet evaluate` can score it later")
 
 
 def _model_of(init: str | Path) -> ModelSettings:

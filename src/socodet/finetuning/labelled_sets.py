@@ -1,6 +1,5 @@
 """Opens the training and the validation set of a fine-tuning, and reports what is wrong in them."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, schedule_of
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.reading import read_images_like
+from socodet.runtime.log import LOGGER
 
 LabelledSet = str | Path | DetectionDataset
 """A path as `open_detection_set` takes it, or an open set."""
@@ -70,7 +70,7 @@ def _opened(
         if count == len(data):
             raise InputError(f"{data.name}: none of its {count:,} images can be used (first: {first}); restore them")
         if say:
-            print(f"{data.name}: {count:,} of {len(data):,} × {problem} (first: {first})", file=sys.stderr)
+            LOGGER.warning(f"{data.name}: {count:,} of {len(data):,} × {problem} (first: {first})")
     return data
 
 
@@ -91,7 +91,7 @@ def images_trained_on(
         if settings.keep_empty:
             done, fix = "are trained on as background", ""
         what = f"{empty:,} of {len(data):,} images without an object {done} (first: {first})"
-        print(f"{data.name}: {what}{fix}", file=sys.stderr)
+        LOGGER.warning(f"{data.name}: {what}{fix}")
     return data if settings.keep_empty or not empty else with_objects
 
 
@@ -104,7 +104,7 @@ def require_objects(data: DetectionDataset, purpose: str) -> None:
 def report_problems(data: DetectionDataset) -> None:
     """Counts and first examples, on stderr, of annotations that were corrected or left out."""
     for line in data.problems.lines():
-        print(f"{data.name}: {line}", file=sys.stderr)
+        LOGGER.warning(f"{data.name}: {line}")
 
 
 def fitting_settings(
@@ -120,8 +120,7 @@ def fitting_settings(
     if detector.boxes_only is None or data.has_masks:
         return replace(settings, detector=detector.name)
     if show_note:
-        print(
-            f"{data.name}: has boxes and no masks; {detector.boxes_only} is trained, not {settings.detector}",
-            file=sys.stderr,
+        LOGGER.warning(
+            f"{data.name}: has boxes and no masks; {detector.boxes_only} is trained, not {settings.detector}"
         )
     return replace(settings, detector=detector.boxes_only)

@@ -1,6 +1,5 @@
 """The loop of a fine-tuning run: its training batches, precise batch norm, and evaluations along the way."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ from socodet.finetuning.run import PREDICTIONS, SCORES
 from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_batches
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
 from socodet.runtime.progress import duration
 from socodet.runtime.world import World
@@ -71,9 +71,8 @@ class FinetuneLoop:
             self.tuner.world,
         )
         if factor is not None and self.show_progress:
-            print(
-                f"box head: output times {factor:.3g}, the scale of a fresh head's; --keep-head-scale leaves it",
-                file=sys.stderr,
+            LOGGER.info(
+                f"box head: output times {factor:.3g}, the scale of a fresh head's; --keep-head-scale leaves it"
             )
 
     def train(self, sinks: Sequence[LogSink] = ()) -> str | None:
@@ -189,4 +188,4 @@ class _Pace:
             return
         self._said = True
         pace, left = seconds / steps, self._total - done
-        print(f"  time     about {duration(pace * left)} for {left:,} steps, and the evaluations", file=sys.stderr)
+        LOGGER.info(f"  time     about {duration(pace * left)} for {left:,} steps, and the evaluations")

@@ -1,7 +1,6 @@
 """Plans the recipe `auto` from the images and this machine; a run that exists keeps the recipe it began with."""
 
 import math
-import sys
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
@@ -10,6 +9,7 @@ from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes.auto import Given, Plan, network_of, plan
 from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step
 from socodet.pretraining.survey import survey_images, this_machine
+from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device
@@ -67,11 +67,11 @@ def auto_recipe(
             if given is not None and given.epochs is not None:
                 refuse_other_length(run, given.epochs, fields["training"]["epochs"])
             if show_plan:
-                print(f"{run.path}: the recipe is the one it was planned with", file=sys.stderr)
+                LOGGER.info(f"{run.path}: the recipe is the one it was planned with")
             return from_json(Recipe, fields, f"{run.path}/run.json")
     if show_plan:
-        print("sampling the images and timing a step", file=sys.stderr)
+        LOGGER.info("sampling the images and timing a step")
     made, seconds = plan_run(source, given, execution=execution)
     if show_plan:
-        print("\n".join(made.lines(len(source), seconds)), file=sys.stderr)
+        LOGGER.info("\n".join(made.lines(len(source), seconds)))
     return made.recipe

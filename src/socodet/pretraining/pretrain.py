@@ -1,7 +1,6 @@
 """Pretraining: from images and a recipe to a run."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.periodic import probe_while_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
+from socodet.runtime.log import LOGGER
 from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
@@ -157,7 +157,7 @@ def pretrain(
     resume_from_checkpoint(run, trainer, resume=resume, show_progress=show_progress)
     if show_progress:
         for note in [*report, *_notes(training, count)]:
-            print(note, file=sys.stderr)
+            LOGGER.info(str(note))
 
     warm_up()  # compiles the kernels once, not in every data worker
     if proposals == ONLINE:

@@ -1,6 +1,5 @@
 """Pretraining: the optimiser step, its log line, and its data."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from socodet.pretraining.lars import LARS, parameter_groups
 from socodet.pretraining.schedules import learning_rate, target_momentum
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
+from socodet.runtime.log import LOGGER
 from socodet.runtime.world import ALONE, World
 from socodet.training.determinism import deterministic_algorithms
 from socodet.training.devices import default_workers
@@ -228,5 +228,5 @@ def run_training(
         )
     note = trainer.data.note(result, workers, trainer.world.size)
     if note is not None and show_progress and trainer.world.is_first:
-        print(note, file=sys.stderr)
+        LOGGER.info(str(note))
     return TrainingResult(result.stopped_by, frozenset(unreadable))

@@ -1,6 +1,5 @@
 """Statistics of a run for its log: loss, pyramid levels, collapse, and the cost of the data."""
 
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from socodet.models.backbones import STRIDES
 from socodet.models.collapse import effective_rank, embedding_std
+from socodet.runtime.log import LOGGER
 from socodet.training.loop import LoopResult
 from socodet.views.batch import Batch
 
@@ -89,10 +89,9 @@ class CollapseWatch:
         if self._collapsed:
             line["collapsed"] = True
             if self._speaks and not was:
-                print(
+                LOGGER.warning(
                     f"warning: collapse at step {step}: the embeddings' standard deviation is {std:.2g}, that of "
                     f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; lower "
-                    "--base-lr, raise --target-momentum, or set --variance-weight, such as 4",
-                    file=sys.stderr,
+                    "--base-lr, raise --target-momentum, or set --variance-weight, such as 4"
                 )
         return line

@@ -3,7 +3,6 @@
 The folder of part files beside the output must be visible to all; they exchange nothing else.
 """
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from socodet.proposals.make_table import ProposalSummary, check_workers, make_pa
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.cores import available_cores
+from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
@@ -169,7 +169,7 @@ def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
     if not missing:
         return
     if show_progress:
-        print(f"waiting for {_owners(missing, job.count, total)}", file=sys.stderr, flush=True)
+        LOGGER.info(f"waiting for {_owners(missing, job.count, total)}")
     last_news, said = time.monotonic(), 0
     with progress_bar("other shares", job.images_in(missing), show=show_progress) as bar:
         while missing:

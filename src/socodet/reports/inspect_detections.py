@@ -1,6 +1,5 @@
 """`socodet inspect detections`: a detector's hits, misses and false alarms, beside the ground truth."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from socodet.reports.inspect import check_output, write_panels
 from socodet.reports.page import Gallery
 from socodet.reports.panels import Panel, labelled_panel
 from socodet.reports.theme import FALSE_ALARM, HIT, IGNORED, MISS
+from socodet.runtime.log import LOGGER
 
 TEXT = (
     "Annotations on the left, detections with their scores on the right. Blue: objects that were found, and the "
@@ -53,7 +53,7 @@ def inspect_detections(
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one) for image, one in zip(data.images, in_order, strict=True)]
     min_score, why = _limit(in_order, outcomes, min_score)
-    print(f"{predictions}: {why}", file=sys.stderr)
+    LOGGER.warning(f"{predictions}: {why}")
     rows: dict[int, list[Panel]] = {}
     unreadable: list[str] = []
     for index in np.random.default_rng(seed).permutation(len(data)).tolist():
@@ -66,7 +66,7 @@ def inspect_detections(
         if len(rows) == limit:
             break
     if unreadable:
-        print(f"{len(unreadable):,} × image left out (first: {unreadable[0]})", file=sys.stderr)
+        LOGGER.warning(f"{len(unreadable):,} × image left out (first: {unreadable[0]})")
     if not rows:
         raise InputError(
             f"{predictions}: no image of {data.name} has anything to show; give the set that the detections were "
@@ -91,7 +91,7 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
     elsewhere: Counter[int | str] = Counter()
     found = read_detections(data, Path(predictions), elsewhere=elsewhere)
     for line in data.problems.lines():
-        print(f"{data.name}: {line}", file=sys.stderr)
+        LOGGER.warning(f"{data.name}: {line}")
     if elsewhere and not found:
         raise InputError(
             f"{predictions}: none of its {elsewhere.total():,} detections is on an image of {data.name}; give the set "
@@ -99,7 +99,7 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
         )
     if elsewhere:
         what = f"{elsewhere.total():,} × detection of an image that {data.name} lacks or whose file is missing"
-        print(f"{predictions}: {what}; left out (first: image {next(iter(elsewhere))})", file=sys.stderr)
+        LOGGER.warning(f"{predictions}: {what}; left out (first: image {next(iter(elsewhere))})")
     return found
 
 

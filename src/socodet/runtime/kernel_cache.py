@@ -5,7 +5,6 @@ Compilation takes a while the first time: `compilation_announced` tells the user
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any
 
 import numba
 from numba.core import event
+
+from socodet.runtime.log import LOGGER
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -65,11 +66,7 @@ class _Announcer(event.Listener):  # type: ignore[misc]
     def on_start(self, event: Any) -> None:
         if not self._said:
             self._said = True
-            print(
-                f"compiling {self._what}, which takes up to half a minute and is kept for the next time",
-                file=sys.stderr,
-                flush=True,
-            )
+            LOGGER.info(f"compiling {self._what}, which takes up to half a minute and is kept for the next time")
 
     def on_end(self, event: Any) -> None:
         pass

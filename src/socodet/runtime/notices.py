@@ -1,12 +1,12 @@
 """What a user should know about the input, said where it is found out."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 
+from socodet.runtime.log import LOGGER
 from socodet.runtime.world import world_from_environment
 
 
@@ -18,9 +18,8 @@ def notice(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Prints a line on stderr. If that fails, because a disk is full or a terminal is gone, nothing ends."""
-    with suppress(OSError):
-        print(printable(text), file=sys.stderr, flush=True)
+    """Logs a line, made printable."""
+    LOGGER.warning(printable(text))
 
 
 @contextmanager

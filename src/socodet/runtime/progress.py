@@ -1,6 +1,6 @@
 """The progress bar: steps done, images per second, time left, and a job's own figures."""
 
-import sys
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from socodet.runtime.log import LOGGER
+
 
 class ProgressBar:
-    """Counts work done and shows it; on a terminal as a live bar, elsewhere as a line every few seconds.
+    """Counts work done and shows it; on a terminal as a live bar, elsewhere as a line every ten to sixty seconds.
 
     `unit` names what the rate counts (`images`); one step may be worth several of them.
     """
@@ -39,9 +41,9 @@ class ProgressBar:
         text = f"{self._units / elapsed:.1f} {self._unit}/s  {figures}".rstrip() + f"  {duration(left)} left"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=steps, figures=text)
-        elif time.monotonic() - self._last_line > 10 or self._done == self._total:
+        elif time.monotonic() - self._last_line > min(max(elapsed / 10, 10), 60) or self._done == self._total:
             self._last_line = time.monotonic()
-            print(f"{self._description}: {self._done}/{self._total}  {text}", file=sys.stderr)
+            LOGGER.info(f"{self._description}: {self._done}/{self._total}  {text}")
 
 
 def duration(seconds: float) -> str:
@@ -54,6 +56,7 @@ def duration(seconds: float) -> str:
 @contextmanager
 def progress_bar(description: str, total: int, *, unit: str = "images", show: bool = True) -> Iterator[ProgressBar]:
     """A progress bar for `total` steps on standard error; silent where `show` is false."""
+    show = show and LOGGER.isEnabledFor(logging.INFO)
     console = Console(stderr=True, quiet=not show)
     if not console.is_terminal and show:
         yield ProgressBar(description, total, unit, None)

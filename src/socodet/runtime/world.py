@@ -1,11 +1,11 @@
 """Which of several processes this is. torchrun or SLURM's srun starts them; without either there is one."""
 
 import os
-import sys
 from dataclasses import dataclass
 from functools import cache
 
 from socodet.errors import InputError
+from socodet.runtime.log import LOGGER
 
 
 @dataclass(frozen=True)
@@ -92,4 +92,4 @@ def _number(name: str, least: int, *, below: int | None = None, default: int | N
 
 @cache
 def _say_alone(why: str) -> None:
-    print(f"note: working alone: {why}", file=sys.stderr, flush=True)
+    LOGGER.warning(f"note: working alone: {why}")

@@ -221,10 +221,14 @@ class Comparison:
 
     def write(self) -> None:
         """Writes Markdown, CSV and JSON, each completely or not at all."""
-        content = {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
-        written = (self.as_markdown(), csv_table(*self.detectors.csv()), json.dumps(content, indent=2) + "\n")
+        content = json.dumps(self.as_json(), indent=2) + "\n"
+        written = (self.as_markdown(), csv_table(*self.detectors.csv()), content)
         for name, text in zip(TABLES, written, strict=True):
             write_atomically(self.study.folder / name, text.encode())
+
+    def as_json(self) -> dict[str, Any]:
+        """An object per row of the table, and one per run."""
+        return {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
 
     def as_markdown(self) -> str:
         """A table for each fraction of the labels."""

@@ -7,7 +7,6 @@ DIR/JOB.json      how the job ended: its results, or the step at which it diverg
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from socodet.errors import InputError
 from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_note
+from socodet.runtime.log import LOGGER
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.distributed import any_process
 from socodet.training.learner import DivergedError
@@ -219,7 +219,7 @@ class Study:
     def say(self, line: str) -> None:
         """Prints a line of progress on stderr."""
         if self.show_progress and self.world.is_first:
-            print(line, file=sys.stderr)
+            LOGGER.info(line)
 
 
 def _listed(job: Job) -> dict[str, Any]:

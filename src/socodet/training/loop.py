@@ -1,12 +1,12 @@
 """The training loop: stopping, checkpoints, log and progress. What is trained, and how, is up to a `Learner`."""
 
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from socodet.errors import InputError
+from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
 from socodet.training.checkpoints import Checkpoints, Kept
 from socodet.training.clock import Clock
@@ -50,7 +50,7 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
             "to train again, or give another --output"
         )
     if show_progress and (learner.finished < learner.total or learner.pending):
-        print(f"resuming {run.path} at step {learner.finished} of {learner.total}", file=sys.stderr)
+        LOGGER.info(f"resuming {run.path} at step {learner.finished} of {learner.total}")
 
 
 def default_log_every(total: int) -> int:

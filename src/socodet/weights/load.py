@@ -4,7 +4,6 @@ A module is loaded whole or not at all, and stays as it is if the source has not
 silently: what does not fit is an InputError, which leaves the network untouched.
 """
 
-import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from socodet.errors import InputError
 from socodet.models.soco import SoCo
+from socodet.runtime.log import LOGGER
 from socodet.weights.formats import MODULES, run_of, torchvision_of
 from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
@@ -44,7 +44,7 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
         network = Network(title, own, torchvision_of(own), _advice_on(detector))
     report = _load(source, network, needed=("backbone",))
     if show_report:
-        print(report, file=sys.stderr)
+        LOGGER.info(str(report))
     return report
 
 

@@ -54,11 +54,10 @@ def list_recipes() -> str:
     return "\n".join([first, *(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())])
 
 
-def describe_recipe(name: str, images: str | Path | None = None) -> str:
-    """What a recipe is, and each of its fields as a command-line flag; `auto` needs `images`."""
-    chosen = recipe(name, images=images)
+def describe_recipe(chosen: Recipe, images: str | Path | None = None) -> str:
+    """What a recipe is, and each field as a command-line flag; `images` are those that `auto` is planned for."""
     fields = to_json(chosen)
-    about = f"Chosen for {images}." if name == AUTO else inspect.getdoc(RECIPES[name]) or ""
+    about = f"Chosen for {images}." if chosen.name == AUTO else inspect.getdoc(RECIPES[chosen.name]) or ""
     lines = [about, ""]
     for room in ("sample", "model", "objective", "training", "proposals"):
         prefix = "proposals." if room == "proposals" else ""

@@ -1,0 +1,25 @@
+"""What is said besides results goes through the logger `socodet`, whose lines stand on standard error as they are.
+
+Programs steer it as any other: `logging.getLogger("socodet").setLevel("WARNING")` leaves out notes and progress; with
+`propagate` set and `handlers` emptied the lines take the form that the program gives its own.
+"""
+
+import logging
+import sys
+from contextlib import suppress
+
+LOGGER = logging.getLogger("socodet")
+
+
+class _StandardError(logging.Handler):
+    """Prints on what is standard error at that moment. A disk that is full or a terminal that is gone ends nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            print(self.format(record), file=sys.stderr, flush=True)
+
+
+if not LOGGER.handlers:
+    LOGGER.addHandler(_StandardError())
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False

@@ -1,0 +1,104 @@
+"""Results as JSON, what is said besides them, and completion in a shell."""
+
+import json
+import logging
+import subprocess
+
+import pyarrow.parquet as pq
+import pytest
+from photograph_sets import coco_file
+
+import socodet
+from socodet.cli import main
+from socodet.images.photographs import photographs
+from socodet.pretraining.recipes import RECIPES, recipe
+from socodet.runtime.serialization import to_json
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+SHORT = "--recipe tiny --batch-size 4 --epochs 2 --warmup-epochs 0 --workers 0 --device cpu --proposals.method grid"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for path in sorted(photographs().glob("*.jpg"))[:4]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8")
+    return folder
+
+
+def found(capsys, *argv):
+    """The one JSON value that is all of standard output."""
+    main([*map(str, argv), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_a_command_found_is_printed_as_json(capsys, images, tmp_path):
+    assert found(capsys, "recipes", "tiny") == to_json(recipe("tiny"))
+    assert set(found(capsys, "recipes")) == {"auto", *RECIPES}
+    table = tmp_path / "p.parquet"
+    made = found(capsys, "propose", images, "--output", table, "--method", "grid", "--workers", "1")
+    assert made["table"] == str(table)
+    assert made["images"] == 5
+    assert made["boxes"] == sum(map(len, pq.read_table(table)["boxes"].to_pylist()))
+    assert [name for name, _ in made["unreadable"]] == ["broken.jpg"]
+    asked = ["pretrain", images, "--output", tmp_path / "run", *SHORT.split(), "--max-steps", "1"]
+    assert found(capsys, *asked)["stopped_by"] == "max_steps"
+    assert found(capsys, *asked[:-2])["steps"] == 2
+    seen = found(capsys, "convert", coco_file(tmp_path / "set.json", ("chelsea", "rocket"), masks=False), "--check")
+    assert [(part["images"], part["problems"]) for part in seen["parts"].values()] == [(2, {})]
+
+
+def test_a_stopped_run_is_reported_before_the_exit_code_says_so(capsys, monkeypatch, images):
+    stopped = socodet.PredictResult("found", 3, 1, 2, (), "SIGTERM", 0.5)
+    monkeypatch.setattr("socodet.prediction.inputs.judged", lambda *_, **__: (None, None))
+    monkeypatch.setattr("socodet.prediction.predict.predict", lambda *_, **__: stopped)
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "run", str(images), "--output", "found", "--json"])
+    assert ended.value.code == 143
+    assert json.loads(capsys.readouterr().out)["stopped_by"] == "SIGTERM"
+
+
+def test_quiet_says_results_and_warnings_and_verbose_every_value(capsys, images, tmp_path):
+    asked = ["pretrain", str(images), *SHORT.split(), "--max-steps", "1", "--output"]
+    main([*asked, str(tmp_path / "loud")])
+    assert "images/s" in capsys.readouterr().err
+    main([*asked, str(tmp_path / "quiet"), "--quiet"])
+    printed = capsys.readouterr()
+    assert "stopped by max_steps" in printed.out
+    assert "broken.jpg" in printed.err
+    assert "images/s" not in printed.err
+    main(["recipes", "tiny", "--verbose"])
+    assert 'name: "tiny"' in capsys.readouterr().err
+    main(["recipes", "tiny"])
+    assert capsys.readouterr().err == ""
+
+
+def test_python_steers_what_is_said_by_logging(capsys, images, tmp_path, caplog):
+    logger = logging.getLogger("socodet")
+    logger.addHandler(caplog.handler)
+    try:
+        logger.setLevel(logging.INFO)
+        socodet.propose(images, tmp_path / "a.parquet", workers=1)
+        assert any("propos" in record.getMessage() for record in caplog.records)
+        capsys.readouterr()
+        logger.setLevel(logging.ERROR)
+        socodet.propose(images, tmp_path / "b.parquet", workers=1)
+        assert capsys.readouterr().err == ""
+    finally:
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(logging.INFO)
+
+
+def test_completion_is_a_script_that_the_shell_reads(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(["--completion", "bash"])
+    assert not ended.value.code
+    script = capsys.readouterr().out
+    complete = "COMP_WORDS=(socodet pretrain --warm); COMP_CWORD=2; _tyro_socodet; echo ${COMPREPLY[@]}"
+    done = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--warmup-epochs"]
+    with pytest.raises(SystemExit) as ended:
+        main(["--completion", "bish"])
+    assert ended.value.code == 2
+    assert "did you mean bash" in capsys.readouterr().err
