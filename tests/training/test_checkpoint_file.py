@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import os
 import threading
 from collections import OrderedDict
 
@@ -10,7 +11,7 @@ import torch
 from test_loop import Counter, go
 
 from socodet.errors import InputError
-from socodet.training import run_folder
+from socodet.training import checkpoint_file, run_folder
 from socodet.training.checkpoint_file import copied, damage, read_state, write_state
 from socodet.training.checkpoints import Kept
 from socodet.training.run_folder import RunFolder
@@ -166,3 +167,45 @@ def test_an_epoch_whose_checkpoint_could_not_be_written_is_kept_with_the_next(tm
     go(Counter(), run, itertools.count(), checkpoint_every=5, keep_every=2, max_steps=7)
     assert len(failures) == 1
     assert read_state(tmp_path / "checkpoints/epoch-0002.pt")["finished"] == 5
+
+
+def test_killed_before_an_epochs_checkpoint_had_its_name_it_has_it_after_the_resume(tmp_path):
+    run = RunFolder(tmp_path)
+    go(Counter(), run, itertools.count(), checkpoint_every=1, keep_every=2, max_steps=4)
+    kept = tmp_path / "checkpoints/epoch-0002.pt"
+    kept.unlink()
+    learner = Counter()
+    learner.load_state_dict(run.load_checkpoint())
+    go(learner, run, itertools.count(), checkpoint_every=1, keep_every=2, max_steps=1)
+    assert read_state(kept)["finished"] == 4
+
+
+def test_a_file_system_without_links_has_a_copy(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(run_folder.os, "link", refuse)
+    run = RunFolder(tmp_path)
+    run.save_checkpoint(4, STATE, epoch=2)
+    assert same(read_state(run.kept(2)), STATE)
+    assert run.kept(2).read_bytes() == run.checkpoint(4).read_bytes()
+
+
+def test_a_file_is_summed_once_and_again_when_it_was_changed(tmp_path, monkeypatch):
+    sums = []
+    once = checkpoint_file._damage
+    monkeypatch.setattr(checkpoint_file, "_damage", lambda path: sums.append(path) or once(path))
+    run = RunFolder(tmp_path)
+    file = run.save_checkpoint(1, STATE)
+    os.utime(file, (1e9, 1e9))  # long ago
+    assert same(run.load_checkpoint(), STATE)
+    assert WeightsFile.find(file).path == file
+    assert damage(file) is None
+    assert sums == [file]
+    content = bytearray(file.read_bytes())
+    content[content.index(torch.arange(300.0).numpy().tobytes()) + 9] ^= 1
+    file.write_bytes(content)
+    assert damage(file) is not None
+    file.write_bytes(bytes(content))  # damaged ones, and those written just now, are looked at each time
+    assert damage(file) is not None
+    assert len(sums) == 3

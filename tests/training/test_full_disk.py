@@ -175,3 +175,13 @@ def test_a_drive_that_does_not_answer_is_waited_for_with_a_word_and_not_for_ever
     assert "step-00000001.pt: waiting until it is written" in said
     assert "not written within" in said
     assert "training continues" in said
+
+
+def test_a_drive_that_does_not_answer_to_the_last_checkpoint_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr(RunFolder, "save_checkpoint", lambda *_: answers.wait(20))
+    monkeypatch.setattr(checkpoints, "GIVEN_UP_AFTER", 0.2)
+    saving = checkpoints.Checkpoints(RunFolder(tmp_path), dict, None)
+    with pytest.raises(InputError, match=r"step-00000001\.pt: cannot be written \(not written within"):
+        saving.save(1, last=True)
+    answers.set()

@@ -17,7 +17,7 @@ from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import ALONE, World
-from socodet.training.distributed import agree_flags
+from socodet.training.distributed import StopFlag, agree_flags
 from socodet.training.learner import StoppedEarlyError
 from socodet.training.workers import Begin, make_batches
 
@@ -93,6 +93,7 @@ def detect(
     detector.eval()
     found: dict[int | str, Detections] = {}
     unreadable: list[str] = []
+    flag = StopFlag(world)
     with (
         progress_bar("evaluate", len(indices), show=show_progress and world.is_first) as progress,
         closing(detect_each(detector, dataset.pixels, indices, precision=precision, workers=workers)) as answers,
@@ -103,7 +104,7 @@ def detect(
             else:
                 found[dataset.images[index].image_id] = answer
             progress.advance()
-            if stop:
+            if flag.asked(bool(stop)):
                 break
     detector.train(was_training)
     if agree_flags(world, (bool(stop),))[0]:

@@ -232,11 +232,11 @@ def _check_table(table: ProposalTable, source: ImageSource) -> None:
     """
     table.check_images(source)
     if len(table) > len(source) and not isinstance(source, ImageSelection):
-        gone = set(table.keys) - set(map(source.key, range(len(source))))
+        gone, first = table.without_image(source)
         if gone:
             notice(
-                f"{source.location}: lacks {len(gone):,} of the {len(table):,} images of {table.path} (first: "
-                f"{min(gone)}); training without them"
+                f"{source.location}: lacks {gone:,} of the {len(table):,} images of {table.path} (first: {first}); "
+                "training without them"
             )
     readable, _ = readable_images(source, table)
     if not len(readable):

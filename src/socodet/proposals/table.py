@@ -256,6 +256,12 @@ class ProposalTable:
                 f"first {first}; make a table for this folder with `socodet propose`"
             )
 
+    def without_image(self, source: ImageSource) -> tuple[int, str]:
+        """How many rows are of images that the source does not have, and the first of them."""
+        known = pc.is_in(self._keys, value_set=_keys(source, 0, len(source))).to_numpy(zero_copy_only=False)
+        first = int(np.argmin(known)) if len(known) else 0
+        return int((~known).sum()), str(self._keys[first]) if len(known) else ""
+
     @cached_property
     def _sorted(self) -> Sequence[int] | NDArray[np.uint64]:
         """Row numbers sorted by key; a dict of a million would be copied into every worker."""

@@ -5,6 +5,7 @@ torch is imported where it is used, as in `run_folder`.
 
 import copy
 import errno
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,8 +73,26 @@ def is_archive(path: Path) -> bool:
 def damage(path: Path) -> str | None:
     """What is wrong with an archive, by the CRC-32 of each of its parts; None when it is whole.
 
-    torch writes these checksums and does not compare them when it reads.
+    torch writes these checksums and does not compare them when it reads. A file that has not changed since an earlier
+    call is not read again. OSError when it cannot be read.
     """
+    facts = path.stat()
+    known = (str(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    if known in _WHOLE:
+        return None
+    found = _damage(path)
+    if found is None and time.time() - facts.st_mtime > SETTLED:
+        _WHOLE.add(known)
+    return found
+
+
+_WHOLE: set[tuple[str | int, ...]] = set()
+"""Files found whole, as they were then."""
+SETTLED = 2.0
+"""Seconds after which another change of a file shows in its time."""
+
+
+def _damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:

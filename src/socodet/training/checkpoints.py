@@ -60,6 +60,20 @@ class Checkpoints:
         self._finish(last=False)
         return self._saved
 
+    def resumed(self, step: int) -> None:
+        """A run goes on after this step: removes what is half-written, and keeps the epochs that were to be kept.
+
+        A process may have been killed when it had written a checkpoint and not yet given it an epoch's name.
+        """
+        self.run.remove_unfinished()
+        there = self.run.checkpoint(step)
+        epoch = self._kept.epoch(step)
+        if epoch is not None and there.exists() and not self.run.kept(epoch).exists():
+            try:
+                self.run.keep(there, epoch)
+            except OSError as error:
+                self._complain(error, last=False)
+
     def due(self, step: int) -> bool:
         """Whether one is due after this step."""
         if self._writing is not None and self._writing.ended:
@@ -126,10 +140,7 @@ class _Writing:
         self._error: BaseException | None = None
         self._state: Mapping[str, Any] | None = state if at_once else copied(state)
         self._thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
-        if at_once:
-            self._write()
-        else:
-            self._thread.start()
+        self._thread.start()
 
     def _write(self) -> None:
         try:
@@ -147,12 +158,11 @@ class _Writing:
 
     def wait(self) -> OSError | None:
         """Until it is written; the error if it could not be."""
-        if self._thread.ident is not None:
-            file = str(self._run.checkpoint(self.step))
-            with said_if_long(f"{file}: waiting until it is written", SAID_AFTER):
-                self._thread.join(GIVEN_UP_AFTER)
-            if self._thread.is_alive():
-                return OSError(errno.ETIMEDOUT, f"not written within {GIVEN_UP_AFTER:.0f} s", file)
+        file = str(self._run.checkpoint(self.step))
+        with said_if_long(f"{file}: waiting until it is written", SAID_AFTER):
+            self._thread.join(GIVEN_UP_AFTER)
+        if self._thread.is_alive():
+            return OSError(errno.ETIMEDOUT, f"not written within {GIVEN_UP_AFTER:.0f} s", file)
         if self._error is None or isinstance(self._error, OSError):
             return self._error
         raise self._error

@@ -3,6 +3,7 @@
 In a world of one process nothing here does anything.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +104,27 @@ def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
     except RuntimeError as error:
         raise lost_process(error) or error from None
     return tuple(bool(flag) for flag in here.tolist())
+
+
+class StopFlag:
+    """Whether any process was asked to stop, told without waiting for the others. All processes make theirs alike."""
+
+    _made = itertools.count()
+
+    def __init__(self, world: World) -> None:
+        self._store = None if world.size == 1 else dist.distributed_c10d._get_default_store()
+        self._key = f"stop {next(self._made)}"
+
+    def asked(self, here: bool) -> bool:
+        """Whether this process was asked, or another one that has called this since."""
+        if self._store is None:
+            return here
+        try:
+            if here:
+                self._store.set(self._key, "")
+            return here or bool(self._store.check([self._key]))
+        except RuntimeError as error:
+            raise lost_process(error) or error from None
 
 
 def same_everywhere(world: World, number: int) -> bool:

@@ -101,7 +101,7 @@ def run_loop(
     stopped_by: str | None = None
     clock = Clock()
     if world.is_first:
-        run.remove_unfinished()
+        checkpoints.resumed(start)
     limit_waiting()
     with (
         stop_requests(show_progress) as requests,

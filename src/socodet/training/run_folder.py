@@ -25,7 +25,14 @@ from typing import Any, Literal, TypeVar
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN, PixelReading
-from socodet.runtime.files import refuse_foreign_folder, refuse_other_note, settled, write_atomically, write_note
+from socodet.runtime.files import (
+    refuse_foreign_folder,
+    refuse_other_note,
+    settled,
+    whole_file,
+    write_atomically,
+    write_note,
+)
 from socodet.runtime.notices import say
 from socodet.runtime.serialization import from_json
 from socodet.training.checkpoint_file import damage, read_state, write_state
@@ -158,15 +165,24 @@ class RunFolder:
         path = self.checkpoint(step)
         self._write_in_place_of_older(path, state)
         if epoch is not None:
-            kept = path.with_name(f"epoch-{epoch:04d}.pt")
-            kept.unlink(missing_ok=True)
-            try:
-                os.link(path, kept)  # one file under two names
-            except OSError:  # a file system without links
-                write_state(kept, state)
+            self.keep(path, epoch)
         for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink(missing_ok=True)
         return path
+
+    def kept(self, epoch: int) -> Path:
+        """The checkpoint of an epoch that is kept for good."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
+
+    def keep(self, checkpoint: Path, epoch: int) -> None:
+        """Gives a checkpoint a second name, that of an epoch, under which it stays for good."""
+        kept = self.kept(epoch)
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(checkpoint, kept)  # one file under two names
+        except OSError:  # a file system without links
+            with whole_file(kept) as file, checkpoint.open("rb") as written:
+                shutil.copyfileobj(written, file)
 
     def remove_unfinished(self) -> None:
         """Removes what a process that was killed left of a checkpoint; to be called before one is written."""

@@ -1,0 +1,70 @@
+"""A signal to one of several processes while all of them score: the others stop at their next image."""
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from socodet.detection import inference
+from socodet.errors import InputError
+from socodet.runtime.world import ALONE, World
+from socodet.training import distributed
+from socodet.training.distributed import StopFlag
+from socodet.training.learner import StoppedEarlyError
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """What processes share, here within one."""
+    store = dist.HashStore()
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(StopFlag, "_made", iter([1, 1, 2, 2, 3]))  # each pair in two processes
+    return store
+
+
+def test_one_process_hears_of_another_and_of_the_evaluation_at_hand_alone(store):
+    first, second = StopFlag(World(0, 2)), StopFlag(World(1, 2))
+    assert not first.asked(False)
+    assert second.asked(True)
+    assert first.asked(False)
+    assert not StopFlag(World(0, 2)).asked(False)
+    assert StopFlag(ALONE).asked(True)
+    assert not StopFlag(ALONE).asked(False)
+
+
+def test_it_stops_at_the_next_image(store, monkeypatch):
+    other, seen = StopFlag(World(1, 2)), []
+
+    class Images:
+        images = ()
+
+        def __len__(self):
+            return 20
+
+        def pixels(self, index):
+            return index
+
+    def each(*_, **__):
+        for index in range(0, 20, 2):
+            seen.append(index)
+            if index == 4:
+                other.asked(True)
+            yield index, "unreadable"
+
+    monkeypatch.setattr(inference, "detect_each", each)
+    monkeypatch.setattr(inference, "agree_flags", lambda world, flags: (True,))
+    images = Images()
+    images.images = [type("Image", (), {"file": "x"})] * 20
+    with pytest.raises(StoppedEarlyError):
+        inference.detect(torch.nn.Identity(), images, world=World(0, 2))
+    assert seen == [0, 2, 4]
+
+
+def test_a_process_that_is_gone_is_one_line(monkeypatch):
+    class Gone:
+        def check(self, keys):
+            raise dist.DistNetworkError("Connection reset by peer")
+
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", Gone)
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    with pytest.raises(InputError, match="another process of this run has ended"):
+        StopFlag(World(0, 2)).asked(False)
