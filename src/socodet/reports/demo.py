@@ -35,7 +35,7 @@ from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import encoder_weights
 from socodet.weights.report import LoadReport
 
-STEPS = 120
+STEPS = 70
 MOST_IMAGES = 1500
 """More than the demo's steps see."""
 PROPOSALS, VIEWS = 12, 3
@@ -75,7 +75,7 @@ class DemoResult:
 def demo(
     images: str | Path | None = None, output: str | Path = "demo", *, overwrite: bool = False, seed: int = 0
 ) -> DemoResult:
-    """Runs everything once, with 120 steps of the recipe `tiny`, on the shipped photographs or on up to 1,500 `images`.
+    """Runs everything once, with 70 steps of the recipe `tiny`, on the shipped photographs or on up to 1,500 `images`.
 
     An interrupted demo is resumed. Raises InputError for a folder that cannot be used, and when `output` holds a
     finished demo and `overwrite` is false.
