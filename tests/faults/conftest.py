@@ -1,0 +1,21 @@
+"""Fixtures of the tests of untrusted files."""
+
+import os
+
+import pytest
+from malicious import PHOTOGRAPH
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A folder that nothing may be added to, with a photograph that is not the sets'; the sets are in `inside/data`."""
+    (tmp_path / "inside" / "data").mkdir(parents=True)
+    (tmp_path / "private.jpg").write_bytes(PHOTOGRAPH)
+    yield tmp_path
+    assert sorted(os.listdir(tmp_path)) == ["inside", "private.jpg"]
+
+
+@pytest.fixture
+def folder(outside):
+    """The folder of a set."""
+    return outside / "inside" / "data"

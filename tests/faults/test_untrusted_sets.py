@@ -1,0 +1,137 @@
+"""Malicious annotated sets: names far away, code, and descriptions that grow without end."""
+
+import json
+
+import pytest
+from malicious import PHOTOGRAPH, SCRIPT, refused
+
+from socodet.detection.datasets import Problem, open_detection_set
+from socodet.images.reading import PixelSettings, read_images_as
+from socodet.images.source import open_images
+
+
+def coco(folder, names):
+    (folder / "set.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
+                "annotations": [
+                    {"id": k, "image_id": k, "category_id": 1, "bbox": [9, 9, 50, 50]} for k in range(len(names))
+                ],
+                "categories": [{"id": 1, "name": SCRIPT}],
+            }
+        )
+    )
+    return folder / "set.json"
+
+
+def yolo(folder, names):
+    (folder / "train.txt").write_text("\n".join(names))
+    (folder / "data.yaml").write_text("train: train.txt\nnames: [cat]")
+    return folder
+
+
+def darknet(folder, names):
+    (folder / "train.txt").write_text("\n".join(names))
+    (folder / "obj.names").write_text("cat")
+    (folder / "obj.data").write_text("train = train.txt\nnames = obj.names")
+    return folder
+
+
+@pytest.mark.parametrize("form", [coco, yolo, darknet], ids=lambda form: form.__name__)
+def test_images_far_from_a_set_are_read_only_where_that_is_asked_for(folder, outside, form):
+    near = folder.parent / "images" / "b.jpg"
+    near.parent.mkdir()
+    for file in (folder / "a.jpg", near):
+        file.write_bytes(PHOTOGRAPH)
+        file.with_suffix(".txt").write_text("0 0.5 0.5 0.2 0.2")
+    far = ["../../private.jpg", str(outside / "private.jpg"), f"x/../../../{'../' * 20}{outside}/private.jpg"]
+    given = form(folder, ["a.jpg", "../images/b.jpg", str(near), *far])
+    read = open_detection_set(given, split="train")
+    assert {one.file.resolve() for one in read.images} == {folder / "a.jpg", near}
+    assert read.problems.counts[Problem.NAME_ASTRAY] == len(far)
+    with read_images_as(PixelSettings(outside_images=True)):
+        read = open_detection_set(given, split="train")
+        assert Problem.NAME_ASTRAY not in read.problems.counts
+        assert str(outside / "private.jpg") in {str(one.file.resolve()) for one in read.images}
+    given = form(folder, far)
+    assert "--outside-images" in refused(lambda: open_detection_set(given, split="train"))
+    if form is coco:
+        assert "--outside-images" in refused(open_images, given)
+        with read_images_as(PixelSettings(outside_images=True)):
+            assert open_images(coco(folder, far[:1])).read(0) == PHOTOGRAPH
+
+
+@pytest.mark.parametrize(
+    ("written", "usual"),
+    [
+        ("train: ../images", True),
+        ("train: images/train", True),
+        ("path: ../images\ntrain: .", True),
+        ("path: .\ntrain: ../images", True),
+        ("train: {outside}/inside/images", True),
+        ("train: ../..", False),
+        ("path: {outside}\ntrain: elsewhere", False),
+        ("train: {outside}/elsewhere", False),
+        ("path: /\ntrain: {outside}/elsewhere", False),
+        ("train: [../images, ../../elsewhere]", False),
+    ],
+)
+def test_folders_that_a_description_names(folder, tmp_path_factory, written, usual):
+    outside = folder.parent.parent
+    elsewhere = tmp_path_factory.mktemp("far") / "elsewhere"
+    (outside / "inside" / "elsewhere").symlink_to(elsewhere)  # what a link leads to is what the link is
+    for place in (folder / "images" / "train", folder.parent / "images", elsewhere):
+        place.mkdir(parents=True)
+        (place / "a.jpg").write_bytes(PHOTOGRAPH)
+        (place / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    far = written.replace("../../elsewhere", str(elsewhere)).replace("{outside}/elsewhere", str(elsewhere))
+    far = far.replace("path: {outside}\ntrain: elsewhere", f"path: {elsewhere.parent}\ntrain: elsewhere")
+    (folder / "data.yaml").write_text(f"{far.format(outside=outside)}\nnames: [cat]")
+    if usual:
+        assert len(open_detection_set(folder, split="train")) == 1
+        return
+    assert "--outside-images" in refused(lambda: open_detection_set(folder, split="train"))
+    with read_images_as(PixelSettings(outside_images=True)):
+        assert len(open_detection_set(folder, split="train")) >= 1
+
+
+def test_class_names_are_read_from_no_other_file(folder, outside):
+    (folder.parent / "a.txt").write_text("secret")
+    darknet(folder, ["a.jpg"])
+    for name in ("/etc/passwd", "../../private.jpg", "/etc/hostname.names"):
+        (folder / "obj.data").write_text(f"train = train.txt\nnames = {name}")
+        refused(lambda: open_detection_set(folder, split="train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.yaml", "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{sentinel}]]"),
+        ("data.yaml", "train: !!python/object/new:os.system ['touch {sentinel}']\nnames: [cat]"),
+        ("data.yaml", "a: &a [x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\nnames: [*c]\ntrain: *c"),
+        ("data.yaml", "train: " + "[" * 600),
+        ("set.json", '{{"images": ' + "[" * 100_000),
+        (
+            "set.json",
+            '{{"images": [{{"id": 1' + "0" * 5000 + ', "file_name": "a.jpg"}}], "annotations": [], "categories": []}}',
+        ),
+    ],
+)
+def test_descriptions_that_run_code_or_never_end(folder, outside, name, content):
+    (folder / name).write_text(content.format(sentinel=outside / "sentinel"))
+    refused(lambda: open_detection_set(folder / name, split="train"))
+    if name == "set.json":
+        refused(open_images, folder / name)
+
+
+def test_xml_that_grows_or_reads_a_file(folder, outside):
+    (folder / "a.jpg").write_bytes(PHOTOGRAPH)
+    (folder / "secret").write_text("cat")
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
+    grows = "".join(f'<!ENTITY e{k} "{f"&e{k - 1};" * 10}">' for k in range(1, 12))
+    for entities, used in ((f'<!ENTITY e0 "x">{grows}', "&e11;"), (f'<!ENTITY f SYSTEM "{folder}/secret">', "&f;")):
+        (folder / "a.xml").write_text(
+            f"<!DOCTYPE annotation [{entities}]><annotation><object><name>{used}</name>{box}</object></annotation>"
+        )
+        refused(lambda: open_detection_set(folder, split="train"))
