@@ -133,10 +133,10 @@ def test_no_command_writes_into_the_folder_of_others(tmp_path, monkeypatch, caps
 def python_functions(given):
     """Function → what it writes, a file or a folder."""
     data, images, run = given / "train.json", given / "images", given / "detector"
-    from socodet.finetuning.evaluate import evaluate_run
+    from socodet.finetuning.evaluate import evaluate
     from socodet.finetuning.finetune import finetune
     from socodet.images.pack import pack
-    from socodet.probing.probe import probe_and_compare
+    from socodet.probing.probe import probe
     from socodet.probing.settings import ProbeData
     from socodet.reports.inspect_detections import inspect_detections
     from socodet.reports.report import report
@@ -150,8 +150,8 @@ def python_functions(given):
         "inspect": lambda to: socodet.inspect("proposals", images, to),
         "inspect_detections": lambda to: inspect_detections(data, given / "found.json", to),
         "report": lambda to: report([run], to),
-        "probe": lambda to: probe_and_compare(run, ProbeData(given), output=to),
-        "evaluate": lambda to: evaluate_run(run, data, output=to),
+        "probe": lambda to: probe(run, ProbeData(given), output=to),
+        "evaluate": lambda to: evaluate(run, data, output=to),
         "pretrain": lambda to: socodet.pretrain(images, "tiny", to),
         "finetune": lambda to: finetune(data, to, settings, model=NARROW),
         "predict": lambda to: socodet.predict(run, images, to),

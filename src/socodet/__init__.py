@@ -4,75 +4,141 @@
 
     socodet.propose("images/", "proposals.parquet")
     socodet.pretrain("images/", "tiny", "runs/first")
-    socodet.export_run("runs/first", "first.pth")
+    socodet.export("runs/first", "first.pth")
     detector = socodet.build_detector("runs/first", num_classes=21)
     socodet.load_pretrained(detector, "first.pth")
 
-Each name is the function behind the command of that name.
+Each function is what the command of that name does, with the same arguments: `help(socodet.pretrain)`. Notes and
+progress are records of the logger `socodet`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from socodet._version import __version__
+from socodet.runtime.lazy import lazily
 
 if TYPE_CHECKING:
+    from socodet.commands.doctor import examine as doctor  # noqa: F401
+    from socodet.deployment.export import export as export
     from socodet.deployment.export_detector import export_detector as export_detector
     from socodet.detection.build import build_detector as build_detector
+    from socodet.detection.convert import Conversion as Conversion
     from socodet.detection.convert import convert as convert
     from socodet.detection.datasets import ReadingSettings as ReadingSettings
+    from socodet.detection.datasets import open_detection_set as open_detection_set
     from socodet.errors import InputError as InputError
-    from socodet.export import export_run as export_run
+    from socodet.exporting import Exported as Exported
+    from socodet.exporting import export_run as export_run
     from socodet.finetuning.detector import TrainedDetector as TrainedDetector
     from socodet.finetuning.detector import load_detector as load_detector
+    from socodet.finetuning.evaluate import Evaluation as Evaluation
+    from socodet.finetuning.evaluate import evaluate as evaluate
+    from socodet.finetuning.finetune import FinetuneResult as FinetuneResult
+    from socodet.finetuning.finetune import finetune as finetune
     from socodet.finetuning.head_scale import match_head_scale as match_head_scale
+    from socodet.finetuning.settings import EvaluationSettings as EvaluationSettings
+    from socodet.finetuning.settings import FinetuneSettings as FinetuneSettings
+    from socodet.images.pack import PackSettings as PackSettings
+    from socodet.images.pack import PackSummary as PackSummary
+    from socodet.images.pack import pack as pack
     from socodet.images.reading import PixelSettings as PixelSettings
     from socodet.images.reading import read_images_as as read_images_as
+    from socodet.models.settings import ModelSettings as ModelSettings
     from socodet.prediction.predict import PredictResult as PredictResult
     from socodet.prediction.predict import predict as predict
     from socodet.pretraining.pretrain import PretrainResult as PretrainResult
     from socodet.pretraining.pretrain import pretrain as pretrain
     from socodet.pretraining.recipes import Recipe as Recipe
     from socodet.pretraining.recipes import recipe as recipe
+    from socodet.pretraining.recipes import recipes as recipes
+    from socodet.probing.probe import ProbeResult as ProbeResult
+    from socodet.probing.probe import probe as probe
+    from socodet.probing.settings import ProbeData as ProbeData
+    from socodet.probing.settings import ProbeSettings as ProbeSettings
+    from socodet.proposals.make_table import ProposalSummary as ProposalSummary
     from socodet.proposals.make_table import propose as propose
+    from socodet.proposals.settings import ProposalSettings as ProposalSettings
     from socodet.reports.demo import demo as demo
     from socodet.reports.inspect import inspect as inspect
+    from socodet.reports.inspect_detections import inspect_detections as inspect_detections
+    from socodet.reports.report import ReportResult as ReportResult
+    from socodet.reports.report import report as report
+    from socodet.studies.ablation.budget import Budget as Budget
+    from socodet.studies.ablation.running import ablate as ablate
+    from socodet.studies.ablation.table import AblationTable as AblationTable
+    from socodet.studies.comparison import Comparison as Comparison
+    from socodet.studies.comparison import compare as compare
+    from socodet.studies.inits import Init as Init
+    from socodet.studies.own_data.protocol import OwnDataSettings as OwnDataSettings
+    from socodet.studies.own_data.results import OwnData as OwnData
+    from socodet.studies.own_data.running import reproduce_own_data as reproduce_own_data
+    from socodet.training.settings import DeviceSettings as DeviceSettings
+    from socodet.training.settings import ExecutionSettings as ExecutionSettings
     from socodet.weights.load import load_pretrained as load_pretrained
     from socodet.weights.report import LoadReport as LoadReport
 
-
-# Imported at first use: `import socodet` and `socodet --help` then cost no torch.
 _ORIGINS = {
+    "AblationTable": "socodet.studies.ablation.table",
+    "Budget": "socodet.studies.ablation.budget",
+    "Comparison": "socodet.studies.comparison",
+    "Conversion": "socodet.detection.convert",
+    "DeviceSettings": "socodet.training.settings",
+    "Evaluation": "socodet.finetuning.evaluate",
+    "EvaluationSettings": "socodet.finetuning.settings",
+    "ExecutionSettings": "socodet.training.settings",
+    "Exported": "socodet.exporting",
+    "FinetuneResult": "socodet.finetuning.finetune",
+    "FinetuneSettings": "socodet.finetuning.settings",
+    "Init": "socodet.studies.inits",
     "InputError": "socodet.errors",
     "LoadReport": "socodet.weights.report",
+    "ModelSettings": "socodet.models.settings",
+    "OwnData": "socodet.studies.own_data.results",
+    "OwnDataSettings": "socodet.studies.own_data.protocol",
+    "PackSettings": "socodet.images.pack",
+    "PackSummary": "socodet.images.pack",
     "PixelSettings": "socodet.images.reading",
     "PredictResult": "socodet.prediction.predict",
     "PretrainResult": "socodet.pretraining.pretrain",
+    "ProbeData": "socodet.probing.settings",
+    "ProbeResult": "socodet.probing.probe",
+    "ProbeSettings": "socodet.probing.settings",
+    "ProposalSettings": "socodet.proposals.settings",
+    "ProposalSummary": "socodet.proposals.make_table",
     "ReadingSettings": "socodet.detection.datasets",
     "Recipe": "socodet.pretraining.recipes",
+    "ReportResult": "socodet.reports.report",
     "TrainedDetector": "socodet.finetuning.detector",
+    "ablate": "socodet.studies.ablation.running",
     "build_detector": "socodet.detection.build",
+    "compare": "socodet.studies.comparison",
     "convert": "socodet.detection.convert",
     "demo": "socodet.reports.demo",
+    "doctor": "socodet.commands.doctor:examine",
+    "evaluate": "socodet.finetuning.evaluate",
+    "export": "socodet.deployment.export",
     "export_detector": "socodet.deployment.export_detector",
-    "export_run": "socodet.export",
+    "export_run": "socodet.exporting",
+    "finetune": "socodet.finetuning.finetune",
     "inspect": "socodet.reports.inspect",
+    "inspect_detections": "socodet.reports.inspect_detections",
     "load_detector": "socodet.finetuning.detector",
     "load_pretrained": "socodet.weights.load",
     "match_head_scale": "socodet.finetuning.head_scale",
+    "open_detection_set": "socodet.detection.datasets",
+    "pack": "socodet.images.pack",
     "predict": "socodet.prediction.predict",
     "pretrain": "socodet.pretraining.pretrain",
+    "probe": "socodet.probing.probe",
     "propose": "socodet.proposals.make_table",
     "read_images_as": "socodet.images.reading",
     "recipe": "socodet.pretraining.recipes",
+    "recipes": "socodet.pretraining.recipes",
+    "report": "socodet.reports.report",
+    "reproduce_own_data": "socodet.studies.own_data.running",
 }
 __all__ = ["__version__", *_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGINS:
-        raise AttributeError(f"module 'socodet' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ORIGINS[name]), name)
+__getattr__ = lazily(__name__, _ORIGINS)
 
 
 def __dir__() -> list[str]:

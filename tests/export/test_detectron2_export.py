@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 R50_BLOCKS = (3, 4, 6, 3)

@@ -8,7 +8,7 @@ import torch
 
 from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 from socodet.weights.formats import backbone, public_code, run_of
 
 SMALL = {"backbone": "resnet18", "fpn_channels": 16, "head_channels": 24, "head_convs": 3, "representation_size": 40}

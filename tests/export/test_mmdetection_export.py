@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 R50_CHANNELS = {2: 256, 3: 512, 4: 1024, 5: 2048}

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from socodet.export import export_run
+from socodet.exporting import export_run
 from socodet.training.run_folder import RunFolder
 
 SMALL = {"backbone": "resnet18", "fpn_channels": 16, "head_channels": 16, "representation_size": 24}

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 from socodet.models.backbones import stage_outputs
 
 SMALL = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from socodet.errors import InputError
-from socodet.export import export_run
-from socodet.export.modules import pretrained_modules
-from socodet.export.statistics import backbone_statistics
+from socodet.exporting import export_run
+from socodet.exporting.modules import pretrained_modules
+from socodet.exporting.statistics import backbone_statistics
 from socodet.models.backbones import stage_outputs
 
 SMALL = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}

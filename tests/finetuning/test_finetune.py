@@ -17,7 +17,7 @@ from socodet.detection.detectors import DETECTORS, detector_named, new_detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError, SettingError
-from socodet.finetuning.evaluate import evaluate_run
+from socodet.finetuning.evaluate import evaluate
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.samples import TrainingImages, image_stream, training_batches
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
@@ -113,7 +113,7 @@ def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_p
     assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["settings"]["rois_per_image"] == 5
     made = []
     monkeypatch.setattr(evaluate_module, "score", lambda detector, *_, **__: made.append(detector))
-    evaluate_run(tmp_path / "run", data, execution=HERE, show_progress=False)
+    evaluate(tmp_path / "run", data, execution=HERE, show_progress=False)
     assert made[0].roi_heads.fg_bg_sampler.batch_size_per_image == 5
 
 
@@ -162,13 +162,13 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     found = json.loads((run / "predictions.json").read_text())
     assert {entry["category_id"] for entry in found} <= {10, 20, 30}
 
-    again = evaluate_run(run, data, checkpoint="last", output=tmp_path / "s.json", execution=HERE, show_progress=False)
+    again = evaluate(run, data, checkpoint="last", output=tmp_path / "s.json", execution=HERE, show_progress=False)
     assert again.scores == result.evaluation.scores
     assert json.loads((tmp_path / "s.json").read_text())["scores"] == again.scores
     with pytest.raises(InputError, match=r"s\.json: exists; give another name or pass --overwrite"):
-        evaluate_run(run, data, output=tmp_path / "s.json", execution=HERE, show_progress=False)
+        evaluate(run, data, output=tmp_path / "s.json", execution=HERE, show_progress=False)
     with pytest.raises(InputError, match="is a folder"):
-        evaluate_run(run, data, save_predictions=tmp_path, execution=HERE, show_progress=False)
+        evaluate(run, data, save_predictions=tmp_path, execution=HERE, show_progress=False)
 
 
 def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_trained(data, tmp_path):
@@ -206,7 +206,7 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
     with pytest.raises(InputError, match="holds files that are not of a run"):
         finetune(data, tmp_path / "full", settings, **QUIET)
     with pytest.raises(InputError, match="not a run"):
-        evaluate_run(tmp_path / "full", data)
+        evaluate(tmp_path / "full", data)
 
 
 def test_divergence_is_one_line_that_says_how_to_fix_it(data, tmp_path):

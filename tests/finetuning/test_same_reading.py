@@ -14,7 +14,7 @@ import socodet
 from socodet.cli import main
 from socodet.detection import inference
 from socodet.errors import InputError
-from socodet.finetuning.evaluate import evaluate_run
+from socodet.finetuning.evaluate import evaluate
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as, read_images_like
@@ -115,7 +115,7 @@ def test_other_images_are_shown_to_a_detector_as_those_it_was_trained_on(finetun
     """Even where their own values would make another range."""
     images = data if top == TOP else dark
     predict(finetuned, images, tmp_path / "found", **QUIET)
-    evaluate_run(finetuned, images, **QUIET)
+    evaluate(finetuned, images, **QUIET)
     socodet.load_detector(finetuned, device="cpu").predict([images / "0.tif"])
     assert len(seen) == 9
     for number, pixels in enumerate(seen):
@@ -141,7 +141,7 @@ def test_flags_take_the_place_of_what_a_run_says(finetuned, data, seen, tmp_path
 def test_a_probe_and_a_report_see_what_the_run_saw(pretrained, dark, monkeypatch):
     opened = []
     monkeypatch.setattr(probing, "probe_encoder", lambda encoder, sets, *args, **kwargs: opened.append(sets))
-    probing.probe(pretrained, dark, device="cpu", show_progress=False)
+    probing.probe_network(pretrained, dark, device="cpu", show_progress=False)
     for part in (opened[0].train, opened[0].val):
         np.testing.assert_allclose(part.pixels(0), as_seen(scene(0, 400)), atol=1)
     source, _ = reporting.open_run_images(read_records([pretrained]), dark)

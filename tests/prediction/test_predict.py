@@ -18,7 +18,7 @@ from socodet.cli import main
 from socodet.detection.datasets import open_detection_set
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
-from socodet.finetuning.evaluate import evaluate_run, score
+from socodet.finetuning.evaluate import evaluate, score
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.decode import decode_image
@@ -69,7 +69,7 @@ def detector(run):
 
 
 def test_it_is_the_detector_that_evaluation_scores(run, detector, data, tmp_path):
-    evaluate_run(run, data, save_predictions=tmp_path / "found.json", **QUIET)
+    evaluate(run, data, save_predictions=tmp_path / "found.json", **QUIET)
     scored = json.loads((tmp_path / "found.json").read_text())
     assert scored
     dataset = open_detection_set(data)

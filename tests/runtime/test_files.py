@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 from socodet.images.pack import pack
 from socodet.images.photographs import photographs
 from socodet.proposals.part_files import checked_output

@@ -17,7 +17,7 @@ from socodet.images.photographs import photographs
 from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.pretrain import PretrainResult
 from socodet.pretraining.recipes import recipe
-from socodet.studies.ablation import Budget, run_ablation
+from socodet.studies.ablation import Budget, ablate
 from socodet.studies.ablation.budget import family_rows
 from socodet.training.settings import ExecutionSettings
 from socodet.views.geometry import canonical_levels, scale_aware_levels
@@ -38,7 +38,7 @@ def _one_draw():
 
 @pytest.fixture(scope="module")
 def table4(tmp_path_factory):
-    return run_ablation(
+    return ablate(
         "table4", photographs(), tmp_path_factory.mktemp("table4"), SMALL, execution=HERE, show_progress=False
     )
 
@@ -106,7 +106,7 @@ def test_a_finished_ablation_is_not_run_again(table4, monkeypatch):
         raise AssertionError("a finished row was run again")
 
     monkeypatch.setattr(pretraining_runs, "pretrain", pretrain)
-    again = run_ablation("table4", photographs(), table4.folder, SMALL, execution=HERE, show_progress=False)
+    again = ablate("table4", photographs(), table4.folder, SMALL, execution=HERE, show_progress=False)
     assert again == table4
 
 
@@ -120,7 +120,7 @@ def test_interrupted_and_resumed_is_uninterrupted(table4, tmp_path, monkeypatch)
         return fetch(self, place, *more)
 
     def go_on():
-        return run_ablation("table4", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
+        return ablate("table4", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
 
     with monkeypatch.context() as patch:
         patch.setattr(SampleDataset, "sample", interrupting)
@@ -154,7 +154,7 @@ def test_a_signal_in_the_last_step_of_a_row_is_not_lost(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pretraining_runs, "pretrain", last_step)
     monkeypatch.setattr(running, "object_recall", lambda *_: {"recall": 0.5})
-    table = run_ablation("table5d", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
+    table = ablate("table5d", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False)
     assert table.stopped_by == "SIGTERM"
     assert called == ["table5d_0980"]
     assert [row.status for row in table.rows] == ["finished", "not begun", "not begun"]
@@ -171,7 +171,7 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
         return [dataclasses.replace(first, recipe=fast), *others]
 
     def run(**options):
-        return run_ablation("table5d", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False, **options)
+        return ablate("table5d", photographs(), tmp_path, SMALL, execution=HERE, show_progress=False, **options)
 
     monkeypatch.setattr(running, "family_rows", one_too_fast)
     table = run()
@@ -189,7 +189,7 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
     assert tried == []
     assert run(retry_diverged=True) == table
     assert tried == ["table5d_0980"]
-    more = run_ablation(
+    more = ablate(
         "table5d",
         photographs(),
         tmp_path,
@@ -203,7 +203,7 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
 
 def test_seven_rows_share_two_proposal_tables(tmp_path):
     small = dataclasses.replace(SMALL, epochs=1)
-    table = run_ablation("table5c", photographs(), tmp_path, small, execution=HERE, show_progress=False)
+    table = ablate("table5c", photographs(), tmp_path, small, execution=HERE, show_progress=False)
     assert [row.settings["proposals"] for row in table.rows] == ["single"] * 4 + ["random"] * 3
     assert [row.settings["K"] for row in table.rows] == ["1", "4", "8", "16", "1", "4", "8"]
     assert sorted(path.name for path in tmp_path.glob("*.parquet")) == [
@@ -216,7 +216,7 @@ def test_other_rows_do_not_end_up_in_the_same_table(table4):
     before = table4.csv.read_bytes()
     for family, budget in (("table5a", SMALL), ("table4", dataclasses.replace(SMALL, epochs=4))):
         with pytest.raises(InputError, match="holds an ablation of other settings"):
-            run_ablation(family, photographs(), table4.folder, budget, execution=HERE, show_progress=False)
+            ablate(family, photographs(), table4.folder, budget, execution=HERE, show_progress=False)
     assert table4.csv.read_bytes() == before
 
 
@@ -244,7 +244,7 @@ def test_a_budget_keeps_the_proportions():
 def test_a_row_without_a_step_is_named_before_any_is_run(tmp_path):
     costly = dataclasses.replace(SMALL, epochs=1, batch_size=8)
     with pytest.raises(InputError, match="6 images give table5b_2048 no step of batch size 8 in 1 epochs"):
-        run_ablation("table5b", photographs(), tmp_path / "out", costly, execution=HERE)
+        ablate("table5b", photographs(), tmp_path / "out", costly, execution=HERE)
     assert not (tmp_path / "out").exists()
 
 

@@ -19,7 +19,7 @@ from socodet.errors import InputError
 from socodet.finetuning.samples import TrainingImages
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
-from socodet.studies.ablation import Budget, row_detectors, run_ablation
+from socodet.studies.ablation import Budget, ablate, row_detectors
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -83,7 +83,7 @@ def _one_draw():
 def pretrained_rows(tmp_path_factory):
     """Three rows, not fine-tuned."""
     folder = tmp_path_factory.mktemp("rows") / "table5d"
-    run_ablation("table5d", photographs(), folder, SMALL, execution=HERE, show_progress=False)
+    ablate("table5d", photographs(), folder, SMALL, execution=HERE, show_progress=False)
     return folder
 
 
@@ -109,7 +109,7 @@ def transfer_of(data, **changes):
 
 
 def go_on(folder, finetune=None, **options):
-    return run_ablation(
+    return ablate(
         "table5d", photographs(), folder, SMALL, finetune=finetune, execution=HERE, show_progress=False, **options
     )
 
@@ -127,7 +127,7 @@ def test_every_encoder_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsy
     coco_file(data / "val.json", ("chelsea",))
     brief = dataclasses.replace(BRIEF, iterations=1, precise_bn=0, rois_per_image=5)
     transfer = row_detectors(data, settings=brief, execution=HERE)
-    table = run_ablation(
+    table = ablate(
         "table4", photographs(), tmp_path / "out", SMALL, finetune=transfer, execution=HERE, show_progress=False
     )
     assert all(row.finished for row in table.rows)

@@ -19,7 +19,7 @@ from socodet.images.source import open_images
 from socodet.pretraining.recipes.auto import Given, plan
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
-from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, measure_own_data
+from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, reproduce_own_data
 from socodet.studies.own_data.protocol import image_level, starts
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
@@ -58,7 +58,7 @@ def weights(tmp_path_factory):
 def done(data, weights, tmp_path_factory):
     output = tmp_path_factory.mktemp("study") / "out"
     given = {"weights": weights, "fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
-    return measure_own_data(data, output, SMALL, **given)
+    return reproduce_own_data(data, output, SMALL, **given)
 
 
 def test_every_start_is_pretrained_and_fine_tuned(done, data):
@@ -97,7 +97,7 @@ def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, we
     assert kept
     monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", lambda *_, **__: pytest.fail("pretrained again"))
     more = {"weights": weights, "fractions": (1.0,), "folds": (0, 3), "only": ["soco"], "execution": CPU}
-    again = measure_own_data(data, done.study.folder, SMALL, **more, show_progress=False)
+    again = reproduce_own_data(data, done.study.folder, SMALL, **more, show_progress=False)
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
     assert {(one["start"], one["fold"]) for one in again.as_json()} == {
         *((name, 0) for name in OWN + GIVEN),
@@ -112,12 +112,12 @@ def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, dat
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), tmp_path / "other.pth")
     asked = {"fractions": (1.0,), "folds": (4,), "execution": CPU, "show_progress": False}
     with pytest.raises(InputError, match="imagenet began with other weights"):
-        measure_own_data(
+        reproduce_own_data(
             data, done.study.folder, SMALL, weights=Weights(tmp_path / "other.pth", "timm/test_resnet"), **asked
         )
     monkeypatch.setattr("socodet.studies.own_data.running.starts", _with_a_higher_rate)
     with pytest.raises(InputError, match="image began with other weights, or with a recipe"):
-        measure_own_data(data, done.study.folder, SMALL, **asked)
+        reproduce_own_data(data, done.study.folder, SMALL, **asked)
 
 
 def _with_a_higher_rate(*asked):
@@ -129,17 +129,17 @@ def _with_a_higher_rate(*asked):
 
 def test_a_call_without_the_given_weights_keeps_their_rows(done, data):
     asked = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
-    again = measure_own_data(data, done.study.folder, SMALL, **asked)
+    again = reproduce_own_data(data, done.study.folder, SMALL, **asked)
     assert {row.labels["init"] for row in again.detectors.rows} == {*OWN, *GIVEN}
 
 
 def test_stopped_it_resumes(data, tmp_path):
     few = dataclasses.replace(CPU, max_steps=1)
     asked = {"fractions": (1.0,), "folds": (0,), "only": ["soco"], "show_progress": False}
-    first = measure_own_data(data, tmp_path / "out", SMALL, execution=few, **asked)
+    first = reproduce_own_data(data, tmp_path / "out", SMALL, execution=few, **asked)
     assert first.stopped_by == "max_steps"
     assert first.pretraining["soco"].status == "step 1 of 2"
-    second = measure_own_data(data, tmp_path / "out", SMALL, execution=CPU, **asked)
+    second = reproduce_own_data(data, tmp_path / "out", SMALL, execution=CPU, **asked)
     assert second.stopped_by is None
     assert {one["start"] for one in second.as_json()} == {"scratch", "soco"}
 
@@ -259,7 +259,7 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
     with pytest.raises(SettingError, match="weights-name"):
         Weights(tmp_path, "resnet18", "soco")
     with pytest.raises(InputError, match="no such start"):
-        measure_own_data(data, tmp_path / "o", SMALL, only=["sooc"], execution=CPU, show_progress=False)
+        reproduce_own_data(data, tmp_path / "o", SMALL, only=["sooc"], execution=CPU, show_progress=False)
     for flags in (["--weights", str(tmp_path)], ["--data", str(tmp_path / "none")]):
         with pytest.raises(SystemExit) as ended:
             main(["reproduce", "own-data", "--data", str(data), "--output", str(tmp_path / "o"), *flags])

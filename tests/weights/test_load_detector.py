@@ -16,7 +16,7 @@ from torchvision.models.detection import (
 from socodet.detection.build import build_detector
 from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo

@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 from socodet.detection.detectors import DETECTORS, new_detector
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo

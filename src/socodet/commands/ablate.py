@@ -59,7 +59,7 @@ def ablate(
         retry_diverged: Rerun diverged rows from their last good checkpoint.
         overwrite: Delete the ablation in the folder.
     """
-    from socodet.studies.ablation import row_detectors, run_ablation
+    from socodet.studies.ablation import ablate, row_detectors
 
     detectors = None
     if dataset is not None and schedule is not None:
@@ -71,7 +71,7 @@ def ablate(
         raise InputError("ablate: --finetune needs --schedule, such as coco_1x; its steps are --finetune.iterations")
     elif (schedule, val, labelled_images, reading, finetune) != (None, None, None, ReadingSettings(), RowSettings()):
         raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; give the set")
-    table = run_ablation(
+    table = ablate(
         family,
         images,
         output,

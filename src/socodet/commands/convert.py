@@ -47,7 +47,5 @@ def convert(
         save_images=save_images,
         overwrite=overwrite,
     )
-    print("\n".join([f"{data}: {found.layout}", *found.lines()]))
-    if found.file is not None:
-        print(f"{found.file}: written")
+    print(f"{data}: {found}")
     return found

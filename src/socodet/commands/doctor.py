@@ -44,8 +44,7 @@ def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licence
     if licences:
         _print_licences(as_json)
         return
-    checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device, _decoder, _kernels)
-    findings = [_tried(check) for check in (*checks, _cores, _disk, _shared_memory, _open_files)]
+    findings = examine()
     if as_json:
         print(json.dumps({"socodet": __version__, "findings": [asdict(one) for one in findings]}, indent=2))
     else:
@@ -57,6 +56,12 @@ def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licence
                 print(f"    {'':<{width}}  {one.problem}")
     if any(one.problem for one in findings):
         raise SystemExit(1)
+
+
+def examine() -> list[Finding]:
+    """What is found of this installation and this machine, and what is wrong with it and how to fix that."""
+    checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device, _decoder, _kernels)
+    return [_tried(check) for check in (*checks, _cores, _disk, _shared_memory, _open_files)]
 
 
 def _print_licences(as_json: bool) -> None:

@@ -42,9 +42,9 @@ def evaluate(
     from socodet.finetuning.inputs import judge_evaluation
 
     judge_evaluation(run, data, output, save_predictions, overwrite=overwrite)
-    from socodet.finetuning.evaluate import evaluate_run
+    from socodet.finetuning.evaluate import evaluate
 
-    result = evaluate_run(
+    result = evaluate(
         run,
         data,
         split=split,

@@ -1,17 +1,13 @@
 """`socodet export`: from a run to a file for a detection framework."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import tyro
 
-from socodet.errors import InputError
 from socodet.runtime.log import LOGGER
 from socodet.runtime.settings import NonNegativeInt
 from socodet.training.run_folder import Checkpoint
-
-if TYPE_CHECKING:
-    from socodet.deployment.export_detector import DetectorFormat
 
 
 def export(
@@ -40,34 +36,19 @@ def export(
             last.
         overwrite: Replace an existing file.
     """
-    from socodet.deployment.export_detector import export_detector
-    from socodet.export import export_with_card
-    from socodet.export.card import card_path
-    from socodet.finetuning.run import is_finetuned
+    from socodet.deployment.export import export
 
-    if is_finetuned(run):
-        if model is not None or images is not None:
-            raise InputError("--model and --images: are for pretrained modules, not for a fine-tuned detector")
-        detector_format = cast("DetectorFormat", format)
-        written = export_detector(run, output, format=detector_format, checkpoint=checkpoint, overwrite=overwrite)
-        print(f"{written}: written; what it is and how to load it: {card_path(written, format)}")
-        return {"weights": written, "card": card_path(written, format)}
-    if format == "onnx":
-        raise InputError(
-            f"{run}: --format onnx takes a fine-tuned detector; fine-tune the run first (socodet finetune)"
-        )
-
-    exported = export_with_card(
+    exported = export(
         run,
         output,
         format=format,
         model=model,
         images=images,
         bn_images=bn_images,
+        checkpoint=checkpoint,
         overwrite=overwrite,
-        show_progress=True,
     )
-    print(f"{exported.weights}: written; the card says what it is and how to load it: {exported.card}")
+    print(exported)
     if exported.unfinished:
         LOGGER.info(f"note: the run is not finished; these are the weights after {exported.unfinished}")
     return exported

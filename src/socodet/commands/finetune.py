@@ -19,7 +19,7 @@ from socodet.runtime.notices import notice
 from socodet.runtime.settings import Seed
 from socodet.studies.inits import named_inits, shared_model
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import PATIENCE, ExecutionSettings
+from socodet.training.settings import ExecutionSettings
 
 if TYPE_CHECKING:
     from socodet.finetuning.finetune import FinetuneResult
@@ -157,14 +157,8 @@ def _print_run(result: "FinetuneResult", hint: str) -> None:
     if result.best is not None:
         step, ap = result.best
         print(f"best checkpoint: step {step:,}, box AP {ap:.2f}; predict, evaluate and export use it")
-    if result.stopped_by == PATIENCE:
-        print(f"{result.run}: {result.detector} ended by --patience after {result.steps} of {result.total_steps} steps")
-    elif result.finished:
-        print(f"{result.run}: {result.detector} finished, {result.steps} steps")
-    else:
-        where = f"after {result.steps} of {result.total_steps} steps"
-        before = ", before they were scored" if result.pending else ""
-        print(f"{result.run}: stopped by {result.stopped_by} {where}{before}{hint}")
+    print(f"{result}{'' if result.finished else hint}")
+    if not result.finished:
         return
     run = shlex.quote(str(result.run))
     print(

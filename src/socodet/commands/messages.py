@@ -51,10 +51,4 @@ def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
         print(evaluation.classes_as_table())
     else:
         print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "name a file for it, --output"))
-    print(evaluation.as_table())
-    why = evaluation.why_missing()
-    if why:
-        print(why)
-    if evaluation.best_f1 is not None:
-        limit, f1 = evaluation.best_f1
-        print(f"F1 is highest, {f1:.1f}, for detections of score {limit:.2f} and more")
+    print("\n".join(evaluation.summary()))

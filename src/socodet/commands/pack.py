@@ -28,9 +28,6 @@ def pack(
         overwrite: Replace the packed images in the folder.
     """
     summary = packing.pack(images, output, settings=settings, workers=workers, overwrite=overwrite)
-    print(
-        f"{summary.output}: {summary.images} images ({summary.copied} unchanged) in {summary.shards} shards, "
-        f"{summary.bytes / 1e6:.1f} MB, in {summary.seconds:.1f} s"
-    )
+    print(summary)
     list_unreadable(summary.unreadable)
     return summary

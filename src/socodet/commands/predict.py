@@ -62,11 +62,5 @@ def predict(
         overwrite=overwrite,
     )
     list_unreadable(result.unreadable)
-    if result.finished:
-        print(f"{result.output}: {result.detections:,} detections in {result.images:,} images, {result.limits}")
-    else:
-        print(
-            f"{result.output}: stopped by {result.stopped_by} after {result.done} of {result.images} images"
-            f"{resume_hint(overwrite)}"
-        )
+    print(f"{result}{'' if result.finished else resume_hint(overwrite)}")
     return result

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
@@ -48,7 +49,8 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
     rooms = {room: getattr(base, room) for room in ("sample", "model", "objective", "training", "proposals")}
     if name != AUTO and not values_of("--warmup-epochs", argv):
         for epochs in values_of("--epochs", argv)[-1:]:
-            rooms["training"] = replace(base.training, warmup_epochs=_warmup(base.training, epochs))
+            with suppress(ValueError):  # the parser reports it
+                rooms["training"] = replace(base.training, warmup_epochs=base.training.warmup_for(float(epochs)))
     return {"recipe": name, **rooms}
 
 
@@ -116,15 +118,6 @@ def _settings_flags() -> set[str]:
 
 PLANNED = {"batch-size", "backbone"}
 """Flags that the plan takes into account, beside its length and the side of the first view."""
-
-
-def _warmup(training: TrainingSettings, epochs: str) -> float:
-    """The recipe's warm-up; for fewer epochs than the recipe's, at most a tenth of them."""
-    try:
-        asked = float(epochs)
-    except ValueError:  # the parser reports it
-        return training.warmup_epochs
-    return min(training.warmup_epochs, asked / 10) if 0 < asked < training.epochs else training.warmup_epochs
 
 
 @reads_images
@@ -199,13 +192,10 @@ def pretrain(
         if result.finished:
             run = shlex.quote(str(result.run))
             print(
-                f"{result.run}: finished, {result.steps} steps\nnext:\n"
+                f"{result}\nnext:\n"
                 f"  socodet finetune SET --init {run} --output DETECTOR\n  socodet export {run} --output FILE.pth"
             )
         else:
-            print(
-                f"{result.run}: stopped by {result.stopped_by} after {result.steps} of {result.total_steps} steps"
-                f"{resume_hint(overwrite)}"
-            )
+            print(f"{result}{resume_hint(overwrite)}")
         list_unreadable(result.unreadable)
     return result

@@ -37,9 +37,9 @@ def probe(
         workers: Processes that read images; by default one per core, fewer where the CPU also computes.
         overwrite: Replace the file that --output names, if it exists.
     """
-    from socodet.probing.probe import probe_and_compare, probe_table
+    from socodet.probing.probe import probe
 
-    scores = probe_and_compare(
+    scores = probe(
         run,
         data,
         settings=settings,
@@ -50,5 +50,5 @@ def probe(
         workers=workers,
         overwrite=overwrite,
     )
-    print(probe_table(scores))
+    print(scores)
     return scores

@@ -106,20 +106,8 @@ def _print_summary(summary: "ProposalSummary") -> None:
         raise InputError(
             f"{summary.table}: written, but none of its {summary.images} images can be read; check the files"
         )
-    rate = summary.images / max(summary.seconds, 1e-9)
-    print(
-        f"{summary.table}: {summary.boxes} boxes of {summary.images} images "
-        f"in {summary.seconds:.1f} s ({rate:.1f} images/s)"
-    )
-    from socodet.proposals.conversion import ConversionSummary
-
-    if isinstance(summary, ConversionSummary):
-        print(
-            f"from {summary.given} boxes in the file, {summary.outside} of them outside their image or empty; "
-            f"{summary.without} images have none"
-        )
-        if summary.unknown:
-            LOGGER.warning(
-                f"{len(summary.unknown)} names match no image and were left out, first {printable(summary.unknown[0])}"
-            )
+    print(summary)
+    unknown = getattr(summary, "unknown", ())  # of boxes made elsewhere
+    if unknown:
+        LOGGER.warning(f"{len(unknown)} names match no image and were left out, first {printable(unknown[0])}")
     list_unreadable(summary.unreadable)

@@ -28,7 +28,5 @@ def report(
     from socodet.reports.report import report
 
     result = report(runs, output, images=images, overwrite=overwrite, device=device)
-    for note in result.notes:
-        print(f"note: {note}")
-    print(f"{result.path}: written in {result.seconds:.0f} s")
+    print(result)
     return result

@@ -49,10 +49,10 @@ def reproduce_own_data(
     """
     if (weights is None) != (weights_backbone is None):
         raise InputError("--weights and --weights-backbone: give both, the file and the network it is of")
-    from socodet.studies.own_data import measure_own_data
+    from socodet.studies.own_data import reproduce_own_data
 
     given = None if weights is None or weights_backbone is None else Weights(weights, weights_backbone, weights_name)
-    found = measure_own_data(
+    found = reproduce_own_data(
         data,
         output,
         settings,

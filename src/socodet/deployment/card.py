@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator
 
-from socodet.export.card import file_and_loading_lines, in_markdown
-from socodet.export.files import FrameworkFiles
+from socodet.exporting.card import file_and_loading_lines, in_markdown
+from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
 from socodet.finetuning.run import SCORES
 from socodet.runtime.files import read_note

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from socodet.deployment.rcnn import inference_of, renamed, transferable
 from socodet.errors import InputError
-from socodet.export.detectron2 import pickled
-from socodet.export.detectron2_configs import detector_config
-from socodet.export.files import FrameworkFiles
+from socodet.exporting.detectron2 import pickled
+from socodet.exporting.detectron2_configs import detector_config
+from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
 from socodet.weights.formats import detectron2
 from socodet.weights.renaming import Line

@@ -11,8 +11,8 @@ from socodet.deployment.onnx import onnx_files
 from socodet.deployment.torchvision import torchvision_files
 from socodet.deployment.transformers import transformers_files
 from socodet.errors import InputError
-from socodet.export.card import card_path
-from socodet.export.files import FrameworkFiles
+from socodet.exporting.card import card_path
+from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector, load_detector
 from socodet.runtime.files import settled, write_atomically
 from socodet.training.run_folder import Checkpoint

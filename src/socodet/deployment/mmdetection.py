@@ -7,8 +7,8 @@ import torch
 
 from socodet.deployment.rcnn import inference_of, renamed, transferable
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles
-from socodet.export.mmdetection_configs import detector_config
+from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.mmdetection_configs import detector_config
 from socodet.finetuning.detector import TrainedDetector
 from socodet.weights.formats import mmdetection
 from socodet.weights.renaming import Line

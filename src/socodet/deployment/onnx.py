@@ -16,7 +16,7 @@ from socodet.deployment.onnx_graphs import graph_of
 from socodet.deployment.onnx_steps import traceable
 from socodet.detection.detectors import detector_named
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
 
 OPSET = 17

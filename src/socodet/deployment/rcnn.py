@@ -11,7 +11,7 @@ from torch import Tensor
 from socodet.detection.detectors import detector_named
 from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN
 from socodet.errors import InputError
-from socodet.export.modules import PretrainedModules
+from socodet.exporting.modules import PretrainedModules
 from socodet.finetuning.detector import TrainedDetector
 from socodet.weights.formats import torchvision_of
 from socodet.weights.renaming import Line, Renaming

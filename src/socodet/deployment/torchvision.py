@@ -13,7 +13,7 @@ from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, MASK_POOLED, Fas
 from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.transform import DetectorTransform, scale_image, scaled_size
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, state_dict_bytes
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 

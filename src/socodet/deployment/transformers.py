@@ -7,7 +7,7 @@ import torch
 
 from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.rt_detr import import_transformers
 

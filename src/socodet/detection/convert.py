@@ -18,10 +18,11 @@ from socodet.errors import InputError
 from socodet.images.lists import leads_astray
 from socodet.runtime.files import check_output_file, settled, write_atomically
 from socodet.runtime.notices import notice
+from socodet.runtime.shown import Shown
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Shown):
     """What was read, and the file that was written, if one was."""
 
     layout: str
@@ -55,6 +56,9 @@ class Conversion:
             )
             lines += [f"  {line}" for line in data.problems.lines()]
         return lines
+
+    def __str__(self) -> str:
+        return "\n".join([self.layout, *self.lines(), *([f"{self.file}: written"] if self.file else [])])
 
 
 def convert(

@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from socodet.detection import scores as detection_scores
 from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
-from socodet.detection.scores import Detections, Scores, evaluate, write_detections
+from socodet.detection.scores import Detections, Scores, write_detections
 from socodet.detection.scores.outcomes import best_limit, outcome
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import F1_LIMIT, trained_categories, write_scores
 from socodet.images.reading import read_images_like
+from socodet.runtime.shown import Shown
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import in_every_process, join
@@ -40,7 +42,7 @@ NOTHING_OF = {
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """Scores in percent by name, None where the set has nothing to score, and images that could not be read."""
 
     scores: dict[str, float | None]
@@ -109,6 +111,17 @@ class Evaluation:
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        return "\n".join([*([f"{self.about}:"] if self.about else []), self.classes_as_table(), *self.summary()])
+
+    def summary(self) -> list[str]:
+        """The table of all classes together, and below it what is missing and the best score to cut at."""
+        lines = [self.as_table(), self.why_missing() or ""]
+        if self.best_f1 is not None:
+            limit, f1 = self.best_f1
+            lines.append(f"F1 is highest, {f1:.1f}, for detections of score {limit:.2f} and more")
+        return [line for line in lines if line]
+
 
 def _none_for_nan(scores: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in scores.items()}
@@ -142,7 +155,7 @@ def score(
     unwritten: list[OSError] = []
     if predictions_file is not None:
         _try(unwritten, write_detections, data, found, predictions_file)
-    judged = evaluate(data if masks else replace(data, has_masks=False), found)
+    judged = detection_scores.evaluate(data if masks else replace(data, has_masks=False), found)
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
     best = best_limit(in_order, map(outcome, data.images, in_order))
     evaluation = Evaluation.of(
@@ -164,7 +177,7 @@ def _try(failures: list[OSError], write: Callable[..., None], *arguments: Any) -
         failures.append(error)
 
 
-def evaluate_run(
+def evaluate(
     run: str | Path,
     data: str | Path | DetectionDataset,
     *,

@@ -23,6 +23,7 @@ from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.log import LOGGER
+from socodet.runtime.shown import Shown
 from socodet.runtime.world import world_from_environment
 from socodet.training.determinism import deterministic_algorithms
 from socodet.training.devices import choose_device
@@ -38,7 +39,7 @@ from socodet.weights.report import LoadReport
 
 
 @dataclass(frozen=True)
-class FinetuneResult:
+class FinetuneResult(Shown):
     """What a call of `finetune` did: the run's folder, how far it is, its newest scores if this call made any."""
 
     run: Path
@@ -61,6 +62,16 @@ class FinetuneResult:
     def finished(self) -> bool:
         """Whether every step is done and scored, or `patience` ended the run."""
         return (self.steps == self.total_steps or self.stopped_by == PATIENCE) and not self.pending
+
+    def __str__(self) -> str:
+        if self.stopped_by == PATIENCE:
+            done = f"{self.detector} ended by --patience after {self.steps} of {self.total_steps} steps"
+        elif self.finished:
+            done = f"{self.detector} finished, {self.steps} steps"
+        else:
+            before = ", before they were scored" if self.pending else ""
+            done = f"stopped by {self.stopped_by} after {self.steps} of {self.total_steps} steps{before}"
+        return f"{self.run}: {done}"
 
 
 def finetune(

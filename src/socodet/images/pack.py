@@ -29,6 +29,7 @@ from socodet.runtime.cores import available_cores
 from socodet.runtime.files import settled, whole_file, write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
+from socodet.runtime.shown import Shown
 from socodet.runtime.threads import in_order
 
 RECORD = "pack.json"
@@ -56,7 +57,7 @@ class PackSettings(Settings):
 
 
 @dataclass(frozen=True)
-class PackSummary:
+class PackSummary(Shown):
     """What `pack` did."""
 
     output: Path
@@ -70,6 +71,12 @@ class PackSummary:
     unreadable: tuple[tuple[str, str], ...]
     """Key and reason of each image that could not be read and was left out."""
     seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.output}: {self.images} images ({self.copied} unchanged) in {self.shards} shards, "
+            f"{self.bytes / 1e6:.1f} MB, in {self.seconds:.1f} s"
+        )
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from socodet.pretraining.preparation import digest_names
 from socodet.runtime.files import GrowingFile, first_difference, read_note, write_atomically, write_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
+from socodet.runtime.shown import Shown
 from socodet.training.devices import default_workers
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import DeviceSettings
@@ -47,7 +48,7 @@ DRAWN_FROM = 0.3
 
 
 @dataclass(frozen=True)
-class PredictResult:
+class PredictResult(Shown):
     """What a call of `predict` did."""
 
     output: Path
@@ -67,6 +68,11 @@ class PredictResult:
     def finished(self) -> bool:
         """Whether every image is done and the files are written."""
         return self.done == self.images
+
+    def __str__(self) -> str:
+        if self.finished:
+            return f"{self.output}: {self.detections:,} detections in {self.images:,} images, {self.limits}"
+        return f"{self.output}: stopped by {self.stopped_by} after {self.done} of {self.images} images"
 
 
 def predict(

@@ -36,6 +36,7 @@ from socodet.probing.periodic import probe_while_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
 from socodet.runtime.log import LOGGER
+from socodet.runtime.shown import Shown
 from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
@@ -49,7 +50,7 @@ from socodet.weights.load import load_starting_point
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainResult:
+class PretrainResult(Shown):
     """What a call of `pretrain` did: the run's folder, its progress, and the images that could not be read."""
 
     run: Path
@@ -65,6 +66,11 @@ class PretrainResult:
     def finished(self) -> bool:
         """Whether all steps of the recipe are done."""
         return self.steps == self.total_steps
+
+    def __str__(self) -> str:
+        if self.finished:
+            return f"{self.run}: finished, {self.steps} steps"
+        return f"{self.run}: stopped by {self.stopped_by} after {self.steps} of {self.total_steps} steps"
 
 
 def build_soco(
@@ -100,7 +106,8 @@ def pretrain(
 ) -> PretrainResult:
     """Pretrains on `images` as the recipe says, into the run folder `output`.
 
-    The recipe "auto" is chosen by the images and the machine, for `epochs`, or `hours` of this machine, and shown.
+    The recipe "auto" is chosen by the images and the machine, for `epochs`, or `hours` of this machine, and shown. Of
+    other recipes `epochs` replaces the length; `Recipe.with_` changes any setting.
     A run of it is resumed with the recipe it began with.
 
     The same call again resumes an unfinished run from its last checkpoint; the result is that of a run that was never
@@ -136,9 +143,11 @@ def pretrain(
         recipe = auto_recipe(
             source, begun, Given(epochs=epochs, hours=hours), execution=execution, show_plan=show_progress
         )
-    elif epochs is not None or hours is not None:
-        raise InputError("epochs and hours are for the recipe 'auto'; other recipes have epochs of their own")
-    recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    elif hours is not None:
+        raise InputError("hours is for the recipe 'auto'; give epochs")
+    else:
+        recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+        recipe = recipe if epochs is None else recipe.with_(epochs=epochs)
     training = recipe.training
     _check_shares(training, world)
 

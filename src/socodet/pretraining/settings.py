@@ -54,6 +54,10 @@ class TrainingSettings(Settings):
         self._require(self.batch_size % self.accumulate == 0, "accumulate", rule)
         self._require(self.warmup_epochs <= self.epochs, "warmup_epochs", f"at most epochs ({self.epochs:g})")
 
+    def warmup_for(self, epochs: float) -> float:
+        """The warm-up with another number of epochs: of fewer it takes a tenth at most."""
+        return min(self.warmup_epochs, epochs / 10) if 0 < epochs < self.epochs else self.warmup_epochs
+
     @property
     def lr(self) -> float:
         """The full learning rate: linear scaling with the batch (section 4.1)."""

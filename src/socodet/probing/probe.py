@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from socodet._version import __version__
 from socodet.detection.datasets import ReadingSettings
@@ -13,6 +13,7 @@ from socodet.probing.scores import ProbeScores, probe_encoder
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.probing.settings import ProbeData, ProbeSettings
 from socodet.runtime.files import check_output_file, write_note
+from socodet.runtime.shown import Shown
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.run_folder import RunFolder
@@ -22,7 +23,7 @@ from socodet.weights.pretrained_run import encoder_weights, model_settings
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def probe(
+def probe_network(
     run: str | Path,
     sets: ProbeSets | ProbeData | str | Path,
     *,
@@ -71,9 +72,9 @@ def levels_and_size(run: RunFolder) -> SampleSettings:
     )
 
 
-def probe_and_compare(
+def probe(
     run: str | Path,
-    data: ProbeData,
+    data: ProbeData | str | Path,
     *,
     settings: ProbeSettings | None = None,
     reading: ReadingSettings | None = None,
@@ -82,10 +83,13 @@ def probe_and_compare(
     device: Device = "auto",
     workers: int | None = None,
     overwrite: bool = False,
-) -> dict[str, ProbeScores]:
-    """Probes the run, as `pretrained`, and with `untrained` also its random initialisation, under that name.
+    show_progress: bool = True,
+) -> "ProbeResult":
+    """Measures how much a run's network knows about annotated objects, without fine-tuning.
 
-    output: a .json file for the scores; one that exists is refused unless `overwrite`.
+    data: a folder with a training and a validation split, or `ProbeData`. untrained: also probe the run's random
+    initialisation. The scores are under `pretrained` and `untrained`; what they are `ProbeScores` says. output: a
+    .json file for the scores; one that exists is refused unless `overwrite`.
     """
     file = None if output is None else check_output_file(output, overwrite=overwrite)
     settings = settings or ProbeSettings()
@@ -93,14 +97,22 @@ def probe_and_compare(
         encoder_weights(run)  # refuses what is no run before the sets are read
     with read_images_like(RunFolder(Path(run)).pixel_reading()):
         sets = open_sets(data, settings, reading)
+    where: dict[str, Any] = {"device": device, "workers": workers, "show_progress": show_progress}
     scores = {
-        name: probe(run, sets, settings=settings, untrained=name == "untrained", device=device, workers=workers)
+        name: probe_network(run, sets, settings=settings, untrained=name == "untrained", **where)
         for name in ("pretrained", "untrained")[: 1 + untrained]
     }
     if file is not None:
         asked = {"run": str(run), "of": settings.of, "seed": settings.seed, "socodet": __version__}
         write_note(file, asked | {name: score.as_dict() for name, score in scores.items()})
-    return scores
+    return ProbeResult(scores)
+
+
+class ProbeResult(dict[str, ProbeScores], Shown):
+    """Scores of networks by name, which print as a table."""
+
+    def __str__(self) -> str:
+        return probe_table(self)
 
 
 def probe_table(scores: Mapping[str, ProbeScores]) -> str:

@@ -45,6 +45,12 @@ class ConversionSummary(ProposalSummary):
     unknown: tuple[str, ...]
     """Names in the file that match no image."""
 
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()}\nfrom {self.given} boxes in the file, {self.outside} of them outside their image or "
+            f"empty; {self.without} images have none"
+        )
+
 
 def convert_proposals(
     images: str | Path | ImageSource,

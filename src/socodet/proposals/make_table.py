@@ -15,6 +15,7 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row
 from socodet.runtime.cores import available_cores
 from socodet.runtime.progress import ProgressBar, progress_bar
+from socodet.runtime.shown import Shown
 from socodet.runtime.threads import in_order
 
 TASK = 8
@@ -22,7 +23,7 @@ TASK = 8
 
 
 @dataclass(frozen=True)
-class ProposalSummary:
+class ProposalSummary(Shown):
     """What `propose` did."""
 
     table: Path
@@ -31,6 +32,10 @@ class ProposalSummary:
     unreadable: tuple[tuple[str, str], ...]
     """Key and reason of each image that could not be read; its row has no boxes."""
     seconds: float
+
+    def __str__(self) -> str:
+        rate = self.images / max(self.seconds, 1e-9)
+        return f"{self.table}: {self.boxes} boxes of {self.images} images in {self.seconds:.1f} s ({rate:.1f} images/s)"
 
 
 def propose(

@@ -11,7 +11,7 @@ import torch
 from socodet._version import __version__
 from socodet.detection.build import build_detector
 from socodet.errors import InputError
-from socodet.export import export_run
+from socodet.exporting import export_run
 from socodet.images.photographs import photographs
 from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import digest_names, some_images
@@ -30,6 +30,7 @@ from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
 from socodet.reports.verdicts import log_verdicts, recall_verdict
 from socodet.runtime.files import read_note, refuse_foreign_folder, settled, write_note
+from socodet.runtime.shown import Shown
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import encoder_weights
@@ -43,7 +44,7 @@ PROPOSALS, VIEWS = 12, 3
 
 
 @dataclass(frozen=True)
-class DemoResult:
+class DemoResult(Shown):
     """Where the demo put its files, and its results."""
 
     output: Path

@@ -24,6 +24,7 @@ from socodet.reports.sections.samples import proposal_gallery, sample_sections, 
 from socodet.reports.verdicts import log_verdicts, recall_verdict
 from socodet.runtime.files import check_output_file
 from socodet.runtime.progress import progress_bar
+from socodet.runtime.shown import Shown
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device
 from socodet.views import warm_up
@@ -40,12 +41,15 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
-class ReportResult:
+class ReportResult(Shown):
     """Where the page is, and what it leaves out and why, one line each."""
 
     path: Path
     notes: tuple[str, ...]
     seconds: float
+
+    def __str__(self) -> str:
+        return "\n".join([*(f"note: {note}" for note in self.notes), f"{self.path}: written in {self.seconds:.0f} s"])
 
 
 def report(

@@ -21,10 +21,11 @@ from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSet
 from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
+from socodet.runtime.shown import Shown
 from socodet.runtime.world import world_from_environment
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.inits import Init, shared_model, shared_pixel_reading
+from socodet.studies.inits import Init, named_inits, shared_model, shared_pixel_reading
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
 from socodet.training.devices import choose_device
@@ -40,7 +41,7 @@ TABLES = ("table.md", "table.csv", "table.json")
 def compare(
     train: LabelledSet,
     output: str | Path,
-    inits: Sequence[Init],
+    inits: Sequence[Init | str],
     settings: FinetuneSettings | None = None,
     *,
     seeds: Sequence[int] = (0,),
@@ -57,10 +58,10 @@ def compare(
 ) -> "Comparison":
     """Fine-tunes the same detector from each of `inits`, with each of `seeds` on each of `fractions` of the images.
 
-    The rest of `settings` and the other arguments, which are those of `finetune`, are the same for every run, the sizes
-    of the modules included: without `model` those of the first init that is a run's folder. A seed decides which images
-    a fraction takes, their order, every draw and the fresh weights of modules, in the same way for every init. Each run
-    is scored ten times unless `evaluation.every` says otherwise. `execution.max_steps` counts for each run.
+    An init is a path, `scratch` or `NAME=PATH`, as for `--init`. The rest of `settings` and the other arguments,
+    which are those of `finetune`, are the same for every run, the sizes of the modules included: without `model` those
+    of the first init that is a run's folder. A seed decides which images a fraction takes, their order, every draw and
+    the fresh weights of modules, in the same way for every init. Each run is scored ten times unless `evaluation.every` says otherwise. `execution.max_steps` counts for each run.
 
     The same call resumes after an interruption: finished runs are left alone, and more inits, seeds and fractions
     may be added. A run that diverges is recorded, with the step, and not run again unless `retry_diverged`: then
@@ -71,12 +72,13 @@ def compare(
     """
     world = world_from_environment()
     execution = execution or ExecutionSettings()
-    _check_distinct("init", [init.name for init in inits], "name them yourself, --init NAME=PATH")
+    compared = [init if isinstance(init, Init) else named_inits([init])[0] for init in inits]
+    _check_distinct("init", [init.name for init in compared], "name them yourself, --init NAME=PATH")
     _check_distinct("seed", list(seeds), "give each once")
     _check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
     join(world, choose_device(execution.device, world))
     with in_every_process(world, "another process could not open the annotated sets; see its message"):
-        with read_images_like(shared_pixel_reading(inits), widened=True):
+        with read_images_like(shared_pixel_reading(compared), widened=True):
             runs = FinetuningRuns.open(
                 train,
                 val,
@@ -85,7 +87,7 @@ def compare(
                 settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
                 world=world,
                 show_progress=show_progress,
-                model=model or shared_model(inits),
+                model=model or shared_model(compared),
                 evaluation=evaluation or EvaluationSettings(),
                 execution=execution,
             )
@@ -97,11 +99,11 @@ def compare(
         _checked(study, init, runs.job_from(init.name, init.source, fraction, seed, "runs"))
         for seed in seeds
         for fraction in fractions
-        for init in inits
+        for init in compared
     ]
     with in_every_process(world, f"{output}: the first process could not prepare the comparison; see its message"):
         if world.is_first:
-            _prepare(study, runs, inits, jobs, overwrite=overwrite)
+            _prepare(study, runs, compared, jobs, overwrite=overwrite)
     stopped_by = study.run(jobs, lambda: Comparison(study, study.outcomes(jobs)).write(), retry_diverged=retry_diverged)
     comparison = Comparison(study, study.outcomes(jobs), stopped_by, tuple(sorted(runs.unreadable)))
     if comparison.is_first:
@@ -180,7 +182,7 @@ def _is_begun(study: Study, job: Job) -> bool:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """The results of a comparison, as far as it is."""
 
     study: Study
@@ -248,6 +250,9 @@ class Comparison:
             *self.detectors.markdown("{} of the training images"),
         ]
         return "\n".join(lines) + "\n"
+
+    def __str__(self) -> str:
+        return self.as_markdown()
 
 
 def _origin(init: Mapping[str, Any]) -> str:

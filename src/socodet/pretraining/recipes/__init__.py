@@ -10,7 +10,7 @@ from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.runtime.serialization import to_json
 
-__all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe"]
+__all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe", "recipes"]
 
 _SINGLE = (
     *(paper.fpn_100ep, paper.fpn_400ep, paper.fpn_star_400ep, paper.c4_100ep, paper.c4_400ep),
@@ -45,6 +45,11 @@ def recipe(
     if name not in RECIPES:
         raise InputError(f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES))}")
     return RECIPES[name]()
+
+
+def recipes() -> list[str]:
+    """The names of all recipes."""
+    return [AUTO, *RECIPES]
 
 
 def list_recipes() -> str:

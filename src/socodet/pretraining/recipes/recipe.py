@@ -2,13 +2,18 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from socodet.errors import SettingError
+from socodet.errors import SettingError, which_instead
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.settings import Settings
 from socodet.views.settings import SampleSettings
+
+S = TypeVar("S")
+ROOMS = ("sample", "model", "training", "objective")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +39,43 @@ class Recipe(Settings):
             )
         if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
             raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
+
+    def with_(self, **changes: Any) -> "Recipe":
+        """The recipe with other values, by the names that `socodet pretrain` has as flags.
+
+        Nested settings are dicts, and views are told by their index: `with_(epochs=50, views={2: {"size": 96}},
+        proposals={"method": "grid"})`. With fewer epochs, warm-up takes at most a tenth of them unless `warmup_epochs`
+        is given. SettingError for a name that does not exist and for a value that its field cannot have.
+        """
+        homes = {field.name: room for room in ROOMS for field in dataclasses.fields(getattr(self, room))}
+        new: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            if name == "proposals":
+                new[name] = value
+            elif name in homes:
+                new.setdefault(homes[name], {})[name] = value
+            else:
+                raise SettingError(f"{name}: no such setting; {which_instead(name, [*homes, 'proposals'])}")
+        epochs = changes.get("epochs")
+        if isinstance(epochs, int | float) and "warmup_epochs" not in changes:
+            new["training"]["warmup_epochs"] = self.training.warmup_for(epochs)
+        return _changed(self, new)
+
+
+def _changed(settings: S, changes: Mapping[Any, Any]) -> S:
+    """Settings, or a tuple of them, with other values in some fields or places."""
+    known: dict[Any, Any] = (
+        dict(enumerate(settings))
+        if isinstance(settings, tuple)
+        else {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    )
+    new = {}
+    for name, value in changes.items():
+        if name not in known:
+            raise SettingError(f"{name}: no such setting; {which_instead(str(name), map(str, known))}")
+        if isinstance(value, Mapping):
+            value = _changed(known[name], value)
+        new[name] = tuple(value) if isinstance(value, list) else value
+    if isinstance(settings, tuple):
+        return tuple({**known, **new}.values())  # type: ignore[return-value]
+    return dataclasses.replace(settings, **new)  # type: ignore[type-var]

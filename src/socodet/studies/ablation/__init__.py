@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from socodet.studies.ablation.budget import FAMILIES as FAMILIES
     from socodet.studies.ablation.budget import Budget as Budget
     from socodet.studies.ablation.budget import Family as Family
+    from socodet.studies.ablation.running import ablate as ablate
     from socodet.studies.ablation.running import row_detectors as row_detectors
-    from socodet.studies.ablation.running import run_ablation as run_ablation
     from socodet.studies.ablation.table import AblationRow as AblationRow
     from socodet.studies.ablation.table import AblationTable as AblationTable
 
@@ -20,7 +20,7 @@ __getattr__ = lazily(
         "Budget": "socodet.studies.ablation.budget",
         "Family": "socodet.studies.ablation.budget",
         "row_detectors": "socodet.studies.ablation.running",
-        "run_ablation": "socodet.studies.ablation.running",
+        "ablate": "socodet.studies.ablation.running",
         "AblationRow": "socodet.studies.ablation.table",
         "AblationTable": "socodet.studies.ablation.table",
     },

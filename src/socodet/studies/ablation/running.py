@@ -32,7 +32,7 @@ from socodet.studies.runner import Job, Label, Study, require_one_process
 from socodet.training.settings import ExecutionSettings
 
 
-def run_ablation(
+def ablate(
     family: str,
     images: str | Path | ImageSource,
     output: str | Path,

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from socodet.studies.own_data.protocol import OwnDataSettings as OwnDataSettings
     from socodet.studies.own_data.protocol import Weights as Weights
     from socodet.studies.own_data.results import OwnData as OwnData
-    from socodet.studies.own_data.running import measure_own_data as measure_own_data
+    from socodet.studies.own_data.running import reproduce_own_data as reproduce_own_data
 
 __getattr__ = lazily(
     __name__,
@@ -16,6 +16,6 @@ __getattr__ = lazily(
         "OwnDataSettings": "socodet.studies.own_data.protocol",
         "Weights": "socodet.studies.own_data.protocol",
         "OwnData": "socodet.studies.own_data.results",
-        "measure_own_data": "socodet.studies.own_data.running",
+        "reproduce_own_data": "socodet.studies.own_data.running",
     },
 )

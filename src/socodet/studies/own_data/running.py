@@ -48,7 +48,7 @@ IMAGES = "images.txt"
 OBJECTS = "objects"
 
 
-def measure_own_data(
+def reproduce_own_data(
     data: str | Path,
     output: str | Path,
     settings: OwnDataSettings | None = None,

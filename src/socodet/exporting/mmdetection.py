@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles, state_dict_bytes
-from socodet.export.mmdetection_configs import c4_configs, fpn_configs, single_stage_configs
-from socodet.export.modules import PretrainedModules
+from socodet.exporting.files import FrameworkFiles, state_dict_bytes
+from socodet.exporting.mmdetection_configs import c4_configs, fpn_configs, single_stage_configs
+from socodet.exporting.modules import PretrainedModules
 from socodet.models.backbones import SINGLE_STAGE_FINEST
 from socodet.weights.formats import mmdetection
 

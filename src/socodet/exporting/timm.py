@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles, state_dict_bytes
-from socodet.export.modules import PretrainedModules
+from socodet.exporting.files import FrameworkFiles, state_dict_bytes
+from socodet.exporting.modules import PretrainedModules
 from socodet.models.backbone_names import TIMM
 from socodet.weights.formats import backbone
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError, UnreadableImageError
-from socodet.export.modules import PretrainedModules
+from socodet.exporting.modules import PretrainedModules
 from socodet.images.reading import PLAIN, read_images_like
 from socodet.images.source import ImageSource, open_images, read_pixels
 from socodet.models.backbones import build_backbone, stage_outputs

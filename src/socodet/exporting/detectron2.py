@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.export.detectron2_configs import c4_configs, fpn_configs
-from socodet.export.files import FrameworkFiles
-from socodet.export.modules import PretrainedModules
+from socodet.exporting.detectron2_configs import c4_configs, fpn_configs
+from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.modules import PretrainedModules
 from socodet.weights.formats import detectron2
 
 PICKLE_PROTOCOL = 4

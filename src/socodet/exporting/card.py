@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socodet.export.files import FrameworkFiles
-from socodet.export.modules import PretrainedModules
+from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.modules import PretrainedModules
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
 

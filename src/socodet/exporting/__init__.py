@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from socodet.errors import InputError
-from socodet.export.card import card_path, model_card
-from socodet.export.detectron2 import detectron2_files
-from socodet.export.files import FrameworkFiles
-from socodet.export.mmdetection import mmdetection_files
-from socodet.export.modules import PretrainedModules, pretrained_modules
-from socodet.export.timm import timm_files
-from socodet.export.torchvision import torchvision_files
-from socodet.export.transformers import TransformersModel, transformers_files
+from socodet.exporting.card import card_path, model_card
+from socodet.exporting.detectron2 import detectron2_files
+from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.mmdetection import mmdetection_files
+from socodet.exporting.modules import PretrainedModules, pretrained_modules
+from socodet.exporting.timm import timm_files
+from socodet.exporting.torchvision import torchvision_files
+from socodet.exporting.transformers import TransformersModel, transformers_files
 from socodet.runtime.files import settled, write_atomically
+from socodet.runtime.shown import Shown
 
 Format = Literal["torchvision", "detectron2", "mmdetection", "timm", "transformers"]
 BN_IMAGES = 128
@@ -28,13 +29,16 @@ _FRAMEWORKS: dict[str, Callable[[PretrainedModules, Path], FrameworkFiles]] = {
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Shown):
     """The file of weights and its model card."""
 
     weights: Path
     card: Path
     unfinished: str | None
     """The progress of a run that is not finished, such as `30 of 100 steps`."""
+
+    def __str__(self) -> str:
+        return f"{self.weights}: written; the card says what it is and how to load it: {self.card}"
 
 
 def export_run(

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles
-from socodet.export.modules import PretrainedModules
-from socodet.export.statistics import backbone_statistics
+from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.modules import PretrainedModules
+from socodet.exporting.statistics import backbone_statistics
 from socodet.models.backbone_names import TIMM
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from socodet.models.rt_detr import import_transformers, reset_norms, resnet_d_depth, rt_detr_config

@@ -4,8 +4,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from socodet.errors import InputError
-from socodet.export.files import FrameworkFiles, state_dict_bytes
-from socodet.export.modules import PretrainedModules
+from socodet.exporting.files import FrameworkFiles, state_dict_bytes
+from socodet.exporting.modules import PretrainedModules
 from socodet.models.settings import ModelSettings
 from socodet.weights.formats import Layout, torchvision
 

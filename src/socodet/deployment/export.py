@@ -1,0 +1,55 @@
+"""From a run or weights to a file for another framework: pretrained modules, or a fine-tuned detector whole."""
+
+from pathlib import Path
+from typing import Literal, cast
+
+from socodet.deployment.export_detector import DetectorFormat, export_detector
+from socodet.errors import InputError
+from socodet.exporting import BN_IMAGES, Exported, export_with_card
+from socodet.exporting.card import card_path
+from socodet.exporting.transformers import TransformersModel
+from socodet.finetuning.run import is_finetuned
+from socodet.training.run_folder import Checkpoint
+
+AnyFormat = Literal["torchvision", "onnx", "detectron2", "mmdetection", "timm", "transformers"]
+
+
+def export(
+    source: str | Path,
+    output: str | Path,
+    *,
+    format: AnyFormat = "torchvision",
+    model: TransformersModel | None = None,
+    images: str | Path | None = None,
+    bn_images: int = BN_IMAGES,
+    checkpoint: Checkpoint = "best",
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Exported:
+    """Writes what a run learned as a file for another framework, with a card that says what it is and how to load it.
+
+    Of a fine-tuning run's folder, the detector (`export_detector`); of a pretraining run's, or of a file of weights,
+    the pretrained modules (`export_run`). InputError for what the format does not take, and for files that exist,
+    unless `overwrite`.
+    """
+    if is_finetuned(source):
+        if model is not None or images is not None:
+            raise InputError("--model and --images: are for pretrained modules, not for a fine-tuned detector")
+        written = export_detector(
+            source, output, format=cast("DetectorFormat", format), checkpoint=checkpoint, overwrite=overwrite
+        )
+        return Exported(written, card_path(written, format), None)
+    if format == "onnx":
+        raise InputError(
+            f"{source}: --format onnx takes a fine-tuned detector; fine-tune the run first (socodet finetune)"
+        )
+    return export_with_card(
+        source,
+        output,
+        format=format,
+        model=model,
+        images=images,
+        bn_images=bn_images,
+        overwrite=overwrite,
+        show_progress=show_progress,
+    )

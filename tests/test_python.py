@@ -1,0 +1,107 @@
+"""The package from Python: what the command line does under the same names, recipes with other values, results."""
+
+import dataclasses
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+from photograph_sets import coco_file
+
+import socodet
+from socodet.cli import COMMANDS
+from socodet.errors import InputError, SettingError
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_a_function_that_help_explains(name):
+    function = getattr(socodet, name.replace(" ", "_").replace("-", "_"))
+    assert callable(function)
+    assert len(inspect.getdoc(function)) > 20
+
+
+def test_every_name_is_there_and_only_then():
+    for name in socodet.__all__:
+        assert getattr(socodet, name) is not None
+    assert set(socodet.__all__) <= set(dir(socodet))
+    with pytest.raises(AttributeError, match="pretrian"):
+        socodet.pretrian  # noqa: B018
+
+
+def test_no_subpackage_hides_a_function():
+    """An import of `socodet.x` sets the attribute x of the package, for everybody."""
+    for name in socodet.__all__:
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(f"socodet.{name}")
+
+
+def test_importing_the_package_imports_almost_nothing():
+    code = (
+        "import sys, socodet; print(len([m for m in sys.modules if m.split('.')[0] in ('torch','numpy','tyro','PIL')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+
+
+def test_a_recipe_with_other_values():
+    tiny = socodet.recipe("tiny")
+    other = tiny.with_(
+        epochs=50,
+        views={2: {"size": 64, "photometric": {"hue": 0.0}}},
+        proposals={"method": "grid"},
+        crop_scale=[0.6, 1.0],
+        backbone="resnet34",
+        loss="infonce",
+    )
+    assert (other.training.epochs, other.training.warmup_epochs) == (50, min(tiny.training.warmup_epochs, 5))
+    assert [view.size for view in other.sample.views] == [tiny.sample.views[0].size, tiny.sample.views[1].size, 64]
+    assert other.sample.views[2].photometric.hue == 0
+    assert other.sample.views[2].window == tiny.sample.views[2].window
+    assert (other.proposals.method, other.sample.crop_scale) == ("grid", (0.6, 1.0))
+    assert (other.model.backbone, other.objective.loss) == ("resnet34", "infonce")
+    assert tiny == socodet.recipe("tiny")  # and is itself unchanged
+    assert tiny.with_() == tiny
+    assert tiny.with_(epochs=1).training.warmup_epochs == 0.1
+    assert tiny.with_(epochs=1, warmup_epochs=1).training.warmup_epochs == 1
+    by_hand = dataclasses.replace(tiny, training=dataclasses.replace(tiny.training, base_lr=0.5))
+    assert tiny.with_(base_lr=0.5) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochz": 3}, "did you mean epochs"),
+        ({"views": {2: {"sise": 3}}}, "did you mean size"),
+        ({"views": {7: {"size": 96}}}, "7: no such setting; choose one of 0, 1, 2"),
+        ({"epochs": -1}, "epochs must be above 0, not -1"),
+        ({"epochs": "many"}, "epochs must be a number, not 'many'"),
+        ({"views": {0: {"size": 1}}}, "size must be between"),
+        ({"backbone": "resnet51"}, "did you mean"),
+        ({"epochs": 5, "warmup_epochs": 6}, "warmup_epochs must be at most epochs"),
+    ],
+)
+def test_what_a_recipe_cannot_have_is_said_as_on_the_command_line(changes, said):
+    with pytest.raises(SettingError, match=said):
+        socodet.recipe("tiny").with_(**changes)
+
+
+def test_a_recipe_planned_for_nothing_says_what_it_needs():
+    with pytest.raises(InputError, match="say where they are"):
+        socodet.recipe("auto")
+    with pytest.raises(InputError, match="did you mean tiny"):
+        socodet.recipe("tinny")
+
+
+def test_results_print_and_show_in_a_notebook(tmp_path):
+    read = socodet.convert(coco_file(tmp_path / "set.json", ("chelsea", "rocket"), masks=False))
+    assert "2 images" in str(read)
+    run = socodet.PretrainResult(tmp_path / "a<b", 1, 2, "SIGTERM", (), 0.5)
+    assert str(run) == f"{tmp_path / 'a<b'}: stopped by SIGTERM after 1 of 2 steps"
+    for result in (read, run, socodet.PredictResult(tmp_path, 3, 3, 5, (), None, 1.0)):
+        html = result._repr_html_()
+        assert html.startswith("<pre>")
+        assert "a<b" not in html
+    scores = socodet.Evaluation({"box_AP": 12.345}, (), {"cat": {"objects": 3, "box_AP": 12.345}})
+    assert "12.3" in str(scores)
+    assert "cat" in str(scores)
