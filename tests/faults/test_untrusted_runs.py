@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from malicious import SCRIPT, Sentinel, one_line, refused
 
-from socodet.export.card import in_markdown
+from socodet.exporting.card import in_markdown
 from socodet.pretraining.recipes import recipe
 from socodet.reports.report import report
 from socodet.reports.runs import read_records

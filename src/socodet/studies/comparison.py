@@ -58,10 +58,11 @@ def compare(
 ) -> "Comparison":
     """Fine-tunes the same detector from each of `inits`, with each of `seeds` on each of `fractions` of the images.
 
-    An init is a path, `scratch` or `NAME=PATH`, as for `--init`. The rest of `settings` and the other arguments,
-    which are those of `finetune`, are the same for every run, the sizes of the modules included: without `model` those
-    of the first init that is a run's folder. A seed decides which images a fraction takes, their order, every draw and
-    the fresh weights of modules, in the same way for every init. Each run is scored ten times unless `evaluation.every` says otherwise. `execution.max_steps` counts for each run.
+    An init is a path, `scratch` or `NAME=PATH`, as for `--init`. The rest of `settings` and the other arguments, which
+    are those of `finetune`, are the same for every run, the sizes of the modules included: without `model` those of the
+    first init that is a run's folder. A seed decides which images a fraction takes, their order, every draw and the
+    fresh weights of modules, in the same way for every init. Each run is scored ten times unless `evaluation.every`
+    says otherwise. `execution.max_steps` counts for each run.
 
     The same call resumes after an interruption: finished runs are left alone, and more inits, seeds and fractions
     may be added. A run that diverges is recorded, with the step, and not run again unless `retry_diverged`: then
