@@ -72,7 +72,7 @@ def test_a_recipe_with_other_values():
     ("changes", "said"),
     [
         ({"epochz": 3}, "did you mean epochs"),
-        ({"views": {2: {"sise": 3}}}, "did you mean size"),
+        ({"views": {2: {"sizes": 3}}}, "did you mean size"),
         ({"views": {7: {"size": 96}}}, "7: no such setting; choose one of 0, 1, 2"),
         ({"epochs": -1}, "epochs must be above 0, not -1"),
         ({"epochs": "many"}, "epochs must be a number, not 'many'"),
