@@ -51,6 +51,12 @@ COMMANDS = {
 }
 """What --help prints. Each command is the function of that name in the file of that name in `commands`, imported only
 to run it: tyro's own subcommands would import all of them, with torch, to print the help."""
+EVERY_COMMAND = (
+    "Of every command: --config FILE takes flags from YAML or TOML, --print-config prints all of them as such a file; "
+    "--json prints the result as JSON; --quiet says no more than warnings, --verbose every value used; --debug shows "
+    "the traceback of an error. socodet --completion SHELL prints a completion script for bash, zsh, fish or tcsh; "
+    "socodet --version the version."
+)
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
@@ -195,10 +201,6 @@ def _usage() -> str:
             "",
             "socodet COMMAND --help shows a command's everyday flags, --help-all all of them.",
             "",
-            "Of every command: --config FILE takes flags from YAML or TOML, --print-config",
-            "prints all of them as such a file; --json prints the result as JSON; --quiet says",
-            "no more than warnings, --verbose every value used; --debug shows the traceback",
-            "of an error. socodet --completion SHELL prints a completion script for bash, zsh,",
-            "fish or tcsh; socodet --version the version.",
+            *textwrap.wrap(EVERY_COMMAND, 80, break_on_hyphens=False),
         ]
     )
