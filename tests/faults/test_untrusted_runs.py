@@ -11,6 +11,7 @@ import torch
 from malicious import SCRIPT, Sentinel, one_line, refused
 
 from socodet.exporting.card import in_markdown
+from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import recipe
 from socodet.reports.report import report
 from socodet.reports.runs import read_records
@@ -43,7 +44,7 @@ def test_weights_that_run_code(folder, outside):
 
 
 def bomb_compressed(file):
-    archive(file, {"w/data.pkl": bytes(30_000_000), "w/version": b"3"}, zipfile.ZIP_DEFLATED)
+    archive(file, {"w/data.pkl": bytes(3_000_000), "w/version": b"3"}, zipfile.ZIP_DEFLATED)
 
 
 def bomb_of_one_part(file):
@@ -180,6 +181,26 @@ def test_odd_values_in_a_run_are_one_line(run):
 
 def text_of(run):
     recipe_section(read_records([run]), "Pretraining")
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"fpn_channels": 10**6},
+        {"representation_size": 10**6},
+        {"head_convs": 10**6},
+        {"pooled_size": 10**4},
+        {"hidden_size": 2**40},
+        {"embedding_size": 10**7},
+        {"head_channels": 2**20},
+    ],
+    ids=str,
+)
+def test_networks_that_fit_into_no_memory_are_not_built(run, sizes):
+    described = json.loads((run / "run.json").read_text())
+    described["recipe"]["model"] |= sizes
+    (run / "run.json").write_text(json.dumps(described))
+    assert "weights" in refused(RunFolder(run).settings, ModelSettings, "model")
 
 
 def test_odd_lines_of_a_log_are_left_out(run):

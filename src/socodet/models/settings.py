@@ -8,6 +8,9 @@ from socodet.errors import SettingError
 from socodet.models.backbone_names import TIMM, check_backbone
 from socodet.runtime.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 
+MOST_WEIGHTS = 2**31
+"""Of pyramid, box head and MLPs together, a hundred times the paper's: a recipe may come from anybody."""
+
 Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image", "rt_detr"]
 
 
@@ -49,6 +52,18 @@ class ModelSettings(Settings):
             raise SettingError(
                 f"architecture c4 must have a ResNet as backbone, whose fifth block is the head, not {self.backbone}"
             )
+        if self._weights() > MOST_WEIGHTS:
+            raise SettingError(
+                f"fpn_channels, head_convs, head_channels, representation_size, pooled_size, hidden_size and "
+                f"embedding_size make some {self._weights():,} weights, which is more than {MOST_WEIGHTS:,}; lower them"
+            )
+
+    def _weights(self) -> int:
+        """About how many weights the pyramid, the box head and the MLPs have."""
+        pyramid = 4 * 9 * self.fpn_channels**2
+        convolutions = 9 * self.head_channels * (self.fpn_channels + (self.head_convs - 1) * self.head_channels)
+        head = convolutions + self.head_channels * self.pooled_size**2 * self.representation_size
+        return pyramid + head + self.hidden_size * (self.representation_size + 3 * self.embedding_size)
 
 
 @dataclass(frozen=True)
