@@ -5,6 +5,7 @@ import json
 import pytest
 from malicious import PHOTOGRAPH, SCRIPT, refused
 
+from socodet.cli import main
 from socodet.detection.datasets import Problem, open_detection_set
 from socodet.images.reading import PixelSettings, read_images_as
 from socodet.images.source import open_images
@@ -135,3 +136,26 @@ def test_xml_that_grows_or_reads_a_file(folder, outside):
             f"<!DOCTYPE annotation [{entities}]><annotation><object><name>{used}</name>{box}</object></annotation>"
         )
         refused(lambda: open_detection_set(folder, split="train"))
+
+
+def test_a_set_behind_a_link_is_near_to_its_own_images(folder, outside):
+    (folder / "a.jpg").write_bytes(PHOTOGRAPH)
+    coco(folder, [str(folder / "a.jpg"), str(outside / "private.jpg")])
+    link = outside / "inside" / "deep" / "down"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    read = open_detection_set(link / "set.json")
+    assert [one.file.name for one in read.images] == ["a.jpg"]
+    assert read.problems.counts[Problem.NAME_ASTRAY] == 1
+
+
+def test_a_set_that_convert_writes_far_from_its_images_is_read_when_that_is_asked_for(folder, tmp_path_factory, capsys):
+    (folder / "a.jpg").write_bytes(PHOTOGRAPH)
+    far = tmp_path_factory.mktemp("far") / "deep" / "coco.json"
+    main(["convert", str(coco(folder, ["a.jpg"])), "--output", str(far)])
+    assert "1 of its images are far from it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["convert", str(far), "--check"])
+    assert "--outside-images" in capsys.readouterr().err
+    main(["convert", str(far), "--check", "--outside-images"])
+    assert "1 images" in capsys.readouterr().out

@@ -244,9 +244,14 @@ def is_near(place: Path, file: Path) -> bool:
     """Whether what a file names lies in the folder above its own, or below; with --outside-images everything does."""
     if reading_asked().settings.outside_images:
         return True
-    folder = Path(os.path.abspath(file)).parent
-    above = folder.parent if len(folder.parts) > 2 else folder
-    return Path(os.path.abspath(place)).is_relative_to(above)
+    return any(  # as they are written, and as links lead
+        Path(spelled(place)).is_relative_to(_above(Path(spelled(file)).parent))
+        for spelled in (os.path.abspath, os.path.realpath)
+    )
+
+
+def _above(folder: Path) -> Path:
+    return folder.parent if len(folder.parts) > 2 else folder
 
 
 def _unique_keys(file: Path, names: Iterable[str]) -> list[str]:
