@@ -15,10 +15,15 @@ OBJECTS = {
 CATEGORIES = ("animal", "person", "rocket")
 
 
+def link_photographs(folder):
+    """The folder `.photographs` there, in which the names of `coco_file` begin."""
+    if not (folder / ".photographs").exists():
+        (folder / ".photographs").symlink_to(photographs())
+
+
 def coco_file(path, names=tuple(OBJECTS), *, masks=True, crowd=()):
     """Writes a COCO file of these photographs; an outline is the box with its corners cut off."""
-    if not (path.parent / ".photographs").exists():
-        (path.parent / ".photographs").symlink_to(photographs())
+    link_photographs(path.parent)
     images, annotations = [], []
     for number, name in enumerate(names, 1):
         width, height, objects = OBJECTS[name]

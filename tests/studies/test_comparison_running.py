@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from photograph_sets import coco_file
+from photograph_sets import coco_file, link_photographs
 
 from socodet.cli import main
 from socodet.detection.detectors import ALIASES, DETECTORS
@@ -260,6 +260,7 @@ def test_weights_that_change_between_two_runs_are_refused(ask, data, tmp_path):
 
 def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
     train, val = (json_of(data / name) for name in ("train.json", "val.json"))
+    link_photographs(tmp_path)
     (tmp_path / "none.json").write_text(json.dumps({**val, "annotations": []}))
     with pytest.raises(InputError, match="none: no image has an object to find"):
         ask(Stub(), val=tmp_path / "none.json")
