@@ -177,6 +177,7 @@ def _replacement(norm: _BatchNorm) -> FusedBatchNorm2d | SyncedBatchNorm:
     synced.weight, synced.bias = norm.weight, norm.bias
     synced.running_mean, synced.running_var = norm.running_mean, norm.running_var
     synced.num_batches_tracked = norm.num_batches_tracked
+    synced.training = norm.training
     return synced
 
 
