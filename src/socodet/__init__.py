@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from socodet.reports.inspect_detections import inspect_detections as inspect_detections
     from socodet.reports.report import ReportResult as ReportResult
     from socodet.reports.report import report as report
+    from socodet.runtime.extensions import register as register
     from socodet.studies.ablation.budget import Budget as Budget
     from socodet.studies.ablation.running import ablate as ablate
     from socodet.studies.ablation.table import AblationTable as AblationTable
@@ -134,6 +135,7 @@ _ORIGINS = {
     "read_images_as": "socodet.images.reading",
     "recipe": "socodet.pretraining.recipes",
     "recipes": "socodet.pretraining.recipes",
+    "register": "socodet.runtime.extensions",
     "report": "socodet.reports.report",
     "reproduce_own_data": "socodet.studies.own_data.running",
 }

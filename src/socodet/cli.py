@@ -25,6 +25,7 @@ from socodet.commands.help import help_of
 from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import HELP, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, which_instead
+from socodet.runtime.extensions import trust
 from socodet.runtime.log import LOGGER
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
@@ -53,6 +54,7 @@ COMMANDS = {
 to run it: tyro's own subcommands would import all of them, with torch, to print the help."""
 EVERY_COMMAND = (
     "Of every command: --config FILE takes flags from YAML or TOML, --print-config prints all of them as such a file; "
+    "--import MODULE uses your module where a file names its code (module:name); "
     "--json prints the result as JSON; --quiet says no more than warnings, --verbose every value used; --debug shows "
     "the traceback of an error. socodet --completion SHELL prints a completion script for bash, zsh, fish or tcsh; "
     "socodet --version the version."
@@ -124,7 +126,10 @@ def run_command(arguments: Sequence[str]) -> None:
     argv = [word for word in arguments[len(name.split()) :] if word != "--print-config"]
     to_json = "--json" in argv and name != "doctor"  # whose own flag it is, as it prints what it finds bit by bit
     argv = [word for word in argv if word != "--json"] if to_json else argv
-    argv = by_todays_names(name, argv, lambda: flags_of(command))
+    if argv[-1:] == ["--import"]:
+        raise InputError(f"{name}: --import takes a module; give one")
+    trust(values_of("--import", argv), argv)  # before a file adds to them
+    argv = by_todays_names(name, without("--import", argv), lambda: flags_of(command))
     files = values_of("--config", argv)
     if files or "--config" in argv:
         if len(files) != 1:

@@ -129,7 +129,7 @@ def test_table_4s_rows_run_on_convnext(architecture):
         ({"backbone": "resnet5"}, r"not resnet5; did you mean resnet50"),
         ({"backbone": "timm/convnext_tinny"}, r"did you mean timm/convnext_tiny"),
         ({"backbone": "timm/convnext_tiny.fb_in1k"}, r"without the tag of pretrained weights.*timm/convnext_tiny"),
-        ({"backbone": "convnext_tiny"}, r"must be one of resnet18.* or timm/NAME, not convnext_tiny"),
+        ({"backbone": "convnext_tiny"}, r"must be one of resnet18.* timm/NAME, or module:name, not convnext_tiny"),
         ({"backbone": "timm/convnext_tiny", "architecture": "c4"}, r"architecture c4 must have a ResNet"),
     ],
 )

@@ -70,7 +70,7 @@ def flags_of(function: Callable[..., Any]) -> list[Flag]:
             help=_without_default(action.help or ""),
             required=bool(action.required),
             default=None if default is Parameter.empty else default,
-            choices=tuple(re.findall(r"[^{},]+", action.metavar or "")) if "," in (action.metavar or "") else (),
+            choices=tuple(_choices(action.metavar or "")),
             values=int(number) if number.isdigit() else math.inf,
             repeated=type(action).__name__ == "_AppendAction",
         )
@@ -88,9 +88,15 @@ def value_at(path: tuple[str, ...], arguments: dict[str, Any]) -> Any:
     return value
 
 
+def _choices(metavar: str) -> list[str]:
+    """Those of `{a,b}`, `{None}|{a,b}` and `{a,b}|STR`; none without a comma."""
+    return [name for group in re.findall(r"\{([^{}]+,[^{}]+)\}", metavar) for name in group.split(",")]
+
+
 def _plain(metavar: str) -> str:
     """The placeholder of a value without what may be left out: `{None}|INT` is INT, `{[INT [INT ...]]}` INT ..."""
     text = re.sub(r"\{None\}\||\|\{None\}|(?<=\{)None,", "", metavar)
+    text = re.sub(r"\}\|STR$", ",MODULE:NAME}", text)
     text = re.sub(r"\{?\[?(\w+) \[\w+ \.\.\.\]\]?\}?", r"\1 ...", text)
     return re.sub(r"\bSTR\b", "TEXT", text).removeprefix("[").removesuffix("]")
 

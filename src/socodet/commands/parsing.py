@@ -14,6 +14,7 @@ import tyro
 from socodet.commands.flags import MARKERS, Flag, flags_of
 from socodet.errors import InputError, which_instead
 from socodet.images.reading import PixelSettings, read_images_as
+from socodet.runtime.extensions import is_extension
 from socodet.runtime.notices import notice
 
 HELP = {"-h", "--help", "--help-all"}
@@ -67,16 +68,17 @@ def parse(
         )
         return called
 
+    flags = functools.partial(flags_of, functools.partial(function, **defaults))
     problem = io.StringIO()
     try:
         with contextlib.redirect_stderr(problem):
             return read(argv)
     except SystemExit:
-        flags = flags_of(functools.partial(function, **defaults))
-        what = _misspelt(argv, flags) or _closest_choice(_one_line(problem.getvalue()))
+        what = _misspelt(argv, flags()) or _closest_choice(_one_line(problem.getvalue()))
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
-        raise InputError(f"{command}: {error} (see socodet {command} --help)") from None
+        what = _misspelt(argv, flags()) or str(error)
+        raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
 
 
 def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
@@ -91,7 +93,7 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
             instead = which_instead(name, known)
             return f"{name}: no such flag" + (f"; {instead}" if instead.startswith("did") else "")
         value, choices = given if equals else following, known[name].choices
-        if choices and value not in choices and not value.startswith("-"):
+        if choices and value not in choices and not value.startswith("-") and not is_extension(value):
             return f"{name} {value}: no such choice; {which_instead(value, choices)}"
     return None
 

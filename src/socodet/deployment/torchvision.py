@@ -15,6 +15,7 @@ from socodet.detection.detectors.transform import DetectorTransform, scale_image
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, state_dict_bytes
 from socodet.finetuning.detector import TrainedDetector
+from socodet.models.backbone_names import RESNETS
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 MODULE = "detector.py"
@@ -52,7 +53,7 @@ def _module(detector: TrainedDetector) -> str:
             f"{detector.run}: torchvision has no parts for {settings.detector}; use --format onnx, or "
             "socodet.load_detector"
         )
-    if not model.backbone.startswith("resnet"):
+    if model.backbone not in RESNETS:
         raise InputError(
             f"{detector.run}: torchvision has no backbone {model.backbone}; use --format onnx, or socodet.load_detector"
         )

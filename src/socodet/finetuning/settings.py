@@ -15,13 +15,14 @@ from socodet.detection.detectors.schedules import (
 from socodet.detection.detectors.settings import ROIS_PER_IMAGE, InferenceSettings
 from socodet.errors import SettingError
 from socodet.finetuning.auto_schedule import AUTO, PRECISE_BN_SHARE, steps_for
+from socodet.runtime.extensions import Extension, is_extension
 from socodet.runtime.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, Settings
 
 if TYPE_CHECKING:
     DetectorName = str
     ScheduleName = str
 else:
-    DetectorName = Literal[*NAMES, *ALIASES]
+    DetectorName = Literal[*NAMES, *ALIASES] | Extension
     ScheduleName = Literal[*SCHEDULES]
 
 SCRATCH = "scratch"
@@ -36,7 +37,7 @@ class FinetuneSettings(Settings):
     """
 
     detector: DetectorName = "mask_rcnn_fpn"
-    """Which detector; a set without masks trains the one without them."""
+    """Which detector; a set without masks trains the one without them. module:name is a `Detector` of your own."""
     schedule: ScheduleName = AUTO
     """The paper's length, learning rate drops, weight decay and image sizes for a data set. auto is the paper's for
     COCO, VOC and LVIS; for other sets coco_1x with a length by the number of images, scored ten times."""
@@ -69,7 +70,8 @@ class FinetuneSettings(Settings):
         super().__post_init__()
         if self.iterations is not None and self.epochs is not None:
             raise SettingError("--iterations and --epochs: give one of them")
-        if self.rois_per_image is not None and "rcnn" not in self.detector:  # no torch to judge a name
+        pools = "rcnn" in self.detector or is_extension(self.detector)  # no torch to judge a name
+        if self.rois_per_image is not None and not pools:
             raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
 
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:

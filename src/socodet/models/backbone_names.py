@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 from socodet.errors import SettingError
+from socodet.runtime.extensions import is_extension
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 TIMM = "timm/"
@@ -12,8 +13,9 @@ TIMM = "timm/"
 def check_backbone(name: str) -> None:
     """SettingError if there is no backbone of that name, with similar names; or if timm is missing."""
     if not name.startswith(TIMM):
-        if name not in RESNETS:
-            raise SettingError(f"backbone must be one of {', '.join(RESNETS)}, or {TIMM}NAME{_not(name, RESNETS)}")
+        if name not in RESNETS and not is_extension(name):
+            known = f"{', '.join(RESNETS)}, {TIMM}NAME, or module:name"
+            raise SettingError(f"backbone must be one of {known}{_not(name, RESNETS)}")
         return
     try:
         from timm import list_models

@@ -1,11 +1,15 @@
 """Backbones without their classifier, with the names of `backbone.body` in torchvision's detectors.
 
 Named `resnet18` to `resnet152`, torchvision's ResNets; or `timm/NAME`, such as `timm/convnext_tiny`: any network of
-timm that gives feature maps at strides 4, 8, 16 and 32 for images of any size. A timm network bears the names of
+timm that gives feature maps at strides 4, 8, 16 and 32 for images of any size; or `module:name`, a
+class or function of the user's that makes such a network: its forward gives the four maps (B, C, H/4, W/4) to
+(B, C, H/32, W/32) of (B, 3, H, W), as a list or a dict. A timm network bears the names of
 `timm.create_model(NAME, features_only=True)`, whose state dict it is. Where its strided convolutions do not pad, as
 ConvNeXt's, a side that 32 does not divide loses its last pixels: 112 gives 3 cells at stride 32, and a ResNet 4.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +21,7 @@ from socodet.errors import InputError
 from socodet.models.backbone_names import TIMM
 from socodet.models.blocks import FusedBasicBlock, FusedBottleneck, FusedStages
 from socodet.models.fused_norm import FusedBatchNorm2d, Maps
+from socodet.runtime.extensions import find, is_extension
 
 NormLayer = type[nn.BatchNorm2d]
 """Batch norm of a network's convolutions: torch's, or `FusedBatchNorm2d` and blocks that make use of it."""
@@ -33,17 +38,19 @@ SINGLE_STAGE_FINEST = 3
 COARSEST = FINEST + len(STAGES) - 1
 """P5, of its last."""
 TRIED_SIZE = (64, 96)
-"""Height and width of the image that a timm network is tested with: small, and not its default size."""
+"""Height and width of the image that a network of timm or the user is tested with: small, and not its default size."""
 
 
 def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[nn.Module, list[int]]:
     """A randomly initialised network, to be called by `stage_outputs`, and the channels of its four stages.
 
-    timm networks keep their own norms. InputError if one lacks feature maps of the four strides, or takes images of
-    one size only.
+    timm networks and the user's keep their own norms. InputError if one lacks feature maps of the four strides, or
+    takes images of one size only.
     """
     if name.startswith(TIMM):
-        return _timm_backbone(name)
+        return _tried(name, partial(_timm_network, name.removeprefix(TIMM)))
+    if is_extension(name):
+        return _tried(name, find(name))
     network = _resnet(name, norm_layer)
     width = network.inplanes // 8
     body = _stages(network, {stage: str(level) for level, stage in enumerate(STAGES)}, norm_layer)
@@ -80,27 +87,31 @@ def _stages(network: ResNet, outputs: dict[str, str], norm_layer: NormLayer) -> 
     return getter(network, outputs)
 
 
-def _timm_backbone(name: str) -> tuple[nn.Module, list[int]]:
+def _timm_network(architecture: str) -> nn.Module:
     import timm
 
-    architecture = name.removeprefix(TIMM)
+    strides = timm.create_model(architecture, pretrained=False, features_only=True).feature_info.reduction()
+    levels = [strides.index(stride) for stride in STRIDES if stride in strides]
+    network: nn.Module = timm.create_model(architecture, pretrained=False, features_only=True, out_indices=levels)
+    return network
+
+
+def _tried(name: str, make: Callable[[], nn.Module]) -> tuple[nn.Module, list[int]]:
+    """The network and the channels of its four maps. InputError if an image gives no maps of the four strides."""
     height, width = TRIED_SIZE
     try:
-        strides = timm.create_model(architecture, pretrained=False, features_only=True).feature_info.reduction()
-        levels = [strides.index(stride) for stride in STRIDES if stride in strides]
-        body = timm.create_model(architecture, pretrained=False, features_only=True, out_indices=levels)
+        body = make()
         with torch.no_grad():
             outputs = stage_outputs(body.eval(), torch.zeros(1, 3, height, width))
-    except Exception as error:  # timm networks raise all sorts of exceptions
+        shapes = [tuple(output.shape[2:]) for output in outputs]
+    except Exception as error:  # networks of others raise all sorts of exceptions
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"backbone {name}: timm gives no feature maps of {height}x{width} images ({reason}); choose another"
+            f"backbone {name}: gives no feature maps of {height}x{width} images ({reason}); choose another"
         ) from error
-    shapes = [tuple(output.shape[2:]) for output in outputs]
     if shapes != [(height // stride, width // stride) for stride in STRIDES]:
         raise InputError(
-            f"backbone {name}: its feature maps have the strides {', '.join(map(str, strides))}, and "
-            f"{'x'.join(map(str, TRIED_SIZE))} images give maps of {shapes}; a backbone needs channels first and "
+            f"backbone {name}: {height}x{width} images give maps of {shapes}; a backbone needs channels first and "
             "strides 4, 8, 16 and 32"
         )
     return body.train(), [output.shape[1] for output in outputs]

@@ -21,7 +21,8 @@ from socodet.models.blocks import ConvNormReLU, FusedStages, fuse_relu
 from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
 from socodet.models.pyramid import pool_boxes, pyramid_levels, pyramids
 from socodet.models.roi_align import roi_align
-from socodet.models.settings import Architecture, ModelSettings
+from socodet.models.settings import ModelSettings
+from socodet.runtime.extensions import find, is_extension
 from socodet.views.batch import RoIs
 
 
@@ -222,7 +223,7 @@ class ImageEncoder(ObjectEncoder):
         return [c5.mean(dim=(2, 3)) for *_, c5 in self.stages_over_views(pixels)]
 
 
-_ENCODERS: dict[Architecture, type[ObjectEncoder]] = {
+_ENCODERS: dict[str, type[ObjectEncoder]] = {
     "fpn": FPNEncoder,
     "fpn_no_head": HeadlessFPNEncoder,
     "c4": C4Encoder,
@@ -233,6 +234,11 @@ _ENCODERS: dict[Architecture, type[ObjectEncoder]] = {
 
 def encoder_class(settings: ModelSettings) -> type[ObjectEncoder]:
     """The encoder of that architecture."""
+    if is_extension(settings.architecture):
+        own = find(settings.architecture)
+        if not (isinstance(own, type) and issubclass(own, ObjectEncoder)):
+            raise InputError(f"{settings.architecture}: is no subclass of socodet.models.encoders.ObjectEncoder")
+        return own
     if settings.architecture == "rt_detr":
         from socodet.models.rt_detr_encoder import RTDETREncoder
 

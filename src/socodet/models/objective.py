@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as unit
 
 from socodet.models.settings import ObjectiveSettings
+from socodet.runtime.extensions import is_extension, made
 
 VARIANCE_EPSILON = 1e-4
 
@@ -140,7 +141,11 @@ class DecorrelatedDimensions(Objective):
 
 def build_objective(settings: ObjectiveSettings) -> Objective:
     """The objective of those settings."""
-    agreement = InfoNCE(settings.temperature) if settings.loss == "infonce" else CosineAgreement()
+    agreement: Objective
+    if is_extension(settings.loss):
+        agreement = made(settings.loss, Objective)  # type: ignore[type-abstract]
+    else:
+        agreement = InfoNCE(settings.temperature) if settings.loss == "infonce" else CosineAgreement()
     if settings.variance_weight == 0 and settings.covariance_weight == 0:
         return agreement
     return DecorrelatedDimensions(agreement, settings)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from socodet.errors import SettingError
-from socodet.models.backbone_names import TIMM, check_backbone
+from socodet.models.backbone_names import RESNETS, TIMM, check_backbone
+from socodet.runtime.extensions import Extension
 from socodet.runtime.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 
 MOST_WEIGHTS = 2**31
 """Of pyramid, box head and MLPs together, a hundred times the paper's: a recipe may come from anybody."""
 
-Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image", "rt_detr"]
+Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image", "rt_detr"] | Extension
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class ModelSettings(Settings):
     architecture: Architecture = "fpn"
     """What encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; the whole image as
     the one box; or RT-DETR's hybrid encoder and a box head (needs transformers). Section 4.1 has fpn and c4, Table 4
-    those up to image."""
+    those up to image. module:name is an `ObjectEncoder` of your own."""
     backbone: str = "resnet50"
     """Network whose four stages feed the pyramid: resnet18, 34, 50, 101 or 152, or timm/NAME, such as
-    timm/convnext_tiny (needs timm)."""
+    timm/convnext_tiny (needs timm), or module:name for your own."""
     fpn_channels: PositiveInt = 256
     """Channels of every pyramid level, or of RT-DETR's encoder."""
     head_convs: PositiveInt = 4
@@ -48,7 +49,7 @@ class ModelSettings(Settings):
                 f"architecture rt_detr must have {TIMM}resnet18d to {TIMM}resnet152d as backbone, not {self.backbone}; "
                 f"set --backbone {TIMM}resnet50d"
             )
-        if self.architecture == "c4" and self.backbone.startswith(TIMM):
+        if self.architecture == "c4" and self.backbone not in RESNETS:
             raise SettingError(
                 f"architecture c4 must have a ResNet as backbone, whose fifth block is the head, not {self.backbone}"
             )
@@ -70,9 +71,9 @@ class ModelSettings(Settings):
 class ObjectiveSettings(Settings):
     """What is minimised; the defaults are the paper's loss (Eq. 5-6)."""
 
-    loss: Literal["cosine", "infonce"] = "cosine"
+    loss: Literal["cosine", "infonce"] | Extension = "cosine"
     """Agreement of the same object across views: SoCo's cosine (Eq. 5-6), or InfoNCE against the boxes of the batch's
-    other images."""
+    other images; module:name is an `Objective` of your own."""
     temperature: PositiveFloat = 0.2
     """Temperature of InfoNCE."""
     variance_weight: NonNegativeFloat = 0.0

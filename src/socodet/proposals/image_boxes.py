@@ -6,11 +6,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.errors import InputError
 from socodet.proposals.baselines import grid_boxes, random_boxes
 from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.selective_search.search import selective_search
 from socodet.proposals.selective_search.strategies import STRATEGIES
 from socodet.proposals.settings import Method, ProposalSettings
+from socodet.runtime.extensions import find, is_extension
 from socodet.runtime.kernel_cache import compilation_announced
 
 
@@ -20,7 +22,7 @@ def propose_boxes(
     """Object proposals of an image (H, W, 3) uint8 RGB: (N, 4) float32, N may be 0.
 
     xyxy in pixels of the image, exclusive right and bottom, 0 <= x1 < x2 <= W; filtered by `settings`, without near
-    duplicates. `rng` is for random boxes only; by default it is seeded with `settings.seed`.
+    duplicates. `rng` is for random boxes and functions of the user's; by default it is seeded with `settings.seed`.
     """
     compile_kernels(settings.method)
     return _kept_boxes(image, settings, rng)
@@ -31,7 +33,7 @@ def compile_kernels(method: Method) -> None:
     """Compiles the kernels, or loads them from the disk, by running them on a tiny image."""
     image = (np.arange(16 * 16 * 3) * 37 % 251).astype(np.uint8).reshape(16, 16, 3)
     with compilation_announced("selective search"):
-        _kept_boxes(image, ProposalSettings(method, work_size=16), None)
+        _kept_boxes(image, ProposalSettings("grid" if is_extension(method) else method, work_size=16), None)
 
 
 def _kept_boxes(
@@ -39,16 +41,29 @@ def _kept_boxes(
 ) -> NDArray[np.float32]:
     height, width = image.shape[:2]
     aspect, smallest, largest = settings.max_aspect, settings.min_scale, settings.max_scale
+    rng = np.random.default_rng(settings.seed) if rng is None else rng
     match settings.method:
         case "random":
-            rng = np.random.default_rng(settings.seed) if rng is None else rng
             boxes = random_boxes(width, height, aspect, smallest, largest, rng)
         case "grid":
             boxes = grid_boxes(width, height, smallest, largest)
+        case own if is_extension(own):
+            boxes = _own_boxes(own, image, rng)
         case strategy:
             boxes = selective_search(image, STRATEGIES[strategy], settings.work_size)
     boxes = boxes[object_sized(boxes, width, height, aspect, smallest, largest)]
     return distinct(boxes, settings.max_overlap)
+
+
+def _own_boxes(name: str, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """What the user's function finds, clipped to the image. InputError if these are no boxes."""
+    found = find(name)(image, rng)
+    boxes = np.asarray(found, np.float32).reshape(-1, 4) if np.size(found) == 0 else np.asarray(found, np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise InputError(f"{name}: gives {boxes.shape}; it must give boxes (N, 4), finite, xyxy in pixels of the image")
+    height, width = image.shape[:2]
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
 
 
 def image_rng(seed: int, key: str) -> np.random.Generator:

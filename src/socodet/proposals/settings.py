@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from socodet.runtime.extensions import Extension
 from socodet.runtime.settings import Range, Seed, Settings
 
-Method = Literal["single", "fast", "quality", "random", "grid"]
+Method = Literal["single", "fast", "quality", "random", "grid"] | Extension
 
 BoxForm = Literal["xyxy", "xywh"]
 """What the four numbers of a box made by another program mean."""
@@ -17,7 +18,8 @@ class ProposalSettings(Settings):
 
     method: Method = "single"
     """single, fast and quality: selective search with one, twelve or eighty groupings (a few dozen boxes per image,
-    a few hundred, or many); random: boxes drawn at random (Table 5c of the paper); grid: a regular grid."""
+    a few hundred, or many); random: boxes drawn at random (Table 5c of the paper); grid: a regular grid; module:name:
+    a function of your own, from an image (H, W, 3) uint8 RGB and a random generator to boxes (N, 4) xyxy in pixels."""
     work_size: Annotated[int, Range(16)] = 256
     """Longest side, pixels, that images are scaled down to for selective search."""
     max_aspect: Annotated[float, Range(1)] = 3.0

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 import types
+from collections.abc import Container
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from socodet.errors import SettingError
+from socodet.runtime.extensions import judge
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -48,6 +50,7 @@ class Settings:
             wrong = problem(field.name, getattr(self, field.name), hints[field.name])
             if wrong:
                 raise SettingError(wrong)
+            judge(getattr(self, field.name))
 
     def _require(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
@@ -58,9 +61,8 @@ def problem(name: str, value: object, hint: Any) -> str | None:
     """Why the field of that name cannot hold a value, by its annotation; None if it can."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        outside = (
-            f"{name} must be {rule}, not {value}" for rule in parts[1:] if isinstance(rule, Range) and value not in rule
-        )
+        rules = (rule for rule in parts[1:] if isinstance(rule, Container))
+        outside = (f"{name} must be {rule}, not {value}" for rule in rules if value not in rule)
         return problem(name, value, parts[0]) or next(outside, None)
     if origin in (Union, types.UnionType):
         wrong = [problem(name, value, part) for part in parts]

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -19,6 +19,7 @@ from socodet.training.run_folder import RunFolder
 EVENTS = "events.out.tfevents"
 
 
+@runtime_checkable
 class LogSink(Protocol):
     """Receives each log line; only the first process of a run has sinks."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from socodet.errors import InputError
+from socodet.runtime.extensions import made
 from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
 from socodet.training.checkpoints import Checkpoints, Kept
@@ -85,8 +86,8 @@ def run_loop(
     number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
     returns becomes a log line of its own. If it raises StoppedEarlyError, the run stops with a checkpoint that says so,
     and a resumed run begins with it. enough: asked after that; once it says so, in every process alike, the run
-    ends there with a checkpoint, stopped by `patience`. sinks: where log lines go besides the run's folder; they are
-    closed at the end.
+    ends there with a checkpoint, stopped by `patience`. sinks: where log lines go besides the run's folder and what
+    `execution.sink` names; they are closed at the end.
 
     Where no more data comes, since data workers are lost, what is trained is saved before the error. A checkpoint or a
     line of the log that cannot be written does not end the run, unless it is its last.
@@ -108,7 +109,8 @@ def run_loop(
         progress_bar(description, learner.total, show=show_progress and world.is_first) as progress,
         ExitStack() as stack,
     ):
-        log = Sinks([*folder_sinks(run, start), *sinks] if world.is_first else [])
+        own = (made(name, LogSink, run.path) for name in execution.sink)  # type: ignore[type-abstract]
+        log = Sinks([*folder_sinks(run, start), *sinks, *own] if world.is_first else [])
         stack.callback(log.close)
         stack.callback(checkpoints.close)
         if isinstance(batches, Generator):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from socodet.runtime.extensions import Extension
 from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
 PATIENCE = "patience"
@@ -48,3 +49,6 @@ class ExecutionSettings(DeviceSettings):
     log_every: PositiveInt | None = None
     """Steps between log lines; by default about 500 lines per run, and at least one every 50 steps. Each checkpoint
     also has a line."""
+    sink: tuple[Extension, ...] = ()
+    """Where log lines go besides the run's folder: module:name of a class or function of your own that is called with
+    that folder and gives a `LogSink`."""

@@ -13,6 +13,7 @@ from socodet.detection.detectors.rt_detr import RTDETRDetector
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import SettingError, which_instead
 from socodet.models.settings import ModelSettings
+from socodet.runtime.extensions import is_extension, made
 
 DETECTORS: dict[str, Detector] = {
     detector.name: detector
@@ -30,7 +31,11 @@ DETECTORS: dict[str, Detector] = {
 
 
 def detector_named(name: str) -> Detector:
-    """The detector of that name or alias. SettingError for an unknown one."""
+    """The detector of that name or alias, or the user's of `module:name`. SettingError for an unknown one."""
+    if is_extension(name):
+        own = made(name, Detector)  # type: ignore[type-abstract]
+        own.name = name
+        return own
     known = DETECTORS.get(ALIASES.get(name, name))
     if known is None:
         raise SettingError(f"detector {name!r}: unknown; {which_instead(name, (*DETECTORS, *ALIASES))}")

@@ -17,7 +17,8 @@ from socodet.models.settings import ModelSettings
 
 
 class Detector(ABC):
-    """Everything that differs between detectors. A new one is a subclass in a file of its own, listed in `by_name.py`.
+    """Everything that differs between detectors. A new one is a subclass in a file of its own, listed in `by_name.py`;
+    or anywhere else, and named `module:name`.
 
     Its networks are called like torchvision's detectors: with a list of images (3, H, W), RGB in [0, 1], and in
     training mode a list of targets (`Target`). They return losses by name, or in evaluation mode one dict per image:
@@ -26,7 +27,7 @@ class Detector(ABC):
     a network has these.
     """
 
-    name: ClassVar[str]
+    name: str
     boxes_only: ClassVar[str | None] = None
     """For a detector with masks, the name of its counterpart without."""
     has_box_head: ClassVar[bool] = False

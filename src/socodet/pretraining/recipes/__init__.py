@@ -1,5 +1,6 @@
 """Recipes by name: each is a function that combines the settings of the rooms below."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from socodet.errors import InputError, which_instead
 from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
+from socodet.runtime.extensions import is_extension, made
 from socodet.runtime.serialization import to_json
 
 __all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe", "recipes"]
@@ -30,7 +32,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def recipe(
     name: str, *, images: str | Path | None = None, epochs: float | None = None, hours: float | None = None
 ) -> Recipe:
-    """The recipe of that name. InputError for an unknown one.
+    """The recipe of that name, or of the user's `module:name`. InputError for an unknown one.
 
     `auto` is planned for `images`, as `pretrain` takes them; `epochs` or `hours` set its length.
     """
@@ -42,6 +44,8 @@ def recipe(
         if images is None:
             raise InputError("recipe 'auto': depends on the images; say where they are (images, --images)")
         return auto_recipe(open_images(images), None, Given(epochs=epochs, hours=hours), show_plan=False)
+    if is_extension(name):
+        return dataclasses.replace(made(name, Recipe), name=name)
     if name not in RECIPES:
         raise InputError(f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES))}")
     return RECIPES[name]()
@@ -62,8 +66,9 @@ def list_recipes() -> str:
 def describe_recipe(chosen: Recipe, images: str | Path | None = None) -> str:
     """What a recipe is, and each field as a command-line flag; `images` are those that `auto` is planned for."""
     fields = to_json(chosen)
-    about = f"Chosen for {images}." if chosen.name == AUTO else inspect.getdoc(RECIPES[chosen.name]) or ""
-    lines = [about, ""]
+    shipped = RECIPES.get(chosen.name)
+    about = f"Chosen for {images}." if chosen.name == AUTO else inspect.getdoc(shipped) if shipped else chosen.name
+    lines = [about or "", ""]
     for room in ("sample", "model", "objective", "training", "proposals"):
         prefix = "proposals." if room == "proposals" else ""
         lines += [f"--{prefix}{field} {value}" for field, value in _flags(fields[room])]

@@ -1,0 +1,124 @@
+"""What users bring from outside the package: `module:name` in a setting.
+
+Settings are also read from files, such as a stranger's run.json, so a name by itself imports nothing. It is found if
+the user typed its module on this command line, in a flag's value or after --import, or gave the object to `register`.
+"""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from socodet.errors import SettingError, which_instead
+
+T = TypeVar("T")
+_NAME = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d]\w*")
+_REGISTERED: dict[str, Any] = {}
+_TYPED: set[str] = set()
+
+
+class _Form:
+    """In an annotation, the text that may stand there."""
+
+    def __contains__(self, value: str) -> bool:
+        return is_extension(value)
+
+    def __repr__(self) -> str:
+        return "module:name"
+
+
+Extension = Annotated[str, _Form()]
+"""The type of a setting that names something of the user's."""
+
+
+def is_extension(name: str) -> bool:
+    """Whether a setting names something of the user's: `module:name`."""
+    return _NAME.fullmatch(name) is not None
+
+
+def register(own: Any) -> str:
+    """The name under which settings find a class or function of yours, which the run's folder will have.
+
+        ObjectiveSettings(loss=socodet.register(MyLoss))
+
+    It is `module:name`; a script is a module of its file's name. What reads the run later registers it too, or has
+    --import MODULE on its command line. Of two objects with one name, the last counts. SettingError for one without a
+    name, such as a lambda.
+    """
+    name = f"{_module_of(own)}:{getattr(own, '__name__', '')}"
+    if not is_extension(name):
+        raise SettingError(f"{own!r} has no name to find it by; register a class, or a function made by def")
+    _REGISTERED[name] = own
+    return name
+
+
+def trust(modules: Sequence[str], words: Sequence[str]) -> None:
+    """Of the names in settings, from now on those in `modules` are found, and in the modules of `words`.
+
+    `words` is a command line as typed: in `--loss=my_losses:Margin`, or without `=`, it names my_losses. The working
+    directory is searched too, last. SettingError if one of `modules` cannot be imported.
+    """
+    typed = (_NAME.fullmatch(word.rpartition("=")[2]) for word in words)
+    _TYPED.clear()
+    _TYPED.update(modules, (found[1] for found in typed if found))
+    if _TYPED and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for module in modules:
+        _imported(module)
+
+
+def judge(value: object) -> None:
+    """SettingError if a setting names something that is missing in a module which `trust` was told."""
+    for one in value if isinstance(value, tuple) else (value,):
+        if isinstance(one, str) and is_extension(one) and one.partition(":")[0] in _TYPED:
+            find(one)
+
+
+def find(name: str) -> Any:
+    """The user's object of that name. SettingError if its module was not typed, cannot be imported, or lacks it."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    module, _, attribute = name.partition(":")
+    if module not in _TYPED:
+        raise SettingError(
+            f"{name}: is code outside the package, which a setting in a file does not run; if you trust it, add "
+            f"--import {module}, or in Python call socodet.register({attribute})"
+        )
+    found = _imported(module)
+    if not hasattr(found, attribute):
+        own = [one for one, there in vars(found).items() if getattr(there, "__module__", None) == module]
+        raise SettingError(f"{name}: {module} has no {attribute}; {which_instead(attribute, own or ['another name'])}")
+    return getattr(found, attribute)
+
+
+def made(name: str, what: type[T], *given: Any) -> T:
+    """The user's object of that name if it is a `what`, else what it makes when it is called with `given`."""
+    found = find(name)
+    made_already = isinstance(found, what) and not isinstance(found, type)
+    result = found if made_already or not callable(found) else found(*given)
+    if not isinstance(result, what):
+        raise SettingError(f"{name}: gives a {type(result).__name__}; it must give a {what.__name__}")
+    return result
+
+
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever the user's module raises
+        raise SettingError(
+            f"{module}: cannot be imported ({type(error).__name__}: {error}); run the command in the folder of "
+            f"{module.partition('.')[0]}, and see --debug"
+        ) from error
+
+
+def _module_of(own: Any) -> str:
+    """The module of an object; that of a script is its file's name, under which it can be imported."""
+    module = str(getattr(own, "__module__", ""))
+    main = sys.modules.get("__main__")
+    if module != "__main__":
+        return module
+    spec, file = getattr(main, "__spec__", None), Path(getattr(main, "__file__", None) or "")
+    return spec.name if spec else file.stem if file.stem.isidentifier() else module

@@ -1,0 +1,171 @@
+"""Every extension point, with code outside the package: by name on the command line, by object from Python."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import pytest
+from photograph_sets import coco_file
+
+import socodet
+from socodet.cli import main
+from socodet.images.photographs import photographs
+from socodet.models.settings import ObjectiveSettings
+from socodet.runtime import extensions
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
+
+OWN = '''
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+import socodet
+from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN
+from socodet.models.encoders import FPNEncoder
+from socodet.models.objective import CosineAgreement
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.stages = nn.ModuleList(nn.Conv2d(8, 8, 3, stride, 1) for stride in (1, 2, 2, 2))
+
+    def forward(self, x):
+        x = self.stem(x)
+        return [x := stage(x) for stage in self.stages]
+
+
+class Half(CosineAgreement):
+    def __call__(self, embeddings):
+        return super().__call__(embeddings) / 2
+
+    def lowest(self, views):
+        return super().lowest(views) / 2
+
+
+class Encoder(FPNEncoder):
+    pass
+
+
+class Detector(FasterRCNNFPN):
+    pass
+
+
+class Lines:
+    def __init__(self, folder):
+        self.file = open(folder.parent / "lines.txt", "a")
+
+    def write(self, step, line):
+        print(step, line["loss"], file=self.file)
+
+    def close(self):
+        self.file.close()
+
+
+def four_boxes(image, rng):
+    height, width = image.shape[:2]
+    corner = rng.uniform(0, 0.3, (4, 2))
+    return np.concatenate([corner, corner + 0.5], 1) * [width, height, width, height]
+
+
+def narrow():
+    """A recipe of small networks."""
+    tiny = socodet.recipe("tiny")
+    return replace(
+        tiny,
+        model=replace(tiny.model, fpn_channels=16, head_convs=1, head_channels=16, representation_size=24,
+                      hidden_size=8, embedding_size=4),
+        training=replace(tiny.training, epochs=2, warmup_epochs=0, batch_size=2),
+    )
+'''
+CLI = (
+    *("--recipe", "own:narrow", "--loss", "own:Half", "--backbone", "own:Net", "--architecture", "own:Encoder"),
+    *("--proposals.method", "own:four_boxes"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A pretraining run whose every part is the user's, made by data workers, and a detector of the user's from it."""
+    folder = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        (folder / "own.py").write_text(OWN)
+        (folder / "images").mkdir()
+        for name in ("hopper", "chelsea"):
+            shutil.copy(photographs() / f"{name}.jpg", folder / "images")
+        coco_file(folder / "set.json", ("hopper", "chelsea"), masks=False)
+        pretrain("run", "--workers", "1", "--proposals", "online", "--sink", "own:Lines")
+        argv = "finetune set.json --images images --init run --output det --detector own:Detector --size 32"
+        short = "--iterations 1 --batch-size 2 --device cpu --workers 0 --precise-bn 0 --rois-per-image 8"
+        main([*argv.split(), *short.split()])
+        yield folder
+        extensions.trust([], [])
+        sys.modules.pop("own", None)
+
+
+def pretrain(output, *more):
+    main(["pretrain", "images", "--output", output, "--device", "cpu", *CLI, *more])
+
+
+def refused(capsys, *argv):
+    with pytest.raises(SystemExit):
+        main([*argv])
+    return capsys.readouterr().err
+
+
+def test_a_run_says_what_it_was_made_with(folder):
+    recipe = json.loads((folder / "run" / "run.json").read_text())["recipe"]
+    assert recipe["name"] == "own:narrow"
+    assert recipe["objective"]["loss"] == "own:Half"
+    assert (recipe["model"]["backbone"], recipe["model"]["architecture"]) == ("own:Net", "own:Encoder")
+    assert recipe["proposals"]["method"] == "own:four_boxes"
+    losses = [line["loss"] for line in RunFolder(folder / "run").log_lines()]
+    assert [float(line.split()[1]) for line in (folder / "lines.txt").read_text().splitlines()] == losses
+
+
+def test_a_run_does_not_go_on_with_another_objective(folder, capsys):
+    shutil.copytree(folder / "run", folder / "other")
+    argv = ["pretrain", "images", "--output", "other", "--device", "cpu", *CLI, "--proposals", "online"]
+    problem = refused(capsys, *argv, "--loss", "cosine")
+    assert "loss" in problem
+    assert "own:Half" in problem
+
+
+def test_what_reads_a_run_runs_its_code_only_when_told_to(folder, capsys):
+    argv = ["predict", "det", "images", "--output", "found", "--device", "cpu", "--workers", "0"]
+    assert "--import own" in refused(capsys, *argv)
+    assert not (folder / "found").exists()
+    main([*argv, "--import", "own"])
+    assert (folder / "found" / "predictions.json").exists()
+    extensions.trust([], [])
+    with pytest.raises(socodet.InputError, match=r"socodet\.register\(Detector\)"):
+        socodet.load_detector("det")
+
+
+def test_objects_from_python_give_the_same_weights(folder):
+    import own
+
+    recipe = own.narrow()
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, backbone=socodet.register(own.Net), architecture=socodet.register(own.Encoder)),
+        objective=ObjectiveSettings(loss=socodet.register(own.Half)),
+        proposals=replace(recipe.proposals, method=socodet.register(own.four_boxes)),
+        name="own:narrow",
+    )
+    execution = ExecutionSettings("cpu", workers=0, log_every=1)
+    socodet.pretrain("images", recipe, "python", execution=execution)
+    ours, theirs = (RunFolder(folder / name).load_checkpoint()["model"] for name in ("python", "run"))
+    assert all((value == theirs[name]).all() for name, value in ours.items())
+
+    shipped = replace(recipe, objective=ObjectiveSettings())
+    socodet.pretrain("images", shipped, "shipped", execution=replace(execution, max_steps=1))
+    half, whole = (next(iter(RunFolder(folder / name).log_lines()))["loss"] for name in ("python", "shipped"))
+    assert half == pytest.approx(whole / 2)
