@@ -115,16 +115,16 @@ def test_a_share_whose_inside_was_changed_is_removed_and_made_again(files, tmp_p
 
 def test_a_clock_that_jumps_changes_no_weight_and_loses_no_line(files, undisturbed, monkeypatch):
     now = time.time()
-    jumps = iter([now, now - 86_400, now + 1e9, *[0.0] * 10_000])
+    jumps = iter([now, *[now - 86_400] * 50, *[now + 1e9] * 10_000])
     monkeypatch.setattr(time, "time", lambda: next(jumps))
-    for steps in (1, 1, 1):
+    for steps in (1, 2):
         go(files, "jumps", 3, max_steps=steps, log_every=1)
     run = RunFolder(files / "jumps")
     assert weights(files / "jumps") == undisturbed
     assert [line["step"] for line in run.log_lines()] == [1, 2, 3]
     events = sorted(run.tensorboard.iterdir(), key=lambda file: file.name)
     assert [file.stat().st_mtime_ns for file in events] == sorted(file.stat().st_mtime_ns for file in events)
-    assert len(events) == 3  # TensorBoard reads them by name, which is the order in which they were written
+    assert len(events) == 2  # TensorBoard reads them by name, which is the order in which they were written
 
 
 def test_files_from_the_future_and_from_long_ago_are_used(files, tmp_path):
