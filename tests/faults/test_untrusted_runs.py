@@ -203,6 +203,15 @@ def test_networks_that_fit_into_no_memory_are_not_built(run, sizes):
     assert "weights" in refused(RunFolder(run).settings, ModelSettings, "model")
 
 
+def test_code_that_a_recipe_names_is_not_imported(run, folder, outside, monkeypatch):
+    (folder / "evil.py").write_text(f"open({str(outside / 'sentinel')!r}, 'w')")
+    monkeypatch.chdir(folder)
+    described = json.loads((run / "run.json").read_text())
+    described["recipe"]["objective"]["loss"] = "evil:loss"
+    (run / "run.json").write_text(json.dumps(described))
+    assert "--import evil" in refused(lambda: report([run], folder / "page.html", show_progress=False))
+
+
 def test_odd_lines_of_a_log_are_left_out(run):
     good = (run / "log.jsonl").read_text().splitlines()
     huge = f"1{'0' * 400}"
