@@ -361,7 +361,7 @@ def test_mistakes_on_the_command_line_are_one_line(data, tmp_path, capsys):
     train = ["finetune", str(data / "train.json"), "--output", str(tmp_path / "x")]
     val = ["--val", str(data / "val.json")]
     for argv, words in (
-        (["--seeds", "2"], "give --val"),
+        (["--seeds", "0", "1"], "give --val"),
         (["--seeds", "0", "-1", *val], "seeds must be at least 0, not -1"),
         (["--init", "a/x", "--init", "b/x", *val], "init x is given twice; name them"),
         (["--fractions", "0", "1", *val], "fractions must be above 0 and at most 1, not 0"),
