@@ -362,7 +362,7 @@ def test_mistakes_on_the_command_line_are_one_line(data, tmp_path, capsys):
     val = ["--val", str(data / "val.json")]
     for argv, words in (
         (["--seeds", "0", "1"], "give --val"),
-        (["--seeds", "0", "-1", *val], "seeds must be at least 0, not -1"),
+        (["--seeds", "0", "-1", *val], "seeds.1 must be at least 0"),
         (["--init", "a/x", "--init", "b/x", *val], "init x is given twice; name them"),
         (["--fractions", "0", "1", *val], "fractions must be above 0 and at most 1, not 0"),
         (["--fractions", "1", "1", *val], "fraction 1 is given twice"),

@@ -16,7 +16,7 @@ from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.notices import notice
-from socodet.runtime.settings import Seed
+from socodet.runtime.settings import Seed, problem
 from socodet.studies.inits import named_inits, shared_model
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -119,6 +119,9 @@ def finetune(
             raise InputError("--patience is for a single run; runs that are compared have the same length")
         if settings.fraction is not None and fractions:
             raise InputError("--fraction and --fractions: give one of them")
+        wrong = problem("seeds", seeds, tuple[Seed, ...])
+        if wrong:
+            raise InputError(wrong)
         if len(seeds) == 1 and seeds[0] > 0:
             first, count = settings.seed, seeds[0]
             seeds = tuple(range(first, first + count))
