@@ -133,7 +133,8 @@ def documented():
 
 
 @pytest.mark.parametrize("argv", [*documented()])
-def test_every_documented_command_can_be_parsed(argv, capsys):
+def test_every_documented_command_can_be_parsed(argv, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "examples")
     with contextlib.suppress(SystemExit):
         main([*argv, "--print-config"])
     assert "(see socodet" not in capsys.readouterr().err  # flags are judged before the files, which do not exist

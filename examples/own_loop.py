@@ -1,0 +1,50 @@
+"""SoCo in a training loop of your own: socodet gives samples, networks and loss, you have the loop.
+
+python examples/own_loop.py
+"""
+
+import numpy as np
+import torch
+
+import socodet
+from socodet.detection.detectors import new_detector
+from socodet.images.photographs import photographs
+from socodet.images.source import open_images
+from socodet.pretraining.data import SampleDataset
+from socodet.pretraining.pretrain import build_soco
+from socodet.proposals.on_the_fly import OnlineProposals
+
+STEPS, BATCH = 6, 4
+
+# Everything that is learned from is in a recipe; `with_` changes it.
+recipe = socodet.recipe("tiny").with_(boxes_per_image=4)
+images = open_images(photographs())  # a folder, a list, a COCO file, tar shards: what `socodet pretrain` takes
+samples = SampleDataset(
+    images, OnlineProposals(recipe.proposals), np.arange(len(images)), recipe.sample, seed=recipe.training.seed
+)
+
+# Online and target network, projectors and predictor. The objective is `soco.objective`.
+soco = build_soco(recipe.model, seed=0)
+learned = [parameter for parameter in soco.parameters() if parameter.requires_grad]  # the target has no gradient
+optimizer = torch.optim.AdamW(learned, lr=1e-3)
+random = np.random.default_rng(0)
+
+for step in range(STEPS):
+    chosen = random.choice(len(images), BATCH, replace=False)
+    # A sample is a function of the seed, the epoch and the image. Here each step is an epoch of its own.
+    batch = samples.batch([(step, int(index)) for index in chosen])
+    output = soco(batch.views)  # batch.to("cuda").views on a GPU
+    optimizer.zero_grad()
+    output.loss.backward()
+    optimizer.step()
+    soco.update_target(momentum=0.99)
+    spread = output.embeddings.std(dim=0).mean() * recipe.model.embedding_size**0.5
+    print(f"step {step}: loss {output.loss:.3f} of at least -8, spread {spread:.2f} of 1 (0 is collapse)")
+
+# The encoder is made of the modules of torchvision's detectors, so that a state dict under their names is all there is
+# to transfer.
+encoder = soco.online.encoder.state_dict()
+weights = {f"roi_heads.{name}" if name.startswith("box_head.") else name: value for name, value in encoder.items()}
+torch.save(weights, "encoder.pth")
+detector = new_detector("faster_rcnn_fpn", recipe.model, num_classes=3)
+socodet.load_pretrained(detector, "encoder.pth")
