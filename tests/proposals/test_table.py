@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -156,6 +157,29 @@ def test_where_no_copy_can_be_shared_a_table_is_read_all_the_same(
     check_rows(ProposalTable.read(path))
     assert "a copy of its own" in capsys.readouterr().err
     assert not [*shared.iterdir()]
+
+
+def test_without_room_for_a_copy_each_reading_has_its_own(
+    path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    for _ in range(2):
+        check_rows(ProposalTable.read(path))
+    assert [one.name for one in shared.iterdir()] == ["lock"]
+
+
+def test_copies_that_are_damaged_removed_or_left_by_a_crash(path: Path, shared: Path) -> None:
+    shared.mkdir(mode=0o700)
+    for name in ("proposals-of_another.arrow", "proposals-cut.partial"):
+        (shared / name).write_bytes(b"")
+    check_rows(ProposalTable.read(path))
+    (copy,) = [one for one in shared.iterdir() if one.name != "lock"]
+    copy.write_bytes(b"")
+    check_rows(ProposalTable.read(path))
+    assert copy.stat().st_size > 0
+    copy.unlink()  # as a cleaner of temporary files would
+    check_rows(ProposalTable.read(path))
+    assert copy.exists()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])

@@ -10,7 +10,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,27 +42,30 @@ def _decoded_bytes(file: pq.ParquetFile) -> int:
 def shared_rows(path: Path, file: pq.ParquetFile) -> pa.Table | None:
     """The rows of a table, mapped from a copy in the temporary folder; None where there is no room for it.
 
-    The first process makes the copy while others wait for it, and the last one that leaves removes it. Raises
-    pa.ArrowException where the table is damaged.
+    The first process makes the copy while others wait, and the last one that leaves removes it. Copies that nobody
+    uses any more, as after a crash, are removed here. Raises pa.ArrowException where the table is damaged.
     """
     about = path.stat()
     identity = f"{path.resolve()} {about.st_size} {about.st_mtime_ns}".encode()
     try:
         folder = _own_folder()
         copy = folder / f"proposals-{hashlib.sha256(identity).hexdigest()[:16]}.arrow"
-        lock = os.open(copy.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        with said_if_long(f"waiting for another process to make {copy}", PATIENCE):
-            fcntl.flock(lock, fcntl.LOCK_SH)  # held as long as the copy is open; to make or remove it, alone
-        if not copy.exists():
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _alone(folder):
+            _remove_unused(folder, copy)
             if not copy.exists():
                 _write(copy, file)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        rows = pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
+            try:
+                rows = _mapped(copy)
+            except pa.ArrowException:  # the copy is damaged, not the table
+                copy.unlink()
+                _write(copy, file)
+                rows = _mapped(copy)
+            used = os.open(copy, os.O_RDONLY)
+            fcntl.flock(used, fcntl.LOCK_SH)  # for as long as this process lives
     except OSError as error:
         notice(f"{path}: every process holds a copy of its own, because none could be shared ({error})")
         return None
-    atexit.register(_leave, copy, lock, os.getpid())
+    atexit.register(_leave, copy, used, os.getpid())
     return rows
 
 
@@ -75,28 +79,59 @@ def _own_folder() -> Path:
     return folder
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within it, no other process makes or removes copies. A process that dies lets go."""
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with said_if_long(f"waiting for another process to copy a proposal table into {folder}", PATIENCE):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_unused(folder: Path, wanted: Path) -> None:
+    """Other copies that no process has open, and unfinished ones."""
+    for partial in folder.glob("*.partial"):
+        partial.unlink()
+    for copy in set(folder.glob("*.arrow")) - {wanted}:
+        used = os.open(copy, os.O_RDONLY)
+        with suppress(BlockingIOError):
+            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            copy.unlink()
+        os.close(used)
+
+
+def _mapped(copy: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
+
+
 def _write(copy: Path, file: pq.ParquetFile) -> None:
-    """Batch by batch, so that memory does not grow; under its final name when all of it is there."""
+    """Batch by batch, so that memory does not grow; under its final name when all of it is on disk."""
     partial = copy.with_suffix(".partial")
     if _decoded_bytes(file) > shutil.disk_usage(copy.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
     notice(f"{copy}: making a copy of the proposal table that all processes share")
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, file.schema_arrow) as writer:
-            for batch in file.iter_batches(BATCH):
-                batch.validate(full=True)
-                writer.write_batch(batch)
+        with partial.open("wb") as sink:
+            with pa.ipc.new_file(sink, file.schema_arrow) as writer:
+                for batch in file.iter_batches(BATCH):
+                    batch.validate(full=True)
+                    writer.write_batch(batch)
+            sink.flush()
+            os.fsync(sink.fileno())
         partial.replace(copy)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
-def _leave(copy: Path, lock: int, process: int) -> None:
+def _leave(copy: Path, used: int, process: int) -> None:
     """Removes the copy unless another process has it open; forked workers share this one's lock."""
     if os.getpid() != process:
         return
     with suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        copy.unlink()
-        copy.with_suffix(".lock").unlink()
+        fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(used), copy.stat()):
+            copy.unlink()
