@@ -42,8 +42,6 @@ BOX = 4 * FLOAT
 ROW = 2 * 4 + 8 + 8 + 4
 """Bytes of a table's row in memory besides its boxes and its key: width and height, the boxes' offset, its place in the
 order of keys, the key's offset."""
-KEY_BYTES = 2**31 - 1
-"""Most bytes of all keys of a table together: Arrow's strings have 32-bit offsets."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +264,6 @@ def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str
         "steps": [cost_of_step(networks, gpus, units, a) for gpus in GPUS],
         "data_workers": data_workers(units, a),
         "beginnings": beginnings(networks, units, a),
-        "most_images_of_a_table": None if units["key_bytes"] is None else int(KEY_BYTES / units["key_bytes"]),
     }
 
 

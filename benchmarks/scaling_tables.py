@@ -76,7 +76,6 @@ def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Single figures that bound what can be done."""
     read = result["read_mb_per_second_per_gpu"]
     found = {
-        "images whose keys fit in one table": result["most_images_of_a_table"],
         "read from packed shards, MB/s per GPU": read["measured"],
         "read from packed shards, MB/s per GPU, estimate": read["estimate"],
     }

@@ -12,6 +12,7 @@ from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
+from socodet.training.determinism import set_cublas_workspace
 from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -71,6 +72,7 @@ def auto_recipe(
             return from_json(Recipe, fields, f"{run.path}/run.json")
     if show_plan:
         LOGGER.info("sampling the images and timing a step")
+    set_cublas_workspace(execution is not None and execution.deterministic)  # a step is timed
     made, seconds = plan_run(source, given, execution=execution)
     if show_plan:
         LOGGER.info("\n".join(made.lines(len(source), seconds)))

@@ -204,7 +204,9 @@ def _check_shares(training: TrainingSettings, world: World) -> None:
             f"batch_size {training.batch_size} cannot be shared by {world.size} processes with {training.accumulate} "
             f"micro-batches each (accumulate); make it a multiple of {shares}"
         )
-    group = training.norm_group or world.size
+    group = training.norm_group
+    if group is None:
+        return
     if world.size % group:
         raise InputError(
             f"norm_group {group} does not divide the number of processes, {world.size}; set --norm-group to a divisor"

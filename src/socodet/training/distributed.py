@@ -151,20 +151,20 @@ def synchronize_batch_norm(network: nn.Module, group: dist.ProcessGroup | None =
 
     `FusedBatchNorm2d` is told to; others are replaced by it or by `SyncedBatchNorm` and keep their names, parameters
     and buffers. InputError for a batch norm that does more than that, such as timm's with an activation inside, which
-    would be lost.
+    would be lost, and for one without weight and bias.
     """
     for name, module in list(network.named_modules()):
         if not isinstance(module, _BatchNorm):
             continue
         if isinstance(module, FusedBatchNorm2d | SyncedBatchNorm):
             norm = module
-        elif type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        elif type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) and module.affine:
             norm = _replacement(module)
             parent, _, attribute = name.rpartition(".")
             setattr(network.get_submodule(parent), attribute, norm)
         else:
             raise InputError(
-                f"{name} is a {type(module).__name__}, which cannot be synchronised between processes; train in "
+                f"{name} is a {module}, which cannot be synchronised between processes; train in "
                 "one process or choose another --backbone"
             )
         norm.synchronized, norm.group = True, group
