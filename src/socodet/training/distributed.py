@@ -163,8 +163,9 @@ def synchronize_batch_norm(network: nn.Module, group: dist.ProcessGroup | None =
             parent, _, attribute = name.rpartition(".")
             setattr(network.get_submodule(parent), attribute, norm)
         else:
+            what = type(module).__name__ + ("" if module.affine else " without weight and bias")
             raise InputError(
-                f"{name} is a {module}, which cannot be synchronised between processes; train in "
+                f"{name} is a {what}, which cannot be synchronised between processes; train in "
                 "one process or choose another --backbone"
             )
         norm.synchronized, norm.group = True, group
