@@ -101,7 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "proposals.parquet"
         write_table(path, count)
-        assert shared_copy.is_large(pq.ParquetFile(path)), "smaller tables are held in memory"
+        assert shared_copy.is_large(path), "smaller tables are held in memory"
         first = opened(path, count)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             second = pool.apply(opened, (path, count))

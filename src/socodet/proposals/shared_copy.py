@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from socodet.proposals.parquet_footer import declared_values
 from socodet.runtime.notices import notice, said_if_long
 
 LARGE = 2**30
@@ -27,16 +28,17 @@ PATIENCE = 30.0
 """Seconds after which a process says that it waits."""
 
 
-def is_large(file: pq.ParquetFile) -> bool:
+def is_large(path: Path) -> bool:
     """Whether it pays to share the table."""
-    return _decoded_bytes(file) >= LARGE
+    return _decoded_bytes(path) >= LARGE
 
 
-def _decoded_bytes(file: pq.ParquetFile) -> int:
-    """About the size of the copy: 4 bytes for every number of the boxes, 64 for all else of a row."""
-    about, boxes = file.metadata, file.schema_arrow.get_field_index("boxes")  # every column has one leaf
-    numbers = sum(about.row_group(group).column(boxes).num_values for group in range(about.num_row_groups))
-    return int(4 * numbers + 64 * about.num_rows)
+def _decoded_bytes(path: Path) -> int:
+    """About the size of the copy: 4 bytes for every number of the boxes, 64 for all else of a row. ValueError."""
+    groups = declared_values(path)  # image, width, height, boxes, error
+    if any(len(columns) != 5 for columns in groups):
+        raise ValueError("other columns than a table has")
+    return sum(4 * columns[3] + 64 * columns[0] for columns in groups)
 
 
 def shared_rows(path: Path, file: pq.ParquetFile) -> pa.Table | None:
@@ -53,12 +55,12 @@ def shared_rows(path: Path, file: pq.ParquetFile) -> pa.Table | None:
         with _alone(folder):
             _remove_unused(folder, copy)
             if not copy.exists():
-                _write(copy, file)
+                _write(copy, path, file)
             try:
                 rows = _mapped(copy)
             except pa.ArrowException:  # the copy is damaged, not the table
                 copy.unlink()
-                _write(copy, file)
+                _write(copy, path, file)
                 rows = _mapped(copy)
             used = os.open(copy, os.O_RDONLY)
             fcntl.flock(used, fcntl.LOCK_SH)  # for as long as this process lives
@@ -107,10 +109,10 @@ def _mapped(copy: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
 
 
-def _write(copy: Path, file: pq.ParquetFile) -> None:
+def _write(copy: Path, path: Path, file: pq.ParquetFile) -> None:
     """Batch by batch, so that memory does not grow; under its final name when all of it is on disk."""
     partial = copy.with_suffix(".partial")
-    if _decoded_bytes(file) > shutil.disk_usage(copy.parent).free:
+    if _decoded_bytes(path) > shutil.disk_usage(copy.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
     notice(f"{copy}: making a copy of the proposal table that all processes share")
     try:

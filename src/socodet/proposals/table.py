@@ -24,6 +24,7 @@ from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
 from socodet.images.source import ImageSource
+from socodet.proposals.parquet_footer import declared_values
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.shared_copy import is_large, shared_rows
 from socodet.runtime.serialization import from_json, to_json
@@ -102,10 +103,8 @@ def check_fits_memory(path: Path, *, by_group: bool = False) -> None:
     by_group: it is read a row group at a time.
     """
     try:
-        metadata = pq.read_metadata(path)
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        sizes = [sum(group.column(number).num_values for number in range(group.num_columns)) for group in groups]
-    except (pa.ArrowException, OSError) as error:
+        sizes = [sum(columns) for columns in declared_values(path)]
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: is damaged ({' '.join(str(error).split())}); make it again") from None
     values = max(sizes, default=0) if by_group else sum(sizes)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -180,12 +179,12 @@ class ProposalTable:
         check_fits_memory(path, by_group=True)
         try:
             with pq.ParquetFile(path) as file:
-                rows = shared_rows(path, file) if is_large(file) else None
+                rows = shared_rows(path, file) if is_large(path) else None
                 if rows is None:
                     check_fits_memory(path)
                     rows = file.read()
                     rows.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, ValueError, OSError) as error:
             raise InputError(damaged % " ".join(str(error).split())) from None
         return cls(path, rows, settings, version, origin)
 
