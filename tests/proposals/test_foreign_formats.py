@@ -92,6 +92,14 @@ def test_npy_an_image_as_detreg_caches_them(tmp_path: Path) -> None:
         read_foreign(tmp_path)
 
 
+def test_no_file_of_a_folder_stays_open(tmp_path: Path) -> None:
+    for k, numbers in enumerate((np.float32, np.float64, np.int64)):
+        np.save(tmp_path / f"{k}.npy", np.array([[1, 2, 30, 40]], numbers))
+    found = read_foreign(tmp_path)
+    assert [boxes.tolist() for boxes in found.boxes.values()] == [[[1, 2, 30, 40]]] * 3
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
 def test_parquet_of_lists(tmp_path: Path) -> None:
     boxes = [[[1, 2, 3, 4], [5.5, 6, 7, 8]], [], None]
     for column, form in (("boxes", "xyxy"), ("xyxy", "xyxy"), ("xywh", "xywh")):

@@ -120,7 +120,7 @@ def _read_array(file: Path) -> NDArray[np.float32]:
         content = np.load(file, mmap_mode="r", allow_pickle=False)  # mapped: its size is compared with the file's
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{file}: is not an array of numbers ({error}); save (N, 4) numbers by numpy.save") from None
-    return _as_boxes(content, str(file))
+    return np.array(_as_boxes(content, str(file)))  # copied, as a mapped file stays open
 
 
 def _as_boxes(value: Any, where: str) -> NDArray[np.float32]:
