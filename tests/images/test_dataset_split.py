@@ -79,6 +79,16 @@ def test_bytes_that_are_elsewhere(tmp_path: Path) -> None:
             source.read(index)
 
 
+def test_a_file_beyond_all_images_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socodet.images.dataset_split.LARGEST_FILE", 10)
+    (tmp_path / "small.jpg").write_bytes(b"ten bytes.")
+    (tmp_path / "large.jpg").write_bytes(b"more than ten")
+    source = open_images(save(tmp_path / "s", [row(None, "../small.jpg"), row(None, "../large.jpg")]))
+    assert source.read(0) == b"ten bytes."
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        source.read(1)
+
+
 def test_which_column_is_meant(tmp_path: Path) -> None:
     sound = {"sound": {"_type": "Audio"}, "photo": {"_type": "Image", "mode": None}}
     assert open_images(save(tmp_path / "a", [row(b"p")], features=sound)).read(0) == b"p"

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from socodet.errors import InputError
 from socodet.images.lists import leads_astray
-from socodet.images.reading import reading_asked
+from socodet.images.reading import LARGEST_FILE, reading_asked
 from socodet.runtime.files import read_file
 
 FIX = "write it again with Dataset.save_to_disk"
@@ -49,7 +49,7 @@ class DatasetSplit:
         if leads_astray(path, self.folder / "state.json", self.folder, anywhere=self._anywhere):
             raise OSError(f"row {index}: {path} leads out of the dataset, far away or to no image")
         try:
-            return read_file(self.folder / path)
+            return read_file(self.folder / path, LARGEST_FILE)
         except ValueError as error:  # a name that no file can have
             raise OSError(f"row {index}: {error}") from None
 
