@@ -1,11 +1,15 @@
 """--print-config and --config: what one prints the other reads, for every command, and nothing is misread."""
 
+import dataclasses
 import json
 
 import pytest
 import yaml
 
 from socodet.cli import COMMANDS, main
+from socodet.commands.config_file import with_config
+from socodet.commands.flags import flags_of
+from socodet.commands.parsing import parse
 from socodet.errors import InputError
 from socodet.runtime.notices import notice
 
@@ -101,6 +105,9 @@ def test_a_whole_configuration_leaves_nothing_to_plan(capsys, tmp_path):
         ("resume: maybe", "resume: must be true or false"),
         ("epochs: [1, 2", "cannot be read"),
         ("- epochs\n- seed", "holds no keys with values"),
+        ("[epochs, seed]: 3", "line 1: a key is a list or a map"),
+        ("views: {0: {? {size: 3} : 4}}", "line 1: a key is a list or a map"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nepochs: *b", "line 2: *a is an alias"),
         ("just text", "holds no keys with values"),
     ],
 )
@@ -110,6 +117,29 @@ def test_a_mistake_in_the_file_is_said_with_its_name(capsys, tmp_path, text, sai
     line = refusal(capsys, "pretrain", "images", "--output", "run", "--config", file)
     assert said in line
     assert "mine.yaml" in line
+
+
+def test_many_aliases_of_aliases_take_no_time(capsys, tmp_path):
+    lines = ["a0: &a0 [x, x]", *(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 40))]
+    (tmp_path / "grows.yaml").write_text("\n".join(lines))
+    assert "alias" in refusal(capsys, "pretrain", "images", "--output", "run", "--config", tmp_path / "grows.yaml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    flip_it: bool = True
+
+
+def test_false_is_the_flag_of_the_view_it_is_said_of(tmp_path):
+    def command(sides: tuple[Side, Side, Side] = (Side(), Side(), Side()), quick: bool = True) -> None:
+        """A command with flags of several views."""
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("sides: {0: {flip_it: false}, 2: {flip_it: true}}\nquick: false")
+    words = with_config(file, [], flags_of(command))
+    read = parse(command, "command", words, {}).keywords
+    assert ([side.flip_it for side in read["sides"]], read["quick"]) == ([False, True, True], False)
+    assert with_config(file, ["--sides.0.no-flip-it"], flags_of(command)).count("--sides.0.no-flip-it") == 1
 
 
 def test_files_that_are_no_configuration(capsys, tmp_path):

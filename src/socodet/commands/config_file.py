@@ -39,7 +39,7 @@ def with_config(path: Path, argv: Sequence[str], flags: Sequence[Flag]) -> list[
     words: list[str] = []
     for name, value in given.items():
         flag = known[_of_any_view(name)]
-        if flag.names and not set_here & {f"--{name}", f"--no-{name}"}:
+        if flag.names and not set_here & {f"--{name}", _off(name)}:
             words += _words(path, name, value, flag)
     return [*positional, *words, *typed]
 
@@ -56,6 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml", ".json"):
+            _refuse_aliases(path, text)
             content = _plain(path, yaml.compose(text, yaml.SafeLoader))
             if isinstance(content, dict | None):
                 return content or {}
@@ -66,6 +67,14 @@ def _read(path: Path) -> dict[str, Any]:
     raise InputError(f"{path}: is neither .yaml nor .toml; give one of these")
 
 
+def _refuse_aliases(path: Path, text: str) -> None:
+    """A few lines of aliases of aliases would be millions of values."""
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise InputError(f"{path}: line {line}: *{event.anchor} is an alias; write the value itself there")
+
+
 def _plain(path: Path, node: Any) -> Any:
     """A YAML node with its scalars as they are written, so that a name such as `no` stays one."""
     if isinstance(node, yaml.SequenceNode):
@@ -73,6 +82,9 @@ def _plain(path: Path, node: Any) -> Any:
     if isinstance(node, yaml.MappingNode):
         found = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise InputError(f"{path}: line {line}: a key is a list or a map; write the name of a flag")
             if key.value in found:
                 raise InputError(f"{path}: {key.value}: is set twice; keep one of them")
             found[key.value] = _plain(path, value)
@@ -95,13 +107,19 @@ def _of_any_view(name: str) -> str:
     return ".".join("N" if part.isdigit() else part for part in name.split("."))
 
 
+def _off(name: str) -> str:
+    """The flag that says no: `--no-resume`, `--evaluation.no-save-predictions`."""
+    above, dot, last = name.rpartition(".")
+    return f"--{above}{dot}no-{last}"
+
+
 def _words(path: Path, name: str, value: Any, flag: Flag) -> list[str]:
     """A key and its value as words of the command line."""
     if flag.values == 0:
         text = str(value).lower()
         if text not in ("true", "false"):
             raise InputError(f"{path}: {name}: must be true or false, not {value}")
-        return [f"--{name}"] if text == "true" else [flag.names[-1]]
+        return [f"--{name}"] if text == "true" else [_off(name)]
     if isinstance(value, list):
         words = [str(one) for one in value]
         if flag.repeated:
