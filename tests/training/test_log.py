@@ -1,4 +1,5 @@
 import json
+import time
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,6 +26,21 @@ def test_lines_that_a_crash_left_after_the_checkpoint_are_dropped(tmp_path):
     assert json.loads(run.log.read_text().splitlines()[0]) == {"step": 1, **line(-1.0)}
     events = EventAccumulator(str(run.tensorboard)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, -1.0), (2, -2.0), (3, -9.0)]
+
+
+def test_files_of_other_programs_may_lie_beside_the_events(tmp_path):
+    """Those of torch's SummaryWriter have whole seconds in their names; a later one's are read before this run's."""
+    run = RunFolder(tmp_path)
+    run.tensorboard.mkdir(parents=True)
+    later = int(time.time()) + 9_000
+    for name in ("1700000000.host.12.0", f"{later}.host.12.0", f"{later - 1}.250000.host.12", "host", "x.y.z"):
+        (run.tensorboard / f"events.out.tfevents.{name}").touch()
+    there = set(run.tensorboard.iterdir())
+    write(run, 0, (1, line(-1.0)))
+    (made,) = set(run.tensorboard.iterdir()) - there
+    assert made.name.startswith(f"events.out.tfevents.{later + 1}.000000.")
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    assert [event.value for event in events.Scalars("loss")] == [-1.0]
 
 
 def test_tensorboard_has_a_scalar_for_each_number_and_each_item_of_a_list(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +18,8 @@ from socodet.runtime.notices import say
 from socodet.training.run_folder import RunFolder
 
 EVENTS = "events.out.tfevents"
+BEGAN = re.compile(re.escape(EVENTS) + r"\.(\d{1,12}(\.\d{6})?)\.")
+"""When a file of events began, by its name; torch's SummaryWriter writes whole seconds."""
 
 
 @runtime_checkable
@@ -60,8 +63,8 @@ class TensorBoardSink:
     def __init__(self, run: RunFolder, start: int) -> None:
         run.tensorboard.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files by their names; a clock may have been set back since the last one.
-        last = max((file.name for file in run.tensorboard.glob(f"{EVENTS}.*")), default="")
-        began = max(time.time(), float(".".join(last.removeprefix(f"{EVENTS}.").split(".")[:2]) or 0) + 1)
+        names = [BEGAN.match(file.name) for file in run.tensorboard.glob(f"{EVENTS}.*")]
+        began = max([time.time(), *(float(name[1]) + 1 for name in names if name)])
         name = f"{EVENTS}.{began:.6f}.{platform.node()}.{os.getpid()}"
         self._file = GrowingFile(run.tensorboard / name)
         hidden = Event(step=start + 1, session_log=SessionLog(status=SessionLog.START))
