@@ -3,13 +3,16 @@
 import json
 import logging
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from photograph_sets import coco_file
 
 import socodet
 from socodet.cli import main
+from socodet.commands.as_json import as_json
 from socodet.images.photographs import photographs
 from socodet.pretraining.recipes import RECIPES, recipe
 from socodet.runtime.serialization import to_json
@@ -47,6 +50,19 @@ def test_what_a_command_found_is_printed_as_json(capsys, images, tmp_path):
     assert found(capsys, *asked[:-2])["steps"] == 2
     seen = found(capsys, "convert", coco_file(tmp_path / "set.json", ("chelsea", "rocket"), masks=False), "--check")
     assert [(part["images"], part["problems"]) for part in seen["parts"].values()] == [(2, {})]
+
+
+def test_numbers_of_numpy_and_sets_are_plain_json():
+    found = {"a": np.float32(0.5), "b": np.float32("nan"), "c": np.int64(3), "d": np.arange(2), "e": {"y", "x"}}
+    found |= {
+        "f": frozenset({np.int64(2), 1}),
+        "g": np.bool_(True),
+        "h": (np.float64("inf"), Path("p")),
+        np.int64(7): 0,
+    }
+    assert json.loads(json.dumps(as_json(found))) == {
+        "a": 0.5, "b": None, "c": 3, "d": [0, 1], "e": ["x", "y"], "f": [1, 2], "g": True, "h": [None, "p"], "7": 0
+    }  # fmt: skip
 
 
 def test_a_stopped_run_is_reported_before_the_exit_code_says_so(capsys, monkeypatch, images):

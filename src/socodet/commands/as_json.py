@@ -8,7 +8,10 @@ from typing import Any
 
 
 def as_json(found: Any) -> Any:
-    """Plain JSON types: a result's own `as_json`, or its fields; paths are text, numbers that are not finite null."""
+    """Plain JSON types: a result's own `as_json`, or its fields.
+
+    Paths are text, numbers that are not finite null, sets sorted lists, and NumPy's values Python's.
+    """
     own = getattr(found, "as_json", None)
     if own is not None:
         return as_json(own())
@@ -19,6 +22,10 @@ def as_json(found: Any) -> Any:
         return {str(key): as_json(value) for key, value in found.items()}
     if isinstance(found, list | tuple):
         return [as_json(one) for one in found]
+    if isinstance(found, set | frozenset):
+        return [as_json(one) for one in sorted(found)]
+    if hasattr(found, "tolist"):  # NumPy's scalars and arrays
+        return as_json(found.tolist())
     if isinstance(found, float) and not math.isfinite(found):
         return None
     return str(found) if isinstance(found, Path) else found
