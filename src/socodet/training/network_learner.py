@@ -54,7 +54,7 @@ class NetworkLearner(Learner[B]):
             self._forward = DistributedDataParallel(
                 self.network,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # synchronised batch norm keeps them equal
+                broadcast_buffers=False,  # equal where batch norm is synchronised; the first process's are saved
                 find_unused_parameters=find_unused_parameters,
             )
         self._update = OptimizerStep(
