@@ -107,7 +107,7 @@ def test_a_whole_configuration_leaves_nothing_to_plan(capsys, tmp_path):
         ("- epochs\n- seed", "holds no keys with values"),
         ("[epochs, seed]: 3", "line 1: a key is a list or a map"),
         ("views: {0: {? {size: 3} : 4}}", "line 1: a key is a list or a map"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\nepochs: *b", "line 2: *a is an alias"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nepochs: *b", "*a is an alias"),
         ("just text", "holds no keys with values"),
     ],
 )

@@ -71,8 +71,7 @@ def _refuse_aliases(path: Path, text: str) -> None:
     """A few lines of aliases of aliases would be millions of values."""
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
-            raise InputError(f"{path}: line {line}: *{event.anchor} is an alias; write the value itself there")
+            raise InputError(f"{path}: *{event.anchor} is an alias; write the value itself there")
 
 
 def _plain(path: Path, node: Any) -> Any:
