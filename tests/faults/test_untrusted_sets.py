@@ -63,6 +63,37 @@ def test_images_far_from_a_set_are_read_only_where_that_is_asked_for(folder, out
             assert open_images(coco(folder, far[:1])).read(0) == PHOTOGRAPH
 
 
+@pytest.mark.parametrize("written", ["private.jpeg", "private.JPG"])
+@pytest.mark.parametrize("form", [coco, yolo], ids=lambda form: form.__name__)
+def test_an_image_far_away_is_not_read_by_another_suffix_either(folder, outside, form, written):
+    (folder / "a.jpg").write_bytes(PHOTOGRAPH)
+    (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    far = [f"../../{written}", str(outside / written)]
+    given = form(folder, ["a.jpg", *far])
+    read = open_detection_set(given, split="train")
+    assert [one.file.name for one in read.images] == ["a.jpg"]
+    assert read.problems.counts[Problem.NAME_ASTRAY] == len(far)
+    with read_images_as(PixelSettings(outside_images=True)):
+        assert "private.jpg" in {one.file.name for one in open_detection_set(given, split="train").images}
+    refused(lambda: open_detection_set(form(folder, far), split="train"))
+    if form is coco:  # read as a list of images
+        for name in far:
+            assert "--outside-images" in refused(open_images, coco(folder, [name]))
+        with read_images_as(PixelSettings(outside_images=True)):
+            assert open_images(coco(folder, far[:1])).read(0) == PHOTOGRAPH
+
+
+@pytest.mark.parametrize("form", [coco, yolo], ids=lambda form: form.__name__)
+def test_dots_lead_out_of_the_folder_that_a_link_leads_to(folder, outside, tmp_path_factory, form):
+    (folder / "a.jpg").write_bytes(PHOTOGRAPH)
+    (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    link = tmp_path_factory.mktemp("links") / "set"
+    link.symlink_to(folder)
+    read = open_detection_set(form(link, ["a.jpg", "../../private.jpg"]), split="train")
+    assert [one.file.name for one in read.images] == ["a.jpg"]
+    assert read.problems.counts[Problem.NAME_ASTRAY] == 1
+
+
 @pytest.mark.parametrize(
     ("written", "usual"),
     [

@@ -1,6 +1,7 @@
 """Images named in a file: a text file of paths, or a COCO file."""
 
 import codecs
+import itertools
 import json
 import os
 import posixpath
@@ -230,23 +231,28 @@ def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -
     """Whether a name in a file of a set leads to what is there and not the set's.
 
     Sets name images below `root`, where their names begin, beside it, or by where they are on this machine. What is
-    not below `root` must be `is_near` the file, unless `anywhere`, and have the name of an image.
+    not below `root` must be `is_near` the file, unless `anywhere`, and have the name of an image. What is there may
+    differ from the name in how its suffix is spelled.
     """
     path = posixpath.normpath(name)
     if not path.startswith(("/", "..")):
         return False
-    place = Path(os.path.abspath(root / path))
-    near = anywhere or is_near(place, file) or place.is_relative_to(root.absolute())
-    return os.path.lexists(place) and not (near and path.lower().endswith(SUFFIXES))
+    start = Path(os.path.realpath(root))  # `..` leads out of the folder that a link leads to
+    place = Path(os.path.abspath(start / path))
+    if not any(os.path.lexists(one) for one in suffix_spellings(str(place))):
+        return False
+    near = anywhere or is_near(place, file) or any(place.is_relative_to(one) for one in (start, root.absolute()))
+    return not (near and path.lower().endswith(SUFFIXES))
 
 
 def is_near(place: Path, file: Path) -> bool:
     """Whether what a file names lies in the folder above its own, or below; with --outside-images everything does."""
     if reading_asked().settings.outside_images:
         return True
-    return any(  # as they are written, and as links lead
-        Path(spelled(place)).is_relative_to(_above(Path(spelled(file)).parent))
-        for spelled in (os.path.abspath, os.path.realpath)
+    as_written_and_as_links_lead = os.path.abspath, os.path.realpath
+    return any(
+        Path(spelled(place)).is_relative_to(_above(Path(other(file)).parent))
+        for spelled, other in itertools.product(as_written_and_as_links_lead, repeat=2)
     )
 
 
