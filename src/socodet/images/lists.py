@@ -1,7 +1,6 @@
 """Images named in a file: a text file of paths, or a COCO file."""
 
 import codecs
-import itertools
 import json
 import os
 import posixpath
@@ -249,11 +248,10 @@ def is_near(place: Path, file: Path) -> bool:
     """Whether what a file names lies in the folder above its own, or below; with --outside-images everything does."""
     if reading_asked().settings.outside_images:
         return True
-    as_written_and_as_links_lead = os.path.abspath, os.path.realpath
-    return any(
-        Path(spelled(place)).is_relative_to(_above(Path(other(file)).parent))
-        for spelled, other in itertools.product(as_written_and_as_links_lead, repeat=2)
-    )
+    # as they are written, and as links lead
+    places = Path(os.path.abspath(place)), Path(os.path.realpath(place))
+    files = Path(os.path.abspath(file)), Path(os.path.realpath(file))
+    return any(one.is_relative_to(_above(other.parent)) for one in places for other in files)
 
 
 def _above(folder: Path) -> Path:
