@@ -39,11 +39,11 @@ def test_they_are_pyarrows(path: Path, tmp_path: Path) -> None:
 def test_damaged_footers(path: Path, tmp_path: Path) -> None:
     data, damaged = path.read_bytes(), tmp_path / "damaged"
     length = int.from_bytes(data[-8:-4], "little")
-    for size in range(len(data) - length, len(data)):
+    for size in range(len(data) - length, len(data), 7):
         damaged.write_bytes(data[:size])
         with pytest.raises(ValueError):
             declared_values(damaged)
-    for place in range(len(data) - 8 - length, len(data) - 8):
+    for place in range(len(data) - 8 - length, len(data) - 8, 3):
         damaged.write_bytes(data[:place] + bytes([data[place] ^ 0x15]) + data[place + 1 :])
         try:
             assert isinstance(declared_values(damaged), list)

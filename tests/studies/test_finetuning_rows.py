@@ -9,6 +9,7 @@ import signal
 
 import pytest
 import torch
+from photograph_sets import link_photographs
 
 import socodet.studies.ablation.recall as recall
 import socodet.studies.ablation.running as running
@@ -41,10 +42,11 @@ OBJECTS = {
 
 def coco_file(path, names=tuple(OBJECTS), *, masks=True):
     """A COCO file of these photographs; what they show is outlined by its box."""
+    link_photographs(path.parent)
     images, annotations = [], []
     for number, name in enumerate(names, 1):
         width, height, (x, y, w, h) = OBJECTS[name]
-        file_name = str(photographs() / f"{name}.jpg")
+        file_name = f".photographs/{name}.jpg"
         images.append({"id": number, "file_name": file_name, "width": width, "height": height})
         entry = {"id": number, "image_id": number, "category_id": 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
         if masks:
