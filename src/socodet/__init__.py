@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from socodet.images.reading import PixelSettings as PixelSettings
     from socodet.images.reading import read_images_as as read_images_as
     from socodet.models.settings import ModelSettings as ModelSettings
-    from socodet.prediction.predict import PredictResult as PredictResult
     from socodet.prediction.predict import predict as predict
+    from socodet.prediction.result import PredictResult as PredictResult
     from socodet.pretraining.pretrain import PretrainResult as PretrainResult
     from socodet.pretraining.pretrain import pretrain as pretrain
     from socodet.pretraining.recipes import Recipe as Recipe
@@ -99,7 +99,7 @@ _ORIGINS = {
     "PackSettings": "socodet.images.pack",
     "PackSummary": "socodet.images.pack",
     "PixelSettings": "socodet.images.reading",
-    "PredictResult": "socodet.prediction.predict",
+    "PredictResult": "socodet.prediction.result",
     "PretrainResult": "socodet.pretraining.pretrain",
     "ProbeData": "socodet.probing.settings",
     "ProbeResult": "socodet.probing.probe",

@@ -18,7 +18,7 @@ from socodet.errors import InputError
 from socodet.images.lists import leads_astray
 from socodet.runtime.files import check_output_file, settled, write_atomically
 from socodet.runtime.notices import notice
-from socodet.runtime.shown import Shown
+from socodet.runtime.shown import Shown, ShownTable
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,18 @@ class Conversion(Shown):
             )
             lines += [f"  {line}" for line in data.problems.lines()]
         return lines
+
+    def shown(self) -> list[ShownTable]:
+        """For each part, what it holds and how many annotations were left out or corrected."""
+        header = ("part", "images", "objects", "classes", "problems")
+        rows = [
+            (
+                *(name, f"{len(data):,}", f"{sum(map(len, data.images)):,}", f"{len(data.categories):,}"),
+                "; ".join(data.problems.lines()) or "none",
+            )
+            for name, data in self.parts.items()
+        ]
+        return [ShownTable(rows, header, "" if self.file is None else f"{self.file}: written")]
 
     def __str__(self) -> str:
         return "\n".join([self.layout, *self.lines(), *([f"{self.file}: written"] if self.file else [])])

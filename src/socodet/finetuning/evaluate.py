@@ -21,7 +21,7 @@ from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import F1_LIMIT, trained_categories, write_scores
 from socodet.images.reading import read_images_like
-from socodet.runtime.shown import Shown
+from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import in_every_process, join
@@ -80,9 +80,21 @@ class Evaluation(Shown):
         columns = list(dict.fromkeys(metric for row in rows.values() for metric in row))
         lines = ["      " + "".join(f"{column:>7}" for column in columns)]
         for boxes_or_masks, row in rows.items():
-            cells = ("-" if row.get(column) is None else f"{row[column]:.2f}" for column in columns)
-            lines.append(f"{boxes_or_masks:<6}" + "".join(f"{cell:>7}" for cell in cells))
+            lines.append(f"{boxes_or_masks:<6}" + "".join(f"{_cell(row.get(column)):>7}" for column in columns))
         return "\n".join(lines)
+
+    def shown(self) -> list[ShownTable]:
+        """A table of the scores and one of the classes."""
+        total = ShownTable([(name.replace("_", " "), _cell(value)) for name, value in self.scores.items()])
+        columns = list(dict.fromkeys(column for row in self.of_classes.values() for column in row))
+        header = ("class", *(column.replace("_", " ").removeprefix("box ") for column in columns))
+        rows = [(name, *(_cell(row.get(column)) for column in columns)) for name, row in self.of_classes.items()]
+        notes = "; ".join(filter(None, (self._best_cut(), self.why_missing())))
+        return [total, ShownTable(rows, header, notes)] if rows else [total]
+
+    def headline(self) -> str:
+        """Of which weights and images these are."""
+        return self.about or "scores in percent"
 
     def why_missing(self) -> str | None:
         """Why some of the scores are `-` in the tables, in one line; None where none is."""
@@ -107,8 +119,7 @@ class Evaluation(Shown):
         lines = [f"{'class':<{width}}" + "".join(f"{title:>11}" for title in titles)]
         for name, row in rows.items():
             values = (row.get(column) for column in columns)
-            cells = ("-" if v is None else f"{v}" if isinstance(v, int) else f"{v:.2f}" for v in values)
-            lines.append(f"{name:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
+            lines.append(f"{name:<{width}}" + "".join(f"{_cell(value):>11}" for value in values))
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -116,11 +127,17 @@ class Evaluation(Shown):
 
     def summary(self) -> list[str]:
         """The table of all classes together, and below it what is missing and the best score to cut at."""
-        lines = [self.as_table(), self.why_missing() or ""]
-        if self.best_f1 is not None:
-            limit, f1 = self.best_f1
-            lines.append(f"F1 is highest, {f1:.1f}, for detections of score {limit:.2f} and more")
-        return [line for line in lines if line]
+        return [line for line in (self.as_table(), self.why_missing(), self._best_cut()) if line]
+
+    def _best_cut(self) -> str | None:
+        if self.best_f1 is None:
+            return None
+        limit, f1 = self.best_f1
+        return f"F1 is highest, {f1:.1f}, for detections of score {limit:.2f} and more"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value}" if isinstance(value, int) else f"{value:.2f}"
 
 
 def _none_for_nan(scores: Mapping[str, float]) -> dict[str, float | None]:

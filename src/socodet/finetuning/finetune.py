@@ -23,7 +23,7 @@ from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.log import LOGGER
-from socodet.runtime.shown import Shown
+from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
 from socodet.training.determinism import deterministic_algorithms
 from socodet.training.devices import choose_device
@@ -72,6 +72,11 @@ class FinetuneResult(Shown):
             before = ", before they were scored" if self.pending else ""
             done = f"stopped by {self.stopped_by} after {self.steps} of {self.total_steps} steps{before}"
         return f"{self.run}: {done}"
+
+    def shown(self) -> list[ShownPart]:
+        """What this call did, the loss of the whole run, and the newest scores if this call made any."""
+        curves = ShownCurve.of_log("loss", RunFolder(self.run).log_lines(), "loss")
+        return [facts(self), *curves, *(self.evaluation.shown() if self.evaluation else ())]
 
 
 def finetune(

@@ -12,9 +12,9 @@ import io
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,11 @@ from socodet.images.reading import PLAIN
 from socodet.images.source import ImageSource, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.inputs import NOTE, judged
+from socodet.prediction.result import PredictResult
 from socodet.pretraining.preparation import digest_names
 from socodet.runtime.files import GrowingFile, first_difference, read_note, write_atomically, write_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
-from socodet.runtime.shown import Shown
 from socodet.training.devices import default_workers
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import DeviceSettings
@@ -45,34 +45,8 @@ MIN_SCORE = 0.05
 """The lowest score that is written unless another is asked for."""
 DRAWN_FROM = 0.3
 """The lowest score that is drawn if nothing says more."""
-
-
-@dataclass(frozen=True)
-class PredictResult(Shown):
-    """What a call of `predict` did."""
-
-    output: Path
-    images: int
-    """Images of the source."""
-    done: int
-    """How many of them are done, by this call or an earlier one."""
-    detections: int
-    unreadable: tuple[tuple[str, str], ...]
-    """Name and reason."""
-    stopped_by: str | None
-    seconds: float
-    limits: str = ""
-    """From which scores on detections are written and drawn, in words."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether every image is done and the files are written."""
-        return self.done == self.images
-
-    def __str__(self) -> str:
-        if self.finished:
-            return f"{self.output}: {self.detections:,} detections in {self.images:,} images, {self.limits}"
-        return f"{self.output}: stopped by {self.stopped_by} after {self.done} of {self.images} images"
+DRAWINGS = 3
+"""Drawings that a notebook shows."""
 
 
 def predict(
@@ -165,15 +139,21 @@ def predict(
         CUT_SHORT.say()
     if len(lines) == len(source):
         _finish(folder, lines)
+    objects = [one for line in lines for one in line.get("objects", ())]
+    surest = sorted(lines, key=lambda line: -max((one["score"] for one in line.get("objects", ())), default=0.0))
     return PredictResult(
         output=folder,
         images=len(source),
         done=len(lines),
-        detections=sum(len(line.get("objects", ())) for line in lines),
+        detections=len(objects),
         unreadable=tuple((line["file_name"], line["unreadable"]) for line in lines if "unreadable" in line),
         stopped_by=stopped_by,
         seconds=time.monotonic() - began,
         limits=f"from score {written_from:g}" + (f"; drawn from {drawn_from:.2f}, {why}" if draw else ""),
+        of_classes=dict(Counter(one["category"] for one in objects).most_common()),
+        drawn=tuple(_drawing(folder, line["file_name"]) for line in surest[:DRAWINGS] if line.get("objects"))
+        if draw
+        else (),
     )
 
 
@@ -248,12 +228,16 @@ def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str,
         yield one
 
 
-def _draw(folder: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:
-    """One image with its objects, under its own name; never outside the folder."""
-    parts = [part for part in Path(source.key(index)).parts if part not in ("..", "/", "")]
+def _drawing(folder: Path, key: str) -> Path:
+    """The file of an image's drawing, under its own name; never outside the folder."""
+    parts = [part for part in Path(key).parts if part not in ("..", "/", "")]
     file = folder.joinpath(DRAWN, *parts)
-    if file.suffix.lower() not in (".jpg", ".jpeg"):
-        file = file.with_name(file.name + ".jpg")
+    return file if file.suffix.lower() in (".jpg", ".jpeg") else file.with_name(file.name + ".jpg")
+
+
+def _draw(folder: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:
+    """One image with its objects."""
+    file = _drawing(folder, source.key(index))
     pixels = read_pixels(source, index)
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]

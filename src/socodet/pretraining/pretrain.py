@@ -36,7 +36,7 @@ from socodet.probing.periodic import probe_while_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
 from socodet.runtime.log import LOGGER
-from socodet.runtime.shown import Shown
+from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
@@ -71,6 +71,13 @@ class PretrainResult(Shown):
         if self.finished:
             return f"{self.run}: finished, {self.steps} steps"
         return f"{self.run}: stopped by {self.stopped_by} after {self.steps} of {self.total_steps} steps"
+
+    def shown(self) -> list[ShownPart]:
+        """What this call did, and the loss and the effective rank of the whole run."""
+        lines = list(RunFolder(self.run).log_lines())
+        titles = {"loss": "loss", "effective_rank": "effective rank"}
+        curves = (ShownCurve.of_log(title, lines, field) for field, title in titles.items())
+        return [facts(self), *(curve for found in curves for curve in found)]
 
 
 def build_soco(

@@ -13,7 +13,7 @@ from socodet.probing.scores import ProbeScores, probe_encoder
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.probing.settings import ProbeData, ProbeSettings
 from socodet.runtime.files import check_output_file, write_note
-from socodet.runtime.shown import Shown
+from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.run_folder import RunFolder
@@ -114,11 +114,36 @@ class ProbeResult(dict[str, ProbeScores], Shown):
     def __str__(self) -> str:
         return probe_table(self)
 
+    def headline(self) -> str:
+        """What was probed on."""
+        first = next(iter(self.values()))
+        return f"probe on {first.val.objects:,} objects of {first.val.name}, taught by {first.train.objects:,}"
+
+    def shown(self) -> list[ShownTable]:
+        """The scores, a column per network."""
+        return [ShownTable([(name.strip(), *cells) for name, *cells in _rows(self)], ("score", *self))]
+
 
 def probe_table(scores: Mapping[str, ProbeScores]) -> str:
     """The scores as text, one column each, and below them what they were measured on."""
+    first, rows = next(iter(scores.values())), _rows(scores)
+    width = max(len(label) for label, *_ in rows)
+    lines = [" " * width + "".join(f"  {name:>10}" for name in scores)]
+    lines += [f"{label:<{width}}" + "".join(f"  {cell:>10}" for cell in cells) for label, *cells in rows]
+    for name, counts in (("training", first.train), ("validation", first.val)):
+        lines.append(
+            f"{name}: {counts.objects:,} objects in {counts.images - counts.unreadable:,} images of {counts.name}; "
+            f"left out: {counts.crowd:,} crowd regions, {counts.difficult:,} difficult, {counts.small:,} small; "
+            f"{counts.unreadable:,} images unreadable"
+        )
+    lines.append(f"recall@1: each of {first.recall_objects:,} objects, searched among all of them")
+    return "\n".join(lines)
+
+
+def _rows(scores: Mapping[str, ProbeScores]) -> list[tuple[str, ...]]:
+    """A row per score: its name, and a cell per network."""
     first = next(iter(scores.values()))
-    rows = [
+    fields = [
         ("kNN accuracy, %", "knn", 100),
         ("  mean over classes", "knn_balanced", 100),
         ("linear accuracy, %", "linear", 100),
@@ -128,19 +153,9 @@ def probe_table(scores: Mapping[str, ProbeScores]) -> str:
         (f"cosine at {first.size} and {first.size // 2}", "scale_cosine", 1),
         ("  of different objects", "others_cosine", 1),
     ]
-    width = max(len(label) for label, _, _ in rows)
-    lines = [" " * width + "".join(f"  {name:>10}" for name in scores)]
-    for label, field, factor in rows:
-        cells = (_cell(getattr(one, field), factor) for one in scores.values())
-        lines.append(f"{label:<{width}}" + "".join(f"  {cell:>10}" for cell in cells))
-    for name, counts in (("training", first.train), ("validation", first.val)):
-        lines.append(
-            f"{name}: {counts.objects:,} objects in {counts.images - counts.unreadable:,} images of {counts.name}; "
-            f"left out: {counts.crowd:,} crowd regions, {counts.difficult:,} difficult, {counts.small:,} small; "
-            f"{counts.unreadable:,} images unreadable"
-        )
-    lines.append(f"recall@1: each of {first.recall_objects:,} objects, searched among all of them")
-    return "\n".join(lines)
+    return [
+        (label, *(_cell(getattr(one, field), factor) for one in scores.values())) for label, field, factor in fields
+    ]
 
 
 def _cell(value: float | None, factor: int) -> str:

@@ -7,7 +7,7 @@ DIR/iterations.png .svg, labels.png .svg   AP over the steps, and over the fract
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSet
 from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
-from socodet.runtime.shown import Shown
+from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.runtime.world import world_from_environment
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import FinetuningRuns
@@ -254,6 +254,19 @@ class Comparison(Shown):
 
     def __str__(self) -> str:
         return self.as_markdown()
+
+    def headline(self) -> str:
+        """What is compared."""
+        return f"{self.note['asked']['settings']['detector']} from {', '.join(self.detectors.inits)}"
+
+    def shown(self) -> Iterator[ShownPart]:
+        """The tables, and AP over the steps."""
+        for fraction in self.detectors.fractions:
+            header, lines = self.detectors.table(fraction)
+            yield ShownTable(lines, header, f"{100 * fraction:g}% of the training images; percent, over the seeds")
+        figure = self.study.folder / FIGURES[0]
+        if figure.is_file():
+            yield ShownPicture.of(figure, "box AP over the steps of fine-tuning")
 
 
 def _origin(init: Mapping[str, Any]) -> str:

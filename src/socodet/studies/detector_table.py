@@ -95,6 +95,10 @@ class DetectorTable:
         return lines
 
     def _markdown(self, fraction: float) -> list[str]:
+        return markdown_table(*self.table(fraction))
+
+    def table(self, fraction: float) -> tuple[list[str], list[list[str]]]:
+        """Header and a line per init, for one fraction of the labels; an empty cell where nothing is known."""
         names = [name for name in self.score_names() if not name.endswith(LEFT_OUT)]
         has_scratch = self.scratch_ap(fraction) is not None
         header = ["init", "runs", *(name.replace("_", " ") for name in names)]
@@ -109,7 +113,7 @@ class DetectorTable:
                 reached = self.reaches_scratch_at(row)
                 cells.append("" if reached is None else f"{reached} of {length}")
             lines.append([*cells, ", ".join(self.above(row))])
-        return markdown_table(header, lines)
+        return header, lines
 
     def csv(self) -> tuple[list[str], list[list[object]]]:
         """Header and a line per row, with every score."""

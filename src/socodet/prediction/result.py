@@ -1,0 +1,48 @@
+"""What a call of `predict` returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from socodet.runtime.shown import LISTED, Shown, ShownPart, ShownPicture, ShownTable
+
+
+@dataclass(frozen=True)
+class PredictResult(Shown):
+    """What a call of `predict` did."""
+
+    output: Path
+    images: int
+    """Images of the source."""
+    done: int
+    """How many of them are done, by this call or an earlier one."""
+    detections: int
+    unreadable: tuple[tuple[str, str], ...]
+    """Name and reason."""
+    stopped_by: str | None
+    seconds: float
+    limits: str = ""
+    """From which scores on detections are written and drawn, in words."""
+    of_classes: Mapping[str, int] = field(default_factory=dict)
+    """Number of detections by class."""
+    drawn: tuple[Path, ...] = ()
+    """A few of the drawings, those of the surest detections first."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every image is done and the files are written."""
+        return self.done == self.images
+
+    def __str__(self) -> str:
+        if self.finished:
+            return f"{self.output}: {self.detections:,} detections in {self.images:,} images, {self.limits}"
+        return f"{self.output}: stopped by {self.stopped_by} after {self.done} of {self.images} images"
+
+    def shown(self) -> list[ShownPart]:
+        """How many objects of each class, the images that could not be read, and a few drawings."""
+        rows = [(name, f"{count:,}") for name, count in self.of_classes.items()]
+        parts: list[ShownPart] = [ShownTable(rows, ("class", "detections"))] if rows else []
+        if self.unreadable:
+            caption = f"{len(self.unreadable):,} images could not be read"
+            parts.append(ShownTable(self.unreadable[:LISTED], ("image", "reason"), caption))
+        return [*parts, *(ShownPicture.of(file, f"detections in {file.name}") for file in self.drawn)]
