@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from socodet.errors import InputError
+from socodet.models.cpu_convolution import speed_up_weight_gradients
 from socodet.runtime.world import World
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.distributed import mean_over_all, norm_group, synchronize_batch_norm
@@ -38,6 +39,8 @@ class NetworkLearner(Learner[B]):
         self.device = choose_device(execution.device, world)
         self.precision = autocast_type(execution.precision, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self.precision is torch.bfloat16 and self.device.type == "cpu":
+            speed_up_weight_gradients(self.network)
         if world.size > 1 and norms_over != 1:
             synchronize_batch_norm(self.network, norm_group(norms_over))
         self.finished = 0
