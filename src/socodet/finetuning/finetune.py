@@ -32,6 +32,7 @@ from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
+from socodet.training.trackers import check_trackers
 from socodet.weights.file import WeightsFile
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
@@ -120,6 +121,8 @@ def finetune(
     from_own_checkpoint = judge_finetuning(train, val, output=output, init=init, patience=patience, overwrite=overwrite)
     world = world_from_environment()
     show_progress = show_progress and world.is_first
+    if world.is_first:
+        check_trackers(execution.sink)
     if settings.batch_size % world.size:
         raise InputError(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"

@@ -44,6 +44,7 @@ from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.training.trackers import check_trackers
 from socodet.views import warm_up
 from socodet.weights.file import WeightsFile
 from socodet.weights.load import load_starting_point
@@ -144,6 +145,8 @@ def pretrain(
     run, world = RunFolder(Path(output)), world_from_environment()
     run.refuse_foreign()
     show_progress = show_progress and world.is_first
+    if world.is_first:
+        check_trackers(execution.sink)
     if recipe == AUTO:
         check_before_planning(run, start_from, proposals, overwrite=overwrite)
         begun = None if overwrite else run

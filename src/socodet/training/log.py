@@ -15,7 +15,8 @@ from torch.utils.tensorboard.summary import scalar
 
 from socodet.runtime.files import GrowingFile, write_atomically
 from socodet.runtime.notices import say
-from socodet.training.run_folder import RunFolder
+from socodet.training.run_folder import FULL, RunFolder
+from socodet.training.scalars import scalars_of
 
 EVENTS = "events.out.tfevents"
 BEGAN = re.compile(re.escape(EVENTS) + r"\.(\d{1,12}(\.\d{6})?)\.")
@@ -72,15 +73,9 @@ class TensorBoardSink:
 
     def write(self, step: int, line: Mapping[str, Any]) -> None:
         """Adds the scalars; text is left out."""
-        numbers: dict[str, float] = {}
-        for name, value in line.items():
-            if isinstance(value, int | float):
-                numbers[name] = value
-            elif isinstance(value, list):
-                numbers |= {f"{name}/{index}": item for index, item in enumerate(value)}
         events = [
             Event(step=step, summary=scalar(name, value))  # type: ignore[no-untyped-call]
-            for name, value in numbers.items()
+            for name, value in scalars_of(line).items()
         ]
         self._file.append(_records(events))
 
@@ -118,7 +113,8 @@ class Sinks:
                 sink.write(step, line)
             except OSError as error:
                 if number not in self._failing:
-                    say(f"log lines cannot be written ({error}); training continues; free some disk space")
+                    fix = "; free some disk space" if error.errno in FULL else ""
+                    say(f"log lines cannot be written ({error}); training continues{fix}")
                 self._failing.add(number)
             else:
                 if number in self._failing:

@@ -17,6 +17,7 @@ from socodet.training.log import LogSink, Sinks, folder_sinks
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.signals import stop_requests
+from socodet.training.trackers import TRACKERS
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ def run_loop(
         progress_bar(description, learner.total, show=show_progress and world.is_first) as progress,
         ExitStack() as stack,
     ):
-        own = (made(name, LogSink, run.path) for name in execution.sink)  # type: ignore[type-abstract]
-        log = Sinks([*folder_sinks(run, start), *sinks, *own] if world.is_first else [])
+        log = Sinks([*folder_sinks(run, start), *sinks, *_named(execution.sink, run)] if world.is_first else [])
         stack.callback(log.close)
         stack.callback(checkpoints.close)
         if isinstance(batches, Generator):
@@ -192,6 +192,15 @@ def run_loop(
     if stopped_by is None and learner.finished < learner.total:
         stopped_by = "max_steps"
     return LoopResult(stopped_by, *clock.whole())
+
+
+def _named(names: Sequence[str], run: RunFolder) -> Iterator[LogSink]:
+    """The sinks of these names, which log the run."""
+    for name in names:
+        if name in TRACKERS:
+            yield TRACKERS[name](run.path)
+        else:
+            yield made(name, LogSink, run.path)  # type: ignore[type-abstract]
 
 
 def _line(learner: Learner[Any], clock: Clock, epochs: float | None) -> dict[str, Any]:

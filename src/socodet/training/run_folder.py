@@ -5,6 +5,7 @@ RUN/proposals.parquet  the proposal table, if the run made its own
 RUN/log.jsonl          one JSON object per logged step
 RUN/skipped.jsonl      the images that could not be read, if there are any: path and reason
 RUN/tensorboard/       the same as scalars
+RUN/trackers.json      the run's ids in Weights & Biases and MLflow, if it is logged there; RUN/wandb/, W&B's own files
 RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; epoch-XXXX.pt, kept for good; best.pt, weights alone, of a
                        fine-tuning run
 
@@ -76,6 +77,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def trackers(self) -> Path:
+        """The ids under which experiment trackers have the run."""
+        return self.path / "trackers.json"
+
+    @property
     def proposals(self) -> Path:
         """The proposal table that a run makes if it is given none."""
         return self.path / "proposals.parquet"
@@ -141,9 +147,14 @@ class RunFolder:
 
     def clear(self) -> None:
         """Deletes what a run writes, and nothing else."""
-        for name in ("run.json", "log.jsonl", "skipped.jsonl", "proposals.parquet"):
+        for name in ("run.json", "log.jsonl", "skipped.jsonl", "trackers.json", "proposals.parquet"):
             (self.path / name).unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.path / "checkpoints", *self.path.glob(".proposals.parquet.*.parts")):
+        for folder in (
+            self.tensorboard,
+            self.path / "wandb",
+            self.path / "checkpoints",
+            *self.path.glob(".proposals.parquet.*.parts"),
+        ):
             shutil.rmtree(folder, ignore_errors=True)
 
     def checkpoints(self) -> list[Path]:

@@ -1,9 +1,11 @@
 """How a run is executed."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
-from socodet.runtime.extensions import Extension
+from socodet.errors import SettingError
+from socodet.runtime.extensions import Extension, is_extension
 from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
 PATIENCE = "patience"
@@ -49,6 +51,18 @@ class ExecutionSettings(DeviceSettings):
     log_every: PositiveInt | None = None
     """Steps between log lines; by default about 500 lines per run, and at least one every 50 steps. Each checkpoint
     also has a line."""
-    sink: tuple[Extension, ...] = ()
-    """Where log lines go besides the run's folder: module:name of a class or function of your own that is called with
-    that folder and gives a `LogSink`."""
+    sink: tuple[Literal["wandb", "mlflow"] | Extension, ...] = ()
+    """Where log lines go besides the run's folder, which has TensorBoard's: Weights & Biases, MLflow, or module:name of
+    a class or function of your own that is called with that folder and gives a `LogSink`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.sink:
+            if not is_extension(name) and not _is_installed(name):
+                raise SettingError(f"sink {name}: needs {name}, which is not installed; pip install 'socodet[{name}]'")
+
+
+def _is_installed(package: str) -> bool:
+    """Whether there is a package of that name, which a folder such as ./wandb is not."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None

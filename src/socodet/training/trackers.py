@@ -1,0 +1,247 @@
+"""Experiment trackers as log sinks, by name: Weights & Biases and MLflow, each an extra of this package.
+
+Where they log to is their own configuration: WANDB_MODE, WANDB_PROJECT, …; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from socodet.errors import InputError
+from socodet.runtime.files import write_atomically
+from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import say
+from socodet.training.run_folder import FINETUNED, RunFolder
+from socodet.training.scalars import scalars_of
+
+PROJECT: Final = "socodet"
+"""The W&B project and MLflow experiment, unless the environment names another."""
+PATIENCE_SECONDS: Final = 30.0
+"""After a server could not be reached, the time without another attempt."""
+UPLOAD_SECONDS: Final = 300.0
+"""How long W&B may go on uploading when a run has ended."""
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Before anything is computed: InputError for a tracker of `names` that is not logged in or cannot be reached."""
+    for name in names:
+        if name in TRACKERS:
+            TRACKERS[name].check()
+
+
+class WandbSink:
+    """Logs to Weights & Biases; the same W&B run after a resume. Offline, files in RUN/wandb for `wandb sync`."""
+
+    @staticmethod
+    def check() -> None:
+        """InputError unless W&B is offline, or logged in; in a terminal, W&B itself asks for the key."""
+        wandb = importlib.import_module("wandb")
+        if wandb.setup().settings.mode != "online":
+            return
+        try:
+            logged_in = wandb.login(timeout=60, verify=False)
+        except wandb.Error:
+            logged_in = False
+        if not logged_in:
+            raise InputError("--sink wandb: W&B is not logged in; run `wandb login`, or set WANDB_MODE=offline")
+
+    def __init__(self, folder: Path) -> None:
+        wandb = importlib.import_module("wandb")
+        run = RunFolder(folder)
+        recipe = run.describe()["recipe"]
+        self._run: Any
+        try:
+            self._run = wandb.init(
+                id=_noted(run, "wandb"),
+                resume="allow",
+                reinit="create_new",  # not a run that the calling program may have open
+                dir=os.environ.get("WANDB_DIR", folder),
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                name=os.environ.get("WANDB_NAME", folder.name),
+                job_type=os.environ.get(
+                    "WANDB_JOB_TYPE", "finetune" if recipe.get("name") == FINETUNED else "pretrain"
+                ),
+                config=_config(run),
+                settings=wandb.Settings(console="off", silent=True, finish_timeout=UPLOAD_SECONDS),
+            )
+        except wandb.Error as error:
+            problem = " ".join(str(error).split())
+            raise InputError(
+                f"--sink wandb: {problem}; WANDB_MODE=offline keeps the log in {folder}/wandb for `wandb sync`"
+            ) from None
+        self._run.define_metric(
+            "*", step_metric="step"
+        )  # W&B's own count of steps cannot go back, as a resumed run does
+        _note(run, "wandb", self._run.id)
+        if not self._run.offline:
+            LOGGER.info(f"W&B: {self._run.url}")
+
+    def write(self, step: int, line: Mapping[str, Any]) -> None:
+        """Logs the numbers, and the step as one of them."""
+        with _as_os_error("W&B"):
+            self._run.log({**scalars_of(line), "step": step})
+
+    def close(self) -> None:
+        """Ends the W&B run, waiting for what is still to be uploaded."""
+        with _as_os_error("W&B"):
+            self._run.finish(exit_code=int(_failed()))
+            if self._run.offline:
+                LOGGER.info(f"W&B: offline; upload with: wandb sync {Path(self._run.dir).parent}")
+
+
+class MLflowSink:
+    """Logs to the tracking server or folder that MLflow is set to; a resumed run goes on in the same MLflow run.
+
+    Lines that a server could not take are kept and sent later.
+    """
+
+    @staticmethod
+    def check() -> None:
+        """InputError when there is no experiment to log to, and none can be made."""
+        _experiment(_mlflow_client())
+
+    def __init__(self, folder: Path) -> None:
+        self._client = _mlflow_client()
+        run = RunFolder(folder)
+        self._waiting: list[Any] = []
+        self._silent_until = 0.0
+        there = _noted(run, "mlflow")
+        if there is not None:
+            try:
+                self._client.update_run(there, status="RUNNING")
+            except _mlflow_error():
+                say(
+                    f"MLflow: has no run {there} at {self._client.tracking_uri}, where the log began; a new one is begun"
+                )
+                there = None
+        self._id = there or self._begin(run)
+        _note(run, "mlflow", self._id)
+        LOGGER.info(f"MLflow: run {self._id} at {self._client.tracking_uri}")
+
+    def _begin(self, run: RunFolder) -> str:
+        experiment = _experiment(self._client)
+        entities = importlib.import_module("mlflow.entities")
+        parameters = [entities.Param(name, str(value)[:500]) for name, value in _flat(_config(run))]
+        with _as_input_error():
+            begun = str(self._client.create_run(experiment, run_name=run.path.name).info.run_id)
+            for start in range(0, len(parameters), 100):  # as many as a request may have
+                self._client.log_batch(begun, params=parameters[start : start + 100])
+        return begun
+
+    def write(self, step: int, line: Mapping[str, Any]) -> None:
+        """Logs the numbers."""
+        metric = importlib.import_module("mlflow.entities").Metric
+        now = time.time_ns() // 1_000_000
+        self._waiting += [metric(_allowed(name), value, now, step) for name, value in scalars_of(line).items()]
+        if time.monotonic() >= self._silent_until:
+            self._send()
+
+    def _send(self) -> None:
+        self._silent_until = time.monotonic() + PATIENCE_SECONDS
+        with _as_os_error("MLflow"):
+            while self._waiting:
+                self._client.log_batch(self._id, metrics=self._waiting[:1000])  # as many as a request may have
+                del self._waiting[:1000]
+        self._silent_until = 0.0
+
+    def close(self) -> None:
+        """Sends what is left, and ends the MLflow run."""
+        with _as_os_error("MLflow"):
+            self._send()
+            self._client.set_terminated(self._id, "FAILED" if _failed() else "FINISHED")
+
+
+TRACKERS: Final[dict[str, type[WandbSink] | type[MLflowSink]]] = {"wandb": WandbSink, "mlflow": MLflowSink}
+
+
+def _mlflow_client() -> Any:
+    # By default MLflow tries for many minutes to reach a server, while training would wait.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    logging.getLogger("mlflow.store").setLevel(logging.WARNING)
+    with _as_input_error():
+        return importlib.import_module("mlflow").MlflowClient()
+
+
+def _experiment(client: Any) -> str:
+    """The id of the experiment that the environment names, made if there is none of that name."""
+    if "MLFLOW_EXPERIMENT_ID" in os.environ:
+        return os.environ["MLFLOW_EXPERIMENT_ID"]
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+    with _as_input_error():
+        found = client.get_experiment_by_name(name)
+        return str(found.experiment_id if found else client.create_experiment(name))
+
+
+def _mlflow_error() -> type[Exception]:
+    error: type[Exception] = importlib.import_module("mlflow.exceptions").MlflowException
+    return error
+
+
+@contextlib.contextmanager
+def _as_input_error() -> Iterator[None]:
+    """MLflow's errors, and those of a package that its store lacks, as one line."""
+    try:
+        yield
+    except (_mlflow_error(), ImportError) as error:
+        raise InputError(
+            f"--sink mlflow: {' '.join(str(error).split())}; set MLFLOW_TRACKING_URI to a server or a local database"
+        ) from None
+
+
+@contextlib.contextmanager
+def _as_os_error(tracker: str) -> Iterator[None]:
+    """Whatever goes wrong in a tracker does not end training: see `LogSink.write`."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"{tracker}: {' '.join(str(error).split())}") from error
+
+
+def _config(run: RunFolder) -> dict[str, Any]:
+    """What a tracker shows as the settings of a run."""
+    described = run.describe()
+    return {"recipe": described["recipe"], "versions": described.get("versions", {})}
+
+
+def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by the path to them, such as recipe.views.0.size."""
+    inner = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else None
+    if inner:
+        for key, one in inner.items():
+            yield from _flat(one, f"{above}.{key}" if above else str(key))
+    else:
+        yield above, value
+
+
+def _allowed(name: str) -> str:
+    """A metric's name in the characters that MLflow allows."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def _failed() -> bool:
+    """Whether it is closed because of an error."""
+    return sys.exc_info()[0] is not None
+
+
+def _noted(run: RunFolder, tracker: str) -> str | None:
+    """The id under which the run was logged before."""
+    try:
+        found = json.loads(run.trackers.read_text())[tracker]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) and re.fullmatch(r"[\w-]{1,64}", found) else None
+
+
+def _note(run: RunFolder, tracker: str, identity: str) -> None:
+    """Keeps the id beside the run."""
+    ids = {name: found for name in TRACKERS if (found := _noted(run, name))}
+    write_atomically(run.trackers, json.dumps(ids | {tracker: identity}, indent=2).encode() + b"\n")
