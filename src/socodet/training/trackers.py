@@ -118,9 +118,7 @@ class MLflowSink:
             try:
                 self._client.update_run(there, status="RUNNING")
             except _mlflow_error():
-                say(
-                    f"MLflow: has no run {there} at {self._client.tracking_uri}, where the log began; a new one is begun"
-                )
+                say(f"MLflow: there is no run {there} at {self._client.tracking_uri}; a new one is begun")
                 there = None
         self._id = there or self._begin(run)
         _note(run, "mlflow", self._id)
