@@ -65,7 +65,7 @@ def _sift_up(similarity, pair, i):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _sift_down(similarity, pair, filled):  # type: ignore[no-untyped-def]
-    i = 0
+    i = np.int64(0)
     while True:
         child = 2 * i + 1
         if child >= filled:
@@ -111,13 +111,23 @@ def _similarity(mix, pixels, colors, size_a, size_b, box_a, box_b, shares_a, sha
 
 
 @njit(nogil=True, cache=True)
+def _doubled(values):  # type: ignore[no-untyped-def]
+    longer = np.empty(2 * values.size, values.dtype)
+    for i in range(values.size):
+        longer[i] = values[i]
+    return longer
+
+
+@njit(nogil=True, cache=True)
 def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix, pixels):  # type: ignore[no-untyped-def]
     count, columns = first_counts.shape
     total = 2 * count - 1
     sizes = np.empty(total, np.int64)
-    sizes[:count] = first_sizes
     boxes = np.empty((total, 4), np.int32)
-    boxes[:count] = first_boxes
+    for region in range(count):  # loops compile in a fraction of the time that assignments of slices take
+        sizes[region] = first_sizes[region]
+        for i in range(4):
+            boxes[region, i] = first_boxes[region, i]
     children = np.empty((count - 1, 2), np.int32)
     # A merged region takes over the histogram row of its first child.
     counts = first_counts.copy()
@@ -136,7 +146,7 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
     capacity = max(16, 4 * len(pairs))
     similarity = np.empty(capacity, np.float64)
     pair = np.empty(capacity, np.int64)  # the first region, then the second in the low 32 bits
-    filled = 0
+    filled = np.int64(0)  # a literal 0 would compile what it is passed to once more
     for i in range(len(pairs)):
         a, b = pairs[i, 0], pairs[i, 1]
         neighbor[2 * i], following[2 * i], head[a] = b, head[a], 2 * i
@@ -182,8 +192,7 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
                     seen[other] = region
                     neighbor[link], following[link], kept = other, kept, link
                     if filled == similarity.size:
-                        similarity = np.concatenate((similarity, np.empty_like(similarity)))
-                        pair = np.concatenate((pair, np.empty_like(pair)))
+                        similarity, pair = _doubled(similarity), _doubled(pair)
                     similarity[filled] = _similarity(
                         mix,
                         pixels,

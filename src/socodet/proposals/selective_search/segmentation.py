@@ -162,7 +162,7 @@ def _segment(order, starts, weights, height, width, k, min_size):  # type: ignor
             size[first] += size[second]
 
     labels = np.empty(pixels, np.int32)
-    regions = 0
+    regions = np.int64(0)
     for pixel in range(pixels):
         if parent[pixel] == pixel:
             labels[pixel] = regions
@@ -196,7 +196,7 @@ def _touching(labels, edges, ahead, regions):  # type: ignore[no-untyped-def]
             table = np.full(slots, -1, np.int64)
             longer = np.empty((slots // 2, 2), np.int32)
             for j in range(found):
-                longer[j] = pairs[j]
+                longer[j, 0], longer[j, 1] = pairs[j, 0], pairs[j, 1]
                 known = np.int64(pairs[j, 0]) * regions + pairs[j, 1]
                 table[_slot(table, known)] = known
             pairs = longer
