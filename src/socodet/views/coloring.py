@@ -124,11 +124,11 @@ def jitter_colors(canvas, order, factors):  # type: ignore[no-untyped-def]
     canvas: (S, 3, P) float32. order: four ints. factors: four floats, the last the rotation of the hue in circles.
     Contrast needs the mean of the whole view, so there are two passes over the pixels: before contrast, and from it on.
     """
-    contrast = 0
+    contrast = np.int64(0)
     while order[contrast] != 1:
         contrast += 1
-    mean = _operate(canvas, order, 0, contrast, factors, _ZERO)
-    _operate(canvas, order, contrast, 4, factors, mean)
+    mean = _operate(canvas, order, np.int64(0), contrast, factors, _ZERO)
+    _operate(canvas, order, contrast, np.int64(4), factors, mean)
 
 
 @njit(nogil=True, cache=True)

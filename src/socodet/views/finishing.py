@@ -131,5 +131,7 @@ def finish(canvas, sigma, threshold, flipped, pixels):  # type: ignore[no-untype
     else:
         _plain(canvas, broadcast(threshold), flipped and not narrow, to)
     if narrow:
-        for x in range(size):
-            pixels[:, :, size - 1 - x if flipped else x] = to[:, :, x]
+        for channel in range(3):
+            for y in range(size):
+                for x in range(size):
+                    pixels[channel, y, size - 1 - x if flipped else x] = to[channel, y, x]

@@ -51,7 +51,11 @@ def _taps(start, stop, length, outputs):  # type: ignore[no-untyped-def]
         first[i] = begin
         count[i] = end - begin
         longest = max(longest, end - begin)
-    return first, count, np.ascontiguousarray(weights[:, :longest])
+    used = np.empty((outputs, longest), np.float32)
+    for i in range(outputs):
+        for j in range(longest):
+            used[i, j] = weights[i, j]
+    return first, count, used
 
 
 @njit(nogil=True, cache=True)
@@ -141,7 +145,9 @@ def resample_window(image, width, x0, y0, x1, y1, canvas, work):  # type: ignore
     if canvas.shape[0] < LANES:
         tall = np.empty((LANES, 3, canvas.shape[2]), np.float32)
         _resample(image, width, x0, y0, x1, y1, canvas.shape[0], tall, work)
-        canvas[:] = tall[: canvas.shape[0]]
+        source, target = tall.reshape(-1), canvas.reshape(-1)
+        for i in range(target.size):
+            target[i] = source[i]
     else:
         _resample(image, width, x0, y0, x1, y1, canvas.shape[0], canvas, work)
 
