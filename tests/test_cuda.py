@@ -11,6 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from socodet.models.blocks import FusedBasicBlock, FusedBottleneck
 from socodet.models.fused_norm import FusedBatchNorm2d, NormAddReLU, kernels_of
+from socodet.models.roi_align import roi_align
 from socodet.pretraining.pretrain import build_soco, pretrain
 from socodet.pretraining.recipes import recipe
 from socodet.pretraining.settings import TrainingSettings
@@ -201,3 +202,22 @@ def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
     )
     assert tuned.finished
     assert 0 <= tuned.evaluation.scores["box_AP"] <= 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_roi_align_is_the_cpus(dtype):
+    from socodet.models import roi_align_cuda
+
+    maps = torch.randn(4, 64, 20, 30).to(dtype)
+    corner = torch.rand(50, 2) * 100
+    rois = torch.cat([torch.arange(50.0)[:, None] % 4, corner, corner + 10 + 100 * torch.rand(50, 2)], 1)
+    results = []
+    roi_align_cuda.is_faster(torch.device("cuda"), dtype)  # asserts that it agrees with torchvision's
+    for device in ("cpu", "cuda"):
+        own = maps.to(device, memory_format=torch.channels_last).requires_grad_()
+        kernels = roi_align if device == "cpu" else roi_align_cuda.RoIAlignCUDA.apply
+        pooled = kernels(own, rois.to(device), (7, 7), 0.25, 0, True)
+        pooled.float().square().sum().backward()
+        results.append((pooled.detach().float().cpu(), own.grad.float().cpu()))
+    for ours, expected in zip(*results, strict=True):
+        assert float((ours - expected).norm()) < 0.01 * float(expected.norm())

@@ -1,5 +1,10 @@
 """Our RoIAlign against torchvision's, forward and backward."""
 
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 import torch
 from torchvision.ops import roi_align as reference
@@ -63,3 +68,29 @@ def test_double_precision_is_torchvisions():
 def test_a_box_of_an_image_that_is_not_there_is_refused(image):
     with pytest.raises(ValueError, match="image index"):
         roi_align(torch.randn(2, 4, 9, 9), torch.tensor([[image, 0, 0, 8, 8]]), 7, 0.25)
+
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds")
+
+
+@needs_triton
+def test_kernels_of_cuda_agree_with_torchvisions_in_tritons_interpreter():
+    script = Path(__file__).with_name("interpreted_roi_align.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == "all agree", done.stderr
+
+
+@needs_triton
+def test_kernels_of_cuda_compile_for_a_card():
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from socodet.models.roi_align_cuda import _pool
+
+    types = {"maps": "*fp32", "rois": "*fp32", "pooled": "*bf16", "scale": "fp32"}
+    types |= dict.fromkeys(("channels", "height", "width", "rows", "columns"), "i32")
+    chosen = {"SAMPLES": 0, "ALIGNED": True, "BACKWARD": True, "C": 256}
+    source = ASTSource(_pool, types | dict.fromkeys(chosen, "constexpr"), chosen)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert compiled.asm["cubin"]

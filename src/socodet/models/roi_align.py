@@ -1,11 +1,17 @@
-"""RoIAlign (He et al. 2017), on a CPU by compiled kernels on channels-last maps; elsewhere torchvision's.
+"""RoIAlign (He et al. 2017) on channels-last maps: on a CPU by compiled kernels, on CUDA by `roi_align_cuda`.
+
+Elsewhere, and on a card where they turn out to be slower, torchvision's.
 
 The samples of a box lie on a grid, so bilinear interpolation and the mean over a bin's samples are a weighted sum over
 rows of a weighted sum over columns. A box of h x w cells then costs about h·w·C multiplications, whatever the number
 of samples, and its gradient reaches each cell once. torchvision's CPU kernels visit four cells per sample.
 """
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,10 +46,28 @@ def roi_align(
     if features.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
         pooled = roi_align(features.cpu(), rois.cpu(), output_size, scale, sampling_ratio, aligned)
         return pooled.to(features.device)
-    if features.device.type != "cpu" or features.dtype is torch.float64 or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if features.dtype is torch.float64 or torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
         return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    return _RoIAlign.apply(features, rois, size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call,no-any-return]
+    if features.device.type == "cpu":
+        return _RoIAlign.apply(features, rois, size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call,no-any-return]
+    if features.device.type == "cuda" and features.is_contiguous(memory_format=torch.channels_last):
+        kernels = cuda_kernels(features.device, features.dtype)
+        if kernels is not None:
+            return kernels.RoIAlignCUDA.apply(features, rois.float(), size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
+    return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
+
+
+@cache
+def cuda_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """`roi_align_cuda`, if a trial on this card shows that it agrees with torchvision's kernels and is faster."""
+    try:
+        module = import_module("socodet.models.roi_align_cuda")
+        return module if module.is_faster(device, dtype) else None
+    except Exception as error:  # Triton's own exceptions, a missing compiler, an unknown card
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"RoIAlign is torchvision's, which is slower: {type(error).__name__}: {reason}", stacklevel=2)
+        return None
 
 
 class _RoIAlign(torch.autograd.Function):
