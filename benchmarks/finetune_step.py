@@ -1,6 +1,6 @@
 """Fine-tuning and evaluation: ours against the same detector in torchvision's own loops.
 
-python benchmarks/finetune_step.py [--rounds 7] [--case mask_rcnn | small] [--device cuda --images 16 --side 800]
+python benchmarks/finetune_step.py [--rounds 7] [--case mask_rcnn | small] [--only-bfloat16] [--device cuda --images 16 --side 800]
 
 `mask_rcnn` is a Mask R-CNN with a ResNet-50 and an FPN on 4 random images of 320 pixels, 6 objects each; `small` a
 Faster R-CNN with the recipe `tiny`'s widths and a ResNet-18, 8 images of 160 pixels, 64 RoIs of an image.
@@ -184,13 +184,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int)
     parser.add_argument("--side", type=int)
+    parser.add_argument("--only-bfloat16", action="store_true", help="leave float32 out, which takes long")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     case = chosen_case(arguments.case, arguments.device, arguments.images, arguments.side)
     assert_equal(case)
     steps: dict[str, Callable[[], Any]] = {"torchvision": torchvision_step(case)}
     evaluations: dict[str, Callable[[], Any]] = {"torchvision": torchvision_evaluation(case)}
-    ways: tuple[Precision, ...] = ("float32", "bfloat16")
+    ways: tuple[Precision, ...] = ("bfloat16",) if arguments.only_bfloat16 else ("float32", "bfloat16")
     for precision in ways:
         steps[precision] = our_step(case, precision)
         evaluations[precision] = our_evaluation(case, precision)
