@@ -26,7 +26,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
 from socodet.training.determinism import deterministic_algorithms
-from socodet.training.devices import choose_device
+from socodet.training.devices import choose_device, precision_note
 from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
@@ -168,7 +168,8 @@ def finetune(
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
         lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
-        LOGGER.info("\n".join(lines))
+        note = precision_note(execution.precision, tuner.device)
+        LOGGER.info("\n".join(lines if note is None else [*lines, note]))
     with deterministic_algorithms(execution.deterministic):
         if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
             loop.match_head_scale(report)

@@ -38,7 +38,7 @@ from socodet.proposals.image_boxes import compile_kernels
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import World, world_from_environment
-from socodet.training.devices import choose_device
+from socodet.training.devices import choose_device, precision_note
 from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
@@ -175,8 +175,9 @@ def pretrain(
     trainer = Trainer(soco, training, count, execution, world)
     resume_from_checkpoint(run, trainer, resume=resume, show_progress=show_progress)
     if show_progress:
-        for note in [*report, *_notes(training, count)]:
-            LOGGER.info(str(note))
+        for note in [*report, *_notes(training, count), precision_note(execution.precision, trainer.device)]:
+            if note is not None:
+                LOGGER.info(str(note))
 
     warm_up()  # compiles the kernels once, not in every data worker
     if proposals == ONLINE:
