@@ -1,6 +1,7 @@
 """Fine-tuning and evaluation: ours against the same detector in torchvision's own loops.
 
-python benchmarks/finetune_step.py [--rounds 7] [--case mask_rcnn | small] [--only-bfloat16] [--device cuda --images 16 --side 800]
+python benchmarks/finetune_step.py [--rounds 7] [--case mask_rcnn | small] [--only-bfloat16]
+                                   [--device cuda --images 16 --side 800]
 
 `mask_rcnn` is a Mask R-CNN with a ResNet-50 and an FPN on 4 random images of 320 pixels, 6 objects each; `small` a
 Faster R-CNN with the recipe `tiny`'s widths and a ResNet-18, 8 images of 160 pixels, 64 RoIs of an image.
