@@ -4,13 +4,16 @@ IMAGES ?=
 DEMO_OUTPUT ?= demo
 BIN := .venv/bin
 
-.PHONY: demo test soak fuzz lint docs format venv clean
+.PHONY: demo test screenshots soak fuzz lint docs format venv clean
 
 demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
 	$(BIN)/socodet demo $(if $(IMAGES),--images "$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite
 
 test: venv  ## the whole test suite
 	$(BIN)/pytest
+
+screenshots: venv  ## pages in a headless Chromium, as wide as a phone and a screen, light and dark, into screenshots/
+	SOCODET_SCREENSHOTS=screenshots $(BIN)/pytest -n 0 tests/reports -k browser
 
 soak: venv  ## twenty faults of each kind for each command, an hour; results in soak.jsonl
 	SOCODET_FAULTS=20 SOCODET_FAULTS_RECORD=soak.jsonl $(BIN)/pytest -n 0 tests/faults
@@ -42,4 +45,4 @@ venv: .venv/.stamp  ## does nothing when it is up to date
 	touch $@
 
 clean:
-	rm -rf .venv demo site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo site screenshots .pytest_cache .mypy_cache .ruff_cache

@@ -1,9 +1,11 @@
 """The demo, shortened to two steps: everything is written, loads, and is not overwritten."""
 
+import html
 import re
 from dataclasses import replace
 
 import pytest
+from browser import SCHEMES, look, needs_browser
 from narrow_models import NARROW
 from torchvision.models.detection import MaskRCNN
 
@@ -30,17 +32,19 @@ def finished(tmp_path_factory):
         patch.setattr(demonstration, "STEPS", 2)
         patch.setattr(demonstration, "tiny", lambda: replace(tiny(), model=NARROW))
         patch.setattr(networks, "DRAWS", 2)
-        return images, demonstration.demo(images, output)
+        patch.setattr(demonstration, "photographs", lambda: images)
+        patch.setattr(demonstration, "FINETUNING", replace(demonstration.FINETUNING, iterations=2, size=64))
+        return images, demonstration.demo(output=output)
 
 
 def test_everything_is_where_it_says(finished):
     _, result = finished
     printed = str(result)
-    for path in (result.table, result.run, result.weights, result.report):
+    for path in (result.table, result.run, result.weights, result.detector, result.report):
         assert path.exists()
         assert str(path) in printed
     assert len(ProposalTable.read(result.table)) == 4
-    assert len(result.verdicts) == 3
+    assert len(result.verdicts) == 4
     detector = socodet.build_detector(result.run, num_classes=5, show_report=False)
     assert isinstance(detector, MaskRCNN)
     report = socodet.load_pretrained(detector, result.weights, show_report=False)
@@ -50,13 +54,26 @@ def test_everything_is_where_it_says(finished):
 def test_the_page_holds_every_section_and_figure(finished):
     _, result = finished
     page = result.report.read_text()
-    for title in ("Proposals", "Views", "Training", "The same object in another view", "The detector"):
-        assert f">{title}<" in page
+    assert re.findall("<h2>(.*?)</h2>", page) == [
+        *("What went in", "What the network saw", "What was learned", "The same object in another view"),
+        *("Detections", "What to do next"),
+    ]
+    for verdict in result.verdicts:
+        assert all(text in html.unescape(page) for text in (verdict.figure, verdict.good, verdict.poor))
     pictures = re.findall(r"<img[^>]*>", page)
-    assert len(pictures) >= 3 + 3 * 4 + 6 + 3 * 3  # proposals, samples, curves, similarity maps
+    assert len(pictures) == 3 + 2 * 4 + 4 + 3 * 3 + 4  # proposals, samples, curves, similarity maps, detections
     assert all('src="data:image/' in image and 'alt="' in image for image in pictures)
     assert not re.search(r"(src|href)=\"https?:", page)
     assert re.search(r"untrained</t[hd]><td[^>]*>\d+\.\d%", page)
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_browser_shows_the_page(finished, tmp_path, scheme):
+    _, result = finished
+    page = tmp_path / "demo.html"
+    page.write_bytes(result.report.read_bytes())
+    look(page, tmp_path, scheme)
 
 
 def test_a_finished_demo_is_kept_until_asked(finished):

@@ -5,9 +5,26 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import needs_browser, witnesses
 from PIL import Image
 
-from socodet.reports.page import Details, Gallery, Grid, PageImage, Section, Table, Verdict, write_page
+from socodet.reports.page import (
+    Commands,
+    Details,
+    Gallery,
+    Grid,
+    PageImage,
+    Section,
+    Table,
+    Verdict,
+    Verdicts,
+    write_page,
+)
+
+FLAWED = """<!doctype html><html><head></head><body style="background: #fff"><main>
+<p style="color: #ddd">faint</p><p>plain</p><div style="width: 2000px">wide</div>
+<img src="http://elsewhere.invalid/a.png"><img src="data:,">
+<script>console.error("complaint")</script></main></body></html>"""
 
 VOID = {"meta", "link", "img", "source", "br"}
 
@@ -58,7 +75,11 @@ def page(tmp_path: Path) -> Reader:
         ),
         Section("Numbers", figures=[Table([NASTY, "value"], [["loss", NASTY], ["rank", "3"]], NASTY)]),
     ]
-    verdicts = [Verdict("Loss", NASTY, True, NASTY), Verdict("Spread", "0.01", False, "too low")]
+    verdicts = [
+        Verdict("Loss", NASTY, True, NASTY, NASTY, NASTY),
+        Verdict("Spread", "0.01", False, "high", "low", "measured"),
+        Verdict("Rank", "7", None, "high", "low", "measured"),
+    ]
     path = tmp_path / "report.html"
     write_page(path, NASTY, sections, {"Recipe": NASTY, "Images": "12"}, lead=NASTY, verdicts=verdicts)
     reader = Reader()
@@ -71,7 +92,7 @@ def page(tmp_path: Path) -> Reader:
 def test_all_text_is_shown_as_it_is_and_none_obeyed(page: Reader) -> None:
     assert page.all("script") == []
     shown = [text for _, text in page.texts]
-    assert sum(NASTY in text for text in shown) == 18  # every place that takes text
+    assert sum(NASTY in text for text in shown) == 20  # every place that takes text
     assert ("title", NASTY) in page.texts
     assert ("h1", NASTY) in page.texts
 
@@ -122,6 +143,19 @@ def test_verdicts_say_passed_or_failed_also_without_colour(page: Reader) -> None
     marks = [attributes["aria-label"] for attributes in page.all("span") if attributes.get("class") == "mark"]
     assert marks == ["passed", "failed"]
     assert [text for _, text in page.texts if text in "✓✗"] == ["✓", "✗"]
+    assert [item["class"] for item in page.all("li")] == ["pass", "fail", "open"]  # no mark without a threshold
+
+
+def test_verdicts_and_commands_may_stand_in_a_section(tmp_path: Path) -> None:
+    verdict = Verdict("Rank", "7", None, f"good {NASTY}", "poor", "why")
+    figures = [Verdicts([verdict]), Commands([(f"socodet {NASTY}", f"Does {NASTY}.")])]
+    write_page(tmp_path / "v.html", "V", [Section("Learned", figures=figures)], {})
+    reader = Reader()
+    reader.feed((tmp_path / "v.html").read_text(encoding="utf-8"))
+    assert reader.open == []
+    assert ("dd", f"good {NASTY}") in reader.texts
+    assert ("code", f"socodet {NASTY}") in reader.texts
+    assert ("dt", f"Does {NASTY}.") in reader.texts
 
 
 def test_a_page_of_nothing_is_still_a_page(tmp_path: Path) -> None:
@@ -154,3 +188,17 @@ def test_details_are_folded_and_marked_rows_stand_out(tmp_path: Path) -> None:
     assert reader.all("details") == [{}]
     assert ("summary", NASTY) in reader.texts
     assert [row.get("class") for row in reader.all("tr")] == [None, None, "marked"]
+
+
+@needs_browser
+def test_the_browser_finds_what_is_wrong_with_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "flawed.html"
+    page.write_text(FLAWED)
+    for said in witnesses(page, tmp_path, "light"):
+        assert said["wrong"][0] == "complaint"
+        assert len(said["wrong"]) == 3  # and two images that are none
+        assert said["faint"] == ["P.: faint"]
+        assert said["beyond"] == ["DIV.: wide"]
+        assert said["scroll"] == 2000 + 8  # and the body's margin
+        assert len(said["fetched"]) == 1
+        assert said["dark"] is False

@@ -4,11 +4,11 @@ import html
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import SCHEMES, look, needs_browser
 from narrow_models import NARROW
 
 from socodet.cli import main
@@ -27,34 +27,6 @@ from socodet.reports.sections import neighbours, retrieval
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
-)
-WITNESS = """<script>
-const wrong = [];
-window.addEventListener("error", e => wrong.push(e.message || "failed: " + String(e.target.src).slice(0, 40)), true);
-const complain = console.error; console.error = (...words) => { wrong.push(words.join(" ")); complain(...words); };
-window.witness = () => {
-  const page = document.documentElement;
-  return JSON.stringify({
-    wrong, width: page.clientWidth, scroll: page.scrollWidth,
-    seen: [...document.images].map(p => [p.naturalWidth, p.naturalHeight, p.clientWidth, p.clientHeight]),
-    beyond: [...document.querySelectorAll("main *")].filter(
-      e => !e.closest(".scroll") && e.getBoundingClientRect().right > page.clientWidth + 1).length,
-    rows: [...document.querySelectorAll(".gallery.small")].map(row =>
-      [...row.querySelectorAll("img")].map(p => p.getBoundingClientRect()).map(r => [r.top, r.height])),
-    fetched: performance.getEntriesByType("resource").filter(r => !r.name.startsWith("data:")).length,
-  });
-};
-</script>"""
-FRAME = """<!doctype html><body><iframe style="border: 0; width: WIDTHpx; height: 900px" srcdoc="PAGE"></iframe><script>
-onload = () => { const pre = document.createElement("pre");
-  pre.textContent = document.querySelector("iframe").contentWindow.witness(); document.body.append(pre); };
-</script>"""
-"""A window cannot be as narrow as a phone, a frame can."""
 
 
 @pytest.fixture(scope="module")
@@ -192,33 +164,14 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
     assert "exists" in error_of(runs / "tuned", "--output", tmp_path / "r.html")
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome is installed to show the page")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_every_figure(page: ReportResult, tmp_path: Path, width: int) -> None:
-    text = page.path.read_text()
-    watched = html.escape(text.replace("<head>", f"<head>{WITNESS}", 1))
-    frame = tmp_path / "frame.html"
-    frame.write_text(FRAME.replace("WIDTH", str(width)).replace("PAGE", watched))
-    shown = subprocess.run(
-        [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
-    told = re.search(r"<pre>(.*?)</pre></body>", shown)
-    assert told, shown[-500:]
-    witness = json.loads(html.unescape(told[1]))
-    assert witness["wrong"] == []
-    assert witness["fetched"] == 0
-    assert len(witness["seen"]) == text.count("<img ") > 50
-    assert all(min(sizes) > 0 for sizes in witness["seen"])
-    assert witness["width"] == width
-    assert witness["scroll"] <= width
-    assert witness["beyond"] == 0
-    if width > 1000:  # a sample's views stand in one row, of one height
-        for row in witness["rows"]:
-            tops, heights = zip(*row, strict=True)
-            assert len(row) == 4
-            assert max(tops) - min(tops) < 2
-            assert max(heights) - min(heights) < 2
+@needs_browser
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_browser_shows_every_figure(page: ReportResult, tmp_path: Path, scheme: str) -> None:
+    _, wide = said = look(page.path, tmp_path, scheme)
+    assert [len(one["seen"]) for one in said] == [page.path.read_text().count("<img ")] * 2
+    assert len(wide["seen"]) > 50
+    for row in wide["rows"]:  # a sample's views stand in one row, of one height
+        tops, heights = zip(*row, strict=True)
+        assert len(row) == 4
+        assert max(tops) - min(tops) < 2
+        assert max(heights) - min(heights) < 2

@@ -9,3 +9,8 @@ def photographs() -> Path:
     Nine are in colour and three are grayscale.
     """
     return Path(__file__).parent / "photographs"
+
+
+def objects_of_photographs() -> Path:
+    """A COCO file beside them, with boxes drawn by hand on six of them, of animals, persons and rockets."""
+    return photographs() / "objects.json"

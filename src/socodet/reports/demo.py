@@ -1,46 +1,39 @@
-"""`socodet demo`: propose, pretrain, export, load into a detector, and one page that shows the results."""
+"""`socodet demo`: propose, pretrain, export, load into a detector, fine-tune, and one page that shows the results."""
 
 import dataclasses
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from socodet._version import __version__
 from socodet.detection.build import build_detector
 from socodet.errors import InputError
 from socodet.exporting import export_run
-from socodet.images.photographs import photographs
+from socodet.finetuning.finetune import finetune
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.images.photographs import objects_of_photographs, photographs
 from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import digest_names, some_images
-from socodet.pretraining.pretrain import PretrainResult, pretrain
+from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.recipes.practical import tiny
-from socodet.probing.features import box_encoder
-from socodet.probing.retrieval import MEASURED
 from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
-from socodet.reports.images import shown_images
-from socodet.reports.networks import UNTRAINED, Network
-from socodet.reports.page import Gallery, Section, Table, Verdict, write_page
-from socodet.reports.sections.curves import training_charts
-from socodet.reports.sections.retrieval import retrieval_section
-from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
-from socodet.reports.verdicts import log_verdicts, recall_verdict
+from socodet.reports.demo_page import write_demo_page
+from socodet.reports.page import Verdict
 from socodet.runtime.files import read_note, refuse_foreign_folder, settled, write_note
-from socodet.runtime.shown import Shown
+from socodet.runtime.shown import Shown, ShownTable
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
-from socodet.weights.pretrained_run import encoder_weights
 from socodet.weights.report import LoadReport
 
-STEPS = 70
+STEPS = 40
 MOST_IMAGES = 1500
 """More than the demo's steps see."""
-PROPOSALS, VIEWS = 12, 3
-"""Images shown with proposals and with views."""
+FINETUNING = FinetuneSettings(
+    "faster_rcnn_fpn", "coco_1x", iterations=30, batch_size=3, base_lr=0.06, size=160, precise_bn=3, rois_per_image=64
+)
+"""Long enough to learn a few photographs by heart, which is all that the page says of it."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +44,19 @@ class DemoResult(Shown):
     table: Path
     run: Path
     weights: Path
+    detector: Path | None
+    """A fine-tuning run; None for images of the user's, which have no labels here."""
     report: Path
     seconds: float
     verdicts: tuple[Verdict, ...] = ()
     load_report: LoadReport | None = None
     stopped_by: str | None = None
-    """The signal that stopped the pretraining; then only the table and an unfinished run are there."""
+    """The signal that stopped it; then only what was done before is there."""
 
     def __str__(self) -> str:
-        lines = [f"{'ok ' if v.passed else 'NOT'} {v.name}: {v.figure}  ({v.explanation})" for v in self.verdicts]
+        marks = {True: "ok ", False: "NOT", None: "   "}
+        lines = [f"{marks[v.passed]} {v.name}: {v.figure}  (good: {v.good}; poor: {v.poor})" for v in self.verdicts]
+        detector = [] if self.detector is None else [f"detector   {self.detector}"]
         return "\n".join(
             [
                 *lines,
@@ -67,19 +64,35 @@ class DemoResult(Shown):
                 f"proposals  {self.table}",
                 f"run        {self.run}",
                 f"weights    {self.weights}",
+                *detector,
                 f"report     {self.report}",
                 f"took {self.seconds:.0f} s",
             ]
         )
 
+    def headline(self) -> str:
+        """Where the page is."""
+        return f"{self.report}: open it in a browser"
+
+    def shown(self) -> list[ShownTable]:
+        """The figures, each with what is good and what is poor, and the files."""
+        marks = {True: "✓", False: "✗", None: ""}
+        rows = [(v.name, v.figure, marks[v.passed], v.good, v.poor) for v in self.verdicts]
+        files = {"proposals": self.table, "run": self.run, "weights": self.weights, "detector": self.detector}
+        return [
+            ShownTable(rows, ("figure", "this run", "", "good", "poor")),
+            ShownTable([(name, str(file)) for name, file in files.items() if file is not None]),
+        ]
+
 
 def demo(
     images: str | Path | None = None, output: str | Path = "demo", *, overwrite: bool = False, seed: int = 0
 ) -> DemoResult:
-    """Runs everything once, with 70 steps of the recipe `tiny`, on the shipped photographs or on up to 1,500 `images`.
+    """Runs everything once, with 40 steps of the recipe `tiny`, on the shipped photographs or on up to 1,500 `images`.
 
-    An interrupted demo is resumed. Raises InputError for a folder that cannot be used, and when `output` holds a
-    finished demo and `overwrite` is false.
+    Only the shipped photographs have labels, so only on them a detector is fine-tuned. An interrupted demo is resumed.
+    Raises InputError for a folder that cannot be used, and when `output` holds a finished demo and `overwrite` is
+    false.
     """
     began = time.monotonic()
     folder = settled(output)
@@ -89,6 +102,15 @@ def demo(
     table_path, run, weights, report = (
         folder / name for name in ("proposals.parquet", "run", "weights.pth", "report.html")
     )
+    detector = folder / "detector" if images is None else None
+
+    def done(stopped_by: str | None = None, *, verdicts: tuple[Verdict, ...] = ()) -> DemoResult:
+        seconds = time.monotonic() - began
+        return DemoResult(
+            folder, table_path, run, weights, detector, report, seconds, verdicts, load_report, stopped_by
+        )
+
+    load_report: LoadReport | None = None
     _prepare(folder, source, seed, overwrite)
     if not table_path.exists():
         propose(source, table_path)
@@ -96,13 +118,15 @@ def demo(
     chosen = _shortened(tiny(), max(1, len(source) - len(table.unreadable)), seed)
     result = pretrain(source, chosen, run, proposals=table_path, resume=True)
     if not result.finished:
-        return DemoResult(
-            folder, table_path, run, weights, report, time.monotonic() - began, stopped_by=result.stopped_by
-        )
+        return done(result.stopped_by)
     export_run(run, weights, overwrite=True)
     load_report = load_pretrained(build_detector(run, show_report=False), weights, show_report=False)
-    verdicts = _write_report(report, source, table, chosen, result, load_report)
-    return DemoResult(folder, table_path, run, weights, report, time.monotonic() - began, verdicts, load_report)
+    if detector is not None:
+        tuned = finetune(objects_of_photographs(), detector, FINETUNING, init=run, resume=True)
+        if not tuned.finished:
+            return done(tuned.stopped_by)
+    verdicts = write_demo_page(report, source, table, chosen, result, load_report, detector)
+    return done(verdicts=verdicts)
 
 
 def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> None:
@@ -120,7 +144,8 @@ def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> N
             raise InputError(f"{folder}: holds {state}; give another --output or pass --overwrite")
         for name in ("report.html", "weights.pth", "proposals.parquet"):
             (folder / name).unlink(missing_ok=True)
-        RunFolder(folder / "run").clear()
+        for name in ("run", "detector"):
+            RunFolder(folder / name).clear()
     write_note(note, asked)
 
 
@@ -132,58 +157,3 @@ def _shortened(recipe: Recipe, images: int, seed: int) -> Recipe:
     return dataclasses.replace(
         recipe, training=dataclasses.replace(training, epochs=epochs, warmup_epochs=warmup, seed=seed)
     )
-
-
-def _write_report(
-    path: Path,
-    source: ImageSource,
-    table: ProposalTable,
-    recipe: Recipe,
-    result: PretrainResult,
-    load_report: LoadReport,
-) -> tuple[Verdict, ...]:
-    images = shown_images(source, lambda key, _: table.boxes(key), MEASURED)
-    seed, size = recipe.training.seed, recipe.model.embedding_size
-    networks = [
-        Network(UNTRAINED, box_encoder(recipe.model, None, seed), recipe.sample),
-        Network("trained", box_encoder(recipe.model, encoder_weights(result.run)), recipe.sample),
-    ]
-    for network in networks:
-        network.take_statistics(images, seed)
-    recall = {network.name: network.recall_at_1(images, seed) for network in networks}
-    lines = list(RunFolder(result.run).log_lines())
-    verdicts = (*log_verdicts(lines, size), recall_verdict(recall["trained"][0], recall[UNTRAINED][0]))
-    sections = [
-        *sample_sections([proposal_gallery(images[:PROPOSALS])], view_galleries(images[:VIEWS], recipe.sample, seed)),
-        Section("Training", "", [Gallery(training_charts({"demo": lines}, size), size="large")]),
-        retrieval_section(networks, images, recall, seed, "Both networks have batch-norm statistics of these images."),
-        Section(
-            "The detector",
-            "torchvision's Mask R-CNN after loading the exported weights.",
-            [Table(("Module", "Tensors", "Weights"), _modules(load_report))],
-        ),
-    ]
-    write_page(
-        path,
-        "A detector pretrained without labels",
-        sections,
-        {
-            "Images": f"{len(source)} from {source.location}",
-            "Recipe": f"{recipe.name}, {result.total_steps} steps of {recipe.training.batch_size} images",
-            "Backbone": recipe.model.backbone,
-            "Pretraining took": f"{result.seconds:.0f} s",
-            "Device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
-            "Versions": f"socodet {__version__}, torch {torch.__version__}",
-        },
-        lead="Proposals from selective search, SoCo pretraining, and the weights in a Mask R-CNN.",
-        verdicts=verdicts,
-    )
-    return verdicts
-
-
-def _modules(report: LoadReport) -> list[tuple[str, str, str]]:
-    """One row per module of the detector: its name, its number of tensors, and where they come from."""
-    rows = []
-    for origin, modules in (("pretrained", report.loaded_modules), ("fresh", report.fresh_modules)):
-        rows += [(name, str(tensors), origin) for name, tensors in modules.items()]
-    return rows

@@ -69,6 +69,10 @@ class Network:
         draws = [[self.draw(part, seed, FIRST_DRAW + draw) for part in batches(images)] for draw in range(DRAWS)]
         return [recall_at_1(self.encoder, draws, 0, gallery) for gallery in range(1, len(self.question.views))]
 
+    def searches(self, images: Sequence[ShownImage]) -> int:
+        """Number of objects that `recall_at_1` searches for."""
+        return self.question.boxes_per_image * len(images) * DRAWS
+
     @torch.no_grad()
     def object_features(self, images: Sequence[ShownImage]) -> NDArray[np.float32]:
         """Unit-length h (Eq. 1) of all proposals of these images as `plain_view` shows them: (N, D)."""

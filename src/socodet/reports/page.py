@@ -85,17 +85,36 @@ class Details:
     tables: Sequence[Table]
 
 
-Figure = PageImage | Gallery | Grid | Table | Details
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """One number that says whether training worked."""
+    """One number that says how training went, what is good, and what is poor."""
 
     name: str
     figure: str
-    passed: bool
+    """What this run has."""
+    passed: bool | None
+    """Against a threshold with a reason; None where there is none, and the page then shows no mark."""
+    good: str
+    poor: str
     explanation: str
+    """How the number was measured, and the reason of the threshold."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """A panel of numbers, each on its card."""
+
+    verdicts: Sequence[Verdict]
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Commands to copy, each with what it does."""
+
+    commands: Sequence[tuple[str, str]]
+
+
+Figure = PageImage | Gallery | Grid | Table | Details | Verdicts | Commands
 
 
 @dataclass(frozen=True)
@@ -135,7 +154,7 @@ def write_page(
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
-    for shape in (PageImage, Gallery, Table, Details):
+    for shape in (PageImage, Gallery, Table, Details, Verdicts, Commands):
         environment.tests[shape.__name__.lower()] = lambda figure, shape=shape: isinstance(figure, shape)
     html = environment.get_template(TEMPLATE).render(
         title=title,

@@ -49,15 +49,22 @@ class Panel:
     """What the panel shows, for screen readers."""
 
 
-def proposal_panel(title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Panel:
-    """An image (H, W, 3) with its proposals (N, 4), xyxy in pixels, small boxes over large ones."""
+def proposal_panel(title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32], most: int | None = None) -> Panel:
+    """An image (H, W, 3) with its proposals (N, 4), xyxy in pixels, small boxes over large ones.
+
+    most: draw only so many, from the largest to the smallest in even steps, since proposals have no scores.
+    """
+    shown = boxes[_large_first(boxes)]
+    if most is not None and len(boxes) > most:
+        shown = shown[np.linspace(0, len(boxes) - 1, most).round().astype(int)]
+    few = f"{len(shown)} of " if len(shown) < len(boxes) else ""
     return Panel(
-        title=f"{title} · {_count(len(boxes), 'proposal')}",
+        title=f"{title} · {few}{_count(len(boxes), 'proposal')}",
         image=image,
-        boxes=boxes[_large_first(boxes)],
-        colours=tuple(object_colour(k) for k in range(len(boxes))),
-        line=_line_width(boxes),
-        alt=f"{title} with its {_count(len(boxes), 'object proposal')} drawn as boxes",
+        boxes=shown,
+        colours=tuple(object_colour(k) for k in range(len(shown))),
+        line=_line_width(shown),
+        alt=f"{title} with {few or 'its '}{_count(len(boxes), 'object proposal')} drawn as boxes",
     )
 
 
@@ -154,7 +161,7 @@ def similarity_panels(
         alt="an object, marked by a box, in its own view",
     )
     found = Panel(
-        title=title,
+        title=f"{title}: {where}",
         image=view_image,
         boxes=view_box.reshape(1, 4),
         colours=colours,

@@ -12,13 +12,13 @@ from socodet.images.source import ImageSource
 from socodet.probing.retrieval import MEASURED
 from socodet.reports.images import notes_on_images, open_run_images, proposer_of, shown_images
 from socodet.reports.networks import UNTRAINED, networks_of
-from socodet.reports.page import Gallery, Section, write_page
+from socodet.reports.page import Gallery, Section, Verdict, write_page
 from socodet.reports.runs import RunRecord, read_records
 from socodet.reports.sections.classes import class_sections
 from socodet.reports.sections.colours import colour_section
 from socodet.reports.sections.curves import curve_sections
 from socodet.reports.sections.neighbours import neighbour_section
-from socodet.reports.sections.recipe import recipe_section
+from socodet.reports.sections.recipe import lowest_loss, recipe_section
 from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
 from socodet.reports.verdicts import log_verdicts, recall_verdict
@@ -88,13 +88,13 @@ def report(
     if trained:
         source, problem = open_run_images(trained, images)
         notes += [problem] if problem else []
-    verdicts = log_verdicts(pretrained[0].lines, pretrained[0].embedding_size) if len(pretrained) == 1 else []
+    verdicts = _log_verdicts(pretrained[0]) if len(pretrained) == 1 else []
     if source is not None:
         notes += notes_on_images(trained[0], source)
-        shown, recall = _image_sections(trained, source, device, show_progress)
+        shown, recall, searches = _image_sections(trained, source, device, show_progress)
         sections += shown
         if len(pretrained) == 1:
-            verdicts.append(recall_verdict(recall[trained[0].name][0], recall[UNTRAINED][0]))
+            verdicts.append(recall_verdict(recall[trained[0].name][0], recall[UNTRAINED][0], searches))
     write_page(
         path,
         f"{len(records)} runs compared" if len(records) > 1 else f"{HEADINGS[records[0].kind]} run {records[0].name}",
@@ -124,8 +124,8 @@ def _lead(records: Sequence[RunRecord]) -> str:
 
 def _image_sections(
     trained: Sequence[RunRecord], source: ImageSource, device: Device, show_progress: bool
-) -> tuple[list[Section], dict[str, list[float]]]:
-    """The sections that need images, and each network's recall."""
+) -> tuple[list[Section], dict[str, list[float]], int]:
+    """The sections that need images, each network's recall, and the number of searches it is over."""
     with progress_bar("report", 5, unit="sections", show=show_progress) as progress:
         warm_up()
         images = shown_images(source, proposer_of(trained[0], source), SEARCHED)
@@ -146,7 +146,7 @@ def _image_sections(
         progress.advance()
         sections.append(colour_section(networks, images))
         progress.advance()
-    return sections, recall
+    return sections, recall, networks[0].searches(measured)
 
 
 def _sample_sections(trained: Sequence[RunRecord], source: ImageSource) -> list[Section]:
@@ -166,6 +166,10 @@ def _sample_sections(trained: Sequence[RunRecord], source: ImageSource) -> list[
         views += view_galleries(images[:count], record.settings(SampleSettings, "sample"), SEED, title)
         seen.append((recipe["proposals"], recipe["sample"]))
     return sample_sections(proposals, views)
+
+
+def _log_verdicts(record: RunRecord) -> list[Verdict]:
+    return log_verdicts(record.lines, record.embedding_size, lowest_loss(record))
 
 
 def _facts(records: Sequence[RunRecord], source: ImageSource | None) -> dict[str, str]:

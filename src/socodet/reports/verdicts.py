@@ -1,53 +1,93 @@
-"""Did it learn? The few numbers that a report opens with, each with the value it must reach."""
+"""Did it learn? The few numbers that a report opens with. A tick needs a threshold that has a reason."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from socodet.pretraining.watch import COLLAPSED_RANK
 from socodet.reports.page import Verdict
 
+STANDARD_ERRORS = 2.0
+"""A difference of two shares counts from here on: chance alone makes one this large in about 1 of 20 comparisons."""
 
-def log_verdicts(lines: Sequence[Mapping[str, Any]], embedding_size: int) -> list[Verdict]:
-    """The verdicts on a pretraining run's log; D is the `embedding_size`."""
+
+def log_verdicts(lines: Sequence[Mapping[str, Any]], embedding_size: int, lowest_loss: float) -> list[Verdict]:
+    """The verdicts on a pretraining run's log. embedding_size: D. lowest_loss: the loss at perfect agreement."""
     verdicts = []
     if any("loss" in line for line in lines):
-        verdicts.append(loss_verdict(lines))
-    stds = [line["embedding_std"] for line in lines if "embedding_std" in line]
-    if stds:
-        verdicts.append(embedding_verdict(stds[-1], embedding_size))
+        verdicts.append(loss_verdict(lines, lowest_loss))
+    for name, judge in (("embedding_std", spread_verdict), ("effective_rank", rank_verdict)):
+        values = [line[name] for line in lines if line.get(name) is not None]
+        if values:
+            verdicts.append(judge(values, embedding_size))
     return verdicts
 
 
-def loss_verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Whether the loss fell: its mean over the last tenth of the log against that over the first tenth."""
+def loss_verdict(lines: Sequence[Mapping[str, Any]], lowest: float) -> Verdict:
+    """Whether the loss fell: its mean over the last tenth of the log against that over the first tenth.
+
+    Falling earns no tick, since the loss of a network that collapses falls too.
+    """
     losses = [line["loss"] for line in lines if "loss" in line]
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
     return Verdict(
         "Loss",
         f"{_signed(first)} → {_signed(last)}",
-        last < first,
-        "Mean over the first and over the last tenth of the log; must fall.",
+        None if last < first else False,
+        good=f"falls towards {_signed(lowest, 0)}, where all views agree, and stays above it",
+        poor="stays, or rises",
+        explanation="Mean over the first and over the last tenth of the log. No tick for falling: a collapsing "
+        "network's loss falls too.",
     )
 
 
-def embedding_verdict(embedding_std: float, embedding_size: int) -> Verdict:
-    """Whether the embeddings have not collapsed: their standard deviation must be at least half of 1/√D."""
-    least = 0.5 / math.sqrt(embedding_size)
-    passed = embedding_std >= least
-    explanation = f"Standard deviation; must be at least {least:.4f}, half of 1/√{embedding_size}."
-    return Verdict("Embeddings", f"{embedding_std:.4f}", passed, f"{explanation}{'' if passed else ' Collapsed.'}")
+def spread_verdict(stds: Sequence[float], embedding_size: int) -> Verdict:
+    """Whether the embeddings still differ: their standard deviation must be at least half of 1/√D.
 
-
-def recall_verdict(trained: float, untrained: float) -> Verdict:
-    """Whether training improved finding an object in another view (recall@1)."""
+    Unit vectors with mean m have variances that add up to 1 - |m|², so a mean standard deviation of half of 1/√D or
+    more means that |m|², the mean cosine of two embeddings, is at most 1 - 1/4.
+    """
+    share = stds[-1] * math.sqrt(embedding_size)
     return Verdict(
-        "Same object found",
-        f"{trained:.0%} vs {untrained:.0%}",
-        trained > untrained,
-        "Recall@1 from V1 to V2 over all boxes of these images, some of the training images; must beat untrained.",
+        "Spread of the embeddings",
+        f"{share:.0%} of even",
+        share >= 0.5,
+        good=f"near 100%: as spread out as {embedding_size} even directions",
+        poor="below 50%; 0% is collapse, all objects look the same",
+        explanation="Standard deviation at the end of the log. From 50% on, two embeddings have a mean cosine of at "
+        "most 0.75.",
     )
 
 
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+def rank_verdict(ranks: Sequence[float], embedding_size: int) -> Verdict:
+    """How many directions the embeddings use; no tick, as no value is known from which on a detector gains."""
+    return Verdict(
+        "Effective rank",
+        f"{ranks[0]:.0f} → {ranks[-1]:.0f}",
+        False if ranks[-1] < COLLAPSED_RANK else None,
+        good=f"holds its level or rises; at most {embedding_size}, or the objects of a batch less one",
+        poor="drops to a few; near 1 is collapse",
+        explanation="Directions that the embeddings of a batch use, at the first and the last line of the log. No "
+        "tick: it is not known from which value on a detector gains.",
+    )
+
+
+def recall_verdict(trained: float, untrained: float, searches: int) -> Verdict:
+    """Whether training improved finding an object in another view (recall@1 over this many searches) beyond chance."""
+    error = math.sqrt(sum(share * (1 - share) for share in (trained, untrained)) / searches)
+    least = STANDARD_ERRORS * error
+    higher = trained - untrained
+    return Verdict(
+        "Same object found in another view",
+        f"{trained:.0%} vs {untrained:.0%}",
+        higher > least if higher > least or higher <= 0 else None,
+        good=f"above untrained by more than {100 * least:.0f} points, {STANDARD_ERRORS:g} standard errors",
+        poor="no better than untrained",
+        explanation=f"Trained vs untrained: recall@1 from V1 to V2 in {searches:,} searches among all boxes of these "
+        "images. They are training images, so this says that something was learned, not that it helps a detector.",
+    )
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")

@@ -31,10 +31,7 @@ _SPEED = {
     "data_wait": ("Waiting for data", "Share of the time spent waiting for the next batch. Below 5% is good."),
 }
 TITLES = {
-    "loss": (
-        "Loss",
-        "A good run falls quickly, then slowly, and stays above its value at perfect agreement.",
-    ),
+    "loss": ("Loss", "A good run falls quickly, then slowly, and stays above its value at perfect agreement."),
     "lr": ("Learning rate", "Linear warm-up, then half a cosine."),
     "momentum": ("Target momentum", "The share of the target network that each step keeps; rises to 1."),
     "embedding_std": (
@@ -189,6 +186,9 @@ def curve_charts(
     """
     charts = []
     for name, (title, caption) in titles.items():
+        values = [_points(lines, name)[1] for lines in runs.values()]
+        if len(values) == 1 and values[0]:
+            caption = f"{caption} Here: {_value(name, values[0][0])} → {_value(name, values[0][-1])}."
         references = None
         if name == "embedding_std" and embedding_size:
             even = 1 / math.sqrt(embedding_size)
@@ -236,6 +236,12 @@ def _tick(value: float, _position: int | None) -> str:
 
 def _percent(value: float, _position: int | None) -> str:
     return f"{100 * value:.4g}%"
+
+
+def _value(name: str, value: float) -> str:
+    """A value of that field for a caption."""
+    is_share = any(share in name for share in PERCENT)
+    return f"{value:.1%}" if is_share else f"{value:.3g}".replace("-", "−")
 
 
 def _cycle(theme: Theme, count: int) -> list[str]:

@@ -115,7 +115,7 @@ def outcome_table(runs: Sequence[RunRecord]) -> Table:
         even = [run.embedding_size**-0.5 for run in runs]
         stds = [run.last("embedding_std") for run in runs]
         shares = [None if std is None else std / full for std, full in zip(stds, even, strict=True)]
-        rows.append(("  at perfect agreement", *(_number(_lowest_loss(run), ".0f") for run in runs)))
+        rows.append(("  at perfect agreement", *(_number(lowest_loss(run), ".0f") for run in runs)))
         rows.append(("Embedding std, relative to an even spread", *(_number(share, ".0%") for share in shares)))
         rows += _newest(runs, PRETRAINED)
     else:
@@ -134,7 +134,8 @@ def _newest(runs: Sequence[RunRecord], fields: Mapping[str, tuple[str, str]]) ->
     ]
 
 
-def _lowest_loss(run: RunRecord) -> float:
+def lowest_loss(run: RunRecord) -> float:
+    """The loss of a pretraining run at perfect agreement of the views."""
     return build_objective(run.settings(ObjectiveSettings, "objective")).lowest(run.views)
 
 

@@ -29,7 +29,7 @@ def retrieval_section(
         f"all boxes of the other view, over {DRAWS} draws of the views. {text}\n\n"
         "The maps: an object in V1, and V2 under the cosine of the object's features h (Eq. 1) with those of a box of "
         "its size at every location, each in a colour range of its own, printed on it. The box marks the object in V2, "
-        "the cross the most similar location. In a good run the bright spot is small and inside the box.",
+        "the cross the most similar location, and the text below says whether that is inside the box, as it should be.",
         [
             Table(
                 ("Network", *(f"V1 → V{g + 2}" for g in galleries)),

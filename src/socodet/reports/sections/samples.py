@@ -9,10 +9,14 @@ from socodet.reports.panels import proposal_panel, sample_panels
 from socodet.views import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
+MOST_BOXES = 8
+"""Proposals drawn on an image."""
+
 
 def proposal_gallery(images: Sequence[ShownImage], title: str = "") -> Gallery:
-    """The images with their proposals."""
-    return Gallery([panel_image(proposal_panel(i.key, i.pixels, i.boxes), zoom=1.3) for i in images], title)
+    """The images with a few of their proposals."""
+    panels = (proposal_panel(image.key, image.pixels, image.boxes, MOST_BOXES) for image in images)
+    return Gallery([panel_image(panel, zoom=1.3) for panel in panels], title)
 
 
 def view_galleries(images: Sequence[ShownImage], settings: SampleSettings, seed: int, title: str = "") -> list[Gallery]:
@@ -31,7 +35,8 @@ def sample_sections(proposals: Sequence[Gallery], views: Sequence[Gallery]) -> l
         Section(
             "Proposals",
             "The boxes that pretraining takes its objects from, found without labels. Good ones frame things or parts "
-            "of things.",
+            f"of things. At most {MOST_BOXES} are drawn, from an image's largest to its smallest; "
+            "`socodet inspect proposals` draws all.",
             proposals,
         ),
         Section(
