@@ -1,6 +1,7 @@
 """Proposals made elsewhere: every format is read, and every malformed file is reported in one line."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def test_npy_an_image_as_detreg_caches_them(tmp_path: Path) -> None:
     written(tmp_path / "x.json", {})
     with pytest.raises(InputError, match=r"holds \.npy and \.json files"):
         read_foreign(tmp_path)
+
+
+def test_pipes_in_a_folder_are_not_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.array([[1, 2, 30, 40]]))
+    for name in ("two.npy", "three.json"):  # opening one would wait for a writer
+        os.mkfifo(tmp_path / name)
+    assert as_lists(tmp_path) == ({"one": [[1, 2, 30, 40]]}, "xyxy")
 
 
 def test_no_file_of_a_folder_stays_open(tmp_path: Path) -> None:

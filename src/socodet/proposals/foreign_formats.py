@@ -96,8 +96,8 @@ def _not_json(path: Path, error: Exception) -> InputError:
 
 
 def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
-    arrays = sorted(path.rglob("*.npy"))
-    texts = sorted(path.rglob("*.json"))
+    arrays = sorted(file for file in path.rglob("*.npy") if file.is_file())  # a pipe would be waited for
+    texts = sorted(file for file in path.rglob("*.json") if file.is_file())
     if not arrays and not texts:
         raise InputError(f"{path}: no .npy or .json file in it; {FORMS_KNOWN}")
     if arrays and texts:
