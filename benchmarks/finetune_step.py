@@ -147,7 +147,9 @@ def our_evaluation(
 
     def evaluation() -> Found:
         found = []
-        answers = detect_each(network, pixels.__getitem__, range(len(pixels)), precision=getattr(torch, precision))
+        answers = detect_each(
+            network, pixels.__getitem__, range(len(pixels)), batch_size=None, precision=getattr(torch, precision)
+        )
         for _, answer in answers:
             assert not isinstance(answer, str)
             found.append((answer.boxes, list(answer.masks or [])))

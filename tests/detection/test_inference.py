@@ -5,38 +5,42 @@ import json
 import numpy as np
 import pytest
 import torch
+from narrow_models import NARROW
 from photograph_sets import coco_file
 
+from socodet.detection import inference
 from socodet.detection.datasets import open_detection_set
 from socodet.detection.datasets.masks import decode_rle
-from socodet.detection.inference import as_detections, detect
+from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.inference import as_detections, detect, detect_each
+from socodet.errors import InputError
 from socodet.finetuning.evaluate import score
 
 
 class Knowing(torch.nn.Module):
-    """Answers with the truth of the images it is shown, in order, and with a sure object of the background."""
+    """Answers with the truth of the images it is shown, and with a sure object of the background."""
 
     def __init__(self, data):
         super().__init__()
         self.anchor = torch.nn.Parameter(torch.zeros(1))
-        self._data, self._next = data, 0
+        self._data = data
 
-    def forward(self, pictures):
-        (image,) = pictures
-        index, self._next = self._next, self._next + 1
+    def forward(self, images):
+        return [self._truth(image) for image in images]
+
+    def _truth(self, image):
+        shown = (255 * image).round().byte().permute(1, 2, 0).numpy()
+        there = [k for k, one in enumerate(self._data.images) if one.file.exists()]
+        (index,) = [k for k in there if np.array_equal(self._data.pixels(k), shown)]
         truth = self._data.target(index)
-        assert image.shape == (3, self._data.images[index].height, self._data.images[index].width)
-        expected = torch.from_numpy(self._data.pixels(index)).permute(2, 0, 1).float() / 255
-        assert torch.equal(image, expected)
         count = len(truth["labels"])
-        return [
-            {
-                "boxes": torch.cat([truth["boxes"], torch.tensor([[0.0, 0, 50, 50]])]),
-                "labels": torch.cat([truth["labels"], torch.tensor([0])]),
-                "scores": torch.cat([torch.linspace(0.9, 0.5, count), torch.tensor([1.0])]),
-                "masks": torch.cat([truth["masks"].float() * 0.6, torch.ones(1, *image.shape[1:])])[:, None],
-            }
-        ]
+        return {
+            "boxes": torch.cat([truth["boxes"], torch.tensor([[0.0, 0, 50, 50]])]),
+            "labels": torch.cat([truth["labels"], torch.tensor([0])]),
+            "scores": torch.cat([torch.linspace(0.9, 0.5, count), torch.tensor([1.0])]),
+            "masks": torch.cat([truth["masks"].float() * 0.6, torch.ones(1, *image.shape[1:])])[:, None],
+        }
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -87,3 +91,36 @@ def test_masks_are_cut_at_a_half():
     found = as_detections(answer)
     assert decode_rle(found.masks[0]).tolist() == [[0, 1, 1]]
     assert (found.scores.dtype, found.labels.dtype) == (np.float32, np.int64)
+
+
+def test_images_of_one_size_go_together_and_give_what_each_alone_does(monkeypatch):
+    torch.manual_seed(0)
+    settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1)
+    detector = new_detector("mask_rcnn_fpn", NARROW, 6, inference=settings).eval()
+    rng = np.random.default_rng(0)
+    sizes = [(50, 70), (60, 60), (50, 70), None, (50, 70), (60, 60), (200, 300), (50, 70)]
+    images = [None if size is None else rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    seen = []
+    detector.register_forward_pre_hook(lambda _, inputs: seen.append([tuple(i.shape[1:]) for i in inputs[0]]))
+    monkeypatch.setitem(inference.TOGETHER, "cpu", 3 * 64 * 90)  # (50, 70) is seen at 64 x 90
+
+    def read(index):
+        if images[index] is None:
+            raise InputError("gone")
+        return images[index]
+
+    alone = list(detect_each(detector, read, range(8)))
+    seen.clear()
+    together = list(detect_each(detector, read, range(8), batch_size=None))
+    assert sorted(seen) == [[(50, 70)], [(50, 70)] * 3, [(60, 60)] * 2, [(200, 300)]]
+    assert [index for index, _ in together] == list(range(8))
+    for (_, one), (_, other) in zip(alone, together, strict=True):
+        if isinstance(one, str):
+            assert other == one == "gone"
+            continue
+        assert len(one) > 0
+        assert other.labels.tolist() == one.labels.tolist()
+        np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-2)
+        np.testing.assert_allclose(other.scores, one.scores, atol=1e-4)
+        overlaps = [(decode_rle(a) == decode_rle(b)).mean() for a, b in zip(one.masks, other.masks, strict=True)]
+        assert min(overlaps) > 0.99

@@ -1,5 +1,6 @@
 """A detector over many images: what it finds in each."""
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.masks import encode_masks
+from socodet.detection.detectors.transform import scaled_size
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
@@ -22,6 +25,10 @@ from socodet.training.learner import StoppedEarlyError
 from socodet.training.workers import Begin, make_batches
 
 MASK_THRESHOLD = 0.5
+WINDOW = 16
+"""Images in a row among which those of one size are looked for."""
+TOGETHER = {"cpu": 2**20, "cuda": 2**23}
+"""At most how many pixels go through a detector together, of the images or as it scales them."""
 
 
 Read = Callable[[int], NDArray[np.uint8]]
@@ -53,24 +60,49 @@ def detect_each(
     indices: Sequence[int],
     *,
     name: Callable[[int], str] = "image number {}".format,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     precision: torch.dtype = torch.float32,
     workers: int = 0,
 ) -> Generator[tuple[int, Detections | str], None, None]:
     """What a detector in evaluation mode finds in each image, in the order of `indices`, as (index, detections).
 
     Where an image cannot be read, the reason takes their place. Images of a batch are padded to the largest of them, so
-    boxes can differ slightly from those of one image at a time. `read` runs in `workers` processes; 0 is this one.
-    name: what to call an image that takes too long.
+    boxes can differ slightly from those of one image at a time. Without a batch size, only images of the same size go
+    through the detector together, and boxes are those of one at a time, to rounding. `read` runs in `workers`
+    processes; 0 is this one. name: what to call an image that takes too long.
     """
     device = next(detector.parameters()).device
-    batches = (indices[first : first + batch_size] for first in range(0, len(indices), batch_size))
+    window = batch_size or WINDOW
+    batches = (indices[first : first + window] for first in range(0, len(indices), window))
     for batch in make_batches(_Reader(read, name), batches, workers):
-        pixels = [image.to(device).float() / 255 for _, image in batch if isinstance(image, Tensor)]
-        with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
-            answers = iter(detector(pixels) if pixels else [])
+        images = {index: image for index, image in batch if isinstance(image, Tensor)}
+        groups = _of_one_size(images, detector, device) if batch_size is None else [list(images)]
+        found: dict[int, Detections] = {}
         for index, image in batch:
-            yield index, as_detections(next(answers)) if isinstance(image, Tensor) else image
+            if not isinstance(image, Tensor):
+                yield index, image
+                continue
+            if index not in found:
+                (group,) = [group for group in groups if index in group]
+                with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
+                    answers = detector([images[k].to(device).float() / 255 for k in group])
+                found |= {k: as_detections(answer) for k, answer in zip(group, answers, strict=True)}
+            yield index, found.pop(index)
+
+
+def _of_one_size(images: dict[int, Tensor], detector: nn.Module, device: torch.device) -> list[list[int]]:
+    """The images' indices, in groups of one size that fit `TOGETHER`."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, image in images.items():
+        by_size.setdefault((image.shape[1], image.shape[2]), []).append(index)
+    groups = []
+    for (height, width), alike in by_size.items():
+        pixels = height * width  # masks have the image's own size
+        if isinstance(transform := getattr(detector, "transform", None), GeneralizedRCNNTransform):
+            pixels = max(pixels, math.prod(scaled_size((height, width), transform.min_size[-1], transform.max_size)))
+        most = max(1, TOGETHER[device.type] // pixels)
+        groups += [alike[first : first + most] for first in range(0, len(alike), most)]
+    return groups
 
 
 def detect(
@@ -85,7 +117,7 @@ def detect(
 ) -> tuple[dict[int | str, Detections], list[str]]:
     """Detections of every image by its id, and the files that could not be read, in which nothing was found.
 
-    One image at a time, at its own size. Every process takes its share of them, and all get all. The detector's
+    Each image at its own size, with others of that size. Every process takes its share of them, and all get all. The detector's
     mode is restored. Raises StoppedEarlyError, in every process, once the list `stop` of one has an element.
     """
     indices = range(world.rank, len(dataset), world.size)
@@ -96,7 +128,9 @@ def detect(
     flag = StopFlag(world)
     with (
         progress_bar("evaluate", len(indices), show=show_progress and world.is_first) as progress,
-        closing(detect_each(detector, dataset.pixels, indices, precision=precision, workers=workers)) as answers,
+        closing(
+            detect_each(detector, dataset.pixels, indices, batch_size=None, precision=precision, workers=workers)
+        ) as answers,
     ):
         for index, answer in answers:
             if isinstance(answer, str):
