@@ -27,7 +27,7 @@ from socodet.training.workers import Begin, make_batches
 MASK_THRESHOLD = 0.5
 WINDOW = 16
 """Images in a row among which those of one size are looked for."""
-TOGETHER = {"cpu": 2**20, "cuda": 2**23}
+TOGETHER = {"cpu": 2**20, "cuda": 2**22}
 """At most how many pixels go through a detector together, of the images or as it scales them."""
 
 
@@ -117,8 +117,8 @@ def detect(
 ) -> tuple[dict[int | str, Detections], list[str]]:
     """Detections of every image by its id, and the files that could not be read, in which nothing was found.
 
-    Each image at its own size, with others of that size. Every process takes its share of them, and all get all. The detector's
-    mode is restored. Raises StoppedEarlyError, in every process, once the list `stop` of one has an element.
+    Each image at its own size, with others of that size. Every process takes its share of them, and all get all. The
+    detector's mode is restored. Raises StoppedEarlyError, in every process, once the list `stop` of one has an element.
     """
     indices = range(world.rank, len(dataset), world.size)
     was_training = detector.training
