@@ -21,6 +21,7 @@ LEAST = {
     "predict": "detector images --output found --draw --min-score 0.25",
     "convert": "set --check",
     "export": "run --output file.pth --format timm",
+    "push": "run USER/NAME",
     "probe": "run --data set --val other --train-pictures None",
     "report": "one two --device cpu",
     "ablate": "table5c --images images --output out --seeds 1 2",

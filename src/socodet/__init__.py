@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from socodet.commands.doctor import examine as doctor  # noqa: F401
     from socodet.deployment.export import export as export
     from socodet.deployment.export_detector import export_detector as export_detector
+    from socodet.deployment.push import Pushed as Pushed
+    from socodet.deployment.push import push as push
     from socodet.detection.build import build_detector as build_detector
     from socodet.detection.convert import Conversion as Conversion
     from socodet.detection.convert import convert as convert
@@ -106,6 +108,7 @@ _ORIGINS = {
     "ProbeSettings": "socodet.probing.settings",
     "ProposalSettings": "socodet.proposals.settings",
     "ProposalSummary": "socodet.proposals.make_table",
+    "Pushed": "socodet.deployment.push",
     "ReadingSettings": "socodet.detection.datasets",
     "Recipe": "socodet.pretraining.recipes",
     "ReportResult": "socodet.reports.report",
@@ -132,6 +135,7 @@ _ORIGINS = {
     "pretrain": "socodet.pretraining.pretrain",
     "probe": "socodet.probing.probe",
     "propose": "socodet.proposals.make_table",
+    "push": "socodet.deployment.push",
     "read_images_as": "socodet.images.reading",
     "recipe": "socodet.pretraining.recipes",
     "recipes": "socodet.pretraining.recipes",

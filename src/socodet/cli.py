@@ -30,6 +30,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
 from socodet.runtime.world import world_from_environment
+from socodet.weights.hub import HUB, with_downloads
 
 COMMANDS = {
     "propose": "Run selective search on every image below a folder, and write a proposal table.",
@@ -39,6 +40,7 @@ COMMANDS = {
     "predict": "Detect objects in new images with a fine-tuned detector.",
     "convert": "Write an annotated set of any known format as a COCO file, and report what was left out and why.",
     "export": "Write pretrained modules, or a fine-tuned detector, as a file for another framework.",
+    "push": "Put a run on the Hugging Face Hub: its weights as safetensors, its settings, log and a model card.",
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
@@ -135,6 +137,8 @@ def run_command(arguments: Sequence[str]) -> None:
         if len(files) != 1:
             raise InputError(f"{name}: --config takes one file; give one")
         argv = with_config(Path(files[0]), without("--config", argv), flags_of(command))
+    if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
+        argv = with_downloads(argv)
     defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
     if HELP & set(argv):
         flags = flags_of(partial(command, **defaults))

@@ -16,7 +16,17 @@ import tyro
 from socodet._version import __version__
 
 PACKAGES = ("torch", "torchvision", "numba", "llvmlite", "numpy", "pillow", "simplejpeg", "pyarrow", "safetensors")
-EXTRAS = ("timm", "transformers", "onnx", "onnxruntime", "pillow-heif", "wandb", "mlflow", "mlflow-skinny")
+EXTRAS = (
+    "timm",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "pillow-heif",
+    "wandb",
+    "mlflow",
+    "mlflow-skinny",
+    "huggingface-hub",
+)
 SMALL_SHM = 1 << 30
 """Bytes of /dev/shm below which data workers may run out of it."""
 FEW_FILES = 1024

@@ -53,23 +53,22 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
     start = description.get("start")
     yield f"- Began from {in_markdown(start['from']) if start else 'scratch'}"
     yield f"- Weights after {detector.step:,} of {recipe.schedule.iterations:,} steps"
-    scores = _scores(detector, run)
-    yield f"- Scores in percent: {scores}" if scores else "- Not scored"
+    scores, on = scores_of(detector, run)
+    listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in scores.items())
+    yield f"- Scores in percent: {listed}, on {in_markdown(on)}" if listed else "- Not scored"
     if detector.f1_limit is not None:
         yield f"- F1 on the same images is highest for detections of score {detector.f1_limit:.2f} and more"
     versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
     yield f"- Versions: {in_markdown(versions)}"
 
 
-def _scores(detector: TrainedDetector, run: RunFolder) -> str:
-    """Of these very weights, by the log."""
+def scores_of(detector: TrainedDetector, run: RunFolder) -> tuple[dict[str, float], str]:
+    """Of these very weights, by the log, in percent; and the name of the set that they were scored on."""
     found = {
         name: value
         for line in run.log_lines()
         if line["step"] == detector.step
         for name, value in line.items()
-        if name.startswith(("box_", "mask_")) and value is not None
+        if name.startswith(("box_", "mask_")) and isinstance(value, int | float)
     }
-    on = (read_note(run.path / SCORES) or {}).get("data")
-    listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in found.items())
-    return f"{listed}, on {on}" if listed else ""
+    return found, str((read_note(run.path / SCORES) or {}).get("data"))

@@ -10,10 +10,12 @@ from socodet.exporting.card import card_path
 from socodet.exporting.transformers import TransformersModel
 from socodet.finetuning.run import is_finetuned
 from socodet.training.run_folder import Checkpoint
+from socodet.weights.hub import reads_hub
 
 AnyFormat = Literal["torchvision", "onnx", "detectron2", "mmdetection", "timm", "transformers"]
 
 
+@reads_hub("source")
 def export(
     source: str | Path,
     output: str | Path,

@@ -16,6 +16,7 @@ from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector, load_detector
 from socodet.runtime.files import settled, write_atomically
 from socodet.training.run_folder import Checkpoint
+from socodet.weights.hub import reads_hub
 
 DetectorFormat = Literal["torchvision", "onnx", "detectron2", "mmdetection", "transformers"]
 _FRAMEWORKS: dict[str, Callable[[TrainedDetector, Path], FrameworkFiles]] = {
@@ -27,6 +28,7 @@ _FRAMEWORKS: dict[str, Callable[[TrainedDetector, Path], FrameworkFiles]] = {
 }
 
 
+@reads_hub("run")
 def export_detector(
     run: str | Path,
     output: str | Path,

@@ -7,10 +7,12 @@ from torch import nn
 
 from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
 from socodet.errors import InputError
+from socodet.weights.hub import reads_hub
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
 
 
+@reads_hub("run")
 def build_detector(
     run: str | Path,
     *,

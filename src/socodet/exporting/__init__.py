@@ -17,6 +17,7 @@ from socodet.exporting.torchvision import torchvision_files
 from socodet.exporting.transformers import TransformersModel, transformers_files
 from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.shown import Shown
+from socodet.weights.hub import reads_hub
 
 Format = Literal["torchvision", "detectron2", "mmdetection", "timm", "transformers"]
 BN_IMAGES = 128
@@ -41,6 +42,7 @@ class Exported(Shown):
         return f"{self.weights}: written; the card says what it is and how to load it: {self.card}"
 
 
+@reads_hub("source")
 def export_run(
     source: str | Path,
     output: str | Path,

@@ -26,6 +26,7 @@ from socodet.runtime.files import read_file
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
+from socodet.weights.hub import reads_hub
 
 AnyImage = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -115,6 +116,7 @@ class TrainedDetector(nn.Module):
         return FoundObjects(found.boxes, found.scores, labels, masks)
 
 
+@reads_hub("run")
 def load_detector(
     run: str | Path,
     *,

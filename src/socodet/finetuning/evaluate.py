@@ -27,6 +27,7 @@ from socodet.training.devices import choose_device, default_workers
 from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.training.settings import DeviceSettings
+from socodet.weights.hub import reads_hub
 
 NAMED = 5
 """Classes that a message names."""
@@ -194,6 +195,7 @@ def _try(failures: list[OSError], write: Callable[..., None], *arguments: Any) -
         failures.append(error)
 
 
+@reads_hub("run")
 def evaluate(
     run: str | Path,
     data: str | Path | DetectionDataset,

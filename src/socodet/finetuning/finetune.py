@@ -34,6 +34,7 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.trackers import check_trackers
 from socodet.weights.file import WeightsFile
+from socodet.weights.hub import reads_hub
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
 from socodet.weights.report import LoadReport
@@ -80,6 +81,7 @@ class FinetuneResult(Shown):
         return [facts(self), *curves, *(self.evaluation.shown() if self.evaluation else ())]
 
 
+@reads_hub("init")
 def finetune(
     train: LabelledSet,
     output: str | Path,

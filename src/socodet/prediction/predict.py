@@ -39,6 +39,7 @@ from socodet.training.devices import default_workers
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import DeviceSettings
 from socodet.training.signals import stop_requests
+from socodet.weights.hub import reads_hub
 
 LINES, JSON, CSV, DRAWN = "found.jsonl", "predictions.json", "predictions.csv", "drawn"
 MIN_SCORE = 0.05
@@ -49,6 +50,7 @@ DRAWINGS = 3
 """Drawings that a notebook shows."""
 
 
+@reads_hub("detector")
 def predict(
     detector: str | Path | TrainedDetector,
     images: str | Path | ImageSource,

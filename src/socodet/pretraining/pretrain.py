@@ -47,6 +47,7 @@ from socodet.training.settings import ExecutionSettings
 from socodet.training.trackers import check_trackers
 from socodet.views import warm_up
 from socodet.weights.file import WeightsFile
+from socodet.weights.hub import reads_hub
 from socodet.weights.load import load_starting_point
 
 
@@ -94,6 +95,7 @@ def build_soco(
         return SoCo(encoder, settings, build_objective(objective or ObjectiveSettings()))
 
 
+@reads_hub("start_from")
 def pretrain(
     images: str | Path | ImageSource,
     recipe: Recipe | str,

@@ -18,6 +18,7 @@ from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device, default_workers
 from socodet.training.run_folder import RunFolder
 from socodet.views.settings import SampleSettings, ViewSettings
+from socodet.weights.hub import reads_hub
 from socodet.weights.pretrained_run import encoder_weights, model_settings
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -72,6 +73,7 @@ def levels_and_size(run: RunFolder) -> SampleSettings:
     )
 
 
+@reads_hub("run")
 def probe(
     run: str | Path,
     data: ProbeData | str | Path,

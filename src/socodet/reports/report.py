@@ -29,6 +29,7 @@ from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device
 from socodet.views import warm_up
 from socodet.views.settings import SampleSettings
+from socodet.weights.hub import reads_hub
 
 SEARCHED = 160
 """Images that neighbours are searched in."""
@@ -52,6 +53,7 @@ class ReportResult(Shown):
         return "\n".join([*(f"note: {note}" for note in self.notes), f"{self.path}: written in {self.seconds:.0f} s"])
 
 
+@reads_hub("runs")
 def report(
     runs: Sequence[str | Path],
     output: str | Path,

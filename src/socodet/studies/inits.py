@@ -10,6 +10,7 @@ from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder
+from socodet.weights.hub import downloaded, is_on_hub
 from socodet.weights.pretrained_run import model_settings
 
 
@@ -22,6 +23,8 @@ class Init:
     """A pretraining run's folder, a file of weights, or `scratch`: what `finetune` takes as `init`."""
 
     def __post_init__(self) -> None:
+        if is_on_hub(self.source):
+            object.__setattr__(self, "source", str(downloaded(self.source)))
         if not self.source:
             raise InputError(f"--init {self.name}=: names no weights; write NAME=PATH or NAME=scratch")
         if not self.name or self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\|"):
@@ -47,7 +50,9 @@ def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
     inits = []
     for text in given:
         name, equals, source = text.partition("=")
-        if not equals or "/" in name or Path(text).exists():
+        if is_on_hub(text):
+            name, source = text.partition("@")[0].rpartition("/")[2], text
+        elif not equals or "/" in name or Path(text).exists():
             path = Path(text)
             name, source = path.stem if path.is_file() else path.resolve().name, text
         inits.append(Init(name, source))

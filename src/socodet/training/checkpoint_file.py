@@ -1,10 +1,13 @@
 """A checkpoint on disk: torch's archive, whose parts carry checksums that are compared before it is used.
 
+To be shared, weights alone are a file of safetensors, which says of itself which network's and of which step they are.
+
 torch is imported where it is used, as in `run_folder`.
 """
 
 import copy
 import errno
+import json
 import time
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +17,48 @@ from typing import Any
 from socodet.runtime.files import whole_file
 
 NOT_HELD = "damaged: a tensor declares more numbers than it holds"
+
+
+SAFETENSORS = ".safetensors"
+NETWORKS = ("model", "detector")
+"""Names under which a state has a network's weights: of pretraining, and of fine-tuning."""
+_ABOUT = "socodet"
+"""The entry of such a file's metadata that says what the tensors are."""
+
+
+def weights_alone(state: Mapping[str, Any]) -> bytes:
+    """The weights and the steps of a state as a file of safetensors, which `read_state` reads."""
+    import safetensors.torch
+    import torch
+
+    (network,) = (name for name in NETWORKS if name in state)
+    about = {"network": network, "step": state["step"], "total_steps": state["total_steps"]}
+    tensors = {name: one.detach().clone(memory_format=torch.contiguous_format) for name, one in state[network].items()}
+    return safetensors.torch.save(tensors, {"format": "pt", _ABOUT: json.dumps(about)})
+
+
+def network_of(path: Path) -> str | None:
+    """Which network's weights a file made of `weights_alone` has; None for another file of safetensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+    network = about.get("network") if isinstance(about, dict) else None
+    return network if network in NETWORKS else None
+
+
+def _read_weights_alone(path: Path) -> dict[str, Any]:
+    """ValueError for a file of another origin."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+        if not isinstance(about, dict) or about.get("network") not in NETWORKS:
+            raise ValueError("not weights that socodet push wrote")
+        steps = {name: about.get(name) for name in ("step", "total_steps")}
+        if not all(type(one) is int and 0 <= one < 2**53 for one in steps.values()):
+            raise ValueError("does not say of which step it is")
+        return {**steps, about["network"]: {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -35,11 +80,13 @@ def read_state(path: Path) -> dict[str, Any]:
     if problem is not None:
         raise ValueError(problem)
     try:
+        if path.suffix == SAFETENSORS:
+            return _read_weights_alone(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise  # the file may be whole
     except Exception as error:
-        raise ValueError(type(error).__name__) from error
+        raise ValueError(str(error) if type(error) is ValueError else type(error).__name__) from error
     if not isinstance(state, dict):
         raise ValueError("no state")
     try:
@@ -93,6 +140,8 @@ SETTLED = 2.0
 
 
 def _damage(path: Path) -> str | None:
+    if path.suffix == SAFETENSORS:
+        return _damage_of_safetensors(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
@@ -104,6 +153,16 @@ def _damage(path: Path) -> str | None:
         cut = "not a zip file" in str(error) and is_archive(path)  # its directory of parts is at its end
         return "cut short" if cut else f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
     return None if changed is None else f"damaged: {changed} is not what was written"
+
+
+def _damage_of_safetensors(path: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):  # compares what the header declares with the file's size
+            return None
+    except SafetensorError as error:
+        return f"damaged: {' '.join(str(error).split())}"
 
 
 def copied(state: Any) -> Any:

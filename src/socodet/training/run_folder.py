@@ -7,7 +7,7 @@ RUN/skipped.jsonl      the images that could not be read, if there are any: path
 RUN/tensorboard/       the same as scalars
 RUN/trackers.json      the run's ids in Weights & Biases and MLflow, if it is logged there; RUN/wandb/, W&B's own files
 RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; epoch-XXXX.pt, kept for good; best.pt, weights alone, of a
-                       fine-tuning run
+                       fine-tuning run; step-XXXXXXXX.safetensors, weights alone, in a run from the Hub
 
 torch is imported where it is used: a command can judge a folder before that takes its seconds.
 """
@@ -36,7 +36,7 @@ from socodet.runtime.files import (
 )
 from socodet.runtime.notices import say
 from socodet.runtime.serialization import from_json
-from socodet.training.checkpoint_file import damage, read_state, write_state
+from socodet.training.checkpoint_file import SAFETENSORS, damage, read_state, write_state
 
 T = TypeVar("T")
 
@@ -159,7 +159,8 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+        folder = self.path / "checkpoints"
+        return sorted([*folder.glob("step-*.pt"), *folder.glob(f"step-*{SAFETENSORS}")])
 
     def checkpoint(self, step: int) -> Path:
         """The file of the state after `step` steps."""

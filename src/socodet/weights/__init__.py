@@ -1,5 +1,6 @@
 """Pretrained weights, from a run or a file into a network.
 
+hub.py      gets them from the Hugging Face Hub
 file.py     finds and reads them, from any source; read.py gives their tensors plain names
 formats.py  the one table of tensor names; renaming.py turns its lines into both directions
 transformers_names.py, transformers_folder.py   those of Hugging Face transformers

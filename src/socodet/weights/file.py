@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socodet.errors import InputError
-from socodet.training.checkpoint_file import NOT_HELD, damage, is_archive, is_held
+from socodet.training.checkpoint_file import NOT_HELD, SAFETENSORS, damage, is_archive, is_held, network_of
 from socodet.training.run_folder import RunFolder
 from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
 
@@ -73,10 +73,13 @@ class WeightsFile:
         if problem is not None:
             raise InputError(f"{self.path}: {problem}; take another copy of it")
         try:
-            if self.path.suffix == ".safetensors":
-                return safetensors.torch.load_file(self.path)
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content: Any = torch.load(self.path, map_location="cpu", weights_only=True)
+            content: Any
+            if self.path.suffix == SAFETENSORS:
+                content = safetensors.torch.load_file(self.path)
+                content = {"detector": content} if network_of(self.path) == "detector" else content
+            else:
+                with torch.serialization.safe_globals([argparse.Namespace]):
+                    content = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(
                 f"{self.path}: not a file of weights that can be read safely ({_what_it_is(self.path, error)}); give a "

@@ -15,12 +15,14 @@ from socodet.errors import InputError
 from socodet.models.soco import SoCo
 from socodet.runtime.log import LOGGER
 from socodet.weights.formats import MODULES, run_of, torchvision_of
+from socodet.weights.hub import reads_hub
 from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
 from socodet.weights.report import LoadReport
 from socodet.weights.transformers_names import backbone_of, fitted, is_rt_detr, transformers_of
 
 
+@reads_hub("source")
 def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
     """Loads every pretrained module that a detector of torchvision's parts, or one of transformers', has.
 

@@ -1,0 +1,166 @@
+"""`socodet push`: a run on the Hugging Face Hub, as weights without code, JSON, and a model card."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from socodet.deployment.card import detector_card, scores_of
+from socodet.errors import InputError
+from socodet.exporting.card import model_card
+from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.modules import pretrained_modules
+from socodet.finetuning.detector import load_detector
+from socodet.finetuning.run import SCORES, is_finetuned
+from socodet.finetuning.trainer import scored_weights
+from socodet.runtime.files import write_note
+from socodet.runtime.shown import Shown
+from socodet.training.checkpoint_file import SAFETENSORS, weights_alone
+from socodet.training.run_folder import Checkpoint, RunFolder
+from socodet.weights.hub import HUB, hub_errors, import_hub
+
+
+@dataclass(frozen=True)
+class Pushed(Shown):
+    """A run on the Hub."""
+
+    run: Path
+    name: str
+    """What reads it here: `hub:USER/NAME`."""
+    url: str
+    commit: str
+    is_detector: bool
+    """Whether it is a fine-tuned detector, not a pretraining run."""
+
+    def __str__(self) -> str:
+        return f"{self.run}: on the Hub as {self.name}, {self.url}"
+
+
+def push(
+    run: str | Path,
+    repository: str,
+    *,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    private: bool = False,
+    checkpoint: Checkpoint = "best",
+) -> Pushed:
+    """Puts a pretraining or fine-tuning run on the Hugging Face Hub, into the model repository `USER/NAME`.
+
+    It is made if it is not there; if it is, this is its next commit, and earlier ones stay. What is uploaded: weights
+    as safetensors without the optimizer's state, the settings, the log, the scores, and a model card. Of paths on this
+    machine only the last part. Whatever reads a run here reads it as `hub:USER/NAME`.
+
+    license, datasets: for the card, by the Hub's names, such as `cc-by-4.0`. checkpoint: of a fine-tuned detector the
+    best on its validation set, if it was scored along the way, or the last. InputError for a folder without a
+    checkpoint, and, in one line, for whatever the Hub refuses.
+    """
+    repository = repository.removeprefix(HUB)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise InputError(f"push: {repository}: is no repository's name; write USER/NAME")
+    folder = RunFolder(Path(run))
+    folder.describe()
+    what = f"push {repository}"
+    hub = import_hub("push")
+    if hub.get_token() is None:
+        raise InputError(f"{what}: there is no token; run `hf auth login`, or set HF_TOKEN")
+    with tempfile.TemporaryDirectory() as temporary:
+        shared = RunFolder(Path(temporary) / folder.path.resolve().name)
+        weights = _write_shared(folder, shared, checkpoint)
+        card = hub.ModelCardData(
+            license=license,
+            library_name="socodet",
+            datasets=list(datasets) or None,
+            tags=["socodet", "object-detection", "self-supervised-learning"],
+            **_facts(hub, shared, repository),
+        )
+        text = f"---\n{card.to_yaml()}\n---\n\n{_card(shared, weights, repository)}"
+        (shared.path / "README.md").write_text(text, encoding="utf-8")
+        with hub_errors(what):
+            api = hub.HfApi()
+            api.create_repo(repository, private=private, exist_ok=True)
+            done = api.upload_folder(
+                repo_id=repository,
+                folder_path=shared.path,
+                commit_message=f"{folder.path.resolve().name}, by socodet push",
+                delete_patterns=[f"checkpoints/*{SAFETENSORS}"],
+            )
+            url = f"{api.endpoint}/{repository}"
+    return Pushed(folder.path, f"{HUB}{repository}", url, done.oid, is_finetuned(folder.path))
+
+
+def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> Path:
+    """Writes what is shared of a run as a run's folder; the file of its weights."""
+    state = (run.load_best() if checkpoint == "best" else None) or run.load_checkpoint()
+    if state is None:
+        raise InputError(f"{run.path}: has no checkpoint yet; let the run continue until it writes one")
+    if "detector" in state:
+        state = {**{name: state[name] for name in ("step", "total_steps")}, "detector": scored_weights(state)}
+    weights = shared.checkpoint(state["step"]).with_suffix(SAFETENSORS)
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(weights_alone(state))
+    described = run.describe()
+    write_note(shared.path / "run.json", {name: _without_folders(value) for name, value in described.items()})
+    for name in (run.log.name, SCORES):
+        if (run.path / name).is_file():
+            (shared.path / name).write_bytes((run.path / name).read_bytes())
+    return weights
+
+
+def _without_folders(value: Any) -> Any:
+    """JSON in which of a path on this machine only the last part is left."""
+    if isinstance(value, dict):
+        return {name: _without_folders(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    if isinstance(value, str):
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.is_absolute():
+                return path.name
+    return value
+
+
+def _card(shared: RunFolder, weights: Path, repository: str) -> str:
+    """The card of an export, for this package as the framework."""
+    detector = is_finetuned(shared.path)
+    use = (
+        f'detector = socodet.load_detector("{HUB}{repository}")\nfound = detector.predict(["image.jpg"])'
+        if detector
+        else f'socodet.finetune("labelled", "runs/detector", init="{HUB}{repository}")'
+    )
+    files = FrameworkFiles(
+        weights={weights: weights.read_bytes()}, left_out={weights: ()}, how_to_load=f"import socodet\n\n{use}"
+    )
+    if detector:
+        return detector_card(load_detector(shared.path, device="cpu"), files, "socodet")
+    return model_card(shared.path, pretrained_modules(shared.path), files, "socodet").text
+
+
+def _facts(hub: Any, shared: RunFolder, repository: str) -> dict[str, Any]:
+    """What the Hub shows of it: the task, and a detector's scores."""
+    if not is_finetuned(shared.path):
+        return {"pipeline_tag": "image-feature-extraction"}
+    detector = load_detector(shared.path, device="cpu")
+    scores, on = scores_of(detector, shared)
+    results = [
+        hub.EvalResult(
+            task_type="object-detection",
+            dataset_type=re.sub(r"\W+", "-", on) or "unknown",
+            dataset_name=on,
+            metric_type=name,
+            metric_name=name.replace("_", " "),
+            metric_value=round(value, 3),
+        )
+        for name, value in scores.items()
+    ]
+    if not results:
+        return {"pipeline_tag": "object-detection"}
+    name = repository.rpartition("/")[2]
+    return {
+        "pipeline_tag": "object-detection",
+        "metrics": list(scores),
+        "model_name": name,
+        "eval_results": results,
+    }

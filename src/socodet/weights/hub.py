@@ -1,0 +1,171 @@
+"""Runs and weights on the Hugging Face Hub, named `hub:USER/NAME` or `hub:USER/NAME@REVISION`: found and downloaded.
+
+Only safetensors and JSON are downloaded, into the Hub's own cache, and read like any file from elsewhere. torch and
+huggingface_hub are imported where they are used.
+"""
+
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from socodet.errors import InputError
+
+HUB = "hub:"
+TAKEN = ("*.json", "*.jsonl", "*.safetensors", "checkpoints/*.safetensors")
+"""What is downloaded."""
+_NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_WORD = re.compile(rf"(?P<before>(--[\w.-]+=)?([\w.-]+=)?)(?P<name>{HUB}.*)", re.DOTALL)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def import_hub(purpose: str) -> Any:
+    """The package huggingface_hub. InputError, which says what needs it, where it is not installed."""
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise InputError(
+            f"{purpose}: needs huggingface_hub, which is not installed; pip install 'socodet[hub]'"
+        ) from None
+    return huggingface_hub
+
+
+def is_on_hub(source: object) -> bool:
+    """Whether that names something on the Hub."""
+    return isinstance(source, str | Path) and str(source).startswith(HUB)
+
+
+def downloaded(source: str | Path) -> Path:
+    """The folder of a run or of a transformers model on the Hub, or a file of weights, downloaded if it is not yet.
+
+    InputError, in one line, when it cannot be had, or when there is neither.
+    """
+    found = _NAME.fullmatch(str(source).removeprefix(HUB))
+    if found is None:
+        raise InputError(f"{source}: is no name on the Hub; write hub:USER/NAME or hub:USER/NAME@REVISION")
+    hub = import_hub(str(source))
+    with hub_errors(str(source)):
+        folder = Path(
+            hub.snapshot_download(found["repository"], revision=found["revision"], allow_patterns=list(TAKEN))
+        )
+    if (folder / "run.json").is_file():
+        return folder
+    files = sorted(folder.glob("*.safetensors"))
+    if files and (folder / "config.json").is_file() and not _is_timms(folder):
+        return folder
+    if len(files) == 1:
+        return files[0]
+    raise InputError(
+        f"{source}: is neither a run that `socodet push` wrote nor one file of safetensors; other forms can "
+        "hold code: download those yourself"
+    )
+
+
+def _is_timms(folder: Path) -> bool:
+    """Whether the configuration is that of a network of timm's, whose weights are one file."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "architecture" in config and "model_type" not in config
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """The Hub's errors as one line each: no such repository, no right to it, no network."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise InputError(
+            f"{what}: its owner grants access on request; ask on its page, and run `hf auth login`"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(
+            f"{what}: no such repository, or a private one; check the name, and for a private one run `hf auth login`"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise InputError(f"{what}: there is no such revision; give a branch, a tag or a commit of it") from None
+    except errors.LocalTokenNotFoundError:
+        raise InputError(f"{what}: there is no token; run `hf auth login`, or set HF_TOKEN") from None
+    except errors.OfflineModeIsEnabled:
+        raise InputError(f"{what}: HF_HUB_OFFLINE is set; unset it") from None
+    except errors.LocalEntryNotFoundError as error:
+        if _is_offline():
+            raise InputError(f"{what}: was not downloaded yet, and HF_HUB_OFFLINE is set; unset it once") from None
+        raise InputError(f"{what}: the Hub cannot be reached ({_reason(error)}); check the network") from None
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        fix = "log in with a token that may do this (`hf auth login`)" if status in (401, 403) else "try again later"
+        raise InputError(f"{what}: the Hub answered {status}; {fix}") from None
+    except (errors.HFValidationError, errors.EntryNotFoundError, errors.RevisionResolutionError) as error:
+        raise InputError(f"{what}: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        if error.errno is not None and error.filename is not None:
+            raise  # a disk's, not the network's
+        raise InputError(f"{what}: the Hub cannot be reached ({_reason(error)}); check the network") from None
+    except Exception as error:
+        if "http" not in type(error).__module__:  # its client's own, such as a connection that is refused
+            raise
+        raise InputError(f"{what}: the Hub cannot be reached ({_reason(error)}); check the network") from None
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return " ".join(str(cause).split()).partition(". ")[0] or type(cause).__name__
+
+
+def reads_hub(*parameters: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function whose arguments of these names may also name runs or weights on the Hub; of a list, each item."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def reading(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind_partial(*args, **kwargs)
+            for name in parameters:
+                if name in given.arguments:
+                    given.arguments[name] = _local(given.arguments[name])
+            return function(*given.args, **given.kwargs)
+
+        return reading
+
+    return decorate
+
+
+def _local(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_local(one) for one in value]
+    return downloaded(value) if is_on_hub(value) else value
+
+
+def with_downloads(argv: Sequence[str]) -> list[str]:
+    """A command line with what it names on the Hub downloaded; initial weights keep the repository's name."""
+    found = []
+    for word, before in zip(argv, ["", *argv], strict=False):
+        match = _WORD.fullmatch(word)
+        if match is None:
+            found.append(word)
+            continue
+        if "--output" in (before, match["before"].rstrip("=")):
+            raise InputError(
+                f"--output {match['name']}: runs are written to a folder; socodet push puts one on the Hub"
+            )
+        is_init = "--init" in (before, match["before"].rstrip("="))
+        title = f"{match['name'].partition('@')[0].rpartition('/')[2]}=" if is_init else ""
+        found.append(f"{match['before']}{title}{downloaded(match['name'])}")
+    return found

@@ -1,0 +1,231 @@
+"""`socodet push`, and `hub:USER/NAME` wherever a run or weights are read, with the Hub's real client."""
+
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from photograph_sets import coco_file
+
+import socodet
+from hub_stand_in import TOKEN, Hub
+from socodet.cli import main
+from socodet.detection.datasets import open_detection_set
+from socodet.detection.detectors import new_detector
+from socodet.errors import InputError
+from socodet.finetuning.run import SCORES, FinetuneRecipe, prepare_folder
+from socodet.finetuning.settings import FinetuneSettings
+from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.pretraining.pretrain import build_soco
+from socodet.pretraining.recipes import Recipe
+from socodet.runtime.serialization import to_json
+from socodet.studies.inits import named_inits
+from socodet.training.run_folder import RunFolder
+
+SMALL = ModelSettings(
+    backbone="resnet18",
+    fpn_channels=16,
+    head_convs=1,
+    head_channels=16,
+    representation_size=24,
+    hidden_size=8,
+    embedding_size=4,
+)
+
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """An empty Hub, and a user who is logged in."""
+    from huggingface_hub import constants
+
+    hub = Hub()
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, narrow_networks):
+    """A pretraining run of narrow networks, which knows folders of somebody's machine."""
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "first")
+    soco = build_soco(SMALL, 3, ObjectiveSettings())
+    run.write_description(
+        {
+            "recipe": to_json(Recipe("custom", model=SMALL)),
+            "images": {"count": 12, "names_sha256": "ab" * 32},
+            "location": "/home/somebody/birds",
+            "start": {"from": "/home/somebody/r18.pth", "file": "r18.pth", "sha256": "cd" * 32},
+        }
+    )
+    run.save_checkpoint(
+        30, {"step": 30, "total_steps": 100, "model": soco.state_dict(), "optimizer": {"x": torch.ones(3)}}
+    )
+    run.log.write_text('{"step": 30, "loss": -2.25}\n')
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, narrow_networks):
+    """A fine-tuning run of narrow networks."""
+    folder = tmp_path_factory.mktemp("tuned")
+    data = open_detection_set(coco_file(folder / "set.json"))
+    settings = FinetuneSettings("faster_rcnn_fpn", "coco_1x", iterations=9, size=96, rois_per_image=32)
+    recipe = FinetuneRecipe(settings, SMALL, settings.resolved_schedule(6))
+    run = RunFolder(folder / "run")
+    prepare_folder(run, recipe, data, None, overwrite=False)
+    network = new_detector("faster_rcnn_fpn", SMALL, 4, inference=recipe.inference, seed=5)
+    run.save_checkpoint(9, {"step": 9, "total_steps": 9, "detector": network.state_dict()})
+    return run.path
+
+
+def card_of(hub, name):
+    _, front, text = hub.repositories[name][-1]["README.md"].decode().split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
+def test_a_pushed_pretraining_run_is_read_like_the_folder(hub, pretrained, tmp_path, capsys):
+    main(["push", str(pretrained), "user/birds-run", "--license", "cc-by-4.0", "--datasets", "user/birds"])
+    assert "--init hub:user/birds-run" in capsys.readouterr().out
+    files = hub.repositories["user/birds-run"][-1]
+    assert set(files) == {"README.md", "run.json", "log.jsonl", "checkpoints/step-00000030.safetensors"}
+    assert b"/home/somebody" not in b"".join(files.values())
+    front, text = card_of(hub, "user/birds-run")
+    assert (front["license"], front["library_name"], front["datasets"]) == ("cc-by-4.0", "socodet", ["user/birds"])
+    assert front["pipeline_tag"] == "image-feature-extraction"
+    assert "30 of 100 steps" in text
+    assert "hub:user/birds-run" in text
+
+    name = "hub:user/birds-run"
+    there = socodet.load_pretrained(detector := socodet.build_detector(name, num_classes=4), name, show_report=False)
+    here = socodet.load_pretrained(
+        twin := socodet.build_detector(pretrained, num_classes=4), pretrained, show_report=False
+    )
+    assert there.loaded_modules == here.loaded_modules
+    loaded = [key for key in detector.state_dict() if key.startswith(tuple(there.loaded_modules))]
+    assert len(loaded) > 100
+    assert all(torch.equal(detector.state_dict()[key], twin.state_dict()[key]) for key in loaded)
+
+    main(["export", name, "--output", str(tmp_path / "there.safetensors")])
+    main(["export", str(pretrained), "--output", str(tmp_path / "here.safetensors")])
+    assert (tmp_path / "there.safetensors").read_bytes() == (tmp_path / "here.safetensors").read_bytes()
+    (init,) = named_inits([name])
+    assert init.name == "birds-run"
+    assert RunFolder(tmp_path.joinpath(init.source)).checkpoints()
+
+
+def test_a_detector_with_its_scores_detects_the_same(hub, tuned, tmp_path):
+    run = RunFolder(tmp_path / "det")
+    run.write_description(RunFolder(tuned).describe())
+    run.save_checkpoint(9, RunFolder(tuned).load_checkpoint())
+    run.log.write_text('{"step": 9, "box_AP": 41.25, "box_AP50": null, "best_f1_score": 0.4}\n')
+    (run.path / SCORES).write_text('{"data": "birds <val>"}')
+    first = socodet.push(run.path, "me/detector", private=True)
+    assert first.commit == hub.sha("me/detector")
+    assert hub.private == {"me/detector"}
+    front, text = card_of(hub, "me/detector")
+    assert (front["pipeline_tag"], front["metrics"]) == ("object-detection", ["box_AP"])
+    (result,) = front["model-index"][0]["results"]
+    assert (result["metrics"][0]["value"], result["dataset"]["name"]) == (41.25, "birds <val>")
+    assert "41.25" in text
+
+    state = RunFolder(tuned).load_checkpoint()
+    state["detector"] = {name: value * 0 for name, value in state["detector"].items()}
+    run.save_checkpoint(10, {**state, "step": 10})
+    socodet.push(run.path, "me/detector", checkpoint="last")
+    assert set(hub.repositories["me/detector"][-1]) == {
+        *("README.md", "run.json", "log.jsonl", SCORES, "checkpoints/step-00000010.safetensors")
+    }
+    detector = socodet.load_detector(f"{first.name}@{first.commit}", device="cpu")
+    local = socodet.load_detector(tuned, device="cpu")
+    assert all(
+        torch.equal(value, local.network.state_dict()[key]) for key, value in detector.network.state_dict().items()
+    )
+    assert socodet.load_detector(first.name, device="cpu").step == 10
+
+
+def test_weights_of_others(hub, pretrained, tmp_path):
+    backbone = new_detector("faster_rcnn_fpn", SMALL, 4).backbone.body.state_dict()
+    weights = safetensors.torch.save({name: value.clone() for name, value in backbone.items()})
+    timms = {"architecture": "resnet18", "pretrained_cfg": {"license": "apache-2.0"}}
+    code = {"pytorch_model.bin": pickle.dumps(print), "train.py": b"1/0"}
+    hub.put("timm/resnet18", {"model.safetensors": weights, "config.json": json.dumps(timms).encode(), **code})
+    detector = socodet.build_detector(pretrained, num_classes=4)
+    assert socodet.load_pretrained(detector, "hub:timm/resnet18", show_report=False).loaded_modules
+    assert not list((tmp_path / "cache").rglob("*.bin")) + list((tmp_path / "cache").rglob("*.py"))
+
+    hub.put("some/pickle", code)
+    with pytest.raises(InputError, match="some/pickle"):
+        socodet.load_pretrained(detector, "hub:some/pickle")
+    hub.put("some/page", {"model.safetensors": b"<!doctype html>"})
+    with pytest.raises(InputError, match="web page"):
+        socodet.load_pretrained(detector, "hub:some/page")
+
+
+@pytest.mark.parametrize("about", [b"{}", b'{"network": "model", "step": -1, "total_steps": 3}', b"[[[", None])
+def test_a_damaged_run_is_one_line(hub, pretrained, tmp_path, about):
+    socodet.push(pretrained, "me/damaged")
+    files = dict(hub.repositories["me/damaged"][-1])
+    weights = files.pop("checkpoints/step-00000030.safetensors")
+    if about is not None:
+        weights = safetensors.torch.save({"a": torch.ones(1)}, {"socodet": about.decode()})
+    hub.put(
+        "me/damaged", {**files, "checkpoints/step-00000030.safetensors": weights[:-8] if about is None else weights}
+    )
+    with pytest.raises(InputError, match="step-00000030"):
+        socodet.export("hub:me/damaged", tmp_path / "x.pth")
+    with pytest.raises(InputError, match="step-00000030"):
+        socodet.probe("hub:me/damaged", tmp_path)
+
+
+def refused(capsys, *argv):
+    with pytest.raises(SystemExit):
+        main([*argv])
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_what_the_hub_refuses_is_one_line(hub, pretrained, tmp_path, monkeypatch, capsys):
+    from huggingface_hub import constants
+
+    read = ["predict", "hub:me/nothing", str(tmp_path), "--output", str(tmp_path / "found")]
+    assert "no such repository" in refused(capsys, *read)
+    assert "hub:me" in refused(capsys, "predict", "hub:me", *read[2:])
+    hub.put("me/there", {"run.json": b"{}"})
+    assert "no such revision" in refused(capsys, "predict", "hub:me/there@v9", *read[2:])
+    assert "socodet push" in refused(capsys, "pretrain", str(tmp_path), "--output", "hub:me/there")
+    assert "403" in refused(capsys, "push", str(pretrained), "somebody/birds")
+    assert "no such folder" in refused(capsys, "push", str(tmp_path / "no"), "me/birds")
+    assert "USER/NAME" in refused(capsys, "push", str(pretrained), "birds")
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    assert "hf auth login" in refused(capsys, "push", str(pretrained), "me/birds")
+    monkeypatch.delenv("HF_TOKEN")
+    assert "HF_TOKEN" in refused(capsys, "push", str(pretrained), "me/birds")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in refused(capsys, *read)
+    assert "HF_HUB_OFFLINE" in refused(capsys, "push", str(pretrained), "me/birds")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "cannot be reached" in refused(capsys, *read)
+
+
+def test_what_was_downloaded_is_read_offline(hub, pretrained, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    socodet.push(pretrained, "me/birds")
+    assert socodet.build_detector("hub:me/birds", num_classes=4)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.asked)
+    assert named_inits(["a=hub:me/birds"])[0].name == "a"
+    assert len(hub.asked) == asked
