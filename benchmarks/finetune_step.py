@@ -29,10 +29,13 @@ from torch import nn
 
 from machine import machine
 from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.detection.inference import detect_each
 from socodet.finetuning.samples import DetectionBatch
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.models.backbones import NormLayer
+from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import recipe
 from socodet.training.settings import ExecutionSettings
@@ -51,9 +54,10 @@ class Case:
     device: torch.device
     objects: int = 6
 
-    def network(self, pooling: Literal["torchvision"] | None) -> nn.Module:
+    def network(self, pooling: Literal["torchvision"] | None, norm_layer: NormLayer = FusedBatchNorm2d) -> nn.Module:
         """The same weights every time. pooling: None for that of `socodet finetune`."""
         torch.manual_seed(0)
+        TorchvisionDetector.norm_layer = norm_layer
         inference = self.settings.inference(self.settings.resolved_schedule())
         if pooling is not None:
             inference = replace(inference, pooling=pooling)
@@ -90,7 +94,7 @@ def chosen_case(name: str, device: str, images: int | None, side: int | None) ->
 
 def torchvision_step(case: Case) -> Callable[[], float]:
     """A step as torchvision's reference scripts make it."""
-    network = case.network("torchvision").train()
+    network = case.network("torchvision", nn.BatchNorm2d).train()
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
     samples = case.batch()
@@ -123,7 +127,7 @@ Found = list[tuple[np.ndarray[Any, Any], list[Any]]]
 
 def torchvision_evaluation(case: Case) -> Callable[[], Found]:
     """Detections as torchvision's reference scripts prepare them for the scores."""
-    network, images = case.network("torchvision").eval(), case.batch().images
+    network, images = case.network("torchvision", nn.BatchNorm2d).eval(), case.batch().images
 
     @torch.no_grad()
     def evaluation() -> Found:

@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from socodet.errors import InputError
 from socodet.models.backbones import FINEST, STAGES, STRIDES, NormLayer, build_backbone, split_backbone, stage_outputs
 from socodet.models.blocks import ConvNormReLU, FusedStages, fuse_relu
-from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
+from socodet.models.fused_norm import SyncedBatchNorm
 from socodet.models.pyramid import pool_boxes, pyramid_levels, pyramids
 from socodet.models.roi_align import roi_align
 from socodet.models.settings import ModelSettings
@@ -107,7 +107,7 @@ def build_box_head(settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm
         [settings.representation_size],
         norm_layer=norm_layer,
     )
-    return fuse_relu(head) if issubclass(norm_layer, FusedBatchNorm2d) else head
+    return fuse_relu(head)
 
 
 class FPNEncoder(ObjectEncoder):

@@ -12,6 +12,7 @@ from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.models.backbones import STRIDES, NormLayer
+from socodet.models.blocks import fuse_relu
 from socodet.models.encoders import build_box_head
 from socodet.models.settings import ModelSettings
 
@@ -43,7 +44,7 @@ class MaskRCNNFPN(FasterRCNNFPN):
         return MaskRCNN(
             PyramidBackbone(model, self.norm_layer),
             mask_roi_pool=roi_pooling(LEVELS, MASK_POOLED, inference.pooling),
-            mask_head=MaskRCNNHeads(model.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=self.norm_layer),
+            mask_head=fuse_relu(MaskRCNNHeads(model.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=self.norm_layer)),
             mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
             **_box_parts(model, num_classes, inference, self.norm_layer),
         )

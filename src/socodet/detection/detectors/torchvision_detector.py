@@ -9,6 +9,7 @@ from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.transform import DetectorTransform
 from socodet.models.backbones import NormLayer
+from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 
 
@@ -18,8 +19,8 @@ class TorchvisionDetector(Detector):
     To that end the outputs of its `float32_outputs` are float32.
     """
 
-    norm_layer: ClassVar[NormLayer] = nn.BatchNorm2d
-    """Batch norm of backbone, pyramid and heads. With `FusedBatchNorm2d` their names and weights are the same."""
+    norm_layer: ClassVar[NormLayer] = FusedBatchNorm2d
+    """Batch norm of backbone, pyramid and heads. With `nn.BatchNorm2d` names, weights and outputs are the same."""
 
     @property
     @abstractmethod
