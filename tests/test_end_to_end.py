@@ -86,7 +86,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(table, tmp_path):
     assert all(torch.equal(value, online[name]) for name, value in one.items())
     assert not RunFolder(tmp_path / "online").proposals.exists()
 
-    file = socodet.export_run(tmp_path / "parts", tmp_path / "weights.safetensors")
+    file = socodet.export(tmp_path / "parts", tmp_path / "weights.safetensors").weights
     detector = socodet.build_detector(tmp_path / "whole", num_classes=3, show_report=False)
     report = socodet.load_pretrained(detector, file, show_report=False)
     assert len(report.loaded) > 100

@@ -144,7 +144,7 @@ def python_functions(given):
     settings = FinetuneSettings("retinanet_r50_fpn", iterations=1, batch_size=2, size=32)
     return {
         "propose": lambda to: socodet.propose(images, to),
-        "export_run": lambda to: socodet.export_run(given, to),
+        "export": lambda to: socodet.export(given, to),
         "export_detector": lambda to: socodet.export_detector(run, to),
         "convert": lambda to: socodet.convert(data, to),
         "inspect": lambda to: socodet.inspect("proposals", images, to),
@@ -161,7 +161,7 @@ def python_functions(given):
 
 
 FOLDER_FUNCTIONS = ("pretrain", "finetune", "predict", "pack", "demo")
-SUFFIXES = {"propose": ".parquet", "export_run": ".pth", "export_detector": ".onnx", "report": ".html"}
+SUFFIXES = {"propose": ".parquet", "export": ".pth", "export_detector": ".onnx", "report": ".html"}
 SUFFIXES |= dict.fromkeys(("inspect", "inspect_detections"), ".png")
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from socodet.detection.datasets import open_detection_set as open_detection_set
     from socodet.errors import InputError as InputError
     from socodet.exporting import Exported as Exported
-    from socodet.exporting import export_run as export_run
     from socodet.finetuning.detector import TrainedDetector as TrainedDetector
     from socodet.finetuning.detector import load_detector as load_detector
     from socodet.finetuning.evaluate import Evaluation as Evaluation
@@ -122,7 +121,6 @@ _ORIGINS = {
     "evaluate": "socodet.finetuning.evaluate",
     "export": "socodet.deployment.export",
     "export_detector": "socodet.deployment.export_detector",
-    "export_run": "socodet.exporting",
     "finetune": "socodet.finetuning.finetune",
     "inspect": "socodet.reports.inspect",
     "inspect_detections": "socodet.reports.inspect_detections",

@@ -99,7 +99,11 @@ def read(file):
 @pytest.fixture(scope="module", params=["fpn", "c4"])
 def exported(request, exportable_run, tmp_path_factory):
     run = exportable_run(architecture=request.param)
-    return request.param, run, export_run(run.path, tmp_path_factory.mktemp("d2") / "soco.pkl", format="detectron2")
+    return (
+        request.param,
+        run,
+        export_run(run.path, tmp_path_factory.mktemp("d2") / "soco.pkl", format="detectron2").weights,
+    )
 
 
 def test_every_tensor_is_there_once_under_detectron2s_name(exported):
@@ -145,7 +149,7 @@ def test_its_checkpointer_finds_a_place_for_every_tensor(exported):
 @pytest.mark.parametrize(("kind", "prefix"), [("fpn", "backbone.bottom_up."), ("c4", "backbone.")])
 def test_a_backbone_alone_fits_fpn_and_c4_detectors(exportable_run, tmp_path, kind, prefix):
     run = exportable_run(architecture="c5")
-    file = export_run(run.path, tmp_path / "soco.pkl", format="detectron2")
+    file = export_run(run.path, tmp_path / "soco.pkl", format="detectron2").weights
     checkpoint, facts = read(file)["model"], FACTS[kind]()
     shapes = {name: shape for name, (_, shape) in facts.items()} | dict.fromkeys(FRESH, (1,))
     taken = load_as_detectron2_does(shapes, checkpoint)
@@ -229,7 +233,7 @@ def test_the_configs_state_the_protocol(exported):
 
 def test_a_config_says_the_runs_own_sizes(exportable_run, tmp_path):
     run = exportable_run(backbone="resnet18", fpn_channels=16, head_convs=2, head_channels=24, representation_size=40)
-    file = export_run(run.path, tmp_path / "soco.pkl", format="detectron2")
+    file = export_run(run.path, tmp_path / "soco.pkl", format="detectron2").weights
     model = configs_of(file)["mask_rcnn_R_18_FPN_1x.yaml"]["MODEL"]
     arrays = read(file)["model"]
     assert model["RESNETS"]["RES2_OUT_CHANNELS"] == arrays["backbone.bottom_up.res2.1.conv2.weight"].shape[0]

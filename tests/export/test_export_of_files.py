@@ -67,7 +67,7 @@ def test_a_backbone_in_a_wrapper_is_exported_without_its_projection_head(exporta
     content = torch.load(file)
     content["model"]["module.encoder_q.fc.0.weight"] = torch.ones(3)
     torch.save(content, file)
-    weights = torch.load(export_run(file, tmp_path / "timm.pth", format="timm"), weights_only=True)
+    weights = torch.load(export_run(file, tmp_path / "timm.pth", format="timm").weights, weights_only=True)
     body = {name.removeprefix("backbone.body."): value for name, value in run.tensors.items()}
     assert weights.keys() == body.keys()
     assert all(torch.equal(value, body[name]) for name, value in weights.items())

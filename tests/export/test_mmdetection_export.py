@@ -50,7 +50,7 @@ def box_head_facts():
 @pytest.fixture(scope="module")
 def exported(exportable_run, tmp_path_factory):
     run = exportable_run(architecture="fpn")
-    file = export_run(run.path, tmp_path_factory.mktemp("mm") / "soco.pth", format="mmdetection")
+    file = export_run(run.path, tmp_path_factory.mktemp("mm") / "soco.pth", format="mmdetection").weights
     return run, file
 
 
@@ -101,7 +101,7 @@ def test_single_stage_pyramids_begin_at_p3(exported):
 
 def test_c4_has_its_fifth_block_as_the_shared_head(exportable_run, tmp_path):
     run = exportable_run(architecture="c4")
-    file = export_run(run.path, tmp_path / "soco.pth", format="mmdetection")
+    file = export_run(run.path, tmp_path / "soco.pth", format="mmdetection").weights
     weights = torch.load(file, weights_only=True)
     head = {
         f"roi_head.shared_head.layer4.{name.removeprefix('box_head.')}": name

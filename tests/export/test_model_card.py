@@ -15,7 +15,7 @@ SUFFIXES = {"torchvision": ".pth", "detectron2": ".pkl", "mmdetection": ".pth", 
 @pytest.mark.parametrize("framework", SUFFIXES)
 def test_the_facts_of_an_unfinished_run(exportable_run, tmp_path, framework):
     run = exportable_run(**SMALL)
-    file = export_run(run.path, tmp_path / f"first{SUFFIXES[framework]}", format=framework)
+    file = export_run(run.path, tmp_path / f"first{SUFFIXES[framework]}", format=framework).weights
     card = (tmp_path / f"first-{framework}.md").read_text()
     assert "Recipe: custom; architecture fpn, backbone resnet18" in card
     assert f"1,234; sha256 of their names `{'ab' * 32}`" in card

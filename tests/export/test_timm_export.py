@@ -18,7 +18,7 @@ SMALL = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}
 def test_timms_model_computes_the_pretrained_features(exportable_run, tmp_path, backbone, architecture, suffix):
     small = SMALL if backbone == "resnet18" else {}
     run = exportable_run(backbone=backbone, architecture=architecture, **small)
-    file = export_run(run.path, tmp_path / f"soco{suffix}", format="timm")
+    file = export_run(run.path, tmp_path / f"soco{suffix}", format="timm").weights
     model = timm.create_model(backbone, checkpoint_path=str(file), num_classes=0).eval()
     pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_timms_model_computes_the_pretrained_features(exportable_run, tmp_path, 
 
 def test_a_network_of_timms_own_goes_back_to_the_whole_models_names(exportable_run, tmp_path):
     run = exportable_run(backbone="timm/convnext_atto", **SMALL)
-    file = export_run(run.path, tmp_path / "soco.pth", format="timm")
+    file = export_run(run.path, tmp_path / "soco.pth", format="timm").weights
     model = timm.create_model("convnext_atto", checkpoint_path=str(file), num_classes=0).eval()
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

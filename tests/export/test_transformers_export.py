@@ -33,7 +33,7 @@ def pictures(tmp_path_factory):
 @pytest.mark.parametrize("model", EVERY)
 def test_from_pretrained_reads_the_folder(exportable_run, tmp_path, model):
     run = exportable_run(backbone="timm/resnet18d" if model == "rt_detr_v2" else "resnet18", **SMALL)
-    folder = export_run(run.path, tmp_path / "model", format="transformers", model=model, bn_images=0)
+    folder = export_run(run.path, tmp_path / "model", format="transformers", model=model, bn_images=0).weights
     network, info = AutoModelForObjectDetection.from_pretrained(
         folder, num_labels=7, ignore_mismatched_sizes=True, output_loading_info=True
     )
@@ -80,7 +80,7 @@ def test_the_model_has_the_statistics_and_the_card_says_so(exportable_run, tmp_p
     run = exportable_run(backbone="timm/resnet18d", **SMALL)
     folder = export_run(
         run.path, tmp_path / "model", format="transformers", model="rt_detr_v2", images=pictures, bn_images=1
-    )
+    ).weights
     expected = backbone_statistics(pretrained_modules(run.path), pictures, 1).tensors
     network = AutoModelForObjectDetection.from_pretrained(folder)
     norm = network.model.backbone.model.encoder.stages[2].layers[1].layer[0].normalization

@@ -57,7 +57,7 @@ def run_50(tmp_path_factory):
     """A run of torchvision's sizes, its network, and the file exported from it."""
     folder = tmp_path_factory.mktemp("r50")
     soco = a_run(folder / "run", R50)
-    return folder / "run", soco, export_run(folder / "run", folder / "weights.pth")
+    return folder / "run", soco, export_run(folder / "run", folder / "weights.pth").weights
 
 
 def assert_filled(detector, file, soco):
@@ -85,7 +85,7 @@ def test_a_file_fills_torchvisions_mask_rcnn(run_50):
 
 def test_a_safetensors_file_fills_a_narrow_mask_rcnn(tmp_path):
     soco = a_run(tmp_path / "run", R18)
-    file = export_run(tmp_path / "run", tmp_path / "weights.safetensors")
+    file = export_run(tmp_path / "run", tmp_path / "weights.safetensors").weights
     assert_filled(new_detector("mask_rcnn_fpn", R18, 4), file, soco)
 
 
@@ -164,7 +164,7 @@ def test_a_detector_without_batch_norm_in_its_pyramid_is_refused_with_what_fits(
 
 def test_the_backbone_alone_fits_torchvisions_retinanet(run_50, tmp_path):
     run, soco, _ = run_50
-    file = export_run(run, tmp_path / "backbone.pth", format="timm")
+    file = export_run(run, tmp_path / "backbone.pth", format="timm").weights
     detector = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None)
     report = load_pretrained(detector, file, show_report=False)
     assert report.loaded_modules == {"backbone.body": 318}

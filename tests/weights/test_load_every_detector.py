@@ -162,7 +162,7 @@ def test_single_stage_blocks_are_those_of_their_level_not_of_their_index(runs, d
 @pytest.mark.parametrize("detector", ["retinanet_fpn", "mask_rcnn_c4", "mask_rcnn_fpn"])
 def test_an_exported_file_gives_what_its_run_gives(runs, tmp_path, detector):
     run, _ = runs["fpn"]
-    file = export_run(run, tmp_path / "weights.safetensors")
+    file = export_run(run, tmp_path / "weights.safetensors").weights
     one, other = new_detector(detector, R18, 4), new_detector(detector, R18, 4)
     of_file = load_pretrained(one, file, show_report=False)
     of_run = load_pretrained(other, run, show_report=False)

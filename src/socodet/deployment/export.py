@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 from socodet.deployment.export_detector import DetectorFormat, export_detector
 from socodet.errors import InputError
-from socodet.exporting import BN_IMAGES, Exported, export_with_card
+from socodet.exporting import BN_IMAGES, Exported, export_run
 from socodet.exporting.card import card_path
 from socodet.exporting.transformers import TransformersModel
 from socodet.finetuning.run import is_finetuned
@@ -30,9 +30,19 @@ def export(
 ) -> Exported:
     """Writes what a run learned as a file for another framework, with a card that says what it is and how to load it.
 
-    Of a fine-tuning run's folder, the detector (`export_detector`); of a pretraining run's, or of a file of weights,
-    the pretrained modules (`export_run`). InputError for what the format does not take, and for files that exist,
-    unless `overwrite`.
+    Of a fine-tuning run's folder, the detector (`export_detector`). Of a pretraining run's, or of a file of weights,
+    such as a checkpoint of the method's public code, the pretrained modules:
+
+    torchvision  .pth, .pt or .safetensors: backbone, FPN and box head of its R-CNN detectors
+    detectron2   .pkl, and a folder of YAML configs
+    mmdetection  .pth, a second one for single-stage detectors, and a folder of Python configs
+    timm         .pth, .pt or .safetensors: the backbone
+    transformers a folder for `from_pretrained`: `model` with the pretrained backbone, the rest fresh
+
+    Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`. transformers' models freeze batch
+    norm, so its statistics are re-estimated on `bn_images` of the run's images, or of `images`; 0 keeps them.
+    InputError if `source` is neither or has no checkpoint yet, if a file to be written exists and `overwrite` is false,
+    if the format has another suffix, or if the framework has no such network.
     """
     if is_finetuned(source):
         if model is not None or images is not None:
@@ -45,7 +55,7 @@ def export(
         raise InputError(
             f"{source}: --format onnx takes a fine-tuned detector; fine-tune the run first (socodet finetune)"
         )
-    return export_with_card(
+    return export_run(
         source,
         output,
         format=format,

@@ -17,7 +17,6 @@ from socodet.exporting.torchvision import torchvision_files
 from socodet.exporting.transformers import TransformersModel, transformers_files
 from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.shown import Shown
-from socodet.weights.hub import reads_hub
 
 Format = Literal["torchvision", "detectron2", "mmdetection", "timm", "transformers"]
 BN_IMAGES = 128
@@ -42,38 +41,7 @@ class Exported(Shown):
         return f"{self.weights}: written; the card says what it is and how to load it: {self.card}"
 
 
-@reads_hub("source")
 def export_run(
-    source: str | Path,
-    output: str | Path,
-    *,
-    format: Format = "torchvision",
-    model: TransformersModel | None = None,
-    images: str | Path | None = None,
-    bn_images: int = BN_IMAGES,
-    overwrite: bool = False,
-) -> Path:
-    """Writes pretrained modules to the file `output`, under a framework's own names, and returns its path.
-
-    `source` is a run's folder, or a file of weights, such as a checkpoint of the method's public code.
-
-    torchvision  .pth, .pt or .safetensors: backbone, FPN and box head of its R-CNN detectors
-    detectron2   .pkl, and a folder of YAML configs
-    mmdetection  .pth, a second one for single-stage detectors, and a folder of Python configs
-    timm         .pth, .pt or .safetensors: the backbone
-    transformers a folder for `from_pretrained`: `model` with the pretrained backbone, the rest fresh
-
-    Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`. transformers' models freeze batch
-    norm, so its statistics are re-estimated on `bn_images` of the run's images, or of `images`; 0 keeps them.
-    InputError if `source` is neither or has no checkpoint yet, if a file to be written exists and `overwrite` is false,
-    if the format has another suffix, or if the framework has no such network.
-    """
-    return export_with_card(
-        source, output, format=format, model=model, images=images, bn_images=bn_images, overwrite=overwrite
-    ).weights
-
-
-def export_with_card(
     source: str | Path,
     output: str | Path,
     *,
@@ -84,7 +52,7 @@ def export_with_card(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> Exported:
-    """`export_run`, which also says where the card is and whether the run is finished."""
+    """Writes pretrained modules to the file `output`, under a framework's own names; `deployment.export` says more."""
     path = settled(output)
     frameworks = _FRAMEWORKS
     if format == "transformers":
