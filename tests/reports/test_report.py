@@ -83,7 +83,7 @@ def test_the_page_has_every_section_and_says_what_is_missing(page: ReportResult)
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles == [
         *("Pretraining: the recipe", "Pretraining: the curves", "Probe"),
-        *("Fine-tuning: the recipe", "Fine-tuning: the curves", "Average precision"),
+        *("Fine-tuning: the recipe", "Fine-tuning: the curves", "Average precision", "Timeline"),
         *("Proposals", "Views", "The same object in another view", "Nearest neighbours", "Features as colours"),
     ]
     assert page.notes == ("second: has no checkpoint yet, so only its settings and curves are shown",)

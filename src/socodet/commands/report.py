@@ -13,6 +13,8 @@ def report(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     output: Path = Path("report.html"),
     images: Path | None = None,
+    data: Path | None = None,
+    split: str = "val",
     overwrite: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> Any:
@@ -21,12 +23,14 @@ def report(
     Args:
         runs: Folders that `socodet pretrain` or `socodet finetune` wrote; several are compared.
         output: The page, .html.
-        images: The images to show, if they have moved since the first run.
+        images: The images to show, if they have moved since the first run; with --data FILE.json, its images.
+        data: Annotated set on which fine-tuned detectors are run: precision, recall, and the images they do worst on.
+        split: Which split of a folder --data; all for one without splits.
         overwrite: Replace an existing page.
         device: Where the networks run; auto takes a CUDA device if there is one.
     """
     from socodet.reports.report import report
 
-    result = report(runs, output, images=images, overwrite=overwrite, device=device)
+    result = report(runs, output, images=images, data=data, split=split, overwrite=overwrite, device=device)
     print(result)
     return result

@@ -38,6 +38,11 @@ class ShownImage:
     boxes: Boxes
     """(N, 4) xyxy in pixels; N may be 0."""
 
+    @property
+    def name(self) -> str:
+        """The key; of a whole path, its last part."""
+        return Path(self.key).name if Path(self.key).is_absolute() else self.key
+
 
 def readable_images(source: ImageSource, seed: int = 0) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
     """Index, key and pixels (H, W, 3) of every image that can be read, in the order that `seed` shuffles them to."""

@@ -7,21 +7,14 @@ import numpy as np
 
 from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.scores import Detections, read_detections
-from socodet.detection.scores.outcomes import IOU, Outcome, best_limit, outcome
+from socodet.detection.scores.outcomes import Outcome, best_limit, outcome
 from socodet.errors import InputError
 from socodet.reports.drawing import panel_image
 from socodet.reports.inspect import check_output, write_panels
+from socodet.reports.outcome_panels import MEANING, truth_and_detections
 from socodet.reports.page import Gallery
-from socodet.reports.panels import Panel, labelled_panel
-from socodet.reports.theme import FALSE_ALARM, HIT, IGNORED, MISS
+from socodet.reports.panels import Panel
 from socodet.runtime.log import LOGGER
-
-TEXT = (
-    "Annotations on the left, detections with their scores on the right. Blue: objects that were found, and the "
-    "detections that found them. Orange: objects that were missed. Pink: false alarms, detections of nothing, of "
-    "another class, or of an object that a surer one had found. Grey: crowd regions and difficult objects, and what "
-    f"was found there. A detection finds an object of its class that it overlaps by an IoU of at least {IOU:g}."
-)
 
 
 def inspect_detections(
@@ -60,7 +53,7 @@ def inspect_detections(
         if not len(data.images[index]) and not (in_order[index].scores >= min_score).any():
             continue
         try:
-            rows[index] = _truth_and_detections(data, index, in_order[index], outcomes[index], min_score)
+            rows[index] = truth_and_detections(data, index, in_order[index], outcomes[index], min_score)
         except InputError as error:
             unreadable.append(str(error))
         if len(rows) == limit:
@@ -83,7 +76,7 @@ def inspect_detections(
     galleries = (Gallery([panel_image(panel, height=340) for panel in row]) for row in ordered)
     lead = f"{facts['Of the whole set']}, {why}."
     title = "Hits, misses and false alarms"
-    write_panels(path, title, TEXT, ordered, galleries, facts, len(rows), side=480, lead=lead)
+    write_panels(path, title, MEANING, ordered, galleries, facts, len(rows), side=480, lead=lead)
     return path
 
 
@@ -126,30 +119,3 @@ def _totals(found: list[Detections], outcomes: list[Outcome], min_score: float) 
     alarms = sum(int((~o.hit & ~o.ignored & s).sum()) for o, s in zip(outcomes, shown, strict=True))
     misses = sum(int(o.counts.sum()) for o in outcomes) - hits
     return f"{hits:,} hits, {misses:,} misses, {alarms:,} false alarms"
-
-
-def _truth_and_detections(
-    data: DetectionDataset, index: int, found: Detections, of: Outcome, min_score: float
-) -> list[Panel]:
-    """An image with its annotations, and with its detections. Raises InputError if it is unreadable."""
-    pixels, image = data.pixels(index), data.images[index]
-    names = [category.name for category in data.categories]
-    truth, colours = [], []
-    for k, label in enumerate(image.labels.tolist()):
-        missed = bool(of.counts[k] and of.found_at[k] < min_score)
-        mark = " (crowd)" if image.crowd[k] else " (difficult)" if image.difficult[k] else " missed" if missed else ""
-        truth.append(names[label - 1] + mark)
-        colours.append(IGNORED if not of.counts[k] else MISS if missed else HIT)
-    kept = np.flatnonzero(found.scores >= min_score)
-    shown = found.take(kept)
-    scored = [f"{names[label - 1]} {score:.2f}" for label, score in zip(shown.labels, shown.scores, strict=True)]
-    of_shown = [HIT if of.hit[k] else IGNORED if of.ignored[k] else FALSE_ALARM for k in kept]
-    objects = f"{len(image)} object{'' if len(image) == 1 else 's'}"
-    missed_here = colours.count(MISS)
-    title = f"{image.file.name} · truth · {objects}" + (f", {missed_here} missed" if missed_here else "")
-    alarms = of_shown.count(FALSE_ALARM)
-    right = f"found · {len(shown)} shown of {len(found)}" + (f", {alarms} false" if alarms else "")
-    return [
-        labelled_panel(title, pixels, image.boxes, colours, truth),
-        labelled_panel(right, pixels, shown.boxes, of_shown, scored),
-    ]

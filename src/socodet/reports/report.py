@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socodet._version import __version__
+from socodet.detection.datasets import DetectionDataset, open_detection_set
 from socodet.errors import InputError
+from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource
 from socodet.probing.retrieval import MEASURED
 from socodet.reports.images import notes_on_images, open_run_images, proposer_of, shown_images
@@ -17,10 +19,12 @@ from socodet.reports.runs import RunRecord, read_records
 from socodet.reports.sections.classes import class_sections
 from socodet.reports.sections.colours import colour_section
 from socodet.reports.sections.curves import curve_sections
+from socodet.reports.sections.detections import detection_sections
 from socodet.reports.sections.neighbours import neighbour_section
 from socodet.reports.sections.recipe import lowest_loss, recipe_section
 from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
+from socodet.reports.sections.timeline import timeline_sections
 from socodet.reports.verdicts import log_verdicts, recall_verdict
 from socodet.runtime.files import check_output_file
 from socodet.runtime.progress import progress_bar
@@ -59,19 +63,25 @@ def report(
     output: str | Path,
     *,
     images: str | Path | None = None,
+    data: str | Path | DetectionDataset | None = None,
+    split: str = "val",
     overwrite: bool = False,
     device: Device = "auto",
     show_progress: bool = True,
 ) -> ReportResult:
     """Writes one HTML page about pretraining and fine-tuning runs: settings, curves, and what the networks see.
 
-    The images are those of the first pretraining run with a checkpoint, or `images`; without them the page leaves out
-    what needs them and says so. All networks are shown the same images. Raises InputError when a folder is no run,
-    when the given images cannot be read, and when `output` exists and `overwrite` is false.
+    data: an annotated set, as `open_detection_set` takes it, on which the fine-tuned detectors are run: precision over
+    recall, each class, and the images they do worst on; `images` is then also the folder of the images of a .json file.
+    split: which part of a folder. The images that pretraining is shown by are those of the first pretraining run with a
+    checkpoint, or `images`; without them the page leaves out what needs them and says so. All networks are shown the
+    same images. Raises InputError when a folder is no run, when what is given cannot be read, and when `output` exists
+    and `overwrite` is false.
     """
     began = time.monotonic()
     path = _checked(output, overwrite)
     records = read_records(runs)
+    annotated = _annotated(records, data, split, images)
     pretrained = [record for record in records if record.kind == "pretrain"]
     finetuned = [record for record in records if record.kind == "finetune"]
     trained = [record for record in pretrained if record.folder.checkpoints()]
@@ -80,12 +90,20 @@ def report(
         for record in pretrained
         if record not in trained
     ]
+    if annotated is not None:
+        notes += [
+            f"{record.name}: has no checkpoint yet, so its detector is not shown"
+            for record in finetuned
+            if not record.folder.checkpoints()
+        ]
     sections = []
     for group in (pretrained, finetuned):
         if group:
             heading = HEADINGS[group[0].kind]
             sections += [recipe_section(group, heading), *curve_sections(group, heading)]
+    sections += timeline_sections(records)
     sections += class_sections(finetuned)
+    sections += _detection_sections(finetuned, annotated, device, show_progress)
     source = None
     if trained:
         source, problem = open_run_images(trained, images)
@@ -168,6 +186,28 @@ def _sample_sections(trained: Sequence[RunRecord], source: ImageSource) -> list[
         views += view_galleries(images[:count], record.settings(SampleSettings, "sample"), SEED, title)
         seen.append((recipe["proposals"], recipe["sample"]))
     return sample_sections(proposals, views)
+
+
+def _annotated(
+    records: Sequence[RunRecord], data: str | Path | DetectionDataset | None, split: str, images: str | Path | None
+) -> DetectionDataset | None:
+    if data is None or isinstance(data, DetectionDataset):
+        return data
+    if not any(record.kind == "finetune" for record in records):
+        raise InputError(f"--data {data}: is for fine-tuned detectors, and no run here is one; leave it out")
+    folder = images if Path(data).is_file() else None
+    first = next(record for record in records if record.kind == "finetune")
+    with read_images_like(first.folder.pixel_reading()):
+        return open_detection_set(data, split=split, images=folder)
+
+
+def _detection_sections(
+    finetuned: Sequence[RunRecord], annotated: DetectionDataset | None, device: Device, show_progress: bool
+) -> list[Section]:
+    ready = [record for record in finetuned if record.folder.checkpoints()]
+    if annotated is None or not ready:
+        return []
+    return detection_sections(ready, annotated, device, show_progress=show_progress)
 
 
 def _log_verdicts(record: RunRecord) -> list[Verdict]:

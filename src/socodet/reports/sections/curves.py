@@ -1,23 +1,21 @@
 """Charts of the runs' logs."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
+from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
 from socodet.reports.page import Gallery, PageImage, Section
 from socodet.reports.panels import LEVELS
 from socodet.reports.runs import RunRecord
-from socodet.reports.theme import DARK, LIGHT, Theme, blank_figure, dress, to_png
+from socodet.reports.theme import LIGHT, Theme
 
 LogLines = Sequence[Mapping[str, Any]]
-WIDTH, HEIGHT, CHART_DPI = 800, 480, 160
 FEW = 40  # with this many points or fewer, each is marked by a dot
-LETTERS = 11  # points
 FROM_ZERO = ("embedding_std", "effective_rank", "images_per_second", "data_wait")
 
 PERCENT = ("knn", "linear", "recall_at_1", "data_wait")
@@ -127,8 +125,8 @@ def curve_figure(
     curves = {run: _points(lines, name) for run, lines in runs.items()}
     if not any(steps for steps, _ in curves.values()):
         return None
-    figure, axes = _chart(theme)
-    for (run, (steps, values)), colour in zip(curves.items(), _cycle(theme, len(curves)), strict=True):
+    figure, (axes,) = chart(theme)
+    for (run, (steps, values)), colour in zip(curves.items(), cycle(theme, len(curves)), strict=True):
         marker = "o" if len(steps) <= FEW else ""  # a line of one point would not be seen
         style: dict[str, Any] = {"marker": marker, "markersize": 3.5, "linewidth": 1.8, "solid_capstyle": "round"}
         axes.plot(steps, values, color=colour, label=run if steps else None, **style)
@@ -145,7 +143,7 @@ def curve_figure(
     if len(logged) == 1:
         axes.set_xlim(min(logged) - 1, min(logged) + 1)
     if len(curves) > 1:
-        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS)
+        legend(axes, theme)
     return figure
 
 
@@ -156,8 +154,8 @@ def level_figure(lines: LogLines, *, theme: Theme = LIGHT) -> Figure | None:
         return None
     steps = [step for step, _ in kept]
     shares = list(zip(*(share for _, share in kept), strict=True))
-    figure, axes = _chart(theme)
-    axes.stackplot(steps, *shares, colors=_cycle(theme, len(shares)), labels=LEVELS[: len(shares)], alpha=0.85)
+    figure, (axes,) = chart(theme)
+    axes.stackplot(steps, *shares, colors=cycle(theme, len(shares)), labels=LEVELS[: len(shares)], alpha=0.85)
     axes.set(xlim=(steps[0], max(steps[-1], steps[0] + 1)), ylim=(0, 1))
     order = axes.get_legend_handles_labels()
     axes.legend(
@@ -194,7 +192,7 @@ def curve_charts(
             even = 1 / math.sqrt(embedding_size)
             references = {f"1/√{embedding_size} = {even:.4f}, spread evenly": even, "half of it": even / 2}
         draw = partial(curve_figure, runs, name, references=references)
-        charts += _light_and_dark(draw, title, caption, _alt(title, runs, name))
+        charts += light_and_dark(draw, title, caption, _alt(title, runs, name))
     return charts
 
 
@@ -206,32 +204,8 @@ def level_charts(runs: Mapping[str, LogLines]) -> list[PageImage]:
         alt = f"{title}: stacked chart of the share of the boxes on each level"
         draw = partial(level_figure, lines)
         caption = "Share of the boxes on each level, over all views. In a good run every level has boxes."
-        charts += _light_and_dark(draw, title, caption, alt)
+        charts += light_and_dark(draw, title, caption, alt)
     return charts
-
-
-def _light_and_dark(draw: Callable[..., Figure | None], title: str, caption: str, alt: str) -> list[PageImage]:
-    light, dark = draw(theme=LIGHT), draw(theme=DARK)
-    if light is None or dark is None:
-        return []
-    return [PageImage(to_png(light), alt=alt, title=title, caption=caption, dark=to_png(dark))]
-
-
-def _chart(theme: Theme) -> tuple[Figure, Axes]:
-    figure = blank_figure(WIDTH, HEIGHT, dpi=CHART_DPI)
-    figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
-    dress(axes, theme, LETTERS)
-    axes.set_xlabel("step", color=theme.muted, size=LETTERS)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
-    axes.margins(x=0.01)
-    return figure, axes
-
-
-def _tick(value: float, _position: int | None) -> str:
-    return f"{value:.6g}".replace("-", "−")
 
 
 def _percent(value: float, _position: int | None) -> str:
@@ -242,10 +216,6 @@ def _value(name: str, value: float) -> str:
     """A value of that field for a caption."""
     is_share = any(share in name for share in PERCENT)
     return f"{value:.1%}" if is_share else f"{value:.3g}".replace("-", "−")
-
-
-def _cycle(theme: Theme, count: int) -> list[str]:
-    return [theme.series[k % len(theme.series)] for k in range(count)]
 
 
 def _points(lines: LogLines, name: str) -> tuple[list[int], list[float]]:

@@ -15,7 +15,7 @@ MOST_BOXES = 8
 
 def proposal_gallery(images: Sequence[ShownImage], title: str = "") -> Gallery:
     """The images with a few of their proposals."""
-    panels = (proposal_panel(image.key, image.pixels, image.boxes, MOST_BOXES) for image in images)
+    panels = (proposal_panel(image.name, image.pixels, image.boxes, MOST_BOXES) for image in images)
     return Gallery([panel_image(panel, zoom=1.3) for panel in panels], title)
 
 
@@ -24,7 +24,7 @@ def view_galleries(images: Sequence[ShownImage], settings: SampleSettings, seed:
     rows: list[Gallery] = []
     for image in images:
         sample = make_sample(image.pixels, image.boxes, settings, sample_rng(seed, 0, image.index))
-        panels = sample_panels(image.key, image.pixels, sample)
+        panels = sample_panels(image.name, image.pixels, sample)
         rows.append(Gallery([panel_image(panel, 230, 1.4) for panel in panels], "" if rows else title, size="small"))
     return rows
 

@@ -1,0 +1,169 @@
+"""What fine-tuned detectors find on an annotated set: precision and recall, each class, the worst images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.inference import detect
+from socodet.detection.scores import Detections
+from socodet.detection.scores.curves import PrecisionRecall, precision_recall
+from socodet.detection.scores.outcomes import IOU, Outcome, best_limit, outcome
+from socodet.finetuning.detector import load_detector
+from socodet.finetuning.run import trained_categories
+from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
+from socodet.reports.drawing import panel_image
+from socodet.reports.outcome_panels import MEANING, truth_and_detections
+from socodet.reports.page import Details, Gallery, PageImage, Section, Table
+from socodet.reports.runs import RunRecord
+from socodet.reports.theme import LIGHT, Theme
+
+SEARCHED = 200
+"""Images of the set that are looked at, chosen at random."""
+CLASSES = 5
+"""Classes with a curve of their own, those with the most objects."""
+WORST = 4
+"""Images shown, those with the most errors."""
+OPEN = 30
+"""A table of more classes is folded."""
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one detector found on the images looked at."""
+
+    name: str
+    data: DetectionDataset
+    """With the classes of the detector's training set."""
+    found: Sequence[Detections]
+    outcomes: Sequence[Outcome]
+    limit: float
+    """The score from which on F1 is highest; 0 without a hit."""
+    unreadable: frozenset[int]
+    """Images that could not be read."""
+
+    def curve(self, label: int | None = None) -> PrecisionRecall:
+        """Of one class, or of all together."""
+        return precision_recall(self.data.images, self.found, self.outcomes, label)
+
+    def errors(self, index: int) -> int:
+        """Misses and false alarms on an image, from that score on."""
+        of, shown = self.outcomes[index], self.found[index].scores >= self.limit
+        misses = int((of.counts & (of.found_at < self.limit)).sum())
+        return misses + int((~of.hit & ~of.ignored & shown).sum())
+
+
+def detection_sections(
+    records: Sequence[RunRecord], data: DetectionDataset, device: str, *, show_progress: bool
+) -> list[Section]:
+    """Sections on fine-tuning runs with checkpoints, all over the same images of one annotated set."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:SEARCHED])
+    part = replace(data, images=[data.images[index] for index in chosen])
+    every = [_search(record, part, device, show_progress) for record in records]
+    some = f"{len(part):,} of " if len(part) < len(data) else ""
+    seen = f"{some}{len(data):,} images of {data.name}"
+    return [
+        _precision_section(every, seen),
+        *(section for one in every if (section := _worst_section(one, several=len(every) > 1))),
+    ]
+
+
+def _search(record: RunRecord, data: DetectionDataset, device: str, show_progress: bool) -> Found:
+    detector = load_detector(record.path, device=device)  # type: ignore[arg-type]
+    data = with_classes_of(trained_categories(record.folder), data)
+    by_image, files = detect(detector.network, data, precision=detector.precision, show_progress=show_progress)
+    found = [by_image.get(image.image_id, Detections.none()) for image in data.images]
+    outcomes = [outcome(image, one) for image, one in zip(data.images, found, strict=True)]
+    best = best_limit(found, outcomes)
+    unreadable = frozenset(index for index, image in enumerate(data.images) if str(image.file) in files)
+    return Found(record.name, data, found, outcomes, 0.0 if best is None else best[0], unreadable)
+
+
+def _precision_section(every: Sequence[Found], seen: str) -> Section:
+    curves: dict[str, PrecisionRecall] = {f"{one.name}, all classes": one.curve() for one in every}
+    tables = [_class_table(one, several=len(every) > 1) for one in every]
+    if len(every) == 1:
+        (one,) = every
+        curves = {"all classes": one.curve()}
+        counts = {label: one.curve(label) for label in range(1, len(one.data.categories) + 1)}
+        largest = sorted((label for label in counts if counts[label].objects), key=lambda k: -counts[k].objects)
+        if len(largest) > 1:
+            curves |= {one.data.categories[label - 1].name: counts[label] for label in largest[:CLASSES]}
+    return Section(
+        "Precision and recall",
+        f"On {seen}. A detection finds an object of its class that it overlaps by an IoU of at least {IOU:g}. Lowering "
+        "the score from which on detections count moves to the right along a curve. A good detector's curve stays near "
+        "the top and reaches far to the right; where it ends, more detections find nothing more.\n\n"
+        "Precision and recall in the table are those at the score at which F1 over all classes is highest.",
+        [Gallery(precision_charts(curves), size="large"), *tables],
+    )
+
+
+def precision_charts(curves: dict[str, PrecisionRecall]) -> list[PageImage]:
+    """Precision over recall, a line per curve, for light and for dark pages."""
+    ends = "; ".join(f"{name} reaches {_last(curve):.0%}" for name, curve in curves.items())
+    return light_and_dark(partial(_figure, curves), "Precision over recall", "", f"Precision over recall: {ends}")
+
+
+def _last(curve: PrecisionRecall) -> float:
+    return float(curve.recall[-1]) if len(curve.recall) else 0.0
+
+
+def _figure(curves: dict[str, PrecisionRecall], *, theme: Theme = LIGHT) -> Figure:
+    figure, (axes,) = chart(theme, "recall")
+    for place, ((name, curve), colour) in enumerate(zip(curves.items(), cycle(theme, len(curves)), strict=True)):
+        first = curve.precision[:1]
+        recall, precision = np.append(0, curve.recall), np.append(first if len(first) else 0, curve.precision)
+        axes.step(recall, precision, where="pre", color=colour, linewidth=2.4 if place == 0 else 1.4, label=name)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_ylabel("precision", color=theme.muted, size=LETTERS)
+    if len(curves) > 1:
+        legend(axes, theme, beside=True)
+    return figure
+
+
+def _class_table(one: Found, *, several: bool) -> Table | Details:
+    rows = []
+    for label, category in enumerate((None, *one.data.categories)):
+        curve = one.curve(label or None)
+        shown, hits = curve.at(one.limit)
+        ap = None if category is None else curve.average_precision
+        rows.append(
+            (
+                "all" if category is None else category.name,
+                f"{curve.objects:,}",
+                f"{hits:,}",
+                f"{shown - hits:,}",
+                f"{hits / shown:.0%}" if shown else NOTHING,
+                f"{hits / curve.objects:.0%}" if curve.objects else NOTHING,
+                NOTHING if ap is None else f"{ap:.1f}",
+            )
+        )
+    whose = f"{one.name}, from" if several else "From"
+    caption = f"{whose} score {one.limit:.2f} on; AP50, in percent, of all scores"
+    header = ("Class", "Objects", "Found", "False alarms", "Precision", "Recall", "AP50")
+    table = Table(header, rows, caption, marked=frozenset({0}))
+    return table if len(rows) <= OPEN else Details(f"{len(rows) - 1} classes", [table])
+
+
+def _worst_section(one: Found, *, several: bool) -> Section | None:
+    errors = [one.errors(index) for index in range(len(one.data))]
+    galleries: list[Gallery] = []
+    for index in np.argsort(-np.array(errors), kind="stable").tolist():
+        if not errors[index] or len(galleries) == WORST:
+            break
+        if index not in one.unreadable:
+            panels = truth_and_detections(one.data, index, one.found[index], one.outcomes[index], one.limit)
+            galleries.append(Gallery([panel_image(panel, height=340) for panel in panels]))
+    if not galleries:
+        return None
+    return Section(
+        f"The images {f'{one.name} does' if several else 'it does'} worst on",
+        f"Those with the most misses and false alarms, of detections from score {one.limit:.2f} on. {MEANING}",
+        galleries,
+    )

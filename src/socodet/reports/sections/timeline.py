@@ -1,0 +1,93 @@
+"""A run over the hours: what it logged, and when it paused and was resumed."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from socodet.reports.charts import LETTERS, chart, cycle, light_and_dark
+from socodet.reports.page import Details, Gallery, Section, Table
+from socodet.reports.runs import RunRecord
+from socodet.reports.sittings import Sitting, sittings
+from socodet.reports.theme import LIGHT, Theme
+
+FIELDS = {"loss": "loss", "lr": "learning rate", "effective_rank": "effective rank", "box_AP": "box AP"}
+"""What is drawn, as far as it was logged, and its name."""
+UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
+"""From so many seconds on, seconds per unit, and the unit's name."""
+OPEN = 6
+"""A table of more calls is folded."""
+
+
+def timeline_sections(records: Sequence[RunRecord]) -> list[Section]:
+    """One section with a chart per run; none where no run kept its files of events."""
+    figures: list[Gallery | Table | Details] = []
+    for record in records:
+        calls = sittings(record.folder)
+        if not calls:
+            continue
+        title = f"{record.name} over time" if len(records) > 1 else "Over time"
+        pauses = len(calls) - 1
+        often = "without a pause" if not pauses else f"paused {pauses} time{'' if pauses == 1 else 's'}"
+        figures.append(
+            Gallery(
+                light_and_dark(partial(timeline_figure, record, calls), title, "", f"{title}: {often}"), size="large"
+            )
+        )
+        table = Table(
+            ("Call", "Began (UTC)", "Steps", "At work", "Pause before"),
+            list(_rows(calls)),
+            caption=f"{record.name}: {often}",
+        )
+        figures.append(table if len(calls) <= OPEN else Details(f"{len(calls)} calls of {record.name}", [table]))
+    text = "Grey: no process was at work, until the run was resumed. Steps after the last checkpoint are then repeated."
+    return [Section("Timeline", text, figures)] if figures else []
+
+
+def timeline_figure(record: RunRecord, calls: Sequence[Sitting], *, theme: Theme = LIGHT) -> Figure | None:
+    """The fields of the log above each other, over the time since the run began; pauses are grey."""
+    when = {step: at for call in calls for step, at in call.logged.items()}  # a repeated step counts when it came last
+    began, ended = calls[0].began, max(call.ended for call in calls)
+    seconds, unit = next((size, name) for least, size, name in UNITS if ended - began >= least)
+    points = {
+        field: [
+            (when[line["step"]], line[field])
+            for line in record.lines
+            if line["step"] in when and isinstance(line.get(field), int | float) and math.isfinite(line[field])
+        ]
+        for field in FIELDS
+    }
+    drawn = {field: values for field, values in points.items() if values}
+    if not drawn:
+        return None
+    figure, panels = chart(theme, unit, len(drawn))
+    for axes, (field, values), colour in zip(panels, drawn.items(), cycle(theme, len(drawn)), strict=True):
+        hours = [(at - began) / seconds for at, _ in values]
+        axes.plot(hours, [value for _, value in values], color=colour, linewidth=1.6, marker="o" * (len(hours) < 3))
+        axes.set_title(FIELDS[field], color=theme.ink, size=LETTERS, loc="left")
+        for before, after in itertools.pairwise(calls):
+            axes.axvspan(*((at - began) / seconds for at in (before.ended, after.began)), color=theme.grid, zorder=0)
+    return figure
+
+
+def _rows(calls: Sequence[Sitting]) -> list[tuple[str, ...]]:
+    pauses = ["", *(_span(after.began - before.ended) for before, after in itertools.pairwise(calls))]
+    return [
+        (
+            str(number),
+            datetime.fromtimestamp(call.began, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            f"{min(call.logged):,} to {max(call.logged):,}",
+            _span(call.ended - call.began),
+            pause,
+        )
+        for number, (call, pause) in enumerate(zip(calls, pauses, strict=True), 1)
+    ]
+
+
+def _span(seconds: float) -> str:
+    """`3.2 hours`."""
+    size, unit = next((size, name) for least, size, name in UNITS if seconds >= least or not least)
+    return f"{max(seconds, 0) / size:.3g} {unit}"

@@ -1,0 +1,43 @@
+"""Precision over recall, against a case worked by hand and against COCO's evaluation."""
+
+import numpy as np
+import pytest
+from hand_made_sets import found, made_image, made_set, random_case
+
+from socodet.detection.scores import Detections
+from socodet.detection.scores.coco import evaluate_coco
+from socodet.detection.scores.curves import precision_recall
+from socodet.detection.scores.outcomes import outcome
+
+
+def curve_of(data, predictions, label=None):
+    in_order = [predictions.get(image.image_id, Detections.none()) for image in data.images]
+    outcomes = [outcome(image, one) for image, one in zip(data.images, in_order, strict=True)]
+    return precision_recall(data.images, in_order, outcomes, label)
+
+
+def test_a_curve_worked_by_hand():
+    """Two objects; detections in order: a hit, a false alarm, a hit; a crowd's detection counts for nothing."""
+    image = made_image(1, [(0, 0, 10, 10, 1), (20, 20, 30, 30, 1), (50, 50, 90, 90, 1, "crowd")])
+    rows = [(0, 0, 10, 10, 0.9, 1), (70, 0, 80, 10, 0.8, 1), (20, 20, 30, 30, 0.7, 1), (55, 55, 65, 65, 0.95, 1)]
+    curve = curve_of(made_set([image], "coco"), {1: found(rows)})
+    assert curve.objects == 2
+    np.testing.assert_allclose(curve.recall, [0.5, 0.5, 1.0])
+    np.testing.assert_allclose(curve.precision, [1.0, 2 / 3, 2 / 3])
+    assert curve.average_precision == pytest.approx(100 * (51 * 1.0 + 50 * 2 / 3) / 101)
+    assert curve.at(0.75) == (2, 1)
+    assert curve.at(0.99) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ap_is_cocos(seed):
+    data, predictions = random_case(np.random.default_rng(seed), style="coco", marks=("",))
+    coco = evaluate_coco(data, predictions).of_classes
+    for label, category in enumerate(data.categories, 1):
+        assert curve_of(data, predictions, label).average_precision == pytest.approx(coco[category.name]["box_AP50"])
+
+
+def test_without_detections_or_objects():
+    empty = made_set([made_image(1, []), made_image(2, [(0, 0, 10, 10, 1)])], "coco", classes=2)
+    assert curve_of(empty, {}).average_precision == 0
+    assert curve_of(empty, {}, 2).average_precision is None

@@ -1,0 +1,82 @@
+"""The pages of a fine-tuned detector: of detections written by hand, so that every number is known."""
+
+import re
+
+import numpy as np
+import pytest
+from browser import SCHEMES, look, needs_browser
+from narrow_models import NARROW
+from photograph_sets import coco_file
+
+import socodet
+from socodet.detection.scores import Detections
+from socodet.errors import InputError
+from socodet.reports.sections import detections as section
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+NAMES = ("chelsea", "hopper", "rocket")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A run of one step; its set of three photographs, an animal, a person and a rocket."""
+    root = tmp_path_factory.mktemp("tuned")
+    data = coco_file(root / "set.json", NAMES, masks=False)
+    settings = socodet.FinetuneSettings("faster_rcnn_fpn", "voc_24k", iterations=1, batch_size=2, size=32, precise_bn=0)
+    execution = socodet.ExecutionSettings(workers=0, log_every=1)
+    socodet.finetune(data, root / "run", settings, model=NARROW, execution=execution, show_progress=False)
+    return root / "run", data
+
+
+def detect(network, data, **_):
+    """The animal is found; for the person there are a false alarm and, surer than it, a hit; the rocket is missed."""
+
+    def of(name, *boxes):
+        image = next(image for image in data.images if image.file.stem == name)
+        xyxy = np.array([image.boxes[0] if box is None else box for box, _ in boxes], np.float32).reshape(-1, 4)
+        scores = np.array([score for _, score in boxes], np.float32)
+        return image.image_id, Detections(xyxy, scores, np.repeat(image.labels[:1], len(boxes)))
+
+    chelsea = of("chelsea", (None, 0.9))
+    hopper = of("hopper", (None, 0.8), ((0, 0, 20, 20), 0.7))
+    return dict([chelsea, hopper, of("rocket", ((0, 0, 30, 30), 0.2))]), []
+
+
+@pytest.fixture(scope="module")
+def page(tuned):
+    run, data = tuned
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(section, "detect", detect)
+        return socodet.report([run], run.parent / "detector.html", data=data, device="cpu", show_progress=False).path
+
+
+def test_every_class_has_its_numbers(page):
+    text = page.read_text()
+    assert re.findall("<h2>(.*?)</h2>", text)[-2:] == ["Precision and recall", "The images it does worst on"]
+
+    def row(name):
+        return re.findall(r"<td[^>]*>(.*?)</td>", re.search(rf">{name}</th>.*?</tr>", text, re.DOTALL)[0])
+
+    # From score 0.8 on: F1 = 2 * 2 / (2 + 3) = 0.8, with 0.7 too it is 2 * 2 / (3 + 3).
+    assert row("all") == ["3", "2", "0", "100%", "67%", "–"]
+    assert row("animal") == ["1", "1", "0", "100%", "100%", "100.0"]
+    assert row("person") == ["1", "1", "0", "100%", "100%", "100.0"]
+    assert row("rocket") == ["1", "0", "0", "–", "0%", "0.0"]
+    assert "From score 0.80 on" in text
+
+
+def test_the_worst_image_is_shown(page):
+    text = page.read_text()
+    assert "rocket.jpg · truth · 1 object, 1 missed" in text
+    assert "chelsea.jpg" not in text  # nothing is wrong there
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_browser_shows_the_page(page, tmp_path, scheme):
+    look(page, tmp_path, scheme)
+
+
+def test_a_set_that_is_not_there_is_one_line(tuned, tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        socodet.report([tuned[0]], tmp_path / "r.html", data=tmp_path / "nowhere.json")
