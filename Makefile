@@ -13,7 +13,7 @@ test: venv  ## the whole test suite
 	$(BIN)/pytest
 
 screenshots: venv  ## pages in a headless Chromium, as wide as a phone and a screen, light and dark, into screenshots/
-	SOCODET_SCREENSHOTS=screenshots $(BIN)/pytest -n 0 tests/reports -k browser
+	SOCODET_SCREENSHOTS=screenshots $(BIN)/pytest -n 0 tests/reports tests/studies/test_comparison_table.py -k browser
 
 soak: venv  ## twenty faults of each kind for each command, an hour; results in soak.jsonl
 	SOCODET_FAULTS=20 SOCODET_FAULTS_RECORD=soak.jsonl $(BIN)/pytest -n 0 tests/faults

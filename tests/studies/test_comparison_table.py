@@ -4,11 +4,14 @@ import csv
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
+from browser import SCHEMES, look, needs_browser
 
 from socodet.studies.comparison import Comparison
+from socodet.studies.comparison_page import write_comparison_page
 from socodet.studies.detector_table import FIGURES, _by_chance, curve, scores
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.training.learner import DivergedError
@@ -161,6 +164,30 @@ def test_the_curves_show_every_run_and_the_means(three):
     means = {line.get_label(): line.get_ydata() for line in curves if not line.get_label().startswith("_")}
     assert list(means) == ["soco", "supervised", "scratch"]
     assert means["soco"] == pytest.approx(np.mean(SOCO, axis=0))
+    (edges,) = axes.collections[0].get_paths()  # the band of the first init: the lower edge, and the upper one back
+    for sign in (-1, 1):
+        for step, values in zip(STEPS, np.transpose(SOCO), strict=True):
+            edge = [step, np.mean(values) + sign * np.std(values, ddof=1)]
+            assert np.abs(edges.vertices - edge).sum(axis=1).min() < 1e-6
+
+
+def test_the_page_has_the_tables_and_the_curves(three):
+    write_comparison_page(three.detectors, three.study.folder, three.headline(), three.shared, three.origins)
+    text = (three.study.folder / "comparison.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Curves", "100% of the training images", "Inits"]
+    assert "<h1>fcos_fpn from soco, supervised, scratch</h1>" in text
+    assert text.count('<tr class="marked">') == 2  # soco and supervised are above scratch
+    assert f"<td>{np.mean([run[-1] for run in SOCO]):.2f} ± " in text
+    assert "/runs/soco (backbone.body, backbone.fpn)" in text
+    assert text.count("<img ") == 1
+    assert text.count("<source ") == 1  # and another for dark pages
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_browser_shows_the_page(three, tmp_path, scheme):
+    write_comparison_page(three.detectors, three.study.folder, three.headline(), three.shared, three.origins)
+    look(three.study.folder / "comparison.html", tmp_path, scheme)
 
 
 def test_label_efficiency_shows_the_ends_of_all_runs(tmp_path):

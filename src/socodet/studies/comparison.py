@@ -23,6 +23,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.runtime.world import world_from_environment
+from socodet.studies.comparison_page import PAGE, write_comparison_page
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import FinetuningRuns
 from socodet.studies.inits import Init, named_inits, shared_model, shared_pixel_reading
@@ -110,6 +111,9 @@ def compare(
     if comparison.is_first:
         comparison.write()
         comparison.detectors.write_figures(study.folder)
+        write_comparison_page(
+            comparison.detectors, study.folder, comparison.headline(), comparison.shared, comparison.origins
+        )
     return comparison
 
 
@@ -174,7 +178,7 @@ def _prepare(
             raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
         noted[init.name] = {**start, "loaded": list(report.loaded_modules)}
     names = {"train": runs.training.name, "val": runs.validation.name}
-    study.begin(asked, [*TABLES, *FIGURES], overwrite=overwrite, names=names, inits=noted)
+    study.begin(asked, [*TABLES, *FIGURES, PAGE], overwrite=overwrite, names=names, inits=noted)
 
 
 def _is_begun(study: Study, job: Job) -> bool:
@@ -233,21 +237,33 @@ class Comparison(Shown):
         """An object per row of the table, and one per run."""
         return {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
 
-    def as_markdown(self) -> str:
-        """A table for each fraction of the labels."""
-        asked, names, inits = (self.note[part] for part in ("asked", "names", "inits"))
+    @property
+    def shared(self) -> str:
+        """What all runs have in common, in words."""
+        asked, names = self.note["asked"], self.note["names"]
         settings, schedule, train, val = (asked[part] for part in ("settings", "schedule", "train", "val"))
         length = f"{settings['epochs']:g} epochs" if settings["epochs"] else f"{schedule['iterations']} steps"
-        lines = [
-            f"# {settings['detector']} from {', '.join(self.detectors.inits)}",
-            "",
+        return (
             f"Every run: {length} of batch size {schedule['batch_size']} at rate {schedule['lr']:.6g} "
             f"({settings['schedule']}), images of {schedule['test_short_side']} pixels. "
             f"Trained on {names['train']} ({train['images']} images), scored on {names['val']} "
             f"({val['images']} images, {val['style']} rules), in percent: mean ± sample standard deviation over the "
-            "seeds.",
+            "seeds."
+        )
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """What each init is, in words."""
+        return {name: _origin(self.note["inits"][name]) for name in self.detectors.inits}
+
+    def as_markdown(self) -> str:
+        """A table for each fraction of the labels."""
+        lines = [
+            f"# {self.headline()}",
             "",
-            *(f"- {name}: {_origin(inits[name])}" for name in self.detectors.inits),
+            self.shared,
+            "",
+            *(f"- {name}: {origin}" for name, origin in self.origins.items()),
             *self.detectors.markdown("{} of the training images"),
         ]
         return "\n".join(lines) + "\n"

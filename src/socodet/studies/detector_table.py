@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from socodet.finetuning.settings import SCRATCH
+from socodet.reports.theme import LIGHT, Theme
 from socodet.studies.figure import Lines, lines_figure, write_figure
 from socodet.studies.runner import Outcome
 from socodet.studies.table import Group, Spread, grouped, markdown_table, spreads
@@ -145,7 +146,7 @@ class DetectorTable:
             for row in self.rows
         ]
 
-    def figures(self) -> dict[str, Figure | None]:
+    def figures(self, theme: Theme = LIGHT) -> dict[str, Figure | None]:
         """By file name: box AP over the steps, a panel per fraction of the labels, with scratch's final AP dashed; and
         final box AP over the fraction of the labels. None if there are no runs for a figure.
         """
@@ -162,8 +163,10 @@ class DetectorTable:
         several = len({fraction for points in ends.values() for fraction in points}) > 1
         over = [Lines("Label efficiency", ends)] if several else []
         return {
-            "iterations": lines_figure(panels, self.inits, "step", "box AP"),
-            "labels": lines_figure(over, self.inits, "fraction of the training images", "box AP", over_fractions=True),
+            "iterations": lines_figure(panels, self.inits, "step", "box AP", theme=theme),
+            "labels": lines_figure(
+                over, self.inits, "fraction of the training images", "box AP", over_fractions=True, theme=theme
+            ),
         }
 
     def write_figures(self, folder: Path) -> None:
