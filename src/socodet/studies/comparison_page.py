@@ -37,7 +37,7 @@ def write_comparison_page(
         above = header.index("above")
         marked = frozenset(place for place, line in enumerate(lines) if line[above])
         rows = [[cell or "–" for cell in line] for line in lines]
-        text = "In colour: inits that are above another. " + LEGEND["above"].capitalize()
+        text = f"In colour: inits that are above another. {LEGEND['above']}"
         sections.append(
             Section(f"{100 * fraction:g}% of the training images", text, [Table(header, rows, marked=marked)])
         )
