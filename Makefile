@@ -21,16 +21,22 @@ soak: venv  ## twenty faults of each kind for each command, an hour; results in 
 fuzz: venv  ## 100,000 damaged files for each reader, an hour; results in fuzz.jsonl
 	SOCODET_FUZZ=100000 SOCODET_FUZZ_RECORD=fuzz.jsonl $(BIN)/pytest -n 0 tests/fuzz
 
-lint: venv  ## formatting, lint, types, spelling, imports between rooms
+lint: venv  ## formatting, lint, types, spelling, imports between rooms, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/lint-imports
+	! test -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 docs: venv  ## the documentation as a site, in site/index.html; strict
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+dist: venv  ## wheel and sdist in dist/, checked, and the wheel tried in an environment of its own (DEMO=1: its demo too)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/check_dist.py dist
 
 format: venv
 	$(BIN)/ruff format .
@@ -45,4 +51,4 @@ venv: .venv/.stamp  ## does nothing when it is up to date
 	touch $@
 
 clean:
-	rm -rf .venv demo site screenshots .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo dist site screenshots .pytest_cache .mypy_cache .ruff_cache
