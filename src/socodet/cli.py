@@ -48,7 +48,7 @@ COMMANDS = {
     "inspect": "Draw proposals on images, or the views a recipe makes of them.",
     "inspect detections": "Draw a detector's hits, misses and false alarms beside the annotated objects.",
     "recipes": "List the recipes, or print every field of one.",
-    "demo": "Run every step on a few photographs: propose, pretrain, export, load, and a page with the results.",
+    "demo": "Run every step on a few photographs: propose, pretrain, export, fine-tune, and a page with the results.",
     "doctor": "Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.",
     "pack": "Shrink images once, into tar shards that are read in sequence.",
 }

@@ -16,7 +16,7 @@ def demo(
     overwrite: bool = False,
     seed: int = 0,
 ) -> Any:
-    """Run every step on a few photographs: propose, pretrain, export, load, fine-tune, and a page with the results.
+    """Run every step on a few photographs: propose, pretrain, export, fine-tune, and a page with the results.
 
     Args:
         images: Folder of images; by default the photographs that come with the package.
