@@ -23,6 +23,7 @@ from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.studies.inits import named_inits
 from socodet.training.run_folder import RunFolder
+from socodet.weights.hub import with_downloads
 
 SMALL = ModelSettings(
     backbone="resnet18",
@@ -122,6 +123,26 @@ def test_a_pushed_pretraining_run_is_read_like_the_folder(hub, pretrained, tmp_p
     (init,) = named_inits([name])
     assert init.name == "birds-run"
     assert RunFolder(tmp_path.joinpath(init.source)).checkpoints()
+
+
+def test_on_the_command_line_the_name_is_replaced_by_a_folder(hub, tmp_path):
+    weights = safetensors.torch.save({"a": torch.ones(1)})
+    sha = hub.put("me/file", {"model.safetensors": weights})
+    given = [
+        "set",
+        "--init",
+        "hub:me/file",
+        "--init=hub:me/file@main",
+        "--init",
+        "b=hub:me/file",
+        "--x=hub:me/file",
+        "y",
+    ]
+    path = tmp_path / "cache" / "models--me--file" / "snapshots" / sha / "model.safetensors"
+    assert with_downloads(given) == [
+        *("set", "--init", f"file={path}", f"--init=file={path}", "--init", f"b={path}", f"--x={path}", "y"),
+    ]
+    assert path.read_bytes() == weights
 
 
 def test_a_detector_with_its_scores_detects_the_same(hub, tuned, tmp_path):

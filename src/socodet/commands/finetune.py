@@ -74,10 +74,10 @@ def finetune(
         train: Annotated set: a folder or file of COCO, LVIS, VOC, YOLO, Roboflow, Hugging Face or the tools that write
             these (docs/data.md).
         output: Folder of the run, or of the comparison.
-        init: Initial weights: a pretraining run's folder, a file of weights, or scratch, the default. A file is what
-            `socodet export` wrote, a checkpoint of the method's public code or a backbone's state dict. A fine-tuned
-            detector's folder is trained on; its heads keep the classes with the same names. Given several times, they
-            are compared; NAME=PATH gives one a name in the table.
+        init: Initial weights: a pretraining run's folder, hub:USER/NAME of the Hugging Face Hub, a file of weights, or
+            scratch, the default. A file is what `socodet export` wrote, a checkpoint of the method's public code or a
+            backbone's state dict. A fine-tuned detector's folder is trained on; its heads keep the classes with the
+            same names. Given several times, they are compared; NAME=PATH gives one a name in the table.
         seeds: Compare runs with each of these seeds, such as 0 1 2.
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.

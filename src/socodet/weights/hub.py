@@ -165,7 +165,7 @@ def with_downloads(argv: Sequence[str]) -> list[str]:
             raise InputError(
                 f"--output {match['name']}: runs are written to a folder; socodet push puts one on the Hub"
             )
-        is_init = "--init" in (before, match["before"].rstrip("="))
-        title = f"{match['name'].partition('@')[0].rpartition('/')[2]}=" if is_init else ""
+        unnamed = match["before"] == "--init=" or (before == "--init" and not match["before"])
+        title = f"{match['name'].partition('@')[0].rpartition('/')[2]}=" if unnamed else ""
         found.append(f"{match['before']}{title}{downloaded(match['name'])}")
     return found
