@@ -16,6 +16,7 @@ from socodet.errors import InputError, SettingError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
+from socodet.pretraining import step_time
 from socodet.pretraining.recipes.auto import Given, plan
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
@@ -36,6 +37,22 @@ SMALL = OwnDataSettings(
 CPU = ExecutionSettings("cpu", workers=0)
 OWN = ["scratch", "image", "soco", "soco_paper"]
 GIVEN = ["imagenet", "imagenet_soco", "imagenet_image"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """The arithmetic of each recipe is counted once, not in every study."""
+    known = {}
+
+    def count(recipe, source):
+        key = repr(recipe), source.location, len(source)
+        if key not in known:
+            known[key] = flops_per_image(recipe, source)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_time, "flops_per_image", count)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSe
     BatchTooLargeError when a batch does not fit into memory.
     """
     size = recipe.training.batch_size
-    batch = _batch(recipe, source, size)
+    batch = _batch(recipe, source, size, times=2)  # the first compiles the kernels and makes the proposals
     try:
         seconds = _step_seconds(recipe, len(source), execution, batch)
     except RuntimeError as error:
@@ -65,19 +65,20 @@ def flops_per_image(recipe: Recipe, source: ImageSource) -> float:
     """
     few = replace(recipe, training=replace(recipe.training, batch_size=COUNTED, accumulate=1))
     trainer = _trainer(few, len(source), ExecutionSettings("cpu", precision="float32"))
-    batch = _batch(few, source, COUNTED)
+    batch = _batch(few, source, COUNTED, times=1)
     with FlopCounterMode(display=False) as counter:
         trainer.step(batch)
     return float(counter.get_total_flops()) / COUNTED
 
 
-def _batch(recipe: Recipe, source: ImageSource, size: int) -> Batch:
-    """Samples of the first images, some of them again where there are fewer; the kernels are then compiled."""
+def _batch(recipe: Recipe, source: ImageSource, size: int, *, times: int) -> Batch:
+    """Samples of the first images, some of them again where there are fewer, made so many times."""
     proposals = _RememberedProposals(recipe.proposals, reading_of(source))
     dataset = SampleDataset(source, proposals, np.arange(len(source)), recipe.sample, recipe.training.seed)
     places = [(position // len(source), position % len(source)) for position in range(size)]
     try:
-        dataset.batch(places)  # compiles the kernels, and makes the proposals
+        for _ in range(times - 1):
+            dataset.batch(places)
         return dataset.batch(places)
     except OSError as error:
         raise InputError(f"{source.location}: {error}; check the files") from None

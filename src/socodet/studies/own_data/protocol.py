@@ -104,7 +104,8 @@ def starts(
         Start(SOCO_PAPER, "the same with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
     ]
     if weights is not None:
-        soco, image = _recipes(settings, weights.backbone, source, survey, machine)
+        if weights.backbone != settings.backbone:
+            soco, image = _recipes(settings, weights.backbone, source, survey, machine)
         name, path = weights.name, weights.path
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
