@@ -29,19 +29,19 @@ def spread(network):
                 tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5)
             elif name.endswith("cls_logits.bias"):
                 tensor.zero_()
-            if name == "rpn.head.cls_logits.weight":
+            if name in ("rpn.head.cls_logits.weight", "head.classification_head.cls_logits.weight"):
                 tensor.mul_(0.1)  # scores that are all but 1 would be in any order
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def detector_run(tmp_path_factory):
-    """`detector_run(detector, backbone="resnet18")` → the folder of its run, made once for each."""
+    """`detector_run(detector, backbone="resnet18")` → the folder of its run, made once for each module."""
     made = {}
 
     def make(detector, backbone="resnet18"):
         if (detector, backbone) in made:
             return made[detector, backbone]
-        folder = tmp_path_factory.mktemp("shared_run")
+        folder = tmp_path_factory.mktemp("run")
         data = open_detection_set(coco_file(folder / "set.json"))
         boxes = {"rois_per_image": 32} if detector_named(detector).has_box_head else {}
         settings = FinetuneSettings(detector, "coco_1x", iterations=9, size=96, **boxes)

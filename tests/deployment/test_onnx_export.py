@@ -17,6 +17,7 @@ from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
 
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 SIZES = ((266, 190), (61, 90))
 """Heights and widths of what is cut from the photographs: portrait, and landscape smaller than the detector's size."""
 

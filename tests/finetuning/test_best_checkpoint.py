@@ -17,6 +17,8 @@ from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 SETTINGS = FinetuneSettings("fcos_fpn", iterations=6, batch_size=2, size=32, precise_bn=0)
 EACH = EvaluationSettings(every=1)

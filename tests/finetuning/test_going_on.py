@@ -19,6 +19,8 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 HERE = ExecutionSettings(device="cpu", workers=0)
 
 

@@ -21,6 +21,8 @@ from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 WIDE = dataclasses.replace(NARROW, representation_size=128)  # enough values for a size that is not chance
 BRIEF = FinetuneSettings("faster_rcnn_fpn", iterations=2, batch_size=2, size=64, precise_bn=0)
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)

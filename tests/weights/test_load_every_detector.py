@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torchvision.models import resnet18
+from narrow_models import narrow_resnet18
 
 from socodet.detection.detectors import DETECTORS, new_detector
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
@@ -17,6 +17,8 @@ from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 TORCHVISION = [name for name, detector in DETECTORS.items() if isinstance(detector, TorchvisionDetector)]
 R18 = ModelSettings(
@@ -117,7 +119,7 @@ def test_the_modules_that_arrive_and_what_they_compute(runs, kind, detector):
             c4 = body(pixels)["0"] if kind == "c4" else body.layer3(body.layer2(body.layer1(stem(body, pixels))))
             torch.testing.assert_close(network.backbone(pixels)["0"], c4)
             fifth = encoder.box_head if kind == "c4" else body.layer4
-            pooled = torch.randn(3, 256, 14, 14)
+            pooled = torch.randn(3, 32, 14, 14)
             torch.testing.assert_close(network.roi_heads.box_head[:-1](pooled), fifth(pooled))
             return
         stages = list(network.backbone.body(pixels).values())
@@ -173,7 +175,7 @@ def test_an_exported_file_gives_what_its_run_gives(runs, tmp_path, detector):
 
 @pytest.mark.parametrize("detector", TORCHVISION)
 def test_a_supervised_backbone_fills_the_backbone_alone(tmp_path, detector, capsys):
-    classifier = resnet18(weights=None)
+    classifier = narrow_resnet18()
     weights = {n: v for n, v in classifier.state_dict().items() if not n.endswith("num_batches_tracked")}
     torch.save(weights, tmp_path / "resnet18.pth")  # older files have no counters
     network = new_detector(detector, R18, 4)
@@ -196,6 +198,6 @@ def test_weights_of_another_backbone_are_refused_and_the_detector_left_alone(run
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(InputError, match=r"lacks 80 tensors of RetinaNet.*layer1\.2\."):
         load_pretrained(network, run)
-    with pytest.raises(InputError, match=r"fpn\.inner_blocks\.1\.0\.weight is \(16, 128, 1, 1\) there and \(32,"):
+    with pytest.raises(InputError, match=r"fpn\.inner_blocks\.1\.0\.weight is \(16, 16, 1, 1\) there and \(32,"):
         load_pretrained(new_detector("fcos_fpn", replace(R18, fpn_channels=32), 4), run)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

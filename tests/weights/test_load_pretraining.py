@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from narrow_models import narrow_resnet18
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
-from torchvision.models import resnet18, resnet34
+from torchvision.models import resnet34
 from torchvision.ops import roi_align
 
 from socodet.detection.detectors import new_detector
@@ -18,6 +19,7 @@ from socodet.models.soco import SoCo
 from socodet.views.batch import group_by_level
 from socodet.weights.load import load_starting_point
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 R18 = ModelSettings(
     backbone="resnet18",
     fpn_channels=8,
@@ -66,7 +68,7 @@ def assert_target_is_the_online_networks_copy(soco: SoCo) -> None:
 
 
 def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropped(start):
-    weights, soco = shaken(resnet18(weights=None)).state_dict(), a_soco(R18)
+    weights, soco = shaken(narrow_resnet18()).state_dict(), a_soco(R18)
     before = copies(soco.state_dict())
     report = start(soco, weights, "resnet18.pth")
     for network in (soco.online, soco.target):
@@ -91,7 +93,7 @@ def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropp
 
 
 def test_c4_takes_the_fifth_block_as_its_head(start):
-    weights, soco = shaken(resnet18(weights=None)).state_dict(), a_soco(C4)
+    weights, soco = shaken(narrow_resnet18()).state_dict(), a_soco(C4)
     report = start(soco, weights)
     for name, value in soco.target.encoder.box_head.state_dict().items():
         assert torch.equal(value, weights[f"layer4.{name}"]), name
@@ -100,7 +102,7 @@ def test_c4_takes_the_fifth_block_as_its_head(start):
 
 
 def test_files_from_before_batches_were_counted_are_whole(start):
-    weights = shaken(resnet18(weights=None)).state_dict()
+    weights = shaken(narrow_resnet18()).state_dict()
     old = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     report = start(a_soco(R18), old)
     assert len(report.loaded) == 100
@@ -194,9 +196,9 @@ class TheirFPN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for suffix in ("", "_k"):
-            encoder, neck = resnet18(weights=None), nn.Module()
+            encoder, neck = narrow_resnet18(), nn.Module()
             del encoder.fc
-            neck.lateral_convs = nn.ModuleList(ConvNorm(c, 8, 1) for c in (64, 128, 256, 512))
+            neck.lateral_convs = nn.ModuleList(ConvNorm(c, 8, 1) for c in (8, 16, 32, 64))
             neck.fpn_convs = nn.ModuleList(ConvNorm(8, 8, 3) for _ in range(4))
             for name, module in (("encoder", encoder), ("neck", neck), ("head", TheirHead())):
                 setattr(self, name + suffix, module)
@@ -244,9 +246,9 @@ def test_the_public_codes_checkpoint_computes_the_same_here(start):
 
 def test_the_public_codes_c4_checkpoint(start):
     torch.manual_seed(1)
-    encoder = shaken(resnet18(weights=None))
+    encoder = shaken(narrow_resnet18())
     del encoder.fc
-    parts = {"projector": shaken(TheirPerceptron(512)), "predictor": shaken(TheirPerceptron(6))}
+    parts = {"projector": shaken(TheirPerceptron(64)), "predictor": shaken(TheirPerceptron(6))}
     checkpoint = {f"module.{kind}.{n}": v for kind in ("encoder", "encoder_k") for n, v in encoder.state_dict().items()}
     checkpoint |= {f"module.{part}.{n}": v for part, module in parts.items() for n, v in module.state_dict().items()}
     checkpoint |= {"module.queue": torch.zeros(6, 10), "module.queue_ptr": torch.zeros(1)}
@@ -275,13 +277,13 @@ def test_the_public_codes_fpn_checkpoint_gives_its_backbone_to_a_c4_network(star
     assert "left over P2's lateral convolution (6 tensors)" in str(report)
 
 
-SHAPES = r"layer1\.0\.conv1\.weight is \(64, 64, 3, 3\) there and \(64, 64, 1, 1\)"
+SHAPES = r"layer1\.0\.conv1\.weight is \(8, 8, 3, 3\) there and \(8, 8, 1, 1\)"
 REFUSED = {
-    "shape": (replace(R18, backbone="resnet50"), lambda: resnet18().state_dict(), SHAPES + ".*--backbone"),
+    "shape": (replace(R18, backbone="resnet50"), lambda: narrow_resnet18().state_dict(), SHAPES + ".*--backbone"),
     "deeper file": (R18, lambda: resnet34().state_dict(), r"layer1\.2\.conv1\.weight has no place.*--backbone"),
     "deeper network": (
         replace(R18, backbone="resnet34"),
-        lambda: resnet18().state_dict(),
+        lambda: narrow_resnet18().state_dict(),
         r"lacks 80 tensors .* first .*layer1\.2\..*--backbone",
     ),
     "nothing fits": (R18, lambda: {"stem.weight": torch.zeros(3)}, "none of its 1 tensors.*give the state dict"),
