@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # As the command line does: threads wait asleep, so that tests are not many times slower beside other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -34,3 +36,64 @@ def folders_removed(request, tmp_path_factory):
                 folder.unlink()
             else:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+SLOWEST = [
+    "faults/test_faults.py",  # compiles all kernels while the other worker is at the next one, which needs few
+    "deployment/test_onnx_export.py",
+    "training/test_distributed.py",
+    "deployment/test_torchvision_export.py",
+    "finetuning/test_finetune.py",
+    "detection/test_any_annotations.py",
+    "test_documented_commands.py",
+    "studies/test_own_data.py",
+    "weights/test_load_detector.py",
+    "studies/test_ablation.py",
+    "test_cli.py",
+    "test_examples.py",
+    "studies/test_finetuning_rows.py",
+    "pretraining/test_recipes.py",
+    "models/test_fused_norm.py",
+    "training/test_interrupt.py",
+    "studies/test_comparison_running.py",
+    "reports/test_report.py",
+    "proposals/test_shares.py",
+    "detection/test_detectors.py",
+    "finetuning/test_finetune_rt_detr.py",
+    "pretraining/test_optimizer_step.py",
+    "test_end_to_end.py",
+]
+"""These modules go first, the longest before the others, or one worker would end long after the other."""
+ALIKE = {
+    "faults/test_processes.py": "faults/test_faults.py",
+    "finetuning/test_finetune_distributed.py": "training/test_distributed.py",
+}
+"""One worker runs both of these modules: they share a process that has imported everything."""
+
+
+def scope(test):
+    """The tests that one worker runs one after the other, as a module's name."""
+    module = test.split("::")[0].removeprefix("tests/")
+    return ALIKE.get(module, module)
+
+
+def pytest_collection_modifyitems(items):
+    """Orders the modules, the slowest first and the others by their number of tests."""
+    tests, here = Path(__file__).parent, {}
+    for item in items:
+        here.setdefault(scope(item.path.relative_to(tests).as_posix()), []).append(item)
+    ranks = {module: place for place, module in enumerate(SLOWEST)}
+    order = sorted(here, key=lambda module: (ranks.get(module, len(ranks)), -len(here[module])))
+    items[:] = [item for module in order for item in sorted(here[module], key=lambda item: item.path.as_posix())]
+
+
+class Scopes(LoadScopeScheduling):
+    """xdist's, by `scope`."""
+
+    def _split_scope(self, nodeid):
+        return scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """The order is that of `pytest_collection_modifyitems`."""
+    return Scopes(config, log) if config.getvalue("dist") == "loadscope" else None

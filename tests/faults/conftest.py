@@ -1,9 +1,18 @@
-"""Fixtures of the tests of untrusted files."""
+"""The process that starts commands, and fixtures of the tests of untrusted files."""
 
 import os
 
 import pytest
+from injected import Starter
 from malicious import PHOTOGRAPH
+
+
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory):
+    """Of all modules that a worker runs: it imports everything, which takes ten seconds."""
+    starter = Starter(tmp_path_factory.mktemp("shared_faults") / "out")
+    yield starter
+    starter.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 from commands_tried import COMMANDS, make_inputs
-from injected import Starter, assert_whole, empty, moments, picked
+from injected import assert_whole, empty, moments, picked
 
 COUNT = int(os.environ.get("SOCODET_FAULTS", "3"))
 SEED = os.environ.get("SOCODET_FAULTS_SEED", str(os.getpid()))
@@ -25,13 +25,6 @@ def given(tmp_path_factory):
     folder = tmp_path_factory.mktemp("given") / "data"
     make_inputs(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory):
-    starter = Starter(tmp_path_factory.mktemp("faults") / "out")
-    yield starter
-    starter.close()
 
 
 @pytest.fixture(params=COMMANDS, ids=lambda command: command.name, scope="module")

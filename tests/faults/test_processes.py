@@ -11,20 +11,13 @@ from pathlib import Path
 
 import pytest
 from commands_tried import NAMES, NETWORK, SOCO
-from injected import Starter, empty
+from injected import empty
 
 from socodet.images.photographs import photographs
 from socodet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 LONG = [*SOCO, *NETWORK, "--device", "cpu", "--workers", "0", "--log-every", "1", "--epochs", "200"]
-
-
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory):
-    starter = Starter(tmp_path_factory.mktemp("processes") / "out")
-    yield starter
-    starter.close()
 
 
 @pytest.fixture(scope="module")
