@@ -26,6 +26,8 @@ PROJECT: Final = "socodet"
 """The W&B project and MLflow experiment, unless the environment names another."""
 PATIENCE_SECONDS: Final = 30.0
 """After a server could not be reached, the time without another attempt."""
+CONNECT_SECONDS: Final = 60.0
+"""How long W&B may take to answer before a run."""
 UPLOAD_SECONDS: Final = 300.0
 """How long W&B may go on uploading when a run has ended."""
 
@@ -58,6 +60,8 @@ class WandbSink:
         run = RunFolder(folder)
         recipe = run.describe()["recipe"]
         self._run: Any
+        if wandb.setup().settings.mode == "online":
+            LOGGER.info(f"W&B: connecting, for up to {CONNECT_SECONDS:.0f} s")
         try:
             self._run = wandb.init(
                 id=_noted(run, "wandb"),
@@ -70,7 +74,9 @@ class WandbSink:
                     "WANDB_JOB_TYPE", "finetune" if recipe.get("name") == FINETUNED else "pretrain"
                 ),
                 config=_config(run),
-                settings=wandb.Settings(console="off", silent=True, finish_timeout=UPLOAD_SECONDS),
+                settings=wandb.Settings(
+                    console="off", silent=True, init_timeout=CONNECT_SECONDS, finish_timeout=UPLOAD_SECONDS
+                ),
             )
         except wandb.Error as error:
             problem = " ".join(str(error).split())
