@@ -154,7 +154,7 @@ def _what_next(source: ImageSource, result: PretrainResult, load_report: LoadRep
     images = shlex.quote(str(source.location)) if given else "images/"
     return Section(
         "What to do next",
-        "On your own images, with the settings chosen for them and for this machine..",
+        "On your own images, with the settings chosen for them and for this machine.",
         [
             Commands(
                 [
