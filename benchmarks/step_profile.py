@@ -19,12 +19,12 @@ from machine import machine
 from training_step import a_batch, our_step
 
 KINDS = {
-    "convolutions, forward": ("mkldnn_convolution", "cudnn_convolution", "_Convolve"),
-    "convolutions, backward": ("convolution_backward", "_ConvolveBackward"),
+    "convolutions, backward": ("convolution_backward", "slow_conv2d_backward", "_ConvolveBackward"),
+    "convolutions, forward": ("mkldnn_convolution", "cudnn_convolution", "slow_conv2d_forward"),
     "norms": ("batch_norm", "NormAddReLU"),
     "RoIAlign": ("RoIAlign", "roi_align"),
     "linear layers": ("aten::mm", "aten::addmm", "aten::bmm"),
-    "optimiser and target average": ("aten::_foreach", "Optimizer", "LARS"),
+    "optimiser and target average": ("aten::_foreach", "Optimizer", "linalg_vector_norm", "lerp"),
     "conversions and copies": ("aten::copy_", "aten::cat", "aten::clone", "aten::index", "Memcpy"),
     "ReLU, pooling, sums": ("relu", "clamp_min", "threshold", "max_pool", "aten::add", "upsample", "aten::sum"),
     "new tensors": ("aten::zero", "aten::fill", "aten::empty", "Memset"),

@@ -1,6 +1,8 @@
 """No command and no Python function replaces what is at its output unasked, however the output's path is spelled."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +179,18 @@ def test_python_functions_refuse_the_same(tmp_path, given, name):
         python_functions(given)[name](f"{tmp_path}/new/../{theirs.name}")
     assert not (tmp_path / "new").exists()
     assert theirs.is_dir() or theirs.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "predict"])
+def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, given, name):
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is writing"):
+            python_functions(given)[name](tmp_path)
+    finally:
+        os.close(handle)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_name_in_other_case_is_another_file_and_its_card_is_not_replaced(tmp_path, monkeypatch, capsys, given):

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from photograph_sets import coco_file
@@ -27,6 +28,11 @@ def test_every_name_is_there_and_only_then():
     assert set(socodet.__all__) <= set(dir(socodet))
     with pytest.raises(AttributeError, match="pretrian"):
         socodet.pretrian  # noqa: B018
+
+
+def test_the_page_of_functions_has_them_all():
+    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+    assert [name for name in socodet.__all__ if name[0].islower() and f"`{name}`" not in page] == []
 
 
 def test_no_subpackage_hides_a_function():

@@ -22,6 +22,7 @@ from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSet
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
+from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
@@ -81,6 +82,7 @@ class FinetuneResult(Shown):
         return [facts(self), *curves, *(self.evaluation.shown() if self.evaluation else ())]
 
 
+@releases_folders
 @reads_hub("init")
 def finetune(
     train: LabelledSet,
@@ -163,6 +165,7 @@ def finetune(
             else:
                 report = load_pretrained(network, init, show_report=show_progress)
         if world.is_first:
+            hold_folder(run.path)
             prepare_folder(run, recipe, training, start, overwrite=overwrite)
 
     tuner = FineTuner(network, detector, recipe.schedule, execution, world, seed=settings.seed)

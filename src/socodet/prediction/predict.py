@@ -33,6 +33,7 @@ from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
 from socodet.pretraining.preparation import digest_names
 from socodet.runtime.files import GrowingFile, first_difference, read_note, write_atomically, write_note
+from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
 from socodet.training.devices import default_workers
@@ -50,6 +51,7 @@ DRAWINGS = 3
 """Drawings that a notebook shows."""
 
 
+@releases_folders
 @reads_hub("detector")
 def predict(
     detector: str | Path | TrainedDetector,
@@ -99,6 +101,7 @@ def predict(
     }
     if reading_of(source) != PLAIN:
         asked["reading"] = to_json(reading_of(source))
+    hold_folder(folder)
     _prepare(folder, asked, overwrite=overwrite)
     lines = list(_lines(folder / LINES))
     if not (folder / JSON).exists():

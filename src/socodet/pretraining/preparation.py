@@ -17,7 +17,7 @@ from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
-from socodet.runtime.notices import notice
+from socodet.runtime.notices import notice, say
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile, start_path
@@ -131,6 +131,8 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
     if overwrite or not run.exists():
         return
     there = run.describe()
+    if not run.checkpoints() and there["recipe"] != description["recipe"]:
+        say(f"{run.path}: a run with other settings was begun here and has no checkpoint; this one takes its place")
     if run.checkpoints():
         _refuse_more_epochs(run, description["recipe"], there["recipe"])
         for part in ("recipe", "images", "table", "reading"):

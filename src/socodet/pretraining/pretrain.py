@@ -35,6 +35,7 @@ from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.periodic import probe_while_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
+from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import World, world_from_environment
@@ -95,6 +96,7 @@ def build_soco(
         return SoCo(encoder, settings, build_objective(objective or ObjectiveSettings()))
 
 
+@releases_folders
 @reads_hub("start_from")
 def pretrain(
     images: str | Path | ImageSource,
@@ -168,6 +170,7 @@ def pretrain(
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
         start, report = _load_start(soco, run, start_from, overwrite=overwrite)
         if world.is_first:
+            hold_folder(run.path)
             prepare(run, source, recipe, proposals, start, overwrite=overwrite, show_progress=show_progress)
     usable = usable_images(run, source, recipe, proposals)
     if world.is_first:

@@ -1,0 +1,76 @@
+"""While a function writes to a folder, no other process does."""
+
+import errno
+import fcntl
+import functools
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from socodet.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RELEASED: ContextVar[ExitStack | None] = ContextVar("released", default=None)
+_OPEN: set[int] = set()
+
+
+def releases_folders(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which on its return releases the folders that `hold_folder` was called with in it."""
+
+    @functools.wraps(function)
+    def releasing(*args: P.args, **kwargs: P.kwargs) -> R:
+        with ExitStack() as stack:
+            outer = _RELEASED.set(stack)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _RELEASED.reset(outer)
+
+    return releasing
+
+
+def hold_folder(folder: Path) -> None:
+    """Keeps other processes from holding the folder, which is made, until the function around it returns.
+
+    InputError when another process holds it. A process that dies holds nothing. File systems without such locks, some
+    network ones, give no protection.
+    """
+    stack = _RELEASED.get()
+    assert stack is not None, "called outside a function that releases_folders"
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.callback(_remove_if_empty, folder)
+    handle = os.open(folder, os.O_RDONLY)
+    _OPEN.add(handle)
+    stack.callback(_close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise InputError(
+                f"{folder}: another process is writing to it; wait until that ends, or give another --output"
+            ) from None
+
+
+def _close(handle: int) -> None:
+    _OPEN.discard(handle)
+    os.close(handle)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _leave_to_parent() -> None:
+    """In a forked process, such as a data worker, which may live a little longer than its parent."""
+    for handle in list(_OPEN):
+        _close(handle)
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
