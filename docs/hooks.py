@@ -1,6 +1,7 @@
 """What `mkdocs` adds to the pages: every command's help, every public function, and links that lead out of docs/."""
 
 import contextlib
+import inspect
 import io
 import re
 from typing import Any
@@ -31,5 +32,5 @@ def _command(name: str) -> str:
 
 def _place(name: str) -> str:
     """Where an object is defined."""
-    found = getattr(socodet, name)
+    found = inspect.unwrap(getattr(socodet, name))
     return f"{found.__module__}.{found.__qualname__}"

@@ -13,6 +13,7 @@ from photograph_sets import coco_file
 import socodet
 from socodet.cli import COMMANDS
 from socodet.errors import InputError, SettingError
+from socodet.pretraining.recipes import describe_recipe
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -44,10 +45,12 @@ def test_no_subpackage_hides_a_function():
 
 def test_importing_the_package_imports_almost_nothing():
     code = (
-        "import sys, socodet; print(len([m for m in sys.modules if m.split('.')[0] in ('torch','numpy','tyro','PIL')]))"
+        "import sys, socodet, logging; "
+        "print(len([m for m in sys.modules if m.split('.')[0] in ('torch','numpy','tyro','PIL')]), "
+        "len(logging.getLogger('socodet').handlers))"  # those that a program adds or removes are its own from here on
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "0"
+    assert done.stdout.split() == ["0", "1"]
 
 
 def test_a_recipe_with_other_values():
@@ -79,7 +82,17 @@ def test_a_recipe_with_other_values():
     [
         ({"epochz": 3}, "did you mean epochs"),
         ({"views": {2: {"sizes": 3}}}, "did you mean size"),
-        ({"views": {7: {"size": 96}}}, "7: no such setting; choose one of 0, 1, 2"),
+        ({"views": {7: {"size": 96}}}, "views.7: no such setting; there are 3 views, 0 to 2"),
+        ({"views": {2: {"size": 0.5}}}, r"^views\.2\.size must be a whole number"),
+        ({"views": {0: {"photometric": {"hue": 3}}}}, r"^views\.0\.photometric\.hue must be between"),
+        ({"blur_probability": 0.5}, r'write views=\{0: \{"photometric": \{"blur_probability": \.\.\.\}\}\}'),
+        ({"views": {1: {"blur_probability": 0.5}}}, r'write views=\{1: \{"photometric": \{"blur_probability"'),
+        ({"views": {1: {"crop_scale": (0.5, 1)}}}, r"write crop_scale=\.\.\."),
+        ({"max_scale": 0.5}, r'write proposals=\{"max_scale": \.\.\.\}'),
+        ({"proposals": {"method": "grids"}}, r"^proposals\.method must be .*did you mean grid"),
+        ({"epochs": {"a": 1}}, "^epochs must be a number"),
+        ({"loss": object}, r"socodet\.register"),
+        ({"backbone": object}, r"socodet\.register"),
         ({"epochs": -1}, "epochs must be above 0, not -1"),
         ({"epochs": "many"}, "epochs must be a number, not 'many'"),
         ({"views": {0: {"size": 1}}}, "size must be between"),
@@ -97,6 +110,15 @@ def test_a_recipe_planned_for_nothing_says_what_it_needs():
         socodet.recipe("auto")
     with pytest.raises(InputError, match="did you mean tiny"):
         socodet.recipe("tinny")
+
+
+def test_a_recipe_prints_each_setting_on_a_line_as_the_command_does():
+    tiny = socodet.recipe("tiny").with_(views={2: {"size": 80}})
+    lines = str(tiny).split("\n")
+    assert {"--views.2.size 80", f"--batch-size {tiny.training.batch_size}", "--proposals.method single"} <= {*lines}
+    assert max(map(len, lines)) < 100
+    assert describe_recipe(tiny).endswith("\n".join(lines[1:]))
+    assert "views.2.size" in tiny._repr_html_()
 
 
 def test_results_print(tmp_path):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from socodet._version import __version__
 from socodet.runtime.lazy import lazily
+from socodet.runtime.log import LOGGER as _LOGGER  # noqa: F401  from here on, what a program sets of it is kept
 
 if TYPE_CHECKING:
     from socodet.commands.doctor import examine as doctor  # noqa: F401
@@ -142,7 +143,7 @@ _ORIGINS = {
     "reproduce_own_data": "socodet.studies.own_data.running",
 }
 __all__ = ["__version__", *_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]
-__getattr__ = lazily(__name__, _ORIGINS)
+__getattr__ = lazily(__name__, _ORIGINS, check_arguments=True)
 
 
 def __dir__() -> list[str]:

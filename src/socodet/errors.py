@@ -16,6 +16,10 @@ class SettingError(InputError, ValueError):
     """A field of some settings has a value it cannot have: `field must be …, not …`."""
 
 
+class ArgumentError(InputError, TypeError):
+    """A function was called with an argument that it does not have, or of a type that it does not take."""
+
+
 class UnreadableImageError(InputError):
     """The bytes are not an image that can be decoded: truncated, corrupt, or of an unknown format."""
 

@@ -132,3 +132,13 @@ def test_the_command_shows_its_plan_classes_and_best(data, tmp_path, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line}
     assert (rows["animal"][0], rows["rocket"]) == ("1", ["0", "-", "-"])
     assert "best checkpoint: step 2" in shown.out
+
+
+@pytest.mark.parametrize(("left", "said"), [(0, False), (2, True)])
+def test_the_time_for_the_rest_is_said_where_there_is_a_rest(left, said, capsys):
+    steps = loop_module.PACE_STEPS + 1
+    pace = loop_module._Pace(steps + left)
+    for step in range(1, steps + 1):
+        pace.step(step)
+    text = capsys.readouterr().err
+    assert ("for 2 steps" in text, text != "") == (said, said)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 import socodet
 import socodet.prediction.predict as predict_module
 from socodet.cli import main
+from socodet.detection import inference
 from socodet.detection.datasets import open_detection_set
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
@@ -95,6 +97,20 @@ def test_files_images_and_arrays_are_the_same_image(detector, photograph):
         np.testing.assert_array_equal(other.boxes, first.boxes)
     grey = detector.predict([pixels[..., 0], np.repeat(pixels[..., :1], 3, axis=2)])
     np.testing.assert_array_equal(grey[0].boxes, grey[1].boxes)
+
+
+def test_an_array_that_cannot_be_written_to_is_read_without_a_warning(detector, photograph):
+    pixels = decode_image(photograph.read_bytes()).copy()
+    pixels.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (found,) = detector.predict([pixels])
+    finally:
+        torch.set_warn_always(False)
+    assert str(found).startswith(f"{len(found)} objects: {found.labels[0]} {found.scores[0]:.2f}")
+    assert found.labels[0] in found._repr_html_()
 
 
 def test_scores_and_numbers_are_limited_and_the_surest_come_first(detector, photograph):
@@ -270,7 +286,7 @@ def test_only_what_is_sure_is_drawn_unless_a_score_is_asked_for(
     assert f"drawn from {drawn:.2f}" in result.limits
 
 
-def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, run, tmp_path):
+def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, run, tmp_path, monkeypatch):
     class Finds(torch.nn.Module):
         """Each first object at 0.6, and something else at 0.8 in the first image and at 0.4 in all."""
 
@@ -286,6 +302,7 @@ def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, r
             return [{"boxes": torch.tensor(boxes), "scores": scores, "labels": torch.tensor([image.labels[0]] * 3)}]
 
     dataset = open_detection_set(data)
+    monkeypatch.setattr(inference, "TOGETHER", {"cpu": 1})  # it answers in the order of the images, one at a time
     found = score(Finds(), dataset, masks=False, step=2, scores_file=None)
     objects, hits = sum(map(len, dataset.images)), len(dataset.images)
     assert found.best_f1 == pytest.approx((0.6, 100 * 2 * hits / (objects + hits + 1)))

@@ -98,12 +98,13 @@ def test_a_runs_curve_and_a_detectors_scores_are_shown(tmp_path: Path) -> None:
     assert "loss: 8 → 2" in run.texts
     assert "effective rank: 1 → 4" in run.texts
     scores = socodet.Evaluation({"box_AP": 12.345}, (), {NASTY: {"objects": 3, "box_AP": 7.25}}, about="on cats")
-    tuned = socodet.FinetuneResult(tmp_path, "rt_detr", 4, 4, None, None, scores, (), 1.0)
+    tuned = socodet.FinetuneResult(tmp_path, "rt_detr", 4, 4, None, None, scores, (), 1.0, (2, 7.256))
     for shown in (Reader(scores), Reader(tuned)):
         assert shown.row("box AP") == ["12.35"]
         assert "7.25" in shown.texts
         assert NASTY in shown.texts
     assert "loss: 8 → 2" in Reader(tuned).texts
+    assert Reader(tuned).row("best") == ["box AP 7.26 at step 2"]
 
 
 @pytest.mark.parametrize("draw", [True, False])

@@ -246,8 +246,11 @@ def test_weights_that_diverged_are_not_loaded(tmp_path):
 
 def test_the_report_names_every_module(tmp_path, capsys):
     a_run(tmp_path, R18)
-    build_detector(tmp_path, num_classes=2)
+    report = load_pretrained(build_detector(tmp_path, num_classes=2, show_report=False), tmp_path)
     text = capsys.readouterr().err
+    assert text == f"{report}\n"
+    assert len(repr(report)) < 100 + len(str(tmp_path))
+    assert "backbone.fpn (48 tensors)" in report._repr_html_()
     assert "loaded  backbone.body (120 tensors), backbone.fpn (48 tensors), roi_heads.box_head (26 tensors)" in text
     assert "fresh   rpn.head" in text
     assert "roi_heads.mask_predictor" in text

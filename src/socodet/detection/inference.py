@@ -48,7 +48,8 @@ class _Reader:
     def _image(self, index: int, begin: Begin) -> Tensor | str:
         begin(self.name(index))
         try:
-            return torch.from_numpy(self.read(index)).permute(2, 0, 1)
+            pixels = np.require(self.read(index), requirements="W")  # torch warns of memory that is read-only
+            return torch.from_numpy(pixels).permute(2, 0, 1)
         except (InputError, OSError) as error:
             return str(error)
 

@@ -23,6 +23,7 @@ from socodet.images.decode import decode_image
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import read_file
+from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
@@ -32,7 +33,7 @@ AnyImage = str | Path | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class FoundObjects:
+class FoundObjects(Shown):
     """What a detector found in one image: N objects, the highest scores first."""
 
     boxes: NDArray[np.float32]
@@ -46,6 +47,20 @@ class FoundObjects:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{label} {score:.2f}" for label, score in zip(self.labels, self.scores, strict=True))
+        return f"{self.headline()}: {found}" if found else self.headline()
+
+    def headline(self) -> str:
+        """How many there are."""
+        return f"{len(self)} object{'s' * (len(self) != 1)}"
+
+    def shown(self) -> list[ShownTable]:
+        """Label, score and box of each."""
+        boxes = (", ".join(f"{side:.0f}" for side in box) for box in self.boxes)
+        rows = [(*row,) for row in zip(self.labels, (f"{score:.2f}" for score in self.scores), boxes, strict=True)]
+        return [ShownTable(rows, ("object", "score", "box (xyxy, pixels)"))]
 
 
 class TrainedDetector(nn.Module):

@@ -55,7 +55,7 @@ class FinetuneResult(Shown):
     unreadable: tuple[tuple[str, str], ...]
     seconds: float
     best: tuple[int, float] | None = None
-    """Of a run that is scored along the way, the step and the box AP of its best checkpoint."""
+    """Of a run that is scored along the way, the step and the box AP in percent of its best checkpoint."""
     pending: bool = False
     """Whether the evaluation after the last of these steps was stopped; the same call repeats it."""
     is_first: bool = True
@@ -79,7 +79,8 @@ class FinetuneResult(Shown):
     def shown(self) -> list[ShownPart]:
         """What this call did, the loss of the whole run, and the newest scores if this call made any."""
         curves = ShownCurve.of_log("loss", RunFolder(self.run).log_lines(), "loss")
-        return [facts(self), *curves, *(self.evaluation.shown() if self.evaluation else ())]
+        best = {} if self.best is None else {"best": f"box AP {self.best[1]:.2f} at step {self.best[0]:,}"}
+        return [facts(self, **best), *curves, *(self.evaluation.shown() if self.evaluation else ())]
 
 
 @releases_folders
@@ -102,19 +103,29 @@ def finetune(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> FinetuneResult:
-    """Fine-tunes a detector on an annotated set, into the run folder `output` (section 4.2).
-
-    `train` and `val` are sets as `open_detection_set` takes them: of a folder, its training and validation split.
-    Without `val`, a folder given as `train` is scored on its validation split, or on the share that `reading` holds
-    back. `init` is a pretraining run's folder, an exported file, a checkpoint of the method's public code, a backbone's
-    state dict, a fine-tuning run's folder, whose detector is trained on, or `scratch`; a run's folder also gives the
-    sizes of the modules, otherwise `model` does. On a set without masks the detector's counterpart without them is
-    trained. With `patience`, the run ends after that many evaluations in a row without a higher box AP. `sinks` receive
-    the log lines in addition to the run's folder, in the first process.
+    """Fine-tunes a detector on an annotated set, into the run folder `output` (section 4.2 of the paper).
 
     The same call again resumes an unfinished run from its last checkpoint; the result equals a run that was never
     interrupted, bit for bit on a CPU. A finished run, or one with other settings, is refused unless `overwrite`;
-    `resume` makes a finished run a success. Started by torchrun or SLURM, all processes train one detector.
+    `resume` makes a finished run a success.
+
+    train, val: sets as `open_detection_set` takes them: of a folder, its training and validation split. Without `val`,
+    a folder given as `train` is scored on its validation split, or on the share that `reading` holds back.
+    settings: detector, schedule, length and batch size (`FinetuneSettings`). On a set without masks the detector's
+    counterpart without them is trained.
+    images: folder of the images of a .json file, if they are not found nearby.
+    reading: what the set's files do not say, such as the share held back for validation (`ReadingSettings`).
+    init: initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code, a
+    backbone's state dict, a fine-tuning run's folder, whose detector is trained on, or `scratch`.
+    model: sizes of the modules; by default those of the run that `init` names.
+    evaluation: how often the detector is scored, and whether its detections are kept (`EvaluationSettings`).
+    execution: device, precision, workers, checkpoints and logging (`ExecutionSettings`); may change on resume.
+    patience: end the run after this many evaluations in a row without a higher box AP.
+    sinks: where log lines go besides the run's folder, in the first process: a list of objects with write and close.
+    show_progress: whether progress, notes and the plan are logged (logger `socodet`, to standard error).
+
+    Started by torchrun or SLURM, all processes train one detector. The result holds the run's folder, steps done and in
+    all, what stopped it, what was loaded (`report`), the newest scores (`evaluation`) and the best checkpoint.
     InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()

@@ -188,4 +188,5 @@ class _Pace:
             return
         self._said = True
         pace, left = seconds / steps, self._total - done
-        LOGGER.info(f"  time     about {duration(pace * left)} for {left:,} steps, and the evaluations")
+        if left:
+            LOGGER.info(f"  time     about {duration(pace * left)} for {left:,} steps, and the evaluations")

@@ -34,6 +34,7 @@ class FinetuneSettings(Settings):
     """All that decides what is learned in fine-tuning, except the data, the initial weights and the modules' sizes.
 
     Where a field is None, the schedule's own value is used.
+    `socodet finetune --help-all` explains each field.
     """
 
     detector: DetectorName = "mask_rcnn_fpn"
@@ -116,7 +117,10 @@ class FinetuneSettings(Settings):
 
 @dataclass(frozen=True)
 class EvaluationSettings(Settings):
-    """When and how the detector is scored during a run; nothing here changes what it learns."""
+    """When and how the detector is scored during a run; nothing here changes what it learns.
+
+    `socodet finetune --help-all` explains each field.
+    """
 
     every: PositiveInt | None = None
     """Steps between evaluations; by default only at the end, or with --schedule auto ten in all. With --val. The

@@ -39,7 +39,7 @@ LONGEST_JPEG_SIDE = 65_500
 
 @dataclass(frozen=True)
 class PackSettings(Settings):
-    """Size and encoding of packed images."""
+    """Size and encoding of packed images; `socodet pack --help-all` explains each field."""
 
     size: PositiveInt = 288
     """Longest shorter side, pixels; larger images are scaled down to it, smaller ones stay as they are."""

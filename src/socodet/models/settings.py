@@ -7,7 +7,7 @@ from typing import Literal
 from socodet.errors import SettingError
 from socodet.models.backbone_names import RESNETS, TIMM, check_backbone
 from socodet.runtime.extensions import Extension
-from socodet.runtime.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Settings
+from socodet.runtime.settings import REGISTER, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 
 MOST_WEIGHTS = 2**31
 """Of pyramid, box head and MLPs together, a hundred times the paper's: a recipe may come from anybody."""
@@ -17,7 +17,10 @@ Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image", "rt_detr"] | E
 
 @dataclass(frozen=True)
 class ModelSettings(Settings):
-    """The detector's own modules and the two MLPs on top; the defaults are section 4.1's SoCo-R50-FPN."""
+    """The detector's own modules and the two MLPs on top; the defaults are section 4.1's SoCo-R50-FPN.
+
+    `socodet pretrain --help-all` explains each field.
+    """
 
     architecture: Architecture = "fpn"
     """What encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; the whole image as
@@ -42,6 +45,8 @@ class ModelSettings(Settings):
     """Output of the projector and of the predictor: the size of v in Eq. 4."""
 
     def __post_init__(self) -> None:
+        if callable(self.backbone):
+            raise SettingError(f"backbone must be text, not {self.backbone!r}; {REGISTER}")
         super().__post_init__()
         check_backbone(self.backbone)
         if self.architecture == "rt_detr" and not re.fullmatch(TIMM + r"resnet(18|34|50|101|152)d", self.backbone):

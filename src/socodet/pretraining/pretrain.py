@@ -118,14 +118,16 @@ def pretrain(
 ) -> PretrainResult:
     """Pretrains on `images` as the recipe says, into the run folder `output`.
 
-    The recipe "auto" is chosen by the images and the machine, for `epochs`, or `hours` of this machine, and shown. Of
-    other recipes `epochs` replaces the length; `Recipe.with_` changes any setting.
-    A run of it is resumed with the recipe it began with.
-
     The same call again resumes an unfinished run from its last checkpoint; the result is that of a run that was never
     interrupted, bit for bit on a CPU. A finished run, or a run of another recipe or other images, is refused unless
     `overwrite`; with `resume` a finished run is a success instead, for job scripts that repeat the command.
 
+    images: a folder of images, .tar shards, a COCO file, or a text file with an image path per line; or an ImageSource,
+    an object with len(), key(index), read(index) and location (`socodet.images.source`).
+    recipe: a name (`socodet.recipes()`) or a `Recipe`, such as recipe("tiny").with_(batch_size=32). "auto" is chosen by
+    the images and the machine, for `epochs`, or `hours` of this machine, and shown; a run of it is resumed with the
+    recipe it began with.
+    epochs: length of the run, instead of the recipe's.
     proposals: a table made by `propose` for these images; by default the run makes its own first. "online" makes them
     in the data workers each time an image is used; the samples are the same if every image can be read.
     limit: use only this many of the images, chosen by the recipe's seed.
@@ -134,10 +136,13 @@ def pretrain(
     probe_every, probe_data: every `probe_every` epochs and at the end, measure what the network knows of annotated
     objects of a folder with a training and a validation split, or of what `open_sets` returned (`probing/`). The
     results become log lines and do not change what is learned.
-    sinks: where log lines go besides the run's folder, in the first process.
+    execution: device, precision, workers, checkpoints and logging (`ExecutionSettings`); may change on resume.
+    sinks: where log lines go besides the run's folder, in the first process: a list of objects with write and close.
+    show_progress: whether progress, notes and the plan are logged (logger `socodet`, to standard error).
 
     Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first makes
-    the proposals and writes the folder. InputError says in one line what cannot be used and how to fix it.
+    the proposals and writes the folder. The result holds the run's folder, steps done and in all, what stopped it,
+    unreadable images and seconds. InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
     execution = execution or ExecutionSettings()

@@ -14,7 +14,7 @@ BoxForm = Literal["xyxy", "xywh"]
 
 @dataclass(frozen=True)
 class ProposalSettings(Settings):
-    """How boxes are found, and which are kept."""
+    """How boxes are found, and which are kept; `socodet propose --help-all` explains each field."""
 
     method: Method = "single"
     """single, fast and quality: selective search with one, twelve or eighty groupings (a few dozen boxes per image,

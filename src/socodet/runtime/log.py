@@ -1,7 +1,8 @@
 """What is said besides results goes through the logger `socodet`, whose lines stand on standard error as they are.
 
-Programs steer it as any other: `logging.getLogger("socodet").setLevel("WARNING")` leaves out notes and progress; with
-`propagate` set and `handlers` emptied the lines take the form that the program gives its own.
+Programs steer it as any other, from the import of socodet on: `logging.getLogger("socodet").setLevel("WARNING")` leaves
+out notes and progress; with `propagate` set and `handlers` emptied the lines take the form that the program gives its
+own. A level that was set before the import is kept too.
 """
 
 import logging
@@ -21,5 +22,6 @@ class _StandardError(logging.Handler):
 
 if not LOGGER.handlers:
     LOGGER.addHandler(_StandardError())
-    LOGGER.setLevel(logging.INFO)
+    if LOGGER.level == logging.NOTSET:
+        LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False

@@ -4,10 +4,10 @@ import dataclasses
 import math
 import types
 from collections.abc import Container
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from socodet.errors import SettingError
-from socodet.runtime.extensions import judge
+from socodet.errors import ArgumentError, SettingError, which_instead
+from socodet.runtime.extensions import Extension, judge
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -35,6 +35,7 @@ PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, below=2**63)]
+REGISTER = "a class or function of your own is named by socodet.register(it)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Settings:
 
     A subclass that has rules of its own checks them in a `__post_init__` that calls this one first.
     """
+
+    def __new__(cls, *_values: object, **named: object) -> Self:
+        """ArgumentError for a name that is no field."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in named:
+            if name not in names:
+                raise ArgumentError(f"{cls.__name__}: {name}: no such setting; {which_instead(name, names)}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
@@ -66,7 +75,9 @@ def problem(name: str, value: object, hint: Any) -> str | None:
         return problem(name, value, parts[0]) or next(outside, None)
     if origin in (Union, types.UnionType):
         wrong = [problem(name, value, part) for part in parts]
-        return None if None in wrong else wrong[0]
+        if None in wrong or not callable(value) or Extension not in parts:
+            return None if None in wrong else wrong[0]
+        return f"{wrong[0]}; {REGISTER}"
     if origin is tuple and isinstance(value, tuple):
         items = parts[:1] * len(value) if parts[-1] is ... else parts
         if len(value) == len(items):
@@ -77,6 +88,8 @@ def problem(name: str, value: object, hint: Any) -> str | None:
     elif origin is Literal:
         if any(value == part and type(value) is type(part) for part in parts):
             return None
+        closest = which_instead(value, map(str, parts)) if isinstance(value, str) else ""
+        return f"{name} must be {_expected(hint)}, not {value!r}" + f"; {closest}" * closest.startswith("did")
     elif hint is Any or (isinstance(value, bool) and hint is bool):
         return None
     elif isinstance(value, int | float if hint is float else origin or hint) and not isinstance(value, bool):

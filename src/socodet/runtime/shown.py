@@ -107,14 +107,19 @@ class Shown:
         return environment.get_template(TEMPLATE).render(headline=self.headline(), parts=parts)
 
 
-def facts(result: Any) -> ShownTable:
-    """The fields of a dataclass that hold numbers, texts, paths, or lists of such; what is empty is left out."""
+def facts(result: Any, **written: str) -> ShownTable:
+    """The fields of a dataclass that hold numbers, texts, paths, or lists of such; what is empty is left out.
+
+    written: the text of a field whose value alone would say too little.
+    """
     rows = []
     for field in dataclasses.fields(result):
         value = getattr(result, field.name)
         if value is None or value == () or value == "" or (isinstance(value, bool) and not value):
             continue
-        if isinstance(value, int | float | str | Path | tuple) and field.name != "is_first":
+        if field.name in written:
+            rows.append((field.name.replace("_", " "), written[field.name]))
+        elif isinstance(value, int | float | str | Path | tuple) and field.name != "is_first":
             rows.append((field.name.replace("_", " "), _written(value)))
     return ShownTable(rows)
 

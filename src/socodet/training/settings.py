@@ -14,7 +14,7 @@ PATIENCE = "patience"
 
 @dataclass(frozen=True)
 class DeviceSettings(Settings):
-    """How networks run, in training or not."""
+    """How networks run, in training or not; `socodet predict --help-all` explains each field."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a CUDA device if there is one."""
@@ -28,7 +28,10 @@ class DeviceSettings(Settings):
 
 @dataclass(frozen=True)
 class ExecutionSettings(DeviceSettings):
-    """How a run is executed; not part of the recipe, and may change on resume."""
+    """How a run is executed; not part of the recipe, and may change on resume.
+
+    `socodet pretrain --help-all` explains each field.
+    """
 
     compile: bool = False
     """Compile backbones, and a detector's box head, with torch.compile; takes a minute or more at the start."""

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from socodet.runtime.shown import Shown, ShownTable
+
 OWN_MODULES = ("extra_blocks", "norm")
 """Parts of a pretrained module that are never pretrained: P6 and P7, and the norm behind C4's fifth block."""
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """Which tensors of a network were loaded, and which are unchanged.
+@dataclass(frozen=True, repr=False)
+class LoadReport(Shown):
+    """Which tensors of a network were loaded, and which are unchanged; `str` has them by module.
 
     `loaded` and `fresh` are the network's names. Batch norm's counters, if an older file lacks them, are in neither.
     """
@@ -38,15 +40,25 @@ class LoadReport:
         """Number of the source's tensors without a place in the network, by module in words."""
         return _counts(self.left_over.values())
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.loaded)} loaded, {len(self.fresh)} fresh, {len(self.left_over)} left over"
+        return f"<LoadReport of {self.source}: {counts}>"
+
     def __str__(self) -> str:
-        lines = [f"{self.source} ({self.format}):"]
+        return "\n".join([f"{self.source} ({self.format}):", *(f"  {what:<7} {words}" for what, words in self._rows())])
+
+    def shown(self) -> list[ShownTable]:
+        """The modules that were loaded, are fresh, or have no place."""
+        return [ShownTable(self._rows())]
+
+    def _rows(self) -> list[tuple[str, str]]:
         parts = [("loaded", self.loaded_modules), ("fresh", self.fresh_modules)]
         if self.left_over:
             parts.append(("left over", self.left_over_modules))
-        for what, modules in parts:
-            words = ", ".join(f"{module} ({count} tensors)" for module, count in modules.items())
-            lines.append(f"  {what:<7} {words or 'nothing'}")
-        return "\n".join(lines)
+        return [
+            (what, ", ".join(f"{module} ({count} tensors)" for module, count in modules.items()) or "nothing")
+            for what, modules in parts
+        ]
 
 
 def _counts(modules: Iterable[str]) -> dict[str, int]:

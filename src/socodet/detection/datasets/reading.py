@@ -9,7 +9,7 @@ from socodet.runtime.settings import Range, Seed, Settings
 
 @dataclass(frozen=True)
 class ReadingSettings(Settings):
-    """What a set's files do not say."""
+    """What a set's files do not say; `socodet finetune --help-all` explains each field."""
 
     val_share: Annotated[float, Range(0, below=1)] | None = None
     """Hold this share of the training images back for validation, of a set without a validation part; 0 holds none."""

@@ -4,13 +4,11 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from socodet.errors import InputError, which_instead
 from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.runtime.extensions import is_extension, made
-from socodet.runtime.serialization import to_json
 
 __all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe", "recipes"]
 
@@ -65,32 +63,10 @@ def list_recipes() -> str:
 
 def describe_recipe(chosen: Recipe, images: str | Path | None = None) -> str:
     """What a recipe is, and each field as a command-line flag; `images` are those that `auto` is planned for."""
-    fields = to_json(chosen)
     shipped = RECIPES.get(chosen.name)
     about = f"Chosen for {images}." if chosen.name == AUTO else inspect.getdoc(shipped) if shipped else chosen.name
-    lines = [about or "", ""]
-    for room in ("sample", "model", "objective", "training", "proposals"):
-        prefix = "proposals." if room == "proposals" else ""
-        lines += [f"--{prefix}{field} {value}" for field, value in _flags(fields[room])]
-    return "\n".join(lines)
+    return "\n".join([about or "", "", *chosen.flags()])
 
 
 def _first_line(function: Callable[[], Recipe]) -> str:
     return (inspect.getdoc(function) or "").split("\n")[0]
-
-
-def _flags(value: dict[str, Any]) -> list[tuple[str, str]]:
-    """Nested settings as (flag, value) pairs."""
-    flags: list[tuple[str, str]] = []
-    for key, item in value.items():
-        name = key.replace("_", "-")
-        if isinstance(item, dict):
-            flags += [(f"{name}.{inner}", text) for inner, text in _flags(item)]
-        elif isinstance(item, list) and item and isinstance(item[0], dict):
-            nested = _flags({str(i): part for i, part in enumerate(item)})
-            flags += [(f"{name}.{inner}", text) for inner, text in nested]
-        elif isinstance(item, list):
-            flags.append((name, " ".join(map(str, item))))
-        else:
-            flags.append((name, str(item)))
-    return flags

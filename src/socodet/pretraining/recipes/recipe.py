@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from socodet.errors import SettingError, which_instead
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.serialization import to_json
 from socodet.runtime.settings import Settings
+from socodet.runtime.shown import Shown, ShownTable
 from socodet.views.settings import SampleSettings
 
 S = TypeVar("S")
@@ -17,8 +19,11 @@ ROOMS = ("sample", "model", "training", "objective")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe(Settings):
-    """Everything that decides what is learned; equal recipes on equal images give equal runs."""
+class Recipe(Settings, Shown):
+    """Everything that decides what is learned; equal recipes on equal images give equal runs.
+
+    `print(recipe)` lists every setting; `socodet pretrain --help-all` explains each.
+    """
 
     name: str
     sample: SampleSettings = dataclasses.field(default_factory=SampleSettings)
@@ -40,6 +45,21 @@ class Recipe(Settings):
         if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
             raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
 
+    def __str__(self) -> str:
+        return "\n".join([f"recipe {self.name}", *self.flags()])
+
+    def flags(self) -> list[str]:
+        """Each setting as a flag of `socodet pretrain`."""
+        return [f"--{name.replace('_', '-')} {value}" for name, value in self._settings()]
+
+    def shown(self) -> list[ShownTable]:
+        """Each setting by its path."""
+        return [ShownTable(list(self._settings()))]
+
+    def _settings(self) -> Iterator[tuple[str, str]]:
+        for room in ("sample", "model", "objective", "training", "proposals"):
+            yield from _texts(to_json(getattr(self, room)), "proposals." if room == "proposals" else "")
+
     def with_(self, **changes: Any) -> "Recipe":
         """The recipe with other values, by the names that `socodet pretrain` has as flags.
 
@@ -55,27 +75,63 @@ class Recipe(Settings):
             elif name in homes:
                 new.setdefault(homes[name], {})[name] = value
             else:
-                raise SettingError(f"{name}: no such setting; {which_instead(name, [*homes, 'proposals'])}")
+                raise SettingError(f"{name}: no such setting{self._instead(name, [*homes, 'proposals'], '')}")
         epochs = changes.get("epochs")
         if isinstance(epochs, int | float) and "warmup_epochs" not in changes:
             new["training"]["warmup_epochs"] = self.training.warmup_for(epochs)
-        return _changed(self, new)
+        return self._changed(self, new, "")
+
+    def _changed(self, settings: S, changes: Mapping[Any, Any], path: str) -> S:
+        """Settings of the recipe, or a tuple, with other values in some fields or places. path: theirs, with a dot."""
+        known: dict[Any, Any] = (
+            dict(enumerate(settings))
+            if isinstance(settings, tuple)
+            else {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+        )
+        new = {}
+        for name, value in changes.items():
+            if name not in known and isinstance(settings, tuple):
+                what = path.split(".")[-2]
+                count = f"there are {len(known)} {what}, 0 to {len(known) - 1}"
+                raise SettingError(f"{path}{name!r}: no such setting; {count}")
+            if name not in known:
+                raise SettingError(f"{path}{name}: no such setting{self._instead(str(name), list(known), path)}")
+            if isinstance(value, Mapping) and (dataclasses.is_dataclass(known[name]) or isinstance(known[name], tuple)):
+                value = self._changed(known[name], value, "" if name in ROOMS else f"{path}{name}.")
+            new[name] = tuple(value) if isinstance(value, list) else value
+        if isinstance(settings, tuple):
+            return tuple({**known, **new}.values())  # type: ignore[return-value]
+        try:
+            return dataclasses.replace(settings, **new)  # type: ignore[type-var]
+        except SettingError as error:
+            named = str(error).partition(" ")[0].partition(".")[0] in known
+            raise SettingError(f"{path}{error}" if named else str(error)) from None
+
+    def _instead(self, name: str, known: list[str], path: str) -> str:
+        """How to fix a name that is not at `path`: where it is, or the closest of those there."""
+        at = path.split(".")[1] if path.startswith("views.") else "0"
+        for place, _ in self._settings():
+            keys = place.split(".")
+            if name in keys:
+                first, *inner = keys[: keys.index(name) + 1]
+                return f" here; write {first}={_written([at if key == '0' else key for key in inner])}"
+        return f"; {which_instead(name, known)}"
 
 
-def _changed(settings: S, changes: Mapping[Any, Any]) -> S:
-    """Settings, or a tuple of them, with other values in some fields or places."""
-    known: dict[Any, Any] = (
-        dict(enumerate(settings))
-        if isinstance(settings, tuple)
-        else {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-    )
-    new = {}
-    for name, value in changes.items():
-        if name not in known:
-            raise SettingError(f"{name}: no such setting; {which_instead(str(name), map(str, known))}")
-        if isinstance(value, Mapping):
-            value = _changed(known[name], value)
-        new[name] = tuple(value) if isinstance(value, list) else value
-    if isinstance(settings, tuple):
-        return tuple({**known, **new}.values())  # type: ignore[return-value]
-    return dataclasses.replace(settings, **new)  # type: ignore[type-var]
+def _written(keys: list[str]) -> str:
+    """Nested dicts as Python has them, down to the last key."""
+    if not keys:
+        return "..."
+    first = keys[0] if keys[0].isdigit() else f'"{keys[0]}"'
+    return f"{{{first}: {_written(keys[1:])}}}"
+
+
+def _texts(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (path, value) pairs."""
+    for name, item in value.items():
+        if isinstance(item, list) and item and isinstance(item[0], dict):
+            item = {str(index): part for index, part in enumerate(item)}
+        if isinstance(item, dict):
+            yield from _texts(item, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", " ".join(map(str, item)) if isinstance(item, list) else str(item)

@@ -1,0 +1,178 @@
+"""Arguments of the public functions, judged by their annotations before anything is done."""
+
+import collections.abc
+import functools
+import inspect
+import os
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from socodet.errors import ArgumentError, which_instead
+from socodet.runtime.settings import Settings
+
+_WORDS = {types.NoneType: "None", bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+_IMAGES = (
+    "a folder of images, .tar shards, a COCO file, or a text file with an image path per line, by its path, or an "
+    "ImageSource"
+)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
+    """The function under its public name; ArgumentError for arguments that its signature rules out.
+
+    Judged are numbers, text, paths, choices, instances of classes and protocols, and sequences of these; any other
+    annotation lets everything pass. A path of a class of another package becomes a `Path`.
+    """
+    signature = inspect.signature(function)
+    hints: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not hints:
+            hints.update(get_type_hints(function, include_extras=True))
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            unknown = [one for one in kwargs if one not in signature.parameters]
+            raise ArgumentError(f"{name}: {_no_such(unknown[0], hints) if unknown else error}") from None
+        for argument, value in given.arguments.items():
+            if signature.parameters[argument].kind in _VARIADIC:
+                continue
+            choices = list(_choices(hints.get(argument, Any)))
+            if not _fits(value, choices):
+                raise ArgumentError(f"{name}: {_wrong(argument, value, choices)}")
+            if Path in choices and isinstance(value, os.PathLike) and not isinstance(value, Path):
+                given.arguments[argument] = Path(value)
+        return function(*given.args, **given.kwargs)
+
+    call.__module__, call.__name__, call.__qualname__ = module, name, name  # where pickle finds it
+    return call
+
+
+def _choices(hint: Any) -> Iterator[Any]:
+    """The alternatives of an annotation."""
+    if get_origin(hint) is Annotated:
+        yield from _choices(get_args(hint)[0])
+    elif get_origin(hint) in (Union, types.UnionType):
+        for part in get_args(hint):
+            yield from _choices(part)
+    else:
+        yield hint
+
+
+def _fits(value: Any, choices: Iterable[Any]) -> bool:
+    return any(_is_one(value, choice) for choice in choices)
+
+
+def _is_one(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation without alternatives says; True for an annotation that is not judged."""
+    if get_origin(hint) is Literal:
+        return any(type(value) is type(part) and value == part for part in get_args(hint))
+    if _is_sequence(hint):
+        return _is_listed(value) and all(_fits(one, _choices(get_args(hint)[0])) for one in value)
+    if hint is Any or get_origin(hint) is not None or not isinstance(hint, type):
+        return True
+    if hint is bool:
+        return type(value).__name__ in ("bool", "bool_") or (isinstance(value, int) and value in (0, 1))
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, os.PathLike)
+    if _is_protocol(hint):
+        return not isinstance(value, type) and all(hasattr(value, name) for name in _members(hint))
+    return isinstance(value, hint)
+
+
+def _is_sequence(hint: Any) -> bool:
+    return get_origin(hint) is collections.abc.Sequence
+
+
+def _is_listed(value: Any) -> bool:
+    return not isinstance(value, str | bytes | Mapping) and hasattr(value, "__len__") and hasattr(value, "__getitem__")
+
+
+def _is_protocol(hint: type) -> bool:
+    return bool(getattr(hint, "_is_protocol", False))
+
+
+def _members(protocol: type) -> list[str]:
+    return [name for name in vars(protocol) if not name.startswith("_")]
+
+
+def _wrong(argument: str, value: Any, choices: list[Any]) -> str:
+    """What is wrong with a value that fits none of the choices."""
+    for choice in filter(_is_sequence, choices):
+        inner = list(_choices(get_args(choice)[0]))
+        if _is_listed(value):
+            place, item = next((place, item) for place, item in enumerate(value) if not _fits(item, inner))
+            return _wrong(f"{argument}[{place}]", item, inner)
+        if _fits(value, inner):
+            return f"{argument} must be a list; write {argument}=[...]"
+    line = f"{argument} must be {' or '.join(_words(choices))}, not {_shown(value)}"
+    known = [one for choice in choices if get_origin(choice) is Literal for one in get_args(choice)]
+    if isinstance(value, str) and (instead := which_instead(value, map(str, known))).startswith("did"):
+        return f"{line}; {instead}"
+    settings = [choice for choice in choices if isinstance(choice, type) and issubclass(choice, Settings)]
+    if settings and (isinstance(value, Mapping) or any(value is one for one in settings)):
+        return f"{line}; write {_made(settings[0], 'name=value, ...')}"
+    return line
+
+
+def _words(choices: list[Any]) -> Iterator[str]:
+    """What may be given, in words."""
+    protocols = {choice.__name__ for choice in choices if isinstance(choice, type) and _is_protocol(choice)}
+    for choice in choices:
+        if choice in (str, Path) and ("ImageSource" in protocols or (choice is str and Path in choices)):
+            continue
+        if get_origin(choice) is Literal:
+            yield f"one of {', '.join(map(str, get_args(choice)))}"
+        elif _is_sequence(choice):
+            yield f"a list, each {' or '.join(_words(list(_choices(get_args(choice)[0]))))}"
+        elif choice is Path:
+            yield "a path"
+        elif choice.__name__ == "ImageSource":
+            yield _IMAGES
+        elif _is_protocol(choice):
+            yield f"an object with {' and '.join(_members(choice))}"
+        else:
+            yield _WORDS.get(choice) or f"of type {choice.__name__}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value) if len(repr(value)) < 100 else "so long a text"
+    return f"{'an' if type(value).__name__[0] in 'aeiouAEIOU' else 'a'} {type(value).__name__}"
+
+
+def _no_such(unknown: str, hints: Mapping[str, Any]) -> str:
+    """How to fix a keyword that the function does not have: a field of settings it takes, or the closest one."""
+    parameters = {name: hint for name, hint in hints.items() if name != "return"}
+    instead = which_instead(unknown, parameters)
+    for name, hint in parameters.items():
+        for cls in _choices(hint):
+            if not (isinstance(cls, type) and issubclass(cls, Settings)):
+                continue
+            if unknown in _fields(cls):
+                return f"{unknown}: no such argument; it is a setting, write {name}={_made(cls, unknown + '=...')}"
+            near = which_instead(unknown, _fields(cls))
+            if near.startswith("did") and not instead.startswith("did"):
+                instead = f"{near} It is a setting, write {name}={_made(cls, '...')}"
+    return f"{unknown}: no such argument; {instead}"
+
+
+def _fields(cls: type[Settings]) -> list[str]:
+    """The settings' fields; of a recipe, those of its parts."""
+    if hasattr(cls, "with_"):
+        return [field.name for part in get_type_hints(cls).values() if part is not str for field in fields(part)]
+    return [field.name for field in fields(cls)]
+
+
+def _made(cls: type[Settings], arguments: str) -> str:
+    return f"socodet.recipe(NAME).with_({arguments})" if hasattr(cls, "with_") else f"{cls.__name__}({arguments})"

@@ -1,0 +1,123 @@
+"""Wrong arguments of the public functions are refused in one line, before anything is done."""
+
+import inspect
+import logging
+import pickle
+import runpy
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Literal
+
+import numpy as np
+import pytest
+
+import socodet
+import socodet.runtime.log as log_module
+from socodet.errors import ArgumentError, InputError
+from socodet.runtime.arguments import checked
+
+
+class Sink:
+    def write(self, step, line):
+        pass
+
+    def close(self):
+        pass
+
+
+class Elsewhere:
+    """A path of a class of another package's."""
+
+    def __fspath__(self):
+        return "a/b"
+
+
+def test_public_functions_keep_signature_help_and_types_and_refuse_other_names():
+    functions = {name: getattr(socodet, name) for name in socodet.__all__}
+    functions = {name: function for name, function in functions.items() if isinstance(function, FunctionType)}
+    assert len(functions) > 20
+    for name, function in functions.items():
+        inner = inspect.unwrap(function)
+        assert inspect.signature(function) == inspect.signature(inner)
+        assert inspect.getdoc(function) == inspect.getdoc(inner)
+        assert typing.get_type_hints(function) == typing.get_type_hints(inner)
+        assert pickle.loads(pickle.dumps(function)) is function
+        with pytest.raises(ArgumentError, match=f"^{name}: nonsense: no such argument"):
+            function(nonsense=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: socodet.pretrain(["a.jpg"], "tiny", "out"), "pretrain: images must be a folder .* not a list"),
+        (lambda: socodet.pretrain(None, "tiny", "out"), "pretrain: images must be .* not None"),
+        (lambda: socodet.pretrain(np.zeros((2, 8, 8, 3)), "tiny", "out"), "text file with an image path per line"),
+        (lambda: socodet.propose(3, "out"), "propose: images must be .* not 3"),
+        (lambda: socodet.pretrain("images", None, "out"), "recipe must be of type Recipe or text, not None"),
+        (lambda: socodet.pretrain("images", {"epochs": 3}, "out"), r"write socodet\.recipe\(NAME\)\.with_\("),
+        (lambda: socodet.pretrain("images", "tiny", None), "output must be a path, not None"),
+        (lambda: socodet.pretrain("images", "tiny", "out", limit="ten"), "limit must be a whole number or None, not "),
+        (lambda: socodet.pretrain("images", "tiny", "out", limit=True), "limit must be a whole number"),
+        (lambda: socodet.pretrain("images", "tiny", "out", epochs="3"), "epochs must be a number or None, not '3'"),
+        (lambda: socodet.pretrain("images", "tiny", "out", overwrite="no"), "overwrite must be True or False"),
+        (lambda: socodet.pretrain("images", "tiny", "out", sinks=Sink()), r"write sinks=\[\.\.\.\]"),
+        (lambda: socodet.pretrain("images", "tiny", "out", sinks=[3]), r"sinks\[0\] must be .*write and close, not 3"),
+        (lambda: socodet.pretrain("images", "tiny", "out", sinks=[Sink]), r"sinks\[0\] must be .* the class Sink"),
+        (lambda: socodet.pretrain("images", "tiny", "out", execution={"device": "cpu"}), r"write ExecutionSettings\("),
+        (lambda: socodet.pretrain("images", "tiny", "out", epoch=3), "epoch: .*did you mean epochs"),
+        (lambda: socodet.pretrain("images", "tiny", "out", batch_size=8), r"with_\(batch_size=\.\.\.\)"),
+        (lambda: socodet.pretrain("images", "tiny", "out", batchsize=8), r"did you mean batch_size.*with_\("),
+        (lambda: socodet.pretrain("images"), "'recipe'"),
+        (lambda: socodet.propose("images", "out", settings={}), r"write ProposalSettings\("),
+        (lambda: socodet.finetune("set", "out", {"epochs": 3}), r"settings must be .*write FinetuneSettings\("),
+        (lambda: socodet.finetune("set", "out", socodet.FinetuneSettings), r"write FinetuneSettings\("),
+        (lambda: socodet.finetune("set", "out", detector="x"), r"settings=FinetuneSettings\(detector=\.\.\.\)"),
+        (lambda: socodet.finetune("set", "out", device="cpu"), r"execution=ExecutionSettings\(device=\.\.\.\)"),
+        (lambda: socodet.load_pretrained(None, "weights.pth"), "detector must be of type Module, not None"),
+        (lambda: socodet.load_detector("run", checkpoint="bset"), "checkpoint must be .*did you mean best"),
+        (lambda: socodet.report("run", "report.html"), r"runs must be a list; write runs=\[\.\.\.\]"),
+        (lambda: socodet.predict("run", [np.zeros((8, 8, 3))], "out"), "predict: images must be .* not a list"),
+        (lambda: socodet.FinetuneSettings(epoch=3), "FinetuneSettings: epoch: .*did you mean epochs"),
+        (lambda: socodet.FinetuneSettings(detector="fasterrcnn"), "did you mean .*faster_rcnn_fpn"),
+    ],
+)
+def test_what_is_wrong_is_one_line(call, said):
+    with pytest.raises(InputError, match=said) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+
+
+def test_values_of_the_types_that_people_have_are_taken():
+    def takes(
+        count: int,
+        path: str | Path | None = None,
+        *more: int,
+        share: float = 1,
+        flag: bool = False,
+        many: Sequence[float] = (),
+        choice: Literal["a", "b"] = "a",
+        own: Callable[[], int] | None = None,
+        **others: str,
+    ) -> tuple[object, ...]:
+        return count, path, share, flag, choice
+
+    function = checked(takes, __name__, "takes")
+    assert function(np.int64(3), Elsewhere(), share=np.float32(0.5)) == (3, Path("a/b"), 0.5, False, "a")
+    assert function(3, "a", "more", share=2, flag=np.True_, choice="b", others=3) == (3, "a", 2, True, "b")
+    for many in ([1, 2.5], (), range(3), np.arange(3)):
+        function(1, many=many, own=len)
+    for wrong in ({"many": "12"}, {"many": {1: 2}}, {"many": [True]}, {"choice": "c"}, {"flag": 2}, {"share": "1"}):
+        with pytest.raises(ArgumentError, match=f"^takes: {next(iter(wrong))}"):
+            function(1, **wrong)
+
+
+def test_a_level_of_the_logger_that_was_set_before_is_kept(monkeypatch):
+    logger = logging.getLogger("socodet")
+    for level, kept in ((logging.WARNING, logging.WARNING), (logging.NOTSET, logging.INFO)):
+        with monkeypatch.context() as patch:
+            for name, value in (("handlers", []), ("propagate", True), ("level", level)):
+                patch.setattr(logger, name, value)
+            runpy.run_path(log_module.__file__)
+            assert (logger.level, len(logger.handlers), logger.propagate) == (kept, 1, False)
