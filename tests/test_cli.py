@@ -56,6 +56,8 @@ def error_of(capsys, *argv) -> str:
     [
         ("prepose x", "propose"),
         ("reproduce own_data", "reproduce own-data"),
+        ("pretain images", "pretrain"),
+        ("inspct detections", "inspect detections"),
         ("pretrain --recpie tiny", "--recipe"),  # and not what is missing besides
         ("pretrain x --output y --views.0.sizes 3", "--views.0.size"),
         ("finetune x --output y --detector fast_rcnn_fpn", "faster_rcnn_fpn"),
@@ -169,9 +171,9 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     capsys.readouterr()
     checkpoint = sorted((run / "checkpoints").iterdir())[-1].read_bytes()
     other = error_of(capsys, *pretrain, "--base-lr", "0.125")
-    assert "training.base_lr (0.125 asked" in other
+    assert "--base-lr (0.125 now" in other
     own_table = [a for a in pretrain if a not in ("--proposals", str(table))]
-    assert "holds a run of other settings: table" in error_of(capsys, *own_table)
+    assert "holds a run of other settings: --proposals" in error_of(capsys, *own_table)
     assert sorted((run / "checkpoints").iterdir())[-1].read_bytes() == checkpoint
     for mistake in (["--proposals", str(tmp_path / "typo.parquet")], ["--epochs", "0.1"], ["--seed", "-1"]):
         error_of(capsys, *pretrain, "--overwrite", *mistake)  # refused before anything is thrown away
@@ -316,3 +318,11 @@ def test_an_export_of_an_unfinished_run_says_so(few_images, table, tmp_path, cap
     main(asked)
     main(["export", run, "--output", str(tmp_path / "last.pth")])
     assert "not finished" not in capsys.readouterr().err
+
+
+def test_a_command_that_ends_its_process_runs_what_is_registered_for_its_end():
+    """Its output is complete in a pipe, and its exit code that of the command."""
+    script = "import atexit, sys; from socodet.cli import main; atexit.register(print, 'at exit'); main(); print('no')"
+    for argv, code in ((["--version"], 0), (["xyz"], 2)):
+        done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "at exit")

@@ -26,7 +26,9 @@ from socodet.commands.messages import exit_if_stopped, resume_hint
 from socodet.commands.parsing import HELP, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, which_instead
 from socodet.runtime.extensions import trust
+from socodet.runtime.leaving import leave
 from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import said_while_loading
 from socodet.runtime.open_files import raise_open_files
 from socodet.runtime.standard_error import let_standard_error_be_lost
 from socodet.runtime.world import world_from_environment
@@ -45,7 +47,7 @@ COMMANDS = {
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
     "reproduce own-data": "Measure what pretraining on a labelled set's images buys with few labels.",
-    "inspect": "Draw proposals on images, or the views a recipe makes of them.",
+    "inspect": "Draw images with their proposals, or the crops (views) that a recipe cuts from them for training.",
     "inspect detections": "Draw a detector's hits, misses and false alarms beside the annotated objects.",
     "recipes": "List the recipes, or print every field of one.",
     "demo": "Run every step on a few photographs: propose, pretrain, export, fine-tune, and a page with the results.",
@@ -66,7 +68,21 @@ RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command `socodet`. Errors that the user can fix are one line and exit code 2; --debug adds the traceback."""
+    """The command `socodet`. Errors that the user can fix are one line and exit code 2; --debug adds the traceback.
+
+    Without `argv`, the process's own arguments are used, and it ends here.
+    """
+    try:
+        _main(sys.argv[1:] if argv is None else argv)
+    except SystemExit as ended:
+        if argv is None and isinstance(ended.code, int):
+            leave(ended.code)
+        raise
+    if argv is None:
+        leave(0)
+
+
+def _main(argv: Sequence[str]) -> None:
     # Threads that wait for each other sleep: spinning, they take the cores from the data workers, and a step takes
     # several times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -75,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack a character
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(argv)
     debug = "--debug" in arguments
     quiet, verbose = "--quiet" in arguments, "--verbose" in arguments
     LOGGER.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
@@ -91,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if arguments[0] == "--completion":
             _print_completion(arguments[1] if len(arguments) == 2 else "")
-        run_command(arguments)
+        prints_as_it_goes = arguments[0] == "doctor"
+        with contextlib.nullcontext() if prints_as_it_goes else said_while_loading():
+            run_command(arguments)
         sys.stdout.flush()
     except InputError as error:
         if debug:
@@ -123,7 +141,7 @@ def run_command(arguments: Sequence[str]) -> None:
     two_words = " ".join(arguments[:2])
     name = two_words if two_words in COMMANDS else arguments[0]
     if name not in COMMANDS:
-        raise InputError(f"{name}: no such command; {which_instead(two_words, COMMANDS)}")
+        raise InputError(f"{name}: no such command; {_instead(arguments)}")
     command, module = command_named(name)
     argv = [word for word in arguments[len(name.split()) :] if word != "--print-config"]
     to_json = "--json" in argv and name != "doctor"  # whose own flag it is, as it prints what it finds bit by bit
@@ -157,6 +175,13 @@ def run_command(arguments: Sequence[str]) -> None:
     if to_json and world_from_environment(meeting=False).is_first:
         print(json.dumps(as_json(found), indent=2))
     exit_if_stopped(getattr(found, "stopped_by", None))
+
+
+def _instead(arguments: Sequence[str]) -> str:
+    """Which command was probably meant: one of two words by the first two, any other by the first."""
+    two = [name for name in COMMANDS if " " in name]
+    by_both = which_instead(" ".join(arguments[:2]), two)
+    return by_both if by_both.startswith("did") else which_instead(arguments[0], COMMANDS)
 
 
 def _print_completion(shell: str) -> NoReturn:

@@ -15,6 +15,7 @@ from socodet.deployment.onnx import onnx_bytes, onnx_files
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
+from socodet.training.run_folder import RunFolder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -114,8 +115,13 @@ def test_images_in_which_nothing_is_found_have_no_boxes(name, in_one, detector_r
 
 def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkeypatch):
     run = detector_run("faster_rcnn_fpn")
+    description = RunFolder(run).describe()
+    start = {"start": {"from": "/home/somebody/first", "file": "step-00000002.pt", "sha256": "cd" * 32}}
+    monkeypatch.setattr(RunFolder, "describe", lambda _self: description | start)
     main(["export", str(run), "--output", str(tmp_path / "d.onnx"), "--format", "onnx"])
     card = (tmp_path / "d-onnx.md").read_text()
+    assert "Began from first\n" in card
+    assert "somebody" not in card
     assert "- 2: person" in card
     assert "shorter side of 96 pixels" in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)

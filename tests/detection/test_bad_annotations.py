@@ -18,7 +18,7 @@ def said(capsys, data, run, *flags):
     """What a fine-tuning that ends well says before its first step, without the set's name."""
     main(["finetune", str(data), "--output", str(run), *BRIEF, *flags])
     printed = capsys.readouterr()
-    assert "finished, 1 steps" in printed.out
+    assert "finished, 1 step" in printed.out
     before, _, after = printed.err.partition("finetune: ")
     assert after.startswith("1/1")
     lines = [line for line in before.splitlines() if not line.startswith(("note: without --val", "plan: ", "  "))]

@@ -63,4 +63,4 @@ def test_a_card_or_a_config_that_exists_is_not_replaced(exportable_run, tmp_path
         export_run(run.path, tmp_path / "soco.pth", format="timm")
     assert not (tmp_path / "soco.pth").exists()
     export_run(run.path, tmp_path / "soco.pth", format="timm", overwrite=True)
-    assert (tmp_path / "soco-timm.md").read_text().startswith("# custom for timm")
+    assert (tmp_path / "soco-timm.md").read_text().startswith("# resnet18 pretrained by SoCo, for timm")

@@ -121,7 +121,7 @@ def test_a_run_goes_on_after_an_image_was_replaced_and_not_after_the_set_was(fil
     assert go(files, "run", 4).finished
     assert images(files)[0].name in skipped(files / "run")
     delete(images(files)[0])
-    with pytest.raises(InputError, match=r"images.count \(7 asked, 8 there\)"):
+    with pytest.raises(InputError, match=r"count of the images \(7 now, 8 there\)"):
         go(files, "run", 4, count=8)
     for file in images(files):
         replace_by_another_size(file)

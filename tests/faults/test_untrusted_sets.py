@@ -189,4 +189,4 @@ def test_a_set_that_convert_writes_far_from_its_images_is_read_when_that_is_aske
         main(["convert", str(far), "--check"])
     assert "--outside-images" in capsys.readouterr().err
     main(["convert", str(far), "--check", "--outside-images"])
-    assert "1 images" in capsys.readouterr().out
+    assert "1 image" in capsys.readouterr().out

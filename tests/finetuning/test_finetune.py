@@ -195,10 +195,10 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
     with pytest.raises(InputError, match="holds a finished run"):
         finetune(data, tmp_path / "run", settings, **QUIET)
     assert finetune(data, tmp_path / "run", settings, resume=True, **QUIET).finished
-    with pytest.raises(InputError, match=r"seed \(1 asked, 0 there\)"):
+    with pytest.raises(InputError, match=r"--seed \(1 now, 0 there\)"):
         finetune(data, tmp_path / "run", replace(settings, seed=1), **QUIET)
     other = coco_file(tmp_path / "other.json", ("hopper", "chelsea"))
-    with pytest.raises(InputError, match=r"data\.images \(2 asked, 6 there\)"):
+    with pytest.raises(InputError, match=r"images of the annotated set \(2 now, 6 there\)"):
         finetune(other, tmp_path / "run", settings, **QUIET)
     assert finetune(other, tmp_path / "run", settings, overwrite=True, **QUIET).finished
     (tmp_path / "full").mkdir()

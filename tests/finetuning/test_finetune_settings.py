@@ -10,7 +10,7 @@ from socodet.detection.datasets import Category
 from socodet.detection.datasets.voc import VOC_CLASSES
 from socodet.detection.detectors.schedules import SCHEDULES, ScheduleSettings
 from socodet.errors import InputError
-from socodet.finetuning.auto_schedule import schedule_of
+from socodet.finetuning.auto_schedule import schedule_of, steps_between_evaluations
 from socodet.finetuning.settings import FinetuneSettings
 
 RCNN, RETINA, FCOS = "mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn"
@@ -183,3 +183,11 @@ def test_the_papers_sets_get_the_papers_schedules_and_samples_of_them_do_not():
     assert schedule_of(set_of(coco, "coco", 128)) == "auto"
     assert schedule_of(set_of(["cat"], "coco", 60_000)) == "auto"
     assert schedule_of(set_of(["card"], "voc", 6_000)) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "scored", "every"),
+    [(500, 16, 100, 50), (37, 2, 67, 37), (37, 16, 67, 10), (37, 4, 0, 4), (1, 16, 5, 1), (90_000, 16, 5000, 9000)],
+)
+def test_a_short_run_is_not_scored_for_longer_than_it_trains(steps, batch, scored, every):
+    assert steps_between_evaluations(steps, batch, scored) == every

@@ -95,7 +95,7 @@ def test_the_command_says_what_is_left(data, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as ended:
             main(command)
     assert ended.value.code == 130
-    assert "stopped by SIGINT after 1 of 1 steps, before they were scored; the same" in capsys.readouterr().out
+    assert "stopped by SIGINT after 1 of 1 step, before they were scored; the same" in capsys.readouterr().out
     main(command)
     said = capsys.readouterr()
     assert "resuming" in said.err

@@ -26,6 +26,7 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
 from socodet.images.reading import PixelReading
+from socodet.prediction.drawing import free_place
 from socodet.prediction.predict import predict
 from socodet.training.settings import ExecutionSettings
 
@@ -324,3 +325,21 @@ def test_inputs_are_judged_before_a_detector_is_loaded(run, images, tmp_path, mo
     ):
         with pytest.raises(InputError, match=match):
             predict(*asked, **QUIET)
+
+
+def test_how_high_f1_is_is_said_beside_the_score_that_is_drawn_from(run, photograph, tmp_path):
+    detector = socodet.load_detector(run, device="cpu")
+    for f1, poor in ((3.21, True), (64.0, False)):
+        detector.f1_limit, detector.best_f1 = 0.6, f1
+        limits = predict(detector, photograph, tmp_path / f"{f1}", draw=True, **QUIET).limits
+        assert f"{f1:.1f} of 100" in limits
+        assert ("finds next to nothing" in limits) == poor
+
+
+def test_labels_of_boxes_that_share_a_corner_do_not_cover_each_other():
+    taken = []
+    for _ in range(4):
+        taken.append(free_place((90, 5), (30, 10), (100, 40), taken))
+    assert taken == [(70, 0, 100, 10), (70, 10, 100, 20), (70, 20, 100, 30), (70, 30, 100, 40)]
+    assert free_place((90, 5), (30, 10), (100, 40), taken) == (70, 0, 100, 10)  # nothing is free
+    assert free_place((10, 25), (30, 10), (100, 40), taken) == (10, 15, 40, 25)  # above its box

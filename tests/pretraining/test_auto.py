@@ -83,6 +83,20 @@ def test_the_device_decides_network_views_and_batch():
     assert plan(FEW, H200).recipe.model.backbone == "resnet18"
 
 
+@pytest.mark.parametrize("machine", [CPU, H200])
+def test_the_rows_name_what_is_used(machine):
+    made = plan(FEW, machine, Given(backbone="timm/test_resnet", size=64, epochs=7))
+    rows = {choice.what: choice for choice in made.choices}
+    assert len(rows) == len(made.choices)
+    assert made.recipe.model.backbone == "timm/test_resnet"
+    assert not any("resnet18" in choice.value for choice in made.choices)
+    assert rows["network"].value.startswith("timm/test_resnet, ")
+    assert rows["views"].value == "64, 64, 32 pixels"
+    steps = 7 * 1400 // made.recipe.training.batch_size
+    half_lives = steps * np.log2(1 / made.recipe.training.target_momentum)
+    assert rows["target momentum"].reason.endswith(f"{steps} steps have {half_lives:.0f}")
+
+
 def test_the_length_is_that_of_the_hours_or_the_epochs():
     by_hours = plan(FEW, CPU, Given(hours=2), seconds_per_step=1.5).recipe.training
     assert by_hours.steps(by_hours.epochs, 1400) == 4800
@@ -122,7 +136,7 @@ def test_any_set_gets_a_recipe_and_a_plan_of_a_line_a_choice(count, machine, sho
     made = plan(dataclasses.replace(FEW, count=count, short_side=short_side), machine)
     lines = made.lines(count, 0.5)
     assert len(lines) == len(made.choices) + 2 + (count < 200)
-    assert f"{made.recipe.training.batch_size} images" in lines[len(made.choices)]
+    assert f"{made.recipe.training.batch_size} image" in lines[len(made.choices)]
     assert ("are few" in lines[-1]) == (count < 200)
     assert {choice.what for choice in made.choices} >= {"network", "views", "batch", "steps", "objective", "proposals"}
 

@@ -71,10 +71,10 @@ def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_
             for network in ("online", "target"):
                 assert torch.equal(begun[0][f"{network}.encoder.backbone.body.{name}"], value), name
 
-    with pytest.raises(InputError, match=r"parts: holds a run of other settings: start .*other\.pth") as caught:
+    with pytest.raises(InputError, match=r"parts: holds a run of other settings: --start-from .*other\.pth") as caught:
         go(files, tmp_path / "parts", "other.pth")
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="holds a run of other settings: start"):
+    with pytest.raises(InputError, match="holds a run of other settings: --start-from"):
         go(files, tmp_path / "parts", None)
 
     assert go(files, tmp_path / "parts", "one.pth").finished
@@ -100,7 +100,7 @@ def test_a_run_resumes_though_the_run_it_began_from_has_changed_or_gone(files, t
 
 def test_online_and_table_are_two_runs_and_broken_images_are_reported_in_one_line(files, tmp_path):
     assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
-    with pytest.raises(InputError, match="holds a run of other settings: table"):
+    with pytest.raises(InputError, match="holds a run of other settings: --proposals"):
         pretraining.pretrain(photographs(), short(), tmp_path / "run", proposals="online", show_progress=False)
     (tmp_path / "broken").mkdir()
     for number in range(3):

@@ -188,7 +188,7 @@ def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_setting
     assert (rows / "table5d.csv").read_bytes() == before
     assert go_on(rows).rows[0].transfer == {"AP box": scores_of(rows, "table5d_0980")["box_AP"]}
     with pytest.raises(
-        InputError, match=r"fine-tuned differently: settings.iterations \(2 asked, 1 there\); .* remove .*transfer"
+        InputError, match=r"fine-tuned differently: --iterations \(2 now, 1 there\); .* remove .*transfer"
     ):
         run_command([*argv, "2"])
     assert (rows / "table5d.csv").read_bytes() == before

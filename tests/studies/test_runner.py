@@ -200,7 +200,7 @@ def test_max_steps_counts_for_each_job(study):
 def test_other_settings_and_other_files_are_refused(study, tmp_path):
     Counting().run(study)
     assert study.find(ASKED)["asked"] == {"epochs": 3, "sizes": [1, 2]}
-    with pytest.raises(InputError, match=r"holds a count of other settings: epochs \(4 asked, 3 there\)"):
+    with pytest.raises(InputError, match=r"holds a count of other settings: --epochs \(4 now, 3 there\)"):
         study.find({**ASKED, "epochs": 4})
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "mine").touch()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from socodet.errors import InputError
-from socodet.runtime.files import first_difference, write_atomically
+from socodet.runtime.differences import differences
+from socodet.runtime.files import write_atomically
 from socodet.training.run_folder import RunFolder
 
 
@@ -65,14 +66,24 @@ def test_a_log_line_cut_short_is_left_out(tmp_path):
     assert list(run.log_lines()) == [{"step": 1}]
 
 
-def test_first_difference_names_the_field():
-    ours = {"a": 1, "views": [{"size": 224}, {"size": 112}]}
-    assert first_difference(ours, ours) is None
-    assert first_difference(ours, {"a": 1, "views": [{"size": 224}, {"size": 96}]}) == (
-        "views.1.size (112 asked, 96 there)"
+def test_differences_are_named_by_the_flags_that_set_them():
+    ours = {"sample": {"views": [{"size": 224}, {"size": 112}]}, "settings": {"epochs": None, "batch_size": 2}}
+    theirs = {"sample": {"views": [{"size": 224}, {"size": 96}]}, "settings": {"epochs": 1.0, "batch_size": 2}}
+    assert differences(ours, ours) is None
+    assert differences({"recipe": ours}, {"recipe": theirs}) == (
+        "--views.1.size (112 now, 96 there), --epochs (not given now, 1.0 there)"
     )
-    assert first_difference({"a": 1}, {}) == "a (1 asked, null there)"
-    assert first_difference({"a": [1]}, {"a": [1, 2]}) == "a ([1] asked, [1, 2] there)"
+    assert differences({"init": "/here"}, {}) == "--init (/here now, not given there)"
+    assert differences({"settings": {"detector": "fcos"}}, {"settings": {"detector": "detr"}}).startswith("--detector ")
+    assert differences({"a": [1]}, {"a": [1, 2]}) == "--a (1 now, 1 2 there)"
+    assert differences({"data": {"images": 2, "sha256": "ab"}}, {"data": {"images": 6, "sha256": "cd"}}) == (
+        "images of the annotated set (2 now, 6 there), contents of the annotated set (not the same as there)"
+    )
+    follows = {"settings": {"epochs": 1.0}, "schedule": {"iterations": 9}}
+    assert differences(follows, {"settings": {"epochs": 2.0}, "schedule": {"iterations": 18}}) == (
+        "--epochs (1.0 now, 2.0 there)"
+    )
+    assert "iterations" in differences(follows, {**follows, "schedule": {"iterations": 18}})
 
 
 def test_images_that_could_not_be_read_are_listed_once_over_all_calls(tmp_path):

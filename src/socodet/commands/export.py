@@ -23,10 +23,11 @@ def export(
     """Write pretrained modules, or a fine-tuned detector, as a file for another framework.
 
     Args:
-        run: Folder that `socodet pretrain` wrote, or a file of weights, such as a checkpoint of the method's public
-            code: its pretrained modules are written. Folder that `socodet finetune` wrote: the whole detector.
-        output: File to write: .pth, .pt or .safetensors; .pkl for detectron2, .pth for mmdetection and timm.
-            A folder for transformers; .onnx for onnx.
+        run: Folder that `socodet pretrain` or `socodet finetune` wrote, or a file of weights, such as a checkpoint of
+            the method's public code. Of a fine-tuned run the whole detector is written, of all others the pretrained
+            modules.
+        output: File to write: .pth, .pt or .safetensors for torchvision, .onnx for onnx, .pkl for detectron2, .pth for
+            mmdetection and timm; for transformers a folder.
         format: The target framework. onnx takes fine-tuned detectors, timm pretrained modules, transformers both, of
             the fine-tuned ones rt_detr.
         model: Which of transformers' detectors to write, its backbone pretrained and the rest fresh.

@@ -159,7 +159,7 @@ def _print_run(result: "FinetuneResult", hint: str) -> None:
         print_scores(result.evaluation, result.run / SCORES)
     if result.best is not None:
         step, ap = result.best
-        print(f"best checkpoint: step {step:,}, box AP {ap:.2f}; predict, evaluate and export use it")
+        print(f"best checkpoint: step {step:,}, box AP {ap:.2f} of 100; predict, evaluate and export use it")
     print(f"{result}{'' if result.finished else hint}")
     if not result.finished:
         return

@@ -29,7 +29,7 @@ def inspect(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Any:
-    """Draw proposals on images, or the views a recipe makes of them.
+    """Draw images with their proposals, or the crops (views) that a recipe cuts from them for training.
 
     Args:
         what: proposals: boxes on each image. views: the views side by side, an object in one colour.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from socodet.exporting.card import file_and_loading_lines, in_markdown
 from socodet.exporting.files import FrameworkFiles
@@ -9,13 +10,16 @@ from socodet.finetuning.detector import TrainedDetector
 from socodet.finetuning.run import SCORES
 from socodet.runtime.files import read_note
 from socodet.training.run_folder import RunFolder
+from socodet.weights.hub import HUB
 
 
 def detector_card(detector: TrainedDetector, files: FrameworkFiles, framework: str) -> str:
     """Markdown."""
     recipe = detector.recipe
+    train = in_markdown(RunFolder(detector.run).describe()["train"])
+    what = f"{recipe.settings.detector} with {recipe.model.backbone}"
     lines = [
-        f"# {recipe.settings.detector} for {framework}",
+        f"# {what}, fine-tuned on {train}, for {framework}",
         "",
         *_facts(detector),
         "",
@@ -51,7 +55,8 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
     train = in_markdown(description["train"])
     yield f"- Trained on {data['images']:,} images of {train}, sha256 of the objects `{data['sha256']}`"
     start = description.get("start")
-    yield f"- Began from {in_markdown(start['from']) if start else 'scratch'}"
+    # Of a path the last part: where it lay on somebody's disk is nobody's business.
+    yield f"- Began from {in_markdown(_last_part(start['from'])) if start else 'scratch'}"
     yield f"- Weights after {detector.step:,} of {recipe.schedule.iterations:,} steps"
     scores, on = scores_of(detector, run)
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in scores.items())
@@ -60,6 +65,10 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
         yield f"- F1 on the same images is highest for detections of score {detector.f1_limit:.2f} and more"
     versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
     yield f"- Versions: {in_markdown(versions)}"
+
+
+def _last_part(place: str) -> str:
+    return place if place.startswith(HUB) else Path(place).name
 
 
 def scores_of(detector: TrainedDetector, run: RunFolder) -> tuple[dict[str, float], str]:

@@ -44,7 +44,8 @@ def model_card(source: str | Path, modules: PretrainedModules, files: FrameworkF
         state, recipe = run.load_checkpoint() or {}, run.describe()["recipe"]
         if "total_steps" in state and state["step"] < state["total_steps"]:
             unfinished = f"{state['step']} of {state['total_steps']} steps"
-        title, origin = recipe["name"], _training_lines(run, recipe, state)
+        title = f"{recipe['model']['backbone']} pretrained by SoCo,"
+        origin = _training_lines(run, recipe, state)
         appendix = ["", "## Every field of the recipe", "", "```json", json.dumps(recipe, indent=2), "```"]
     else:
         title, origin, appendix = Path(source).name, _file_lines(Path(source), modules), []

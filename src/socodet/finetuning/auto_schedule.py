@@ -1,5 +1,6 @@
 """`--schedule auto`: the paper's schedule for its own sets, and for any other a length by the number of images."""
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ PRECISE_BN_SHARE = 50
 """Batch norm's statistics are re-estimated on this part of the run's steps: it is scored along the way."""
 EVALUATIONS = 10
 """How often a run is scored, where the user does not say."""
+SCORED_SHARE = 0.5
+"""Images scored along the way, at most, for each that is trained on: else scoring would take most of the time."""
 
 WHOLE = {"coco": 50_000, "voc": 5_000, "lvis": 50_000}
 """A set with the classes of COCO, VOC or LVIS is the set itself, and no sample of it, from this many images on."""
@@ -47,3 +50,12 @@ def steps_for(images: int) -> int:
     """
     steps: int = round(VOC_STEPS * (max(images, 1) / VOC_IMAGES) ** EXPONENT)
     return min(max(steps, LEAST_STEPS), COCO_STEPS)
+
+
+def steps_between_evaluations(steps: int, batch: int, scored: int) -> int:
+    """Steps between evaluations on `scored` images in a run of `steps` batches: ten evaluations, fewer in a short run.
+
+    For example every 50 of 500 steps of 16 images with 100 to score, and only the end of 37 steps of 2 with 67.
+    """
+    evaluations = max(1, min(EVALUATIONS, int(SCORED_SHARE * steps * batch / max(scored, 1))))
+    return math.ceil(steps / evaluations)

@@ -17,7 +17,7 @@ from socodet.detection.detectors import new_detector
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
-from socodet.finetuning.run import FinetuneRecipe, f1_limit, trained_categories
+from socodet.finetuning.run import FinetuneRecipe, best_f1, trained_categories
 from socodet.finetuning.trainer import scored_weights
 from socodet.images.decode import decode_image
 from socodet.images.reading import PLAIN, PixelReading
@@ -85,6 +85,8 @@ class TrainedDetector(nn.Module):
         """How its training images were read."""
         self.f1_limit: float | None = None
         """The score of detections from which on F1 was highest on the validation set; None if it was not scored."""
+        self.best_f1: float | None = None
+        """F1 of these detections, in percent."""
         self.precision = torch.float32
         """Of `predict`: float32, or what autocast computes in."""
 
@@ -156,7 +158,7 @@ def load_detector(
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector = TrainedDetector(network, recipe, trained.categories, state["step"], folder.path)
     detector.pixel_reading = trained.pixel_reading
-    detector.f1_limit = f1_limit(folder, detector.step)
+    detector.f1_limit, detector.best_f1 = best_f1(folder, detector.step)
     detector.precision = autocast_type(precision, where)
     return detector
 

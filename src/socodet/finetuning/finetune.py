@@ -1,6 +1,5 @@
 """`socodet finetune`: from pretrained weights and an annotated set to a detector and its scores."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from socodet.detection.datasets import DetectionDataset, ReadingSettings
 from socodet.detection.datasets.mini import mini_set
 from socodet.detection.detectors import detector_named, new_detector
 from socodet.errors import InputError
-from socodet.finetuning.auto_schedule import AUTO, EVALUATIONS
+from socodet.finetuning.auto_schedule import AUTO, steps_between_evaluations
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.going_on import go_on_from
 from socodet.finetuning.inputs import judge_finetuning
@@ -22,6 +21,7 @@ from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSet
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
+from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
@@ -68,12 +68,12 @@ class FinetuneResult(Shown):
 
     def __str__(self) -> str:
         if self.stopped_by == PATIENCE:
-            done = f"{self.detector} ended by --patience after {self.steps} of {self.total_steps} steps"
+            done = f"{self.detector} ended by --patience after {self.steps:,} of {counted(self.total_steps, 'step')}"
         elif self.finished:
-            done = f"{self.detector} finished, {self.steps} steps"
+            done = f"{self.detector} finished, {counted(self.steps, 'step')}"
         else:
             before = ", before they were scored" if self.pending else ""
-            done = f"stopped by {self.stopped_by} after {self.steps} of {self.total_steps} steps{before}"
+            done = f"stopped by {self.stopped_by} after {self.steps:,} of {counted(self.total_steps, 'step')}{before}"
         return f"{self.run}: {done}"
 
     def shown(self) -> list[ShownPart]:
@@ -154,7 +154,9 @@ def finetune(
     shown = images_trained_on(training, settings, show_note=show_progress)
     recipe = FinetuneRecipe(settings, model or _model_of(init), settings.resolved_schedule(len(shown)))
     if settings.schedule == AUTO and validation is not None and evaluation.every is None:
-        evaluation = replace(evaluation, every=math.ceil(recipe.schedule.iterations / EVALUATIONS))
+        scored = 0 if patience is not None else len(validation)  # patience counts evaluations
+        every = steps_between_evaluations(recipe.schedule.iterations, settings.batch_size, scored)
+        evaluation = replace(evaluation, every=every)
     _check_scored(training, validation, evaluation, patience, show_note=show_progress)
 
     detector = detector_named(settings.detector)

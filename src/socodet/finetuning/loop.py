@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from socodet.detection.datasets import DetectionDataset
-from socodet.finetuning.best import BestCheckpoint
+from socodet.finetuning.best import METRIC, BestCheckpoint
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
 from socodet.finetuning.run import PREDICTIONS, SCORES
@@ -149,6 +149,9 @@ class FinetuneLoop:
             show_progress=self.show_progress,
             stop=requests,
         )
+        ap = self.newest.scores.get(METRIC)
+        if self.show_progress:
+            LOGGER.info(f"step {done:,}: box AP {'-' if ap is None else f'{ap:.2f}'} of 100")
         for failure in self.newest.unwritten:
             say(f"{failure}: not written; training continues; free some disk space")
         self.unreadable = dict.fromkeys(self.newest.unreadable, "unreadable when it was scored") | self.unreadable

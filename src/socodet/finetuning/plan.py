@@ -6,6 +6,7 @@ from pathlib import Path
 from socodet.detection.datasets import DetectionDataset
 from socodet.finetuning.auto_schedule import AUTO
 from socodet.finetuning.run import FinetuneRecipe
+from socodet.runtime.counted import counted
 
 NAMED_CLASSES = 10
 RULES = {"coco": "COCO's", "voc": "Pascal VOC's", "lvis": "LVIS's"}
@@ -29,19 +30,23 @@ def plan_lines(
     yield f"  images   {len(shown):,} of {shown.name}"
     yield f"  objects  {_objects(shown)}"
     passes = schedule.iterations * schedule.batch_size / len(shown)
-    epochs = f"{passes:,.0f}" if passes >= 100 else f"{passes:.3g}"
     sides = sorted({schedule.short_sides[0], schedule.short_sides[-1]})
     yield (
-        f"  length   {schedule.iterations:,} steps of {schedule.batch_size} images, {epochs} epochs{_reason(recipe)}"
+        f"  length   {counted(schedule.iterations, 'step')} of {counted(schedule.batch_size, 'image')}, "
+        f"{counted(passes, 'epoch')}{_reason(recipe)}"
     )
     yield f"  rate     {schedule.lr:.3g}; shorter sides of {' to '.join(map(str, sides))} pixels"
     if validation is None:
         return
-    when = "at the end" if every is None else f"every {every:,} steps and at the end; the best checkpoint is kept"
+    if every is None or every >= schedule.iterations:
+        when = "at the end (--evaluation.every N scores it every N steps too)"
+    else:
+        steps = "step" if every == 1 else f"{every:,} steps"
+        when = f"every {steps} (--evaluation.every sets it) and at the end; the best checkpoint is kept"
     until = "" if patience is None else f"; ends after {patience} evaluations without a higher AP"
     yield (
-        f"  scored   on {validation.name} ({len(validation):,} images, {sum(validation.object_counts()):,} objects) by "
-        f"{RULES[validation.style]} rules, {when}{until}"
+        f"  scored   on {validation.name} ({counted(len(validation), 'image')}, "
+        f"{counted(sum(validation.object_counts()), 'object')}) by {RULES[validation.style]} rules, {when}{until}"
     )
 
 
@@ -56,7 +61,7 @@ def _objects(data: DetectionDataset) -> str:
     if without:
         more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
         named += f"; none of {', '.join(without[:NAMED_CLASSES])}{more}"
-    return f"{sum(counts):,} in {len(counts)} classes: {named}"
+    return f"{sum(counts):,} in {counted(len(counts), 'class', 'classes')}: {named}"
 
 
 def _reason(recipe: FinetuneRecipe) -> str:

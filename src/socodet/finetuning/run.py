@@ -19,6 +19,7 @@ from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
+from socodet.runtime.counted import counted
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import FINETUNED, RunFolder
@@ -132,10 +133,10 @@ def trained_categories(run: RunFolder) -> "DetectionDataset":
     )
 
 
-def f1_limit(run: RunFolder, step: int) -> float | None:
-    """The score from which on F1 was highest on the validation set, for the weights of that step, if it was scored."""
-    limits = [line[F1_LIMIT] for line in run.log_lines() if line.get("step") == step and F1_LIMIT in line]
-    return limits[-1] if limits else None
+def best_f1(run: RunFolder, step: int) -> tuple[float | None, float | None]:
+    """The score from which on F1 was highest on the validation set, and F1 in percent, for the weights of that step."""
+    lines = [line for line in run.log_lines() if line.get("step") == step and F1_LIMIT in line]
+    return (lines[-1][F1_LIMIT], lines[-1].get("best_f1")) if lines else (None, None)
 
 
 def write_scores(
@@ -176,9 +177,12 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
         return
     there = run.describe()
     _refuse_more_steps(run, description["recipe"], there["recipe"])
-    for part in ("recipe", "data"):
-        run.refuse_other(part, description[part], there.get(part))
-    run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
+    run.refuse_other(
+        *(
+            {"init": start_path(one.get("start")), **{part: one.get(part) for part in ("recipe", "data")}}
+            for one in (description, there)
+        )
+    )
 
 
 LENGTH = {
@@ -201,6 +205,7 @@ def _refuse_more_steps(run: RunFolder, asked: dict[str, Any], there: dict[str, A
     steps, before = (recipe["schedule"]["iterations"] for recipe in (asked, there))
     if steps != before and without_length(asked) == without_length(there):
         raise InputError(
-            f"{run.path}: is a run of {before:,} steps, not {steps:,}, and its learning rate drops by its length; to "
-            f"train its detector on, begin a new run from it: --init {run.path} --output another folder"
+            f"{run.path}: is a run of {counted(before, 'step')}, not {steps:,}, and its learning rate drops by its "
+            "length; resume it with the flags it was begun with, or, to train its detector on, begin a new run from "
+            f"it: --init {run.path} --output another folder"
         )

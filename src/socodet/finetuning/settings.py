@@ -41,7 +41,8 @@ class FinetuneSettings(Settings):
     """Which detector; a set without masks trains the one without them. module:name is a `Detector` of your own."""
     schedule: ScheduleName = AUTO
     """The paper's length, learning rate drops, weight decay and image sizes for a data set. auto is the paper's for
-    COCO, VOC and LVIS; for other sets coco_1x with a length by the number of images, scored ten times."""
+    COCO, VOC and LVIS; for other sets coco_1x with a length by the number of images, scored ten times (less often in a
+    short run)."""
     iterations: PositiveInt | None = None
     """Steps, instead of the schedule's."""
     epochs: PositiveFloat | None = None
@@ -123,7 +124,7 @@ class EvaluationSettings(Settings):
     """
 
     every: PositiveInt | None = None
-    """Steps between evaluations; by default only at the end, or with --schedule auto ten in all. With --val. The
-    weights with the highest box AP are kept as checkpoints/best.pt."""
+    """Steps between evaluations; by default only at the end, or with --schedule auto ten in all (fewer in a short run).
+    With --val. The weights with the highest box AP are kept as checkpoints/best.pt."""
     save_predictions: bool = False
     """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""

@@ -26,6 +26,7 @@ from socodet.images.reading import PixelReading, PixelSettings, read_images_as
 from socodet.images.source import ImageSource, open_images, reading_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
+from socodet.runtime.counted import counted
 from socodet.runtime.files import settled, whole_file, write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
@@ -74,8 +75,8 @@ class PackSummary(Shown):
 
     def __str__(self) -> str:
         return (
-            f"{self.output}: {self.images} images ({self.copied} unchanged) in {self.shards} shards, "
-            f"{self.bytes / 1e6:.1f} MB, in {self.seconds:.1f} s"
+            f"{self.output}: {counted(self.images, 'image')} ({self.copied:,} unchanged) in "
+            f"{counted(self.shards, 'shard')}, {self.bytes / 1e6:.1f} MB, in {self.seconds:.1f} s"
         )
 
 

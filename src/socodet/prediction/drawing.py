@@ -1,6 +1,6 @@
 """Detections drawn on their image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,15 @@ from socodet.detection.scores import Detections
 from socodet.reports.theme import object_colour
 
 MASK_OPACITY = 0.4
+Rectangle = tuple[float, float, float, float]
+"""xyxy in pixels."""
 
 
 def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> Image.Image:
     """An image (H, W, 3) RGB with a box, class name and score for each object, and its mask if it has one.
 
-    names: the class of each detection. A class has one colour. Higher scores are drawn on top.
+    names: the class of each detection. A class has one colour. Boxes of higher scores are drawn on top, and their
+    labels get the first choice of a place.
     """
     colours = [object_colour(int(label) - 1) for label in found.labels]
     if found.masks is not None:
@@ -25,16 +28,37 @@ def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequen
     pen = ImageDraw.Draw(image)
     scale = max(image.size) / 640
     line, font = max(1, round(2 * scale)), ImageFont.load_default(size=max(10, round(12 * scale)))
-    for index in np.argsort(found.scores, kind="stable").tolist():
+    order = np.argsort(found.scores, kind="stable").tolist()
+    for index in order:
         x1, y1, x2, y2 = (float(side) for side in found.boxes[index])
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[index], width=line)
+    taken: list[Rectangle] = []
+    for index in reversed(order):
         text = f"{names[index]} {found.scores[index]:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-        height = bottom - top + 2 * line
-        at = (x1, y1 - height) if y1 >= height else (x1, y1)  # inside if there is no room above
-        pen.rectangle((*at, at[0] + right - left + 2 * line, at[1] + height), fill=colours[index])
-        pen.text((at[0] + line - left, at[1] + line - top), text, fill="white", font=font)
+        size = right - left + 2 * line, bottom - top + 2 * line
+        x1, y1 = (float(side) for side in found.boxes[index, :2])
+        place = free_place((x1, y1), size, image.size, taken)
+        taken.append(place)
+        pen.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colours[index])
+        pen.text((place[0] + line - left, place[1] + line - top), text, fill="white", font=font)
     return image
+
+
+def free_place(
+    corner: tuple[float, float], size: tuple[float, float], image: tuple[int, int], taken: Iterable[Rectangle]
+) -> Rectangle:
+    """Where a label of this size goes: above its box's corner, or the first place further down that is free.
+
+    Within the image (width, height); at the corner where nothing below it is free.
+    """
+    (x, y), (width, height) = corner, size
+    x, first = max(0.0, min(x, image[0] - width)), max(0.0, y - height)
+    beside = [(top, bottom) for left, top, right, bottom in taken if left < x + width and x < right]
+    tops = [first, *sorted(bottom for _, bottom in beside if bottom > first)]
+    free = (t for t in tops if t + height <= image[1] and all(b <= t or t + height <= a for a, b in beside))
+    top = next(free, first)
+    return x, top, x + width, top + height
 
 
 def _with_masks(pixels_hw3: NDArray[np.uint8], found: Detections, colours: Sequence[str]) -> NDArray[np.uint8]:

@@ -32,7 +32,8 @@ from socodet.prediction.drawing import draw_objects
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
 from socodet.pretraining.preparation import digest_names
-from socodet.runtime.files import GrowingFile, first_difference, read_note, write_atomically, write_note
+from socodet.runtime.differences import differences
+from socodet.runtime.files import GrowingFile, read_note, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
@@ -47,6 +48,8 @@ MIN_SCORE = 0.05
 """The lowest score that is written unless another is asked for."""
 DRAWN_FROM = 0.3
 """The lowest score that is drawn if nothing says more."""
+POOR_F1 = 10.0
+"""F1 in percent below which a detector finds next to nothing."""
 DRAWINGS = 3
 """Drawings that a notebook shows."""
 
@@ -168,7 +171,11 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
         return min_score, "as asked"
     if detector.f1_limit is not None:
         limit = max(detector.f1_limit, MIN_SCORE)
-        return limit, "where F1 is highest on the validation set; --min-score sets another"
+        f1 = detector.best_f1
+        high = "" if f1 is None else f", {f1:.1f} of 100"
+        if f1 is not None and f1 < POOR_F1:
+            high += ", so this detector finds next to nothing yet"
+        return limit, f"where F1 is highest on the validation set{high}; --min-score sets another"
     return DRAWN_FROM, "as the detector was not scored during training; --min-score sets another"
 
 
@@ -190,9 +197,12 @@ class _Reader:
 def _prepare(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
     """The folder of this very call, new or begun."""
     there = read_note(folder / NOTE)
-    difference = None if there is None else first_difference(asked, there)
+    difference = None if there is None else differences(asked, there)
     if difference and not overwrite:
-        raise InputError(f"{folder}: holds other predictions: {difference}; give another --output or pass --overwrite")
+        raise InputError(
+            f"{folder}: holds other predictions: {difference}; repeat the command with the same flags to "
+            "resume, give another --output, or pass --overwrite to lose them"
+        )
     if overwrite and there is not None:
         for name in (NOTE, LINES, JSON, CSV):
             (folder / name).unlink(missing_ok=True)

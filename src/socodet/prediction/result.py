@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from socodet.runtime.counted import counted
 from socodet.runtime.shown import LISTED, Shown, ShownPart, ShownPicture, ShownTable
 
 
@@ -35,8 +36,9 @@ class PredictResult(Shown):
 
     def __str__(self) -> str:
         if self.finished:
-            return f"{self.output}: {self.detections:,} detections in {self.images:,} images, {self.limits}"
-        return f"{self.output}: stopped by {self.stopped_by} after {self.done} of {self.images} images"
+            found = f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}"
+            return f"{self.output}: {found}, {self.limits}"
+        return f"{self.output}: stopped by {self.stopped_by} after {self.done:,} of {counted(self.images, 'image')}"
 
     def shown(self) -> list[ShownPart]:
         """How many objects of each class, the images that could not be read, and a few drawings."""

@@ -13,16 +13,22 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
 from socodet.training.determinism import set_cublas_workspace
-from socodet.training.devices import choose_device
+from socodet.training.devices import choose_device, precision_note, say_precision_note
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 SMALLEST_BATCH = 8
 """A batch that does not fit into memory is halved down to this."""
+LONG_STEP = 3.0
+"""Seconds of a step on a CPU from which on the plan names the flags that shorten it."""
 
 
 def plan_run(
-    source: ImageSource, given: Given | None = None, *, execution: ExecutionSettings | None = None
+    source: ImageSource,
+    given: Given | None = None,
+    *,
+    execution: ExecutionSettings | None = None,
+    show_progress: bool = False,
 ) -> tuple[Plan, float | None]:
     """Surveys the images, times a step, and chooses the settings that are not given: the plan, and seconds per step.
 
@@ -37,14 +43,15 @@ def plan_run(
     world = world_from_environment(meeting=False)
     if given.hours is not None and world.size > 1:
         raise InputError("--hours works with a single process only; give --epochs, so that all processes plan alike")
-    survey, machine = survey_images(source), this_machine(choose_device(execution.device, world))
+    machine = this_machine(choose_device(execution.device, world))
+    survey = survey_images(source, show_progress=show_progress)
     if world.size > 1:
         return plan(survey, machine, given), None
     largest: int | None = None
     while True:
         network = network_of(survey, machine, given, largest)
         try:
-            seconds = seconds_per_step(network, source, execution)
+            seconds = seconds_per_step(network, source, execution, show_progress=show_progress)
         except BatchTooLargeError:
             if given.batch is not None or network.training.batch_size <= SMALLEST_BATCH:
                 raise
@@ -70,10 +77,20 @@ def auto_recipe(
             if show_plan:
                 LOGGER.info(f"{run.path}: the recipe is the one it was planned with")
             return from_json(Recipe, fields, f"{run.path}/run.json")
+    execution = execution or ExecutionSettings()
+    device = choose_device(execution.device, world_from_environment(meeting=False))
     if show_plan:
+        say_precision_note(execution.precision, device)
         LOGGER.info("sampling the images and timing a step")
-    set_cublas_workspace(execution is not None and execution.deterministic)  # a step is timed
-    made, seconds = plan_run(source, given, execution=execution)
+    set_cublas_workspace(execution.deterministic)  # a step is timed
+    made, seconds = plan_run(source, given, execution=execution, show_progress=show_plan)
     if show_plan:
-        LOGGER.info("\n".join(made.lines(len(source), seconds)))
+        lines = made.lines(len(source), seconds)
+        if device.type == "cpu" and seconds is not None and seconds > LONG_STEP:
+            faster = " or --precision bfloat16" if precision_note(execution.precision, device) else ""
+            lines.append(
+                f"a step takes long on this CPU: a smaller --backbone, --views.0.size or --batch-size{faster} makes it "
+                "shorter"
+            )
+        LOGGER.info("\n".join(lines))
     return made.recipe

@@ -17,6 +17,7 @@ from socodet.pretraining.recipes import Recipe
 from socodet.proposals.make_table import propose
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
+from socodet.runtime.counted import counted
 from socodet.runtime.notices import notice, say
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
@@ -135,12 +136,16 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
         say(f"{run.path}: a run with other settings was begun here and has no checkpoint; this one takes its place")
     if run.checkpoints():
         _refuse_more_epochs(run, description["recipe"], there["recipe"])
-        for part in ("recipe", "images", "table", "reading"):
-            run.refuse_other(part, description[part], there.get(part))
-        run.refuse_other("start", *(start_path(one.get("start")) for one in (description, there)))
+        run.refuse_other(*(_identifying(one) for one in (description, there)))
     elif run.proposals.exists():  # without a checkpoint, only the proposals could be lost
-        run.refuse_other("images", description["images"], there.get("images"))
-        run.refuse_other("recipe.proposals", description["recipe"]["proposals"], there["recipe"].get("proposals"))
+        both = (description, there)
+        run.refuse_other(*({"proposals": one["recipe"].get("proposals"), "images": one.get("images")} for one in both))
+
+
+def _identifying(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What of run.json two calls of one run have in common."""
+    parts = {part: description.get(part) for part in ("recipe", "images", "table", "reading")}
+    return {"start_from": start_path(description.get("start")), **parts}
 
 
 def _refuse_more_epochs(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
@@ -154,8 +159,9 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
     """InputError, with what to do, unless both numbers of epochs are the same."""
     if epochs != before:
         raise InputError(
-            f"{run.path}: is a run of {before:g} epochs, not {epochs:g}, and its learning rate falls by its length; to "
-            f"train its networks on, begin a new run from it: --start-from {run.path} --output another folder"
+            f"{run.path}: is a run of {counted(before, 'epoch')}, not {epochs:g}, and its learning rate falls by its "
+            "length; resume it with the flags it was begun with, or, to train its networks on, begin a new run from "
+            f"it: --start-from {run.path} --output another folder"
         )
 
 

@@ -35,11 +35,12 @@ from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.periodic import probe_while_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
+from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import World, world_from_environment
-from socodet.training.devices import choose_device, precision_note
+from socodet.training.devices import choose_device, say_precision_note
 from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
@@ -72,8 +73,8 @@ class PretrainResult(Shown):
 
     def __str__(self) -> str:
         if self.finished:
-            return f"{self.run}: finished, {self.steps} steps"
-        return f"{self.run}: stopped by {self.stopped_by} after {self.steps} of {self.total_steps} steps"
+            return f"{self.run}: finished, {counted(self.steps, 'step')}"
+        return f"{self.run}: stopped by {self.stopped_by} after {self.steps:,} of {counted(self.total_steps, 'step')}"
 
     def shown(self) -> list[ShownPart]:
         """What this call did, and the loss and the effective rank of the whole run."""
@@ -185,9 +186,9 @@ def pretrain(
     trainer = Trainer(soco, training, count, execution, world)
     resume_from_checkpoint(run, trainer, resume=resume, show_progress=show_progress)
     if show_progress:
-        for note in [*report, *_notes(training, count), precision_note(execution.precision, trainer.device)]:
-            if note is not None:
-                LOGGER.info(str(note))
+        for note in [*report, *_notes(training, count)]:
+            LOGGER.info(note)
+        say_precision_note(execution.precision, trainer.device)
 
     warm_up()  # compiles the kernels once, not in every data worker
     if proposals == ONLINE:

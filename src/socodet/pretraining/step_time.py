@@ -20,6 +20,7 @@ from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.runtime.cores import available_cores
+from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device
 from socodet.training.settings import ExecutionSettings
@@ -35,7 +36,9 @@ class BatchTooLargeError(InputError):
     """A step does not fit into memory."""
 
 
-def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSettings) -> float:
+def seconds_per_step(
+    recipe: Recipe, source: ImageSource, execution: ExecutionSettings, *, show_progress: bool = False
+) -> float:
     """Median seconds of a step of `recipe` on images of `source`, with what its samples cost the data workers.
 
     On a CPU the workers share the cores with the step, so both are added; with a GPU the slower of the two counts.
@@ -43,9 +46,11 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, execution: ExecutionSe
     BatchTooLargeError when a batch does not fit into memory.
     """
     size = recipe.training.batch_size
-    batch = _batch(recipe, source, size, times=2)  # the first compiles the kernels and makes the proposals
+    with progress_bar("making a batch to time a step with", 2 * size, show=show_progress) as bar:
+        batch = _batch(recipe, source, size, times=2, bar=bar)  # the first compiles the kernels, makes the proposals
     try:
-        seconds = _step_seconds(recipe, len(source), execution, batch)
+        with progress_bar("timing a step", FIRST + TIMED, show=show_progress) as bar:
+            seconds = _step_seconds(recipe, len(source), execution, batch, bar)
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
@@ -65,21 +70,22 @@ def flops_per_image(recipe: Recipe, source: ImageSource) -> float:
     """
     few = replace(recipe, training=replace(recipe.training, batch_size=COUNTED, accumulate=1))
     trainer = _trainer(few, len(source), ExecutionSettings("cpu", precision="float32"))
-    batch = _batch(few, source, COUNTED, times=1)
+    with progress_bar("", COUNTED, show=False) as bar:
+        batch = _batch(few, source, COUNTED, times=1, bar=bar)
     with FlopCounterMode(display=False) as counter:
         trainer.step(batch)
     return float(counter.get_total_flops()) / COUNTED
 
 
-def _batch(recipe: Recipe, source: ImageSource, size: int, *, times: int) -> Batch:
+def _batch(recipe: Recipe, source: ImageSource, size: int, *, times: int, bar: ProgressBar) -> Batch:
     """Samples of the first images, some of them again where there are fewer, made so many times."""
     proposals = _RememberedProposals(recipe.proposals, reading_of(source))
     dataset = SampleDataset(source, proposals, np.arange(len(source)), recipe.sample, recipe.training.seed)
     places = [(position // len(source), position % len(source)) for position in range(size)]
     try:
         for _ in range(times - 1):
-            dataset.batch(places)
-        return dataset.batch(places)
+            dataset.batch(places, lambda _name: bar.advance())
+        return dataset.batch(places, lambda _name: bar.advance())
     except OSError as error:
         raise InputError(f"{source.location}: {error}; check the files") from None
 
@@ -92,7 +98,9 @@ def _trainer(recipe: Recipe, images: int, execution: ExecutionSettings) -> Train
     return Trainer(soco, recipe.training, images, execution)
 
 
-def _step_seconds(recipe: Recipe, images: int, execution: ExecutionSettings, batch: Batch) -> list[float]:
+def _step_seconds(
+    recipe: Recipe, images: int, execution: ExecutionSettings, batch: Batch, bar: ProgressBar
+) -> list[float]:
     """Seconds of each step."""
     trainer = _trainer(recipe, images, execution)
     seconds = []
@@ -101,6 +109,7 @@ def _step_seconds(recipe: Recipe, images: int, execution: ExecutionSettings, bat
         loss, _ = trainer.step(batch)
         float(loss)  # waits for the device
         seconds.append(time.monotonic() - before)
+        bar.advance(units=recipe.training.batch_size)
     return seconds
 
 

@@ -10,6 +10,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.progress import progress_bar
 from socodet.views.settings import SampleSettings
 
 SURVEYED = 48
@@ -46,18 +47,21 @@ class Machine:
     """Of the CUDA device; 0 without one."""
 
 
-def survey_images(source: ImageSource) -> ImageSurvey:
+def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageSurvey:
     """Samples `SURVEYED` images of the set. InputError when none of them can be read."""
     wanted = np.unique(np.linspace(0, len(source) - 1, min(SURVEYED, len(source))).round().astype(int))
     sides, grey, few = [], [], []
-    for index in wanted.tolist():
-        try:
-            pixels = read_pixels(source, index)
-        except (UnreadableImageError, OSError):
-            continue
-        sides.append(min(pixels.shape[:2]))
-        grey.append(is_grey(pixels))
-        few.append(len(propose_boxes(pixels, ProposalSettings())) < SampleSettings().boxes_per_image)
+    with progress_bar("sampling images", len(wanted), show=show_progress) as bar:
+        for index in wanted.tolist():
+            try:
+                pixels = read_pixels(source, index)
+            except (UnreadableImageError, OSError):
+                continue
+            finally:
+                bar.advance()
+            sides.append(min(pixels.shape[:2]))
+            grey.append(is_grey(pixels))
+            few.append(len(propose_boxes(pixels, ProposalSettings())) < SampleSettings().boxes_per_image)
     if not sides:
         raise InputError(f"{source.location}: none of the {len(wanted)} sampled images can be read; check the files")
     return ImageSurvey(

@@ -14,6 +14,7 @@ from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row
 from socodet.runtime.cores import available_cores
+from socodet.runtime.counted import counted
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.shown import Shown
 from socodet.runtime.threads import in_order
@@ -35,7 +36,8 @@ class ProposalSummary(Shown):
 
     def __str__(self) -> str:
         rate = self.images / max(self.seconds, 1e-9)
-        return f"{self.table}: {self.boxes} boxes of {self.images} images in {self.seconds:.1f} s ({rate:.1f} images/s)"
+        what = f"{counted(self.boxes, 'box', 'boxes')} of {counted(self.images, 'image')}"
+        return f"{self.table}: {what} in {self.seconds:.1f} s ({rate:.1f} images/s)"
 
 
 def propose(

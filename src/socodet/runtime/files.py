@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from socodet.errors import InputError
+from socodet.runtime.differences import differences
 
 
 class _Output(io.FileIO):
@@ -168,26 +169,9 @@ def _unfinished(path: Path) -> bool:
 
 def refuse_other_note(folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str) -> None:
     """InputError when another study of the `kind` is in the folder."""
-    difference = first_difference(asked, there)
-    if difference:
+    differing = differences(asked, there)
+    if differing:
         raise InputError(
-            f"{folder}: holds {kind} of other settings: {difference}; give another --output, or pass --overwrite to "
-            "lose it"
+            f"{folder}: holds {kind} of other settings: {differing}; repeat the command with the same flags to resume, "
+            "give another --output, or pass --overwrite to lose it"
         )
-
-
-def first_difference(ours: Any, theirs: Any, path: str = "") -> str | None:
-    """Where two JSON-like settings differ first, as `field (X here, Y there)`; None when they are equal."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in [*ours, *(k for k in theirs if k not in ours)]:
-            found = first_difference(ours.get(key), theirs.get(key), f"{path}.{key}" if path else str(key))
-            if found:
-                return found
-        return None
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            found = first_difference(a, b, f"{path}.{index}")
-            if found:
-                return found
-        return None
-    return None if ours == theirs else f"{path} ({json.dumps(ours)} asked, {json.dumps(theirs)} there)"

@@ -12,10 +12,21 @@ from contextlib import suppress
 LOGGER = logging.getLogger("socodet")
 
 
+class Spoken:
+    """How often this process has said something on standard error, by the logger or with a progress bar."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+
+SPOKEN = Spoken()
+
+
 class _StandardError(logging.Handler):
     """Prints on what is standard error at that moment. A disk that is full or a terminal that is gone ends nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        SPOKEN.times += 1
         with suppress(OSError):
             print(self.format(record), file=sys.stderr, flush=True)
 

@@ -1,13 +1,18 @@
 """What a user should know about the input, said where it is found out."""
 
+import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from socodet.runtime.log import LOGGER
+from socodet.runtime.log import LOGGER, SPOKEN
 from socodet.runtime.world import world_from_environment
+
+LOADING_AFTER, LOOKED_EVERY = 3.0, 0.5
+"""Seconds without a line after which loading is spoken of, and between looks from then on."""
 
 
 @cache
@@ -36,6 +41,40 @@ def said_if_long(text: str, seconds: float) -> Iterator[None]:
         yield
     finally:
         left.set()
+
+
+@contextmanager
+def said_while_loading() -> Iterator[None]:
+    """Within, says once that modules are being imported: after `LOADING_AFTER` seconds in which nothing was said.
+
+    Not once anything was, nor while the main thread does something else.
+    """
+    left, before, main = threading.Event(), SPOKEN.times, threading.get_ident()
+
+    def watch() -> None:
+        wait = LOADING_AFTER
+        while not left.wait(wait) and SPOKEN.times == before:
+            wait = LOOKED_EVERY
+            if _imports(main):
+                LOGGER.info("loading the package, and torch with it; on a busy machine this takes a while")
+                return
+
+    if LOGGER.isEnabledFor(logging.INFO) and world_from_environment(meeting=False).is_first:
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
+
+
+def _imports(thread: int) -> bool:
+    """Whether a thread is within an import."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def printable(text: str) -> str:

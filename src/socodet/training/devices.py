@@ -1,9 +1,12 @@
 """The device and precision of a process, and the number of its data workers."""
 
+from functools import cache
+
 import torch
 
 from socodet.errors import InputError
 from socodet.runtime.cores import available_cores
+from socodet.runtime.log import LOGGER
 from socodet.runtime.world import World
 
 
@@ -29,6 +32,14 @@ def precision_note(name: str, device: torch.device) -> str | None:
     if name != "auto" or device.type != "cpu" or not _multiplies_bfloat16():
         return None
     return "note: this CPU has instructions for bfloat16; --precision bfloat16 is usually much faster than float32"
+
+
+@cache
+def say_precision_note(name: str, device: torch.device) -> None:
+    """Says `precision_note`, once in a process."""
+    note = precision_note(name, device)
+    if note is not None:
+        LOGGER.info(note)
 
 
 def _multiplies_bfloat16() -> bool:

@@ -128,9 +128,9 @@ class RunFolder:
         """Raises InputError when the path is a file, or a folder with anything but a run in it."""
         refuse_foreign_folder(self.path, self.path / "run.json", "a run")
 
-    def refuse_other(self, part: str, asked: Any, there: Any) -> None:
-        """Raises InputError when a part of the new description differs from the one in the folder."""
-        refuse_other_note(self.path, {part: asked}, {part: there}, "a run")
+    def refuse_other(self, asked: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+        """Raises InputError when parts of the new description differ from those of the one in the folder."""
+        refuse_other_note(self.path, asked, there, "a run")
 
     def write_description(self, description: Mapping[str, Any]) -> None:
         """Writes run.json: the description, and the versions in use."""

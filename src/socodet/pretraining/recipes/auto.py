@@ -16,6 +16,7 @@ from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.counted import counted
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 GREY_SHARE = 0.9
@@ -84,7 +85,8 @@ class Plan:
         steps = training.steps(training.epochs, images)
         what, value = (max(len(getattr(choice, name)) for choice in self.choices) for name in ("what", "value"))
         lines = [f"{one.what:<{what}}  {one.value:<{value}}  {one.reason}" for one in self.choices]
-        length = f"{steps:,} steps of {training.batch_size} images: each image is seen {training.epochs:,.1f} times"
+        length = f"{counted(steps, 'step')} of {counted(training.batch_size, 'image')}"
+        length += f": each image is seen {training.epochs:,.1f} times"
         if seconds_per_step is not None:
             length += f"; about {duration(steps * seconds_per_step)} at {seconds_per_step:.2g} s per step"
         few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []
@@ -110,14 +112,8 @@ def plan(
     def chose(what: str, value: object, reason: str) -> None:
         choices.append(Choice(what, str(value), reason))
 
-    model, usual = _network(survey, machine, chose)
-    if given.backbone is not None:
-        model = dataclasses.replace(model, backbone=given.backbone)
-        chose("backbone", given.backbone, "given")
-    if given.size is not None:
-        choices[:] = [choice for choice in choices if choice.what != "views"]
-        chose("views", f"{given.size}, {given.size}, {given.size // 2} pixels", "the first one's is given")
-    sample = _views(survey, given.size or usual, chose)
+    model = _network(survey, machine, given.backbone, chose)
+    sample = _views(survey, machine, given.size, chose)
     batch = _batch(survey, machine, given.batch, largest_batch, chose)
     steps = _steps(survey, machine, batch, given, seconds_per_step, chose)
     training = _training(given.epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
@@ -148,23 +144,36 @@ def expectation(steps: int) -> str:
     return "as long as published runs on small sets"
 
 
-def _network(survey: ImageSurvey, machine: Machine, chose: Chose) -> tuple[ModelSettings, int]:
-    """The modules, and the side of the first view."""
+def _network(survey: ImageSurvey, machine: Machine, given: str | None, chose: Chose) -> ModelSettings:
+    """The modules; `given` is a backbone."""
     if machine.device == "cpu":
-        chose("network", "resnet18, narrow FPN and head", "no GPU: the smallest network that detectors are built on")
-        size = 96 if survey.short_side >= 96 else 64
-        chose("views", f"{size}, {size}, {size // 2} pixels", f"no GPU; images of {survey.short_side} pixels")
-        return tiny().model, size
-    large = survey.count >= RESNET50_IMAGES and machine.memory_gib >= RESNET50_GIB
-    backbone = "resnet50" if large else "resnet18"
-    why = f"{survey.count:,} images and {machine.memory_gib:.0f} GiB"
-    chose("network", f"{backbone}, detector's FPN and head", why)
-    size = 224 if survey.short_side >= 160 else 128
-    chose("views", f"{size}, {size}, {size // 2} pixels", f"images of {survey.short_side} pixels")
-    return ModelSettings(backbone=backbone), size
+        model, rest = tiny().model, "narrow FPN and head"
+        why = "no GPU: the smallest network that detectors are built on"
+    else:
+        large = survey.count >= RESNET50_IMAGES and machine.memory_gib >= RESNET50_GIB
+        model, rest = ModelSettings(backbone="resnet50" if large else "resnet18"), "detector's FPN and head"
+        why = f"{survey.count:,} images and {machine.memory_gib:.0f} GiB"
+    if given is not None:
+        model = dataclasses.replace(model, backbone=given)
+        why = "the backbone is given" + (", the rest small as there is no GPU" if machine.device == "cpu" else "")
+    chose("network", f"{model.backbone}, {rest}", why)
+    return model
 
 
-def _views(survey: ImageSurvey, size: int, chose: Chose) -> SampleSettings:
+def _side(survey: ImageSurvey, machine: Machine, given: int | None) -> tuple[int, str]:
+    """Side of the first view, and why."""
+    if given is not None:
+        return given, "the first one's is given"
+    why = f"images of {survey.short_side} pixels"
+    if machine.device == "cpu":
+        return 96 if survey.short_side >= 96 else 64, f"no GPU; {why}"
+    return 224 if survey.short_side >= 160 else 128, why
+
+
+def _views(survey: ImageSurvey, machine: Machine, given: int | None, chose: Chose) -> SampleSettings:
+    """The views; `given` is the side of the first."""
+    size, why = _side(survey, machine, given)
+    chose("views", f"{size}, {size}, {size // 2} pixels", why)
     first = PhotometricSettings(blur_sigma=(0.1, round(2.0 * size / 224, 2)))
     colours = "as in the paper"
     if survey.grey >= GREY_SHARE:
@@ -235,8 +244,11 @@ def _training(epochs: float, batch: int, steps: int, chose: Chose) -> TrainingSe
     momentum = min(paper.target_momentum, 0.5 ** (HALF_LIVES / max(steps, FEWEST_STEPS)))
     short = momentum < paper.target_momentum
     why = f"{HALF_LIVES} half-lives in {max(steps, FEWEST_STEPS):,} steps, as in BYOL" if short else "the paper's"
+    if steps < FEWEST_STEPS:
+        lived = HALF_LIVES * steps / FEWEST_STEPS
+        why += f"; a shorter run takes the same, so {counted(steps, 'step')} have {lived:.0f}"
     chose("target momentum", f"{momentum:.3g}", why)
-    chose("warm-up", f"{round(0.05 * steps):,} steps", "a twentieth of the run")
+    chose("warm-up", counted(round(0.05 * steps), "step"), "a twentieth of the run")
     return TrainingSettings(
         epochs=epochs,
         warmup_epochs=0.05 * epochs,

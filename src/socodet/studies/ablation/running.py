@@ -14,7 +14,8 @@ from typing import Any
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, open_images
 from socodet.pretraining.preparation import check_steps, digest_names, some_images
-from socodet.runtime.files import first_difference, settled
+from socodet.runtime.differences import differences
+from socodet.runtime.files import settled
 from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
 from socodet.studies.ablation.recall import object_recall
 from socodet.studies.ablation.table import (
@@ -148,7 +149,7 @@ def _prepare(
     finetuned = noted
     if finetune is not None:
         finetuned = {"names": [finetune.training.name, finetune.validation.name], **finetune.describe()}
-        difference = noted is not None and first_difference(finetuned, noted)
+        difference = noted is not None and differences(finetuned, noted)
         if difference and any(study.folder.glob("*/seed-*-transfer*")):
             raise InputError(
                 f"{study.folder}: its rows are fine-tuned differently: {difference}; give another --output, or remove "
