@@ -21,7 +21,11 @@ def said(capsys, data, run, *flags):
     assert "finished, 1 step" in printed.out
     before, _, after = printed.err.partition("finetune: ")
     assert after.startswith("1/1")
-    lines = [line for line in before.splitlines() if not line.startswith(("note: without --val", "plan: ", "  "))]
+    lines = [
+        line
+        for line in before.splitlines()
+        if not line.startswith(("note: without --val", "note: this CPU", "plan: ", "  "))
+    ]
     return [line.split(": ", 1)[1] for line in lines]
 
 

@@ -294,17 +294,13 @@ def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, r
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.zeros(1))
-            pixels = [dataset.pixels(index) for index in range(len(dataset))]  # images of one size come together
-            self.known = [(p.shape[:2], int(p.sum()), image) for p, image in zip(pixels, dataset.images, strict=True)]
+            self.images = iter(dataset.images)
 
         def forward(self, images):
-            facts = [(tuple(one.shape[1:]), round(float(one.double().sum() * 255))) for one in images]
-            return [self.answer(image) for fact in facts for *known, image in self.known if tuple(known) == fact]
-
-        def answer(self, image):
+            image = next(self.images)
             boxes = np.concatenate([image.boxes[:1], [[0, 0, 2, 2]], [[0, 0, 2, 2]]])
             scores = torch.tensor([0.6, 0.8 if image is dataset.images[0] else 0.3, 0.4])
-            return {"boxes": torch.tensor(boxes), "scores": scores, "labels": torch.tensor([image.labels[0]] * 3)}
+            return [{"boxes": torch.tensor(boxes), "scores": scores, "labels": torch.tensor([image.labels[0]] * 3)}]
 
     dataset = open_detection_set(data)
     monkeypatch.setattr(inference, "TOGETHER", {"cpu": 1})  # it answers in the order of the images, one at a time
