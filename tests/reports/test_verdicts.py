@@ -39,7 +39,7 @@ def test_the_effective_rank_earns_no_tick_and_fails_at_collapse(ranks: list[floa
 
 
 @pytest.mark.parametrize(
-    ("trained", "untrained", "searches", "passed"),
+    ("trained", "untrained", "objects", "passed"),
     [
         (0.6, 0.4, 100, True),  # the standard error is 0.069
         (0.5, 0.4, 100, None),
@@ -49,9 +49,9 @@ def test_the_effective_rank_earns_no_tick_and_fails_at_collapse(ranks: list[floa
     ],
 )
 def test_recall_must_beat_untrained_by_more_than_chance(
-    trained: float, untrained: float, searches: int, passed: bool | None
+    trained: float, untrained: float, objects: int, passed: bool | None
 ) -> None:
-    verdict = recall_verdict(trained, untrained, searches)
+    verdict = recall_verdict(trained, untrained, objects)
     assert verdict.passed is passed
     assert verdict.figure == f"{trained * 100:.0f}% vs {untrained * 100:.0f}%"
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_align as torchvision_roi_align
 
 from socodet.runtime.kernel_cache import njit
@@ -41,7 +42,7 @@ def roi_align(
 
     Equals `torchvision.ops.roi_align` to float32's rounding, and is differentiable in the features. On a CPU the result
     is channels-last in memory. Where torch is to use deterministic algorithms, other devices take the CPU's, as
-    torchvision's backward adds with atomics. ValueError for a box of an image that is not there.
+    torchvision's backward adds with atomics. On a CPU, ValueError for a box of an image that is not there.
     """
     if features.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
         pooled = roi_align(features.cpu(), rois.cpu(), output_size, scale, sampling_ratio, aligned)
@@ -54,7 +55,7 @@ def roi_align(
     if features.device.type == "cuda" and features.is_contiguous(memory_format=torch.channels_last):
         kernels = cuda_kernels(features.device, features.dtype)
         if kernels is not None:
-            return kernels.RoIAlignCUDA.apply(features, rois.float(), size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
+            return kernels.RoIAlignCUDA.apply(features, rois.float().contiguous(), size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
     return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
 
 
@@ -92,6 +93,7 @@ class _RoIAlign(torch.autograd.Function):
         return pooled.permute(0, 3, 1, 2).to(features.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (boxes,) = ctx.saved_tensors
         shape, dtype, scale, sampling_ratio, aligned = ctx.given

@@ -95,10 +95,11 @@ def _run(backward: bool, maps_bhwc: Tensor, rois: Tensor, pooled_npqc: Tensor, g
     if pooled_npqc.numel() == 0:
         return
     block = min(CHANNELS, triton.next_power_of_2(channels))
-    _pool[(count * rows * columns, triton.cdiv(channels, block))](
-        maps_bhwc, rois, pooled_npqc, channels, height, width, rows, columns, scale,
-        SAMPLES=max(sampling_ratio, 0), ALIGNED=aligned, BACKWARD=backward, C=block, num_warps=WARPS,
-    )  # fmt: skip
+    with torch.cuda.device_of(maps_bhwc):  # type: ignore[no-untyped-call]  # Triton launches on the current device
+        _pool[(count * rows * columns, triton.cdiv(channels, block))](
+            maps_bhwc, rois, pooled_npqc, channels, height, width, rows, columns, scale,
+            SAMPLES=max(sampling_ratio, 0), ALIGNED=aligned, BACKWARD=backward, C=block, num_warps=WARPS,
+        )  # fmt: skip
 
 
 class RoIAlignCUDA(torch.autograd.Function):

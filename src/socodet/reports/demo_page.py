@@ -113,7 +113,7 @@ def _what_was_learned(
     lowest = build_objective(recipe.objective).lowest(len(recipe.sample.views))
     verdicts = (
         *log_verdicts(lines, size, lowest),
-        recall_verdict(recall["trained"][0], recall[UNTRAINED][0], networks[0].searches(images)),
+        recall_verdict(recall["trained"][0], recall[UNTRAINED][0], networks[0].objects(images)),
     )
     logs, titles = {"demo": lines}, {name: TITLES[name] for name in CURVES}
     charts = [*curve_charts(logs, titles, embedding_size=size), *level_charts(logs)]

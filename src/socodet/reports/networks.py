@@ -69,9 +69,9 @@ class Network:
         draws = [[self.draw(part, seed, FIRST_DRAW + draw) for part in batches(images)] for draw in range(DRAWS)]
         return [recall_at_1(self.encoder, draws, 0, gallery) for gallery in range(1, len(self.question.views))]
 
-    def searches(self, images: Sequence[ShownImage]) -> int:
-        """Number of objects that `recall_at_1` searches for."""
-        return self.question.boxes_per_image * len(images) * DRAWS
+    def objects(self, images: Sequence[ShownImage]) -> int:
+        """Number of objects that `recall_at_1` searches for at most, each in `DRAWS` draws of its views."""
+        return self.question.boxes_per_image * len(images)
 
     @torch.no_grad()
     def object_features(self, images: Sequence[ShownImage]) -> NDArray[np.float32]:

@@ -111,10 +111,10 @@ def report(
     verdicts = _log_verdicts(pretrained[0]) if len(pretrained) == 1 else []
     if source is not None:
         notes += notes_on_images(trained[0], source)
-        shown, recall, searches = _image_sections(trained, source, device, show_progress)
+        shown, recall, objects = _image_sections(trained, source, device, show_progress)
         sections += shown
         if len(pretrained) == 1:
-            verdicts.append(recall_verdict(recall[trained[0].name][0], recall[UNTRAINED][0], searches))
+            verdicts.append(recall_verdict(recall[trained[0].name][0], recall[UNTRAINED][0], objects))
     write_page(
         path,
         f"{len(records)} runs compared" if len(records) > 1 else f"{HEADINGS[records[0].kind]} run {records[0].name}",
@@ -145,7 +145,7 @@ def _lead(records: Sequence[RunRecord]) -> str:
 def _image_sections(
     trained: Sequence[RunRecord], source: ImageSource, device: Device, show_progress: bool
 ) -> tuple[list[Section], dict[str, list[float]], int]:
-    """The sections that need images, each network's recall, and the number of searches it is over."""
+    """The sections that need images, each network's recall, and the number of objects it is over."""
     with progress_bar("report", 5, unit="sections", show=show_progress) as progress:
         warm_up()
         images = shown_images(source, proposer_of(trained[0], source), SEARCHED)
@@ -166,7 +166,7 @@ def _image_sections(
         progress.advance()
         sections.append(colour_section(networks, images))
         progress.advance()
-    return sections, recall, networks[0].searches(measured)
+    return sections, recall, networks[0].objects(measured)
 
 
 def _sample_sections(trained: Sequence[RunRecord], source: ImageSource) -> list[Section]:

@@ -23,12 +23,16 @@ class Sitting:
         return max(self.logged.values())
 
 
+YEAR_9999 = 253_370_764_800
+"""When it begins, in seconds; later times cannot be written as dates."""
+
+
 def sittings(run: RunFolder) -> list[Sitting]:
     """In order of time. Files that are damaged, or not by a run, count as far as they can be read; none raises."""
     found = []
     for file in run.tensorboard.glob(f"{EVENTS}.*") if run.tensorboard.is_dir() else ():
         name, logged = BEGAN.match(file.name), dict(_logged(file))
-        if name and logged:
+        if name and logged and float(name[1]) < YEAR_9999:
             found.append(Sitting(min(float(name[1]), *logged.values()), logged))
     return sorted(found, key=lambda sitting: sitting.began)
 
@@ -39,7 +43,7 @@ def _logged(file: Path) -> Iterator[tuple[int, float]]:
 
     try:
         for event in EventFileLoader(str(file)).Load():
-            if event.HasField("summary"):
+            if event.HasField("summary") and 0 <= event.wall_time < YEAR_9999:  # others, and NaN, are damage
                 yield event.step, event.wall_time
     except Exception:
         return

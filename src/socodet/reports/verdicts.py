@@ -73,9 +73,9 @@ def rank_verdict(ranks: Sequence[float], embedding_size: int) -> Verdict:
     )
 
 
-def recall_verdict(trained: float, untrained: float, searches: int) -> Verdict:
-    """Whether training improved finding an object in another view (recall@1 over this many searches) beyond chance."""
-    error = math.sqrt(sum(share * (1 - share) for share in (trained, untrained)) / searches)
+def recall_verdict(trained: float, untrained: float, objects: int) -> Verdict:
+    """Whether training improved finding an object in another view beyond chance: recall@1 over so many."""
+    error = math.sqrt(sum(share * (1 - share) for share in (trained, untrained)) / objects)
     least = STANDARD_ERRORS * error
     higher = trained - untrained
     return Verdict(
@@ -84,7 +84,7 @@ def recall_verdict(trained: float, untrained: float, searches: int) -> Verdict:
         higher > least if higher > least or higher <= 0 else None,
         good=f"above untrained by more than {100 * least:.0f} points, {STANDARD_ERRORS:g} standard errors",
         poor="no better than untrained",
-        explanation=f"Trained vs untrained: recall@1 from V1 to V2 in {searches:,} searches among all boxes of these "
+        explanation=f"Trained vs untrained: recall@1 from V1 to V2 of {objects:,} objects, among all boxes of these "
         "images. They are training images, so this says that something was learned, not that it helps a detector.",
     )
 

@@ -42,12 +42,13 @@ def hold_folder(folder: Path) -> None:
     """
     stack = _RELEASED.get()
     assert stack is not None, "called outside a function that releases_folders"
-    if not folder.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.callback(_remove_if_empty, folder)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     _OPEN.add(handle)
     stack.callback(_close, handle)
+    if is_new:
+        stack.callback(_remove_if_empty, folder)  # before it is released
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

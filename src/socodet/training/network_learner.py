@@ -37,6 +37,8 @@ class NetworkLearner(Learner[B]):
         """norms_over: how many processes share the statistics of batch norm; all by default."""
         self.world = world
         self.device = choose_device(execution.device, world)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # Triton launches on the current device
         self.precision = autocast_type(execution.precision, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if self.precision is torch.bfloat16 and self.device.type == "cpu":
