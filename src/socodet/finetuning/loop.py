@@ -14,6 +14,7 @@ from socodet.finetuning.run import PREDICTIONS, SCORES
 from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_batches
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.runtime.counted import counted
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
 from socodet.runtime.progress import duration
@@ -192,4 +193,4 @@ class _Pace:
         self._said = True
         pace, left = seconds / steps, self._total - done
         if left:
-            LOGGER.info(f"  time     about {duration(pace * left)} for {left:,} steps, and the evaluations")
+            LOGGER.info(f"  time     about {duration(pace * left)} for {counted(left, 'step')}, and the evaluations")

@@ -176,7 +176,7 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
         if f1 is not None and f1 < POOR_F1:
             high += ", so this detector finds next to nothing yet"
         return limit, f"where F1 is highest on the validation set{high}; --min-score sets another"
-    return DRAWN_FROM, "as the detector was not scored during training; --min-score sets another"
+    return DRAWN_FROM, "as the detector was not scored during training, or found nothing; --min-score sets another"
 
 
 class _Reader:
