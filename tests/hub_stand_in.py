@@ -78,9 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             if name.startswith("somebody/"):
                 return self._answer(403, {"error": "You don't have the rights to create a model there"})
-            if asked.get("private") or asked.get("visibility") == "private":
-                self.hub.private.add(name)
             known = name in self.hub.repositories
+            if not known and (asked.get("private") or asked.get("visibility") == "private"):
+                self.hub.private.add(name)
             self.hub.repositories.setdefault(name, [{}])
             return self._answer(409 if known else 200, {"url": f"{self.hub.endpoint}/{name}", "name": name})
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", self.path.partition("?")[0]):
@@ -123,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             return self._answer(200, listed)
         siblings = [{"rfilename": path} for path in files]
-        return self._answer(200, {"id": name, "modelId": name, "sha": sha, "siblings": siblings, "tags": []})
+        about = {"id": name, "modelId": name, "sha": sha, "siblings": siblings, "tags": []}
+        return self._answer(200, {**about, "private": name in self.hub.private})
 
     def _file(self, name, revision, path):
         if not self._allowed(name):

@@ -23,7 +23,7 @@ from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.studies.inits import named_inits
 from socodet.training.run_folder import RunFolder
-from socodet.weights.hub import with_downloads
+from socodet.weights.hub import downloaded, with_downloads
 
 SMALL = ModelSettings(
     backbone="resnet18",
@@ -173,6 +173,32 @@ def test_a_detector_with_its_scores_detects_the_same(hub, tuned, tmp_path):
         torch.equal(value, local.network.state_dict()[key]) for key, value in detector.network.state_dict().items()
     )
     assert socodet.load_detector(first.name, device="cpu").step == 10
+
+
+def test_a_private_push_to_a_public_repository_uploads_nothing(hub, pretrained):
+    hub.put("me/open", {"README.md": b"here"})
+    with pytest.raises(InputError, match=r"me/open.*public"):
+        socodet.push(pretrained, "me/open", private=True)
+    assert hub.repositories["me/open"] == [{"README.md": b"here"}]
+    hub.put("me/hidden", {})
+    hub.private.add("me/hidden")
+    socodet.push(pretrained, "me/hidden", private=True)
+    assert "run.json" in hub.repositories["me/hidden"][-1]
+
+
+def test_variants_in_folders_are_not_downloaded(hub, pretrained, tmp_path):
+    socodet.push(pretrained, "me/run")
+    nested = {
+        f"{folder}/{name}": b"{}" for folder in ("onnx", "checkpoints/old", "a/b") for name in ("x.json", "x.jsonl")
+    }
+    nested |= {path.replace(".jsonl", ".safetensors"): b"{}" for path in nested}
+    run = hub.repositories["me/run"][-1]
+    hub.put("me/run", {**run, **nested})
+    hub.put("me/model", {"model.safetensors": b"{}", "checkpoints/x.safetensors": b"{}", **nested})
+    for name, expected in (("me/run", {*run} - {"README.md"}), ("me/model", {"model.safetensors"})):
+        downloaded(f"hub:{name}")
+        snapshot = tmp_path / "cache" / f"models--{name.replace('/', '--')}" / "snapshots" / hub.sha(name)
+        assert {one.relative_to(snapshot).as_posix() for one in snapshot.rglob("*.*")} == expected
 
 
 def test_weights_of_others(hub, pretrained, tmp_path):

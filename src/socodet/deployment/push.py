@@ -49,7 +49,8 @@ def push(
 ) -> Pushed:
     """Puts a pretraining or fine-tuning run on the Hugging Face Hub, into the model repository `USER/NAME`.
 
-    It is made if it is not there; if it is, this is its next commit, and earlier ones stay. What is uploaded: weights
+    It is made if it is not there; if it is, this is its next commit, and earlier ones stay; with `private`, a public
+    one is refused. What is uploaded: weights
     as safetensors without the optimizer's state, the settings, the log, the scores, and a model card. Of paths on this
     machine only the last part. Whatever reads a run here reads it as `hub:USER/NAME`.
 
@@ -81,6 +82,11 @@ def push(
         with hub_errors(what):
             api = hub.HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
+            if private and not api.repo_info(repository).private:  # one that was there stays as it is
+                raise InputError(
+                    f"{what}: --private, but this repository is there and public, so nothing was uploaded; make it "
+                    "private in its settings on the Hub, or give another name"
+                )
             done = api.upload_folder(
                 repo_id=repository,
                 folder_path=shared.path,

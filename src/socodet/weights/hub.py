@@ -16,8 +16,6 @@ from typing import Any, ParamSpec, TypeVar
 from socodet.errors import InputError
 
 HUB = "hub:"
-TAKEN = ("*.json", "*.jsonl", "*.safetensors", "checkpoints/*.safetensors")
-"""What is downloaded."""
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WORD = re.compile(rf"(?P<before>(--[\w.-]+=)?([\w.-]+=)?)(?P<name>{HUB}.*)", re.DOTALL)
 
@@ -52,10 +50,21 @@ def downloaded(source: str | Path) -> Path:
     hub = import_hub(str(source))
     with hub_errors(str(source)):
         folder = Path(
-            hub.snapshot_download(found["repository"], revision=found["revision"], allow_patterns=list(TAKEN))
+            hub.snapshot_download(
+                found["repository"],
+                revision=found["revision"],
+                allow_patterns=["*.json", "*.jsonl", "*.safetensors"],
+                ignore_patterns=["*/*"],  # the pattern * goes into folders, where other variants lie
+            )
         )
-    if (folder / "run.json").is_file():
-        return folder
+        if (folder / "run.json").is_file():
+            hub.snapshot_download(
+                found["repository"],
+                revision=folder.name,  # the commit that was found
+                allow_patterns=["checkpoints/*.safetensors"],
+                ignore_patterns=["checkpoints/*/*"],
+            )
+            return folder
     files = sorted(folder.glob("*.safetensors"))
     if files and (folder / "config.json").is_file() and not _is_timms(folder):
         return folder
