@@ -142,6 +142,6 @@ def test_what_cannot_be_is_one_line(detector_run, tmp_path, capsys):
     (tmp_path / "there.onnx").write_text("mine")
     with pytest.raises(InputError, match="exists"):
         socodet.export_detector(run, tmp_path / "there.onnx", format="onnx")
-    with pytest.raises(InputError, match="takes no fine-tuned detector"):
+    with pytest.raises(InputError, match="timm"):
         socodet.export_detector(run, tmp_path / "d.pth", format="timm")
     assert (tmp_path / "there.onnx").read_text() == "mine"
