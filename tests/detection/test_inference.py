@@ -93,9 +93,10 @@ def test_masks_are_cut_at_a_half():
     assert (found.scores.dtype, found.labels.dtype) == (np.float32, np.int64)
 
 
+@pytest.mark.usefixtures("narrow_networks")
 def test_images_of_one_size_go_together_and_give_what_each_alone_does(monkeypatch):
     torch.manual_seed(0)
-    settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1)
+    settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1, detections=5, rois_per_image=16)
     detector = new_detector("mask_rcnn_fpn", NARROW, 6, inference=settings).eval()
     rng = np.random.default_rng(0)
     sizes = [(50, 70), (60, 60), (50, 70), None, (50, 70), (60, 60), (200, 300), (50, 70)]

@@ -1,4 +1,4 @@
-"""The CUDA kernels of fused batch norm in Triton's interpreter, on a CPU; run as a script.
+"""The CUDA kernels of fused batch norm, and of RoIAlign, in Triton's interpreter, on a CPU; run as a script.
 
 The interpreter must be chosen before Triton is imported, hence a process of its own.
 """
@@ -50,4 +50,6 @@ fused_norm.kernels_of = lambda device, dtype: norm_kernels_cuda
 for kind in (BasicBlock, Bottleneck):
     check_block(kind)
 assert len(calls) == 3 + 4
+import interpreted_roi_align  # noqa: E402, F401  # its checks, here: another start takes long
+
 print("all agree")

@@ -1,11 +1,4 @@
-"""The CUDA kernels of RoIAlign in Triton's interpreter, on a CPU, against torchvision's; run as a script.
-
-The interpreter must be chosen before Triton is imported, hence a process of its own.
-"""
-
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"
+"""The CUDA kernels of RoIAlign in Triton's interpreter against torchvision's; run by `interpreted_norm.py`."""
 
 import torch
 from test_roi_align import boxes
@@ -38,4 +31,3 @@ pooled.sum().backward()
 assert maps.grad.dtype is torch.bfloat16
 empty = roi_align_cuda.RoIAlignCUDA.apply(maps, torch.zeros(0, 5), (2, 2), 0.25, 0, True)
 assert empty.shape == (0, 6, 2, 2)
-print("all agree")

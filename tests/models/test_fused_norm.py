@@ -37,7 +37,7 @@ def test_a_wrong_input_is_torch_s_to_refuse():
 
 
 @needs_triton
-def test_kernels_of_cuda_agree_with_float64_on_one_process_and_on_two():
+def test_kernels_of_cuda_agree_with_float64_and_with_torchvision():
     script = Path(__file__).with_name("interpreted_norm.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "all agree", done.stderr
