@@ -2,14 +2,22 @@
 
 import itertools
 import json
+import os
+import signal
 import struct
+import time
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from test_loop import Counter, go
 
 from socodet.cli import main
 from socodet.errors import InputError, SettingError
-from socodet.training import settings
+from socodet.runtime.log import LOGGER
+from socodet.runtime.world import World
+from socodet.training import distributed, settings, trackers
+from socodet.training.log import Ended
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -29,7 +37,7 @@ def begin_and_resume(run, sink):
             learner,
             run,
             itertools.count(learner.finished),
-            after_step=lambda step: {"note": "text", "class_AP": [step, step + 0.5]},
+            after_step=lambda step: {"note": "text", "class_AP": [step, step + 0.5, None]},
             sink=(sink,),
             max_steps=steps,
             log_every=1,
@@ -115,26 +123,139 @@ def test_mlflow_has_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch)
     assert json.loads(run.trackers.read_text())["mlflow"] != identity
 
 
-def test_a_server_that_is_away_for_a_while_gets_the_lines_later(tmp_path, monkeypatch):
+@pytest.fixture
+def failing(tmp_path, monkeypatch, caplog):
+    """A run logged to a server, which fails with the given error when it gets numbers; what it was sent."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    run = RunFolder(tmp_path / "run")
+    run.write_description({"recipe": RECIPE})
+    send, clock = mlflow.MlflowClient.log_batch, [0.0]
+    monkeypatch.setattr(trackers, "time", SimpleNamespace(monotonic=lambda: clock[0], time_ns=time.time_ns))
+
+    def go_on(error, seconds_between_steps):
+        sent = []
+
+        def log_batch(self, *args, **given):
+            if "metrics" in given:
+                sent.append({one.step for one in given["metrics"]})
+                if len(sent) == 1:
+                    clock[0] += 2 * trackers.PATIENCE_SECONDS  # until the client gives up
+                    raise error
+            return send(self, *args, **given)
+
+        def after_step(step):
+            clock[0] += seconds_between_steps
+
+        monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
+        go(Counter(), run, itertools.count(), after_step, sink=("mlflow",), log_every=1)
+        identity = json.loads(run.trackers.read_text())["mlflow"]
+        history = mlflow.MlflowClient().get_metric_history(identity, "sum")
+        assert mlflow.MlflowClient().get_run(identity).info.status == "FINISHED"
+        notices = [one.getMessage() for one in caplog.records if "log lines" in one.getMessage()]
+        return sent, sorted(one.step for one in history), notices
+
+    return go_on
+
+
+def test_a_server_that_is_away_to_the_end_gets_the_lines_then(failing):
+    sent, kept, notices = failing(OSError("no answer"), seconds_between_steps=0)
+    assert sent == [{1}, {*range(1, 11)}]  # no step waited for it again
+    assert kept == [*range(1, 11)]
+    assert len(notices) == 1
+    assert "no answer" in notices[0]
+
+
+def test_a_server_that_is_away_for_a_while_gets_the_lines_later(failing):
+    sent, kept, notices = failing(OSError("no answer"), seconds_between_steps=trackers.PATIENCE_SECONDS / 2.5)
+    assert sent == [{1}, {1, 2, 3, 4}, *({step} for step in range(5, 11))]
+    assert kept == [*range(1, 11)]
+    assert "no answer" in notices[0]
+    assert [notice.rpartition(" ")[2] for notice in notices[1:]] == ["4"]
+
+
+def test_what_a_server_refuses_is_left_out(failing):
+    mlflow = pytest.importorskip("mlflow")
+    sent, kept, notices = failing(mlflow.exceptions.MlflowException.invalid_parameter_value("no such"), 0)
+    assert sent == [{step} for step in range(1, 11)]
+    assert kept == [*range(2, 11)]
+    assert "no such" in notices[0]
+    assert [notice.rpartition(" ")[2] for notice in notices[1:]] == ["2"]
+
+
+def test_mlflow_is_told_how_a_run_ended_and_not_begun_twice(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
     run = RunFolder(tmp_path / "run")
     run.write_description({"recipe": RECIPE})
-    send, asked = mlflow.MlflowClient.log_batch, []
 
-    def log_batch(self, *args, **given):
-        asked.append(given)
-        if len([one for one in asked if "metrics" in one]) == 1:
-            raise mlflow.exceptions.MlflowException("no answer")
-        return send(self, *args, **given)
+    def go_on(after_step=None):
+        learner = Counter()
+        resume_from_checkpoint(run, learner, resume=False, show_progress=False)
+        go(learner, run, itertools.count(learner.finished), after_step, sink=("mlflow",))
 
-    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
-    assert go(Counter(), run, itertools.count(), sink=("mlflow",), log_every=1).stopped_by is None
-    assert len([one for one in asked if "metrics" in one]) == 2  # the second at the end; no step waited for it
-    identity = json.loads(run.trackers.read_text())["mlflow"]
-    history = mlflow.MlflowClient().get_metric_history(identity, "sum")
-    assert sorted(one.step for one in history) == [*range(1, 11)]
+    go_on(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
+    noted = run.trackers.read_text()
+    identity = json.loads(noted)["mlflow"]
+    client = mlflow.MlflowClient()
+    assert client.get_run(identity).info.status == "KILLED"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "get_run", away)
+        with pytest.raises(InputError, match="token has expired"):
+            go_on()
+    assert run.trackers.read_text() == noted
+    try:
+        raise ValueError  # in the calling program, which then trains
+    except ValueError:
+        go_on()
+    assert run.trackers.read_text() == noted
+    assert client.get_run(identity).info.status == "FINISHED"
+
+
+def away(self, identity):
+    from mlflow.exceptions import MlflowException
+
+    raise MlflowException("the token has expired")
+
+
+class Recorded(Ended):
+    """A sink that keeps how it was closed."""
+
+    closed: ClassVar = []
+
+    def __init__(self, folder=None):
+        pass
+
+    def write(self, step, line):
+        raise AssertionError("nothing is trained")
+
+    def close(self):
+        self.closed.append(self.outcome)
+
+
+def test_sinks_are_closed_when_a_later_one_cannot_be_made(tmp_path, monkeypatch):
+    def broken(folder):
+        raise InputError("no server")
+
+    monkeypatch.setattr(Recorded, "closed", [])
+    monkeypatch.setattr(settings, "find_spec", lambda name: SimpleNamespace(origin="here"))
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", Recorded)
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", broken)
+    run = RunFolder(tmp_path / "run")
+    run.write_description({"recipe": RECIPE})
+    with pytest.raises(InputError, match="no server"):
+        go(Counter(), run, itertools.count(), sinks=[Recorded()], sink=("wandb", "mlflow"))
+    assert Recorded.closed == ["FAILED", "FAILED"]
+
+
+def test_the_other_processes_are_told_of_a_tracker_that_cannot_be_used(monkeypatch):
+    monkeypatch.setattr(distributed, "any_process", lambda world, here: True)
+    with pytest.raises(InputError, match="first process"):
+        check_trackers(["mlflow"], World(1, 2))
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
@@ -159,10 +280,10 @@ def test_without_a_login_or_a_place_to_log_to_it_is_one_line(monkeypatch, tmp_pa
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
-        check_trackers(["own:Lines", "mlflow"])
+        check_trackers(["own:Lines", "mlflow"], World())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(InputError, match=r"127\.0\.0\.1"):
-        check_trackers(["mlflow"])
+        check_trackers(["mlflow"], World())
 
 
 def test_wandb_without_a_login_is_one_line(monkeypatch, tmp_path):
@@ -173,5 +294,5 @@ def test_wandb_without_a_login_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     with pytest.raises(InputError, match="WANDB_MODE=offline"):
-        check_trackers(["wandb"])
+        check_trackers(["wandb"], World())
     wandb.teardown()

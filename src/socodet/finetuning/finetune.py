@@ -136,13 +136,12 @@ def finetune(
     from_own_checkpoint = judge_finetuning(train, val, output=output, init=init, patience=patience, overwrite=overwrite)
     world = world_from_environment()
     show_progress = show_progress and world.is_first
-    if world.is_first:
-        check_trackers(execution.sink)
     if settings.batch_size % world.size:
         raise InputError(
             f"batch_size {settings.batch_size} cannot be shared by {world.size} processes; make it a multiple"
         )
     join(world, choose_device(execution.device, world))
+    check_trackers(execution.sink, world)
     with (
         in_every_process(world, "another process could not open the annotated sets; see its message"),
         read_images_like(_pixel_reading(run, init, overwrite=overwrite), widened=True),

@@ -155,8 +155,8 @@ def pretrain(
     run, world = RunFolder(Path(output)), world_from_environment()
     run.refuse_foreign()
     show_progress = show_progress and world.is_first
-    if world.is_first:
-        check_trackers(execution.sink)
+    if world.size == 1:  # before it is planned; several processes have to meet first
+        check_trackers(execution.sink, world)
     if recipe == AUTO:
         check_before_planning(run, start_from, proposals, overwrite=overwrite)
         begun = None if overwrite else run
@@ -172,6 +172,8 @@ def pretrain(
     _check_shares(training, world)
 
     join(world, choose_device(execution.device, world))
+    if world.size > 1:
+        check_trackers(execution.sink, world)
     soco = build_soco(recipe.model, training.seed, recipe.objective, FusedBatchNorm2d)
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
         start, report = _load_start(soco, run, start_from, overwrite=overwrite)

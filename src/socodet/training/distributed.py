@@ -83,11 +83,11 @@ def any_process(world: World, here: bool) -> bool:
 
 @contextmanager
 def in_every_process(world: World, otherwise: str) -> Iterator[None]:
-    """An InputError of any process is raised in all of them, as `otherwise` in those that had none themselves."""
-    failure: InputError | None = None
+    """What ends one process with a line ends all: its InputError or OSError, `otherwise` in those that had none."""
+    failure: InputError | OSError | None = None
     try:
         yield
-    except InputError as error:
+    except (InputError, OSError) as error:
         failure = error
     if any_process(world, failure is not None):
         raise failure or InputError(otherwise)

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -36,6 +36,16 @@ class LogSink(Protocol):
 
     def close(self) -> None:
         """Called once, when the loop ends for whatever reason."""
+
+
+FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
+"""How a run ended: as it should, by an error, or by a signal."""
+
+
+class Ended:
+    """Of a sink that is told, before it is closed, how the run ended."""
+
+    outcome = FINISHED
 
 
 class JsonLinesSink:
@@ -94,21 +104,31 @@ def _records(events: Sequence[Event]) -> bytes:
     return buffer.getvalue()
 
 
-def folder_sinks(run: RunFolder, start: int) -> list[LogSink]:
+def folder_sinks(run: RunFolder, start: int) -> Iterator[LogSink]:
     """The sinks of every run: log.jsonl and TensorBoard events in its folder."""
-    return [JsonLinesSink(run, start), TensorBoardSink(run, start)]
+    yield JsonLinesSink(run, start)
+    yield TensorBoardSink(run, start)
 
 
 class Sinks:
-    """All sinks of a loop. A message says when one cannot write, as on a full disk, and when it can again."""
+    """All sinks of a loop. A message says when one cannot write, as on a full disk, and when it can again.
 
-    def __init__(self, sinks: Sequence[LogSink]) -> None:
-        self._sinks = sinks
+    given: sinks that are there already; the loop's own, added one by one, get each line before them.
+    """
+
+    def __init__(self, given: Sequence[LogSink]) -> None:
+        self._own: list[LogSink] = []
+        self._given = given
         self._failing: set[int] = set()
+
+    def add(self, sinks: Iterable[LogSink]) -> None:
+        """Sinks that are made one after the other; if one cannot be, `close` closes those before it."""
+        for sink in sinks:
+            self._own.append(sink)
 
     def write(self, step: int, line: Mapping[str, Any]) -> None:
         """Gives every sink the line."""
-        for number, sink in enumerate(self._sinks):
+        for number, sink in enumerate([*self._own, *self._given]):
             try:
                 sink.write(step, line)
             except OSError as error:
@@ -121,9 +141,11 @@ class Sinks:
                     say(f"log lines are written again, from step {step}")
                 self._failing.discard(number)
 
-    def close(self) -> None:
-        """Closes every sink."""
-        for sink in self._sinks:
+    def close(self, outcome: str) -> None:
+        """Closes every sink; those that want to know are told how the run ended."""
+        for sink in [*self._own, *self._given]:
+            if isinstance(sink, Ended):
+                sink.outcome = outcome
             try:
                 sink.close()
             except OSError as error:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from socodet.errors import InputError
@@ -11,9 +12,9 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
 from socodet.training.checkpoints import Checkpoints, Kept
 from socodet.training.clock import Clock
-from socodet.training.distributed import limit_waiting, lost_process, same_everywhere
+from socodet.training.distributed import in_every_process, limit_waiting, lost_process, same_everywhere
 from socodet.training.learner import B, DivergedError, Learner, StoppedEarlyError
-from socodet.training.log import LogSink, Sinks, folder_sinks
+from socodet.training.log import FAILED, FINISHED, KILLED, LogSink, Sinks, folder_sinks
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.signals import stop_requests
@@ -110,8 +111,18 @@ def run_loop(
         progress_bar(description, learner.total, show=show_progress and world.is_first) as progress,
         ExitStack() as stack,
     ):
-        log = Sinks([*folder_sinks(run, start), *sinks, *_named(execution.sink, run)] if world.is_first else [])
-        stack.callback(log.close)
+        log = Sinks(sinks if world.is_first else ())
+
+        def close_log(error: type[BaseException] | None, *_: object) -> None:
+            if error is None:
+                log.close(FINISHED if stopped_by in (None, PATIENCE) else KILLED)
+            else:
+                log.close(FAILED if issubclass(error, Exception) else KILLED)
+
+        stack.push(close_log)
+        with in_every_process(world, f"{run.path}: the first process could not begin its log; see its message"):
+            if world.is_first:
+                log.add(chain(folder_sinks(run, start), _named(execution.sink, run)))
         stack.callback(checkpoints.close)
         if isinstance(batches, Generator):
             stack.callback(batches.close)

@@ -5,11 +5,11 @@ from typing import Any
 
 
 def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """Its numbers by name, an item of a list as `name/index`; text is left out."""
+    """Its numbers by name, an item of a list as `name/index`; what is no number is left out."""
     numbers: dict[str, float] = {}
     for name, value in line.items():
         if isinstance(value, int | float):
             numbers[name] = value
         elif isinstance(value, list):
-            numbers |= {f"{name}/{index}": item for index, item in enumerate(value)}
+            numbers |= {f"{name}/{index}": item for index, item in enumerate(value) if isinstance(item, int | float)}
     return numbers

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,9 @@ from socodet.errors import InputError
 from socodet.runtime.files import write_atomically
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
+from socodet.runtime.world import World
+from socodet.training.distributed import in_every_process
+from socodet.training.log import FAILED, FINISHED, KILLED, Ended
 from socodet.training.run_folder import FINETUNED, RunFolder
 from socodet.training.scalars import scalars_of
 
@@ -31,15 +33,23 @@ CONNECT_SECONDS: Final = 60.0
 UPLOAD_SECONDS: Final = 300.0
 """How long W&B may go on uploading when a run has ended."""
 
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Before anything is computed: InputError for a tracker of `names` that is not logged in or cannot be reached."""
-    for name in names:
-        if name in TRACKERS:
-            TRACKERS[name].check()
+GONE: Final = "RESOURCE_DOES_NOT_EXIST"
+REFUSED: Final = (GONE, "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
+"""MLflow's codes of what it will not take later either; such numbers are left out."""
 
 
-class WandbSink:
+def check_trackers(names: Sequence[str], world: World) -> None:
+    """Before anything is computed: InputError for a tracker of `names` that is not logged in or cannot be reached.
+
+    Every process of the run calls it, and all of them raise.
+    """
+    with in_every_process(world, "the first process cannot log to a tracker; see its message"):
+        for name in names if world.is_first else ():
+            if name in TRACKERS:
+                TRACKERS[name].check()
+
+
+class WandbSink(Ended):
     """Logs to Weights & Biases; the same W&B run after a resume. Offline, files in RUN/wandb for `wandb sync`."""
 
     @staticmethod
@@ -98,12 +108,12 @@ class WandbSink:
     def close(self) -> None:
         """Ends the W&B run, waiting for what is still to be uploaded."""
         with _as_os_error("W&B"):
-            self._run.finish(exit_code=int(_failed()))
+            self._run.finish(exit_code={FINISHED: 0, FAILED: 1, KILLED: 255}[self.outcome])  # 255: as after Ctrl-C
             if self._run.offline:
                 LOGGER.info(f"W&B: offline; upload with: wandb sync {Path(self._run.dir).parent}")
 
 
-class MLflowSink:
+class MLflowSink(Ended):
     """Logs to the tracking server or folder that MLflow is set to; a resumed run goes on in the same MLflow run.
 
     Lines that a server could not take are kept and sent later.
@@ -121,14 +131,24 @@ class MLflowSink:
         self._silent_until = 0.0
         there = _noted(run, "mlflow")
         if there is not None:
-            try:
-                self._client.update_run(there, status="RUNNING")
-            except _mlflow_error():
-                say(f"MLflow: there is no run {there} at {self._client.tracking_uri}; a new one is begun")
-                there = None
+            with _as_input_error():
+                if self._is_there(there):
+                    self._client.update_run(there, status="RUNNING")
+                else:
+                    say(f"MLflow: there is no run {there} at {self._client.tracking_uri}; a new one is begun")
+                    there = None
         self._id = there or self._begin(run)
         _note(run, "mlflow", self._id)
         LOGGER.info(f"MLflow: run {self._id} at {self._client.tracking_uri}")
+
+    def _is_there(self, identity: str) -> bool:
+        """Whether there is a run of that id, and not a deleted one."""
+        try:
+            return bool(self._client.get_run(identity).info.lifecycle_stage != "deleted")
+        except _mlflow_error() as error:
+            if _code(error) == GONE:
+                return False
+            raise
 
     def _begin(self, run: RunFolder) -> str:
         experiment = _experiment(self._client)
@@ -141,26 +161,38 @@ class MLflowSink:
         return begun
 
     def write(self, step: int, line: Mapping[str, Any]) -> None:
-        """Logs the numbers."""
+        """Logs the numbers, or keeps them for later: an OSError says so, or that the server refused some."""
         metric = importlib.import_module("mlflow.entities").Metric
         now = time.time_ns() // 1_000_000
         self._waiting += [metric(_allowed(name), value, now, step) for name, value in scalars_of(line).items()]
-        if time.monotonic() >= self._silent_until:
-            self._send()
+        if time.monotonic() < self._silent_until:
+            raise OSError("MLflow: could not be reached a moment ago")
+        self._send()
 
     def _send(self) -> None:
-        self._silent_until = time.monotonic() + PATIENCE_SECONDS
+        refused: Exception | None = None
         with _as_os_error("MLflow"):
             while self._waiting:
-                self._client.log_batch(self._id, metrics=self._waiting[:1000])  # as many as a request may have
+                try:
+                    self._client.log_batch(self._id, metrics=self._waiting[:1000])  # as many as a request may have
+                except Exception as error:
+                    if _code(error) not in REFUSED:
+                        self._silent_until = time.monotonic() + PATIENCE_SECONDS  # from here: it may have waited long
+                        raise
+                    refused = error
                 del self._waiting[:1000]
-        self._silent_until = 0.0
+            self._silent_until = 0.0
+            if refused is not None:
+                raise OSError(f"numbers are refused and left out ({refused})")
 
     def close(self) -> None:
         """Sends what is left, and ends the MLflow run."""
-        with _as_os_error("MLflow"):
+        try:
             self._send()
-            self._client.set_terminated(self._id, "FAILED" if _failed() else "FINISHED")
+        finally:
+            if time.monotonic() >= self._silent_until:
+                with _as_os_error("MLflow"):
+                    self._client.set_terminated(self._id, self.outcome)
 
 
 TRACKERS: Final[dict[str, type[WandbSink] | type[MLflowSink]]] = {"wandb": WandbSink, "mlflow": MLflowSink}
@@ -188,6 +220,11 @@ def _experiment(client: Any) -> str:
 def _mlflow_error() -> type[Exception]:
     error: type[Exception] = importlib.import_module("mlflow.exceptions").MlflowException
     return error
+
+
+def _code(error: Exception) -> str | None:
+    """MLflow's code of an error."""
+    return getattr(error, "error_code", None)
 
 
 @contextlib.contextmanager
@@ -229,11 +266,6 @@ def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 def _allowed(name: str) -> str:
     """A metric's name in the characters that MLflow allows."""
     return re.sub(r"[^\w\-. :/]", "_", name)
-
-
-def _failed() -> bool:
-    """Whether it is closed because of an error."""
-    return sys.exc_info()[0] is not None
 
 
 def _noted(run: RunFolder, tracker: str) -> str | None:
