@@ -23,7 +23,8 @@ from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.studies.inits import named_inits
 from socodet.training.run_folder import RunFolder
-from socodet.weights.hub import downloaded, with_downloads
+from socodet.weights.file import WeightsFile
+from socodet.weights.hub import downloaded, origin, with_downloads
 
 SMALL = ModelSettings(
     backbone="resnet18",
@@ -184,6 +185,17 @@ def test_a_private_push_to_a_public_repository_uploads_nothing(hub, pretrained):
     hub.private.add("me/hidden")
     socodet.push(pretrained, "me/hidden", private=True)
     assert "run.json" in hub.repositories["me/hidden"][-1]
+
+
+def test_a_run_notes_the_name_it_began_from_and_goes_on_when_the_repository_has(hub, tmp_path):
+    for version in (b"1", b"2"):
+        hub.put("me/file", {"model.safetensors": version})
+        hub.put("me/folder", {"run.json": version})
+        for name in ("hub:me/file", "hub:me/folder"):
+            path = with_downloads(["--start-from", name])[1]
+            assert origin(path) == named_inits([f"a={path}"])[0].place == named_inits([name])[0].place == name
+    assert WeightsFile.find(file := downloaded("hub:me/file@main")).describe(file)["from"] == "hub:me/file@main"
+    assert origin(tmp_path / "x") == str(tmp_path / "x")
 
 
 def test_variants_in_folders_are_not_downloaded(hub, pretrained, tmp_path):

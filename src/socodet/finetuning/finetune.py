@@ -35,7 +35,7 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.trackers import check_trackers
 from socodet.weights.file import WeightsFile
-from socodet.weights.hub import reads_hub
+from socodet.weights.hub import origin, reads_hub
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
 from socodet.weights.report import LoadReport
@@ -166,7 +166,7 @@ def finetune(
     report: LoadReport | None = None
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
         if str(init) != SCRATCH and from_own_checkpoint:
-            start = {"from": str(Path(init).resolve())}
+            start = {"from": origin(init)}
         elif str(init) != SCRATCH:
             start = WeightsFile.find(init).describe(init)
             if goes_on:

@@ -49,7 +49,7 @@ from socodet.training.settings import ExecutionSettings
 from socodet.training.trackers import check_trackers
 from socodet.views import warm_up
 from socodet.weights.file import WeightsFile
-from socodet.weights.hub import reads_hub
+from socodet.weights.hub import origin, reads_hub
 from socodet.weights.load import load_starting_point
 
 
@@ -249,7 +249,7 @@ def _load_start(
     if start_from is None:
         return None, []
     if run.checkpoints() and not overwrite:  # the run resumes from its own checkpoint
-        return {"from": str(Path(start_from).resolve())}, []
+        return {"from": origin(start_from)}, []
     report = load_starting_point(soco, start_from)
     return WeightsFile.find(start_from).describe(start_from), [str(report)]
 

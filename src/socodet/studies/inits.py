@@ -10,7 +10,7 @@ from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder
-from socodet.weights.hub import downloaded, is_on_hub
+from socodet.weights.hub import downloaded, is_on_hub, origin
 from socodet.weights.pretrained_run import model_settings
 
 
@@ -37,8 +37,8 @@ class Init:
 
     @property
     def place(self) -> str:
-        """The absolute path, or `scratch`."""
-        return SCRATCH if self.is_scratch else str(Path(self.source).resolve())
+        """The absolute path, the name on the Hub, or `scratch`."""
+        return SCRATCH if self.is_scratch else origin(self.source)
 
 
 def named_inits(given: Sequence[str]) -> tuple[Init, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from socodet.errors import InputError
 from socodet.training.checkpoint_file import NOT_HELD, SAFETENSORS, damage, is_archive, is_held, network_of
 from socodet.training.run_folder import RunFolder
+from socodet.weights.hub import origin
 from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class WeightsFile:
         """What run.json records; `given` is the file or folder that the user named."""
         with self.path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"from": str(Path(given).resolve()), "file": self.path.name, "sha256": sha256}
+        return {"from": origin(given), "file": self.path.name, "sha256": sha256}
 
     def read(self) -> dict[str, Tensor]:
         """Its state dict: the whole file, or what the file calls `model`, `state_dict` or `teacher`.
@@ -116,5 +117,5 @@ def _what_it_is(path: Path, error: Exception) -> str:
 
 
 def start_path(start: dict[str, str] | None) -> str | None:
-    """What identifies initial weights when a run is resumed: the path given, because the contents may have changed."""
+    """What identifies initial weights when a run is resumed: path or name, because the contents may have changed."""
     return None if start is None else start["from"]

@@ -18,6 +18,8 @@ from socodet.errors import InputError
 HUB = "hub:"
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WORD = re.compile(rf"(?P<before>(--[\w.-]+=)?([\w.-]+=)?)(?P<name>{HUB}.*)", re.DOTALL)
+_names: dict[Path, str] = {}
+"""By which name this process downloaded what lies there."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,6 +46,17 @@ def downloaded(source: str | Path) -> Path:
 
     InputError, in one line, when it cannot be had, or when there is neither.
     """
+    path = _downloaded(source)
+    _names[path] = str(source)
+    return path
+
+
+def origin(source: str | Path) -> str:
+    """What a run notes of the weights it begins from: a download's name on the Hub, of others the absolute path."""
+    return _names.get(Path(source)) or str(Path(source).resolve())
+
+
+def _downloaded(source: str | Path) -> Path:
     found = _NAME.fullmatch(str(source).removeprefix(HUB))
     if found is None:
         raise InputError(f"{source}: is no name on the Hub; write hub:USER/NAME or hub:USER/NAME@REVISION")
