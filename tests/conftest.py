@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from socodet.runtime.cores import available_cores
+
 # As the command line does: threads wait asleep, so that tests are not many times slower beside other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker per core
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is at least a worker per core
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -75,6 +77,11 @@ def scope(test):
     """The tests that one worker runs one after the other, as a module's name."""
     module = test.split("::")[0].removeprefix("tests/")
     return ALIKE.get(module, module)
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One worker more than cores: some tests wait, for other processes or for a time to pass."""
+    return available_cores() + 1
 
 
 def pytest_collection_modifyitems(items):
