@@ -7,6 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from narrow_models import NARROW
 from photograph_sets import coco_file
 
 import socodet
@@ -17,7 +18,7 @@ from socodet.detection.detectors import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.run import SCORES, FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings
-from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.models.settings import ObjectiveSettings
 from socodet.pretraining.pretrain import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
@@ -25,17 +26,6 @@ from socodet.studies.inits import named_inits
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
 from socodet.weights.hub import downloaded, origin, with_downloads
-
-SMALL = ModelSettings(
-    backbone="resnet18",
-    fpn_channels=16,
-    head_convs=1,
-    head_channels=16,
-    representation_size=24,
-    hidden_size=8,
-    embedding_size=4,
-)
-
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -61,10 +51,10 @@ def hub(monkeypatch, tmp_path):
 def pretrained(tmp_path_factory, narrow_networks):
     """A pretraining run of narrow networks, which knows folders of somebody's machine."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "first")
-    soco = build_soco(SMALL, 3, ObjectiveSettings())
+    soco = build_soco(NARROW, 3, ObjectiveSettings())
     run.write_description(
         {
-            "recipe": to_json(Recipe("custom", model=SMALL)),
+            "recipe": to_json(Recipe("custom", model=NARROW)),
             "images": {"count": 12, "names_sha256": "ab" * 32},
             "location": "/home/somebody/birds",
             "start": {"from": "/home/somebody/r18.pth", "file": "r18.pth", "sha256": "cd" * 32},
@@ -83,10 +73,10 @@ def tuned(tmp_path_factory, narrow_networks):
     folder = tmp_path_factory.mktemp("tuned")
     data = open_detection_set(coco_file(folder / "set.json"))
     settings = FinetuneSettings("faster_rcnn_fpn", "coco_1x", iterations=9, size=96, rois_per_image=32)
-    recipe = FinetuneRecipe(settings, SMALL, settings.resolved_schedule(6))
+    recipe = FinetuneRecipe(settings, NARROW, settings.resolved_schedule(6))
     run = RunFolder(folder / "run")
     prepare_folder(run, recipe, data, None, overwrite=False)
-    network = new_detector("faster_rcnn_fpn", SMALL, 4, inference=recipe.inference, seed=5)
+    network = new_detector("faster_rcnn_fpn", NARROW, 4, inference=recipe.inference, seed=5)
     run.save_checkpoint(9, {"step": 9, "total_steps": 9, "detector": network.state_dict()})
     return run.path
 
@@ -214,7 +204,7 @@ def test_variants_in_folders_are_not_downloaded(hub, pretrained, tmp_path):
 
 
 def test_weights_of_others(hub, pretrained, tmp_path):
-    backbone = new_detector("faster_rcnn_fpn", SMALL, 4).backbone.body.state_dict()
+    backbone = new_detector("faster_rcnn_fpn", NARROW, 4).backbone.body.state_dict()
     weights = safetensors.torch.save({name: value.clone() for name, value in backbone.items()})
     timms = {"architecture": "resnet18", "pretrained_cfg": {"license": "apache-2.0"}}
     code = {"pytorch_model.bin": pickle.dumps(print), "train.py": b"1/0"}
