@@ -51,10 +51,17 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
 
 @pytest.mark.usefixtures("half_a_second")
 def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
-    flags = ["--embedding-size=64", "--variance-weight", "1", "--epochs", "50", "--dry-run"]
+    flags = ["--embedding-size=64", "--variance-weight", "1", "--views.2.size", "40", "--epochs", "50", "--dry-run"]
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
-    (note,) = [line for line in capsys.readouterr().err.splitlines() if "replaces the plan" in line]
-    assert note.startswith("note: embedding-size, variance-weight: ")
+    lines = capsys.readouterr().err.splitlines()
+    (note,) = [line for line in lines if "replaces the plan" in line]
+    assert note.startswith("note: embedding-size, variance-weight, size: ")
+    replaced = {line.split("  ")[0]: line.rpartition("planned; ")[2] for line in lines if "planned; " in line}
+    assert {row: reason.split()[0] for row, reason in replaced.items()} == {
+        "network": "--embedding-size",
+        "objective": "--variance-weight",
+        "views": "--size",
+    }
 
 
 @pytest.mark.usefixtures("half_a_second")

@@ -95,12 +95,14 @@ def _planned(
         run = None if overwrite else RunFolder(output)
     first = world_from_environment(meeting=False).is_first
     overriding = [_flag(a) for a in argv if _flag(a) in _settings_flags() and not a.startswith("--views.0.size")]
+    overriding = list(dict.fromkeys(overriding))
     if overriding and first:
         LOGGER.info(
-            f"note: {', '.join(dict.fromkeys(overriding))}: replaces the plan's value; the other settings, the steps "
-            "and the time stay as planned"
+            f"note: {', '.join(overriding)}: replaces the plan's value; the other settings, the steps and the time "
+            "stay as planned"
         )
-    return auto_recipe(source, run, given, execution=execution, show_plan=first)
+    replaced = [name.replace("-", "_") for name in overriding]
+    return auto_recipe(source, run, given, execution=execution, show_plan=first, replaced=replaced)
 
 
 def _flag(argument: str) -> str:

@@ -1,6 +1,7 @@
 """Plans the recipe `auto` from the images and this machine; a run that exists keeps the recipe it began with."""
 
 import math
+from collections.abc import Collection
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
@@ -67,8 +68,12 @@ def auto_recipe(
     *,
     execution: ExecutionSettings | None = None,
     show_plan: bool = True,
+    replaced: Collection[str] = (),
 ) -> Recipe:
-    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's. Printed on stderr."""
+    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's. Printed on stderr.
+
+    `replaced`: names of settings that the user gives beside the plan, which its lines then say.
+    """
     if run is not None and run.exists() and run.checkpoints():
         fields = run.describe()["recipe"]
         if fields.get("name") == AUTO:
@@ -85,7 +90,7 @@ def auto_recipe(
     set_cublas_workspace(execution.deterministic)  # a step is timed
     made, seconds = plan_run(source, given, execution=execution, show_progress=show_plan)
     if show_plan:
-        lines = made.lines(len(source), seconds)
+        lines = made.lines(len(source), seconds, replaced)
         if device.type == "cpu" and seconds is not None and seconds > LONG_STEP:
             faster = " or --precision bfloat16" if precision_note(execution.precision, device) else ""
             lines.append(

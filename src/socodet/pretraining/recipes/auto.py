@@ -5,8 +5,8 @@ All rules are here, with their sources. Our own measurements behind them are in 
 
 import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
@@ -42,6 +42,18 @@ VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
 FEW_IMAGES = 200
 """With fewer images than this, the plan says that they are few: the smallest set that we measured on has 296."""
 
+SETTINGS = {
+    "network": (ModelSettings,),
+    "views": (SampleSettings, ViewSettings),
+    "colours": (PhotometricSettings,),
+    "learning rate": ("optimizer", "base_lr"),
+    "target momentum": ("target_momentum", "final_target_momentum"),
+    "warm-up": ("warmup_epochs",),
+    "objective": (ObjectiveSettings,),
+    "proposals": (ProposalSettings,),
+}
+"""The settings behind each choice: names of fields, or classes of which it is every field."""
+
 Chose = Callable[[str, object, str], None]
 """Records a choice: what, its value, and why."""
 
@@ -71,6 +83,16 @@ class Choice:
     value: str
     reason: str
 
+    def settings(self) -> set[str]:
+        """Names of the settings that it chooses."""
+        of = SETTINGS.get(self.what, ())
+        return {name for one in of for name in ([one] if isinstance(one, str) else (f.name for f in fields(one)))}
+
+    def replaced_by(self, given: Collection[str]) -> "Choice":
+        """The same with a reason that names those of the given settings which replace a value of it."""
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given if name in self.settings())
+        return dataclasses.replace(self, reason=f"planned; {flags} replaces it") if flags else self
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -79,12 +101,18 @@ class Plan:
     recipe: Recipe
     choices: tuple[Choice, ...]
 
-    def lines(self, images: int, seconds_per_step: float | None = None) -> list[str]:
-        """What is shown before a run on this many images: each choice, the length, and what to expect of it."""
+    def lines(
+        self, images: int, seconds_per_step: float | None = None, replaced: Collection[str] = ()
+    ) -> list[str]:
+        """What is shown before a run on this many images: each choice, the length, and what to expect of it.
+
+        `replaced`: names of settings that the user gives beside the plan.
+        """
         training = self.recipe.training
         steps = training.steps(training.epochs, images)
         what, value = (max(len(getattr(choice, name)) for choice in self.choices) for name in ("what", "value"))
-        lines = [f"{one.what:<{what}}  {one.value:<{value}}  {one.reason}" for one in self.choices]
+        shown = [choice.replaced_by(replaced) for choice in self.choices]
+        lines = [f"{one.what:<{what}}  {one.value:<{value}}  {one.reason}" for one in shown]
         length = f"{counted(steps, 'step')} of {counted(training.batch_size, 'image')}"
         length += f": each image is seen {training.epochs:,.1f} times"
         if seconds_per_step is not None:
