@@ -14,7 +14,6 @@ from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
 import socodet
-from socodet.images.photographs import photographs
 
 WIDTHS = 16, 32, 64, 128
 
@@ -43,7 +42,7 @@ class PlainNet(nn.Module):
 
 if __name__ == "__main__":
     recipe = socodet.recipe("tiny").with_(backbone=socodet.register(PlainNet), epochs=2, batch_size=4)
-    print(socodet.pretrain(photographs(), recipe, "runs/own_backbone", overwrite=True))
+    print(socodet.pretrain(socodet.photographs(), recipe, "runs/own_backbone", overwrite=True))
     # Pyramid and box head are made to fit, and every detector takes them: two classes and the background.
     detector = socodet.build_detector("runs/own_backbone", num_classes=3, detector="faster_rcnn_fpn")
     print(f"{sum(weights.numel() for weights in detector.backbone.parameters()):,} pretrained weights in its backbone")

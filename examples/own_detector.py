@@ -16,7 +16,6 @@ import torch
 
 import socodet
 from socodet.detection.detectors.fcos import FCOSFPN
-from socodet.images.photographs import photographs
 
 PEOPLE = {"astronaut": (20, 10, 340, 385), "hopper": (30, 20, 290, 375)}  # x, y, width, height
 
@@ -51,6 +50,10 @@ if __name__ == "__main__":
         detector=socodet.register(SmallFCOS), schedule="coco_1x", iterations=4, batch_size=2, size=96
     )
     model = socodet.recipe("tiny").model  # or init="runs/first", which has the model's sizes
-    print(socodet.finetune("runs/people.json", "runs/det", settings, images=photographs(), model=model, overwrite=True))
-    (found,) = socodet.load_detector("runs/det").predict([photographs() / "astronaut.jpg"])
+    print(
+        socodet.finetune(
+            "runs/people.json", "runs/det", settings, images=socodet.photographs(), model=model, overwrite=True
+        )
+    )
+    (found,) = socodet.load_detector("runs/det").predict([socodet.photographs() / "astronaut.jpg"])
     print(f"{len(found)} boxes")

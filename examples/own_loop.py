@@ -7,24 +7,19 @@ import numpy as np
 import torch
 
 import socodet
-from socodet.detection.detectors import new_detector
-from socodet.images.photographs import photographs
-from socodet.images.source import open_images
-from socodet.pretraining.data import SampleDataset
-from socodet.pretraining.pretrain import build_soco
-from socodet.proposals.on_the_fly import OnlineProposals
 
 STEPS, BATCH = 6, 4
 
 # Everything that is learned from is in a recipe; `with_` changes it.
 recipe = socodet.recipe("tiny").with_(boxes_per_image=4)
-images = open_images(photographs())  # a folder, a list, a COCO file, tar shards: what `socodet pretrain` takes
-samples = SampleDataset(
-    images, OnlineProposals(recipe.proposals), np.arange(len(images)), recipe.sample, seed=recipe.training.seed
+# A folder, a list, a COCO file, tar shards: what `socodet pretrain` takes.
+images = socodet.open_images(socodet.photographs())
+samples = socodet.SampleDataset(
+    images, socodet.OnlineProposals(recipe.proposals), np.arange(len(images)), recipe.sample, seed=recipe.training.seed
 )
 
 # Online and target network, projectors and predictor. The objective is `soco.objective`.
-soco = build_soco(recipe.model, seed=0)
+soco = socodet.build_soco(recipe.model, seed=0)
 learned = [parameter for parameter in soco.parameters() if parameter.requires_grad]  # the target has no gradient
 optimizer = torch.optim.AdamW(learned, lr=1e-3)
 random = np.random.default_rng(0)
@@ -46,5 +41,5 @@ for step in range(STEPS):
 encoder = soco.online.encoder.state_dict()
 weights = {f"roi_heads.{name}" if name.startswith("box_head.") else name: value for name, value in encoder.items()}
 torch.save(weights, "encoder.pth")
-detector = new_detector("faster_rcnn_fpn", recipe.model, num_classes=3)
+detector = socodet.new_detector("faster_rcnn_fpn", recipe.model, num_classes=3)
 socodet.load_pretrained(detector, "encoder.pth")

@@ -10,11 +10,9 @@ On the command line, in this folder:
 import torch
 
 import socodet
-from socodet.images.photographs import photographs
-from socodet.models.objective import Objective
 
 
-class Margin(Objective):
+class Margin(socodet.Objective):
     """The mean shortfall of the cosines of the same object below 0.9; pairs that agree better are left alone."""
 
     margin = 0.9
@@ -44,4 +42,4 @@ class Margin(Objective):
 if __name__ == "__main__":
     # The run's folder says `own_objective:Margin`, and is not resumed with another objective.
     recipe = socodet.recipe("tiny").with_(loss=socodet.register(Margin), epochs=2, batch_size=4)
-    print(socodet.pretrain(photographs(), recipe, "runs/own_objective", overwrite=True))
+    print(socodet.pretrain(socodet.photographs(), recipe, "runs/own_objective", overwrite=True))

@@ -11,7 +11,6 @@ On the command line, in this folder:
 import numpy as np
 
 import socodet
-from socodet.images.photographs import photographs
 
 
 def where_edges_are(image, rng):
@@ -32,5 +31,9 @@ if __name__ == "__main__":
     # `register` gives the name that settings take: "own_proposals:where_edges_are".
     method = socodet.register(where_edges_are)
     settings = socodet.ProposalSettings(method=method, max_overlap=0.7)
-    print(socodet.propose(photographs(), "runs/edges.parquet", settings=settings, overwrite=True))
-    print(socodet.inspect("proposals", photographs(), "runs/edges.html", table="runs/edges.parquet", overwrite=True))
+    print(socodet.propose(socodet.photographs(), "runs/edges.parquet", settings=settings, overwrite=True))
+    print(
+        socodet.inspect(
+            "proposals", socodet.photographs(), "runs/edges.html", table="runs/edges.parquet", overwrite=True
+        )
+    )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from socodet.detection.convert import convert as convert
     from socodet.detection.datasets import ReadingSettings as ReadingSettings
     from socodet.detection.datasets import open_detection_set as open_detection_set
+    from socodet.detection.detectors import Detector as Detector
+    from socodet.detection.detectors import new_detector as new_detector
     from socodet.errors import InputError as InputError
     from socodet.exporting import Exported as Exported
     from socodet.finetuning.detector import TrainedDetector as TrainedDetector
@@ -43,12 +45,17 @@ if TYPE_CHECKING:
     from socodet.images.pack import PackSettings as PackSettings
     from socodet.images.pack import PackSummary as PackSummary
     from socodet.images.pack import pack as pack
+    from socodet.images.photographs import photographs as photographs
     from socodet.images.reading import PixelSettings as PixelSettings
     from socodet.images.reading import read_images_as as read_images_as
+    from socodet.images.source import open_images as open_images
+    from socodet.models.objective import Objective as Objective
     from socodet.models.settings import ModelSettings as ModelSettings
     from socodet.prediction.predict import predict as predict
     from socodet.prediction.result import PredictResult as PredictResult
+    from socodet.pretraining.data import SampleDataset as SampleDataset
     from socodet.pretraining.pretrain import PretrainResult as PretrainResult
+    from socodet.pretraining.pretrain import build_soco as build_soco
     from socodet.pretraining.pretrain import pretrain as pretrain
     from socodet.pretraining.recipes import Recipe as Recipe
     from socodet.pretraining.recipes import recipe as recipe
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
     from socodet.probing.settings import ProbeSettings as ProbeSettings
     from socodet.proposals.make_table import ProposalSummary as ProposalSummary
     from socodet.proposals.make_table import propose as propose
+    from socodet.proposals.on_the_fly import OnlineProposals as OnlineProposals
     from socodet.proposals.settings import ProposalSettings as ProposalSettings
     from socodet.reports.demo import demo as demo
     from socodet.reports.inspect import inspect as inspect
@@ -85,6 +93,7 @@ _ORIGINS = {
     "Budget": "socodet.studies.ablation.budget",
     "Comparison": "socodet.studies.comparison",
     "Conversion": "socodet.detection.convert",
+    "Detector": "socodet.detection.detectors",
     "DeviceSettings": "socodet.training.settings",
     "Evaluation": "socodet.finetuning.evaluate",
     "EvaluationSettings": "socodet.finetuning.settings",
@@ -96,6 +105,8 @@ _ORIGINS = {
     "InputError": "socodet.errors",
     "LoadReport": "socodet.weights.report",
     "ModelSettings": "socodet.models.settings",
+    "Objective": "socodet.models.objective",
+    "OnlineProposals": "socodet.proposals.on_the_fly",
     "OwnData": "socodet.studies.own_data.results",
     "OwnDataSettings": "socodet.studies.own_data.protocol",
     "PackSettings": "socodet.images.pack",
@@ -112,9 +123,11 @@ _ORIGINS = {
     "ReadingSettings": "socodet.detection.datasets",
     "Recipe": "socodet.pretraining.recipes",
     "ReportResult": "socodet.reports.report",
+    "SampleDataset": "socodet.pretraining.data",
     "TrainedDetector": "socodet.finetuning.detector",
     "ablate": "socodet.studies.ablation.running",
     "build_detector": "socodet.detection.build",
+    "build_soco": "socodet.pretraining.pretrain",
     "compare": "socodet.studies.comparison",
     "convert": "socodet.detection.convert",
     "demo": "socodet.reports.demo",
@@ -128,8 +141,11 @@ _ORIGINS = {
     "load_detector": "socodet.finetuning.detector",
     "load_pretrained": "socodet.weights.load",
     "match_head_scale": "socodet.finetuning.head_scale",
+    "new_detector": "socodet.detection.detectors",
     "open_detection_set": "socodet.detection.datasets",
+    "open_images": "socodet.images.source",
     "pack": "socodet.images.pack",
+    "photographs": "socodet.images.photographs",
     "predict": "socodet.prediction.predict",
     "pretrain": "socodet.pretraining.pretrain",
     "probe": "socodet.probing.probe",

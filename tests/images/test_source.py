@@ -92,6 +92,21 @@ def test_a_selection_keeps_keys_and_order(tmp_path: Path) -> None:
     assert selection.location == str(tmp_path)
 
 
+def test_a_list_of_files_keeps_its_order_below_the_folder_that_holds_all(tmp_path: Path) -> None:
+    make(tmp_path, "a/2.jpg", "b/1.jpg", "b/c/3.jpg")
+    source = open_images([tmp_path / "b/1.jpg", str(tmp_path / "b/../a/2.jpg"), tmp_path / "b/c/3.jpg"])
+    assert [source.key(index) for index in range(len(source))] == ["b/1.jpg", "a/2.jpg", "b/c/3.jpg"]
+    assert [source.read(index) for index in range(len(source))] == [b"b/1.jpg", b"a/2.jpg", b"b/c/3.jpg"]
+    assert source.location == str(tmp_path)
+
+
+def test_lists_of_files_that_cannot_be_used(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg")
+    for given, message in [([], "empty"), (["a.jpg", "./a.jpg"], "twice"), ([tmp_path / "b.jpg"], "b.jpg: no such")]:
+        with pytest.raises(InputError, match=message):
+            open_images(given)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -11,7 +11,7 @@ from torch import Tensor
 from socodet.errors import InputError, UnreadableImageError
 from socodet.exporting.modules import PretrainedModules
 from socodet.images.reading import PLAIN, read_images_like
-from socodet.images.source import ImageSource, open_images, read_pixels
+from socodet.images.source import Images, ImageSource, as_source, open_images, read_pixels
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.normalization import normalize
 from socodet.runtime.progress import progress_bar
@@ -32,7 +32,7 @@ class Statistics:
 
 
 def backbone_statistics(
-    modules: PretrainedModules, images: str | Path | None, count: int, *, side: int = SIDE, show_progress: bool = False
+    modules: PretrainedModules, images: Images | None, count: int, *, side: int = SIDE, show_progress: bool = False
 ) -> Statistics | None:
     """The statistics of a backbone on at most `count` images, evenly spaced over a set; None for count 0.
 
@@ -67,11 +67,11 @@ def backbone_statistics(
     )
 
 
-def _source(modules: PretrainedModules, images: str | Path | None) -> ImageSource | None:
+def _source(modules: PretrainedModules, images: Images | None) -> ImageSource | None:
     run = RunFolder(Path(modules.source)) if Path(modules.source).is_dir() else None
     with read_images_like(PLAIN if run is None else run.pixel_reading()):
         if images is not None:
-            return open_images(images)
+            return as_source(images)
     location = None if run is None else run.describe().get("location")
     if run is None or location is None:
         return None

@@ -1,6 +1,7 @@
 """Image files: those below a folder."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from socodet.images.reading import LARGEST_FILE
 from socodet.images.suffixes import SUFFIXES, UNREAD, Skipped
 from socodet.runtime.files import read_file
 
+LOOKED_FOR = 16
+"""Images looked for before a list of them is believed."""
 VOC_IMAGES = "JPEGImages"
 
 
@@ -37,6 +40,25 @@ class ImageFolder:
     def location(self) -> str:
         """The folder, as it was given."""
         return str(self.root)
+
+
+def open_files(paths: Sequence[Path]) -> ImageFolder:
+    """The image files of these paths, in their order, below the folder that holds all of them.
+
+    Whether each is there shows when it is read; InputError when none of the first is, one occurs twice, or none is
+    given.
+    """
+    if not paths:
+        raise InputError("images: the list is empty; give paths of image files")
+    absolute = [os.path.abspath(path) for path in paths]
+    if len(set(absolute)) < len(absolute):
+        twice = next(path for path, count in Counter(absolute).items() if count > 1)
+        raise InputError(f"{twice}: is in the list twice; name each image once")
+    first = next((path for path in absolute[:LOOKED_FOR] if not os.path.isfile(path)), None)
+    if first is not None and not any(map(os.path.isfile, absolute[:LOOKED_FOR])):
+        raise InputError(f"{first}: no such image file; a list holds paths of image files")
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))
+    return ImageFolder(root, Names([Path(path).relative_to(root).as_posix() for path in absolute]))
 
 
 def open_folder(root: Path) -> ImageFolder | None:

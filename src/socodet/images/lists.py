@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
+from socodet.images.folder import LOOKED_FOR
 from socodet.images.names import Names
 from socodet.images.reading import LARGEST_FILE, reading_asked
 from socodet.images.suffixes import SUFFIXES
@@ -18,8 +19,6 @@ from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
-LOOKED_FOR = 16
-"""Images looked for before a file that lists them is believed."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as
-from socodet.images.source import ImageSource, open_images, reading_of
+from socodet.images.source import Images, ImageSource, as_source, reading_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
@@ -87,7 +87,7 @@ class _Packed:
 
 
 def pack(
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     *,
     settings: PackSettings = PackSettings(),
@@ -112,7 +112,7 @@ def pack(
     """
     start = time.monotonic()
     with read_images_as(PixelSettings(settings.value_range, settings.bands, settings.max_pixels)):
-        source = open_images(images) if isinstance(images, (str, Path)) else images
+        source = as_source(images)
     output = settled(output)
     _check_output(output, overwrite=overwrite)
     _check_names(source)

@@ -13,7 +13,7 @@ from socodet.errors import InputError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.dataset_split import is_dataset, open_dataset
 from socodet.images.decode import decode_image
-from socodet.images.folder import ImageFolder, open_folder
+from socodet.images.folder import ImageFolder, open_files, open_folder
 from socodet.images.lists import open_coco, open_list
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.images.shards import is_pattern, open_shards, shards_in, shards_matching
@@ -24,6 +24,8 @@ __all__ = [
     "ImageFolder",
     "ImageSelection",
     "ImageSource",
+    "Images",
+    "as_source",
     "open_image",
     "open_images",
     "read_like",
@@ -49,6 +51,10 @@ class ImageSource(Protocol):
     def location(self) -> str:
         """Where the images are, as shown to users."""
         ...
+
+
+Images = str | Path | Sequence[str | Path] | ImageSource
+"""Images as the functions of `socodet` take them: what `open_images` opens, a list of image files, or a source."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,8 @@ def read_pixels(source: ImageSource, index: int, least_side: int | None = None) 
     )
 
 
-def open_images(path: str | Path, reading: PixelReading | None = None) -> ImageSource:
-    """The images at `path`, in any of these forms.
+def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading | None = None) -> ImageSource:
+    """Images in any of these forms.
 
     - a folder: every file below it that ends in one of `SUFFIXES`, as `folder.open_folder` says (ImageNet's and
       VOC's layouts need nothing else);
@@ -125,13 +131,20 @@ def open_images(path: str | Path, reading: PixelReading | None = None) -> ImageS
     - a folder without images that holds .tar files, one .tar file, or a pattern of them such as
       `shards/train-{000000..000146}.tar` or `shards/*.tar` (`shards.py`);
     - a COCO file, .json (`lists.open_coco`);
-    - any other file: a text file of image paths (`lists.open_list`).
+    - any other file: a text file of image paths (`lists.open_list`);
+    - a list of image files (`folder.open_files`).
 
     Images of more than 8 bits are scaled to 8, as `value_range.reading_of_set` finds out and says. `reading`: how they
     are read, if that is known already. InputError, in one line, for anything else, and if it cannot be read or holds no
     image.
     """
-    return _read_so(_open(Path(path)), reading)
+    source = _open(Path(images)) if isinstance(images, str | Path) else open_files([Path(one) for one in images])
+    return _read_so(source, reading)
+
+
+def as_source(images: Images) -> ImageSource:
+    """The images that a function was given: a source as it is, else as `open_images` opens it."""
+    return open_images(images) if isinstance(images, str | Path | Sequence) else images
 
 
 def open_image(path: str | Path) -> ImageSource:

@@ -5,7 +5,7 @@ from typing import Any
 
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like, reading_asked
-from socodet.images.source import ImageSource, open_image, open_images, read_like
+from socodet.images.source import Images, ImageSource, as_source, open_image, open_images, read_like
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import refuse_foreign_folder, settled
 from socodet.runtime.world import world_from_environment
@@ -16,7 +16,7 @@ NOTE = "predict.json"
 
 def judged(
     detector: Any,
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     *,
     min_score: float | None,
@@ -46,7 +46,7 @@ def judged(
     with read_images_like(reading):
         if isinstance(images, str | Path):
             return _open(images), folder
-        return read_like(images, reading_asked().reading), folder
+        return read_like(as_source(images), reading_asked().reading), folder
 
 
 def _open(path: str | Path) -> ImageSource:

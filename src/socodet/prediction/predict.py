@@ -27,7 +27,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
-from socodet.images.source import ImageSource, read_pixels, reading_of
+from socodet.images.source import Images, ImageSource, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
@@ -58,7 +58,7 @@ DRAWINGS = 3
 @reads_hub("detector")
 def predict(
     detector: str | Path | TrainedDetector,
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     *,
     min_score: float | None = None,

@@ -10,7 +10,7 @@ from torch import nn
 
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
-from socodet.images.source import ImageSource, open_images, reading_of
+from socodet.images.source import Images, as_source, reading_of
 from socodet.models.backbones import NormLayer
 from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d
@@ -100,7 +100,7 @@ def build_soco(
 @releases_folders
 @reads_hub("start_from")
 def pretrain(
-    images: str | Path | ImageSource,
+    images: Images,
     recipe: Recipe | str,
     output: str | Path,
     *,
@@ -123,8 +123,8 @@ def pretrain(
     interrupted, bit for bit on a CPU. A finished run, or a run of another recipe or other images, is refused unless
     `overwrite`; with `resume` a finished run is a success instead, for job scripts that repeat the command.
 
-    images: a folder of images, .tar shards, a COCO file, or a text file with an image path per line; or an ImageSource,
-    an object with len(), key(index), read(index) and location (`socodet.images.source`).
+    images: a folder of images, .tar shards, a COCO file, or a text file with an image path per line; a list of image
+    files; or an ImageSource, an object with len(), key(index), read(index) and location (`socodet.images.source`).
     recipe: a name (`socodet.recipes()`) or a `Recipe`, such as recipe("tiny").with_(batch_size=32). "auto" is chosen by
     the images and the machine, for `epochs`, or `hours` of this machine, and shown; a run of it is resumed with the
     recipe it began with.
@@ -147,7 +147,7 @@ def pretrain(
     """
     began = time.monotonic()
     execution = execution or ExecutionSettings()
-    source = open_images(images) if isinstance(images, str | Path) else images
+    source = as_source(images)
     if limit is not None:
         source = some_images(source, limit, 0 if isinstance(recipe, str) else recipe.training.seed)
     with read_images_like(reading_of(source)):

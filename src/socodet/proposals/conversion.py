@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.decode import image_size
-from socodet.images.source import ImageSource, open_images, reading_of
+from socodet.images.source import Images, ImageSource, as_source, reading_of
 from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.foreign_formats import ForeignProposals, read_foreign
 from socodet.proposals.make_table import ProposalSummary, check_workers
@@ -53,7 +53,7 @@ class ConversionSummary(ProposalSummary):
 
 
 def convert_proposals(
-    images: str | Path | ImageSource,
+    images: Images,
     proposals: str | Path,
     output: str | Path,
     *,
@@ -76,7 +76,7 @@ def convert_proposals(
     """
     start = time.monotonic()
     check_workers(workers)
-    source = open_images(images) if isinstance(images, (str, Path)) else images
+    source = as_source(images)
     output, proposals = checked_output(output, overwrite), Path(proposals)
     foreign = read_foreign(proposals, coco_images=coco_images, form=form)
     names = _names_of_images(source, foreign, proposals)

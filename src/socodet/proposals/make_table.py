@@ -8,7 +8,7 @@ import numpy as np
 
 from socodet.errors import InputError
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.source import ImageSource, read_pixels
+from socodet.images.source import Images, ImageSource, read_pixels
 from socodet.proposals.image_boxes import compile_kernels, image_rng, propose_boxes
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
@@ -41,7 +41,7 @@ class ProposalSummary(Shown):
 
 
 def propose(
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     *,
     settings: ProposalSettings = ProposalSettings(),

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN
-from socodet.images.source import ImageSource, open_images, reading_of
+from socodet.images.source import Images, ImageSource, as_source, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import settled, whole_file
@@ -52,11 +52,9 @@ class Job:
     output: Path
 
     @classmethod
-    def of(
-        cls, images: str | Path | ImageSource, output: str | Path, settings: ProposalSettings, overwrite: bool
-    ) -> "Job":
+    def of(cls, images: Images, output: str | Path, settings: ProposalSettings, overwrite: bool) -> "Job":
         """InputError if there are no images, or if `output` is a folder, or exists and `overwrite` is false."""
-        source = open_images(images) if isinstance(images, (str, Path)) else images
+        source = as_source(images)
         return cls(source, settings, checked_output(output, overwrite))
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.source import ImageSource
+from socodet.images.source import Images
 from socodet.proposals.make_table import ProposalSummary, check_workers, make_parts
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
@@ -65,7 +65,7 @@ class ShareSummary:
 
 
 def propose_share(
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     share: Share,
     *,
@@ -88,7 +88,7 @@ def propose_share(
 
 
 def merge_shares(
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     *,
     settings: ProposalSettings = ProposalSettings(),
@@ -116,7 +116,7 @@ def merge_shares(
 
 
 def propose_together(
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     world: World,
     *,

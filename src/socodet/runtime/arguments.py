@@ -16,8 +16,8 @@ from socodet.runtime.settings import Settings
 
 _WORDS = {types.NoneType: "None", bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 _IMAGES = (
-    "a folder of images, .tar shards, a COCO file, or a text file with an image path per line, by its path, or an "
-    "ImageSource"
+    "a folder of images, .tar shards, a COCO file, or a text file with an image path per line, by its path; a list "
+    "of image files; or an ImageSource"
 )
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -127,7 +127,9 @@ def _words(choices: list[Any]) -> Iterator[str]:
     """What may be given, in words."""
     protocols = {choice.__name__ for choice in choices if isinstance(choice, type) and _is_protocol(choice)}
     for choice in choices:
-        if choice in (str, Path) and ("ImageSource" in protocols or (choice is str and Path in choices)):
+        if "ImageSource" in protocols and (choice in (str, Path) or _is_sequence(choice)):
+            continue
+        if choice is str and Path in choices:
             continue
         if get_origin(choice) is Literal:
             yield f"one of {', '.join(map(str, get_args(choice)))}"

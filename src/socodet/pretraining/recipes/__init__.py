@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from socodet.errors import InputError, which_instead
@@ -28,20 +28,24 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def recipe(
-    name: str, *, images: str | Path | None = None, epochs: float | None = None, hours: float | None = None
+    name: str,
+    *,
+    images: str | Path | Sequence[str | Path] | None = None,
+    epochs: float | None = None,
+    hours: float | None = None,
 ) -> Recipe:
     """The recipe of that name, or of the user's `module:name`. InputError for an unknown one.
 
     `auto` is planned for `images`, as `pretrain` takes them; `epochs` or `hours` set its length.
     """
     if name == AUTO:
-        from socodet.images.source import open_images
+        from socodet.images.source import as_source
         from socodet.pretraining.planning import auto_recipe
         from socodet.pretraining.recipes.auto import Given
 
         if images is None:
             raise InputError("recipe 'auto': depends on the images; say where they are (images, --images)")
-        return auto_recipe(open_images(images), None, Given(epochs=epochs, hours=hours), show_plan=False)
+        return auto_recipe(as_source(images), None, Given(epochs=epochs, hours=hours), show_plan=False)
     if is_extension(name):
         return dataclasses.replace(made(name, Recipe), name=name)
     if name not in RECIPES:
@@ -61,7 +65,7 @@ def list_recipes() -> str:
     return "\n".join([first, *(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())])
 
 
-def describe_recipe(chosen: Recipe, images: str | Path | None = None) -> str:
+def describe_recipe(chosen: Recipe, images: str | Path | Sequence[str | Path] | None = None) -> str:
     """What a recipe is, and each field as a command-line flag; `images` are those that `auto` is planned for."""
     shipped = RECIPES.get(chosen.name)
     about = f"Chosen for {images}." if chosen.name == AUTO else inspect.getdoc(shipped) if shipped else chosen.name

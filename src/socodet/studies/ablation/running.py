@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import Images, ImageSource, as_source
 from socodet.pretraining.preparation import check_steps, digest_names, some_images
 from socodet.runtime.differences import differences
 from socodet.runtime.files import settled
@@ -35,7 +35,7 @@ from socodet.training.settings import ExecutionSettings
 
 def ablate(
     family: str,
-    images: str | Path | ImageSource,
+    images: Images,
     output: str | Path,
     budget: Budget | None = None,
     *,
@@ -61,7 +61,7 @@ def ablate(
     require_one_process("ablate")
     budget = budget or Budget()
     rows = family_rows(family, budget)
-    source = open_images(images) if isinstance(images, str | Path) else images
+    source = as_source(images)
     if budget.limit is not None:
         source = some_images(source, budget.limit, 0)
     for row in rows:

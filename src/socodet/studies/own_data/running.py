@@ -25,7 +25,7 @@ from socodet.errors import InputError, which_instead
 from socodet.finetuning.run import digest
 from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import read_images_like
-from socodet.images.source import ImageSelection, ImageSource, open_images, read_like
+from socodet.images.source import Images, ImageSelection, ImageSource, as_source, open_images, read_like
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.survey import survey_images, this_machine
@@ -53,7 +53,7 @@ def reproduce_own_data(
     output: str | Path,
     settings: OwnDataSettings | None = None,
     *,
-    images: str | Path | None = None,
+    images: Images | None = None,
     weights: Weights | None = None,
     only: Sequence[str] = (),
     fractions: Sequence[float] = FRACTIONS,
@@ -246,7 +246,7 @@ def _prepare(
     settings: OwnDataSettings,
     name: str,
     detectors: FinetuningRuns,
-    images: str | Path | None,
+    images: Images | None,
     *,
     overwrite: bool,
 ) -> ImageSource:
@@ -255,7 +255,7 @@ def _prepare(
     source = None
     if images is not None:
         with read_images_like(train.pixel_reading, widened=True):
-            source = open_images(images)
+            source = as_source(images)
     shown = {"count": len(train), "names_sha256": "of the training set"}
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
