@@ -1,6 +1,7 @@
 """The ablations on the shipped photographs: whole tables, interruptions, divergence, and what is written."""
 
 import csv
+import html
 import dataclasses
 import json
 import re
@@ -96,6 +97,9 @@ def test_csv_markdown_and_logs_agree(table4):
         last = json.loads((table4.folder / row["row"] / "seed-0" / "log.jsonl").read_text().splitlines()[-1])
         assert float(row["loss"]) == pytest.approx(last["loss"], abs=5e-5)
     assert len({(table4.folder / row["row"] / "seed-0" / "proposals.parquet").exists() for row in rows} - {False}) == 0
+    notebook = table4._repr_html_()
+    for line in body:
+        assert all(f">{html.escape(cell)}</t" in notebook for cell in line if cell != "–")
     png, svg = table4.figure, table4.figure.with_suffix(".svg")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert "<svg" in svg.read_text()

@@ -256,6 +256,9 @@ def test_tables_by_hand(tmp_path):
     assert objects["soco", 0.1, 0]["steps_to_scratch"] == 10  # 10.5 after 10 steps, above the 10 of scratch
     assert objects["soco", 0.1, 1]["steps_to_scratch"] == 20
     assert objects["scratch", 0.1, 0]["steps_to_scratch"] == 20
+    notebook = found._repr_html_()
+    for cell in ("scratch", "10.0, 12.0, 11.0", "26.00 ± 1.00", "soco − scratch", "above"):  # SoCo: 25, 26, 27
+        assert f">{cell}</t" in notebook
 
 
 @pytest.mark.parametrize("pairs", range(2, 17))

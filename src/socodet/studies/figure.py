@@ -44,7 +44,7 @@ class Lines:
 def lines_figure(
     panels: Sequence[Lines], names: Sequence[str], x: str, y: str, *, over_fractions: bool = False, theme: Theme = LIGHT
 ) -> Figure | None:
-    """Panels side by side: a thick line for the mean in a band of ± one deviation, thin ones for runs; or dots.
+    """Panels side by side: a thick line for the mean in a band of ± one deviation, thin ones for runs, or dots.
 
     `names` gives each line its colour, the same in every panel. None where there is nothing to draw.
     """
@@ -64,10 +64,9 @@ def lines_figure(
             colour, style = theme.series[series], STYLES[turn % len(STYLES)]
             means = [spread.mean for spread in points.values()]
             axes.plot([*points], means, color=colour, linestyle=style, linewidth=2, label=name)
-            if not over_fractions:
-                spans = [(at, spread.mean, spread.deviation) for at, spread in points.items() if spread.deviation]
-                low, high = ([mean + sign * deviation for _, mean, deviation in spans] for sign in (-1, 1))
-                axes.fill_between([at for at, *_ in spans], low, high, color=colour, alpha=0.15, linewidth=0)
+            spans = [(at, spread.mean, spread.deviation) for at, spread in points.items() if spread.deviation]
+            low, high = ([mean + sign * deviation for _, mean, deviation in spans] for sign in (-1, 1))
+            axes.fill_between([at for at, *_ in spans], low, high, color=colour, alpha=0.15, linewidth=0)
             for run in range(min(len(spread.values) for spread in points.values()) if not over_fractions else 0):
                 axes.plot([*points], [s.values[run] for s in points.values()], color=colour, linewidth=0.7, alpha=0.45)
             for at, spread in points.items() if over_fractions else ():

@@ -1,13 +1,14 @@
 """The table of an ablation: the settings and results of every run, as CSV, Markdown and a figure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from socodet.models.objective import build_objective
 from socodet.runtime.files import write_atomically
+from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.studies.ablation.budget import SCALED_CHANNELS, FamilyRow
 from socodet.studies.figure import Bars, bars_figure, write_figure
 from socodet.studies.runner import Outcome, Study
@@ -82,7 +83,7 @@ class AblationRow:
 
 
 @dataclass(frozen=True)
-class AblationTable:
+class AblationTable(Shown):
     """All rows of an ablation, in the paper's order."""
 
     family: str
@@ -106,22 +107,14 @@ class AblationTable:
         """The figure as PNG; the SVG is beside it."""
         return self.folder / f"{self.family}.png"
 
-    def _transfers(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row.transfer))
-
-    def write(self) -> None:
-        """Writes CSV and Markdown, each completely or not at all."""
-        settings = [*self.rows[0].settings]
-        columns = ["row", "what", "seed", "paper_ap", *settings, *FIGURES, *self._transfers(), "status"]
-        cells = [row.cells() for row in self.rows]
-        text = csv_table(columns, [[row.get(name, "") for name in columns] for row in cells])
-        write_atomically(self.csv, text.encode())
-        shared = [name for name in settings if len({row[name] for row in cells}) == 1]
-        columns = [name for name in columns if name not in shared]
+    def __str__(self) -> str:
+        """The table as Markdown."""
+        cells = self._cells()
+        columns = self._columns()
         lines = [
             f"# {self.family}",
             "",
-            f"Every row: {', '.join(f'{name} {cells[0][name]}' for name in shared)}.",
+            f"Every row: {', '.join(f'{name} {value}' for name, value in self._shared().items())}.",
             "",
             *markdown_table(columns, [[row.get(name, "") for name in columns] for row in cells]),
             "",
@@ -130,7 +123,44 @@ class AblationTable:
             "rows with different numbers of views. "
             "recall: share of objects found again in another view, among all boxes of the same images.",
         ]
-        write_atomically(self.markdown, ("\n".join(lines) + "\n").encode())
+        return "\n".join(lines) + "\n"
+
+    def headline(self) -> str:
+        """The family, and what all rows share."""
+        shared = ", ".join(f"{name} {value}" for name, value in self._shared().items())
+        return f"{self.family}: {shared}" if shared else self.family
+
+    def shown(self) -> Iterator[ShownPart]:
+        """The table, and the figure."""
+        columns = self._columns()
+        yield ShownTable([[cells.get(name, "") for name in columns] for cells in self._cells()], columns)
+        if self.figure.is_file():
+            yield ShownPicture.of(self.figure, "recall and AP of each row")
+
+    def _cells(self) -> list[dict[str, str]]:
+        return [row.cells() for row in self.rows]
+
+    def _shared(self) -> dict[str, str]:
+        """The settings that are the same in every row."""
+        cells = self._cells()
+        return {name: cells[0][name] for name in self.rows[0].settings if len({row[name] for row in cells}) == 1}
+
+    def _columns(self) -> list[str]:
+        """Those of the table: settings that differ, figures, scores."""
+        differing = [name for name in self.rows[0].settings if name not in self._shared()]
+        return ["row", "what", "seed", "paper_ap", *differing, *FIGURES, *self._transfers(), "status"]
+
+    def _transfers(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row.transfer))
+
+    def write(self) -> None:
+        """Writes CSV and Markdown, each completely or not at all."""
+        settings = [*self.rows[0].settings]
+        columns = ["row", "what", "seed", "paper_ap", *settings, *FIGURES, *self._transfers(), "status"]
+        cells = self._cells()
+        text = csv_table(columns, [[row.get(name, "") for name in columns] for row in cells])
+        write_atomically(self.csv, text.encode())
+        write_atomically(self.markdown, str(self).encode())
 
     def _by_name(self) -> list[list[AblationRow]]:
         """Each row's seeds."""

@@ -11,17 +11,20 @@ from typing import Any
 
 from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import write_atomically
-from socodet.studies.detector_table import MAIN, DetectorTable
+from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
+from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.own_data.protocol import IMAGE, SOCO, SOCO_PAPER, OwnDataSettings
 from socodet.studies.runner import Outcome, Study
 from socodet.studies.table import Paired, markdown_table
 
 TABLES = ("results.md", "results.json")
+HEADER = ("start", "AP", "AP50", "AP by fold", "steps to scratch's AP", "worth as many labels")
+VERDICTS = ("difference in AP", "mean [95% interval]", "folds", "verdict")
 BOX_AP50 = "box_AP50"
 
 
 @dataclass(frozen=True)
-class OwnData:
+class OwnData(Shown):
     """The results of the study, as far as it is."""
 
     study: Study
@@ -123,11 +126,31 @@ class OwnData:
         write_atomically(self.markdown, self.as_markdown().encode())
         write_atomically(self.study.folder / TABLES[1], (json.dumps(self.as_json(), indent=1) + "\n").encode())
 
+    def __str__(self) -> str:
+        return self.as_markdown()
+
+    def headline(self) -> str:
+        """What was pretrained on what."""
+        asked = self.study.noted()["asked"]
+        return f"Pretraining on {asked['images']['count']:,} images of {asked['set']}"
+
+    def shown(self) -> Iterator[ShownPart]:
+        """The tables of each fraction, and AP over the steps and over the labels."""
+        for fraction in self.detectors.fractions:
+            share = f"{100 * fraction:g}% of the labels"
+            yield ShownTable(self._rows(fraction), HEADER, f"{share}; percent, over the folds")
+            yield ShownTable(self._verdicts(fraction), VERDICTS, share)
+        yield from (
+            ShownPicture.of(self.study.folder / name, f"AP over the {name.removesuffix('.png')}")
+            for name in FIGURES
+            if name.endswith(".png") and (self.study.folder / name).is_file()
+        )
+
     def as_markdown(self) -> str:
         """All tables."""
         asked = self.study.noted()["asked"]
         lines = [
-            f"# Pretraining on {asked['images']['count']:,} images of {asked['set']}",
+            f"# {self.headline()}",
             "",
             f"Labels: parts of {asked['train']['images']:,} images; scored on {asked['val']['images']:,} others.",
             "A fold is another part of the labels and another seed. AP in percent, mean ± sample standard deviation",
@@ -153,7 +176,10 @@ class OwnData:
         return markdown_table(["pretraining", "steps", "minutes", "on", "effective rank at the end"], rows)
 
     def _fraction(self, fraction: float) -> list[str]:
-        header = ["start", "AP", "AP50", "AP by fold", "steps to scratch's AP", "worth as many labels"]
+        tables = markdown_table(HEADER, self._rows(fraction)), markdown_table(VERDICTS, self._verdicts(fraction))
+        return [*self._length(fraction), "", *tables[0], "", *tables[1]]
+
+    def _rows(self, fraction: float) -> list[list[str]]:
         rows = []
         for row in self.detectors.at(fraction):
             start = str(row.labels["init"])
@@ -164,7 +190,7 @@ class OwnData:
             folds = ", ".join(f"{_ap(run):.1f}" for run in row.finished)
             worth = None if start == SCRATCH else self.labels_worth(start, fraction)
             rows.append([start, ap.written(), ap50.written(), folds, str(reached or ""), _percent(worth)])
-        return [*self._length(fraction), "", *markdown_table(header, rows), "", *self._verdicts(fraction)]
+        return rows
 
     def _length(self, fraction: float) -> list[str]:
         found = self.lengths.get(fraction)
@@ -178,13 +204,13 @@ class OwnData:
         )
         return [f"Every detector: {found.results['length']} steps, {why} (fold 0: {tried})."]
 
-    def _verdicts(self, fraction: float) -> list[str]:
+    def _verdicts(self, fraction: float) -> list[list[str]]:
         rows = []
         for start, other in self.compared():
             paired = self.difference(start, other, fraction)
             if paired is not None:
                 rows.append([f"{start} − {other}", paired.written(), str(len(paired.differences)), paired.verdict])
-        return markdown_table(["difference in AP", "mean [95% interval]", "folds", "verdict"], rows)
+        return rows
 
 
 def _ap(run: Outcome) -> float:
