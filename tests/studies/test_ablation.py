@@ -1,8 +1,8 @@
 """The ablations on the shipped photographs: whole tables, interruptions, divergence, and what is written."""
 
 import csv
-import html
 import dataclasses
+import html
 import json
 import re
 import signal

@@ -16,7 +16,7 @@ LARGEST_FILE = 2**32
 
 @dataclass(frozen=True)
 class PixelSettings(Settings):
-    """What cannot be seen in the files."""
+    """What cannot be seen in the files of images; `socodet pretrain --help-all` explains each field."""
 
     value_range: PositiveFloat | None = None
     """Value that is white in images of more than 8 bits or of floating point, whose 0 is then black. By default that of

@@ -9,7 +9,7 @@ from socodet.runtime.settings import NonNegativeInt, PositiveInt, Range, Setting
 
 @dataclass(frozen=True)
 class ProbeData(Settings):
-    """Where the annotated images of a probe are."""
+    """Where the annotated images of a probe are; `socodet probe --help-all` explains each field."""
 
     data: Path
     """Annotated set in any of the layouts of docs/data.md, or a training set alone, with --val."""
@@ -25,7 +25,10 @@ class ProbeData(Settings):
 
 @dataclass(frozen=True)
 class ProbeSettings(Settings):
-    """What is probed, and on how many images; how it is measured is fixed (docs/probe.md)."""
+    """What is probed, and on how many images; how it is measured is fixed (docs/probe.md).
+
+    `socodet probe --help-all` explains each field.
+    """
 
     size: Annotated[int, Range(32)] | None = None
     """Side of the square that an image is resized to, in pixels; by default that of the run's first view."""

@@ -25,6 +25,7 @@ class Budget(Settings):
     """What every row of an ablation may cost; the defaults are the paper's.
 
     Whatever is set here changes all rows in the same proportion: a row keeps its difference from the others.
+    `socodet ablate --help-all` explains each field.
     """
 
     epochs: PositiveFloat = PAPER.training.epochs

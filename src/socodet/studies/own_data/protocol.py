@@ -43,7 +43,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class OwnDataSettings(Settings):
-    """All that decides the figures, except the data, the weights that are given, and the folds."""
+    """All that decides the figures, except the data, the weights that are given, and the folds.
+
+    `socodet reproduce own-data --help-all` explains each field.
+    """
 
     steps: PositiveInt = 3000
     """Of SoCo's pretraining; the image-level baseline gets as many more as make its compute equal."""
