@@ -78,9 +78,7 @@ def rows_to_arrow(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
     offsets = np.cumsum([0, *map(len, boxes)])
     numbers = pa.array(np.concatenate(boxes).astype(np.float32).ravel())
     lists = pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()),
-        pa.FixedSizeListArray.from_arrays(numbers, 4),
-        type=schema.field("boxes").type,
+        pa.array(offsets, pa.int32()), pa.FixedSizeListArray.from_arrays(numbers, 4), type=schema.field("boxes").type
     )
     columns = [
         pa.array(map(_as_text, keys), pa.string()),

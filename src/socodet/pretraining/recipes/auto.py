@@ -6,11 +6,12 @@ All rules are here, with their sources. Our own measurements behind them are in 
 import dataclasses
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO
+from socodet.pretraining.recipes.choices import Choice
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import TrainingSettings
@@ -42,18 +43,6 @@ VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
 FEW_IMAGES = 200
 """With fewer images than this, the plan says that they are few: the smallest set that we measured on has 296."""
 
-SETTINGS = {
-    "network": (ModelSettings,),
-    "views": (SampleSettings, ViewSettings),
-    "colours": (PhotometricSettings,),
-    "learning rate": ("optimizer", "base_lr"),
-    "target momentum": ("target_momentum", "final_target_momentum"),
-    "warm-up": ("warmup_epochs",),
-    "objective": (ObjectiveSettings,),
-    "proposals": (ProposalSettings,),
-}
-"""The settings behind each choice: names of fields, or classes of which it is every field."""
-
 Chose = Callable[[str, object, str], None]
 """Records a choice: what, its value, and why."""
 
@@ -73,25 +62,6 @@ class Given:
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
             raise InputError("--epochs and --hours: give one of them")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One choice: what, its value as shown, and why."""
-
-    what: str
-    value: str
-    reason: str
-
-    def settings(self) -> set[str]:
-        """Names of the settings that it chooses."""
-        of = SETTINGS.get(self.what, ())
-        return {name for one in of for name in ([one] if isinstance(one, str) else (f.name for f in fields(one)))}
-
-    def replaced_by(self, given: Collection[str]) -> "Choice":
-        """The same with a reason that names those of the given settings which replace a value of it."""
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given if name in self.settings())
-        return dataclasses.replace(self, reason=f"planned; {flags} replaces it") if flags else self
 
 
 @dataclass(frozen=True)

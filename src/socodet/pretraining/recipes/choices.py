@@ -1,0 +1,40 @@
+"""What a plan has chosen, as it is shown, and which settings are behind it."""
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+
+from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.proposals.settings import ProposalSettings
+from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+
+SETTINGS = {
+    "network": (ModelSettings,),
+    "views": (SampleSettings, ViewSettings),
+    "colours": (PhotometricSettings,),
+    "learning rate": ("optimizer", "base_lr"),
+    "target momentum": ("target_momentum", "final_target_momentum"),
+    "warm-up": ("warmup_epochs",),
+    "objective": (ObjectiveSettings,),
+    "proposals": (ProposalSettings,),
+}
+"""The settings behind each choice: names of fields, or classes of which it is every field."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice: what, its value as shown, and why."""
+
+    what: str
+    value: str
+    reason: str
+
+    def settings(self) -> set[str]:
+        """Names of the settings that it chooses."""
+        of = SETTINGS.get(self.what, ())
+        return {name for one in of for name in ([one] if isinstance(one, str) else (f.name for f in fields(one)))}
+
+    def replaced_by(self, given: Collection[str]) -> "Choice":
+        """The same with a reason that names those of the given settings which replace a value of it."""
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given if name in self.settings())
+        return dataclasses.replace(self, reason=f"planned; {flags} replaces it") if flags else self
