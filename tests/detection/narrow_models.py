@@ -1,7 +1,13 @@
 """The smallest possible networks, for tests of everything around them."""
 
+import re
+from functools import partial
+
+import pytest
+from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from socodet.models import backbones
 from socodet.models.settings import ModelSettings
 
 NARROW = ModelSettings(
@@ -40,7 +46,23 @@ def narrow_resnet18() -> EighthResNet:
     return EighthResNet(BasicBlock, [2, 2, 2, 2])
 
 
+timm_network = backbones._timm_network
+
+
+def narrow_timm_network(architecture: str) -> nn.Module:
+    """timm's network; a ResNet-d with an eighth of its channels."""
+    import timm
+
+    with pytest.MonkeyPatch.context() as patch:
+        if re.fullmatch(r"resnet\d+d", architecture):
+            narrow = partial(timm.create_model, stem_width=4, channels=(8, 16, 32, 64))
+            patch.setattr(timm, "create_model", narrow)
+        return timm_network(architecture)
+
+
 NARROWED = {
+    "socodet.models.backbones._timm_network": narrow_timm_network,
+    "socodet.models.rt_detr.STEM_CHANNELS": 8,
     "socodet.models.backbones.ResNet": EighthResNet,
     "socodet.detection.detectors.rcnn_fpn.MASK_CHANNELS": 16,
     "socodet.detection.detectors.rcnn_c4.MASK_CHANNELS": 16,

@@ -5,18 +5,18 @@ import math
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from socodet.detection.detectors import DETECTORS, InferenceSettings, new_detector
 from socodet.detection.detectors.pooling import AlignedRoIAlign
-from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.detection.detectors.transform import scale_image, scaled_size
 from socodet.errors import InputError
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 TORCHVISION = [name for name, detector in DETECTORS.items() if isinstance(detector, TorchvisionDetector)]
 NARROW = ModelSettings(
@@ -153,43 +153,13 @@ def test_boxes_are_pooled_as_in_pretraining_each_from_its_level():
     assert none.shape == (0, 3, 7, 7)
 
 
-def test_single_stage_pyramids_are_torchvisions_but_for_batch_norm_and_where_p6_comes_from():
-    full = ModelSettings()
-    for name, theirs in (("retinanet_fpn", retinanet_resnet50_fpn), ("fcos_fpn", fcos_resnet50_fpn)):
-        with torch.device("meta"):  # names and shapes alone count
-            ours = new_detector(name, full, 91)
-            reference = theirs(weights=None, weights_backbone=None).state_dict()
-            levels = list(ours.backbone(torch.zeros(1, 3, 64, 64)))
-        shapes = {n: p.shape for n, p in ours.state_dict().items()}
-        other = {n: p.shape for n, p in reference.items()}
-        # theirs convolves with a bias where ours has a batch norm
-        norms = {n for n in shapes if n.startswith("backbone.fpn.") and "_blocks." in n and n.split(".")[4] == "1"}
-        biases = {n for n in other if n.startswith("backbone.fpn.") and n.endswith(".0.bias")}
-        assert shapes.keys() - norms == other.keys() - biases
-        assert len(biases) == 6
-        different = {n for n in shapes.keys() & other.keys() if shapes[n] != other[n]}
-        assert different == ({"backbone.fpn.extra_blocks.p6.weight"} if name.startswith("retina") else set())
-        assert levels == ["1", "2", "3", "p6", "p7"]
-
-
-def test_the_extra_norm_stands_behind_the_fifth_block_before_the_average():
-    with torch.device("meta"):
-        detector = new_detector("faster_rcnn_c4", ModelSettings(), 5)
-    head = detector.roi_heads.box_head
-    assert [name for name, _ in head.named_children()] == ["0", "1", "2", "norm"]
-    assert head.norm.num_features == 2048
-    assert isinstance(detector.roi_heads, SharedRoIHeads)
-    with torch.no_grad():
-        assert head.eval()(torch.rand(2, 1024, 14, 14, device="meta")).shape == (2, 2048, 7, 7)
-
-
 def test_shared_heads_find_the_boxes_of_torchvisions_heads():
     """Without masks, averaging the shared features is a box head of its own to torchvision's RoIHeads."""
     detector = new_detector("faster_rcnn_c4", NARROW, 4, inference=SMALL).eval()
     ours = detector.roi_heads
     averaged = nn.Sequential(ours.box_head, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     theirs = RoIHeads(ours.box_roi_pool, averaged, ours.box_predictor, 0.5, 0.5, 512, 0.25, None, 0.0, 0.5, 5).eval()
-    features, proposals = {"0": torch.rand(1, 256, 4, 5)}, [torch.tensor([[0.0, 0, 30, 40], [10, 10, 70, 60]])]
+    features, proposals = {"0": torch.rand(1, 256 // 8, 4, 5)}, [torch.tensor([[0.0, 0, 30, 40], [10, 10, 70, 60]])]
     with torch.no_grad():
         (one,), _ = ours(features, proposals, [(64, 80)])
         (other,), _ = theirs(features, proposals, [(64, 80)])
@@ -207,7 +177,7 @@ def test_shared_mask_features_are_those_of_the_positive_boxes():
     heads.box_head.register_forward_hook(lambda _m, _i, output: kept.append(output))
     target = a_target(masks=True)
     far = torch.tensor([[0.0, 0, 3, 3]])
-    detector.roi_heads({"0": torch.rand(1, 256, 4, 5)}, [far], [(64, 80)], [target])
+    detector.roi_heads({"0": torch.rand(1, 256 // 8, 4, 5)}, [far], [(64, 80)], [target])
     shared, of_masks = kept  # one pass of the head serves both
     assert len(shared) == 3
     assert torch.equal(of_masks, shared[1:])

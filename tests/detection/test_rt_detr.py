@@ -17,6 +17,8 @@ from socodet.finetuning.trainer import FineTuner
 from socodet.training.moving_average import moving_average
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SIDE = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SEEN = InferenceSettings(short_side=SIDE, max_side=SIDE, score_threshold=0.0, detections=20)

@@ -23,6 +23,8 @@ from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 SETTINGS = FinetuneSettings("rt_detr", iterations=2, batch_size=2, size=64)
 MODEL = replace(NARROW, backbone="timm/resnet18d")

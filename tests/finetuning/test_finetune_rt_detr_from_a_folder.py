@@ -19,6 +19,8 @@ from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_pretrained
 from socodet.weights.pretrained_run import model_settings
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SIDE = 64
 SEEN = InferenceSettings(short_side=SIDE, max_side=SIDE, score_threshold=0.0, detections=20)
 MODEL = replace(NARROW, backbone="timm/resnet18d")

@@ -18,6 +18,8 @@ from socodet.training.run_folder import RunFolder
 from socodet.views.batch import ViewBatch, group_by_level
 from socodet.weights.load import load_pretrained, load_starting_point
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SETTINGS = ModelSettings(
     architecture="rt_detr",
     backbone="timm/resnet18d",

@@ -19,6 +19,8 @@ HEADS = 8
 """Of attention."""
 DECODER_CHANNELS = 256
 """Of the decoder, at most."""
+STEM_CHANNELS = 64
+"""Of a ResNet-d. Its first stage has as many, or with bottlenecks four times as many; each further one doubles them."""
 _DECODER_LAYERS = {18: 3, 34: 4}
 """Fewer than six on small networks, whose hybrid encoder also has half as many hidden channels, as its authors have."""
 
@@ -59,11 +61,11 @@ def rt_detr_config(depth: int, channels: int = 256, **fields: Any) -> Any:
             f"fpn_channels of rt_detr must be a multiple of {HEADS}, its attention heads, not {channels}"
         )
     small = depth < 50
-    width = 64 if small else 256
-    stages = [width * 2**level for level in range(4)]
+    stages = [STEM_CHANNELS * (1 if small else 4) * 2**level for level in range(4)]
     decoder = min(channels, DECODER_CHANNELS)
     backbone = transformers.RTDetrResNetConfig(
         depths=list(BLOCKS[depth]),
+        embedding_size=STEM_CHANNELS,
         hidden_sizes=stages,
         layer_type="basic" if small else "bottleneck",
         out_indices=[2, 3, 4],
