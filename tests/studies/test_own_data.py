@@ -285,3 +285,16 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
             main(["reproduce", "own-data", "--data", str(data), "--output", str(tmp_path / "o"), *flags])
         assert ended.value.code == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_start_on_request_joins_the_others(done, data, weights):
+    asked = {"weights": weights, "fractions": (1.0,), "folds": (0,), "only": ["soco_rpn"], "execution": CPU}
+    found = reproduce_own_data(data, done.study.folder, SMALL, **asked, show_progress=False)
+    assert "soco_rpn" in {one["start"] for one in found.as_json()}
+    one, other = (
+        json.loads((done.study.folder / "pretrain" / name / "run.json").read_text())["recipe"]
+        for name in ("soco", "soco_rpn")
+    )
+    assert other["model"] == {**one["model"], "rpn_weight": 1.0}
+    assert other["training"] == one["training"]
+    assert "soco_rpn − soco" in found.markdown.read_text()

@@ -41,7 +41,7 @@ def reproduce_own_data(
         weights: File of a pretrained backbone to compare with and to begin from, such as ImageNet's.
         weights_backbone: Its network, as pretrain --backbone takes it.
         weights_name: What tables call it.
-        only: Starts wanted besides scratch; by default all.
+        only: Starts wanted besides scratch; by default all but soco_rpn, which pretrains an RPN head too.
         fractions: Shares of the labels, in the order they are worked on.
         folds: Numbers of the folds; each takes another part of the labels and another seed.
         retry_diverged: Run those that diverged again, from their last good checkpoint.

@@ -21,8 +21,10 @@ def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFile
             f"{modules.source}: torchvision has no detector for architecture {settings.architecture}; only fpn has "
             "one, use another --format"
         )
-    weights, left_out = modules.renamed(torchvision(Layout(fc=(settings.head_convs + 1,))))
-    sizes = (field for field in fields(ModelSettings) if field.name not in ("hidden_size", "embedding_size"))
+    weights, left_out = modules.renamed(torchvision(Layout(fc=(settings.head_convs + 1,)), rpn=True))
+    sizes = (
+        field for field in fields(ModelSettings) if field.name not in ("hidden_size", "embedding_size", "rpn_weight")
+    )
     if all(getattr(settings, field.name) == field.default for field in sizes):
         imported = "from torchvision.models.detection import maskrcnn_resnet50_fpn_v2\n"
         detector = "maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=21)"

@@ -20,6 +20,7 @@ from socodet.models.backbones import FINEST, STAGES, STRIDES, NormLayer, build_b
 from socodet.models.blocks import ConvNormReLU, FusedStages, fuse_relu
 from socodet.models.fused_norm import SyncedBatchNorm
 from socodet.models.pyramid import pool_boxes, pyramid_levels, pyramids
+from socodet.models.region_proposals import build_rpn_head
 from socodet.models.roi_align import roi_align
 from socodet.models.settings import ModelSettings
 from socodet.runtime.extensions import find, is_extension
@@ -131,6 +132,7 @@ class FPNEncoder(ObjectEncoder):
         if self.has_box_head:
             self.box_head = build_box_head(settings, norm_layer)
             self.representation_size = settings.representation_size
+        self.rpn_head = build_rpn_head(settings.fpn_channels) if settings.rpn_weight > 0 else None
 
     def pyramid(self, pixels_b3hw: Tensor) -> list[Tensor | None]:
         """P2 to P5 of normalised pixels (B, 3, H, W): four maps of `fpn_channels` channels."""
@@ -146,7 +148,14 @@ class FPNEncoder(ObjectEncoder):
 
         The head's linear layer is a single matrix product for all views.
         """
-        levels = pyramids(self.backbone["fpn"], self.stages_over_views(pixels), [boxes.needed for boxes in rois])
+        return self.of_levels(self.levels_over_views(pixels, rois), rois)
+
+    def levels_over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[list[Tensor | None]]:
+        """P2 to P5 of every view; None for those that no box needs."""
+        return pyramids(self.backbone["fpn"], self.stages_over_views(pixels), [boxes.needed for boxes in rois])
+
+    def of_levels(self, levels: Sequence[Sequence[Tensor | None]], rois: Sequence[RoIs]) -> list[Tensor]:
+        """The rest of `over_views`: from pyramid levels and boxes to (B·K, representation_size) per view."""
         pooled = [pool_boxes(maps, boxes, self.pooled_size) for maps, boxes in zip(levels, rois, strict=True)]
         if self.box_head is None:
             return [features.mean(dim=(2, 3)) for features in pooled]
@@ -258,4 +267,4 @@ def backbone_settings(settings: ModelSettings) -> ModelSettings:
     """
     if encoder_class(settings).head_is_fifth_block:
         raise InputError("--of backbone: a C4 network's last stage is its box head; probe it with --of head")
-    return replace(settings, architecture="c5")
+    return replace(settings, architecture="c5", rpn_weight=0.0)

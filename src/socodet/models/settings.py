@@ -12,6 +12,8 @@ from socodet.runtime.settings import REGISTER, NonNegativeFloat, PositiveFloat, 
 MOST_WEIGHTS = 2**31
 """Of pyramid, box head and MLPs together, a hundred times the paper's: a recipe may come from anybody."""
 
+WITH_RPN = ("fpn", "fpn_no_head")
+"""Architectures that an RPN head can be pretrained on."""
 Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image", "rt_detr"] | Extension
 
 
@@ -43,6 +45,9 @@ class ModelSettings(Settings):
     """Hidden layer of the projector and of the predictor."""
     embedding_size: PositiveInt = 256
     """Output of the projector and of the predictor: the size of v in Eq. 4."""
+    rpn_weight: NonNegativeFloat = 0.0
+    """Weight of the loss of an RPN head that is pretrained beside SoCo, with the proposals of the first view as the
+    boxes to find; detectors that have one begin with it. 0 pretrains none, as in the paper."""
 
     def __post_init__(self) -> None:
         if callable(self.backbone):
@@ -57,6 +62,11 @@ class ModelSettings(Settings):
         if self.architecture == "c4" and self.backbone not in RESNETS:
             raise SettingError(
                 f"architecture c4 must have a ResNet as backbone, whose fifth block is the head, not {self.backbone}"
+            )
+        if self.rpn_weight > 0 and self.architecture not in WITH_RPN:
+            raise SettingError(
+                f"rpn_weight needs a pyramid: it goes with architecture {' or '.join(WITH_RPN)}, not "
+                f"{self.architecture}; set it to 0"
             )
         if self._weights() > MOST_WEIGHTS:
             raise SettingError(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from socodet.models.encoders import ObjectEncoder, over_views
+from socodet.models.encoders import FPNEncoder, ObjectEncoder, over_views
 from socodet.models.normalization import normalize
 from socodet.models.objective import CosineAgreement, Embeddings, Objective, direction
+from socodet.models.region_proposals import rpn_loss
 from socodet.models.settings import ModelSettings
 from socodet.views.batch import RoIs, ViewBatch
 
@@ -19,11 +20,13 @@ class SoCoOutput:
     """What one forward pass gives.
 
     `loss`: scalar, by default Eq. 6 symmetrised, averaged over images. `embeddings`: (B·K, D), the target's unit-length
-    embeddings of the first view's boxes, without gradient, to watch for collapse.
+    embeddings of the first view's boxes, without gradient, to watch for collapse. `rpn_loss`: scalar, without its
+    weight, where an RPN head is pretrained beside; `loss` has it, weighted.
     """
 
     loss: Tensor
     embeddings: Tensor
+    rpn_loss: Tensor | None = None
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -46,6 +49,19 @@ class Embedder(nn.Module):
         representations = self.encoder.over_views(pixels, rois)
         return representations, over_views(self.projector, representations)
 
+    def with_rpn(
+        self, views: Sequence[ViewBatch], pixels: Sequence[Tensor], rois: Sequence[RoIs]
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """`forward`, and the RPN head's loss on the first view (`region_proposals.rpn_loss`)."""
+        encoder, (first, *_) = self.encoder, views
+        assert isinstance(encoder, FPNEncoder)
+        assert encoder.rpn_head is not None
+        levels = encoder.levels_over_views(pixels, rois)
+        pyramid = [level for level in levels[0] if level is not None]
+        loss = rpn_loss(encoder.rpn_head, pyramid, first.proposals, first.pixels.shape[-1])
+        representations = encoder.of_levels(levels, rois)
+        return representations, over_views(self.projector, representations), loss
+
 
 class SoCo(nn.Module):
     """Online network f_θ, g_θ, q_θ and target network f_ξ, g_ξ (Eq. 2-4).
@@ -57,6 +73,7 @@ class SoCo(nn.Module):
     def __init__(self, encoder: ObjectEncoder, settings: ModelSettings, objective: Objective | None = None) -> None:
         super().__init__()
         self.objective = objective or CosineAgreement()
+        self.rpn_weight = settings.rpn_weight
         self.online = Embedder(encoder, settings)
         self.predictor = mlp(settings.embedding_size, settings.hidden_size, settings.embedding_size)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
@@ -66,12 +83,18 @@ class SoCo(nn.Module):
         pixels, rois = [normalize(view.pixels) for view in views], [view.rois for view in views]
         with torch.no_grad():
             target = [direction(z) for z in self.target(pixels, rois)[1]]
-        representations, projections = self.online(pixels, rois)
+        found: Tensor | None = None
+        if self.rpn_weight > 0:
+            representations, projections, found = self.online.with_rpn(views, pixels, rois)
+        else:
+            representations, projections = self.online(pixels, rois)
         predictions = [direction(z) for z in over_views(self.predictor, projections)]
         partners = [view.partner for view in views]
         embeddings = Embeddings(representations, projections, predictions, target, partners, len(pixels[0]))
         loss = self.objective(embeddings)
-        return SoCoOutput(loss=loss, embeddings=target[0])
+        if found is not None:
+            loss = loss + self.rpn_weight * found
+        return SoCoOutput(loss=loss, embeddings=target[0], rpn_loss=found)
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:

@@ -13,6 +13,7 @@ from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, reading_of
+from socodet.pretraining.recipes.recipe import Recipe
 from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.world import ALONE, World
@@ -20,6 +21,9 @@ from socodet.training.workers import Begin, make_batches
 from socodet.views.batch import Batch, collate
 from socodet.views.sample import Sample, make_sample, sample_rng
 from socodet.views.settings import SampleSettings
+
+SHOWN_TO_RPN = 64
+"""Proposals of an image that an RPN head learns to find, at most."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 class SampleDataset:
     """The finished sample of (epoch, image index): the same for any number of workers.
 
+    `shown`: how many proposals of the first view a sample has at most, besides its objects.
+
     An image that cannot be read is replaced by the next one that can; the sample has the index of its image.
     """
 
@@ -66,9 +72,10 @@ class SampleDataset:
         indices: NDArray[np.int64],
         settings: SampleSettings,
         seed: int,
+        shown: int = 0,
     ) -> None:
         self._source, self._proposals, self._indices = source, proposals, indices
-        self._settings, self._seed = settings, seed
+        self._settings, self._seed, self._shown = settings, seed, shown
         self._least_side, self._reading = settings.least_side, reading_of(source)
 
     def batch(self, places: Sequence[tuple[int, int]], begin: Begin = lambda _name: None) -> Batch:
@@ -96,9 +103,21 @@ class SampleDataset:
                 continue
             part = round(width / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8
             return index, make_sample(
-                image, boxes / np.float32(part), self._settings, sample_rng(self._seed, epoch, index)
+                image,
+                boxes / np.float32(part),
+                self._settings,
+                sample_rng(self._seed, epoch, index),
+                self._shown,
             )
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more; check the files")
+
+
+def dataset_of(
+    recipe: Recipe, source: ImageSource, proposals: ProposalTable | OnlineProposals, indices: NDArray[np.int64]
+) -> SampleDataset:
+    """The samples of a recipe."""
+    shown = SHOWN_TO_RPN if recipe.model.rpn_weight > 0 else 0
+    return SampleDataset(source, proposals, indices, recipe.sample, recipe.training.seed, shown)
 
 
 def sample_batches(

@@ -17,7 +17,7 @@ from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
-from socodet.pretraining.data import SampleDataset, SampleStream
+from socodet.pretraining.data import SampleStream, dataset_of
 from socodet.pretraining.planning import auto_recipe
 from socodet.pretraining.preparation import (
     ONLINE,
@@ -197,7 +197,7 @@ def pretrain(
         compile_kernels(recipe.proposals.method)
     result = run_training(
         trainer,
-        SampleDataset(source, usable.proposals, usable.indices, recipe.sample, training.seed),
+        dataset_of(recipe, source, usable.proposals, usable.indices),
         SampleStream(usable.indices, training.batch_size, training.seed, world, training.accumulate),
         run,
         execution,

@@ -15,7 +15,7 @@ from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.objective import build_objective
 from socodet.models.soco import SoCo
-from socodet.pretraining.data import SampleDataset
+from socodet.pretraining.data import dataset_of
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer
 from socodet.proposals.on_the_fly import OnlineProposals
@@ -80,7 +80,7 @@ def flops_per_image(recipe: Recipe, source: ImageSource) -> float:
 def _batch(recipe: Recipe, source: ImageSource, size: int, *, times: int, bar: ProgressBar) -> Batch:
     """Samples of the first images, some of them again where there are fewer, made so many times."""
     proposals = _RememberedProposals(recipe.proposals, reading_of(source))
-    dataset = SampleDataset(source, proposals, np.arange(len(source)), recipe.sample, recipe.training.seed)
+    dataset = dataset_of(recipe, source, proposals, np.arange(len(source)))
     places = [(position // len(source), position % len(source)) for position in range(size)]
     try:
         for _ in range(times - 1):

@@ -98,7 +98,7 @@ class Trainer(NetworkLearner[Batch]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr(number) * group["lr_factor"]
         self._update.begin()
-        losses, embeddings = [], []
+        losses, embeddings, found = [], [], []
         parts = batch.split(self.settings.accumulate)
         for part in parts:
             with self._exchange(last=part is parts[-1]):
@@ -107,6 +107,7 @@ class Trainer(NetworkLearner[Batch]):
                 self._update.backward(output.loss / len(parts))
             losses.append(output.loss.detach())
             embeddings.append(output.embeddings)
+            found += [] if output.rpn_loss is None else [output.rpn_loss.detach()]
         loss = torch.stack(losses).mean()
         learned = self._update.finish(loss)
         if learned:
@@ -115,6 +116,7 @@ class Trainer(NetworkLearner[Batch]):
         self._window.add(batch, skipped=not learned)
         if learned or not self._skip:  # the loss of a skipped step is not logged
             self._window.losses.append(loss)
+            self._window.rpn_losses += [torch.stack(found).mean()] if found else []
             self._window.embeddings = torch.cat(embeddings)
         return loss, torch.cat(embeddings)
 
@@ -130,6 +132,8 @@ class Trainer(NetworkLearner[Batch]):
         line: dict[str, Any] = {}
         if window.losses:
             line["loss"] = self.mean_loss()
+            if window.rpn_losses:
+                line["rpn_loss"] = self._mean(window.rpn_losses)
             line |= self._watch.figures(window.embeddings, self.finished)
             self._summary = f"loss {line['loss']:.3f}  lr {self.lr(last):.3g}"
         line |= {"lr": self.lr(last), "momentum": self.momentum(last)}

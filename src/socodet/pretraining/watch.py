@@ -53,6 +53,7 @@ class LogWindow:
     """Statistics since the last log line."""
 
     losses: list[Tensor] = field(default_factory=list)
+    rpn_losses: list[Tensor] = field(default_factory=list)
     boxes_on_level: list[int] = field(default_factory=lambda: [0] * len(STRIDES))
     data: DataCost = field(default_factory=DataCost)
     embeddings: Tensor = field(default_factory=lambda: torch.empty(0))

@@ -1,7 +1,7 @@
 """Batches for the device: one tensor of pixels per view, with its boxes grouped by pyramid level."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -56,18 +56,21 @@ class ViewBatch:
     """(B, K) int64: 0..3 for P2..P5."""
     partner: int = 0
     """The box of the first view that is the same object as this view's first; 0 when all views share their objects."""
+    proposals: Tensor = field(default_factory=lambda: torch.empty(0, 0, 4))
+    """(B, P, 4) float32: of the first view, proposals that it shows, xyxy in its pixels; rows of zeros are none."""
 
     def to(self, device: Device, non_blocking: bool = True) -> "ViewBatch":
-        """Moves what the networks read, pixels and RoIs, to `device`; boxes and levels stay where they are."""
-        pixels = self.pixels.to(device, non_blocking=non_blocking)
-        return replace(self, pixels=pixels, rois=self.rois.to(device, non_blocking))
+        """Moves what the networks read, not boxes and levels, to `device`."""
+        pixels, proposals = (x.to(device, non_blocking=non_blocking) for x in (self.pixels, self.proposals))
+        return replace(self, pixels=pixels, rois=self.rois.to(device, non_blocking), proposals=proposals)
 
     def part(self, images: slice) -> "ViewBatch":
         """The view of some of the images, its boxes regrouped; `needed` stays that of the whole batch."""
         boxes, levels = self.boxes[images], self.levels[images]
         rois = replace(group_by_level(boxes, levels, len(self.rois.counts)), needed=self.rois.needed)
         pinned = self.boxes.is_pinned()
-        return ViewBatch(self.pixels[images], rois.pin_memory() if pinned else rois, boxes, levels, self.partner)
+        rois = rois.pin_memory() if pinned else rois
+        return ViewBatch(self.pixels[images], rois, boxes, levels, self.partner, self.proposals[images])
 
     def pin_memory(self) -> "ViewBatch":
         """The same in page-locked memory."""
@@ -77,6 +80,7 @@ class ViewBatch:
             rois=self.rois.pin_memory(),
             boxes=self.boxes.pin_memory(),
             levels=self.levels.pin_memory(),
+            proposals=self.proposals.pin_memory(),
         )
 
 
@@ -147,5 +151,9 @@ def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
             for name in ("pixels", "boxes", "levels")
         )
         views.append(ViewBatch(pixels, group_by_level(boxes, levels), boxes, levels, partner))
+    shown = torch.from_numpy(np.stack([sample.shown for sample in parts]))
+    if shown.shape[1]:  # an RPN looks at all levels
+        rois = replace(views[0].rois, needed=(True,) * len(views[0].rois.needed))
+        views[0] = replace(views[0], rois=rois, proposals=shown)
     windows = torch.from_numpy(np.stack([sample.windows for sample in parts]))
     return Batch(tuple(views), windows, torch.tensor(indices, dtype=torch.int64))

@@ -37,6 +37,8 @@ class Sample:
     """(V,) which views are mirrored left to right."""
     proposals: NDArray[np.float32]
     """(S·K, 4) the proposal behind each box of the first view: xyxy in pixels of the source image."""
+    shown: NDArray[np.float32]
+    """(P, 4) proposals that the first view shows, P at most: xyxy in pixels of the view; rows of zeros fill up."""
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -49,11 +51,12 @@ def make_sample(
     proposals: NDArray[np.float32],
     settings: SampleSettings,
     rng: np.random.Generator,
+    shown: int = 0,
 ) -> Sample:
     """Draws and renders the views of one image with K of its proposals.
 
     image: (H, W, 3) uint8 RGB. proposals: (N, 4) xyxy in pixels of the image, exclusive right and bottom; N may be 0.
-    Equal generators give equal samples.
+    shown: P, how many of all that the first view shows are given too. Equal generators give equal samples.
     """
     height, width, _ = image.shape
     scale = np.array([width, height, width, height], np.float64)
@@ -71,14 +74,17 @@ def make_sample(
     levels = box_levels(boxes_f32.astype(np.float64), settings)
     boxes_of_view = tuple(boxes_f32[own] for own in layout.own)
 
+    pixels = _render_views(image, windows, flipped, boxes_of_view, settings, rng)
+
     return Sample(
-        pixels=_render_views(image, windows, flipped, boxes_of_view, settings, rng),
+        pixels=pixels,
         boxes=boxes_of_view,
         levels=tuple(levels[own] for own in layout.own),
         partners=layout.partners,
         windows=windows.astype(np.float32),
         flipped=flipped,
         proposals=(objects * scale).astype(np.float32),
+        shown=_shown(proposals / scale, windows[0], bool(flipped[0]), settings, shown, rng),
     )
 
 
@@ -145,6 +151,22 @@ def _shared_region(windows: Boxes, sizes: NDArray[np.float64], min_side: float) 
         whole = (windows == geometry.WHOLE).all(axis=1, keepdims=True)
         windows = np.where(whole, windows, region)
     return windows, region
+
+
+def _shown(
+    unit: Boxes, window: Boxes, flipped: bool, settings: SampleSettings, count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """(count, 4) proposals (N, 4) that the first view shows, drawn if there are more, in pixels of the view."""
+    side = float(settings.views[0].size)
+    shown = np.zeros((count, 4), np.float32)
+    if count == 0:
+        return shown
+    boxes = geometry.to_view(unit, window, side)
+    boxes = geometry.clip(boxes[geometry.kept(boxes, side, settings.min_visible, settings.min_box_side)], side)
+    if len(boxes) > count:
+        boxes = boxes[rng.permutation(len(boxes))[:count]]
+    shown[: len(boxes)] = geometry.flip(boxes, side) if flipped else boxes
+    return shown
 
 
 def _jitter_some(boxes: Boxes, settings: SampleSettings, rng: np.random.Generator) -> Boxes:

@@ -7,6 +7,8 @@ Plain names say what a tensor is, never its place in a list:
     output.LEVEL.conv|norm.NAME    its 3x3 convolution
     head.conv.N.conv|norm.NAME     the box head's N-th convolution, from 1
     head.fc.NAME                   its fully connected layer, on (channel, row, column) in that order
+    rpn.conv.N.NAME                the RPN head's N-th convolution, from 0
+    rpn.objectness.NAME, rpn.deltas.NAME  its two outputs
     projection.LEVEL.conv|norm.NAME  RT-DETR's 1x1 convolution of level 3 to 5
     hybrid.NAME                    RT-DETR's hybrid encoder, NAME as in transformers
     decoder.NAME, classes.NAME     the rest of RT-DETR, without and with a row per class
@@ -33,6 +35,7 @@ MODULES = {
     "lateral": "pyramid",
     "output": "pyramid",
     "head": "box head",
+    "rpn": "RPN head",
     "projection": "input projections",
     "hybrid": "hybrid encoder",
     "decoder": "decoder",
@@ -83,14 +86,15 @@ class Layout:
         )
 
 
-def torchvision(layout: Layout, prefix: str = "") -> Renaming:
-    """Detectors of torchvision's parts: R-CNNs on FPN and on C4, RetinaNet, FCOS."""
-    return Renaming(*_torchvision_lines(f"{prefix}backbone.", f"{prefix}roi_heads.box_head.", layout))
+def torchvision(layout: Layout, prefix: str = "", *, rpn: bool = False) -> Renaming:
+    """Detectors of torchvision's parts: R-CNNs on FPN and on C4, RetinaNet, FCOS; `rpn`: with the head of an RPN."""
+    lines = _torchvision_lines(f"{prefix}backbone.", f"{prefix}roi_heads.box_head.", layout)
+    return Renaming(*lines, *(_rpn_lines(f"{prefix}rpn.head.") if rpn else ()))
 
 
-def torchvision_of(names: Collection[str], prefix: str = "") -> Renaming:
+def torchvision_of(names: Collection[str], prefix: str = "", *, rpn: bool = False) -> Renaming:
     """The same by the names of such a detector."""
-    return torchvision(Layout.of(names, f"{prefix}backbone.", f"{prefix}roi_heads.box_head."), prefix)
+    return torchvision(Layout.of(names, f"{prefix}backbone.", f"{prefix}roi_heads.box_head."), prefix, rpn=rpn)
 
 
 def run_of(names: Collection[str], prefix: str = "") -> Renaming:
@@ -102,6 +106,7 @@ def run_of(names: Collection[str], prefix: str = "") -> Renaming:
         (f"{backbone}input_proj.{level}.0.{{rest}}", "projection.{level}.conv.{rest}"),
         (f"{backbone}input_proj.{level}.1.{{rest}}", "projection.{level}.norm.{rest}"),
         (f"{backbone}encoder.{{rest}}", "hybrid.{rest}"),
+        *_rpn_lines(f"{prefix}online.encoder.rpn_head."),
         (f"{prefix}online.projector.{{rest}}", "projector.{rest}"),
         (f"{prefix}predictor.{{rest}}", "predictor.{rest}"),
     )
@@ -145,6 +150,9 @@ def detectron2(*, pyramid: bool, c4: bool) -> Renaming:
         ("roi_heads.box_head.conv{n}.norm.{rest}", "head.conv.{n}.norm.{rest}"),
         ("roi_heads.box_head.conv{n}.{rest}", "head.conv.{n}.conv.{rest}"),
         ("roi_heads.box_head.fc1.{rest}", "head.fc.{rest}"),
+        ("proposal_generator.rpn_head.conv.{rest}", "rpn.conv.0.{rest}"),
+        ("proposal_generator.rpn_head.objectness_logits.{rest}", "rpn.objectness.{rest}"),
+        ("proposal_generator.rpn_head.anchor_deltas.{rest}", "rpn.deltas.{rest}"),
     )
 
 
@@ -154,6 +162,9 @@ def mmdetection(finest: int = FINEST, *, c4: bool = False) -> Renaming:
         ("roi_head.bbox_head.shared_convs.{n-1}.conv.{rest}", "head.conv.{n}.conv.{rest}"),
         ("roi_head.bbox_head.shared_convs.{n-1}.bn.{rest}", "head.conv.{n}.norm.{rest}"),
         ("roi_head.bbox_head.shared_fcs.0.{rest}", "head.fc.{rest}"),
+        ("rpn_head.rpn_conv.{rest}", "rpn.conv.0.{rest}"),
+        ("rpn_head.rpn_cls.{rest}", "rpn.objectness.{rest}"),
+        ("rpn_head.rpn_reg.{rest}", "rpn.deltas.{rest}"),
     ]
     return Renaming(
         *([("roi_head.shared_head.layer4.{rest}", "body.layer4.{rest}")] if c4 else ()),
@@ -164,6 +175,15 @@ def mmdetection(finest: int = FINEST, *, c4: bool = False) -> Renaming:
         (f"neck.fpn_convs.{{level-{finest}}}.bn.{{rest}}", "output.{level}.norm.{rest}"),
         *(box_head if finest == FINEST else ()),
     )
+
+
+def _rpn_lines(head: str) -> list[Line]:
+    """Torchvision's RPNHead; `head` is what comes before its names."""
+    return [
+        (f"{head}conv.{{n}}.0.{{rest}}", "rpn.conv.{n}.{rest}"),
+        (f"{head}cls_logits.{{rest}}", "rpn.objectness.{rest}"),
+        (f"{head}bbox_pred.{{rest}}", "rpn.deltas.{rest}"),
+    ]
 
 
 def _torchvision_lines(backbone: str, box_head: str, layout: Layout) -> list[Line]:
@@ -227,7 +247,9 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
         return Format("the public code", public_code(prefix), prefix, encoder, c4=c4)
     if (prefix := _before("backbone.body.", names)) is not None:
         c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
-        return Format("a detector", torchvision_of(names, prefix), prefix, c4=c4)
+        # The RPN of a whole detector knows the classes it was trained on; without a classifier it is a pretrained one.
+        whole = any(name.startswith(f"{prefix}roi_heads.box_predictor.") for name in names)
+        return Format("a detector", torchvision_of(names, prefix, rpn=not whole), prefix, c4=c4)
     if (prefix := backbone_of(names)) is not None:
         return Format("a transformers detector", transformers_of(names), prefix)
     prefix = _backbone_prefix(names, is_body)

@@ -27,11 +27,11 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
     """Loads every pretrained module that a detector of torchvision's parts, or one of transformers', has.
 
     The source is a run's folder, an exported file, a checkpoint of the method's public code, or a backbone's state
-    dict such as a supervised ResNet's, wrapped or not. An R-CNN gets backbone, FPN and box head; a single-stage
-    detector backbone and FPN, level by level; an R-CNN on C4 the backbone, whose fifth block is its box head. Of
-    transformers' detectors, DETR, Conditional DETR, DAB-DETR and Deformable DETR get the backbone; RT-DETR, version 1
-    or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its
-    hybrid encoder from a run that pretrained one.
+    dict such as a supervised ResNet's, wrapped or not. An R-CNN gets backbone, FPN and box head, and an RPN head that
+    was pretrained beside if it fits; a single-stage detector backbone and FPN, level by level; an R-CNN on C4 the
+    backbone, whose fifth block is its box head. Of transformers' detectors, DETR, Conditional DETR, DAB-DETR and
+    Deformable DETR get the backbone; RT-DETR, version 1 or 2, also its input projections from a pyramid of as many
+    channels (the 1×1 convolutions of P3 to P5), and its hybrid encoder from a run that pretrained one.
 
     Reports what was loaded, what was left unchanged, and what is left over because the detector has no such module.
     Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
@@ -43,7 +43,7 @@ def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: boo
         _check_strides(detector)
         network = Network(title, own, transformers_of(own), _advice_on_transformers(own), optional=_OPTIONAL)
     else:
-        network = Network(title, own, torchvision_of(own), _advice_on(detector))
+        network = Network(title, own, torchvision_of(own, rpn=True), _advice_on(detector), optional=(RPN_HEAD,))
     report = _load(source, network, needed=("backbone",))
     if show_report:
         LOGGER.info(str(report))
@@ -57,7 +57,7 @@ def load_starting_point(soco: SoCo, source: str | Path) -> LoadReport:
     of another architecture gets what both have, such as the backbone. Raises InputError likewise.
     """
     own = {name: tensor for name, tensor in soco.state_dict().items() if not name.startswith("target.")}
-    report = _load(source, Network("this network", own, run_of(own), PRETRAINING))
+    report = _load(source, Network("this network", own, run_of(own), PRETRAINING, optional=(RPN_HEAD,)))
     soco.target.load_state_dict(soco.online.state_dict())
     return report
 
@@ -120,6 +120,8 @@ PRETRAINING = Advice(
 )
 
 
+RPN_HEAD = MODULES["rpn"]
+"""Loaded where it fits: other detectors have RPNs with other anchors, or with two convolutions."""
 _OPTIONAL = ("input projections", "class heads")
 """Of RT-DETR: input projections are those of a pyramid with as many channels, class heads those of as many classes."""
 

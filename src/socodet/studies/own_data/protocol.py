@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from socodet.errors import SettingError
 from socodet.finetuning.settings import SCRATCH, FinetuneSettings
-from socodet.models.settings import ObjectiveSettings
+from socodet.models.settings import WITH_RPN, ObjectiveSettings
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.runtime.settings import PositiveInt, Seed, Settings
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from socodet.images.source import ImageSource
     from socodet.pretraining.survey import ImageSurvey, Machine
 
-IMAGE, SOCO, SOCO_PAPER = "image", "soco", "soco_paper"
+IMAGE, SOCO, SOCO_PAPER, SOCO_RPN = "image", "soco", "soco_paper", "soco_rpn"
 NAME = "imagenet"
 """Of the weights that are given, where the user does not name them."""
 FRACTIONS = (0.1, 0.05, 0.25, 1.0)
@@ -33,7 +33,7 @@ class Weights:
     """What tables call them."""
 
     def __post_init__(self) -> None:
-        taken = {SCRATCH, IMAGE, SOCO, SOCO_PAPER}
+        taken = {SCRATCH, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN}
         if self.name in taken or not self.name.isidentifier():
             raise SettingError(
                 f"--weights-name must be letters, digits and underscores, and none of {', '.join(sorted(taken))}, "
@@ -93,6 +93,8 @@ class Start:
     """The given weights, where nothing is pretrained."""
     own_backbone: bool = False
     """Whether the backbone is that of the given weights."""
+    on_request: bool = False
+    """Whether it is left out unless it is asked for by name."""
 
 
 def starts(
@@ -106,6 +108,10 @@ def starts(
         Start(SOCO, "SoCo as the recipe `auto` sets it", soco),
         Start(SOCO_PAPER, "the same with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
     ]
+    if soco.model.architecture in WITH_RPN:
+        model = replace(soco.model, rpn_weight=1.0)
+        what = "SoCo as `auto` sets it, and an RPN head beside it"
+        found.append(Start(SOCO_RPN, what, replace(soco, model=model), on_request=True))
     if weights is not None:
         if weights.backbone != settings.backbone:
             soco, image = _recipes(settings, weights.backbone, source, survey, machine)
@@ -145,5 +151,5 @@ def image_level(soco: Recipe) -> Recipe:
         soco,
         name=baseline.name,
         sample=replace(baseline.sample, views=views),
-        model=replace(soco.model, architecture=baseline.model.architecture),
+        model=replace(soco.model, architecture=baseline.model.architecture, rpn_weight=0.0),
     )

@@ -13,7 +13,7 @@ from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import write_atomically
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
-from socodet.studies.own_data.protocol import IMAGE, SOCO, SOCO_PAPER, OwnDataSettings
+from socodet.studies.own_data.protocol import IMAGE, SOCO, SOCO_PAPER, SOCO_RPN, OwnDataSettings
 from socodet.studies.runner import Outcome, Study
 from socodet.studies.table import Paired, markdown_table
 
@@ -68,7 +68,7 @@ class OwnData(Shown):
 
     def compared(self) -> Iterator[tuple[str, str]]:
         """Which start is compared with which."""
-        yield from ((SOCO, SCRATCH), (SOCO, IMAGE), (SOCO_PAPER, SCRATCH), (IMAGE, SCRATCH))
+        yield from ((SOCO, SCRATCH), (SOCO, IMAGE), (SOCO_PAPER, SCRATCH), (IMAGE, SCRATCH), (SOCO_RPN, SOCO))
         given = next((name for name in self.what if f"{name}_{SOCO}" in self.what), None)
         if given is not None:
             yield from ((f"{given}_{SOCO}", given), (f"{given}_{SOCO}", f"{given}_{IMAGE}"), (given, SOCO))

@@ -101,7 +101,7 @@ def reproduce_own_data(
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise InputError(f"--only {' '.join(unknown)}: no such start; {which_instead(unknown[0], names)}")
-    wanted = [start for start in every if not only or start.name in only or start.name == SCRATCH]
+    wanted = [one for one in every if one.name == SCRATCH or one.name in only or not (only or one.on_request)]
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
     runs = PretrainingRuns(source, table, execution, show_progress)
@@ -174,7 +174,7 @@ class _Pieces:
         )
 
     def _detector(self, own_backbone: bool, steps: int) -> FinetuningRuns:
-        model = replace(self._model(own_backbone), architecture="fpn")
+        model = replace(self._model(own_backbone), architecture="fpn", rpn_weight=0.0)
         return replace(self.detectors, model=model, settings=replace(self.detectors.settings, iterations=steps))
 
     def _length(self, fraction: float) -> Job:

@@ -1,0 +1,95 @@
+"""The RPN head's loss against torchvision's own RPN, whose draws it averages."""
+
+import pytest
+import torch
+from torch.nn.functional import max_pool2d
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
+
+from socodet.detection.detectors import new_detector
+from socodet.models.region_proposals import ANCHOR_SIDES, ASPECT_RATIOS, build_rpn_head, rpn_loss
+from socodet.models.settings import ModelSettings
+
+SIDE = 64
+BOXES = [
+    torch.tensor([[4.0, 6.0, 40.0, 50.0], [20.0, 10.0, 62.0, 60.0], [1.0, 2.0, 9.0, 8.0]]),
+    torch.tensor([[0.0, 0.0, 64.0, 64.0]]),
+    torch.tensor([[30.0, 30.0, 50.0, 45.0], [31.0, 28.0, 52.0, 46.0]]),
+]
+
+
+@pytest.fixture(scope="module")
+def maps():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(3, 8, side, side, generator=generator) for side in (16, 8, 4, 2)]
+
+
+@pytest.fixture(scope="module")
+def head():
+    torch.manual_seed(1)
+    made = build_rpn_head(8)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # a fresh one says next to nothing
+    return made
+
+
+def padded(boxes):
+    return torch.stack([torch.cat([one, torch.zeros(5 - len(one), 4)]) for one in boxes])
+
+
+def torchvisions(head, maps, sampled, boxes=BOXES):
+    """The loss of torchvision's RPN on the same maps, with its own draws, as a sum over the anchors that it drew."""
+    drawn = 0
+
+    class Counted(BalancedPositiveNegativeSampler):
+        def __call__(self, labels):
+            nonlocal drawn
+            chosen = super().__call__(labels)
+            drawn = sum(int(part.sum()) for side in chosen for part in side)
+            return chosen
+
+    anchors = AnchorGenerator(tuple((side,) for side in ANCHOR_SIDES), ((0.5, 1.0, 2.0),) * 5)
+    rpn = RegionProposalNetwork(anchors, head, 0.7, 0.3, sampled, 0.5, *[{"training": 9, "testing": 9}] * 2, 0.7)
+    rpn.fg_bg_sampler = Counted(sampled, 0.5)
+    images = ImageList(torch.zeros(len(boxes), 3, SIDE, SIDE), [(SIDE, SIDE)] * len(boxes))
+    every = dict(enumerate([*maps, max_pool2d(maps[-1], 1, 2)]))
+    return sum(rpn(images, every, [{"boxes": one} for one in boxes])[1].values()) * drawn
+
+
+def test_where_nothing_is_drawn_it_is_torchvisions_loss_and_gradient(head, maps):
+    many = 10_000  # all anchors
+    mine, theirs = rpn_loss(head, maps, padded(BOXES), SIDE, many) * many * 3, torchvisions(head, maps, many)
+    assert mine.item() == pytest.approx(theirs.item(), rel=1e-5)
+    for parameter in head.parameters():
+        (one,), (other,) = (torch.autograd.grad(loss, parameter, retain_graph=True) for loss in (mine, theirs))
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+        assert other.abs().max() > 0
+
+
+@pytest.mark.parametrize("sampled", [16, 256])
+def test_it_is_the_mean_over_torchvisions_draws(head, maps, sampled):
+    """With 16, more anchors are positive than may be drawn."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        draws = torch.stack([torchvisions(head, maps, sampled) for _ in range(150)])
+        mine = rpn_loss(head, maps, padded(BOXES), SIDE, sampled) * sampled * 3
+    assert abs(mine - draws.mean()) < 4 * draws.std() / 150**0.5
+
+
+def test_parts_average_to_the_whole_and_an_image_without_boxes_has_none(head, maps):
+    boxes = padded([*BOXES[:2], torch.zeros(0, 4)])
+    with torch.no_grad():
+        whole = rpn_loss(head, maps, boxes, SIDE)
+        parts = [rpn_loss(head, [one[k : k + 1] for one in maps], boxes[k : k + 1], SIDE) for k in range(3)]
+    assert whole.item() == pytest.approx(sum(parts).item() / 3, rel=1e-5)
+    assert parts[2].item() == 0 < parts[0].item()
+
+
+def test_anchors_and_head_are_those_of_the_detector():
+    model = ModelSettings(backbone="resnet18", fpn_channels=8, head_channels=8, head_convs=1, representation_size=8)
+    rpn = new_detector("faster_rcnn_fpn", model, num_classes=2).rpn
+    assert rpn.anchor_generator.sizes == tuple((side,) for side in ANCHOR_SIDES)
+    assert rpn.anchor_generator.aspect_ratios == (ASPECT_RATIOS,) * 5
+    shapes, others = ({k: v.shape for k, v in one.state_dict().items()} for one in (rpn.head, build_rpn_head(8)))
+    assert shapes == others
