@@ -159,6 +159,9 @@ def python_functions(given):
         "predict": lambda to: socodet.predict(run, images, to),
         "pack": lambda to: pack(images, to),
         "demo": lambda to: socodet.demo(images, to),
+        "compare": lambda to: socodet.compare(given, to, [socodet.Init("scratch", "scratch")], settings, model=NARROW),
+        "ablate": lambda to: socodet.ablate("table5c", images, to, socodet.Budget(epochs=1, batch_size=2, width=0.1)),
+        "reproduce_own_data": lambda to: socodet.reproduce_own_data(given, to),
     }
 
 
@@ -181,7 +184,7 @@ def test_python_functions_refuse_the_same(tmp_path, given, name):
     assert theirs.is_dir() or theirs.read_bytes() == b"theirs"
 
 
-@pytest.mark.parametrize("name", ["pretrain", "finetune", "predict"])
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "predict", "compare", "ablate", "reproduce_own_data"])
 def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, given, name):
     handle = os.open(tmp_path, os.O_RDONLY)
     try:

@@ -21,6 +21,7 @@ from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSet
 from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
+from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
@@ -39,6 +40,7 @@ from socodet.weights.load import load_pretrained
 TABLES = ("table.md", "table.csv", "table.json")
 
 
+@releases_folders
 def compare(
     train: LabelledSet,
     output: str | Path,
@@ -178,6 +180,7 @@ def _prepare(
             raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
         noted[init.name] = {**start, "loaded": list(report.loaded_modules)}
     names = {"train": runs.training.name, "val": runs.validation.name}
+    hold_folder(study.folder)
     study.begin(asked, [*TABLES, *FIGURES, PAGE], overwrite=overwrite, names=names, inits=noted)
 
 

@@ -16,6 +16,7 @@ from socodet.images.source import Images, ImageSource, as_source
 from socodet.pretraining.preparation import check_steps, digest_names, some_images
 from socodet.runtime.differences import differences
 from socodet.runtime.files import settled
+from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
 from socodet.studies.ablation.recall import object_recall
 from socodet.studies.ablation.table import (
@@ -33,6 +34,7 @@ from socodet.studies.runner import Job, Label, Study, require_one_process
 from socodet.training.settings import ExecutionSettings
 
 
+@releases_folders
 def ablate(
     family: str,
     images: Images,
@@ -155,6 +157,7 @@ def _prepare(
                 f"{study.folder}: its rows are fine-tuned differently: {difference}; give another --output, or remove "
                 f"{study.folder}/*/seed-*-transfer* to lose those results and keep the pretrained rows"
             )
+    hold_folder(study.folder)
     study.begin(
         asked,
         [*(f"{name}.*" for name in FAMILIES), "proposals*", ".proposals*"],

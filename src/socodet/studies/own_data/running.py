@@ -31,6 +31,7 @@ from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import settled, write_atomically, write_note
+from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.serialization import to_json
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import FIGURES, MAIN
@@ -48,6 +49,7 @@ IMAGES = "images.txt"
 OBJECTS = "objects"
 
 
+@releases_folders
 def reproduce_own_data(
     data: str | Path,
     output: str | Path,
@@ -269,6 +271,7 @@ def _prepare(
     }
     there = study.find(asked, overwrite=overwrite)
     files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
+    hold_folder(study.folder)
     study.begin(asked, files, overwrite=overwrite, starts=there.get("starts", {}))
     if source is not None:
         return source
