@@ -1,7 +1,9 @@
 """Setup for every test."""
 
+import gc
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from socodet.runtime.cores import available_cores
 
 # As the command line does: threads wait asleep, so that tests are not many times slower beside other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.dont_write_bytecode = False  # or each worker of each run rewrites the assertions of all files, for seconds
+gc.disable()  # until all is imported, of which nothing becomes garbage
 if "PYTEST_XDIST_WORKER" in os.environ:  # there is at least a worker per core
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -41,29 +45,29 @@ def folders_removed(request, tmp_path_factory):
 
 
 SLOWEST = [
-    "faults/test_faults.py",  # compiles all kernels while the other worker is at the next one, which needs few
+    "faults/test_faults.py",  # compiles all kernels while the other workers are at the next five, which need few
     "deployment/test_onnx_export.py",
-    "training/test_distributed.py",
-    "deployment/test_torchvision_export.py",
     "finetuning/test_finetune.py",
+    "models/test_fused_norm.py",
+    "weights/test_load_transformers.py",
     "detection/test_any_annotations.py",
+    "training/test_distributed.py",
+    "studies/test_comparison_running.py",
     "test_documented_commands.py",
     "studies/test_own_data.py",
-    "weights/test_load_detector.py",
     "studies/test_ablation.py",
-    "test_cli.py",
-    "test_examples.py",
-    "studies/test_finetuning_rows.py",
-    "pretraining/test_recipes.py",
-    "models/test_fused_norm.py",
-    "training/test_interrupt.py",
-    "studies/test_comparison_running.py",
     "reports/test_report.py",
+    "test_examples.py",
+    "test_cli.py",
+    "proposals/test_selective_search.py",
     "proposals/test_shares.py",
-    "detection/test_detectors.py",
-    "finetuning/test_finetune_rt_detr.py",
-    "pretraining/test_optimizer_step.py",
+    "training/test_interrupt.py",
+    "pretraining/test_recipes.py",
+    "studies/test_finetuning_rows.py",
     "test_end_to_end.py",
+    "reports/test_demo.py",
+    "pretraining/test_optimizer_step.py",
+    "weights/test_load_torchvision.py",
 ]
 """These modules go first, the longest before the others, or one worker would end long after the other."""
 ALIKE = {
@@ -92,6 +96,12 @@ def pytest_collection_modifyitems(items):
     ranks = {module: place for place, module in enumerate(SLOWEST)}
     order = sorted(here, key=lambda module: (ranks.get(module, len(ranks)), -len(here[module])))
     items[:] = [item for module in order for item in sorted(here[module], key=lambda item: item.path.as_posix())]
+
+
+def pytest_collection_finish():
+    """Garbage is looked for in what tests make, and not in what is imported."""
+    gc.freeze()
+    gc.enable()
 
 
 class Scopes(LoadScopeScheduling):

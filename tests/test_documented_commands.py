@@ -17,6 +17,7 @@ from socodet.images.photographs import photographs
 
 for package in ("onnx", "onnxruntime", "transformers"):
     pytest.importorskip(package)
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 DOCS = Path(__file__).parent.parent
 SMALL = {
     "pretrain": "--epochs 1 --warmup-epochs 0 --batch-size 2 --fpn-channels 16 "

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
 import timm
 import torch
 from photograph_sets import coco_file
@@ -244,7 +243,9 @@ def test_tables_by_hand(tmp_path):
     found = OwnData(study, SMALL, dict.fromkeys(OWN, ""), study.outcomes(jobs))
     paired = found.difference("soco", "scratch", 0.1)
     assert paired.differences == (3.0, 2.0, 4.5)
-    expected = scipy.stats.t.interval(0.95, 2, np.mean([3, 2, 4.5]), scipy.stats.sem([3, 2, 4.5]))
+    from scipy import stats  # of which the import takes a second
+
+    expected = stats.t.interval(0.95, 2, np.mean([3, 2, 4.5]), stats.sem([3, 2, 4.5]))
     assert paired.interval == pytest.approx(expected, abs=1e-3)
     assert paired.verdict == "above"
     assert found.difference("soco", "image", 0.1).verdict == "not told apart"
@@ -264,7 +265,9 @@ def test_tables_by_hand(tmp_path):
 @pytest.mark.parametrize("pairs", range(2, 17))
 def test_intervals_are_those_of_students_t(pairs):
     values = np.random.default_rng(pairs).normal(0.3, 1, pairs)
-    expected = scipy.stats.t.interval(0.95, pairs - 1, values.mean(), scipy.stats.sem(values))
+    from scipy import stats  # of which the import takes a second
+
+    expected = stats.t.interval(0.95, pairs - 1, values.mean(), stats.sem(values))
     assert Paired(tuple(values)).interval == pytest.approx(expected, abs=1e-3)
 
 

@@ -14,6 +14,10 @@ from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
+CHANNELS = (8, 16, 32, 64)
+"""Of the stages of a narrow ResNet-18, whose stem has those of the first."""
 WIDTH, FEATURES = 8, 12
 R18 = ModelSettings("fpn", "resnet18", WIDTH, 4, WIDTH, FEATURES, hidden_size=16, embedding_size=6)
 FLAGS = ["--backbone", "resnet18", "--fpn-channels", "8", "--head-channels", "8", "--representation-size", "12"]
@@ -42,9 +46,9 @@ def norm(name, channels):
 
 def residual_network():
     """A ResNet-18's tensors: 20 convolutions and 20 norms."""
-    tensors = {**convolution("conv1", 64, 3, 7), **norm("bn1", 64)}
-    inputs = 64
-    for layer, channels in enumerate((64, 128, 256, 512), 1):
+    inputs = CHANNELS[0]
+    tensors = {**convolution("conv1", inputs, 3, 7), **norm("bn1", inputs)}
+    for layer, channels in enumerate(CHANNELS, 1):
         for block in (0, 1):
             place = f"layer{layer}.{block}"
             tensors |= convolution(f"{place}.conv1", channels, inputs, 3) | norm(f"{place}.bn1", channels)
@@ -58,7 +62,7 @@ def residual_network():
 
 def neck():
     tensors = {}
-    for level, channels in enumerate((64, 128, 256, 512)):
+    for level, channels in enumerate(CHANNELS):
         tensors |= convolution(f"lateral_convs.{level}.conv", WIDTH, channels, 1)
         tensors |= norm(f"lateral_convs.{level}.bn", WIDTH)
         tensors |= convolution(f"fpn_convs.{level}.conv", WIDTH, WIDTH, 3) | norm(f"fpn_convs.{level}.bn", WIDTH)
@@ -79,7 +83,7 @@ def perceptron(inputs):
 def model_of(kind):
     """What a checkpoint of SoCo-FPN, which SoCo*'s has the names of, or of SoCo-C4 calls `model`."""
     torch.manual_seed(3)
-    parts = {"encoder": residual_network, "projector": lambda: perceptron(512)}
+    parts = {"encoder": residual_network, "projector": lambda: perceptron(CHANNELS[-1])}
     if kind == "fpn":
         parts |= {"neck": neck, "head": head, "projector": lambda: perceptron(FEATURES)}
     named = {part: make() for part, make in parts.items()} | {"predictor": perceptron(6)}
