@@ -30,6 +30,21 @@ def narrow_networks():
         yield
 
 
+@pytest.fixture
+def figures_unrendered(monkeypatch):
+    """Figures are made and saved as one pixel: drawing them is most of a study's time, and one test's to check."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def save(_figure, file, *, format, **_options):
+        if format == "svg":
+            file.write(b"<svg/>")
+        else:
+            Image.new("RGB", (1, 1)).save(file, format)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def folders_removed(request, tmp_path_factory):
     """Removes what a module's fixtures wrote, gigabytes in all, unless a test failed; other modules use shared_*."""
@@ -61,7 +76,6 @@ SLOWEST = [
     "test_cli.py",
     "proposals/test_selective_search.py",
     "proposals/test_shares.py",
-    "training/test_interrupt.py",
     "pretraining/test_recipes.py",
     "studies/test_finetuning_rows.py",
     "test_end_to_end.py",
@@ -71,10 +85,11 @@ SLOWEST = [
 ]
 """These modules go first, the longest before the others, or one worker would end long after the other."""
 ALIKE = {
+    "faults/test_interrupt.py": "faults/test_faults.py",
     "faults/test_processes.py": "faults/test_faults.py",
     "finetuning/test_finetune_distributed.py": "training/test_distributed.py",
 }
-"""One worker runs both of these modules: they share a process that has imported everything."""
+"""One worker runs these modules: they share a process that has imported everything."""
 
 
 def scope(test):

@@ -26,7 +26,7 @@ from socodet.reports.runs import read_records
 from socodet.reports.sections import neighbours, retrieval
 from socodet.training.settings import ExecutionSettings
 
-pytestmark = pytest.mark.usefixtures("narrow_networks")
+pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 
 @pytest.fixture(scope="module")

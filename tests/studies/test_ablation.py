@@ -23,7 +23,7 @@ from socodet.studies.ablation.budget import family_rows
 from socodet.training.settings import ExecutionSettings
 from socodet.views.geometry import canonical_levels, scale_aware_levels
 
-pytestmark = pytest.mark.usefixtures("narrow_networks")
+pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 SMALL = Budget(epochs=2, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
 """Three steps a row."""

@@ -29,7 +29,7 @@ from socodet.training.learner import DivergedError
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
-pytestmark = pytest.mark.usefixtures("narrow_networks")
+pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 NARROW = ModelSettings("fpn", "resnet18", 8, 1, 8, 12, hidden_size=8, embedding_size=4)
 FLAGS = ["--detector", "fcos_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]

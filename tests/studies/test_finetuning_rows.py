@@ -24,7 +24,7 @@ from socodet.studies.ablation import Budget, ablate, row_detectors
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
-pytestmark = pytest.mark.usefixtures("narrow_networks")
+pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 SMALL = Budget(epochs=1, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
 """One step a row."""

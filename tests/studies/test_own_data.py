@@ -25,6 +25,8 @@ from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
 from socodet.training.settings import ExecutionSettings
 
+pytestmark = pytest.mark.usefixtures("figures_unrendered")
+
 SMALL = OwnDataSettings(
     steps=2,
     backbone="timm/test_resnet",

@@ -3,9 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import torch
 
@@ -28,28 +25,26 @@ def arguments(run, table):
     return ["pretrain", str(photographs()), "--output", str(run.path), "--proposals", str(table), *BRIEF]
 
 
-def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_resumes(tmp_path, capsys):
+def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_resumes(starter, tmp_path, capsys):
     table = tmp_path / "proposals.parquet"
     images = some_images(open_images(photographs()), 6, 0)
     socodet.propose(images, table, settings=ProposalSettings(method="grid"), workers=1, show_progress=False)
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     main(arguments(whole, table))
 
-    command = [sys.executable, "-m", "socodet", *arguments(stopped, table)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    process = starter.start(arguments(stopped, table), {})
     while not list(stopped.log_lines()):
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    said, problems = process.communicate(timeout=60)
-    assert process.returncode == 130
+        assert starter.status(process, 0.01) is None
+    os.killpg(process.process, signal.SIGINT)
+    ended = starter.end(process)
+    said = ended.said
+    assert ended.status == 130
     done = re.search(rf"stopped by SIGINT after (\d+) of {STEPS} steps; the same command resumes from here", said)
     assert done
     assert 4 <= int(done[1]) < STEPS
     assert stopped.checkpoints()[-1].stem == f"step-{int(done[1]):08d}"
-    assert "stopping after this step, with a checkpoint" in problems
-    assert "Traceback" not in problems
+    assert "stopping after this step, with a checkpoint" in said
+    assert "Traceback" not in said
 
     main(arguments(stopped, table))
     assert f"resuming {stopped.path} at step {done[1]} of {STEPS}" in capsys.readouterr().err
