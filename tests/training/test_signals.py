@@ -1,8 +1,11 @@
 """Requests to stop: by any signal, in nested contexts, and a second signal that stops at once."""
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -40,6 +43,26 @@ def test_what_was_asked_before_an_inner_context_is_not_lost():
             signal.raise_signal(signal.SIGTERM)
     with stop_requests() as later:
         assert later == []
+
+
+def test_a_forked_process_that_lives_on_does_not_hold_it_up_nor_speak_for_it(monkeypatch):
+    """A data worker; before, the end took a second and a thread died of a closed socket."""
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    known = threading.active_count()
+    with stop_requests() as requests:
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+        child.start()
+        os.kill(child.pid, signal.SIGHUP)
+        time.sleep(0.05)
+        before = time.monotonic()
+    assert time.monotonic() - before < 0.5
+    assert threading.active_count() == known
+    assert not died
+    assert requests == []
+    child.terminate()
+    child.join(10)
+    child.kill()
 
 
 def test_a_terminal_that_closes_may_send_the_hangup_twice(monkeypatch):

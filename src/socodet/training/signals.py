@@ -15,6 +15,8 @@ SAME_HANGUP = 1.0
 GRACE = 10.0
 """Seconds after the second signal; a process that has not left by then, since it waits for another, is ended."""
 
+_WAKEUP: list[socket.socket] = []
+"""Where this process's signals are told, while they are listened to."""
 _open: list[list[str]] = []
 """The list of the outermost context, while there is one."""
 
@@ -72,6 +74,7 @@ def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
     writer.setblocking(False)
     left = threading.Event()
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    _WAKEUP.append(writer)
 
     def listen() -> None:
         first: tuple[int, float] | None = None
@@ -100,6 +103,20 @@ def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
     finally:
         left.set()
         signal.set_wakeup_fd(before)
+        _WAKEUP.clear()
+        writer.shutdown(socket.SHUT_WR)  # a child that was forked may still hold it
         writer.close()
         thread.join(1.0)
         reader.close()
+
+
+def _leave_to_parent() -> None:
+    """In a forked process, whose signals are none of its parent's."""
+    for writer in _WAKEUP:
+        with suppress(ValueError):  # not in the main thread
+            signal.set_wakeup_fd(-1)
+        writer.close()
+    _WAKEUP.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
