@@ -56,6 +56,7 @@ def error_of(capsys, *argv) -> str:
     [
         ("prepose x", "propose"),
         ("reproduce own_data", "reproduce own-data"),
+        ("reproduce", "reproduce own-data"),
         ("pretain images", "pretrain"),
         ("inspct detections", "inspect detections"),
         ("pretrain --recpie tiny", "--recipe"),  # and not what is missing besides
@@ -82,7 +83,9 @@ def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     start = ["pretrain", few_images, "--output", run]
     assert "fpn_100ep" in error_of(capsys, *start, "--recipe", "fpn_100")
     assert "--epoch" in error_of(capsys, *start, "--recipe", "tiny", "--epochz", "3")
-    assert "could not convert" in error_of(capsys, *start, "--recipe", "tiny", "--epochs", "many")
+    assert "--epochs: takes a number, not 'many'" in error_of(capsys, *start, "--recipe", "tiny", "--epochs", "many")
+    assert "takes a whole number, not 'two'" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "two")
+    assert "missing: IMAGES, --output (" in error_of(capsys, "pretrain", "--recipe", "tiny")
     assert "batch_size must be at least 1, not 0" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "0")
     assert "views.1.size" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "wide")
     assert "size must be between" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "1")

@@ -180,6 +180,9 @@ def run_command(arguments: Sequence[str]) -> None:
 def _instead(arguments: Sequence[str]) -> str:
     """Which command was probably meant: one of two words by the first two, any other by the first."""
     two = [name for name in COMMANDS if " " in name]
+    first = [name for name in two if name.split()[0] == arguments[0]]
+    if len(first) == 1:
+        return f"did you mean {first[0]}?"
     by_both = which_instead(" ".join(arguments[:2]), two)
     return by_both if by_both.startswith("did") else which_instead(arguments[0], COMMANDS)
 
@@ -227,7 +230,7 @@ def _usage() -> str:
     ]
     return "\n".join(
         [
-            "usage: socodet COMMAND ...",
+            "usage: socodet COMMAND [...]",
             "",
             "Pretrain object detectors without labels (SoCo, NeurIPS 2021).",
             "",

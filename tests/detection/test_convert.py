@@ -51,7 +51,7 @@ def test_what_is_dropped_is_said(tmp_path, capsys):
     text(tmp_path / "set" / "classes.txt", "cat")
     main(["convert", str(tmp_path / "set"), "--check"])
     said = capsys.readouterr().out
-    assert "2 images, 1 objects of 1 of 1 classes" in said
+    assert "2 images, 1 objects, 1 of 1 classes" in said
     for what in ("without a label file", "neither a class and a box", "unknown category", "without area"):
         assert what in said
     with pytest.raises(SystemExit):

@@ -187,7 +187,15 @@ def test_the_papers_sets_get_the_papers_schedules_and_samples_of_them_do_not():
 
 @pytest.mark.parametrize(
     ("steps", "batch", "scored", "every"),
-    [(500, 16, 100, 50), (37, 2, 67, 37), (37, 16, 67, 10), (37, 4, 0, 4), (1, 16, 5, 1), (90_000, 16, 5000, 9000)],
+    [
+        (500, 16, 100, 50),
+        (37, 2, 67, 37),
+        (37, 16, 67, 37),
+        (400, 16, 67, 40),
+        (400, 4, 0, 40),
+        (1, 16, 5, 1),
+        (90_000, 16, 5000, 9000),
+    ],
 )
 def test_a_short_run_is_not_scored_for_longer_than_it_trains(steps, batch, scored, every):
     assert steps_between_evaluations(steps, batch, scored) == every

@@ -18,7 +18,7 @@ def reason(images, style="coco", classes=2, **more):
     ("objects", "said"),
     [
         ([(10, 10, 50, 50, 1), (2, 2, 9, 9, 2)], "-: the set has no object that is large, above 96x96 pixels"),
-        ([(10, 10, 50, 50, 1)], "-: the set has no object of 1 class (kind 2), or that is small"),
+        ([(10, 10, 50, 50, 1)], "-: the set has no object of 1 class (kind 2), none that is small"),
         ([(10, 10, 50, 50, 1, "crowd")], "-: the set has no object of 2 classes (kind 1, kind 2); crowd regions"),
         ([], "-: the set has no object of 2 classes"),
     ],
@@ -36,7 +36,7 @@ def test_objects_marked_difficult_do_not_count(capsys):
 def test_frequencies_of_lvis(capsys):
     images = [made_image(1, [(10, 10, 50, 50, 1)])]
     print_scores(reason(images, "lvis", frequencies=["f", "f"]), None)
-    assert "of a rare class, or of a common class" in capsys.readouterr().out
+    assert "none of a rare class, none of a common class" in capsys.readouterr().out
 
 
 def test_nothing_is_said_where_all_scores_are_numbers(capsys):

@@ -42,7 +42,7 @@ def half_a_second(monkeypatch):
 @pytest.mark.usefixtures("half_a_second")
 def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
-    plan = capsys.readouterr().err
+    plan = capsys.readouterr().out
     for part in ("resnet18", "100% of 6 sampled images are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
     assert "replaces the plan" not in plan
@@ -53,7 +53,7 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
 def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
     flags = ["--embedding-size=64", "--variance-weight", "1", "--views.2.size", "40", "--epochs", "50", "--dry-run"]
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
-    lines = capsys.readouterr().err.splitlines()
+    lines = "".join(capsys.readouterr()).splitlines()
     (note,) = [line for line in lines if "replaces the plan" in line]
     assert note.startswith("note: embedding-size, variance-weight, size: ")
     replaced = {line.split("  ")[0]: line.rpartition("planned; ")[2] for line in lines if "planned; " in line}

@@ -26,7 +26,20 @@ if TYPE_CHECKING:
     from socodet.studies.comparison import Comparison
 
 EVERYDAY = (
-    *("train", "output", "init", "detector", "val", "epochs", "schedule", "batch-size", "seeds", "fractions"),
+    *(
+        "train",
+        "output",
+        "init",
+        "detector",
+        "val",
+        "val-share",
+        "epochs",
+        "iterations",
+        "size",
+        "batch-size",
+        "seeds",
+        "fractions",
+    ),
     *("patience", "device", "workers", "resume", "overwrite"),
 )
 
@@ -150,11 +163,17 @@ def finetune(
         if comparing:
             _print_comparison(cast("Comparison", result), hint if result.stopped_by or execution.max_steps else "")
         else:
-            _print_run(cast("FinetuneResult", result), hint)
+            _print_run(cast("FinetuneResult", result), hint, _scored_on(train, val, reading))
     return result
 
 
-def _print_run(result: "FinetuneResult", hint: str) -> None:
+def _scored_on(train: Path, val: Path | None, reading: ReadingSettings) -> str:
+    """The flags of `evaluate` for the set that this run was scored on, if it was."""
+    share = "" if not reading.val_share else f" --val-share {reading.val_share:g}"
+    return f"--data {shlex.quote(str(val or train))}{share}"
+
+
+def _print_run(result: "FinetuneResult", hint: str, scored_on: str) -> None:
     if result.evaluation is not None:
         print_scores(result.evaluation, result.run / SCORES)
     if result.best is not None:
@@ -167,7 +186,7 @@ def _print_run(result: "FinetuneResult", hint: str) -> None:
     print(
         "next:\n"
         f"  socodet predict {run} IMAGES --output FOLDER --draw\n"
-        f"  socodet evaluate {run} --data SET\n"
+        f"  socodet evaluate {run} {scored_on if result.evaluation else '--data SET'}\n"
         f"  socodet export {run} --format onnx --output FILE.onnx"
     )
 

@@ -29,10 +29,13 @@ def help_of(function: Callable[..., Any], name: str, flags: Sequence[Flag], ever
     recipe = next((flag.default for flag in flags if flag.path == ("recipe",)), None)
     first = [flag for flag in flags if (flag.name in everyday if everyday else len(flag.path) == 1) or flag.required]
     others = _of_any_view([flag for flag in flags if flag not in first])
-    needed = [flag.shown for flag in first if flag.required or not flag.names]
+    needed = [flag.shown if flag.required else f"[{flag.shown}]" for flag in first if flag.required or not flag.names]
     description, *more = inspect.getdoc(function).split("\nArgs:")[0].strip().split("\n\n")  # type: ignore[union-attr]
     lines = textwrap.wrap(
-        f"usage: socodet {name} {' '.join(needed)} [...]", width, subsequent_indent=" " * 8, break_on_hyphens=False
+        f"usage: {' '.join(['socodet', name, *needed, '[...]'])}",
+        width,
+        subsequent_indent=" " * 8,
+        break_on_hyphens=False,
     )
     for paragraph in (description, *(more if full else more[:1])):
         lines += ["", *textwrap.wrap(paragraph, width, break_on_hyphens=False)]

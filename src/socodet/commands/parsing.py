@@ -74,7 +74,7 @@ def parse(
         with contextlib.redirect_stderr(problem):
             return read(argv)
     except SystemExit:
-        what = _misspelt(argv, flags()) or _closest_choice(_one_line(problem.getvalue()))
+        what = _misspelt(argv, flags()) or _in_our_words(_one_line(problem.getvalue()), flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
         what = _misspelt(argv, flags()) or str(error)
@@ -96,6 +96,20 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
         if choices and value not in choices and not value.startswith("-") and not is_extension(value):
             return f"{name} {value}: no such choice; {which_instead(value, choices)}"
     return None
+
+
+def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:
+    """The parser's message about what is missing or no number, without Python's words and the flags' help."""
+    if problem.startswith("Missing from"):
+        missing = [flag.names[0] if flag.names else flag.shown for flag in flags if flag.required]
+        words = set(re.split(r"[\s,]+", problem))
+        return f"missing: {', '.join(name for name in missing if name in words)}"
+    found = re.match(
+        r"Error parsing (\S+): (could not convert string to float|invalid literal for int.*): '(.*)'", problem
+    )
+    if found is not None:
+        return f"{found[1]}: takes a {'whole ' if found[2].startswith('invalid') else ''}number, not {found[3]!r}"
+    return _closest_choice(problem)
 
 
 def _closest_choice(problem: str) -> str:

@@ -24,9 +24,25 @@ from socodet.training.settings import ExecutionSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 EVERYDAY = (
-    *("images", "output", "recipe", "epochs", "hours", "dry-run", "batch-size", "backbone", "start-from", "proposals"),
+    *(
+        "images",
+        "output",
+        "recipe",
+        "epochs",
+        "hours",
+        "limit",
+        "dry-run",
+        "batch-size",
+        "backbone",
+        "start-from",
+        "proposals",
+    ),
     *("seed", "device", "workers", "resume", "overwrite"),
 )
+
+
+_PLAN: list[str] = []
+"""The plan of a dry run, which is what it prints."""
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
@@ -68,6 +84,7 @@ def _planned(
     start_from: Path | None = None,
     overwrite: bool = False,
     pixels: PixelSettings | None = None,
+    dry_run: bool = False,
     **_others: Any,
 ) -> Recipe:
     """The recipe chosen for the images; prints its plan."""
@@ -102,7 +119,8 @@ def _planned(
             "stay as planned"
         )
     replaced = [name.replace("-", "_") for name in overriding]
-    return auto_recipe(source, run, given, execution=execution, show_plan=first, replaced=replaced)
+    say = _PLAN.append if dry_run else LOGGER.info
+    return auto_recipe(source, run, given, execution=execution, show_plan=first, replaced=replaced, say=say)
 
 
 def _flag(argument: str) -> str:
@@ -154,10 +172,10 @@ def pretrain(
         output: Folder of the run.
         recipe: auto, or a name that `socodet recipes` lists.
         table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
-            in the data workers each time an image is used, without a table, by the --proposals. flags.
+            in the data workers each time an image is used, without a table, as the flags --proposals.* say.
         start_from: Initial weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
             method's public code.
-        limit: Use only this many of the images, chosen by --seed.
+        limit: Use at most this many of the images, chosen by --seed.
         hours: With --recipe auto: how long the run may take on this machine; or give --epochs.
         dry_run: With --recipe auto: show the plan, and stop.
         probe_every: Epochs between probes of the network, as by `socodet probe`, into the log; also at the end.
@@ -168,6 +186,7 @@ def pretrain(
     from socodet.pretraining.pretrain import pretrain
 
     if dry_run:
+        print("\n".join(_PLAN))
         return Recipe(recipe, sample, model, training, proposals, objective)
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):

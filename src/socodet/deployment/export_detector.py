@@ -58,10 +58,10 @@ def export_detector(
     if path.is_file() and format == "transformers":
         raise InputError(f"{path}: is a file; give a folder for --output")
     card_file = card_path(path, format)
-    _refuse_to_replace((card_file,) if path.is_dir() else (path, card_file), overwrite)
+    _refuse_to_replace(() if path.is_dir() else (path,), overwrite)
     detector = load_detector(run, checkpoint=checkpoint, device="cpu", precision="float32")
     files = _FRAMEWORKS[format](detector, path)
-    _refuse_to_replace((*files.weights, *files.configs), overwrite)
+    _refuse_to_replace((*files.weights, *files.configs, card_file), overwrite)
     text = detector_card(detector, files, format)
     for config, content in files.configs.items():
         write_atomically(config, content.encode())

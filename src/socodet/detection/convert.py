@@ -51,7 +51,7 @@ class Conversion(Shown):
             empty = sum(not len(image) for image in data.images)
             classes = len({label for image in data.images for label in image.labels.tolist()})
             lines.append(
-                f"{part}: {len(data):,} images, {objects:,} objects of {classes} of {len(data.categories)} classes, "
+                f"{part}: {len(data):,} images, {objects:,} objects, {classes} of {len(data.categories)} classes, "
                 f"{'boxes and outlines' if data.has_masks else 'boxes'}; {empty:,} images without an object"
             )
             lines += [f"  {line}" for line in data.problems.lines()]

@@ -69,10 +69,10 @@ def export_run(
     elif path.is_dir():
         raise InputError(f"{path}: is a folder; give a file for --output")
     card_file = card_path(path, format)
-    _refuse_to_replace((card_file,) if path.is_dir() else (path, card_file), overwrite)
+    _refuse_to_replace(() if path.is_dir() else (path,), overwrite)
     modules = pretrained_modules(source)
     files = frameworks[format](modules, path)
-    _refuse_to_replace((*files.weights, *files.configs), overwrite)
+    _refuse_to_replace((*files.weights, *files.configs, card_file), overwrite)
     card = model_card(source, modules, files, format)
     for config, content in files.configs.items():
         write_atomically(config, content.encode())

@@ -16,8 +16,8 @@ LEAST_STEPS = 500
 """Of 16 images: fresh heads learn little in fewer."""
 PRECISE_BN_SHARE = 50
 """Batch norm's statistics are re-estimated on this part of the run's steps: it is scored along the way."""
-EVALUATIONS = 10
-"""How often a run is scored, where the user does not say."""
+EVALUATIONS, LEAST_BETWEEN = 10, 20
+"""How often a run is scored, and steps between at least, where the user does not say."""
 SCORED_SHARE = 0.5
 """Images scored along the way, at most, for each that is trained on: else scoring would take most of the time."""
 
@@ -57,5 +57,6 @@ def steps_between_evaluations(steps: int, batch: int, scored: int) -> int:
 
     For example every 50 of 500 steps of 16 images with 100 to score, and only the end of 37 steps of 2 with 67.
     """
-    evaluations = max(1, min(EVALUATIONS, int(SCORED_SHARE * steps * batch / max(scored, 1))))
+    cheap = int(SCORED_SHARE * steps * batch / max(scored, 1))
+    evaluations = max(1, min(EVALUATIONS, cheap, steps // LEAST_BETWEEN))
     return math.ceil(steps / evaluations)

@@ -23,6 +23,7 @@ from socodet.images.decode import decode_image
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import read_file
+from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
@@ -148,9 +149,13 @@ def load_detector(
     """
     folder = RunFolder(Path(run))
     recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
-    state = (folder.load_best() if checkpoint == "best" else None) or folder.load_checkpoint()
+    best = folder.load_best() if checkpoint == "best" else None
+    state = best or folder.load_checkpoint()
     if state is None:
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")
+    if checkpoint == "best" and best is None and state["step"] < recipe.schedule.iterations:
+        of = f"{state['step']:,} of {recipe.schedule.iterations:,} steps"
+        LOGGER.warning(f"note: {folder.path}: stopped after {of}; repeat its command to go on")
     classes = len(trained.categories) + 1
     network = new_detector(recipe.settings.detector, recipe.model, classes, inference=recipe.inference)
     network.load_state_dict(scored_weights(state))

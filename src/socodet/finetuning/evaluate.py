@@ -109,7 +109,9 @@ class Evaluation(Shown):
             why += [what for name, what in NOTHING_OF.items() if name in kinds]
         if not why:
             return None
-        return f"-: the set has no object {', or '.join(why)}; crowd regions and objects marked difficult do not count"
+        return (
+            f"-: the set has no object {', none '.join(why)}; crowd regions and objects marked difficult do not count"
+        )
 
     def classes_as_table(self) -> str:
         """A row for each class: objects in the set, and scores in percent."""

@@ -1,7 +1,7 @@
 """Plans the recipe `auto` from the images and this machine; a run that exists keeps the recipe it began with."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
@@ -69,8 +69,9 @@ def auto_recipe(
     execution: ExecutionSettings | None = None,
     show_plan: bool = True,
     replaced: Collection[str] = (),
+    say: Callable[[str], object] = LOGGER.info,
 ) -> Recipe:
-    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's. Printed on stderr.
+    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's, given to `say`.
 
     `replaced`: names of settings that the user gives beside the plan, which its lines then say.
     """
@@ -97,5 +98,5 @@ def auto_recipe(
                 f"a step takes long on this CPU: a smaller --backbone, --views.0.size or --batch-size{faster} makes it "
                 "shorter"
             )
-        LOGGER.info("\n".join(lines))
+        say("\n".join(lines))
     return made.recipe

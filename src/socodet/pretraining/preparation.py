@@ -31,9 +31,12 @@ ONLINE = "online"
 
 
 def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
-    """`limit` of the images, chosen by the seed. InputError when there are fewer."""
-    if not 1 <= limit <= len(source):
-        raise InputError(f"--limit must be between 1 and the {len(source)} images of {source.location}, not {limit}")
+    """At most `limit` of the images, chosen by the seed; a note says when there are no more. InputError below 1."""
+    if limit < 1:
+        raise InputError(f"--limit must be at least 1, not {limit}")
+    if limit > len(source):
+        notice(f"{source.location}: has {counted(len(source), 'image')}, fewer than --limit {limit:,}; all are used")
+        return source
     chosen = np.random.default_rng(seed).permutation(len(source))[:limit]
     return ImageSelection(source, np.sort(chosen).tolist())
 

@@ -21,8 +21,8 @@ def hold_out(dataset: DetectionDataset, share: float, seed: int) -> tuple[Detect
         )
     held = set(drawn_order(dataset, f"val {seed}")[:count])
     parts = (
-        ("train", [index for index in range(len(dataset)) if index not in held]),
-        ("val", sorted(held)),
+        (1 - share, [index for index in range(len(dataset)) if index not in held]),
+        (share, sorted(held)),
     )
-    train, val = (dataset.select(indices, f"{dataset.name} {name} (share {share:g})") for name, indices in parts)
+    train, val = (dataset.select(indices, f"{dataset.name}, {100 * size:.3g}%") for size, indices in parts)
     return train, replace(val, problems=AnnotationProblems())
