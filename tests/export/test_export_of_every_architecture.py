@@ -9,6 +9,8 @@ import torch
 from socodet.errors import InputError
 from socodet.exporting import export_run
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SMALL = {"backbone": "resnet18", "fpn_channels": 16, "head_channels": 16, "representation_size": 24}
 PYRAMID = [f"P{level}'s {kind} convolution" for kind in ("lateral", "output") for level in (2, 3, 4, 5)]
 HEAD = ["box head"]

@@ -11,6 +11,8 @@ from socodet.errors import InputError
 from socodet.exporting import export_run
 from socodet.weights.formats import backbone, public_code, run_of
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 SMALL = {"backbone": "resnet18", "fpn_channels": 16, "head_channels": 24, "head_convs": 3, "representation_size": 40}
 SUFFIXES = {"torchvision": ".pth", "detectron2": ".pkl", "mmdetection": ".pth", "timm": ".pth"}
 
