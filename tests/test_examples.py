@@ -9,7 +9,7 @@ import pytest
 
 from socodet.runtime import extensions
 
-pytestmark = pytest.mark.usefixtures("narrow_networks")
+pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))

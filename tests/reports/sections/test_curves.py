@@ -3,6 +3,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 import torch
 from narrow_models import NARROW
 from PIL import Image, ImageColor
@@ -55,6 +56,7 @@ def test_a_curve_goes_through_the_points_of_the_log() -> None:
         np.testing.assert_allclose(drawn, [(line["step"], line[name]) for line in LINES])
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_fields_that_are_missing_or_not_finite_are_left_out() -> None:
     lines = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": math.nan}, {"step": 3}, {"step": 4, "loss": 0.5}]
     figure = curve_figure({"run": lines}, "loss")
@@ -66,6 +68,7 @@ def test_fields_that_are_missing_or_not_finite_are_left_out() -> None:
     assert curve_charts({"run": []}) == []
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_the_spread_is_compared_with_an_even_one_and_half_of_it() -> None:
     charts = {chart.title: chart for chart in curve_charts({"run": LINES}, embedding_size=64)}
     assert len(charts) == 7
@@ -87,6 +90,7 @@ def test_levels_are_stacked_to_one() -> None:
     assert labels == ["P5", "P4", "P3", "P2"]  # as they lie on each other
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_runs_have_distinct_names() -> None:
     figure = curve_figure({"first": LINES, "second": LINES[:20]}, "loss")
     assert figure is not None
@@ -121,10 +125,12 @@ def test_charts_come_for_light_and_for_dark_pages() -> None:
                 assert (pixels[..., :3] == ImageColor.getrgb(theme.series[0])).all(axis=2).sum() > 300
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_alt_text_says_where_a_curve_begins_and_ends() -> None:
     assert curve_charts({"run": LINES})[0].alt == "Loss over the steps: run from -2.02 to -2.8"
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_lines_of_a_probe_or_an_evaluation_are_charts_of_their_own() -> None:
     lines = [*LINES, {"step": 20, "probe_knn_balanced": 0.25}, {"step": 40, "probe_knn_balanced": 0.5}]
     (probe,) = curve_charts({"run": lines}, PROBE_TITLES)
@@ -137,6 +143,7 @@ def test_lines_of_a_probe_or_an_evaluation_are_charts_of_their_own() -> None:
     assert score.title == "Boxes, AP over IoU 0.50:0.95"
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_every_loss_of_a_single_stage_detector_and_of_rt_detr_has_a_chart() -> None:
     torch.manual_seed(0)
     target = {"boxes": torch.tensor([[1.0, 1, 30, 30]]), "labels": torch.tensor([1])}
