@@ -154,6 +154,7 @@ def test_what_to_expect_is_more_of_longer_runs():
     assert "little" in expectation(200)
 
 
+@pytest.mark.usefixtures("narrow_networks")
 def test_a_steps_time_is_measured_on_real_samples():
     training = dataclasses.replace(tiny().training, batch_size=4)
     recipe = dataclasses.replace(tiny(), training=training)

@@ -17,6 +17,8 @@ from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 NARROW = "--fpn-channels 8 --head-channels 8 --head-convs 1 --representation-size 16 "
 NARROW += "--hidden-size 16 --embedding-size 8 --device cpu --workers 0"
 

@@ -108,6 +108,7 @@ def test_hits_misses_and_false_alarms_each_in_a_colour(truth: Path, tmp_path: Pa
         (list, None, 0.0, "there are no detections"),
     ],
 )
+@pytest.mark.usefixtures("figures_unrendered")
 def test_the_limit_of_the_score_shows_something_or_says_why_not(
     detections: Any, asked: float | None, limit: float, why: str, truth: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -119,6 +120,7 @@ def test_the_limit_of_the_score_shows_something_or_says_why_not(
     assert sum(int(title.split()[2]) for title in titles(tmp_path / "a.html")[1::2]) == count
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_threshold_limit_and_seed(truth: Path, tmp_path: Path) -> None:
     found = write(tmp_path / "found.json", detection(1, 0.9), detection(1, 0.4))
 
@@ -136,6 +138,7 @@ def test_threshold_limit_and_seed(truth: Path, tmp_path: Path) -> None:
         inspect_detections(truth, found, tmp_path / "page.html")
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_images_that_are_gone_and_detections_of_other_images(
     truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
