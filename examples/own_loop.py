@@ -36,10 +36,7 @@ for step in range(STEPS):
     spread = output.embeddings.std(dim=0).mean() * recipe.model.embedding_size**0.5
     print(f"step {step}: loss {output.loss:.3f} of at least -8, spread {spread:.2f} of 1 (0 is collapse)")
 
-# The encoder is made of the modules of torchvision's detectors, so that a state dict under their names is all there is
-# to transfer.
-encoder = soco.online.encoder.state_dict()
-weights = {f"roi_heads.{name}" if name.startswith("box_head.") else name: value for name, value in encoder.items()}
-torch.save(weights, "encoder.pth")
+# The networks are made of the modules of torchvision's detectors, which take them by name.
 detector = socodet.new_detector("faster_rcnn_fpn", recipe.model, num_classes=3)
-socodet.load_pretrained(detector, "encoder.pth")
+socodet.load_pretrained(detector, soco.state_dict())
+torch.save(detector.state_dict(), "detector.pth")

@@ -32,7 +32,7 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_runs(path, tmp_path):
     runpy.run_path(str(path), run_name="__main__")
-    made = {"own_loop": "encoder.pth", "own_proposals": "runs/edges.html", "own_detector": "runs/det/run.json"}
+    made = {"own_loop": "detector.pth", "own_proposals": "runs/edges.html", "own_detector": "runs/det/run.json"}
     assert (tmp_path / made.get(path.stem, f"runs/{path.stem}/run.json")).exists()
     assert all(name.startswith(f"{path.stem}:") for name in extensions._REGISTERED)
     for run in tmp_path.rglob("run.json"):  # which says what of the script's it was made with

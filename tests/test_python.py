@@ -129,3 +129,25 @@ def test_results_print(tmp_path):
     scores = socodet.Evaluation({"box_AP": 12.345}, (), {"cat": {"objects": 3, "box_AP": 12.345}})
     assert "12.3" in str(scores)
     assert "cat" in str(scores)
+    told = {"detector": "fcos_fpn", "stopped_by": None, "report": None, "unreadable": (), "seconds": 1.0}
+    scored = socodet.FinetuneResult(tmp_path, steps=4, total_steps=4, evaluation=scores, **told)
+    assert "box AP 12.35 of 100" in str(scored)
+    best = dataclasses.replace(scored, best=(2, 7.256))
+    assert "box AP 7.26 of 100 at step 2" in str(best)
+
+
+def test_help_says_what_each_field_of_settings_means():
+    text = inspect.getdoc(socodet.FinetuneSettings)
+    for field in dataclasses.fields(socodet.FinetuneSettings):
+        about = text[text.index(f"\n{field.name} = ") :].split("\n")[2]
+        assert about.startswith("    ")
+        assert len(about) > 20
+    assert "\nbatch_size = 16\n    Images per step" in text
+
+
+def test_recipes_print_with_what_they_are():
+    names = socodet.recipes()
+    assert names[:2] == ["auto", "tiny"]
+    assert str(names).count("\n") == len(names) - 1
+    assert "minutes on two CPU cores" in str(names)
+    assert "minutes on two CPU cores" in names._repr_html_()

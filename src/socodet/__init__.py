@@ -4,9 +4,9 @@
 
     socodet.propose("images/", "proposals.parquet")
     socodet.pretrain("images/", "tiny", "runs/first")
-    socodet.export("runs/first", "first.pth")
-    detector = socodet.build_detector("runs/first", num_classes=21)
-    socodet.load_pretrained(detector, "first.pth")
+    detector = socodet.build_detector("runs/first", num_classes=21)  # for a loop of your own
+    socodet.finetune("labelled/", "runs/det", init="runs/first")  # or ours
+    socodet.predict("runs/det", "new_images/", "found")
 
 Each function is what the command of that name does, with the same arguments: `help(socodet.pretrain)`. Notes and
 progress are records of the logger `socodet`.
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from socodet.images.reading import PixelSettings as PixelSettings
     from socodet.images.reading import read_images_as as read_images_as
     from socodet.images.source import open_images as open_images
+    from socodet.models.objective import Embeddings as Embeddings
     from socodet.models.objective import Objective as Objective
     from socodet.models.settings import ModelSettings as ModelSettings
     from socodet.prediction.predict import predict as predict
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from socodet.studies.own_data.running import reproduce_own_data as reproduce_own_data
     from socodet.training.settings import DeviceSettings as DeviceSettings
     from socodet.training.settings import ExecutionSettings as ExecutionSettings
+    from socodet.views.batch import collate as collate
     from socodet.weights.load import load_pretrained as load_pretrained
     from socodet.weights.report import LoadReport as LoadReport
 
@@ -95,6 +97,7 @@ _ORIGINS = {
     "Conversion": "socodet.detection.convert",
     "Detector": "socodet.detection.detectors",
     "DeviceSettings": "socodet.training.settings",
+    "Embeddings": "socodet.models.objective",
     "Evaluation": "socodet.finetuning.evaluate",
     "EvaluationSettings": "socodet.finetuning.settings",
     "ExecutionSettings": "socodet.training.settings",
@@ -128,6 +131,7 @@ _ORIGINS = {
     "ablate": "socodet.studies.ablation.running",
     "build_detector": "socodet.detection.build",
     "build_soco": "socodet.pretraining.pretrain",
+    "collate": "socodet.views.batch",
     "compare": "socodet.studies.comparison",
     "convert": "socodet.detection.convert",
     "demo": "socodet.reports.demo",
@@ -163,4 +167,4 @@ __getattr__ = lazily(__name__, _ORIGINS, check_arguments=True)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ORIGINS])
+    return sorted([*_ORIGINS, *(name for name in globals() if name.startswith("__"))])

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, cosine_similarity, interpolate, linear, relu
 from torchvision.ops import roi_align
 
+from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
-from socodet.models.objective import symmetric_loss
+from socodet.models.objective import Objective, symmetric_loss
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.views.batch import ViewBatch, group_by_level
@@ -245,3 +246,18 @@ def test_target_starts_equal_and_shares_nothing():
         assert online.data_ptr() != target.data_ptr()
         assert online.requires_grad
         assert not target.requires_grad
+
+
+@pytest.mark.parametrize("wrong", [lambda z: (z.projections[0].mean(), 1.0), lambda z: z.projections[0].mean(dim=1)])
+def test_an_objective_that_gives_no_scalar_is_named(wrong):
+    class Mine(Objective):
+        def __call__(self, embeddings):
+            return wrong(embeddings)
+
+        def lowest(self, views):
+            return 0.0
+
+    generator = torch.Generator().manual_seed(0)
+    soco = SoCo(build_encoder(SMALL), SMALL, Mine())
+    with pytest.raises(InputError, match="objective Mine: must return a scalar"):
+        soco([a_view(64, generator), a_view(64, generator)])

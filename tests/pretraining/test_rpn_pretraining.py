@@ -110,13 +110,14 @@ def test_it_learns_and_resumes_as_if_never_interrupted(run, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("form", ["run", "torchvision"])
+@pytest.mark.parametrize("form", ["run", "torchvision", "state dict"])
 def test_detectors_with_an_rpn_begin_with_it(run, tmp_path, form):
     source = run.path
     if form == "torchvision":
         source = tmp_path / "first.pth"
         socodet.export(run.path, source, bn_images=0)
     trained = run.load_checkpoint()["model"]
+    source = trained if form == "state dict" else source
     detector = new_detector("faster_rcnn_fpn", MODEL, num_classes=3)
     report = socodet.load_pretrained(detector, source, show_report=False)
     assert "rpn.head" in report.loaded_modules

@@ -70,11 +70,18 @@ class FinetuneResult(Shown):
         if self.stopped_by == PATIENCE:
             done = f"{self.detector} ended by --patience after {self.steps:,} of {counted(self.total_steps, 'step')}"
         elif self.finished:
-            done = f"{self.detector} finished, {counted(self.steps, 'step')}"
+            done = f"{self.detector} finished, {counted(self.steps, 'step')}{self._ap()}"
         else:
             before = ", before they were scored" if self.pending else ""
             done = f"stopped by {self.stopped_by} after {self.steps:,} of {counted(self.total_steps, 'step')}{before}"
         return f"{self.run}: {done}"
+
+    def _ap(self) -> str:
+        """Box AP of the best checkpoint, or of the last weights where the run was scored at its end alone."""
+        if self.best is not None:
+            return f", box AP {self.best[1]:.2f} of 100 at step {self.best[0]:,}"
+        ap = None if self.evaluation is None else self.evaluation.scores.get("box_AP")
+        return "" if ap is None else f", box AP {ap:.2f} of 100"
 
     def shown(self) -> list[ShownPart]:
         """What this call did, the loss of the whole run, and the newest scores if this call made any."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from socodet.errors import InputError
 from socodet.models.encoders import FPNEncoder, ObjectEncoder, over_views
 from socodet.models.normalization import normalize
 from socodet.models.objective import CosineAgreement, Embeddings, Objective, direction
@@ -92,6 +93,9 @@ class SoCo(nn.Module):
         partners = [view.partner for view in views]
         embeddings = Embeddings(representations, projections, predictions, target, partners, len(pixels[0]))
         loss = self.objective(embeddings)
+        if not (isinstance(loss, Tensor) and loss.ndim == 0):
+            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise InputError(f"objective {type(self.objective).__name__}: must return a scalar tensor, not {what}")
         if found is not None:
             loss = loss + self.rpn_weight * found
         return SoCoOutput(loss=loss, embeddings=target[0], rpn_loss=found)

@@ -60,6 +60,9 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 class SampleDataset:
     """The finished sample of (epoch, image index): the same for any number of workers.
 
+    Take batches by `batch`, or with torch's workers, where `places` are (epoch, image index): DataLoader(samples,
+    batch_size, sampler=places, collate_fn=socodet.collate, num_workers=2).
+
     `shown`: how many proposals of the first view a sample has at most, besides its objects.
 
     An image that cannot be read is replaced by the next one that can; the sample has the index of its image.

@@ -4,12 +4,12 @@ A module is loaded whole or not at all, and stays as it is if the source has not
 silently: what does not fit is an InputError, which leaves the network untouched.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from socodet.errors import InputError
 from socodet.models.soco import SoCo
@@ -23,15 +23,18 @@ from socodet.weights.transformers_names import backbone_of, fitted, is_rt_detr, 
 
 
 @reads_hub("source")
-def load_pretrained(detector: nn.Module, source: str | Path, *, show_report: bool = True) -> LoadReport:
+def load_pretrained(
+    detector: nn.Module, source: str | Path | Mapping[str, Tensor], *, show_report: bool = True
+) -> LoadReport:
     """Loads every pretrained module that a detector of torchvision's parts, or one of transformers', has.
 
     The source is a run's folder, an exported file, a checkpoint of the method's public code, or a backbone's state
-    dict such as a supervised ResNet's, wrapped or not. An R-CNN gets backbone, FPN and box head, and an RPN head that
-    was pretrained beside if it fits; a single-stage detector backbone and FPN, level by level; an R-CNN on C4 the
-    backbone, whose fifth block is its box head. Of transformers' detectors, DETR, Conditional DETR, DAB-DETR and
-    Deformable DETR get the backbone; RT-DETR, version 1 or 2, also its input projections from a pyramid of as many
-    channels (the 1×1 convolutions of P3 to P5), and its hybrid encoder from a run that pretrained one.
+    dict such as a supervised ResNet's, wrapped or not; or such a state dict itself, as of a `SoCo` of your own loop. An
+    R-CNN gets backbone, FPN and box head, and an RPN head that was pretrained beside if it fits; a single-stage
+    detector backbone and FPN, level by level; an R-CNN on C4 the backbone, whose fifth block is its box head. Of
+    transformers' detectors, DETR, Conditional DETR, DAB-DETR and Deformable DETR get the backbone; RT-DETR, version 1
+    or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its
+    hybrid encoder from a run that pretrained one.
 
     Reports what was loaded, what was left unchanged, and what is left over because the detector has no such module.
     Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
@@ -62,9 +65,9 @@ def load_starting_point(soco: SoCo, source: str | Path) -> LoadReport:
     return report
 
 
-def _load(source: str | Path, network: Network, needed: Collection[str] = ()) -> LoadReport:
+def _load(source: str | Path | Mapping[str, Tensor], network: Network, needed: Collection[str] = ()) -> LoadReport:
     pretrained = read_pretrained(source, network.is_body)
-    if needed and Path(source).is_dir():
+    if needed and not isinstance(source, Mapping) and Path(source).is_dir():
         pretrained = pretrained.encoder_only()
     tensors = fitted(pretrained.tensors, network.names)
     pretrained = replace(

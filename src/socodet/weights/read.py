@@ -1,6 +1,6 @@
 """Pretrained weights under plain names, from any source that `file` finds."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,30 +44,32 @@ class Pretrained:
         return f"{first}.{second}" if first in ("rpn", "roi_heads", "backbone") else first
 
 
-def read_pretrained(source: str | Path, is_body: Callable[[str], bool]) -> "Pretrained":
-    """Reads a run's folder or a file and gives its tensors plain names; `is_body` as for `formats.recognize`.
+def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable[[str], bool]) -> "Pretrained":
+    """Gives plain names to the tensors of a run's folder, a file or a state dict; `is_body` as for `formats.recognize`.
 
     InputError if nothing can be read, if a tensor of a pretraining checkpoint's encoder is unknown, or if one holds NaN
     or infinity.
     """
-    file = WeightsFile.find(source)
+    if isinstance(source, Mapping):
+        place, given = "the state dict", source
+    else:
+        file = WeightsFile.find(source)
+        place, given = str(file.path), file.read()
     # torch.compile puts this before the names of each module that it is called on
-    weights = {name.replace("_orig_mod.", ""): tensor for name, tensor in file.read().items()}
+    weights = {name.replace("_orig_mod.", ""): tensor for name, tensor in given.items()}
     try:
         found = recognize(weights, is_body)
     except InputError as error:
-        raise InputError(f"{file.path}: {error}") from None
+        raise InputError(f"{place}: {error}") from None
     plain_names = {name: found.names.to_plain(name) for name in weights}
     names = {plain: name for name, plain in plain_names.items() if plain is not None}
     others = tuple(name for name, plain in plain_names.items() if plain is None)
     for name in others:
         if name.startswith(found.encoder):
             raise InputError(
-                f"{file.path}: {name} is not part of the encoder that this version knows; pretrain again, or remove it"
+                f"{place}: {name} is not part of the encoder that this version knows; pretrain again, or remove it"
             )
     for name in names.values():
         if not bool(weights[name].isfinite().all()):
-            raise InputError(
-                f"{file.path}: {name} holds NaN or infinity: its training diverged; use an earlier checkpoint"
-            )
-    return Pretrained(str(file.path), found, {plain: weights[name] for plain, name in names.items()}, names, others)
+            raise InputError(f"{place}: {name} holds NaN or infinity: its training diverged; use an earlier checkpoint")
+    return Pretrained(place, found, {plain: weights[name] for plain, name in names.items()}, names, others)

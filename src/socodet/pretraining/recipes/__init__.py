@@ -1,6 +1,7 @@
 """Recipes by name: each is a function that combines the settings of the rooms below."""
 
 import dataclasses
+import html
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,10 @@ from socodet.runtime.extensions import is_extension, made
 __all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe", "recipes"]
 
 _SINGLE = (
+    *(practical.tiny, practical.fpn_single_gpu, practical.rt_detr_100ep),
     *(paper.fpn_100ep, paper.fpn_400ep, paper.fpn_star_400ep, paper.c4_100ep, paper.c4_400ep),
     *(paper.coco_100ep, paper.coco_530ep, paper.imagenet_subset_100ep),
     *(public.fpn_public, public.fpn_public_400ep, public.fpn_star_public, public.c4_public, public.c4_public_400ep),
-    *(practical.fpn_single_gpu, practical.rt_detr_100ep, practical.tiny),
 )
 AUTO = "auto"
 """The recipe chosen from the images and the machine; its rules are in `auto.py`."""
@@ -33,10 +34,12 @@ def recipe(
     images: str | Path | Sequence[str | Path] | None = None,
     epochs: float | None = None,
     hours: float | None = None,
+    show_progress: bool = True,
 ) -> Recipe:
     """The recipe of that name, or of the user's `module:name`. InputError for an unknown one.
 
-    `auto` is planned for `images`, as `pretrain` takes them; `epochs` or `hours` set its length.
+    `auto` is planned for `images`, as `pretrain` takes them; `epochs` or `hours` set its length. The plan, with a
+    reason for each choice, and the progress of making it are logged (logger `socodet`, to standard error).
     """
     if name == AUTO:
         from socodet.images.source import as_source
@@ -45,7 +48,7 @@ def recipe(
 
         if images is None:
             raise InputError("recipe 'auto': depends on the images; say where they are (images, --images)")
-        return auto_recipe(as_source(images), None, Given(epochs=epochs, hours=hours), show_plan=False)
+        return auto_recipe(as_source(images), None, Given(epochs=epochs, hours=hours), show_plan=show_progress)
     if is_extension(name):
         return dataclasses.replace(made(name, Recipe), name=name)
     if name not in RECIPES:
@@ -53,9 +56,19 @@ def recipe(
     return RECIPES[name]()
 
 
-def recipes() -> list[str]:
+class RecipeNames(list[str]):
+    """Names of recipes, which print as a line each that says what it is."""
+
+    def __str__(self) -> str:
+        return list_recipes()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def recipes() -> RecipeNames:
     """The names of all recipes."""
-    return [AUTO, *RECIPES]
+    return RecipeNames([AUTO, *RECIPES])
 
 
 def list_recipes() -> str:
