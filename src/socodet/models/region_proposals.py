@@ -6,6 +6,7 @@ fine-tuning begins with it.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: i
     maps = [*levels, max_pool2d(levels[-1], 1, 2)]
     objectness, deltas = head(maps)
     logits, moves = concat_box_prediction_layers(objectness, deltas)
-    anchors = _anchors(maps, side)
+    anchors = _anchors(tuple((one.shape[2], one.shape[3]) for one in maps), side, maps[0].device)
     logits, moves = logits.float().reshape(len(boxes_bp4), -1), moves.float().reshape(len(boxes_bp4), -1, 4)
     weights, positive, matched = _targets(anchors, boxes_bp4, sampled)
     with torch.autocast(logits.device.type, enabled=False):
@@ -57,13 +58,13 @@ def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: i
         return (found + (placed.sum(dim=2) * weights * positive).sum()) / (sampled * len(boxes_bp4))
 
 
-def _anchors(maps: Sequence[Tensor], side: int) -> Tensor:
-    """(A, 4) anchors of all levels, finest first, as torchvision has them."""
+@lru_cache(maxsize=8)
+def _anchors(grids: tuple[tuple[int, int], ...], side: int, device: torch.device) -> Tensor:
+    """(A, 4) anchors of all levels, finest first, as torchvision has them; kept, so that no step waits for a copy."""
     generator = AnchorGenerator(tuple((one,) for one in ANCHOR_SIDES), (ASPECT_RATIOS,) * len(ANCHOR_SIDES))
-    generator.set_cell_anchors(torch.float32, maps[0].device)
-    grids = [list(one.shape[-2:]) for one in maps]
-    strides = [[torch.tensor(side // size, device=maps[0].device) for size in grid] for grid in grids]
-    return torch.cat(generator.grid_anchors(grids, strides))
+    generator.set_cell_anchors(torch.float32, device)
+    strides = [[torch.tensor(side // size, device=device) for size in grid] for grid in grids]
+    return torch.cat(generator.grid_anchors([list(grid) for grid in grids], strides))
 
 
 @torch.no_grad()
