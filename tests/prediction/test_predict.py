@@ -100,6 +100,17 @@ def test_files_images_and_arrays_are_the_same_image(detector, photograph):
     np.testing.assert_array_equal(grey[0].boxes, grey[1].boxes)
 
 
+def test_what_is_transparent_is_white_in_every_form(detector, photograph, tmp_path):
+    pixels = np.array(Image.open(photograph).convert("RGBA"))
+    pixels[:40, :, 3] = 0
+    white = pixels[..., :3].copy()
+    white[:40] = 255
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    expected, *others = detector.predict([white, pixels, Image.fromarray(pixels), tmp_path / "clear.png"])
+    for other in others:
+        np.testing.assert_array_equal(other.boxes, expected.boxes)
+
+
 def test_an_array_that_cannot_be_written_to_is_read_without_a_warning(detector, photograph):
     pixels = decode_image(photograph.read_bytes()).copy()
     pixels.flags.writeable = False
@@ -129,16 +140,33 @@ def test_scores_and_numbers_are_limited_and_the_surest_come_first(detector, phot
 @pytest.mark.parametrize(
     ("images", "what"),
     [
-        (["no/such/file.jpg"], "no/such/file.jpg"),
+        (["no/such/file.jpg"], "no/such/file.jpg: no such image file"),
         ([__file__], "test_predict.py"),
         ([np.zeros((4, 4), np.float32)], "uint8"),
-        ([np.zeros((4, 4, 4), np.uint8)], "uint8"),
+        ([np.zeros((4, 4, 5), np.uint8)], "uint8"),
+        ([torch.rand(3, 8, 8)], r"images\[0\]: a tensor.*call detector\(.*permute\(1, 2, 0\)"),
+        ([torch.zeros(3, 8, 8, dtype=torch.uint8)], r"a tensor.*permute\(1, 2, 0\)"),
         ("one.jpg", "a list"),
+        (None, "a list"),
     ],
 )
 def test_what_is_not_an_image_is_refused(detector, images, what):
     with pytest.raises(InputError, match=what):
         detector.predict(images)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"min_score": value} for value in ("0.5", 2, -0.1, float("nan"))),
+        *({"batch_size": value} for value in (0, 1.5, "1", None)),
+        *({"max_detections": value} for value in (0, "3")),
+    ],
+)
+def test_limits_that_select_nothing_or_are_none_are_refused(detector, wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):
+        detector.predict([], **wrong)
+    assert detector.predict([], min_score=np.float32(0.5), max_detections=np.int64(3)) == []
 
 
 def test_a_folder_into_files(run, images, detector, tmp_path):
@@ -231,14 +259,18 @@ def test_a_name_that_leaves_the_folder_is_drawn_inside_it(run, photograph, tmp_p
 
 
 def test_a_run_without_a_detector_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not a run"):
-        socodet.load_detector(tmp_path)
+    for folder, why in ((tmp_path, "not a run"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(InputError, match=f"{why}.* that finetune wrote"):
+            socodet.load_detector(folder)
 
 
 def test_the_module_answers_as_torchvisions(detector):
     image = torch.rand(3, 80, 100)
     (answer,) = detector([image])
     assert answer.keys() == {"boxes", "labels", "scores", "masks"}
+    for wrong in ([(255 * image).byte()], [image.permute(1, 2, 0)], [image.numpy()], image):
+        with pytest.raises(InputError, match="tensors"):
+            detector(wrong)
     assert detector.class_names == tuple(category.name for category in detector.categories)
 
 

@@ -148,6 +148,10 @@ def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
 
 
 def test_what_cannot_be_probed_is_one_line(files, tmp_path):
+    detector = RunFolder(tmp_path / "det")
+    detector.write_description({"recipe": {"name": "finetune"}})
+    with pytest.raises(InputError, match="fine-tuning run"):
+        socodet.probe(detector.path, files)
     with pytest.raises(InputError, match=r"train\.json: is a single set"):
         probe_network(files / "run", files / "train.json")
     with pytest.raises(InputError, match="not a run"):

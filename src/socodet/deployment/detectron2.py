@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from socodet.deployment.rcnn import inference_of, renamed, transferable
-from socodet.errors import InputError
 from socodet.exporting.detectron2 import pickled
 from socodet.exporting.detectron2_configs import detector_config
 from socodet.exporting.files import FrameworkFiles
@@ -25,11 +24,7 @@ HEADS: list[Line] = [
 
 
 def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
-    """Weights and config. InputError for another suffix than .pkl, and for what Detectron2 has no such detector for."""
-    if output.suffix != ".pkl":
-        raise InputError(
-            f"{output}: Detectron2 recognises its own layout by the suffix .pkl; end the file's name with it"
-        )
+    """Weights and config. InputError for what Detectron2 has no such detector for."""
     modules = transferable(detector, "detectron2")
     weights = renamed(detector, modules, detectron2(pyramid=True, c4=False), HEADS)
     config = output.with_name(f"{output.stem}-detectron2") / "detector.yaml"

@@ -12,7 +12,7 @@ from socodet.deployment.torchvision import torchvision_files
 from socodet.deployment.transformers import transformers_files
 from socodet.errors import InputError
 from socodet.exporting.card import card_path
-from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles, check_suffix
 from socodet.finetuning.detector import TrainedDetector, load_detector
 from socodet.runtime.files import settled, write_atomically
 from socodet.training.run_folder import Checkpoint
@@ -57,6 +57,7 @@ def export_detector(
         raise InputError(f"{path}: is a folder; give a file for --output")
     if path.is_file() and format == "transformers":
         raise InputError(f"{path}: is a file; give a folder for --output")
+    check_suffix(path, format, _FRAMEWORKS)
     card_file = card_path(path, format)
     _refuse_to_replace(() if path.is_dir() else (path,), overwrite)
     detector = load_detector(run, checkpoint=checkpoint, device="cpu", precision="float32")

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from socodet.deployment.rcnn import inference_of, renamed, transferable
-from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles
 from socodet.exporting.mmdetection_configs import detector_config
 from socodet.finetuning.detector import TrainedDetector
@@ -28,9 +27,7 @@ HEADS: list[Line] = [
 
 
 def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
-    """Weights and config. InputError for another suffix than .pth, and for what has no such detector there."""
-    if output.suffix != ".pth":
-        raise InputError(f"{output}: MMDetection reads .pth files; end the file's name with .pth")
+    """Weights and config. InputError for what has no such detector there."""
     modules = transferable(detector, "mmdetection")
     weights = renamed(detector, modules, mmdetection(), HEADS)
     buffer = io.BytesIO()

@@ -26,9 +26,7 @@ TRACED_BATCH, TRACED_SIZE = 2, (96, 128)
 
 
 def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
-    """One file, weights inside. InputError for another suffix than .onnx, and without the package onnx."""
-    if output.suffix != ".onnx":
-        raise InputError(f"{output}: an ONNX file ends in .onnx; name it so")
+    """One file, weights inside. InputError without the package onnx."""
     has_masks = detector_named(detector.recipe.settings.detector).has_masks
     masks = ", masks" if has_masks else ""
     how_many = (

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from socodet.errors import InputError
 from socodet.exporting.card import card_path, model_card
 from socodet.exporting.detectron2 import detectron2_files
-from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles, check_suffix
 from socodet.exporting.mmdetection import mmdetection_files
 from socodet.exporting.modules import PretrainedModules, pretrained_modules
 from socodet.exporting.timm import timm_files
@@ -68,6 +68,7 @@ def export_run(
         raise InputError(f"--model and --images: are for --format transformers, not {format}; leave them out")
     elif path.is_dir():
         raise InputError(f"{path}: is a folder; give a file for --output")
+    check_suffix(path, format, _FRAMEWORKS)
     card_file = card_path(path, format)
     _refuse_to_replace(() if path.is_dir() else (path,), overwrite)
     modules = pretrained_modules(source)

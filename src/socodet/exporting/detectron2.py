@@ -21,12 +21,8 @@ PICKLE_PROTOCOL = 4
 def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """The modules for `DetectionCheckpointer`, with configs of the detectors that they fit.
 
-    InputError for another suffix than .pkl, and for modules that fit no stock model of Detectron2.
+    InputError for modules that fit no stock model of Detectron2.
     """
-    if output.suffix != ".pkl":
-        raise InputError(
-            f"{output}: Detectron2 recognises its own layout by the suffix .pkl; end the file's name with it"
-        )
     depth = modules.depth("detectron2")
     is_c4, has_pyramid = modules.encoder.head_is_fifth_block, modules.encoder.has_pyramid
     if is_c4 and depth < 50:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, state_dict_bytes
 from socodet.exporting.mmdetection_configs import c4_configs, fpn_configs, single_stage_configs
 from socodet.exporting.modules import PretrainedModules
@@ -15,10 +14,7 @@ def mmdetection_files(modules: PretrainedModules, output: Path) -> FrameworkFile
 
     MMDetection numbers a neck's blocks from its finest level: `neck.lateral_convs.0` is P2's in an R-CNN and P3's in
     RetinaNet and FCOS. So these get a second file, `NAME.single_stage.pth`, without P2's blocks and the box head.
-    InputError for another suffix than .pth.
     """
-    if output.suffix != ".pth":
-        raise InputError(f"{output}: MMDetection reads .pth files; end the file's name with .pth")
     depth = modules.depth("mmdetection")
     is_c4 = modules.encoder.head_is_fifth_block
     weights, left_out = modules.renamed(mmdetection(c4=is_c4))

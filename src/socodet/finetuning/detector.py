@@ -1,6 +1,6 @@
 """A fine-tuned detector, ready to use: `load_detector`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from socodet.detection.datasets import Category
@@ -16,21 +16,18 @@ from socodet.detection.datasets.masks import decode_rle
 from socodet.detection.detectors import new_detector
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
-from socodet.errors import InputError, UnreadableImageError
+from socodet.errors import ArgumentError, InputError
+from socodet.finetuning.given_images import AnyImage, as_pixels, check_tensors
+from socodet.finetuning.limits import check_limits
 from socodet.finetuning.run import FinetuneRecipe, best_f1, trained_categories
 from socodet.finetuning.trainer import scored_weights
-from socodet.images.decode import decode_image
-from socodet.images.reading import PLAIN, PixelReading
-from socodet.images.value_range import as_8_bit
-from socodet.runtime.files import read_file
+from socodet.images.reading import PLAIN
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.weights.hub import reads_hub
-
-AnyImage = str | Path | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -97,13 +94,14 @@ class TrainedDetector(nn.Module):
         return tuple(category.name for category in self.categories)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """As torchvision's detectors in evaluation mode."""
+        """As torchvision's detectors in evaluation mode. ArgumentError for what these do not take."""
+        check_tensors(images)
         answer: list[dict[str, Tensor]] = self.network(images)
         return answer
 
     def predict(
         self,
-        images: Sequence[AnyImage],
+        images: Iterable[AnyImage],
         *,
         min_score: float = 0.0,
         max_detections: int | None = None,
@@ -111,12 +109,15 @@ class TrainedDetector(nn.Module):
     ) -> list[FoundObjects]:
         """The objects in each image, those of at least `min_score`, at most `max_detections` in one.
 
-        images: paths, PIL images, or uint8 arrays (H, W, 3) RGB or (H, W) grey. InputError for one that cannot be read.
+        images: paths, PIL images, or uint8 arrays (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey; what is transparent is
+        seen on white. min_score: without it everything that the detector returns, where `socodet.predict` leaves out
+        what is below 0.05. InputError for an image that cannot be read.
         """
-        if isinstance(images, str | Path | Image.Image | np.ndarray):
-            raise InputError("predict takes a list of images; put a single one into a list")
+        check_limits(min_score, max_detections, batch_size)
+        if isinstance(images, str | Path | Image.Image | np.ndarray | Tensor) or not isinstance(images, Iterable):
+            raise ArgumentError("predict takes a list of images; put a single one into a list")
         found = []
-        pixels = [as_pixels(image, self.pixel_reading) for image in images]
+        pixels = [as_pixels(image, self.pixel_reading, f"images[{place}]") for place, image in enumerate(images)]
         for index, answer in detect_each(
             self.network, pixels.__getitem__, range(len(pixels)), batch_size=batch_size, precision=self.precision
         ):
@@ -172,25 +173,3 @@ def chosen(found: Detections, min_score: float, max_detections: int | None) -> D
     """The detections of at least `min_score`, highest score first, at most `max_detections`."""
     best = found.best(len(found) if max_detections is None else max_detections)
     return best.take(np.flatnonzero(best.scores >= min_score))
-
-
-def as_pixels(image: AnyImage, reading: PixelReading = PLAIN) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB of an image given in any of the forms `predict` takes; `reading` as in `decode_image`.
-
-    InputError, naming the file.
-    """
-    if isinstance(image, str | Path):
-        try:
-            return decode_image(read_file(image), reading=reading)
-        except UnreadableImageError as error:
-            raise InputError(f"{image}: {error}") from None
-        except OSError as error:
-            raise InputError(f"{image}: {error.strerror}; check the path") from None
-    if isinstance(image, Image.Image):
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray(as_8_bit(np.asarray(image).astype(np.uint16), reading))
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        raise InputError(f"an array must be uint8 of (H, W, 3) or (H, W), not {array.dtype} of {array.shape}")
-    return np.ascontiguousarray(np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array)

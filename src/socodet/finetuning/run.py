@@ -56,7 +56,7 @@ class FinetuneRecipe:
     @classmethod
     def of_run(cls, run: RunFolder) -> "FinetuneRecipe":
         """The recipe of a run. InputError when the folder holds no fine-tuning run of this version."""
-        fields = dict(run.describe()["recipe"])
+        fields = dict(run.describe(FINETUNED)["recipe"])
         if fields.pop("name", None) != FINETUNED:
             raise InputError(f"{run.path}: is not a fine-tuning run; give the folder that finetune wrote")
         return from_json(cls, fields, f"{run.path}/run.json")

@@ -101,7 +101,7 @@ def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) of (H, W) or (H, W, C): grey, or what is transparent on white."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    return pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else np.array(_to_rgb(Image.fromarray(pixels)))
+    return pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else np.array(to_rgb(Image.fromarray(pixels)))
 
 
 def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
@@ -177,7 +177,7 @@ def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]
         image.draft(None, (image.width // part, image.height // part))
         pixels = _decode_with_pil(image)
         if cut:
-            _check_enough(np.asarray(_to_rgb(image)))
+            _check_enough(np.asarray(to_rgb(image)))
     if cut:
         on_cut()
     return pixels
@@ -240,10 +240,11 @@ def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
     image.load()
-    return np.array(_to_rgb(ImageOps.exif_transpose(image)), order="C")
+    return np.array(to_rgb(ImageOps.exif_transpose(image)), order="C")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any of Pillow's modes as RGB, what is transparent on white."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(as_8_bit(np.asarray(image), PLAIN)).convert("RGB")
     if image.has_transparency_data:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
+from socodet.finetuning.limits import check_limits
 from socodet.images.reading import read_images_like, reading_asked
 from socodet.images.source import Images, ImageSource, as_source, open_image, open_images, read_like
 from socodet.images.suffixes import SUFFIXES
@@ -27,12 +28,7 @@ def judged(
 
     detector: a fine-tuning run's folder, or a loaded one, which is used as it is.
     """
-    if min_score is not None and not 0 <= min_score <= 1:
-        raise InputError(f"--min-score must be between 0 and 1, not {min_score:g}")
-    if max_detections is not None and max_detections < 1:
-        raise InputError(f"--max-detections must be at least 1, not {max_detections}")
-    if batch_size < 1:
-        raise InputError(f"--batch-size must be at least 1, not {batch_size}")
+    check_limits(min_score, max_detections, batch_size)
     if world_from_environment(meeting=False).size > 1:
         raise InputError("predict: runs in one process; start it without torchrun or srun")
     if isinstance(detector, str | Path):

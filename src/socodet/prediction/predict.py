@@ -191,7 +191,7 @@ class _Reader:
         except UnreadableImageError as error:
             raise InputError(str(error)) from None
         except OSError as error:
-            raise InputError(error.strerror or str(error)) from None
+            raise InputError(f"cannot be read ({error.strerror or error})") from None
 
 
 def _prepare(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:

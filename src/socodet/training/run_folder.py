@@ -90,29 +90,29 @@ class RunFolder:
         """Whether a run was started here."""
         return (self.path / "run.json").is_file()
 
-    def describe(self) -> dict[str, Any]:
-        """The contents of run.json. Raises InputError when the folder holds no run."""
+    def describe(self, of: str = "pretrain or finetune") -> dict[str, Any]:
+        """The contents of run.json. Raises InputError, naming the commands `of` that write one, where none is."""
         file = self.path / "run.json"
         try:
             description = json.loads(file.read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{self.path}: {self._no_run()}") from None
+            raise InputError(f"{self.path}: {self._no_run(of)}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: not valid JSON ({error}); restore it or start a new run") from None
         if not isinstance(description, dict) or not isinstance(description.get("recipe"), dict):
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
         return description
 
-    def _no_run(self) -> str:
+    def _no_run(self, of: str) -> str:
         if not self.path.exists():
-            return "no such folder; give the one that pretrain or finetune wrote"
+            return f"no such folder; give the one that {of} wrote"
         if RunFolder(self.path.parent).exists():
             return f"within a run, not a run itself; give {self.path.parent}"
-        return "not a run (no run.json); give the folder that pretrain or finetune wrote"
+        return f"not a run (no run.json); give the folder that {of} wrote"
 
     def require_detector(self) -> None:
         """Raises InputError when this is not a fine-tuning run with a checkpoint."""
-        if self.describe()["recipe"].get("name") != FINETUNED:
+        if self.describe(FINETUNED)["recipe"].get("name") != FINETUNED:
             raise InputError(f"{self.path}: is not a fine-tuning run; give the folder that finetune wrote")
         if not self.checkpoints() and not self.best.exists():
             raise InputError(f"{self.path}: has no checkpoint yet; let the run continue until it writes one")

@@ -1,0 +1,83 @@
+"""Images given in memory or as files, in any of the forms that a detector takes from Python."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from socodet.errors import ArgumentError, InputError, UnreadableImageError
+from socodet.images.decode import decode_image, to_rgb
+from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.value_range import as_8_bit
+from socodet.runtime.files import read_file
+
+AnyImage = str | Path | Image.Image | NDArray[np.uint8]
+ARRAYS = "uint8 arrays of (H, W, 3), (H, W, 4) or (H, W)"
+
+
+def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image") -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of an image given in any of the forms `predict` takes, what is transparent on white.
+
+    reading: as in `decode_image`. InputError, naming the file, or calling what is none `name`.
+    """
+    if isinstance(image, str | Path):
+        try:
+            return decode_image(read_file(image), reading=reading)
+        except UnreadableImageError as error:
+            raise InputError(f"{image}: {error}") from None
+        except FileNotFoundError:
+            raise InputError(f"{image}: no such image file; check the path") from None
+        except OSError as error:
+            raise InputError(f"{image}: cannot be read ({error.strerror or error}); check the path") from None
+    if isinstance(image, Image.Image):
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray(as_8_bit(np.asarray(image).astype(np.uint16), reading))
+        return np.array(to_rgb(ImageOps.exif_transpose(image)))
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy() if _is_image(image.shape, str(image.dtype)) else image
+    if isinstance(image, Tensor):
+        raise ArgumentError(f"{name}: a tensor, {_described(image)}; {_way_out_of_tensor(image)}")
+    array = np.asarray(image)
+    if not _is_image(array.shape, str(array.dtype)):
+        raise ArgumentError(f"{name}: {_described(array)}; predict takes paths, PIL images and {ARRAYS}, values 0..255")
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    return np.ascontiguousarray(array if array.shape[2] == 3 else np.array(to_rgb(Image.fromarray(array))))
+
+
+def check_tensors(images: Any) -> None:
+    """ArgumentError unless these are what torchvision's detectors take: (3, H, W) floating-point tensors."""
+    if isinstance(images, Tensor):
+        raise ArgumentError(f"a detector takes a list of (3, H, W) tensors, not one, {_described(images)}; use list()")
+    for place, image in enumerate(images):
+        if not isinstance(image, Tensor):
+            given = f"of type {type(image).__name__}"
+            raise ArgumentError(
+                f"images[{place}] is {given}; a detector takes tensors of (3, H, W) in [0, 1]; detector.predict takes "
+                f"paths, PIL images and {ARRAYS}"
+            )
+        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise ArgumentError(
+                f"images[{place}] is {_described(image)}; a detector takes floating-point tensors of (3, H, W) in "
+                "[0, 1]: of 0..255, tensor / 255"
+            )
+
+
+def _is_image(shape: tuple[int, ...], dtype: str) -> bool:
+    return dtype.endswith("uint8") and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
+
+
+def _described(values: Any) -> str:
+    return f"{values.dtype} of {tuple(values.shape)}"
+
+
+def _way_out_of_tensor(tensor: Tensor) -> str:
+    if not tensor.is_floating_point():
+        return f"predict takes {ARRAYS}: tensor.permute(1, 2, 0), values 0..255"
+    return (
+        "call detector([tensor]), without .predict, for tensors of (3, H, W) in [0, 1], or give predict 0..255: "
+        "tensor.mul(255).byte().permute(1, 2, 0)"
+    )
