@@ -67,7 +67,9 @@ def test_parts_and_shares(tmp_path):
         image("chelsea", tmp_path / part / "images" / f"{part}.jpg")
         text(tmp_path / part / "labels" / f"{part}.txt", "0 .5 .5 .2 .2")
     text(tmp_path / "data.yaml", "train: train/images", "val: valid/images", "names: [cat]")
-    assert set(socodet.convert(tmp_path).parts) == {"train", "val"}
+    found = socodet.convert(tmp_path)
+    assert set(found.parts) == {"train", "val"}
+    assert str(found).startswith("YOLO layout\ntrain: 1 images")
     with pytest.raises(InputError, match="choose one with --split"):
         socodet.convert(tmp_path, tmp_path / "a.json")
     with pytest.raises(InputError, match="of its own"):

@@ -44,7 +44,7 @@ def test_a_share_is_held_back_once_and_for_all(bare):
 
 
 def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):
-    with pytest.raises(InputError, match="--val-share"):
+    with pytest.raises(InputError, match=r"no split .val.*--val-share.*ReadingSettings\(val_share"):
         open_labelled_sets(bare, None)
     train, val = open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0))
     assert (len(train), val) == (9, None)

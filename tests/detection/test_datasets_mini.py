@@ -1,9 +1,7 @@
-import json
-
 import pytest
 from hand_made_sets import made_image, made_set
 
-from socodet.detection.datasets.mini import mini_set, write_image_ids
+from socodet.detection.datasets.mini import mini_set
 from socodet.errors import InputError
 
 
@@ -35,13 +33,3 @@ def test_the_seed_and_the_ids_alone_decide():
     # spread over the whole set: each fifth has 20 of the 100, within four standard deviations
     chosen = ids(mini_set(ours, 0.1, 3))
     assert all(4 <= sum(low <= one < low + 200 for one in chosen) <= 36 for low in range(0, 1000, 200))
-
-
-def test_the_chosen_ids_are_written_as_they_are(tmp_path):
-    part = whole([5, 3, 9, "000007"]).select([2, 3], "part")
-    write_image_ids(part, tmp_path / "images.json")
-    assert json.loads((tmp_path / "images.json").read_text()) == {
-        "name": "part",
-        "images": 2,
-        "image_ids": [9, "000007"],
-    }

@@ -108,12 +108,13 @@ def test_a_single_start_and_the_papers_names_of_detectors(data, pretrained, tmp_
     assert described["recipe"]["settings"]["detector"] == "fcos_fpn"
 
 
-def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_path, monkeypatch):
+def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_path, monkeypatch, capsys):
     finetune(data, tmp_path / "run", brief("faster_rcnn_fpn", iterations=1, rois_per_image=5), **QUIET)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["settings"]["rois_per_image"] == 5
     made = []
     monkeypatch.setattr(evaluate_module, "score", lambda detector, *_, **__: made.append(detector))
-    evaluate(tmp_path / "run", data, execution=HERE, show_progress=False)
+    evaluate(tmp_path / "run", data, execution=HERE)
+    assert "trained on 6 of its 6 images" in capsys.readouterr().err
     assert made[0].roi_heads.fg_bg_sampler.batch_size_per_image == 5
 
 

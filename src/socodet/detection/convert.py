@@ -59,7 +59,7 @@ class Conversion(Shown):
 
     def shown(self) -> list[ShownTable]:
         """For each part, what it holds and how many annotations were left out or corrected."""
-        header = ("part", "images", "objects", "classes", "problems")
+        header = ("split", "images", "objects", "classes", "problems")
         rows = [
             (
                 *(name, f"{len(data):,}", f"{sum(map(len, data.images)):,}", f"{len(data.categories):,}"),
@@ -96,7 +96,7 @@ def convert(
     layout = layout_at(Path(data), images=None if images is None else Path(images), reading=reading, split=split)
     parts = (split,) if split else ("train", "val") if reading.val_share else layout.parts
     if file is not None and len(parts) > 1:
-        raise InputError(f"{data}: has the parts {', '.join(parts)}; choose one with --split")
+        raise InputError(f"{data}: has the splits {', '.join(parts)}; choose one with --split (split=)")
     read = {
         part: open_detection_set(data, split=part, images=images, reading=reading, check_images=True) for part in parts
     }

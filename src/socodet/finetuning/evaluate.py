@@ -12,6 +12,7 @@ from torch import nn
 from socodet.detection import scores as detection_scores
 from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.shared_images import images_shared
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, write_detections
@@ -19,8 +20,9 @@ from socodet.detection.scores.outcomes import best_limit, outcome
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
-from socodet.finetuning.run import F1_LIMIT, trained_categories, write_scores
+from socodet.finetuning.run import F1_LIMIT, IMAGES, trained_categories, write_scores
 from socodet.images.reading import read_images_like
+from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
@@ -189,6 +191,15 @@ def score(
     return replace(evaluation, unwritten=tuple(map(str, unwritten)))
 
 
+def _note_images_trained_on(run: str | Path, data: DetectionDataset) -> None:
+    seen = images_shared(data, RunFolder(Path(run)).path / IMAGES)
+    if seen:
+        LOGGER.warning(
+            f"note: {data.name}: the detector was trained on {seen:,} of its {len(data):,} images and does better on "
+            "them than on new ones; score it on others, such as a validation split"
+        )
+
+
 def _try(failures: list[OSError], write: Callable[..., None], *arguments: Any) -> None:
     """Writes a file; where that fails, as on a full disk, what was found out must not be lost with it."""
     try:
@@ -235,6 +246,8 @@ def evaluate(
                 data = open_detection_set(data, split=split, images=images, reading=reading)
             if show_progress:
                 report_problems(data)
+        if show_progress:
+            _note_images_trained_on(run, data)
         data = with_classes_of(categories, data)
     detector = detector_named(trained.recipe.settings.detector)
     trained.network.to(device)

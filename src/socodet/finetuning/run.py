@@ -3,7 +3,7 @@
 RUN/run.json          settings, sizes of the modules, schedule with every resolved field, data, first weights, versions
 RUN/log.jsonl         one JSON object per logged step, and one per evaluation
 RUN/tensorboard/, RUN/checkpoints/   as in pretraining (`training/run_folder.py`), and the best weights, best.pt
-RUN/images.json       the ids of the training images, with --fraction
+RUN/images.json       the training images: their ids, and what tells them from others
 RUN/scores.json       the newest evaluation: step, data, scores, and those of each class
 RUN/predictions.json  its detections in COCO's result format, with --evaluation.save-predictions
 """
@@ -87,10 +87,9 @@ def prepare_folder(
     _check_folder(run, description)
     if not run.checkpoints():
         run.write_description(description)
-    if recipe.settings.fraction is not None:
-        from socodet.detection.datasets.mini import write_image_ids
+    from socodet.detection.datasets.shared_images import write_images
 
-        write_image_ids(data, run.path / IMAGES)
+    write_images(data, run.path / IMAGES)
 
 
 def describe_set(data: "DetectionDataset") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_d
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.layouts import has_part
 from socodet.detection.datasets.mini import mini_set
-from socodet.detection.datasets.parts import WHOLE
+from socodet.detection.datasets.parts import HOLD_BACK, WHOLE
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
@@ -47,8 +47,7 @@ def open_sets(
         if not given.exists():
             raise InputError(f"{given}: no such file or folder")
         raise InputError(
-            f"{given}: is a single set; give another one as the validation set (--val), or hold a share of it back "
-            "(--val-share 0.2)"
+            f"{given}: is a single set; give another one as the validation set, --val (ProbeData(val=)), or {HOLD_BACK}"
         )
     if data.val is not None and reading.val_share is not None:
         raise InputError("--val-share and --val: give one of them")

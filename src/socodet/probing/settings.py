@@ -16,9 +16,9 @@ class ProbeData(Settings):
     val: Path | None = None
     """Validation set; by default the validation split of a folder."""
     train_split: str = "train"
-    """Which part of a folder to learn from."""
+    """Which split of a folder to learn from."""
     val_split: str = "val"
-    """Which part of a folder to classify."""
+    """Which split of a folder to classify."""
     images: Path | None = None
     """Folder of the images of .json files, if they are not found nearby."""
 

@@ -12,7 +12,7 @@ from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.holdout import hold_out
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, MissingPartError
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.unknown_layout import unknown_layout
 from socodet.detection.datasets.voc import read_voc
@@ -54,6 +54,7 @@ class Layout:
     """A folder or file in a known layout."""
 
     name: str
+    """In words, without the path: `COCO layout`, `a COCO file`."""
     parts: tuple[str, ...]
     """`WHOLE` alone for a set without parts."""
     read: Callable[[str], DetectionDataset]
@@ -92,7 +93,7 @@ def open_detection_set(
     elif split:
         dataset = layout.read(split)
     else:
-        raise InputError(f"{given}: is a folder; say which part of it, split {' or '.join(layout.parts)}")
+        raise InputError(f"{given}: is a folder; say which split of it, --split (split=) {' or '.join(layout.parts)}")
     names = Counter(category.name for category in dataset.categories)
     shared = [name for name, count in names.items() if count > 1]
     if shared:
@@ -154,7 +155,7 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
     parts = voc_parts(folder)
     if parts:  # it has lists of other names too
         known = parts if split is None or split in parts or WHOLE in parts else (*parts, split)
-        yield _of_one_form(Layout("in VOC's folders", known, lambda part: read_voc_folder(folder, part)), form)
+        yield _of_one_form(Layout("Pascal VOC layout", known, lambda part: read_voc_folder(folder, part)), form)
         return
     if coco or described:
         return
@@ -171,7 +172,10 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
 
 def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
     if form is not None:
-        raise InputError(f"--box-form {form}: boxes of a set that is {layout.name} have one form; leave it out")
+        raise InputError(
+            f"--box-form {form}: is for .json files and Hugging Face datasets, not for this ({layout.name}), whose "
+            "boxes have one form; leave it out"
+        )
     return layout
 
 
@@ -179,7 +183,7 @@ def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> 
     """The training or the validation images of a set without a validation part."""
     assert reading.val_share is not None
     if "val" in layout.parts:
-        raise InputError(f"{given}: has a validation part of its own; leave out --val-share")
+        raise InputError(f"{given}: has a validation split of its own; leave out --val-share")
     whole = layout.read("train" if "train" in layout.parts else WHOLE)
     train, val = (whole, None) if reading.val_share == 0 else hold_out(whole, reading.val_share, reading.val_seed)
     if part == "train":
@@ -205,7 +209,7 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
             return None
         there = {WHOLE: whole}
     return Layout(
-        "COCO's",
+        "COCO layout",
         tuple(there),
         _whole_or_part(folder, tuple(there), lambda part: read_coco(there[part], images=images, form=form)),
     )
@@ -215,14 +219,14 @@ def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
     splits = splits_of(folder)
     if not splits:
         reader = _whole_or_part(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
-        return Layout("a saved dataset", (WHOLE,), reader)
+        return Layout("a Hugging Face dataset", (WHOLE,), reader)
     lower = {name.lower(): place for name, place in splits.items()}
     named = {part: next((lower[name] for name in names if name in lower), None) for part, names in SPELLINGS.items()}
     there = {part: place for part, place in named.items() if place}
     there |= {name: place for name, place in splits.items() if place not in there.values()}
     siblings = list(splits.values())
     return Layout(
-        "a saved dataset",
+        "a Hugging Face dataset",
         tuple(there),
         _whole_or_part(folder, tuple(there), lambda part: huggingface.read_saved_split(there[part], siblings, form)),
     )
@@ -235,7 +239,7 @@ def _yolo(given: Path, described: yolo_description.YoloSet) -> Layout:
         described.check(part)
         return reader(part)
 
-    return Layout("YOLO's", tuple(part for part in described.parts if part not in described.absent), read)
+    return Layout("YOLO layout", tuple(part for part in described.parts if part not in described.absent), read)
 
 
 def _whole_or_part(
@@ -248,10 +252,8 @@ def _whole_or_part(
             return read(part)
         if tuple(parts) == (WHOLE,) and part == "train":
             return read(WHOLE)
-        what = f"is one set without parts, {WHOLE}" if tuple(parts) == (WHOLE,) else f"has {', '.join(parts)}"
-        raise MissingPartError(
-            f"{given}: has no part {part}; it {what}. Hold a share of it back with --val-share 0.2, give another set "
-            f"with --val, or choose what is there with --split, where a command has it"
-        )
+        whole = f"it is not divided, and {WHOLE!r} is all of it"
+        there = whole if tuple(parts) == (WHOLE,) else f"it has {' and '.join(map(repr, parts))}"
+        raise missing_part(given, part, there)
 
     return reader

@@ -1,12 +1,9 @@
 """Subsets of a training set: Mini COCO (Section 4.5, Table 8), and label-efficiency curves."""
 
 import hashlib
-import json
-from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError
-from socodet.runtime.files import write_atomically
 
 
 def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
@@ -30,9 +27,3 @@ def drawn_order(dataset: DetectionDataset, seed: int | str) -> list[int]:
 
 def _draw(seed: int | str, image_id: int | str) -> bytes:
     return hashlib.sha256(f"{seed}/{image_id}".encode(errors="surrogatepass")).digest()
-
-
-def write_image_ids(dataset: DetectionDataset, file: Path) -> None:
-    """The ids of the set's images as JSON, so that others can train on the same."""
-    content = {"name": dataset.name, "images": len(dataset), "image_ids": [image.image_id for image in dataset.images]}
-    write_atomically(file, json.dumps(content).encode() + b"\n")

@@ -25,8 +25,19 @@ def part_name(root: Path, part: str) -> str:
     return root.absolute().name if part == WHOLE else f"{root.absolute().name} {part}"
 
 
+HOLD_BACK = "hold a share of it back with --val-share 0.2 (in Python reading=socodet.ReadingSettings(val_share=0.2))"
+
+
 class MissingPartError(InputError):
     """A set has no such part, but may have others."""
+
+
+def missing_part(given: Path, part: str, there: str) -> MissingPartError:
+    """The error for a part that a set has not; there: which it has, in words."""
+    return MissingPartError(
+        f"{given}: has no split {part!r}; {there}. Name one that is there with --split (split=), give another set with "
+        f"--val (val=), or {HOLD_BACK}, where the command has it"
+    )
 
 
 def parts_of(folder: Path) -> dict[str, Path]:

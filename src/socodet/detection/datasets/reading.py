@@ -12,7 +12,7 @@ class ReadingSettings(Settings):
     """What a set's files do not say; `socodet finetune --help-all` explains each field."""
 
     val_share: Annotated[float, Range(0, below=1)] | None = None
-    """Hold this share of the training images back for validation, of a set without a validation part; 0 holds none."""
+    """Hold this share of the training images back for validation, of a set without a validation split; 0 holds none."""
     val_seed: Seed = 0
     """Chooses the images that --val-share holds back; --seed does not, so that all seeds are scored on the same."""
     box_form: BoxForm | None = None

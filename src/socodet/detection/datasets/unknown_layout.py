@@ -33,14 +33,14 @@ def unknown_layout(folder: Path) -> InputError:
     found = _Found([name.lower() for name in below])
     images = "images" if not found.any(*SUFFIXES) else ""
     layouts = {
-        "COCO's": (
+        "COCO layout": (
             "" if found.any(".json") else "a .json file with images, annotations and categories",
             images,
             ""
             if found.named("annotations/instances_", "train.json", "_annotations.coco.json")
             else "a usual name of it, such as train.json or annotations/instances_train2017.json",
         ),
-        "YOLO's": (
+        "YOLO layout": (
             images,
             "" if found.any(".txt") else "a .txt file of labels per image",
             "" if found.named("labels/") else "label files of the images' names, beside them or in labels/",

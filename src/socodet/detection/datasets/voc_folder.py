@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, MissingPartError
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
 from socodet.detection.datasets.voc import classes_of, is_year, read_voc
 from socodet.errors import InputError
 
@@ -86,8 +86,5 @@ def _list_of(folder: Path, split: str) -> str:
     lower = {name.lower(): name for name in lists}
     found = next((lower[name] for name in names if name in lower), None)
     if found is None:
-        raise MissingPartError(
-            f"{folder}: has no part {split}; its lists are {', '.join(lists)}. Hold a share back with --val-share 0.2, "
-            "or give a set with --val"
-        )
+        raise missing_part(folder, split, f"its lists are {', '.join(map(repr, lists))}")
     return found

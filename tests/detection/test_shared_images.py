@@ -1,0 +1,35 @@
+"""The images of a set as a run notes them, and how many another set shares with it."""
+
+import json
+from dataclasses import replace
+
+from photograph_sets import coco_file
+
+from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.shared_images import images_shared, write_images
+
+
+def test_the_ids_of_a_sets_images_are_written_as_they_are(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "set.json"))
+    write_images(data.select([2, 0], "part"), tmp_path / "images.json")
+    written = json.loads((tmp_path / "images.json").read_text())
+    ids = [data.images[2].image_id, data.images[0].image_id]
+    assert {name: written[name] for name in ("name", "images", "image_ids")} == {
+        "name": "part",
+        "images": 2,
+        "image_ids": ids,
+    }
+
+
+def test_images_are_shared_by_what_is_in_them_and_not_by_their_ids(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "set.json"))
+    file = tmp_path / "images.json"
+    assert images_shared(data, file) == 0
+    write_images(data.select([0, 1], "trained"), file)
+    assert images_shared(data, file) == 2
+    renumbered = replace(data, images=[replace(one, image_id=place + 100) for place, one in enumerate(data.images)])
+    assert images_shared(renumbered, file) == 2
+    others = [replace(one, image_id=data.images[0].image_id) for one in data.images[2:]]
+    assert images_shared(replace(data, images=others), file) == 0
+    file.write_text('{"image_ids": [1, 2]}')  # as an earlier version wrote it
+    assert images_shared(data, file) == 0
