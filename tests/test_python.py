@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,14 @@ def test_a_recipe_with_other_values():
     assert tiny.with_(epochs=1, warmup_epochs=1).training.warmup_epochs == 1
     by_hand = dataclasses.replace(tiny, training=dataclasses.replace(tiny.training, base_lr=0.5))
     assert tiny.with_(base_lr=0.5) == by_hand
+    first = {0: {"size": 64}}
+    both = tiny.with_(views=first, **{"views.2.size": 80, "proposals.method": "grid"})
+    assert both == tiny.with_(views={0: {"size": 64}, 2: {"size": 80}}, proposals={"method": "grid"})
+    assert first == {0: {"size": 64}}
+    with pytest.raises(AttributeError, match=r"\.training\.epochs"):
+        tiny.epochs  # noqa: B018
+    assert not hasattr(tiny, "nothing")
+    assert pickle.loads(pickle.dumps(tiny)) == tiny
 
 
 @pytest.mark.parametrize(
@@ -82,6 +91,13 @@ def test_a_recipe_with_other_values():
     [
         ({"epochz": 3}, "did you mean epochs"),
         ({"views": {2: {"sizes": 3}}}, "did you mean size"),
+        ({"lr": 0.1}, "did you mean base_lr"),
+        ({"zzz": 1}, r"the closest of \d+ are [a-z_]+, [a-z_]+, [a-z_]+; print\(recipe\)"),
+        ({"views": [{"size": 64}] * 3}, r"views=\{0: "),
+        ({"views.2.sizes": 64}, "did you mean size"),
+        ({"views.x": 64}, "there are 3 views"),
+        ({"epochs": 3, "epochs.a": 1}, "epochs.a: epochs is given as a whole"),
+        ({"views": {2: {"size": 64}}, "views.2.size": 96}, "twice"),
         ({"views": {7: {"size": 96}}}, "views.7: no such setting; there are 3 views, 0 to 2"),
         ({"views": {2: {"size": 0.5}}}, r"^views\.2\.size must be a whole number"),
         ({"views": {0: {"photometric": {"hue": 3}}}}, r"^views\.0\.photometric\.hue must be between"),
@@ -117,8 +133,12 @@ def test_a_recipe_prints_each_setting_on_a_line_as_the_command_does():
     lines = str(tiny).split("\n")
     assert {"--views.2.size 80", f"--batch-size {tiny.training.batch_size}", "--proposals.method single"} <= {*lines}
     assert max(map(len, lines)) < 100
-    assert describe_recipe(tiny).endswith("\n".join(lines[1:]))
+    command = describe_recipe(tiny).split("\n")[-len(lines) + 1 :]
+    assert [line.split()[0] for line in command] == [line.split()[0] for line in lines[1:]]
     assert "views.2.size" in tiny._repr_html_()
+    long = tiny.with_(target_momentum=0.7320428479728127, warmup_epochs=6.0)
+    assert {"--target-momentum 0.732043", "--warmup-epochs 6"} <= {*str(long).split("\n")}
+    assert "--target-momentum 0.7320428479728127" in describe_recipe(long)
 
 
 def test_results_print(tmp_path):

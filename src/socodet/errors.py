@@ -1,7 +1,11 @@
 """Errors that a user can fix: one line that says what is wrong, where, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+MOST_NAMED = 24
+"""Names that a message lists."""
 
 
 class InputError(Exception):
@@ -24,10 +28,20 @@ class UnreadableImageError(InputError):
     """The bytes are not an image that can be decoded: truncated, corrupt, or of an unknown format."""
 
 
-def which_instead(name: str, known: Iterable[str]) -> str:
-    """How to fix a name that is not among the known ones: the closest of them, or all where none is close."""
+def which_instead(name: str, known: Iterable[str], listed: str = "") -> str:
+    """How to fix a name that is not among the known ones: the closest of them, or all where none is close.
+
+    Many are not named all; `listed` says where they are.
+    """
     names = list(dict.fromkeys(known))
     likeness = {one: difflib.SequenceMatcher(None, name.lower(), one.lower()).ratio() for one in names}
     best = max(likeness.values(), default=0.0)
     close = [one for one in names if likeness[one] >= max(0.7, best - 0.05)]
-    return f"did you mean {' or '.join(close)}?" if 0 < len(close) <= 3 else f"choose one of {', '.join(names)}"
+    if not close:  # lr of base_lr
+        close = [one for one in names if name.lower() in re.split(r"[^a-z0-9]+|_", one.lower())]
+    if 0 < len(close) <= 3:
+        return f"did you mean {' or '.join(close)}?"
+    if len(names) <= MOST_NAMED:
+        return f"choose one of {', '.join(names)}"
+    nearest = sorted(names, key=lambda one: -likeness[one])[:3]
+    return f"the closest of {len(names)} are {', '.join(nearest)}" + f"; {listed}" * bool(listed)

@@ -27,7 +27,7 @@ def with_config(path: Path, argv: Sequence[str], flags: Sequence[Flag]) -> list[
     for key, value in _flat(_read(path)):
         name = key.replace("_", "-")
         if _of_any_view(name) not in known:
-            raise InputError(f"{path}: {key}: no such flag; {which_instead(name, known)}")
+            raise InputError(f"{path}: {key}: no such flag; {which_instead(name, known, '--print-config shows all')}")
         if name in given:
             raise InputError(f"{path}: {key}: is set twice; keep one of them")
         given[name] = value

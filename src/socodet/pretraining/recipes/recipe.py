@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from socodet.errors import SettingError, which_instead
 from socodet.models.settings import ModelSettings, ObjectiveSettings
@@ -45,30 +45,41 @@ class Recipe(Settings, Shown):
         if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
             raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
 
-    def __str__(self) -> str:
-        return "\n".join([f"recipe {self.name}", *self.flags()])
+    if not TYPE_CHECKING:  # to which a name that does not exist is an error as it is
 
-    def flags(self) -> list[str]:
-        """Each setting as a flag of `socodet pretrain`."""
-        return [f"--{name.replace('_', '-')} {value}" for name, value in self._settings()]
+        def __getattr__(self, name: str) -> Any:
+            """AttributeError that names the part of the recipe which has it."""
+            for part in dataclasses.fields(Recipe)[1:]:
+                if name in getattr(part.default_factory, "__dataclass_fields__", ()):
+                    raise AttributeError(f"a recipe has no {name} of its own; it is in .{part.name}.{name}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __str__(self) -> str:
+        return "\n".join([f"recipe {self.name}", *self.flags(brief=True)])
+
+    def flags(self, *, brief: bool = False) -> list[str]:
+        """Each setting as a flag of `socodet pretrain`; numbers exact, or, if `brief`, of six digits."""
+        return [f"--{name.replace('_', '-')} {value}" for name, value in self._settings(brief)]
 
     def shown(self) -> list[ShownTable]:
         """Each setting by its path."""
-        return [ShownTable(list(self._settings()))]
+        return [ShownTable(list(self._settings(brief=True)))]
 
-    def _settings(self) -> Iterator[tuple[str, str]]:
+    def _settings(self, brief: bool = False) -> Iterator[tuple[str, str]]:
         for room in ("sample", "model", "objective", "training", "proposals"):
-            yield from _texts(to_json(getattr(self, room)), "proposals." if room == "proposals" else "")
+            yield from _texts(to_json(getattr(self, room)), brief, "proposals." if room == "proposals" else "")
 
     def with_(self, **changes: Any) -> "Recipe":
         """The recipe with other values, by the names that `socodet pretrain` has as flags.
 
         Nested settings are dicts, and views are told by their index: `with_(epochs=50, views={2: {"size": 96}},
-        proposals={"method": "grid"})`. With fewer epochs, warm-up takes at most a tenth of them unless `warmup_epochs`
+        proposals={"method": "grid"})`; the dotted names that `print(recipe)` shows say the same,
+        `with_(**{"views.2.size": 96})`. With fewer epochs, warm-up takes at most a tenth of them unless `warmup_epochs`
         is given. SettingError for a name that does not exist and for a value that its field cannot have.
         """
         homes = {field.name: room for room in ROOMS for field in dataclasses.fields(getattr(self, room))}
         new: dict[str, dict[str, Any]] = {}
+        changes = _nested(changes)
         for name, value in changes.items():
             if name == "proposals":
                 new[name] = value
@@ -93,11 +104,13 @@ class Recipe(Settings, Shown):
             if name not in known and isinstance(settings, tuple):
                 what = path.split(".")[-2]
                 count = f"there are {len(known)} {what}, 0 to {len(known) - 1}"
-                raise SettingError(f"{path}{name!r}: no such setting; {count}")
+                raise SettingError(f"{path}{name!r}: no such setting; {count}: {what}={{0: {{...}}}}")
             if name not in known:
                 raise SettingError(f"{path}{name}: no such setting{self._instead(str(name), list(known), path)}")
             if isinstance(value, Mapping) and (dataclasses.is_dataclass(known[name]) or isinstance(known[name], tuple)):
                 value = self._changed(known[name], value, "" if name in ROOMS else f"{path}{name}.")
+            elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+                raise SettingError(f"{path}{name}: is a list of dicts; say which by its place, {name}={{0: {{...}}}}")
             new[name] = tuple(value) if isinstance(value, list) else value
         if isinstance(settings, tuple):
             return tuple({**known, **new}.values())  # type: ignore[return-value]
@@ -115,7 +128,25 @@ class Recipe(Settings, Shown):
             if name in keys:
                 first, *inner = keys[: keys.index(name) + 1]
                 return f" here; write {first}={_written([at if key == '0' else key for key in inner])}"
-        return f"; {which_instead(name, known)}"
+        return f"; {which_instead(name, known, 'print(recipe) lists all')}"
+
+
+def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes whose dotted names, `views.2.size`, have become nested dicts. SettingError for two of one setting."""
+    nested: dict[str, Any] = {name: value for name, value in changes.items() if "." not in name}
+    for name in changes.keys() - nested.keys():
+        place: dict[Any, Any] = nested
+        *path, last = (int(key) if key.isdigit() else key for key in name.split("."))
+        for key in path:
+            inner = place.get(key, {})
+            if not isinstance(inner, Mapping):
+                raise SettingError(f"{name}: {key} is given as a whole too; leave one out")
+            place[key] = dict(inner)  # the caller's stays as it is
+            place = place[key]
+        if last in place:
+            raise SettingError(f"{name}: is given twice; leave one out")
+        place[last] = changes[name]
+    return nested
 
 
 def _written(keys: list[str]) -> str:
@@ -126,12 +157,21 @@ def _written(keys: list[str]) -> str:
     return f"{{{first}: {_written(keys[1:])}}}"
 
 
-def _texts(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def _texts(value: dict[str, Any], brief: bool, path: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as (path, value) pairs."""
+    text = _brief if brief else _exact
     for name, item in value.items():
         if isinstance(item, list) and item and isinstance(item[0], dict):
             item = {str(index): part for index, part in enumerate(item)}
         if isinstance(item, dict):
-            yield from _texts(item, f"{path}{name}.")
+            yield from _texts(item, brief, f"{path}{name}.")
         else:
-            yield f"{path}{name}", " ".join(map(str, item)) if isinstance(item, list) else str(item)
+            yield f"{path}{name}", " ".join(map(text, item)) if isinstance(item, list) else text(item)
+
+
+def _exact(value: Any) -> str:
+    return _brief(value) if isinstance(value, float) and float(_brief(value)) == value else str(value)
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
