@@ -1,5 +1,7 @@
 """Images in which no object is proposed: counted, named, and refused where nearly all are such."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from narrow_models import NARROW
@@ -12,6 +14,7 @@ from socodet.models.settings import ModelSettings
 from socodet.pretraining.preparation import say_whole_windows
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.table import ProposalTable
+from socodet.training.settings import ExecutionSettings
 
 
 def write(folder, flat, others):
@@ -37,6 +40,14 @@ def test_they_are_counted_and_named(tmp_path, capsys):
     assert table.without_boxes == {"00.png", "01.png", "02.png"}
     say_whole_windows(table, open_images(folder), Recipe("one", model=NARROW))
     assert "3 of 6 images have no proposal (first: 00.png); training on their whole windows" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("narrow_networks")
+def test_a_run_that_makes_its_table_says_it_once(tmp_path, capsys):
+    short = replace(socodet.recipe("tiny").with_(batch_size=2, epochs=1), model=NARROW)
+    execution = ExecutionSettings("cpu", workers=0, max_steps=1)
+    socodet.pretrain(write(tmp_path / "set", 3, 3), short, tmp_path / "run", execution=execution)
+    assert capsys.readouterr().err.count("3 of 7 images have no proposal") == 1
 
 
 def test_a_set_that_is_nearly_all_such_images_is_refused(tmp_path):

@@ -16,8 +16,10 @@ from socodet.images.source import open_images
 from socodet.proposals import make_table, part_files
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.make_table import propose
+from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
+from socodet.runtime.extensions import register
 
 IMAGES = 21
 SETTINGS = ProposalSettings(work_size=48)
@@ -192,3 +194,30 @@ def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path
 def test_the_progress_bar_counts_every_image(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     propose(folder, tmp_path / "p.parquet", settings=ProposalSettings("grid"))
     assert f"proposals: {IMAGES}/{IMAGES}" in capsys.readouterr().err
+
+
+def fails(image, rng):
+    return [[0, 0, 10, 10 / (len(image) - 70)]]
+
+
+def opens_a_file(image, rng):
+    return open("no-such-weights")
+
+
+def gives_points(image, rng):
+    return [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [(fails, "ZeroDivisionError"), (opens_a_file, "FileNotFoundError"), (gives_points, r"gives \(1, 2\)")],
+)
+def test_a_function_of_the_users_that_fails_is_named_with_the_image(own, why, folder, tmp_path):
+    settings = ProposalSettings(register(own))
+    with pytest.raises(InputError, match=rf"{own.__name__}: .*({why}.*0[01]\.png|0[01]\.png.*{why})") as caught:
+        propose(folder, tmp_path / "p.parquet", settings=settings, workers=1)
+    assert "\n" not in str(caught.value)
+    assert (caught.value.__cause__ is None) == (own is gives_points)
+    online = OnlineProposals(settings)
+    with pytest.raises(InputError, match=own.__name__):
+        online.look_up("01.png", (folder / "01.png").read_bytes())

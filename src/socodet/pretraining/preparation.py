@@ -83,11 +83,12 @@ def prepare(
     if proposals is None:
         if run.proposals.exists() and not run.checkpoints() and ProposalTable.read(run.proposals).unreadable:
             run.proposals.unlink()  # an unreadable image may have been repaired since
-        if not run.proposals.exists():
+        made = not run.proposals.exists()
+        if made:
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
         table = ProposalTable.read(run.proposals)
         _check_table(table, source)
-        say_whole_windows(table, source, chosen)
+        say_whole_windows(table, source, chosen, said=made)
 
 
 def _describe(
@@ -168,8 +169,11 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
         )
 
 
-def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe) -> None:
-    """A note on images without any proposal. InputError when nearly all are; the image level takes no proposals."""
+def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe, *, said: bool = False) -> None:
+    """A note on images without any proposal, unless it was `said` when the table was made.
+
+    InputError when nearly all are; the image level takes no proposals.
+    """
     without = table.without_boxes
     if not without or chosen.model.architecture == "image":
         return
@@ -182,7 +186,8 @@ def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe)
             f"{what}; they may be nearly of one colour, dark, or very small: look at them with socodet inspect "
             "proposals, set --value-range, or take --proposals.method grid"
         )
-    notice(f"{what}; training on their whole windows")
+    if not said:
+        notice(f"{what}; training on their whole windows")
 
 
 def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:

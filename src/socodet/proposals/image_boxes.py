@@ -17,15 +17,19 @@ from socodet.runtime.kernel_cache import compilation_announced
 
 
 def propose_boxes(
-    image: NDArray[np.uint8], settings: ProposalSettings, rng: np.random.Generator | None = None
+    image: NDArray[np.uint8],
+    settings: ProposalSettings,
+    rng: np.random.Generator | None = None,
+    name: str = "an image",
 ) -> NDArray[np.float32]:
     """Object proposals of an image (H, W, 3) uint8 RGB: (N, 4) float32, N may be 0.
 
     xyxy in pixels of the image, exclusive right and bottom, 0 <= x1 < x2 <= W; filtered by `settings`, without near
     duplicates. `rng` is for random boxes and functions of the user's; by default it is seeded with `settings.seed`.
+    InputError, with the image's `name`, when such a function raises anything or gives no boxes.
     """
     compile_kernels(settings.method)
-    return _kept_boxes(image, settings, rng)
+    return _kept_boxes(image, settings, rng, name)
 
 
 @cache
@@ -33,11 +37,11 @@ def compile_kernels(method: Method) -> None:
     """Compiles the kernels, or loads them from the disk, by running them on a tiny image."""
     image = (np.arange(16 * 16 * 3) * 37 % 251).astype(np.uint8).reshape(16, 16, 3)
     with compilation_announced("selective search"):
-        _kept_boxes(image, ProposalSettings("grid" if is_extension(method) else method, work_size=16), None)
+        _kept_boxes(image, ProposalSettings("grid" if is_extension(method) else method, work_size=16), None, "")
 
 
 def _kept_boxes(
-    image: NDArray[np.uint8], settings: ProposalSettings, rng: np.random.Generator | None
+    image: NDArray[np.uint8], settings: ProposalSettings, rng: np.random.Generator | None, name: str
 ) -> NDArray[np.float32]:
     height, width = image.shape[:2]
     aspect, smallest, largest = settings.max_aspect, settings.min_scale, settings.max_scale
@@ -48,19 +52,27 @@ def _kept_boxes(
         case "grid":
             boxes = grid_boxes(width, height, smallest, largest)
         case own if is_extension(own):
-            boxes = _own_boxes(own, image, rng)
+            boxes = _own_boxes(own, image, rng, name)
         case strategy:
             boxes = selective_search(image, STRATEGIES[strategy], settings.work_size)
     boxes = boxes[object_sized(boxes, width, height, aspect, smallest, largest)]
     return distinct(boxes, settings.max_overlap)
 
 
-def _own_boxes(name: str, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """What the user's function finds, clipped to the image. InputError if these are no boxes."""
-    found = find(name)(image, rng)
-    boxes = np.asarray(found, np.float32).reshape(-1, 4) if np.size(found) == 0 else np.asarray(found, np.float32)
+def _own_boxes(function: str, image: NDArray[np.uint8], rng: np.random.Generator, name: str) -> NDArray[np.float32]:
+    """What the user's function finds, clipped to the image. InputError if it raises anything or these are no boxes."""
+    own = find(function)
+    try:
+        found = own(image, rng)
+        boxes = np.asarray(found, np.float32)
+    except Exception as error:  # whatever the user's function raises
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{function}: fails on {name} ({why}); correct the function") from error
+    boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
-        raise InputError(f"{name}: gives {boxes.shape}; it must give boxes (N, 4), finite, xyxy in pixels of the image")
+        raise InputError(
+            f"{function}: gives {boxes.shape} for {name}; it must give finite boxes (N, 4), xyxy in pixels of the image"
+        )
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]

@@ -113,4 +113,4 @@ def _make_row(source: ImageSource, index: int, settings: ProposalSettings) -> Ro
     except (InputError, OSError) as error:
         return Row(key, 0, 0, np.empty((0, 4), np.float32), str(error))
     height, width = image.shape[:2]
-    return Row(key, width, height, propose_boxes(image, settings, image_rng(settings.seed, key)))
+    return Row(key, width, height, propose_boxes(image, settings, image_rng(settings.seed, key), key))

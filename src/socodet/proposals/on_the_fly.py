@@ -22,4 +22,4 @@ class OnlineProposals:
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
         """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""
         image = decode_image(data, reading=self.reading)  # at full size, as for a table, even if the views are small
-        return image.shape[1], propose_boxes(image, self.settings, image_rng(self.settings.seed, key))
+        return image.shape[1], propose_boxes(image, self.settings, image_rng(self.settings.seed, key), key)

@@ -117,7 +117,7 @@ def proposer_of(record: RunRecord, source: ImageSource) -> Proposer:
         table = ProposalTable.read(path)
         return lambda key, pixels: table.boxes(key)
     settings = record.settings(ProposalSettings, "proposals")
-    return lambda key, pixels: propose_boxes(pixels, settings, image_rng(settings.seed, key))
+    return lambda key, pixels: propose_boxes(pixels, settings, image_rng(settings.seed, key), key)
 
 
 def notes_on_images(record: RunRecord, source: ImageSource) -> list[str]:
