@@ -136,7 +136,7 @@ class Lines(list):
         pass
 
 
-def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
+def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path, capsys):
     evaluation = EvaluationSettings(every=1, save_predictions=True)
     settings = brief("fcos_fpn", iterations=2, precise_bn=1, fraction=0.5)
     run = tmp_path / "run"
@@ -163,7 +163,8 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path):
     found = json.loads((run / "predictions.json").read_text())
     assert {entry["category_id"] for entry in found} <= {10, 20, 30}
 
-    again = evaluate(run, data, checkpoint="last", output=tmp_path / "s.json", execution=HERE, show_progress=False)
+    again = evaluate(run, data, checkpoint="last", output=tmp_path / "s.json", execution=HERE)
+    assert "trained on 3 of its 6 images" in capsys.readouterr().err
     assert again.scores == result.evaluation.scores
     assert json.loads((tmp_path / "s.json").read_text())["scores"] == again.scores
     with pytest.raises(InputError, match=r"s\.json: exists; give another name or pass --overwrite"):

@@ -12,7 +12,6 @@ from torch import nn
 from socodet.detection import scores as detection_scores
 from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
-from socodet.detection.datasets.shared_images import images_shared
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, write_detections
@@ -20,7 +19,7 @@ from socodet.detection.scores.outcomes import best_limit, outcome
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
-from socodet.finetuning.run import F1_LIMIT, IMAGES, trained_categories, write_scores
+from socodet.finetuning.run import F1_LIMIT, images_seen_by, trained_categories, write_scores
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
@@ -192,7 +191,7 @@ def score(
 
 
 def _note_images_trained_on(run: str | Path, data: DetectionDataset) -> None:
-    seen = images_shared(data, RunFolder(Path(run)).path / IMAGES)
+    seen = images_seen_by(RunFolder(Path(run)), data)
     if seen:
         LOGGER.warning(
             f"note: {data.name}: the detector was trained on {seen:,} of its {len(data):,} images and does better on "

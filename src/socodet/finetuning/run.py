@@ -86,10 +86,18 @@ def prepare_folder(
     description = _description(recipe, data, start)
     _check_folder(run, description)
     if not run.checkpoints():
-        run.write_description(description)
-    from socodet.detection.datasets.shared_images import write_images
+        from socodet.detection.datasets.shared_images import write_images
 
-    write_images(data, run.path / IMAGES)
+        run.write_description(description)
+        write_images(data, run.path / IMAGES)
+
+
+def images_seen_by(run: RunFolder, data: "DetectionDataset") -> int:
+    """How many images of a set the run was trained on; of a run from the Hub, only whether it was the whole set."""
+    from socodet.detection.datasets.shared_images import images_shared
+
+    whole = run.describe()["data"]["sha256"] == digest(data)
+    return len(data) if whole else images_shared(data, run.path / IMAGES)
 
 
 def describe_set(data: "DetectionDataset") -> dict[str, Any]:
