@@ -91,7 +91,7 @@ def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     assert "views.1.size" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "wide")
     assert "size must be between" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "1")
     assert "workers must be at least 0" in error_of(capsys, *start, "--recipe", "tiny", "--workers", "-1")
-    assert "fpn_100ep" in error_of(capsys, "recipes", "unknown")
+    assert "socodet recipes lists all" in error_of(capsys, "recipes", "unknown")
     assert not run.exists()
 
 

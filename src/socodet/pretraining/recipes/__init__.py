@@ -52,7 +52,9 @@ def recipe(
     if is_extension(name):
         return dataclasses.replace(made(name, Recipe), name=name)
     if name not in RECIPES:
-        raise InputError(f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES))}")
+        raise InputError(
+            f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES), 'socodet recipes lists all')}"
+        )
     return RECIPES[name]()
 
 
