@@ -117,7 +117,7 @@ def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkey
     run = detector_run("faster_rcnn_fpn")
     description = RunFolder(run).describe()
     start = {"start": {"from": "/home/somebody/first", "file": "step-00000002.pt", "sha256": "cd" * 32}}
-    monkeypatch.setattr(RunFolder, "describe", lambda _self: description | start)
+    monkeypatch.setattr(RunFolder, "describe", lambda *_: description | start)
     main(["export", str(run), "--output", str(tmp_path / "d.onnx"), "--format", "onnx"])
     card = (tmp_path / "d-onnx.md").read_text()
     assert "Began from first\n" in card

@@ -249,6 +249,6 @@ def test_what_detectron2_has_no_network_for_is_refused(exportable_run, tmp_path)
     run = exportable_run(backbone="resnet18", architecture="c4", **small)
     with pytest.raises(InputError, match="bottleneck blocks"):
         export_run(run.path, tmp_path / "soco.pkl", format="detectron2")
-    with pytest.raises(InputError, match=r"suffix \.pkl"):
+    with pytest.raises(InputError, match=r"ends in \.pkl"):
         export_run(run.path, tmp_path / "soco.pth", format="detectron2")
     assert list(tmp_path.iterdir()) == []

@@ -156,5 +156,5 @@ def test_an_existing_second_file_is_not_replaced(exportable_run, tmp_path):
     with pytest.raises(InputError, match=r"soco\.single_stage\.pth: exists"):
         export_run(run.path, tmp_path / "soco.pth", format="mmdetection")
     assert [path.name for path in tmp_path.iterdir()] == ["soco.single_stage.pth"]
-    with pytest.raises(InputError, match=r"reads \.pth files"):
+    with pytest.raises(InputError, match=r"ends in \.pth"):
         export_run(run.path, tmp_path / "soco.pkl", format="mmdetection")

@@ -60,9 +60,8 @@ def test_a_forked_process_that_lives_on_does_not_hold_it_up_nor_speak_for_it(mon
     assert threading.active_count() == known
     assert not died
     assert requests == []
-    child.terminate()
-    child.join(10)
     child.kill()
+    child.join()
 
 
 def test_a_terminal_that_closes_may_send_the_hangup_twice(monkeypatch):
