@@ -106,7 +106,7 @@ def test_a_detector_of_boxes_has_no_mask_head_there(detector_run, tmp_path):
 
 @pytest.mark.parametrize(("format", "suffix"), [("detectron2", "pkl"), ("mmdetection", "pth")])
 def test_other_detectors_and_suffixes_are_refused(format, suffix, detector_run, tmp_path):
-    with pytest.raises(InputError, match="takes R-CNNs on a pyramid, not fcos_fpn; use --format onnx"):
+    with pytest.raises(InputError, match="takes R-CNNs on a pyramid, not fcos_fpn; use format onnx"):
         socodet.export_detector(detector_run("fcos_fpn"), tmp_path / f"d.{suffix}", format=format)
     with pytest.raises(InputError, match=rf"\.{suffix}"):
         socodet.export_detector(detector_run("mask_rcnn_fpn"), tmp_path / "d.onnx", format=format)

@@ -45,6 +45,6 @@ def test_the_cards_lines_find_the_same_objects_without_socodet(name, suffix, det
 
 
 def test_what_torchvision_has_no_parts_for_is_refused(detector_run, tmp_path):
-    with pytest.raises(InputError, match="no parts for faster_rcnn_c4; use --format onnx"):
+    with pytest.raises(InputError, match="no parts for faster_rcnn_c4; use format onnx"):
         socodet.export_detector(detector_run("faster_rcnn_c4"), tmp_path / "d.pth", format="torchvision")
     assert list(tmp_path.iterdir()) == []

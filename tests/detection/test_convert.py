@@ -70,7 +70,7 @@ def test_parts_and_shares(tmp_path):
     found = socodet.convert(tmp_path)
     assert set(found.parts) == {"train", "val"}
     assert str(found).startswith("YOLO layout\ntrain: 1 images")
-    with pytest.raises(InputError, match="choose one with --split"):
+    with pytest.raises(InputError, match="choose one with split"):
         socodet.convert(tmp_path, tmp_path / "a.json")
     with pytest.raises(InputError, match="of its own"):
         socodet.convert(tmp_path, split="train", reading=ReadingSettings(val_share=0.5))

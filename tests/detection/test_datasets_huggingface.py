@@ -147,7 +147,7 @@ def test_without_boxes_or_without_names(tmp_path):
 
 def test_converted_with_its_images(tmp_path):
     save(tmp_path / "one")
-    with pytest.raises(InputError, match="--save-images"):
+    with pytest.raises(InputError, match="save_images"):
         socodet.convert(tmp_path / "one", tmp_path / "a.json")
     socodet.convert(tmp_path / "one", tmp_path / "a.json", save_images=tmp_path / "images")
     again, read = open_detection_set(tmp_path / "a.json"), open_detection_set(tmp_path / "one", split="all")

@@ -20,6 +20,7 @@ from socodet.training.settings import ExecutionSettings
 from socodet.views.batch import collate
 from socodet.views.sample import make_sample, sample_rng
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 MODEL = ModelSettings("fpn", "resnet18", 16, 1, 16, 16, 7, 32, 16, rpn_weight=1.0)
 

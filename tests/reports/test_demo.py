@@ -117,5 +117,5 @@ def test_inspect_draws_proposals_and_views(finished, tmp_path):
     assert page.read_text().count("<img") >= 3 * 4
     with pytest.raises(InputError, match="exists"):
         socodet.inspect("views", images, page)
-    with pytest.raises(InputError, match="--limit must be at least 1"):
+    with pytest.raises(InputError, match="limit must be at least 1"):
         socodet.inspect("views", images, tmp_path / "none.html", limit=0)

@@ -121,3 +121,24 @@ def test_a_level_of_the_logger_that_was_set_before_is_kept(monkeypatch):
                 patch.setattr(logger, name, value)
             runpy.run_path(log_module.__file__)
             assert (logger.level, len(logger.handlers), logger.propagate) == (kept, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "in_python"),
+    [
+        (
+            "out: exists; give another --output or pass --overwrite",
+            "out: exists; give another output or pass overwrite=True",
+        ),
+        ("hold a share of it back with --val-share 0.2.", "hold a share of it back with val_share=0.2."),
+        ("lower --base-lr, or raise --target-momentum.", "lower base_lr, or raise target_momentum."),
+        ("/data/--x/a--b.txt: is damaged", "/data/--x/a--b.txt: is damaged"),
+    ],
+)
+def test_messages_name_arguments_and_not_flags(said, in_python):
+    def failing():
+        raise InputError(said)
+
+    with pytest.raises(InputError) as raised:
+        checked(failing, "socodet", "failing")()
+    assert str(raised.value) == in_python

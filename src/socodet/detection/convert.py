@@ -96,7 +96,7 @@ def convert(
     layout = layout_at(Path(data), images=None if images is None else Path(images), reading=reading, split=split)
     parts = (split,) if split else ("train", "val") if reading.val_share else layout.parts
     if file is not None and len(parts) > 1:
-        raise InputError(f"{data}: has the splits {', '.join(parts)}; choose one with --split (split=)")
+        raise InputError(f"{data}: has the splits {', '.join(parts)}; choose one with --split")
     read = {
         part: open_detection_set(data, split=part, images=images, reading=reading, check_images=True) for part in parts
     }

@@ -4,6 +4,7 @@ import collections.abc
 import functools
 import inspect
 import os
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -11,7 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from socodet.errors import ArgumentError, which_instead
+from socodet.errors import ArgumentError, InputError, which_instead
 from socodet.runtime.settings import Settings
 
 _WORDS = {types.NoneType: "None", bool: "True or False", int: "a whole number", float: "a number", str: "text"}
@@ -48,10 +49,25 @@ def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..
                 raise ArgumentError(f"{name}: {_wrong(argument, value, choices)}")
             if Path in choices and isinstance(value, os.PathLike) and not isinstance(value, Path):
                 given.arguments[argument] = Path(value)
-        return function(*given.args, **given.kwargs)
+        try:
+            return function(*given.args, **given.kwargs)
+        except InputError as error:
+            error.args = (in_python(str(error)),)
+            raise
 
     call.__module__, call.__name__, call.__qualname__ = module, name, name  # where pickle finds it
     return call
+
+
+def in_python(message: str) -> str:
+    """A message with the command line's flags as arguments: `--val-share 0.2` is val_share=0.2."""
+
+    def argument(flag: re.Match[str]) -> str:
+        passed, name, value = flag.groups()
+        name = name.replace("-", "_")
+        return f"{passed}{name}=True" if passed else f"{name}={value.strip()}" if value else name
+
+    return re.sub(r"(?<![\w./-])(pass )?--([a-z][\w.-]*\w)( [\d.]*\d(?!\w|\.\d))?", argument, message)
 
 
 def _choices(hint: Any) -> Iterator[Any]:

@@ -93,7 +93,7 @@ def open_detection_set(
     elif split:
         dataset = layout.read(split)
     else:
-        raise InputError(f"{given}: is a folder; say which split of it, --split (split=) {' or '.join(layout.parts)}")
+        raise InputError(f"{given}: is a folder; say which split of it, --split {' or '.join(layout.parts)}")
     names = Counter(category.name for category in dataset.categories)
     shared = [name for name, count in names.items() if count > 1]
     if shared:

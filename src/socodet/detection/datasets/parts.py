@@ -35,8 +35,8 @@ class MissingPartError(InputError):
 def missing_part(given: Path, part: str, there: str) -> MissingPartError:
     """The error for a part that a set has not; there: which it has, in words."""
     return MissingPartError(
-        f"{given}: has no split {part!r}; {there}. Name one that is there with --split (split=), give another set with "
-        f"--val (val=), or {HOLD_BACK}, where the command has it"
+        f"{given}: has no split {part!r}; {there}. Name one that is there with --split, give another set with "
+        f"--val, or {HOLD_BACK}, where the command has it"
     )
 
 
