@@ -34,7 +34,7 @@ def build_rpn_head(channels: int) -> RPNHead:
 
 
 def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: int, sampled: int = SAMPLED) -> Tensor:
-    """Objectness and regression loss of an RPN on square images: a scalar in float32, the mean over the images.
+    """Objectness and regression loss of an RPN on square images: a scalar in float32 at least, the mean over the images.
 
     levels: P2 to P5, (B, C, h, w) each; P6 is made of P5. boxes_bp4: (B, P, 4) xyxy in pixels of the image; a box
     without area is none, and the loss of an image without boxes is 0. side: of the images, in pixels.
@@ -47,10 +47,11 @@ def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: i
     objectness, deltas = head(maps)
     logits, moves = concat_box_prediction_layers(objectness, deltas)
     anchors = _anchors(tuple((one.shape[2], one.shape[3]) for one in maps), side, maps[0].device)
-    logits, moves = logits.float().reshape(len(boxes_bp4), -1), moves.float().reshape(len(boxes_bp4), -1, 4)
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    logits, moves = logits.to(exact).reshape(len(boxes_bp4), -1), moves.to(exact).reshape(len(boxes_bp4), -1, 4)
     weights, positive, matched = _targets(anchors, boxes_bp4, sampled)
     with torch.autocast(logits.device.type, enabled=False):
-        found = binary_cross_entropy_with_logits(logits, positive.float(), weight=weights, reduction="sum")
+        found = binary_cross_entropy_with_logits(logits, positive.to(exact), weight=weights, reduction="sum")
         goal = _CODER.encode_single(matched.flatten(0, 1), anchors.repeat(len(matched), 1)).view_as(moves)
         placed = smooth_l1_loss(
             moves, torch.where(positive[..., None], goal, moves.detach()), beta=BETA, reduction="none"
