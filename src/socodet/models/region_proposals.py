@@ -34,7 +34,7 @@ def build_rpn_head(channels: int) -> RPNHead:
 
 
 def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: int, sampled: int = SAMPLED) -> Tensor:
-    """Objectness and regression loss of an RPN on square images: a scalar in float32 at least, the mean over the images.
+    """Objectness and regression loss of an RPN on square images: a scalar, in float32 at least; the mean of the images.
 
     levels: P2 to P5, (B, C, h, w) each; P6 is made of P5. boxes_bp4: (B, P, 4) xyxy in pixels of the image; a box
     without area is none, and the loss of an image without boxes is 0. side: of the images, in pixels.
