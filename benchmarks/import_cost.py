@@ -12,7 +12,16 @@ import sys
 MODULES = (
     *("socodet", "socodet.cli", "torch", "torchvision", "numba", "llvmlite.binding", "numpy", "pyarrow.parquet"),
     *("PIL.Image", "simplejpeg", "matplotlib.figure", "tensorboard.summary.writer.record_writer", "jinja2", "yaml"),
-    *("rich.progress", "tyro", "cattrs", "faster_coco_eval", "ijson", "packaging.requirements", "safetensors"),
+    *(
+        "rich.progress",
+        "tyro",
+        "docstring_parser",
+        "cattrs",
+        "faster_coco_eval",
+        "ijson",
+        "packaging.requirements",
+        "safetensors",
+    ),
     *("braceexpand", "huggingface_hub.hf_api", "wandb", "mlflow"),
 )
 
