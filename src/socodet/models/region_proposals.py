@@ -21,8 +21,8 @@ ANCHOR_SIDES = (32, 64, 128, 256, 512)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 FOREGROUND, BACKGROUND = 0.7, 0.3
 """Least IoU of a positive anchor, and IoU below which one is negative."""
-SAMPLED, SAMPLED_POSITIVE = 256, 128
-"""Anchors of an image that a detector's RPN learns from in a step, and how many of them may be positive."""
+SAMPLED = 256
+"""Anchors of an image that a detector's RPN learns from in a step, at most half of them positive."""
 BETA = 1 / 9
 """Where the smooth L1 loss becomes linear."""
 _CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
