@@ -26,21 +26,8 @@ if TYPE_CHECKING:
     from socodet.studies.comparison import Comparison
 
 EVERYDAY = (
-    *(
-        "train",
-        "output",
-        "init",
-        "detector",
-        "val",
-        "val-share",
-        "epochs",
-        "iterations",
-        "size",
-        "batch-size",
-        "seeds",
-        "fractions",
-    ),
-    *("patience", "device", "workers", "resume", "overwrite"),
+    *("train", "output", "init", "detector", "val", "val-share", "epochs", "iterations", "size", "batch-size", "seeds"),
+    *("fractions", "patience", "device", "workers", "resume", "overwrite"),
 )
 
 

@@ -24,20 +24,8 @@ from socodet.training.settings import ExecutionSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 EVERYDAY = (
-    *(
-        "images",
-        "output",
-        "recipe",
-        "epochs",
-        "hours",
-        "limit",
-        "dry-run",
-        "batch-size",
-        "backbone",
-        "start-from",
-        "proposals",
-    ),
-    *("seed", "device", "workers", "resume", "overwrite"),
+    *("images", "output", "recipe", "epochs", "hours", "limit", "dry-run", "batch-size", "backbone", "start-from"),
+    *("proposals", "seed", "device", "workers", "resume", "overwrite"),
 )
 
 
@@ -119,6 +107,7 @@ def _planned(
             "stay as planned"
         )
     replaced = [name.replace("-", "_") for name in overriding]
+    _PLAN.clear()
     say = _PLAN.append if dry_run else LOGGER.info
     return auto_recipe(source, run, given, execution=execution, show_plan=first, replaced=replaced, say=say)
 
