@@ -15,7 +15,7 @@ progress are records of the logger `socodet`.
 from typing import TYPE_CHECKING
 
 from socodet._version import __version__
-from socodet.runtime.lazy import lazily
+from socodet.runtime.lazy import lazily, lazy_names
 from socodet.runtime.log import LOGGER as _LOGGER  # noqa: F401  from here on, what a program sets of it is kept
 
 if TYPE_CHECKING:
@@ -90,81 +90,9 @@ if TYPE_CHECKING:
     from socodet.weights.load import load_pretrained as load_pretrained
     from socodet.weights.report import LoadReport as LoadReport
 
-_ORIGINS = {
-    "AblationTable": "socodet.studies.ablation.table",
-    "Budget": "socodet.studies.ablation.budget",
-    "Comparison": "socodet.studies.comparison",
-    "Conversion": "socodet.detection.convert",
-    "Detector": "socodet.detection.detectors",
-    "DeviceSettings": "socodet.training.settings",
-    "Embeddings": "socodet.models.objective",
-    "Evaluation": "socodet.finetuning.evaluate",
-    "EvaluationSettings": "socodet.finetuning.settings",
-    "ExecutionSettings": "socodet.training.settings",
-    "Exported": "socodet.exporting",
-    "FinetuneResult": "socodet.finetuning.finetune",
-    "FinetuneSettings": "socodet.finetuning.settings",
-    "Init": "socodet.studies.inits",
-    "InputError": "socodet.errors",
-    "LoadReport": "socodet.weights.report",
-    "ModelSettings": "socodet.models.settings",
-    "Objective": "socodet.models.objective",
-    "OnlineProposals": "socodet.proposals.on_the_fly",
-    "OwnData": "socodet.studies.own_data.results",
-    "OwnDataSettings": "socodet.studies.own_data.protocol",
-    "PackSettings": "socodet.images.pack",
-    "PackSummary": "socodet.images.pack",
-    "PixelSettings": "socodet.images.reading",
-    "PredictResult": "socodet.prediction.result",
-    "PretrainResult": "socodet.pretraining.pretrain",
-    "ProbeData": "socodet.probing.settings",
-    "ProbeResult": "socodet.probing.probe",
-    "ProbeSettings": "socodet.probing.settings",
-    "ProposalSettings": "socodet.proposals.settings",
-    "ProposalSummary": "socodet.proposals.make_table",
-    "Pushed": "socodet.deployment.push",
-    "ReadingSettings": "socodet.detection.datasets",
-    "Recipe": "socodet.pretraining.recipes",
-    "ReportResult": "socodet.reports.report",
-    "SampleDataset": "socodet.pretraining.data",
-    "TrainedDetector": "socodet.finetuning.detector",
-    "ablate": "socodet.studies.ablation.running",
-    "build_detector": "socodet.detection.build",
-    "build_soco": "socodet.pretraining.pretrain",
-    "collate": "socodet.views.batch",
-    "compare": "socodet.studies.comparison",
-    "convert": "socodet.detection.convert",
-    "demo": "socodet.reports.demo",
-    "doctor": "socodet.commands.doctor:examine",
-    "evaluate": "socodet.finetuning.evaluate",
-    "export": "socodet.deployment.export",
-    "export_detector": "socodet.deployment.export_detector",
-    "finetune": "socodet.finetuning.finetune",
-    "inspect": "socodet.reports.inspect",
-    "inspect_detections": "socodet.reports.inspect_detections",
-    "load_detector": "socodet.finetuning.detector",
-    "load_pretrained": "socodet.weights.load",
-    "match_head_scale": "socodet.finetuning.head_scale",
-    "new_detector": "socodet.detection.detectors",
-    "open_detection_set": "socodet.detection.datasets",
-    "open_images": "socodet.images.source",
-    "pack": "socodet.images.pack",
-    "photographs": "socodet.images.photographs",
-    "predict": "socodet.prediction.predict",
-    "pretrain": "socodet.pretraining.pretrain",
-    "probe": "socodet.probing.probe",
-    "propose": "socodet.proposals.make_table",
-    "push": "socodet.deployment.push",
-    "read_images_as": "socodet.images.reading",
-    "recipe": "socodet.pretraining.recipes",
-    "recipes": "socodet.pretraining.recipes",
-    "register": "socodet.runtime.extensions",
-    "report": "socodet.reports.report",
-    "reproduce_own_data": "socodet.studies.own_data.running",
-}
-__all__ = ["__version__", *_ORIGINS]  # pyright: ignore[reportUnsupportedDunderAll]
-__getattr__ = lazily(__name__, _ORIGINS, check_arguments=True)
+__all__ = ["__version__", *lazy_names(__name__)]  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__ = lazily(__name__, check_arguments=True)
 
 
 def __dir__() -> list[str]:
-    return sorted([*_ORIGINS, *(name for name in globals() if name.startswith("__"))])
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__") and name != "__version__")])

@@ -1,11 +1,13 @@
 """Names of a package that are imported when they are first used, so that importing the package costs no torch."""
 
+import ast
 import importlib
 import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from importlib.util import resolve_name
 from types import FunctionType
 from typing import Any
 
@@ -24,17 +26,37 @@ def with_fields(settings: type[Settings]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def lazily(package: str, origins: Mapping[str, str], *, check_arguments: bool = False) -> Callable[[str], Any]:
-    """A package's `__getattr__`: each name comes from its module, given as `module` or `module:name there`.
+def lazy_names(package: str) -> Mapping[str, tuple[str, str]]:
+    """The names that a package imports under `if TYPE_CHECKING:`, each with its module and its name there.
+
+    ImportError: the package has no source file, where that block is read.
+    """
+    read_source = getattr(sys.modules[package].__loader__, "get_source", lambda _: None)
+    source = read_source(package)
+    if source is None:
+        raise ImportError(f"{package}: its source file is missing; install the package again, with its .py files")
+    return {
+        alias.asname or alias.name: (resolve_name("." * line.level + (line.module or ""), package), alias.name)
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+
+
+def lazily(package: str, *, check_arguments: bool = False) -> Callable[[str], Any]:
+    """A package's `__getattr__`: each name of its `if TYPE_CHECKING:` block comes from its module when asked for.
 
     check_arguments: functions judge their arguments first, as `arguments.checked` says.
     """
+    origins = lazy_names(package)
 
     def find(name: str) -> Any:
         if name not in origins:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, _, there = origins[name].partition(":")
-        value = getattr(importlib.import_module(module), there or name)
+        module, there = origins[name]
+        value = getattr(importlib.import_module(module), there)
         if check_arguments and isinstance(value, FunctionType):
             from socodet.runtime.arguments import checked
 

@@ -13,15 +13,4 @@ if TYPE_CHECKING:
     from socodet.views.settings import SampleSettings as SampleSettings
     from socodet.views.settings import ViewSettings as ViewSettings
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "warm_up": "socodet.views.rendering",
-        "Sample": "socodet.views.sample",
-        "make_sample": "socodet.views.sample",
-        "sample_rng": "socodet.views.sample",
-        "PhotometricSettings": "socodet.views.settings",
-        "SampleSettings": "socodet.views.settings",
-        "ViewSettings": "socodet.views.settings",
-    },
-)
+__getattr__ = lazily(__name__)

@@ -14,16 +14,4 @@ if TYPE_CHECKING:
     from socodet.detection.datasets.problems import Problem as Problem
     from socodet.detection.datasets.reading import ReadingSettings as ReadingSettings
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "Category": "socodet.detection.datasets.annotations",
-        "DetectionDataset": "socodet.detection.datasets.annotations",
-        "ImageAnnotations": "socodet.detection.datasets.annotations",
-        "Style": "socodet.detection.datasets.annotations",
-        "open_detection_set": "socodet.detection.datasets.layouts",
-        "AnnotationProblems": "socodet.detection.datasets.problems",
-        "Problem": "socodet.detection.datasets.problems",
-        "ReadingSettings": "socodet.detection.datasets.reading",
-    },
-)
+__getattr__ = lazily(__name__)

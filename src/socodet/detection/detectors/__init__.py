@@ -12,14 +12,4 @@ if TYPE_CHECKING:
     from socodet.detection.detectors.names import ALIASES as ALIASES
     from socodet.detection.detectors.settings import InferenceSettings as InferenceSettings
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "DETECTORS": "socodet.detection.detectors.by_name",
-        "detector_named": "socodet.detection.detectors.by_name",
-        "new_detector": "socodet.detection.detectors.by_name",
-        "Detector": "socodet.detection.detectors.detector",
-        "ALIASES": "socodet.detection.detectors.names",
-        "InferenceSettings": "socodet.detection.detectors.settings",
-    },
-)
+__getattr__ = lazily(__name__)

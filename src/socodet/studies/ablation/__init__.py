@@ -13,15 +13,4 @@ if TYPE_CHECKING:
     from socodet.studies.ablation.table import AblationRow as AblationRow
     from socodet.studies.ablation.table import AblationTable as AblationTable
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "FAMILIES": "socodet.studies.ablation.budget",
-        "Budget": "socodet.studies.ablation.budget",
-        "Family": "socodet.studies.ablation.budget",
-        "row_detectors": "socodet.studies.ablation.running",
-        "ablate": "socodet.studies.ablation.running",
-        "AblationRow": "socodet.studies.ablation.table",
-        "AblationTable": "socodet.studies.ablation.table",
-    },
-)
+__getattr__ = lazily(__name__)

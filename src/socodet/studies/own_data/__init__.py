@@ -10,12 +10,4 @@ if TYPE_CHECKING:
     from socodet.studies.own_data.results import OwnData as OwnData
     from socodet.studies.own_data.running import reproduce_own_data as reproduce_own_data
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "OwnDataSettings": "socodet.studies.own_data.protocol",
-        "Weights": "socodet.studies.own_data.protocol",
-        "OwnData": "socodet.studies.own_data.results",
-        "reproduce_own_data": "socodet.studies.own_data.running",
-    },
-)
+__getattr__ = lazily(__name__)
