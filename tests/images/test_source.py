@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from socodet.errors import InputError
+from socodet.images.folder import ImageFolder
 from socodet.images.pack import pack
 from socodet.images.photographs import photographs
-from socodet.images.source import ImageFolder, ImageSelection, open_images
+from socodet.images.source import ImageSelection, open_images
 from socodet.proposals.make_table import propose
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable

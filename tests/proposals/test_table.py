@@ -15,7 +15,7 @@ import pytest
 
 from socodet._version import __version__
 from socodet.errors import InputError
-from socodet.images.source import ImageFolder
+from socodet.images.folder import ImageFolder
 from socodet.proposals import shared_copy
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable, Row, rows_to_arrow, table_schema

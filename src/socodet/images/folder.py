@@ -19,17 +19,20 @@ VOC_IMAGES = "JPEGImages"
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Image files below a folder."""
+    """Image files below a folder, or that a file names, in its order."""
 
     root: Path
+    """Where names that are not absolute begin."""
     keys: Sequence[str]
-    """Paths relative to `root`, with forward slashes."""
+    """Paths relative to `root`, with forward slashes; those of a list may be absolute."""
+    named_in: Path | None = None
+    """The file that names them."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def key(self, index: int) -> str:
-        """The path of image `index` relative to the folder, with forward slashes."""
+        """The path of image `index`, without `./` and the like."""
         return self.keys[index]
 
     def read(self, index: int) -> bytes:
@@ -38,8 +41,8 @@ class ImageFolder:
 
     @property
     def location(self) -> str:
-        """The folder, as it was given."""
-        return str(self.root)
+        """The file that names the images, or else the folder, as it was given."""
+        return str(self.named_in or self.root)
 
 
 def open_files(paths: Sequence[Path]) -> ImageFolder:

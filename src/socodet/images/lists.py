@@ -6,14 +6,13 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.images.folder import LOOKED_FOR
+from socodet.images.folder import LOOKED_FOR, ImageFolder
 from socodet.images.names import Names
-from socodet.images.reading import LARGEST_FILE, reading_asked
+from socodet.images.reading import reading_asked
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
@@ -21,33 +20,7 @@ from socodet.runtime.notices import notice
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
 
 
-@dataclass(frozen=True)
-class ImageList:
-    """Image files that a file names, in its order."""
-
-    file: Path
-    root: Path
-    """Where names that are not absolute begin."""
-    keys: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def key(self, index: int) -> str:
-        """The path of image `index` as the file has it, without `./` and the like."""
-        return self.keys[index]
-
-    def read(self, index: int) -> bytes:
-        """The image file's bytes."""
-        return read_file(self.root / self.keys[index], LARGEST_FILE)
-
-    @property
-    def location(self) -> str:
-        """The file that names the images."""
-        return str(self.file)
-
-
-def open_list(file: Path) -> ImageList:
+def open_list(file: Path) -> ImageFolder:
     """The images that a text file names, one path a line, in its order.
 
     Paths are absolute or begin at the list's folder. Empty lines and lines that start with # are skipped.
@@ -63,7 +36,7 @@ def open_list(file: Path) -> ImageList:
             f"{file}: none of the first {len(keys[:LOOKED_FOR])} images it lists is there, first "
             f"{file.parent / keys[0]}; paths are absolute or begin at the list's folder"
         )
-    return ImageList(file, file.parent, Names(keys))
+    return ImageFolder(file.parent, Names(keys), file)
 
 
 def read_lines(file: Path) -> list[str]:
@@ -94,7 +67,7 @@ def read_json(file: Path) -> Any:
         return json.loads(os.fsdecode(data))
 
 
-def open_coco(file: Path) -> ImageList:
+def open_coco(file: Path) -> ImageFolder:
     """The images of a COCO file, in its order; their `file_name`, as `locate_images` finds it, is the key.
 
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
@@ -109,7 +82,7 @@ def open_coco(file: Path) -> ImageList:
         )
     if not any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):  # found by other spellings of suffixes
         keys = [next((one for one in suffix_spellings(key) if os.path.isfile(root / one)), key) for key in keys]
-    return ImageList(file, root, Names(_unique_keys(file, keys)))
+    return ImageFolder(root, Names(_unique_keys(file, keys)), file)
 
 
 def _coco_names(file: Path) -> list[str]:

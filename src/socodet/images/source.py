@@ -20,19 +20,6 @@ from socodet.images.shards import is_pattern, open_shards, shards_in, shards_mat
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import reading_of_set, spread_over
 
-__all__ = [
-    "ImageFolder",
-    "ImageSelection",
-    "ImageSource",
-    "Images",
-    "as_source",
-    "open_image",
-    "open_images",
-    "read_like",
-    "read_pixels",
-    "reading_of",
-]
-
 
 class ImageSource(Protocol):
     """A fixed sequence of encoded images. Must be cheap to hand to data workers."""
