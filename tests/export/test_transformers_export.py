@@ -58,7 +58,7 @@ def test_from_pretrained_reads_the_folder(exportable_run, tmp_path, model):
 def test_statistics_are_those_of_the_images(exportable_run, tmp_path, pictures):
     """Of the first norm, worked out from the first convolution's outputs over all images together."""
     run = exportable_run(backbone="resnet18", **SMALL)
-    statistics = backbone_statistics(pretrained_modules(run.path), pictures, 10, side=64)
+    statistics, _ = backbone_statistics(pretrained_modules(run.path), pictures, 10, side=64)
     outputs = []
     for file in sorted(pictures.iterdir()):
         scaled = Image.open(file).resize((64, 64), Image.Resampling.BILINEAR)
@@ -69,9 +69,9 @@ def test_statistics_are_those_of_the_images(exportable_run, tmp_path, pictures):
             outputs.append(run.encoder.backbone["body"].conv1(pixels))
     values = torch.cat(outputs)
     mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3))
-    assert torch.allclose(statistics.tensors["body.bn1.running_mean"], mean, atol=0.01)
-    assert torch.allclose(statistics.tensors["body.bn1.running_var"], variance, rtol=0.02)
-    names = {name for name in statistics.tensors if "running_" in name}
+    assert torch.allclose(statistics["body.bn1.running_mean"], mean, atol=0.01)
+    assert torch.allclose(statistics["body.bn1.running_var"], variance, rtol=0.02)
+    names = {name for name in statistics if "running_" in name}
     norms = [module for module in run.encoder.backbone["body"].modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(names) == 2 * len(norms)
 
@@ -81,7 +81,7 @@ def test_the_model_has_the_statistics_and_the_card_says_so(exportable_run, tmp_p
     folder = export_run(
         run.path, tmp_path / "model", format="transformers", model="rt_detr_v2", images=pictures, bn_images=1
     ).weights
-    expected = backbone_statistics(pretrained_modules(run.path), pictures, 1).tensors
+    expected, _ = backbone_statistics(pretrained_modules(run.path), pictures, 1)
     network = AutoModelForObjectDetection.from_pretrained(folder)
     norm = network.model.backbone.model.encoder.stages[2].layers[1].layer[0].normalization
     assert torch.allclose(norm.running_var, expected["body.layer3.1.bn1.running_var"])

@@ -6,7 +6,7 @@ from typing import Literal, cast
 from socodet.deployment.export_detector import DetectorFormat, export_detector
 from socodet.errors import InputError
 from socodet.exporting import BN_IMAGES, Exported, export_run
-from socodet.exporting.card import card_path
+from socodet.exporting.files import card_path
 from socodet.exporting.transformers import TransformersModel
 from socodet.finetuning.run import is_finetuned
 from socodet.training.run_folder import Checkpoint

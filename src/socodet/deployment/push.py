@@ -141,7 +141,7 @@ def _card(shared: RunFolder, weights: Path, repository: str) -> str:
     )
     if detector:
         return detector_card(load_detector(shared.path, device="cpu"), files, "socodet")
-    return model_card(shared.path, pretrained_modules(shared.path), files, "socodet").text
+    return model_card(shared.path, pretrained_modules(shared.path), files, "socodet")[0]
 
 
 def _facts(hub: Any, shared: RunFolder, repository: str) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""The tensors of a fine-tuned R-CNN on a pyramid, for frameworks that have the same network under other names.
+"""A fine-tuned R-CNN on a pyramid for Detectron2 and MMDetection 3.x, which have the same network under other names.
 
 What differs: there the background is the last class and not the first, and has neither boxes nor masks.
 """
 
-from typing import Any
+import io
+import json
+from pathlib import Path
+from pprint import pformat
 
 import torch
 from torch import Tensor
@@ -11,67 +14,158 @@ from torch import Tensor
 from socodet.detection.detectors import detector_named
 from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN
 from socodet.errors import InputError
+from socodet.exporting.detectron2 import pickled
+from socodet.exporting.detectron2_configs import NORM, as_yaml, fpn_settings
+from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.mmdetection_configs import fpn_model
 from socodet.exporting.modules import PretrainedModules
 from socodet.finetuning.detector import TrainedDetector
-from socodet.weights.formats import torchvision_of
+from socodet.weights.formats import detectron2, mmdetection, torchvision_of
 from socodet.weights.renaming import Line, Renaming
 
-CLASSES = "roi_heads.box_predictor.cls_score."
-BOXES = "roi_heads.box_predictor.bbox_pred."
-MASKS = "roi_heads.mask_predictor.mask_fcn_logits."
+DETECTRON2_HEADS: list[Line] = [
+    ("roi_heads.box_predictor.{rest}", "roi_heads.box_predictor.{rest}"),
+    ("roi_heads.mask_head.mask_fcn{n+1}.{rest}", "roi_heads.mask_head.{n}.0.{rest}"),
+    ("roi_heads.mask_head.mask_fcn{n+1}.norm.{rest}", "roi_heads.mask_head.{n}.1.{rest}"),
+    ("roi_heads.mask_head.deconv.{rest}", "roi_heads.mask_predictor.conv5_mask.{rest}"),
+    ("roi_heads.mask_head.predictor.{rest}", "roi_heads.mask_predictor.mask_fcn_logits.{rest}"),
+]
+"""Detectron2's FastRCNNOutputLayers and MaskRCNNConvUpsampleHead, and torchvision's."""
+MMDETECTION_HEADS: list[Line] = [
+    ("roi_head.bbox_head.fc_cls.{rest}", "roi_heads.box_predictor.cls_score.{rest}"),
+    ("roi_head.bbox_head.fc_reg.{rest}", "roi_heads.box_predictor.bbox_pred.{rest}"),
+    ("roi_head.mask_head.convs.{n}.conv.{rest}", "roi_heads.mask_head.{n}.0.{rest}"),
+    ("roi_head.mask_head.convs.{n}.bn.{rest}", "roi_heads.mask_head.{n}.1.{rest}"),
+    ("roi_head.mask_head.upsample.{rest}", "roi_heads.mask_predictor.conv5_mask.{rest}"),
+    ("roi_head.mask_head.conv_logits.{rest}", "roi_heads.mask_predictor.mask_fcn_logits.{rest}"),
+]
+"""MMDetection's ConvFCBBoxHead and FCNMaskHead, and torchvision's."""
 
 
-def transferable(detector: TrainedDetector, framework: str) -> PretrainedModules:
-    """Backbone, pyramid and box head by plain name. InputError for another detector or backbone."""
-    name = detector.recipe.settings.detector
-    if not isinstance(detector_named(name), FasterRCNNFPN):
-        raise InputError(
-            f"{detector.run}: --format {framework} takes R-CNNs on a pyramid, not {name}; use --format onnx"
-        )
-    state = detector.network.state_dict()
-    names = torchvision_of(state)
-    tensors = {plain: tensor for own, tensor in state.items() if (plain := names.to_plain(own)) is not None}
-    modules = PretrainedModules(str(detector.run), "a detector", detector.recipe.model, tensors)
-    modules.depth(framework)  # InputError for another backbone than a ResNet
-    return modules
-
-
-def renamed(
-    detector: TrainedDetector, modules: PretrainedModules, transferred: Renaming, lines: list[Line]
-) -> dict[str, Tensor]:
-    """Every tensor by its name in a framework.
-
-    transferred: that of the plain names; lines: of all others, their name there and the detector's.
-    """
-    placed, _ = modules.renamed(transferred)
-    plain = torchvision_of(detector.network.state_dict())
-    others = Renaming(*lines)
-    for own, tensor in detector.network.state_dict().items():
-        if plain.to_plain(own) is not None:
-            continue
-        name = others.from_plain(own)
-        assert name is not None, own
-        placed[name] = _as_there(own, tensor)
-    return {name: tensor.contiguous() for name, tensor in placed.items()}
-
-
-def _as_there(own: str, tensor: Tensor) -> Tensor:
-    """The background last, and left out of boxes and masks."""
-    if own.startswith(CLASSES):
-        return torch.roll(tensor, -1, dims=0)
-    if own.startswith(BOXES):
-        return tensor[4:]
-    return tensor[1:] if own.startswith(MASKS) else tensor
-
-
-def inference_of(detector: TrainedDetector) -> dict[str, Any]:
-    """What the configs of frameworks say of a detector's use, by the names of `detector_config`."""
+def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
+    """All weights in Detectron2's `.pkl` layout, and the config. InputError where it has no such detector."""
+    depth, weights = _weights(detector, "detectron2", detectron2(pyramid=True, c4=False), DETECTRON2_HEADS)
     inference = detector.recipe.inference
-    return {
-        "classes": len(detector.categories),
-        "masks": detector_named(detector.recipe.settings.detector).has_masks,
-        "sides": (inference.short_side, inference.max_side),
-        "proposals": inference.proposals,
-        "score_threshold": inference.score_threshold,
-        "detections": inference.detections,
+    settings = fpn_settings(detector.recipe.model, depth, output) | {
+        "MODEL.MASK_ON": _has_masks(detector),
+        "MODEL.ROI_HEADS.NUM_CLASSES": len(detector.categories),
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": inference.score_threshold,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": inference.proposals,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": inference.proposals,
+        "INPUT.MIN_SIZE_TEST": inference.short_side,
+        "INPUT.MAX_SIZE_TEST": inference.max_side,
+        "TEST.DETECTIONS_PER_IMAGE": inference.detections,
+        "TEST.PRECISE_BN.ENABLED": False,
     }
+    config = output.with_name(f"{output.stem}-detectron2") / "detector.yaml"
+    return FrameworkFiles(
+        weights={output: pickled(weights)},
+        left_out={output: ()},
+        configs={config: as_yaml({name: "BN" if value == NORM else value for name, value in settings.items()})},
+        how_to_load=(
+            "import cv2\n"
+            "from detectron2.config import get_cfg\n"
+            "from detectron2.engine import DefaultPredictor\n\n"
+            "cfg = get_cfg()\n"
+            f'cfg.merge_from_file("{config.parent.name}/{config.name}")\n'
+            f'cfg.MODEL.WEIGHTS = "{output.name}"\n'
+            'found = DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"]  # pred_classes 0 is the first class'
+        ),
+        notes=_notes("Detectron2"),
+    )
+
+
+def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
+    """A checkpoint with its classes, and the config. InputError where MMDetection has no such detector."""
+    depth, weights = _weights(detector, "mmdetection", mmdetection(), MMDETECTION_HEADS)
+    buffer = io.BytesIO()
+    torch.save({"meta": {"dataset_meta": {"classes": list(detector.class_names)}}, "state_dict": weights}, buffer)
+    config = output.with_name(f"{output.stem}-mmdetection") / "detector.py"
+    return FrameworkFiles(
+        weights={output: buffer.getvalue()},
+        left_out={output: ()},
+        configs={config: _mmdetection_config(detector, depth)},
+        how_to_load=(
+            "from mmdet.apis import inference_detector, init_detector\n\n"
+            f'model = init_detector("{config.parent.name}/{config.name}", "{output.name}", device="cpu")\n'
+            'found = inference_detector(model, "image.jpg").pred_instances  # labels: 0 is the first class'
+        ),
+        notes=_notes("MMDetection"),
+    )
+
+
+def _mmdetection_config(detector: TrainedDetector, depth: int) -> str:
+    settings, inference = detector.recipe.model, detector.recipe.inference
+    model = json.loads(json.dumps(fpn_model(settings, depth)).replace("SyncBN", "BN"))
+    model["rpn_head"]["feat_channels"] = settings.fpn_channels
+    heads = model["roi_head"]
+    heads["bbox_head"]["num_classes"] = len(detector.categories)
+    if _has_masks(detector):
+        heads["mask_head"]["num_classes"] = len(detector.categories)
+        base = "mask_rcnn/mask-rcnn"
+    else:
+        del heads["mask_head"], heads["mask_roi_extractor"]
+        base = "faster_rcnn/faster-rcnn"
+    model["test_cfg"] = {
+        "rpn": {"nms_pre": inference.proposals, "max_per_img": inference.proposals},
+        "rcnn": {"score_thr": inference.score_threshold, "max_per_img": inference.detections},
+    }
+    scale = inference.max_side, inference.short_side
+    pipeline = [
+        {"type": "LoadImageFromFile"},
+        {"type": "Resize", "scale": scale, "keep_ratio": True, "backend": "pillow"},
+        {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
+    ]
+    lines = [
+        f"_base_ = 'mmdet::{base}_r50_fpn_1x_coco.py'",
+        f"model = {pformat(model, sort_dicts=False, width=110)}",
+        f"test_pipeline = {pformat(pipeline, sort_dicts=False, width=110)}",
+        "test_dataloader = dict(dataset=dict(pipeline=test_pipeline))",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _weights(
+    detector: TrainedDetector, framework: str, names: Renaming, heads: list[Line]
+) -> tuple[int, dict[str, Tensor]]:
+    """Layers of the ResNet, and every tensor by its name in a framework; InputError for a detector it does not have.
+
+    names: those of the plain names there; heads: of all other tensors, their name there and the detector's.
+    """
+    recipe, others = detector.recipe, Renaming(*heads)
+    if not isinstance(detector_named(recipe.settings.detector), FasterRCNNFPN):
+        raise InputError(
+            f"{detector.run}: --format {framework} takes R-CNNs on a pyramid, not {recipe.settings.detector}; "
+            "use --format onnx"
+        )
+    depth = PretrainedModules(str(detector.run), "a detector", recipe.model, {}).depth(framework)
+    state = detector.network.state_dict()
+    ours = torchvision_of(state, rpn=True)
+    placed = {}
+    for own, tensor in state.items():
+        plain = ours.to_plain(own)
+        there = others.from_plain(own) if plain is None else names.from_plain(plain)
+        assert there is not None, own
+        placed[there] = _background_last(own, tensor).contiguous()
+    return depth, placed
+
+
+def _background_last(own: str, tensor: Tensor) -> Tensor:
+    """The background is the last class, and left out of boxes and masks."""
+    if own.startswith("roi_heads.box_predictor.cls_score."):
+        return torch.roll(tensor, -1, dims=0)
+    if own.startswith("roi_heads.box_predictor.bbox_pred."):
+        return tensor[4:]
+    return tensor[1:] if own.startswith("roi_heads.mask_predictor.mask_fcn_logits.") else tensor
+
+
+def _has_masks(detector: TrainedDetector) -> bool:
+    return detector_named(detector.recipe.settings.detector).has_masks
+
+
+def _notes(framework: str) -> tuple[str, ...]:
+    return (
+        f"{framework} does not round its anchors to whole pixels, and scales images as integers, so boxes differ by "
+        "fractions of a pixel from those of `socodet predict`; without these two differences they are the same.",
+        "Batch norm is BN in the config, for use on one device; set SyncBN to train on.",
+    )

@@ -1,6 +1,5 @@
 """A fine-tuned RT-DETR for Hugging Face transformers: a folder that its `from_pretrained` and `pipeline` read."""
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.transformers import saved_files
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.rt_detr import import_transformers
 
@@ -33,15 +33,11 @@ def transformers_files(detector: TrainedDetector, output: Path) -> FrameworkFile
         image_mean=mean,
         image_std=std,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        model.to(torch.float32).save_pretrained(folder)
-        processor.save_pretrained(folder)
-        files = {output / path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    weights = {path: content for path, content in files.items() if path.suffix == ".safetensors"}
+    weights, configs = saved_files(output, model.to(torch.float32), processor)
     return FrameworkFiles(
         weights=weights,
         left_out=dict.fromkeys(weights, ()),
-        configs={path: content.decode() for path, content in files.items() if path not in weights},
+        configs=configs,
         how_to_load=(
             "from transformers import pipeline\n\n"
             f'detect = pipeline("object-detection", model="{output.name}", threshold=0.5)\n'

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from socodet.errors import InputError
-from socodet.exporting.card import card_path, model_card
+from socodet.exporting.card import model_card
 from socodet.exporting.detectron2 import detectron2_files
-from socodet.exporting.files import FrameworkFiles, check_suffix
+from socodet.exporting.files import FrameworkFiles, check_output
 from socodet.exporting.mmdetection import mmdetection_files
 from socodet.exporting.modules import PretrainedModules, pretrained_modules
 from socodet.exporting.timm import timm_files
 from socodet.exporting.torchvision import torchvision_files
 from socodet.exporting.transformers import TransformersModel, transformers_files
-from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.shown import Shown
 
 Format = Literal["torchvision", "detectron2", "mmdetection", "timm", "transformers"]
@@ -53,37 +52,19 @@ def export_run(
     show_progress: bool = False,
 ) -> Exported:
     """Writes pretrained modules to the file `output`, under a framework's own names; `deployment.export` says more."""
-    path = settled(output)
     frameworks = _FRAMEWORKS
     if format == "transformers":
         if model is None:
             raise InputError(f"--format transformers: choose one with --model {'|'.join(get_args(TransformersModel))}")
-        if path.is_file():
-            raise InputError(f"{path}: is a file; give a folder for --output")
         files_of = partial(
             transformers_files, model=model, images=images, bn_images=bn_images, show_progress=show_progress
         )
         frameworks = {**_FRAMEWORKS, format: files_of}
     elif model is not None or images is not None:
         raise InputError(f"--model and --images: are for --format transformers, not {format}; leave them out")
-    elif path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file for --output")
-    check_suffix(path, format, _FRAMEWORKS)
-    card_file = card_path(path, format)
-    _refuse_to_replace(() if path.is_dir() else (path,), overwrite)
+    path, card = check_output(output, format, _FRAMEWORKS, overwrite=overwrite)
     modules = pretrained_modules(source)
     files = frameworks[format](modules, path)
-    _refuse_to_replace((*files.weights, *files.configs, card_file), overwrite)
-    card = model_card(source, modules, files, format)
-    for config, content in files.configs.items():
-        write_atomically(config, content.encode())
-    write_atomically(card_file, card.text.encode())
-    for weights, data in files.weights.items():
-        write_atomically(weights, data)
-    return Exported(path, card_file, card.unfinished)
-
-
-def _refuse_to_replace(paths: tuple[Path, ...], overwrite: bool) -> None:
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise InputError(f"{path}: exists; give another --output or pass --overwrite")
+    text, unfinished = model_card(source, modules, files, format)
+    files.write(card, text, overwrite=overwrite)
+    return Exported(path, card, unfinished)

@@ -4,7 +4,6 @@ import hashlib
 import html
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,13 @@ LOGGED = {
 """Logged figures that a card gives, in words."""
 
 
-def card_path(output: Path, framework: str) -> Path:
-    """Where the card of weights at `output` lies: beside them, `NAME-FRAMEWORK.md`, or in the folder, `README.md`."""
-    if framework == "transformers":
-        return output / "README.md"
-    return output.with_name(f"{output.stem}-{framework}.md")
+def model_card(
+    source: str | Path, modules: PretrainedModules, files: FrameworkFiles, framework: str
+) -> tuple[str, str | None]:
+    """What was trained, on what, how far training got, what is in the files, and how to load them, as Markdown.
 
-
-@dataclass(frozen=True)
-class Card:
-    """Markdown, and the progress of a run that is not finished, such as `30 of 100 steps`."""
-
-    text: str
-    unfinished: str | None
-
-
-def model_card(source: str | Path, modules: PretrainedModules, files: FrameworkFiles, framework: str) -> Card:
-    """What was trained, on what, how far training got, what is in the files, and how to load them."""
+    Also the progress of a run that is not finished, such as `30 of 100 steps`.
+    """
     unfinished = None
     if Path(source).is_dir():
         run = RunFolder(Path(source))
@@ -50,7 +39,7 @@ def model_card(source: str | Path, modules: PretrainedModules, files: FrameworkF
     else:
         title, origin, appendix = Path(source).name, _file_lines(Path(source), modules), []
     lines = [f"# {in_markdown(title)} for {framework}", "", *origin, "", *file_and_loading_lines(files), *appendix]
-    return Card("\n".join(lines) + "\n", unfinished)
+    return "\n".join(lines) + "\n", unfinished
 
 
 def _file_lines(file: Path, modules: PretrainedModules) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Detectron2's YAML configs: for fine-tuning a run's weights by section 4.2's protocol, and of a fine-tuned detector.
+"""Detectron2's YAML configs, for fine-tuning a run's weights by section 4.2's protocol.
 
 Each stands alone: no base file, no class that stock Detectron2 lacks.
 """
@@ -25,58 +25,26 @@ VOC_ITERATIONS = 24_000
 
 def fpn_configs(settings: ModelSettings, depth: int, weights: Path) -> dict[str, str]:
     """Mask R-CNN on FPN, for COCO (1x, 2x) and LVIS v1 (1x, 2x, 90k): file name → text."""
-    model = _common(depth, weights) | _fpn(settings, depth)
+    model = fpn_settings(settings, depth, weights)
     coco = {
-        f"mask_rcnn_R_{depth}_FPN_{name}.yaml": _yaml(model | _coco(iterations))
+        f"mask_rcnn_R_{depth}_FPN_{name}.yaml": as_yaml(model | _coco(iterations))
         for name, iterations in COCO_ITERATIONS.items()
     }
     lvis = {
-        f"lvis_mask_rcnn_R_{depth}_FPN_{name}.yaml": _yaml(model | _lvis(iterations))
+        f"lvis_mask_rcnn_R_{depth}_FPN_{name}.yaml": as_yaml(model | _lvis(iterations))
         for name, iterations in LVIS_ITERATIONS.items()
     }
     return coco | lvis
-
-
-def detector_config(
-    settings: ModelSettings,
-    depth: int,
-    weights: Path,
-    *,
-    classes: int,
-    masks: bool,
-    sides: tuple[int, int],
-    proposals: int,
-    score_threshold: float,
-    detections: int,
-) -> str:
-    """The text of a fine-tuned R-CNN's config, for use.
-
-    classes: without the background. sides: shorter and longest of a test image. proposals: of an image at test time.
-    """
-    short_side, max_side = sides
-    own = {
-        "MODEL.MASK_ON": masks,
-        "MODEL.ROI_HEADS.NUM_CLASSES": classes,
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": score_threshold,
-        "MODEL.RPN.PRE_NMS_TOPK_TEST": proposals,
-        "MODEL.RPN.POST_NMS_TOPK_TEST": proposals,
-        "INPUT.MIN_SIZE_TEST": short_side,
-        "INPUT.MAX_SIZE_TEST": max_side,
-        "TEST.DETECTIONS_PER_IMAGE": detections,
-        "TEST.PRECISE_BN.ENABLED": False,
-    }
-    all_settings = _common(depth, weights) | _fpn(settings, depth) | own
-    return _yaml({name: "BN" if value == NORM else value for name, value in all_settings.items()})
 
 
 def c4_configs(depth: int, weights: Path) -> dict[str, str]:
     """Mask R-CNN on C4 for COCO (1x, 2x), Faster R-CNN on C4 for VOC: file name → text."""
     model = _common(depth, weights) | _C4
     coco = {
-        f"mask_rcnn_R_{depth}_C4_{name}.yaml": _yaml(model | _coco(iterations))
+        f"mask_rcnn_R_{depth}_C4_{name}.yaml": as_yaml(model | _coco(iterations))
         for name, iterations in COCO_ITERATIONS.items()
     }
-    return coco | {f"voc_faster_rcnn_R_{depth}_C4_24k.yaml": _yaml(model | _voc())}
+    return coco | {f"voc_faster_rcnn_R_{depth}_C4_24k.yaml": as_yaml(model | _voc())}
 
 
 def _common(depth: int, weights: Path) -> Settings:
@@ -97,9 +65,10 @@ def _common(depth: int, weights: Path) -> Settings:
     }
 
 
-def _fpn(settings: ModelSettings, depth: int) -> Settings:
+def fpn_settings(settings: ModelSettings, depth: int, weights: Path) -> Settings:
+    """Mask R-CNN's network on FPN, and where its weights are."""
     stages = ["res2", "res3", "res4", "res5"]
-    return {
+    return _common(depth, weights) | {
         "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
         "MODEL.RESNETS.OUT_FEATURES": stages,
         "MODEL.RESNETS.RES2_OUT_CHANNELS": 256 if depth >= 50 else 64,
@@ -197,7 +166,7 @@ _Dumper.add_representer(
 )
 
 
-def _yaml(settings: Settings) -> str:
+def as_yaml(settings: Settings) -> str:
     """Dotted names as nested YAML."""
     tree: Settings = {}
     for name, value in settings.items():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
+from socodet.runtime.files import settled, write_atomically
 
 _TORCH = (".pth", ".pt", ".safetensors")
 SUFFIXES = {
@@ -36,6 +37,15 @@ class FrameworkFiles:
     notes: tuple[str, ...] = ()
     """What else to know."""
 
+    def write(self, card: Path, text: str, *, overwrite: bool) -> None:
+        """Writes them and the card, the weights last. InputError if one exists and `overwrite` is false."""
+        _refuse_to_replace((*self.weights, *self.configs, card), overwrite)
+        for config, content in self.configs.items():
+            write_atomically(config, content.encode())
+        write_atomically(card, text.encode())
+        for weights, data in self.weights.items():
+            write_atomically(weights, data)
+
 
 def state_dict_bytes(weights: Mapping[str, Tensor], output: Path) -> bytes:
     """In the format of the output's suffix: `.safetensors`, or what torch.load reads."""
@@ -46,10 +56,34 @@ def state_dict_bytes(weights: Mapping[str, Tensor], output: Path) -> bytes:
     return buffer.getvalue()
 
 
-def check_suffix(output: Path, format: str, formats: Iterable[str]) -> None:
-    """InputError when a format's files end otherwise, with those of `formats` that end so."""
+def _refuse_to_replace(paths: Iterable[Path], overwrite: bool) -> None:
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: exists; give another --output or pass --overwrite")
+
+
+def card_path(output: Path, framework: str) -> Path:
+    """Where the card of weights at `output` lies: beside them, `NAME-FRAMEWORK.md`, or in the folder, `README.md`."""
+    if framework == "transformers":
+        return output / "README.md"
+    return output.with_name(f"{output.stem}-{framework}.md")
+
+
+def check_output(given: str | Path, format: str, formats: Iterable[str], *, overwrite: bool) -> tuple[Path, Path]:
+    """The paths of the weights and of their card.
+
+    InputError for a folder in place of a file or a file in place of a folder, for one that exists unless `overwrite`,
+    and when the format's files end otherwise, with those of `formats` that end so.
+    """
+    output = settled(given)
+    if output.is_dir() and format != "transformers":
+        raise InputError(f"{output}: is a folder; give a file for --output")
+    if output.is_file() and format == "transformers":
+        raise InputError(f"{output}: is a file; give a folder for --output")
     ends = SUFFIXES.get(format, ())
     if ends and output.suffix not in ends:
         others = [other for other in formats if output.suffix in SUFFIXES.get(other, ())]
         way_out = f"; or choose the format that has {output.suffix}, {' or '.join(others)}" if others else ""
         raise InputError(f"{output}: a file of the format {format} ends in {' or '.join(ends)}; name it so{way_out}")
+    _refuse_to_replace(() if output.is_dir() else (output,), overwrite)
+    return output, card_path(output, format)

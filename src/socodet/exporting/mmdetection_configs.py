@@ -1,4 +1,4 @@
-"""MMDetection's Python configs (3.x): for fine-tuning a run's weights, and of a fine-tuned detector.
+"""MMDetection's Python configs (3.x), for fine-tuning a run's weights.
 
 Each inherits one of MMDetection's own and changes what the weights ask for: RGB pixels, stride 2 in the 3x3
 convolutions, nothing frozen, batch norm everywhere and synchronised (section 4.2), and where the weights are.
@@ -19,7 +19,7 @@ MASK_RCNN_WEIGHT_DECAY = 2.5e-5
 
 def fpn_configs(settings: ModelSettings, depth: int, weights: str) -> dict[str, str]:
     """Mask R-CNN on FPN with the pretrained box head, COCO 1x and 2x: file name → text."""
-    model = _fpn_model(settings, depth)
+    model = fpn_model(settings, depth)
     return {
         f"mask_rcnn_r{depth}_fpn_{schedule}.py": _config(
             f"mmdet::mask_rcnn/mask-rcnn_r50_fpn_{schedule}_coco.py", model, weights, MASK_RCNN_WEIGHT_DECAY
@@ -28,58 +28,7 @@ def fpn_configs(settings: ModelSettings, depth: int, weights: str) -> dict[str, 
     }
 
 
-def detector_config(
-    settings: ModelSettings,
-    depth: int,
-    *,
-    classes: int,
-    masks: bool,
-    sides: tuple[int, int],
-    proposals: int,
-    score_threshold: float,
-    detections: int,
-) -> str:
-    """The text of a fine-tuned R-CNN's config, for use.
-
-    classes: without the background. sides: shorter and longest of a test image. proposals: of an image at test time.
-    """
-    model = _on_one_device(_fpn_model(settings, depth))
-    model["rpn_head"]["feat_channels"] = settings.fpn_channels
-    heads = model["roi_head"]
-    heads["bbox_head"]["num_classes"] = classes
-    if masks:
-        heads["mask_head"]["num_classes"] = classes
-    else:
-        del heads["mask_head"], heads["mask_roi_extractor"]
-    model["test_cfg"] = {
-        "rpn": {"nms_pre": proposals, "max_per_img": proposals},
-        "rcnn": {"score_thr": score_threshold, "max_per_img": detections},
-    }
-    pipeline = [
-        {"type": "LoadImageFromFile"},
-        {"type": "Resize", "scale": sides[::-1], "keep_ratio": True, "backend": "pillow"},
-        {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
-    ]
-    family, name = ("mask_rcnn", "mask-rcnn") if masks else ("faster_rcnn", "faster-rcnn")
-    lines = [
-        f"_base_ = 'mmdet::{family}/{name}_r50_fpn_1x_coco.py'",
-        f"model = {pformat(model, sort_dicts=False, width=110)}",
-        f"test_pipeline = {pformat(pipeline, sort_dicts=False, width=110)}",
-        "test_dataloader = dict(dataset=dict(pipeline=test_pipeline))",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _on_one_device(model: Any) -> Any:
-    """The same model with plain batch norm."""
-    if isinstance(model, dict):
-        return {
-            name: _on_one_device(value) for name, value in (model | {"type": "BN"} if model == NORM else model).items()
-        }
-    return model
-
-
-def _fpn_model(settings: ModelSettings, depth: int) -> Settings:
+def fpn_model(settings: ModelSettings, depth: int) -> Settings:
     """Mask R-CNN's modules on FPN."""
     channels = settings.fpn_channels
     extractor = {"out_channels": channels}

@@ -1,7 +1,6 @@
 """Batch norm's statistics of a backbone over images as a detector sees them, for frameworks that freeze them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +22,12 @@ SIDE = 640
 """Images are scaled to this height and width: what RT-DETR sees, and between the sizes that DETR is trained on."""
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Running means and variances by plain name, and where they come from, in words."""
-
-    tensors: dict[str, Tensor]
-    origin: str
-
-
 def backbone_statistics(
     modules: PretrainedModules, images: Images | None, count: int, *, side: int = SIDE, show_progress: bool = False
-) -> Statistics | None:
-    """The statistics of a backbone on at most `count` images, evenly spaced over a set; None for count 0.
+) -> tuple[dict[str, Tensor], str] | None:
+    """A backbone's running means and variances on at most `count` images, evenly spaced over a set; None for count 0.
+
+    By plain name; and where they come from, in words.
 
     `images` are by default those that the run was pretrained on; a file of weights without them keeps its own. Batches
     are normalised by their own statistics, as `reestimate_statistics` says. InputError when they cannot be read.
@@ -62,9 +55,7 @@ def backbone_statistics(
     if not read:
         raise InputError(f"{source.location}: none of {len(chosen)} images can be read; give others, --images")
     tensors = {f"body.{name}": value for name, value in body.state_dict().items() if "running_" in name}
-    return Statistics(
-        tensors, f"re-estimated on {read} images at {side}x{side} pixels, from {Path(source.location).name}"
-    )
+    return tensors, f"re-estimated on {read} images at {side}x{side} pixels, from {Path(source.location).name}"
 
 
 def _source(modules: PretrainedModules, images: Images | None) -> ImageSource | None:
@@ -72,17 +63,14 @@ def _source(modules: PretrainedModules, images: Images | None) -> ImageSource | 
     with read_images_like(PLAIN if run is None else run.pixel_reading()):
         if images is not None:
             return as_source(images)
-    location = None if run is None else run.describe().get("location")
-    if run is None or location is None:
-        return None
-    try:
-        with read_images_like(run.pixel_reading()):
-            return open_images(location)
-    except InputError as error:
-        raise InputError(
-            f"{error}; batch norm statistics are estimated on the run's images: give them, --images, or keep those of "
-            "pretraining, --bn-images 0"
-        ) from None
+        location = None if run is None else run.describe().get("location")
+        try:
+            return None if location is None else open_images(location)
+        except InputError as error:
+            raise InputError(
+                f"{error}; batch norm statistics are estimated on the run's images: give them, --images, or keep those "
+                "of pretraining, --bn-images 0"
+            ) from None
 
 
 def _batches(source: ImageSource, indices: list[int], side: int) -> Iterator[Tensor]:

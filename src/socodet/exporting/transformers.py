@@ -48,20 +48,16 @@ def transformers_files(
     report = load_pretrained(network, modules.source, show_report=False)
     statistics = backbone_statistics(modules, images, bn_images, show_progress=show_progress)
     if statistics is not None:
-        _replace_statistics(network, statistics.tensors)
+        _replace_statistics(network, statistics[0])
     processor = getattr(transformers, "RTDetrImageProcessor" if model == "rt_detr_v2" else f"{name}ImageProcessor")
     # RT-DETR's own takes RGB in 0 to 1 as it is; pretraining normalised it
     normalized = {"do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
-    with tempfile.TemporaryDirectory() as folder:
-        network.save_pretrained(folder)
-        processor(**normalized).save_pretrained(folder)
-        files = {output / path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    weights = {path: content for path, content in files.items() if path.suffix == ".safetensors"}
+    weights, configs = saved_files(output, network, processor(**normalized))
     freshly = ", ".join(report.fresh_modules)
     return FrameworkFiles(
         weights=weights,
         left_out={path: tuple(report.left_over_modules) for path in weights},
-        configs={path: content.decode() for path, content in files.items() if path not in weights},
+        configs=configs,
         how_to_load=(
             f"from transformers import AutoImageProcessor, {name}ForObjectDetection\n\n"
             f'model = {name}ForObjectDetection.from_pretrained(\n    "{output.name}", num_labels=20, '
@@ -72,9 +68,19 @@ def transformers_files(
             "Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation, as the processor does it.",
             f"Not pretrained: {freshly}.",
             "The model freezes batch norm in its backbone, so its statistics matter. "
-            + ("They are those of pretraining." if statistics is None else f"They were {statistics.origin}."),
+            + ("They are those of pretraining." if statistics is None else f"They were {statistics[1]}."),
         ),
     )
+
+
+def saved_files(output: Path, *parts: Any) -> tuple[dict[Path, bytes], dict[Path, str]]:
+    """What `save_pretrained` of a model and a processor writes into the folder `output`: weights, and texts."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in parts:
+            part.save_pretrained(folder)
+        files = {output / path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    weights = {path: content for path, content in files.items() if path.suffix == ".safetensors"}
+    return weights, {path: content.decode() for path, content in files.items() if path not in weights}
 
 
 def _config(transformers: Any, modules: PretrainedModules, model: TransformersModel) -> Any:
