@@ -141,7 +141,7 @@ def test_flags_take_the_place_of_what_a_run_says(finetuned, data, seen, tmp_path
 def test_a_probe_and_a_report_see_what_the_run_saw(pretrained, dark, monkeypatch):
     opened = []
     monkeypatch.setattr(probing, "probe_encoder", lambda encoder, sets, *args, **kwargs: opened.append(sets))
-    probing.probe_network(pretrained, dark, device="cpu", show_progress=False)
+    probing.probe(pretrained, dark, device="cpu", show_progress=False)
     for part in (opened[0].train, opened[0].val):
         np.testing.assert_allclose(part.pixels(0), as_seen(scene(0, 400)), atol=1)
     source, _ = reporting.open_run_images(read_records([pretrained]), dark)

@@ -20,7 +20,7 @@ from socodet.models.normalization import normalize
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.recipes import recipe
 from socodet.probing.features import box_encoder, object_features
-from socodet.probing.probe import probe_network
+from socodet.probing.probe import probe
 from socodet.probing.samples import ProbeDataset, probed_objects
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.progress import progress_bar
@@ -121,7 +121,7 @@ def test_a_backbone_alone_gives_a_box_the_mean_of_its_part_of_c5(files, architec
 def test_a_run_that_is_probed_during_training(files):
     lines = [line for line in RunFolder(files / "run").log_lines() if "probe_knn" in line]
     assert [line["step"] for line in lines] == [2, 3, 4]  # of 4 steps in 4/3 epochs: at 1/2, at 1, at the end
-    scores = probe_network(files / "run", files, workers=0, show_progress=False)
+    scores = probe(files / "run", files, workers=0, show_progress=False)["pretrained"]
     assert lines[-1] == {"step": 4, **scores.metrics()}
     assert lines[0]["probe_scale_cosine"] != lines[-1]["probe_scale_cosine"]
     events = EventAccumulator(str(files / "run" / "tensorboard")).Reload()
@@ -138,7 +138,7 @@ def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
     main(["probe", str(files / "run"), "--data", str(files), *flags])
     table = capsys.readouterr().out
     written = json.loads(output.read_text())
-    assert written["pretrained"] == probe_network(files / "run", files, workers=0, show_progress=False).as_dict()
+    assert written["pretrained"] == probe(files / "run", files, workers=0, show_progress=False)["pretrained"].as_dict()
     assert written["untrained"]["scale_cosine"] != written["pretrained"]["scale_cosine"]
     assert written["pretrained"]["train"]["objects"] == 5
     assert written["pretrained"]["size"] == 96
@@ -153,9 +153,9 @@ def test_what_cannot_be_probed_is_one_line(files, tmp_path):
     with pytest.raises(InputError, match="fine-tuning run"):
         socodet.probe(detector.path, files)
     with pytest.raises(InputError, match=r"train\.json: is a single set"):
-        probe_network(files / "run", files / "train.json")
+        probe(files / "run", files / "train.json")
     with pytest.raises(InputError, match="not a run"):
-        probe_network(tmp_path, files)
+        probe(tmp_path, files)
     pretrain_arguments = (photographs(), TINY, tmp_path / "new")
     with pytest.raises(InputError, match="--probe-every and --probe-data need each other"):
         pretraining.pretrain(*pretrain_arguments, probe_every=1.0)

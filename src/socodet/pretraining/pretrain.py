@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from socodet.models.objective import build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleStream, dataset_of
+from socodet.pretraining.periodic_probe import probe_while_training
 from socodet.pretraining.planning import auto_recipe
 from socodet.pretraining.preparation import (
     ONLINE,
@@ -32,7 +33,6 @@ from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.recipes.auto import Given
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer, run_training
-from socodet.probing.periodic import probe_while_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
 from socodet.runtime.counted import counted
@@ -202,7 +202,7 @@ def pretrain(
         run,
         execution,
         show_progress=show_progress,
-        after_step=_probe(trainer, recipe, sets, probe_every, execution),
+        after_step=probe_while_training(trainer, recipe, sets, probe_every, execution),
         sinks=sinks,
     )
     why = "unreadable during training, or of another size than its proposals were made for"
@@ -264,26 +264,6 @@ def _notes(training: TrainingSettings, images: int) -> Iterator[str]:
             f"note: a batch of {size} shows each of {images} images {size / images:.1f} times; --batch-size makes it "
             "smaller"
         )
-
-
-def _probe(
-    trainer: Trainer, recipe: Recipe, sets: ProbeSets | None, every: float | None, execution: ExecutionSettings
-) -> Callable[[int], dict[str, float] | None] | None:
-    """What to do after each step: the probe, if one was asked for."""
-    if sets is None or every is None:
-        return None
-    return probe_while_training(
-        trainer.soco.online.encoder,
-        recipe.model,
-        recipe.sample,
-        sets,
-        every=every,
-        epochs=recipe.training.epochs,
-        total=trainer.total,
-        device=trainer.device,
-        is_first=trainer.world.is_first,
-        execution=execution,
-    )
 
 
 def _probe_sets(every: float | None, dataset: str | Path | ProbeSets | None) -> ProbeSets | None:

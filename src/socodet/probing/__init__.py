@@ -1,5 +1,5 @@
 """How much a network knows about annotated objects before fine-tuning.
 
-`probe.py` is the command, `periodic.py` probes during pretraining. `scores.py` probes an encoder: `samples.py` makes
-the views that it sees, `features.py` encodes their objects, `classifiers.py` and `retrieval.py` judge the features.
+`probe.py` is the command. `scores.py` probes an encoder: `samples.py` makes the views that it sees, `features.py`
+encodes their objects, `classifiers.py` and `retrieval.py` judge the features.
 """

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from socodet._version import __version__
 from socodet.detection.datasets import ReadingSettings
 from socodet.images.reading import read_images_like
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import ProbeScores, probe_encoder
-from socodet.probing.sets import ProbeSets, open_sets
+from socodet.probing.sets import open_sets
 from socodet.probing.settings import ProbeData, ProbeSettings
 from socodet.runtime.files import check_output_file, write_note
 from socodet.runtime.shown import Shown, ShownTable
@@ -22,46 +22,6 @@ from socodet.weights.hub import reads_hub
 from socodet.weights.pretrained_run import encoder_weights, model_settings
 
 Device = Literal["auto", "cpu", "cuda"]
-
-
-def probe_network(
-    run: str | Path,
-    sets: ProbeSets | ProbeData | str | Path,
-    *,
-    settings: ProbeSettings | None = None,
-    untrained: bool = False,
-    device: Device = "auto",
-    workers: int | None = None,
-    show_progress: bool = True,
-) -> ProbeScores:
-    """Predicts the classes of the validation objects from features h (Eq. 1), and more; see `ProbeScores`.
-
-    The network is the online encoder of a pretraining run, from its newest checkpoint and with its batch-norm
-    statistics; or with `untrained` as the run's settings and seed initialise it, with statistics of the training
-    images. sets: where the annotated images are, a folder with a training and a validation split, or what `open_sets`
-    returned. Raises InputError when `run` is no pretraining run or has no checkpoint yet, and when the sets cannot be
-    used.
-    """
-    settings = settings or ProbeSettings()
-    folder = RunFolder(Path(run))
-    model, sample = model_settings(run), levels_and_size(folder)
-    weights, seed = None if untrained else encoder_weights(run), folder.describe()["recipe"]["training"]["seed"]
-    encoder = box_encoder(model, weights, seed, backbone_alone=settings.of == "backbone")
-    if settings.of == "backbone":
-        sample = replace(sample, level_rule="single")
-    if not isinstance(sets, ProbeSets):
-        with read_images_like(folder.pixel_reading()):
-            sets = open_sets(sets, settings)
-    where = choose_device(device, ALONE)
-    return probe_encoder(
-        encoder.to(where),
-        sets,
-        sample,
-        settings,
-        fresh_statistics=untrained,
-        workers=default_workers(where) if workers is None else workers,
-        show_progress=show_progress,
-    )
 
 
 def levels_and_size(run: RunFolder) -> SampleSettings:
@@ -89,20 +49,36 @@ def probe(
 ) -> "ProbeResult":
     """Measures how much a run's network knows about annotated objects, without fine-tuning.
 
-    data: a folder with a training and a validation split, or `ProbeData`. untrained: also probe the run's random
-    initialisation. The scores are under `pretrained` and `untrained`; what they are `ProbeScores` says. output: a
-    .json file for the scores; one that exists is refused unless `overwrite`.
+    It predicts the classes of the validation objects from features h (Eq. 1), and more; see `ProbeScores`. The network
+    is the online encoder of the pretraining run `run`, from its newest checkpoint and with its batch-norm statistics.
+
+    data: a folder with a training and a validation split, or `ProbeData`. untrained: also probe the encoder as the
+    run's settings and seed initialise it, with statistics of the training images. The scores are under `pretrained`
+    and `untrained`. output: a .json file for the scores; one that exists is refused unless `overwrite`. Raises
+    InputError when `run` is no pretraining run or has no checkpoint yet, and when the sets cannot be used.
     """
     file = None if output is None else check_output_file(output, overwrite=overwrite)
     settings = settings or ProbeSettings()
-    if not untrained:
-        encoder_weights(run)  # refuses what is no run before the sets are read
-    with read_images_like(RunFolder(Path(run)).pixel_reading()):
+    weights = {"pretrained": encoder_weights(run)} | ({"untrained": None} if untrained else {})
+    folder = RunFolder(Path(run))
+    model, sample = model_settings(run), levels_and_size(folder)
+    of_backbone, seed = settings.of == "backbone", folder.describe()["recipe"]["training"]["seed"]
+    if of_backbone:
+        sample = replace(sample, level_rule="single")
+    with read_images_like(folder.pixel_reading()):
         sets = open_sets(data, settings, reading)
-    where: dict[str, Any] = {"device": device, "workers": workers, "show_progress": show_progress}
+    where = choose_device(device, ALONE)
     scores = {
-        name: probe_network(run, sets, settings=settings, untrained=name == "untrained", **where)
-        for name in ("pretrained", "untrained")[: 1 + untrained]
+        name: probe_encoder(
+            box_encoder(model, trained, seed, backbone_alone=of_backbone).to(where),
+            sets,
+            sample,
+            settings,
+            fresh_statistics=trained is None,
+            workers=default_workers(where) if workers is None else workers,
+            show_progress=show_progress,
+        )
+        for name, trained in weights.items()
     }
     if file is not None:
         asked = {"run": str(run), "of": settings.of, "seed": settings.seed, "socodet": __version__}

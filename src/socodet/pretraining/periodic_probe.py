@@ -1,0 +1,40 @@
+"""A probe every few epochs of a pretraining run."""
+
+import math
+from collections.abc import Callable
+
+from socodet.pretraining.recipes import Recipe
+from socodet.pretraining.trainer import Trainer
+from socodet.probing.features import box_encoder
+from socodet.probing.scores import probe_encoder
+from socodet.probing.sets import ProbeSets
+from socodet.probing.settings import ProbeSettings
+from socodet.training.devices import default_workers
+from socodet.training.settings import ExecutionSettings
+
+
+def probe_while_training(
+    trainer: Trainer, recipe: Recipe, sets: ProbeSets | None, every: float | None, execution: ExecutionSettings
+) -> Callable[[int], dict[str, float] | None] | None:
+    """A function for `run_loop` to call after each step: it probes after every `every` epochs and at the end.
+
+    None if no probe was asked for. The first process probes, and the others wait for it at the next step. It probes a
+    copy of the online encoder, so that neither the networks nor any random state change.
+    """
+    if sets is None or every is None:
+        return None
+    encoder, device = trainer.soco.online.encoder, trainer.device
+    workers = default_workers(device) if execution.workers is None else execution.workers
+
+    def probes_due(step: int) -> int:
+        """How many times `every` epochs have passed by that step."""
+        return math.floor(step / trainer.total * recipe.training.epochs / every + 1e-9)
+
+    def after_step(step: int) -> dict[str, float] | None:
+        due = probes_due(step) > probes_due(step - 1) or step == trainer.total
+        if not (due and trainer.world.is_first):
+            return None
+        probed = box_encoder(recipe.model, encoder.state_dict()).to(device)
+        return probe_encoder(probed, sets, recipe.sample, ProbeSettings(), workers=workers).metrics()
+
+    return after_step
