@@ -43,8 +43,7 @@ from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.normalization import normalize
 from socodet.models.pyramid import pool_boxes, pyramid_levels
 from socodet.models.settings import ModelSettings
-from socodet.models.soco import SoCo
-from socodet.pretraining.pretrain import build_soco
+from socodet.models.soco import SoCo, build_soco
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.training.distributed import synchronize_batch_norm

@@ -12,7 +12,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from socodet.models.blocks import FusedBasicBlock, FusedBottleneck
 from socodet.models.fused_norm import FusedBatchNorm2d, NormAddReLU, kernels_of
 from socodet.models.roi_align import roi_align
-from socodet.pretraining.pretrain import build_soco, pretrain
+from socodet.models.soco import build_soco
+from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import recipe
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer

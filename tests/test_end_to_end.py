@@ -11,7 +11,7 @@ import socodet
 from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
-from socodet.pretraining.pretrain import build_soco
+from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.pretraining.trainer import Trainer
 from socodet.training.run_folder import RunFolder

@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from socodet.models.objective import Embeddings as Embeddings
     from socodet.models.objective import Objective as Objective
     from socodet.models.settings import ModelSettings as ModelSettings
+    from socodet.models.soco import build_soco as build_soco
     from socodet.prediction.predict import predict as predict
     from socodet.prediction.result import PredictResult as PredictResult
     from socodet.pretraining.data import SampleDataset as SampleDataset
     from socodet.pretraining.pretrain import PretrainResult as PretrainResult
-    from socodet.pretraining.pretrain import build_soco as build_soco
     from socodet.pretraining.pretrain import pretrain as pretrain
     from socodet.pretraining.recipes import Recipe as Recipe
     from socodet.pretraining.recipes import recipe as recipe

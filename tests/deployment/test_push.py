@@ -19,7 +19,7 @@ from socodet.errors import InputError
 from socodet.finetuning.run import SCORES, FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ObjectiveSettings
-from socodet.pretraining.pretrain import build_soco
+from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.studies.inits import named_inits

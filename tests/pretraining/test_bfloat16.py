@@ -8,7 +8,7 @@ import torch
 import socodet
 from socodet.images.photographs import photographs
 from socodet.models.settings import ModelSettings
-from socodet.pretraining.pretrain import build_soco
+from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import recipe
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings

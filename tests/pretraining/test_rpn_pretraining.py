@@ -12,8 +12,7 @@ from socodet.detection.detectors import new_detector
 from socodet.errors import SettingError
 from socodet.images.photographs import photographs
 from socodet.models.settings import ModelSettings
-from socodet.models.soco import SoCo
-from socodet.pretraining.pretrain import build_soco
+from socodet.models.soco import SoCo, build_soco
 from socodet.pretraining.recipes import recipe
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings

@@ -17,6 +17,7 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.models.encoders import build_encoder
 from socodet.models.normalization import normalize
+from socodet.models.soco import build_soco
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.recipes import recipe
 from socodet.probing.features import box_encoder, object_features
@@ -95,7 +96,7 @@ def test_the_backbone_of_a_c4_network_is_not_probed_alone():
 def test_an_untrained_encoder_is_the_one_that_a_run_of_the_seed_begins_with():
     before = torch.get_rng_state()
     for model in (TINY.model, dataclasses.replace(TINY.model, architecture="image")):
-        begun = pretraining.build_soco(model, 5).online.encoder.state_dict()
+        begun = build_soco(model, 5).online.encoder.state_dict()
         ours = box_encoder(model, None, 5).state_dict()
         assert begun.keys() == ours.keys()
         assert all(torch.equal(value, ours[name]) for name, value in begun.items())

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from socodet.errors import InputError
-from socodet.models.encoders import FPNEncoder, ObjectEncoder, over_views
+from socodet.models.backbones import NormLayer
+from socodet.models.encoders import FPNEncoder, ObjectEncoder, build_encoder, over_views
 from socodet.models.normalization import normalize
-from socodet.models.objective import CosineAgreement, Embeddings, Objective, direction
+from socodet.models.objective import CosineAgreement, Embeddings, Objective, build_objective, direction
 from socodet.models.region_proposals import rpn_loss
-from socodet.models.settings import ModelSettings
+from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.views.batch import RoIs, ViewBatch
 
 
@@ -104,3 +105,16 @@ class SoCo(nn.Module):
     def update_target(self, momentum: float) -> None:
         """ξ ← τ ξ + (1 - τ) θ for every parameter (section 3.3); batch-norm statistics stay each network's own."""
         torch._foreach_lerp_(list(self.target.parameters()), list(self.online.parameters()), 1.0 - momentum)
+
+
+def build_soco(
+    settings: ModelSettings,
+    seed: int,
+    objective: ObjectiveSettings | None = None,
+    norm_layer: NormLayer = nn.BatchNorm2d,
+) -> SoCo:
+    """Randomly initialised networks; the same for the same seed. The caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(settings, norm_layer)
+        return SoCo(encoder, settings, build_objective(objective or ObjectiveSettings()))

@@ -200,23 +200,14 @@ def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class UsableImages:
-    """The images that a run trains on, and what it takes proposals from."""
-
-    proposals: ProposalTable | OnlineProposals
-    indices: NDArray[np.int64]
-    """Images that could be read when the table was made; all of them without a table."""
-    unreadable: list[tuple[str, str]]
-    """Key and reason of the others."""
-
-
-def usable_images(run: RunFolder, source: ImageSource, recipe: Recipe, proposals: str | Path | None) -> UsableImages:
-    """The images and proposals that `prepare` made ready; `proposals` as there."""
+def usable_images(
+    run: RunFolder, source: ImageSource, recipe: Recipe, proposals: str | Path | None
+) -> tuple[ProposalTable | OnlineProposals, NDArray[np.int64], list[tuple[str, str]]]:
+    """The proposals that `prepare` made ready, `proposals` as there, and `readable_images`: without a table all."""
     if proposals == ONLINE:
-        return UsableImages(OnlineProposals(recipe.proposals, reading_of(source)), np.arange(len(source)), [])
+        return OnlineProposals(recipe.proposals, reading_of(source)), np.arange(len(source)), []
     table = ProposalTable.read(run.proposals if proposals is None else proposals)
-    return UsableImages(table, *readable_images(source, table))
+    return table, *readable_images(source, table)
 
 
 def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:

@@ -5,18 +5,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
 from socodet.images.source import Images, as_source, reading_of
-from socodet.models.backbones import NormLayer
-from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d
-from socodet.models.objective import build_objective
-from socodet.models.settings import ModelSettings, ObjectiveSettings
-from socodet.models.soco import SoCo
+from socodet.models.soco import SoCo, build_soco
 from socodet.pretraining.data import SampleStream, dataset_of
 from socodet.pretraining.periodic_probe import probe_while_training
 from socodet.pretraining.planning import auto_recipe
@@ -82,19 +75,6 @@ class PretrainResult(Shown):
         titles = {"loss": "loss", "effective_rank": "effective rank"}
         curves = (ShownCurve.of_log(title, lines, field) for field, title in titles.items())
         return [facts(self), *(curve for found in curves for curve in found)]
-
-
-def build_soco(
-    settings: ModelSettings,
-    seed: int,
-    objective: ObjectiveSettings | None = None,
-    norm_layer: NormLayer = nn.BatchNorm2d,
-) -> SoCo:
-    """Randomly initialised networks; the same for the same seed. The caller's random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = build_encoder(settings, norm_layer)
-        return SoCo(encoder, settings, build_objective(objective or ObjectiveSettings()))
 
 
 @releases_folders
@@ -180,10 +160,10 @@ def pretrain(
         if world.is_first:
             hold_folder(run.path)
             prepare(run, source, recipe, proposals, start, overwrite=overwrite, show_progress=show_progress)
-    usable = usable_images(run, source, recipe, proposals)
+    table, indices, unreadable = usable_images(run, source, recipe, proposals)
     if world.is_first:
-        run.note_skipped(usable.unreadable)
-    count = len(usable.indices)
+        run.note_skipped(unreadable)
+    count = len(indices)
     check_steps(source, recipe, count)
     trainer = Trainer(soco, training, count, execution, world)
     resume_from_checkpoint(run, trainer, resume=resume, show_progress=show_progress)
@@ -195,10 +175,10 @@ def pretrain(
     warm_up()  # compiles the kernels once, not in every data worker
     if proposals == ONLINE:
         compile_kernels(recipe.proposals.method)
-    result = run_training(
+    stopped_by, replaced = run_training(
         trainer,
-        dataset_of(recipe, source, usable.proposals, usable.indices),
-        SampleStream(usable.indices, training.batch_size, training.seed, world, training.accumulate),
+        dataset_of(recipe, source, table, indices),
+        SampleStream(indices, training.batch_size, training.seed, world, training.accumulate),
         run,
         execution,
         show_progress=show_progress,
@@ -206,15 +186,15 @@ def pretrain(
         sinks=sinks,
     )
     why = "unreadable during training, or of another size than its proposals were made for"
-    lost = [(source.key(index), why) for index in sorted(result.unreadable)]
+    lost = [(source.key(index), why) for index in sorted(replaced)]
     if world.is_first:
         run.note_skipped(lost)
     return PretrainResult(
         run=run.path,
         steps=trainer.finished,
         total_steps=trainer.total,
-        stopped_by=result.stopped_by,
-        unreadable=(*usable.unreadable, *lost),
+        stopped_by=stopped_by,
+        unreadable=(*unreadable, *lost),
         seconds=time.monotonic() - began,
         is_first=world.is_first,
     )

@@ -5,16 +5,13 @@ import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource, reading_of
-from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d
-from socodet.models.objective import build_objective
-from socodet.models.soco import SoCo
+from socodet.models.soco import build_soco
 from socodet.pretraining.data import dataset_of
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer
@@ -92,9 +89,7 @@ def _batch(recipe: Recipe, source: ImageSource, size: int, *, times: int, bar: P
 
 def _trainer(recipe: Recipe, images: int, execution: ExecutionSettings) -> Trainer:
     """Of networks as `pretrain` builds them."""
-    with torch.random.fork_rng(devices=[]):
-        encoder = build_encoder(recipe.model, FusedBatchNorm2d)
-        soco = SoCo(encoder, recipe.model, build_objective(recipe.objective))
+    soco = build_soco(recipe.model, recipe.training.seed, recipe.objective, FusedBatchNorm2d)
     return Trainer(soco, recipe.training, images, execution)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -186,14 +185,6 @@ def _compile(soco: SoCo, backend: str) -> None:
             module.compile(backend=backend, dynamic=False)
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a call ended, and the indices of the images that could not be read."""
-
-    stopped_by: str | None
-    unreadable: frozenset[int]
-
-
 def run_training(
     trainer: Trainer,
     dataset: SampleDataset,
@@ -204,8 +195,11 @@ def run_training(
     show_progress: bool = True,
     after_step: Callable[[int], Mapping[str, Any] | None] | None = None,
     sinks: Sequence[LogSink] = (),
-) -> TrainingResult:
-    """Pretrains from the trainer's current step to the end, to `max_steps`, or until asked to stop (`run_loop`)."""
+) -> tuple[str | None, set[int]]:
+    """Pretrains from the trainer's current step to the end, to `max_steps`, or until asked to stop (`run_loop`).
+
+    Returns what stopped it, and the indices of the images that could not be read.
+    """
     start, stop = trainer.finished, last_step(trainer, execution)
     workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
     pin_on = trainer.device if trainer.device.type == "cuda" else None
@@ -233,4 +227,4 @@ def run_training(
     note = trainer.data.note(result, workers, trainer.world.size)
     if note is not None and show_progress and trainer.world.is_first:
         LOGGER.info(str(note))
-    return TrainingResult(result.stopped_by, frozenset(unreadable))
+    return result.stopped_by, unreadable

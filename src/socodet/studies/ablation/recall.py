@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from socodet.models.encoders import build_encoder, encoder_class
+from socodet.models.soco import build_soco
 from socodet.pretraining.data import SampleDataset
-from socodet.pretraining.pretrain import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.probing.features import reestimate_on_views
 from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, recall_at_1
