@@ -13,8 +13,7 @@ from transformers import RTDetrImageProcessor
 from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.samples import DetectionBatch
-from socodet.finetuning.trainer import FineTuner
-from socodet.training.moving_average import moving_average
+from socodet.finetuning.trainer import FineTuner, moving_average
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")

@@ -10,7 +10,7 @@ from socodet.errors import InputError
 from socodet.proposals import part_files
 from socodet.proposals.shares import Share, merge_shares, propose_share
 from socodet.training.checkpoint_file import read_state
-from socodet.training.determinism import deterministic_algorithms
+from socodet.training.devices import deterministic_algorithms
 from socodet.training.run_folder import RunFolder
 
 STEPS = 2

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from socodet.pretraining.schedules import learning_rate, target_momentum
 from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.trainer import learning_rate, target_momentum
 
 
 def test_learning_rate_rises_linearly_then_falls_along_a_cosine():

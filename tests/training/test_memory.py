@@ -7,7 +7,7 @@ import pytest
 _SCRIPT = """
 import resource
 import numpy as np
-from socodet.training.memory import keep_freed_memory
+from socodet.training.devices import keep_freed_memory
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

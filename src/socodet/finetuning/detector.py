@@ -18,7 +18,7 @@ from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import ArgumentError, InputError
 from socodet.finetuning.given_images import AnyImage, as_pixels, check_tensors
-from socodet.finetuning.limits import check_limits
+from socodet.finetuning.inputs import check_limits
 from socodet.finetuning.run import FinetuneRecipe, best_f1, trained_categories
 from socodet.finetuning.trainer import scored_weights
 from socodet.images.reading import PLAIN

@@ -26,8 +26,7 @@ from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
-from socodet.training.determinism import deterministic_algorithms
-from socodet.training.devices import choose_device, precision_note
+from socodet.training.devices import choose_device, deterministic_algorithms, precision_note
 from socodet.training.distributed import in_every_process, join
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint

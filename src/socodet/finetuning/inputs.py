@@ -1,9 +1,10 @@
 """What `finetune` and `evaluate` are given, judged before torch is imported, which takes seconds."""
 
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from socodet.errors import InputError
+from socodet.errors import InputError, SettingError
 from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import check_output_file
 from socodet.training.run_folder import RunFolder
@@ -42,3 +43,18 @@ def judge_sets(*sets: Any) -> None:
     for given in sets:
         if isinstance(given, str | Path) and not Path(given).exists():
             raise InputError(f"{given}: no such file or folder; give an annotated set (docs/data.md)")
+
+
+def check_limits(min_score: float | None, max_detections: int | None, batch_size: int) -> None:
+    """SettingError for limits of detections, or images at once, that select nothing or make no sense."""
+    if min_score is not None and not (_is_number(min_score, Real) and 0 <= min_score <= 1):
+        raise SettingError(f"min_score must be a number between 0 and 1, not {min_score!r}")
+    for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
+        if value is None and name == "max_detections":
+            continue
+        if not (_is_number(value, Integral) and value >= 1):  # type: ignore[operator]
+            raise SettingError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,5 +1,7 @@
 """The fine-tuning step: a detector's losses, its optimizer, and all that a checkpoint holds."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +13,12 @@ from socodet.detection.detectors import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.finetuning.samples import DetectionBatch
 from socodet.runtime.world import ALONE, World
-from socodet.training.moving_average import moving_average
 from socodet.training.network_learner import NetworkLearner
 from socodet.training.precise_bn import reestimate_statistics
 from socodet.training.settings import ExecutionSettings
+
+MultiAverage = Callable[[Any, Any, Tensor | int], None]
+"""As `AveragedModel` takes it: averages, weights and the number of averaged steps so far."""
 
 
 class FineTuner(NetworkLearner[DetectionBatch]):
@@ -136,6 +140,20 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         super()._load(state)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
+
+
+def moving_average(decay: float, warmup: float) -> MultiAverage:
+    """Averages with decay · (1 - exp(-n / warmup)) at the n-th step: of `warmup` steps two thirds of the decay."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], averaged: Tensor | int) -> None:
+        now = decay * (1 - math.exp(-float(averaged) / warmup))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, weights, 1 - now)
+        else:
+            torch._foreach_copy_(averages, weights)
+
+    return update
 
 
 def scored_weights(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.finetuning.limits import check_limits
+from socodet.finetuning.inputs import check_limits
 from socodet.images.reading import read_images_like, reading_asked
 from socodet.images.source import Images, ImageSource, as_source, open_image, open_images, read_like
 from socodet.images.suffixes import SUFFIXES

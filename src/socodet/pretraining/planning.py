@@ -13,8 +13,7 @@ from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
-from socodet.training.determinism import set_cublas_workspace
-from socodet.training.devices import choose_device, precision_note, say_precision_note
+from socodet.training.devices import choose_device, precision_note, say_precision_note, set_cublas_workspace
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 

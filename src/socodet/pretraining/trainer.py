@@ -1,5 +1,6 @@
 """Pretraining: the optimiser step, its log line, and its data."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
@@ -12,21 +13,34 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_batches
 from socodet.pretraining.lars import LARS, parameter_groups
-from socodet.pretraining.schedules import learning_rate, target_momentum
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
 from socodet.runtime.log import LOGGER
 from socodet.runtime.world import ALONE, World
-from socodet.training.determinism import deterministic_algorithms
-from socodet.training.devices import default_workers
+from socodet.training.devices import default_workers, deterministic_algorithms, keep_freed_memory
 from socodet.training.distributed import agree
 from socodet.training.log import LogSink
 from socodet.training.loop import last_step, run_loop
-from socodet.training.memory import keep_freed_memory
 from socodet.training.network_learner import NetworkLearner
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.views.batch import Batch
+
+
+def learning_rate(step: int, *, total: int, warmup: int, peak: float) -> float:
+    """Linear warm-up to `peak`, then half a cosine to 0 (section 4.1; Loshchilov & Hutter 2016).
+
+    Step k of `total`, counted from 0: peak · (k+1)/warmup while k < warmup, then
+    peak · (1 + cos(π (k - warmup)/(total - warmup))) / 2.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+
+def target_momentum(step: int, *, total: int, base: float, final: float = 1.0) -> float:
+    """τ = τ₁ - (τ₁ - τ₀)(cos(πk/K) + 1)/2 at step k of K, counted from 0: from τ₀ (base) towards τ₁ (BYOL: 1)."""
+    return final - (final - base) * (math.cos(math.pi * step / total) + 1) / 2
 
 
 class Trainer(NetworkLearner[Batch]):

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from socodet.models.backbones import STRIDES
-from socodet.models.collapse import effective_rank, embedding_std
 from socodet.runtime.log import LOGGER
 from socodet.training.loop import LoopResult
 from socodet.views.batch import Batch
@@ -96,3 +95,24 @@ class CollapseWatch:
                     "--base-lr, raise --target-momentum, or set --variance-weight, such as 4"
                 )
         return line
+
+
+@torch.no_grad()
+def embedding_std(embeddings_nd: Tensor) -> float:
+    """Mean over dimensions of the standard deviation over N unit-length embeddings (N, D).
+
+    About 1/√D when they are uniform on the sphere, 0 when all are the same point.
+    """
+    return float(embeddings_nd.float().std(dim=0, correction=0).mean())
+
+
+@torch.no_grad()
+def effective_rank(embeddings_nd: Tensor) -> float:
+    """Exp of the entropy of the centred embeddings' normalised singular values (Roy & Vetterli 2007).
+
+    Between 1 and min(N - 1, D): how many directions the N embeddings (N, D) really use.
+    """
+    centred = embeddings_nd.float() - embeddings_nd.float().mean(dim=0)
+    singular = torch.linalg.svdvals(centred)
+    share = singular / singular.sum().clamp_min(1e-12)
+    return float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))

@@ -1,5 +1,10 @@
-"""The device and precision of a process, and the number of its data workers."""
+"""What a process computes on: device, precision, deterministic algorithms, memory, and how many data workers."""
 
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -8,6 +13,8 @@ from socodet.errors import InputError
 from socodet.runtime.cores import available_cores
 from socodet.runtime.log import LOGGER
 from socodet.runtime.world import World
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 def choose_device(name: str, world: World) -> torch.device:
@@ -53,3 +60,51 @@ def default_workers(device: torch.device) -> int:
     if device.type == "cuda":
         return max(1, cores // torch.cuda.device_count())
     return max(1, cores // 2)
+
+
+def set_cublas_workspace(asked: bool) -> None:
+    """Makes cuBLAS deterministic, if that is asked for; it reads the setting when it is first used in a process."""
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def deterministic_algorithms(asked: bool) -> Iterator[None]:
+    """Within it, if that is asked for, torch takes deterministic algorithms alone, and RoIAlign is ours on the CPU.
+
+    `set_cublas_workspace` must have been called before cuBLAS was used. InputError for an operation that has no
+    deterministic algorithm on the device.
+    """
+    if not asked:
+        yield
+        return
+    set_cublas_workspace(asked)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error).lower():
+            raise
+        what = str(error).partition(",")[0].strip()
+        raise InputError(f"--deterministic: {what}; leave it out, or pass --device cpu") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+
+
+def keep_freed_memory() -> bool:
+    """Makes glibc keep freed memory for the next step instead of returning it; says whether that is possible.
+
+    Each step allocates the same feature maps. Memory returned to the system comes back as pages that must be mapped and
+    zeroed, several percent of a step's time. The process then keeps its peak memory until it ends, and so do data
+    workers forked from it.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):  # another C library
+        return False
+    return bool(libc.mallopt(_M_MMAP_MAX, 0)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, -1))

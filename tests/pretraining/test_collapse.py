@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from socodet.models.collapse import effective_rank, embedding_std
+from socodet.pretraining.watch import effective_rank, embedding_std
 
 
 def test_even_spread_has_the_deviation_of_one_over_root_d():
