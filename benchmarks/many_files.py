@@ -32,11 +32,11 @@ from PIL import Image
 from machine import machine
 from socodet.images.decode import image_file_size
 from socodet.images.source import ImageSource, open_images
-from socodet.pretraining.data import SampleStream
 from socodet.pretraining.preparation import _check_table, digest_names, readable_images
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable, table_schema
+from socodet.training.streams import Stream
 
 LINKS = 30_000
 """Hard links to one file; file systems allow it some 65,000."""
@@ -83,7 +83,7 @@ def look_up(source: ImageSource, folder: Path) -> None:
 
 def order(count: int) -> None:
     """The images of a first batch."""
-    SampleStream(np.arange(count), 256, 0).batch(0)
+    Stream(np.arange(count), 256, 0).batch(0)
 
 
 def together(folder: Path) -> None:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from hand_made_sets import made_image, made_set
 
-from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
+from socodet.detection.datasets.sampling import repeat_factors
+from socodet.training.streams import repeated_indices
 
 
 def test_factors_by_the_formula():

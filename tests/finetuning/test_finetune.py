@@ -19,7 +19,7 @@ from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.evaluate import evaluate
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.samples import TrainingImages, image_stream, training_batches
+from socodet.finetuning.samples import TrainingImages, image_stream
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.encoders import build_encoder
@@ -28,6 +28,7 @@ from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.training.workers import make_batches
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -266,9 +267,9 @@ def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_nor
         network = new_detector(rcnn.name, NARROW, 4)
         tuner = FineTuner(network, rcnn, settings, ExecutionSettings("cpu", compile=compile), compiler="eager")
         for step in range(2):
-            loader = training_batches(images, stream, start=step, stop=step + 1, workers=0)
+            loader = make_batches(images.batch, map(stream.batch, range(step, step + 1)), 0)
             tuner.step(next(iter(loader)))
-        tuner.reestimate(training_batches(images, stream, start=0, stop=2, workers=0))
+        tuner.reestimate(make_batches(images.batch, map(stream.batch, range(2)), 0))
         return tuner.network.state_dict()
 
     plain = trained(False)

@@ -8,8 +8,10 @@ from socodet.detection.datasets import open_detection_set
 from socodet.detection.detectors import detector_named
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import flipped
-from socodet.finetuning.samples import ImageStream, TrainingImages, image_stream, training_batches
+from socodet.finetuning.samples import TrainingImages, image_stream
 from socodet.runtime.world import World
+from socodet.training.streams import Stream
+from socodet.training.workers import make_batches
 
 MASKS, BOXES = detector_named("mask_rcnn_fpn"), detector_named("faster_rcnn_fpn")
 SETTINGS = ScheduleSettings(10, batch_size=2, short_sides=(60, 80), max_side=110)
@@ -54,7 +56,7 @@ def test_a_flip_by_hand():
 def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
     samples, stream = TrainingImages(data, MASKS, SETTINGS, seed=3), image_stream(data, SETTINGS, seed=3)
-    here, there = (list(training_batches(samples, stream, start=1, stop=4, workers=n)) for n in (0, 2))
+    here, there = (list(make_batches(samples.batch, map(stream.batch, range(1, 4)), n)) for n in (0, 2))
     for one, other in zip(here, there, strict=True):
         for a, b in zip(one.images, other.images, strict=True):
             assert torch.equal(a, b)
@@ -75,20 +77,20 @@ def test_a_missing_image_is_replaced_by_the_next_and_named(tmp_path):
 
 
 def test_every_pass_shows_each_image_once_and_processes_share_it():
-    stream = ImageStream(5, 2, seed=1)
+    stream = Stream(np.arange(5), 2, seed=1)
     places = [place for step in range(5) for place in stream.batch(step)]
     assert sorted(places[:5]) == [(0, index) for index in range(5)]
     assert sorted(places[5:]) == [(1, index) for index in range(5)]
     assert [index for _, index in places[:5]] != [index for _, index in places[5:]]
-    shares = [ImageStream(5, 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
+    shares = [Stream(np.arange(5), 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
     assert shares[0] + shares[1] == stream.batch(3)
 
 
 def test_repeated_images_come_as_often_as_their_factor_each_time_as_another_sample():
-    stream = ImageStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
+    stream = Stream(np.arange(3), 4, seed=1, factors=(1.0, 2.5, 1.0))
     places = [place for step in range(450) for place in stream.batch(step)]  # 400 passes of 4.5 images
     counts = np.bincount([index for _, index in places], minlength=3) / 400
     np.testing.assert_allclose(counts, [1.0, 2.5, 1.0], atol=0.06)  # one standard deviation is 0.025
     assert len(set(places)) == len(places)
-    again = ImageStream(3, 4, seed=1, factors=(1.0, 2.5, 1.0))
+    again = Stream(np.arange(3), 4, seed=1, factors=(1.0, 2.5, 1.0))
     assert again.batch(300) == stream.batch(300)

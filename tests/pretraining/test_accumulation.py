@@ -10,10 +10,10 @@ from socodet.models.encoders import build_encoder
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
-from socodet.pretraining.data import SampleStream
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World
+from socodet.training.streams import Stream
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -83,9 +83,9 @@ def test_a_part_has_its_own_boxes_in_their_levels():
 @pytest.mark.parametrize("processes", [2, 4])
 def test_a_part_holds_the_same_images_for_any_number_of_processes(processes):
     indices = np.arange(37)
-    whole = SampleStream(indices, 16, 0, parts=2).batch(3)
-    assert whole == SampleStream(indices, 16, 0).batch(3)
-    shares = [SampleStream(indices, 16, 0, World(r, processes), 2).batch(3) for r in range(processes)]
+    whole = Stream(indices, 16, 0, parts=2).batch(3)
+    assert whole == Stream(indices, 16, 0).batch(3)
+    shares = [Stream(indices, 16, 0, World(r, processes), 2).batch(3) for r in range(processes)]
     half = 8 // processes
     assert [place for share in shares for place in share[:half]] == whole[:8]
     assert [place for share in shares for place in share[half:]] == whole[8:]

@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 
 from socodet.errors import UnreadableImageError
-from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_batches
+from socodet.pretraining.data import SampleDataset, replaced_images
+from socodet.training.streams import Stream
+from socodet.training.workers import make_batches
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 INDICES = np.array([0, 2, 3, 5, 7], dtype=np.int64)
@@ -55,7 +57,7 @@ class Table:
 
 
 def stream(batch_size=3, seed=0):
-    return SampleStream(INDICES, batch_size, seed)
+    return Stream(INDICES, batch_size, seed)
 
 
 def test_every_pass_shows_every_image_once_in_a_new_order():
@@ -80,9 +82,9 @@ def test_the_order_is_that_of_the_seed():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_change_no_sample(workers):
     dataset = SampleDataset(Pictures(), Table(), INDICES[:4], SMALL, seed=3)
-    few = SampleStream(INDICES[:4], 3, 3)
-    here = list(sample_batches(dataset, few, start=1, stop=4, workers=0))
-    there = list(sample_batches(dataset, few, start=1, stop=4, workers=workers))
+    few = Stream(INDICES[:4], 3, 3)
+    here = list(make_batches(dataset.batch, map(few.batch, range(1, 4)), 0))
+    there = list(make_batches(dataset.batch, map(few.batch, range(1, 4)), workers))
     assert len(here) == len(there) == 3
     for a, b in zip(here, there, strict=True):
         assert torch.equal(a.indices, b.indices)
@@ -99,8 +101,8 @@ def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
     assert dataset[(0, 0)][0] == 0
     assert dataset[(0, 2)][0] == 3
     assert dataset[(0, 7)][0] == 0
-    whole_pass = SampleStream(INDICES, 5, 0)
-    (batch,) = sample_batches(dataset, whole_pass, start=0, stop=1, workers=0)
+    whole_pass = Stream(INDICES, 5, 0)
+    (batch,) = make_batches(dataset.batch, map(whole_pass.batch, range(1)), 0)
     assert replaced_images(batch, whole_pass.batch(0)) == {2, 7}
 
 

@@ -11,7 +11,7 @@ from socodet.finetuning.best import METRIC, BestCheckpoint
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
 from socodet.finetuning.run import PREDICTIONS, SCORES
-from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream, training_batches
+from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.runtime.counted import counted
@@ -27,6 +27,7 @@ from socodet.training.loop import last_step, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.signals import stop_requests
+from socodet.training.workers import make_batches
 from socodet.weights.report import LoadReport
 
 PRECISE_BN_SEED = 1
@@ -104,7 +105,7 @@ class FinetuneLoop:
         settings = self.tuner.settings
         images = TrainingImages(self.shown, self.tuner.detector, settings, seed=seed)
         stream = image_stream(self.shown, settings, seed, self.tuner.world)
-        made = training_batches(images, stream, start=start, stop=stop, workers=self.workers)
+        made = make_batches(images.batch, map(stream.batch, range(start, stop)), self.workers)
         with closing(made) as loaded:
             for batch in loaded:
                 self.unreadable.update(batch.replaced)

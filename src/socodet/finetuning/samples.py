@@ -1,8 +1,7 @@
 """Training samples of a detector: images with their targets, and the order in which they come."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -10,18 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from socodet.detection.datasets import DetectionDataset
-from socodet.detection.datasets.sampling import repeat_factors, repeated_indices
+from socodet.detection.datasets.sampling import repeat_factors
 from socodet.detection.detectors import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import Target
 from socodet.errors import InputError
 from socodet.runtime.world import ALONE, World
-from socodet.training.workers import Begin, make_batches
+from socodet.training.streams import Place, Stream
+from socodet.training.workers import Begin
 from socodet.views.sample import sample_rng
-
-Place = tuple[int, int]
-"""(epoch, index of the image): with the seed, all that a sample depends on. The n-th repeat of an image within an epoch
-counts as one of epoch + n · 2³²."""
 
 
 @dataclass(frozen=True)
@@ -87,71 +83,9 @@ class TrainingImages:
         return self._detector.training_sample(pixels_hw3, target_at, self._settings, generator)
 
 
-@dataclass(frozen=True)
-class ImageStream:
-    """The endless sequence of places, one shuffled epoch after another, cut into batches.
-
-    With `factors` (`datasets.sampling.repeat_factors`) an epoch has some images several times, each time as another
-    sample. Every process takes its share of each batch; a batch may span two epochs.
-    """
-
-    count: int
-    batch_size: int
-    seed: int
-    factors: tuple[float, ...] | None = None
-    world: World = ALONE
-
-    def batch(self, step: int) -> list[Place]:
-        """The places in the process's share of a step's batch."""
-        share = self.batch_size // self.world.size
-        first = step * self.batch_size + self.world.rank * share
-        return [self._place(position) for position in range(first, first + share)]
-
-    def _place(self, position: int) -> Place:
-        if self.factors is None:
-            epoch, rest = divmod(position, self.count)
-            return epoch, int(_epoch(self, epoch)[rest])
-        for epoch, start, end in _borders(self, position):
-            if position < end:
-                order = _epoch(self, epoch)
-                index = int(order[position - start])
-                earlier = int((order[: position - start] == index).sum())
-                return epoch + earlier * 2**32, index
-        raise AssertionError("epochs never end")
-
-
-@lru_cache(maxsize=4)
-def _epoch(stream: ImageStream, epoch: int) -> NDArray[np.int64]:
-    generator = np.random.default_rng(np.random.SeedSequence([stream.seed, epoch]))
-    if stream.factors is None:
-        return generator.permutation(stream.count)
-    return generator.permutation(repeated_indices(np.array(stream.factors), generator))
-
-
-@lru_cache(maxsize=2)
-def _known_borders(stream: ImageStream) -> list[int]:
-    """The first position of each epoch asked for so far; filled by `_borders`."""
-    return [0]
-
-
-def _borders(stream: ImageStream, position: int) -> Iterator[tuple[int, int, int]]:
-    known = _known_borders(stream)
-    while known[-1] <= position:
-        known.append(known[-1] + len(_epoch(stream, len(known) - 1)))
-    epoch = int(np.searchsorted(known, position, side="right")) - 1
-    yield epoch, known[epoch], known[epoch + 1]
-
-
-def image_stream(dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE) -> ImageStream:
+def image_stream(dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE) -> Stream:
     """The order of a training set's images under a schedule."""
     factors = None
     if settings.repeat_threshold is not None:
         factors = tuple(repeat_factors(dataset, settings.repeat_threshold).tolist())
-    return ImageStream(len(dataset), settings.batch_size, seed, factors, world)
-
-
-def training_batches(
-    images: TrainingImages, stream: ImageStream, *, start: int, stop: int, workers: int
-) -> Generator[DetectionBatch, None, None]:
-    """The batches of steps `start` to `stop`, made by `workers` processes; 0 is this one (`make_batches`)."""
-    return make_batches(images.batch, (stream.batch(step) for step in range(start, stop)), workers)
+    return Stream(np.arange(len(dataset)), settings.batch_size, seed, world, factors=factors)

@@ -10,7 +10,7 @@ from socodet.images.reading import read_images_like
 from socodet.images.source import Images, as_source, reading_of
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.soco import SoCo, build_soco
-from socodet.pretraining.data import SampleStream, dataset_of
+from socodet.pretraining.data import dataset_of
 from socodet.pretraining.periodic_probe import probe_while_training
 from socodet.pretraining.planning import auto_recipe
 from socodet.pretraining.preparation import (
@@ -39,6 +39,7 @@ from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.training.streams import Stream
 from socodet.training.trackers import check_trackers
 from socodet.views import warm_up
 from socodet.weights.file import WeightsFile
@@ -178,7 +179,7 @@ def pretrain(
     stopped_by, replaced = run_training(
         trainer,
         dataset_of(recipe, source, table, indices),
-        SampleStream(indices, training.batch_size, training.seed, world, training.accumulate),
+        Stream(indices, training.batch_size, training.seed, world, training.accumulate),
         run,
         execution,
         show_progress=show_progress,

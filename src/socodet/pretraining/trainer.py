@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from socodet.models.soco import SoCo
-from socodet.pretraining.data import SampleDataset, SampleStream, replaced_images, sample_batches
+from socodet.pretraining.data import SampleDataset, replaced_images
 from socodet.pretraining.lars import LARS, parameter_groups
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
@@ -24,6 +24,8 @@ from socodet.training.loop import last_step, run_loop
 from socodet.training.network_learner import NetworkLearner
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.training.streams import Stream
+from socodet.training.workers import make_batches
 from socodet.views.batch import Batch
 
 
@@ -202,7 +204,7 @@ def _compile(soco: SoCo, backend: str) -> None:
 def run_training(
     trainer: Trainer,
     dataset: SampleDataset,
-    stream: SampleStream,
+    stream: Stream,
     run: RunFolder,
     execution: ExecutionSettings,
     *,
@@ -217,7 +219,7 @@ def run_training(
     start, stop = trainer.finished, last_step(trainer, execution)
     workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
     pin_on = trainer.device if trainer.device.type == "cuda" else None
-    made = sample_batches(dataset, stream, start=start, stop=stop, workers=workers, pin_on=pin_on)
+    made = make_batches(dataset.batch, map(stream.batch, range(start, stop)), workers, pin_on=pin_on)
     unreadable: set[int] = set()
 
     def batches() -> Iterator[Batch]:

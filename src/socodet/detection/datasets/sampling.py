@@ -20,10 +20,3 @@ def repeat_factors(dataset: DetectionDataset, threshold: float = REPEAT_THRESHOL
     images = Counter(label for labels in shown for label in labels)
     factor = {label: max(1.0, (threshold * len(dataset) / count) ** 0.5) for label, count in images.items()}
     return np.array([max((factor[label] for label in labels), default=1.0) for labels in shown])
-
-
-def repeated_indices(factors: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:
-    """The images of one epoch, in order. The fractional part of a factor is the probability of one more repetition."""
-    times = np.floor(factors).astype(np.int64)
-    times += generator.random(len(factors)) < factors - times
-    return np.repeat(np.arange(len(factors)), times)

@@ -1,0 +1,74 @@
+"""The order in which images are seen, in pretraining and in fine-tuning."""
+
+from bisect import bisect
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.runtime.world import ALONE, World
+
+Place = tuple[int, int]
+"""(epoch, index of the image): with the seed, all that a sample depends on. The n-th repeat of an image within an epoch
+counts as one of epoch + n · 2³²."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The endless sequence of places: one shuffled pass over `indices` after another, cut into batches.
+
+    Without factors position p of the stream is image p mod N of pass p // N, whatever came before, so that a resumed
+    run continues the same sequence. With `factors`, one per image (`datasets.sampling.repeat_factors`), a pass has
+    some images several times, each time as another sample. A batch may straddle two passes, and a set smaller than a
+    batch is seen several times in one. Every process takes its share of each batch: of each of `parts` micro-batches,
+    so that these hold the same images for any number of processes.
+    """
+
+    indices: NDArray[np.int64]
+    batch_size: int
+    seed: int
+    world: World = ALONE
+    parts: int = 1
+    factors: tuple[float, ...] | None = None
+
+    def batch(self, step: int) -> list[Place]:
+        """The places in this process's share of a step's batch."""
+        part = self.batch_size // self.parts
+        share = part // self.world.size
+        starts = [step * self.batch_size + k * part + self.world.rank * share for k in range(self.parts)]
+        return [self._place(start + offset) for start in starts for offset in range(share)]
+
+    def _place(self, position: int) -> Place:
+        if self.factors is None:
+            epoch, rest = divmod(position, len(self.indices))
+            return epoch, int(self.indices[self._order(epoch)[rest]])
+        while self._borders[-1] <= position:
+            self._borders.append(self._borders[-1] + len(self._order(len(self._borders) - 1)))
+        epoch = bisect(self._borders, position) - 1
+        order, rest = self._order(epoch), position - self._borders[epoch]
+        earlier = int((order[:rest] == order[rest]).sum())
+        return epoch + earlier * 2**32, int(self.indices[order[rest]])
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        return _order(self.seed, epoch, len(self.indices), self.factors)
+
+    @cached_property
+    def _borders(self) -> list[int]:
+        """The first position of each pass so far."""
+        return [0]
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int, factors: tuple[float, ...] | None) -> NDArray[np.int64]:
+    generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    if factors is None:
+        return generator.permutation(count)
+    return generator.permutation(repeated_indices(np.array(factors), generator))
+
+
+def repeated_indices(factors: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """The images of one epoch, in order. The fractional part of a factor is the probability of one more repetition."""
+    times = np.floor(factors).astype(np.int64)
+    times += generator.random(len(factors)) < factors - times
+    return np.repeat(np.arange(len(factors)), times)
