@@ -3,7 +3,7 @@
 import torch
 
 from socodet.detection.detectors import detector_named
-from socodet.detection.detectors.optimizers import parameter_groups
+from socodet.detection.detectors.detector import parameter_groups
 
 
 def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():

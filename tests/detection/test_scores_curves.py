@@ -6,8 +6,7 @@ from hand_made_sets import found, made_image, made_set, random_case
 
 from socodet.detection.scores import Detections
 from socodet.detection.scores.coco import evaluate_coco
-from socodet.detection.scores.curves import precision_recall
-from socodet.detection.scores.outcomes import outcome
+from socodet.detection.scores.outcomes import outcome, precision_recall
 
 
 def curve_of(data, predictions, label=None):

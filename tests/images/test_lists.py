@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, monkeypatch: pyte
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr("socodet.images.lists.read_file", refuse)
+    monkeypatch.setattr("socodet.runtime.files.read_file", refuse)
     assert "cannot be read (Permission denied)" in error_of(file)
 
 

@@ -15,7 +15,7 @@ from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.detectors import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, write_detections
-from socodet.detection.scores.outcomes import best_limit, outcome
+from socodet.detection.scores.outcomes import outcome, precision_recall
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
@@ -178,7 +178,7 @@ def score(
         _try(unwritten, write_detections, data, found, predictions_file)
     judged = detection_scores.evaluate(data if masks else replace(data, has_masks=False), found)
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
-    best = best_limit(in_order, map(outcome, data.images, in_order))
+    best = precision_recall(data.images, in_order, map(outcome, data.images, in_order)).best
     evaluation = Evaluation.of(
         judged,
         unreadable,

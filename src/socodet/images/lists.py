@@ -1,20 +1,18 @@
 """Images named in a file: a text file of paths, or a COCO file."""
 
 import codecs
-import json
 import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from socodet.errors import InputError
 from socodet.images.folder import LOOKED_FOR, ImageFolder
 from socodet.images.names import Names
 from socodet.images.reading import reading_asked
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import read_file
+from socodet.runtime.files import parse_json, read_given
 from socodet.runtime.notices import notice
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
@@ -44,10 +42,7 @@ def read_lines(file: Path) -> list[str]:
 
     Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
     """
-    try:
-        data = read_file(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
+    data = read_given(file)
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16") if wide else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
@@ -56,15 +51,6 @@ def read_lines(file: Path) -> list[str]:
     if "\0" in text:
         raise InputError(f"{file}: is not a text file; give a list in UTF-8, one name a line")
     return [line.strip() for line in text.replace("\r", "\n").split("\n")]
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file; bytes that are not UTF-8 are kept as file names keep them. OSError or ValueError."""
-    data = read_file(file)
-    try:
-        return json.loads(data)
-    except UnicodeDecodeError:
-        return json.loads(os.fsdecode(data))
 
 
 def open_coco(file: Path) -> ImageFolder:
@@ -86,12 +72,7 @@ def open_coco(file: Path) -> ImageFolder:
 
 
 def _coco_names(file: Path) -> list[str]:
-    try:
-        content = read_json(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not valid JSON ({error}); give a COCO file") from None
+    content = parse_json(file, read_given(file), "give a COCO file")
     try:
         names: list[str] = [image["file_name"] for image in content["images"]]
     except (KeyError, TypeError):

@@ -229,18 +229,11 @@ def _rewrite(file: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str, Any]]:
-    for index in range(len(found)):
-        category = detector.categories[found.labels[index] - 1]
-        x1, y1, x2, y2 = (float(side) for side in found.boxes[index])
-        one: dict[str, Any] = {
-            "category_id": category.id,
-            "category": category.name,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": float(found.scores[index]),
-        }
-        if found.masks is not None:
-            one["segmentation"] = found.masks[index]
-        yield one
+    def named(label: int) -> dict[str, Any]:
+        category = detector.categories[label - 1]
+        return {"category_id": category.id, "category": category.name}
+
+    return found.entries(named)
 
 
 def _drawing(folder: Path, key: str) -> Path:

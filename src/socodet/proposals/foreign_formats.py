@@ -11,7 +11,6 @@ x and y are always the upper left corner, in pixels of the image.
 """
 
 import codecs
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +24,10 @@ from numpy.typing import NDArray
 from socodet.errors import InputError
 from socodet.proposals.settings import BoxForm
 from socodet.proposals.table import METADATA_KEY, ProposalTable, check_fits_memory
+from socodet.runtime.files import parse_json, read_given
 
 FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
+NOT_JSON = "repair it or make it again"
 
 
 class ForeignProposals(NamedTuple):
@@ -68,31 +69,16 @@ def read_foreign(
 def _read_json(path: Path, coco_images: str | Path | None) -> dict[str, NDArray[np.float32]]:
     data = _content(path)
     if data.lstrip()[:1] == b"[":
-        return _from_coco(path, _parsed(path, data), _image_names(path, coco_images))
+        return _from_coco(path, parse_json(path, data, NOT_JSON), _image_names(path, coco_images))
     if b'"annotations"' in data:
-        content = _parsed(path, data)
+        content = parse_json(path, data, NOT_JSON)
         if "annotations" in content:
             return _from_coco(path, content["annotations"], _image_names(path, coco_images or path))
     return _from_names(path, data)
 
 
 def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
-
-
-def _parsed(path: Path, data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _not_json(path, error) from None
-
-
-def _not_json(path: Path, error: Exception) -> InputError:
-    what = " ".join(line.strip() for line in str(error).splitlines()[:2])  # ijson: the error, and the text around it
-    return InputError(f"{path}: is not valid JSON ({what}); repair it or make it again")
+    return read_given(path).removeprefix(codecs.BOM_UTF8)
 
 
 def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
@@ -147,7 +133,8 @@ def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
         members = ijson.kvitems(data, "", use_float=True)
         return {name: _as_boxes(boxes, f"{path}: {name}") for name, boxes in members}
     except ijson.JSONError as error:
-        raise _not_json(path, error) from None
+        what = " ".join(line.strip() for line in str(error).splitlines()[:2])  # the error, and the text around it
+        raise InputError(f"{path}: is not valid JSON ({what}); {NOT_JSON}") from None
 
 
 def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
@@ -157,7 +144,7 @@ def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
     file = Path(coco_images)
     if not file.is_file():
         raise InputError(f"{file}: no such COCO file; give the one whose images the proposals are of")
-    content = _parsed(file, _content(file))
+    content = parse_json(file, _content(file), NOT_JSON)
     try:
         return {image["id"]: str(image["file_name"]) for image in content["images"]}
     except (KeyError, TypeError):

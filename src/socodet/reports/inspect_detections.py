@@ -7,7 +7,7 @@ import numpy as np
 
 from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.scores import Detections, read_detections
-from socodet.detection.scores.outcomes import Outcome, best_limit, outcome
+from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, outcome, precision_recall
 from socodet.errors import InputError
 from socodet.reports.drawing import panel_image
 from socodet.reports.inspect import check_output, write_panels
@@ -45,7 +45,7 @@ def inspect_detections(
     found = _found(data, predictions)
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one) for image, one in zip(data.images, in_order, strict=True)]
-    min_score, why = _limit(in_order, outcomes, min_score)
+    min_score, why = _limit(in_order, precision_recall(data.images, in_order, outcomes), min_score)
     LOGGER.warning(f"{predictions}: {why}")
     rows: dict[int, list[Panel]] = {}
     unreadable: list[str] = []
@@ -96,7 +96,7 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
     return found
 
 
-def _limit(found: list[Detections], outcomes: list[Outcome], asked: float | None) -> tuple[float, str]:
+def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None) -> tuple[float, str]:
     """The lowest score that is shown, and why."""
     scores = np.sort(np.concatenate([one.scores for one in found]) if found else np.empty(0, np.float32))[::-1]
     if not len(scores):
@@ -104,11 +104,9 @@ def _limit(found: list[Detections], outcomes: list[Outcome], asked: float | None
     if asked is not None:
         reach = "" if scores[0] >= asked else f", which no detection reaches; the surest has {scores[0]:.2f}"
         return asked, f"shown from score {asked:g}{reach}"
-    best = best_limit(found, outcomes)
-    if best is not None:
-        return best[0], f"shown from score {best[0]:.2f}, where F1 is highest ({best[1]:.2f})"
-    objects = max(1, sum(int(one.counts.sum()) for one in outcomes))
-    lowest = float(scores[min(objects, len(scores)) - 1])
+    if curve.best is not None:
+        return curve.best[0], f"shown from score {curve.best[0]:.2f}, where F1 is highest ({curve.best[1]:.2f})"
+    lowest = float(scores[min(max(1, curve.objects), len(scores)) - 1])
     return lowest, f"shown from score {lowest:.2f}, the surest, as no detection finds an object"
 
 

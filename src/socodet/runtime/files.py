@@ -80,6 +80,25 @@ def read_file(path: str | Path, largest: int | None = None) -> bytes:
         return file.read()
 
 
+def read_given(path: Path, fix: str = "make it readable") -> bytes:
+    """The bytes of a file that the user named. InputError when it cannot be read."""
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {fix}") from None
+
+
+def parse_json(path: Path, data: bytes, fix: str) -> Any:
+    """What is in a file of JSON; bytes that are not UTF-8 are kept as file names keep them. InputError for no JSON."""
+    try:
+        try:
+            return json.loads(data)
+        except UnicodeDecodeError:
+            return json.loads(os.fsdecode(data))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); {fix}") from None
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes `data` to `path`, completely or not at all, even if the process is killed. OSError names the path."""
     with whole_file(path) as file:

@@ -21,7 +21,8 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import leads_astray, locate_images, read_json, spelled_as_in
+from socodet.images.lists import leads_astray, locate_images, spelled_as_in
+from socodet.runtime.files import parse_json, read_given
 from socodet.runtime.notices import notice
 
 
@@ -58,12 +59,7 @@ def read_coco(
 
 
 def _content(file: Path) -> dict[str, list[Any]]:
-    try:
-        content = read_json(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not valid JSON ({error}); give a COCO file") from None
+    content = parse_json(file, read_given(file), "give a COCO file")
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise InputError(f"{file}: is not a COCO file of annotations; it has no list `{part}`")

@@ -24,7 +24,6 @@ VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "  # noqa: SIM905
     "sheep sofa train tvmonitor".split()
 )
-LISTS = Path("ImageSets", "Main")
 
 
 class XmlFile(NamedTuple):

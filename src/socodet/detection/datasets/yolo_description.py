@@ -16,7 +16,7 @@ from socodet.detection.datasets.values import number, pixel_count
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelReader
 from socodet.errors import InputError
 from socodet.images.lists import is_near, read_lines
-from socodet.runtime.files import read_file
+from socodet.runtime.files import read_given
 from socodet.runtime.notices import notice
 
 YAML = (".yaml", ".yml")
@@ -154,9 +154,7 @@ def _describes_a_set(file: Path) -> bool:
 
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        facts = yaml.load(read_file(file), yaml.BaseLoader)  # every value as it is written: `no` is a name here
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
+        facts = yaml.load(read_given(file), yaml.BaseLoader)  # every value as it is written: `no` is a name here
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(facts, dict):

@@ -2,18 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from socodet.detection.detectors.optimizers import sgd
 from socodet.detection.detectors.schedules import ScheduleSettings, schedule
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.transform import Target, scaled_and_flipped
 from socodet.models.settings import ModelSettings
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class Detector(ABC):
@@ -49,8 +50,12 @@ class Detector(ABC):
         return schedule(name)
 
     def optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer:
-        """An optimizer for the network; `lr_factor` of a parameter group multiplies the schedule's learning rate."""
-        return sgd(network, settings)
+        """An optimizer for the network; `lr_factor` of a parameter group multiplies the schedule's learning rate.
+
+        By default SGD with momentum over `parameter_groups`; on a CPU in one pass, which takes a third of the time.
+        """
+        fused = all(parameter.device.type == "cpu" for parameter in network.parameters()) or None
+        return torch.optim.SGD(parameter_groups(network, settings), settings.lr, settings.momentum, fused=fused)
 
     def training_sample(
         self,
@@ -69,3 +74,19 @@ class Detector(ABC):
         """Compiles the network's heaviest modules in place, for images of any size; their names stay."""
         for name in self.compiled:
             network.get_submodule(name).compile(backend=backend, dynamic=True)
+
+
+def parameter_groups(network: nn.Module, settings: ScheduleSettings) -> list[dict[str, Any]]:
+    """Weights, norms and biases as in Detectron2's and MMDetection's schedules, each with its decay and `lr_factor`."""
+    norms = [p for module in network.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)]
+    of_norms = {id(p) for p in norms}
+    rest = [(n, p) for n, p in network.named_parameters() if id(p) not in of_norms and p.requires_grad]
+    biases = [p for name, p in rest if name.endswith("bias")]
+    weights = [p for name, p in rest if not name.endswith("bias")]
+    decay = settings.weight_decay
+    groups = [
+        {"params": weights, "weight_decay": decay, "lr_factor": 1.0},
+        {"params": norms, "weight_decay": decay * settings.decay_norms, "lr_factor": 1.0},
+        {"params": biases, "weight_decay": decay * settings.decay_biases, "lr_factor": settings.bias_lr},
+    ]
+    return [group for group in groups if group["params"]]

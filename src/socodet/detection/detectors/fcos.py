@@ -15,9 +15,9 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from socodet.detection.detectors.pyramid import PyramidBackbone
+from socodet.detection.detectors.retinanet import SingleStage
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
-from socodet.detection.detectors.single_stage import SingleStage
 from socodet.models.backbones import SINGLE_STAGE_FINEST
 from socodet.models.settings import ModelSettings
 

@@ -12,8 +12,8 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, mask
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from socodet.detection.detectors.pooling import roi_pooling
-from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.torchvision_detector import RCNN
 from socodet.detection.detectors.transform import Target
 from socodet.models.backbones import STRIDES, NormLayer, split_backbone
 from socodet.models.settings import ModelSettings
@@ -23,20 +23,6 @@ POOLED = 14
 MASK_CHANNELS = 256
 ANCHOR_SIZES = (32, 64, 128, 256, 512)
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
-
-
-class C4Backbone(nn.Module):
-    """The residual network up to its third stage, named `body`."""
-
-    def __init__(self, body: nn.Module, out_channels: int) -> None:
-        super().__init__()
-        self.body = body
-        self.out_channels = out_channels
-
-    def forward(self, images_b3hw: Tensor) -> dict[str, Tensor]:
-        """C4 as "0", stride 16."""
-        features: dict[str, Tensor] = self.body(images_b3hw)
-        return features
 
 
 def shared_head(fifth_block: nn.Module, channels: int, norm_layer: NormLayer = nn.BatchNorm2d) -> nn.Sequential:
@@ -142,7 +128,8 @@ class FasterRCNNC4(RCNN):
             detections_per_img=inference.detections,
             mask_predictor=MaskRCNNPredictor(channels, MASK_CHANNELS, num_classes) if self.has_masks else None,
         )
-        return GeneralizedRCNN(C4Backbone(body, c4_channels), rpn, roi_heads, None)  # `build` gives it its transform
+        backbone = nn.Sequential(OrderedDict(body=body))  # the stages up to the third: images → {"0": C4}
+        return GeneralizedRCNN(backbone, rpn, roi_heads, None)  # `build` gives it its transform
 
 
 class MaskRCNNC4(FasterRCNNC4):

@@ -9,8 +9,8 @@ from torchvision.models.detection.rpn import RPNHead
 
 from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.pyramid import PyramidBackbone
-from socodet.detection.detectors.rcnn import RCNN
 from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.torchvision_detector import RCNN
 from socodet.models.backbones import STRIDES, NormLayer
 from socodet.models.blocks import fuse_relu
 from socodet.models.encoders import build_box_head

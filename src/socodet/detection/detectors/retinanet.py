@@ -1,20 +1,55 @@
-"""RetinaNet, with P6 made from C5 as MMDetection has it.
+"""RetinaNet, and what single-stage detectors on P3 to P7 have in common: Table 7.
 
-As in torchvision, the loss of a batch is the mean over its images of each image's loss.
+Backbone and pyramid are transferred, not the heads. They follow MMDetection's 1x configurations as far as torchvision's
+parts allow. Both have an output for the background, which is never a target.
 """
+
+import math
+from dataclasses import replace
 
 from torchvision.models.detection import RetinaNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from socodet.detection.detectors.pyramid import PyramidBackbone
+from socodet.detection.detectors.schedules import COCO, REFERENCE_BATCH, REFERENCE_SHORT_SIDE, ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
-from socodet.detection.detectors.single_stage import SingleStage
+from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.models.backbones import SINGLE_STAGE_FINEST, build_backbone
 from socodet.models.settings import ModelSettings
 
+MMDETECTION_1X_IMAGES = 117_266
+"""Images of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
+
+
+class SingleStage(TorchvisionDetector):
+    """A detector without proposals, trained as MMDetection's `retinanet_r50_fpn_1x_coco` (section 4.5)."""
+
+    def schedule(self, name: str) -> ScheduleSettings:
+        """Learning rate 0.01, weight decay 1e-4, 500 warm-up iterations from 0.001 of the rate, one size of images.
+
+        On COCO 12 epochs with drops after 8 and 11; a schedule twice as long has twice the epochs. Other data sets keep
+        their own length.
+        """
+        chosen = super().schedule(name)
+        epochs = 12 * chosen.iterations // COCO.iterations
+        on_coco = name.startswith("coco_")
+        return replace(
+            chosen,
+            iterations=epochs * math.ceil(MMDETECTION_1X_IMAGES / REFERENCE_BATCH) if on_coco else chosen.iterations,
+            lr=0.01,
+            warmup_iterations=500,
+            drops=(8 / 12, 11 / 12),
+            weight_decay=1e-4,
+            decay_norms=True,
+            short_sides=(REFERENCE_SHORT_SIDE,),
+        )
+
 
 class RetinaNetFPN(SingleStage):
-    """RetinaNet on P3 to P7."""
+    """RetinaNet on P3 to P7, with P6 made from C5 as MMDetection has it.
+
+    As in torchvision, the loss of a batch is the mean over its images of each image's loss.
+    """
 
     name = "retinanet_fpn"
 

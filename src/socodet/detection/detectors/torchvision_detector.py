@@ -12,20 +12,15 @@ from socodet.models.backbones import NormLayer
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 
+IN_FLOAT32 = ("backbone", "head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
+"""Modules whose outputs are float32, so that box coordinates are not rounded to bfloat16 under autocast."""
+
 
 class TorchvisionDetector(Detector):
-    """Gives the network our transform, and keeps box coordinates from being rounded to bfloat16 under autocast.
-
-    To that end the outputs of its `float32_outputs` are float32.
-    """
+    """Gives the network our transform, and the outputs of its `IN_FLOAT32` modules full precision."""
 
     norm_layer: ClassVar[NormLayer] = FusedBatchNorm2d
     """Batch norm of backbone, pyramid and heads. With `nn.BatchNorm2d` names, weights and outputs are the same."""
-
-    @property
-    @abstractmethod
-    def float32_outputs(self) -> tuple[str, ...]:
-        """Modules whose outputs boxes are computed from."""
 
     @abstractmethod
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> nn.Module:
@@ -35,9 +30,17 @@ class TorchvisionDetector(Detector):
         """A randomly initialised network; `num_classes` counts the background, label 0."""
         network = self.assemble(model, num_classes, inference)
         network.transform = DetectorTransform(inference)
-        for name in self.float32_outputs:
-            network.get_submodule(name).register_forward_hook(_as_float32)
+        for name, module in network.named_modules():
+            if name in IN_FLOAT32:
+                module.register_forward_hook(_as_float32)
         return network
+
+
+class RCNN(TorchvisionDetector):
+    """A detector whose box head classifies the proposals of a first stage, and may predict masks."""
+
+    has_box_head = True
+    compiled = ("backbone.body", "roi_heads.box_head")
 
 
 def _as_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:

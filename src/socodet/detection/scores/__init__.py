@@ -1,10 +1,8 @@
 """Scores of detections, by the rules of the set they were made on."""
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.scores.coco import evaluate_coco
-from socodet.detection.scores.detections import Detections, Predictions, read_detections, write_detections
-from socodet.detection.scores.lvis import evaluate_lvis
-from socodet.detection.scores.scores import Scores
+from socodet.detection.scores.coco import evaluate_coco, evaluate_lvis
+from socodet.detection.scores.detections import Detections, Predictions, Scores, read_detections, write_detections
 from socodet.detection.scores.voc import evaluate_voc
 
 __all__ = ["Detections", "Predictions", "Scores", "evaluate", "read_detections", "write_detections"]

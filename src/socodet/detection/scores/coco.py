@@ -1,6 +1,7 @@
-"""COCO's average precision of boxes and masks, computed by faster-coco-eval."""
+"""COCO's and LVIS's average precision of boxes and masks, computed by faster-coco-eval."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,14 +10,16 @@ from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.masks import as_rle, mask_area
-from socodet.detection.scores.detections import Detections, Predictions, in_order
-from socodet.detection.scores.scores import Scores, begin_scores
+from socodet.detection.scores.detections import Detections, Predictions, Scores, begin_scores, in_order
 
 Kind = Literal["box", "mask"]
 SIZES = ("all", "small", "medium", "large")
 """Areas: any, under 32², to 96², and above, in square pixels."""
 MAX_DETECTIONS = 100
 """Detections that count, per image and category."""
+LVIS_MAX_DETECTIONS = 300
+"""Detections that count per image, of all categories together."""
+FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
 
 
 def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores:
@@ -31,6 +34,33 @@ def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores
     scores = begin_scores(dataset)
     for kind in kinds_scored(dataset, found):
         add_scores(scores, kind, precisions(dataset.images, found, labels, kind, MAX_DETECTIONS))
+    return scores
+
+
+def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> Scores:
+    """LVIS's scores (Gupta et al. 2019), whose images are annotated for some of the categories only, in percent.
+
+    COCO's six figures and AP of rare, common and frequent categories, of boxes and, if found, masks.
+    Keys as of `evaluate_coco`, with `box_APr`, `box_APc`, `box_APf`. Only the 300 best detections of an image count.
+    Each category is scored on its own, on the images that have an object of it or are known to have none: the others
+    do not matter for it, and all images times 1,203 categories would not fit into memory.
+    """
+    found = [detections.best(LVIS_MAX_DETECTIONS) for detections in in_order(dataset, predictions)]
+    known: dict[int, list[int]] = {}
+    for index, image in enumerate(dataset.images):
+        for label in {*image.labels.tolist(), *image.absent}:
+            known.setdefault(label, []).append(index)
+    scores = begin_scores(dataset)
+    for kind in kinds_scored(dataset, found):
+        precision = -np.ones((10, 101, len(dataset.categories), len(SIZES)))
+        for label, places in known.items():
+            images, detections = [dataset.images[i] for i in places], [found[i] for i in places]
+            alone = precisions(images, detections, [label], kind, LVIS_MAX_DETECTIONS, federated=True)
+            precision[:, :, label - 1] = alone[:, :, 0]
+        add_scores(scores, kind, precision)
+        for frequency, name in FREQUENCIES.items():
+            chosen = [place for place, category in enumerate(dataset.categories) if category.frequency == frequency]
+            scores[f"{kind}_{name}"] = percent(precision[:, :, chosen, 0])
     return scores
 
 
@@ -120,10 +150,11 @@ def _silent(*_: object) -> None:
 def _objects(image: ImageAnnotations, number: int, wanted: NDArray[np.int64], kind: Kind) -> list[dict[str, Any]]:
     entries = []
     for index in np.flatnonzero(np.isin(image.labels, wanted)).tolist():
+        x1, y1, x2, y2 = image.boxes[index].tolist()
         entry: dict[str, Any] = {
             "image_id": number,
             "category_id": int(image.labels[index]),
-            "bbox": _xywh(image.boxes[index]),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": float(image.areas[index]),
             "iscrowd": int(image.crowd[index]),
         }
@@ -135,25 +166,11 @@ def _objects(image: ImageAnnotations, number: int, wanted: NDArray[np.int64], ki
 
 
 def _results(found: Detections, number: int, wanted: NDArray[np.int64], kind: Kind) -> list[dict[str, Any]]:
+    chosen = found.take(np.flatnonzero(np.isin(found.labels, wanted)))
+    if kind == "box":
+        chosen = replace(chosen, masks=None)
     entries = []
-    for index in np.flatnonzero(np.isin(found.labels, wanted)).tolist():
-        x, y, w, h = _xywh(found.boxes[index])
-        entry: dict[str, Any] = {
-            "image_id": number,
-            "category_id": int(found.labels[index]),
-            "bbox": [x, y, w, h],
-            "area": w * h,
-            "score": float(found.scores[index]),
-            "iscrowd": 0,
-        }
-        if kind == "mask":
-            assert found.masks is not None
-            entry["segmentation"] = found.masks[index]
-            entry["area"] = float(mask_area(found.masks[index]))
-        entries.append(entry)
+    for one in chosen.entries(lambda label: {"category_id": label}):
+        area = mask_area(one["segmentation"]) if kind == "mask" else one["bbox"][2] * one["bbox"][3]
+        entries.append({"image_id": number, **one, "area": float(area), "iscrowd": 0})
     return entries
-
-
-def _xywh(box: NDArray[np.float32]) -> list[float]:
-    x1, y1, x2, y2 = (float(side) for side in box)
-    return [x1, y1, x2 - x1, y2 - y1]

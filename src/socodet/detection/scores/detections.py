@@ -1,8 +1,8 @@
-"""Detections, in memory and as a file in COCO's result format."""
+"""Detections, in memory and as a file in COCO's result format, and their scores by name."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.masks import RLE, usable_segmentation
 from socodet.detection.datasets.values import as_id, matching_id
 from socodet.errors import InputError
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import parse_json, read_given, write_atomically
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,38 @@ class Detections:
         masks = None if self.masks is None else [self.masks[index] for index in indices]
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices], masks)
 
+    def entries(self, named: Callable[[int], Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Each detection in COCO's result format, without its image; `named` gives what it has for its label."""
+        for index, label in enumerate(self.labels.tolist()):
+            x1, y1, x2, y2 = self.boxes[index].tolist()
+            entry = {**named(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(self.scores[index])}
+            yield entry if self.masks is None else {**entry, "segmentation": self.masks[index]}
+
     def best(self, count: int) -> "Detections":
         """The `count` detections with the highest scores, or fewer, in descending order."""
         return self.take(np.argsort(-self.scores, kind="stable")[:count])
+
+
+class Scores(dict[str, float]):
+    """Scores of a whole set in percent by name, such as `box_AP`; nan where there is nothing to score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_classes: dict[str, dict[str, float]] = {}
+        """By class name: `objects`, those that count, then the class's AP and AP50 by the same names."""
+
+
+def begin_scores(dataset: DetectionDataset) -> Scores:
+    """Scores in which every class has its number of objects and nothing else yet.
+
+    Crowd regions and difficult objects do not count. Of classes that share a name, the second gets its id beside it.
+    """
+    scores = Scores()
+    counts = dataset.object_counts()
+    for category, count in zip(dataset.categories, counts, strict=True):
+        name = f"{category.name} ({category.id})" if category.name in scores.of_classes else category.name
+        scores.of_classes[name] = {"objects": count}
+    return scores
 
 
 Predictions = Mapping[int | str, Detections]
@@ -72,17 +101,8 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
     """
     entries: list[dict[str, Any]] = []
     for image, found in zip(dataset.images, in_order(dataset, predictions), strict=True):
-        for index in range(len(found)):
-            x1, y1, x2, y2 = (float(side) for side in found.boxes[index])
-            entry: dict[str, Any] = {
-                "image_id": image.image_id,
-                "category_id": dataset.categories[found.labels[index] - 1].id,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": float(found.scores[index]),
-            }
-            if found.masks is not None:
-                entry["segmentation"] = found.masks[index]
-            entries.append(entry)
+        named = found.entries(lambda label: {"category_id": dataset.categories[label - 1].id})
+        entries += [{"image_id": image.image_id, **one} for one in named]
     write_atomically(file, json.dumps(entries).encode())
 
 
@@ -94,12 +114,7 @@ def read_detections(
     InputError, which names the entry, for anything but a detection of an image and a category of the set. With
     `elsewhere`, detections of images that the set lacks are left out and counted there, by image id.
     """
-    try:
-        entries = json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); give a file of detections") from None
-    except ValueError as error:
-        raise InputError(f"{file}: is not valid JSON ({error}); make it again") from None
+    entries = parse_json(file, read_given(file, "give a file of detections"), "make it again")
     if not isinstance(entries, list):
         raise InputError(f"{file}: is no list of detections; give one in COCO's result format")
     label_of = {category.id: label for label, category in enumerate(dataset.categories, 1)}

@@ -1,4 +1,4 @@
-"""Hits, misses and false alarms, detection by detection, for looking at."""
+"""Hits, misses and false alarms, detection by detection, and precision over recall, for looking at."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from socodet.detection.scores.detections import Detections
 
 IOU = 0.5
 """A detection hits an object of its class that it overlaps this much."""
+RECALLS = np.linspace(0, 1, 101)
+"""COCO's points of the curve."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,66 @@ def _is_ignored(
     return bool((others & (share >= IOU)).any())
 
 
-def best_limit(found: Sequence[Detections], outcomes: Iterable[Outcome]) -> tuple[float, float] | None:
-    """The lowest score to show, at which F1 over all images is highest, and that F1; None without a hit.
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """The curve of one class, or of all together, the surest detections first. Crowds and difficult objects are out."""
 
-    F1 is 2 hits / (detections + objects).
-    """
-    rows = [
-        (one.scores[~o.ignored], o.hit[~o.ignored], int(o.counts.sum())) for one, o in zip(found, outcomes, strict=True)
-    ]
-    if not rows:
-        return None
-    scores = np.concatenate([row[0] for row in rows])
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(np.concatenate([row[1] for row in rows])[order])
-    if not len(hits) or not hits[-1]:
-        return None
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + sum(row[2] for row in rows))
-    best = int(f1.argmax())
-    return float(scores[order][best]), float(f1[best])
+    scores: NDArray[np.float32]
+    """(N,) of the detections that count, descending."""
+    hits: NDArray[np.int64]
+    """(N,) of the detections up to each, how many found an object."""
+    objects: int
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """(N,) share of the objects found."""
+        return self.hits / max(self.objects, 1)
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """(N,) share of the detections that found one, where the score is cut there or anywhere below: never rising."""
+        raw = self.hits / np.arange(1, len(self.hits) + 1)
+        return np.maximum.accumulate(raw[::-1])[::-1]
+
+    @property
+    def average_precision(self) -> float | None:
+        """AP at this overlap in percent, as COCO takes it: the mean over 101 recalls. None without an object."""
+        if not self.objects:
+            return None
+        places = np.searchsorted(self.recall, RECALLS)
+        reached = places < len(self.hits)
+        return float(100 * np.where(reached, np.append(self.precision, 0)[places], 0).mean())
+
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """The lowest score to show, at which F1 is highest, and that F1; None without a hit.
+
+        F1 is 2 hits / (detections + objects).
+        """
+        if not self.hits.any():
+            return None
+        f1 = 2 * self.hits / (np.arange(1, len(self.hits) + 1) + self.objects)
+        return float(self.scores[f1.argmax()]), float(f1.max())
+
+    def at(self, limit: float) -> tuple[int, int]:
+        """Detections of at least that score, and how many of them found an object."""
+        count = int((self.scores >= limit).sum())
+        return count, int(self.hits[count - 1]) if count else 0
+
+
+def precision_recall(
+    images: Sequence[ImageAnnotations],
+    found: Sequence[Detections],
+    outcomes: Iterable[Outcome],
+    label: int | None = None,
+) -> PrecisionRecall:
+    """The curve of one class, or of all classes together, at the overlap of the outcomes."""
+    scores, hits, objects = [np.empty(0, np.float32)], [np.empty(0, bool)], 0
+    for image, one, of in zip(images, found, outcomes, strict=True):
+        kept = ~of.ignored & (True if label is None else one.labels == label)
+        scores.append(one.scores[kept])
+        hits.append(of.hit[kept])
+        objects += int((of.counts & (True if label is None else image.labels == label)).sum())
+    every = np.concatenate(scores)
+    order = np.argsort(-every, kind="stable")
+    return PrecisionRecall(every[order], np.cumsum(np.concatenate(hits)[order]), objects)

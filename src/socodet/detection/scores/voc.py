@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
-from socodet.detection.scores.detections import Detections, Predictions, in_order
-from socodet.detection.scores.scores import Scores, begin_scores
+from socodet.detection.scores.detections import Detections, Predictions, Scores, begin_scores, in_order
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 RECALLS = np.arange(0.0, 1.1, 0.1)

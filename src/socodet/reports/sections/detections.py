@@ -11,8 +11,7 @@ from socodet.detection.datasets import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections
-from socodet.detection.scores.curves import PrecisionRecall, precision_recall
-from socodet.detection.scores.outcomes import IOU, Outcome, best_limit, outcome
+from socodet.detection.scores.outcomes import IOU, Outcome, PrecisionRecall, outcome, precision_recall
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.run import trained_categories
 from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
@@ -79,7 +78,7 @@ def _search(record: RunRecord, data: DetectionDataset, device: str, show_progres
     by_image, files = detect(detector.network, data, precision=detector.precision, show_progress=show_progress)
     found = [by_image.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one) for image, one in zip(data.images, found, strict=True)]
-    best = best_limit(found, outcomes)
+    best = precision_recall(data.images, found, outcomes).best
     unreadable = frozenset(index for index, image in enumerate(data.images) if str(image.file) in files)
     return Found(record.name, data, found, outcomes, 0.0 if best is None else best[0], unreadable)
 
