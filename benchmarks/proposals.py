@@ -87,8 +87,7 @@ def dlib_boxes(rgb: NDArray[np.uint8]) -> Boxes:
 
 def kept(boxes: Boxes, width: int, height: int, max_overlap: float = 1.0) -> Boxes:
     """After the paper's filter; at an overlap of 1 only repeats are dropped."""
-    s = ProposalSettings()
-    good = object_sized(boxes, width, height, s.max_aspect, s.min_scale, s.max_scale)
+    good = object_sized(boxes, width, height, ProposalSettings())
     return distinct(boxes[good], max_overlap)
 
 
@@ -328,12 +327,11 @@ def annotated_objects(annotations: Path, source: ImageSource, indices: range) ->
             x, y, w, h = annotation["bbox"]
             by_name.setdefault(images[annotation["image_id"]]["file_name"], []).append([x, y, x + w, y + h])
     shapes = {image["file_name"]: (image["width"], image["height"]) for image in coco["images"]}
-    s = ProposalSettings()
     objects = []
     for index in indices:
         boxes = np.array(by_name.get(source.key(index), [])).reshape(-1, 4)
         shape = shapes.get(source.key(index), (1, 1))
-        objects.append(boxes[object_sized(boxes, *shape, s.max_aspect, s.min_scale, s.max_scale)])
+        objects.append(boxes[object_sized(boxes, *shape, ProposalSettings())])
     return objects
 
 

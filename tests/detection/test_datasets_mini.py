@@ -1,7 +1,7 @@
 import pytest
 from hand_made_sets import made_image, made_set
 
-from socodet.detection.datasets.mini import mini_set
+from socodet.detection.datasets.subsets import mini_set
 from socodet.errors import InputError
 
 

@@ -167,15 +167,15 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, damage: bytes | None) -> 
 
 def test_where_the_shard_is_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = write_tar(tmp_path / "s.tar", ["a.jpg"])
-    mkstemp = shard_index.tempfile.mkstemp
+    whole_file = shard_index.whole_file
     full = [tmp_path]
 
-    def refuse(dir: Path, prefix: str) -> object:
-        if dir in full:
-            raise PermissionError(13, "Permission denied", str(dir))
-        return mkstemp(dir=dir, prefix=prefix)
+    def refuse(path: Path, partial: Path) -> object:
+        if path.parent in full:
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole_file(path, partial)
 
-    monkeypatch.setattr(shard_index.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(shard_index, "whole_file", refuse)
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "socodet/shards"
     full.append(cache)
     assert keys(open_images(shard)) == ["a.jpg"]  # neither place can be written

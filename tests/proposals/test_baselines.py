@@ -10,7 +10,8 @@ from socodet.proposals.settings import ProposalSettings
 
 
 def test_random_boxes_are_spread_over_shapes_and_places() -> None:
-    boxes = random_boxes(400, 300, 3.0, 0.3, 0.8, np.random.default_rng(0), count=4000)
+    settings = ProposalSettings(max_aspect=3.0, min_scale=0.3, max_scale=0.8)
+    boxes = random_boxes(400, 300, settings, np.random.default_rng(0), count=4000)
     assert boxes.shape == (4000, 4)
     w, h = (boxes[:, 2:] - boxes[:, :2]).T
     side, aspect = np.sqrt(w * h / 120000), np.log(w / h)
@@ -31,8 +32,9 @@ def test_random_boxes_come_from_the_generator_or_the_seed() -> None:
 
 
 def test_the_grid_covers_every_object_of_a_fitting_size() -> None:
-    grid = torch.from_numpy(grid_boxes(200, 150, 0.3, 0.8))
-    objects = torch.from_numpy(random_boxes(200, 150, 2.0, 0.35, 0.75, np.random.default_rng(1), count=500))
+    grid = torch.from_numpy(grid_boxes(200, 150, ProposalSettings(min_scale=0.3, max_scale=0.8)))
+    fitting = ProposalSettings(max_aspect=2.0, min_scale=0.35, max_scale=0.75)
+    objects = torch.from_numpy(random_boxes(200, 150, fitting, np.random.default_rng(1), count=500))
     best = box_iou(objects, grid).amax(dim=1)
     assert best.min() > 0.4
     assert best.mean() > 0.65

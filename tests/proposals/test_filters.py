@@ -21,7 +21,9 @@ def test_the_filter_keeps_its_limits() -> None:
         (10, 10, 30, 70): True,
         (10, 10, 30, 71): False,
     }
-    kept = object_sized(np.array(list(boxes), np.float32), 100, 100, 3.0, 0.3, 0.8)
+    kept = object_sized(
+        np.array(list(boxes), np.float32), 100, 100, ProposalSettings(max_aspect=3.0, min_scale=0.3, max_scale=0.8)
+    )
     assert kept.tolist() == list(boxes.values())
 
 

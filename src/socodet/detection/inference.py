@@ -50,8 +50,10 @@ class _Reader:
         try:
             pixels = np.require(self.read(index), requirements="W")  # torch warns of memory that is read-only
             return torch.from_numpy(pixels).permute(2, 0, 1)
-        except (InputError, OSError) as error:
+        except InputError as error:
             return str(error)
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from socodet.detection.datasets import DetectionDataset, ReadingSettings
-from socodet.detection.datasets.mini import mini_set
+from socodet.detection.datasets.subsets import mini_set
 from socodet.detection.detectors import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, steps_between_evaluations

@@ -87,6 +87,14 @@ def open_folder(root: Path) -> ImageFolder | None:
     return ImageFolder(root, Names(keys))
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones; none where it cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
 def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipped) -> Iterator[str]:
     real = os.path.realpath(folder)
     if real in above:

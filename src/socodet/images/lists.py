@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from socodet.errors import InputError
-from socodet.images.folder import LOOKED_FOR, ImageFolder
+from socodet.images.folder import LOOKED_FOR, ImageFolder, folders_in
 from socodet.images.names import Names
 from socodet.images.reading import reading_asked
 from socodet.images.suffixes import SUFFIXES
@@ -146,7 +146,7 @@ def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
     above = here.resolve().parent  # `..` of a relative path would leave its name out
     found: dict[Path, Path] = {}
     for start in (here, above):  # what lies below the file's own folder is nearer than what lies beside it
-        nearby = [*_folders_in(start), *_folders_in(start / "images"), *([above] if start == above else [])]
+        nearby = [*folders_in(start), *folders_in(start / "images"), *([above] if start == above else [])]
         found = found or {path.resolve(): path for path in nearby if _holds_any(path, keys)}
     if len(found) > 1:
         named = {real: path for real, path in found.items() if path.name in file.stem}
@@ -158,13 +158,6 @@ def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
             "names begin, or name that folder where a command takes --images"
         )
     return next(iter(found.values()), None)
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:
-        return []
 
 
 def _holds_any(folder: Path, keys: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ import json
 import os
 import posixpath
 import tarfile
-import tempfile
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES, UNREAD
+from socodet.runtime.files import whole_file
 
 FORMAT = 4
 """Version of cached indices; other versions are built again."""
@@ -141,15 +142,9 @@ def _keep(table: pa.Table, places: list[Path]) -> None:
     for place in places:
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, unfinished = tempfile.mkstemp(dir=place.parent, prefix=place.name)
-            try:
-                with os.fdopen(descriptor, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-                    writer.write_table(table)
-                os.chmod(unfinished, 0o644)
-                os.replace(unfinished, place)
-            except BaseException:
-                os.unlink(unfinished)
-                raise
+            unfinished = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+            with whole_file(place, unfinished) as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
             return
 
 

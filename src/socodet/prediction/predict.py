@@ -15,15 +15,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
-from socodet.errors import InputError, UnreadableImageError
+from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
@@ -115,7 +115,7 @@ def predict(
         workers = default_workers(device) if execution.workers is None else execution.workers
         found = detect_each(
             detector.network,
-            _Reader(source),
+            partial(read_pixels, source),
             range(len(lines), len(source)),
             batch_size=batch_size,
             precision=detector.precision,
@@ -177,21 +177,6 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
             high += ", so this detector finds next to nothing yet"
         return limit, f"where F1 is highest on the validation set{high}; --min-score sets another"
     return DRAWN_FROM, "as the detector was not scored during training, or found nothing; --min-score sets another"
-
-
-class _Reader:
-    """Decodes images by index, in data workers too."""
-
-    def __init__(self, source: ImageSource) -> None:
-        self._source = source
-
-    def __call__(self, index: int) -> NDArray[np.uint8]:
-        try:
-            return read_pixels(self._source, index)
-        except UnreadableImageError as error:
-            raise InputError(str(error)) from None
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror or error})") from None
 
 
 def _prepare(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.layouts import has_part
-from socodet.detection.datasets.mini import mini_set
 from socodet.detection.datasets.parts import HOLD_BACK, WHOLE
+from socodet.detection.datasets.subsets import mini_set
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like

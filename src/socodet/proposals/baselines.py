@@ -3,19 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.proposals.settings import ProposalSettings
+
 RANDOM_BOXES = 32
 GRID_SCALES = 4
 GRID_ASPECTS = (1 / 2, 1.0, 2.0)
 
 
 def random_boxes(
-    width: int,
-    height: int,
-    max_aspect: float,
-    min_scale: float,
-    max_scale: float,
-    rng: np.random.Generator,
-    count: int = RANDOM_BOXES,
+    width: int, height: int, settings: ProposalSettings, rng: np.random.Generator, count: int = RANDOM_BOXES
 ) -> NDArray[np.float32]:
     """`count` boxes inside an image, (N, 4) xyxy; fewer, or none, if hardly any of the shapes fit.
 
@@ -23,8 +19,8 @@ def random_boxes(
     between those of 1 / max_aspect and max_aspect, and the position uniform. Boxes that do not fit are drawn again.
     """
     draws = 20 * count
-    side = rng.uniform(min_scale, max_scale, draws) * np.sqrt(width * height)
-    aspect = np.exp(rng.uniform(-np.log(max_aspect), np.log(max_aspect), draws))
+    side = rng.uniform(settings.min_scale, settings.max_scale, draws) * np.sqrt(width * height)
+    aspect = np.exp(rng.uniform(-np.log(settings.max_aspect), np.log(settings.max_aspect), draws))
     w, h = side * np.sqrt(aspect), side / np.sqrt(aspect)
     x, y = rng.uniform(size=draws) * (width - w), rng.uniform(size=draws) * (height - h)
     fits = np.flatnonzero((w <= width) & (h <= height))[:count]
@@ -32,14 +28,14 @@ def random_boxes(
     return boxes.astype(np.float32)
 
 
-def grid_boxes(width: int, height: int, min_scale: float, max_scale: float) -> NDArray[np.float32]:
+def grid_boxes(width: int, height: int, settings: ProposalSettings) -> NDArray[np.float32]:
     """Boxes of four sizes and three shapes, evenly spaced; neighbours are half a box apart.
 
     (N, 4) xyxy in pixels of an image of `width` and `height`.
     """
     boxes = []
-    step = (max_scale - min_scale) / GRID_SCALES
-    for scale in min_scale + step * (np.arange(GRID_SCALES) + 0.5):
+    step = (settings.max_scale - settings.min_scale) / GRID_SCALES
+    for scale in settings.min_scale + step * (np.arange(GRID_SCALES) + 0.5):
         for aspect in GRID_ASPECTS:
             w = scale * np.sqrt(width * height * aspect)
             h = scale * np.sqrt(width * height / aspect)

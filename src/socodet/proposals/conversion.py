@@ -158,7 +158,7 @@ def _make_row(
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
     if not keep_all:
-        good = object_sized(boxes, width, height, settings.max_aspect, settings.min_scale, settings.max_scale)
+        good = object_sized(boxes, width, height, settings)
         boxes = distinct(boxes[good], settings.max_overlap)
     counts.kept += len(boxes)
     return Row(key, width, height, boxes)

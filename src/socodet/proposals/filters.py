@@ -3,17 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.kernel_cache import njit
 
 
-def object_sized(
-    boxes: NDArray[np.float32],
-    width: int,
-    height: int,
-    max_aspect: float,
-    min_scale: float,
-    max_scale: float,
-) -> NDArray[np.bool_]:
+def object_sized(boxes: NDArray[np.float32], width: int, height: int, settings: ProposalSettings) -> NDArray[np.bool_]:
     """Which of boxes (N, 4), xyxy in pixels of an image, pass the filter of section 3.2: (N,).
 
     1 / max_aspect <= w / h <= max_aspect, and min_scale <= sqrt(w h) / sqrt(width height) <= max_scale.
@@ -21,9 +15,8 @@ def object_sized(
     w = boxes[:, 2].astype(np.float64) - boxes[:, 0]
     h = boxes[:, 3].astype(np.float64) - boxes[:, 1]
     share = w * h / (width * height)
-    good: NDArray[np.bool_] = (
-        (w <= max_aspect * h) & (h <= max_aspect * w) & (share >= min_scale**2) & (share <= max_scale**2)
-    )
+    shaped = (w <= settings.max_aspect * h) & (h <= settings.max_aspect * w)
+    good: NDArray[np.bool_] = shaped & (share >= settings.min_scale**2) & (share <= settings.max_scale**2)
     return good
 
 

@@ -44,18 +44,17 @@ def _kept_boxes(
     image: NDArray[np.uint8], settings: ProposalSettings, rng: np.random.Generator | None, name: str
 ) -> NDArray[np.float32]:
     height, width = image.shape[:2]
-    aspect, smallest, largest = settings.max_aspect, settings.min_scale, settings.max_scale
     rng = np.random.default_rng(settings.seed) if rng is None else rng
     match settings.method:
         case "random":
-            boxes = random_boxes(width, height, aspect, smallest, largest, rng)
+            boxes = random_boxes(width, height, settings, rng)
         case "grid":
-            boxes = grid_boxes(width, height, smallest, largest)
+            boxes = grid_boxes(width, height, settings)
         case own if is_extension(own):
             boxes = _own_boxes(own, image, rng, name)
         case strategy:
             boxes = selective_search(image, STRATEGIES[strategy], settings.work_size)
-    boxes = boxes[object_sized(boxes, width, height, aspect, smallest, largest)]
+    boxes = boxes[object_sized(boxes, width, height, settings)]
     return distinct(boxes, settings.max_overlap)
 
 

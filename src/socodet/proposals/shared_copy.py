@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from socodet.proposals.parquet_footer import declared_values
+from socodet.runtime.files import whole_file
 from socodet.runtime.notices import notice, said_if_long
 
 LARGE = 2**30
@@ -111,22 +112,13 @@ def _mapped(copy: Path) -> pa.Table:
 
 def _write(copy: Path, path: Path, file: pq.ParquetFile) -> None:
     """Batch by batch, so that memory does not grow; under its final name when all of it is on disk."""
-    partial = copy.with_suffix(".partial")
     if _decoded_bytes(path) > shutil.disk_usage(copy.parent).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy))
     notice(f"{copy}: making a copy of the proposal table that all processes share")
-    try:
-        with partial.open("wb") as sink:
-            with pa.ipc.new_file(sink, file.schema_arrow) as writer:
-                for batch in file.iter_batches(BATCH):
-                    batch.validate(full=True)
-                    writer.write_batch(batch)
-            sink.flush()
-            os.fsync(sink.fileno())
-        partial.replace(copy)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(copy) as sink, pa.ipc.new_file(sink, file.schema_arrow) as writer:
+        for batch in file.iter_batches(BATCH):
+            batch.validate(full=True)
+            writer.write_batch(batch)
 
 
 def _leave(copy: Path, used: int, process: int) -> None:

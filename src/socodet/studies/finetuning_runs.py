@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from socodet.detection.datasets import DetectionDataset, ReadingSettings
-from socodet.detection.datasets.mini import mini_set
+from socodet.detection.datasets.subsets import mini_set
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import EVALUATIONS

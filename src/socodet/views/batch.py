@@ -1,7 +1,8 @@
 """Batches for the device: one tensor of pixels per view, with its boxes grouped by pyramid level."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +14,20 @@ Device = torch.device | str | int
 
 
 @dataclass(frozen=True)
-class RoIs:
+class _Tensors:
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory, from which copies to a GPU run in the background."""
+        return replace(self, **{field.name: _pinned(getattr(self, field.name)) for field in fields(self)})
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_pinned, value))
+    return value.pin_memory() if isinstance(value, Tensor | _Tensors) else value
+
+
+@dataclass(frozen=True)
+class RoIs(_Tensors):
     """The boxes of one view of a batch, grouped by pyramid level on the CPU so that the device never waits.
 
     `rois[counts[0]:][:counts[1]]` are the boxes of P3, and so on. Features pooled in this order return to (image, box)
@@ -34,13 +48,9 @@ class RoIs:
         rois, order = (x.to(device, non_blocking=non_blocking) for x in (self.rois, self.order))
         return replace(self, rois=rois, order=order)
 
-    def pin_memory(self) -> "RoIs":
-        """The same in page-locked memory, from which copies to a GPU run in the background."""
-        return replace(self, rois=self.rois.pin_memory(), order=self.order.pin_memory())
-
 
 @dataclass(frozen=True)
-class ViewBatch:
+class ViewBatch(_Tensors):
     """One view of a batch of B images with K boxes each.
 
     Box k of an image is the same object as box `partner + k` of the first view.
@@ -72,20 +82,9 @@ class ViewBatch:
         rois = rois.pin_memory() if pinned else rois
         return ViewBatch(self.pixels[images], rois, boxes, levels, self.partner, self.proposals[images])
 
-    def pin_memory(self) -> "ViewBatch":
-        """The same in page-locked memory."""
-        return replace(
-            self,
-            pixels=self.pixels.pin_memory(),
-            rois=self.rois.pin_memory(),
-            boxes=self.boxes.pin_memory(),
-            levels=self.levels.pin_memory(),
-            proposals=self.proposals.pin_memory(),
-        )
-
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(_Tensors):
     """B samples: V views, and where they come from."""
 
     views: tuple[ViewBatch, ...]
@@ -114,15 +113,6 @@ class Batch:
     def to(self, device: Device, non_blocking: bool = True) -> "Batch":
         """The same with the views' pixels and RoIs on `device`."""
         return replace(self, views=tuple(view.to(device, non_blocking) for view in self.views))
-
-    def pin_memory(self) -> "Batch":
-        """The same in page-locked memory."""
-        return Batch(
-            tuple(view.pin_memory() for view in self.views),
-            self.windows.pin_memory(),
-            self.indices.pin_memory(),
-            self.cpu_seconds,
-        )
 
 
 def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs:

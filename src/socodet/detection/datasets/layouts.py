@@ -11,9 +11,9 @@ from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.headers import without_broken_images
-from socodet.detection.datasets.holdout import hold_out
 from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.subsets import hold_out
 from socodet.detection.datasets.unknown_layout import unknown_layout
 from socodet.detection.datasets.voc import read_voc
 from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_classes, voc_parts

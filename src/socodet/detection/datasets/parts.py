@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.errors import InputError
-from socodet.images.folder import open_folder
+from socodet.images.folder import folders_in, open_folder
 
 SPELLINGS = {
     "train": ("train", "training"),
@@ -42,7 +42,7 @@ def missing_part(given: Path, part: str, there: str) -> MissingPartError:
 
 def parts_of(folder: Path) -> dict[str, Path]:
     """Part → folder, for folders of a part's name."""
-    there = {path.name.lower(): path for path in _folders(folder)}
+    there = {path.name.lower(): path for path in folders_in(folder)}
     found = {part: next((there[name] for name in names if name in there), None) for part, names in SPELLINGS.items()}
     return {part: path for part, path in found.items() if path is not None}
 
@@ -52,7 +52,7 @@ def image_folders(folder: Path) -> dict[str, Path]:
     parts = parts_of(folder)
     if parts:
         return parts
-    there = {path.name.lower(): path for path in _folders(folder)}
+    there = {path.name.lower(): path for path in folders_in(folder)}
     for name in IMAGE_FOLDERS:
         if name in there:
             return parts_of(there[name]) or {WHOLE: there[name]}
@@ -61,7 +61,7 @@ def image_folders(folder: Path) -> dict[str, Path]:
 
 def images_below(folder: Path) -> list[Path]:
     """The images of a part, sorted: those in `images/` and the like where it has such a folder, else all below it."""
-    for inner in _folders(folder):
+    for inner in folders_in(folder):
         if inner.name.lower() in IMAGE_FOLDERS:
             folder = inner
             break
@@ -114,12 +114,5 @@ def _candidates(folder: Path, names: Sequence[str]) -> Iterator[AnnotationFolder
 
 
 def _named(root: Path, names: Sequence[str]) -> list[Path]:
-    there = {path.name.lower(): path for path in _folders(root)}
+    there = {path.name.lower(): path for path in folders_in(root)}
     return [there[name] for name in names if name in there]
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:
-        return []

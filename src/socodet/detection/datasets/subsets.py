@@ -1,0 +1,51 @@
+"""Subsets of a set: Mini COCO (Section 4.5, Table 8), label-efficiency curves, a share held back for validation."""
+
+import hashlib
+from dataclasses import replace
+
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.problems import AnnotationProblems
+from socodet.errors import InputError
+
+
+def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
+    """The given fraction of the images, at least one, chosen by the seed; they keep their order.
+
+    The choice depends only on a hash of the seed and each image's id. A smaller subset lies within a larger one of the
+    same seed, whatever the order of the file or the version of a random generator.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"the fraction of {dataset.name} must be more than 0 and at most 1, not {fraction:g}")
+    count = max(1, round(fraction * len(dataset)))
+    return dataset.select(
+        sorted(_drawn_order(dataset, seed)[:count]), f"{dataset.name} {fraction:.3g} of it, seed {seed}"
+    )
+
+
+def hold_out(dataset: DetectionDataset, share: float, seed: int) -> tuple[DetectionDataset, DetectionDataset]:
+    """Training and validation images, in the order of the set; the choice depends on the seed and the images' ids only.
+
+    The set's problems stay with the training images. InputError when one of the two would be empty.
+    """
+    count = round(share * len(dataset))
+    if not 0 < count < len(dataset):
+        raise InputError(
+            f"{dataset.name}: --val-share {share:g} of {len(dataset):,} images leaves "
+            f"{'none to train on' if count else 'none to score on'}; choose another share, or give a set with --val"
+        )
+    held = set(_drawn_order(dataset, f"val {seed}")[:count])
+    parts = (
+        (1 - share, [index for index in range(len(dataset)) if index not in held]),
+        (share, sorted(held)),
+    )
+    train, val = (dataset.select(indices, f"{dataset.name}, {100 * size:.3g}%") for size, indices in parts)
+    return train, replace(val, problems=AnnotationProblems())
+
+
+def _drawn_order(dataset: DetectionDataset, seed: int | str) -> list[int]:
+    """The indices of the images in an order that the seed decides, whatever their order in the set."""
+    return sorted(range(len(dataset)), key=lambda index: _draw(seed, dataset.images[index].image_id))
+
+
+def _draw(seed: int | str, image_id: int | str) -> bytes:
+    return hashlib.sha256(f"{seed}/{image_id}".encode(errors="surrogatepass")).digest()
