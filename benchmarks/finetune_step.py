@@ -28,7 +28,7 @@ from pycocotools import mask as coco_masks
 from torch import nn
 
 from machine import machine
-from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.detection.inference import detect_each
 from socodet.finetuning.samples import DetectionBatch

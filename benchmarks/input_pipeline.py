@@ -34,7 +34,9 @@ from torchvision import transforms as tv
 from machine import machine
 from socodet.images.decode import decode_image
 from socodet.images.source import open_images
-from socodet.views import PhotometricSettings, SampleSettings, make_sample, sample_rng, warm_up
+from socodet.views.rendering import warm_up
+from socodet.views.sample import make_sample, sample_rng
+from socodet.views.settings import PhotometricSettings, SampleSettings
 
 SETTINGS = SampleSettings()
 TURN = 16

@@ -9,7 +9,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
-from socodet.views import SampleSettings
+from socodet.views.settings import SampleSettings
 
 FLOAT = 4
 """Bytes of a float32: gradients, and sums of a norm's backward pass, whatever the precision of the activations."""

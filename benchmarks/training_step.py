@@ -48,8 +48,9 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.training.distributed import synchronize_batch_norm
 from socodet.training.settings import ExecutionSettings
-from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
+from socodet.views.sample import make_sample, sample_rng
+from socodet.views.settings import SampleSettings
 
 DESIGNS = {
     "cpu": ("plain", "ours", "ours_bf16", "ours_torch_modules", "ours_bf16_torch_modules"),

@@ -21,7 +21,7 @@ PEOPLE = {"astronaut": (20, 10, 340, 385), "hopper": (30, 20, 290, 375)}  # x, y
 
 
 class SmallFCOS(FCOSFPN):
-    """FCOS with AdamW and another NMS. To begin from nothing, subclass `socodet.detection.detectors.Detector`."""
+    """FCOS with AdamW and another NMS. To begin from nothing, subclass `socodet.Detector`."""
 
     def assemble(self, model, num_classes, inference):
         """The network; pretrained weights find `backbone.body` and `backbone.fpn`. Label 0 is the background."""

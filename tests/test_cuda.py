@@ -20,8 +20,9 @@ from socodet.pretraining.trainer import Trainer
 from socodet.training.distributed import synchronize_batch_norm
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.views import SampleSettings, make_sample, sample_rng
 from socodet.views.batch import Batch, collate
+from socodet.views.sample import make_sample, sample_rng
+from socodet.views.settings import SampleSettings
 
 pytestmark = [
     pytest.mark.cuda,

@@ -14,8 +14,8 @@ from PIL import Image
 
 import socodet
 from socodet.cli import main
-from socodet.detection.datasets import open_detection_set
-from socodet.detection.detectors import new_detector
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.run import FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from socodet.detection.build import build_detector as build_detector
     from socodet.detection.convert import Conversion as Conversion
     from socodet.detection.convert import convert as convert
-    from socodet.detection.datasets import ReadingSettings as ReadingSettings
-    from socodet.detection.datasets import open_detection_set as open_detection_set
-    from socodet.detection.detectors import Detector as Detector
-    from socodet.detection.detectors import new_detector as new_detector
+    from socodet.detection.datasets.layouts import open_detection_set as open_detection_set
+    from socodet.detection.datasets.reading import ReadingSettings as ReadingSettings
+    from socodet.detection.detectors.by_name import new_detector as new_detector
+    from socodet.detection.detectors.detector import Detector as Detector
     from socodet.errors import InputError as InputError
     from socodet.exporting import Exported as Exported
     from socodet.finetuning.detector import TrainedDetector as TrainedDetector

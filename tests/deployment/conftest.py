@@ -7,8 +7,8 @@ import torch
 from narrow_models import NARROW
 from photograph_sets import coco_file
 
-from socodet.detection.datasets import open_detection_set
-from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.finetuning.run import FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.training.run_folder import RunFolder

@@ -13,8 +13,8 @@ from photograph_sets import coco_file
 import socodet
 from hub_stand_in import TOKEN, Hub
 from socodet.cli import main
-from socodet.detection.datasets import open_detection_set
-from socodet.detection.detectors import new_detector
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.run import SCORES, FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings

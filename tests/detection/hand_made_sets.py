@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.detection.scores import Detections
 
 

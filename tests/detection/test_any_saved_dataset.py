@@ -10,7 +10,7 @@ from test_any_annotations import FEWER, VALUES, check, paths, replaced
 from test_any_coco import as_number
 from test_datasets_huggingface import FEATURES, IMAGE
 
-from socodet.detection.datasets import ReadingSettings
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.images.photographs import photographs
 
 SIZE = (400, 266)

@@ -7,8 +7,8 @@ from photograph_sets import coco_file
 from torchvision.ops import MultiScaleRoIAlign
 
 from socodet.detection.build import build_detector
-from socodet.detection.detectors import ALIASES, DETECTORS, detector_named
-from socodet.detection.detectors.names import NAMES
+from socodet.detection.detectors.by_name import DETECTORS, detector_named
+from socodet.detection.detectors.names import ALIASES, NAMES
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.errors import InputError
 from socodet.finetuning import finetune as finetune_module

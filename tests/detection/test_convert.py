@@ -8,7 +8,8 @@ from test_layouts_of_tools import TOOLS
 from tool_files import image, text
 
 import socodet
-from socodet.detection.datasets import ReadingSettings, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 
 

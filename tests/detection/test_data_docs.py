@@ -9,7 +9,7 @@ import pytest
 from tool_files import image, text
 
 from socodet.cli import main
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 
 DOC = (Path(__file__).parents[2] / "docs" / "data.md").read_text()

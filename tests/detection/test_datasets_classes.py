@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 from hand_made_sets import made_image, made_set
 
-from socodet.detection.datasets import Category, Problem
+from socodet.detection.datasets.annotations import Category
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.masks import box_outline
+from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
 
 

@@ -6,7 +6,8 @@ import pytest
 from photograph_sets import coco_file
 from PIL import Image
 
-from socodet.detection.datasets import Problem, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 

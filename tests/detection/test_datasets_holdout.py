@@ -1,7 +1,9 @@
 import pytest
 from tool_files import image, text
 
-from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.labelled_sets import open_labelled_sets
 from socodet.probing.sets import open_sets

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 import socodet
-from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from socodet.detection.datasets import Problem, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images

@@ -3,7 +3,8 @@ import shutil
 import pytest
 import tool_files
 
-from socodet.detection.datasets import Problem, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from tool_files import image, text
 
-from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 
 LINE = "0 0.5 0.5 0.25 0.25"

@@ -8,8 +8,9 @@ from torch import nn
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from socodet.detection.detectors import DETECTORS, InferenceSettings, new_detector
+from socodet.detection.detectors.by_name import DETECTORS, new_detector
 from socodet.detection.detectors.pooling import AlignedRoIAlign
+from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.detection.detectors.transform import scale_image, scaled_size
 from socodet.errors import InputError

@@ -3,7 +3,7 @@
 import torch
 from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn
 
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
 from socodet.models.settings import ModelSettings
 

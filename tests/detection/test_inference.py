@@ -9,9 +9,9 @@ from narrow_models import NARROW
 from photograph_sets import coco_file
 
 from socodet.detection import inference
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.masks import decode_rle
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.inference import as_detections, detect, detect_each
 from socodet.errors import InputError

@@ -9,7 +9,9 @@ from test_datasets_huggingface import save
 from tool_files import image, text
 
 from socodet.cli import main
-from socodet.detection.datasets import Problem, ReadingSettings, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 

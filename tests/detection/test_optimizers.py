@@ -2,7 +2,7 @@
 
 import torch
 
-from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.detector import parameter_groups
 
 

@@ -10,7 +10,8 @@ from narrow_models import NARROW
 from torch import nn
 from transformers import RTDetrImageProcessor
 
-from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
+from socodet.detection.detectors.by_name import detector_named, new_detector
+from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.finetuning.samples import DetectionBatch
 from socodet.finetuning.trainer import FineTuner, moving_average

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from photograph_sets import coco_file
 
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.shared_images import images_shared, write_images
 
 

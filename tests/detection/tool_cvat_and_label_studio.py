@@ -5,7 +5,7 @@ import shutil
 
 from tool_files import CAT, CUP, EXPECTED, EYE, SIZES, image, text, xywh, yolo
 
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 
 
 def cvat(root):

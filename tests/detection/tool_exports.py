@@ -4,7 +4,7 @@ import json
 
 from tool_files import CAT, CUP, EXPECTED, EYE, SIZES, image, outline, text, xywh, yolo
 
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 
 ROBOFLOW = {"train": ["chelsea"], "valid": ["coffee"]}
 

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.exporting import export_run
 from socodet.weights.formats import backbone, public_code, run_of

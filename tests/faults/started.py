@@ -19,7 +19,7 @@ def imported() -> None:
 
     import socodet
     from socodet.proposals.image_boxes import compile_kernels
-    from socodet.views import warm_up
+    from socodet.views.rendering import warm_up
 
     for module in pkgutil.walk_packages(socodet.__path__, "socodet."):
         if "triton" not in module.name and not module.name.endswith("__main__"):

@@ -8,7 +8,7 @@ from photograph_sets import coco_file
 from PIL import Image
 from small_pretraining import go, make_images
 
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.finetuning.samples import TrainingImages
 from socodet.runtime import notices

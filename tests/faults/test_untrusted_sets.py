@@ -6,7 +6,8 @@ import pytest
 from malicious import PHOTOGRAPH, SCRIPT, refused
 
 from socodet.cli import main
-from socodet.detection.datasets import Problem, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
 from socodet.images.reading import PixelSettings, read_images_as
 from socodet.images.source import open_images
 

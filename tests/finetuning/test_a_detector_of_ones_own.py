@@ -7,8 +7,8 @@ import torch
 from photograph_sets import coco_file
 from torch import nn
 
-from socodet.detection.datasets import open_detection_set
-from socodet.detection.detectors import Detector
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.transform import scale_image
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.settings import EvaluationSettings

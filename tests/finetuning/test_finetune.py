@@ -12,8 +12,8 @@ from photograph_sets import coco_file
 
 import socodet.finetuning.evaluate as evaluate_module
 from socodet.cli import main
-from socodet.detection.datasets import open_detection_set
-from socodet.detection.detectors import DETECTORS, detector_named, new_detector
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.detectors.by_name import DETECTORS, detector_named, new_detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError, SettingError

@@ -12,7 +12,8 @@ from two_processes import in_two_processes
 
 import socodet.models.backbones as backbones_module
 from socodet.cli import main
-from socodet.detection.detectors import detector_named, new_detector, rcnn_fpn
+from socodet.detection.detectors import rcnn_fpn
+from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.finetuning.samples import DetectionBatch
 from socodet.finetuning.trainer import FineTuner

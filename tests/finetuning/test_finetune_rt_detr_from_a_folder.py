@@ -8,7 +8,8 @@ from narrow_models import NARROW
 from photograph_sets import coco_file
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrImageProcessor, RTDetrV2ForObjectDetection
 
-from socodet.detection.detectors import InferenceSettings, new_detector
+from socodet.detection.detectors.by_name import new_detector
+from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.run import FinetuneRecipe

@@ -6,7 +6,7 @@ import pytest
 from hand_made_sets import made_image, made_set
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 
-from socodet.detection.datasets import Category
+from socodet.detection.datasets.annotations import Category
 from socodet.detection.datasets.voc import VOC_CLASSES
 from socodet.detection.detectors.schedules import SCHEDULES, ScheduleSettings
 from socodet.errors import InputError

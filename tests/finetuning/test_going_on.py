@@ -9,8 +9,9 @@ from narrow_models import NARROW
 from photograph_sets import coco_file
 
 from socodet.cli import main
-from socodet.detection.datasets import Category, open_detection_set
-from socodet.detection.detectors import new_detector
+from socodet.detection.datasets.annotations import Category
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.going_on import CLASS_LAYERS, go_on_from

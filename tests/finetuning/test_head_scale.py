@@ -10,7 +10,7 @@ from photograph_sets import coco_file
 from torch import nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.head_scale import FRESH_RMS, match_head_scale
 from socodet.finetuning.settings import FinetuneSettings

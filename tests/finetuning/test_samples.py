@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from photograph_sets import coco_file
 
-from socodet.detection.datasets import open_detection_set
-from socodet.detection.detectors import detector_named
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import flipped
 from socodet.finetuning.samples import TrainingImages, image_stream

@@ -22,7 +22,7 @@ from mutation import mutated
 from photograph_sets import coco_file
 from PIL import Image
 
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.decode import decode_image, image_size

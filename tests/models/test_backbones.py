@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError, SettingError
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.encoders import FPNEncoder, build_encoder

@@ -7,7 +7,7 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
 
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.models.region_proposals import ANCHOR_SIDES, ASPECT_RATIOS, build_rpn_head, rpn_loss
 from socodet.models.settings import ModelSettings
 

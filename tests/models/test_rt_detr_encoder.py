@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from socodet.detection.detectors import InferenceSettings, new_detector
+from socodet.detection.detectors.by_name import new_detector
+from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError, SettingError
 from socodet.models.encoders import build_encoder, encoder_class
 from socodet.models.settings import ModelSettings

@@ -17,7 +17,7 @@ import socodet
 import socodet.prediction.predict as predict_module
 from socodet.cli import main
 from socodet.detection import inference
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.finetuning.evaluate import evaluate, score

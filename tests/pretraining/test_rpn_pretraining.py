@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import socodet
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import SettingError
 from socodet.images.photographs import photographs
 from socodet.models.settings import ModelSettings

@@ -12,7 +12,7 @@ from torchvision.ops import roi_align
 
 import socodet
 from socodet.cli import main
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.models.encoders import build_encoder

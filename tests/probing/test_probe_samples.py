@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torchvision.ops import roi_align
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError, SettingError
 from socodet.probing.samples import ProbeDataset, View, collate_views, probed_objects
 from socodet.probing.scores import probe_encoder

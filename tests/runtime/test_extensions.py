@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from socodet.cli import main
-from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError, SettingError
 from socodet.models.backbones import build_backbone
 from socodet.models.encoders import encoder_class

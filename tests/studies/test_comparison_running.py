@@ -10,7 +10,8 @@ import torch
 from photograph_sets import coco_file, link_photographs
 
 from socodet.cli import main
-from socodet.detection.detectors import ALIASES, DETECTORS
+from socodet.detection.detectors.by_name import DETECTORS
+from socodet.detection.detectors.names import ALIASES
 from socodet.detection.detectors.schedules import SCHEDULES
 from socodet.errors import InputError
 from socodet.finetuning.finetune import FinetuneResult

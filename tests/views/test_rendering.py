@@ -5,23 +5,24 @@ import sys
 
 _SCRIPT = """
 import numpy as np
-import socodet.views as views
 from socodet.views import rendering
+from socodet.views.sample import make_sample, sample_rng
+from socodet.views.settings import SampleSettings
 
 def compiled():
     kernels = (rendering.resample_window, rendering.resize_canvas, rendering._render)
     return [len(kernel.signatures) for kernel in kernels]
 
 assert compiled() == [0, 0, 0], "importing compiled something"
-views.warm_up()
+rendering.warm_up()
 assert compiled() == [1, 1, 1]
 image = np.zeros((40, 50, 3), np.uint8)
 image.setflags(write=False)
-settings = views.SampleSettings(boxes_per_image=3)
+settings = SampleSettings(boxes_per_image=3)
 proposals = np.array([[2, 2, 18, 18]], np.float32)
 for picture in (image, image[::2, ::2], np.asfortranarray(image)):
     for index in range(20):
-        views.make_sample(picture, proposals, settings, views.sample_rng(0, 0, index))
+        make_sample(picture, proposals, settings, sample_rng(0, 0, index))
 assert compiled() == [1, 1, 1], "a sample needed a kernel that warm_up had not compiled"
 """
 

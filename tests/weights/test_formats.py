@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from socodet.detection.detectors import DETECTORS, new_detector
+from socodet.detection.detectors.by_name import DETECTORS, new_detector
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings

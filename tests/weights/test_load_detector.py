@@ -9,7 +9,7 @@ from distinct_weights import R18, a_run, assert_filled
 from narrow_models import narrow_resnet18
 
 from socodet.detection.build import build_detector
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.exporting import export_run
 from socodet.pretraining.recipes import Recipe

@@ -6,7 +6,7 @@ import pytest
 import torch
 from narrow_models import narrow_resnet18
 
-from socodet.detection.detectors import DETECTORS, new_detector
+from socodet.detection.detectors.by_name import DETECTORS, new_detector
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError
 from socodet.exporting import export_run

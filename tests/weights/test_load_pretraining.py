@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate, relu
 from torchvision.models import resnet34
 from torchvision.ops import roi_align
 
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings

@@ -8,7 +8,7 @@ import torch
 from photograph_sets import coco_file
 
 from socodet.cli import main
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings
 from socodet.training.run_folder import RunFolder

@@ -10,7 +10,7 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn_v2,
 )
 
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.exporting import export_run
 from socodet.models.settings import ModelSettings

@@ -14,7 +14,7 @@ from torch import nn
 
 from socodet.deployment.onnx_graphs import graph_of
 from socodet.deployment.onnx_steps import traceable
-from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector

@@ -11,7 +11,7 @@ from pprint import pformat
 import torch
 from torch import Tensor
 
-from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN
 from socodet.errors import InputError
 from socodet.exporting.detectron2 import pickled

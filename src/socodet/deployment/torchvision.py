@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.fcos import CHANNELS_A_GROUP, FCOSFPN
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, MASK_POOLED, FasterRCNNFPN

@@ -5,7 +5,8 @@ from typing import Literal
 
 from torch import nn
 
-from socodet.detection.detectors import InferenceSettings, detector_named, new_detector
+from socodet.detection.detectors.by_name import detector_named, new_detector
+from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.weights.hub import reads_hub
 from socodet.weights.load import load_pretrained

@@ -11,9 +11,10 @@ from typing import Any
 from PIL import Image
 
 from socodet._version import __version__
-from socodet.detection.datasets import DetectionDataset, ImageAnnotations, ReadingSettings, open_detection_set
-from socodet.detection.datasets.layouts import layout_at
+from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.masks import Segmentation
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.lists import leads_astray
 from socodet.runtime.files import check_output_file, settled, write_atomically

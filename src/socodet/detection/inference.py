@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.masks import encode_masks
 from socodet.detection.detectors.transform import scaled_size
 from socodet.detection.scores import Detections

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from socodet.detection.datasets import DetectionDataset
+    from socodet.detection.datasets.annotations import DetectionDataset
 
 AUTO = "auto"
 VOC_IMAGES, VOC_STEPS = 16_551, 24_000

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from socodet.detection.datasets import Category
+from socodet.detection.datasets.annotations import Category
 from socodet.detection.datasets.masks import decode_rle
-from socodet.detection.detectors import new_detector
+from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import ArgumentError, InputError

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from socodet.detection import scores as detection_scores
-from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
-from socodet.detection.detectors import detector_named
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, write_detections
 from socodet.detection.scores.outcomes import outcome, precision_recall

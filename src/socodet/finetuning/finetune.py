@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from socodet.detection.datasets import DetectionDataset, ReadingSettings
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import mini_set
-from socodet.detection.detectors import detector_named, new_detector
+from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, steps_between_evaluations
 from socodet.finetuning.evaluate import Evaluation

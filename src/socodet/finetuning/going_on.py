@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from socodet.detection.datasets import DetectionDataset
-from socodet.detection.detectors import detector_named
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, load_detector
 from socodet.weights.report import LoadReport

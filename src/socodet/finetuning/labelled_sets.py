@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.headers import unusable_images
-from socodet.detection.datasets.layouts import has_part
+from socodet.detection.datasets.layouts import has_part, open_detection_set
 from socodet.detection.datasets.parts import WHOLE
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
-from socodet.detection.detectors import detector_named
+from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, schedule_of
 from socodet.finetuning.settings import FinetuneSettings

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.finetuning.best import METRIC, BestCheckpoint
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.finetuning.auto_schedule import AUTO
 from socodet.finetuning.run import FinetuneRecipe
 from socodet.runtime.counted import counted

@@ -26,7 +26,7 @@ from socodet.training.run_folder import FINETUNED, RunFolder
 from socodet.weights.file import start_path
 
 if TYPE_CHECKING:
-    from socodet.detection.datasets import DetectionDataset
+    from socodet.detection.datasets.annotations import DetectionDataset
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.json"
@@ -124,7 +124,8 @@ def digest(data: "DetectionDataset") -> str:
 
 def trained_categories(run: RunFolder) -> "DetectionDataset":
     """The training set of a run without its images: what each label means."""
-    from socodet.detection.datasets import AnnotationProblems, Category, DetectionDataset
+    from socodet.detection.datasets.annotations import Category, DetectionDataset
+    from socodet.detection.datasets.problems import AnnotationProblems
 
     description = run.describe()
     data = description["data"]

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.sampling import repeat_factors
-from socodet.detection.detectors import Detector
+from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import Target
 from socodet.errors import InputError

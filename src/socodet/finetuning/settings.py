@@ -83,7 +83,7 @@ class FinetuneSettings(Settings):
         number of images. Warm-up keeps its number of images too, but takes a tenth of the run at most; precise batch
         norm takes no more batches than the run has, and with `auto` a fiftieth of that.
         """
-        from socodet.detection.detectors import detector_named
+        from socodet.detection.detectors.by_name import detector_named
 
         table = detector_named(self.detector).schedule(self.schedule)
         if self.schedule == AUTO:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from socodet.detection.detectors import Detector
+from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.finetuning.samples import DetectionBatch
 from socodet.runtime.world import ALONE, World

@@ -41,7 +41,7 @@ from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.streams import Stream
 from socodet.training.trackers import check_trackers
-from socodet.views import warm_up
+from socodet.views.rendering import warm_up
 from socodet.weights.file import WeightsFile
 from socodet.weights.hub import origin, reads_hub
 from socodet.weights.load import load_starting_point

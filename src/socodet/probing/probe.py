@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from socodet._version import __version__
-from socodet.detection.datasets import ReadingSettings
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.images.reading import read_images_like
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import ProbeScores, probe_encoder

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError
 from socodet.training.workers import Begin, make_batches
 from socodet.views import geometry

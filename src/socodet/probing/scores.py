@@ -14,7 +14,7 @@ from socodet.probing.samples import ObjectCounts, ProbeDataset, probed_objects
 from socodet.probing.sets import ProbeSets
 from socodet.probing.settings import ProbeSettings
 from socodet.runtime.progress import progress_bar
-from socodet.views import warm_up
+from socodet.views.rendering import warm_up
 from socodet.views.settings import SampleSettings
 
 

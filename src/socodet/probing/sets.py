@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
-from socodet.detection.datasets.layouts import has_part
+from socodet.detection.datasets.layouts import has_part, open_detection_set
 from socodet.detection.datasets.parts import HOLD_BACK, WHOLE
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import mini_set
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError

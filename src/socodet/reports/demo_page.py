@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from socodet._version import __version__
-from socodet.detection.datasets import open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.finetuning.detector import load_detector
 from socodet.images.photographs import objects_of_photographs
 from socodet.images.source import ImageSource

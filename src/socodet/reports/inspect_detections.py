@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from socodet.detection.datasets import DetectionDataset, ReadingSettings, open_detection_set
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.scores import Detections, read_detections
 from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, outcome, precision_recall
 from socodet.errors import InputError

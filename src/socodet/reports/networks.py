@@ -17,12 +17,11 @@ from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, recall_at_1
 from socodet.probing.samples import MIN_SIDE, View, collate_views
 from socodet.reports.images import ShownImage
 from socodet.reports.runs import RunRecord
-from socodet.views import make_sample, sample_rng
 from socodet.views.batch import Batch, collate
 from socodet.views.geometry import WHOLE
 from socodet.views.photometric import UNCHANGED
 from socodet.views.rendering import render, show_window
-from socodet.views.sample import box_levels
+from socodet.views.sample import box_levels, make_sample, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 from socodet.weights.pretrained_run import encoder_weights, model_settings
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.scores import Detections
 from socodet.detection.scores.outcomes import IOU, Outcome
 from socodet.reports.panels import Panel, labelled_panel

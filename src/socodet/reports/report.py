@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socodet._version import __version__
-from socodet.detection.datasets import DetectionDataset, open_detection_set
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource
@@ -31,7 +32,7 @@ from socodet.runtime.progress import progress_bar
 from socodet.runtime.shown import Shown
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device
-from socodet.views import warm_up
+from socodet.views.rendering import warm_up
 from socodet.views.settings import SampleSettings
 from socodet.weights.hub import reads_hub
 

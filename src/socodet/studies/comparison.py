@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from socodet.detection.datasets import ReadingSettings
-from socodet.detection.detectors import new_detector
+from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.labelled_sets import LabelledSet
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings

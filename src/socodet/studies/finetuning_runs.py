@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from socodet.detection.datasets import DetectionDataset, ReadingSettings
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import mini_set
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError

@@ -8,9 +8,9 @@ import torch
 from narrow_models import NARROW
 from PIL import Image, ImageColor
 
-from socodet.detection.detectors import InferenceSettings
 from socodet.detection.detectors.fcos import FCOSFPN
 from socodet.detection.detectors.rt_detr import LOSSES
+from socodet.detection.detectors.settings import InferenceSettings
 from socodet.reports.sections.curves import (
     FINETUNE_TITLES,
     PROBE_TITLES,

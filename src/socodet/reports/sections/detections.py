@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from socodet.detection.datasets import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections

@@ -13,7 +13,7 @@ from socodet.reports.networks import Network
 from socodet.reports.page import Grid, PageImage, Section
 from socodet.reports.panels import object_panel
 from socodet.reports.theme import object_colour
-from socodet.views import sample_rng
+from socodet.views.sample import sample_rng
 
 QUERIES = 4
 """Objects whose neighbours are shown, each of another image."""

@@ -6,7 +6,7 @@ from socodet.reports.drawing import panel_image
 from socodet.reports.images import ShownImage
 from socodet.reports.page import Gallery, Section
 from socodet.reports.panels import proposal_panel, sample_panels
-from socodet.views import make_sample, sample_rng
+from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
 MOST_BOXES = 8

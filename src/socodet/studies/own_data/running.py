@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from socodet._version import __version__
-from socodet.detection.datasets import ReadingSettings
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError, which_instead
 from socodet.finetuning.run import digest
 from socodet.finetuning.settings import SCRATCH
