@@ -31,8 +31,8 @@ from PIL import Image
 
 from machine import machine
 from socodet.images.decode import image_file_size
-from socodet.images.source import ImageSource, open_images
-from socodet.pretraining.preparation import _check_table, digest_names, readable_images
+from socodet.images.source import ImageSource, digest_names, open_images
+from socodet.pretraining.preparation import _check_table, readable_images
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable, table_schema

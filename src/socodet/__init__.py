@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from socodet.probing.probe import probe as probe
     from socodet.probing.settings import ProbeData as ProbeData
     from socodet.probing.settings import ProbeSettings as ProbeSettings
+    from socodet.proposals.image_boxes import OnlineProposals as OnlineProposals
     from socodet.proposals.make_table import ProposalSummary as ProposalSummary
     from socodet.proposals.make_table import propose as propose
-    from socodet.proposals.on_the_fly import OnlineProposals as OnlineProposals
     from socodet.proposals.settings import ProposalSettings as ProposalSettings
     from socodet.reports.demo import demo as demo
     from socodet.reports.inspect import inspect as inspect

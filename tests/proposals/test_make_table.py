@@ -14,9 +14,8 @@ from PIL import Image
 from socodet.errors import InputError
 from socodet.images.source import open_images
 from socodet.proposals import make_table, part_files
-from socodet.proposals.image_boxes import propose_boxes
+from socodet.proposals.image_boxes import OnlineProposals, propose_boxes
 from socodet.proposals.make_table import propose
-from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.extensions import register

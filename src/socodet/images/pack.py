@@ -1,6 +1,5 @@
 """`socodet pack`: shrinks images once, into tar shards that are read sequentially."""
 
-import hashlib
 import io
 import json
 import os
@@ -23,7 +22,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as
-from socodet.images.source import Images, ImageSource, as_source, reading_of
+from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
@@ -173,10 +172,7 @@ def _name(key: str) -> str:
 
 def _job_digest(source: ImageSource, settings: PackSettings) -> str:
     """Identifies a job: finished shards are reused only for the same images, settings and version."""
-    digest = hashlib.sha256(json.dumps([__version__, source.location, asdict(settings)]).encode())
-    for index in range(len(source)):
-        digest.update(source.key(index).encode(errors="surrogateescape") + b"\0")
-    return digest.hexdigest()[:12]
+    return digest_names(source, json.dumps([__version__, source.location, asdict(settings)]).encode())[:12]
 
 
 def _make_shards(

@@ -1,5 +1,6 @@
 """Image sources: anything with a length, and a unique key and encoded bytes for each image."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,6 +108,14 @@ def read_pixels(source: ImageSource, index: int, least_side: int | None = None) 
     return decode_image(
         source.read(index), least_side, reading_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
     )
+
+
+def digest_names(source: ImageSource, asked: bytes = b"") -> str:
+    """Hash of `asked` and the images' names in order: the same set in another place has the same digest."""
+    digest = hashlib.sha256(asked)
+    for index in range(len(source)):
+        digest.update(source.key(index).encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()
 
 
 def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading | None = None) -> ImageSource:

@@ -27,11 +27,10 @@ from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
-from socodet.images.source import Images, ImageSource, read_pixels, reading_of
+from socodet.images.source import Images, ImageSource, digest_names, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
-from socodet.pretraining.preparation import digest_names
 from socodet.runtime.differences import differences
 from socodet.runtime.files import GrowingFile, read_note, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders

@@ -13,7 +13,7 @@ from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, reading_of
 from socodet.pretraining.recipes.recipe import Recipe
-from socodet.proposals.on_the_fly import OnlineProposals
+from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.training.streams import Place
 from socodet.training.workers import Begin

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_size
 from socodet.images.reading import PLAIN, PixelReading, reading_asked
-from socodet.images.source import ImageSelection, ImageSource, open_images, read_pixels, reading_of
+from socodet.images.source import ImageSelection, ImageSource, digest_names, open_images, read_pixels, reading_of
 from socodet.pretraining.recipes import Recipe
+from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.make_table import propose
-from socodet.proposals.on_the_fly import OnlineProposals
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.counted import counted
 from socodet.runtime.notices import notice, say
@@ -115,14 +115,6 @@ def reopen_images(description: Mapping[str, Any]) -> ImageSource:
         return open_images(description["location"])
     reading = from_json(PixelReading, noted, "run.json: reading")
     return open_images(description["location"], reading.asked(reading_asked().settings))
-
-
-def digest_names(source: ImageSource) -> str:
-    """Hash of the images' names in order: the same set in another place has the same digest."""
-    digest = hashlib.sha256()
-    for index in range(len(source)):
-        digest.update(source.key(index).encode(errors="surrogateescape") + b"\0")
-    return digest.hexdigest()
 
 
 def _file_digest(path: Path) -> str:

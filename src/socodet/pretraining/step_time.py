@@ -15,7 +15,7 @@ from socodet.models.soco import build_soco
 from socodet.pretraining.data import dataset_of
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer
-from socodet.proposals.on_the_fly import OnlineProposals
+from socodet.proposals.image_boxes import OnlineProposals
 from socodet.runtime.cores import available_cores
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.world import ALONE

@@ -1,12 +1,15 @@
 """From one image to its proposals."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
+from socodet.images.decode import decode_image
+from socodet.images.reading import PLAIN, PixelReading
 from socodet.proposals.baselines import grid_boxes, random_boxes
 from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.selective_search.search import selective_search
@@ -80,3 +83,17 @@ def _own_boxes(function: str, image: NDArray[np.uint8], rng: np.random.Generator
 def image_rng(seed: int, key: str) -> np.random.Generator:
     """A generator of its own for each image, so that its boxes do not depend on other images."""
     return np.random.default_rng([seed, *hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()])
+
+
+@dataclass(frozen=True)
+class OnlineProposals:
+    """Boxes made when an image is sampled, instead of a table: those of a table with these settings."""
+
+    settings: ProposalSettings
+    reading: PixelReading = PLAIN
+    """As in `decode_image`."""
+
+    def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
+        """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""
+        image = decode_image(data, reading=self.reading)  # at full size, as for a table, even if the views are small
+        return image.shape[1], propose_boxes(image, self.settings, image_rng(self.settings.seed, key), key)

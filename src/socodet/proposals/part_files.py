@@ -1,7 +1,6 @@
 """Part files, from which a table is merged: each is complete or absent, so any process can resume another's work."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN
-from socodet.images.source import Images, ImageSource, as_source, reading_of
+from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import settled, whole_file
@@ -76,10 +75,7 @@ class Job:
         reading = reading_of(self.source)
         asked = [__version__, os.path.abspath(self.source.location), dataclasses.asdict(self.settings)]
         asked += [] if reading == PLAIN else [dataclasses.asdict(reading)]
-        digest = hashlib.sha256(json.dumps(asked).encode())
-        for index in range(len(self.source)):
-            digest.update(self.source.key(index).encode("utf-8", "surrogateescape") + b"\0")
-        return digest.hexdigest()[:12]
+        return digest_names(self.source, json.dumps(asked).encode())[:12]
 
     def create_folder(self) -> None:
         """InputError when `output` cannot be written."""

@@ -12,8 +12,8 @@ from socodet.exporting import export_run
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import objects_of_photographs, photographs
-from socodet.images.source import ImageSource, open_images
-from socodet.pretraining.preparation import digest_names, some_images
+from socodet.images.source import ImageSource, digest_names, open_images
+from socodet.pretraining.preparation import some_images
 from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.recipes.practical import tiny

@@ -11,8 +11,8 @@ from PIL import Image
 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.reading import read_images_like
-from socodet.images.source import ImageSource, open_images, read_pixels
-from socodet.pretraining.preparation import ONLINE, digest_names, reopen_images, some_images
+from socodet.images.source import ImageSource, digest_names, open_images, read_pixels
+from socodet.pretraining.preparation import ONLINE, reopen_images, some_images
 from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.images.source import Images, ImageSource, as_source
-from socodet.pretraining.preparation import check_steps, digest_names, some_images
+from socodet.images.source import Images, ImageSource, as_source, digest_names
+from socodet.pretraining.preparation import check_steps, some_images
 from socodet.runtime.differences import differences
 from socodet.runtime.files import settled
 from socodet.runtime.held_folders import hold_folder, releases_folders

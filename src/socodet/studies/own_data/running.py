@@ -25,9 +25,8 @@ from socodet.errors import InputError, which_instead
 from socodet.finetuning.run import digest
 from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import read_images_like
-from socodet.images.source import Images, ImageSelection, ImageSource, as_source, open_images, read_like
+from socodet.images.source import Images, ImageSelection, ImageSource, as_source, digest_names, open_images, read_like
 from socodet.models.settings import ModelSettings
-from socodet.pretraining.preparation import digest_names
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import settled, write_atomically, write_note
