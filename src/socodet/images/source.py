@@ -47,10 +47,12 @@ Images = str | Path | Sequence[str | Path] | ImageSource
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """Some images of a source, in the order of `indices`, under the keys they have there."""
+    """Some images of a source, or all, in the order of `indices`, under the keys they have there."""
 
     source: ImageSource
     indices: Sequence[int]
+    reading: PixelReading | None = None
+    """How they are read; None as in the source."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -69,35 +71,11 @@ class ImageSelection:
         return self.source.location
 
 
-@dataclass(frozen=True)
-class ImagesReadSo:
-    """A source whose images are read in another way than 8-bit RGB is."""
-
-    source: ImageSource
-    reading: PixelReading
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def key(self, index: int) -> str:
-        """The key of the image in its source."""
-        return self.source.key(index)
-
-    def read(self, index: int) -> bytes:
-        """The bytes of the image in its source."""
-        return self.source.read(index)
-
-    @property
-    def location(self) -> str:
-        """That of the source."""
-        return self.source.location
-
-
 def reading_of(source: ImageSource) -> PixelReading:
     """How the images of a source are read."""
     if isinstance(source, ImageSelection):
-        return reading_of(source.source)
-    return source.reading if isinstance(source, ImagesReadSo) else PLAIN
+        return source.reading or reading_of(source.source)
+    return PLAIN
 
 
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
@@ -158,7 +136,7 @@ def _read_so(source: ImageSource, reading: PixelReading | None) -> ImageSource:
         sampled = spread_over(len(source))
         names = [source.key(index) for index in sampled]
         reading = reading_of_set(names, lambda place: source.read(sampled[place]), source.location)
-    return source if reading == PLAIN else ImagesReadSo(source, reading)
+    return source if reading == PLAIN else ImageSelection(source, range(len(source)), reading)
 
 
 def _open(given: Path) -> ImageSource:
