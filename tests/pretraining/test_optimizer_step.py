@@ -16,8 +16,7 @@ from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World
-from socodet.training.learner import DivergedError
-from socodet.training.optimizer_step import OptimizerStep
+from socodet.training.learner import DivergedError, OptimizerStep
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")

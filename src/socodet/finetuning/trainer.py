@@ -13,7 +13,7 @@ from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.finetuning.samples import DetectionBatch
 from socodet.runtime.world import ALONE, World
-from socodet.training.network_learner import NetworkLearner
+from socodet.training.learner import NetworkLearner
 from socodet.training.precise_bn import reestimate_statistics
 from socodet.training.settings import ExecutionSettings
 

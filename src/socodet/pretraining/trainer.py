@@ -19,9 +19,9 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.world import ALONE, World
 from socodet.training.devices import default_workers, deterministic_algorithms, keep_freed_memory
 from socodet.training.distributed import agree
+from socodet.training.learner import NetworkLearner
 from socodet.training.log import LogSink
 from socodet.training.loop import last_step, run_loop
-from socodet.training.network_learner import NetworkLearner
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.streams import Stream

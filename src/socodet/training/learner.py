@@ -1,15 +1,25 @@
-"""What a training loop trains: the interface of a learner, and the exceptions that end a step or what follows it."""
+"""What a training loop trains: the interface of a learner, the learner of one network, and its optimiser step."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from socodet.errors import InputError
+from socodet.models.cpu_convolution import speed_up_weight_gradients
 from socodet.runtime.world import World
-from socodet.training.distributed import agree_flags
+from socodet.training.devices import autocast_type, choose_device
+from socodet.training.distributed import agree_flags, any_process, mean_over_all, norm_group, synchronize_batch_norm
+from socodet.training.settings import ExecutionSettings
 
 B = TypeVar("B")
+
+OVERWRITE = "pass --overwrite to start over"
+PENDING = "pending"
+"""In a checkpoint that was saved before what follows its step was done."""
 
 
 class DivergedError(InputError):
@@ -78,3 +88,185 @@ class Learner(ABC, Generic[B]):
     def agree(self, batch: B, flags: tuple[bool, ...]) -> tuple[B, tuple[bool, ...]]:
         """The batch as all processes will use it, and each of `flags` true where it is true in any process."""
         return batch, agree_flags(self.world, flags)
+
+
+class NetworkLearner(Learner[B]):
+    """Trains one network, in one process or in several, with batch norm synchronised over them.
+
+    A subclass changes the modules as it needs, compiles them, and then calls `_begin`.
+    """
+
+    saved_as: str
+    """The name of the network in a checkpoint."""
+
+    def __init__(
+        self, network: nn.Module, execution: ExecutionSettings, world: World, *, norms_over: int | None = None
+    ) -> None:
+        """norms_over: how many processes share the statistics of batch norm; all by default."""
+        self.world = world
+        self.device = choose_device(execution.device, world)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # Triton launches on the current device
+        self.precision = autocast_type(execution.precision, self.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self.precision is torch.bfloat16 and self.device.type == "cpu":
+            speed_up_weight_gradients(self.network)
+        if world.size > 1 and norms_over != 1:
+            synchronize_batch_norm(self.network, norm_group(norms_over))
+        self.finished = 0
+        self._skip = execution.on_nan == "skip"
+        self._summary = ""
+
+    def _begin(
+        self, optimizer: torch.optim.Optimizer, execution: ExecutionSettings, *, find_unused_parameters: bool = False
+    ) -> None:
+        """The network is ready to learn: distributes it over the processes and makes the optimiser step."""
+        self.optimizer = optimizer
+        self._forward: nn.Module = self.network
+        if self.world.size > 1:
+            self._forward = DistributedDataParallel(
+                self.network,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # equal where batch norm is synchronised; the first process's are saved
+                find_unused_parameters=find_unused_parameters,
+            )
+        self._update = OptimizerStep(
+            self.network,
+            optimizer,
+            self.world,
+            scaled=self.precision is torch.float16,
+            skip=self._skip,
+            max_skipped=execution.max_skipped,
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
+
+    def _mean(self, values: list[Tensor]) -> float:
+        """The mean of scalars over all processes."""
+        return float(mean_over_all(self.world, torch.stack(values).mean()))
+
+    @abstractmethod
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+
+    @abstractmethod
+    def mean_loss(self) -> float:
+        """The mean loss over all processes since the last log line; 0 if no step counted."""
+
+    def summary(self) -> str:
+        """The last log line's loss and learning rate."""
+        return self._summary
+
+    def check_finite(self) -> str | None:
+        """The loss since the last log line and the learning rate, if that loss or any weight is not finite."""
+        loss = self.mean_loss()
+        norms = torch.stack(torch._foreach_norm(list(self.network.parameters())))
+        if math.isfinite(loss) and bool(norms.isfinite().all()):
+            return None
+        return f"loss {loss:.3g} at learning rate {self.lr(self.finished - 1):.3g}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to resume."""
+        return {
+            "step": self.finished,
+            "total_steps": self.total,
+            self.saved_as: self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._update.scaler.state_dict(),
+            **({PENDING: True} if self.pending else {}),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resumes from a saved state. InputError when it is of another run or version."""
+        pending, state = PENDING in state, {name: value for name, value in state.items() if name != PENDING}
+        if state.keys() != self.state_dict().keys():
+            raise InputError(
+                f"the checkpoint is not one that this version writes; resume with the version that did, or {OVERWRITE}"
+            )
+        if state["total_steps"] != self.total:
+            raise InputError(
+                f"the checkpoint is of a run of {state['total_steps']} steps, this one has {self.total}: "
+                f"the settings or the number of readable images changed; {OVERWRITE}"
+            )
+        try:
+            self._load(state)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"the checkpoint is of another {self.saved_as} ({reason}); {OVERWRITE}") from None
+        self.finished, self.pending = state["step"], pending
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state[self.saved_as])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self._update.scaler.is_enabled():  # the precision may change at a resume
+            self._update.scaler.load_state_dict(state["scaler"])
+
+
+class OptimizerStep:
+    """An optimiser step that is skipped without a trace when the loss or the gradients are not finite.
+
+    scaled: use a dynamic loss scale, as float16 needs (Micikevicius et al. 2018), and skip steps that overflow. skip:
+    skip in any precision. With neither, this is the optimiser's own step and never waits for the device; with either,
+    it waits once per step. More than `max_skipped` skips in a row are a divergence. All processes decide alike.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        world: World,
+        *,
+        scaled: bool,
+        skip: bool,
+        max_skipped: int,
+    ) -> None:
+        self._optimizer, self._world = optimizer, world
+        self._parameters = [p for p in network.parameters() if p.requires_grad]
+        self.scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
+        self.can_skip = scaled or skip
+        self._statistics = list(network.buffers()) if self.can_skip else []
+        self._statistics_before = [buffer.clone() for buffer in self._statistics]
+        self._max_skipped, self._in_a_row = max_skipped, 0
+
+    def begin(self) -> None:
+        """Call before the forward pass: clears gradients, and saves the batch-norm statistics in case of a skip."""
+        self._optimizer.zero_grad(set_to_none=True)
+        _copy(self._statistics, self._statistics_before)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a micro-batch."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def finish(self, loss: Tensor) -> bool:
+        """Updates the weights and returns True, or skips the step and returns False.
+
+        loss: of the whole step, without gradient. Raises DivergedError after too many skips in a row.
+        """
+        if not self.can_skip:
+            self._optimizer.step()
+            return True
+        self.scaler.unscale_(self._optimizer)
+        finite = not any_process(self._world, not self._is_finite(loss))
+        if finite:
+            self.scaler.step(self._optimizer)
+            self._in_a_row = 0
+        else:
+            _copy(self._statistics_before, self._statistics)
+            self._in_a_row += 1
+        self.scaler.update()
+        if self._in_a_row > self._max_skipped:
+            rate = self._optimizer.param_groups[0]["lr"]
+            raise DivergedError(
+                f"loss or gradients were not finite {self._in_a_row} steps in a row, at learning rate {rate:.3g}"
+            )
+        return finite
+
+    def _is_finite(self, loss: Tensor) -> bool:
+        grads = [p.grad for p in self._parameters if p.grad is not None]
+        return bool(torch.stack(torch._foreach_norm(grads)).isfinite().all() & loss.isfinite())
+
+
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    if source:  # a network may have no batch norm
+        torch._foreach_copy_(target, source)
