@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
+from socodet.models.backbones import resnet_depth
 from socodet.models.encoders import ObjectEncoder, encoder_class
 from socodet.models.settings import ModelSettings
 from socodet.weights.formats import in_words
@@ -20,14 +21,6 @@ from socodet.weights.transformers_folder import is_transformers_folder
 RESNET_TENSOR = re.compile(
     r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)\d|downsample\.[01]))\.(weight|bias|running_\w+|num_\w+)"
 )
-_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
-}
-"""Layers of a ResNet by whether it has bottlenecks, and how many blocks its stages have."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +82,7 @@ def _is_resnets(name: str) -> bool:
 def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelSettings:
     """The sizes of a file's modules. InputError for another network than a ResNet."""
     stages = [{name.split(".")[2] for name in tensors if name.startswith(f"body.layer{n}.")} for n in (1, 2, 3, 4)]
-    blocks = tuple(map(len, stages))
-    depth = _DEPTHS.get(("body.layer1.0.conv3.weight" in tensors, blocks))
+    depth = resnet_depth(tuple(map(len, stages)), bottleneck="body.layer1.0.conv3.weight" in tensors)
     if depth is None:
         raise InputError(f"{source}: holds no ResNet of 18 to 152 layers; of other backbones export the run's folder")
     backbone = f"resnet{depth}"

@@ -27,7 +27,7 @@ NormLayer = type[nn.BatchNorm2d]
 """Batch norm of a network's convolutions: torch's, or `FusedBatchNorm2d` and blocks that make use of it."""
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Residual blocks of each stage of a ResNet, by its depth."""
+"""Residual blocks of each stage of a ResNet, by its depth; bottlenecks from 50 layers on."""
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STRIDES = (4, 8, 16, 32)
 """Of the four stages, and so of P2 to P5 (section 3.3)."""
@@ -80,6 +80,11 @@ def _resnet(name: str, norm_layer: NormLayer) -> ResNet:
     else:
         block = FusedBottleneck if fused else Bottleneck
     return ResNet(block, list(BLOCKS[depth]), norm_layer=norm_layer)
+
+
+def resnet_depth(blocks: tuple[int, ...], *, bottleneck: bool) -> int | None:
+    """Layers of the ResNet with these blocks in its stages; None if there is none."""
+    return next((depth for depth, known in BLOCKS.items() if known == blocks and (depth >= 50) == bottleneck), None)
 
 
 def _stages(network: ResNet, outputs: dict[str, str], norm_layer: NormLayer) -> nn.Module:

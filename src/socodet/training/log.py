@@ -16,7 +16,6 @@ from torch.utils.tensorboard.summary import scalar
 from socodet.runtime.files import GrowingFile, write_atomically
 from socodet.runtime.notices import say
 from socodet.training.run_folder import FULL, RunFolder
-from socodet.training.scalars import scalars_of
 
 EVENTS = "events.out.tfevents"
 BEGAN = re.compile(re.escape(EVENTS) + r"\.(\d{1,12}(\.\d{6})?)\.")
@@ -63,6 +62,17 @@ class JsonLinesSink:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """Its numbers by name, an item of a list as `name/index`; what is no number is left out."""
+    numbers: dict[str, float] = {}
+    for name, value in line.items():
+        if isinstance(value, int | float):
+            numbers[name] = value
+        elif isinstance(value, list):
+            numbers |= {f"{name}/{index}": item for index, item in enumerate(value) if isinstance(item, int | float)}
+    return numbers
 
 
 class TensorBoardSink:

@@ -20,9 +20,8 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
 from socodet.runtime.world import World
 from socodet.training.distributed import in_every_process
-from socodet.training.log import FAILED, FINISHED, KILLED, Ended
+from socodet.training.log import FAILED, FINISHED, KILLED, Ended, scalars_of
 from socodet.training.run_folder import FINETUNED, RunFolder
-from socodet.training.scalars import scalars_of
 
 PROJECT: Final = "socodet"
 """The W&B project and MLflow experiment, unless the environment names another."""

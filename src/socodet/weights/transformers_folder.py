@@ -48,15 +48,14 @@ def read_transformers_folder(folder: Path) -> "dict[str, Tensor]":
 
 def transformers_model_settings(folder: Path) -> ModelSettings:
     """Backbone and encoder channels of its detector, as far as ours can have them. InputError for other backbones."""
-    from socodet.models.backbones import BLOCKS
+    from socodet.models.backbones import resnet_depth
 
     config = json.loads((folder / "config.json").read_text())
     backbone = config.get("backbone_config") or {}
     kind = backbone.get("model_type")
     name = backbone.get("backbone") if kind == "timm_backbone" else config.get("backbone")
     if kind in ("resnet", "rt_detr_resnet"):
-        blocks, bottleneck = tuple(backbone["depths"]), backbone["layer_type"] == "bottleneck"
-        depth = next((n for n, known in BLOCKS.items() if known == blocks and (n >= 50) == bottleneck), None)
+        depth = resnet_depth(tuple(backbone["depths"]), bottleneck=backbone["layer_type"] == "bottleneck")
         name = depth and (f"{TIMM}resnet{depth}d" if kind == "rt_detr_resnet" else f"resnet{depth}")
     if not isinstance(name, str) or not re.fullmatch(r"[\w./-]+", name):
         raise InputError(f"{folder}: its backbone ({kind}) is neither a ResNet nor a network of timm; give another")
