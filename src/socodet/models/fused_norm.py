@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from socodet.models import norm_operations
 
@@ -35,7 +34,7 @@ class NormAddReLU(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
-        norms: "Sequence[FusedBatchNorm2d | SyncedBatchNorm]",
+        norms: "Sequence[FusedBatchNorm2d]",
         kernels: ModuleType,
         relu: bool,
         *tensors: Tensor | None,
@@ -76,7 +75,7 @@ class NormAddReLU(torch.autograd.Function):
 
 
 def arguments(
-    norms: "Sequence[FusedBatchNorm2d | SyncedBatchNorm]", maps: Sequence[Tensor], residuals: Sequence[Tensor | None]
+    norms: "Sequence[FusedBatchNorm2d]", maps: Sequence[Tensor], residuals: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """The tensors of `NormAddReLU`; weight and bias are among them so that they get gradients."""
     return [
@@ -159,7 +158,7 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
         return kernels_of(x.device, x.dtype)
 
 
-class SyncedBatchNorm(_BatchNorm):
+class SyncedBatchNorm(FusedBatchNorm2d):
     """Batch norm over the batches of several processes, of any shape and on any device.
 
     Unlike torch's SyncBatchNorm, it runs on CPUs too, never waits for the device, and exchanges the statistics of
@@ -167,25 +166,13 @@ class SyncedBatchNorm(_BatchNorm):
     """
 
     synchronized = True
-    group: dist.ProcessGroup | None = None
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
-    def forward(self, input: Maps) -> Maps:  # type: ignore[override]
-        """(N, C, ...) → the same shape; in training normalised over N and the rest, of all processes together.
-
-        Each of a list is normalised by its own statistics, which are exchanged together.
-        """
-        if isinstance(input, list):
-            return normalize_together([self] * len(input), input)
-        if not self.training:
-            return super().forward(input)
-        return _normalize_synchronized([self], [input], [None], relu=False)[0]
-
 
 def normalize_together(
-    norms: Sequence[FusedBatchNorm2d | SyncedBatchNorm],
+    norms: Sequence[FusedBatchNorm2d],
     maps: Sequence[Tensor],
     residuals: Sequence[Tensor] | None = None,
     *,
@@ -203,7 +190,7 @@ def normalize_together(
 
 
 def _normalize_synchronized(
-    norms: Sequence[FusedBatchNorm2d | SyncedBatchNorm],
+    norms: Sequence[FusedBatchNorm2d],
     maps: Sequence[Tensor],
     residuals: Sequence[Tensor | None],
     *,
@@ -212,7 +199,7 @@ def _normalize_synchronized(
     found = set()
     for norm, x, residual in zip(norms, maps, residuals, strict=True):
         norm._check_input_dim(x)
-        found.add(norm.kernels(x, residual) if isinstance(norm, FusedBatchNorm2d) else None)
+        found.add(norm.kernels(x, residual))
     kernels = found.pop() if len(found) == 1 else None
     if kernels is not None:
         return list(NormAddReLU.apply(norms, kernels, relu, *arguments(norms, maps, residuals)))

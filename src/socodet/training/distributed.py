@@ -156,7 +156,7 @@ def synchronize_batch_norm(network: nn.Module, group: dist.ProcessGroup | None =
     for name, module in list(network.named_modules()):
         if not isinstance(module, _BatchNorm):
             continue
-        if isinstance(module, FusedBatchNorm2d | SyncedBatchNorm):
+        if isinstance(module, FusedBatchNorm2d):
             norm = module
         elif type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) and module.affine:
             norm = _replacement(module)
@@ -171,7 +171,7 @@ def synchronize_batch_norm(network: nn.Module, group: dist.ProcessGroup | None =
         norm.synchronized, norm.group = True, group
 
 
-def _replacement(norm: _BatchNorm) -> FusedBatchNorm2d | SyncedBatchNorm:
+def _replacement(norm: _BatchNorm) -> FusedBatchNorm2d:
     """A norm with the same parameters and buffers that can be synchronised."""
     kind = FusedBatchNorm2d if isinstance(norm, nn.BatchNorm2d) else SyncedBatchNorm
     synced = kind(norm.num_features, norm.eps, norm.momentum)
