@@ -218,7 +218,7 @@ def test_roi_align_is_the_cpus(dtype):
     for device in ("cpu", "cuda"):
         own = maps.to(device, memory_format=torch.channels_last).requires_grad_()
         kernels = roi_align if device == "cpu" else roi_align_cuda.RoIAlignCUDA.apply
-        pooled = kernels(own, rois.to(device), (7, 7), 0.25, 0, True)
+        pooled = kernels(own, rois.to(device), (7, 7), 0.25)
         pooled.float().square().sum().backward()
         results.append((pooled.detach().float().cpu(), own.grad.float().cpu()))
     for ours, expected in zip(*results, strict=True):

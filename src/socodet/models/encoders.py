@@ -186,7 +186,7 @@ class C4Encoder(ObjectEncoder):
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
         """Every box is pooled from C4, whatever its level."""
         pooled = [
-            roi_align(c4, boxes.rois, self.pooled_size, 1 / STRIDES[2], sampling_ratio=0, aligned=True)
+            roi_align(c4, boxes.rois, self.pooled_size, 1 / STRIDES[2])
             for (c4,), boxes in zip(self.stages_over_views(pixels), rois, strict=True)
         ]
         c5 = self.box_head(pooled) if self.side_by_side else [self.box_head(boxes) for boxes in pooled]
@@ -211,7 +211,7 @@ class C5Encoder(ObjectEncoder):
         """Every box is pooled from C5, whatever its level."""
         h = []
         for (*_, c5), boxes in zip(self.stages_over_views(pixels), rois, strict=True):
-            pooled = roi_align(c5, boxes.rois, self.pooled_size, 1 / STRIDES[3], sampling_ratio=0, aligned=True)
+            pooled = roi_align(c5, boxes.rois, self.pooled_size, 1 / STRIDES[3])
             h.append(pooled.mean(dim=(2, 3))[boxes.order])
         return h
 

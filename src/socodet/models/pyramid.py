@@ -64,6 +64,6 @@ def pool_boxes(levels: Sequence[Tensor | None], rois: RoIs, pooled_size: int) ->
         if features is not None:
             boxes = rois.rois[start : start + count]
             scale = 1.0 / STRIDES[level]
-            pooled.append(roi_align(features, boxes, pooled_size, scale, sampling_ratio=0, aligned=True))
+            pooled.append(roi_align(features, boxes, pooled_size, scale))
         start += count
     return torch.cat(pooled)[rois.order]

@@ -27,36 +27,30 @@ CHANNELS_PER_THREAD = 32
 """The fewest that are worth a thread of their own."""
 
 
-def roi_align(
-    features: Tensor,
-    rois: Tensor,
-    output_size: int | tuple[int, int],
-    scale: float,
-    sampling_ratio: int = 0,
-    aligned: bool = True,
-) -> Tensor:
+def roi_align(features: Tensor, rois: Tensor, output_size: int | tuple[int, int], scale: float) -> Tensor:
     """Pools boxes from one map: features (B, C, H, W), rois (N, 5) of image index and xyxy → (N, C, P, Q).
 
     output_size: P and Q, the rows and columns of bins, or one number for both. scale: from box coordinates to the map's
-    cells. sampling_ratio: samples per bin and axis, 0 for as many as the bin has cells, rounded up.
+    cells. A bin has as many samples per axis as it has cells, rounded up, and half a cell is subtracted from corners.
 
-    Equals `torchvision.ops.roi_align` to float32's rounding, and is differentiable in the features. On a CPU the result
-    is channels-last in memory. Where torch is to use deterministic algorithms, other devices take the CPU's, as
-    torchvision's backward adds with atomics. On a CPU, ValueError for a box of an image that is not there.
+    Equals `torchvision.ops.roi_align(…, sampling_ratio=0, aligned=True)` to float32's rounding, and is differentiable
+    in the features. On a CPU the result is channels-last in memory. Where torch is to use deterministic algorithms,
+    other devices take the CPU's, as torchvision's backward adds with atomics. On a CPU, ValueError for a box of an
+    image that is not there.
     """
     if features.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
-        pooled = roi_align(features.cpu(), rois.cpu(), output_size, scale, sampling_ratio, aligned)
+        pooled = roi_align(features.cpu(), rois.cpu(), output_size, scale)
         return pooled.to(features.device)
     if features.dtype is torch.float64 or torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
-        return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
+        return torchvision_roi_align(features, rois, output_size, scale, 0, True)  # type: ignore[no-any-return]
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     if features.device.type == "cpu":
-        return _RoIAlign.apply(features, rois, size, scale, sampling_ratio, aligned)  # type: ignore[no-untyped-call,no-any-return]
+        return _RoIAlign.apply(features, rois, size, scale)  # type: ignore[no-untyped-call,no-any-return]
     if features.device.type == "cuda" and features.is_contiguous(memory_format=torch.channels_last):
         kernels = cuda_kernels(features.device, features.dtype)
         if kernels is not None:
-            return kernels.RoIAlignCUDA.apply(features, rois.float().contiguous(), size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
-    return torchvision_roi_align(features, rois, output_size, scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
+            return kernels.RoIAlignCUDA.apply(features, rois.float().contiguous(), size, scale)  # type: ignore[no-any-return]
+    return torchvision_roi_align(features, rois, output_size, scale, 0, True)  # type: ignore[no-any-return]
 
 
 @cache
@@ -74,13 +68,7 @@ def cuda_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
 class _RoIAlign(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any,
-        features: Tensor,
-        rois: Tensor,
-        size: tuple[int, int],
-        scale: float,
-        sampling_ratio: int,
-        aligned: bool,
+        ctx: Any, features: Tensor, rois: Tensor, size: tuple[int, int], scale: float
     ) -> Tensor:
         maps = features.detach().float().permute(0, 2, 3, 1).contiguous()
         boxes = rois.detach().float().contiguous()
@@ -88,19 +76,19 @@ class _RoIAlign(torch.autograd.Function):
             raise ValueError(f"rois: image index outside 0..{len(maps) - 1}")  # a kernel would write out of bounds
         pooled = torch.zeros((len(boxes), *size, maps.shape[3]))
         ctx.save_for_backward(boxes)
-        ctx.given = maps.shape, features.dtype, scale, sampling_ratio, aligned
-        _by_channels(False, maps.numpy(), boxes.numpy(), pooled.numpy(), scale, sampling_ratio, aligned)
+        ctx.given = maps.shape, features.dtype, scale
+        _by_channels(False, maps.numpy(), boxes.numpy(), pooled.numpy(), scale)
         return pooled.permute(0, 3, 1, 2).to(features.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (boxes,) = ctx.saved_tensors
-        shape, dtype, scale, sampling_ratio, aligned = ctx.given
+        shape, dtype, scale = ctx.given
         maps = torch.zeros(shape)
         given = grad.detach().float().permute(0, 2, 3, 1).contiguous()
-        _by_channels(True, maps.numpy(), boxes.numpy(), given.numpy(), scale, sampling_ratio, aligned)
-        return maps.permute(0, 3, 1, 2).to(dtype), None, None, None, None, None
+        _by_channels(True, maps.numpy(), boxes.numpy(), given.numpy(), scale)
+        return maps.permute(0, 3, 1, 2).to(dtype), None, None, None
 
 
 def _by_channels(
@@ -109,22 +97,12 @@ def _by_channels(
     rois: NDArray[np.float32],
     pooled_npqc: NDArray[np.float32],
     scale: float,
-    sampling_ratio: int,
-    aligned: bool,
 ) -> None:
     """Runs the kernel on all channels, shared by torch's threads: no two threads write the same value."""
     channels = maps_bhwc.shape[3]
     threads = max(1, min(torch.get_num_threads(), channels // CHANNELS_PER_THREAD))
     bounds = [channels * k // threads for k in range(threads + 1)]
-    fixed = (
-        backward,
-        maps_bhwc,
-        rois,
-        pooled_npqc,
-        np.float32(scale),
-        np.float32(0.5 if aligned else 0.0),
-        sampling_ratio,
-    )
+    fixed = backward, maps_bhwc, rois, pooled_npqc, np.float32(scale)
     if threads == 1:
         _pool(*fixed, 0, channels)
         return
@@ -133,16 +111,14 @@ def _by_channels(
 
 
 @njit(nogil=True, cache=True)
-def _axis(
-    start: np.float32, extent: np.float32, sampling_ratio: int, weights: NDArray[np.float32]
-) -> tuple[int, int, int]:
+def _axis(start: np.float32, extent: np.float32, weights: NDArray[np.float32]) -> tuple[int, int, int]:
     """Weight of each cell in each bin along one axis: fills weights (bins, cells); samples, first and last cell.
 
     The last cell is exclusive; no cell where no sample falls on the map.
     """
     bins, cells = weights.shape
     width = np.float32(extent / np.float32(bins))
-    samples = sampling_ratio if sampling_ratio > 0 else int(np.ceil(width))
+    samples = int(np.ceil(width))
     first, last = cells, 0
     for b in range(bins):
         for c in range(cells):
@@ -172,20 +148,14 @@ def _axis(
 
 @njit(nogil=True, cache=True)
 def _weights(
-    roi: NDArray[np.float32],
-    scale: np.float32,
-    offset: np.float32,
-    sampling_ratio: int,
-    rows_ph: NDArray[np.float32],
-    columns_qw: NDArray[np.float32],
+    roi: NDArray[np.float32], scale: np.float32, rows_ph: NDArray[np.float32], columns_qw: NDArray[np.float32]
 ) -> tuple[int, int, int, int]:
     """Both axes of a box, the rows' weights divided by the number of samples; the cells it touches: y0, y1, x0, x1."""
+    offset = np.float32(0.5)
     x, y = np.float32(roi[1] * scale) - offset, np.float32(roi[2] * scale) - offset
     w, h = np.float32(roi[3] * scale) - offset - x, np.float32(roi[4] * scale) - offset - y
-    if offset == 0:
-        w, h = max(w, np.float32(1)), max(h, np.float32(1))
-    rows, y0, y1 = _axis(y, h, sampling_ratio, rows_ph)
-    columns, x0, x1 = _axis(x, w, sampling_ratio, columns_qw)
+    rows, y0, y1 = _axis(y, h, rows_ph)
+    columns, x0, x1 = _axis(x, w, columns_qw)
     share = np.float32(1) / np.float32(max(rows * columns, 1))
     for p in range(len(rows_ph)):
         for c in range(y0, y1):
@@ -200,8 +170,6 @@ def _pool(
     rois: NDArray[np.float32],
     pooled_npqc: NDArray[np.float32],
     scale: np.float32,
-    offset: np.float32,
-    sampling_ratio: int,
     begin: int,
     end: int,
 ) -> None:
@@ -211,7 +179,7 @@ def _pool(
     rows_ph, columns_qw = np.zeros((rows, height), np.float32), np.zeros((columns, width), np.float32)
     line_qc = np.zeros((columns, end - begin), np.float32)  # a row of cells, weighted into columns of bins
     for n in range(len(rois)):
-        y0, y1, x0, x1 = _weights(rois[n], scale, offset, sampling_ratio, rows_ph, columns_qw)
+        y0, y1, x0, x1 = _weights(rois[n], scale, rows_ph, columns_qw)
         image = int(rois[n, 0])
         for y in range(y0, y1):
             line_qc[:] = np.float32(0)

@@ -35,7 +35,7 @@ def _axis(start, extent, bins, bin, samples, sample, cells):  # type: ignore[no-
 @triton.jit
 def _pool(  # type: ignore[no-untyped-def]
     maps, rois, pooled, channels, height, width, rows, columns, scale,
-    SAMPLES: tl.constexpr, ALIGNED: tl.constexpr, BACKWARD: tl.constexpr, C: tl.constexpr,
+    BACKWARD: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """One bin of one box: writes `pooled` from `maps`, or, backward, adds to `maps` the gradient of `pooled`.
 
@@ -46,19 +46,12 @@ def _pool(  # type: ignore[no-untyped-def]
     c = tl.program_id(1) * C + tl.arange(0, C)
     live = c < channels
     image = tl.load(rois + 5 * n).to(tl.int64)
-    offset = 0.5 if ALIGNED else 0.0
-    x = tl.load(rois + 5 * n + 1) * scale - offset
-    y = tl.load(rois + 5 * n + 2) * scale - offset
-    w = tl.load(rois + 5 * n + 3) * scale - offset - x
-    h = tl.load(rois + 5 * n + 4) * scale - offset - y
-    if not ALIGNED:
-        w = tl.maximum(w, 1.0)
-        h = tl.maximum(h, 1.0)
+    x = tl.load(rois + 5 * n + 1) * scale - 0.5
+    y = tl.load(rois + 5 * n + 2) * scale - 0.5
+    w = tl.load(rois + 5 * n + 3) * scale - 0.5 - x
+    h = tl.load(rois + 5 * n + 4) * scale - 0.5 - y
     samples_y = tl.ceil(h / rows).to(tl.int32)
     samples_x = tl.ceil(w / columns).to(tl.int32)
-    if SAMPLES > 0:
-        samples_y = SAMPLES
-        samples_x = SAMPLES
     share = 1.0 / tl.maximum(samples_y * samples_x, 1)
     here = image * height * width
     out = pooled + place.to(tl.int64) * channels + c
@@ -88,8 +81,7 @@ def _pool(  # type: ignore[no-untyped-def]
         tl.store(out, (value * share).to(pooled.dtype.element_ty), mask=live)
 
 
-def _run(backward: bool, maps_bhwc: Tensor, rois: Tensor, pooled_npqc: Tensor, given: tuple[float, int, bool]) -> None:
-    scale, sampling_ratio, aligned = given
+def _run(backward: bool, maps_bhwc: Tensor, rois: Tensor, pooled_npqc: Tensor, scale: float) -> None:
     _, height, width, channels = maps_bhwc.shape
     count, rows, columns, _ = pooled_npqc.shape
     if pooled_npqc.numel() == 0:
@@ -98,7 +90,7 @@ def _run(backward: bool, maps_bhwc: Tensor, rois: Tensor, pooled_npqc: Tensor, g
     with torch.cuda.device_of(maps_bhwc):  # type: ignore[no-untyped-call]  # Triton launches on the current device
         _pool[(count * rows * columns, triton.cdiv(channels, block))](
             maps_bhwc, rois, pooled_npqc, channels, height, width, rows, columns, scale,
-            SAMPLES=max(sampling_ratio, 0), ALIGNED=aligned, BACKWARD=backward, C=block, num_warps=WARPS,
+            BACKWARD=backward, C=block, num_warps=WARPS,
         )  # fmt: skip
 
 
@@ -107,20 +99,14 @@ class RoIAlignCUDA(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any,
-        features: Tensor,
-        rois: Tensor,
-        size: tuple[int, int],
-        scale: float,
-        sampling_ratio: int,
-        aligned: bool,
+        ctx: Any, features: Tensor, rois: Tensor, size: tuple[int, int], scale: float
     ) -> Tensor:
         """Pools."""
         maps = features.permute(0, 2, 3, 1)
         pooled = features.new_empty(len(rois), *size, maps.shape[3])
         ctx.save_for_backward(rois)
-        ctx.shape, ctx.dtype, ctx.given = maps.shape, features.dtype, (scale, sampling_ratio, aligned)
-        _run(False, maps, rois, pooled, ctx.given)
+        ctx.shape, ctx.dtype, ctx.scale = maps.shape, features.dtype, scale
+        _run(False, maps, rois, pooled, ctx.scale)
         return pooled.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -129,8 +115,8 @@ class RoIAlignCUDA(torch.autograd.Function):
         """The gradient of the map, summed in float32."""
         (rois,) = ctx.saved_tensors
         maps = torch.zeros(ctx.shape, dtype=torch.float32, device=grad.device)
-        _run(True, maps, rois, grad.permute(0, 2, 3, 1).contiguous(), ctx.given)
-        return maps.permute(0, 3, 1, 2).to(ctx.dtype), None, None, None, None, None
+        _run(True, maps, rois, grad.permute(0, 2, 3, 1).contiguous(), ctx.scale)
+        return maps.permute(0, 3, 1, 2).to(ctx.dtype), None, None, None
 
 
 @torch.enable_grad()
@@ -147,7 +133,7 @@ def is_faster(device: torch.device, dtype: torch.dtype) -> bool:
     rois = torch.cat([image, corner, corner + size], 1).to(device)
     maps.requires_grad_()
     ways: tuple[Callable[[], Tensor], ...] = (
-        lambda: RoIAlignCUDA.apply(maps, rois, (7, 7), 1 / 8, 0, True),
+        lambda: RoIAlignCUDA.apply(maps, rois, (7, 7), 1 / 8),
         lambda: _of_torchvision(maps, rois),
     )
     outputs, gradients, times = [], [], []

@@ -44,7 +44,7 @@ class AlignedRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
         pooled = first.new_zeros((rois.shape[0], first.shape[1], *size))  # a trace knows no len()
         for level, (name, stride) in enumerate(self._strides.items()):
             here = (levels == level).nonzero().squeeze(1)
-            cells = roi_align(x[name], rois[here], size, 1 / stride, sampling_ratio=0, aligned=True)
+            cells = roi_align(x[name], rois[here], size, 1 / stride)
             pooled = pooled.index_copy(0, here, cells.to(pooled.dtype))
         return pooled
 
