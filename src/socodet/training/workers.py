@@ -56,8 +56,8 @@ def make_batches(
     if workers == 0:
         batches = (make(task, lambda _name: None) for task in tasks)
         return batches if pin_on is None else (batch.pin_memory() for batch in batches)  # type: ignore[attr-defined]
-    pool = _Pool(make, workers)
-    batches = pool.batches(tasks)
+    cancelled = threading.Event()
+    batches = _batches(make, tasks, workers, cancelled)
     if pin_on is None:
         return batches
 
@@ -65,7 +65,7 @@ def make_batches(
         torch.cuda.set_device(pin_on)  # of this thread
         return batch.pin_memory()
 
-    return one_ahead(batches, pinned, pool.stop)
+    return one_ahead(batches, pinned, cancelled.set)
 
 
 def one_ahead(
@@ -221,35 +221,26 @@ class _Worker(Generic[T, B]):
         self._connection.close()
 
 
-class _Pool(Generic[T, B]):
-    def __init__(self, make: Make[T, B], workers: int) -> None:
-        self._make, self._count = make, workers
-        self._cancelled = threading.Event()
-
-    def stop(self) -> None:
-        """Makes a wait for a batch end, from another thread."""
-        self._cancelled.set()
-
-    def batches(self, tasks: Iterable[T]) -> Generator[B, None, None]:
-        """Batch n comes from worker n modulo their number."""
-        raise_open_files()
-        left = iter(tasks)
-        workers: list[_Worker[T, B]] = []
-        try:
-            workers += (_Worker(self._make, self._cancelled) for _ in range(self._count))
-            for _, worker in itertools.product(range(AHEAD), workers):
-                for task in itertools.islice(left, 1):
-                    worker.ask(task)
-            for worker in itertools.cycle(workers):
-                if not worker.asked:
-                    return
-                taken = [worker.take()]
-                for task in itertools.islice(left, 1):
-                    worker.ask(task)
-                yield taken.pop()  # whose memory is free when the caller lets go of it
-        finally:
-            for worker in workers:
-                worker.end()
+def _batches(make: Make[T, B], tasks: Iterable[T], count: int, cancelled: threading.Event) -> Generator[B, None, None]:
+    """Batch n comes from worker n modulo their number. `cancelled` makes a wait for one end, from another thread."""
+    raise_open_files()
+    left = iter(tasks)
+    workers: list[_Worker[T, B]] = []
+    try:
+        workers += (_Worker(make, cancelled) for _ in range(count))
+        for _, worker in itertools.product(range(AHEAD), workers):
+            for task in itertools.islice(left, 1):
+                worker.ask(task)
+        for worker in itertools.cycle(workers):
+            if not worker.asked:
+                return
+            taken = [worker.take()]
+            for task in itertools.islice(left, 1):
+                worker.ask(task)
+            yield taken.pop()  # whose memory is free when the caller lets go of it
+    finally:
+        for worker in workers:
+            worker.end()
 
 
 def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int) -> None:
