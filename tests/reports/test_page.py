@@ -10,7 +10,6 @@ from PIL import Image
 
 from socodet.reports.page import (
     Commands,
-    Details,
     Gallery,
     Grid,
     PageImage,
@@ -180,8 +179,9 @@ def test_a_grid_keeps_its_columns_and_narrows_on_a_phone(tmp_path: Path) -> None
 
 
 def test_details_are_folded_and_marked_rows_stand_out(tmp_path: Path) -> None:
-    table = Table(["setting", "a", "b"], [["seed", "0", "0"], ["rate", "1", "2"]], marked=frozenset({1}))
-    write_page(tmp_path / "d.html", "Details", [Section("All", figures=[Details(NASTY, [table])])], {})
+    rows = [["seed", "0", "0"], ["rate", "1", "2"]]
+    table = Table(["setting", "a", "b"], rows, marked=frozenset({1}), folded=NASTY)
+    write_page(tmp_path / "d.html", "Details", [Section("All", figures=[table])], {})
     reader = Reader()
     reader.feed((tmp_path / "d.html").read_text(encoding="utf-8"))
     assert reader.open == []

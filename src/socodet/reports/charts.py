@@ -37,10 +37,10 @@ def chart(theme: Theme, x: str = "step", panels: int = 1) -> tuple[Figure, list[
     return figure, every
 
 
-def legend(axes: Axes, theme: Theme, *, beside: bool = False) -> None:
-    """The names of the lines, in the chart or beside it."""
+def legend(axes: Axes, theme: Theme, *, beside: bool = False, reverse: bool = False) -> None:
+    """The names of the lines, in the chart or beside it; with `reverse` the last is on top."""
     where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handlelength": 1} if beside else {}
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS, **where)
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS, reverse=reverse, **where)
 
 
 def cycle(theme: Theme, count: int) -> list[str]:

@@ -20,7 +20,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.reports.drawing import panel_image
 from socodet.reports.images import ShownImage, shown_images
 from socodet.reports.networks import UNTRAINED, Network
-from socodet.reports.page import Commands, Details, Gallery, Section, Table, Verdict, Verdicts, write_page
+from socodet.reports.page import Commands, Gallery, Section, Table, Verdict, Verdicts, write_page
 from socodet.reports.panels import labelled_panel
 from socodet.reports.sections.curves import TITLES, curve_charts, level_charts
 from socodet.reports.sections.retrieval import retrieval_section
@@ -180,9 +180,10 @@ def _what_next(source: ImageSource, result: PretrainResult, load_report: LoadRep
                     ),
                 ]
             ),
-            Details(
-                "What the exported weights give a Mask R-CNN of torchvision",
-                [Table(("Module", "Tensors", "Weights"), _modules(load_report))],
+            Table(
+                ("Module", "Tensors", "Weights"),
+                _modules(load_report),
+                folded="What the exported weights give a Mask R-CNN of torchvision",
             ),
         ],
     )

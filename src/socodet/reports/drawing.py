@@ -77,7 +77,8 @@ def draw_panel(axes: Axes, panel: Panel, scale: float) -> None:
     else:
         gray = panel.image.mean(axis=2)
         axes.imshow(gray, extent=extent, aspect="auto", cmap="gray", vmin=0, vmax=255)
-        _draw_heat(axes, panel.heat, panel.heat_range, extent)
+        heat: dict[str, Any] = {"cmap": "inferno", "clim": panel.heat_range, "alpha": 0.65}
+        axes.imshow(panel.heat, extent=extent, aspect="auto", interpolation="bilinear", **heat)
     for window, name in panel.windows:
         _draw_window(axes, window, name, scale)
     for box, colour in zip(panel.boxes, panel.colours, strict=True):
@@ -93,22 +94,6 @@ def draw_panel(axes: Axes, panel: Panel, scale: float) -> None:
             axes.plot(*panel.mark, marker="x", **style)
     if panel.heat is not None:
         _draw_scale(axes, panel.heat_range)
-
-
-def _draw_heat(
-    axes: Axes, heat: NDArray[np.float32], limits: tuple[float, float], extent: tuple[int, int, int, int]
-) -> None:
-    low, high = limits
-    axes.imshow(
-        heat,
-        extent=extent,
-        aspect="auto",
-        cmap="inferno",
-        vmin=low,
-        vmax=high,
-        alpha=0.65,
-        interpolation="bilinear",
-    )
 
 
 def _draw_scale(axes: Axes, limits: tuple[float, float]) -> None:

@@ -75,14 +75,8 @@ class Table:
     caption: str = ""
     marked: frozenset[int] = frozenset()
     """Indices of the rows to highlight."""
-
-
-@dataclass(frozen=True)
-class Details:
-    """Tables that are folded until the reader opens them."""
-
-    title: str
-    tables: Sequence[Table]
+    folded: str = ""
+    """The line to click on if the table is folded until the reader opens it."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +108,7 @@ class Commands:
     commands: Sequence[tuple[str, str]]
 
 
-Figure = PageImage | Gallery | Grid | Table | Details | Verdicts | Commands
+Figure = PageImage | Gallery | Grid | Table | Verdicts | Commands
 
 
 @dataclass(frozen=True)
@@ -127,8 +121,8 @@ class Section:
 
     @property
     def blocks(self) -> list[tuple[bool, list[Figure]]]:
-        """The figures in order, consecutive tables together: whether they are tables, and the figures."""
-        groups = groupby(self.figures, key=lambda figure: isinstance(figure, Table))
+        """The figures in order, consecutive open tables together: whether they are such tables, and the figures."""
+        groups = groupby(self.figures, key=lambda figure: isinstance(figure, Table) and not figure.folded)
         return [(are_tables, list(figures)) for are_tables, figures in groups]
 
 
@@ -154,7 +148,7 @@ def write_page(
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
-    for shape in (PageImage, Gallery, Table, Details, Verdicts, Commands):
+    for shape in (PageImage, Gallery, Table, Verdicts, Commands):
         environment.tests[shape.__name__.lower()] = lambda figure, shape=shape: isinstance(figure, shape)
     html = environment.get_template(TEMPLATE).render(
         title=title,

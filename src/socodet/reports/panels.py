@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.reports.theme import object_colour
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.scores import Detections
+from socodet.detection.scores.outcomes import IOU, Outcome
+from socodet.reports.theme import FALSE_ALARM, HIT, IGNORED, MISS, object_colour
+from socodet.runtime.counted import counted
 from socodet.views.sample import Sample
 
 LEVELS = ("P2", "P3", "P4", "P5")
@@ -16,6 +20,13 @@ MARGIN = 1.25
 """Side of the square crop around an object, over the longer side of the object."""
 EMPTY = 127
 """Gray of the part of a crop that lies outside the image."""
+MEANING = (
+    "Annotations on the left, detections with their scores on the right. Blue: objects that were found, and the "
+    "detections that found them. Orange: objects that were missed. Pink: false alarms, detections of nothing, of "
+    "another class, or of an object that a surer one had found. Grey: crowd regions and difficult objects, and what "
+    f"was found there. A detection finds an object of its class that it overlaps by an IoU of at least {IOU:g}."
+)
+"""What `truth_and_detections` shows."""
 
 
 def _no_boxes() -> NDArray[np.float32]:
@@ -59,12 +70,12 @@ def proposal_panel(title: str, image: NDArray[np.uint8], boxes: NDArray[np.float
         shown = shown[np.linspace(0, len(boxes) - 1, most).round().astype(int)]
     few = f"{len(shown)} of " if len(shown) < len(boxes) else ""
     return Panel(
-        title=f"{title} · {few}{_count(len(boxes), 'proposal')}",
+        title=f"{title} · {few}{counted(len(boxes), 'proposal')}",
         image=image,
         boxes=shown,
         colours=tuple(object_colour(k) for k in range(len(shown))),
         line=_line_width(shown),
-        alt=f"{title} with {few or 'its '}{_count(len(boxes), 'object proposal')} drawn as boxes",
+        alt=f"{title} with {few or 'its '}{counted(len(boxes), 'object proposal')} drawn as boxes",
     )
 
 
@@ -99,7 +110,7 @@ def sample_panels(title: str, image: NDArray[np.uint8], sample: Sample) -> list[
             boxes=sample.proposals,
             colours=colours,
             windows=_window_outlines(sample.windows, size),
-            alt=f"{title}: {_count(len(set(colours)), 'chosen proposal')} and the windows of its views",
+            alt=f"{title}: {counted(len(set(colours)), 'chosen proposal')} and the windows of its views",
         )
     ]
     for v, pixels in enumerate(sample.pixels):
@@ -173,6 +184,33 @@ def similarity_panels(
     return asked, found
 
 
+def truth_and_detections(
+    data: DetectionDataset, index: int, found: Detections, of: Outcome, min_score: float
+) -> list[Panel]:
+    """An image with its annotations, and with its detections. Raises InputError if it is unreadable."""
+    pixels, image = data.pixels(index), data.images[index]
+    names = [category.name for category in data.categories]
+    truth, colours = [], []
+    for k, label in enumerate(image.labels.tolist()):
+        missed = bool(of.counts[k] and of.found_at[k] < min_score)
+        mark = " (crowd)" if image.crowd[k] else " (difficult)" if image.difficult[k] else " missed" if missed else ""
+        truth.append(names[label - 1] + mark)
+        colours.append(IGNORED if not of.counts[k] else MISS if missed else HIT)
+    kept = np.flatnonzero(found.scores >= min_score)
+    shown = found.take(kept)
+    scored = [f"{names[label - 1]} {score:.2f}" for label, score in zip(shown.labels, shown.scores, strict=True)]
+    of_shown = [HIT if of.hit[k] else IGNORED if of.ignored[k] else FALSE_ALARM for k in kept]
+    objects = counted(len(image), "object")
+    missed_here = colours.count(MISS)
+    title = f"{image.file.name} · truth · {objects}" + (f", {missed_here} missed" if missed_here else "")
+    alarms = of_shown.count(FALSE_ALARM)
+    right = f"found · {len(shown)} shown of {len(found)}" + (f", {alarms} false" if alarms else "")
+    return [
+        labelled_panel(title, pixels, image.boxes, colours, truth),
+        labelled_panel(right, pixels, shown.boxes, of_shown, scored),
+    ]
+
+
 def _begin(low: float, high: float, side: int, limit: int) -> int:
     """Where the crop begins along one axis: centred on the object, shifted into the image if it fits."""
     begin = round((low + high - side) / 2)
@@ -202,7 +240,3 @@ def _window_outlines(
         names.setdefault(tuple(float(edge) for edge in window * size), []).append(f"V{v + 1}")
     whole = (0.0, 0.0, float(size[0]), float(size[1]))
     return tuple(((w[0], w[1], w[2], w[3]), " ".join(views)) for w, views in names.items() if w != whole)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -15,7 +15,7 @@ from socodet.images.source import ImageSource
 from socodet.probing.retrieval import MEASURED
 from socodet.reports.images import notes_on_images, open_run_images, proposer_of, shown_images
 from socodet.reports.networks import UNTRAINED, networks_of
-from socodet.reports.page import Gallery, Section, Verdict, write_page
+from socodet.reports.page import Gallery, Section, write_page
 from socodet.reports.runs import RunRecord, read_records
 from socodet.reports.sections.classes import class_sections
 from socodet.reports.sections.colours import colour_section
@@ -86,17 +86,13 @@ def report(
     pretrained = [record for record in records if record.kind == "pretrain"]
     finetuned = [record for record in records if record.kind == "finetune"]
     trained = [record for record in pretrained if record.folder.checkpoints()]
+    tuned = [record for record in finetuned if record.folder.checkpoints()]
+    left_out = {"pretrain": "only its settings and curves are shown", "finetune": "its detector is not shown"}
     notes = [
-        f"{record.name}: has no checkpoint yet, so only its settings and curves are shown"
-        for record in pretrained
-        if record not in trained
+        f"{record.name}: has no checkpoint yet, so {left_out[record.kind]}"
+        for record in (pretrained if annotated is None else [*pretrained, *finetuned])
+        if not record.folder.checkpoints()
     ]
-    if annotated is not None:
-        notes += [
-            f"{record.name}: has no checkpoint yet, so its detector is not shown"
-            for record in finetuned
-            if not record.folder.checkpoints()
-        ]
     sections = []
     for group in (pretrained, finetuned):
         if group:
@@ -104,12 +100,15 @@ def report(
             sections += [recipe_section(group, heading), *curve_sections(group, heading)]
     sections += timeline_sections(records)
     sections += class_sections(finetuned)
-    sections += _detection_sections(finetuned, annotated, device, show_progress)
+    if annotated is not None and tuned:
+        sections += detection_sections(tuned, annotated, device, show_progress=show_progress)
     source = None
     if trained:
         source, problem = open_run_images(trained, images)
         notes += [problem] if problem else []
-    verdicts = _log_verdicts(pretrained[0]) if len(pretrained) == 1 else []
+    verdicts = []
+    if len(pretrained) == 1:
+        verdicts = log_verdicts(pretrained[0].lines, pretrained[0].embedding_size, lowest_loss(pretrained[0]))
     if source is not None:
         notes += notes_on_images(trained[0], source)
         shown, recall, objects = _image_sections(trained, source, device, show_progress)
@@ -194,25 +193,12 @@ def _annotated(
 ) -> DetectionDataset | None:
     if data is None or isinstance(data, DetectionDataset):
         return data
-    if not any(record.kind == "finetune" for record in records):
+    first = next((record for record in records if record.kind == "finetune"), None)
+    if first is None:
         raise InputError(f"--data {data}: is for fine-tuned detectors, and no run here is one; leave it out")
     folder = images if Path(data).is_file() else None
-    first = next(record for record in records if record.kind == "finetune")
     with read_images_like(first.folder.pixel_reading()):
         return open_detection_set(data, split=split, images=folder)
-
-
-def _detection_sections(
-    finetuned: Sequence[RunRecord], annotated: DetectionDataset | None, device: Device, show_progress: bool
-) -> list[Section]:
-    ready = [record for record in finetuned if record.folder.checkpoints()]
-    if annotated is None or not ready:
-        return []
-    return detection_sections(ready, annotated, device, show_progress=show_progress)
-
-
-def _log_verdicts(record: RunRecord) -> list[Verdict]:
-    return log_verdicts(record.lines, record.embedding_size, lowest_loss(record))
 
 
 def _facts(records: Sequence[RunRecord], source: ImageSource | None) -> dict[str, str]:

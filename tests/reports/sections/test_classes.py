@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from socodet.reports.page import Details, Table
+from socodet.reports.page import Table
 from socodet.reports.runs import RunRecord
 from socodet.reports.sections.classes import OPEN, class_sections
 
@@ -22,6 +22,7 @@ def test_a_row_for_each_class_and_a_column_for_each_run(tmp_path: Path) -> None:
     (section,) = class_sections([one, two])
     (table,) = section.figures
     assert isinstance(table, Table)
+    assert not table.folded
     assert table.header == ("Class", "Objects", "AP of one", "AP of two")
     assert table.rows == [("cat", "1,200", "31.3", "8.0"), ("dog", "0", "–", "–")]
 
@@ -29,5 +30,7 @@ def test_a_row_for_each_class_and_a_column_for_each_run(tmp_path: Path) -> None:
 def test_many_classes_are_folded_and_none_is_no_section(tmp_path: Path) -> None:
     many = tuned(tmp_path / "many", {str(k): {"objects": 1, "box_AP": 1.0} for k in range(OPEN + 1)})
     (section,) = class_sections([many])
-    assert isinstance(section.figures[0], Details)
+    (table,) = section.figures
+    assert isinstance(table, Table)
+    assert table.folded.startswith(str(OPEN + 1))
     assert class_sections([tuned(tmp_path / "not yet", None)]) == []

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from socodet.pretraining.recipes import recipe
-from socodet.reports.page import Details, Table
+from socodet.reports.page import Table
 from socodet.reports.runs import RunRecord, names_of
 from socodet.reports.sections.recipe import outcome_table, settings_tables
 from socodet.runtime.serialization import to_json
@@ -24,8 +24,7 @@ def record(name: str, lines: list[dict[str, Any]] | None = None, **training: Any
     return RunRecord(name, Path(name), description, lines or [])
 
 
-def cells(table: Table | Details) -> dict[str, list[str]]:
-    assert isinstance(table, Table)
+def cells(table: Table) -> dict[str, list[str]]:
     return {name: rest for name, *rest in table.rows}
 
 
@@ -40,13 +39,12 @@ def test_settings_that_differ_are_shown_and_marked() -> None:
     rows = cells(main)
     assert rows["Learning rate at batch 256"][1] == "0.5"
     assert rows["Views"] == ["whole 96, crop 96, previous 48"] * 2
-    assert isinstance(main, Table)
+    assert not main.folded
     assert [list(rows)[place] for place in main.marked] == ["Learning rate at batch 256"]
-    assert isinstance(others, Details)
-    assert others.title.endswith(": 1")
-    assert cells(others.tables[0]) == {"training.weight_decay": ["1e-05", "0.001"]}
-    assert isinstance(folded, Details)
-    every = cells(folded.tables[0])
+    assert others.folded.endswith(": 1")
+    assert cells(others) == {"training.weight_decay": ["1e-05", "0.001"]}
+    assert folded.folded
+    every = cells(folded)
     assert every["sample.views.2.size"] == ["48", "48"]
     assert every["start"] == ["–", "–"]
     assert not any(name.startswith("versions") for name in every)
@@ -54,9 +52,9 @@ def test_settings_that_differ_are_shown_and_marked() -> None:
 
 def test_one_run_has_nothing_to_differ_from() -> None:
     main, folded = settings_tables([record("a")])
-    assert isinstance(main, Table)
+    assert not main.folded
     assert main.marked == frozenset()
-    assert isinstance(folded, Details)
+    assert folded.folded
 
 
 def test_the_newest_values_of_a_log() -> None:

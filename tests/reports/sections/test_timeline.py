@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from socodet.reports.runs import RunRecord
-from socodet.reports.sections.timeline import timeline_figure, timeline_sections
-from socodet.reports.sittings import sittings
+from socodet.reports.sections.timeline import sittings, timeline_figure, timeline_sections
 from socodet.training import log
 from socodet.training.run_folder import RunFolder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from socodet.errors import InputError
 from socodet.finetuning.run import SCORES
-from socodet.reports.page import Details, Section, Table
+from socodet.reports.page import Section, Table
 from socodet.reports.runs import RunRecord
 from socodet.runtime.files import read_note
 
@@ -27,10 +27,9 @@ def class_sections(records: Sequence[RunRecord]) -> list[Section]:
         objects = next(one["objects"] for one in found if one)
         rows.append((name, f"{objects:,}", *(_percent(one.get("box_AP")) for one in found)))
     columns = [f"AP of {run}" for run in scored] if len(scored) > 1 else ["AP"]
-    table = Table(("Class", "Objects", *columns), rows)
-    figure = table if len(rows) <= OPEN else Details(f"{len(rows)} classes", [table])
+    table = Table(("Class", "Objects", *columns), rows, folded=f"{len(rows)} classes" if len(rows) > OPEN else "")
     text = "AP of boxes over IoU 0.50:0.95 in percent, of the newest evaluation; objects of the set scored on."
-    return [Section("Average precision of each class", text, [figure])]
+    return [Section("Average precision of each class", text, [table])]
 
 
 def _classes(file: Path) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
     runs = {record.name: record.lines for record in records}
     if records[0].kind == "pretrain":
         sizes = {record.embedding_size for record in records}
-        curves = training_charts(runs, sizes.pop() if len(sizes) == 1 else None)
+        size = sizes.pop() if len(sizes) == 1 else None
+        curves = [*curve_charts(runs, embedding_size=size), *level_charts(runs)]
     else:
         curves = curve_charts(runs, FINETUNE_TITLES)
     return [
@@ -104,11 +105,6 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
         )
         if charts
     ]
-
-
-def training_charts(runs: Mapping[str, LogLines], embedding_size: int | None) -> list[PageImage]:
-    """The charts of pretraining runs."""
-    return [*curve_charts(runs, embedding_size=embedding_size), *level_charts(runs)]
 
 
 def curve_figure(
@@ -157,16 +153,7 @@ def level_figure(lines: LogLines, *, theme: Theme = LIGHT) -> Figure | None:
     figure, (axes,) = chart(theme)
     axes.stackplot(steps, *shares, colors=cycle(theme, len(shares)), labels=LEVELS[: len(shares)], alpha=0.85)
     axes.set(xlim=(steps[0], max(steps[-1], steps[0] + 1)), ylim=(0, 1))
-    order = axes.get_legend_handles_labels()
-    axes.legend(
-        *(part[::-1] for part in order),
-        frameon=False,
-        labelcolor=theme.ink,
-        fontsize=LETTERS,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        handlelength=1,
-    )
+    legend(axes, theme, beside=True, reverse=True)
     return figure
 
 

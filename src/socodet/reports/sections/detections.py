@@ -16,8 +16,8 @@ from socodet.finetuning.detector import load_detector
 from socodet.finetuning.run import trained_categories
 from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
 from socodet.reports.drawing import panel_image
-from socodet.reports.outcome_panels import MEANING, truth_and_detections
-from socodet.reports.page import Details, Gallery, PageImage, Section, Table
+from socodet.reports.page import Gallery, PageImage, Section, Table
+from socodet.reports.panels import MEANING, truth_and_detections
 from socodet.reports.runs import RunRecord
 from socodet.reports.theme import LIGHT, Theme
 
@@ -126,7 +126,7 @@ def _figure(curves: dict[str, PrecisionRecall], *, theme: Theme = LIGHT) -> Figu
     return figure
 
 
-def _class_table(one: Found, *, several: bool) -> Table | Details:
+def _class_table(one: Found, *, several: bool) -> Table:
     rows = []
     for label, category in enumerate((None, *one.data.categories)):
         curve = one.curve(label or None)
@@ -146,8 +146,8 @@ def _class_table(one: Found, *, several: bool) -> Table | Details:
     whose = f"{one.name}, from" if several else "From"
     caption = f"{whose} score {one.limit:.2f} on; AP50, in percent, of all scores"
     header = ("Class", "Objects", "Found", "False alarms", "Precision", "Recall", "AP50")
-    table = Table(header, rows, caption, marked=frozenset({0}))
-    return table if len(rows) <= OPEN else Details(f"{len(rows) - 1} classes", [table])
+    folded = f"{len(rows) - 1} classes" if len(rows) > OPEN else ""
+    return Table(header, rows, caption, marked=frozenset({0}), folded=folded)
 
 
 def _worst_section(one: Found, *, several: bool) -> Section | None:

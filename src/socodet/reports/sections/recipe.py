@@ -5,7 +5,7 @@ from typing import Any
 
 from socodet.models.objective import build_objective
 from socodet.models.settings import ObjectiveSettings
-from socodet.reports.page import Details, Section, Table
+from socodet.reports.page import Section, Table
 from socodet.reports.runs import RunRecord
 
 HEADLINES = {
@@ -57,7 +57,7 @@ def recipe_section(runs: Sequence[RunRecord], heading: str) -> Section:
     return Section(f"{heading}: the recipe", text, [outcome_table(runs), *settings_tables(runs)])
 
 
-def settings_tables(runs: Sequence[RunRecord]) -> list[Table | Details]:
+def settings_tables(runs: Sequence[RunRecord]) -> list[Table]:
     """Of runs of one command: the main settings, the others that differ, and all settings, the last two folded."""
     columns = [_flat(run.description) for run in runs]
     header = ("Setting", *(run.name for run in runs))
@@ -69,10 +69,10 @@ def settings_tables(runs: Sequence[RunRecord]) -> list[Table | Details]:
         (_short(key), *(column.get(key, NOTHING) for column in columns)) for key in differing if key not in titles
     ]
     whole = [(_short(key), *(column.get(key, NOTHING) for column in columns)) for key in every]
-    tables: list[Table | Details] = [Table(header, main, marked=_differing(main))]
+    tables = [Table(header, main, marked=_differing(main))]
     if others:
-        tables.append(Details(f"Other settings that differ: {len(others)}", [Table(header, others)]))
-    return [*tables, Details("All settings", [Table(header, whole, marked=_differing(whole))])]
+        tables.append(Table(header, others, folded=f"Other settings that differ: {len(others)}"))
+    return [*tables, Table(header, whole, marked=_differing(whole), folded="All settings")]
 
 
 def _differing(rows: Sequence[Sequence[str]]) -> frozenset[int]:

@@ -2,17 +2,21 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from socodet.reports.charts import LETTERS, chart, cycle, light_and_dark
-from socodet.reports.page import Details, Gallery, Section, Table
+from socodet.reports.page import Gallery, Section, Table
 from socodet.reports.runs import RunRecord
-from socodet.reports.sittings import Sitting, sittings
 from socodet.reports.theme import LIGHT, Theme
+from socodet.runtime.counted import counted
+from socodet.training.log import BEGAN, EVENTS
+from socodet.training.run_folder import RunFolder
 
 FIELDS = {"loss": "loss", "lr": "learning rate", "effective_rank": "effective rank", "box_AP": "box AP"}
 """What is drawn, as far as it was logged, and its name."""
@@ -20,29 +24,43 @@ UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minut
 """From so many seconds on, seconds per unit, and the unit's name."""
 OPEN = 6
 """A table of more calls is folded."""
+YEAR_9999 = 253_370_764_800
+"""When it begins, in seconds; later times cannot be written as dates."""
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One call of the command: from its start, or the resumption of the run, to its end or interruption."""
+
+    began: float
+    """Seconds since 1970, as all times here."""
+    logged: Mapping[int, float]
+    """Step → when it was logged; at least one."""
+
+    @property
+    def ended(self) -> float:
+        """When it logged last."""
+        return max(self.logged.values())
 
 
 def timeline_sections(records: Sequence[RunRecord]) -> list[Section]:
     """One section with a chart per run; none where no run kept its files of events."""
-    figures: list[Gallery | Table | Details] = []
+    figures: list[Gallery | Table] = []
     for record in records:
         calls = sittings(record.folder)
         if not calls:
             continue
         title = f"{record.name} over time" if len(records) > 1 else "Over time"
         pauses = len(calls) - 1
-        often = "without a pause" if not pauses else f"paused {pauses} time{'' if pauses == 1 else 's'}"
+        often = f"paused {counted(pauses, 'time')}" if pauses else "without a pause"
         figures.append(
             Gallery(
                 light_and_dark(partial(timeline_figure, record, calls), title, "", f"{title}: {often}"), size="large"
             )
         )
-        table = Table(
-            ("Call", "Began (UTC)", "Steps", "At work", "Pause before"),
-            list(_rows(calls)),
-            caption=f"{record.name}: {often}",
-        )
-        figures.append(table if len(calls) <= OPEN else Details(f"{len(calls)} calls of {record.name}", [table]))
+        header = ("Call", "Began (UTC)", "Steps", "At work", "Pause before")
+        folded = f"{len(calls)} calls of {record.name}" if len(calls) > OPEN else ""
+        figures.append(Table(header, _rows(calls), caption=f"{record.name}: {often}", folded=folded))
     text = "Grey: no process was at work, until the run was resumed. Steps after the last checkpoint are then repeated."
     return [Section("Timeline", text, figures)] if figures else []
 
@@ -91,3 +109,25 @@ def _span(seconds: float) -> str:
     """`3.2 hours`."""
     size, unit = next((size, name) for least, size, name in UNITS if seconds >= least or not least)
     return f"{max(seconds, 0) / size:.3g} {unit}"
+
+
+def sittings(run: RunFolder) -> list[Sitting]:
+    """In order of time. Files that are damaged, or not by a run, count as far as they can be read; none raises."""
+    found = []
+    for file in run.tensorboard.glob(f"{EVENTS}.*") if run.tensorboard.is_dir() else ():
+        name, logged = BEGAN.match(file.name), dict(_logged(file))
+        if name and logged and float(name[1]) < YEAR_9999:
+            found.append(Sitting(min(float(name[1]), *logged.values()), logged))
+    return sorted(found, key=lambda sitting: sitting.began)
+
+
+def _logged(file: Path) -> Iterator[tuple[int, float]]:
+    """Each step and when its line was written."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    try:
+        for event in EventFileLoader(str(file)).Load():
+            if event.HasField("summary") and 0 <= event.wall_time < YEAR_9999:  # others, and NaN, are damage
+                yield event.step, event.wall_time
+    except Exception:
+        return
