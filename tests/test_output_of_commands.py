@@ -12,7 +12,7 @@ from photograph_sets import coco_file
 
 import socodet
 from socodet.cli import main
-from socodet.commands.as_json import as_json
+from socodet.commands.messages import as_json
 from socodet.images.photographs import photographs
 from socodet.pretraining.recipes import RECIPES, recipe
 from socodet.runtime.serialization import to_json

@@ -18,19 +18,16 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from socodet._version import __version__
-from socodet.commands.as_json import as_json
 from socodet.commands.config_file import as_yaml, with_config
 from socodet.commands.flags import MARKERS, flags_of
 from socodet.commands.help import help_of
-from socodet.commands.messages import exit_if_stopped, resume_hint
+from socodet.commands.messages import as_json, exit_if_stopped, resume_hint
 from socodet.commands.parsing import HELP, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, which_instead
 from socodet.runtime.extensions import trust
-from socodet.runtime.leaving import leave
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import said_while_loading
-from socodet.runtime.open_files import raise_open_files
-from socodet.runtime.standard_error import let_standard_error_be_lost
+from socodet.runtime.process import leave, let_standard_error_be_lost, raise_open_files
 from socodet.runtime.world import world_from_environment
 from socodet.weights.hub import HUB, with_downloads
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from socodet.errors import InputError
-from socodet.runtime.open_files import raise_open_files
+from socodet.runtime.process import raise_open_files
 from socodet.training import one_buffer, workers
 from socodet.training.workers import make_batches, one_ahead
 

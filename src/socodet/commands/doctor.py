@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -42,6 +43,15 @@ class Finding:
     """What is wrong, and how to fix it; None if nothing is."""
 
 
+@dataclass(frozen=True)
+class Licence:
+    """The licence of one installed package."""
+
+    package: str
+    version: str
+    licence: str
+
+
 def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licences: bool = False) -> None:
     """Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.
 
@@ -75,15 +85,44 @@ def examine() -> list[Finding]:
 
 
 def _print_licences(as_json: bool) -> None:
-    from socodet.commands.licences import licences
-
-    found = licences()
+    found = _licences()
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return
     width = max(len(f"{one.package} {one.version}") for one in found)
     for one in found:
         print(f"{one.package + ' ' + one.version:<{width}}  {one.licence}")
+
+
+def _licences() -> list[Licence]:
+    """Those of socodet and all that it requires, without extras, sorted by name."""
+    from packaging.requirements import Requirement
+
+    found: dict[str, Licence] = {}
+    left = ["socodet"]
+    while left:
+        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
+        if name in found:
+            continue
+        try:
+            there = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:  # required on other systems alone
+            continue
+        found[name] = Licence(name, there.version, _licence_in(there.metadata))
+        wanted = [Requirement(one) for one in there.requires or []]
+        left += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return [found[name] for name in sorted(found)]
+
+
+def _licence_in(metadata: object) -> str:
+    """As an expression, else by the classifiers, else as text of one line."""
+    get_all = metadata.get_all  # type: ignore[attr-defined]
+    classifiers = [one for one in get_all("Classifier", []) if one.startswith("License ::")]
+    text = [line.strip() for line in (get_all("License") or [""])[0].splitlines() if line.strip()]
+    by_classifier = "; ".join(one.split(" :: ")[-1] for one in classifiers)
+    return str(
+        (get_all("License-Expression") or [None])[0] or by_classifier or (text or ["not in its metadata"])[0][:80]
+    )
 
 
 def _tried(check: Callable[[], Finding]) -> Finding:

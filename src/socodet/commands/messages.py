@@ -1,9 +1,11 @@
-"""Messages that several commands print, and how a stopped command exits."""
+"""What several commands print, as text or as JSON, and how a stopped command exits."""
 
+import dataclasses
+import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
@@ -52,3 +54,27 @@ def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
     else:
         print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "name a file for it, --output"))
     print("\n".join(evaluation.summary()))
+
+
+def as_json(found: Any) -> Any:
+    """What a command found in plain JSON types, as `--json` prints it: a result's own `as_json`, or its fields.
+
+    Paths are text, numbers that are not finite null, sets sorted lists, and NumPy's values Python's.
+    """
+    own = getattr(found, "as_json", None)
+    if own is not None:
+        return as_json(own())
+    if dataclasses.is_dataclass(found):
+        shown = (field.name for field in dataclasses.fields(found) if field.name != "is_first")
+        return {name: as_json(getattr(found, name)) for name in shown}
+    if isinstance(found, Mapping):
+        return {str(key): as_json(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [as_json(one) for one in found]
+    if isinstance(found, set | frozenset):
+        return [as_json(one) for one in sorted(found)]
+    if hasattr(found, "tolist"):  # NumPy's scalars and arrays
+        return as_json(found.tolist())
+    if isinstance(found, float) and not math.isfinite(found):
+        return None
+    return str(found) if isinstance(found, Path) else found

@@ -19,7 +19,7 @@ import torch
 
 from socodet.errors import InputError
 from socodet.runtime.notices import say
-from socodet.runtime.open_files import raise_open_files
+from socodet.runtime.process import raise_open_files
 from socodet.training import one_buffer
 from socodet.training.signals import STOPPING
 

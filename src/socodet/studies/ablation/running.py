@@ -7,18 +7,26 @@ DIR/ROW/seed-S-transfer/        the detector fine-tuned from it; its scores, or 
 DIR/FAMILY.csv .md .png .svg    the table and its figure
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from socodet.errors import InputError
 from socodet.images.source import Images, ImageSource, as_source, digest_names
+from socodet.models.encoders import build_encoder, encoder_class
+from socodet.models.soco import build_soco
+from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.preparation import check_steps, some_images
+from socodet.pretraining.recipes import Recipe
+from socodet.probing.features import reestimate_on_views
+from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, recall_at_1
 from socodet.runtime.differences import differences
 from socodet.runtime.files import settled
 from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.world import ALONE
 from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
-from socodet.studies.ablation.recall import object_recall
 from socodet.studies.ablation.table import (
     FINETUNING,
     PRETRAINING,
@@ -31,7 +39,10 @@ from socodet.studies.ablation.table import (
 from socodet.studies.finetuning_runs import FinetuningRuns
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
 from socodet.studies.runner import Job, Label, Study, require_one_process
+from socodet.training.devices import choose_device
 from socodet.training.settings import ExecutionSettings
+from socodet.views.batch import collate
+from socodet.weights.pretrained_run import encoder_weights
 
 
 @releases_folders
@@ -115,7 +126,7 @@ def _jobs(
         row.recipe,
         {**labels, "stage": PRETRAINING},
         f"{row.name}, seed {seed}: {row.what}",
-        lambda run: {"recall": object_recall(run, row.recipe, seed, budget, runs)},
+        lambda run: {"recall": _object_recall(run, row.recipe, seed, budget, runs)},
         boxes=row.recipe.proposals.method,
     )
     if finetune is None:
@@ -123,6 +134,35 @@ def _jobs(
     about = f"{row.name}, seed {seed}: fine-tuning"
     stage: dict[str, Label] = {**labels, "stage": FINETUNING}
     return [pretraining, finetune.job(f"{name}-transfer", study.folder / name, stage, about, needs=(name,))]
+
+
+def _object_recall(run: Path, recipe: Recipe, seed: int, budget: Budget, runs: PretrainingRuns) -> dict[str, float]:
+    """Recall@1 of objects from the first to the second view, by h (Eq. 1), before and after training: without labels.
+
+    Images, views, boxes (selective search's) and draws are the same for every row; only the pyramid levels are the
+    row's. Empty for whole-image networks, which have no features of an object.
+    """
+    if not encoder_class(recipe.model).encodes_boxes:
+        return {}
+    first_two = replace(PAPER.sample, views=PAPER.sample.views[:2], jitter=0.0)
+    question = budget.scaled(replace(PAPER, sample=first_two)).sample
+    settings = replace(question, level_rule=recipe.sample.level_rule, level_limits=recipe.sample.level_limits)
+    boxes = PAPER.proposals.method
+    readable = runs.readable(boxes)
+    dataset = SampleDataset(runs.source, runs.tables[boxes], readable, settings, seed=0)
+    chosen = np.random.default_rng(0).permutation(readable)[:MEASURED]
+    parts = np.array_split(chosen, -(-len(chosen) // BATCH_SIZE))
+    draws = [
+        [collate([dataset[epoch, int(index)] for index in part]) for part in parts]
+        for epoch in range(FIRST_DRAW, FIRST_DRAW + 2 * DRAWS)
+    ]
+    trained = build_encoder(recipe.model)
+    trained.load_state_dict(encoder_weights(run))
+    networks = {"recall": trained, "recall_untrained": build_soco(recipe.model, seed).online.encoder}
+    for encoder in networks.values():
+        encoder.to(choose_device(runs.execution.device, ALONE))
+        reestimate_on_views(encoder, (view for draw in draws[DRAWS:] for batch in draw for view in batch.views))
+    return {name: recall_at_1(encoder, draws[:DRAWS]) for name, encoder in networks.items()}
 
 
 def _prepare(

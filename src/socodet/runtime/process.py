@@ -1,0 +1,65 @@
+"""The process itself: how it ends, standard error that may be lost, and how many files it may have open."""
+
+import atexit
+import io
+import os
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+ENOUGH_FILES = 65_536
+
+
+def leave(code: int) -> None:
+    """Ends the process with this exit code, after what was registered for its end.
+
+    Without taking apart the interpreter's modules, which with torch among them takes a second, and many on a busy
+    machine. Returns, for an end as usual, where something still needs that: other threads, a profiler or a debugger.
+    """
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(not thread.daemon for thread in others) or sys.getprofile() or sys.gettrace():
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
+    os._exit(code)
+
+
+class _Lossy(io.FileIO):
+    def write(self, data: Any) -> int:
+        """Writes what can be written; the rest is lost."""
+        try:
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def let_standard_error_be_lost() -> None:
+    """What cannot be written to standard error from here on is lost; no closed terminal or full disk ends the work.
+
+    Only where standard error is the process's own.
+    """
+    stream = sys.__stderr__
+    if stream is None or sys.stderr is not stream:  # it has been replaced, as tests do
+        return
+    try:
+        file = _Lossy(stream.fileno(), "w", closefd=False)
+    except (OSError, ValueError):  # closed
+        return
+    buffered = io.BufferedWriter(file)  # type: ignore[type-var]  # a FileIO
+    sys.stderr = io.TextIOWrapper(buffered, stream.encoding, errors="replace", line_buffering=True)
+
+
+def raise_open_files() -> None:
+    """Raises the soft limit, 1,024 on most systems, as far as the hard one allows, to `ENOUGH_FILES` at most."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
