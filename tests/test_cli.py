@@ -41,12 +41,11 @@ def table(few_images, tmp_path_factory):
 
 
 def error_of(capsys, *argv) -> str:
-    """The one line a failing command prints, besides the one about a slow start."""
+    """The one line a failing command prints."""
     with pytest.raises(SystemExit) as ended:
         main([str(a) for a in argv])
     assert ended.value.code == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    lines = [line for line in said if not line.startswith("loading the package")]
+    lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("socodet: error: ")
     return lines[0]
