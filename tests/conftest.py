@@ -18,7 +18,9 @@ sys.dont_write_bytecode = False  # or each worker of each run rewrites the asser
 gc.disable()  # until all is imported, of which nothing becomes garbage
 if "PYTEST_XDIST_WORKER" in os.environ:  # there is at least a worker per core
     os.environ["OMP_NUM_THREADS"] = "1"
-notices.LOADING_AFTER = 3600.0  # a slow machine does not change what a command prints (runtime/test_loading.py tests it)
+notices.LOADING_AFTER = (
+    3600.0  # a slow machine does not change what a command prints (runtime/test_loading.py tests it)
+)
 
 
 @pytest.fixture(scope="module")
