@@ -10,7 +10,6 @@ import signal
 import pytest
 import torch
 
-import socodet.studies.ablation.recall as recall
 import socodet.studies.ablation.running as running
 import socodet.studies.pretraining_runs as pretraining_runs
 from socodet.errors import InputError
@@ -33,7 +32,7 @@ HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 @pytest.fixture(autouse=True, scope="module")
 def _one_draw():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recall, "DRAWS", 1)
+        patch.setattr(running, "DRAWS", 1)
         yield
 
 

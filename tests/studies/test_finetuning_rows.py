@@ -11,7 +11,6 @@ import pytest
 import torch
 from photograph_sets import link_photographs
 
-import socodet.studies.ablation.recall as recall
 import socodet.studies.ablation.running as running
 import socodet.studies.finetuning_runs as finetuning_runs
 import socodet.studies.pretraining_runs as pretraining_runs
@@ -77,7 +76,7 @@ def voc_folder(root):
 @pytest.fixture(autouse=True, scope="module")
 def _one_draw():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recall, "DRAWS", 1)
+        patch.setattr(running, "DRAWS", 1)
         yield
 
 

@@ -126,7 +126,7 @@ def _jobs(
         row.recipe,
         {**labels, "stage": PRETRAINING},
         f"{row.name}, seed {seed}: {row.what}",
-        lambda run: {"recall": _object_recall(run, row.recipe, seed, budget, runs)},
+        lambda run: {"recall": object_recall(run, row.recipe, seed, budget, runs)},
         boxes=row.recipe.proposals.method,
     )
     if finetune is None:
@@ -136,7 +136,7 @@ def _jobs(
     return [pretraining, finetune.job(f"{name}-transfer", study.folder / name, stage, about, needs=(name,))]
 
 
-def _object_recall(run: Path, recipe: Recipe, seed: int, budget: Budget, runs: PretrainingRuns) -> dict[str, float]:
+def object_recall(run: Path, recipe: Recipe, seed: int, budget: Budget, runs: PretrainingRuns) -> dict[str, float]:
     """Recall@1 of objects from the first to the second view, by h (Eq. 1), before and after training: without labels.
 
     Images, views, boxes (selective search's) and draws are the same for every row; only the pyramid levels are the
