@@ -1,7 +1,7 @@
 """Settings of a sample: views, colours, boxes and levels. The defaults follow sections 3.2, 3.3 and 4.1."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -70,12 +70,13 @@ class ViewSettings(Settings):
         self._require(0 < low <= high <= 1, "cutout_area", "two rising numbers in (0, 1]")
 
 
-def _default_views() -> tuple[ViewSettings, ...]:
-    other = PhotometricSettings(blur_probability=0.1, solarize_probability=0.2)
+def three_views(size: int = 224, first: PhotometricSettings = PhotometricSettings()) -> tuple[ViewSettings, ...]:
+    """The paper's V1, V2 and V3, of `size`, `size` and half of it; the others' colours follow from the first's."""
+    other = replace(first, blur_probability=0.1, solarize_probability=0.2)
     return (
-        ViewSettings("whole", 224),
-        ViewSettings("crop", 224, other),
-        ViewSettings("previous", 112, other),
+        ViewSettings("whole", size, first),
+        ViewSettings("crop", size, other),
+        ViewSettings("previous", size // 2, other),
     )
 
 
@@ -86,7 +87,7 @@ class SampleSettings(Settings):
     SoCo* has one more entry in the list: ViewSettings("crop", 192, ...).
     """
 
-    views: tuple[ViewSettings, ...] = field(default_factory=_default_views)
+    views: tuple[ViewSettings, ...] = field(default_factory=three_views)
     """The views; boxes are jittered in the first."""
     boxes_per_image: PositiveInt = 4
     """Proposals drawn for each image: K of Eq. 6."""

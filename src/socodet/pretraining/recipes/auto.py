@@ -18,7 +18,7 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.counted import counted
-from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+from socodet.views.settings import PhotometricSettings, SampleSettings, three_views
 
 GREY_SHARE = 0.9
 """With at least this share of grey images, colours are not augmented."""
@@ -176,13 +176,7 @@ def _views(survey: ImageSurvey, machine: Machine, given: int | None, chose: Chos
         first = dataclasses.replace(first, hue=0.0, saturation=0.0, grayscale_probability=0.0)
         colours = "brightness and contrast only"
     chose("colours", colours, f"{survey.grey:.0%} of {survey.surveyed} sampled images are grey")
-    other = dataclasses.replace(first, blur_probability=0.1, solarize_probability=0.2)
-    whole = SampleSettings()
-    views = (
-        ViewSettings("whole", size, first),
-        ViewSettings("crop", size, other),
-        ViewSettings("previous", size // 2, other),
-    )
+    whole, views = SampleSettings(), three_views(size, first)
     if size == whole.views[0].size:
         return dataclasses.replace(whole, views=views)
     # The limits of `tiny`, scaled from its 96 pixels, give every level its share of the boxes; the paper's, scaled,

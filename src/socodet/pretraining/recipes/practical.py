@@ -5,7 +5,7 @@ import dataclasses
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import TrainingSettings
-from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+from socodet.views.settings import PhotometricSettings, SampleSettings, three_views
 
 
 def fpn_single_gpu() -> Recipe:
@@ -45,16 +45,10 @@ def tiny() -> Recipe:
 
     socodet pretrain IMAGES --recipe tiny --output runs/tiny
     """
-    first = PhotometricSettings(blur_sigma=(0.1, 0.9))
-    other = dataclasses.replace(first, blur_probability=0.1, solarize_probability=0.2)
     return Recipe(
         "tiny",
         sample=SampleSettings(
-            views=(
-                ViewSettings("whole", 96, first),
-                ViewSettings("crop", 96, other),
-                ViewSettings("previous", 48, other),
-            ),
+            views=three_views(96, PhotometricSettings(blur_sigma=(0.1, 0.9))),
             level_limits=(20, 32, 48),
             min_box_side=6,
         ),
