@@ -1,7 +1,7 @@
 """`socodet pretrain`: from images to a run."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from inspect import signature
@@ -13,7 +13,7 @@ import tyro
 from socodet.commands.messages import list_unreadable, resume_hint
 from socodet.commands.parsing import HELP, Flat, parse, reads_images, values_of
 from socodet.errors import InputError
-from socodet.images.reading import PixelSettings, read_images_as
+from socodet.images.reading import read_images_as
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
@@ -45,7 +45,9 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         given = parse(pretrain, "pretrain", argv, {"training": TrainingSettings(warmup_epochs=0)})
         if _settings_flags() | PLANNED <= {_flag(word).removeprefix("no-") for word in argv}:
             return {}  # as with a whole configuration: nothing is left to choose
-        base = _planned(argv, **signature(pretrain).bind(*given.args, **given.keywords).arguments)
+        asked = signature(pretrain).bind(*given.args, **given.keywords)
+        asked.apply_defaults()
+        base = _planned(argv, asked.arguments)
     else:
         base = recipe_named(name)
         if {"--hours", "--dry-run"} & {argument.split("=")[0] for argument in argv}:
@@ -58,24 +60,8 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
     return {"recipe": name, **rooms}
 
 
-def _planned(
-    argv: Sequence[str],
-    images: Path,
-    output: Path | None = None,
-    limit: int | None = None,
-    hours: float | None = None,
-    sample: SampleSettings | None = None,
-    model: ModelSettings | None = None,
-    training: TrainingSettings | None = None,
-    execution: ExecutionSettings | None = None,
-    table: str | None = None,
-    start_from: Path | None = None,
-    overwrite: bool = False,
-    pixels: PixelSettings | None = None,
-    dry_run: bool = False,
-    **_others: Any,
-) -> Recipe:
-    """The recipe chosen for the images; prints its plan."""
+def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
+    """The recipe chosen for the images, by the arguments of `pretrain`; prints its plan."""
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import check_before_planning, some_images
@@ -83,24 +69,24 @@ def _planned(
     from socodet.runtime.world import world_from_environment
     from socodet.training.run_folder import RunFolder
 
-    with read_images_as(pixels or PixelSettings()):
-        source = open_images(images)
-    if limit is not None:
-        source = some_images(source, limit, training.seed if training else 0)
+    training: TrainingSettings = asked["training"]
+    with read_images_as(asked["pixels"]):
+        source = open_images(asked["images"])
+    if asked["limit"] is not None:
+        source = some_images(source, asked["limit"], training.seed)
     given = Given(
-        epochs=training.epochs if training and values_of("--epochs", argv) else None,
-        hours=hours,
-        batch=training.batch_size if training and values_of("--batch-size", argv) else None,
-        backbone=model.backbone if model and values_of("--backbone", argv) else None,
-        size=sample.views[0].size if sample and values_of("--views.0.size", argv) else None,
+        epochs=training.epochs if values_of("--epochs", argv) else None,
+        hours=asked["hours"],
+        batch=training.batch_size if values_of("--batch-size", argv) else None,
+        backbone=asked["model"].backbone if values_of("--backbone", argv) else None,
+        size=asked["sample"].views[0].size if values_of("--views.0.size", argv) else None,
     )
-    run = None
-    if output is not None:
-        check_before_planning(RunFolder(output), start_from, table, overwrite=overwrite)
-        run = None if overwrite else RunFolder(output)
+    folder = RunFolder(asked["output"])
+    check_before_planning(folder, asked["start_from"], asked["table"], overwrite=asked["overwrite"])
+    run = None if asked["overwrite"] else folder
     first = world_from_environment(meeting=False).is_first
-    overriding = [_flag(a) for a in argv if _flag(a) in _settings_flags() and not a.startswith("--views.0.size")]
-    overriding = list(dict.fromkeys(overriding))
+    flags = _settings_flags()
+    overriding = list(dict.fromkeys(_flag(a) for a in argv if _flag(a) in flags and not a.startswith("--views.0.size")))
     if overriding and first:
         LOGGER.info(
             f"note: {', '.join(overriding)}: replaces the plan's value; the other settings, the steps and the time "
@@ -108,8 +94,8 @@ def _planned(
         )
     replaced = [name.replace("-", "_") for name in overriding]
     _PLAN.clear()
-    say = _PLAN.append if dry_run else LOGGER.info
-    return auto_recipe(source, run, given, execution=execution, show_plan=first, replaced=replaced, say=say)
+    say = _PLAN.append if asked["dry_run"] else LOGGER.info
+    return auto_recipe(source, run, given, execution=asked["execution"], show_plan=first, replaced=replaced, say=say)
 
 
 def _flag(argument: str) -> str:

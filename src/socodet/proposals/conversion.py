@@ -16,11 +16,11 @@ from socodet.images.source import Images, ImageSource, as_source, reading_of
 from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.foreign_formats import ForeignProposals, read_foreign
 from socodet.proposals.make_table import ProposalSummary, check_workers
-from socodet.proposals.part_files import ROW_GROUP, checked_output
+from socodet.proposals.part_files import ROW_GROUP
 from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import whole_file
+from socodet.runtime.files import check_output_file, whole_file
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import in_order
 
@@ -77,7 +77,7 @@ def convert_proposals(
     start = time.monotonic()
     check_workers(workers)
     source = as_source(images)
-    output, proposals = checked_output(output, overwrite), Path(proposals)
+    output, proposals = check_output_file(output, overwrite=overwrite), Path(proposals)
     foreign = read_foreign(proposals, coco_images=coco_images, form=form)
     names = _names_of_images(source, foreign, proposals)
 
@@ -85,7 +85,6 @@ def convert_proposals(
     schema = table_schema(settings, Origin(proposals.name, not keep_all))
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         with (
             whole_file(output, unfinished) as file,
             pq.ParquetWriter(file, schema, compression="zstd") as writer,

@@ -20,23 +20,13 @@ from socodet.images.reading import PLAIN
 from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
-from socodet.runtime.files import settled, whole_file
+from socodet.runtime.files import check_output_file, whole_file
 from socodet.runtime.notices import notice
 
 PART = 64
 """Images per part file: an interruption loses at most this many."""
 ROW_GROUP = 4096
 """Images per row group of the table."""
-
-
-def checked_output(output: str | Path, overwrite: bool) -> Path:
-    """The path of a table. InputError if it is a folder, or exists and `overwrite` is false."""
-    output = settled(output)
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; give a file for the proposal table")
-    if output.exists() and not overwrite:
-        raise InputError(f"{output}: exists; give another --output or pass --overwrite")
-    return output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +44,7 @@ class Job:
     def of(cls, images: Images, output: str | Path, settings: ProposalSettings, overwrite: bool) -> "Job":
         """InputError if there are no images, or if `output` is a folder, or exists and `overwrite` is false."""
         source = as_source(images)
-        return cls(source, settings, checked_output(output, overwrite))
+        return cls(source, settings, check_output_file(output, overwrite=overwrite))
 
     @property
     def count(self) -> int:

@@ -145,14 +145,17 @@ def settled(path: str | Path) -> Path:
 def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
     """The file that something may be written to, in a folder that is there; asked before the work is done.
 
-    InputError when it exists, unless `overwrite`, or is a folder.
+    InputError when it exists, unless `overwrite`, is a folder, or its folder cannot be made.
     """
     file = settled(path)
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give the name of a file")
     if file.exists() and not overwrite:
         raise InputError(f"{file}: exists; give another name or pass --overwrite")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror}); give another name") from None
     return file
 
 
