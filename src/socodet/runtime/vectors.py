@@ -9,6 +9,7 @@ when a kernel is compiled, the place never.
 
 import operator
 from collections.abc import Callable
+from inspect import Parameter, Signature
 from typing import Any
 
 from llvmlite import ir
@@ -66,10 +67,6 @@ def _check(array: Any, *dtypes: Any) -> None:
         )
 
 
-def _wholes(value: int) -> Any:
-    return ir.Constant(_WHOLES, [value] * LANES)
-
-
 @intrinsic  # type: ignore[misc]
 def load_bytes(typing: Any, array: Any, index: Any) -> Any:
     """The vector of the 16 bytes at `index` of a flat uint8 array."""
@@ -110,20 +107,20 @@ def store_bytes(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.none(array, types.intp, vector), generate
 
 
-@intrinsic  # type: ignore[misc]
-def reverse(typing: Any, value: Any) -> Any:
-    """The vector's values, the last one first."""
+def _of_vectors(count: int, build: Callable[..., Any]) -> Any:
+    """An intrinsic of `count` vectors that gives one; `build` takes the builder and their values."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        order = ir.Constant(_WHOLES, list(range(LANES))[::-1])
-        return builder.shuffle_vector(arguments[0], arguments[0], order)
+    def function(typing: Any, *vectors: Any) -> Any:
+        return vector(*[vector] * count), lambda context, builder, signature, values: build(builder, *values)
 
-    return vector(vector), generate
+    names = ("typing", *"abcd"[:count])  # as many arguments as Numba is to take
+    function.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])  # type: ignore[attr-defined]
+    return intrinsic(function)
 
 
-def _broadcast(builder: Any, value: Any) -> Any:
-    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, first, ir.Constant(_WHOLES, [0] * LANES))
+_BACKWARDS = ir.Constant(_WHOLES, list(range(LANES))[::-1])
+reverse = _of_vectors(1, lambda builder, a: builder.shuffle_vector(a, a, _BACKWARDS))
+"""reverse(a): the vector's values, the last one first."""
 
 
 @intrinsic  # type: ignore[misc]
@@ -131,25 +128,17 @@ def broadcast(typing: Any, value: Any) -> Any:
     """The vector of 16 times a float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _broadcast(builder, arguments[0])
+        first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), arguments[0], ir.IntType(32)(0))
+        return builder.shuffle_vector(first, first, ir.Constant(_WHOLES, [0] * LANES))
 
     return vector(types.float32), generate
 
 
-def _binary(instruction: str) -> Any:
-    """An intrinsic of two vectors."""
-
-    @intrinsic  # type: ignore[misc]
-    def function(typing: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, instruction)(*arguments)
-
-        return vector(vector, vector), generate
-
-    return function
-
-
-_OPERATORS = {operator.add: _binary("fadd"), operator.sub: _binary("fsub"), operator.mul: _binary("fmul")}
+_OPERATORS = {
+    operator.add: _of_vectors(2, lambda builder, a, b: builder.fadd(a, b)),
+    operator.sub: _of_vectors(2, lambda builder, a, b: builder.fsub(a, b)),
+    operator.mul: _of_vectors(2, lambda builder, a, b: builder.fmul(a, b)),
+}
 
 
 def _overload(symbol: Callable[..., Any], function: Any) -> None:
@@ -164,70 +153,45 @@ for _symbol, _function in _OPERATORS.items():
     _overload(_symbol, _function)
 
 
-@intrinsic  # type: ignore[misc]
-def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """Of each three values a · b + c, in one instruction where the machine has it.
-
-    Nothing else is fused. Were a compiler free to choose, as LLVM's `contract` flag lets it, then a kernel inlined
-    into two others could round in two ways, and which of them a process runs depends on what it has compiled.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-        return builder.call(builder.module.declare_intrinsic(f"llvm.fmuladd.v{LANES}f32", fnty=kind), arguments)
-
-    return vector(vector, vector, vector), generate
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    return builder.call(builder.module.declare_intrinsic(f"llvm.fmuladd.v{LANES}f32", fnty=kind), (a, b, c))
 
 
-def _chosen(comparison: str) -> Any:
-    """An intrinsic of two vectors: of each two values the one that compares so with the other."""
+multiply_add = _of_vectors(3, _multiply_add)
+"""multiply_add(a, b, c): of each three values a · b + c, in one instruction where the machine has it.
 
-    @intrinsic  # type: ignore[misc]
-    def function(typing: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a, b = arguments
-            return builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
-
-        return vector(vector, vector), generate
-
-    return function
+Nothing else is fused. Were a compiler free to choose, as LLVM's `contract` flag lets it, then a kernel inlined into two
+others could round in two ways, and which of them a process runs depends on what it has compiled.
+"""
 
 
-least = _chosen("<")
+def _picked(comparison: str) -> Callable[..., Any]:
+    """Values of the third vector where the first two compare so, else of the fourth; without these, of the two."""
+
+    def build(builder: Any, a: Any, b: Any, if_so: Any = None, if_not: Any = None) -> Any:
+        return builder.select(builder.fcmp_ordered(comparison, a, b), if_so or a, if_not or b)
+
+    return build
+
+
+least = _of_vectors(2, _picked("<"))
 """least(a, b): the smaller of each two values; b where either is NaN."""
-greatest = _chosen(">")
+greatest = _of_vectors(2, _picked(">"))
 """greatest(a, b): the larger of each two values; b where either is NaN."""
-
-
-def _picked(comparison: str) -> Any:
-    """An intrinsic of four vectors: values of the third where the first two compare so, else of the fourth."""
-
-    @intrinsic  # type: ignore[misc]
-    def function(typing: Any, a: Any, b: Any, if_so: Any, if_not: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a, b, if_so, if_not = arguments
-            return builder.select(builder.fcmp_ordered(comparison, a, b), if_so, if_not)
-
-        return vector(vector, vector, vector, vector), generate
-
-    return function
-
-
-pick_equal = _picked("==")
+pick_equal = _of_vectors(4, _picked("=="))
 """pick_equal(a, b, if_so, if_not): by value, `if_so` where a = b."""
-pick_less = _picked("<")
+pick_less = _of_vectors(4, _picked("<"))
 """pick_less(a, b, if_so, if_not): by value, `if_so` where a < b."""
 
 
-@intrinsic  # type: ignore[misc]
-def absolute(typing: Any, a: Any) -> Any:
-    """|a|."""
+def _absolute(builder: Any, a: Any) -> Any:
+    without_sign = ir.Constant(_WHOLES, [0x7FFFFFFF] * LANES)
+    return builder.bitcast(builder.and_(builder.bitcast(a, _WHOLES), without_sign), _FLOATS)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        bits = builder.bitcast(arguments[0], _WHOLES)
-        return builder.bitcast(builder.and_(bits, _wholes(0x7FFFFFFF)), _FLOATS)
 
-    return vector(vector), generate
+absolute = _of_vectors(1, _absolute)
+"""absolute(a): |a|."""
 
 
 @intrinsic  # type: ignore[misc]
