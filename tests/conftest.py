@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def narrow_networks():
         for name, value in NARROWED.items():
             patch.setattr(name, value)
         yield
+
+
+@pytest.fixture
+def signals_heard():
+    """SIGINT and SIGHUP act as in a foreground process; a background shell and nohup have them ignored."""
+    heard = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

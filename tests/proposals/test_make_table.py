@@ -156,7 +156,7 @@ make_table.propose(sys.argv[1], sys.argv[2], settings=ProposalSettings(work_size
 """
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("small_parts", "signals_heard")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_call_resumes(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "p.parquet"

@@ -14,6 +14,7 @@ from socodet.commands.messages import exit_if_stopped
 from socodet.training import signals
 from socodet.training.signals import stop_requests
 
+pytestmark = pytest.mark.usefixtures("signals_heard")
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 

@@ -104,12 +104,14 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign, roi_align
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import roi_align as torchvision_roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 CLASSES = $classes
 IMAGENET_MEAN, IMAGENET_STD = $mean, $std
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32}
+roi_align = partial(torchvision_roi_align, sampling_ratio=0, aligned=True)
 
 
 class InferenceSettings(NamedTuple):
