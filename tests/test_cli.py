@@ -260,6 +260,8 @@ def test_help_and_judging_what_is_given_cost_no_torch(tmp_path):
         "    try:\n        main(words.split())\n"
         "    except SystemExit as ended:\n        assert ended.code == 2\n"
         "    assert 'torch' not in sys.modules and 'numba' not in sys.modules, words\n"
+        "import socodet.reports.inspect\n"  # drawing needs numba, for the views, but no torch
+        "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stderr.count("nowhere: ") == 4

@@ -18,7 +18,7 @@ from socodet._version import __version__
 from socodet.runtime.lazy import lazily, lazy_names
 from socodet.runtime.log import LOGGER as _LOGGER  # noqa: F401  from here on, what a program sets of it is kept
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each of these is a public name
     from socodet.commands.doctor import examine as doctor  # noqa: F401
     from socodet.deployment.export import export as export
     from socodet.deployment.export_detector import export_detector as export_detector

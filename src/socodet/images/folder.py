@@ -1,4 +1,4 @@
-"""Image files: those below a folder."""
+"""Image files: those below a folder, or those that a list names."""
 
 import os
 from collections import Counter

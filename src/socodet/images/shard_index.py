@@ -143,8 +143,10 @@ def _keep(table: pa.Table, places: list[Path]) -> None:
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             unfinished = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
-            with whole_file(place, unfinished) as file, pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
+            with whole_file(place, unfinished) as file:
+                os.fchmod(file.fileno(), 0o644)  # for all who read the shards, whatever the umask
+                with pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table)
             return
 
 

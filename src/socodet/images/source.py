@@ -54,6 +54,11 @@ class ImageSelection:
     reading: PixelReading | None = None
     """How they are read; None as in the source."""
 
+    @property
+    def is_part(self) -> bool:
+        """Whether images were chosen, rather than all read in another way."""
+        return self.reading is None
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -230,7 +230,7 @@ def _check_table(table: ProposalTable, source: ImageSource) -> None:
     images that were replaced or deleted since, with a note.
     """
     table.check_images(source)
-    chosen = isinstance(source, ImageSelection) and source.reading is None  # else all, only read in another way
+    chosen = isinstance(source, ImageSelection) and source.is_part
     if len(table) > len(source) and not chosen:
         gone, first = table.without_image(source)
         if gone:

@@ -13,8 +13,9 @@ from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, outcome,
 from socodet.errors import InputError
 from socodet.reports.drawing import panel_image
 from socodet.reports.inspect import check_output, write_panels
+from socodet.reports.outcome_panels import MEANING, truth_and_detections
 from socodet.reports.page import Gallery
-from socodet.reports.panels import MEANING, Panel, truth_and_detections
+from socodet.reports.panels import Panel
 from socodet.runtime.log import LOGGER
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 from socodet.runtime.settings import Settings
 
+_WITH_FIELDS: set[type[Settings]] = set()
+"""Those whose docstrings list their fields already."""
+
 
 def with_fields(settings: type[Settings]) -> str:
     """A settings class's docstring, and below it each field with its default and the text under it in the code."""
@@ -31,10 +34,12 @@ def lazy_names(package: str) -> Mapping[str, tuple[str, str]]:
 
     ImportError: the package has no source file, where that block is read.
     """
-    read_source = getattr(sys.modules[package].__loader__, "get_source", lambda _: None)
-    source = read_source(package)
-    if source is None:
-        raise ImportError(f"{package}: its source file is missing; install the package again, with its .py files")
+    try:
+        source = inspect.getsource(sys.modules[package])  # by the loader, or from the file where a loader gives none
+    except OSError:
+        raise ImportError(
+            f"{package}: its source file is missing; install the package again, with its .py files"
+        ) from None
     return {
         alias.asname or alias.name: (resolve_name("." * line.level + (line.module or ""), package), alias.name)
         for block in ast.parse(source).body
@@ -61,8 +66,9 @@ def lazily(package: str, *, check_arguments: bool = False) -> Callable[[str], An
             from socodet.runtime.arguments import checked
 
             value = checked(value, package, name)
-        if isinstance(value, type) and issubclass(value, Settings):
+        if isinstance(value, type) and issubclass(value, Settings) and value not in _WITH_FIELDS:
             value.__doc__ = with_fields(value)
+            _WITH_FIELDS.add(value)
         setattr(sys.modules[package], name, value)
         return value
 

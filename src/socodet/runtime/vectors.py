@@ -170,7 +170,9 @@ def _picked(comparison: str) -> Callable[..., Any]:
     """Values of the third vector where the first two compare so, else of the fourth; without these, of the two."""
 
     def build(builder: Any, a: Any, b: Any, if_so: Any = None, if_not: Any = None) -> Any:
-        return builder.select(builder.fcmp_ordered(comparison, a, b), if_so or a, if_not or b)
+        if if_so is None:
+            if_so, if_not = a, b
+        return builder.select(builder.fcmp_ordered(comparison, a, b), if_so, if_not)
 
     return build
 

@@ -13,12 +13,14 @@ from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 
 IN_FLOAT32 = ("backbone", "head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
-"""Modules whose outputs are float32, so that box coordinates are not rounded to bfloat16 under autocast."""
+"""Modules of torchvision's detectors whose outputs are float32: bfloat16 under autocast would round box coordinates."""
 
 
 class TorchvisionDetector(Detector):
-    """Gives the network our transform, and the outputs of its `IN_FLOAT32` modules full precision."""
+    """Gives the network our transform, and the outputs of its `in_float32` modules full precision."""
 
+    in_float32: ClassVar[tuple[str, ...]] = IN_FLOAT32
+    """Names of these modules; a detector whose boxes come from others names them."""
     norm_layer: ClassVar[NormLayer] = FusedBatchNorm2d
     """Batch norm of backbone, pyramid and heads. With `nn.BatchNorm2d` names, weights and outputs are the same."""
 
@@ -31,7 +33,7 @@ class TorchvisionDetector(Detector):
         network = self.assemble(model, num_classes, inference)
         network.transform = DetectorTransform(inference)
         for name, module in network.named_modules():
-            if name in IN_FLOAT32:
+            if name in self.in_float32:
                 module.register_forward_hook(_as_float32)
         return network
 

@@ -14,7 +14,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.masks import RLE, usable_segmentation
 from socodet.detection.datasets.values import as_id, matching_id
 from socodet.errors import InputError
-from socodet.runtime.files import parse_json, read_given, write_atomically
+from socodet.runtime.files import parse_json, write_atomically
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,11 @@ def read_detections(
     InputError, which names the entry, for anything but a detection of an image and a category of the set. With
     `elsewhere`, detections of images that the set lacks are left out and counted there, by image id.
     """
-    entries = parse_json(file, read_given(file, "give a file of detections"), "make it again")
+    try:
+        written_there = file.read_bytes()  # a pipe, too
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); give a file of detections") from None
+    entries = parse_json(file, written_there, "make it again")
     if not isinstance(entries, list):
         raise InputError(f"{file}: is no list of detections; give one in COCO's result format")
     label_of = {category.id: label for label, category in enumerate(dataset.categories, 1)}

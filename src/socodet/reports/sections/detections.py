@@ -16,8 +16,8 @@ from socodet.finetuning.detector import load_detector
 from socodet.finetuning.run import trained_categories
 from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
 from socodet.reports.drawing import panel_image
+from socodet.reports.outcome_panels import MEANING, truth_and_detections
 from socodet.reports.page import Gallery, PageImage, Section, Table
-from socodet.reports.panels import MEANING, truth_and_detections
 from socodet.reports.runs import RunRecord
 from socodet.reports.theme import LIGHT, Theme
 
