@@ -1,1 +1,17 @@
 """Annotated detection sets: COCO's, LVIS's, Pascal VOC's, YOLO's and Hugging Face's forms, read into one."""
+
+from typing import TYPE_CHECKING
+
+from socodet.runtime.lazy import lazily
+
+if TYPE_CHECKING:
+    from socodet.detection.datasets.annotations import Category as Category
+    from socodet.detection.datasets.annotations import DetectionDataset as DetectionDataset
+    from socodet.detection.datasets.annotations import ImageAnnotations as ImageAnnotations
+    from socodet.detection.datasets.annotations import Style as Style
+    from socodet.detection.datasets.layouts import open_detection_set as open_detection_set
+    from socodet.detection.datasets.problems import AnnotationProblems as AnnotationProblems
+    from socodet.detection.datasets.problems import Problem as Problem
+    from socodet.detection.datasets.reading import ReadingSettings as ReadingSettings
+
+__getattr__ = lazily(__name__)

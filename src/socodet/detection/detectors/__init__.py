@@ -1,1 +1,15 @@
 """The detectors, by name: a file per family, whose classes say all that differs between them (`Detector`)."""
+
+from typing import TYPE_CHECKING
+
+from socodet.runtime.lazy import lazily
+
+if TYPE_CHECKING:
+    from socodet.detection.detectors.by_name import DETECTORS as DETECTORS
+    from socodet.detection.detectors.by_name import detector_named as detector_named
+    from socodet.detection.detectors.by_name import new_detector as new_detector
+    from socodet.detection.detectors.detector import Detector as Detector
+    from socodet.detection.detectors.names import ALIASES as ALIASES
+    from socodet.detection.detectors.settings import InferenceSettings as InferenceSettings
+
+__getattr__ = lazily(__name__)
