@@ -1,4 +1,4 @@
-"""What `finetune` and `evaluate` are given, judged before torch is imported, which takes seconds."""
+"""What `finetune`, `evaluate` and `predict` are given, judged before torch is imported, which takes seconds."""
 
 from numbers import Integral, Real
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pretraining: the optimiser step, its log line, and its data."""
+"""Pretraining: the optimiser step with its schedules, its log line, and its data."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Files written whole, and the JSON notes of what was asked."""
+"""Files the user names, read with one line for each fault; files written whole; the JSON notes of what was asked."""
 
 import errno
 import io

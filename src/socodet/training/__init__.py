@@ -1,1 +1,1 @@
-"""The pretraining run: optimiser, schedules, data loading, checkpoints, logs and the loop."""
+"""What pretraining and fine-tuning share: the loop, data loading, devices, checkpoints and logs."""
