@@ -18,11 +18,12 @@ counts as one of epoch + n · 2³²."""
 class Stream:
     """The endless sequence of places: one shuffled pass over `indices` after another, cut into batches.
 
-    Without factors position p of the stream is image p mod N of pass p // N, whatever came before, so that a resumed
-    run continues the same sequence. With `factors`, one per image (`detection.datasets.sampling.repeat_factors`), a
-    pass has some images several times, each time as another sample. A batch may straddle two passes, and a set smaller than a
-    batch is seen several times in one. Every process takes its share of each batch: of each of `parts` micro-batches,
-    so that these hold the same images for any number of processes.
+    Without factors position p of the stream is image p mod N of pass p // N, whatever came before, so that a
+    resumed run continues the same sequence. With `factors`, one per image
+    (`detection.datasets.sampling.repeat_factors`), a pass has some images several times, each time as another
+    sample. A batch may straddle two passes, and a set smaller than a batch is seen several times in one. Every
+    process takes its share of each batch: of each of `parts` micro-batches, so that these hold the same images for
+    any number of processes.
     """
 
     indices: NDArray[np.int64]
