@@ -6,7 +6,8 @@ Prints one JSON object. Steps of the designs are interleaved, on a CPU each desi
 medians, and a speedup is the median of the ratio within a round, whose steps follow each other. The designs' losses are
 asserted equal with the same weights, in float32, in evaluation (frozen batch norm) and on torch's modules. Memory is
 the peak of one design alone in a process of its own. Ours is also timed on torch's own modules ("torch_modules"): no
-fused batch norm, and on a CPU 1×1 convolutions as convolutions and freed memory given back. `--compile` times ours
+fused batch norm, and on a CPU 1×1 convolutions as convolutions and freed memory given back; on CUDA also with
+torchvision's RoIAlign. `--compile` times ours
 under torch.compile as well, in those precisions; `first_step_s` is how long each design's first step took. On CUDA the
 plain design is timed under bf16 autocast and channels_last too, and that is what ours with bf16 is compared with;
 float32 there means convolutions in TF32, torch's default. Threads wait asleep, as the command `socodet` has them.
@@ -52,9 +53,18 @@ from socodet.views.batch import Batch, collate
 from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
+TORCHVISION_ROIS = "ours_bf16_torchvision_roi_align"
 DESIGNS = {
     "cpu": ("plain", "ours", "ours_bf16", "ours_torch_modules", "ours_bf16_torch_modules"),
-    "cuda": ("plain", "ours", "ours_bf16", "plain_bf16", "ours_bf16_torch_modules", "ours_bf16_synchronised"),
+    "cuda": (
+        "plain",
+        "ours",
+        "ours_bf16",
+        "plain_bf16",
+        "ours_bf16_torch_modules",
+        "ours_bf16_synchronised",
+        TORCHVISION_ROIS,
+    ),
 }
 COMPILED = {"float32": "ours_compiled", "bf16": "ours_bf16_compiled"}
 
@@ -129,6 +139,13 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     trainer, step = our_step(precision, batch, device, compiled=design in COMPILED.values())
     if design.endswith("synchronised"):
         synchronize_alone(trainer)
+    if design == TORCHVISION_ROIS:
+
+        def on_torchvisions() -> None:
+            with patch("socodet.models.roi_align.cuda_kernels", return_value=None):
+                step()
+
+        return on_torchvisions
     return step
 
 
@@ -353,6 +370,7 @@ def main() -> None:
     result = {
         "step_speedup": speedup("plain", "ours"),
         "step_speedup_bf16": speedup(reference, "ours_bf16"),
+        "speedup_by_roi_align_kernels": speedup(TORCHVISION_ROIS, "ours_bf16") if args.device == "cuda" else None,
         "speedup_over_torch_modules": {
             ours: speedup(slow, ours)
             for slow in designs

@@ -137,3 +137,25 @@ def test_norms_biases_and_predictor_have_rates_of_their_own():
     for name, step in moved.items():
         factor = (10 if name.startswith("predictor.") else 1) * (0 if step.ndim == 1 else 1)
         torch.testing.assert_close(step, factor * usual[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_the_backbone_has_a_rate_of_its_own(architecture):
+    model = dataclasses.replace(SMALL, architecture=architecture)
+    moved = {}
+    for factor in (1.0, 0.5, 0.0):
+        settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4, backbone_lr=factor)
+        torch.manual_seed(0)
+        one = Trainer(SoCo(build_encoder(model), model), settings, 10)
+        start = {name: p.detach().clone() for name, p in one.soco.named_parameters()}
+        one.step(a_batch())
+        parameters = one.soco.online.named_parameters(prefix="online")
+        moved[factor] = {name: p.detach() - start[name] for name, p in parameters}
+    # Of a C4 detector the backbone's last block is the head.
+    backbone = ("online.encoder.backbone.body.", "online.encoder.box_head.")[: 2 if architecture == "c4" else 1]
+    for part in (*backbone, "online.projector."):
+        assert any(name.startswith(part) and step.abs().max() > 0 for name, step in moved[1.0].items())
+    for factor in (0.5, 0.0):
+        for name, step in moved[factor].items():
+            expected = factor if name.startswith(backbone) else 1
+            torch.testing.assert_close(step, expected * moved[1.0][name], rtol=1e-4, atol=1e-7)

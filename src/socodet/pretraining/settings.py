@@ -41,6 +41,9 @@ class TrainingSettings(Settings):
     """Learning rate of norms and biases, which LARS does not adapt, relative to the others'; 0.024 in Barlow Twins."""
     predictor_lr: PositiveFloat = 1.0
     """Learning rate of the predictor relative to the others'."""
+    backbone_lr: NonNegativeFloat = 1.0
+    """Learning rate of the backbone, without the FPN, relative to the others': below 1 it stays closer to what it began
+    from, such as ImageNet weights; at 0 only its norms' running statistics change."""
     target_momentum: Momentum = 0.99
     """The target's momentum at the first step; it moves to `final_target_momentum` along a cosine."""
     final_target_momentum: Share = 1.0

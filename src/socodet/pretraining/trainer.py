@@ -76,7 +76,7 @@ class Trainer(NetworkLearner[Batch]):
                 settings.weight_decay,
                 adapt=settings.optimizer == "lars",
                 norm_factor=settings.norm_lr,
-                factors={} if settings.predictor_lr == 1 else {"predictor.": settings.predictor_lr},
+                factors=_rates(soco, settings),
             ),
             momentum=settings.momentum,
             trust_coefficient=settings.trust_coefficient,
@@ -186,6 +186,16 @@ def _fastest_convolutions() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def _rates(soco: SoCo, settings: TrainingSettings) -> dict[str, float]:
+    """Factors of the learning rate that are not 1, by the beginning of the parameters' names."""
+    backbone = ["backbone.body.", "box_head."] if soco.online.encoder.head_is_fifth_block else ["backbone.body."]
+    rates = {
+        "predictor.": settings.predictor_lr,
+        **{f"online.encoder.{name}": settings.backbone_lr for name in backbone},
+    }
+    return {name: rate for name, rate in rates.items() if rate != 1}
 
 
 def _compile(soco: SoCo, backend: str) -> None:
