@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes, each of few threads
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
@@ -64,7 +64,7 @@ class Study:
     backbone: str
     output: Path
     seconds: float
-    device: str
+    device: Literal["auto", "cpu", "cuda"]
     workers: int
 
     def table(self, name: str) -> Path:
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--meanwhile", type=int, default=2, help="detectors fine-tuned while starts are pretrained")
     parser.add_argument("--workers", type=int, default=2, help="data-loading processes of a pretraining")
     parser.add_argument("--sets", nargs="+", default=list(PIECES), choices=list(PIECES))
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
     args.output.mkdir(parents=True, exist_ok=True)

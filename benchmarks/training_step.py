@@ -7,10 +7,10 @@ medians, and a speedup is the median of the ratio within a round, whose steps fo
 asserted equal with the same weights, in float32, in evaluation (frozen batch norm) and on torch's modules. Memory is
 the peak of one design alone in a process of its own. Ours is also timed on torch's own modules ("torch_modules"): no
 fused batch norm, and on a CPU 1×1 convolutions as convolutions and freed memory given back; on CUDA also with
-torchvision's RoIAlign. `--compile` times ours
-under torch.compile as well, in those precisions; `first_step_s` is how long each design's first step took. On CUDA the
-plain design is timed under bf16 autocast and channels_last too, and that is what ours with bf16 is compared with;
-float32 there means convolutions in TF32, torch's default. Threads wait asleep, as the command `socodet` has them.
+torchvision's RoIAlign. `--compile` times ours under torch.compile as well, in those precisions; `first_step_s` is how
+long each design's first step took. On CUDA the plain design is timed under bf16 autocast and channels_last too, and
+that is what ours with bf16 is compared with; float32 there means convolutions in TF32, torch's default. Threads wait
+asleep, as the command `socodet` has them.
 """
 
 import argparse
