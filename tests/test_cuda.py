@@ -29,6 +29,12 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
+ROUNDING = 5e-2
+"""Of a gradient's norm, in float32: weights changed by 1e-6 of themselves change these gradients by up to 0.014 on a
+CPU, since ReLUs near zero switch; an H200 is 0.010 from a CPU."""
+UNUSED = {"online.projector.0.bias", "online.projector.3.bias", "predictor.0.bias"}
+"""Biases with nothing but linear layers before the next norm: their gradient is zero but for rounding."""
+
 SMALL = dataclasses.replace(NARROW, hidden_size=16, embedding_size=8)
 ON_GPU = ExecutionSettings(device="cuda", workers=2, log_every=1)
 
@@ -66,9 +72,8 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
     (cpu_loss, cpu), (gpu_loss, gpu) = outputs["cpu"], outputs["cuda"]
     assert gpu_loss == pytest.approx(cpu_loss, abs=1e-4)
     assert cpu.keys() == gpu.keys()
-    # Biases with nothing but linear layers before the next norm: zero but for rounding.
-    for name in cpu.keys() - {"online.projector.0.bias", "online.projector.3.bias", "predictor.0.bias"}:
-        assert (gpu[name] - cpu[name]).norm() <= 1e-2 * cpu[name].norm(), name
+    for name in cpu.keys() - UNUSED:
+        assert (gpu[name] - cpu[name]).norm() <= ROUNDING * cpu[name].norm(), name
 
 
 @pytest.mark.parametrize(
@@ -139,8 +144,8 @@ def test_synchronised_norms_run_on_the_same_kernels(monkeypatch):
     alone, both = used
     assert both["coefficients"] == alone["coefficients"] == both["shared_coefficients"] > 0
     assert both["input_gradient"] == 2 * alone["input_gradient"]
-    for name in found[0].keys() - {"online.projector.0.bias", "online.projector.3.bias", "predictor.0.bias"}:
-        assert (found[1][name] - found[0][name]).norm() <= 1e-2 * found[0][name].norm(), name
+    for name in found[0].keys() - UNUSED:
+        assert (found[1][name] - found[0][name]).norm() <= ROUNDING * found[0][name].norm(), name
 
 
 def test_a_batch_with_more_tiles_than_a_grids_second_axis_holds():
