@@ -89,6 +89,29 @@ def test_without_adaption_it_is_torchs_sgd():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned_as_by_torchs_sgd():
+    ours, theirs = small_network().double(), small_network().double()
+    optimizers = (
+        LARS(parameter_groups(ours, 0.0, adapt=False), lr=0.01, momentum=0.9),
+        torch.optim.SGD(theirs.parameters(), 0.01, 0.9),
+    )
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    for _ in range(3):
+        losses = []
+        for network, optimizer in zip((ours, theirs), optimizers, strict=True):
+
+            def closure(network=network, optimizer=optimizer):
+                optimizer.zero_grad()
+                loss = network(x).square().mean()
+                loss.backward()
+                return loss
+
+            losses.append(optimizer.step(closure))
+        torch.testing.assert_close(*losses)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(("lr", "rate"), [(0.5, 0.01 * 5 / 2), (0.01, 0.01)])
 def test_a_clipped_layers_rate_is_its_trust_ratio_and_at_most_the_learning_rate(lr, rate):
     weight = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))  # norm 5

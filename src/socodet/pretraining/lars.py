@@ -1,7 +1,7 @@
 """LARS: every layer's step in proportion to the norm of its weights."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -36,12 +36,23 @@ class LARS(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; it scales the gradients in place.
 
-        A parameter without a gradient is updated as if it were zero: decay and momentum act on it.
+        A parameter without a gradient is updated as if it were zero: decay and momentum act on it. `closure` computes
+        the gradients anew and returns the loss, which is then returned.
         """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             params: list[Tensor] = group["params"]
             updates = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
@@ -58,6 +69,7 @@ class LARS(torch.optim.Optimizer):
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, updates)
             torch._foreach_add_(params, momenta, alpha=-group["lr"])
+        return loss
 
     @staticmethod
     def _trust_ratios(
