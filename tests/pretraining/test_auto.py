@@ -119,6 +119,14 @@ def test_rate_and_target_momentum_follow_batch_and_length():
     assert long.target_momentum == 0.99
 
 
+def test_given_weights_are_changed_less_than_fresh_modules():
+    fresh, begun = plan(FEW, CPU), plan(FEW, CPU, Given(starts_from=True))
+    assert (fresh.recipe.training.backbone_lr, begun.recipe.training.backbone_lr) == (1, 0.1)
+    assert dataclasses.replace(begun.recipe.training, backbone_lr=1.0) == fresh.recipe.training
+    (row,) = set(begun.choices) - set(fresh.choices)
+    assert row.settings() == {"backbone_lr"}
+
+
 def test_few_images_have_the_terms_and_many_the_papers_loss():
     assert plan(FEW, CPU).recipe.objective.variance_weight > 0
     assert plan(dataclasses.replace(FEW, count=1_281_167), H200).recipe.objective.variance_weight == 0

@@ -142,7 +142,11 @@ def pretrain(
         check_before_planning(run, start_from, proposals, overwrite=overwrite)
         begun = None if overwrite else run
         recipe = auto_recipe(
-            source, begun, Given(epochs=epochs, hours=hours), execution=execution, show_plan=show_progress
+            source,
+            begun,
+            Given(epochs=epochs, hours=hours, starts_from=start_from is not None),
+            execution=execution,
+            show_plan=show_progress,
         )
     elif hours is not None:
         raise InputError("hours is for the recipe 'auto'; give epochs")

@@ -37,6 +37,10 @@ HALF_LIVES = 450
 STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
 """When neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
 FEWEST_STEPS = 1_000
+BEGUN_BACKBONE_LR = 0.1
+"""The backbone's rate relative to the other modules' in a run that begins from given weights. At the full rate LARS
+changes every layer by 0.001 of its norm times the learning rate in each step, and little is left of them after a few
+thousand. From ImageNet weights on NEU-DET a detector was better for it halfway through one fold (docs/results.md)."""
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
 """Of each view. Three times as much holds the rank too, but leaves too little of the agreement (docs/results.md)."""
 
@@ -58,6 +62,8 @@ class Given:
     backbone: str | None = None
     size: int | None = None
     """Side of the first view, pixels."""
+    starts_from: bool = False
+    """Whether it begins from given weights."""
 
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
@@ -113,6 +119,9 @@ def plan(
     batch = _batch(survey, machine, given.batch, largest_batch, chose)
     steps = _steps(survey, machine, batch, given, seconds_per_step, chose)
     training = _training(given.epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
+    if given.starts_from:
+        chose("backbone's rate", f"{BEGUN_BACKBONE_LR:g} of the others'", "keeps more of the weights it begins from")
+        training = dataclasses.replace(training, backbone_lr=BEGUN_BACKBONE_LR)
     objective = _objective(survey, chose)
     proposals = _proposals(survey, chose)
     return Plan(Recipe(AUTO, sample, model, training, proposals, objective), tuple(choices))

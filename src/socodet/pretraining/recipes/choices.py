@@ -14,6 +14,7 @@ SETTINGS = {
     "colours": (PhotometricSettings,),
     "learning rate": ("optimizer", "base_lr"),
     "target momentum": ("target_momentum", "final_target_momentum"),
+    "backbone's rate": ("backbone_lr",),
     "warm-up": ("warmup_epochs",),
     "objective": (ObjectiveSettings,),
     "proposals": (ProposalSettings,),

@@ -101,7 +101,7 @@ def starts(
     settings: OwnDataSettings, weights: Weights | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Start, ...]:
     """All starts, in the order of the table. The arithmetic of a step is counted to make compute equal."""
-    soco, image = _recipes(settings, settings.backbone, source, survey, machine)
+    soco, image = _recipes(settings, settings.backbone, source, survey, machine, starts_from=False)
     found = [
         Start(SCRATCH, "no pretraining"),
         Start(IMAGE, "the image-level baseline (Table 4's first row) at equal compute: backbone only", image),
@@ -113,8 +113,7 @@ def starts(
         what = "SoCo as `auto` sets it, and an RPN head beside it"
         found.append(Start(SOCO_RPN, what, replace(soco, model=model), on_request=True))
     if weights is not None:
-        if weights.backbone != settings.backbone:
-            soco, image = _recipes(settings, weights.backbone, source, survey, machine)
+        soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=True)
         name, path = weights.name, weights.path
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
@@ -125,14 +124,21 @@ def starts(
 
 
 def _recipes(
-    settings: OwnDataSettings, backbone: str | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
+    settings: OwnDataSettings,
+    backbone: str | None,
+    source: "ImageSource",
+    survey: "ImageSurvey",
+    machine: "Machine",
+    *,
+    starts_from: bool,
 ) -> tuple[Recipe, Recipe]:
     """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
     from socodet.pretraining.recipes.auto import Given, plan
     from socodet.pretraining.step_time import flops_per_image
 
     def planned(steps: int) -> Recipe:
-        made = plan(survey, machine, Given(steps=steps, backbone=backbone, size=settings.size)).recipe
+        given = Given(steps=steps, backbone=backbone, size=settings.size, starts_from=starts_from)
+        made = plan(survey, machine, given).recipe
         return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
 
     soco = planned(settings.steps)
