@@ -59,12 +59,12 @@ def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
     lines = "".join(capsys.readouterr()).splitlines()
     (note,) = [line for line in lines if "replaces the plan" in line]
-    assert note.startswith("note: embedding-size, variance-weight, size: ")
+    assert note.startswith("note: --embedding-size, --variance-weight, --views.2.size: ")
     replaced = {line.split("  ")[0]: line.rpartition("planned; ")[2] for line in lines if "planned; " in line}
     assert {row: reason.split()[0] for row, reason in replaced.items()} == {
         "network": "--embedding-size",
         "objective": "--variance-weight",
-        "views": "--size",
+        "views": "--views.2.size",
     }
 
 

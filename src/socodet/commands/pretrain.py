@@ -87,16 +87,16 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     run = None if asked["overwrite"] else folder
     first = world_from_environment(meeting=False).is_first
     flags = _settings_flags()
-    overriding = list(dict.fromkeys(_flag(a) for a in argv if _flag(a) in flags and not a.startswith("--views.0.size")))
+    given_flags = [argument.split("=")[0] for argument in argv if _flag(argument) in flags]
+    overriding = [flag for flag in dict.fromkeys(given_flags) if flag != "--views.0.size"]
     if overriding and first:
         LOGGER.info(
             f"note: {', '.join(overriding)}: replaces the plan's value; the other settings, the steps and the time "
             "stay as planned"
         )
-    replaced = [name.replace("-", "_") for name in overriding]
     _PLAN.clear()
     say = _PLAN.append if asked["dry_run"] else LOGGER.info
-    return auto_recipe(source, run, given, execution=asked["execution"], show_plan=first, replaced=replaced, say=say)
+    return auto_recipe(source, run, given, execution=asked["execution"], show_plan=first, replaced=overriding, say=say)
 
 
 def _flag(argument: str) -> str:

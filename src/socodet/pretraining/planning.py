@@ -72,7 +72,7 @@ def auto_recipe(
 ) -> Recipe:
     """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's, given to `say`.
 
-    `replaced`: names of settings that the user gives beside the plan, which its lines then say.
+    `replaced`: flags that the user gives beside the plan, which its lines then name.
     """
     if run is not None and run.exists() and run.checkpoints():
         fields = run.describe()["recipe"]

@@ -80,7 +80,7 @@ class Plan:
     def lines(self, images: int, seconds_per_step: float | None = None, replaced: Collection[str] = ()) -> list[str]:
         """What is shown before a run on this many images: each choice, the length, and what to expect of it.
 
-        `replaced`: names of settings that the user gives beside the plan.
+        `replaced`: flags that the user gives beside the plan.
         """
         training = self.recipe.training
         steps = training.steps(training.epochs, images)

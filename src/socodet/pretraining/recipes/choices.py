@@ -36,6 +36,11 @@ class Choice:
         return {name for one in of for name in ([one] if isinstance(one, str) else (f.name for f in fields(one)))}
 
     def replaced_by(self, given: Collection[str]) -> "Choice":
-        """The same with a reason that names those of the given settings which replace a value of it."""
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given if name in self.settings())
+        """The same with a reason that names those of the given flags which replace a value of it."""
+        flags = ", ".join(flag for flag in given if setting_of(flag) in self.settings())
         return dataclasses.replace(self, reason=f"planned; {flags} replaces it") if flags else self
+
+
+def setting_of(flag: str) -> str:
+    """The name of the setting that a flag sets: min_scale for --proposals.min-scale."""
+    return flag.removeprefix("--").rpartition(".")[2].replace("-", "_")
