@@ -9,8 +9,8 @@ Times come from the runs in `benchmarks/results` (medians, if there are several)
 networks themselves, sizes on disk from making tables of the images in `--images` and packing them. What was not
 measured reads "not measured". Keys that end in `_estimate` assume a share of an assumed matrix rate, those in `_bound`
 all of that rate, which no step reaches; `assumptions` has these and the network's figures. A rate given with
-`--gpu-images-per-second` replaces the measured one. A GPU among others is reckoned: the time of a step alone, and
-that of the exchanges of batch norm.
+`--gpu-images-per-second` replaces the measured one. The rate of one of several GPUs is computed: the time of a step
+alone, plus that of the exchanges of batch norm.
 """
 
 import argparse
