@@ -49,6 +49,9 @@ def given(tmp_path_factory):
     network = new_detector("retinanet_r50_fpn", NARROW, 4, inference=recipe.inference)
     run.save_checkpoint(1, {"step": 1, "total_steps": 1, "detector": network.state_dict()})
     torch.save({"model": {}}, folder / "weights.pth")
+    (folder / "other.json").write_text(json.dumps({"nothing": [[0, 0, 9, 9]]}))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "a.jpg").write_bytes(b"no image")
     return folder
 
 
@@ -73,6 +76,36 @@ FOLDERS = {
     "demo": "demo images --output",
     "ablate": f"ablate table5c images --epochs 2 --batch-size 4 {CPU} --output",
     "reproduce own-data": f"reproduce own-data --data . {CPU} --output",
+}
+
+
+WRONG = {
+    "propose": "propose gone --output new/deep/a.parquet",
+    "propose, made elsewhere": "propose images --from gone --output new/deep/a.parquet",
+    "propose, other images": "propose images --from other.json --output new/deep/a.parquet",
+    "convert": "convert gone --output new/deep/a.json --save-images new/images",
+    "export": "export gone --output new/deep/a.pth",
+    "report": "report gone --output new/deep/a.html",
+    "report, data": "report detector --data gone --output new/deep/a.html",
+    "probe": "probe gone --data . --output new/deep/a.json",
+    "evaluate": "evaluate gone --data train.json --output new/deep/a.json --save-predictions new/other/b.json",
+    "evaluate, data": f"evaluate detector --data other.json {CPU} --output new/deep/a.json",
+    "inspect": "inspect proposals gone --output new/deep/a.png",
+    "inspect detections": "inspect detections train.json --predictions gone --output new/deep/a.png",
+    "pretrain": f"pretrain gone {PRETRAIN} --output new/deep/a",
+    "pretrain, proposals": f"pretrain images {PRETRAIN} --proposals gone --output new/deep/a",
+    "pretrain, weights": f"pretrain images {PRETRAIN} --start-from other.json --output new/deep/a",
+    "finetune": f"finetune other.json {FINETUNE} --output new/deep/a",
+    "finetune, weights": f"finetune train.json --init other.json {FINETUNE} --output new/deep/a",
+    "finetune, compared": f"finetune . {FINETUNE} --seeds 2 --init a=other.json --output new/deep/a",
+    "predict": f"predict detector gone {CPU} --output new/deep/a",
+    "pack": "pack broken --output new/deep/a",
+    "demo": "demo gone --output new/deep/a",
+    "ablate": f"ablate table5c images --proposals gone --epochs 2 --batch-size 4 {CPU} --output new/deep/a",
+    "reproduce own-data": f"reproduce own-data --data . --images broken {CPU} --output new/deep/a",
+    "reproduce own-data, weights": (
+        f"reproduce own-data --data . --weights other.json --weights-backbone resnet18 {CPU} --output new/deep/a"
+    ),
 }
 
 
@@ -130,6 +163,15 @@ def test_no_command_writes_into_the_folder_of_others(tmp_path, monkeypatch, caps
     refused(capsys, FOLDERS[name].replace("--output", "--overwrite --output"), f"{tmp_path}/new/../theirs")
     assert [file.name for file in theirs.iterdir()] == ["thesis.tex"]
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_command_that_refuses_its_input_leaves_nothing_behind(monkeypatch, given, name):
+    monkeypatch.chdir(given)
+    with pytest.raises(SystemExit) as ended:
+        main(WRONG[name].split())
+    assert ended.value.code == 2
+    assert not Path("new").exists()
 
 
 def python_functions(given):

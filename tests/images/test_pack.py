@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,17 +286,20 @@ def test_nothing_readable_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "in/a.jpg").write_text("no image")
     with pytest.raises(InputError, match="none of its 1 images can be read"):
         pack(tmp_path / "in", tmp_path / "p", show_progress=False)
-    assert not (tmp_path / "p").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    (tmp_path / "in/a.jpg").write_bytes(PHOTOGRAPHS[0].read_bytes())  # repaired
+    assert pack(tmp_path / "in", tmp_path / "p", show_progress=False).images == 1
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     (tmp_path / "in/b.jpg").write_bytes(PHOTOGRAPHS[0].read_bytes())
+    shutil.rmtree(tmp_path / "p")
     with monkeypatch.context() as patch:
         patch.setattr(tarfile.TarFile, "addfile", full)
         with pytest.raises(InputError, match=r"p: cannot be written \(No space left on device\)"):
             pack(tmp_path / "in", tmp_path / "p", show_progress=False)
-    assert pack(tmp_path / "in", tmp_path / "p", show_progress=False).images == 1
+    assert pack(tmp_path / "in", tmp_path / "p", show_progress=False).images == 2
 
 
 def test_too_long_for_a_jpeg(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where files may be written: whatever way their path is spelled."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from socodet.exporting import export_run
 from socodet.images.pack import pack
 from socodet.images.photographs import photographs
 from socodet.reports.demo import demo
-from socodet.runtime.files import check_output_file, settled
+from socodet.runtime.files import check_output_file, made_folder, settled
 from socodet.runtime.kernel_cache import cache_folder
 from socodet.training.run_folder import RunFolder
 
@@ -54,6 +55,45 @@ def test_a_folder_of_others_is_refused_however_it_is_spelled(tmp_path: Path) -> 
                 write(spelled)
     assert [file.name for file in folder.iterdir()] == ["thesis.tex"]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_may_be_written_is_not_prepared_for(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "deep" / "a.json"
+    assert check_output_file(file, overwrite=False) == file
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_can_hold_no_file_is_refused_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for above in ("file", "file/new", "nowhere", "nowhere/new"):
+        with pytest.raises(InputError, match="cannot be written"):
+            check_output_file(tmp_path / above / "a.json", overwrite=False)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_refused_beforehand(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    for name in ("a.json", "new/a.json"):
+        with pytest.raises(InputError, match="Permission denied"):
+            check_output_file(tmp_path / name, overwrite=False)
+
+
+def test_of_new_folders_those_that_stay_empty_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    deep = tmp_path / "there" / "new" / "deep"
+
+    def fail_within() -> None:
+        with made_folder(deep):
+            assert deep.is_dir()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_within()
+    assert not list((tmp_path / "there").iterdir())
+    with made_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "kept").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
 
 
 def test_a_path_without_detours_is_shown_as_it_was_given() -> None:

@@ -42,7 +42,7 @@ def test_it_is_held_until_the_function_ends_even_by_an_error(tmp_path):
 
 def test_a_folder_that_stays_empty_is_removed(tmp_path):
     hold_for_a_moment(tmp_path / "new" / "run")
-    assert not (tmp_path / "new" / "run").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_forked_process_does_not_go_on_holding(tmp_path):

@@ -26,7 +26,7 @@ from socodet.images.source import Images, ImageSource, as_source, digest_names, 
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
-from socodet.runtime.files import settled, whole_file, write_atomically
+from socodet.runtime.files import made_folder, settled, whole_file, write_atomically
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
 from socodet.runtime.shown import Shown
@@ -118,27 +118,28 @@ def pack(
     work = output.with_name(f".{output.name}.{_job_digest(source, settings)}.parts")
     shards = work / "shards"
     try:
-        shards.mkdir(parents=True, exist_ok=True)
-        with progress_bar("pack", len(source), show=show_progress) as bar:
-            notes = _make_shards(source, settings, work, workers or available_cores(), bar)
-        CUT_SHORT.say()
-        record: dict[str, Any] = {
-            "version": __version__,
-            "settings": asdict(settings),
-            "location": source.location,
-            "images": sum(note["images"] for note in notes),
-            "copied": sum(note["copied"] for note in notes),
-            "shards": len(notes),
-            "bytes": sum(note["bytes"] for note in notes),
-            "unreadable": [pair for note in notes for pair in note["unreadable"]],
-        }
-        if not record["images"]:
-            raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
-        write_atomically(shards / RECORD, json.dumps(record, indent=1).encode())
-        if output.is_dir():
-            os.replace(output, work / "replaced")
-        os.replace(shards, output)
-        shutil.rmtree(work)
+        with made_folder(shards):
+            with progress_bar("pack", len(source), show=show_progress) as bar:
+                notes = _make_shards(source, settings, work, workers or available_cores(), bar)
+            CUT_SHORT.say()
+            record: dict[str, Any] = {
+                "version": __version__,
+                "settings": asdict(settings),
+                "location": source.location,
+                "images": sum(note["images"] for note in notes),
+                "copied": sum(note["copied"] for note in notes),
+                "shards": len(notes),
+                "bytes": sum(note["bytes"] for note in notes),
+                "unreadable": [pair for note in notes for pair in note["unreadable"]],
+            }
+            if not record["images"]:
+                shutil.rmtree(work)  # the files may be repaired
+                raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
+            write_atomically(shards / RECORD, json.dumps(record, indent=1).encode())
+            if output.is_dir():
+                os.replace(output, work / "replaced")
+            os.replace(shards, output)
+            shutil.rmtree(work)
     except OSError as error:
         raise InputError(
             f"{output}: cannot be written ({error.strerror or error}); fix that, and the same call resumes"

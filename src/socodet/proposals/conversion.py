@@ -20,7 +20,7 @@ from socodet.proposals.part_files import ROW_GROUP
 from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import check_output_file, whole_file
+from socodet.runtime.files import check_output_file, made_folder, whole_file
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import in_order
 
@@ -86,6 +86,7 @@ def convert_proposals(
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
     try:
         with (
+            made_folder(output.parent),
             whole_file(output, unfinished) as file,
             pq.ParquetWriter(file, schema, compression="zstd") as writer,
             progress_bar("image sizes", len(source), show=show_progress) as bar,

@@ -115,6 +115,8 @@ def demo(
     load_report: LoadReport | None = None
     hold_folder(folder)
     _prepare(folder, source, seed, overwrite)
+    if table_path.exists() and not RunFolder(run).checkpoints() and ProposalTable.read(table_path).unreadable:
+        table_path.unlink()  # an unreadable image may have been repaired since
     if not table_path.exists():
         propose(source, table_path)
     table = ProposalTable.read(table_path)

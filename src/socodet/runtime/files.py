@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +31,20 @@ class _Output(io.FileIO):
             self.problem = error
             raise
         return size
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder and those above it. Those of them that are empty afterwards, as after an error, are removed."""
+    made: list[Path] = []
+    try:
+        made += takewhile(lambda one: not one.exists(), (folder, *folder.parents))
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()
 
 
 @contextmanager
@@ -143,19 +158,21 @@ def settled(path: str | Path) -> Path:
 
 
 def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
-    """The file that something may be written to, in a folder that is there; asked before the work is done.
+    """The file that something may be written to; asked before the work is done. Nothing is made yet.
 
-    InputError when it exists, unless `overwrite`, is a folder, or its folder cannot be made.
+    InputError when it exists, unless `overwrite`, is a folder, or its folder cannot be written to, or cannot be made.
     """
     file = settled(path)
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give the name of a file")
     if file.exists() and not overwrite:
         raise InputError(f"{file}: exists; give another name or pass --overwrite")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror}); give another name") from None
+    there = next(folder for folder in file.absolute().parents if os.path.lexists(folder))
+    problem = None if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    if not there.is_dir():
+        problem = errno.ENOTDIR
+    if problem is not None:
+        raise InputError(f"{file}: cannot be written ({there}: {os.strerror(problem)}); give another name")
     return file
 
 

@@ -5,12 +5,13 @@ import fcntl
 import functools
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from contextvars import ContextVar
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from socodet.errors import InputError
+from socodet.runtime.files import made_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,18 +38,18 @@ def releases_folders(function: Callable[P, R]) -> Callable[P, R]:
 def hold_folder(folder: Path) -> None:
     """Keeps other processes from holding the folder, which is made, until the function around it returns.
 
-    InputError when another process holds it. A process that dies holds nothing. File systems without such locks, some
-    network ones, give no protection.
+    If it is new and still empty then, it is removed, with those that were made above it. InputError when another
+    process holds it. A process that dies holds nothing. File systems without such locks, some network ones, give no
+    protection.
     """
     stack = _RELEASED.get()
     assert stack is not None, "called outside a function that releases_folders"
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    _OPEN.add(handle)
-    stack.callback(_close, handle)
-    if is_new:
-        stack.callback(_remove_if_empty, folder)  # before it is released
+    with ExitStack() as making:
+        making.enter_context(made_folder(folder))
+        handle = os.open(folder, os.O_RDONLY)
+        _OPEN.add(handle)
+        stack.callback(_close, handle)
+        stack.push(making.pop_all())  # removed, if it is empty, before it is released
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -61,11 +62,6 @@ def hold_folder(folder: Path) -> None:
 def _close(handle: int) -> None:
     _OPEN.discard(handle)
     os.close(handle)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _leave_to_parent() -> None:

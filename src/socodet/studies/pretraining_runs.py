@@ -75,16 +75,24 @@ def proposal_tables(
     folder: Path,
     source: ImageSource,
     wanted: Mapping[str, ProposalSettings],
-    given: Mapping[str, Path],
+    given: Mapping[str, ProposalTable],
     *,
     show_progress: bool,
 ) -> dict[str, ProposalTable]:
     """A table for each name in `wanted`: the `given` one, or `folder`/proposals-NAME.parquet, made once."""
-    tables = {}
+    tables = dict(given)
     for name, settings in wanted.items():
-        path = given.get(name, folder / f"proposals-{name}.parquet")
-        if name not in given and not path.exists():
+        if name in given:
+            continue
+        path = folder / f"proposals-{name}.parquet"
+        if not path.exists():
             propose(source, path, settings=settings, show_progress=show_progress)
-        tables[name] = ProposalTable.read(path)
-        tables[name].check_images(source)
+        tables[name] = table_of(source, path)
     return tables
+
+
+def table_of(source: ImageSource, path: str | Path) -> ProposalTable:
+    """A table on disk. InputError unless it is one of these images."""
+    table = ProposalTable.read(path)
+    table.check_images(source)
+    return table

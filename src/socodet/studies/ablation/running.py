@@ -37,7 +37,7 @@ from socodet.studies.ablation.table import (
     row_settings,
 )
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
+from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables, table_of
 from socodet.studies.runner import Job, Label, Study, require_one_process
 from socodet.training.devices import choose_device
 from socodet.training.settings import ExecutionSettings
@@ -79,12 +79,12 @@ def ablate(
         source = some_images(source, budget.limit, 0)
     for row in rows:
         check_steps(source, row.recipe, len(source))
+    usual: str = PAPER.proposals.method
+    given = {} if proposals is None else {usual: table_of(source, proposals)}
     study = Study(settled(output), "ablation", show_progress=show_progress)
     finetuned = _prepare(study, family, budget, source, proposals, finetune, overwrite=overwrite)
-    usual: str = PAPER.proposals.method
     wanted = {usual: PAPER.proposals}
     wanted |= {row.recipe.proposals.method: row.recipe.proposals for row in rows}
-    given: dict[str, Path] = {} if proposals is None else {usual: Path(proposals)}
     tables = proposal_tables(study.folder, source, wanted, given, show_progress=show_progress)
     runs = PretrainingRuns(source, tables, execution or ExecutionSettings(), show_progress)
     jobs = [job for row in rows for seed in budget.seeds for job in _jobs(study, row, seed, runs, budget, finetune)]

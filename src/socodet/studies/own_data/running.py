@@ -92,11 +92,13 @@ def reproduce_own_data(
     )
     detectors.check_fractions(fractions, folds)
     if weights is not None:
-        WeightsFile.find(weights.path)
+        WeightsFile.find(weights.path).read()
     study = Study(settled(output), "own_data", show_progress=show_progress)
-    source = _prepare(study, settings, Path(data).resolve().stem, detectors, images, overwrite=overwrite)
+    given = _opened(images, detectors)
+    survey = None if given is None else survey_images(given)
+    source = _prepare(study, settings, Path(data).resolve().stem, detectors, given, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
-    every = starts(settings, weights, source, survey_images(source), machine)
+    every = starts(settings, weights, source, survey or survey_images(source), machine)
     described = _note_starts(study, every)
     names = [start.name for start in every]
     unknown = sorted(set(only) - set(names))
@@ -242,21 +244,24 @@ def _note_starts(study: Study, every: Sequence[Start]) -> dict[str, str]:
     return {name: one["what"] for name, one in together.items()}
 
 
+def _opened(images: Images | None, detectors: FinetuningRuns) -> ImageSource | None:
+    if images is None:
+        return None
+    with read_images_like(detectors.training.pixel_reading, widened=True):
+        return as_source(images)
+
+
 def _prepare(
     study: Study,
     settings: OwnDataSettings,
     name: str,
     detectors: FinetuningRuns,
-    images: Images | None,
+    source: ImageSource | None,
     *,
     overwrite: bool,
 ) -> ImageSource:
     """Makes the folder, or finds in it the study that is asked for; returns the images to pretrain on."""
     train, val = detectors.training, detectors.validation
-    source = None
-    if images is not None:
-        with read_images_like(train.pixel_reading, widened=True):
-            source = as_source(images)
     shown = {"count": len(train), "names_sha256": "of the training set"}
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
