@@ -17,6 +17,8 @@ import socodet
 import socodet.runtime.log as log_module
 from socodet.errors import ArgumentError, InputError
 from socodet.runtime.arguments import checked
+from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import say
 
 
 class Sink:
@@ -142,3 +144,18 @@ def test_messages_name_arguments_and_not_flags(said, in_python):
     with pytest.raises(InputError) as raised:
         checked(failing, "socodet", "failing")()
     assert str(raised.value) == in_python
+
+
+def test_notes_name_arguments_too_while_a_public_function_runs(capsys):
+    def inner():
+        say("lower --base-lr")
+
+    def outer():
+        checked(inner, "socodet", "inner")()
+        LOGGER.warning("%s sets it", "--evaluation.every")
+        raise InputError("out: give another --output")
+
+    with pytest.raises(InputError, match="another output"):
+        checked(outer, "socodet", "outer")()
+    say("lower --base-lr")  # the command line
+    assert capsys.readouterr().err.splitlines() == ["lower base_lr", "evaluation.every sets it", "lower --base-lr"]

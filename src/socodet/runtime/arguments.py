@@ -3,16 +3,19 @@
 import collections.abc
 import functools
 import inspect
+import logging
 import os
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from socodet.errors import ArgumentError, InputError, which_instead
+from socodet.runtime.log import LOGGER
 from socodet.runtime.settings import Settings
 
 _WORDS = {types.NoneType: "None", bool: "True or False", int: "a whole number", float: "a number", str: "text"}
@@ -49,14 +52,32 @@ def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..
                 raise ArgumentError(f"{name}: {_wrong(argument, value, choices)}")
             if Path in choices and isinstance(value, os.PathLike) and not isinstance(value, Path):
                 given.arguments[argument] = Path(value)
-        try:
+        with _messages_in_python():
             return function(*given.args, **given.kwargs)
-        except InputError as error:
-            error.args = (in_python(str(error)),)
-            raise
 
     call.__module__, call.__name__, call.__qualname__ = module, name, name  # where pickle finds it
     return call
+
+
+@contextmanager
+def _messages_in_python() -> Iterator[None]:
+    """Errors raised and lines logged within name arguments in place of flags."""
+    outermost = _rewrite not in LOGGER.filters
+    LOGGER.addFilter(_rewrite)
+    try:
+        yield
+    except InputError as error:
+        error.args = (in_python(str(error)),)
+        raise
+    finally:
+        if outermost:
+            LOGGER.removeFilter(_rewrite)
+
+
+def _rewrite(record: logging.LogRecord) -> bool:
+    """A filter of the logger, which lets every line through."""
+    record.msg, record.args = in_python(record.getMessage()), ()
+    return True
 
 
 def in_python(message: str) -> str:
