@@ -5,7 +5,7 @@ import re
 import pytest
 
 from socodet.cli import COMMANDS, main
-from socodet.pretraining.recipes import recipe
+from socodet.pretraining.recipes import recipe, recipes
 
 
 def help_of(capsys, *argv):
@@ -27,6 +27,16 @@ def test_the_help_of_a_command_fits_on_a_screen(capsys, monkeypatch, name):
 
 def test_the_list_of_commands_fits_into_80_columns(capsys):
     assert max(map(len, help_of(capsys, "--help").splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", [40, 60, 200])
+def test_the_list_of_recipes_fits_into_the_terminal_and_says_the_same(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main(["recipes"])
+    listed = capsys.readouterr().out
+    assert max(map(len, listed.splitlines())) <= columns
+    assert listed.split() == str(recipes()).split()
+    assert [line.split()[0] for line in listed.splitlines() if not line.startswith(" ")] == list(recipes())
 
 
 def test_every_flag_of_pretraining_is_in_a_group(capsys):

@@ -1,5 +1,6 @@
 """`socodet recipes`: the recipes by name."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None =
     from socodet.pretraining.recipes import AUTO, RECIPES, describe_recipe, list_recipes, recipe
 
     if name is None:
-        print(list_recipes())
+        print(list_recipes(shutil.get_terminal_size((0, 0)).columns))  # 0 in a pipe
         return [AUTO, *RECIPES]
     chosen = recipe(name, images=images)
     print(describe_recipe(chosen, images))

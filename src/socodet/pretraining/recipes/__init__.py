@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _SINGLE = (
 )
 AUTO = "auto"
 """The recipe chosen from the images and the machine; its rules are in `auto.py`."""
+NARROWEST = 30
+"""Columns that a text needs beside a name; with fewer it is below."""
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{function.__name__: function for function in _SINGLE},
     **paper.table4(),
@@ -73,11 +76,21 @@ def recipes() -> RecipeNames:
     return RecipeNames([AUTO, *RECIPES])
 
 
-def list_recipes() -> str:
-    """One line per recipe: its name and what it is."""
-    width = max(map(len, RECIPES))
-    first = f"{AUTO:<{width}}  The default: every setting chosen from the images and the machine, each with a reason."
-    return "\n".join([first, *(f"{name:<{width}}  {_first_line(function)}" for name, function in RECIPES.items())])
+def list_recipes(columns: int = 0) -> str:
+    """One line per recipe: its name and what it is; wrapped to so many columns, unless they are 0."""
+    about = {AUTO: "The default: every setting chosen from the images and the machine, each with a reason."}
+    about |= {name: _first_line(function) for name, function in RECIPES.items()}
+    width = max(map(len, about)) + 2
+    if not columns:
+        return "\n".join(f"{name:<{width}}{text}" for name, text in about.items())
+    beside = columns >= width + NARROWEST
+    lines: list[str] = []
+    for name, text in about.items():
+        indent = " " * (width if beside else 2)
+        first = f"{name:<{width}}" if beside else indent
+        lines += [] if beside else [name]
+        lines += textwrap.wrap(text, columns, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def describe_recipe(chosen: Recipe, images: str | Path | Sequence[str | Path] | None = None) -> str:
