@@ -39,11 +39,11 @@ COMMANDS = {
     "predict": "Detect objects in new images with a fine-tuned detector.",
     "convert": "Write an annotated set of any known format as a COCO file, and report what was left out and why.",
     "export": "Write pretrained modules, or a fine-tuned detector, as a file for another framework.",
-    "push": "Put a run on the Hugging Face Hub: its weights as safetensors, its settings, log and a model card.",
+    "push": "Upload a run to the Hugging Face Hub: its weights as safetensors, its settings, log and a model card.",
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
-    "reproduce own-data": "Measure what pretraining on a labelled set's images buys with few labels.",
+    "reproduce own-data": "Measure how much pretraining on a labelled set's own images helps when labels are few.",
     "inspect": "Draw images with their proposals, or the crops (views) that a recipe cuts from them for training.",
     "inspect detections": "Draw a detector's hits, misses and false alarms beside the annotated objects.",
     "recipes": "List the recipes, or print every field of one.",
@@ -54,11 +54,11 @@ COMMANDS = {
 """What --help prints. Each command is the function of that name in the file of that name in `commands`, imported only
 to run it: tyro's own subcommands would import all of them, with torch, to print the help."""
 EVERY_COMMAND = (
-    "Of every command: --config FILE takes flags from YAML or TOML, --print-config prints all of them as such a file; "
-    "--import MODULE uses your module where a file names its code (module:name); "
-    "--json prints the result as JSON; --quiet says no more than warnings, --verbose every value used; --debug shows "
-    "the traceback of an error. socodet --completion SHELL prints a completion script for bash, zsh, fish or tcsh; "
-    "socodet --version the version."
+    "Every command has: --config FILE to take flags from YAML or TOML; --print-config to print all flags as such a "
+    "file; --import MODULE to allow your module where a file names its code (module:name); --json to print the result "
+    "as JSON; --quiet to print only warnings; --verbose to print every value used; --debug to show the traceback of an "
+    "error. socodet --completion SHELL prints a completion script for bash, zsh, fish or tcsh; socodet --version the "
+    "version."
 )
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")

@@ -43,18 +43,18 @@ def ablate(
     """Pretrain every row of one of the paper's ablation tables at a budget, and write the table.
 
     If interrupted, the same command resumes. A row that diverges is recorded as diverged, and the others continue. With
-    --finetune, every row also initialises a detector, whose AP is added to the table; this also works once the rows are
-    finished.
+    --finetune, a detector is also fine-tuned from every row, and its AP is added to the table. It can be added after
+    the rows are finished.
 
     Args:
-        family: table4: what each component adds. table5a to table5d: size of V3, batch, proposals and K, momentum.
-        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
+        family: table4: what each component adds. table5a to table5d: size of V3, batch size, proposals and K, momentum.
+        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
         output: Folder for the runs, the proposals and the table.
-        proposals: Proposal table for the rows that use selective search; by default one is made for all of them.
-        dataset: Annotated set to fine-tune a detector on from every row: a folder with a training and
-            a validation split, as `socodet finetune` takes it, or a set without, with --finetune.val.
-        schedule: The paper's fine-tuning schedule for a dataset.
-        val: Annotated set to score on; by default the validation split of a folder.
+        proposals: Proposal table for the rows with selective search; by default one is made for all of them.
+        dataset: Annotated set to fine-tune a detector on from every row, as for `socodet finetune`; a set without a
+            validation split needs --finetune.val.
+        schedule: The paper's fine-tuning schedule for a dataset; required with --finetune.
+        val: Annotated set to score on; by default the folder's validation split.
         labelled_images: Folder of the images of a .json file, if they are not found nearby.
         retry_diverged: Rerun diverged rows from their last good checkpoint.
         overwrite: Delete the ablation in the folder.

@@ -23,15 +23,15 @@ def convert(
 ) -> Any:
     """Write an annotated set of any known format as a COCO file, and report what was left out and why.
 
-    The set is read as by finetune, probe and evaluate.
+    The set is read in the same way as by finetune, probe and evaluate.
 
     Args:
-        data: Annotated set, as `socodet finetune` takes it.
+        data: Annotated set, as for `socodet finetune`.
         output: COCO file to write, .json.
-        check: Write nothing; only show what the set contains and what is wrong in it.
-        split: Which split of a folder: train, val or test.
+        check: Write nothing; only show what the set contains and what is wrong with it.
+        split: Split of a folder: train, val or test.
         images: Folder of the images, if they are not found nearby.
-        save_images: New folder for the images of a Hugging Face dataset, which are not files.
+        save_images: New folder for the images of a Hugging Face dataset, which are not stored as files.
         overwrite: Replace an existing file.
     """
     from socodet.detection.convert import convert

@@ -19,9 +19,9 @@ def demo(
     """Run every step on a few photographs: propose, pretrain, export, fine-tune, and a page with the results.
 
     Args:
-        images: Folder of images; by default the photographs that come with the package.
+        images: Folder of images; by default the photographs shipped with the package.
         output: Folder for all results.
-        overwrite: Throw away an earlier demo in that folder.
+        overwrite: Delete an earlier demo in the folder.
         seed: Random seed of the run.
     """
     from socodet.reports.demo import demo

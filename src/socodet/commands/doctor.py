@@ -55,11 +55,11 @@ class Licence:
 def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licences: bool = False) -> None:
     """Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.
 
-    The exit code is 1 when something does not work. Include the output in a bug report.
+    The exit code is 1 if something does not work. Include the output in bug reports.
 
     Args:
         as_json: Print one JSON object.
-        licences: Print the licences of socodet and of all packages it needs to run, and check nothing.
+        licences: Instead, print the licences of socodet and of all packages that it needs to run.
     """
     if licences:
         _print_licences(as_json)

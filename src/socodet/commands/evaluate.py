@@ -31,11 +31,11 @@ def evaluate(
 
     Args:
         run: Folder that `socodet finetune` wrote.
-        data: Annotated set of the categories that the detector was trained on, as `socodet finetune` takes it.
-        split: Which split of a folder; all for one without splits.
+        data: Annotated set with the categories that the detector was trained on, as for `socodet finetune`.
+        split: Split of a folder; all images if it has no splits.
         images: Folder of the images of a .json file, if they are not found nearby.
-        checkpoint: The best on the run's validation set, if it was scored during the run; or the last.
-        output: File for the scores, also of each class, .json.
+        checkpoint: The best on the run's validation set, if it was scored during training, or the last.
+        output: .json file for the scores, including those of each class.
         save_predictions: File for the detections, in COCO's result format.
         overwrite: Replace existing files.
     """

@@ -24,17 +24,18 @@ def export(
 
     Args:
         run: Folder that `socodet pretrain` or `socodet finetune` wrote, or a file of weights, such as a checkpoint of
-            the method's public code. Of a fine-tuned run the whole detector is written, of all others the pretrained
-            modules.
+            the method's public code. From a fine-tuned run, the whole detector is written; from all others, the
+            pretrained modules.
         output: File to write: .pth, .pt or .safetensors for torchvision, .onnx for onnx, .pkl for detectron2, .pth for
             mmdetection and timm; for transformers a folder.
-        format: The target framework. onnx takes fine-tuned detectors, timm pretrained modules, transformers both, of
-            the fine-tuned ones rt_detr.
-        model: Which of transformers' detectors to write, its backbone pretrained and the rest fresh.
-        images: Images for the batch norm statistics of transformers' models, which freeze them; by default the run's.
-        bn_images: Number of images to re-estimate these statistics on; 0 keeps those of pretraining.
-        checkpoint: Of a fine-tuned detector: the best on its validation set, if it was scored during training, or the
-            last.
+        format: The target framework. onnx is for fine-tuned detectors, timm for pretrained modules, transformers for
+            pretrained modules and a fine-tuned rt_detr.
+        model: The transformers detector to write, with a pretrained backbone and everything else freshly initialised.
+        images: Images for re-estimating the batch norm statistics, which transformers' models freeze; by default the
+            run's.
+        bn_images: Number of images for these statistics; 0 keeps those of pretraining.
+        checkpoint: For a fine-tuned detector: the best on its validation set, if it was scored during training, or
+            the last.
         overwrite: Replace an existing file.
     """
     from socodet.deployment.export import export

@@ -64,28 +64,28 @@ def finetune(
 ) -> Any:
     """Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.
 
-    The same command resumes an interrupted one. The sizes of the modules are those of the run that --init names, if it
-    names one.
+    The same command resumes an interrupted one. If --init names a run, the detector's modules have the same sizes as
+    that run's.
 
-    With several --init, or --seeds, or --fractions, every --init is trained with every seed on every fraction of the
-    labels, each as a run under --output, and a table has their mean and standard deviation. More can be added later.
+    With several --init, --seeds or --fractions, every --init is trained with every seed on every fraction of the
+    labels, each as a run under --output, and a table gives the mean and standard deviation. More can be added later.
 
     Args:
-        train: Annotated set: a folder or file of COCO, LVIS, VOC, YOLO, Roboflow, Hugging Face or the tools that write
-            these (docs/data.md).
+        train: Annotated set: a folder or file in the format of COCO, LVIS, VOC, YOLO, Roboflow, Hugging Face or tools
+            that write these (docs/data.md).
         output: Folder of the run, or of the comparison.
-        init: Initial weights: a pretraining run's folder, hub:USER/NAME of the Hugging Face Hub, a file of weights, or
-            scratch, the default. A file is what `socodet export` wrote, a checkpoint of the method's public code or a
-            backbone's state dict. A fine-tuned detector's folder is trained on; its heads keep the classes with the
-            same names. Given several times, they are compared; NAME=PATH gives one a name in the table.
-        seeds: Compare runs with each of these seeds, such as 0 1 2.
+        init: Initial weights: a pretraining run's folder, hub:USER/NAME on the Hugging Face Hub, a file of weights, or
+            scratch, the default. A file can be an export, a checkpoint of the method's public code, or a backbone's
+            state dict. With a fine-tuned detector's folder, its training continues, and its heads keep the classes
+            with the same names. Several --init are compared; NAME=PATH names one in the table.
+        seeds: Compare runs with these seeds, such as 0 1 2.
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.
-        val: Annotated set to score on; by default the validation split of a folder, or --val-share of the images.
+        val: Annotated set to score on; by default the folder's validation split, or --val-share of the images.
         images: Folder of the images of a .json file, if they are not found nearby.
         patience: End the run after this many evaluations in a row without a higher box AP. Evaluations before the
-            learning rate drops say little of what comes after.
-        resume: Resume the run in the folder; no error if it is already finished. A comparison always does.
+            learning rate drops say little about AP after the drop.
+        resume: Resume the run in the folder; no error if it is already finished. Comparisons always resume.
         retry_diverged: Rerun the diverged runs of a comparison from their last good checkpoint.
         overwrite: Delete the run or comparison in the folder.
     """

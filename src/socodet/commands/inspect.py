@@ -32,12 +32,12 @@ def inspect(
     """Draw images with their proposals, or the crops (views) that a recipe cuts from them for training.
 
     Args:
-        what: proposals: boxes on each image. views: the views side by side, an object in one colour.
+        what: proposals: boxes on each image. views: the views side by side, with each object in one colour.
         images: Folder of images, or another source of them.
         output: .png or .html to write.
         table: Proposal table; by default proposals are made on the fly.
         recipe: Recipe that makes the views.
-        limit: Number of images shown.
+        limit: Number of images to show.
         seed: Random seed for the choice of images and for the views.
         overwrite: Replace an existing file.
     """

@@ -33,13 +33,13 @@ def predict(
         detector: Folder that `socodet finetune` wrote.
         images: One image, a folder of images, a list of paths, a COCO file, tar shards, or a dataset on disk.
         output: Folder for the predictions.
-        min_score: The lowest score that is written and drawn. Without it, 0.05 is the lowest that is written, mostly
-            false alarms; drawn are those from the score on at which F1 is highest on the validation set, or from 0.3
-            if the detector was not scored during training.
-        max_detections: Keep at most this many per image, those with the highest scores.
-        batch_size: Images at a time. More than one are padded to the largest, which can move boxes slightly.
+        min_score: Lowest score to write and draw. By default, everything from 0.05 is written, which is mostly false
+            alarms; drawing starts at the score with the highest F1 on the validation set, or at 0.3 if the detector
+            was not scored during training.
+        max_detections: Keep at most this many detections per image, those with the highest scores.
+        batch_size: Images per batch. Larger batches are padded to their largest image, which can move boxes slightly.
         draw: Also write each image with its objects drawn on it.
-        checkpoint: The best on the run's validation set, if it was scored during the run; or the last.
+        checkpoint: The best on the run's validation set, if it was scored during training, or the last.
         overwrite: Replace the predictions in the folder.
     """
     from socodet.prediction.inputs import judged

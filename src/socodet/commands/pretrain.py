@@ -140,21 +140,23 @@ def pretrain(
     """Pretrain backbone, FPN and box head on a folder of images, without labels.
 
     Without --recipe, the settings are chosen from the images and the machine, and shown with their reasons. The same
-    command resumes an interrupted run. The flags' defaults are those of the recipe; if --epochs is given with a named
-    recipe, warm-up takes a tenth of them at most.
+    command resumes an interrupted run. Defaults of the flags are the recipe's; if --epochs is given with a named
+    recipe, warm-up takes at most a tenth of them.
 
     Args:
-        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
+        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
         output: Folder of the run.
         recipe: auto, or a name that `socodet recipes` lists.
         table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
-            in the data workers each time an image is used, without a table, as the flags --proposals.* say.
+            in the data workers each time an image is used, without a table. A run's own proposals follow the flags
+            --proposals.*.
         start_from: Initial weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
             method's public code.
-        limit: Use at most this many of the images, chosen by --seed.
-        hours: With --recipe auto: how long the run may take on this machine; or give --epochs.
-        dry_run: With --recipe auto: show the plan, and stop.
-        probe_every: Epochs between probes of the network, as by `socodet probe`, into the log; also at the end.
+        limit: Use at most this many images, chosen by --seed.
+        hours: With --recipe auto: how long the run may take on this machine, as an alternative to --epochs.
+        dry_run: With --recipe auto: show the plan and stop.
+        probe_every: Probe the network every this many epochs and at the end, as `socodet probe` does, and log the
+            scores.
         probe_data: Annotated set to probe on: a folder with a training and a validation split.
         resume: Resume the run in the folder; no error if it is already finished.
         overwrite: Delete the run in the folder.

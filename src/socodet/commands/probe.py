@@ -27,15 +27,16 @@ def probe(
     """Measure how much a run's network knows about annotated objects, without fine-tuning.
 
     Nearest neighbours and logistic regression predict the classes of the validation objects from features of the
-    training objects. Objects are also searched for in another view, and compared at two scales.
+    training objects. Objects are also looked up in another view, and compared at two scales.
 
     Args:
         run: Folder that `socodet pretrain` wrote.
-        untrained: Also probe the run's random initialisation; takes more than twice the time.
-        output: File for the scores, .json.
+        untrained: Also probe the run's random initialisation. This takes more than twice as long.
+        output: .json file for the scores.
         device: Where the network runs; auto takes a CUDA device if there is one.
-        workers: Processes that read images; by default one per core, fewer where the CPU also computes.
-        overwrite: Replace the file that --output names, if it exists.
+        workers: Number of processes that read images; by default one per core, or fewer if the network also runs on the
+            CPU.
+        overwrite: Replace an existing file.
     """
     from socodet.probing.probe import probe
 

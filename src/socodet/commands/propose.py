@@ -33,21 +33,21 @@ def propose(
 ) -> Any:
     """Run selective search on every image below a folder, and write a proposal table.
 
-    If interrupted, the same command resumes. Started by torchrun or srun, each process makes its share and the first
-    one merges them; in a job array, use --shard and then --merge.
+    If interrupted, the same command resumes. Under torchrun or srun, each process makes its share and the first one
+    merges them. In a job array, use --shard and then --merge.
 
     Args:
-        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, a dataset on disk.
-        output: The proposal table to write (.parquet).
-        workers: Images processed at once; by default one per core.
+        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
+        output: Proposal table to write (.parquet).
+        workers: Number of images processed at once; by default one per core.
         overwrite: Replace an existing table.
-        shard: i/n, such as 2/8: make the second of eight shares and leave it beside the output for --merge.
-        merge: Merge the shares that --shard made, for the same images and settings.
-        elsewhere: Import proposals made elsewhere: JSON of image stem and xywh boxes, COCO results or annotations,
-            Parquet, a folder of .npy (xyxy).
-        coco_images: COCO file that says which image an image_id is, for COCO results.
-        box_form: Meaning of a box's four numbers, if it is not the usual one of that format.
-        keep_all: Do not filter boxes made elsewhere.
+        shard: i/n, such as 2/8: make the second of eight shares and store it beside the output for --merge.
+        merge: Merge the shares that --shard made for the same images and settings.
+        elsewhere: Import proposals made elsewhere: JSON of image stems and xywh boxes, COCO results or annotations,
+            Parquet, or a folder of .npy files (xyxy).
+        coco_images: COCO file that maps image_id to images, for COCO results.
+        box_form: Meaning of a box's four numbers, if it is not the usual one for that format.
+        keep_all: Do not filter the imported boxes.
     """
     from socodet.proposals.conversion import convert_proposals
     from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together

@@ -17,18 +17,18 @@ def push(
     private: bool = False,
     checkpoint: Checkpoint = "best",
 ) -> Any:
-    """Put a run on the Hugging Face Hub: its weights as safetensors, its settings, log and a model card.
+    """Upload a run to the Hugging Face Hub: its weights as safetensors, its settings, log and a model card.
 
-    Afterwards every command takes it as hub:USER/NAME, or hub:USER/NAME@REVISION.
+    Every command then accepts it as hub:USER/NAME or hub:USER/NAME@REVISION.
 
     Args:
         run: Folder that `socodet pretrain` or `socodet finetune` wrote.
-        repository: USER/NAME; it is made if it is not there, and otherwise gets another commit.
-        license: Of the weights, by the Hub's name for it, such as cc-by-4.0; the model card states it.
-        datasets: What it was trained on, by the Hub's names of data sets, for the model card.
-        private: Make a repository that only you can read.
-        checkpoint: Of a fine-tuned detector: the best on its validation set, if it was scored during training, or the
-            last.
+        repository: USER/NAME; created if it does not exist, and otherwise given a new commit.
+        license: Licence of the weights for the model card, by the Hub's name, such as cc-by-4.0.
+        datasets: Datasets it was trained on, for the model card, by their names on the Hub.
+        private: Create a repository that only you can read.
+        checkpoint: For a fine-tuned detector: the best on its validation set, if it was scored during training, or
+            the last.
     """
     from socodet.deployment.push import push
 

@@ -11,8 +11,8 @@ def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None =
     """List the recipes, or print every field of one.
 
     Args:
-        name: A recipe.
-        images: Images to choose the settings of `auto` for.
+        name: Recipe to print.
+        images: For `auto`: the images to choose its settings for.
     """
     from socodet.pretraining.recipes import AUTO, RECIPES, describe_recipe, list_recipes, recipe
 

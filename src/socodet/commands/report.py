@@ -21,11 +21,11 @@ def report(
     """Write one HTML page about runs: settings, curves, and what their networks see in images.
 
     Args:
-        runs: Folders that `socodet pretrain` or `socodet finetune` wrote; several are compared.
-        output: The page, .html.
-        images: The images to show, if they have moved since the first run; with --data FILE.json, its images.
-        data: Annotated set on which fine-tuned detectors are run: precision, recall, and the images they do worst on.
-        split: Which split of a folder --data; all for one without splits.
+        runs: One or more folders that `socodet pretrain` or `socodet finetune` wrote; several are compared.
+        output: Page to write, .html.
+        images: Images to show, if they have moved since the first run; with --data FILE.json, the images of that file.
+        data: Annotated set to run fine-tuned detectors on, to show precision, recall and their worst images.
+        split: Split of --data, if it is a folder; all images if it has no splits.
         overwrite: Replace an existing page.
         device: Where the networks run; auto takes a CUDA device if there is one.
     """

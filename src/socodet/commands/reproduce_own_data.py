@@ -28,24 +28,25 @@ def reproduce_own_data(
     retry_diverged: bool = False,
     overwrite: bool = False,
 ) -> Any:
-    """Measure what pretraining on a labelled set's images buys with few labels.
+    """Measure how much pretraining on a labelled set's own images helps when labels are few.
 
-    SoCo, the image-level baseline, scratch, and weights you have: each start is pretrained once, and detectors are
-    fine-tuned from each, fold by fold, for as long as scratch gets better. Interrupted, the same command resumes; more
-    fractions, folds and starts may be asked for later.
+    The starts are SoCo, the image-level baseline, scratch, and weights of yours. Each is pretrained once, and detectors
+    are fine-tuned from each, fold by fold, for as long as scratch improves. If interrupted, the same command resumes;
+    fractions, folds and starts can be added later.
 
     Args:
-        data: Annotated set with a training and a validation split, as `socodet finetune` takes it, or --val-share.
+        data: Annotated set with a training and a validation split, as for `socodet finetune`; without one, give
+            --val-share.
         output: Folder for the runs and the tables.
         images: Images to pretrain on; by default the training split's, without their labels.
-        weights: File of a pretrained backbone to compare with and to begin from, such as ImageNet's.
-        weights_backbone: Its network, as pretrain --backbone takes it.
-        weights_name: What tables call it.
-        only: Starts wanted besides scratch; by default all but soco_rpn, which pretrains an RPN head too.
-        fractions: Shares of the labels, in the order they are worked on.
-        folds: Numbers of the folds; each takes another part of the labels and another seed.
-        retry_diverged: Run those that diverged again, from their last good checkpoint.
-        overwrite: Throw away the study that is in the folder.
+        weights: File of a pretrained backbone to compare with and to start from, such as ImageNet's.
+        weights_backbone: The network of --weights, as for `pretrain --backbone`.
+        weights_name: Name of --weights in the tables.
+        only: Starts to run besides scratch; by default all but soco_rpn, which also pretrains an RPN head.
+        fractions: Fractions of the labels, in the order in which they are run.
+        folds: Folds to run, by number; each uses different labels and a different seed.
+        retry_diverged: Rerun diverged runs from their last good checkpoint.
+        overwrite: Delete the study in the folder.
     """
     if (weights is None) != (weights_backbone is None):
         raise InputError("--weights and --weights-backbone: give both, the file and the network it is of")

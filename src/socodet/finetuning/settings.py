@@ -38,35 +38,36 @@ class FinetuneSettings(Settings):
     """
 
     detector: DetectorName = "mask_rcnn_fpn"
-    """Which detector; a set without masks trains the one without them. module:name is a `Detector` of your own."""
+    """Detector to train; if the set has no masks, mask_rcnn trains as faster_rcnn. module:name is your own
+    `Detector`."""
     schedule: ScheduleName = AUTO
-    """The paper's length, learning rate drops, weight decay and image sizes for a data set. auto is the paper's for
-    COCO, VOC and LVIS; for other sets coco_1x with a length by the number of images, scored ten times (less often in a
-    short run)."""
+    """The paper's schedule for a dataset: length, learning rate drops, weight decay and image sizes. auto chooses it
+    for COCO, VOC and LVIS; for other sets it is coco_1x with a length that depends on the number of images, scored
+    ten times (less often in a short run)."""
     iterations: PositiveInt | None = None
-    """Steps, instead of the schedule's."""
+    """Number of steps, instead of the schedule's."""
     epochs: PositiveFloat | None = None
     """Passes over the training images, instead of the schedule's steps."""
     batch_size: PositiveInt = REFERENCE_BATCH
-    """Images per step, over all processes; the schedule's steps and learning rate are for 16 and scale with it."""
+    """Images per step, over all processes. The schedule's steps and learning rate are for 16 and are scaled to it."""
     base_lr: PositiveFloat | None = None
-    """Learning rate at batches of 16, instead of the schedule's."""
+    """Learning rate at batch size 16, instead of the schedule's."""
     size: Annotated[int, Range(32)] | None = None
-    """Shorter side of an image at most; all sizes of the schedule shrink in proportion."""
+    """Largest shorter side of an image, in pixels; all sizes of the schedule shrink in proportion."""
     fraction: Annotated[float, Range(above=0, at_most=1)] | None = None
     """Train on this fraction of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1)."""
     keep_empty: bool = False
-    """Train on images without an object too, as background; by default they are left out."""
+    """Also train on images without objects, as background; by default they are left out."""
     precise_bn: NonNegativeInt | None = None
-    """Training batches on which batch norm's statistics are re-estimated before an evaluation; 0 leaves them."""
+    """Training batches on which batch norm statistics are re-estimated before an evaluation; 0 keeps them as they
+    are."""
     rois_per_image: PositiveInt | None = None
-    """Boxes of an image that an R-CNN's box head learns from in a step, by default 512; at test time twice as many
-    proposals are classified. Fewer save much time with small images on a CPU."""
+    """Boxes per image that an R-CNN's box head is trained on in a step, by default 512; at test time, twice as many
+    proposals are classified, 1,000 at most. Fewer save much time with small images on a CPU."""
     keep_head_scale: bool = False
-    """Keep the scale of a pretrained box head's output; by default it is multiplied by one number to match a fresh
-    head's."""
+    """Keep the scale of a pretrained box head's output; by default it is rescaled to match a fresh head's."""
     seed: Seed = 0
-    """Random seed for fresh weights, the order of the images and every draw."""
+    """Random seed for fresh weights, the order of the images and everything else that is random."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,7 +125,7 @@ class EvaluationSettings(Settings):
     """
 
     every: PositiveInt | None = None
-    """Steps between evaluations; by default only at the end, or with --schedule auto ten in all (fewer in a short run).
-    With --val. The weights with the highest box AP are kept as checkpoints/best.pt."""
+    """Steps between evaluations on the validation set; by default only at the end, or ten in total with --schedule auto
+    (fewer in a short run). The weights with the highest box AP are kept as checkpoints/best.pt."""
     save_predictions: bool = False
-    """Keep the detections of the newest evaluation as predictions.json, in COCO's result format."""
+    """Save the detections of the latest evaluation as predictions.json, in COCO's result format."""

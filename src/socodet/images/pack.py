@@ -42,16 +42,16 @@ class PackSettings(Settings):
     """Size and encoding of packed images; `socodet pack --help-all` explains each field."""
 
     size: PositiveInt = 288
-    """Longest shorter side, pixels; larger images are scaled down to it, smaller ones stay as they are."""
+    """Largest shorter side, in pixels; larger images are scaled down to it, smaller ones stay as they are."""
     quality: Annotated[int, Range(1, 100)] = 90
-    """JPEG quality of images that are encoded again, 1 to 100."""
+    """JPEG quality of images that are re-encoded, 1 to 100."""
     value_range: PositiveFloat | None = None
     """As in `PixelSettings`; for `images` that are open already, their own by default."""
     bands: tuple[PositiveInt, ...] | None = None
     """As in `PixelSettings`."""
     max_pixels: PositiveInt = LARGEST
-    """Larger images are left out as unreadable. A JPEG of any size is decoded at a part of it; what else is large needs
-    much memory for a while."""
+    """Images with more pixels are skipped as unreadable. Large JPEGs are decoded at reduced size; other large images
+    briefly need much memory."""
     shard_images: PositiveInt = 1000
     """Images per shard."""
 

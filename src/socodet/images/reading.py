@@ -19,15 +19,16 @@ class PixelSettings(Settings):
     """What cannot be seen in the files of images; `socodet pretrain --help-all` explains each field."""
 
     value_range: PositiveFloat | None = None
-    """Value that is white in images of more than 8 bits or of floating point, whose 0 is then black. By default that of
-    8, 10, 12, 14 or 16 bits, as many as the images use, or the range that nearly all floating-point values lie in."""
+    """Value of white in images with more than 8 bits or floating-point pixels; 0 is then black. By default, white of
+    the smallest of 8, 10, 12, 14 or 16 bits that the images fit in, or the range of nearly all floating-point
+    values."""
     bands: tuple[PositiveInt, ...] | None = None
-    """Which bands are red, green and blue, counted from 1, such as 3 2 1; or the one that is grey."""
+    """Which bands to read as red, green and blue, counted from 1, such as 3 2 1; or a single band to read as grey."""
     max_pixels: PositiveInt = MAX_PIXELS
-    """Larger images are left out as unreadable."""
+    """Images with more pixels are skipped as unreadable."""
     outside_images: bool = False
-    """Also read images, and folders and lists of them, that the files of a set name outside of the folder above theirs.
-    Only for sets that you trust."""
+    """Also read images, folders and lists that a set's files name outside the folder above their own. Use only for
+    sets that you trust."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,29 +25,29 @@ class ModelSettings(Settings):
     """
 
     architecture: Architecture = "fpn"
-    """What encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; the whole image as
-    the one box; or RT-DETR's hybrid encoder and a box head (needs transformers). Section 4.1 has fpn and c4, Table 4
-    those up to image. module:name is an `ObjectEncoder` of your own."""
+    """Network that encodes a box: FPN and box head; FPN alone; C4 and the fifth residual block; C5 alone; the whole
+    image as one box; or RT-DETR's hybrid encoder and a box head (needs transformers). fpn and c4 are section 4.1's;
+    fpn_no_head, c5 and image are in Table 4. module:name is your own `ObjectEncoder`."""
     backbone: str = "resnet50"
-    """Network whose four stages feed the pyramid: resnet18, 34, 50, 101 or 152, or timm/NAME, such as
-    timm/convnext_tiny (needs timm), or module:name for your own."""
+    """Network whose four stages feed the pyramid: resnet18, 34, 50, 101 or 152; timm/NAME, such as timm/convnext_tiny
+    (needs timm); or module:name for your own."""
     fpn_channels: PositiveInt = 256
-    """Channels of every pyramid level, or of RT-DETR's encoder."""
+    """Channels of each pyramid level, or of RT-DETR's encoder."""
     head_convs: PositiveInt = 4
-    """3x3 convolutions of the box head."""
+    """Number of 3x3 convolutions in the box head."""
     head_channels: PositiveInt = 256
     """Channels of those convolutions."""
     representation_size: PositiveInt = 1024
-    """Width of the box head's fully connected layer: the size of h in Eq. 1."""
+    """Width of the box head's fully connected layer, which is the size of h in Eq. 1."""
     pooled_size: PositiveInt = 7
-    """Width and height of RoIAlign's output, cells."""
+    """Width and height of RoIAlign's output, in cells."""
     hidden_size: PositiveInt = 4096
-    """Hidden layer of the projector and of the predictor."""
+    """Width of the hidden layer of projector and predictor."""
     embedding_size: PositiveInt = 256
-    """Output of the projector and of the predictor: the size of v in Eq. 4."""
+    """Output size of projector and predictor: the size of v in Eq. 4."""
     rpn_weight: NonNegativeFloat = 0.0
-    """Weight of the loss of an RPN head that is pretrained beside SoCo, with the proposals of the first view as the
-    boxes to find; detectors that have one begin with it. 0 pretrains none, as in the paper."""
+    """Weight of the loss of an RPN head pretrained together with SoCo, which learns to find the first view's proposals;
+    detectors with an RPN start from it. 0 pretrains none, as in the paper."""
 
     def __post_init__(self) -> None:
         if callable(self.backbone):
@@ -87,13 +87,13 @@ class ObjectiveSettings(Settings):
     """What is minimised; the defaults are the paper's loss (Eq. 5-6)."""
 
     loss: Literal["cosine", "infonce"] | Extension = "cosine"
-    """Agreement of the same object across views: SoCo's cosine (Eq. 5-6), or InfoNCE against the boxes of the batch's
-    other images; module:name is an `Objective` of your own."""
+    """How agreement of an object across views is measured: SoCo's cosine (Eq. 5-6), or InfoNCE against the boxes of the
+    batch's other images. module:name is your own `Objective`."""
     temperature: PositiveFloat = 0.2
     """Temperature of InfoNCE."""
     variance_weight: NonNegativeFloat = 0.0
     """Weight of VICReg's variance term, a hinge that keeps each dimension's standard deviation at 1."""
     covariance_weight: NonNegativeFloat = 0.0
-    """Weight of VICReg's covariance term, which keeps dimensions from repeating each other."""
+    """Weight of VICReg's covariance term, which keeps dimensions from being redundant."""
     decorrelate: Literal["projections", "representations"] = "projections"
-    """What these two terms act on: the online projector's outputs or h (Eq. 1)."""
+    """What VICReg's terms act on: the online projector's outputs, or h (Eq. 1)."""

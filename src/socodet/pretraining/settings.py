@@ -14,40 +14,40 @@ class TrainingSettings(Settings):
     """Optimisation; the defaults are section 4.1's, for 100 epochs."""
 
     epochs: PositiveFloat = 100
-    """Passes over the images; the number of steps is this times images / batch size, rounded down."""
+    """Passes over the images; the number of steps is epochs * images / batch size, rounded down."""
     batch_size: PositiveInt = 2048
     """Images per step, over all processes."""
     accumulate: PositiveInt = 1
-    """Micro-batches that a batch is split into, to save memory; the step takes their mean gradient. Batch norm takes
-    its statistics from each micro-batch alone, which changes what is learned, so this belongs to the recipe."""
+    """Micro-batches that a batch is split into, to save memory; each step uses their mean gradient. Batch norm takes
+    its statistics from each micro-batch alone, which changes what is learned, so this is part of the recipe."""
     norm_group: PositiveInt | None = None
-    """Processes that share the statistics of batch norm, such as those of one machine; must divide the number of
-    processes. By default all share them. It changes what is learned, so it belongs to the recipe."""
+    """Number of processes that share batch norm statistics, such as those of one machine; by default all. It must
+    divide the number of processes, and changes what is learned, so it is part of the recipe."""
     base_lr: PositiveFloat = 1.0
-    """Learning rate at batch 256; the rate used is this times batch size / 256."""
+    """Learning rate at batch size 256; it scales linearly with the batch size."""
     warmup_epochs: NonNegativeFloat = 10
     """Epochs over which the learning rate rises linearly to its full value."""
     weight_decay: NonNegativeFloat = 1e-5
-    """Weight decay; biases and norms have none."""
+    """Weight decay, except of biases and norms."""
     optimizer: Literal["lars", "sgd"] = "lars"
     """LARS as in section 4.1, or SGD with momentum."""
     momentum: Momentum = 0.9
     """The optimiser's momentum."""
     trust_coefficient: PositiveFloat = 0.001
-    """LARS: norm of a layer's step relative to the norm of its weights, at learning rate 1."""
+    """For LARS: size of a layer's step relative to the norm of its weights, at learning rate 1."""
     trust_clip: bool = False
-    """LARS: clip each layer's rate at the learning rate (LARC), instead of multiplying by it."""
+    """For LARS: clip each layer's rate at the learning rate (LARC), instead of multiplying by it."""
     norm_lr: NonNegativeFloat = 1.0
-    """Learning rate of norms and biases, which LARS does not adapt, relative to the others'; 0.024 in Barlow Twins."""
+    """Factor on the learning rate of norms and biases, which LARS does not adapt; 0.024 in Barlow Twins."""
     predictor_lr: PositiveFloat = 1.0
-    """Learning rate of the predictor relative to the others'."""
+    """Factor on the learning rate of the predictor."""
     backbone_lr: NonNegativeFloat = 1.0
-    """Learning rate of the backbone, without the FPN, relative to the others': below 1 it stays closer to what it began
-    from, such as ImageNet weights; at 0 only its norms' running statistics change."""
+    """Factor on the learning rate of the backbone, without the FPN. Below 1, the backbone stays closer to its initial
+    weights, such as ImageNet's; at 0, only its norms' running statistics change."""
     target_momentum: Momentum = 0.99
-    """The target's momentum at the first step; it moves to `final_target_momentum` along a cosine."""
+    """Momentum of the target network at the first step; a cosine takes it to the final one."""
     final_target_momentum: Share = 1.0
-    """The target's momentum at the end. With both at 0 the target is the online network itself."""
+    """Momentum of the target network at the end. With both at 0, the target is the online network itself."""
     seed: Seed = 0
     """Random seed for the initial weights, the order of the images and every view."""
 

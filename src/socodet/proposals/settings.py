@@ -17,19 +17,19 @@ class ProposalSettings(Settings):
     """How boxes are found, and which are kept; `socodet propose --help-all` explains each field."""
 
     method: Method = "single"
-    """single, fast and quality: selective search with one, twelve or eighty groupings (a few dozen boxes per image,
-    a few hundred, or many); random: boxes drawn at random (Table 5c of the paper); grid: a regular grid; module:name:
-    a function of your own, from an image (H, W, 3) uint8 RGB and a random generator to boxes (N, 4) xyxy in pixels."""
+    """single, fast, quality: selective search with one, twelve or eighty groupings (a few dozen boxes per image, a few
+    hundred, or many). random: random boxes (Table 5c of the paper). grid: a regular grid. module:name: your own
+    function from an image (H, W, 3) uint8 RGB and a random generator to boxes (N, 4) xyxy in pixels."""
     work_size: Annotated[int, Range(16)] = 256
-    """Longest side, pixels, that images are scaled down to for selective search."""
+    """Longest side in pixels to which images are scaled down for selective search."""
     max_aspect: Annotated[float, Range(1)] = 3.0
     """Largest aspect ratio of a box, width over height or height over width (section 3.2)."""
     min_scale: Annotated[float, Range(0, below=1)] = 0.3
-    """Smallest scale of a box: the square root of its area over that of the image's (section 3.2)."""
+    """Smallest scale of a box: the square root of its share of the image's area (section 3.2)."""
     max_scale: Annotated[float, Range(at_most=1)] = 0.8
     """Largest scale of a box (section 3.2)."""
     max_overlap: Annotated[float, Range(above=0, at_most=1)] = 0.95
-    """Of two boxes with an IoU above this one is dropped, so that no object is drawn twice."""
+    """Of two boxes with an IoU above this, one is dropped, so that no object is sampled twice."""
     seed: Seed = 0
     """Random seed for random boxes; the other methods are deterministic."""
 

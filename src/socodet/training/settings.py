@@ -23,7 +23,8 @@ class DeviceSettings(Settings):
     training is autocast with a dynamic loss scale: it skips steps whose gradients overflow, and waits for the device
     every step."""
     workers: NonNegativeInt | None = None
-    """Data-loading processes; by default one per core, fewer if the CPU also computes. Results do not depend on it."""
+    """Number of data-loading processes; by default one per core, or fewer if the network also runs on the CPU. It does
+    not affect results."""
 
 
 @dataclass(frozen=True)
@@ -34,29 +35,29 @@ class ExecutionSettings(DeviceSettings):
     """
 
     compile: bool = False
-    """Compile backbones, and a detector's box head, with torch.compile; takes a minute or more at the start."""
+    """Compile the backbone and a detector's box head with torch.compile; this takes a minute or more at the start."""
     deterministic: bool = False
-    """Deterministic operations alone, so that the same command gives the same weights, bit for bit, on the same machine
-    with the same versions and number of processes; on CUDA slower, as RoIAlign then runs on the CPU. CPUs need no
-    flag."""
+    """Use only deterministic operations, so that the same command gives the same weights, bit for bit, on the same
+    machine with the same versions and number of processes. This is slower on CUDA, where RoIAlign then runs on the CPU.
+    Runs on a CPU are deterministic without it."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """If the loss or the gradients are not finite: stop the run, or skip the step, which then only adds to a count in
-    the log. With skip, each step waits for the device."""
+    """What to do if the loss or the gradients are not finite: stop the run, or skip the step and count it in the log.
+    With skip, each step waits for the device."""
     max_skipped: PositiveInt = 25
-    """Maximum number of steps skipped in a row, by --on-nan skip or by float16, whose loss scale halves each time; one
+    """How many steps in a row may be skipped, by --on-nan skip or by float16 (whose loss scale halves each time); one
     more stops the run."""
     max_steps: PositiveInt | None = None
-    """Stop this call after this many steps, with a checkpoint; the schedule remains that of the whole run."""
+    """Stop this call after this many steps, with a checkpoint. The schedule remains that of the whole run."""
     checkpoint_every: PositiveInt | None = None
-    """Steps between checkpoints; by default a checkpoint every ten minutes."""
+    """Steps between checkpoints; by default one every ten minutes."""
     keep_every: PositiveInt | None = None
-    """Keep a checkpoint of every so many epochs for good, as RUN/checkpoints/epoch-0010.pt."""
+    """Keep a checkpoint every this many epochs for good, as RUN/checkpoints/epoch-0010.pt."""
     log_every: PositiveInt | None = None
     """Steps between log lines; by default about 500 lines per run, and at least one every 50 steps. Each checkpoint
     also has a line."""
     sink: tuple[Literal["wandb", "mlflow"] | Extension, ...] = ()
-    """Where log lines go besides the run's folder, which has TensorBoard's: Weights & Biases, MLflow, or module:name of
-    a class or function of your own that is called with that folder and gives a `LogSink`."""
+    """Where else to log, besides the run's folder and its TensorBoard files: Weights & Biases, MLflow, or module:name
+    for your own class or function, which is called with that folder and returns a `LogSink`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,21 +23,21 @@ class PhotometricSettings(Settings):
     brightness: Share = 0.4
     """Brightness is multiplied by a factor drawn from [1 - this, 1 + this]."""
     contrast: Share = 0.4
-    """The same for contrast."""
+    """Contrast is multiplied by such a factor."""
     saturation: Share = 0.2
-    """The same for saturation."""
+    """Saturation is multiplied by such a factor."""
     hue: Annotated[float, Range(0, 0.5)] = 0.1
-    """The hue is rotated by up to this share of the colour circle, either way."""
+    """The hue is rotated by up to this share of the colour circle, in either direction."""
     jitter_probability: Share = 0.8
-    """Probability that these four are changed, in a random order."""
+    """Probability of this jitter: all four changes, in random order."""
     grayscale_probability: Share = 0.2
-    """Probability that the view becomes grey."""
+    """Probability that the view is converted to grey."""
     blur_probability: Share = 1.0
     """Probability that the view is blurred."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Standard deviation of the Gaussian blur, pixels of the view: drawn from this range."""
+    """Range of the Gaussian blur's standard deviation, in pixels of the view."""
     solarize_probability: Share = 0.0
-    """Probability that the view is solarized: bright values are inverted."""
+    """Probability that the view is solarized, which inverts bright values."""
     solarize_threshold: Annotated[int, Range(0, 256)] = 128
     """Values (0..255) from this one up count as bright."""
 
@@ -52,17 +52,17 @@ class ViewSettings(Settings):
     """One view: a window of the image, a size, colours and a flip."""
 
     window: WindowRule = "whole"
-    """Part of the image shown: all of it, a random crop, or what the view before it in the list shows."""
+    """Part of the image shown: all of it, a random crop, or the same part as in the previous view."""
     size: Annotated[int, Range(8, 4096)] = 224
-    """Width and height, pixels."""
+    """Width and height in pixels."""
     photometric: PhotometricSettings = field(default_factory=PhotometricSettings)
     """Its colours."""
     flip_probability: Share = 0.5
-    """Probability that the view is mirrored left to right."""
+    """Probability that the view is flipped left to right."""
     cutout_probability: Share = 0.0
-    """Probability, for each of the view's boxes, that a square on it is filled with the mean colour."""
+    """For each box of the view, probability that a square on it is filled with the mean colour."""
     cutout_area: tuple[float, float] = (0.1, 0.3)
-    """Area of that square as a share of the box's: drawn from this range."""
+    """Range of that square's area, as a share of the box's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,34 +88,34 @@ class SampleSettings(Settings):
     """
 
     views: tuple[ViewSettings, ...] = field(default_factory=three_views)
-    """The views; boxes are jittered in the first."""
+    """The views. Boxes are jittered in the first."""
     boxes_per_image: PositiveInt = 4
-    """Proposals drawn for each image: K of Eq. 6."""
+    """Proposals sampled per image: K in Eq. 6."""
     objects: ObjectRule = "all_views"
-    """all_views: the same K objects in every view. each_window: K objects of its own for every new window, all of which
-    the first view shows too."""
+    """all_views: the same K objects in every view. each_window: separate K objects for every new crop, all of which the
+    first view shows too."""
     crop_scale: tuple[float, float] = (0.5, 1.0)
-    """Area of a random crop as a share of the image: drawn from this range."""
+    """Range of a random crop's area, as a share of the image."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of a random crop: log-uniform in this range."""
+    """Range of a random crop's aspect ratio (width over height), sampled log-uniformly."""
     crop_aspect_in: AspectFrame = "first_view"
-    """Where the aspect is measured: in the first view, which is square, or in the image, as torchvision's crop does."""
+    """Where the aspect ratio is measured: in the first view, which is square, or in the image, as by torchvision."""
     jitter: Annotated[float, Range(0, 0.5)] = 0.1
-    """A jittered box moves and grows by up to this share of its width and height (r of section 3.2)."""
+    """A jittered box is moved and resized by up to this share of its width and height (r in section 3.2)."""
     jitter_probability: Share = 0.5
     """Probability that a box is jittered."""
     jitter_anchor: JitterAnchor = "centre"
-    """The point that stays fixed when a jittered box grows: its centre (section 3.2) or its top left corner."""
+    """Point that stays fixed when a box is resized: its centre (section 3.2) or its top left corner."""
     min_visible: Share = 0.2
     # With less than a fifth visible it is hardly the same object. A larger share would drop the partly hidden objects
     # that detectors meet; this one drops 1 proposal in 40.
-    """Share of a proposal's area that must be visible in every view for the proposal to be drawn."""
+    """Only sample proposals with at least this share of their area visible in every view."""
     min_box_side: float = 8.0
-    """Minimum width and height of a box in every view, pixels: two cells of P2."""
+    """Minimum width and height of a box in every view, in pixels; 8 is two cells of P2."""
     level_rule: LevelRule = "scale_aware"
-    """Pyramid level of a box: by area (section 3.3), by Mask R-CNN's formula, or P2 for all."""
+    """How boxes are assigned to pyramid levels: by area (section 3.3), by Mask R-CNN's formula, or all to P2."""
     level_limits: tuple[float, float, float] = (48.0, 96.0, 192.0)
-    """For scale_aware: largest square root of a box's area, in pixels of the view, on P2, P3 and P4."""
+    """For scale_aware: largest boxes on P2, P3 and P4, as the square root of their area in pixels of the view."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,9 +12,10 @@ class ReadingSettings(Settings):
     """What a set's files do not say; `socodet finetune --help-all` explains each field."""
 
     val_share: Annotated[float, Range(0, below=1)] | None = None
-    """Hold this share of the training images back for validation, of a set without a validation split; 0 holds none."""
+    """Share of the training images to hold out for validation if the set has no validation split; 0 for none."""
     val_seed: Seed = 0
-    """Chooses the images that --val-share holds back; --seed does not, so that all seeds are scored on the same."""
+    """Random seed for the images held out by --val-share; separate from --seed, so that all seeds are scored on the
+    same images."""
     box_form: BoxForm | None = None
-    """What the four numbers of a box mean in a .json file or a Hugging Face dataset: the upper left corner and the
-    size, two corners, or the centre and the size, in pixels or as shares of the image's sides."""
+    """Meaning of a box's four numbers in a .json file or a Hugging Face dataset: upper left corner and size, two
+    corners, or centre and size, in pixels or as shares of the image's sides."""

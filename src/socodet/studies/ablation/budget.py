@@ -29,21 +29,21 @@ class Budget(Settings):
     """
 
     epochs: PositiveFloat = PAPER.training.epochs
-    """Passes over the images; the warm-up keeps its share of them."""
+    """Passes over the images; the warm-up keeps its share."""
     batch_size: PositiveInt = PAPER.training.batch_size
-    """Images per step where the paper has 2048; Table 5(b)'s other batches in proportion."""
+    """Images per step where the paper has 2048; Table 5(b)'s other batch sizes change in proportion."""
     accumulate: PositiveInt = 1
     """Micro-batches that a batch is split into, to save memory; must divide every row's batch."""
     base_lr: PositiveFloat = PAPER.training.base_lr
-    """Learning rate at batch 256; the rate used is this times the row's batch / 256."""
+    """Learning rate at batch size 256; it scales linearly with each row's batch size."""
     backbone: str = PAPER.model.backbone
-    """Backbone of every row, by the names of `pretrain --backbone`."""
+    """Backbone of every row, as for `pretrain --backbone`."""
     width: Annotated[float, Range(above=0, at_most=4)] = 1.0
-    """Share of the paper's channels in the pyramid, the box head and the MLPs; the backbone keeps its own."""
+    """Channels of the pyramid, the box head and the MLPs, as a share of the paper's; the backbone is unchanged."""
     size: PositiveInt = PAPER.sample.views[0].size
-    """Side of the first view, pixels; the other views, blur, level limits and minimum box side in proportion."""
+    """Side of the first view in pixels; other views, blur, level limits and minimum box side change in proportion."""
     limit: PositiveInt | None = None
-    """Use only this many of the images, the same for every row and seed."""
+    """Use only this many images, the same for every row and seed."""
     seeds: tuple[Seed, ...] = (0,)
     """One or more seeds; every row runs once with each."""
 

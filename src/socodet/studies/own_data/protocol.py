@@ -49,19 +49,19 @@ class OwnDataSettings(Settings):
     """
 
     steps: PositiveInt = 3000
-    """Of SoCo's pretraining; the image-level baseline gets as many more as make its compute equal."""
+    """Steps of SoCo's pretraining. The image-level baseline gets as many more as make its compute equal."""
     backbone: str | None = None
-    """Of the detectors that begin without given weights; by default what the recipe `auto` chooses."""
+    """Backbone of all starts except those from --weights; by default what the recipe `auto` chooses."""
     size: PositiveInt | None = None
-    """Side of the first view, pixels; by default what the recipe `auto` chooses."""
+    """Side of the first view in pixels; by default what the recipe `auto` chooses."""
     pretraining_seed: Seed = 0
-    """Every start is pretrained once; folds share it."""
+    """Random seed for pretraining; each start is pretrained once, for all folds."""
     shortest: PositiveInt = 300
-    """Steps of the shortest fine-tuning from scratch that is tried."""
+    """Shortest fine-tuning from scratch that is tried, in steps."""
     longest: PositiveInt = 9600
-    """Steps of the longest."""
+    """Longest fine-tuning from scratch that is tried, in steps."""
     rise: float = 0.05
-    """From scratch, AP has stopped rising when twice the steps raise it by no more than this share."""
+    """AP from scratch has stopped rising when twice the steps raise it by no more than this share."""
     finetuning: FinetuneSettings = field(
         default_factory=lambda: FinetuneSettings(
             "faster_rcnn_fpn", "voc_24k", batch_size=8, size=200, rois_per_image=64, precise_bn=10
