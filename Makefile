@@ -21,7 +21,7 @@ soak: venv  ## twenty faults of each kind for each command, an hour; results in 
 fuzz: venv  ## 100,000 damaged files for each reader, an hour; results in fuzz.jsonl
 	SOCODET_FUZZ=100000 SOCODET_FUZZ_RECORD=fuzz.jsonl $(BIN)/pytest -n 0 tests/fuzz
 
-lint: venv  ## formatting, lint, types, spelling, imports between rooms, Dockerfile
+lint: venv  ## formatting, lint, types, spelling, imports between packages, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -58,7 +58,7 @@ class Recipe(Settings, Shown):
         return "\n".join([f"recipe {self.name}", *self.flags(brief=True)])
 
     def flags(self, *, brief: bool = False) -> list[str]:
-        """Each setting as a flag of `socodet pretrain`; numbers exact, or, if `brief`, of six digits."""
+        """Each setting as a flag of `socodet pretrain`; numbers are exact, or have six digits if `brief`."""
         return [f"--{name.replace('_', '-')} {value}" for name, value in self._settings(brief)]
 
     def shown(self) -> list[ShownTable]:
@@ -70,12 +70,12 @@ class Recipe(Settings, Shown):
             yield from _texts(to_json(getattr(self, room)), brief, "proposals." if room == "proposals" else "")
 
     def with_(self, **changes: Any) -> "Recipe":
-        """The recipe with other values, by the names that `socodet pretrain` has as flags.
+        """A copy of the recipe with other values, named as the flags of `socodet pretrain`.
 
-        Nested settings are dicts, and views are told by their index: `with_(epochs=50, views={2: {"size": 96}},
-        proposals={"method": "grid"})`; the dotted names that `print(recipe)` shows say the same,
+        Nested settings are dicts, and views are addressed by index: `with_(epochs=50, views={2: {"size": 96}},
+        proposals={"method": "grid"})`. The dotted names that `print(recipe)` shows work too:
         `with_(**{"views.2.size": 96})`. With fewer epochs, warm-up takes at most a tenth of them unless `warmup_epochs`
-        is given. SettingError for a name that does not exist and for a value that its field cannot have.
+        is given. Raises SettingError for a name that does not exist or a value that its field cannot have.
         """
         homes = {field.name: room for room in ROOMS for field in dataclasses.fields(getattr(self, room))}
         new: dict[str, dict[str, Any]] = {}
