@@ -299,7 +299,8 @@ def test_output_that_is_no_longer_read_is_no_error(command):
     asked = [sys.executable, "-m", "socodet", *command.split()]
     done = subprocess.run(asked, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
-    assert (done.returncode, done.stderr) == (141, "")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("loading the package")]  # if that was slow
+    assert (done.returncode, said) == (141, [])
 
 
 @pytest.mark.parametrize(
