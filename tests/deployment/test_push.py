@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import safetensors.torch
@@ -114,6 +115,26 @@ def test_a_pushed_pretraining_run_is_read_like_the_folder(hub, pretrained, tmp_p
     (init,) = named_inits([name])
     assert init.name == "birds-run"
     assert RunFolder(tmp_path.joinpath(init.source)).checkpoints()
+
+
+TEXTS = {
+    "cannot read /home/somebody/my birds/a.jpg: gone": "cannot read a.jpg: gone",
+    "began at=/home/somebody/a.pth and '/home/somebody/b.pth', then": "began at=a.pth and 'b.pth', then",
+    "see file:///home/somebody/a.html, or https://example.org/home/a.html": "see a.html, or https://example.org/home/a.html",
+    r"from C:\Users\somebody\my birds\a.jpg, C:/somebody/b.jpg (2), \\somebody\c\d.jpg": "from a.jpg, b.jpg (2), d.jpg",
+    "60 km/h, 3 / 4, runs/first, timm/resnet18": "60 km/h, 3 / 4, runs/first, timm/resnet18",
+}
+
+
+def test_of_a_path_within_a_text_only_the_last_part_is_pushed(hub, pretrained, tmp_path):
+    run = RunFolder(shutil.copytree(pretrained, tmp_path / "run"))
+    run.write_description({**run.describe(), "notes": [*TEXTS]})
+    lines = [{"step": step, "note": text} for step, text in enumerate(TEXTS, 1)]
+    run.log.write_text("\n".join(map(json.dumps, lines)))
+    socodet.push(run.path, "user/notes")
+    files = hub.repositories["user/notes"][-1]
+    assert json.loads(files["run.json"])["notes"] == [*TEXTS.values()]
+    assert [json.loads(line)["note"] for line in files["log.jsonl"].splitlines()] == [*TEXTS.values()]
 
 
 def test_on_the_command_line_the_name_is_replaced_by_a_folder(hub, tmp_path):

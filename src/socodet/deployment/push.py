@@ -1,5 +1,6 @@
 """`socodet push`: a run on the Hugging Face Hub, as weights without code, JSON, and a model card."""
 
+import json
 import re
 import tempfile
 from collections.abc import Sequence
@@ -15,11 +16,17 @@ from socodet.exporting.modules import pretrained_modules
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.run import SCORES, is_finetuned
 from socodet.finetuning.trainer import scored_weights
-from socodet.runtime.files import write_note
+from socodet.runtime.files import read_note, write_note
 from socodet.runtime.shown import Shown
 from socodet.training.checkpoint_file import SAFETENSORS, weights_alone
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.weights.hub import HUB, hub_errors, import_hub
+
+_FOLDER, _LAST = r"""[\\/](?!\s)[^\\/:;,"'()<>|\n]*(?<!\s)(?=[\\/])""", r"""[\\/][^\\/:;,"'()<>|\s]+"""
+_INNER_PATH = re.compile(
+    rf"(?:\bfile://|(?<![\w./\\~-]))(?P<path>(?:[A-Za-z]:(?=[\\/])|\\(?=\\)|(?=/(?!/)))(?:{_FOLDER})*{_LAST})"
+)
+"""An absolute path of Linux or Windows within a text; its folders may have spaces, its last part not."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,12 @@ def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> 
     weights.parent.mkdir(parents=True)
     weights.write_bytes(weights_alone(state))
     described = run.describe()
-    write_note(shared.path / "run.json", {name: _without_folders(value) for name, value in described.items()})
-    for name in (run.log.name, SCORES):
-        if (run.path / name).is_file():
-            (shared.path / name).write_bytes((run.path / name).read_bytes())
+    write_note(shared.path / "run.json", _without_folders(described))
+    if run.log.is_file():
+        shared.log.write_text("".join(f"{json.dumps(_without_folders(line))}\n" for line in run.log_lines()))
+    scores = read_note(run.path / SCORES)
+    if scores is not None:
+        write_note(shared.path / SCORES, _without_folders(scores))
     return weights
 
 
@@ -125,6 +134,7 @@ def _without_folders(value: Any) -> Any:
         for path in (PurePosixPath(value), PureWindowsPath(value)):
             if path.is_absolute():
                 return path.name
+        return _INNER_PATH.sub(lambda found: PureWindowsPath(found["path"]).name, value)  # which takes both slashes
     return value
 
 
