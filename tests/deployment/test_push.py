@@ -129,12 +129,11 @@ TEXTS = {
 def test_of_a_path_within_a_text_only_the_last_part_is_pushed(hub, pretrained, tmp_path):
     run = RunFolder(shutil.copytree(pretrained, tmp_path / "run"))
     run.write_description({**run.describe(), "notes": [*TEXTS]})
-    lines = [{"step": step, "note": text} for step, text in enumerate(TEXTS, 1)]
-    run.log.write_text("\n".join(map(json.dumps, lines)))
+    run.log.write_text("\n".join(json.dumps({"step": 1, "note": text}) for text in TEXTS))
     socodet.push(run.path, "user/notes")
     files = hub.repositories["user/notes"][-1]
-    assert json.loads(files["run.json"])["notes"] == [*TEXTS.values()]
-    assert [json.loads(line)["note"] for line in files["log.jsonl"].splitlines()] == [*TEXTS.values()]
+    logged = [json.loads(line)["note"] for line in files["log.jsonl"].splitlines()]
+    assert json.loads(files["run.json"])["notes"] == logged == [*TEXTS.values()]
 
 
 def test_on_the_command_line_the_name_is_replaced_by_a_folder(hub, tmp_path):
