@@ -15,6 +15,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import traceback
@@ -67,6 +68,10 @@ class Study:
     device: Literal["auto", "cpu", "cuda"]
     workers: int
 
+    def steps_of(self, name: str, start: str) -> Path:
+        """Where the steps of a pretraining are written down once its rate is known."""
+        return self.output / name / f"{start}.steps"
+
     def table(self, name: str) -> Path:
         """The proposals of a set."""
         return self.output / f"{name}.parquet"
@@ -107,7 +112,7 @@ def pretraining(study: Study, name: str, start: str, together: Any) -> dict[str,
 
     folder = study.output / name / start
     images = study.data / name / "train.json"
-    note = folder.with_suffix(".steps")
+    note = study.steps_of(name, start)
     execution = ExecutionSettings(study.device, workers=study.workers, log_every=20)
 
     def run(steps: int, output: Path, stop_after: int | None = None) -> Any:
@@ -229,7 +234,8 @@ def main() -> None:
     waiting = [one for one in detectors if one not in finished]
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(args.processes, mp_context=context) as pool:
-        together = manager.Barrier(max(1, len(to_pretrain)))
+        unmeasured = [one for one in to_pretrain if not study.steps_of(*one).exists()]
+        together = manager.Barrier(max(1, len(unmeasured)))
         running: dict[Future[dict[str, Any]], tuple[str, str, int | None]] = {
             pool.submit(pretraining, study, *one, together): (*one, None) for one in to_pretrain
         }
@@ -255,7 +261,11 @@ def main() -> None:
                 file.write_text(json.dumps({**about, "pieces": done}, indent=1))
             if not ended:  # the time is up
                 print(f"{len(running)} pieces were under way and {len(waiting)} waiting", flush=True)
-                os._exit(0)
+                for process in multiprocessing.active_children():
+                    process.kill()
+                os._exit(1)  # the pool would wait for what it was given
+    if len(finished) < len(starts) + len(detectors):
+        sys.exit("some pieces failed; the same command tries them again")
 
 
 if __name__ == "__main__":

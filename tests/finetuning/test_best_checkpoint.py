@@ -1,5 +1,6 @@
 """The best checkpoint by AP on the validation set, and runs that end when there is no better one."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,15 @@ def test_an_interrupted_run_knows_its_best_and_how_long_it_waited(scored, data, 
     result = finetune(data, tmp_path / "run", SETTINGS, execution=HERE, **asked)
     assert (result.steps, result.stopped_by) == (4, "patience")
     assert socodet.load_detector(tmp_path / "run", device="cpu").step == 2
+
+
+def test_a_run_resumes_that_began_before_a_setting_existed(scored, data, tmp_path):
+    weights_after(2, data, tmp_path / "run")
+    note = tmp_path / "run" / "run.json"
+    described = json.loads(note.read_text())
+    assert described["recipe"]["settings"].pop("keep_head_scale") is False
+    note.write_text(json.dumps(described))
+    assert finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **QUIET).finished
 
 
 @pytest.mark.parametrize("stops", [(6,), (2, 4), (1, 1, 1, 3)])

@@ -98,6 +98,19 @@ def test_a_run_resumes_though_the_run_it_began_from_has_changed_or_gone(files, t
     assert from_first(None).finished
 
 
+def test_a_run_resumes_that_began_before_a_setting_existed(files, tmp_path):
+    run = tmp_path / "run"
+    assert go(files, run, None, max_steps=1, show_progress=False).steps == 1
+    described = json.loads((run / "run.json").read_text())
+    assert described["recipe"]["training"].pop("backbone_lr") == 1.0
+    (run / "run.json").write_text(json.dumps(described))
+    assert go(files, run, None, show_progress=False).finished
+    described["recipe"]["training"]["backbone_lr"] = 0.5
+    (run / "run.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match="--backbone-lr"):
+        go(files, run, None, show_progress=False)
+
+
 def test_online_and_table_are_two_runs_and_broken_images_are_reported_in_one_line(files, tmp_path):
     assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
     with pytest.raises(InputError, match="holds a run of other settings: --proposals"):

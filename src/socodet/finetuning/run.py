@@ -21,7 +21,7 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
 from socodet.runtime.files import write_atomically
-from socodet.runtime.serialization import from_json, to_json
+from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import FINETUNED, RunFolder
 from socodet.weights.file import start_path
 
@@ -184,6 +184,8 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     if not run.checkpoints():
         return
     there = run.describe()
+    fields = {key: value for key, value in there["recipe"].items() if key != "name"}
+    there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}
     _refuse_more_steps(run, description["recipe"], there["recipe"])
     run.refuse_other(
         *(

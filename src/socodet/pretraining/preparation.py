@@ -19,7 +19,7 @@ from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.counted import counted
 from socodet.runtime.notices import notice, say
-from socodet.runtime.serialization import from_json, to_json
+from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile, start_path
 
@@ -128,6 +128,7 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
     if overwrite or not run.exists():
         return
     there = run.describe()
+    there["recipe"] = with_defaults(Recipe, there["recipe"])
     if not run.checkpoints() and there["recipe"] != description["recipe"]:
         say(f"{run.path}: a run with other settings was begun here and has no checkpoint; this one takes its place")
     if run.checkpoints():

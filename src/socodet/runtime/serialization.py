@@ -33,6 +33,14 @@ def from_json(cls: type[T], data: object, where: str) -> T:
         raise InputError(f"{where}: {_problem(error, '')}; restore it or make it again with this version") from None
 
 
+def with_defaults(cls: type[Any], data: Any) -> Any:
+    """What `to_json` wrote, with the defaults of fields that are newer; unchanged where this version cannot read it."""
+    try:
+        return to_json(_CONVERTER.structure(data, cls))
+    except (BaseValidationError, SettingError):
+        return data
+
+
 def _problem(error: Exception, path: str) -> str:
     """The first thing wrong, with the path to its field."""
     field = f"field {path}" if path else "it"
