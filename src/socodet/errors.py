@@ -39,7 +39,7 @@ def which_instead(name: str, known: Iterable[str], listed: str = "") -> str:
     close = [one for one in names if likeness[one] >= max(0.7, best - 0.05)]
     if not close:  # lr of base_lr
         close = [one for one in names if name.lower() in re.split(r"[^a-z0-9]+|_", one.lower())]
-    if 0 < len(close) <= 3:
+    if 0 < len(close) <= 4:
         return f"did you mean {' or '.join(close)}?"
     if len(names) <= MOST_NAMED:
         return f"choose one of {', '.join(names)}"
