@@ -120,7 +120,7 @@ def test_rate_and_target_momentum_follow_batch_and_length():
 
 
 def test_given_weights_are_changed_less_than_fresh_modules():
-    fresh, begun = plan(FEW, CPU), plan(FEW, CPU, Given(starts_from=True))
+    fresh, begun = plan(FEW, CPU), plan(FEW, CPU, Given(starts_from="weights.pth"))
     assert (fresh.recipe.training.backbone_lr, begun.recipe.training.backbone_lr) == (1, 0.1)
     assert dataclasses.replace(begun.recipe.training, backbone_lr=1.0) == fresh.recipe.training
     (row,) = set(begun.choices) - set(fresh.choices)

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import timm
+import torch
 from PIL import Image
 
 import socodet
@@ -181,3 +183,52 @@ def test_hours_that_are_none_are_refused(images, tmp_path, capsys, hours):
         main(["pretrain", str(images), "--output", str(tmp_path / "run"), f"--hours={hours}"])
     assert ended.value.code == 2
     assert "--hours" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_a_plan_that_begins_from_a_run_has_its_sizes(images, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    sizes = ["--backbone", "timm/test_resnet", *NARROW.split()]
+    main(
+        [
+            "pretrain",
+            str(images),
+            "--output",
+            str(first),
+            "--batch-size",
+            "4",
+            *sizes,
+            "--epochs",
+            "2",
+            "--max-steps",
+            "1",
+        ]
+    )
+    main(
+        [
+            "pretrain",
+            str(images),
+            "--output",
+            str(second),
+            "--start-from",
+            str(first),
+            "--epochs",
+            "2",
+            "--max-steps",
+            "1",
+        ]
+    )
+    one, other = (json.loads((run / "run.json").read_text())["recipe"] for run in (first, second))
+    assert other["model"] == one["model"]
+    assert (one["training"]["backbone_lr"], other["training"]["backbone_lr"]) == (1, 0.1)
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_weights_of_another_network_are_an_error_before_a_step_is_timed(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: pytest.fail("timed"))
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
+    asked = ["pretrain", str(images), "--output", str(tmp_path / "run"), "--start-from", str(tmp_path / "vit.pth")]
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--dry-run"])
+    assert ended.value.code == 2
+    assert "vit.pth" in capsys.readouterr().err

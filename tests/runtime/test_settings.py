@@ -14,6 +14,7 @@ from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import SettingError
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.settings import TrainingSettings
+from socodet.probing.settings import ProbeData
 from socodet.runtime.settings import Range, Settings, problem
 from socodet.training.settings import ExecutionSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
@@ -87,3 +88,10 @@ def test_a_range_holds_at_its_ends(cls):
                 assert not math.isfinite(end) or problem(name, end, hint) is None
             for outside in (rule.at_least - 1, rule.at_most + 1, rule.above, rule.below):
                 assert not math.isfinite(outside) or f"{name} must be {rule}, not" in problem(name, outside, hint)
+
+
+def test_text_may_name_a_file():
+    given = ProbeData("SET", val="val.json")
+    assert (given.data, given.val, given.images) == (Path("SET"), Path("val.json"), None)
+    with pytest.raises(SettingError, match="data must be"):
+        ProbeData(3)

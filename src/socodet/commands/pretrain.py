@@ -80,7 +80,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
         batch=training.batch_size if values_of("--batch-size", argv) else None,
         backbone=asked["model"].backbone if values_of("--backbone", argv) else None,
         size=asked["sample"].views[0].size if values_of("--views.0.size", argv) else None,
-        starts_from=asked["start_from"] is not None,
+        starts_from=asked["start_from"],
     )
     folder = RunFolder(asked["output"])
     check_before_planning(folder, asked["start_from"], asked["table"], overwrite=asked["overwrite"])

@@ -45,7 +45,7 @@ class PretrainedModules:
         if match is None:
             raise InputError(
                 f"{self.source}: its backbone is {self.settings.backbone}, and --format {framework} knows ResNets "
-                "only; use --format timm or torchvision"
+                "only; use --format timm, torchvision or transformers"
             )
         return int(match[1])
 

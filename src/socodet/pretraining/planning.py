@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import build_soco
 from socodet.pretraining.preparation import refuse_other_length
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes.auto import Given, Plan, network_of, plan
@@ -16,6 +20,7 @@ from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device, precision_note, say_precision_note, set_cublas_workspace
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.weights.load import load_starting_point
 
 SMALLEST_BATCH = 8
 """A batch that does not fit into memory is halved down to this."""
@@ -43,6 +48,8 @@ def plan_run(
     world = world_from_environment(meeting=False)
     if given.hours is not None and world.size > 1:
         raise InputError("--hours works with a single process only; give --epochs, so that all processes plan alike")
+    if given.starts_from is not None:
+        given = _beginning(given, given.starts_from)
     machine = this_machine(choose_device(execution.device, world))
     survey = survey_images(source, show_progress=show_progress)
     if world.size > 1:
@@ -50,6 +57,10 @@ def plan_run(
     largest: int | None = None
     while True:
         network = network_of(survey, machine, given, largest)
+        if (
+            given.starts_from is not None and largest is None
+        ):  # what has no place in it is an error before a step is timed
+            load_starting_point(build_soco(network.model, 0), given.starts_from)
         try:
             seconds = seconds_per_step(network, source, execution, show_progress=show_progress)
         except BatchTooLargeError:
@@ -58,6 +69,14 @@ def plan_run(
             largest = network.training.batch_size // 2
         else:
             return plan(survey, machine, given, seconds_per_step=seconds, largest_batch=largest), seconds
+
+
+def _beginning(given: Given, start: str | Path) -> Given:
+    """With the sizes of the modules of the run that it begins from, if that is one."""
+    run = RunFolder(Path(start))
+    if not run.exists() or "model" not in run.describe()["recipe"]:
+        return given
+    return replace(given, model=run.settings(ModelSettings, "model"))
 
 
 def auto_recipe(

@@ -144,7 +144,7 @@ def pretrain(
         recipe = auto_recipe(
             source,
             begun,
-            Given(epochs=epochs, hours=hours, starts_from=start_from is not None),
+            Given(epochs=epochs, hours=hours, starts_from=start_from),
             execution=execution,
             show_plan=show_progress,
         )

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Container
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from socodet.errors import ArgumentError, SettingError, which_instead
@@ -56,6 +57,8 @@ class Settings:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), str) and hints[field.name] in (Path, Path | None):
+                object.__setattr__(self, field.name, Path(getattr(self, field.name)))
             wrong = problem(field.name, getattr(self, field.name), hints[field.name])
             if wrong:
                 raise SettingError(wrong)

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
@@ -63,8 +64,10 @@ class Given:
     backbone: str | None = None
     size: int | None = None
     """Side of the first view, pixels."""
-    starts_from: bool = False
-    """Whether it begins from given weights."""
+    starts_from: str | Path | None = None
+    """The weights that it begins from."""
+    model: ModelSettings | None = None
+    """Sizes of the modules, where it begins from a run."""
 
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
@@ -115,12 +118,12 @@ def plan(
     def chose(what: str, value: object, reason: str) -> None:
         choices.append(Choice(what, str(value), reason))
 
-    model = _network(survey, machine, given.backbone, chose)
+    model = _network(survey, machine, given, chose)
     sample = _views(survey, machine, given.size, chose)
     batch = _batch(survey, machine, given.batch, largest_batch, chose)
     steps = _steps(survey, machine, batch, given, seconds_per_step, chose)
     training = _training(given.epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
-    if given.starts_from:
+    if given.starts_from is not None:
         chose("backbone's rate", f"{BEGUN_BACKBONE_LR:g} of the others'", "keeps more of the weights it begins from")
         training = dataclasses.replace(training, backbone_lr=BEGUN_BACKBONE_LR)
     objective = _objective(survey, chose)
@@ -150,8 +153,10 @@ def expectation(steps: int) -> str:
     return "as long as published runs on small sets"
 
 
-def _network(survey: ImageSurvey, machine: Machine, given: str | None, chose: Chose) -> ModelSettings:
-    """The modules; `given` is a backbone."""
+def _network(survey: ImageSurvey, machine: Machine, given: Given, chose: Chose) -> ModelSettings:
+    if given.model is not None and given.backbone is None:
+        chose("network", f"{given.model.backbone}, FPN and head", "as in the run that it begins from")
+        return dataclasses.replace(given.model, architecture="fpn", rpn_weight=0.0)
     if machine.device == "cpu":
         model, rest = tiny().model, "narrow FPN and head"
         why = "no GPU: the smallest network that detectors are built on"
@@ -159,8 +164,8 @@ def _network(survey: ImageSurvey, machine: Machine, given: str | None, chose: Ch
         large = survey.count >= RESNET50_IMAGES and machine.memory_gib >= RESNET50_GIB
         model, rest = ModelSettings(backbone="resnet50" if large else "resnet18"), "detector's FPN and head"
         why = f"{survey.count:,} images and {machine.memory_gib:.0f} GiB"
-    if given is not None:
-        model = dataclasses.replace(model, backbone=given)
+    if given.backbone is not None:
+        model = dataclasses.replace(model, backbone=given.backbone)
         why = "the backbone is given" + (", the rest small as there is no GPU" if machine.device == "cpu" else "")
     chose("network", f"{model.backbone}, {rest}", why)
     return model

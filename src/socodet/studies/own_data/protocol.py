@@ -101,7 +101,7 @@ def starts(
     settings: OwnDataSettings, weights: Weights | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Start, ...]:
     """All starts, in the order of the table. The arithmetic of a step is counted to make compute equal."""
-    soco, image = _recipes(settings, settings.backbone, source, survey, machine, starts_from=False)
+    soco, image = _recipes(settings, settings.backbone, source, survey, machine, starts_from=None)
     found = [
         Start(SCRATCH, "no pretraining"),
         Start(IMAGE, "the image-level baseline (Table 4's first row) at equal compute: backbone only", image),
@@ -113,7 +113,7 @@ def starts(
         what = "SoCo as `auto` sets it, and an RPN head beside it"
         found.append(Start(SOCO_RPN, what, replace(soco, model=model), on_request=True))
     if weights is not None:
-        soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=True)
+        soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=weights.path)
         name, path = weights.name, weights.path
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
@@ -130,7 +130,7 @@ def _recipes(
     survey: "ImageSurvey",
     machine: "Machine",
     *,
-    starts_from: bool,
+    starts_from: Path | None,
 ) -> tuple[Recipe, Recipe]:
     """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
     from socodet.pretraining.recipes.auto import Given, plan
