@@ -140,12 +140,7 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
     if design.endswith("synchronised"):
         synchronize_alone(trainer)
     if design == TORCHVISION_ROIS:
-
-        def on_torchvisions() -> None:
-            with patch("socodet.models.roi_align.cuda_kernels", return_value=None):
-                step()
-
-        return on_torchvisions
+        return patch("socodet.models.roi_align.cuda_kernels", lambda *_: None)(step)
     return step
 
 

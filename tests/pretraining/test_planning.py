@@ -232,3 +232,13 @@ def test_weights_of_another_network_are_an_error_before_a_step_is_timed(images, 
         main([*asked, "--dry-run"])
     assert ended.value.code == 2
     assert "vit.pth" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_weights_that_fit_the_sizes_given_beside_the_plan_are_taken(images, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    sizes = ["--backbone", "timm/test_resnet", *NARROW.split(), "--epochs", "2", "--max-steps", "1"]
+    main(["pretrain", str(images), "--output", str(first), *sizes])
+    main(["export", str(first), "--output", str(tmp_path / "narrow.pth")])
+    main(["pretrain", str(images), "--output", str(second), "--start-from", str(tmp_path / "narrow.pth"), *sizes])
+    assert json.loads((second / "run.json").read_text())["recipe"]["training"]["backbone_lr"] == 0.1

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from socodet.errors import InputError
@@ -12,6 +12,7 @@ from socodet.models.soco import build_soco
 from socodet.pretraining.preparation import refuse_other_length
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes.auto import Given, Plan, network_of, plan
+from socodet.pretraining.recipes.choices import setting_of
 from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.log import LOGGER
@@ -34,11 +35,13 @@ def plan_run(
     *,
     execution: ExecutionSettings | None = None,
     show_progress: bool = False,
+    check_start: bool = True,
 ) -> tuple[Plan, float | None]:
     """Surveys the images, times a step, and chooses the settings that are not given: the plan, and seconds per step.
 
     A batch that does not fit into memory is halved until it does. With several processes no step is timed, since all
-    must choose alike: the seconds are None, and `hours` is an InputError.
+    must choose alike: the seconds are None, and `hours` is an InputError. With `check_start`, weights without a place
+    in the planned network are one too.
     """
     given = given or Given()
     for name, value in (("epochs", given.epochs), ("hours", given.hours)):
@@ -57,9 +60,7 @@ def plan_run(
     largest: int | None = None
     while True:
         network = network_of(survey, machine, given, largest)
-        if (
-            given.starts_from is not None and largest is None
-        ):  # what has no place in it is an error before a step is timed
+        if given.starts_from is not None and largest is None and check_start:  # before a step is timed
             load_starting_point(build_soco(network.model, 0), given.starts_from)
         try:
             seconds = seconds_per_step(network, source, execution, show_progress=show_progress)
@@ -94,20 +95,22 @@ def auto_recipe(
     `replaced`: flags that the user gives beside the plan, which its lines then name.
     """
     if run is not None and run.exists() and run.checkpoints():
-        fields = run.describe()["recipe"]
-        if fields.get("name") == AUTO:
+        noted = run.describe()["recipe"]
+        if noted.get("name") == AUTO:
             if given is not None and given.epochs is not None:
-                refuse_other_length(run, given.epochs, fields["training"]["epochs"])
+                refuse_other_length(run, given.epochs, noted["training"]["epochs"])
             if show_plan:
                 LOGGER.info(f"{run.path}: the recipe is the one it was planned with")
-            return from_json(Recipe, fields, f"{run.path}/run.json")
+            return from_json(Recipe, noted, f"{run.path}/run.json")
     execution = execution or ExecutionSettings()
     device = choose_device(execution.device, world_from_environment(meeting=False))
     if show_plan:
         say_precision_note(execution.precision, device)
         LOGGER.info("sampling the images and timing a step")
     set_cublas_workspace(execution.deterministic)  # a step is timed
-    made, seconds = plan_run(source, given, execution=execution, show_progress=show_plan)
+    sizes = {field.name for field in fields(ModelSettings)}
+    planned_sizes = not any(setting_of(flag) in sizes for flag in replaced)
+    made, seconds = plan_run(source, given, execution=execution, show_progress=show_plan, check_start=planned_sizes)
     if show_plan:
         lines = made.lines(len(source), seconds, replaced)
         if device.type == "cpu" and seconds is not None and seconds > LONG_STEP:
