@@ -155,6 +155,10 @@ def test_the_backbone_has_a_rate_of_its_own(architecture):
     backbone = ("online.encoder.backbone.body.", "online.encoder.box_head.")[: 2 if architecture == "c4" else 1]
     for part in (*backbone, "online.projector."):
         assert any(name.startswith(part) and step.abs().max() > 0 for name, step in moved[1.0].items())
+    assert one.settings.backbone_lr == 0
+    assert {name for name, p in one.soco.online.named_parameters("online") if not p.requires_grad} == {
+        name for name in moved[0.0] if name.startswith(backbone)
+    }
     for factor in (0.5, 0.0):
         for name, step in moved[factor].items():
             expected = factor if name.startswith(backbone) else 1

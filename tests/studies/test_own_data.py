@@ -116,7 +116,7 @@ def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, we
     kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
     assert kept
     monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", lambda *_, **__: pytest.fail("pretrained again"))
-    more = {"weights": weights, "fractions": (1.0,), "folds": (0, 3), "only": ["soco"], "execution": CPU}
+    more = {"weights": weights, "fractions": (1.0,), "folds": (0, 3), "only": ["scratch", "soco"], "execution": CPU}
     again = reproduce_own_data(data, done.study.folder, SMALL, **more, show_progress=False)
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
     assert {(one["start"], one["fold"]) for one in again.as_json()} == {
@@ -155,7 +155,7 @@ def test_a_call_without_the_given_weights_keeps_their_rows(done, data):
 
 def test_stopped_it_resumes(data, tmp_path):
     few = dataclasses.replace(CPU, max_steps=1)
-    asked = {"fractions": (1.0,), "folds": (0,), "only": ["soco"], "show_progress": False}
+    asked = {"fractions": (1.0,), "folds": (0,), "only": ["scratch", "soco"], "show_progress": False}
     first = reproduce_own_data(data, tmp_path / "out", SMALL, execution=few, **asked)
     assert first.stopped_by == "max_steps"
     assert first.pretraining["soco"].status == "step 1 of 2"
@@ -178,6 +178,18 @@ def test_the_image_level_baseline_costs_what_soco_costs():
     assert steps["image"] * cost["image"] == pytest.approx(steps["soco"] * cost["soco"], rel=0.01)
     assert by_name["image"].training.base_lr == by_name["soco"].training.base_lr
     assert [view.size for view in by_name["image"].sample.views] == [32, 32]
+
+
+def test_begun_from_weights_the_backbone_keeps_its_place_or_most_of_it(weights):
+    source = open_images(photographs())
+    survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
+    every = {start.name: start for start in starts(SMALL, weights, source, survey, Machine("cpu", 0.0))}
+    begun, frozen = every["imagenet_soco"], every["imagenet_soco_frozen"]
+    assert (begun.recipe.training.backbone_lr, frozen.recipe.training.backbone_lr) == (0.1, 0)
+    training = dataclasses.replace(frozen.recipe.training, backbone_lr=0.1)
+    assert dataclasses.replace(frozen.recipe, training=training) == begun.recipe
+    assert frozen.start_from == begun.start_from == weights.path
+    assert frozen.on_request
 
 
 def test_arithmetic_of_a_step_by_hand():

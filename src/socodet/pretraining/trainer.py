@@ -68,6 +68,8 @@ class Trainer(NetworkLearner[Batch]):
         self.settings = settings
         if self.device.type == "cpu":
             keep_freed_memory()  # of the whole process
+        rates = _rates(soco, settings)
+        _freeze(soco, [name for name, rate in rates.items() if rate == 0])
         if execution.compile:
             _compile(self.soco, compiler)
         optimizer = LARS(
@@ -76,7 +78,7 @@ class Trainer(NetworkLearner[Batch]):
                 settings.weight_decay,
                 adapt=settings.optimizer == "lars",
                 norm_factor=settings.norm_lr,
-                factors=_rates(soco, settings),
+                factors={name: rate for name, rate in rates.items() if rate > 0},
             ),
             momentum=settings.momentum,
             trust_coefficient=settings.trust_coefficient,
@@ -196,6 +198,13 @@ def _rates(soco: SoCo, settings: TrainingSettings) -> dict[str, float]:
         **{f"online.encoder.{name}": settings.backbone_lr for name in backbone},
     }
     return {name: rate for name, rate in rates.items() if rate != 1}
+
+
+def _freeze(soco: SoCo, prefixes: Sequence[str]) -> None:
+    """Computes no gradients of the parameters whose names begin so; batch norm still takes each batch's statistics."""
+    for name, parameter in soco.named_parameters():
+        if name.startswith(tuple(prefixes)):
+            parameter.requires_grad_(False)
 
 
 def _compile(soco: SoCo, backend: str) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from socodet.pretraining.survey import ImageSurvey, Machine
 
 IMAGE, SOCO, SOCO_PAPER, SOCO_RPN = "image", "soco", "soco_paper", "soco_rpn"
+FROZEN = f"{SOCO}_frozen"
+"""After the name of the given weights: SoCo begun from them, without training the backbone."""
 NAME = "imagenet"
 """Of the weights that are given, where the user does not name them."""
 FRACTIONS = (0.1, 0.05, 0.25, 1.0)
@@ -115,10 +117,19 @@ def starts(
     if weights is not None:
         soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=weights.path)
         name, path = weights.name, weights.path
+        frozen = replace(soco, training=replace(soco.training, backbone_lr=0.0))
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
             Start(f"{name}_{SOCO}", f"SoCo begun from {name}", soco, path, own_backbone=True),
             Start(f"{name}_{IMAGE}", f"the image level begun from {name}, at equal compute", image, path, None, True),
+            Start(
+                f"{name}_{FROZEN}",
+                f"SoCo begun from {name} with the backbone frozen",
+                frozen,
+                path,
+                own_backbone=True,
+                on_request=True,
+            ),
         ]
     return tuple(found)
 

@@ -70,8 +70,8 @@ def reproduce_own_data(
     `data` is a labelled set with a training and a validation split, or `reading` holds a share of it back. Pretraining
     sees the training split's images, or `images`, without labels. For each of `fractions` of the labels the length of
     fine-tuning is the one after which a detector from scratch has stopped getting better; it is the same for every
-    start. A fold takes another part of the labels and another seed. `only` names the starts wanted; by default all.
-    `execution.max_steps` counts for each run.
+    start. A fold takes another part of the labels and another seed. `only` names the starts wanted; by default all but
+    those that only run on request. `execution.max_steps` counts for each run.
 
     The same call resumes after an interruption; fractions, folds, starts and weights may be added later. InputError for
     data or weights that cannot be used, and for an output that holds something else.
@@ -104,7 +104,7 @@ def reproduce_own_data(
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise InputError(f"--only {' '.join(unknown)}: no such start; {which_instead(unknown[0], names)}")
-    wanted = [one for one in every if one.name == SCRATCH or one.name in only or not (only or one.on_request)]
+    wanted = [one for one in every if one.name in only or not (only or one.on_request)]
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
     runs = PretrainingRuns(source, table, execution, show_progress)
