@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from socodet.pretraining.recipes.auto import Given, plan
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, reproduce_own_data
-from socodet.studies.own_data.protocol import image_level, starts
+from socodet.studies.own_data.protocol import image_level, start_names, starts
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
 from socodet.training.settings import ExecutionSettings
@@ -126,6 +127,21 @@ def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, we
     }
 
 
+def test_settings_newer_than_the_study_are_its_defaults(done, data, weights, tmp_path):
+    """As if it had begun before `backbone_lr` and `rise` existed."""
+    folder = tmp_path / "begun"
+    shutil.copytree(done.study.folder, folder)
+    note = json.loads((folder / "own_data.json").read_text())
+    del note["asked"]["settings"]["rise"]
+    del note["starts"]["soco"]["recipe"]["training"]["backbone_lr"]
+    (folder / "own_data.json").write_text(json.dumps(note))
+    given = {"weights": weights, "fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
+    again = reproduce_own_data(data, folder, SMALL, **given).as_json()
+    assert [one for one in again if one in done.as_json()] == done.as_json()
+    with pytest.raises(InputError, match="rise"):
+        reproduce_own_data(data, folder, dataclasses.replace(SMALL, rise=0.2), **given)
+
+
 def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, data, tmp_path, monkeypatch):
     """Or runs of different experiments would stand in one mean."""
     torch.manual_seed(1)
@@ -184,6 +200,7 @@ def test_begun_from_weights_the_backbone_keeps_its_place_or_most_of_it(weights):
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
     every = {start.name: start for start in starts(SMALL, weights, source, survey, Machine("cpu", 0.0))}
+    assert sorted(every) == sorted(start_names(weights))
     begun, frozen = every["imagenet_soco"], every["imagenet_soco_frozen"]
     assert (begun.recipe.training.backbone_lr, frozen.recipe.training.backbone_lr) == (0.1, 0)
     training = dataclasses.replace(frozen.recipe.training, backbone_lr=0.1)
@@ -299,6 +316,7 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
         Weights(tmp_path, "resnet18", "soco")
     with pytest.raises(InputError, match="no such start"):
         reproduce_own_data(data, tmp_path / "o", SMALL, only=["sooc"], execution=CPU, show_progress=False)
+    assert not (tmp_path / "o").exists()
     for flags in (["--weights", str(tmp_path)], ["--data", str(tmp_path / "none")]):
         with pytest.raises(SystemExit) as ended:
             main(["reproduce", "own-data", "--data", str(data), "--output", str(tmp_path / "o"), *flags])

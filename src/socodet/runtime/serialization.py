@@ -1,7 +1,7 @@
 """Settings to JSON and back: nested dataclasses, tuples, choices and numbers, by cattrs."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_origin
 
 from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError
@@ -39,6 +39,11 @@ def with_defaults(cls: type[Any], data: Any) -> Any:
         return to_json(_CONVERTER.structure(data, cls))
     except (BaseValidationError, SettingError):
         return data
+
+
+def values_with_defaults(classes: Mapping[str, type[Any]], data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data`, in which the values under the names of `classes` are `with_defaults`."""
+    return {key: with_defaults(classes[key], value) if key in classes else value for key, value in data.items()}
 
 
 def _problem(error: Exception, path: str) -> str:

@@ -26,7 +26,7 @@ from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
-from socodet.studies.finetuning_runs import FinetuningRuns
+from socodet.studies.finetuning_runs import DESCRIBED, FinetuningRuns
 from socodet.studies.inits import Init, named_inits, shared_model, shared_pixel_reading
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
@@ -151,7 +151,7 @@ def _prepare(
     Weights are read where a run has yet to begin from them. InputError where an init is another than it was.
     """
     asked = runs.describe()
-    noted: dict[str, Any] = study.find(asked, overwrite=overwrite).get("inits", {})
+    noted: dict[str, Any] = study.find(asked, DESCRIBED, overwrite=overwrite).get("inits", {})
     detector = None
     for init in inits:
         there = noted.get(init.name)

@@ -31,6 +31,8 @@ from socodet.studies.runner import Job, JobResult, Label
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
+DESCRIBED = {"settings": FinetuneSettings, "model": ModelSettings, "schedule": ScheduleSettings}
+"""Classes of the settings in `FinetuningRuns.describe`."""
 SCORES = ("box_", "mask_")
 """Prefixes of the names of scores; a score that the set cannot give is None, and left out."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from socodet.errors import InputError
 from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_note
 from socodet.runtime.log import LOGGER
+from socodet.runtime.serialization import values_with_defaults
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.distributed import any_process
 from socodet.training.learner import DivergedError
@@ -100,9 +101,12 @@ class Study:
         """What the note says; empty before there is one."""
         return read_note(self.note) or {}
 
-    def find(self, asked: Mapping[str, Any], *, overwrite: bool = False) -> dict[str, Any]:
+    def find(
+        self, asked: Mapping[str, Any], settings: Mapping[str, type] | None = None, *, overwrite: bool = False
+    ) -> dict[str, Any]:
         """The note of the same study begun earlier, empty for a new one.
 
+        `settings`: classes of the settings in `asked`, by name; settings newer than the note count as their defaults.
         InputError when the folder holds something else, or a study of other settings, unless `overwrite`.
         """
         a_study = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
@@ -112,7 +116,8 @@ class Study:
             raise InputError(f"{self.folder}: holds {a_study} of an earlier version; give another --output")
         there = {} if overwrite else there
         if there:
-            refuse_other_note(self.folder, json.loads(json.dumps(asked)), there["asked"], a_study)
+            begun = values_with_defaults(settings or {}, there["asked"])
+            refuse_other_note(self.folder, json.loads(json.dumps(asked)), begun, a_study)
         return there
 
     def begin(self, asked: Mapping[str, Any], files: Sequence[str], *, overwrite: bool = False, **more: Any) -> None:

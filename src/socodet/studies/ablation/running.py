@@ -25,6 +25,7 @@ from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, r
 from socodet.runtime.differences import differences
 from socodet.runtime.files import settled
 from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.serialization import values_with_defaults
 from socodet.runtime.world import ALONE
 from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
 from socodet.studies.ablation.table import (
@@ -36,7 +37,7 @@ from socodet.studies.ablation.table import (
     read_row,
     row_settings,
 )
-from socodet.studies.finetuning_runs import FinetuningRuns
+from socodet.studies.finetuning_runs import DESCRIBED, FinetuningRuns
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables, table_of
 from socodet.studies.runner import Job, Label, Study, require_one_process
 from socodet.training.devices import choose_device
@@ -191,7 +192,7 @@ def _prepare(
     finetuned = noted
     if finetune is not None:
         finetuned = {"names": [finetune.training.name, finetune.validation.name], **finetune.describe()}
-        difference = noted is not None and differences(finetuned, noted)
+        difference = noted is not None and differences(finetuned, values_with_defaults(DESCRIBED, noted))
         if difference and any(study.folder.glob("*/seed-*-transfer*")):
             raise InputError(
                 f"{study.folder}: its rows are fine-tuned differently: {difference}; give another --output, or remove "

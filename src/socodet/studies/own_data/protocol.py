@@ -99,6 +99,12 @@ class Start:
     """Whether it is left out unless it is asked for by name."""
 
 
+def start_names(weights: Weights | None) -> list[str]:
+    """Names of all starts, before anything is planned."""
+    own = [SCRATCH, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN]
+    return own if weights is None else [*own, weights.name, *(f"{weights.name}_{one}" for one in (SOCO, IMAGE, FROZEN))]
+
+
 def starts(
     settings: OwnDataSettings, weights: Weights | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Start, ...]:

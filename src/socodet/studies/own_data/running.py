@@ -27,15 +27,16 @@ from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import read_images_like
 from socodet.images.source import Images, ImageSelection, ImageSource, as_source, digest_names, open_images, read_like
 from socodet.models.settings import ModelSettings
+from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import settled, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders
-from socodet.runtime.serialization import to_json
+from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import FIGURES, MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.own_data.protocol import FOLDS, FRACTIONS, OwnDataSettings, Start, Weights, starts
+from socodet.studies.own_data.protocol import FOLDS, FRACTIONS, OwnDataSettings, Start, Weights, start_names, starts
 from socodet.studies.own_data.results import TABLES, OwnData
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
 from socodet.studies.runner import Job, JobResult, Label, Study, require_one_process
@@ -81,6 +82,10 @@ def reproduce_own_data(
     for what, values in (("fractions", fractions), ("folds", folds)):
         if not values or len(set(values)) < len(values):
             raise InputError(f"--{what} must be one or more different numbers, not {tuple(values)}")
+    names = start_names(weights)
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise InputError(f"--only {' '.join(unknown)}: no such start; {which_instead(unknown[0], names)}")
     detectors = FinetuningRuns.open(
         data,
         None,
@@ -100,10 +105,6 @@ def reproduce_own_data(
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey or survey_images(source), machine)
     described = _note_starts(study, every)
-    names = [start.name for start in every]
-    unknown = sorted(set(only) - set(names))
-    if unknown:
-        raise InputError(f"--only {' '.join(unknown)}: no such start; {which_instead(unknown[0], names)}")
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
@@ -223,7 +224,9 @@ def _note_starts(study: Study, every: Sequence[Start]) -> dict[str, str]:
 
     InputError when one was another: `auto` plans by the machine, and files change.
     """
-    noted: dict[str, Any] = study.noted()["starts"]
+    noted: dict[str, Any] = {
+        name: values_with_defaults({"recipe": Recipe}, one) for name, one in study.noted()["starts"].items()
+    }
     described: dict[str, Any] = {}
     for start in every:
         file = start.weights or start.start_from
@@ -273,7 +276,7 @@ def _prepare(
         "images": shown,
         "socodet": __version__,
     }
-    there = study.find(asked, overwrite=overwrite)
+    there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
     files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
     hold_folder(study.folder)
     study.begin(asked, files, overwrite=overwrite, starts=there.get("starts", {}))
