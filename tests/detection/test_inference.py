@@ -94,6 +94,24 @@ def test_masks_are_cut_at_a_half():
 
 
 @pytest.mark.usefixtures("narrow_networks")
+@pytest.mark.parametrize(("size", "pasted"), [((50, 70), 50 * 70 * 2), ((28, 28), 2**24), ((300, 200), 1)])
+def test_masks_pasted_a_few_at_a_time_are_torchvisions(size, pasted, monkeypatch):
+    """The masks that the module itself gives are pasted by torchvision's transform, all at once."""
+    torch.manual_seed(0)
+    settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1, detections=5, rois_per_image=16)
+    detector = new_detector("mask_rcnn_fpn", NARROW, 6, inference=settings).eval()
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    with torch.no_grad():
+        (expected,) = detector([torch.from_numpy(image).permute(2, 0, 1).float() / 255])
+    monkeypatch.setattr(inference, "PASTED", pasted)
+    ((_, found),) = detect_each(detector, lambda _: image, [0])
+    masks = np.stack([decode_rle(mask) for mask in found.masks])
+    assert len(masks) == 5
+    assert 0 < masks.mean() < 1
+    np.testing.assert_array_equal(masks, expected["masks"][:, 0].numpy() > 0.5)
+
+
+@pytest.mark.usefixtures("narrow_networks")
 def test_images_of_one_size_go_together_and_give_what_each_alone_does(monkeypatch):
     torch.manual_seed(0)
     settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1, detections=5, rois_per_image=16)

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,3 +64,25 @@ def test_ids_of_another_type_than_the_sets(tmp_path):
     file.write_text(json.dumps([good, good | {"image_id": 4.0, "category_id": 20.0}]))
     (found,) = read_detections(OURS, file).values()
     assert (found.labels.tolist(), found.boxes.tolist()) == ([2, 2], [[1, 2, 4, 6]] * 2)
+
+
+def test_names_say_which_image_where_numbers_are_of_another_set(tmp_path):
+    """`predict` numbers a folder's images in the order of their names; a COCO file may have them in another."""
+    images = [
+        replace(made_image(k, []), file=tmp_path / name) for k, name in ((1, "c.jpg"), (2, "a.jpg"), (7, "d/c.jpg"))
+    ]
+    ours = made_set(images, "coco", classes=1)
+    file = tmp_path / "detections.json"
+
+    def read(name, number):
+        entry = {"image_id": number, "file_name": name, "category_id": 10, "bbox": [1, 2, 3, 4], "score": 1}
+        file.write_text(json.dumps([entry]))
+        elsewhere = Counter()
+        return [*read_detections(ours, file, elsewhere=elsewhere), *({"lacks": n} for n in elsewhere)]
+
+    assert read("a.jpg", 1) == read("a.jpg", 9) == read("../set/./a.jpg", 2) == read("a.JPG", 2) == [2]
+    assert read("d/c.jpg", 1) == [7]
+    assert read("c.jpg", 1) == [1]  # two images end so, and the number tells
+    assert read("c.jpg", 7) == [7]
+    assert read("b.jpg", 1) == [{"lacks": 1}]
+    assert read("e/c.jpg", 2) == [{"lacks": 2}]

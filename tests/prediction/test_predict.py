@@ -191,6 +191,18 @@ def test_a_folder_into_files(run, images, detector, tmp_path):
             assert drawn.size == decode_image((images / name).read_bytes()).shape[1::-1]
 
 
+def test_images_of_a_coco_file_keep_their_ids(run, images, tmp_path):
+    """As COCO's tools need them to score the predictions against that file."""
+    names = [path.name for path in sorted(images.iterdir())]
+    ids = {names[1]: 0, names[3]: 1234, names[0]: 7}
+    listed = [{"id": number, "file_name": name} for name, number in ids.items()]
+    (images / "some.json").write_text(json.dumps({"images": listed}))
+    predict(run, images / "some.json", tmp_path / "found", min_score=0.0, max_detections=1, **QUIET)
+    (images / "some.json").unlink()
+    entries = json.loads((tmp_path / "found" / "predictions.json").read_text())
+    assert {one["file_name"]: one["image_id"] for one in entries} == ids
+
+
 def test_an_interrupted_call_resumes_and_ends_in_the_same_files(run, images, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):

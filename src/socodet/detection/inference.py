@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.masks import encode_masks
-from socodet.detection.detectors.transform import scaled_size
+from socodet.detection.datasets.masks import RLE, encode_masks
+from socodet.detection.detectors.transform import Answer, DetectorTransform, scaled_size
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
@@ -29,7 +30,8 @@ WINDOW = 16
 """Images in a row among which those of one size are looked for."""
 TOGETHER = {"cpu": 2**20, "cuda": 2**22}
 """At most how many pixels go through a detector together, of the images or as it scales them."""
-
+PASTED = 2**24
+"""At most how many pixels of masks are pasted into images at a time, unless one image has more."""
 
 Read = Callable[[int], NDArray[np.uint8]]
 """The pixels of image `index`, (H, W, 3) RGB; InputError or OSError when they cannot be had."""
@@ -75,6 +77,8 @@ def detect_each(
     processes; 0 is this one. name: what to call an image that takes too long.
     """
     device = next(detector.parameters()).device
+    transform = getattr(detector, "transform", None)
+    ours = transform if isinstance(transform, DetectorTransform) else None
     window = batch_size or WINDOW
     batches = (indices[first : first + window] for first in range(0, len(indices), window))
     for batch in make_batches(_Reader(read, name), batches, workers):
@@ -87,9 +91,11 @@ def detect_each(
                 continue
             if index not in found:
                 (group,) = [group for group in groups if index in group]
-                with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
+                autocast = torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+                with autocast, nullcontext() if ours is None else ours.unpasted_masks():
                     answers = detector([images[k].to(device).float() / 255 for k in group])
-                found |= {k: as_detections(answer) for k, answer in zip(group, answers, strict=True)}
+                for k, answer in zip(group, answers, strict=True):
+                    found[k] = as_detections(answer, None if ours is None else tuple(images[k].shape[1:]))
             yield index, found.pop(index)
 
 
@@ -154,15 +160,26 @@ def detect(
     return found, unreadable
 
 
-def as_detections(answer: dict[str, Tensor]) -> Detections:
-    """A detector's answer to one image; what a single-stage detector says of the background is left out."""
+def as_detections(answer: Answer, size: tuple[int, ...] | None = None) -> Detections:
+    """A detector's answer to one image; what a single-stage detector says of the background is left out.
+
+    size: the image's (height, width) where masks are yet to be pasted into it (`DetectorTransform.unpasted_masks`).
+    """
     kept = answer["labels"] > 0
-    masks = None
-    if "masks" in answer:
-        masks = encode_masks((answer["masks"][kept, 0] > MASK_THRESHOLD).cpu().numpy())
+    masks = _encoded(answer["masks"][kept], answer["boxes"][kept], size) if "masks" in answer else None
     return Detections(
         answer["boxes"][kept].cpu().numpy().astype(np.float32),
         answer["scores"][kept].cpu().numpy().astype(np.float32),
         answer["labels"][kept].cpu().numpy().astype(np.int64),
         masks,
     )
+
+
+def _encoded(masks: Tensor, boxes: Tensor, size: tuple[int, ...] | None) -> list[RLE]:
+    """Run lengths of masks (N, 1, …), pasted at most `PASTED` pixels at a time."""
+    at_once = max(1, PASTED // math.prod(size or masks.shape[2:]))
+    encoded: list[RLE] = []
+    for some, around in zip(torch.split(masks, at_once), torch.split(boxes, at_once), strict=True):
+        pasted = some if size is None else paste_masks_in_image(some, around, size)
+        encoded += encode_masks((pasted[:, 0] > MASK_THRESHOLD).cpu().numpy())
+    return encoded

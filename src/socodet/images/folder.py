@@ -27,6 +27,8 @@ class ImageFolder:
     """Paths relative to `root`, with forward slashes; those of a list may be absolute."""
     named_in: Path | None = None
     """The file that names them."""
+    ids: tuple[int | str, ...] | None = None
+    """Their ids in that file, if it is a COCO file."""
 
     def __len__(self) -> int:
         return len(self.keys)

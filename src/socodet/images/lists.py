@@ -58,7 +58,7 @@ def open_coco(file: Path) -> ImageFolder:
 
     InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
     """
-    names = _coco_names(file)
+    names, ids = _coco_images(file)
     root, keys = locate_images(file, names)
     astray = next((name for name, key in zip(names, keys, strict=True) if leads_astray(key, file, root)), None)
     if astray is not None:
@@ -68,10 +68,11 @@ def open_coco(file: Path) -> ImageFolder:
         )
     if not any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):  # found by other spellings of suffixes
         keys = [next((one for one in suffix_spellings(key) if os.path.isfile(root / one)), key) for key in keys]
-    return ImageFolder(root, Names(_unique_keys(file, keys)), file)
+    return ImageFolder(root, Names(_unique_keys(file, keys)), file, ids)
 
 
-def _coco_names(file: Path) -> list[str]:
+def _coco_images(file: Path) -> tuple[list[str], tuple[int | str, ...] | None]:
+    """Names and ids of a COCO file's images; no ids where one is missing, occurs twice or is no number or text."""
     content = parse_json(file, read_given(file), "give a COCO file")
     try:
         names: list[str] = [image["file_name"] for image in content["images"]]
@@ -79,7 +80,9 @@ def _coco_names(file: Path) -> list[str]:
         names = []
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{file}: is not a COCO file; one has a list `images`, with a `file_name` for each image")
-    return names
+    ids = tuple(image.get("id") for image in content["images"])
+    usable = all(isinstance(one, int | str) and not isinstance(one, bool) for one in ids) and len({*ids}) == len(ids)
+    return names, ids if usable else None
 
 
 def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:

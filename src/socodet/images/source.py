@@ -83,6 +83,16 @@ def reading_of(source: ImageSource) -> PixelReading:
     return PLAIN
 
 
+def image_ids(source: ImageSource) -> Sequence[int | str]:
+    """The ids of a COCO file's images; of any other images their numbers, from 1."""
+    if isinstance(source, ImageSelection):
+        ids = image_ids(source.source)
+        return [ids[index] for index in source.indices]
+    if isinstance(source, ImageFolder) and source.ids is not None:
+        return source.ids
+    return range(1, len(source) + 1)
+
+
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
     """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError.
 

@@ -1,6 +1,6 @@
 """`socodet predict`: a fine-tuned detector over new images, into a folder.
 
-OUTPUT/predictions.json  COCO's result format, with each image's name and each object's class beside their numbers
+OUTPUT/predictions.json  COCO's result format, with each image's name and each object's class beside their ids
 OUTPUT/predictions.csv   the same as a table: file_name, label, score, x1, y1, x2, y2
 OUTPUT/drawn/            with `draw`: the images with their objects
 OUTPUT/predict.json      what was asked
@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
-from socodet.images.source import Images, ImageSource, digest_names, read_pixels, reading_of
+from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
@@ -145,7 +145,7 @@ def predict(
                     break
         CUT_SHORT.say()
     if len(lines) == len(source):
-        _finish(folder, lines)
+        _finish(folder, lines, image_ids(source))
     objects = [one for line in lines for one in line.get("objects", ())]
     surest = sorted(lines, key=lambda line: -max((one["score"] for one in line.get("objects", ())), default=0.0))
     return PredictResult(
@@ -238,11 +238,14 @@ def _draw(folder: Path, source: ImageSource, index: int, found: Detections, dete
         write_atomically(file, drawn.getvalue())
 
 
-def _finish(folder: Path, lines: list[dict[str, Any]]) -> None:
-    """The two files from all lines. The lines stay: the same call again then finds everything done."""
+def _finish(folder: Path, lines: list[dict[str, Any]], ids: Sequence[int | str]) -> None:
+    """The two files from all lines, with the images' ids.
+
+    The lines stay: the same call again then finds everything done.
+    """
     entries = [
-        {"image_id": number, "file_name": line["file_name"], **one}
-        for number, line in enumerate(lines, start=1)
+        {"image_id": image_id, "file_name": line["file_name"], **one}
+        for image_id, line in zip(ids, lines, strict=True)
         for one in line.get("objects", ())
     ]
     write_atomically(folder / JSON, json.dumps(entries).encode() + b"\n")

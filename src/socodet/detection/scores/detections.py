@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
@@ -111,8 +111,9 @@ def read_detections(
 ) -> dict[int | str, Detections]:
     """What `write_detections` or another program wrote in COCO's result format.
 
-    InputError, which names the entry, for anything but a detection of an image and a category of the set. With
-    `elsewhere`, detections of images that the set lacks are left out and counted there, by image id.
+    An entry with a `file_name` is of the image of that name, whatever number it has: `predict` numbers the images of a
+    folder itself. InputError, which names the entry, for anything but a detection of an image and a category of the
+    set. With `elsewhere`, detections of images that the set lacks are left out and counted there, by image id.
     """
     try:
         written_there = file.read_bytes()  # a pipe, too
@@ -123,6 +124,7 @@ def read_detections(
         raise InputError(f"{file}: is no list of detections; give one in COCO's result format")
     label_of = {category.id: label for label, category in enumerate(dataset.categories, 1)}
     sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
+    named = _Names(dataset)
     rows: dict[int | str, list[_Row]] = {}
     for place, entry in enumerate(entries):
         try:
@@ -130,6 +132,8 @@ def read_detections(
             if written is None:
                 raise ValueError("image_id is no id")
             image_id, category_id = matching_id(written, sizes), matching_id(entry["category_id"], label_of)
+            if isinstance(entry.get("file_name"), str):
+                image_id = named.image(entry["file_name"], image_id)
             x, y, w, h = (float(side) for side in entry["bbox"])
             box, score, mask = [x, y, x + w, y + h], float(entry["score"]), entry.get("segmentation")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -151,6 +155,27 @@ def read_detections(
                 raise InputError(f"{file}: entry {place} has a mask that is no run lengths of a {width}x{height} image")
         rows.setdefault(image_id, []).append((box, score, label_of[cast(int, category_id)], cast(RLE | None, mask)))
     return {image_id: _stacked(file, image_id, found) for image_id, found in rows.items()}
+
+
+class _Names:
+    """The images of a set by the names of their files."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self._file_of = {image.image_id: image.file for image in dataset.images}
+        self._ids: dict[str, list[int | str]] = {}
+        for image_id, file in self._file_of.items():
+            self._ids.setdefault(file.name, []).append(image_id)
+
+    def image(self, name: str, numbered: int | str | None) -> int | str | None:
+        """The image whose path ends in `name`; if there are several or none, `numbered` if its file has that name."""
+        path = PurePosixPath(*(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")))
+        found = [
+            one for one in self._ids.get(path.name, ()) if f"/{self._file_of[one].as_posix()}".endswith(f"/{path}")
+        ]
+        if len(found) == 1:
+            return found[0]
+        file = None if numbered is None else self._file_of[numbered]
+        return numbered if file is not None and file.stem.casefold() == path.stem.casefold() else None
 
 
 _FIX = "give the set that they were made on"
