@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import LEAST_SIDE
 from socodet.detection.datasets.values import LARGEST
 from socodet.detection.scores import evaluate
 from socodet.errors import InputError
@@ -119,7 +120,8 @@ def yolo_boxes(fields, size=(400, 266)):
     else:
         low, high = values.reshape(-1, 2).min(0), values.reshape(-1, 2).max(0)
     box = np.float32(np.concatenate([np.maximum(low, 0), np.minimum(high, size)]))
-    return (int(numbers[0]), box) if (box[2:] > box[:2]).all() and np.isfinite(box).all() else None
+    large = (np.minimum(high - low, box[2:] - box[:2]) >= LEAST_SIDE).all()
+    return (int(numbers[0]), box) if large and np.isfinite(box).all() else None
 
 
 LINE = ["0", "0.5", "0.5", "0.25", "0.25"]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_any_annotations import CALM, FEWER, VALUES, check, paths, replaced
 
+from socodet.detection.datasets.problems import LEAST_SIDE
 from socodet.detection.datasets.values import LARGEST
 from socodet.images.photographs import photographs
 
@@ -99,7 +100,7 @@ def is_odd_lvis(images, categories):
 def defined(content):
     """By COCO's definition: image's name → class and box of its objects; and whether something is out of order."""
     odd = False
-    images, found = [], {}
+    images, found, sizes = [], {}, {}
     for one in content["images"]:
         if not isinstance(one, dict) or not is_id(one.get("id")):
             odd = True
@@ -112,8 +113,11 @@ def defined(content):
         size = [as_number(one.get(side)) for side in ("width", "height")]
         if not all(side >= 1 and side == int(side) for side in size):
             odd, size = True, real
-        images.append((one, [int(side) for side in size]))
-        found[name] = []
+        size = [int(side) for side in size]
+        images.append((one, size))
+        sizes.setdefault(name, size)
+        odd |= name in found
+        found.setdefault(name, [])
     for note in content["annotations"]:
         if not isinstance(note, dict):
             odd = True
@@ -129,7 +133,7 @@ def defined(content):
         (image, size) = of[0]
         clipped = [max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1])]
         clipped = np.float32(clipped).tolist()
-        if not (w > 0 and h > 0 and clipped[2] > clipped[0] and clipped[3] > clipped[1]):
+        if min(w, h, clipped[2] - clipped[0], clipped[3] - clipped[1]) < LEAST_SIDE:
             odd = True
             continue
         crowd = str(note.get("iscrowd", 0)).strip().lower() in ("1", "1.0", "true", "yes", "y", "t")
@@ -149,8 +153,17 @@ def defined(content):
         odd |= not (crowd or plain) or not (area > 0 or note.get("area") is None)
         odd |= np.abs(np.array(clipped) - [x, y, x + w, y + h]).max() > 1
         odd |= note.get("segmentation") not in (None, "", [], [[]], {}) and not is_outline(note["segmentation"], size)
-        found[image["file_name"]].append((str(names[0]["name"]), *clipped, crowd))
-    return found, odd or is_odd_lvis([one for one, _ in images], content["categories"])
+        row = (str(names[0]["name"]), *clipped, crowd)
+        found[image["file_name"]].append((image, (names[0]["id"], crowd, *numbers), row))
+    joined = {name: [] for name in found}
+    for name, objects in found.items():
+        known = set()
+        for image, size in images:  # entries of one file are one image
+            if size == sizes[name]:
+                of_it = [(key, row) for one, key, row in objects if one is image]
+                joined[name] += [row for key, row in of_it if key not in known]
+                known |= {key for key, _ in of_it}
+    return joined, odd or is_odd_lvis([one for one, _ in images], content["categories"])
 
 
 def learned(read):

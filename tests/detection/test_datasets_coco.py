@@ -8,6 +8,7 @@ from PIL import Image
 
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 
@@ -313,6 +314,53 @@ def test_a_few_boxes_outside_mean_no_other_form(tmp_path):
     boxes = [[300, 200, 200, 100], [1, 1, 390, 260], [350, 10, 80, 20], [0.1, 0.1, 0.5, 0.5]]
     read = open_detection_set(written(tmp_path, content([note(20, box) for box in boxes])))
     assert read.problems.counts == {Problem.CLIPPED: 2}
+
+
+def test_boxes_that_only_touch_the_border_are_outside(tmp_path):
+    """As 600.1 - 640 + 39.9 is, which is no 0."""
+    left, top = [600.1 - 640, 5, 39.9, 20], [5, 600.1 - 640, 20, 39.9]
+    right, bottom = [400 - 2e-14, 5, 20, 20], [5, 266 - 2e-14, 20, 20]
+    kept = [[-39.9, 5, 39.95, 20], [3, 3, 0.02, 9]]
+    tiny = [3, 3, 1e-9, 9]
+    notes = [note(20, box) for box in (left, top, right, bottom, tiny, *kept)]
+    read = open_detection_set(written(tmp_path, content(notes)))
+    np.testing.assert_allclose(read.images[0].boxes, [[0, 5, 0.05, 25], [3, 3, 3.02, 12]], atol=1e-5)
+    assert read.problems.counts == {Problem.OUTSIDE: 4, Problem.EMPTY_BOX: 1, Problem.CLIPPED: 1}
+
+
+def test_entries_of_one_file_are_one_image(tmp_path):
+    """As converters write them that make an entry of each row of a table, and merged files."""
+    cat, eye, cup = [5, 6, 100, 90], [50, 60, 7, 8], [1, 2, 30, 40]
+    entry = images()[0]
+    listed = [*images(), entry | {"id": 21, "file_name": "./chelsea.jpg"}, entry | {"id": 22}]
+    notes = [note(20, cat), note(20, cat), note(10, cup, 7), note(21, cat), note(21, cat, 7), note(22, eye)]
+    notes += [note(21, [float(side) for side in eye]), note(22, cat, iscrowd=1)]
+    read = open_detection_set(written(tmp_path, content(notes, images=listed)))
+    assert [one.image_id for one in read.images] == [20, 10]
+    # an entry's own objects are as it has them; of the later ones' those that are new
+    assert [(row[1], *row[2:6], row[6]) for row in objects(read) if row[0] == 20] == [
+        (1, 5, 6, 105, 96, False),
+        (1, 5, 6, 105, 96, False),
+        (2, 5, 6, 105, 96, False),
+        (1, 50, 60, 57, 68, False),
+        (1, 5, 6, 105, 96, True),
+    ]
+    assert read.problems.counts == {Problem.SAME_FILE: 2, Problem.CROWD: 1}
+    for seed in range(4):
+        reading = ReadingSettings(val_share=0.5, val_seed=seed)
+        file = tmp_path / "train.json"
+        parts = [open_detection_set(file, split=part, reading=reading).images for part in ("train", "val")]
+        assert sorted(one.file.name for part in parts for one in part) == ["chelsea.jpg", "coffee.jpg"]
+
+
+def test_entries_of_one_file_that_differ_in_size(tmp_path):
+    """The boxes of one of them are in another scale."""
+    listed = [*images(), images()[0] | {"id": 21, "width": 800, "height": 532}]
+    read = open_detection_set(
+        written(tmp_path, content([note(20, [1, 2, 3, 4]), note(21, [2, 4, 6, 8])], images=listed))
+    )
+    assert [(one.image_id, one.width, len(one)) for one in read.images] == [(20, 400, 1), (10, 400, 0)]
+    assert read.problems.counts == {Problem.BROKEN_IMAGE: 1}
 
 
 def test_masks_away_from_their_boxes(tmp_path):

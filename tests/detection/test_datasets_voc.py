@@ -146,6 +146,20 @@ def test_images_of_any_suffix_and_case(tmp_path):
     assert [image.file.name for image in read.images] == ["a.JPEG", "b.jfif", "c.Png"]
 
 
+def test_a_list_may_spell_suffixes_in_another_way(tmp_path):
+    write(tmp_path, {name: [CAT] for name in "abc"}, train=["a.jpg", "JPEGImages\\b.JPG 1", "c.jpg", "d.jpg"])
+    for name, suffix in (("a", ".JPG"), ("b", ".jpeg")):
+        (tmp_path / "JPEGImages" / f"{name}.jpg").rename(tmp_path / "JPEGImages" / f"{name}{suffix}")
+    read = open_detection_set(tmp_path, split="train")
+    assert [(image.image_id, image.file.name) for image in read.images] == [
+        ("a", "a.JPG"),
+        ("b", "b.jpeg"),
+        ("c", "c.jpg"),
+    ]
+    assert read.problems.counts == {Problem.OTHER_SUFFIX: 2, Problem.MISSING_IMAGE: 1}
+    assert read.problems.first[Problem.MISSING_IMAGE].endswith("/d.jpg")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "gbk", "shift_jis", "windows-1251"])
 def test_xml_in_the_encoding_that_it_declares(tmp_path, encoding):
     name = {"latin-1": "größe", "utf-8": "größe", "utf-16": "größe", "gbk": "猫", "shift_jis": "猫"}.get(

@@ -1,8 +1,11 @@
 """What a detector sees in training."""
 
+import json
+
 import numpy as np
 import torch
 from photograph_sets import coco_file
+from PIL import Image
 
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import detector_named
@@ -62,6 +65,37 @@ def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
             assert torch.equal(a, b)
         for a, b in zip(one.targets, other.targets, strict=True):
             assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_objects_scaled_to_nothing_are_left_out_of_the_target(tmp_path):
+    """One of half a pixel in an image scaled to a hundredth, beside one that can be learned."""
+    Image.fromarray(np.zeros((2000, 3000, 3), np.uint8)).save(tmp_path / "huge.png")
+    square, speck = [500, 500, 1500, 1000], [2990.25, 5, 0.5, 0.5]
+    notes = [
+        {"id": k, "image_id": 1, "category_id": k, "bbox": box, "segmentation": [corners(box)]}
+        for k, box in enumerate([speck, square], 1)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "huge.png", "width": 3000, "height": 2000}],
+        "annotations": notes,
+        "categories": [{"id": 1, "name": "speck"}, {"id": 2, "name": "square"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = open_detection_set(tmp_path / "a.json")
+    assert len(data.images[0]) == 2  # it counts in the scores
+    assert data.target(0)["labels"].tolist() == [1, 2]
+    small = ScheduleSettings(10, batch_size=1, short_sides=(20,), max_side=30)
+    for epoch in range(4):
+        _, target, _ = TrainingImages(data, MASKS, small, seed=3)[(epoch, 0)]
+        assert target["labels"].tolist() == [2]
+        assert target["masks"].shape == (1, 20, 30)
+        assert target["masks"].sum() == 15 * 10
+        assert target["boxes"].shape == (1, 4)
+
+
+def corners(box):
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
 def test_a_missing_image_is_replaced_by_the_next_and_named(tmp_path):

@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from matplotlib import pyplot
 from PIL import Image, ImageColor
 
@@ -46,6 +47,19 @@ def test_proposals_lie_where_their_numbers_say() -> None:
         assert min(share_on_edges(pixels, box, colour, 4)) > 0.97
     assert sorted(panel.boxes.tolist()) == sorted(boxes.tolist())
     assert (pixels[20 * 4 + 20, 45 * 4] == 128).all()
+
+
+@pytest.mark.parametrize("shape", [(24, 4000), (1, 4000), (4000, 24)])
+def test_a_strip_is_drawn_whole_in_a_bounded_number_of_pixels(shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 200, np.uint8)
+    panel = proposal_panel("strip.png", image, np.zeros((0, 4), np.float32))
+    pixels = pixels_of(to_jpeg(panel_figure(panel, height=340, zoom=1.6)))
+    drawn = pixels.shape[:2]
+    assert max(drawn) <= 4096
+    assert max(drawn) / max(shape) == pytest.approx(min(drawn) / min(shape), abs=1 / min(shape))
+    assert np.abs(pixels.astype(int) - 200).max() < 8
+    sheet = pixels_of(to_png(sheet_figure([[panel]])))
+    assert max(sheet.shape) < 1000
 
 
 def test_many_proposals_are_all_drawn_and_none_does_no_harm() -> None:

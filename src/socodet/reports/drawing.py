@@ -19,6 +19,7 @@ TITLE_HEIGHT = 24  # pixels
 GAP = 10
 LABEL_SIZE = (30, 24)  # pixels of a label of two letters, with its margin
 LETTER = 9  # pixels per further letter
+LONGEST = 4096  # pixels of a panel's longer edge
 
 
 def panel_image(panel: Panel, height: int = 260, zoom: float = 1.6) -> PageImage:
@@ -29,9 +30,9 @@ def panel_image(panel: Panel, height: int = 260, zoom: float = 1.6) -> PageImage
 def panel_figure(panel: Panel, height: int = 240, zoom: float = 1.0) -> Figure:
     """One panel without its title, with lines and letters sized for a figure `height` pixels high.
 
-    The figure has `zoom` times as many pixels, for high-resolution screens.
+    The figure has `zoom` times as many pixels, for high-resolution screens, but no edge of more than `LONGEST`.
     """
-    scale = height / panel.image.shape[0]
+    scale = min(height / panel.image.shape[0], LONGEST / zoom / max(panel.image.shape[:2]))
     pixels = [max(1, round(edge * scale * zoom)) for edge in (panel.image.shape[1], panel.image.shape[0])]
     figure = blank_figure(*pixels, dpi=round(DPI * zoom))
     draw_panel(figure.add_axes((0, 0, 1, 1)), panel, scale)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.masks import Segmentation, decode_mask
-from socodet.detection.datasets.problems import AnnotationProblems
+from socodet.detection.datasets.problems import AnnotationProblems, large_enough
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_file_size, image_size
@@ -120,7 +120,7 @@ class DetectionDataset:
         return pixels
 
     def target(self, index: int, size: tuple[int, int] | None = None) -> "dict[str, torch.Tensor]":
-        """The target of image `index` for torchvision's detectors; crowd regions are left out.
+        """The target of image `index` for torchvision's detectors, without crowd regions and objects scaled to nothing.
 
         boxes float32 (N, 4), labels int64 (N,), and if the set has masks, masks uint8 (N, H, W), decoded on each call.
         With `size`, (height, width), everything is scaled to an image of that size.
@@ -130,9 +130,10 @@ class DetectionDataset:
         image = self.images[index]
         height, width = size or (image.height, image.width)
         scale = np.array([width / image.width, height / image.height] * 2, np.float32)
-        kept = np.flatnonzero(~image.crowd)
+        boxes = image.boxes * scale
+        kept = np.flatnonzero(~image.crowd & large_enough(boxes))
         target = {
-            "boxes": torch.from_numpy(image.boxes[kept] * scale),
+            "boxes": torch.from_numpy(boxes[kept]),
             "labels": torch.from_numpy(image.labels[kept]),
         }
         if self.has_masks:

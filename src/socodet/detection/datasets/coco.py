@@ -1,7 +1,7 @@
 """COCO's form of annotations, one JSON file, and LVIS's, which adds what of an image is not annotated."""
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -11,6 +11,7 @@ from socodet.detection.datasets.box_forms import FORMS, BoxForm, check_box_form
 from socodet.detection.datasets.entries import (
     Entry,
     FoundImage,
+    LabelledEntry,
     ListedImage,
     labels_of,
     objects_by_image,
@@ -18,7 +19,7 @@ from socodet.detection.datasets.entries import (
 )
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
-from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
+from socodet.detection.datasets.values import as_id, flag, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
 from socodet.images.lists import leads_astray, locate_images, spelled_as_in
@@ -48,10 +49,11 @@ def read_coco(
         raise InputError(f"{file}: lists no usable image; each needs `id`, `file_name`, `width` and `height`")
     ids = {image.image_id for image in listed}
     objects = objects_by_image(content["annotations"], ids, labels_of(categories), problems)
-    found = [
+    entries = (
         FoundImage(path, image, objects.get(image.image_id, []))
         for path, image in _present(file, images, listed, problems)
-    ]
+    )
+    found = _one_of_each_file(entries, problems)
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
@@ -166,6 +168,41 @@ def _present(
     if not found:
         astray = f" ({problems.line(Problem.NAME_ASTRAY)})" if Problem.NAME_ASTRAY in problems.counts else ""
         raise InputError(f"{file}: none of its {len(listed)} images is in {root}{astray}; name their folder")
+
+
+def _one_of_each_file(found: Iterable[FoundImage], problems: AnnotationProblems) -> list[FoundImage]:
+    """Joins the entries of one file, as converters of tables with a row per object write them, and merged files.
+
+    Otherwise one image would be in a training and a validation part, and half of its objects missing in each.
+    """
+    of_file: dict[Path, list[FoundImage]] = {}
+    for image in found:
+        same = of_file.setdefault(image.file, [])
+        one, other = (same[0] if same else image).listed, image.listed
+        where = f"image {other.image_id}, {image.file.name}"
+        if (one.width, one.height) == (other.width, other.height):
+            if same:
+                problems.add(Problem.SAME_FILE, f"{where}, of image {one.image_id}")
+            same.append(image)
+        else:
+            sizes = f"{other.width}x{other.height}, and {one.width}x{one.height} as image {one.image_id}"
+            problems.add(Problem.BROKEN_IMAGE, f"{where}: {sizes}")
+    return [same[0] if len(same) == 1 else _joined(same) for same in of_file.values()]
+
+
+def _joined(same: Sequence[FoundImage]) -> FoundImage:
+    """Of entries of one file the first, with the objects of all; without those whose class and box an earlier has."""
+    objects: list[LabelledEntry] = []
+    known: set[tuple[Any, ...]] = set()
+    for image in same:
+        boxes = image.written_boxes().numbers.tolist()
+        named = [
+            ((label, bool(flag(entry.get("iscrowd"))), *box), (entry, label))
+            for (entry, label), box in zip(image.objects, boxes, strict=True)
+        ]
+        objects += [one for key, one in named if key not in known]
+        known |= {key for key, _ in named}
+    return replace(same[0], objects=objects)
 
 
 def _style(file: Path, content: Mapping[str, list[Any]], problems: AnnotationProblems) -> Style:

@@ -1,6 +1,7 @@
 """Problems of annotation files: counted, with the first example of each, and repaired or left out."""
 
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,8 @@ from socodet.runtime.notices import printable
 
 TOLERANCE = 1.0
 """Pixels by which a box may reach outside unreported, as COCO's are rounded. It is clipped all the same."""
+LEAST_SIDE = 0.01
+"""Pixels of a box's shorter side; what is less is a trace of rounding, as of a box that only touches the border."""
 
 
 class Problem(StrEnum):
@@ -24,6 +27,7 @@ class Problem(StrEnum):
     OTHER_SUFFIX = "image named with another suffix than its file has, or in other case; taken"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
+    SAME_FILE = "image file listed again under another id; its objects joined to the first entry's, equal ones once"
     UNKNOWN_IMAGE = "annotation of an image that is not listed; left out"
     UNKNOWN_CATEGORY = "annotation of an unknown category; left out"
     PLACEHOLDER_CATEGORY = "category that stands for no class, a group of classes or the background; left out"
@@ -89,16 +93,21 @@ class AnnotationProblems:
         return both
 
 
+def large_enough(boxes: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of (N, 4) xyxy boxes have sides of at least `LEAST_SIDE`."""
+    return np.asarray((boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(1))
+
+
 def usable_boxes(
     boxes: NDArray[np.float64], width: int, height: int, where: str, problems: AnnotationProblems
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The usable ones of (N, 4) xyxy boxes, clipped to the image, and their indices; counts the others as problems."""
     finite = np.isfinite(boxes).all(1)
     with np.errstate(invalid="ignore"):
-        has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        has_area = large_enough(boxes)
         reach = np.maximum(-boxes[:, :2], boxes[:, 2:] - [width, height]).max(1, initial=0.0)
         clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
-    inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+        inside = large_enough(clipped)
     usable = finite & has_area & inside
     for found, problem in (
         (~finite, Problem.BROKEN_BOX),

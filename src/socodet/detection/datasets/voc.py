@@ -18,6 +18,7 @@ from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
 from socodet.images.lists import read_lines
+from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
 
 VOC_CLASSES = tuple(
@@ -58,12 +59,13 @@ def read_voc(lists: Sequence[Path], name: str, classes: Sequence[str] | None = N
     files: dict[str, XmlFile] = {}
     for file in lists:
         root = file.absolute().parents[2]
-        for image_id in _listed(file, root / "JPEGImages", there):
+        for image_id in _listed(file, root / "JPEGImages", there, problems):
             image = there.image(root / "JPEGImages", image_id)
             if image_id in files:
                 problems.add(Problem.REPEATED_IMAGE, f"{file}: {image_id}")
             elif image is None:
-                problems.add(Problem.MISSING_IMAGE, str(root / "JPEGImages" / f"{image_id}.jpg"))
+                name = image_id if image_id.lower().endswith(SUFFIXES) else f"{image_id}.jpg"
+                problems.add(Problem.MISSING_IMAGE, str(root / "JPEGImages" / name))
             else:
                 files[image_id] = XmlFile(image_id, image, root / "Annotations" / f"{image_id}.xml")
     return read_xml_files(list(files.values()), lists[0], name, classes or VOC_CLASSES, problems)
@@ -113,7 +115,7 @@ def classes_of(files: Iterable[Path], about: Path) -> list[str]:
     return sorted(names)
 
 
-def _listed(file: Path, images: Path, there: FilesThere) -> list[str]:
+def _listed(file: Path, images: Path, there: FilesThere, problems: AnnotationProblems) -> list[str]:
     """The names of a list, a line each; where no image is named by the whole line, without the mark of a class's list.
 
     Such a list has 1, 0 or -1 behind each name. An image's suffix is no part of its name, nor are the folders before it
@@ -129,12 +131,15 @@ def _listed(file: Path, images: Path, there: FilesThere) -> list[str]:
             (name for name in tried if there.image(images, name) or _is_there(images, name, there)), spelled[-1]
         )
         name = posixpath.splitext(whole)[0] if _is_there(images, whole, there) else whole
+        if name != whole and images / whole not in there:
+            problems.add(Problem.OTHER_SUFFIX, f"{file}: {whole}")
         names.append(posixpath.normpath(name))
     return names
 
 
 def _is_there(images: Path, name: str, there: FilesThere) -> bool:
-    return not name.startswith("/") and ".." not in name.split("/") and images / name in there
+    """Whether an image has that name with its suffix, in any spelling of it."""
+    return not name.startswith("/") and ".." not in name.split("/") and there.spelled(images, name) is not None
 
 
 def _ends(name: str) -> Iterator[str]:
