@@ -228,6 +228,88 @@ def test_commands_take_how_images_are_read(tmp_path: Path) -> None:
         main(["propose", str(tmp_path / "set"), "--output", str(tmp_path / "q.parquet"), "--bands", "1", "2"])
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("dtype", "low", "high"), [(np.int16, 0, 3000), (np.int16, -400, 600), (np.int8, -100, 90)])
+@pytest.mark.parametrize("form", ["grey", "rgb", "bands"])
+def test_signed_values_are_scaled_by_their_range(
+    tmp_path: Path, form: str, dtype: type, low: int, high: int, order: str
+) -> None:
+    values = np.rint(low + RAMP * (high - low)).astype(dtype)
+    stored = {"grey": values, "rgb": np.stack([values] * 3, 2), "bands": np.stack([values] * 5)}[form]
+    options = {"photometric": "rgb" if form == "rgb" else "minisblack", "byteorder": order}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options, planarconfig="separate" if form == "bands" else None)
+    chosen = (3, 2, 1) if form == "bands" else None
+    expected = np.repeat(RAMP[..., None], 3, axis=2) * 255
+    with read_images_as(PixelSettings(bands=chosen)):
+        np.testing.assert_allclose(read_pixels(open_images(tmp_path), 0), expected, atol=2)
+    alone = decode_image((tmp_path / "a.tif").read_bytes(), reading=PixelReading(bands=chosen))
+    np.testing.assert_allclose(alone, expected, atol=2)
+    with read_images_as(PixelSettings(bands=chosen, value_range=4 * high)):
+        pixels = read_pixels(open_images(tmp_path), 0)
+    np.testing.assert_allclose(pixels[..., 0], np.clip(values / (4 * high), 0, 1) * 255, atol=1)
+
+
+def test_white_is_searched_for_in_images_as_large_as_are_read(tmp_path: Path) -> None:
+    large = np.rint(RAMP * 1000).astype(np.uint16)
+    Image.fromarray(large).save(tmp_path / "a.tif")
+    Image.fromarray(large[:8] // 8).save(tmp_path / "b.tif")
+    whites = {}
+    for limit in (large.size - 1, large.size):
+        with read_images_as(PixelSettings(max_pixels=limit)):
+            whites[limit] = reading_of(open_images(tmp_path)).white
+    assert whites == {large.size - 1: 255, large.size: 1023}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("chosen", [None, (1,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_a_tiff_whose_least_value_is_white(
+    tmp_path: Path, dtype: type, chosen: tuple[int, ...] | None, order: str
+) -> None:
+    """As the image whose values are turned round by hand."""
+    top = np.iinfo(dtype).max
+    values = np.rint(RAMP * top).astype(dtype)
+    pixels = []
+    for photometric, stored in (("miniswhite", values), ("minisblack", top - values)):
+        folder = tmp_path / photometric
+        folder.mkdir()
+        tifffile.imwrite(folder / "a.tif", stored, photometric=photometric, byteorder=order)
+        with read_images_as(PixelSettings(bands=chosen)):
+            pixels.append(read_pixels(open_images(folder), 0)[..., 0])
+    by_hand = (1 - RAMP) * 255
+    np.testing.assert_allclose(pixels[0], by_hand, atol=2)
+    if dtype != np.uint32:  # of which Pillow knows only half the values
+        np.testing.assert_allclose(pixels[1], by_hand, atol=2)
+
+
+def test_white_is_searched_for_among_inverted_values(tmp_path: Path) -> None:
+    values = (65535 - np.rint(RAMP * 1000)).astype(np.uint16)
+    values[:4] = 7
+    options = {"photometric": "miniswhite", "extratags": [(42113, "s", 0, "7", True)]}
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    source = open_images(tmp_path)
+    assert reading_of(source).white == 1023
+    expected = RAMP * 1000 / 1023 * 255
+    expected[:4] = 0  # has no value, and is black also where the greatest value is
+    np.testing.assert_allclose(read_pixels(source, 0)[..., 0], expected, atol=1)
+
+
+def test_of_bands_only_the_grey_one_may_have_its_least_as_white(tmp_path: Path) -> None:
+    options = {"photometric": "miniswhite", "planarconfig": "contig", "extrasamples": ["unspecified"] * 2}
+    tifffile.imwrite(tmp_path / "a.tif", bands(np.uint8, 3), **options)
+    with read_images_as(PixelSettings(bands=(1, 2, 3))):
+        assert read_pixels(open_images(tmp_path), 0)[0, 0].tolist() == [235, 40, 60]
+
+
+def test_the_least_of_floating_point_values_is_not_white_which_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RAMP.astype(np.float32), photometric="miniswhite")
+    pixels = read_pixels(open_images(tmp_path), 0)
+    assert pixels[0, 0, 0] < 5 < 250 < pixels[-1, -1, 0]
+    assert "least is white" in capsys.readouterr().err
+
+
 def geotiff(file: Path, values: np.ndarray, nodata: str) -> None:
     """With GDAL's tag, in a form that only one of the two readers knows, or both."""
     tifffile.imwrite(file, values, extratags=[(42113, "s", 0, nodata, True)], photometric="minisblack")
@@ -248,6 +330,17 @@ def test_pixels_without_a_value_are_black_and_do_not_count(
     there = RAMP[8:]
     expected = there * 4000 / 4095 if top == 4000 else (there - there.min()) / (1 - there.min())
     np.testing.assert_allclose(pixels[8:, :, 0], expected * 255, atol=2)
+
+
+def test_pixels_of_signed_bands_without_a_value_are_black(tmp_path: Path) -> None:
+    values = np.rint(2000 + RAMP * 1000).astype(np.int16)
+    values[:8] = -9999
+    options = {"photometric": "rgb", "extratags": [(42113, "s", 0, "-9999", True)]}
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([values] * 3, 2), **options)
+    pixels = read_pixels(open_images(tmp_path), 0)
+    assert (pixels[:8] == 0).all()
+    there = RAMP[8:]
+    np.testing.assert_allclose(pixels[8:, :, 0], (there - there.min()) / (1 - there.min()) * 255, atol=2)
 
 
 def test_what_would_be_read_in_part_is_refused(tmp_path: Path) -> None:

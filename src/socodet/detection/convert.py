@@ -17,6 +17,7 @@ from socodet.detection.datasets.masks import Segmentation
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.lists import leads_astray
+from socodet.images.opening import without_pillow_limit
 from socodet.runtime.files import check_output_file, settled, write_atomically
 from socodet.runtime.notices import notice
 from socodet.runtime.shown import Shown, ShownTable
@@ -185,7 +186,7 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
     paths = []
     for image in data.images:
         encoded = image.read()
-        with Image.open(io.BytesIO(encoded)) as opened:
+        with without_pillow_limit(), Image.open(io.BytesIO(encoded)) as opened:
             ending = {"JPEG": "jpg", "TIFF": "tif"}.get(opened.format or "", (opened.format or "png").lower())
         paths.append(place.absolute() / f"{image.file.name}.{ending}")
         write_atomically(paths[-1], encoded)

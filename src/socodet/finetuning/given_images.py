@@ -11,11 +11,14 @@ from torch import Tensor
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.decode import decode_image, to_rgb
 from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.stored_values import ORIENTATION_TAG, upright, values_opened
 from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import read_file
 
 AnyImage = str | Path | Image.Image | NDArray[np.uint8]
 ARRAYS = "uint8 arrays of (H, W, 3), (H, W, 4) or (H, W)"
+SPREAD = ("PPM", "JPEG2000")
+"""Formats that say how many bits they use, whose values Pillow spreads over 16."""
 
 
 def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image") -> NDArray[np.uint8]:
@@ -33,8 +36,9 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         except OSError as error:
             raise InputError(f"{image}: cannot be read ({error.strerror or error}); check the path") from None
     if isinstance(image, Image.Image):
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray(as_8_bit(np.asarray(image).astype(np.uint16), reading))
+        values = values_opened(image)
+        if values is not None:
+            image = _narrowed(image, values, reading, name)
         return np.array(to_rgb(ImageOps.exif_transpose(image)))
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy() if _is_image(image.shape, str(image.dtype)) else image
@@ -46,6 +50,14 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     return np.ascontiguousarray(array if array.shape[2] == 3 else np.array(to_rgb(Image.fromarray(array))))
+
+
+def _narrowed(image: Image.Image, values: NDArray[Any], reading: PixelReading, name: str) -> Image.Image:
+    try:
+        narrow = as_8_bit(values, PLAIN if image.format in SPREAD else reading)
+    except ValueError as error:
+        raise ArgumentError(f"{name}: {error}") from None
+    return Image.fromarray(upright(narrow, image.getexif().get(ORIENTATION_TAG, 1)))  # of a TIFF, Pillow has it done
 
 
 def check_tensors(images: Any) -> None:

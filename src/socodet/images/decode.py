@@ -1,6 +1,5 @@
 """From the bytes of an image file to pixels: always (H, W, 3) uint8 RGB, upright and complete."""
 
-import io
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,11 +14,11 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import END_OF_IMAGE, is_cut_short
-from socodet.images.reading import LARGEST_FILE, MAX_PIXELS, PLAIN, PixelReading, reading_asked
+from socodet.images.opening import check_size, opened
+from socodet.images.reading import LARGEST_FILE, PLAIN, PixelReading, reading_asked
 from socodet.images.stored_values import (
     ORIENTATION_TAG,
     TIFF,
-    check_size,
     chosen_bands,
     stored_values,
     tiff_size,
@@ -117,7 +116,7 @@ def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
         size = _jpeg_size(data, max_pixels)
         if size is not None:
             return _turned(size, _jpeg_orientation(data))
-    if data.startswith(TIFF) and not _known_to_pil(data):
+    if data.startswith(TIFF) and not _known_to_pil(data, max_pixels):
         size = tiff_size(data)
         if size is not None:
             check_size(*size, max_pixels)
@@ -139,9 +138,9 @@ def image_file_size(file: Path) -> tuple[int, int]:
     return image_size(read_file(file, LARGEST_FILE))
 
 
-def _known_to_pil(data: bytes) -> bool:
+def _known_to_pil(data: bytes, max_pixels: int) -> bool:
     try:
-        with Image.open(io.BytesIO(data), formats=("TIFF",)):
+        with opened(data, ("TIFF",), max_pixels):
             return True
     except Exception:  # said where it is decoded
         return False
@@ -222,11 +221,8 @@ def _part(width: int, height: int, least_side: int | None) -> int:
 @contextmanager
 def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """An image whose header has been read; any error while it is used becomes an UnreadableImageError."""
-    if max_pixels > MAX_PIXELS:
-        Image.MAX_IMAGE_PIXELS = None  # our limit is the one that counts
     try:
-        with Image.open(io.BytesIO(data), formats=formats()) as image:
-            check_size(*image.size, max_pixels)
+        with opened(data, formats(), max_pixels) as image:
             yield image
     except UnreadableImageError:
         raise

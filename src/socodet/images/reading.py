@@ -20,8 +20,8 @@ class PixelSettings(Settings):
 
     value_range: PositiveFloat | None = None
     """Value of white in images with more than 8 bits or floating-point pixels; 0 is then black. By default, white of
-    the smallest of 8, 10, 12, 14 or 16 bits that the images fit in, or the range of nearly all floating-point
-    values."""
+    the smallest of 8, 10, 12, 14 or 16 bits that the images fit in, or the range of nearly all floating-point,
+    signed or 32-bit values."""
     bands: tuple[PositiveInt, ...] | None = None
     """Which bands to read as red, green and blue, counted from 1, such as 3 2 1; or a single band to read as grey."""
     max_pixels: PositiveInt = MAX_PIXELS
@@ -40,9 +40,9 @@ class PixelReading:
     """How the images of one set are read: what was asked for, and what their values show."""
 
     white: float | None = None
-    """White of integers of more than 8 bits; 0 is black. None if the set has no such image: then that of 16 bits."""
+    """White of unsigned integers of 9 to 16 bits; 0 is black. None if the set has no such image: then 65535."""
     floats: tuple[float, float] | None = None
-    """Black and white of floating-point and 32-bit values; by default each image's own least and greatest."""
+    """Black and white of floating-point, signed and 32-bit values; by default each image's own least and greatest."""
     bands: tuple[int, ...] | None = None
     """As in `PixelSettings`."""
     max_pixels: int = MAX_PIXELS

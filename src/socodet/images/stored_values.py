@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from socodet.errors import UnreadableImageError
+from socodet.images.opening import check_size, opened
 from socodet.images.reading import MAX_PIXELS
 from socodet.runtime.notices import notice
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 0x0112
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, NODATA_TAG = 258, 277, 42113
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, NODATA_TAG = 258, 262, 277, 339, 42113
+MIN_IS_WHITE, SIGNED = 0, 2
 INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
 
 
@@ -42,13 +44,17 @@ def chosen_bands(values: NDArray[Any], bands: tuple[int, ...]) -> NDArray[Any]:
     return np.ascontiguousarray(planes[..., [band - 1 for band in bands]])
 
 
-def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """UnreadableImageError for an image that is too large."""
-    if width * height > max_pixels:
-        raise UnreadableImageError(
-            f"{width}x{height} pixels are more than {max_pixels:,}; scale it down, as socodet pack does, or raise "
-            "--max-pixels"
-        )
+def values_opened(image: Image.Image) -> NDArray[Any] | None:
+    """The values of an image that Pillow opened, if they are grey and of more than 8 bits or of floating point.
+
+    Upright for a TIFF, else as they are stored.
+    """
+    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+        return None
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image)
+    values = values.astype(np.uint16) if image.mode.startswith("I;16") else values
+    return _as_meant(values, tags.get(NODATA_TAG), tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE, (16,))[0])
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -67,7 +73,7 @@ def _png(data: bytes, max_pixels: int) -> NDArray[Any] | None:
         return None
     width, height = struct.unpack_from(">II", data, 16)
     check_size(width, height, max_pixels)
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+    with opened(data, ("PNG",), max_pixels) as image:
         grey = data[25:26] == b"\0"
         values = np.asarray(image).astype(np.uint16) if grey and image.mode.startswith("I;16") else None
         if not grey:
@@ -91,8 +97,7 @@ def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArra
     """By Pillow, which turns it upright, where that knows its form."""
     if bands is None:
         try:
-            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-                check_size(*image.size, max_pixels)
+            with opened(data, ("TIFF",), max_pixels) as image:
                 tags = image.tag_v2  # type: ignore[attr-defined]
                 if image.mode == "L" and tags.get(SAMPLES_PER_PIXEL, 1) > 1:  # of which Pillow would take the first
                     raise _asks_for_bands(tags[SAMPLES_PER_PIXEL])
@@ -100,12 +105,10 @@ def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArra
                     notice(
                         f"TIFFs of {tags[SAMPLES_PER_PIXEL]} bands: red, green and blue are read; --bands sets others"
                     )
-                nothing = tags.get(NODATA_TAG)
-                if image.mode.startswith("I;16"):
-                    return _without_nodata(np.asarray(image).astype(np.uint16), nothing)
-                if image.mode in ("I", "F"):
-                    return _without_nodata(np.asarray(image), nothing)
-                if max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8:
+                values = values_opened(image)
+                if values is not None:
+                    return values
+                if max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8 and SIGNED not in tags.get(SAMPLE_FORMAT, ()):
                     return None
         except UnidentifiedImageError:
             pass
@@ -126,12 +129,13 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
             if "imagecodecs" not in str(error):
                 raise
             raise UnreadableImageError(f"a TIFF compressed in a way that needs a package; {INSTALL_TIFF}") from None
-        transparent = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
+        extra = len(page.extrasamples)
+        transparent = bool(extra) and page.extrasamples[0] in (1, 2)
         orientation = page.tags.valueof(ORIENTATION_TAG, 1)
-        nothing = page.tags.valueof(NODATA_TAG)
+        nothing, photometric = page.tags.valueof(NODATA_TAG), page.tags.valueof(PHOTOMETRIC)
+        bits = page.bitspersample
     if np.iscomplexobj(values):
         raise UnreadableImageError("holds complex numbers; save their magnitude")
-    values = _without_nodata(values, nothing)
     if axes == "SYX":
         values = np.moveaxis(values, 0, -1)
     elif axes not in ("YX", "YXS"):
@@ -139,28 +143,45 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
     count = values.shape[2] if values.ndim == 3 else 1
     if bands is None and not (count in (1, 3) or (count == 4 and transparent)):
         raise _asks_for_bands(count)
-    return upright(values, int(orientation))
+    return upright(_as_meant(values, nothing, photometric, bits, extra), int(orientation))
 
 
 def _asks_for_bands(count: int) -> UnreadableImageError:
     return UnreadableImageError(f"has {count} bands; choose one or three of them, --bands 3 2 1")
 
 
-def _without_nodata(values: NDArray[Any], written: Any) -> NDArray[Any]:
-    """Black where the file says that there is no value, which may be beyond all others, such as -9999 or 65535.
+def _as_meant(values: NDArray[Any], nodata: Any, photometric: int | None, bits: int, extra: int = 0) -> NDArray[Any]:
+    """0 as black, and black where the file says that there is no value, which may be beyond all others, as -9999.
 
-    written: the tag of GDAL's that names it, text, or None. Floating-point and 32-bit values become not-a-number.
+    nodata: the tag of GDAL's that names it, text, or None. Signed, floating-point and 32-bit values become
+    not-a-number there. bits: of a value that the file stores. extra: bands beside those that `photometric` is about.
     """
-    try:
-        nothing = float(str(written).strip("\0 "))
-    except ValueError:
+    nothing = _number(nodata)
+    missing = None if nothing is None else values == nothing
+    if photometric == MIN_IS_WHITE:
+        values = _inverted(values, bits, extra)
+    if missing is None or not missing.any():
         return values
-    missing = values == nothing
-    if not missing.any():
-        return values
-    if values.dtype.itemsize <= 2 and values.dtype.kind in "iu":
+    if values.dtype.itemsize <= 2 and values.dtype.kind in "bu":
         return np.where(missing, values.dtype.type(0), values)
     return np.where(missing, np.nan, values.astype(np.result_type(values.dtype, np.float32)))
+
+
+def _number(written: Any) -> float | None:
+    try:
+        return float(str(written).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _inverted(values: NDArray[Any], bits: int, extra: int) -> NDArray[Any]:
+    if values.dtype.kind not in "bu":
+        notice("TIFFs of signed or floating-point values in which the least is white: they are read with it as black")
+        return values
+    values = values.copy()
+    shown = values[..., : values.shape[2] - extra] if values.ndim == 3 else values
+    shown ^= values.dtype.type(2**bits - 1)
+    return values
 
 
 def tiff_size(data: bytes) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
 SAMPLED, LOOKED_AT = 256, 32
 """Images of a set whose names are checked, and at most how many of them are read."""
 NEARLY_ALL = (0.1, 99.9)
-"""Percentiles of floating-point values that are black and white."""
+"""Percentiles of floating-point, signed and 32-bit values that are black and white."""
 PIXELS = 10_000
 """Of each image that is looked at."""
 _8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".webp", ".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif")
@@ -29,15 +29,15 @@ def reading_of_set(names: Sequence[str], read: Callable[[int], bytes], location:
     """How a set is read: as `read_images_as` and `read_images_like` say, and else as its values show.
 
     White of integers is the least of `RANGES` that holds the values of some of its images; black and white of floating
-    point are percentiles. names: of images spread over the set; of these, `read` is asked for a few that can have more
-    than 8 bits, by their endings, unless white is given. What is found out is said on stderr, and where a run says
-    otherwise.
+    point, and of signed and 32-bit integers, are percentiles. names: of images spread over the set; of these, `read` is
+    asked for a few that can have more than 8 bits, by their endings, unless white is given. What is found out is said
+    on stderr, and where a run says otherwise.
     """
     asked = reading_asked()
     known = asked.reading
     if asked.settings.value_range is not None:
         return known
-    greatest, sampled = _values(names, read, known.bands)
+    greatest, sampled = _values(names, read, known)
     found = PixelReading(
         white=next(top for top in RANGES if top >= max(greatest)) if any(greatest) else None,
         floats=_most_of(sampled),
@@ -56,7 +56,7 @@ def reading_of_set(names: Sequence[str], read: Callable[[int], bytes], location:
         low, high = found.floats
         black, white = used.floats
         notice(
-            f"{location}: nearly all values of its floating-point or 32-bit images lie between {low:.4g} and "
+            f"{location}: nearly all values of its floating-point, signed or 32-bit images lie between {low:.4g} and "
             f"{high:.4g} ({len(sampled)} sampled); {black:.4g} counts as black and {white:.4g} as white"
             f"{_why(used.floats == found.floats)}; --value-range sets white"
         )
@@ -68,15 +68,15 @@ def _why(own: bool) -> str:
 
 
 def _values(
-    names: Sequence[str], read: Callable[[int], bytes], bands: tuple[int, ...] | None
+    names: Sequence[str], read: Callable[[int], bytes], known: PixelReading
 ) -> tuple[list[int], list[NDArray[Any]]]:
-    """The greatest value of each image of 16 bits that is looked at, and some values of those of floating point."""
+    """The greatest value of each image of 16 bits that is looked at, and some values of those of others."""
     candidates = [place for place, name in enumerate(names) if not name.lower().endswith(_8_BIT)]
     greatest: list[int] = []
     sampled: list[NDArray[Any]] = []
     for place in candidates[:: -(-len(candidates) // LOOKED_AT) or 1]:
         try:
-            values = stored_values(read(place), bands)
+            values = stored_values(read(place), known.bands, known.max_pixels)
         except Exception:  # what is wrong with an image is said where it is decoded
             continue
         if values is None or values.dtype == np.uint8:
@@ -109,10 +109,10 @@ def narrowed(values: NDArray[Any], white: float, black: float = 0.0) -> NDArray[
 
 
 def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
-    """Stored values as 8 bits. ValueError when floating-point ones have no range."""
+    """Stored values as 8 bits, signed and 32-bit integers like floating point. ValueError when these have no range."""
     if values.dtype == np.uint8:
         return values
-    if values.dtype in (np.uint16, np.int16, np.int8):
+    if values.dtype == np.uint16:
         return narrowed(values, FULL_RANGE if reading.white is None else reading.white)
     if reading.floats is not None:
         black, white = reading.floats

@@ -1,0 +1,75 @@
+"""Opening images by Pillow, whose own limit of pixels gives way to ours."""
+
+import io
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from PIL import Image
+
+from socodet.errors import UnreadableImageError
+from socodet.images.reading import MAX_PIXELS
+
+WEBP_WITH_CANVAS = b"WEBPVP8X"
+
+
+class _PillowLimit:
+    """Pillow's limit, one for all threads: lifted while any of them is within, and then as it was."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._usual: int | None = None
+
+    def lift(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._within += 1
+
+    def restore(self) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                Image.MAX_IMAGE_PIXELS = self._usual
+
+    def begin_anew(self) -> None:
+        """In a forked process, which has none of the other threads that may have been within, or held the lock."""
+        if self._within:
+            Image.MAX_IMAGE_PIXELS = self._usual
+        self._lock, self._within = threading.Lock(), 0
+
+
+_LIMIT = _PillowLimit()
+os.register_at_fork(after_in_child=_LIMIT.begin_anew)
+
+
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Within, Pillow opens and decodes images of any size, without a warning; for those whose size is checked."""
+    _LIMIT.lift()
+    try:
+        yield
+    finally:
+        _LIMIT.restore()
+
+
+@contextmanager
+def opened(data: bytes, formats: Sequence[str], max_pixels: int) -> Iterator[Image.Image]:
+    """An image whose header has been read. UnreadableImageError if it is too large, else as Pillow."""
+    if data[8:16] == WEBP_WITH_CANVAS:  # for which Pillow has memory allocated as soon as it opens it
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        check_size(width, height, max_pixels)
+    with without_pillow_limit(), Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
+        check_size(*image.size, max_pixels)
+        yield image
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """UnreadableImageError for an image that is too large."""
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"{width}x{height} pixels are more than {max_pixels:,}; scale it down, as socodet pack does, or raise "
+            "--max-pixels"
+        )

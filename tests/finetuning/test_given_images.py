@@ -1,0 +1,78 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from socodet.errors import InputError
+from socodet.finetuning.given_images import as_pixels
+from socodet.images.reading import PLAIN, PixelReading
+
+RAMP = np.linspace(0, 1, 20 * 30).reshape(20, 30)
+READING = PixelReading(white=4095, floats=(-50.0, 100.0))
+
+
+def tiff(file: Path, values: np.ndarray, **options: object) -> Path:
+    tifffile.imwrite(file, values, **options)
+    return file
+
+
+@pytest.mark.parametrize("reading", [READING, PLAIN])
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        ((20 + RAMP * 20).astype(np.float32), {}),
+        ((RAMP * 400 - 200).astype(np.int16), {}),
+        ((RAMP * 70).astype(np.int32), {}),
+        ((RAMP * 3000).astype(np.uint16), {}),
+        ((RAMP * 3000).astype(np.uint16), {"byteorder": ">"}),
+        ((65535 - RAMP * 3000).astype(np.uint16), {"photometric": "miniswhite"}),
+        ((RAMP * 3000).astype(np.uint16), {"extratags": [(42113, "s", 0, "0", True)]}),
+    ],
+)
+def test_an_opened_tiff_is_read_as_its_file(
+    tmp_path: Path, values: np.ndarray, options: dict[str, object], reading: PixelReading
+) -> None:
+    file = tiff(tmp_path / "a.tif", values, **options)
+    np.testing.assert_array_equal(as_pixels(Image.open(file), reading), as_pixels(file, reading))
+
+
+def test_values_without_a_file_are_scaled_by_the_range() -> None:
+    floats = as_pixels(Image.fromarray((20 + RAMP * 20).astype(np.float32)), READING)
+    np.testing.assert_allclose(floats[..., 0], (70 + RAMP * 20) / 150 * 255, atol=1)
+    integers = as_pixels(Image.fromarray(np.rint(RAMP * 40).astype(np.int32)), READING)
+    np.testing.assert_allclose(integers[..., 0], (50 + np.rint(RAMP * 40)) / 150 * 255, atol=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_deep_image_is_turned_upright_once(tmp_path: Path, form: str, orientation: int, loaded: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / f"a.{form.lower()}"
+    Image.fromarray(np.rint(RAMP * 3000).astype(np.uint16)).save(file, exif=exif)
+    image = Image.open(io.BytesIO(file.read_bytes()))  # Pillow maps a TIFF that is a file as if it were not turned
+    if loaded:
+        image.load()
+    np.testing.assert_array_equal(as_pixels(image, READING), as_pixels(file, READING))
+
+
+def test_a_grey_map_of_16_bits_is_read_as_its_file(tmp_path: Path) -> None:
+    """Whose values Pillow multiplies, so that they reach 65535."""
+    values = np.rint(RAMP * 4095).astype(">u2")
+    file = tmp_path / "a.pgm"
+    file.write_bytes(b"P5 30 20 4095\n" + values.tobytes())
+    np.testing.assert_array_equal(as_pixels(Image.open(file), READING), as_pixels(file, READING))
+
+
+def test_values_that_have_no_range_are_one_line() -> None:
+    image = Image.fromarray(np.array([[1.0, np.nan]], np.float32))
+    with pytest.raises(InputError, match=r"images\[3\]: .*not finite") as raised:
+        as_pixels(image, PLAIN, "images[3]")
+    assert "\n" not in str(raised.value)
+    file = io.BytesIO()
+    image.save(file, "TIFF")
+    assert as_pixels(Image.open(file), READING)[0].tolist() == [[87] * 3, [0] * 3]
