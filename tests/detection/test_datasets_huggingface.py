@@ -147,6 +147,11 @@ def test_without_boxes_or_without_names(tmp_path):
         open_detection_set(tmp_path / "no", split="all")
 
 
+def test_images_elsewhere_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--images"):
+        open_detection_set(save(tmp_path / "set"), split="train", images=tmp_path)
+
+
 def test_converted_with_its_images(tmp_path):
     save(tmp_path / "one")
     with pytest.raises(InputError, match="save_images"):

@@ -55,7 +55,7 @@ def ablate(
             validation split needs --finetune.val.
         schedule: The paper's fine-tuning schedule for a dataset; required with --finetune.
         val: Annotated set to score on; by default the folder's validation split.
-        labelled_images: Folder of the images of a .json file, if they are not found nearby.
+        labelled_images: Folder of the images, if they are not found nearby.
         retry_diverged: Rerun diverged rows from their last good checkpoint.
         overwrite: Delete the ablation in the folder.
     """

@@ -226,7 +226,7 @@ def evaluate(
 ) -> Evaluation:
     """The scores of a fine-tuning run's detector on a set with classes of the same names.
 
-    split: which one of a folder. images: folder of the images of a .json file. checkpoint: which one, as
+    split: which one of a folder. images: folder of the images, if elsewhere. checkpoint: which one, as
     `load_detector` takes it. output: file for the scores, those of each class too.
     save_predictions: file for the detections, in COCO's result format. An existing file is an InputError unless
     `overwrite`; so is one name for both, a run that is not a fine-tuning run or has no checkpoint yet, and

@@ -35,7 +35,7 @@ def inspect_detections(
     """Draws detections in COCO's result format beside the ground truth of up to `limit` images, as .png or .html.
 
     data: the annotated set that the detections were made on, as `open_detection_set` takes it; split: which part of a
-    folder; images: where the images of a .json file are. Detections of at least `min_score` are shown, by default from
+    folder; images: where the images are, if elsewhere. Detections of at least `min_score` are shown, by default from
     the score at which F1 over the set is highest; and images, chosen by `seed`, that have an object or such a
     detection. That limit, problems of the set, detections of other images, and why there is nothing to see are
     reported on stderr, one line each. Raises InputError for what cannot be used, and when `output` exists and

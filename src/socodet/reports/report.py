@@ -196,7 +196,7 @@ def _annotated(
     first = next((record for record in records if record.kind == "finetune"), None)
     if first is None:
         raise InputError(f"--data {data}: is for fine-tuned detectors, and no run here is one; leave it out")
-    folder = images if Path(data).is_file() else None
+    folder = images if Path(data).suffix.lower() == ".json" else None
     with read_images_like(first.folder.pixel_reading()):
         return open_detection_set(data, split=split, images=folder)
 

@@ -135,9 +135,9 @@ def layout_at(
     if suffix == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
-        return Layout("a VOC list", (WHOLE,), lambda _: read_voc([given], name, voc_classes(root)))
+        return Layout("a VOC list", (WHOLE,), lambda _: read_voc([given], name, voc_classes(root), images))
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
-        return _yolo(given, yolo_description.described_by(given))
+        return _with_its_images(_yolo(given, yolo_description.described_by(given)), given, images)
     raise InputError(f"{given}: {'no detection set' if given.exists() else 'no such file or folder'}; {KNOWN}")
 
 
@@ -147,19 +147,20 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
     if coco:
         yield coco
     if is_dataset(folder):
-        yield _saved_dataset(folder, form)
+        yield _with_its_images(_saved_dataset(folder, form), folder, images)
         return
     described = yolo_description.described_in(folder)
     if described:
-        yield _of_one_form(_yolo(folder, described), form)
+        yield _with_its_images(_of_one_form(_yolo(folder, described), form), described.about, images)
     parts = voc_parts(folder)
     if parts:  # it has lists of other names too
         known = parts if split is None or split in parts or WHOLE in parts else (*parts, split)
-        yield _of_one_form(Layout("Pascal VOC layout", known, lambda part: read_voc_folder(folder, part)), form)
+        layout = Layout("Pascal VOC layout", known, lambda part: read_voc_folder(folder, part, images))
+        yield _of_one_form(layout, form)
         return
     if coco or described:
         return
-    xml, yolo = voc_files.found_in(folder, images), yolo_description.found_in(folder)
+    xml, yolo = voc_files.found_in(folder, images), yolo_description.found_in(folder, images)
     if xml and yolo:
         notice(f"{folder}: has XML files and YOLO's labels; the XML files are read")
     if xml:
@@ -175,6 +176,15 @@ def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
         raise InputError(
             f"--box-form {form}: is for .json files and Hugging Face datasets, not for this ({layout.name}), whose "
             "boxes have one form; leave it out"
+        )
+    return layout
+
+
+def _with_its_images(layout: Layout, given: Path, images: Path | None) -> Layout:
+    if images is not None:
+        raise InputError(
+            f"--images {images}: cannot be used with {given} ({layout.name}), which holds its images or says where "
+            "they are; leave it out, or correct the paths there"
         )
     return layout
 

@@ -1,6 +1,6 @@
 """Where a folder without a table of contents has its parts, the images of each, and their annotation files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,18 +78,44 @@ class AnnotationFolder(NamedTuple):
 
 
 def annotation_folder(
-    images: Sequence[Path], names: Sequence[str], suffix: str, there: FilesThere
+    images: Sequence[Path], names: Sequence[str], suffix: str, there: FilesThere, instead: Sequence[Path] = ()
 ) -> AnnotationFolder | None:
     """The folder with the annotation files of images that lie in one folder; None when no image has one.
 
     Beside the images, or in a folder of one of `names` that stands for the folder of images or lies beside or in it.
+    `instead`: see `places_in_set`.
     """
     stems = {image.stem for image in images}
-    for candidate in _candidates(images[0].parent, names):
+    folders = instead or [images[0].parent]
+    candidates = [one for folder in folders for one in _candidates(folder, names)]
+    for candidate in sorted(candidates, key=lambda one: one.shared):
         found = (name for name in there.names(candidate.path) if name.lower().endswith(suffix))
         if any(name[: -len(suffix)] in stems for name in found):
             return candidate
     return None
+
+
+def places_in_set(folder: Path, root: Path, images: Path | None) -> list[Path]:
+    """Where a folder of images could be in a set whose images are elsewhere, below `images`; none if they are not."""
+    if images is None or not folder.is_relative_to(images):
+        return []
+    inside = folder.relative_to(images)
+    return [root / IMAGE_FOLDERS[0] / inside, root / inside]
+
+
+def rivals(folders: Iterable[tuple[Sequence[Path], AnnotationFolder | None]]) -> dict[Path, list[Path]]:
+    """Images of one name in several folders whose annotation files are in one folder: each with all of that name.
+
+    `folders`: those of all parts, each with its images and the folder of their annotation files.
+    """
+    claims: dict[tuple[Path, str], dict[Path, list[Path]]] = {}
+    for images, place in folders:
+        if place is not None:
+            annotations, folder = place.path.resolve(), images[0].parent.resolve()
+            for image in images:
+                claims.setdefault((annotations, image.stem), {}).setdefault(folder, []).append(image)
+    several = ([image for same in claim.values() for image in same] for claim in claims.values() if len(claim) > 1)
+    return {image: same for same in several for image in same}
 
 
 def by_folder(images: Sequence[Path]) -> dict[Path, list[Path]]:

@@ -35,6 +35,9 @@ class Problem(StrEnum):
     NO_LABEL_FILE = "image without a label file; taken as an image without objects"
     NO_IMAGE_FOR_LABELS = "annotation file without an image; left out"
     OTHER_FILE_NAME = "annotation file that names another image than its own name does; the one of its own name taken"
+    SHARED_ANNOTATION_FILE = (
+        "image of one name with another, and one annotation file for both; left out (give each its own)"
+    )
     BROKEN_LINE = "label line that is neither a class and a box nor a class and an outline; left out"
     BROKEN_BOX = "box missing, or not of four finite numbers; left out"
     EMPTY_BOX = "box without area, or of negative width or height; left out"

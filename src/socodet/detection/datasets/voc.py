@@ -48,24 +48,27 @@ class _Annotated(NamedTuple):
     """To be taken from the corners, so that they are 0-based and the right and bottom ones exclusive."""
 
 
-def read_voc(lists: Sequence[Path], name: str, classes: Sequence[str] | None = None) -> DetectionDataset:
+def read_voc(
+    lists: Sequence[Path], name: str, classes: Sequence[str] | None = None, images: Path | None = None
+) -> DetectionDataset:
     """The images that the files `…/ImageSets/Main/NAME.txt` list, with their objects, in VOC's style.
 
-    `classes` are the set's, in the order of their labels; VOC's twenty if not given. InputError as `read_xml_files`,
-    and when a list cannot be read.
+    `classes` are the set's, in the order of their labels; VOC's twenty if not given. `images` is the folder of the
+    images, if it is not the `JPEGImages` of each list. InputError as `read_xml_files`, and when a list cannot be read.
     """
     problems = AnnotationProblems()
     there = FilesThere()
     files: dict[str, XmlFile] = {}
     for file in lists:
         root = file.absolute().parents[2]
-        for image_id in _listed(file, root / "JPEGImages", there, problems):
-            image = there.image(root / "JPEGImages", image_id)
+        folder = images.absolute() if images else root / "JPEGImages"
+        for image_id in _listed(file, folder, there, problems):
+            image = there.image(folder, image_id)
             if image_id in files:
                 problems.add(Problem.REPEATED_IMAGE, f"{file}: {image_id}")
             elif image is None:
                 name = image_id if image_id.lower().endswith(SUFFIXES) else f"{image_id}.jpg"
-                problems.add(Problem.MISSING_IMAGE, str(root / "JPEGImages" / name))
+                problems.add(Problem.MISSING_IMAGE, str(folder / name))
             else:
                 files[image_id] = XmlFile(image_id, image, root / "Annotations" / f"{image_id}.xml")
     return read_xml_files(list(files.values()), lists[0], name, classes or VOC_CLASSES, problems)

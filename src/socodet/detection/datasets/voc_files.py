@@ -4,7 +4,7 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.folder_listing import FilesThere
@@ -15,6 +15,8 @@ from socodet.detection.datasets.parts import (
     image_folders,
     images_below,
     part_name,
+    places_in_set,
+    rivals,
 )
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.voc import XmlFile, classes_of, named_image, parse, read_xml_files
@@ -38,10 +40,9 @@ class XmlSet:
     def folders(self, part: str, there: FilesThere) -> Iterator[tuple[Sequence[Path], AnnotationFolder | None]]:
         """Images that lie in one folder, and where their XML files are."""
         for images in by_folder(images_below(self.parts[part])).values():
-            if self.images is None:
-                yield images, annotation_folder(images, XML_FOLDERS, ".xml", there)
-            else:
-                yield images, AnnotationFolder(self.root / images[0].parent.relative_to(self.images), False)
+            places = places_in_set(images[0].parent, self.root, self.images)
+            mirrored = AnnotationFolder(places[-1], False) if places else None
+            yield images, annotation_folder(images, XML_FOLDERS, ".xml", there, places) or mirrored
 
 
 def found_in(folder: Path, images: Path | None = None) -> XmlSet | None:
@@ -56,17 +57,23 @@ def found_in(folder: Path, images: Path | None = None) -> XmlSet | None:
 def read_xml_set(described: XmlSet, part: str) -> DetectionDataset:
     """The images of a part with their objects; InputError as `voc.read_xml_files`.
 
-    An XML file belongs to the image of the same name, otherwise to the image that it names. The classes are those of
+    An XML file belongs to the image of the same name, otherwise to the image that it names. Of images of the same name
+    in several folders that may have it, it belongs to the one in the `folder` that it names. The classes are those of
     all parts.
     """
     problems = AnnotationProblems()
     there = FilesThere()
     files: dict[str, list[XmlFile]] = {one: [] for one in described.parts}
+    folders = {one: list(described.folders(one, there)) for one in described.parts}
+    ambiguous = rivals(itertools.chain(*folders.values()))
     for one in described.parts:
         counted = problems if one == part else AnnotationProblems()
-        for images, place in described.folders(one, there):
-            files[one] += _pairs(described, images, place, there, counted)
-    classes = classes_of((file.xml for found in files.values() for file in found), described.root)
+        for images, place in folders[one]:
+            for file in _pairs(described, images, place, there, counted):
+                if _is_its_own(file, ambiguous.get(file.image, ()), counted):
+                    files[one].append(file)
+    xml_files = [file.xml for found in files.values() for file in found]
+    classes = classes_of(xml_files, described.root) if xml_files else []
     return read_xml_files(files[part], described.root, part_name(described.root, part), classes, problems)
 
 
@@ -116,6 +123,26 @@ def _pairs(
             yield XmlFile(inside, image, chosen[image], stems)
         else:
             problems.add(Problem.NO_ANNOTATION_FILE, str(image))
+
+
+def _is_its_own(file: XmlFile, same: Sequence[Path], problems: AnnotationProblems) -> bool:
+    """Whether an XML file is of its image, and not of another of the images `same`; counts it if not."""
+    if not same:
+        return True
+    named = _folder_named_in(file.xml)
+    folders = {image.parent for image in same if image.parent.name.lower() == named}
+    if len(folders) == 1 and file.image.parent not in folders:
+        problems.add(Problem.NO_ANNOTATION_FILE, str(file.image))
+    elif len(folders) != 1:
+        problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file.xml} of {' and '.join(map(str, same))}")
+    return folders == {file.image.parent}
+
+
+def _folder_named_in(xml: Path) -> str:
+    try:
+        return PureWindowsPath((parse(xml).findtext("folder") or "").strip()).name.lower()
+    except (OSError, ValueError, ElementTree.ParseError):
+        return ""
 
 
 def _first(same: Sequence[Path]) -> Path:

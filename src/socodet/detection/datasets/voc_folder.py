@@ -30,8 +30,11 @@ def voc_parts(folder: Path) -> tuple[str, ...]:
     return parts or ((WHOLE,) if len(lists) == 1 else tuple(lists))
 
 
-def read_voc_folder(folder: Path, split: str) -> DetectionDataset:
-    """The images of a list and its years, `trainval07+12`, or of a part. InputError when it cannot be told which."""
+def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> DetectionDataset:
+    """The images of a list and its years, `trainval07+12`, or of a part. InputError when it cannot be told which.
+
+    `images` is the folder of the images of all years, if they are not in their `JPEGImages`.
+    """
     roots, own = _roots(folder)
     match = re.fullmatch(r"([a-z_]+?)((?:\d\d\+)*\d\d)?", split)
     years = match[2].split("+") if match and match[2] and own else None
@@ -53,7 +56,7 @@ def read_voc_folder(folder: Path, split: str) -> DetectionDataset:
         )
     lists = [roots[year] / LISTS / f"{name}.txt" for year in years]
     about = f"VOC {name}{'+'.join(years)}" if own else f"{folder.absolute().name} {name}"
-    return read_voc(lists, about, voc_classes(lists[0].parents[2]))
+    return read_voc(lists, about, voc_classes(lists[0].parents[2]), images)
 
 
 def voc_classes(root: Path) -> list[str] | None:

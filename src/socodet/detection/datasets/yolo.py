@@ -1,20 +1,21 @@
 """YOLO's form of annotations: a label file per image, and a `data.yaml` or `classes.txt` that names the classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import NEARLY_ALL, check_box_form
 from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, set_of_entries
 from socodet.detection.datasets.folder_listing import FilesThere
-from socodet.detection.datasets.parts import annotation_folder, by_folder, images_below, part_name
+from socodet.detection.datasets.parts import AnnotationFolder, by_folder, images_below, part_name, rivals
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.yolo_description import NAMES, YoloSet
-from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelLine, LabelReader, labelled
+from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import leads_astray, locate_images, read_lines
+from socodet.images.lists import leads_astray, locate_images, read_lines, spelled_as_in
 from socodet.runtime.notices import notice
 
 NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"})
@@ -31,6 +32,15 @@ class _Reading:
     """The objects of each image."""
 
 
+class _Folder(NamedTuple):
+    """Images of a part that lie in one folder."""
+
+    images: Sequence[Path]
+    labels: AnnotationFolder | None
+    whole: bool
+    """Whether these are all images of the folder."""
+
+
 def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     """The images of a part with their objects, sorted or in the order of their list; sizes are those of the images.
 
@@ -40,10 +50,10 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     reading = _Reading()
     problems = reading.problems
     labels = LabelReader(problems, described.keypoints)
-    for place in described.parts[part]:
-        listed = place.is_file()
-        for images in by_folder(_listed_images(place, reading) if listed else images_below(place)).values():
-            _read_folder(images, labels, reading, whole=not listed)
+    folders = list(_folders(described, part, reading))
+    ambiguous = _ambiguous(described, part, folders, reading)
+    for folder in folders:
+        _read_folder(folder, labels, ambiguous, reading)
     about = f"{described.about}, {part}"
     if not reading.lines:
         raise InputError(f"{about}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
@@ -51,6 +61,8 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
         raise InputError(f"{about}: hardly any line is a label: {'; '.join(problems.lines())}")
     unlabelled = problems.counts.get(Problem.NO_LABEL_FILE, 0)
     if unlabelled > NEARLY_ALL * len(reading.lines):
+        if Problem.SHARED_ANNOTATION_FILE in problems.counts:
+            raise InputError(f"{about}: hardly any image has a label file of its own: {'; '.join(problems.lines())}")
         raise InputError(
             f"{about}: {unlabelled:,} of {len(reading.lines):,} images have no label file (first: "
             f"{problems.first[Problem.NO_LABEL_FILE]}); put them into labels/ beside images/, or beside the images"
@@ -64,7 +76,7 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
         except (OSError, UnreadableImageError) as error:
             problems.add(Problem.BROKEN_IMAGE, f"{file}: {error}")
             continue
-        listed_image = ListedImage(_name(file, described.root), file.name, height, width, {})
+        listed_image = ListedImage(_name(file, described.images or described.root), file.name, height, width, {})
         found.append(FoundImage(file, listed_image, labelled(lines, (width, height), label_of, problems)))
     unknown = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
     if not found or (unknown and not any(image.objects for image in found)):
@@ -73,10 +85,36 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     return set_of_entries(part_name(described.root, part), categories, found, "coco", "cxcywh-shares", problems)
 
 
-def _read_folder(images: Sequence[Path], labels: LabelReader, reading: _Reading, *, whole: bool) -> None:
-    """Reads the label files of images of one folder; `whole`: these are all of its images."""
+def _folders(described: YoloSet, part: str, reading: _Reading) -> Iterator[_Folder]:
+    for place in described.parts[part]:
+        listed = place.is_file()
+        found = _listed_images(place, described.images, reading) if listed else images_below(place)
+        for images in by_folder(found).values():
+            yield _Folder(images, described.label_folder(images, reading.there), not listed)
+
+
+def _ambiguous(
+    described: YoloSet, part: str, folders: Sequence[_Folder], reading: _Reading
+) -> Mapping[Path, Sequence[Path]]:
+    """Images whose label file may be another image's, in whatever part: see `rivals`."""
+    if not any(folder.labels and folder.labels.shared for folder in folders):
+        return {}
+    everywhere = list(folders)
+    for other in described.parts:
+        try:
+            if other != part:
+                described.check(other)
+                everywhere += _folders(described, other, _Reading(there=reading.there))
+        except InputError:  # said when that part is read
+            continue
+    return rivals((folder.images, folder.labels) for folder in everywhere)
+
+
+def _read_folder(
+    folder: _Folder, labels: LabelReader, ambiguous: Mapping[Path, Sequence[Path]], reading: _Reading
+) -> None:
+    images, place, whole = folder
     problems = reading.problems
-    place = annotation_folder(images, LABEL_FOLDERS, ".txt", reading.there)
     for image in images:
         if image in reading.lines:
             problems.add(Problem.REPEATED_IMAGE, str(image))
@@ -85,6 +123,9 @@ def _read_folder(images: Sequence[Path], labels: LabelReader, reading: _Reading,
         if file is None:
             problems.add(Problem.NO_LABEL_FILE, str(image))
             reading.lines[image] = []
+            continue
+        if image in ambiguous:
+            problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file} of {' and '.join(map(str, ambiguous[image]))}")
             continue
         try:
             reading.lines[image] = labels.read(file)
@@ -102,11 +143,11 @@ def _read_folder(images: Sequence[Path], labels: LabelReader, reading: _Reading,
                 problems.add(Problem.NO_IMAGE_FOR_LABELS, str(place.path / name))
 
 
-def _listed_images(file: Path, reading: _Reading) -> list[Path]:
+def _listed_images(file: Path, images: Path | None, reading: _Reading) -> list[Path]:
     names = [line for line in read_lines(file) if line and not line.startswith("#")]
     if not names:
         raise InputError(f"{file}: lists no image; write one path a line")
-    root, keys = locate_images(file, names)
+    root, keys = locate_images(file, names) if images is None else (images, spelled_as_in(images, names, file))
     found = []
     for key in keys:
         astray = leads_astray(key, file, root)

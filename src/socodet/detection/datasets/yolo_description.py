@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,15 @@ import yaml
 
 from socodet.detection.datasets.annotations import Category
 from socodet.detection.datasets.folder_listing import FilesThere
-from socodet.detection.datasets.parts import SPELLINGS, annotation_folder, by_folder, image_folders, images_below
+from socodet.detection.datasets.parts import (
+    SPELLINGS,
+    AnnotationFolder,
+    annotation_folder,
+    by_folder,
+    image_folders,
+    images_below,
+    places_in_set,
+)
 from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.detection.datasets.values import number, pixel_count
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelReader
@@ -45,6 +53,13 @@ class YoloSet:
     """Numbers that follow the box of an object."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Parts that are described and not there, and how."""
+    images: Path | None = None
+    """Where the images are, if not in the set's folder."""
+
+    def label_folder(self, images: Sequence[Path], there: FilesThere) -> AnnotationFolder | None:
+        """Where the label files of images that lie in one folder are; None when no image has one."""
+        instead = places_in_set(images[0].parent, self.root, self.images)
+        return annotation_folder(images, LABEL_FOLDERS, ".txt", there, instead)
 
     def check(self, part: str) -> None:
         """InputError when a part is described and not there, or far from the file."""
@@ -105,12 +120,16 @@ def described_in(folder: Path) -> YoloSet | None:
     return described_by(usual[0]) if usual else None
 
 
-def found_in(folder: Path) -> YoloSet | None:
-    """The set of the images and label files in a folder; None when there are none."""
-    root = folder.absolute()
+def found_in(folder: Path, images: Path | None = None) -> YoloSet | None:
+    """The set of the images and label files in a folder; None when there are none.
+
+    `images`: where its images are, if elsewhere.
+    """
+    root, elsewhere = folder.absolute(), images.absolute() if images else None
     there = FilesThere()
+    found = YoloSet(folder, root, {}, None, images=elsewhere)
     parts: dict[str, Sequence[Path]] = {
-        part: [place] for part, place in image_folders(root).items() if _has_labels(place, there)
+        part: [place] for part, place in image_folders(elsewhere or root).items() if _has_labels(found, place, there)
     }
     if not parts:
         return None
@@ -119,13 +138,14 @@ def found_in(folder: Path) -> YoloSet | None:
         for part, names in SPELLINGS.items()
         if (path := next((root / f"{name}.txt" for name in names if (root / f"{name}.txt").is_file()), None))
     }
-    return YoloSet(folder, root, lists if lists and len(parts) == 1 else parts, _classes_near(root))
+    named = lists if lists and len(parts) == 1 else parts
+    return replace(found, parts=named, categories=_classes_near(root))
 
 
-def _has_labels(folder: Path, there: FilesThere) -> bool:
+def _has_labels(described: YoloSet, folder: Path, there: FilesThere) -> bool:
     """Whether some image of a part has a label file in `labels/`, or one beside it that holds what such files hold."""
     for images in by_folder(images_below(folder)).values():
-        labels = annotation_folder(images, LABEL_FOLDERS, ".txt", there)
+        labels = described.label_folder(images, there)
         if labels is None:
             continue
         if labels.path.name.lower() in LABEL_FOLDERS:

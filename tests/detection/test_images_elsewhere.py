@@ -1,0 +1,90 @@
+"""`--images`: the folder of the images of a set that has them elsewhere, in each layout, or a line that refuses it."""
+
+import pytest
+from tool_files import image, text
+
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
+from socodet.errors import InputError
+
+LINE = "0 0.5 0.5 0.25 0.25"
+XML = (
+    "<annotation><size><width>400</width><height>266</height></size><object><name>cat</name><bndbox><xmin>10</xmin>"
+    "<ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox></object></annotation>"
+)
+
+
+def files(data):
+    return {one.image_id: (one.file, len(one)) for one in data.images}
+
+
+@pytest.mark.parametrize("labels", ["labels", "."])
+@pytest.mark.parametrize("part", ["train", ""])
+def test_label_files_without_their_images(tmp_path, labels, part):
+    far, marks = tmp_path / "far", tmp_path / "set"
+    for number, name in enumerate("ab"):
+        image("chelsea", far / part / f"{name}.jpg")
+        text(marks / labels / part / f"{name}.txt", *[LINE] * (number + 1))
+    image("coffee", marks / "images" / part / "a.jpg")  # another one
+    text(marks / "classes.txt", "cat")
+    data = open_detection_set(marks, split=part or "all", images=far)
+    assert files(data) == {
+        f"{part}/{name}.jpg".lstrip("/"): (far / part / f"{name}.jpg", number) for name, number in (("a", 1), ("b", 2))
+    }
+    assert data.images[0].height == 266  # the other one's is 267
+    assert not data.problems
+
+
+def test_label_files_in_one_folder_for_images_in_several(tmp_path):
+    far, marks = tmp_path / "far", tmp_path / "set"
+    for place in ("x/a", "y/a", "y/b"):
+        image("chelsea", far / f"{place}.jpg")
+    for name in "ab":
+        text(marks / "labels" / f"{name}.txt", LINE)
+    data = open_detection_set(marks, split="all", images=far)
+    assert list(files(data)) == ["y/b.jpg"]
+    assert data.problems.counts == {Problem.SHARED_ANNOTATION_FILE: 2}
+
+
+def test_lists_of_images_that_are_elsewhere(tmp_path):
+    far, marks = tmp_path / "far", tmp_path / "set"
+    for name in "abc":
+        image("chelsea", far / f"{name}.jpg")
+        text(marks / "labels" / f"{name}.txt", LINE)
+    text(marks / "train.txt", "data/a.jpg", "data/b.jpg")
+    text(marks / "val.txt", "data/c.jpg")
+    for part, names in (("train", "ab"), ("val", "c")):
+        data = open_detection_set(marks, split=part, images=far)
+        assert files(data) == {f"{name}.jpg": (far / f"{name}.jpg", 1) for name in names}
+
+
+def test_xml_files_in_a_folder_of_the_set(tmp_path):
+    far, marks = tmp_path / "far", tmp_path / "set"
+    for name in "ab":
+        image("chelsea", far / f"{name}.jpg")
+        text(marks / "annotations" / f"{name}.xml", XML)
+    data = open_detection_set(marks, split="all", images=far)
+    assert files(data) == {name: (far / f"{name}.jpg", 1) for name in "ab"}
+
+
+def test_vocs_folders_and_lists(tmp_path, monkeypatch):
+    far, marks = tmp_path / "far", tmp_path / "set"
+    image("chelsea", far / "a.jpg")
+    image("coffee", marks / "JPEGImages" / "a.jpg")
+    text(marks / "Annotations" / "a.xml", XML)
+    text(marks / "ImageSets" / "Main" / "train.txt", "a")
+    monkeypatch.chdir(tmp_path)
+    for given, images in ((marks, far), (marks / "ImageSets" / "Main" / "train.txt", "far")):
+        assert files(open_detection_set(given, split="train", images=images)) == {"a": (far / "a.jpg", 1)}
+    with pytest.raises(InputError, match=r"missing.*nowhere/a\.jpg"):
+        open_detection_set(marks, split="train", images=tmp_path / "nowhere")
+
+
+def test_sets_that_say_where_their_images_are_refuse_it(tmp_path):
+    image("chelsea", tmp_path / "yolo" / "images" / "a.jpg")
+    text(tmp_path / "yolo" / "labels" / "a.txt", LINE)
+    text(tmp_path / "yolo" / "data.yaml", "train: images", "names: [cat]")
+    for given in (tmp_path / "yolo", tmp_path / "yolo" / "data.yaml"):
+        with pytest.raises(InputError, match="--images") as error:
+            open_detection_set(given, split="train", images=tmp_path)
+        assert "\n" not in str(error.value)
