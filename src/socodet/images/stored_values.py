@@ -162,7 +162,7 @@ def _as_meant(values: NDArray[Any], nodata: Any, photometric: int | None, bits: 
         values = _inverted(values, bits, extra)
     if missing is None or not missing.any():
         return values
-    if values.dtype.itemsize <= 2 and values.dtype.kind in "bu":
+    if values.dtype.itemsize <= 2 and values.dtype.kind in ("b", "u"):
         return np.where(missing, values.dtype.type(0), values)
     return np.where(missing, np.nan, values.astype(np.result_type(values.dtype, np.float32)))
 
@@ -175,7 +175,7 @@ def _number(written: Any) -> float | None:
 
 
 def _inverted(values: NDArray[Any], bits: int, extra: int) -> NDArray[Any]:
-    if values.dtype.kind not in "bu":
+    if values.dtype.kind not in ("b", "u"):
         notice("TIFFs of signed or floating-point values in which the least is white: they are read with it as black")
         return values
     values = values.copy()
