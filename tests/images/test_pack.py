@@ -281,6 +281,44 @@ def test_keys_that_do_not_end_as_an_image(tmp_path: Path) -> None:
         pack(tmp_path / "list.txt", tmp_path / "q", show_progress=False)
 
 
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A folder with a list and a COCO file of two images that have one file name, beside the folder of these."""
+    for number, part in enumerate("ab"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+        (tmp_path / "set" / part / "1.jpg").write_bytes(PHOTOGRAPHS[number].read_bytes())
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "absolute.txt").write_text(f"{tmp_path}/set/a/1.jpg\n{tmp_path}/set/b/1.jpg\n")
+    (lists / "beside.txt").write_text("../set/a/1.jpg\n../set/b/1.jpg\n")
+    images = [{"id": number, "file_name": f"../set/{part}/1.jpg"} for number, part in enumerate("ab")]
+    (lists / "coco.json").write_text(json.dumps({"images": images}))
+    return lists
+
+
+@pytest.mark.parametrize("named_in", ["absolute.txt", "beside.txt", "coco.json"])
+def test_names_that_lead_out_of_a_shard_are_cut(beside: Path, tmp_path: Path, named_in: str) -> None:
+    packed = pack(beside / named_in, tmp_path / "p", settings=SETTINGS, show_progress=False)
+    begin = f"{tmp_path}/"[1:] if named_in == "absolute.txt" else ""
+    assert keys(packed.output) == [f"{begin}set/a/1.jpg", f"{begin}set/b/1.jpg"]
+    for index, photograph in enumerate(PHOTOGRAPHS[:2]):
+        alone = tmp_path / str(index)
+        alone.mkdir()
+        (alone / "1.jpg").write_bytes(photograph.read_bytes())
+        expected = open_images(pack(alone, tmp_path / f"p{index}", settings=SETTINGS, show_progress=False).output)
+        assert open_images(packed.output).read(index) == expected.read(0)
+
+
+def test_names_that_are_one_in_a_shard_are_refused(beside: Path, tmp_path: Path) -> None:
+    (beside / "set" / "a").mkdir(parents=True)
+    (beside / "set" / "a" / "1.jpg").write_bytes(PHOTOGRAPHS[2].read_bytes())
+    (beside / "both.txt").write_text("../set/a/1.jpg\nset/a/1.jpg\n")
+    with pytest.raises(InputError, match=r"has both \.\./set/a/1\.jpg and set/a/1\.jpg, one name") as raised:
+        pack(beside / "both.txt", tmp_path / "p", show_progress=False)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "p").exists()
+
+
 def test_nothing_readable_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jpg").write_text("no image")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from socodet.cli import main
 from socodet.errors import InputError
+from socodet.images.pack import pack
 from socodet.proposals.conversion import convert_proposals
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Origin, ProposalTable
@@ -96,6 +97,30 @@ def test_images_are_found_by_their_name(folder: Path, tmp_path: Path, names: lis
     summary, table = converted(folder, stems(tmp_path, dict.fromkeys(names, BOX)), tmp_path)
     assert [len(table.boxes(key)) for key in KEYS] == [1, 0, 1, 0]
     assert summary.unknown == ()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_images_in_shards_are_found_by_the_names_in_the_list_they_were_packed_from(
+    tmp_path: Path, absolute: bool, suffix: str
+) -> None:
+    """Also where only the folders tell them apart."""
+    names = []
+    for folder in ("cat", "dog"):
+        path = tmp_path / "images" / folder / f"1{suffix}"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", SIZE).save(path, "JPEG")
+        names.append(str(path) if absolute else f"../images/{folder}/1{suffix}")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "a.txt").write_text("\n".join(names))
+    shards = pack(tmp_path / "lists" / "a.txt", tmp_path / "shards", show_progress=False).output
+    given = stems(tmp_path, {names[0]: BOX, names[1]: [*BOX, [50, 30, 45, 35]]})
+    for images in (tmp_path / "lists" / "a.txt", shards):
+        table = ProposalTable.read(
+            convert_proposals(images, given, tmp_path / "t.parquet", overwrite=True, show_progress=False).table
+        )
+        assert [len(table.boxes(key)) for key in table.keys] == [1, 2]
+        assert ["cat" in key for key in table.keys] == [True, False]
 
 
 def test_names_that_fit_none_or_two(folder: Path, tmp_path: Path) -> None:

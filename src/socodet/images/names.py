@@ -1,5 +1,6 @@
-"""A million names without a million Python strings."""
+"""Names of images: a million of them without a million Python strings, and as paths within a folder."""
 
+import posixpath
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -35,6 +36,11 @@ class Names(Sequence[str]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Names) and self._names.equals(other._names)
+
+
+def inner_path(name: str) -> str:
+    """A name as a path that leads out of no folder or tar: without what only says where it begins, `/`, `.` or `..`."""
+    return "/".join(part for part in posixpath.normpath(name).split("/") if part not in ("", ".", ".."))
 
 
 def _text(name: str | bytes) -> str:

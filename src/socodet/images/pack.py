@@ -21,6 +21,7 @@ from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
+from socodet.images.names import inner_path
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as
 from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
 from socodet.images.suffixes import SUFFIXES
@@ -98,16 +99,17 @@ def pack(
 
     An image is decoded upright, scaled down with antialiasing until its shorter side has `settings.size` pixels,
     and encoded as JPEG. A JPEG that is small enough already is copied as it is. Images keep their order and their
-    keys, which are their names in the tar; a key that does not end as an image's name does gets `.jpg` behind it.
-    A former PNG keeps its name, though its content is a JPEG now.
+    keys, which are their names in the tar; of an absolute one, or one that begins with `..`, only what follows. A key
+    that does not end as an image's name does gets `.jpg` behind it. A former PNG keeps its name, though its content is
+    a JPEG now.
 
     `workers` images are processed at once; by default as many as there are cores. Finished shards are kept beside the
     output, in a hidden folder, until all are done: after an interruption the same call resumes from them, and a call
     with other settings or images leaves them alone. The shards' bytes depend neither on the workers nor on
     interruptions. `pack.json` in the output holds the settings, counts, and unreadable images.
 
-    InputError if there are no images or none can be read, or if `output` cannot be written, or exists and `overwrite`
-    is false. Only folders that `pack` wrote are ever overwritten.
+    InputError if there are no images or none can be read, if two would have one name in a shard, or if `output` cannot
+    be written, or exists and `overwrite` is false. Only folders that `pack` wrote are ever overwritten.
     """
     start = time.monotonic()
     with read_images_as(PixelSettings(settings.value_range, settings.bands, settings.max_pixels)):
@@ -161,14 +163,19 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _check_names(source: ImageSource) -> None:
-    keys = {source.key(index) for index in range(len(source))}
-    for key in keys:
-        if _name(key) != key and _name(key) in keys:
-            raise InputError(f"{source.location}: has both {key} and {_name(key)}, one name in a shard; rename one")
+    names: set[str] = set()
+    for key in map(source.key, range(len(source))):
+        name = _name(key)
+        if name in names:
+            other = next(one for one in map(source.key, range(len(source))) if _name(one) == name)
+            raise InputError(f"{source.location}: has both {other} and {key}, one name in a shard; rename one")
+        names.add(name)
 
 
 def _name(key: str) -> str:
-    return key if key.lower().endswith(SUFFIXES) else f"{key}.jpg"
+    """That of an image in its shard."""
+    name = inner_path(key)
+    return name if name.lower().endswith(SUFFIXES) else f"{name}.jpg"
 
 
 def _job_digest(source: ImageSource, settings: PackSettings) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.decode import image_size
+from socodet.images.names import inner_path
 from socodet.images.source import Images, ImageSource, as_source, reading_of
 from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.foreign_formats import ForeignProposals, read_foreign
@@ -204,7 +205,8 @@ def _as_is(name: str) -> str:
 # How an image's key and a name in the file are compared, the strictest first.
 _NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
     (_as_is, _as_is),
-    (_without_suffix, _as_is),
+    (inner_path, inner_path),  # names in shards have no way that leads out of them
+    (lambda key: _without_suffix(inner_path(key)), inner_path),
     (_file_name, _as_is),
     (lambda key: _without_suffix(_file_name(key)), _as_is),
     (lambda key: _file_name(key).split(".")[0], _as_is),
