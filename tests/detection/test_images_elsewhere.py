@@ -58,6 +58,13 @@ def test_lists_of_images_that_are_elsewhere(tmp_path):
         assert files(data) == {f"{name}.jpg": (far / f"{name}.jpg", 1) for name in names}
 
 
+def test_images_of_other_names_are_refused_with_their_folder(tmp_path):
+    image("chelsea", tmp_path / "far" / "b.jpg")
+    text(tmp_path / "set" / "labels" / "a.txt", LINE)
+    with pytest.raises(InputError, match=str(tmp_path / "far")):
+        open_detection_set(tmp_path / "set", split="all", images=tmp_path / "far")
+
+
 def test_xml_files_in_a_folder_of_the_set(tmp_path):
     far, marks = tmp_path / "far", tmp_path / "set"
     for name in "ab":

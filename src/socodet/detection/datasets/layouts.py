@@ -127,6 +127,11 @@ def layout_at(
             if split is None or split in layout.parts:
                 return layout
             first = first or layout
+        if first is None and images is not None:
+            raise InputError(
+                f"{given}: holds no COCO file, and no label or XML file of the name of an image in {images}, where "
+                "--images says they are; give the folder of their images"
+            )
         if first is None:
             raise unknown_layout(given)
         return first
