@@ -140,7 +140,7 @@ def run_command(arguments: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise InputError(f"{name}: no such command; {_instead(arguments)}")
     command, module = command_named(name)
-    argv = [word for word in arguments[len(name.split()) :] if word != "--print-config"]
+    argv = [_with_dashes(word) for word in arguments[len(name.split()) :] if word != "--print-config"]
     to_json = "--json" in argv and name != "doctor"  # whose own flag it is, as it prints what it finds bit by bit
     argv = [word for word in argv if word != "--json"] if to_json else argv
     if argv[-1:] == ["--import"]:
@@ -172,6 +172,12 @@ def run_command(arguments: Sequence[str]) -> None:
     if to_json and world_from_environment(meeting=False).is_first:
         print(json.dumps(as_json(found), indent=2))
     exit_if_stopped(getattr(found, "stopped_by", None))
+
+
+def _with_dashes(word: str) -> str:
+    """A flag that is written with underscores as every part of the program knows it."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _instead(arguments: Sequence[str]) -> str:

@@ -111,6 +111,16 @@ def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(score
     assert socodet.load_detector(tmp_path / "run", device="cpu").step == 3
 
 
+def test_a_damaged_best_checkpoint_is_written_anew_by_the_next_evaluation(scored, data, tmp_path):
+    first = finetune(data, tmp_path / "run", SETTINGS, val=data, execution=replace(HERE, max_steps=3), **QUIET)
+    assert first.best == (2, 5.0)
+    best = RunFolder(tmp_path / "run").best
+    best.write_bytes(best.read_bytes()[:-1000])
+    result = finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **QUIET)
+    assert result.best == (5, 5.0)
+    assert socodet.load_detector(tmp_path / "run", device="cpu").step == 5
+
+
 def test_a_run_scored_at_its_end_alone_has_one_checkpoint_which_is_both(data, tmp_path):
     settings = replace(SETTINGS, schedule="coco_1x", iterations=2)
     asked = {"model": NARROW, "execution": HERE, "show_progress": False}

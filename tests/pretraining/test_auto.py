@@ -157,6 +157,12 @@ def test_the_plan_shows_a_first_view_that_is_given_and_not_its_own():
     assert "seen 2.5 times" in "\n".join(made.lines(1400))
 
 
+@pytest.mark.parametrize("size", [16, 2241, 4096])
+def test_first_views_of_any_size_are_planned(size):
+    survey = ImageSurvey(count=1000, surveyed=48, short_side=5000, grey=0, few_boxes=0)
+    assert plan(survey, Machine("cpu", 0.0), Given(size=size)).recipe.sample.views[0].size == size
+
+
 def test_what_to_expect_is_more_of_longer_runs():
     assert len({expectation(steps) for steps in (200, 5_000, 40_000)}) == 3
     assert "little" in expectation(200)

@@ -71,9 +71,10 @@ def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_plan_is_made_with_the_batch_the_backbone_and_the_first_view_that_are_given(images, tmp_path):
+@pytest.mark.parametrize("batch_size", ["--batch-size", "--batch_size"])
+def test_a_plan_is_made_with_the_batch_the_backbone_and_the_first_view_that_are_given(images, tmp_path, batch_size):
     run = tmp_path / "run"
-    given = ["--batch-size", "4", "--views.0.size=64", "--backbone", "timm/test_resnet", "--epochs", "100"]
+    given = [batch_size, "4", "--views.0.size=64", "--backbone", "timm/test_resnet", "--epochs", "100"]
     main(["pretrain", str(images), "--output", str(run), *given, *NARROW.split(), "--max-steps", "1"])
     recipe = json.loads((run / "run.json").read_text())["recipe"]
     assert recipe["model"]["backbone"] == "timm/test_resnet"

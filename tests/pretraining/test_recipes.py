@@ -114,5 +114,7 @@ def test_batch_norm_needs_two_values_in_each_part_of_a_batch():
     one_box = dataclasses.replace(recipe("fpn_100ep").sample, boxes_per_image=1)
     training = dataclasses.replace(recipe("fpn_100ep").training, batch_size=4, accumulate=2)
     Recipe("two", sample=one_box, training=training)
+    with pytest.raises(ValueError, match="2 or more with the loss infonce"):  # all negatives are of other images
+        recipe("fpn_100ep").with_(batch_size=4, accumulate=4, loss="infonce")
     with pytest.raises(ValueError, match="batch_size / accumulate must be above 1"):
         Recipe("one", sample=one_box, training=dataclasses.replace(training, accumulate=4))

@@ -61,6 +61,22 @@ def test_a_step_is_forward_backward_lars_and_target_update():
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
 
 
+def test_what_a_network_draws_depends_on_seed_and_step_alone():
+    """Some backbones drop paths; a resumed run must drop the same ones."""
+
+    def second_loss(seed):
+        one = trainer(seed=seed)
+        one.soco.online.projector.append(torch.nn.Dropout(0.5))
+        one.step(a_batch())
+        torch.rand(3)
+        before = torch.random.get_rng_state()
+        loss = one.step(a_batch(1))[0]
+        assert torch.equal(torch.random.get_rng_state(), before)
+        return float(loss)
+
+    assert second_loss(2**63 - 1) == second_loss(2**63 - 1) != second_loss(0)
+
+
 def test_a_loaded_state_resumes_bit_for_bit():
     whole, first = trainer(), trainer()
     for seed in range(4):

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from socodet.errors import InputError
 from socodet.runtime.notices import say
 from socodet.training.run_folder import RunFolder
 
@@ -34,7 +35,11 @@ class BestCheckpoint:
                 ap_of[line["step"]] = line[METRIC]
                 best._note(line["step"], line[METRIC])
         if best.step is not None:
-            kept = run.load_best()
+            try:
+                kept = run.load_best()
+            except InputError:
+                say(f"{run.best}: not a readable checkpoint; the next evaluation writes another")
+                kept = None
             best.step = None if kept is None else kept["step"]
             best.ap = None if best.step is None else ap_of.get(best.step)
         return best

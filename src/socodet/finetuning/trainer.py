@@ -95,9 +95,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
     def losses(self, batch: DetectionBatch, draw: int, network: nn.Module | None = None) -> dict[str, Tensor]:
         """The losses by name, of the network that learns by default; `draw` decides which regions are sampled."""
         images, targets = batch.to(self.device)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), self._autocast():
-            torch.manual_seed(self.seed * 1_000_003 + draw * self.world.size + self.world.rank)
+        with self._drawing(self.seed, draw), self._autocast():
             losses: dict[str, Tensor] = (network or self._forward)(images, targets)
         return losses
 

@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -141,6 +143,13 @@ class NetworkLearner(Learner[B]):
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
+
+    @contextmanager
+    def _drawing(self, seed: int, draw: int) -> Iterator[None]:
+        """Within it, torch's random numbers depend on the seed, the draw and the process alone; the caller's stay."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed((seed * 1_000_003 + draw * self.world.size + self.world.rank) % 2**63)
+            yield
 
     def _mean(self, values: list[Tensor]) -> float:
         """The mean of scalars over all processes."""

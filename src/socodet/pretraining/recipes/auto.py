@@ -185,7 +185,7 @@ def _views(survey: ImageSurvey, machine: Machine, given: int | None, chose: Chos
     """The views; `given` is the side of the first."""
     size, why = _side(survey, machine, given)
     chose("views", f"{size}, {size}, {size // 2} pixels", why)
-    first = PhotometricSettings(blur_sigma=(0.1, round(2.0 * size / 224, 2)))
+    first = PhotometricSettings(blur_sigma=(0.1, min(20.0, max(0.1, round(2.0 * size / 224, 2)))))
     colours = "as in the paper"
     if survey.grey >= GREY_SHARE:
         first = dataclasses.replace(first, hue=0.0, saturation=0.0, grayscale_probability=0.0)

@@ -42,6 +42,11 @@ class Recipe(Settings, Shown):
                 f"{name} must be above {batch} with {self.sample.boxes_per_image} boxes an image and views of "
                 f"{smallest} pixels: batch norm needs two values"
             )
+        if self.objective.loss == "infonce" and batch < 2:
+            name = "batch_size" if parts == 1 else "batch_size / accumulate"
+            raise SettingError(
+                f"{name} must be 2 or more with the loss infonce: its negatives are objects of other images"
+            )
         if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
             raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
 
