@@ -324,6 +324,36 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+def test_a_refused_call_loses_nothing_and_leaves_nothing(done, data, weights, tmp_path):
+    folder = tmp_path / "begun"
+    shutil.copytree(done.study.folder, folder)
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    call = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
+    wrong = {
+        "backbone must be": {"weights": Weights(weights.path, "resnet19")},
+        "do not fit|no place|another size": {"weights": Weights(weights.path, "resnet18")},
+        "CUDA": {"execution": ExecutionSettings("cuda")} if not torch.cuda.is_available() else None,
+    }
+    for match, given in wrong.items():
+        if given is None:
+            continue
+        for output in (folder, tmp_path / "new"):
+            with pytest.raises((InputError, SettingError), match=match):
+                reproduce_own_data(data, output, SMALL, overwrite=True, **{**call, **given})
+        assert not (tmp_path / "new").exists()
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+
+
+def test_a_start_that_has_not_begun_may_change(data, weights, tmp_path):
+    """As after a mistake that the first call found early."""
+    torch.manual_seed(1)
+    torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), tmp_path / "other.pth")
+    call = {"fractions": (1.0,), "folds": (0,), "only": ["scratch"], "execution": CPU, "show_progress": False}
+    for path in (tmp_path / "other.pth", weights.path):
+        asked = {**call, "weights": Weights(path, "timm/test_resnet")}
+        assert reproduce_own_data(data, tmp_path / "o", SMALL, **asked).stopped_by is None
+
+
 def test_a_start_on_request_joins_the_others(done, data, weights):
     asked = {"weights": weights, "fractions": (1.0,), "folds": (0,), "only": ["soco_rpn"], "execution": CPU}
     found = reproduce_own_data(data, done.study.folder, SMALL, **asked, show_progress=False)

@@ -82,6 +82,7 @@ def ablate(
         check_steps(source, row.recipe, len(source))
     usual: str = PAPER.proposals.method
     given = {} if proposals is None else {usual: table_of(source, proposals)}
+    choose_device((execution or ExecutionSettings()).device, ALONE)  # InputError before anything is written
     study = Study(settled(output), "ablation", show_progress=show_progress)
     finetuned = _prepare(study, family, budget, source, proposals, finetune, overwrite=overwrite)
     wanted = {usual: PAPER.proposals}

@@ -12,6 +12,7 @@ DIR/labels.png .svg, iterations.png .svg
 
 import json
 import platform
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +21,17 @@ from typing import Any
 import torch
 
 from socodet._version import __version__
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError, which_instead
 from socodet.finetuning.run import digest
 from socodet.finetuning.settings import SCRATCH
+from socodet.images.folder import ImageFolder
+from socodet.images.names import Names
 from socodet.images.reading import read_images_like
-from socodet.images.source import Images, ImageSelection, ImageSource, as_source, digest_names, open_images, read_like
+from socodet.images.source import Images, ImageSelection, ImageSource, as_source, digest_names, read_like
 from socodet.models.settings import ModelSettings
+from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
@@ -44,6 +49,7 @@ from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.file import WeightsFile
+from socodet.weights.load import load_starting_point
 
 IMAGES = "images.txt"
 OBJECTS = "objects"
@@ -99,12 +105,13 @@ def reproduce_own_data(
     if weights is not None:
         WeightsFile.find(weights.path).read()
     study = Study(settled(output), "own_data", show_progress=show_progress)
-    given = _opened(images, detectors)
-    survey = None if given is None else survey_images(given)
-    source = _prepare(study, settings, Path(data).resolve().stem, detectors, given, overwrite=overwrite)
+    source = _opened(images, detectors.training, study.folder / IMAGES)
+    asked = _asked(settings, Path(data).resolve().stem, detectors, None if images is None else source)
+    there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
-    every = starts(settings, weights, source, survey or survey_images(source), machine)
-    described = _note_starts(study, every)
+    every = starts(settings, weights, source, survey_images(source), machine)
+    _check_weights(every)
+    described = _begin(study, asked, there, every, source, overwrite=overwrite)
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
@@ -219,13 +226,23 @@ class _Pieces:
         return Job(name, labels, about, run, needs)
 
 
+def _check_weights(every: Sequence[Start]) -> None:
+    """InputError when the given weights are not those of the network that pretraining begins with."""
+    begun = next((start for start in every if start.start_from is not None), None)
+    if begun is not None and begun.start_from is not None and begun.recipe is not None:
+        load_starting_point(build_soco(begun.recipe.model, 0), begun.start_from)
+
+
 def _note_starts(study: Study, every: Sequence[Start]) -> dict[str, str]:
     """Adds the starts to the note; returns what each is, with those of earlier calls.
 
-    InputError when one was another: `auto` plans by the machine, and files change.
+    InputError when one that has begun was another: `auto` plans by the machine, and files change.
     """
+    begun = {run.labels.get("start", run.labels.get("init")) for run in study.outcomes()}
     noted: dict[str, Any] = {
-        name: values_with_defaults({"recipe": Recipe}, one) for name, one in study.noted()["starts"].items()
+        name: values_with_defaults({"recipe": Recipe}, one)
+        for name, one in study.noted()["starts"].items()
+        if name in begun
     }
     described: dict[str, Any] = {}
     for start in every:
@@ -247,28 +264,27 @@ def _note_starts(study: Study, every: Sequence[Start]) -> dict[str, str]:
     return {name: one["what"] for name, one in together.items()}
 
 
-def _opened(images: Images | None, detectors: FinetuningRuns) -> ImageSource | None:
-    if images is None:
-        return None
-    with read_images_like(detectors.training.pixel_reading, widened=True):
-        return as_source(images)
+def _opened(images: Images | None, train: DetectionDataset, listed_in: Path) -> ImageSource:
+    """The images to pretrain on: those given, or the training split's, which that file is to list."""
+    if images is not None:
+        with read_images_like(train.pixel_reading, widened=True):
+            return as_source(images)
+    stored = [image.stored for image in train.images if image.stored]
+    if stored:  # no files of their own
+        return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
+    names = Names([posixpath.normpath(str(image.file)) for image in train.images])
+    return read_like(ImageFolder(listed_in.parent, names, listed_in), train.pixel_reading)
 
 
-def _prepare(
-    study: Study,
-    settings: OwnDataSettings,
-    name: str,
-    detectors: FinetuningRuns,
-    source: ImageSource | None,
-    *,
-    overwrite: bool,
-) -> ImageSource:
-    """Makes the folder, or finds in it the study that is asked for; returns the images to pretrain on."""
+def _asked(
+    settings: OwnDataSettings, name: str, detectors: FinetuningRuns, source: ImageSource | None
+) -> dict[str, Any]:
+    """What the study's note says is asked for. source: the images to pretrain on, if they are given."""
     train, val = detectors.training, detectors.validation
     shown = {"count": len(train), "names_sha256": "of the training set"}
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
-    asked = {
+    return {
         "set": name,
         "settings": to_json(settings),
         "train": {"name": train.name, "images": len(train), "sha256": digest(train)},
@@ -276,16 +292,21 @@ def _prepare(
         "images": shown,
         "socodet": __version__,
     }
-    there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
+
+
+def _begin(
+    study: Study,
+    asked: Mapping[str, Any],
+    there: Mapping[str, Any],
+    every: Sequence[Start],
+    source: ImageSource,
+    *,
+    overwrite: bool,
+) -> dict[str, str]:
+    """Makes the folder, now that nothing can be refused any more; returns what each start is."""
     files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
     hold_folder(study.folder)
     study.begin(asked, files, overwrite=overwrite, starts=there.get("starts", {}))
-    if source is not None:
-        return source
-    stored = [image.stored for image in train.images if image.stored]
-    if stored:  # no files of their own
-        return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
-    # In the order of the set; only names are kept, so that a set that has moved is still the same one.
-    write_atomically(study.folder / IMAGES, "".join(f"{image.file}\n" for image in train.images).encode())
-    with read_images_like(train.pixel_reading):
-        return open_images(study.folder / IMAGES)
+    if source.location == str(study.folder / IMAGES):
+        write_atomically(study.folder / IMAGES, "".join(f"{source.key(k)}\n" for k in range(len(source))).encode())
+    return _note_starts(study, every)
