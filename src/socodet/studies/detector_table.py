@@ -60,18 +60,24 @@ class DetectorTable:
         """The rows of one fraction of the labels."""
         return [row for row in self.rows if row.labels["fraction"] == fraction]
 
-    def scratch_ap(self, fraction: float) -> float | None:
-        """The mean final box AP of training from scratch; None if it was not run, or is 0.00."""
+    def scratch_ap(self, fraction: float, like: Group | None = None) -> float | None:
+        """The mean final box AP of training from scratch; None if it was not run, or is 0.00. like: with its seeds."""
         for row in self.at(fraction):
-            spread = row.spread(PATH)
+            spread = (row if like is None else row.like(like)).spread(PATH)
             if row.labels["init"] == self.scratch and spread is not None:
                 return spread.mean if spread.mean >= 0.005 else None  # tables print 0.00
         return None
 
     def reaches_scratch_at(self, row: Group) -> int | None:
-        """The first evaluation at which a row's mean box AP is at least scratch's final one on as many labels."""
-        goal = self.scratch_ap(float(row.labels["fraction"]))
-        means = {step: spread.mean for step, spread in curve(row).items()}
+        """The first evaluation at which a row's mean box AP is at least scratch's final one on as many labels.
+
+        Both means are over the seeds that both have.
+        """
+        fraction = float(row.labels["fraction"])
+        goal = self.scratch_ap(fraction, like=row)
+        from_scratch = [other for other in self.at(fraction) if other.labels["init"] == self.scratch]
+        shared = row.like(from_scratch[0]) if from_scratch else row
+        means = {step: spread.mean for step, spread in curve(shared).items()}
         return None if goal is None else next((step for step, mean in means.items() if mean >= goal), None)
 
     def above(self, row: Group) -> list[str]:

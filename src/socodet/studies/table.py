@@ -5,7 +5,7 @@ import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -101,6 +101,11 @@ class Group:
     def seeds(self) -> set[Label]:
         """Of all its runs."""
         return {run.labels["seed"] for run in self.runs}
+
+    def like(self, other: "Group") -> "Group":
+        """Its finished runs with the seeds of the other's finished ones."""
+        seeds = {run.labels["seed"] for run in other.finished}
+        return replace(self, runs=tuple(run for run in self.finished if run.labels["seed"] in seeds))
 
     def spread(self, path: str) -> Spread | None:
         """A figure of the finished runs, by its path in their results; None where one of them lacks it."""

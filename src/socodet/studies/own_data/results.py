@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from socodet.finetuning.settings import SCRATCH
@@ -77,23 +78,23 @@ class OwnData(Shown):
     def labels_worth(self, start: str, fraction: float) -> float | None:
         """The fraction of the labels at which scratch has the AP that a start has with `fraction` of them.
 
-        Between measured fractions AP is taken as linear in the logarithm of the fraction. infinity where scratch has
-        less with all that was measured; None where it cannot be said.
+        Of the folds that all of these have. Between measured fractions AP is taken as linear in the logarithm of the
+        fraction. infinity where scratch has less with all that was measured; None where it cannot be said.
         """
-        means = {f: self._mean(SCRATCH, f) for f in sorted(self.detectors.fractions)}
-        points = [(f, mean) for f, mean in means.items() if mean is not None]
-        goal = self._mean(start, fraction)
-        if goal is None or len(points) < 2 or goal < points[0][1]:
+        scratch = {f: runs for f in sorted(self.detectors.fractions) if (runs := self.scores(SCRATCH, f))}
+        own = self.scores(start, fraction)
+        folds = {*own}.intersection(*scratch.values())
+        if not folds or len(scratch) < 2:
+            return None
+        points = [(f, mean(_ap(runs[fold]) for fold in folds)) for f, runs in scratch.items()]
+        goal = mean(_ap(own[fold]) for fold in folds)
+        if goal < points[0][1]:
             return None
         for (less, low), (more, high) in itertools.pairwise(points):
             if low <= goal <= high:
                 part = (goal - low) / (high - low) if high > low else 0.0
                 return math.exp(math.log(less) + part * (math.log(more) - math.log(less)))
         return math.inf
-
-    def _mean(self, start: str, fraction: float) -> float | None:
-        runs = self.scores(start, fraction)
-        return sum(map(_ap, runs.values())) / len(runs) if runs else None
 
     def as_json(self) -> list[dict[str, Any]]:
         """An object for every finished detector; AP in percent."""
