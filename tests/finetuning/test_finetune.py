@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -305,3 +306,17 @@ def test_a_step_is_sgd_by_hand():
         momentum = 0.9 * momentum + gradient
         weight -= rate * momentum
         assert tuner.network.weight.item() == pytest.approx(weight, rel=1e-5)
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_it_resumes_though_the_run_that_it_began_from_is_gone(compared, pretrained, data, tmp_path):
+    """The detector's modules had the sizes of that run, which the command itself does not say."""
+    shutil.copytree(pretrained, tmp_path / "old")
+    flags = ["--iterations", "2", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--precise-bn", "0"]
+    flags += ["--detector", "fcos_fpn", "--size", "32", "--val", str(data), "--output", str(tmp_path / "new")]
+    flags += ["--init", f"mine={tmp_path / 'old'}", "--seeds", "0", "1"] if compared else ["--init", f"{tmp_path}/old"]
+    main(["finetune", str(data), *flags, "--max-steps", "1"])
+    (tmp_path / "old").rename(tmp_path / "gone")
+    main(["finetune", str(data), *flags])
+    runs = [RunFolder(run.parent) for run in (tmp_path / "new").rglob("run.json")]
+    assert [run.checkpoints()[-1].stem for run in runs] == ["step-00000002"] * (2 if compared else 1)

@@ -117,6 +117,17 @@ def test_the_command_resumes_with_the_same_detector_and_reports_what_it_kept(dat
         torch.testing.assert_close(now[name], old[name], rtol=0, atol=1e-6)
 
 
+def test_it_resumes_though_the_detector_that_it_began_from_is_gone(data, tmp_path):
+    tuned(tmp_path / "old", "fcos_fpn", data)
+    other = coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False)
+    flags = ["--iterations", "2", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--precise-bn", "0"]
+    command = ["finetune", str(other), "--init", str(tmp_path / "old"), "--output", str(tmp_path / "new"), *flags]
+    main([*command, "--max-steps", "1"])
+    (tmp_path / "old").rename(tmp_path / "gone")
+    main(command)
+    assert RunFolder(tmp_path / "new").checkpoints()[-1].stem == "step-00000002"
+
+
 def test_more_steps_of_a_run_are_refused_with_what_to_do(data, tmp_path):
     tuned(tmp_path / "old", "fcos_fpn", data)
     settings = FinetuneSettings("fcos_fpn", "coco_1x", iterations=5, size=32)

@@ -32,11 +32,18 @@ EVERYDAY = (
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """The modules are those of the first --init that is a run's folder, and the detector that of a fine-tuned one."""
+    """The modules are those of the first --init that is a run's folder, and the detector that of a fine-tuned one.
+
+    Where that folder is gone, they are those of the run or comparison that has begun from it.
+    """
     inits = named_inits(values_of("--init", argv))
-    chosen: dict[str, Any] = {"model": shared_model(inits)}
-    if len(inits) == 1 and not inits[0].is_scratch and is_finetuned(inits[0].source):
-        there = FinetuneRecipe.of_run(RunFolder(Path(inits[0].source))).settings
+    begun = None if "--overwrite" in argv else next(iter(values_of("--output", argv)), None)
+    chosen: dict[str, Any] = {"model": shared_model(inits, begun)}
+    source = inits[0].source if len(inits) == 1 and not inits[0].is_scratch else None
+    if source is not None and begun is not None and not Path(source).exists() and RunFolder(Path(begun)).checkpoints():
+        source = begun
+    if source is not None and is_finetuned(source):
+        there = FinetuneRecipe.of_run(RunFolder(Path(source))).settings
         chosen["settings"] = FinetuneSettings(
             there.detector, size=there.size, rois_per_image=there.rois_per_image, batch_size=there.batch_size
         )

@@ -158,7 +158,9 @@ def finetune(
     if settings.fraction is not None:
         training = mini_set(training, settings.fraction, settings.seed)
     shown = images_trained_on(training, settings, show_note=show_progress)
-    recipe = FinetuneRecipe(settings, model or _model_of(init), settings.resolved_schedule(len(shown)))
+    gone = str(init) != SCRATCH and not Path(init).exists()
+    sizes_of = run.path if gone and from_own_checkpoint else init
+    recipe = FinetuneRecipe(settings, model or _model_of(sizes_of), settings.resolved_schedule(len(shown)))
     if settings.schedule == AUTO and validation is not None and evaluation.every is None:
         scored = 0 if patience is not None else len(validation)  # patience counts evaluations
         every = steps_between_evaluations(recipe.schedule.iterations, settings.batch_size, scored)

@@ -91,7 +91,7 @@ def compare(
                 settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
                 world=world,
                 show_progress=show_progress,
-                model=model or shared_model(compared),
+                model=model or shared_model(compared, None if overwrite else output),
                 evaluation=evaluation or EvaluationSettings(),
                 execution=execution,
             )

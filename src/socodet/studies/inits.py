@@ -9,9 +9,14 @@ from socodet.errors import InputError
 from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.models.settings import ModelSettings
+from socodet.runtime.files import read_note
+from socodet.runtime.serialization import from_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.hub import downloaded, is_on_hub, origin
 from socodet.weights.pretrained_run import model_settings
+
+COMPARISON = "comparison.json"
+"""What a comparison's folder says of itself."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,20 @@ def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
     return tuple(inits)
 
 
-def shared_model(inits: Sequence[Init]) -> ModelSettings:
-    """Default sizes of the modules: those of the first init that is a run's folder."""
+def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> ModelSettings:
+    """Default sizes of the modules: those of the first init that is a run's folder.
+
+    Where such a folder is gone, and the run or comparison in `output` has begun from it, those that it has there.
+    """
     for init in inits:
         if not init.is_scratch and Path(init.source).is_dir():
             return model_settings(init.source)
+    if output is not None and any(not init.is_scratch and not Path(init.source).exists() for init in inits):
+        if RunFolder(Path(output)).checkpoints():
+            return model_settings(output)
+        note = read_note(Path(output) / COMPARISON)
+        if note is not None:
+            return from_json(ModelSettings, note["asked"]["model"], f"{Path(output) / COMPARISON}")
     return ModelSettings()
 
 
