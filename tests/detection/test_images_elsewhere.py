@@ -1,11 +1,16 @@
 """`--images`: the folder of the images of a set that has them elsewhere, in each layout, or a line that refuses it."""
 
+import json
+import unicodedata
+
 import pytest
 from tool_files import image, text
 
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
+from socodet.images.source import open_images
 
 LINE = "0 0.5 0.5 0.25 0.25"
 XML = (
@@ -95,3 +100,36 @@ def test_sets_that_say_where_their_images_are_refuse_it(tmp_path):
         with pytest.raises(InputError, match="--images") as error:
             open_detection_set(given, split="train", images=tmp_path)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("named", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_encoded_in_another_way(tmp_path, named, there):
+    """MacOS writes `é` of a file's name as two characters; labelling tools and archives often as one."""
+    name, file = (unicodedata.normalize(form, "caf\u00e9") for form in (named, there))
+    image("chelsea", tmp_path / "images" / f"{file}.jpg")
+    text(tmp_path / "labels" / f"{name}.txt", LINE)
+    text(tmp_path / "classes.txt", "cat")
+    (read,) = open_detection_set(tmp_path, split="all").images
+    assert (read.file, len(read)) == (tmp_path / "images" / f"{file}.jpg", 1)
+    image("chelsea", tmp_path / "xml" / "images" / f"{file}.jpg")
+    text(tmp_path / "xml" / "annotations" / f"{name}.xml", XML)
+    assert [len(one) for one in open_detection_set(tmp_path / "xml", split="all").images] == [1]
+    text(tmp_path / "list.txt", f"images/{name}.jpg")
+    assert open_images(tmp_path / "list.txt").read(0) == (tmp_path / "images" / f"{file}.jpg").read_bytes()
+    content = {
+        "images": [{"id": 1, "file_name": f"{name}.jpg", "width": 400, "height": 266}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    text(tmp_path / "set.json", json.dumps(content))
+    read = open_detection_set(tmp_path / "set.json")
+    assert files(read) == {1: (tmp_path / "images" / f"{file}.jpg", 1)}
+    assert read.problems.counts == {Problem.OTHER_SUFFIX: 1}
+
+
+def test_the_form_of_boxes_is_refused_where_it_is_known(tmp_path):
+    image("chelsea", tmp_path / "images" / "a.jpg")
+    text(tmp_path / "labels" / "a.txt", LINE)
+    text(tmp_path / "data.yaml", "train: images", "names: [cat]")
+    with pytest.raises(InputError, match="--box-form"):
+        open_detection_set(tmp_path / "data.yaml", split="train", reading=ReadingSettings(box_form="xyxy"))

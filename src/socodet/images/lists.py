@@ -3,6 +3,7 @@
 import codecs
 import os
 import posixpath
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def open_list(file: Path) -> ImageFolder:
     names = [line for line in read_lines(file) if line and not line.startswith("#")]
     if not names:
         raise InputError(f"{file}: lists no image; write one path a line, relative to its folder")
-    keys = _unique_keys(file, spelled_as_in(file.parent, names, file))
+    keys = _unique_keys(file, _as_the_files(file.parent, spelled_as_in(file.parent, names, file)))
     if not _holds_any(file.parent, keys):
         raise InputError(
             f"{file}: none of the first {len(keys[:LOOKED_FOR])} images it lists is there, first "
@@ -66,9 +67,7 @@ def open_coco(file: Path) -> ImageFolder:
             f"{file}: {astray} leads far away, or to no image; pass --outside-images if you trust that file, or take "
             "it out"
         )
-    if not any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):  # found by other spellings of suffixes
-        keys = [next((one for one in suffix_spellings(key) if os.path.isfile(root / one)), key) for key in keys]
-    return ImageFolder(root, Names(_unique_keys(file, keys)), file, ids)
+    return ImageFolder(root, Names(_unique_keys(file, _as_the_files(root, keys))), file, ids)
 
 
 def _coco_images(file: Path) -> tuple[list[str], tuple[int | str, ...] | None]:
@@ -119,6 +118,13 @@ def spelled_as_in(folder: Path, names: Sequence[str], source: Path | None = None
     return list(names)
 
 
+def _as_the_files(root: Path, keys: list[str]) -> list[str]:
+    """The keys, spelled as their files are where none of the first is there as it is written."""
+    if any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):
+        return keys
+    return [next((one for one in spellings(key) if os.path.isfile(root / one)), key) for key in keys]
+
+
 def _say_other_names(source: Path | None, names: Sequence[str], paths: Sequence[str]) -> None:
     """Says it when names of another machine are taken without their leading folders."""
     changed = [k for k, name in enumerate(names) if posixpath.normpath(name) != paths[k]]
@@ -164,15 +170,25 @@ def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
 
 
 def _holds_any(folder: Path, keys: Sequence[str]) -> bool:
-    return any(os.path.isfile(folder / one) for key in keys[:LOOKED_FOR] for one in suffix_spellings(key))
+    return any(os.path.isfile(folder / one) for key in keys[:LOOKED_FOR] for one in spellings(key))
 
 
-def suffix_spellings(name: str) -> list[str]:
-    """The name, and with its suffix in capitals or not, and as the other ones of JPEG."""
-    stem, suffix = posixpath.splitext(name)
-    small = suffix.lower()
-    others = (small, small.upper(), *(JPEG_SUFFIXES if small in JPEG_SUFFIXES else ()))
-    return list(dict.fromkeys([name, *(stem + other for other in others)])) if small in SUFFIXES else [name]
+def spellings(name: str) -> list[str]:
+    """The name, and with its suffix in capitals or not, as the other ones of JPEG, and in its `normal_forms`."""
+    found = []
+    for form in normal_forms(name):
+        stem, suffix = posixpath.splitext(form)
+        small = suffix.lower()
+        others = (small, small.upper(), *(JPEG_SUFFIXES if small in JPEG_SUFFIXES else ()))
+        found += [form, *(stem + other for other in others)] if small in SUFFIXES else [form]
+    return list(dict.fromkeys(found))
+
+
+def normal_forms(name: str) -> list[str]:
+    """The name, and the same text with accents as parts of their letters or apart, as in names that macOS wrote."""
+    if name.isascii():
+        return [name]
+    return list(dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]))
 
 
 def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -> bool:
@@ -187,7 +203,7 @@ def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -
         return False
     start = Path(os.path.realpath(root))  # `..` leads out of the folder that a link leads to
     place = Path(os.path.abspath(start / path))
-    if not any(os.path.lexists(one) for one in suffix_spellings(str(place))):
+    if not any(os.path.lexists(one) for one in spellings(str(place))):
         return False
     near = anywhere or is_near(place, file) or any(place.is_relative_to(one) for one in (start, root.absolute()))
     return not (near and path.lower().endswith(SUFFIXES))

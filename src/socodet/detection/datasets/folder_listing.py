@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from socodet.images.lists import suffix_spellings
+from socodet.images.lists import normal_forms, spellings
 from socodet.images.suffixes import SUFFIXES
 
 
@@ -32,17 +32,18 @@ class FilesThere:
                 names = (name for name in self.names(folder) if name.lower().endswith(suffix))
                 found |= {name[: -len(suffix)]: name for name in sorted(names)}
             self._images[folder] = found
-        name = self._images[folder].get(stem)
-        return None if name is None else folder / name
+        there = self._images[folder]
+        return next((folder / there[one] for one in normal_forms(stem) if one in there), None)
 
     def spelled(self, root: Path, name: str) -> Path | None:
-        """The file of that name below a folder, or else one that differs in how its suffix is spelled."""
-        return next((root / one for one in suffix_spellings(name) if root / one in self), None)
+        """The file of that name below a folder, or else one that differs only in its spelling (`spellings`)."""
+        return next((root / one for one in spellings(name) if root / one in self), None)
 
     def file(self, folder: Path, stem: str, suffix: str) -> Path | None:
         """The file of that name in a folder, its suffix in any case."""
         there = self.names(folder)
-        spelled = (stem + suffix, stem + suffix.upper(), stem + suffix.title())
+        suffixes = (suffix, suffix.upper(), suffix.title())
+        spelled = (form + end for form in normal_forms(stem) for end in suffixes)
         return next((folder / name for name in spelled if name in there), None)
 
     def in_any_case(self, folder: Path, name: str) -> Path | None:

@@ -140,9 +140,11 @@ def layout_at(
     if suffix == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
-        return Layout("a VOC list", (WHOLE,), lambda _: read_voc([given], name, voc_classes(root), images))
+        layout = Layout("a VOC list", (WHOLE,), lambda _: read_voc([given], name, voc_classes(root), images))
+        return _of_one_form(layout, form)
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
-        return _with_its_images(_yolo(given, yolo_description.described_by(given)), given, images)
+        layout = _of_one_form(_yolo(given, yolo_description.described_by(given)), form)
+        return _with_its_images(layout, given, images)
     raise InputError(f"{given}: {'no detection set' if given.exists() else 'no such file or folder'}; {KNOWN}")
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.errors import InputError
 from socodet.images.folder import folders_in, open_folder
+from socodet.images.lists import normal_forms
 
 SPELLINGS = {
     "train": ("train", "training"),
@@ -85,7 +86,7 @@ def annotation_folder(
     Beside the images, or in a folder of one of `names` that stands for the folder of images or lies beside or in it.
     `instead`: see `places_in_set`.
     """
-    stems = {image.stem for image in images}
+    stems = {form for image in images for form in normal_forms(image.stem)}
     folders = instead or [images[0].parent]
     candidates = [one for folder in folders for one in _candidates(folder, names)]
     for candidate in sorted(candidates, key=lambda one: one.shared):

@@ -24,7 +24,7 @@ class Problem(StrEnum):
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
     SIZE_FROM_FILE = "image entry without a usable size; size of the image file used"
     NAME_FROM_ELSEWHERE = "image named by a path of another machine; found by the end of it"
-    OTHER_SUFFIX = "image named with another suffix than its file has, or in other case; taken"
+    OTHER_SUFFIX = "image whose name is spelled unlike its file (suffix, case, or how accents are encoded); taken"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
     SAME_FILE = "image file listed again under another id; its objects joined to the first entry's, equal ones once"
