@@ -184,6 +184,11 @@ def spellings(name: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def composed(name: str) -> str:
+    """The name with accents as parts of their letters (Unicode's NFC), to compare names by."""
+    return unicodedata.normalize("NFC", name)
+
+
 def normal_forms(name: str) -> list[str]:
     """The name, and the same text with accents as parts of their letters or apart, as in names that macOS wrote."""
     if name.isascii():

@@ -17,7 +17,7 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem, usa
 from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import read_lines
+from socodet.images.lists import composed, read_lines
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
 
@@ -174,7 +174,7 @@ def _read_image(file: XmlFile, label_of: Mapping[str, int], problems: Annotation
         problems.add(Problem.BROKEN_ANNOTATION_FILE, f"{xml}: {error}")
         return None
     named = Path(named_image(tree)).stem
-    if named != path.stem and named in file.beside:
+    if composed(named) != composed(path.stem) and composed(named) in file.beside:
         problems.add(Problem.OTHER_FILE_NAME, f"{xml}: {named}")
     width, height = (pixel_count(tree.findtext(f"size/{side}")) for side in ("width", "height"))
     if not (width and height):

@@ -20,6 +20,7 @@ from socodet.detection.datasets.parts import (
 )
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.voc import XmlFile, classes_of, named_image, parse, read_xml_files
+from socodet.images.lists import composed
 from socodet.images.suffixes import SUFFIXES
 
 XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label")
@@ -99,18 +100,19 @@ def _pairs(
 ) -> Iterator[XmlFile]:
     """The images of one folder that have an XML file, in their order; counts those without, and files without image."""
     names = there.names(place.path) if place else frozenset()
-    xml_of = {name[:-4]: place.path / name for name in sorted(names) if name.lower().endswith(".xml")} if place else {}
+    files = sorted(name for name in names if name.lower().endswith(".xml"))
+    xml_of = {composed(name[:-4]): place.path / name for name in files} if place else {}
     of_stem: dict[str, list[Path]] = {}
     for image in images:
-        of_stem.setdefault(image.stem, []).append(image)
+        of_stem.setdefault(composed(image.stem), []).append(image)
     chosen = {_first(same): xml_of[stem] for stem, same in of_stem.items() if stem in xml_of}
-    by_name = {image.name: image for image in images} | {
+    by_name = {composed(image.name): image for image in images} | {
         stem: same[0] for stem, same in of_stem.items() if len(same) == 1
     }
     for stem, xml in xml_of.items():
         if stem in of_stem or (place and place.shared):
             continue
-        named = _named_in(xml)
+        named = composed(_named_in(xml))
         found = by_name.get(named) or by_name.get(Path(named).stem)
         if found is None or found in chosen:
             problems.add(Problem.NO_IMAGE_FOR_LABELS, str(xml))

@@ -15,7 +15,7 @@ from socodet.detection.datasets.yolo_description import NAMES, YoloSet
 from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import leads_astray, locate_images, read_lines, spelled_as_in
+from socodet.images.lists import composed, leads_astray, locate_images, read_lines, spelled_as_in
 from socodet.runtime.notices import notice
 
 NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"})
@@ -132,14 +132,14 @@ def _read_folder(
         except InputError as error:
             problems.add(Problem.BROKEN_ANNOTATION_FILE, str(error))
     if whole and place is not None and not place.shared:
-        stems = {image.stem for image in images}
+        stems = {composed(image.stem) for image in images}
         names = {
             name
             for name in reading.there.names(place.path)
             if name.lower().endswith(".txt") and name.lower() not in NO_LABELS
         }
         for name in sorted(names):
-            if name[: -len(".txt")] not in stems:
+            if composed(name[: -len(".txt")]) not in stems:
                 problems.add(Problem.NO_IMAGE_FOR_LABELS, str(place.path / name))
 
 
