@@ -10,6 +10,7 @@ from socodet.cli import COMMANDS, main
 from socodet.commands.config_file import with_config
 from socodet.commands.flags import flags_of
 from socodet.commands.parsing import parse
+from socodet.commands.propose import propose
 from socodet.errors import InputError
 from socodet.runtime.notices import notice
 
@@ -55,6 +56,27 @@ def test_what_is_printed_is_read_again(capsys, tmp_path, monkeypatch, name):
     (tmp_path / "whole.yaml").write_text(first)
     assert yaml.safe_load(printed(capsys, *name.split(), "--config", "whole.yaml")) == yaml.safe_load(first)
     assert [path.name for path in tmp_path.iterdir()] == ["whole.yaml"]  # and nothing was run
+
+
+def test_names_of_any_characters_are_read_again(capsys, tmp_path):
+    names = ["ims \U0001f600\\ud83d é", "\u2028\x85\U00020000", "\udcfe"]
+    for name in names:
+        (tmp_path / "whole.yaml").write_text(printed(capsys, "propose", name, "--output", "p.parquet"))
+        positional = with_config(tmp_path / "whole.yaml", [], flags_of(propose))[0]
+        assert positional == name
+
+
+def test_numbers_may_be_names_and_a_file_may_begin_with_its_mark(capsys, tmp_path):
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfimages = 2024\noutput = 5\n")
+    read = yaml.safe_load(printed(capsys, "propose", "--config", str(tmp_path / "a.toml")))
+    assert (read["images"], read["output"]) == ("2024", "5")
+
+
+@pytest.mark.parametrize("argv", [["", "--output", "o"], ["images", "--output", ""], ["images", "--output="], ["a\0b"]])
+def test_an_empty_argument_is_no_working_directory(capsys, tmp_path, monkeypatch, argv):
+    monkeypatch.chdir(tmp_path)
+    assert "propose: " in refusal(capsys, "propose", *argv)
+    assert not list(tmp_path.iterdir())
 
 
 def test_flags_override_the_file(capsys, tmp_path):

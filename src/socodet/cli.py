@@ -57,10 +57,9 @@ EVERY_COMMAND = (
     "Every command has: --config FILE to take flags from YAML or TOML; --print-config to print all flags as such a "
     "file; --import MODULE to allow your module where a file names its code (module:name); --json to print the result "
     "as JSON; --quiet to print only warnings; --verbose to print every value used; --debug to show the traceback of an "
-    "error. socodet --completion SHELL prints a completion script for bash, zsh, fish or tcsh; socodet --version the "
-    "version."
+    "error. socodet --completion SHELL prints a completion script for bash, zsh or fish; socodet --version the version."
 )
-SHELLS = ("bash", "zsh", "fish", "tcsh")
+SHELLS = ("bash", "zsh", "fish")
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
 
@@ -152,6 +151,7 @@ def run_command(arguments: Sequence[str]) -> None:
         if len(files) != 1:
             raise InputError(f"{name}: --config takes one file; give one")
         argv = with_config(Path(files[0]), without("--config", argv), flags_of(command))
+    _refuse_empty(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)
     defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
@@ -178,6 +178,16 @@ def _with_dashes(word: str) -> str:
     """A flag that is written with underscores as every part of the program knows it."""
     flag, equals, value = word.partition("=")
     return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _refuse_empty(name: str, argv: Sequence[str]) -> None:
+    """InputError for an empty argument, which as a path would be the working directory."""
+    for before, word in zip(["", *argv], argv, strict=False):
+        if "\0" in word:
+            raise InputError(f"{name}: {word!r} holds a NUL character; take it out")
+        if word == "" or (word.startswith("--") and word.endswith("=")):
+            which = f"{word or before}" if (word or before).startswith("--") else "an argument"
+            raise InputError(f"{name}: {which.rstrip('=')} is empty; give a value (is a variable of the shell unset?)")
 
 
 def _instead(arguments: Sequence[str]) -> str:

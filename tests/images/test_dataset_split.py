@@ -110,6 +110,15 @@ def test_mistakes_in_a_saved_dataset(tmp_path: Path) -> None:
         return str(raised.value)
 
     assert "without rows" in error_of(save(tmp_path / "empty", []))
+    for number, columns in enumerate(({"image": [b"i"]}, {"image": [{"path": "i"}]}, {"other": [1]})):
+        stored = save(tmp_path / f"stored{number}", [row(b"i")])
+        table = pa.table(columns)
+        with (
+            pa.OSFile(str(stored / "data-00000-of-00001.arrow"), "wb") as file,
+            pa.ipc.new_stream(file, table.schema) as writer,
+        ):
+            writer.write_table(table)
+        assert "column image" in error_of(stored)
     folder = save(tmp_path / "all/train", [row(b"a" * 1000)], [row(b"b" * 1000)])
     second = folder / "data-00001-of-00002.arrow"
     whole = second.read_bytes()

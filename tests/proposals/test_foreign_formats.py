@@ -140,6 +140,7 @@ def test_a_proposal_table(tmp_path: Path) -> None:
         ({"a": "box"}, "p.json: a: is not a list of boxes"),
         ({"a": None}, "p.json: a: is not a list of boxes"),
         ({"a": [{"x": 1}]}, "p.json: a: is not a list of boxes"),
+        ('{"a": [[1, 2, 3, 4]], "b": [], "a": [[5, 6, 7, 8]]}', "p.json: has boxes of a twice"),
         ('{"a": [[1, 2, NaN, 4]]}', "p.json: is not valid JSON"),
         ('[{"image_id": 7, "bbox": [1, 2, NaN, 4]}]', "p.json: boxes of a.jpg: a box has a number that is not finite"),
         ("[" * 100_000, "p.json: is not valid JSON"),
@@ -160,6 +161,13 @@ def test_malformed_json_is_one_line(tmp_path: Path, content: Any, complaint: str
         read_foreign(file, coco_images=images)
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_images_that_share_an_id_are_refused(tmp_path: Path) -> None:
+    images = [{"id": 7, "file_name": "a.jpg"}, {"id": 7, "file_name": "b.jpg"}]
+    file = written(tmp_path / "p.json", {"images": images, "annotations": [{"image_id": 7, "bbox": [1, 2, 3, 4]}]})
+    with pytest.raises(InputError, match="same id"):
+        read_foreign(file)
 
 
 def test_malformed_files_are_one_line(tmp_path: Path) -> None:

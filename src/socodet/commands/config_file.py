@@ -1,6 +1,7 @@
 """Configuration files: what they say becomes flags before those that are typed, and `--print-config` writes one."""
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def with_config(path: Path, argv: Sequence[str], flags: Sequence[Flag]) -> list[
     positional, typed = split_positional(argv, flags)
     for flag in [flag for flag in flags if not flag.names][len(positional) :]:
         value = given.get(flag.name)
-        positional += map(str, value) if isinstance(value, list) else [] if value is None else [value]
+        positional += map(str, value) if isinstance(value, list) else [] if value is None else [str(value)]
     set_here = {word.partition("=")[0].replace("_", "-") for word in typed}
     words: list[str] = []
     for name, value in given.items():
@@ -46,13 +47,24 @@ def with_config(path: Path, argv: Sequence[str], flags: Sequence[Flag]) -> list[
 
 def as_yaml(command: str, flags: Sequence[Flag], arguments: dict[str, Any]) -> str:
     """A configuration file with the value of every flag; JSON's scalars and lists are YAML's."""
-    values = [f"{flag.name}: {json.dumps(value_at(flag.path, arguments), default=str)}" for flag in flags]
+    values = [f"{flag.name}: {_in_yaml(value_at(flag.path, arguments))}" for flag in flags]
     return "\n".join([f"# socodet {command} --config FILE", *values])
+
+
+def _in_yaml(value: object) -> str:
+    """As JSON, but for characters of which that makes two escapes: YAML would read each as a character."""
+
+    def joined(pair: re.Match[str]) -> str:
+        character = json.loads(f'"{pair[2]}"')
+        return f"{pair[1]}\\U{ord(character):08x}"
+
+    pairs = r"(?<!\\)((?:\\\\)*)(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})"
+    return re.sub(pairs, joined, json.dumps(value, default=str))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text()
+        text = path.read_text().removeprefix("\ufeff")
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml", ".json"):

@@ -164,7 +164,7 @@ def pretrain(
     from socodet.pretraining.pretrain import pretrain
 
     if dry_run:
-        print("\n".join(_PLAN))
+        print("\n".join(_PLAN) or "every setting is given, so nothing is left to plan")
         return Recipe(recipe, sample, model, training, proposals, objective)
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):

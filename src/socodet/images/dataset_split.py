@@ -82,6 +82,11 @@ def _map_images(folder: Path) -> pa.ChunkedArray:
     """The column of images, struct<bytes, path>."""
     tables = saved_tables(folder)
     column = _image_column(folder)
+    for table in tables:
+        stored = table.schema.field(column).type if column in table.column_names else pa.null()
+        if not pa.types.is_struct(stored) or {"bytes", "path"} - {field.name for field in stored}:
+            how = "is missing" if stored == pa.null() else f"is stored as {stored}"
+            raise InputError(f"{folder}: its column {column}, of images, {how} in one of its files; {FIX}")
     return pa.chunked_array([chunk for table in tables for chunk in table.column(column).chunks])
 
 

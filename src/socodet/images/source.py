@@ -127,6 +127,8 @@ def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading
     are read, if that is known already. InputError, in one line, for anything else, and if it cannot be read or holds no
     image.
     """
+    if images == "":
+        raise InputError("images: the path is empty; give a folder, a list of images or tar shards")
     source = _open(Path(images)) if isinstance(images, str | Path) else open_files([Path(one) for one in images])
     return _read_so(source, reading)
 

@@ -130,8 +130,12 @@ def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
         raise InputError(f"{path}: is not a JSON object of image names; give {{stem: [[x, y, w, h], ...], ...}}")
     try:
         # One image at a time: the boxes of a million images would take 10 GB as Python lists.
-        members = ijson.kvitems(data, "", use_float=True)
-        return {name: _as_boxes(boxes, f"{path}: {name}") for name, boxes in members}
+        boxes: dict[str, NDArray[np.float32]] = {}
+        for name, found in ijson.kvitems(data, "", use_float=True):
+            if name in boxes:
+                raise InputError(f"{path}: has boxes of {name} twice; keep one of them")
+            boxes[name] = _as_boxes(found, f"{path}: {name}")
+        return boxes
     except ijson.JSONError as error:
         what = " ".join(line.strip() for line in str(error).splitlines()[:2])  # the error, and the text around it
         raise InputError(f"{path}: is not valid JSON ({what}); {NOT_JSON}") from None
@@ -146,7 +150,10 @@ def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
         raise InputError(f"{file}: no such COCO file; give the one whose images the proposals are of")
     content = parse_json(file, _content(file), NOT_JSON)
     try:
-        return {image["id"]: str(image["file_name"]) for image in content["images"]}
+        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        if len(names) < len(content["images"]):
+            raise InputError(f"{file}: two of its images have the same id; give each its own")
+        return names
     except (KeyError, TypeError):
         raise InputError(
             f"{file}: is not a COCO file; one has a list `images`, with `id` and `file_name` for each image"
