@@ -1,10 +1,12 @@
 """A checkpoint of the method's public code, or any file of weights, exports like a run with the same weights."""
 
 import hashlib
+import re
 
 import pytest
 import timm
 import torch
+from narrow_models import narrow_resnet18
 
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
@@ -73,6 +75,42 @@ def test_a_backbone_in_a_wrapper_is_exported_without_its_projection_head(exporta
     body = {name.removeprefix("backbone.body."): value for name, value in run.tensors.items()}
     assert weights.keys() == body.keys()
     assert all(torch.equal(value, body[name]) for name, value in weights.items())
+
+
+def wider(tensors):
+    return tensors | {name: tensors[name].repeat_interleave(2, 0) for name in ["layer1.0.conv1.weight"]}
+
+
+def of_a_stem_of_three(tensors):
+    """resnet18d's."""
+    rest = {name: value for name, value in tensors.items() if name != "conv1.weight"}
+    return rest | {f"conv1.{place}.weight": tensors["conv1.weight"] for place in (0, 3, 6)}
+
+
+def squeezed(tensors):
+    """seresnet18's."""
+    return tensors | {"layer1.0.se.fc1.weight": torch.ones(2, 8, 1, 1)}
+
+
+def of_group_norm(tensors):
+    return {name: value for name, value in tensors.items() if ".running_" not in name and "num_batches" not in name}
+
+
+@pytest.mark.parametrize(
+    ("other", "tensor"),
+    [
+        (wider, "layer1.0.conv1.weight"),
+        (of_a_stem_of_three, "conv1.0.weight"),
+        (squeezed, "layer1.0.se.fc1.weight"),
+        (of_group_norm, "bn1.running_mean"),
+    ],
+)
+def test_a_resnets_relatives_are_not_exported_as_the_resnet(tmp_path, other, tensor):
+    torch.save(other(narrow_resnet18().state_dict()), tmp_path / "other.pth")
+    with pytest.raises(InputError, match=rf"other\.pth: .*\b{re.escape(tensor)} .*resnet18; .*run's folder") as error:
+        export_run(tmp_path / "other.pth", tmp_path / "out.pth", format="timm")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out.pth").exists()
 
 
 def test_files_that_no_framework_gets(exportable_run, tmp_path):

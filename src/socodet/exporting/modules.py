@@ -6,21 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.models.backbones import resnet_depth
+from socodet.models.backbones import STAGES, build_backbone, resnet_depth
 from socodet.models.encoders import ObjectEncoder, encoder_class
 from socodet.models.settings import ModelSettings
 from socodet.weights.formats import in_words
+from socodet.weights.match import COUNTER
 from socodet.weights.pretrained_run import model_settings
-from socodet.weights.read import read_pretrained
+from socodet.weights.read import Pretrained, read_pretrained
 from socodet.weights.renaming import Renaming
 from socodet.weights.transformers_folder import is_transformers_folder
 
 RESNET_TENSOR = re.compile(
     r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)\d|downsample\.[01]))\.(weight|bias|running_\w+|num_\w+)"
 )
+RESNET_PARTS = ("conv1", "bn1", *STAGES)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ class PretrainedModules:
 
 
 def pretrained_modules(source: str | Path) -> PretrainedModules:
-    """Reads a run's newest checkpoint, or a file of any known format. InputError if there is nothing to export."""
+    """Reads a run's newest checkpoint, or a file of any known format.
+
+    InputError if there is nothing to export, and for a file whose backbone is not one of torchvision's ResNets.
+    """
     if is_transformers_folder(source):
         raise InputError(f"{source}: is a transformers model; export takes what pretrain wrote, or a file of weights")
     settings = model_settings(source) if Path(source).is_dir() else None
@@ -72,11 +78,36 @@ def pretrained_modules(source: str | Path) -> PretrainedModules:
         tensors = {name: value for name, value in tensors.items() if _is_resnets(name.removeprefix("body."))}
     if settings is None:
         settings = _settings_of(tensors, str(source), pretrained.format.c4)
+        _check_backbone(pretrained, settings.backbone)
     return PretrainedModules(str(source), pretrained.format.title, settings, tensors)
 
 
 def _is_resnets(name: str) -> bool:
     return RESNET_TENSOR.fullmatch(name) is not None
+
+
+def _check_backbone(pretrained: Pretrained, backbone: str) -> None:
+    """InputError where a file's backbone is another than its blocks say: of other widths, norms or further layers."""
+    with torch.device("meta"):
+        body, _ = build_backbone(backbone)
+    real = {f"body.{name}": tuple(tensor.shape) for name, tensor in body.state_dict().items()}
+    fix = "of other backbones export the run's folder"
+    for plain, tensor in pretrained.tensors.items():
+        name, place = pretrained.names[plain], f"torchvision's {backbone}"
+        first, second = plain.split(".")[:2]
+        if first != "body" or (pretrained.format.is_backbone and second not in RESNET_PARTS):
+            continue
+        if plain not in real:
+            raise InputError(f"{pretrained.source}: {name} has no place in {place}; {fix}")
+        if tuple(tensor.shape) != real[plain]:
+            raise InputError(
+                f"{pretrained.source}: {name} is {tuple(tensor.shape)} there and {real[plain]} in {place}; {fix}"
+            )
+    for plain in real:
+        if plain not in pretrained.tensors and not plain.endswith(COUNTER):
+            raise InputError(
+                f"{pretrained.source}: lacks {plain.removeprefix('body.')} of torchvision's {backbone}; {fix}"
+            )
 
 
 def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelSettings:
