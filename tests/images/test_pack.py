@@ -200,6 +200,59 @@ def test_a_killed_call_resumes(folder: Path, tmp_path: Path) -> None:
     assert digests(resumed) == digests(whole)
 
 
+def test_a_second_call_at_once_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack_one, refused = packing._pack_one, []
+
+    def meanwhile(source, index, settings):
+        if index == 7:
+            with pytest.raises(InputError, match="another process is writing"):
+                pack(folder, tmp_path / "packed", settings=SETTINGS, show_progress=False)
+            refused.append(index)
+        return pack_one(source, index, settings)
+
+    pack(folder, tmp_path / "alone", settings=SETTINGS, show_progress=False)
+    monkeypatch.setattr(packing, "_pack_one", meanwhile)
+    pack(folder, tmp_path / "packed", settings=SETTINGS, show_progress=False)
+    assert refused
+    alone, packed = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("alone", "packed")
+    )
+    assert alone == packed
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "packed"}
+
+
+def test_what_another_job_wrote_meanwhile_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_one, other = packing._pack_one, PackSettings(size=32)
+    output = tmp_path / "packed"
+
+    def meanwhile(source, index, settings):
+        if index == 7 and settings == SETTINGS:
+            pack(folder, output, settings=other, show_progress=False)
+        return pack_one(source, index, settings)
+
+    monkeypatch.setattr(packing, "_pack_one", meanwhile)
+    with pytest.raises(InputError, match="exists"):
+        pack(folder, output, settings=SETTINGS, show_progress=False)
+    assert json.loads((output / "pack.json").read_text())["settings"]["size"] == 32
+
+
+def test_a_shard_that_is_changed_while_it_is_written_is_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(tarfile.TarFile):
+        def close(self) -> None:
+            super().close()
+            (unfinished,) = tmp_path.glob(".packed.*/unfinished.*")
+            os.truncate(unfinished, 512)
+
+    monkeypatch.setattr(tarfile, "open", Cut.open)
+    with pytest.raises(InputError, match="changed while"):
+        pack(folder, tmp_path / "packed", settings=SETTINGS, show_progress=False)
+    assert not list(tmp_path.rglob("*.tar"))
+
+
 def test_a_shard_that_is_damaged_is_made_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = digests(pack(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False).output)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from socodet.proposals import make_table, part_files
 from socodet.proposals.image_boxes import OnlineProposals, propose_boxes
 from socodet.proposals.make_table import propose
 from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.shares import Share, merge_shares, propose_share
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.extensions import register
 
@@ -125,6 +127,41 @@ def test_part_files_of_another_job_are_left_alone(
 
 def interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_second_call_at_once_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_row, refused = make_table._make_row, []
+    output = tmp_path / "new" / "p"
+
+    def meanwhile(source, index, settings):
+        if index == 13:
+            for second in (propose, merge_shares, partial(propose_share, share=Share(1, 1))):
+                with pytest.raises(InputError, match="another process is writing"):
+                    second(folder, output, settings=SETTINGS)
+                refused.append(second)
+        return make_row(source, index, settings)
+
+    alone = propose(folder, tmp_path / "alone", settings=SETTINGS, show_progress=False).table
+    monkeypatch.setattr(make_table, "_make_row", meanwhile)
+    propose(folder, output, settings=SETTINGS, show_progress=False)
+    assert len(refused) == 3
+    assert output.read_bytes() == alone.read_bytes()
+    assert [path.name for path in output.parent.iterdir()] == ["p"]
+
+
+def test_what_another_job_wrote_meanwhile_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(source, index, settings):
+        (tmp_path / "p").write_bytes(b"another's")
+        return make_row(source, index, settings)
+
+    make_row = make_table._make_row
+    monkeypatch.setattr(make_table, "_make_row", meanwhile)
+    with pytest.raises(InputError, match="exists"):
+        propose(folder, tmp_path / "p", settings=SETTINGS, show_progress=False)
+    assert (tmp_path / "p").read_bytes() == b"another's"
 
 
 @pytest.mark.usefixtures("small_parts")

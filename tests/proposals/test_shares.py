@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,40 @@ def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
     with pytest.raises(InputError, match="exists; give another"):
         merge_shares(folder, output, settings=SETTINGS)
+
+
+def test_a_share_is_made_once_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_row, tried = make_table._make_row, []
+    output = tmp_path / "p"
+    job = {"settings": SETTINGS, "show_progress": False}
+
+    def meanwhile(source, index, settings):
+        if index == 0:
+            for call in (partial(propose_share, share=Share(1, 4)), merge_shares, propose):
+                with pytest.raises(InputError, match="another process is writing"):
+                    call(folder, output, settings=SETTINGS)
+            propose_share(folder, output, Share(2, 4), **job)
+            tried.append(index)
+        return make_row(source, index, settings)
+
+    monkeypatch.setattr(make_table, "_make_row", meanwhile)
+    propose_share(folder, output, Share(1, 4), **job)
+    assert tried
+    assert part_names(output) == ["0", "64"]
+
+
+def test_of_two_jobs_of_several_processes_one_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*_: object) -> int:
+        with pytest.raises(InputError, match="another process is writing"):
+            propose_together(folder, tmp_path / "p", World(0, 2), settings=SETTINGS)
+        raise KeyError
+
+    monkeypatch.setattr(shares, "_make_share", meanwhile)
+    with pytest.raises(KeyError):
+        propose_together(folder, tmp_path / "p", World(0, 2), settings=SETTINGS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_share_resumes_where_it_stopped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

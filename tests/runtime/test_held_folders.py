@@ -40,6 +40,28 @@ def test_it_is_held_until_the_function_ends_even_by_an_error(tmp_path):
     assert (tmp_path / "kept").exists()
 
 
+def test_it_may_be_shared(tmp_path):
+    @releases_folders
+    def sharing():
+        hold_folder(tmp_path, shared=True)
+        hold_for_a_moment(tmp_path, shared=True)
+        with pytest.raises(InputError, match="one\\.parquet: another"):
+            hold_for_a_moment(tmp_path, tmp_path / "one.parquet")
+
+    sharing()
+    hold_for_a_moment(tmp_path)
+
+
+def test_one_that_was_removed_while_it_was_opened_is_not_held(tmp_path, monkeypatch):
+    def finish_first(handle, how):
+        os.rename(tmp_path / "parts", tmp_path / "output")
+        (tmp_path / "parts").mkdir()
+
+    monkeypatch.setattr(fcntl, "flock", finish_first)
+    with pytest.raises(InputError, match="another process"):
+        hold_for_a_moment(tmp_path / "parts")
+
+
 def test_a_folder_that_stays_empty_is_removed(tmp_path):
     hold_for_a_moment(tmp_path / "new" / "run")
     assert not (tmp_path / "new").exists()

@@ -1,8 +1,10 @@
 """`socodet pack`: shrinks images once, into tar shards that are read sequentially."""
 
+import errno
 import io
 import json
 import os
+import platform
 import shutil
 import tarfile
 import time
@@ -28,6 +30,7 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
 from socodet.runtime.files import made_folder, settled, whole_file, write_atomically
+from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
 from socodet.runtime.shown import Shown
@@ -86,6 +89,7 @@ class _Packed:
     copied: bool
 
 
+@releases_folders
 def pack(
     images: Images,
     output: str | Path,
@@ -108,8 +112,9 @@ def pack(
     with other settings or images leaves them alone. The shards' bytes depend neither on the workers nor on
     interruptions. `pack.json` in the output holds the settings, counts, and unreadable images.
 
-    InputError if there are no images or none can be read, if two would have one name in a shard, or if `output` cannot
-    be written, or exists and `overwrite` is false. Only folders that `pack` wrote are ever overwritten.
+    InputError if there are no images or none can be read, if two would have one name in a shard, if another process
+    packs the same, or if `output` cannot be written, or exists and `overwrite` is false. Only folders that `pack` wrote
+    are ever overwritten.
     """
     start = time.monotonic()
     with read_images_as(PixelSettings(settings.value_range, settings.bands, settings.max_pixels)):
@@ -120,6 +125,7 @@ def pack(
     work = output.with_name(f".{output.name}.{_job_digest(source, settings)}.parts")
     shards = work / "shards"
     try:
+        hold_folder(work, output)
         with made_folder(shards):
             with progress_bar("pack", len(source), show=show_progress) as bar:
                 notes = _make_shards(source, settings, work, workers or available_cores(), bar)
@@ -138,6 +144,7 @@ def pack(
                 shutil.rmtree(work)  # the files may be repaired
                 raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
             write_atomically(shards / RECORD, json.dumps(record, indent=1).encode())
+            _check_output(output, overwrite=overwrite)  # another job may have made it meanwhile
             if output.is_dir():
                 os.replace(output, work / "replaced")
             os.replace(shards, output)
@@ -223,23 +230,25 @@ def _write_shard(
     """Writes packed images into a shard; returns its note, with those that could not be read."""
     images = copied = 0
     unreadable = []
-    with (
-        whole_file(shard, shard.with_name("unfinished")) as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
-    ):
-        for index, image in packed:
-            if isinstance(image, str):
-                unreadable.append([source.key(index), image])
-            else:
-                member = tarfile.TarInfo(
-                    _name(source.key(index))
-                )  # without date and owner: the same bytes for everyone
-                member.size = len(image.data)
-                tar.addfile(member, io.BytesIO(image.data))
-                images += 1
-                copied += image.copied
-            bar.advance()
-    return {"images": images, "copied": copied, "bytes": shard.stat().st_size, "unreadable": unreadable}
+    # a name of its own, for where folders cannot be locked
+    unfinished = shard.parent.with_name(f"unfinished.{platform.node()}.{os.getpid()}")
+    with whole_file(shard, unfinished) as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
+            for index, image in packed:
+                if isinstance(image, str):
+                    unreadable.append([source.key(index), image])
+                else:
+                    # without date and owner: the same bytes for everyone
+                    member = tarfile.TarInfo(_name(source.key(index)))
+                    member.size = len(image.data)
+                    tar.addfile(member, io.BytesIO(image.data))
+                    images += 1
+                    copied += image.copied
+                bar.advance()
+        size = file.tell()
+        if unfinished.stat().st_size != size:
+            raise OSError(errno.EIO, "changed while it was written", str(shard))
+    return {"images": images, "copied": copied, "bytes": size, "unreadable": unreadable}
 
 
 def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packed | str:

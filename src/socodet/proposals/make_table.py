@@ -15,6 +15,7 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
+from socodet.runtime.held_folders import releases_folders
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.shown import Shown
 from socodet.runtime.threads import in_order
@@ -40,6 +41,7 @@ class ProposalSummary(Shown):
         return f"{self.table}: {what} in {self.seconds:.1f} s ({rate:.1f} images/s)"
 
 
+@releases_folders
 def propose(
     images: Images,
     output: str | Path,
@@ -56,13 +58,13 @@ def propose(
     with other settings or images leave them alone. The table's bytes depend neither on the number of workers nor on
     interruptions. For several machines see `shares.py`.
 
-    InputError if there are no images, if `output` cannot be written, or exists and `overwrite` is false, or if
-    `workers` is below 1.
+    InputError if there are no images, if `output` cannot be written, or exists and `overwrite` is false, if another
+    process makes the same table, or if `workers` is below 1.
     """
     start = time.monotonic()
     check_workers(workers)
     job = Job.of(images, output, settings, overwrite)
-    job.create_folder()
+    job.hold(alone=True)
     with progress_bar("proposals", len(job.source), show=show_progress) as bar:
         make_parts(job, range(job.count), workers or available_cores(), bar)
     CUT_SHORT.say()

@@ -21,6 +21,7 @@ from socodet.images.source import Images, ImageSource, as_source, digest_names, 
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import check_output_file, whole_file
+from socodet.runtime.held_folders import hold_folder
 from socodet.runtime.notices import notice
 
 PART = 64
@@ -39,12 +40,13 @@ class Job:
     source: ImageSource
     settings: ProposalSettings
     output: Path
+    overwrite: bool
 
     @classmethod
     def of(cls, images: Images, output: str | Path, settings: ProposalSettings, overwrite: bool) -> "Job":
         """InputError if there are no images, or if `output` is a folder, or exists and `overwrite` is false."""
         source = as_source(images)
-        return cls(source, settings, check_output_file(output, overwrite=overwrite))
+        return cls(source, settings, check_output_file(output, overwrite=overwrite), overwrite)
 
     @property
     def count(self) -> int:
@@ -67,10 +69,18 @@ class Job:
         asked += [] if reading == PLAIN else [dataclasses.asdict(reading)]
         return digest_names(self.source, json.dumps(asked).encode())[:12]
 
-    def create_folder(self) -> None:
-        """InputError when `output` cannot be written."""
+    def hold(self, share: str = "", *, alone: bool = False) -> None:
+        """Makes the folder, and keeps other processes from it until the function around this call returns.
+
+        Processes that make shares keep off only one that is `alone`, and one of the same `share` if that has a name.
+        InputError when such a process is there, or when `output` cannot be written.
+        """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            hold_folder(self.folder, self.output, shared=not alone)
+            if share:
+                hold_folder(self.folder / share, self.output)
+        except FileNotFoundError:
+            raise  # the table was finished meanwhile
         except OSError as error:
             raise InputError(f"{self.output}: cannot be written ({error.strerror}); give another output") from None
 
@@ -101,6 +111,7 @@ class Job:
 
         Returns the number of boxes, and key and reason of each image that could not be read.
         """
+        check_output_file(self.output, overwrite=self.overwrite)  # another job may have made it meanwhile
         boxes = 0
         unreadable: list[tuple[str, str]] = []
         without: list[str] = []

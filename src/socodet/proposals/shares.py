@@ -17,6 +17,7 @@ from socodet.proposals.make_table import ProposalSummary, check_workers, make_pa
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.cores import available_cores
+from socodet.runtime.held_folders import releases_folders
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
@@ -64,6 +65,7 @@ class ShareSummary:
     seconds: float
 
 
+@releases_folders
 def propose_share(
     images: Images,
     output: str | Path,
@@ -81,12 +83,13 @@ def propose_share(
     start = time.monotonic()
     check_workers(workers)
     job = Job.of(images, output, settings, overwrite)
-    job.create_folder()
+    job.hold(f"share-{share.number}-of-{share.total}")
     _remember(job, share)
     made = _make_share(job, share, workers or available_cores(), show_progress)
     return ShareSummary(share, made, time.monotonic() - start)
 
 
+@releases_folders
 def merge_shares(
     images: Images,
     output: str | Path,
@@ -100,6 +103,7 @@ def merge_shares(
     """
     start = time.monotonic()
     job = Job.of(images, output, settings, overwrite)
+    job.hold(alone=True)
     missing = job.missing(range(job.count))
     if missing:
         total = _remembered(job)
@@ -115,6 +119,7 @@ def merge_shares(
     return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
 
 
+@releases_folders
 def propose_together(
     images: Images,
     output: str | Path,
@@ -134,10 +139,10 @@ def propose_together(
     if not world.is_first and not overwrite and Path(output).is_file():
         return None  # the first process reports it; or it has finished already, because all parts existed
     job = Job.of(images, output, settings, overwrite)
-    job.create_folder()
     share = Share(world.rank + 1, world.size)
     workers = workers or max(1, available_cores() // world.local_size)
     try:
+        job.hold("first" if world.is_first else "", alone=world.size == 1)
         _make_share(job, share, workers, show_progress and world.is_first)
     except FileNotFoundError:
         if world.is_first or job.folder.exists():

@@ -35,12 +35,13 @@ def releases_folders(function: Callable[P, R]) -> Callable[P, R]:
     return releasing
 
 
-def hold_folder(folder: Path) -> None:
+def hold_folder(folder: Path, output: Path | None = None, *, shared: bool = False) -> None:
     """Keeps other processes from holding the folder, which is made, until the function around it returns.
 
     If it is new and still empty then, it is removed, with those that were made above it. InputError when another
     process holds it. A process that dies holds nothing. File systems without such locks, some network ones, give no
-    protection.
+    protection. output: what the message names in place of the folder. shared: only processes that hold it alone are
+    kept off.
     """
     stack = _RELEASED.get()
     assert stack is not None, "called outside a function that releases_folders"
@@ -51,12 +52,22 @@ def hold_folder(folder: Path) -> None:
         stack.callback(_close, handle)
         stack.push(making.pop_all())  # removed, if it is empty, before it is released
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        refused = not shared and not _is_at(handle, folder)
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise InputError(
-                f"{folder}: another process is writing to it; wait until that ends, or give another --output"
-            ) from None
+        refused = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    if refused:
+        raise InputError(
+            f"{output or folder}: another process is writing to it; wait until that ends, or give another --output"
+        )
+
+
+def _is_at(handle: int, folder: Path) -> bool:
+    """Whether the folder that was opened is still there: its last holder may have removed it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _close(handle: int) -> None:
