@@ -26,6 +26,37 @@ def test_a_safetensors_file_fills_a_narrow_mask_rcnn(tmp_path):
     assert_filled(new_detector("mask_rcnn_fpn", R18, 4), file, soco)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "detector", "file"),
+    [
+        ("fpn", "mask_rcnn_fpn", "mm.pth"),
+        ("fpn", "retinanet_fpn", "mm.single_stage.pth"),
+        ("c4", "faster_rcnn_c4", "mm.pth"),
+        ("c5", "faster_rcnn_fpn", "mm.pth"),
+    ],
+)
+def test_an_export_for_mmdetection_is_read_back_whole(tmp_path, architecture, detector, file):
+    settings = replace(R18, architecture=architecture)
+    a_run(tmp_path / "run", settings)
+    export_run(tmp_path / "run", tmp_path / "mm.pth", format="mmdetection")
+    of_run, of_file = new_detector(detector, settings, 4, seed=0), new_detector(detector, settings, 4, seed=0)
+    there = load_pretrained(of_run, tmp_path / "run")
+    report = load_pretrained(of_file, tmp_path / file)
+    assert report.loaded_modules == there.loaded_modules
+    assert report.left_over == {}
+    for name, value in of_file.state_dict().items():
+        assert torch.equal(value, of_run.state_dict()[name]), name
+
+
+def test_of_a_whole_detector_of_mmdetection_the_backbone_is_taken(tmp_path):
+    a_run(tmp_path / "run", R18)
+    weights = torch.load(export_run(tmp_path / "run", tmp_path / "mm.pth", format="mmdetection").weights)
+    torch.save({"state_dict": weights | {"roi_head.bbox_head.fc_cls.weight": torch.ones(4, 24)}}, tmp_path / "all.pth")
+    report = load_pretrained(new_detector("mask_rcnn_fpn", R18, 4), tmp_path / "all.pth")
+    assert report.loaded_modules == {"backbone.body": 120}
+    assert report.left_over_modules == {"neck": 48, "roi_head": 27}
+
+
 def test_build_detector_fits_a_small_run_and_computes_what_was_pretrained(tmp_path):
     soco = a_run(tmp_path, R18)
     detector = build_detector(tmp_path, num_classes=4).eval()

@@ -3,6 +3,7 @@
 hub.py      gets them from the Hugging Face Hub
 file.py     finds and reads them, from any source; read.py gives their tensors plain names
 formats.py  the one table of tensor names; renaming.py turns its lines into both directions
+recognition.py  which of these names a state dict has
 transformers_names.py, transformers_folder.py   those of Hugging Face transformers
 match.py    which tensor goes where in a network, and what does not fit
 load.py     copies them: `load_pretrained` into detectors, `load_starting_point` into pretraining's networks

@@ -21,14 +21,11 @@ be configured to.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from socodet.errors import InputError
 from socodet.models.backbones import COARSEST, FINEST, SINGLE_STAGE_FINEST
 from socodet.weights.renaming import Line, Renaming
-from socodet.weights.transformers_names import backbone_of, transformers_of
 
 MODULES = {
     "body": "backbone",
@@ -156,8 +153,14 @@ def detectron2(*, pyramid: bool, c4: bool) -> Renaming:
     )
 
 
-def mmdetection(finest: int = FINEST, *, c4: bool = False) -> Renaming:
+def mmdetection(finest: int = FINEST, prefix: str = "", *, c4: bool = False) -> Renaming:
     """MMDetection 3.x numbers a neck's blocks from its finest level: P2's in R-CNNs, P3's in RetinaNet and FCOS."""
+    neck = [
+        (f"neck.{theirs}_convs.{level - finest}.{part}.{{rest}}", f"{plain}.{level}.{name}.{{rest}}")
+        for level in range(finest, COARSEST + 1)  # blocks behind are of P6 and P7
+        for theirs, plain in (("lateral", "lateral"), ("fpn", "output"))
+        for part, name in (("conv", "conv"), ("bn", "norm"))
+    ]
     box_head = [
         ("roi_head.bbox_head.shared_convs.{n-1}.conv.{rest}", "head.conv.{n}.conv.{rest}"),
         ("roi_head.bbox_head.shared_convs.{n-1}.bn.{rest}", "head.conv.{n}.norm.{rest}"),
@@ -166,15 +169,13 @@ def mmdetection(finest: int = FINEST, *, c4: bool = False) -> Renaming:
         ("rpn_head.rpn_cls.{rest}", "rpn.objectness.{rest}"),
         ("rpn_head.rpn_reg.{rest}", "rpn.deltas.{rest}"),
     ]
-    return Renaming(
+    lines = [
         *([("roi_head.shared_head.layer4.{rest}", "body.layer4.{rest}")] if c4 else ()),
         ("backbone.{rest}", "body.{rest}"),
-        (f"neck.lateral_convs.{{level-{finest}}}.conv.{{rest}}", "lateral.{level}.conv.{rest}"),
-        (f"neck.lateral_convs.{{level-{finest}}}.bn.{{rest}}", "lateral.{level}.norm.{rest}"),
-        (f"neck.fpn_convs.{{level-{finest}}}.conv.{{rest}}", "output.{level}.conv.{rest}"),
-        (f"neck.fpn_convs.{{level-{finest}}}.bn.{{rest}}", "output.{level}.norm.{rest}"),
+        *neck,
         *(box_head if finest == FINEST else ()),
-    )
+    ]
+    return Renaming(*((prefix + theirs, plain) for theirs, plain in lines))
 
 
 def _rpn_lines(head: str) -> list[Line]:
@@ -213,78 +214,3 @@ def _residual_lines(theirs: str, plain: str) -> list[Line]:
         (f"{theirs}{{block}}.shortcut.norm.{{rest}}", f"{plain}{{block}}.downsample.1.{{rest}}"),
         (f"{theirs}{{block}}.shortcut.{{rest}}", f"{plain}{{block}}.downsample.0.{{rest}}"),
     ]
-
-
-@dataclass(frozen=True)
-class Format:
-    """Whose names a state dict has."""
-
-    title: str
-    names: Renaming
-    prefix: str = ""
-    """What a wrapper, such as DistributedDataParallel, puts before them."""
-    encoder: tuple[str, ...] = ()
-    """Beginnings of the names of a pretraining checkpoint's encoder, all of which must be known."""
-    is_backbone: bool = False
-    """It may have further layers behind the backbone's last stage: a classifier, a projection head."""
-    c4: bool = False
-    """Whether, by its names, its head is the residual network's fifth block."""
-
-
-def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
-    """The format of a state dict with these names, under whatever prefix a wrapper gave them.
-
-    `is_body` recognises names of the backbone to be loaded, which a backbone's file has under one prefix.
-    InputError if it holds several copies of a backbone and nothing says which one is meant.
-    """
-    if (prefix := _before("online.encoder.", names)) is not None:
-        c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names
-        return Format("a run", run_of(names, prefix), prefix, (f"{prefix}online.encoder.",), c4=c4)
-    prefix = _before("encoder_k.", names)
-    if prefix is not None and any(name.startswith(f"{prefix}encoder.") for name in names):
-        encoder = tuple(f"{prefix}{part}." for part in ("encoder", "neck", "head"))
-        c4 = not any(name.startswith(f"{prefix}neck.") for name in names)
-        return Format("the public code", public_code(prefix), prefix, encoder, c4=c4)
-    if (prefix := _before("backbone.body.", names)) is not None:
-        c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
-        # The RPN of a whole detector knows the classes it was trained on; without a classifier it is a pretrained one.
-        whole = any(name.startswith(f"{prefix}roi_heads.box_predictor.") for name in names)
-        return Format("a detector", torchvision_of(names, prefix, rpn=not whole), prefix, c4=c4)
-    if (prefix := backbone_of(names)) is not None:
-        return Format("a transformers detector", transformers_of(names), prefix)
-    prefix = _backbone_prefix(names, is_body)
-    title = f"a backbone, its names after {prefix}" if prefix else "a backbone"
-    return Format(title, backbone(prefix), prefix, is_backbone=True)
-
-
-def _before(marker: str, names: Collection[str]) -> str | None:
-    """What is before the marker in the first name that has it at a dot."""
-    for name in names:
-        at = f".{name}".find(f".{marker}")
-        if at >= 0:
-            return name[:at]
-    return None
-
-
-LEAST_SHARE = 0.1
-"""The least share of a file's names that a backbone in it is known by."""
-COPIES = re.compile(r"(^|[._])(k|ema|momentum|student|target)[._]")
-"""Copies of the network that their methods' authors do not evaluate; of a student and a teacher it is the student."""
-
-
-def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> str:
-    """The prefix after which most names are the backbone's."""
-    found: Counter[str] = Counter()
-    for name in names:
-        starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
-        found.update(name[:start] for start in starts if is_body(name[start:]))
-    if not found or max(found.values()) < len(names) * LEAST_SHARE:
-        return ""  # names of another network, a few of which end alike
-    fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
-    evaluated = [prefix for prefix in fullest if not COPIES.search(prefix)] or fullest
-    if len(evaluated) > 1:
-        raise InputError(
-            f"holds {len(evaluated)} backbones, named by the prefixes {' and '.join(evaluated)}; "
-            "save the state dict of one of them"
-        )
-    return evaluated[0]

@@ -28,9 +28,11 @@ def load_pretrained(
 ) -> LoadReport:
     """Loads every pretrained module that a detector of torchvision's parts, or one of transformers', has.
 
-    The source is a run's folder, an exported file, a checkpoint of the method's public code, or a backbone's state
-    dict such as a supervised ResNet's, wrapped or not; or such a state dict itself, as of a `SoCo` of your own loop. An
-    R-CNN gets backbone, FPN and box head, and an RPN head that was pretrained beside if it fits; a single-stage
+    The source is a run's folder, a file exported for torchvision, timm or MMDetection, a checkpoint of the method's
+    public code, or a backbone's state dict such as a supervised ResNet's, wrapped or not; or such a state dict itself,
+    as of a `SoCo` of your own loop.
+
+    An R-CNN gets backbone, FPN and box head, and an RPN head that was pretrained beside if it fits; a single-stage
     detector backbone and FPN, level by level; an R-CNN on C4 the backbone, whose fifth block is its box head. Of
     transformers' detectors, DETR, Conditional DETR, DAB-DETR and Deformable DETR get the backbone; RT-DETR, version 1
     or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its

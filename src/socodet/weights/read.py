@@ -8,7 +8,8 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.weights.file import WeightsFile
-from socodet.weights.formats import MLPS, Format, in_words, module_of, recognize
+from socodet.weights.formats import MLPS, in_words, module_of
+from socodet.weights.recognition import Format, recognize
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Pretrained:
 
 
 def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable[[str], bool]) -> "Pretrained":
-    """Gives plain names to the tensors of a run's folder, a file or a state dict; `is_body` as for `formats.recognize`.
+    """Gives plain names to the tensors of a run's folder, a file or a state dict; `is_body` as for `recognize`.
 
     InputError if nothing can be read, if a tensor of a pretraining checkpoint's encoder is unknown, or if one holds NaN
     or infinity.
