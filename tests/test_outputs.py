@@ -152,6 +152,17 @@ def test_no_command_replaces_a_file(tmp_path, monkeypatch, capsys, given, name):
     assert link.is_symlink()
 
 
+@pytest.mark.parametrize("name", {**FILES, **FOLDERS})
+def test_no_command_replaces_a_pipe_or_a_device(tmp_path, monkeypatch, capsys, given, name):
+    monkeypatch.chdir(given)
+    file, command = FILES.get(name, ("theirs", FOLDERS.get(name)))
+    pipe = tmp_path / file
+    os.mkfifo(pipe)
+    refused(capsys, f"{command.replace(' --', ' --overwrite --', 1)}", str(pipe))
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_no_command_writes_into_the_folder_of_others(tmp_path, monkeypatch, capsys, given, name):
     monkeypatch.chdir(given)

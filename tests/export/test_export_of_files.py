@@ -2,8 +2,11 @@
 
 import hashlib
 import re
+import resource
+from contextlib import contextmanager
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from narrow_models import narrow_resnet18
@@ -11,6 +14,7 @@ from narrow_models import narrow_resnet18
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.exporting import export_run
+from socodet.exporting.transformers import saved_files
 from socodet.weights.formats import backbone, public_code, run_of
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -111,6 +115,53 @@ def test_a_resnets_relatives_are_not_exported_as_the_resnet(tmp_path, other, ten
         export_run(tmp_path / "other.pth", tmp_path / "out.pth", format="timm")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file can hold more than that many bytes."""
+
+    @contextmanager
+    def full(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
+
+
+@pytest.mark.parametrize("framework", SUFFIXES)
+def test_after_a_full_disk_the_same_call_goes_on(exportable_run, tmp_path, full_disk, framework):
+    run = exportable_run(**SMALL).path
+    output = tmp_path / "new" / f"soco{SUFFIXES[framework]}"
+    with pytest.raises(OSError, match="too large"), full_disk(20_000):
+        export_run(run, output, format=framework)
+    assert not list(tmp_path.iterdir())
+    export_run(run, output, format=framework)
+    whole = written(tmp_path)
+    with pytest.raises(OSError, match="too large"), full_disk(20_000):
+        export_run(run, output, format=framework, overwrite=True)
+    assert written(tmp_path) == whole
+
+
+def test_what_a_link_leads_to_is_written(exportable_run, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "soco.pth").symlink_to("there/weights")
+    export_run(exportable_run(**SMALL).path, tmp_path / "soco.pth")
+    assert (tmp_path / "soco.pth").is_symlink()
+    assert torch.load(tmp_path / "there" / "weights", weights_only=True)
+
+
+def test_a_full_disk_is_no_traceback_of_transformers(tmp_path, full_disk):
+    class Model:
+        def save_pretrained(self, folder):
+            safetensors.torch.save_file({"a": torch.zeros(9000)}, f"{folder}/model.safetensors")
+
+    with pytest.raises(OSError, match="too large"), full_disk(20_000):
+        saved_files(tmp_path, Model())
 
 
 def test_files_that_no_framework_gets(exportable_run, tmp_path):

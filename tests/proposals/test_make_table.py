@@ -227,6 +227,15 @@ def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path
         propose(folder, tmp_path, settings=SETTINGS, overwrite=True)
 
 
+def test_what_a_link_leads_to_is_written(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("other/p")
+    settings = ProposalSettings("grid")
+    propose(folder, tmp_path / "link", settings=settings, show_progress=False)
+    propose(folder, tmp_path / "plain", settings=settings, show_progress=False)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "other" / "p").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
 def test_the_progress_bar_counts_every_image(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     propose(folder, tmp_path / "p.parquet", settings=ProposalSettings("grid"))
     assert f"proposals: {IMAGES}/{IMAGES}" in capsys.readouterr().err

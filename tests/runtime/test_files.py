@@ -10,7 +10,7 @@ from socodet.exporting import export_run
 from socodet.images.pack import pack
 from socodet.images.photographs import photographs
 from socodet.reports.demo import demo
-from socodet.runtime.files import check_output_file, made_folder, settled
+from socodet.runtime.files import check_output_file, made_folder, settled, write_atomically
 from socodet.runtime.kernel_cache import cache_folder
 from socodet.training.run_folder import RunFolder
 
@@ -69,6 +69,39 @@ def test_what_can_hold_no_file_is_refused_beforehand(tmp_path: Path) -> None:
     for above in ("file", "file/new", "nowhere", "nowhere/new"):
         with pytest.raises(InputError, match="cannot be written"):
             check_output_file(tmp_path / above / "a.json", overwrite=False)
+
+
+def test_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match="a device or a pipe"):
+            check_output_file(tmp_path / name, overwrite=True)
+        with pytest.raises(OSError, match="a device or a pipe"):
+            write_atomically(tmp_path / name, b"ours")
+    assert {path.name: path.is_fifo() for path in tmp_path.iterdir()} == {"pipe": True, "link": True}
+
+
+def test_what_a_link_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "old").write_bytes(b"theirs")
+    for link, target in (("a", "there/old"), ("b", "there/new"), ("c", "there/deep/new"), ("d", "a")):
+        (tmp_path / link).symlink_to(target)
+        write_atomically(check_output_file(tmp_path / link, overwrite=True), link.encode())
+        assert os.readlink(tmp_path / link) == target
+        assert (tmp_path / target).read_bytes() == link.encode()
+    assert (tmp_path / "there" / "old").read_bytes() == b"d"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "deep",
+        "new",
+        "new",
+        "old",
+        "there",
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

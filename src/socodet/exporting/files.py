@@ -1,7 +1,9 @@
 """The files that a framework gets."""
 
 import io
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.runtime.files import settled, write_atomically
+from socodet.runtime.files import SPECIAL, is_special, made_folder, settled, write_atomically
 
 _TORCH = (".pth", ".pt", ".safetensors")
 SUFFIXES = {
@@ -38,13 +40,24 @@ class FrameworkFiles:
     """What else to know."""
 
     def write(self, card: Path, text: str, *, overwrite: bool) -> None:
-        """Writes them and the card, the weights last. InputError if one exists and `overwrite` is false."""
-        _refuse_to_replace((*self.weights, *self.configs, card), overwrite)
-        for config, content in self.configs.items():
-            write_atomically(config, content.encode())
-        write_atomically(card, text.encode())
-        for weights, data in self.weights.items():
-            write_atomically(weights, data)
+        """Writes them and the card, the weights last. InputError if one exists and `overwrite` is false.
+
+        When one cannot be written, those that are new are removed, so that the same call can be repeated.
+        """
+        texts = {**self.configs, card: text}
+        files = {**{path: content.encode() for path, content in texts.items()}, **self.weights}
+        _refuse_to_replace(files, overwrite)
+        new = [path for path in files if not os.path.lexists(path)]
+        with ExitStack() as folders:
+            for folder in sorted({path.parent for path in files}):
+                folders.enter_context(made_folder(folder))
+            try:
+                for path, data in files.items():
+                    write_atomically(path, data)
+            except BaseException:
+                for path in new:
+                    path.unlink(missing_ok=True)
+                raise
 
 
 def state_dict_bytes(weights: Mapping[str, Tensor], output: Path) -> bytes:
@@ -58,6 +71,8 @@ def state_dict_bytes(weights: Mapping[str, Tensor], output: Path) -> bytes:
 
 def _refuse_to_replace(paths: Iterable[Path], overwrite: bool) -> None:
     for path in paths:
+        if is_special(path):
+            raise InputError(f"{path}: {SPECIAL}; give another --output")
         if path.exists() and not overwrite:
             raise InputError(f"{path}: exists; give another --output or pass --overwrite")
 
@@ -78,7 +93,7 @@ def check_output(given: str | Path, format: str, formats: Iterable[str], *, over
     output = settled(given)
     if output.is_dir() and format != "transformers":
         raise InputError(f"{output}: is a folder; give a file for --output")
-    if output.is_file() and format == "transformers":
+    if output.exists() and not output.is_dir() and format == "transformers":
         raise InputError(f"{output}: is a file; give a folder for --output")
     ends = SUFFIXES.get(format, ())
     if ends and output.suffix not in ends:

@@ -1,10 +1,12 @@
 """Hugging Face transformers: a folder that `from_pretrained` reads, a detector with the pretrained backbone inside."""
 
+import errno
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from socodet.errors import InputError
@@ -76,8 +78,11 @@ def transformers_files(
 def saved_files(output: Path, *parts: Any) -> tuple[dict[Path, bytes], dict[Path, str]]:
     """What `save_pretrained` of a model and a processor writes into the folder `output`: weights, and texts."""
     with tempfile.TemporaryDirectory() as folder:
-        for part in parts:
-            part.save_pretrained(folder)
+        try:
+            for part in parts:
+                part.save_pretrained(folder)
+        except SafetensorError as error:  # what its writer makes of a full disk
+            raise OSError(errno.EIO, str(error), folder) from None
         files = {output / path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
     weights = {path: content for path, content in files.items() if path.suffix == ".safetensors"}
     return weights, {path: content.decode() for path, content in files.items() if path not in weights}

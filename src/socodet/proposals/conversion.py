@@ -21,7 +21,7 @@ from socodet.proposals.part_files import ROW_GROUP
 from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import check_output_file, made_folder, whole_file
+from socodet.runtime.files import check_output_file, link_target, made_folder, whole_file
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import in_order
 
@@ -84,6 +84,7 @@ def convert_proposals(
 
     counts = _Counts()
     schema = table_schema(settings, Origin(proposals.name, not keep_all))
+    output = link_target(output)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
     try:
         with (

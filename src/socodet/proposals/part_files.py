@@ -20,7 +20,7 @@ from socodet.images.reading import PLAIN
 from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
-from socodet.runtime.files import check_output_file, whole_file
+from socodet.runtime.files import check_output_file, link_target, whole_file
 from socodet.runtime.held_folders import hold_folder
 from socodet.runtime.notices import notice
 
@@ -46,7 +46,8 @@ class Job:
     def of(cls, images: Images, output: str | Path, settings: ProposalSettings, overwrite: bool) -> "Job":
         """InputError if there are no images, or if `output` is a folder, or exists and `overwrite` is false."""
         source = as_source(images)
-        return cls(source, settings, check_output_file(output, overwrite=overwrite), overwrite)
+        file = check_output_file(output, overwrite=overwrite)
+        return cls(source, settings, link_target(file), overwrite)
 
     @property
     def count(self) -> int:

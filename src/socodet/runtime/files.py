@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 from socodet.errors import InputError
 from socodet.runtime.differences import differences
 
+SPECIAL = "is a device or a pipe"
+
 
 class _Output(io.FileIO):
     """Keeps the error of a write that failed: some writers raise another one in its place."""
@@ -52,14 +54,18 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` when all of it is on disk: never a part of it.
 
     When it cannot be written, or for whatever other reason is not finished, it is removed, and what was at `path` is
-    still there. OSError then names `path`. partial: where it is until then; by default a hidden file beside it, in a
-    folder that is made.
+    still there. OSError then names `path`, also when a device or a pipe is there. partial: where it is until then; by
+    default a hidden file beside it, or beside what it links to, in a folder that is made.
     """
     problem: OSError | None = None
+    place = path
     try:
+        if is_special(path):
+            raise OSError(errno.EINVAL, SPECIAL)
         if partial is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
+            place = link_target(path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial = place.with_name(f".{place.name}.partial")
         with _Output(partial, "w") as file:
             try:
                 yield file  # type: ignore[misc]  # not buffered, else what is a file to write bytes to
@@ -67,7 +73,7 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
             except Exception as error:
                 problem = file.problem or (error if isinstance(error, OSError) else None)
                 raise
-        partial.replace(path)
+        partial.replace(place)
     except BaseException as error:
         with suppress(OSError):
             if partial is not None:
@@ -76,6 +82,16 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
         if problem is None:
             raise
         raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from None
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe or a socket: neither a file, which may be replaced, nor a folder."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
+def link_target(path: Path) -> Path:
+    """What a link leads to, there or not; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -160,14 +176,17 @@ def settled(path: str | Path) -> Path:
 def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
     """The file that something may be written to; asked before the work is done. Nothing is made yet.
 
-    InputError when it exists, unless `overwrite`, is a folder, or its folder cannot be written to, or cannot be made.
+    InputError when it exists, unless `overwrite`, is a folder or a device, or its folder cannot be written to, or
+    cannot be made.
     """
     file = settled(path)
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give the name of a file")
+    if is_special(file):
+        raise InputError(f"{file}: {SPECIAL}; give the name of a file")
     if file.exists() and not overwrite:
         raise InputError(f"{file}: exists; give another name or pass --overwrite")
-    there = next(folder for folder in file.absolute().parents if os.path.lexists(folder))
+    there = next(folder for folder in link_target(file).absolute().parents if os.path.lexists(folder))
     problem = None if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
     if not there.is_dir():
         problem = errno.ENOTDIR
@@ -194,7 +213,7 @@ def write_note(path: Path, noted: Mapping[str, Any]) -> None:
 
 def refuse_foreign_folder(folder: Path, note: Path, kind: str) -> None:
     """InputError if the folder of a study, recognised by its note, is a file or holds something else."""
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder for --output")
     foreign = folder.is_dir() and any(not _unfinished(path) for path in folder.iterdir())
     if foreign and not note.exists():
