@@ -12,6 +12,7 @@ from socodet.detection.build import build_detector
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.exporting import export_run
+from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
@@ -93,6 +94,71 @@ def test_another_shape_is_refused_and_the_detector_left_alone(tmp_path):
     ):
         load_pretrained(wider, tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items())
+
+
+class Holder(torch.nn.Module):
+    """As a LightningModule or DistributedDataParallel holds a detector, beside tensors of its own."""
+
+    def __init__(self, detector, name):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        setattr(self, name, detector)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda detector: Holder(detector, "module"),
+        lambda detector: Holder(Holder(detector, "net"), "model"),
+        torch.compile,
+        lambda detector: Holder(torch.compile(detector), "model"),
+        lambda detector: torch.compile(Holder(detector, "module")),
+    ],
+    ids=["DistributedDataParallel", "Lightning", "torch.compile", "compiled within", "compiled around"],
+)
+@pytest.mark.parametrize("name", ["faster_rcnn_fpn", "retinanet_fpn", "faster_rcnn_c4"])
+def test_a_detector_in_a_wrapper_is_filled(tmp_path, name, wrap):
+    settings = replace(R18, architecture="c4" if name.endswith("c4") else "fpn")
+    a_run(tmp_path, settings)
+    plain, wrapped = new_detector(name, settings, 3), new_detector(name, settings, 3)
+    expected = load_pretrained(plain, tmp_path)
+    report = load_pretrained(wrap(wrapped), tmp_path)
+    assert (report.loaded, report.fresh) == (expected.loaded, expected.fresh)
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in wrapped.state_dict().items())
+
+
+def test_a_detector_compiled_in_part_is_filled(tmp_path):
+    a_run(tmp_path, R18)
+    detector = new_detector("faster_rcnn_fpn", R18, 3)
+    detector.backbone.body = torch.compile(detector.backbone.body)
+    assert load_pretrained(detector, tmp_path).loaded_modules["backbone.body"] == 120
+
+
+def test_which_of_two_detectors_is_meant_must_be_said(tmp_path):
+    a_run(tmp_path, R18)
+    two = Holder(Holder(new_detector("faster_rcnn_fpn", R18, 3), "student"), "model")
+    two.teacher = new_detector("faster_rcnn_fpn", R18, 3)
+    before = {name: value.clone() for name, value in two.state_dict().items()}
+    with pytest.raises(InputError, match=r"model\.student\. and teacher\."):
+        load_pretrained(two, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in two.state_dict().items())
+
+
+def test_nothing_is_loaded_where_there_is_no_memory(tmp_path):
+    a_run(tmp_path, R18)
+    with torch.device("meta"):
+        detector = new_detector("faster_rcnn_fpn", R18, 3)
+    with pytest.raises(InputError, match=r"FasterRCNN: backbone\.body\.\S+ is on the meta device"):
+        load_pretrained(detector, tmp_path)
+
+
+def test_the_way_out_is_for_the_command_line_too(tmp_path):
+    torch.save(narrow_resnet18().state_dict(), tmp_path / "resnet18.pth")
+    with torch.device("meta"):
+        detector = new_detector("faster_rcnn_fpn", ModelSettings(), 3)
+    with pytest.raises(InputError, match=r"build_detector.*--backbone and --fpn-channels") as caught:
+        load_pretrained(detector, tmp_path / "resnet18.pth")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_deeper_backbone_is_not_half_loaded(tmp_path):

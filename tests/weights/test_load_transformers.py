@@ -191,8 +191,9 @@ def test_a_backbone_that_is_another_network_is_refused_and_nothing_changes(run):
     with pytest.raises(InputError, match="another backbone"):
         load_pretrained(detector("Detr", TimmBackboneConfig(backbone="resnet50", out_indices=[4])), folder)
     strided = ResNetConfig(**RESNET18, out_features=["stage4"], downsample_in_bottleneck=True)
-    with pytest.raises(InputError, match="downsample_in_bottleneck=False"):
-        load_pretrained(detector("Detr", strided), folder, show_report=False)
+    for wrap in (torch.nn.Sequential, lambda model: model):
+        with pytest.raises(InputError, match="downsample_in_bottleneck=False"):
+            load_pretrained(wrap(detector("Detr", strided)), folder, show_report=False)
 
 
 def test_an_extra_shortcut_is_an_identity(run):

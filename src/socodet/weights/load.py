@@ -18,6 +18,7 @@ from socodet.weights.formats import MODULES, run_of, torchvision_of
 from socodet.weights.hub import reads_hub
 from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
+from socodet.weights.recognition import COMPILED, prefixes
 from socodet.weights.report import LoadReport
 from socodet.weights.transformers_names import backbone_of, fitted, is_rt_detr, transformers_of
 
@@ -42,7 +43,8 @@ def load_pretrained(
     Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
     not exist there or has another shape, or if part of such a module, or of the backbone, would not be loaded.
     """
-    own = detector.state_dict()
+    detector = _unwrapped(detector)
+    own = {name.replace(COMPILED, ""): tensor for name, tensor in detector.state_dict().items()}
     title = type(detector).__name__
     if backbone_of(own) is not None:
         _check_strides(detector)
@@ -78,6 +80,12 @@ def _load(source: str | Path | Mapping[str, Tensor], network: Network, needed: C
         names={plain: pretrained.names.get(there, there) for plain, (there, _) in tensors.items()},
     )
     pairs = match(pretrained, network, needed)
+    for own in pairs:
+        if network.tensors[network.names[own]].is_meta:
+            raise InputError(
+                f"{network.title}: {network.names[own]} is on the meta device, where no values can be loaded; build it "
+                "on a device that has memory"
+            )
     with torch.no_grad():
         for own, plain in pairs.items():
             network.tensors[network.names[own]].copy_(pretrained.tensors[plain])
@@ -97,6 +105,8 @@ def _load(source: str | Path | Mapping[str, Tensor], network: Network, needed: C
     )
 
 
+BACKBONE_FLAGS = "--backbone and --fpn-channels"
+HEAD_FLAGS = "--fpn-channels, --head-channels, --representation-size and --pooled-size"
 _OTHER_BACKBONE = "the file has another backbone; set --backbone to it"
 _FRESH = "remove its tensors from the file to start it at random"
 _NO_MLPS = "or start from an export of that run (socodet export), which leaves this part out"
@@ -113,10 +123,10 @@ PRETRAINING = Advice(
     },
     other_sizes={
         "backbone": _OTHER_BACKBONE,
-        "pyramid": "set --backbone and --fpn-channels to those of the file",
-        "box head": "set --fpn-channels, --head-channels, --representation-size and --pooled-size to those of the file",
-        "input projections": "set --backbone and --fpn-channels to those of the file",
-        "hybrid encoder": "set --backbone and --fpn-channels to those of the file",
+        "pyramid": f"set {BACKBONE_FLAGS} to those of the file",
+        "box head": f"set {HEAD_FLAGS} to those of the file",
+        "input projections": f"set {BACKBONE_FLAGS} to those of the file",
+        "hybrid encoder": f"set {BACKBONE_FLAGS} to those of the file",
         "projector": f"set --representation-size, --hidden-size and --embedding-size to that run's, {_NO_MLPS}",
         "predictor": f"set --hidden-size and --embedding-size to that run's, {_NO_MLPS}",
     },
@@ -131,10 +141,24 @@ _OPTIONAL = ("input projections", "class heads")
 """Of RT-DETR: input projections are those of a pyramid with as many channels, class heads those of as many classes."""
 
 
+def _unwrapped(detector: nn.Module) -> nn.Module:
+    """The detector in a wrapper: DistributedDataParallel, torch.compile, a LightningModule. InputError for several."""
+    found = prefixes("backbone.body.", [name.replace(COMPILED, "") for name in detector.state_dict()])
+    if len(found) > 1:
+        raise InputError(
+            f"{type(detector).__name__}: holds {len(found)} detectors, named by the prefixes {' and '.join(found)}; "
+            "give the one to load into"
+        )
+    for name in found[0].split(".")[:-1] if found else ():
+        detector = getattr(detector, name)
+    return getattr(detector, COMPILED.rstrip("."), detector)
+
+
 def _check_strides(detector: nn.Module) -> None:
     """InputError where weights would fit and compute something else: strides in the first of a block's convolutions."""
-    backbone = getattr(getattr(detector, "config", None), "backbone_config", None)
-    if getattr(backbone, "downsample_in_bottleneck", False):
+    configs = (getattr(module, "config", None) for module in detector.modules())
+    backbones = (getattr(config, "backbone_config", None) for config in configs)
+    if any(getattr(backbone, "downsample_in_bottleneck", False) for backbone in backbones):
         raise InputError(
             f"{type(detector).__name__}: its ResNet strides in 1x1 convolutions, and pretrained ones in the 3x3 ones; "
             "build it with downsample_in_bottleneck=False"
@@ -166,9 +190,13 @@ def _advice_on(detector: nn.Module) -> Advice:
             "a pretrained pyramid has batch norm, and torchvision builds this detector without: use "
             f'socodet.build_detector(RUN, detector="{name}"), or load the backbone alone (socodet export --format timm)'
         )
-    backbone = f"it was pretrained with another backbone; {builder}"
+    backbone = f"it was pretrained with another backbone; {builder}, or fine-tune with the file's {BACKBONE_FLAGS}"
     return Advice(
         other_layers={"backbone": backbone, "pyramid": norm, "box head": norm},
-        other_sizes={"backbone": backbone, "pyramid": builder, "box head": builder},
+        other_sizes={
+            "backbone": backbone,
+            "pyramid": f"{builder}, or fine-tune with the file's {BACKBONE_FLAGS}",
+            "box head": f"{builder}, or fine-tune with the file's {HEAD_FLAGS}",
+        },
         nothing="give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone",
     )

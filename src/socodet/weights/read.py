@@ -9,7 +9,7 @@ from torch import Tensor
 from socodet.errors import InputError
 from socodet.weights.file import WeightsFile
 from socodet.weights.formats import MLPS, in_words, module_of
-from socodet.weights.recognition import Format, recognize
+from socodet.weights.recognition import COMPILED, Format, recognize
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable
     else:
         file = WeightsFile.find(source)
         place, given = str(file.path), file.read()
-    # torch.compile puts this before the names of each module that it is called on
-    weights = {name.replace("_orig_mod.", ""): tensor for name, tensor in given.items()}
+    weights = {name.replace(COMPILED, ""): tensor for name, tensor in given.items()}
     try:
         found = recognize(weights, is_body)
     except InputError as error:

@@ -11,6 +11,9 @@ from socodet.weights.formats import backbone, mmdetection, public_code, run_of, 
 from socodet.weights.renaming import Renaming
 from socodet.weights.transformers_names import backbone_of, transformers_of
 
+COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of each module that it is called on."""
+
 
 @dataclass(frozen=True)
 class Format:
