@@ -13,6 +13,8 @@ from socodet.images.source import ImageSelection, open_images
 from socodet.proposals.make_table import propose
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
+from socodet.studies.runner import Study
+from socodet.training.run_folder import RunFolder
 
 
 def make(folder: Path, *names: str) -> None:
@@ -50,6 +52,34 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (images / "linked").symlink_to(tmp_path / "real")
     (images / "upwards").symlink_to(images)
     assert keys(images) == ["b.jpg", "link.jpg", "linked/a.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["comparison", "ablation", "own_data"])
+def test_figures_of_studies_are_no_images(tmp_path: Path, kind: str) -> None:
+    make(tmp_path, "a.jpg", "deep/study/labels.png", "deep/b.jpg")
+    Study(tmp_path / "deep" / "study", kind).begin({"seeds": 2}, [])
+    assert keys(tmp_path) == ["a.jpg", "deep/b.jpg"]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "way").symlink_to(tmp_path / "deep")
+    make(tmp_path / "links", "c.jpg")
+    assert keys(tmp_path / "links") == ["c.jpg", "way/b.jpg"]
+    assert keys(tmp_path / "deep" / "study") == ["labels.png"]  # asked for itself
+
+
+def test_logs_of_runs_are_not_taken_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, "a.jpg", *(f"run/tensorboard/events.out.tfevents.{number}.host.1" for number in range(30)))
+    with pytest.raises(InputError, match="skipped 30 files"):
+        keys(tmp_path)
+    RunFolder(tmp_path / "run").write_description({"recipe": {}})
+    assert keys(tmp_path) == ["a.jpg"]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if str(tmp_path) in line]
+    assert line.endswith("into run")
+
+
+def test_notes_of_others_hide_no_images(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "b/b.jpg", "b/predict.json", "c/c.jpg", "d/d.jpg", "d/ablation.json/e.jpg")
+    (tmp_path / "c" / "predict.json").write_text('[{"detector": 1, "images": 2, "settings": 3}]')
+    assert keys(tmp_path) == ["a.jpg", "b/b.jpg", "c/c.jpg", "d/ablation.json/e.jpg", "d/d.jpg"]
 
 
 def test_a_folder_named_like_an_image(tmp_path: Path) -> None:

@@ -216,6 +216,22 @@ def test_an_interrupted_call_resumes_and_ends_in_the_same_files(run, images, tmp
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_its_drawings_are_none_of_the_images(run, images, tmp_path, monkeypatch):
+    own = tmp_path / "images"
+    shutil.copytree(images, own)
+    (tmp_path / "link").symlink_to(own / "found")
+    keep = {"min_score": 0.0, "max_detections": 2, "draw": True, **QUIET}
+    names = sorted(path.name for path in images.iterdir())
+    monkeypatch.chdir(own)
+    first = predict(run, own, own / "found", **keep)
+    lines = (own / "found" / "predictions.json").read_bytes()
+    assert len(list((own / "found" / "drawn").iterdir())) == first.images == len(names)
+    for output, more in (("found", {}), (tmp_path / "link", {}), (own / "found", {"overwrite": True}), ("other", {})):
+        again = predict(run, own, output, **keep, **more)
+        assert (again.images, again.done) == (len(names), len(names))
+        assert (own / output / "predictions.json").read_bytes() == lines
+
+
 def test_another_call_or_a_strange_folder_is_refused(run, photograph, images, tmp_path):
     predict(run, photograph, tmp_path / "found", **QUIET)
     with pytest.raises(InputError, match="--min-score"):

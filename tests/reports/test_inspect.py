@@ -120,6 +120,17 @@ def test_what_cannot_be_drawn_is_refused(
     assert not output.exists()
 
 
+def test_a_sheet_does_not_become_one_of_the_images(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(folder.iterdir())
+    for output in (folder / "sheet.png", folder / "new" / "sheet.PNG", tmp_path / "link" / "sheet.png"):
+        with pytest.raises(InputError, match="one of the images"):
+            inspect("proposals", folder, output, table=table.path)
+    assert sorted(folder.iterdir()) == before
+    inspect("proposals", folder, folder / "page.html", table=table.path, limit=1)
+    (folder / "page.html").unlink()
+
+
 def test_a_table_of_other_images_is_refused(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
     Image.new("RGB", (33, 44)).save(folder / "0 <b>.png")
     with pytest.raises(InputError, match=r"made for other images: 0 <b>\.png is 33x44, the table has 120x80"):

@@ -1,8 +1,10 @@
 """Image files: those below a folder, or those that a list names."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,16 @@ from socodet.runtime.files import read_file
 LOOKED_FOR = 16
 """Images looked for before a list of them is believed."""
 VOC_IMAGES = "JPEGImages"
+_STUDY = {"asked", "jobs"}
+_NOTES = {
+    "run.json": {"recipe", "versions"},
+    "predict.json": {"detector", "images", "settings"},
+    "comparison.json": _STUDY,
+    "ablation.json": _STUDY,
+    "own_data.json": _STUDY,
+}
+"""Files by which folders that socodet wrote are recognised, and what each has at least."""
+_LARGEST_NOTE = 2**24
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,9 @@ def open_files(paths: Sequence[Path]) -> ImageFolder:
 def open_folder(root: Path) -> ImageFolder | None:
     """All images below a folder, sorted: files that end in one of `SUFFIXES` in any case, in nested folders too.
 
-    What starts with a dot is skipped. Links are followed, but not one that leads back to a folder it is in.
-    Of a folder that has a folder `JPEGImages` in it, only that one counts: it is a year of Pascal VOC, whose
-    other folders hold segmentation maps, which are no photographs.
+    What starts with a dot is skipped, and so are folders below it with results of socodet. Links are followed, but not
+    one that leads back to a folder it is in. Of a folder that has a folder `JPEGImages` in it, only that one counts: it
+    is a year of Pascal VOC, whose other folders hold segmentation maps, which are no photographs.
 
     Files that may be images but have another suffix are counted on stderr. None when there is nothing like an image;
     InputError when a folder cannot be listed, or has hardly any images among many other files.
@@ -103,6 +115,9 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
         return
     with os.scandir(folder) as scanned:
         entries = [entry for entry in scanned if not entry.name.startswith(".")]
+    if above and _holds_results(folder, {entry.name for entry in entries}):
+        skipped.results.append(prefix.rstrip("/"))
+        return
     voc = [entry for entry in entries if entry.name == VOC_IMAGES and entry.is_dir()]
     for entry in voc or entries:
         if entry.is_dir():
@@ -112,3 +127,13 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
                 yield prefix + entry.name
         else:
             skipped.add(prefix + entry.name)
+
+
+def _holds_results(folder: str, names: set[str]) -> bool:
+    """Whether socodet wrote what is there: its drawings, figures and logs are none of the images."""
+    for note in _NOTES.keys() & names:
+        with suppress(OSError, ValueError, RecursionError):
+            noted = json.loads(read_file(Path(folder, note), _LARGEST_NOTE))
+            if isinstance(noted, dict) and _NOTES[note] <= noted.keys():
+                return True
+    return False

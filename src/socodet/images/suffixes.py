@@ -38,10 +38,11 @@ _NEARLY_ALL = 20
 
 @dataclass
 class Skipped:
-    """Files that may be images but are not read because of their suffix."""
+    """Files that may be images but are not read because of their suffix, and folders with results of socodet."""
 
     endings: Counter[str] = field(default_factory=Counter)
     first: str = ""
+    results: list[str] = field(default_factory=list)
 
     def add(self, name: str) -> None:
         """Counts a file unless it is certainly not an image."""
@@ -52,6 +53,8 @@ class Skipped:
 
     def say(self, location: str, images: int) -> None:
         """A note on stderr; InputError if nearly all files were skipped."""
+        if self.results:
+            notice(f"{location}: skipped what socodet wrote into {', '.join(sorted(self.results))}")
         count = self.endings.total()
         if not count:
             return

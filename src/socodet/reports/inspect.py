@@ -1,5 +1,6 @@
 """`socodet inspect`: proposals or views before training."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -46,11 +47,13 @@ def inspect(
     """Draws the proposals of up to `limit` images, chosen by `seed`, or the views that a run with that seed makes.
 
     Writes one .png sheet or one .html page. Without a proposal table, proposals are made for the images shown and not
-    kept. Raises InputError when images, table or suffix cannot be used, and when `output` exists and `overwrite` is
-    false.
+    kept. Raises InputError when images, table or suffix cannot be used, when `output` exists and `overwrite` is false,
+    and for a sheet in the folder of the images, which would be one of them.
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     source = open_images(images)
+    if path.suffix.lower() == ".png" and _is_below(path, source.location):
+        raise InputError(f"{path}: would be read as one of the images; write it elsewhere, or as .html")
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
             chosen = sorted(index for index, _, _ in islice(readable_images(source, seed), limit))
@@ -91,6 +94,10 @@ def check_output(output: str | Path, limit: int, seed: int, *, overwrite: bool) 
         if value < least:
             raise InputError(f"--{name} must be at least {least}, not {value}")
     return check_output_file(output, overwrite=overwrite)
+
+
+def _is_below(path: Path, folder: str) -> bool:
+    return os.path.isdir(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _pick(source: ImageSource, table: ProposalTable, limit: int, seed: int) -> Picked:
