@@ -1,9 +1,14 @@
 """The card beside exported weights agrees with the run's records."""
 
+import ast
 import hashlib
 import json
+import os
+import shlex
+from pathlib import Path
 
 import pytest
+import yaml
 
 from socodet.exporting import export_run
 from socodet.training.run_folder import RunFolder
@@ -39,6 +44,27 @@ def test_code_in_the_torchvision_card_runs(exportable_run, tmp_path, monkeypatch
     code = (tmp_path / "first-torchvision.md").read_text().split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     exec(code, {})
+
+
+def strings(code):
+    return {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "both ' and \"", "back\\slash", os.fsdecode(b"\xfe")])
+def test_code_in_cards_and_configs_names_the_files_whatever_they_are_called(exportable_run, tmp_path, name):
+    run = exportable_run(**SMALL)
+    for framework, suffix in SUFFIXES.items():
+        file = export_run(run.path, tmp_path / f"{name}{suffix}", format=framework, overwrite=True).weights
+        language, code = (tmp_path / f"{name}-{framework}.md").read_text().split("```")[1].split("\n", 1)
+        if language == "python":
+            assert file.name in strings(code)
+        else:
+            assert (tmp_path / shlex.split(code, comments=True)[-1]).is_file() or "\\udcfe" in code
+    for config in (tmp_path / f"{name}-mmdetection").iterdir():
+        (weights,) = (text for text in strings(config.read_text()) if str(text).startswith("{{ fileDirname }}/../"))
+        assert (tmp_path / weights.removeprefix("{{ fileDirname }}/../")).is_file()
+    for config in (tmp_path / f"{name}-detectron2").iterdir():
+        assert Path(yaml.safe_load(config.read_text())["MODEL"]["WEIGHTS"]).is_file()
 
 
 def test_a_finished_run_and_what_it_began_from(exportable_run, tmp_path):

@@ -16,7 +16,7 @@ from socodet.deployment.onnx_graphs import graph_of
 from socodet.deployment.onnx_steps import traceable
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.finetuning.detector import TrainedDetector
 
 OPSET = 17
@@ -39,7 +39,7 @@ def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
         left_out={output: ()},
         how_to_load=(
             "import json\n\nimport numpy as np\nimport onnxruntime\nfrom PIL import Image, ImageOps\n\n"
-            f'session = onnxruntime.InferenceSession("{output.name}")\n'
+            f"session = onnxruntime.InferenceSession({quoted(output.name)})\n"
             'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])\n'
             'image = np.asarray(ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB"))\n'
             "images = image[None]  # (batch, height, width, 3)\n"

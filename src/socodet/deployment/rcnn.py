@@ -16,7 +16,7 @@ from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN
 from socodet.errors import InputError
 from socodet.exporting.detectron2 import pickled
 from socodet.exporting.detectron2_configs import NORM, as_yaml, fpn_settings
-from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.exporting.mmdetection_configs import fpn_model
 from socodet.exporting.modules import PretrainedModules
 from socodet.finetuning.detector import TrainedDetector
@@ -67,8 +67,8 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
             "from detectron2.config import get_cfg\n"
             "from detectron2.engine import DefaultPredictor\n\n"
             "cfg = get_cfg()\n"
-            f'cfg.merge_from_file("{config.parent.name}/{config.name}")\n'
-            f'cfg.MODEL.WEIGHTS = "{output.name}"\n'
+            f"cfg.merge_from_file({quoted(f'{config.parent.name}/{config.name}')})\n"
+            f"cfg.MODEL.WEIGHTS = {quoted(output.name)}\n"
             'found = DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"]  # pred_classes 0 is the first class'
         ),
         notes=_notes("Detectron2"),
@@ -87,7 +87,8 @@ def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
         configs={config: _mmdetection_config(detector, depth)},
         how_to_load=(
             "from mmdet.apis import inference_detector, init_detector\n\n"
-            f'model = init_detector("{config.parent.name}/{config.name}", "{output.name}", device="cpu")\n'
+            f"model = init_detector({quoted(f'{config.parent.name}/{config.name}')}, {quoted(output.name)}, "
+            'device="cpu")\n'
             'found = inference_detector(model, "image.jpg").pred_instances  # labels: 0 is the first class'
         ),
         notes=_notes("MMDetection"),

@@ -13,7 +13,7 @@ from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, MASK_POOLED, Fas
 from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.transform import DetectorTransform, scale_image, scaled_size
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.backbone_names import RESNETS
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
@@ -35,8 +35,8 @@ def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
         how_to_load=(
             f"import sys\n\n{imported}import torch\nfrom PIL import Image, ImageOps\n"
             "from torchvision.transforms.functional import pil_to_tensor\n\n"
-            f'sys.path.insert(0, "{module.parent.name}")\nfrom detector import CLASSES, build\n\n'
-            f'detector = build()\ndetector.load_state_dict({load}"{output.name}"))\ndetector.eval()\n'
+            f"sys.path.insert(0, {quoted(module.parent.name)})\nfrom detector import CLASSES, build\n\n"
+            f"detector = build()\ndetector.load_state_dict({load}{quoted(output.name)}))\ndetector.eval()\n"
             'image = pil_to_tensor(ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")) / 255\n'
             "with torch.no_grad():\n    (found,) = detector([image])  # boxes, scores, labels, perhaps masks\n"
             'names = [CLASSES[label] for label in found["labels"]]'
@@ -90,6 +90,8 @@ def _module(detector: TrainedDetector) -> str:
 
 _HEAD = '''"""A $detector of torchvision's parts; written by socodet, which it does not need."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -111,6 +113,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 CLASSES = $classes
 IMAGENET_MEAN, IMAGENET_STD = $mean, $std
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32}
+Answer = dict[str, Tensor]
 roi_align = partial(torchvision_roi_align, sampling_ratio=0, aligned=True)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.exporting.detectron2_configs import c4_configs, fpn_configs
-from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.exporting.modules import PretrainedModules
 from socodet.weights.formats import detectron2
 
@@ -47,8 +48,8 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
             "from detectron2.config import get_cfg\n"
             "from detectron2.modeling import build_model\n\n"
             "cfg = get_cfg()\n"
-            f'cfg.merge_from_file("{first.parent.name}/{first.name}")\n'
-            f'cfg.MODEL.WEIGHTS = "{output.name}"\n'
+            f"cfg.merge_from_file({quoted(f'{first.parent.name}/{first.name}')})\n"
+            f"cfg.MODEL.WEIGHTS = {quoted(output.name)}\n"
             "model = build_model(cfg)\n"
             "DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)"
         ),
@@ -56,7 +57,7 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
             "Images: RGB, 0 to 255, as the configs have it (INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD).",
             "Stride 2 is in the 3x3 convolutions (STRIDE_IN_1X1 False).",
             "MODEL.WEIGHTS in the configs is where the file was written; if you move it, give its path on the command "
-            f"line: `train_net.py --config-file … MODEL.WEIGHTS {output.name}`.",
+            f"line: `train_net.py --config-file … MODEL.WEIGHTS {shlex.quote(output.name)}`.",
         ),
     )
 

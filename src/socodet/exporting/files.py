@@ -45,7 +45,7 @@ class FrameworkFiles:
         When one cannot be written, those that are new are removed, so that the same call can be repeated.
         """
         texts = {**self.configs, card: text}
-        files = {**{path: content.encode() for path, content in texts.items()}, **self.weights}
+        files = {**{path: content.encode(errors="backslashreplace") for path, content in texts.items()}, **self.weights}
         _refuse_to_replace(files, overwrite)
         new = [path for path in files if not os.path.lexists(path)]
         with ExitStack() as folders:
@@ -58,6 +58,11 @@ class FrameworkFiles:
                 for path in new:
                     path.unlink(missing_ok=True)
                 raise
+
+
+def quoted(text: str) -> str:
+    """The text as Python code writes it, in double quotes."""
+    return '"' + repr(f'"{text}')[2:-1].replace('"', r"\"") + '"'
 
 
 def state_dict_bytes(weights: Mapping[str, Tensor], output: Path) -> bytes:

@@ -1,5 +1,6 @@
 """MMDetection 3.x: one file for its R-CNNs and one for its single-stage detectors."""
 
+import shlex
 from pathlib import Path
 
 from socodet.exporting.files import FrameworkFiles, state_dict_bytes
@@ -33,12 +34,12 @@ def mmdetection_files(modules: PretrainedModules, output: Path) -> FrameworkFile
             f"`{output.name}` is for R-CNNs; RetinaNet and FCOS number their pyramid's blocks from P3 on and take "
             f"`{second.name}`."
         )
-    first = next(iter(configs))
+    first = shlex.quote(f"{folder.name}/{next(iter(configs))}")
     return FrameworkFiles(
         weights=files,
         left_out=missing,
         configs={folder / name: text for name, text in configs.items()},
-        how_to_load=f"mim train mmdet {folder.name}/{first}  # or python tools/train.py {folder.name}/{first}",
+        how_to_load=f"mim train mmdet {first}  # or python tools/train.py {first}",
         language="sh",
         notes=(
             "Images: RGB, 0 to 255, as the configs have it (bgr_to_rgb, mean, std).",

@@ -123,5 +123,5 @@ def _config(base: str, model: Settings, weights: str, weight_decay: float | None
     lines = [f"_base_ = {base!r}", f"model = {pformat(model, sort_dicts=False, width=110)}"]
     if weight_decay is not None:
         lines.append(f"optim_wrapper = dict(optimizer=dict(weight_decay={weight_decay}))")
-    lines.append(f"load_from = '{{{{ fileDirname }}}}/../{weights}'")
+    lines.append(f"load_from = {'{{ fileDirname }}/../' + weights!r}")
     return "\n".join(lines) + "\n"

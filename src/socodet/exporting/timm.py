@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
 from socodet.exporting.modules import PretrainedModules
 from socodet.models.backbone_names import TIMM
 from socodet.weights.formats import backbone
@@ -29,7 +29,7 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
         weights={output: state_dict_bytes(weights, output)},
         left_out={output: left_out},
         how_to_load=(
-            f'import timm\n\nmodel = timm.create_model("{name}", checkpoint_path="{output.name}", num_classes=0)'
+            f'import timm\n\nmodel = timm.create_model("{name}", checkpoint_path={quoted(output.name)}, num_classes=0)'
         ),
         notes=("Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation.", *notes),
     )

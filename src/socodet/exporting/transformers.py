@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles
+from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.exporting.modules import PretrainedModules
 from socodet.exporting.statistics import backbone_statistics
 from socodet.models.backbone_names import TIMM
@@ -62,9 +62,9 @@ def transformers_files(
         configs=configs,
         how_to_load=(
             f"from transformers import AutoImageProcessor, {name}ForObjectDetection\n\n"
-            f'model = {name}ForObjectDetection.from_pretrained(\n    "{output.name}", num_labels=20, '
+            f"model = {name}ForObjectDetection.from_pretrained(\n    {quoted(output.name)}, num_labels=20, "
             "ignore_mismatched_sizes=True  # your number of classes\n)\n"
-            f'processor = AutoImageProcessor.from_pretrained("{output.name}")'
+            f"processor = AutoImageProcessor.from_pretrained({quoted(output.name)})"
         ),
         notes=(
             "Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation, as the processor does it.",
