@@ -6,8 +6,11 @@ import shutil
 
 import pytest
 from photograph_sets import coco_file
+from PIL import Image
 
 from socodet.cli import main
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.errors import InputError
 from socodet.images.photographs import photographs
 
 BRIEF = ["--iterations", "1", "--batch-size", "2", "--size", "32", "--precise-bn", "0", "--workers", "0"]
@@ -107,6 +110,20 @@ def test_every_fault_of_a_voc_folder(tmp_path, capsys):
     }
     assert any(line.endswith("gone.jpg)") for line in lines)
     assert any(line.endswith("good.xml: wombat)") for line in lines)
+
+
+@pytest.mark.parametrize("name", [b"ca\xe9", rb"ca\udc41", rb"\ud83d"])
+def test_a_class_whose_name_is_not_utf_8_is_refused(tmp_path, name):
+    """Nothing that is written later, such as a label, a card or a report, could hold it."""
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    file = tmp_path / "train.json"
+    file.write_bytes(
+        b'{"images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}], "annotations": [], '
+        b'"categories": [{"id": 5, "name": "' + name + b'"}]}'
+    )
+    with pytest.raises(InputError, match=r"train: the name of category 5, ") as caught:
+        open_detection_set(file)
+    str(caught.value).encode("ascii")
 
 
 @pytest.mark.parametrize(

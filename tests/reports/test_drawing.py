@@ -1,13 +1,18 @@
 import io
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from socodet.reports.drawing import panel_figure, sheet_figure
 from socodet.reports.panels import Panel, labelled_panel, proposal_panel, sample_panels
-from socodet.reports.theme import OBJECT_COLOURS, object_colour, to_jpeg, to_png
+from socodet.reports.theme import OBJECT_COLOURS, object_colour, to_jpeg, to_png, to_svg
 from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
@@ -60,6 +65,15 @@ def test_a_strip_is_drawn_whole_in_a_bounded_number_of_pixels(shape: tuple[int, 
     assert np.abs(pixels.astype(int) - 200).max() < 8
     sheet = pixels_of(to_png(sheet_figure([[panel]])))
     assert max(sheet.shape) < 1000
+
+
+@pytest.mark.parametrize("save", [to_png, to_jpeg, partial(to_svg, name="it")])
+def test_names_that_are_not_utf_8_are_drawn_with_backslashes(save: Callable[[Figure], bytes]) -> None:
+    name = os.fsdecode(b"\xfe.png")
+    panel = proposal_panel(name, np.zeros((20, 30, 3), np.uint8), np.zeros((0, 4), np.float32))
+    titles = name, "\\udcfe.png"
+    strange, plain = (save(sheet_figure([[replace(panel, title=title)]], side=120)) for title in titles)
+    assert strange == plain
 
 
 def test_many_proposals_are_all_drawn_and_none_does_no_harm() -> None:

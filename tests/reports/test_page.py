@@ -1,5 +1,6 @@
 import base64
 import io
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -94,6 +95,13 @@ def test_all_text_is_shown_as_it_is_and_none_obeyed(page: Reader) -> None:
     assert sum(NASTY in text for text in shown) == 20  # every place that takes text
     assert ("title", NASTY) in page.texts
     assert ("h1", NASTY) in page.texts
+
+
+def test_names_that_are_not_utf_8_are_shown_with_backslashes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xfe.jpg")
+    image = PageImage(encoded("PNG"), alt=name, title=name)
+    write_page(tmp_path / "report.html", name, [Section("Images", name, [image])], {"Images": name})
+    assert (tmp_path / "report.html").read_bytes().decode().count("\\udcfe.jpg") >= 5
 
 
 def test_every_image_is_inside_the_file_and_described(page: Reader) -> None:

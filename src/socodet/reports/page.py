@@ -138,7 +138,8 @@ def write_page(
     """Writes the page to `path`, replacing any file there.
 
     lead: a sentence or two under the title. verdicts: the panel below it. facts: names and values listed at the end
-    (recipe, images, versions, time). All text is plain text and is escaped.
+    (recipe, images, versions, time). All text is plain text and is escaped; bytes of names that are not UTF-8 are
+    written with backslashes.
     """
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -158,7 +159,7 @@ def write_page(
         facts=facts,
         stylesheet=(FOLDER / STYLESHEET).read_text(encoding="utf-8"),
     )
-    write_atomically(Path(path), html.lstrip().encode())
+    write_atomically(Path(path), html.lstrip().encode(errors="backslashreplace"))
 
 
 def _data_uri(data: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 DPI = 100
 POINTS = 72 / DPI  # points per pixel: matplotlib measures lines and letters in points
@@ -66,6 +67,7 @@ def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y
 def to_svg(figure: Figure, name: str) -> bytes:
     """The figure as SVG; the same figure and name give the same bytes."""
     file = io.BytesIO()
+    _make_printable(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
@@ -74,6 +76,7 @@ def to_svg(figure: Figure, name: str) -> bytes:
 def to_png(figure: Figure) -> bytes:
     """The figure as PNG, at its own resolution, not cropped."""
     file = io.BytesIO()
+    _make_printable(figure)
     figure.savefig(file, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
     return file.getvalue()
 
@@ -81,6 +84,13 @@ def to_png(figure: Figure) -> bytes:
 def to_jpeg(figure: Figure) -> bytes:
     """The figure as JPEG without colour subsampling: a fifth of the size of a PNG, and lines stay sharp."""
     file = io.BytesIO()
+    _make_printable(figure)
     options = {"quality": 82, "subsampling": 0}  # optimised, Pillow fails where an image takes over a byte per pixel
     figure.savefig(file, format="jpeg", dpi=figure.dpi, pil_kwargs=options, bbox_inches=None)
     return file.getvalue()
+
+
+def _make_printable(figure: Figure) -> None:
+    """Writes bytes of a name that are not UTF-8 with backslashes; matplotlib cannot draw them."""
+    for text in figure.findobj(Text):
+        text.set_text(text.get_text().encode(errors="backslashreplace").decode())

@@ -234,7 +234,7 @@ class Comparison(Shown):
         content = json.dumps(self.as_json(), indent=2) + "\n"
         written = (self.as_markdown(), csv_table(*self.detectors.csv()), content)
         for name, text in zip(TABLES, written, strict=True):
-            write_atomically(self.study.folder / name, text.encode())
+            write_atomically(self.study.folder / name, text.encode(errors="backslashreplace"))
 
     def as_json(self) -> dict[str, Any]:
         """An object per row of the table, and one per run."""

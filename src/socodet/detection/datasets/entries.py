@@ -20,7 +20,8 @@ from socodet.detection.datasets.masks import (
     usable_segmentation,
 )
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, usable_boxes
-from socodet.detection.datasets.values import flag, matching_id, number
+from socodet.detection.datasets.values import flag, is_text, matching_id, number
+from socodet.errors import InputError
 from socodet.images.source import ImageSource
 
 Entry = Mapping[str, Any]
@@ -65,7 +66,16 @@ def set_of_entries(
     form: BoxForm,
     problems: AnnotationProblems,
 ) -> DetectionDataset:
-    """The set of these images; boxes are in `form`. Problems of entries are added to `problems`."""
+    """The set of these images; boxes are in `form`. Problems of entries are added to `problems`.
+
+    InputError for a class whose name UTF-8 cannot hold.
+    """
+    for category in categories:
+        if not is_text(category.name):
+            raise InputError(
+                f"{name}: the name of category {category.id}, {category.name!a}, is not UTF-8; correct it, and save "
+                "the annotations as UTF-8"
+            )
     has_masks = any(
         not flag(entry.get("iscrowd"))
         and usable_segmentation(entry.get("segmentation"), image.listed.height, image.listed.width)

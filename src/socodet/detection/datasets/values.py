@@ -10,6 +10,11 @@ _NO = frozenset({"", "0", "0.0", "false", "f", "no", "n", "none", "null"})
 _YES = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 
 
+def is_text(value: str) -> bool:
+    """Whether UTF-8 can hold it: not bytes of other encodings, nor half of a surrogate pair, which JSON can write."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def number(value: Any) -> float:
     """A number, written as one or as text; not-a-number for anything else, and beyond `LARGEST`."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -308,5 +308,6 @@ def _begin(
     hold_folder(study.folder)
     study.begin(asked, files, overwrite=overwrite, starts=there.get("starts", {}))
     if source.location == str(study.folder / IMAGES):
-        write_atomically(study.folder / IMAGES, "".join(f"{source.key(k)}\n" for k in range(len(source))).encode())
+        keys = "".join(f"{source.key(k)}\n" for k in range(len(source)))
+        write_atomically(study.folder / IMAGES, keys.encode(errors="surrogateescape"))
     return _note_starts(study, every)
