@@ -69,6 +69,17 @@ def test_a_public_c4_checkpoint_keeps_its_fifth_block_as_the_head(exportable_run
     assert written(of_file) == written(of_run)
 
 
+@pytest.mark.parametrize("fields", [SMALL, {"architecture": "c4"}], ids=["FPN", "C4"])
+def test_an_export_for_mmdetection_gives_the_files_of_its_run(exportable_run, tmp_path, fields):
+    run = exportable_run(**fields)
+    file = export_run(run.path, tmp_path / "mm.pth", format="mmdetection").weights
+    of_run, of_file = tmp_path / "run", tmp_path / "file"
+    for source, folder in ((run.path, of_run), (file, of_file)):
+        folder.mkdir()
+        export_run(source, folder / "soco.pkl", format="detectron2")
+    assert written(of_file) == written(of_run)
+
+
 def test_a_backbone_in_a_wrapper_is_exported_without_its_projection_head(exportable_run, tmp_path):
     run = exportable_run(architecture="c5", **SMALL)
     file = checkpoint(run, backbone("module.encoder_q."), tmp_path / "moco.pth")

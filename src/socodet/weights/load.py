@@ -39,9 +39,13 @@ def load_pretrained(
     or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its
     hybrid encoder from a run that pretrained one.
 
+    The detector may be within DistributedDataParallel, torch.compile or a LightningModule; the report then has its own
+    names, without the wrapper's.
+
     Reports what was loaded, what was left unchanged, and what is left over because the detector has no such module.
     Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
-    not exist there or has another shape, or if part of such a module, or of the backbone, would not be loaded.
+    not exist there or has another shape, if part of such a module, or of the backbone, would not be loaded, and for a
+    detector on the meta device.
     """
     detector = _unwrapped(detector)
     own = {name.replace(COMPILED, ""): tensor for name, tensor in detector.state_dict().items()}
