@@ -85,7 +85,6 @@ def test_a_share_of_the_proposals_cut_at_any_byte_is_made_again(files, tmp_path,
     socodet.propose(files / "images", tmp_path / "whole.parquet", settings=GRID, workers=1, show_progress=False)
     whole = (tmp_path / "whole.parquet").read_bytes()
     for share in (0.0, 0.3, 0.9, 0.999):
-        job.create_folder()
         with monkeypatch.context() as patch:
             patch.setattr(part_files.Job, "merge", lambda job: (0, []))
             socodet.propose(job.source, job.output, settings=GRID, workers=1, show_progress=False)
@@ -98,7 +97,6 @@ def test_a_share_of_the_proposals_cut_at_any_byte_is_made_again(files, tmp_path,
 
 def test_a_share_whose_inside_was_changed_is_removed_and_made_again(files, tmp_path, monkeypatch):
     job = part_files.Job.of(files / "images", tmp_path / "table.parquet", GRID, False)
-    job.create_folder()
     with monkeypatch.context() as patch:
         patch.setattr(part_files.Job, "merge", lambda job: (0, []))
         socodet.propose(job.source, job.output, settings=GRID, workers=1, show_progress=False)
