@@ -185,9 +185,10 @@ def _refuse_empty(name: str, argv: Sequence[str]) -> None:
     for before, word in zip(["", *argv], argv, strict=False):
         if "\0" in word:
             raise InputError(f"{name}: {word!r} holds a NUL character; take it out")
-        if word == "" or (word.startswith("--") and word.endswith("=")):
-            which = f"{word or before}" if (word or before).startswith("--") else "an argument"
-            raise InputError(f"{name}: {which.rstrip('=')} is empty; give a value (is a variable of the shell unset?)")
+        flag, equals, value = (word or before).partition("=")
+        if word == "" or (flag.startswith("--") and equals and not value):
+            which = flag if flag.startswith("--") else "an argument"
+            raise InputError(f"{name}: {which} is empty; give a value (is a variable of the shell unset?)")
 
 
 def _instead(arguments: Sequence[str]) -> str:

@@ -354,13 +354,15 @@ def test_entries_of_one_file_are_one_image(tmp_path):
 
 
 def test_entries_of_one_file_that_differ_in_size(tmp_path):
-    """The boxes of one of them are in another scale."""
-    listed = [*images(), images()[0] | {"id": 21, "width": 800, "height": 532}]
-    read = open_detection_set(
-        written(tmp_path, content([note(20, [1, 2, 3, 4]), note(21, [2, 4, 6, 8])], images=listed))
-    )
+    """The boxes of one of them are in another scale; the file's own size says of which."""
+    other = images()[0] | {"id": 21, "width": 800, "height": 532}
+    notes = [note(20, [1, 2, 3, 4]), note(21, [2, 4, 6, 8])]
+    read = open_detection_set(written(tmp_path, content(notes, images=[*images(), other])))
     assert [(one.image_id, one.width, len(one)) for one in read.images] == [(20, 400, 1), (10, 400, 0)]
-    assert read.problems.counts == {Problem.BROKEN_IMAGE: 1}
+    assert read.problems.counts == {Problem.OTHER_SIZE: 1}
+    read = open_detection_set(written(tmp_path, content(notes, images=[other, *images()])))
+    assert [(one.image_id, one.width, len(one)) for one in read.images] == [(20, 400, 1), (10, 400, 0)]
+    assert read.problems.counts == {Problem.OTHER_SIZE: 1}
 
 
 def test_masks_away_from_their_boxes(tmp_path):

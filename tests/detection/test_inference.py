@@ -109,6 +109,9 @@ def test_masks_pasted_a_few_at_a_time_are_torchvisions(size, pasted, monkeypatch
     assert len(masks) == 5
     assert 0 < masks.mean() < 1
     np.testing.assert_array_equal(masks, expected["masks"][:, 0].numpy() > 0.5)
+    with torch.no_grad():
+        (again,) = detector([torch.from_numpy(image).permute(2, 0, 1).float() / 255])  # which is as it was
+    torch.testing.assert_close(again["masks"], expected["masks"], rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("narrow_networks")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from socodet.errors import InputError
-from socodet.images.source import ImageSource, open_images
+from socodet.images.source import ImageSource, image_ids, open_images
 
 
 def make(folder: Path, *names: str) -> None:
@@ -173,3 +173,11 @@ def test_a_list_made_on_another_machine(tmp_path: Path) -> None:
             (tmp_path / "list.txt").write_bytes("\r\n".join(lines).encode(encoding))
             source = open_images(tmp_path / "list.txt")
             assert [source.key(index) for index in range(3)] == names
+
+
+def test_ids_of_a_coco_file_are_small_to_hand_to_a_worker(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{number:05d}.jpg" for number in range(16)))
+    file = write_coco(tmp_path / "a.json", *(f"{number:05d}.jpg" for number in range(20_000)))
+    source = open_images(file)
+    assert list(image_ids(source)[:3]) == [0, 7, 14]
+    assert len(pickle.dumps(source)) < 20_000 * (9 + 4 + 8) + 2_000  # a name, its place, an id

@@ -276,6 +276,10 @@ def test_folds_that_only_one_start_has_are_not_compared(tmp_path):
     assert found.labels_worth("soco", 0.1) is None
     (row,) = [row for row in found.detectors.at(0.1) if row.labels["init"] == "soco"]
     assert found.detectors.reaches_scratch_at(row) is None
+    # A fraction under way does not count: 14 is 30% of the way from 11 at 10% to 21 at 100%, in the logarithm.
+    figures = {("scratch", 0.1): (10.0, 12.0), ("scratch", 0.25): (14.0,), ("scratch", 1.0): (20.0, 22.0)}
+    found = made_up(tmp_path / "under_way", {**figures, ("soco", 0.1): (13.0, 15.0)})
+    assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10**0.3)
 
 
 def test_tables_by_hand(tmp_path):

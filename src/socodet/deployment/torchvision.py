@@ -90,8 +90,6 @@ def _module(detector: TrainedDetector) -> str:
 
 _HEAD = '''"""A $detector of torchvision's parts; written by socodet, which it does not need."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -113,7 +111,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 CLASSES = $classes
 IMAGENET_MEAN, IMAGENET_STD = $mean, $std
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32}
-Answer = dict[str, Tensor]
 roi_align = partial(torchvision_roi_align, sampling_ratio=0, aligned=True)
 
 

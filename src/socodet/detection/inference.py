@@ -1,8 +1,9 @@
 """A detector over many images: what it finds in each."""
 
+import copy
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,7 @@ def detect_each(
     processes; 0 is this one. name: what to call an image that takes too long.
     """
     device = next(detector.parameters()).device
-    transform = getattr(detector, "transform", None)
-    ours = transform if isinstance(transform, DetectorTransform) else None
+    asked = _with_small_masks(detector)
     window = batch_size or WINDOW
     batches = (indices[first : first + window] for first in range(0, len(indices), window))
     for batch in make_batches(_Reader(read, name), batches, workers):
@@ -91,12 +91,40 @@ def detect_each(
                 continue
             if index not in found:
                 (group,) = [group for group in groups if index in group]
-                autocast = torch.autocast(device.type, precision, enabled=precision is not torch.float32)
-                with autocast, nullcontext() if ours is None else ours.unpasted_masks():
-                    answers = detector([images[k].to(device).float() / 255 for k in group])
+                with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
+                    answers = asked([images[k].to(device).float() / 255 for k in group])
                 for k, answer in zip(group, answers, strict=True):
-                    found[k] = as_detections(answer, None if ours is None else tuple(images[k].shape[1:]))
+                    found[k] = as_detections(answer, None if asked is detector else tuple(images[k].shape[1:]))
             yield index, found.pop(index)
+
+
+class _SmallMasks(nn.Module):
+    """A transform that leaves masks (N, 1, M, M) as the mask head gives them: pasted, they would fill the memory."""
+
+    def __init__(self, transform: DetectorTransform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.transform(*inputs)
+
+    def postprocess(self, result: list[Answer], *sizes: Any) -> list[Answer]:
+        small = [answer.pop("masks", None) for answer in result]
+        answers: list[Answer] = self.transform.postprocess(result, *sizes)
+        return [
+            answer if masks is None else {**answer, "masks": masks}
+            for answer, masks in zip(answers, small, strict=True)
+        ]
+
+
+def _with_small_masks(detector: nn.Module) -> nn.Module:
+    """The same detector, with all its modules, but for `_SmallMasks`; the detector itself if it is none of ours."""
+    transform = getattr(detector, "_modules", {}).get("transform")
+    if not isinstance(transform, DetectorTransform):
+        return detector
+    other = copy.copy(detector)  # not changed itself, as another thread may be using it
+    other.__dict__["_modules"] = {**detector._modules, "transform": _SmallMasks(transform)}
+    return other
 
 
 def _of_one_size(images: dict[int, Tensor], detector: nn.Module, device: torch.device) -> list[list[int]]:
@@ -163,7 +191,7 @@ def detect(
 def as_detections(answer: Answer, size: tuple[int, ...] | None = None) -> Detections:
     """A detector's answer to one image; what a single-stage detector says of the background is left out.
 
-    size: the image's (height, width) where masks are yet to be pasted into it (`DetectorTransform.unpasted_masks`).
+    size: the image's (height, width) where masks are yet to be pasted into it.
     """
     kept = answer["labels"] > 0
     masks = _encoded(answer["masks"][kept], answer["boxes"][kept], size) if "masks" in answer else None

@@ -91,7 +91,7 @@ def _check_backbone(pretrained: Pretrained, backbone: str) -> None:
     with torch.device("meta"):
         body, _ = build_backbone(backbone)
     real = {f"body.{name}": tuple(tensor.shape) for name, tensor in body.state_dict().items()}
-    fix = "of other backbones export the run's folder"
+    fix = "only torchvision's ResNets can be exported from a file; for another backbone give its run's folder"
     for plain, tensor in pretrained.tensors.items():
         name, place = pretrained.names[plain], f"torchvision's {backbone}"
         first, second = plain.split(".")[:2]
@@ -115,7 +115,7 @@ def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelS
     stages = [{name.split(".")[2] for name in tensors if name.startswith(f"body.layer{n}.")} for n in (1, 2, 3, 4)]
     depth = resnet_depth(tuple(map(len, stages)), bottleneck="body.layer1.0.conv3.weight" in tensors)
     if depth is None:
-        raise InputError(f"{source}: holds no ResNet of 18 to 152 layers; of other backbones export the run's folder")
+        raise InputError(f"{source}: holds no ResNet of 18 to 152 layers; for another backbone give its run's folder")
     backbone = f"resnet{depth}"
     if any(name.endswith(".conv.bias") for name in tensors):
         raise InputError(f"{source}: its pyramid or box head has no batch norm; export weights of ones that have")

@@ -57,7 +57,7 @@ def _narrowed(image: Image.Image, values: NDArray[Any], reading: PixelReading, n
         narrow = as_8_bit(values, PLAIN if image.format in SPREAD else reading)
     except ValueError as error:
         raise ArgumentError(f"{name}: {error}") from None
-    return Image.fromarray(upright(narrow, image.getexif().get(ORIENTATION_TAG, 1)))  # of a TIFF, Pillow has it done
+    return Image.fromarray(upright(narrow, image.getexif().get(ORIENTATION_TAG, 1)))  # Pillow has already turned a TIFF
 
 
 def check_tensors(images: Any) -> None:

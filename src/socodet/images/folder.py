@@ -8,6 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from socodet.errors import InputError
 from socodet.images.names import Names
 from socodet.images.reading import LARGEST_FILE
@@ -39,7 +42,7 @@ class ImageFolder:
     """Paths relative to `root`, with forward slashes; those of a list may be absolute."""
     named_in: Path | None = None
     """The file that names them."""
-    ids: tuple[int | str, ...] | None = None
+    ids: NDArray[np.int64] | Sequence[str] | None = None
     """Their ids in that file, if it is a COCO file."""
 
     def __len__(self) -> int:

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from socodet.errors import InputError
 from socodet.images.folder import LOOKED_FOR, ImageFolder, folders_in
 from socodet.images.names import Names
@@ -70,8 +73,8 @@ def open_coco(file: Path) -> ImageFolder:
     return ImageFolder(root, Names(_unique_keys(file, _as_the_files(root, keys))), file, ids)
 
 
-def _coco_images(file: Path) -> tuple[list[str], tuple[int | str, ...] | None]:
-    """Names and ids of a COCO file's images; no ids where one is missing, occurs twice or is no number or text."""
+def _coco_images(file: Path) -> tuple[list[str], NDArray[np.int64] | Names | None]:
+    """Names and ids of a COCO file's images; no ids where one is missing or occurs twice, or some are not numbers."""
     content = parse_json(file, read_given(file), "give a COCO file")
     try:
         names: list[str] = [image["file_name"] for image in content["images"]]
@@ -79,9 +82,13 @@ def _coco_images(file: Path) -> tuple[list[str], tuple[int | str, ...] | None]:
         names = []
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{file}: is not a COCO file; one has a list `images`, with a `file_name` for each image")
-    ids = tuple(image.get("id") for image in content["images"])
-    usable = all(isinstance(one, int | str) and not isinstance(one, bool) for one in ids) and len({*ids}) == len(ids)
-    return names, ids if usable else None
+    ids = [image.get("id") for image in content["images"]]
+    if len({*map(str, ids)}) == len(ids):
+        if all(type(one) is int and abs(one) < 2**63 for one in ids):
+            return names, np.array(ids, np.int64)
+        if all(isinstance(one, str) for one in ids):
+            return names, Names(ids)
+    return names, None
 
 
 def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:

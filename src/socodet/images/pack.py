@@ -126,6 +126,8 @@ def pack(
     shards = work / "shards"
     try:
         hold_folder(work, output)
+        for left in work.glob(f"unfinished.{platform.node()}.*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         with made_folder(shards):
             with progress_bar("pack", len(source), show=show_progress) as bar:
                 notes = _make_shards(source, settings, work, workers or available_cores(), bar)

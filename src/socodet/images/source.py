@@ -89,7 +89,7 @@ def image_ids(source: ImageSource) -> Sequence[int | str]:
         ids = image_ids(source.source)
         return [ids[index] for index in source.indices]
     if isinstance(source, ImageFolder) and source.ids is not None:
-        return source.ids
+        return source.ids.tolist() if isinstance(source.ids, np.ndarray) else source.ids
     return range(1, len(source) + 1)
 
 

@@ -93,7 +93,8 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
             "that they were made on"
         )
     if elsewhere:
-        what = f"{elsewhere.total():,} × detection of an image that {data.name} lacks or whose file is missing"
+        count = f"{elsewhere.total():,}"
+        what = f"{count} × detection of an image that {data.name} lacks, or whose file is missing or has another name"
         LOGGER.warning(f"{predictions}: {what}; left out (first: image {next(iter(elsewhere))})")
     return found
 

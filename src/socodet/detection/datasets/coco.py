@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -177,17 +178,30 @@ def _one_of_each_file(found: Iterable[FoundImage], problems: AnnotationProblems)
     """
     of_file: dict[Path, list[FoundImage]] = {}
     for image in found:
-        same = of_file.setdefault(image.file, [])
-        one, other = (same[0] if same else image).listed, image.listed
-        where = f"image {other.image_id}, {image.file.name}"
-        if (one.width, one.height) == (other.width, other.height):
-            if same:
-                problems.add(Problem.SAME_FILE, f"{where}, of image {one.image_id}")
-            same.append(image)
-        else:
-            sizes = f"{other.width}x{other.height}, and {one.width}x{one.height} as image {one.image_id}"
-            problems.add(Problem.BROKEN_IMAGE, f"{where}: {sizes}")
-    return [same[0] if len(same) == 1 else _joined(same) for same in of_file.values()]
+        of_file.setdefault(image.file, []).append(image)
+    joined = []
+    for same in of_file.values():
+        sized = _of_one_size(same, problems) if len(same) > 1 else same
+        for image in sized[1:]:
+            where = f"image {image.listed.image_id}, {image.file.name}"
+            problems.add(Problem.SAME_FILE, f"{where}, of image {sized[0].listed.image_id}")
+        joined.append(sized[0] if len(sized) == 1 else _joined(sized))
+    return joined
+
+
+def _of_one_size(same: Sequence[FoundImage], problems: AnnotationProblems) -> Sequence[FoundImage]:
+    """Of entries of one file those with the file's own size, whose boxes fit it; of one that has none, the first's."""
+    sizes = [(image.listed.width, image.listed.height) for image in same]
+    if len(set(sizes)) == 1:
+        return same
+    own = sizes[0]
+    with suppress(OSError, UnreadableImageError):
+        own = image_file_size(same[0].file)
+    own = own if own in sizes else sizes[0]
+    for image, (width, height) in zip(same, sizes, strict=True):
+        if (width, height) != own:
+            problems.add(Problem.OTHER_SIZE, f"image {image.listed.image_id}, {image.file.name}: {width}x{height}")
+    return [image for image, size in zip(same, sizes, strict=True) if size == own]
 
 
 def _joined(same: Sequence[FoundImage]) -> FoundImage:

@@ -28,6 +28,9 @@ class Problem(StrEnum):
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
     SAME_FILE = "image file listed again under another id; its objects joined to the first entry's, equal ones once"
+    OTHER_SIZE = (
+        "image file listed more than once, here with another size than it has; the objects of this entry left out"
+    )
     UNKNOWN_IMAGE = "annotation of an image that is not listed; left out"
     UNKNOWN_CATEGORY = "annotation of an unknown category; left out"
     PLACEHOLDER_CATEGORY = "category that stands for no class, a group of classes or the background; left out"
@@ -35,9 +38,7 @@ class Problem(StrEnum):
     NO_LABEL_FILE = "image without a label file; taken as an image without objects"
     NO_IMAGE_FOR_LABELS = "annotation file without an image; left out"
     OTHER_FILE_NAME = "annotation file that names another image than its own name does; the one of its own name taken"
-    SHARED_ANNOTATION_FILE = (
-        "image of one name with another, and one annotation file for both; left out (give each its own)"
-    )
+    SHARED_ANNOTATION_FILE = "two images of one name share one annotation file; both left out (give each its own)"
     BROKEN_LINE = "label line that is neither a class and a box nor a class and an outline; left out"
     BROKEN_BOX = "box missing, or not of four finite numbers; left out"
     EMPTY_BOX = "box without area, or of negative width or height; left out"

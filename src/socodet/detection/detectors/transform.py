@@ -1,7 +1,6 @@
 """Images on their way into a detector: scaling, flips, normalisation and padding."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
 
     def __init__(self, inference: InferenceSettings) -> None:
         super().__init__(inference.short_side, inference.max_side, list(IMAGENET_MEAN), list(IMAGENET_STD))
-        self._pastes_masks = True
 
     def resize(self, image: Tensor, target: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Any] | None]:
         """An image (3, H, W) scaled to the detector's size; a training image and its target unchanged."""
@@ -37,26 +35,6 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
             return image, target
         size = scaled_size((image.shape[-2], image.shape[-1]), self.min_size[-1], self.max_size)
         return scale_image(image, size), target
-
-    def postprocess(
-        self, result: list[Answer], scaled: list[tuple[int, int]], own: list[tuple[int, int]]
-    ) -> list[Answer]:
-        """Answers at the images' own sizes; masks (N, 1, H, W), or as the mask head gives them in `unpasted_masks`."""
-        small = [] if self._pastes_masks else [answer.pop("masks", None) for answer in result]
-        answers: list[Answer] = super().postprocess(result, scaled, own)
-        for answer, masks in zip(answers, small, strict=False):
-            if masks is not None:
-                answer["masks"] = masks
-        return answers
-
-    @contextmanager
-    def unpasted_masks(self) -> Iterator[None]:
-        """Within it, masks stay (N, 1, M, M): pasted, those of a large image would fill the memory."""
-        self._pastes_masks = False
-        try:
-            yield
-        finally:
-            self._pastes_masks = True
 
 
 def scaled_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:

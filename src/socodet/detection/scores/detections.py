@@ -164,18 +164,26 @@ class _Names:
         self._file_of = {image.image_id: image.file for image in dataset.images}
         self._ids: dict[str, list[int | str]] = {}
         for image_id, file in self._file_of.items():
-            self._ids.setdefault(file.name, []).append(image_id)
+            for end in (file.name, f"{file.parent.name}/{file.name}"):
+                self._ids.setdefault(end, []).append(image_id)
+        self._known: dict[str, tuple[str, list[int | str]]] = {}
 
     def image(self, name: str, numbered: int | str | None) -> int | str | None:
         """The image whose path ends in `name`; if there are several or none, `numbered` if its file has that name."""
-        path = PurePosixPath(*(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")))
-        found = [
-            one for one in self._ids.get(path.name, ()) if f"/{self._file_of[one].as_posix()}".endswith(f"/{path}")
-        ]
+        if name not in self._known:
+            self._known[name] = self._ending_in(name)
+        stem, found = self._known[name]
         if len(found) == 1:
             return found[0]
-        file = None if numbered is None else self._file_of[numbered]
-        return numbered if file is not None and file.stem.casefold() == path.stem.casefold() else None
+        return numbered if numbered is not None and self._file_of[numbered].stem.casefold() == stem else None
+
+    def _ending_in(self, name: str) -> tuple[str, list[int | str]]:
+        """A name's stem, to compare by, and the images whose paths end in the name."""
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        end = "/" + "/".join(parts)
+        alike = self._ids.get("/".join(parts[-2:]), [])
+        found = [one for one in alike if len(parts) < 3 or self._file_of[one].as_posix().endswith(end)]
+        return PurePosixPath(end).stem.casefold(), found
 
 
 _FIX = "give the set that they were made on"

@@ -78,16 +78,17 @@ class OwnData(Shown):
     def labels_worth(self, start: str, fraction: float) -> float | None:
         """The fraction of the labels at which scratch has the AP that a start has with `fraction` of them.
 
-        Of the folds that all of these have. Between measured fractions AP is taken as linear in the logarithm of the
-        fraction. infinity where scratch has less with all that was measured; None where it cannot be said.
+        Of scratch the same folds count, at each fraction at which it has all of them. Between these AP is taken as
+        linear in the logarithm of the fraction. infinity where scratch has less with all that was measured; None where
+        it cannot be said.
         """
-        scratch = {f: runs for f in sorted(self.detectors.fractions) if (runs := self.scores(SCRATCH, f))}
         own = self.scores(start, fraction)
-        folds = {*own}.intersection(*scratch.values())
-        if not folds or len(scratch) < 2:
+        known = {f: self.scores(SCRATCH, f) for f in sorted(self.detectors.fractions)}
+        scratch = {f: runs for f, runs in known.items() if own.keys() <= runs.keys()}
+        if not own or len(scratch) < 2:
             return None
-        points = [(f, mean(_ap(runs[fold]) for fold in folds)) for f, runs in scratch.items()]
-        goal = mean(_ap(own[fold]) for fold in folds)
+        points = [(f, mean(_ap(runs[fold]) for fold in own)) for f, runs in scratch.items()]
+        goal = mean(map(_ap, own.values()))
         if goal < points[0][1]:
             return None
         for (less, low), (more, high) in itertools.pairwise(points):
