@@ -1,5 +1,7 @@
 """Images of one name in several folders, whose label or XML files lie in one: no image gets the boxes of another."""
 
+import unicodedata
+
 import pytest
 from tool_files import image, text
 
@@ -38,6 +40,21 @@ def test_label_files_of_two_images(tmp_path):
     found, counts = read(tmp_path)
     assert found == {"images/day1/1.jpg": 1, "images/day1/3.jpg": 0, "images/day2/1.jpg": 2, "images/day2/2.jpg": 2}
     assert counts == {Problem.NO_LABEL_FILE: 1}
+
+
+@pytest.mark.parametrize(
+    ("marks", "suffix", "line"),
+    [("labels", ".txt", LINE), ("annotations", ".xml", f"<annotation>{OBJECT}</annotation>")],
+)
+def test_names_that_differ_in_how_accents_are_encoded(tmp_path, marks, suffix, line):
+    for folder, form in (("day1", "NFC"), ("day2", "NFD")):
+        image("chelsea", tmp_path / "images" / folder / f"{unicodedata.normalize(form, 'café')}.jpg")
+    image("chelsea", tmp_path / "images" / "day1" / "2.jpg")
+    for name in ("café", "2"):
+        text(tmp_path / marks / f"{name}{suffix}", line)
+    found, counts = read(tmp_path)
+    assert {name.split(".")[0]: count for name, count in found.items()} == {"images/day1/2": 1}
+    assert counts[Problem.SHARED_ANNOTATION_FILE] == 2
 
 
 def test_names_without_a_label_file_are_no_trouble(tmp_path):

@@ -315,6 +315,22 @@ def test_nothing_is_overwritten_unless_asked(folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "home/letter.txt").read_text() == "dear"
 
 
+def test_an_output_that_is_a_link_stays_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "large/disk").mkdir(parents=True)
+    for name, there in (("empty", True), ("dangling", False)):
+        place, link = tmp_path / "large/disk" / name, tmp_path / name
+        if there:
+            place.mkdir()
+        link.symlink_to(place)
+        for overwrite in (False, True):
+            pack(folder, link, settings=SETTINGS, overwrite=overwrite, show_progress=False)
+            assert link.is_symlink()
+            assert not place.is_symlink()
+            assert len(open_images(link)) == 20
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "empty", "large"]
+    assert sorted(os.listdir(tmp_path / "large/disk")) == ["dangling", "empty"]
+
+
 def test_packing_again_what_is_packed_copies_it(folder: Path, tmp_path: Path) -> None:
     first = pack(folder, tmp_path / "1", settings=SETTINGS, show_progress=False)
     second = pack(first.output, tmp_path / "2", settings=SETTINGS, show_progress=False)

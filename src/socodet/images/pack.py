@@ -29,7 +29,7 @@ from socodet.images.source import Images, ImageSource, as_source, digest_names, 
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
-from socodet.runtime.files import made_folder, settled, whole_file, write_atomically
+from socodet.runtime.files import link_target, made_folder, settled, whole_file, write_atomically
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
@@ -121,6 +121,7 @@ def pack(
         source = as_source(images)
     output = settled(output)
     _check_output(output, overwrite=overwrite)
+    output = link_target(output)
     _check_names(source)
     work = output.with_name(f".{output.name}.{_job_digest(source, settings)}.parts")
     shards = work / "shards"

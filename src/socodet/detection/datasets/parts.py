@@ -1,13 +1,13 @@
 """Where a folder without a table of contents has its parts, the images of each, and their annotation files."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.errors import InputError
 from socodet.images.folder import folders_in, open_folder
-from socodet.images.lists import normal_forms
+from socodet.images.lists import composed, normal_forms
 
 SPELLINGS = {
     "train": ("train", "training"),
@@ -109,12 +109,23 @@ def rivals(folders: Iterable[tuple[Sequence[Path], AnnotationFolder | None]]) ->
 
     `folders`: those of all parts, each with its images and the folder of their annotation files.
     """
-    claims: dict[tuple[Path, str], dict[Path, list[Path]]] = {}
+    sharing: dict[Path, dict[Path, list[Path]]] = {}
     for images, place in folders:
         if place is not None:
-            annotations, folder = place.path.resolve(), images[0].parent.resolve()
-            for image in images:
-                claims.setdefault((annotations, image.stem), {}).setdefault(folder, []).append(image)
+            sharing.setdefault(place.path.resolve(), {}).setdefault(images[0].parent.resolve(), []).extend(images)
+    found: dict[Path, list[Path]] = {}
+    for by_place in sharing.values():
+        if len(by_place) > 1:
+            found |= _of_one_name(by_place)
+    return found
+
+
+def _of_one_name(folders: Mapping[Path, Sequence[Path]]) -> dict[Path, list[Path]]:
+    """Images of one name, however its accents are encoded, in several of these folders."""
+    claims: dict[str, dict[Path, list[Path]]] = {}
+    for folder, images in folders.items():
+        for image in images:
+            claims.setdefault(composed(image.stem), {}).setdefault(folder, []).append(image)
     several = ([image for same in claim.values() for image in same] for claim in claims.values() if len(claim) > 1)
     return {image: same for same in several for image in same}
 
