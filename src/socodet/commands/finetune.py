@@ -89,7 +89,7 @@ def finetune(
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.
         val: Annotated set to score on; by default the folder's validation split, or --val-share of the images.
-        images: Folder of the images, if they are not found nearby.
+        images: Folder of the images, if they are not found nearby; of those of --val too, unless that set has its own.
         patience: End the run after this many evaluations in a row without a higher box AP. Evaluations before the
             learning rate drops say little about AP after the drop.
         resume: Resume the run in the folder; no error if it is already finished. Comparisons always resume.

@@ -120,7 +120,7 @@ def finetune(
     a folder given as `train` is scored on its validation split, or on the share that `reading` holds back.
     settings: detector, schedule, length and batch size (`FinetuneSettings`). On a set without masks the detector's
     counterpart without them is trained.
-    images: folder of the images, if they are not found nearby.
+    images: folder of the images, if they are not found nearby; of those of `val` too, unless it has its own.
     reading: what the set's files do not say, such as the share held back for validation (`ReadingSettings`).
     init: initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code, a
     backbone's state dict, a fine-tuning run's folder, whose detector is trained on, or `scratch`.

@@ -6,6 +6,7 @@ from pathlib import Path
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.headers import unusable_images
+from socodet.detection.datasets.images_of_two import images_of_other
 from socodet.detection.datasets.layouts import has_part, open_detection_set
 from socodet.detection.datasets.parts import WHOLE
 from socodet.detection.datasets.reading import ReadingSettings
@@ -31,6 +32,8 @@ def open_labelled_sets(
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
     """Both sets; without `val`, the validation split of a folder or the share that `reading` holds back, or else None.
 
+    `images` is the folder of the images of `train`, and of `val` as `images_of_other` says.
+
     Problems in the annotations, and in the headers of the image files, of sets that are opened here are reported on
     stderr. InputError for a set that cannot be used, and when the two sets have no class in common.
     """
@@ -40,16 +43,18 @@ def open_labelled_sets(
         raise InputError(
             "--val-share holds images of the training set back, and there is a set to score on; leave one out"
         )
-    part = "val"
+    part, val_images = "val", images
+    if isinstance(val, str | Path) and isinstance(train, str | Path):
+        val_images = images_of_other(val, train, images)
     if val is None and isinstance(train, str | Path) and share != 0 and (share or _has_parts(train)):
         val = train
-    elif isinstance(val, str | Path) and Path(val).is_dir() and not has_part(val, "val", images):
+    elif isinstance(val, str | Path) and Path(val).is_dir() and not has_part(val, "val", val_images):
         part = WHOLE
     training = _opened(train, "train", images, reading, say_problems)
     if val is None:
         return training, None
     with read_images_like(training.pixel_reading):
-        validation = _opened(val, part, images, reading, say_problems)
+        validation = _opened(val, part, val_images, reading, say_problems)
     return training, with_classes_of(training, validation)
 
 

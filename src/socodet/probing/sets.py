@@ -6,6 +6,7 @@ from typing import Any
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.images_of_two import images_of_other
 from socodet.detection.datasets.layouts import has_part, open_detection_set
 from socodet.detection.datasets.parts import HOLD_BACK, WHOLE
 from socodet.detection.datasets.reading import ReadingSettings
@@ -52,13 +53,13 @@ def open_sets(
         )
     if data.val is not None and reading.val_share is not None:
         raise InputError("--val-share and --val: give one of them")
-    val_split = data.val_split
-    if data.val is not None and data.val.is_dir() and not has_part(data.val, val_split, data.images):
+    val_split, val_images = data.val_split, images_of_other(data.val or given, given, data.images)
+    if data.val is not None and data.val.is_dir() and not has_part(data.val, val_split, val_images):
         val_split = WHOLE
-    more: dict[str, Any] = {"images": data.images, "reading": reading, "check_images": True}
-    train = open_detection_set(given, split=data.train_split, **more)
+    more: dict[str, Any] = {"reading": reading, "check_images": True}
+    train = open_detection_set(given, split=data.train_split, images=data.images, **more)
     with read_images_like(train.pixel_reading):
-        val = open_detection_set(data.val or given, split=val_split, **more)
+        val = open_detection_set(data.val or given, split=val_split, images=val_images, **more)
     return ProbeSets.chosen(train, val, settings or ProbeSettings())
 
 

@@ -20,7 +20,7 @@ class ProbeData(Settings):
     val_split: str = "val"
     """Split of a folder to classify."""
     images: Path | None = None
-    """Folder of the images, if they are not found nearby."""
+    """Folder of the images, if they are not found nearby; of those of --val too, unless that set has its own."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ WHOLE_FILES = (
     "coco.json",
 )
 """Where it has them all: Roboflow's part, CVAT, Label Studio, LabelMe's converters, `socodet convert`."""
+COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
 KNOWN = (
     "give a folder in a known layout, a COCO or LVIS .json, a data.yaml, or a list …/ImageSets/Main/NAME.txt; "
     "docs/data.md shows them"
@@ -140,7 +141,7 @@ def layout_at(
     if suffix == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
-        layout = Layout("a VOC list", (WHOLE,), lambda _: read_voc([given], name, voc_classes(root), images))
+        layout = Layout(VOC_LIST, (WHOLE,), lambda _: read_voc([given], name, voc_classes(root), images))
         return _of_one_form(layout, form)
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
         layout = _of_one_form(_yolo(given, yolo_description.described_by(given)), form)
@@ -162,7 +163,7 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
     parts = voc_parts(folder)
     if parts:  # it has lists of other names too
         known = parts if split is None or split in parts or WHOLE in parts else (*parts, split)
-        layout = Layout("Pascal VOC layout", known, lambda part: read_voc_folder(folder, part, images))
+        layout = Layout(VOC, known, lambda part: read_voc_folder(folder, part, images))
         yield _of_one_form(layout, form)
         return
     if coco or described:
@@ -226,7 +227,7 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
             return None
         there = {WHOLE: whole}
     return Layout(
-        "COCO layout",
+        COCO,
         tuple(there),
         _whole_or_part(folder, tuple(there), lambda part: read_coco(there[part], images=images, form=form)),
     )

@@ -1,0 +1,50 @@
+"""Whether the folder of a training set's images, `--images`, is that of another set's images too."""
+
+import os
+from pathlib import Path
+
+from socodet.detection.datasets.layouts import COCO, VOC, VOC_LIST, layout_at
+from socodet.detection.datasets.voc_folder import LISTS
+from socodet.errors import InputError
+from socodet.images.folder import VOC_IMAGES
+from socodet.images.suffixes import SUFFIXES
+
+
+def images_of_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
+    """`images`, the folder of the images of `train`, if they are those of the set `other` too; None if it has its own.
+
+    Of the same set they always are, and of a COCO file; of a folder in COCO's layout if there is no image in it, of
+    one in VOC's layout if it has no folder of images, and of any other only if it has no layout without them.
+    """
+    given = Path(other)
+    if images is None or given.suffix.lower() == ".json" or _set_of(given) == _set_of(Path(train)):
+        return images
+    try:
+        name = layout_at(given).name
+    except InputError:
+        return images
+    if name == COCO:
+        return None if _holds_image(given) else images
+    if name in (VOC, VOC_LIST):
+        root = _set_of(given)
+        return None if any(one.is_dir() for one in (root / VOC_IMAGES, *root.glob(f"*/{VOC_IMAGES}"))) else images
+    return None
+
+
+def _set_of(given: Path) -> Path:
+    """The folder or the file of a set, however it is written; of one of VOC's lists, the folder that it is in."""
+    absolute = given.absolute()
+    is_list = given.suffix.lower() == ".txt" and absolute.parent.parts[-2:] == LISTS.parts
+    return Path(os.path.realpath(absolute.parents[2] if is_list else absolute))
+
+
+def _holds_image(folder: Path) -> bool:
+    """Whether an image lies in a folder, and not among the annotations, where segmentation maps are."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if any(name.lower().endswith(SUFFIXES) for name in names):
+            return True
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if name.lower() != "annotations"]
+        seen.add(real)
+    return False

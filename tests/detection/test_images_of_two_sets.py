@@ -1,0 +1,118 @@
+"""`--images` with a validation set at another path: its own images are read, and those of the folder if it has none."""
+
+import json
+import shutil
+
+import pytest
+from test_datasets_huggingface import save
+from tool_files import image, text
+
+from socodet.detection.datasets.reading import ReadingSettings
+from socodet.errors import InputError
+from socodet.finetuning.labelled_sets import open_labelled_sets
+from socodet.probing.sets import open_sets
+from socodet.probing.settings import ProbeData
+
+OBJECT = (
+    "<object><name>cat</name><bndbox><xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox></object>"
+)
+XML = f"<annotation><size><width>400</width><height>266</height></size>{OBJECT}</annotation>"
+
+
+def coco(file):
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 400, "height": 266}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    text(file, json.dumps(content))
+
+
+def coco_folder(folder):
+    coco(folder / "annotations" / "instances_val2017.json")
+    image("chelsea", folder / "annotations" / "panoptic_val2017" / "a.png")  # no image of the set
+    image("chelsea", folder / "val2017" / "a.jpg")
+
+
+def voc_folder(folder):
+    image("chelsea", folder / "JPEGImages" / "a.jpg")
+    image("chelsea", folder / "SegmentationClass" / "a.png")
+    text(folder / "Annotations" / "a.xml", XML)
+    text(folder / "ImageSets" / "Main" / "val.txt", "a")
+
+
+def xml_folder(folder):
+    image("chelsea", folder / "images" / "a.jpg")
+    text(folder / "annotations" / "a.xml", XML)
+
+
+def yolo_folder(folder):
+    image("chelsea", folder / "images" / "a.jpg")
+    text(folder / "labels" / "a.txt", "0 0.5 0.5 0.25 0.25")
+    text(folder / "classes.txt", "cat")
+
+
+def described_folder(folder):
+    yolo_folder(folder)
+    text(folder / "data.yaml", "train: images", "val: images", "names: [cat]")
+
+
+FOLDERS = {
+    "coco": (coco_folder, "val2017", ""),
+    "voc": (voc_folder, "JPEGImages", ""),
+    "a list of voc": (voc_folder, "JPEGImages", "ImageSets/Main/val.txt"),
+    "xml": (xml_folder, "images", ""),
+    "yolo": (yolo_folder, "images", ""),
+    "data.yaml": (described_folder, "images", "data.yaml"),
+    "its folder": (described_folder, "images", ""),
+    "saved": (save, "", ""),
+}
+
+
+@pytest.fixture
+def train(tmp_path):
+    coco(tmp_path / "train.json")
+    image("chelsea", tmp_path / "photos" / "a.jpg")
+    return tmp_path / "train.json"
+
+
+@pytest.mark.parametrize("layout", FOLDERS)
+def test_a_validation_set_reads_its_own_images(train, tmp_path, layout):
+    make, inside, given = FOLDERS[layout]
+    make(tmp_path / "val")
+    photos = tmp_path / "photos"
+    sets = open_sets(ProbeData(train, val=tmp_path / "val" / given, images=photos))
+    for training, validation in (
+        open_labelled_sets(train, str(tmp_path / "val" / given), photos),
+        (sets.train, sets.val),
+    ):
+        assert [one.file for one in training.images] == [photos / "a.jpg"]
+        assert training.images[0].boxes.tolist() == [[1, 1, 10, 10]]
+        if inside:
+            assert [one.file for one in validation.images] == [tmp_path / "val" / inside / "a.jpg"]
+        assert len(validation.images[0]) > 0
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc", "a list of voc", "xml", "yolo"])
+def test_or_those_of_the_folder_if_it_has_none(train, tmp_path, layout):
+    make, inside, given = FOLDERS[layout]
+    make(tmp_path / "val")
+    shutil.rmtree(tmp_path / "val" / inside)
+    _, validation = open_labelled_sets(train, tmp_path / "val" / given, tmp_path / "photos")
+    assert [one.file for one in validation.images] == [tmp_path / "photos" / "a.jpg"]
+
+
+def test_the_same_set_and_files_of_coco_have_them_there(tmp_path):
+    voc_folder(tmp_path / "set")
+    image("chelsea", tmp_path / "photos" / "a.jpg")
+    list_of_val = tmp_path / "set" / "ImageSets" / "Main" / "val.txt"
+    coco(tmp_path / "set" / "other.json")
+    for val in (tmp_path / "set", tmp_path / "set" / ".." / "set", list_of_val, tmp_path / "set" / "other.json"):
+        for one in open_labelled_sets(list_of_val, val, tmp_path / "photos"):
+            assert [found.file for found in one.images] == [tmp_path / "photos" / "a.jpg"]
+
+
+def test_a_validation_set_that_is_not_there_is_one_line(train, tmp_path):
+    with pytest.raises(InputError, match="no such file") as error:
+        open_labelled_sets(train, tmp_path / "none", tmp_path / "photos", ReadingSettings())
+    assert "\n" not in str(error.value)
