@@ -180,4 +180,4 @@ def test_ids_of_a_coco_file_are_small_to_hand_to_a_worker(tmp_path: Path) -> Non
     file = write_coco(tmp_path / "a.json", *(f"{number:05d}.jpg" for number in range(20_000)))
     source = open_images(file)
     assert list(image_ids(source)[:3]) == [0, 7, 14]
-    assert len(pickle.dumps(source)) < 20_000 * (9 + 4 + 8) + 2_000  # a name, its place, an id
+    assert len(pickle.dumps(source)) < 20_000 * (9 + 8 + 8) + 2_000  # a name, its place, an id
