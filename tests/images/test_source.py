@@ -73,7 +73,23 @@ def test_logs_of_runs_are_not_taken_for_images(tmp_path: Path, capsys: pytest.Ca
     RunFolder(tmp_path / "run").write_description({"recipe": {}})
     assert keys(tmp_path) == ["a.jpg"]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if str(tmp_path) in line]
-    assert line.endswith("into run")
+    assert line.endswith("1 folder with results of socodet (first: run)")
+
+
+def test_results_that_were_skipped_are_said_in_one_short_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where there is no other image, which is when one wonders where they are."""
+    for number in range(30):
+        make(tmp_path, f"run{number:02d}/a.png", f"run{number:02d}/b.odd")
+        RunFolder(tmp_path / f"run{number:02d}").write_description({"recipe": {}})
+    make(tmp_path, "c.odd")
+    with pytest.raises(InputError, match="no image in it"):
+        open_images(tmp_path)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if str(tmp_path) in line]
+    assert "30 folders" in line
+    assert "run00" in line
+    assert "run01" not in line
 
 
 def test_notes_of_others_hide_no_images(tmp_path: Path) -> None:

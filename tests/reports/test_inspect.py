@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image, ImageColor
 
 from socodet.errors import InputError
+from socodet.images.pack import pack
+from socodet.images.photographs import photographs
+from socodet.images.source import open_images
 from socodet.proposals.make_table import propose
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
@@ -39,6 +43,23 @@ def table(folder: Path, tmp_path: Path) -> ProposalTable:
 def has_object_colours(path: Path) -> bool:
     pixels = np.asarray(Image.open(path).convert("RGB"))
     return any((pixels == ImageColor.getrgb(colour)).all(axis=2).sum() > 50 for colour in OBJECT_COLOURS)
+
+
+def keys(images: Path) -> list[str]:
+    source = open_images(images)
+    return [source.key(index) for index in range(len(source))]
+
+
+def save(folder: Path) -> None:
+    """A dataset as `save_to_disk` writes it."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": (photographs() / f"{name}.jpg").read_bytes(), "path": None} for name in ("chelsea", "coffee")]
+    table = pa.table({"image": pa.array(rows, kind)})
+    folder.mkdir()
+    with pa.OSFile(str(folder / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    (folder / "dataset_info.json").write_text('{"features": {"image": {"_type": "Image"}}}')
 
 
 def titles(path: Path) -> list[str]:
@@ -129,6 +150,40 @@ def test_a_sheet_does_not_become_one_of_the_images(folder: Path, table: Proposal
     assert sorted(folder.iterdir()) == before
     inspect("proposals", folder, folder / "page.html", table=table.path, limit=1)
     (folder / "page.html").unlink()
+
+
+def test_a_sheet_may_lie_where_no_image_is_read(tmp_path: Path) -> None:
+    for root in (tmp_path / "voc" / "JPEGImages", tmp_path / "images"):
+        root.mkdir(parents=True)
+        Image.new("RGB", (120, 80), (100, 100, 100)).save(root / "a.png")
+    study = tmp_path / "images" / "study"
+    study.mkdir()
+    (study / "ablation.json").write_text('{"asked": {}, "jobs": {}}')
+    save(tmp_path / "saved")
+    for root, inside in (
+        ("voc", ""),
+        ("voc", "SegmentationClass"),
+        ("images", ".hidden"),
+        ("images", "study"),
+        ("images", "study/deep"),
+        ("saved", ""),
+    ):
+        before = keys(tmp_path / root)
+        inspect("proposals", tmp_path / root, tmp_path / root / inside / "sheet.png", limit=1)
+        assert keys(tmp_path / root) == before
+    for inside in ("JPEGImages", "JPEGImages/deep"):
+        with pytest.raises(InputError, match="one of the images"):
+            inspect("proposals", tmp_path / "voc", tmp_path / "voc" / inside / "sheet.png")
+
+
+def test_a_sheet_beside_shards_would_hide_them(folder: Path, tmp_path: Path) -> None:
+    pack(folder, tmp_path / "shards", show_progress=False)
+    with pytest.raises(InputError, match="one of the images"):
+        inspect("proposals", tmp_path / "shards", tmp_path / "shards" / "sheet.png")
+    inspect("proposals", tmp_path / "shards" / "*.tar", tmp_path / "shards" / ".sheet.png", limit=1)
+    before = keys(tmp_path / "shards")
+    inspect("proposals", tmp_path / "shards", tmp_path / "shards" / ".hidden" / "sheet.png", limit=1)
+    assert keys(tmp_path / "shards") == before == [f"{number} <b>.png" for number in range(5)]
 
 
 def test_a_table_of_other_images_is_refused(folder: Path, table: ProposalTable, tmp_path: Path) -> None:

@@ -96,12 +96,35 @@ def open_folder(root: Path) -> ImageFolder | None:
         keys = sorted(_image_paths(str(root), "", frozenset(), skipped))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from None
+    skipped.say_results(str(root))
+    if keys or any(ending in UNREAD for ending in skipped.endings):
+        skipped.say(str(root), len(keys))
     if not keys:
-        if any(ending in UNREAD for ending in skipped.endings):
-            skipped.say(str(root), 0)
         return None
-    skipped.say(str(root), len(keys))
     return ImageFolder(root, Names(keys))
+
+
+def is_read_from(root: Path, path: Path) -> bool:
+    """Whether an image file at `path`, there or not, is one of those that `open_folder` finds below `root`."""
+    inside, folder = _below(path, root), Path(root)
+    if inside is None or any(part.startswith(".") for part in inside.parts):
+        return False
+    for number, part in enumerate(inside.parts):
+        if part != VOC_IMAGES and (folder / VOC_IMAGES).is_dir():
+            return False
+        if number and folder.is_dir() and _holds_results(str(folder), set(os.listdir(folder))):
+            return False
+        folder /= part
+    return True
+
+
+def _below(path: Path, root: Path) -> Path | None:
+    """Where a file is below a folder, if it, or what it links to, is."""
+    real = Path(os.path.realpath(root))
+    for place in (Path(os.path.realpath(path.parent), path.name), Path(os.path.realpath(path))):
+        if place.is_relative_to(real):
+            return place.relative_to(real)
+    return None
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from PIL import features
 
 from socodet.errors import InputError
+from socodet.runtime.counted import counted
 from socodet.runtime.notices import notice
 
 _HEIF = (".heic", ".heif", ".hif")
@@ -51,10 +52,14 @@ class Skipped:
             self.endings[ending] += 1
             self.first = min(self.first or name, name)
 
-    def say(self, location: str, images: int) -> None:
-        """A note on stderr; InputError if nearly all files were skipped."""
+    def say_results(self, location: str) -> None:
+        """A note on stderr about folders with results of socodet."""
         if self.results:
-            notice(f"{location}: skipped what socodet wrote into {', '.join(sorted(self.results))}")
+            folders = counted(len(self.results), "folder")
+            notice(f"{location}: skipped {folders} with results of socodet (first: {min(self.results)})")
+
+    def say(self, location: str, images: int) -> None:
+        """A note on stderr about files; InputError if nearly all were skipped."""
         count = self.endings.total()
         if not count:
             return

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
+from socodet.images.dataset_split import is_dataset
+from socodet.images.folder import is_read_from
 from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
@@ -48,11 +50,11 @@ def inspect(
 
     Writes one .png sheet or one .html page. Without a proposal table, proposals are made for the images shown and not
     kept. Raises InputError when images, table or suffix cannot be used, when `output` exists and `overwrite` is false,
-    and for a sheet in the folder of the images, which would be one of them.
+    and for a sheet that would be read as one of the images.
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     source = open_images(images)
-    if path.suffix.lower() == ".png" and _is_below(path, source.location):
+    if path.suffix.lower() == ".png" and _is_image_of(path, source.location):
         raise InputError(f"{path}: would be read as one of the images; write it elsewhere, or as .html")
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
@@ -96,8 +98,9 @@ def check_output(output: str | Path, limit: int, seed: int, *, overwrite: bool) 
     return check_output_file(output, overwrite=overwrite)
 
 
-def _is_below(path: Path, folder: str) -> bool:
-    return os.path.isdir(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+def _is_image_of(path: Path, location: str) -> bool:
+    """Whether it would be one of the images there, or, in a folder of tar shards, stand in for all of them."""
+    return os.path.isdir(location) and not is_dataset(Path(location)) and is_read_from(Path(location), path)
 
 
 def _pick(source: ImageSource, table: ProposalTable, limit: int, seed: int) -> Picked:
