@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from photograph_sets import coco_file
+from photograph_sets import OBJECTS, coco_file
 
 from socodet.cli import main
 from socodet.errors import InputError, SettingError
@@ -117,6 +117,7 @@ def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, we
     kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
     assert kept
     monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", lambda *_, **__: pytest.fail("pretrained again"))
+    monkeypatch.setattr("socodet.studies.own_data.begin.build_soco", lambda *_: pytest.fail("weights checked again"))
     more = {"weights": weights, "fractions": (1.0,), "folds": (0, 3), "only": ["scratch", "soco"], "execution": CPU}
     again = reproduce_own_data(data, done.study.folder, SMALL, **more, show_progress=False)
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
@@ -143,7 +144,8 @@ def test_settings_newer_than_the_study_are_its_defaults(done, data, weights, tmp
 
 
 def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, data, tmp_path, monkeypatch):
-    """Or runs of different experiments would stand in one mean."""
+    """Or runs of different experiments would stand in one mean. Nothing is written then."""
+    kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
     torch.manual_seed(1)
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), tmp_path / "other.pth")
     asked = {"fractions": (1.0,), "folds": (4,), "execution": CPU, "show_progress": False}
@@ -154,6 +156,7 @@ def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, dat
     monkeypatch.setattr("socodet.studies.own_data.running.starts", _with_a_higher_rate)
     with pytest.raises(InputError, match="image began with other weights, or with a recipe"):
         reproduce_own_data(data, done.study.folder, SMALL, **asked)
+    assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
 
 
 def _with_a_higher_rate(*asked):
@@ -349,7 +352,7 @@ def test_a_refused_call_loses_nothing_and_leaves_nothing(done, data, weights, tm
     call = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
     wrong = {
         "backbone must be": {"weights": Weights(weights.path, "resnet19")},
-        "do not fit|no place|another size": {"weights": Weights(weights.path, "resnet18")},
+        "no place in this network": {"weights": Weights(weights.path, "resnet18")},
         "CUDA": {"execution": ExecutionSettings("cuda")} if not torch.cuda.is_available() else None,
     }
     for match, given in wrong.items():
@@ -370,6 +373,28 @@ def test_a_start_that_has_not_begun_may_change(data, weights, tmp_path):
     for path in (tmp_path / "other.pth", weights.path):
         asked = {**call, "weights": Weights(path, "timm/test_resnet")}
         assert reproduce_own_data(data, tmp_path / "o", SMALL, **asked).stopped_by is None
+
+
+def test_weights_are_checked_before_the_first_run_from_them(data, weights, tmp_path, monkeypatch):
+    """Not before, and the images pretrained on are listed by then."""
+    wrong = Weights(weights.path, "resnet18")
+    call = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
+    folder = tmp_path / "o"
+    reproduce_own_data(data, folder, SMALL, only=["scratch"], weights=wrong, **call)
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for only in ("imagenet", "imagenet_soco"):
+        with pytest.raises(InputError, match="no place in this network"):
+            reproduce_own_data(data, folder, SMALL, only=[only], weights=wrong, **call)
+    assert kept == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    def pretrain(*_, **__):
+        assert len((folder / "images.txt").read_text().splitlines()) == len(OBJECTS)
+        raise InputError("pretraining begins")
+
+    (folder / "images.txt").unlink()
+    monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", pretrain)
+    with pytest.raises(InputError, match="pretraining begins"):
+        reproduce_own_data(data, folder, SMALL, only=["imagenet_soco"], weights=weights, **call)
 
 
 def test_a_start_on_request_joins_the_others(done, data, weights):

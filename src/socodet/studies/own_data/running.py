@@ -10,9 +10,7 @@ DIR/results.md .json                    the tables, and an object for every dete
 DIR/labels.png .svg, iterations.png .svg
 """
 
-import json
 import platform
-import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,38 +18,28 @@ from typing import Any
 
 import torch
 
-from socodet._version import __version__
-from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError, which_instead
-from socodet.finetuning.run import digest
 from socodet.finetuning.settings import SCRATCH
-from socodet.images.folder import ImageFolder
-from socodet.images.names import Names
-from socodet.images.reading import read_images_like
-from socodet.images.source import Images, ImageSelection, ImageSource, as_source, digest_names, read_like
+from socodet.images.source import Images
 from socodet.models.settings import ModelSettings
-from socodet.models.soco import build_soco
-from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import settled, write_atomically, write_note
-from socodet.runtime.held_folders import hold_folder, releases_folders
-from socodet.runtime.serialization import to_json, values_with_defaults
+from socodet.runtime.files import settled
+from socodet.runtime.held_folders import releases_folders
 from socodet.runtime.world import ALONE
-from socodet.studies.detector_table import FIGURES, MAIN
+from socodet.studies.detector_table import MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
+from socodet.studies.own_data.begin import IMAGES, begin, open_source, what_is_asked
 from socodet.studies.own_data.protocol import FOLDS, FRACTIONS, OwnDataSettings, Start, Weights, start_names, starts
-from socodet.studies.own_data.results import TABLES, OwnData
+from socodet.studies.own_data.results import OwnData
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
 from socodet.studies.runner import Job, JobResult, Label, Study, require_one_process
 from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.file import WeightsFile
-from socodet.weights.load import load_starting_point
 
-IMAGES = "images.txt"
 OBJECTS = "objects"
 
 
@@ -105,14 +93,13 @@ def reproduce_own_data(
     if weights is not None:
         WeightsFile.find(weights.path).read()
     study = Study(settled(output), "own_data", show_progress=show_progress)
-    source = _opened(images, detectors.training, study.folder / IMAGES)
-    asked = _asked(settings, Path(data).resolve().stem, detectors, None if images is None else source)
+    source = open_source(images, detectors.training, study.folder / IMAGES)
+    asked = what_is_asked(settings, Path(data).resolve().stem, detectors, None if images is None else source)
     there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
-    _check_weights(every)
-    described = _begin(study, asked, there, every, source, overwrite=overwrite)
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
+    described = begin(study, asked, there, every, wanted, source, overwrite=overwrite)
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
     runs = PretrainingRuns(source, table, execution, show_progress)
@@ -224,90 +211,3 @@ class _Pieces:
         name = f"finetune/fraction-{fraction:g}/fold-{fold}/{start.name}"
         about = f"{self.detectors.settings.detector} from {start.name}, {100 * fraction:g}% of the labels, fold {fold}"
         return Job(name, labels, about, run, needs)
-
-
-def _check_weights(every: Sequence[Start]) -> None:
-    """InputError when the given weights are not those of the network that pretraining begins with."""
-    begun = next((start for start in every if start.start_from is not None), None)
-    if begun is not None and begun.start_from is not None and begun.recipe is not None:
-        load_starting_point(build_soco(begun.recipe.model, 0), begun.start_from)
-
-
-def _note_starts(study: Study, every: Sequence[Start]) -> dict[str, str]:
-    """Adds the starts to the note; returns what each is, with those of earlier calls.
-
-    InputError when one that has begun was another: `auto` plans by the machine, and files change.
-    """
-    begun = {run.labels.get("start", run.labels.get("init")) for run in study.outcomes()}
-    noted: dict[str, Any] = {
-        name: values_with_defaults({"recipe": Recipe}, one)
-        for name, one in study.noted()["starts"].items()
-        if name in begun
-    }
-    described: dict[str, Any] = {}
-    for start in every:
-        file = start.weights or start.start_from
-        described[start.name] = {
-            "what": start.what,
-            "recipe": None if start.recipe is None else to_json(start.recipe),
-            "weights": None if file is None else WeightsFile.find(file).describe(file)["sha256"],
-        }
-    described = json.loads(json.dumps(described))
-    changed = [name for name, one in described.items() if noted.get(name, one) != one]
-    if changed:
-        raise InputError(
-            f"{study.folder}: {changed[0]} began with other weights, or with a recipe planned on another machine; give "
-            "another --output"
-        )
-    together = {**noted, **described}
-    write_note(study.note, {**study.noted(), "starts": together})
-    return {name: one["what"] for name, one in together.items()}
-
-
-def _opened(images: Images | None, train: DetectionDataset, listed_in: Path) -> ImageSource:
-    """The images to pretrain on: those given, or the training split's, which that file is to list."""
-    if images is not None:
-        with read_images_like(train.pixel_reading, widened=True):
-            return as_source(images)
-    stored = [image.stored for image in train.images if image.stored]
-    if stored:  # no files of their own
-        return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
-    names = Names([posixpath.normpath(str(image.file)) for image in train.images])
-    return read_like(ImageFolder(listed_in.parent, names, listed_in), train.pixel_reading)
-
-
-def _asked(
-    settings: OwnDataSettings, name: str, detectors: FinetuningRuns, source: ImageSource | None
-) -> dict[str, Any]:
-    """What the study's note says is asked for. source: the images to pretrain on, if they are given."""
-    train, val = detectors.training, detectors.validation
-    shown = {"count": len(train), "names_sha256": "of the training set"}
-    if source is not None:
-        shown = {"count": len(source), "names_sha256": digest_names(source)}
-    return {
-        "set": name,
-        "settings": to_json(settings),
-        "train": {"name": train.name, "images": len(train), "sha256": digest(train)},
-        "val": {"name": val.name, "images": len(val), "sha256": digest(val)},
-        "images": shown,
-        "socodet": __version__,
-    }
-
-
-def _begin(
-    study: Study,
-    asked: Mapping[str, Any],
-    there: Mapping[str, Any],
-    every: Sequence[Start],
-    source: ImageSource,
-    *,
-    overwrite: bool,
-) -> dict[str, str]:
-    """Makes the folder, now that nothing can be refused any more; returns what each start is."""
-    files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
-    hold_folder(study.folder)
-    study.begin(asked, files, overwrite=overwrite, starts=there.get("starts", {}))
-    if source.location == str(study.folder / IMAGES):
-        keys = "".join(f"{source.key(k)}\n" for k in range(len(source)))
-        write_atomically(study.folder / IMAGES, keys.encode(errors="surrogateescape"))
-    return _note_starts(study, every)

@@ -1,0 +1,132 @@
+"""What is asked of the study, what is refused, and the study's folder, which is made when nothing is."""
+
+import json
+import posixpath
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from socodet._version import __version__
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.errors import InputError
+from socodet.finetuning.run import digest
+from socodet.images.folder import ImageFolder
+from socodet.images.names import Names
+from socodet.images.reading import read_images_like
+from socodet.images.source import Images, ImageSelection, ImageSource, as_source, digest_names, read_like
+from socodet.models.soco import build_soco
+from socodet.pretraining.recipes import Recipe
+from socodet.runtime.files import write_atomically
+from socodet.runtime.held_folders import hold_folder
+from socodet.runtime.serialization import to_json, values_with_defaults
+from socodet.studies.detector_table import FIGURES
+from socodet.studies.finetuning_runs import FinetuningRuns
+from socodet.studies.own_data.protocol import OwnDataSettings, Start
+from socodet.studies.own_data.results import TABLES
+from socodet.studies.runner import Study
+from socodet.weights.file import WeightsFile
+from socodet.weights.load import load_starting_point
+
+IMAGES = "images.txt"
+
+
+def open_source(images: Images | None, train: DetectionDataset, listed_in: Path) -> ImageSource:
+    """The images to pretrain on: those given, or the training split's, which that file is to list."""
+    if images is not None:
+        with read_images_like(train.pixel_reading, widened=True):
+            return as_source(images)
+    stored = [image.stored for image in train.images if image.stored]
+    if stored:  # no files of their own
+        return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
+    names = Names([posixpath.normpath(str(image.file)) for image in train.images])
+    return read_like(ImageFolder(listed_in.parent, names, listed_in), train.pixel_reading)
+
+
+def what_is_asked(
+    settings: OwnDataSettings, name: str, detectors: FinetuningRuns, source: ImageSource | None
+) -> dict[str, Any]:
+    """What the study's note says is asked for. source: the images to pretrain on, if they are given."""
+    train, val = detectors.training, detectors.validation
+    shown = {"count": len(train), "names_sha256": "of the training set"}
+    if source is not None:
+        shown = {"count": len(source), "names_sha256": digest_names(source)}
+    return {
+        "set": name,
+        "settings": to_json(settings),
+        "train": {"name": train.name, "images": len(train), "sha256": digest(train)},
+        "val": {"name": val.name, "images": len(val), "sha256": digest(val)},
+        "images": shown,
+        "socodet": __version__,
+    }
+
+
+def begin(
+    study: Study,
+    asked: Mapping[str, Any],
+    there: Mapping[str, Any],
+    every: Sequence[Start],
+    wanted: Sequence[Start],
+    source: ImageSource,
+    *,
+    overwrite: bool,
+) -> dict[str, str]:
+    """Writes the note and the list of images; returns what each start is, with those of earlier calls.
+
+    `there` is the note of an earlier call, and `wanted` those of `every` start that are to be run. Before anything is
+    written or removed, InputError when a start that has begun was another one, and for weights that do not fit.
+    """
+    hold_folder(study.folder)
+    begun = set() if overwrite else begun_starts(study)
+    noted = {name: one for name, one in there.get("starts", {}).items() if name in begun}
+    starts = starts_to_note(study.folder, every, noted)
+    check_weights(every, wanted, begun)
+    files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
+    study.begin(asked, files, overwrite=overwrite, starts=starts)
+    if source.location == str(study.folder / IMAGES):
+        keys = "".join(f"{source.key(k)}\n" for k in range(len(source)))
+        write_atomically(study.folder / IMAGES, keys.encode(errors="surrogateescape"))
+    return {name: one["what"] for name, one in starts.items()}
+
+
+def begun_starts(study: Study) -> set[str]:
+    """Names of the starts of which something was pretrained or fine-tuned."""
+    return {str(run.labels.get("start", run.labels.get("init"))) for run in study.outcomes()}
+
+
+def starts_to_note(folder: Path, every: Sequence[Start], begun: Mapping[str, Any]) -> dict[str, Any]:
+    """The starts as the note is to describe them, with those that have `begun`, as it does.
+
+    InputError when one that has begun was another: `auto` plans by the machine, and files change.
+    """
+    noted = {name: values_with_defaults({"recipe": Recipe}, one) for name, one in begun.items()}
+    files = {file for start in every if (file := start.weights or start.start_from) is not None}
+    digests = {file: WeightsFile.find(file).describe(file)["sha256"] for file in files}
+    described: dict[str, Any] = {}
+    for start in every:
+        file = start.weights or start.start_from
+        described[start.name] = {
+            "what": start.what,
+            "recipe": None if start.recipe is None else to_json(start.recipe),
+            "weights": None if file is None else digests[file],
+        }
+    described = json.loads(json.dumps(described))
+    changed = [name for name, one in described.items() if noted.get(name, one) != one]
+    if changed:
+        raise InputError(
+            f"{folder}: {changed[0]} began with other weights, or with a recipe planned on another machine; give "
+            "another --output"
+        )
+    return {**noted, **described}
+
+
+def check_weights(every: Sequence[Start], wanted: Sequence[Start], begun: Collection[str]) -> None:
+    """InputError when the given weights are not those of the network that pretraining begins with.
+
+    Two networks are built for that, unless nothing `wanted` begins from the weights, or something has, as it is now.
+    """
+    from_weights = {start.name for start in every if start.weights or start.start_from}
+    if from_weights.isdisjoint(begun) and any(start.name in from_weights for start in wanted):
+        start = next(one for one in every if one.start_from is not None)
+        assert start.start_from is not None
+        assert start.recipe is not None
+        load_starting_point(build_soco(start.recipe.model, 0), start.start_from)
