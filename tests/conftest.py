@@ -46,6 +46,17 @@ def signals_heard():
 
 
 @pytest.fixture
+def any_bytes_in_names(tmp_path):
+    """Skips where the file system refuses names that are not UTF-8, as macOS's does."""
+    strange = tmp_path / os.fsdecode(b"\xfe")
+    try:
+        strange.touch()
+    except OSError:
+        pytest.skip("this file system takes no names that are not UTF-8")
+    strange.unlink()
+
+
+@pytest.fixture
 def figures_unrendered(monkeypatch):
     """Figures are made and saved as one pixel: drawing them is most of a study's time, and one test's to check."""
     from matplotlib.figure import Figure

@@ -103,6 +103,7 @@ def test_a_suffix_may_be_spelled_in_another_way(tmp_path, named, there):
         open_detection_set(tmp_path / "set.json")
 
 
+@pytest.mark.usefixtures("any_bytes_in_names")
 def test_names_that_are_not_utf_8(tmp_path):
     """As an old system writes them, in the file as on the disk."""
     write(tmp_path / "set.json", tmp_path)

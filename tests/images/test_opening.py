@@ -87,10 +87,14 @@ def test_the_limit_is_lifted_while_any_thread_is_within() -> None:
     assert Image.MAX_IMAGE_PIXELS is None
     child = os.fork()  # which has no other thread to leave
     if not child:
-        usual = Image.MAX_IMAGE_PIXELS == USUAL
-        with without_pillow_limit():
-            lifted = Image.MAX_IMAGE_PIXELS is None
-        os._exit(0 if usual and lifted and Image.MAX_IMAGE_PIXELS == USUAL else 1)
+        failed = 1
+        try:
+            usual = Image.MAX_IMAGE_PIXELS == USUAL
+            with without_pillow_limit():
+                lifted = Image.MAX_IMAGE_PIXELS is None
+            failed = 0 if usual and lifted and Image.MAX_IMAGE_PIXELS == USUAL else 1
+        finally:
+            os._exit(failed)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     leave.set()
     thread.join()

@@ -184,6 +184,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
         open_images(tmp_path)
 
 
+@pytest.mark.usefixtures("any_bytes_in_names")
 def test_names_that_are_not_utf8_reach_every_table_and_shard(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     folder = tmp_path / "in"
