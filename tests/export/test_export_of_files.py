@@ -178,7 +178,7 @@ def test_a_full_disk_is_no_traceback_of_transformers(tmp_path, full_disk):
 def test_files_that_no_framework_gets(exportable_run, tmp_path):
     settings = exportable_run(**SMALL).settings
     torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "convnext.pth")
-    with pytest.raises(InputError, match=r"convnext\.pth: holds no ResNet.*export the run's folder"):
+    with pytest.raises(InputError, match=r"convnext\.pth: holds no ResNet.*give its run's folder"):
         export_run(tmp_path / "convnext.pth", tmp_path / "out.pth", format="timm")
     detector = new_detector("mask_rcnn_fpn", settings, 3).state_dict()
     detector["backbone.fpn.inner_blocks.0.0.bias"] = torch.zeros(16)
