@@ -147,8 +147,7 @@ def test_images_that_are_gone_and_detections_of_other_images(
     found = write(tmp_path / "found.json", detection(2, 0.9), detection(77, 0.9), detection(2, 0.8), detection(3, 0.9))
     inspect_detections(truth, found, tmp_path / "page.html")
     lines = capsys.readouterr().err.splitlines()
-    (elsewhere,) = [line for line in lines if line.startswith(f"{found}: ")]
-    assert elsewhere.startswith(f"{found}: 3 × detection of an image")
+    (elsewhere,) = [line for line in lines if line.startswith(f"{found}: 3 × detection of an image")]
     assert elsewhere.endswith("(first: image 2)")
     assert lines[0].startswith("set: 1 × image file missing; image left out (first: ")
     assert any("1 × crowd region" in line for line in lines)
