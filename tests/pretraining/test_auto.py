@@ -120,11 +120,16 @@ def test_rate_and_target_momentum_follow_batch_and_length():
 
 
 def test_given_weights_are_changed_less_than_fresh_modules():
-    fresh, begun = plan(FEW, CPU), plan(FEW, CPU, Given(starts_from="weights.pth"))
-    assert (fresh.recipe.training.backbone_lr, begun.recipe.training.backbone_lr) == (1, 0.1)
-    assert dataclasses.replace(begun.recipe.training, backbone_lr=1.0) == fresh.recipe.training
-    (row,) = set(begun.choices) - set(fresh.choices)
-    assert row.settings() == {"backbone_lr"}
+    """Those of a file stay as they are; those of a run, which may need its views' sizes or more steps, learn on."""
+    fresh = plan(FEW, CPU)
+    assert fresh.recipe.training.backbone_lr == 1
+    from_a_run = Given(starts_from="run", model=fresh.recipe.model)
+    for given, rate in ((Given(starts_from="weights.pth"), 0), (from_a_run, 0.1)):
+        begun = plan(FEW, CPU, given)
+        assert begun.recipe.training.backbone_lr == rate
+        assert dataclasses.replace(begun.recipe.training, backbone_lr=1.0) == fresh.recipe.training
+        row = next(choice for choice in begun.choices if choice.what == "backbone's rate")
+        assert row.settings() == {"backbone_lr"}
 
 
 def test_few_images_have_the_terms_and_many_the_papers_loss():

@@ -242,4 +242,4 @@ def test_weights_that_fit_the_sizes_given_beside_the_plan_are_taken(images, tmp_
     main(["pretrain", str(images), "--output", str(first), *sizes])
     main(["export", str(first), "--output", str(tmp_path / "narrow.pth")])
     main(["pretrain", str(images), "--output", str(second), "--start-from", str(tmp_path / "narrow.pth"), *sizes])
-    assert json.loads((second / "run.json").read_text())["recipe"]["training"]["backbone_lr"] == 0.1
+    assert json.loads((second / "run.json").read_text())["recipe"]["training"]["backbone_lr"] == 0

@@ -107,7 +107,8 @@ def test_starts_differ_in_what_they_say(done, weights):
     assert {**recipes["soco"], "objective": 0} == {**recipes["soco_paper"], "objective": 0}
     assert recipes["image"]["model"]["architecture"] == "image"
     kept = recipes["imagenet_soco"].pop("training")  # of the same backbone here
-    assert kept == {**recipes["soco"].pop("training"), "backbone_lr": 0.1}
+    assert kept == {**recipes["soco"].pop("training"), "backbone_lr": 0.0}
+    assert recipes["imagenet_image"]["training"]["backbone_lr"] == 0.1  # or it would learn nothing
     assert recipes["imagenet_soco"] == recipes["soco"]
     assert begun["soco"] is None
     assert begun["imagenet_soco"]["from"] == begun["imagenet_image"]["from"] == str(weights.path)
@@ -204,12 +205,12 @@ def test_begun_from_weights_the_backbone_keeps_its_place_or_most_of_it(weights):
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
     every = {start.name: start for start in starts(SMALL, weights, source, survey, Machine("cpu", 0.0))}
     assert sorted(every) == sorted(start_names(weights))
-    begun, frozen = every["imagenet_soco"], every["imagenet_soco_frozen"]
-    assert (begun.recipe.training.backbone_lr, frozen.recipe.training.backbone_lr) == (0.1, 0)
-    training = dataclasses.replace(frozen.recipe.training, backbone_lr=0.1)
-    assert dataclasses.replace(frozen.recipe, training=training) == begun.recipe
-    assert frozen.start_from == begun.start_from == weights.path
-    assert frozen.on_request
+    begun, adapted = every["imagenet_soco"], every["imagenet_soco_adapted"]
+    assert (begun.recipe.training.backbone_lr, adapted.recipe.training.backbone_lr) == (0, 0.1)
+    training = dataclasses.replace(adapted.recipe.training, backbone_lr=0.0)
+    assert dataclasses.replace(adapted.recipe, training=training) == begun.recipe
+    assert adapted.start_from == begun.start_from == weights.path
+    assert adapted.on_request
 
 
 def test_arithmetic_of_a_step_by_hand():

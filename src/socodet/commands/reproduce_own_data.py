@@ -42,8 +42,8 @@ def reproduce_own_data(
         weights: File of a pretrained backbone to compare with and to start from, such as ImageNet's.
         weights_backbone: The network of --weights, as for `pretrain --backbone`.
         weights_name: Name of --weights in the tables.
-        only: Starts to run. By default all but soco_rpn, which also pretrains an RPN head, and imagenet_soco_frozen,
-            which keeps the backbone of --weights as it is.
+        only: Starts to run. By default all but soco_rpn, which also pretrains an RPN head, and imagenet_soco_adapted,
+            whose backbone learns too.
         fractions: Fractions of the labels, in the order in which they are run.
         folds: Folds to run, by number; each uses different labels and a different seed.
         retry_diverged: Rerun diverged runs from their last good checkpoint.

@@ -8,6 +8,7 @@ from socodet.errors import SettingError
 from socodet.finetuning.settings import SCRATCH, FinetuneSettings
 from socodet.models.settings import WITH_RPN, ObjectiveSettings
 from socodet.pretraining.recipes import Recipe, recipe
+from socodet.pretraining.recipes.auto import BEGUN_BACKBONE_LR
 from socodet.runtime.settings import PositiveInt, Seed, Settings
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from socodet.pretraining.survey import ImageSurvey, Machine
 
 IMAGE, SOCO, SOCO_PAPER, SOCO_RPN = "image", "soco", "soco_paper", "soco_rpn"
-FROZEN = f"{SOCO}_frozen"
-"""After the name of the given weights: SoCo begun from them, without training the backbone."""
+ADAPTED = f"{SOCO}_adapted"
+"""After the name of the given weights: SoCo begun from them, the backbone learning too, though slowly."""
 NAME = "imagenet"
 """Of the weights that are given, where the user does not name them."""
 FRACTIONS = (0.1, 0.05, 0.25, 1.0)
@@ -102,7 +103,9 @@ class Start:
 def start_names(weights: Weights | None) -> list[str]:
     """Names of all starts, before anything is planned."""
     own = [SCRATCH, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN]
-    return own if weights is None else [*own, weights.name, *(f"{weights.name}_{one}" for one in (SOCO, IMAGE, FROZEN))]
+    return (
+        own if weights is None else [*own, weights.name, *(f"{weights.name}_{one}" for one in (SOCO, IMAGE, ADAPTED))]
+    )
 
 
 def starts(
@@ -123,15 +126,15 @@ def starts(
     if weights is not None:
         soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=weights.path)
         name, path = weights.name, weights.path
-        frozen = replace(soco, training=replace(soco.training, backbone_lr=0.0))
+        adapted = _at_rate(soco, BEGUN_BACKBONE_LR)
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
             Start(f"{name}_{SOCO}", f"SoCo begun from {name}", soco, path, own_backbone=True),
             Start(f"{name}_{IMAGE}", f"the image level begun from {name}, at equal compute", image, path, None, True),
             Start(
-                f"{name}_{FROZEN}",
-                f"SoCo begun from {name} with the backbone frozen",
-                frozen,
+                f"{name}_{ADAPTED}",
+                f"SoCo begun from {name}, the backbone's rate {BEGUN_BACKBONE_LR:g} of the others'",
+                adapted,
                 path,
                 own_backbone=True,
                 on_request=True,
@@ -158,9 +161,16 @@ def _recipes(
         made = plan(survey, machine, given).recipe
         return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
 
+    def baseline(soco: Recipe) -> Recipe:  # whose backbone is all that learns
+        return image_level(soco if starts_from is None else _at_rate(soco, BEGUN_BACKBONE_LR))
+
     soco = planned(settings.steps)
-    ratio = flops_per_image(soco, source) / flops_per_image(image_level(soco), source)
-    return soco, image_level(planned(round(settings.steps * ratio)))
+    ratio = flops_per_image(soco, source) / flops_per_image(baseline(soco), source)
+    return soco, baseline(planned(round(settings.steps * ratio)))
+
+
+def _at_rate(recipe: Recipe, backbone_lr: float) -> Recipe:
+    return replace(recipe, training=replace(recipe.training, backbone_lr=backbone_lr))
 
 
 def image_level(soco: Recipe) -> Recipe:

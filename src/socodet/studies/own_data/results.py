@@ -14,7 +14,7 @@ from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import write_atomically
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
-from socodet.studies.own_data.protocol import FROZEN, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN, OwnDataSettings
+from socodet.studies.own_data.protocol import ADAPTED, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN, OwnDataSettings
 from socodet.studies.runner import Outcome, Study
 from socodet.studies.table import Paired, markdown_table
 
@@ -73,7 +73,7 @@ class OwnData(Shown):
         given = next((name for name in self.what if f"{name}_{SOCO}" in self.what), None)
         if given is not None:
             yield from ((f"{given}_{SOCO}", given), (f"{given}_{SOCO}", f"{given}_{IMAGE}"), (given, SOCO))
-            yield from ((f"{given}_{FROZEN}", given), (f"{given}_{FROZEN}", f"{given}_{SOCO}"))
+            yield from ((f"{given}_{ADAPTED}", given), (f"{given}_{ADAPTED}", f"{given}_{SOCO}"))
 
     def labels_worth(self, start: str, fraction: float) -> float | None:
         """The fraction of the labels at which scratch has the AP that a start has with `fraction` of them.
