@@ -8,7 +8,6 @@ from socodet.errors import SettingError
 from socodet.finetuning.settings import SCRATCH, FinetuneSettings
 from socodet.models.settings import WITH_RPN, ObjectiveSettings
 from socodet.pretraining.recipes import Recipe, recipe
-from socodet.pretraining.recipes.auto import BEGUN_BACKBONE_LR
 from socodet.runtime.settings import PositiveInt, Seed, Settings
 
 if TYPE_CHECKING:
@@ -112,6 +111,8 @@ def starts(
     settings: OwnDataSettings, weights: Weights | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Start, ...]:
     """All starts, in the order of the table. The arithmetic of a step is counted to make compute equal."""
+    from socodet.pretraining.recipes.auto import BEGUN_BACKBONE_LR
+
     soco, image = _recipes(settings, settings.backbone, source, survey, machine, starts_from=None)
     found = [
         Start(SCRATCH, "no pretraining"),
@@ -153,7 +154,7 @@ def _recipes(
     starts_from: Path | None,
 ) -> tuple[Recipe, Recipe]:
     """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
-    from socodet.pretraining.recipes.auto import Given, plan
+    from socodet.pretraining.recipes.auto import BEGUN_BACKBONE_LR, Given, plan
     from socodet.pretraining.step_time import flops_per_image
 
     def planned(steps: int) -> Recipe:
