@@ -43,7 +43,7 @@ BEGUN_BACKBONE_LR = 0.1
 every layer by 0.001 of its norm times the learning rate in each step, and little is left of it after a few thousand."""
 GIVEN_BACKBONE_LR = 0.0
 """The same in a run that begins from a file, such as ImageNet's weights: the backbone keeps them, and the FPN and the
-box head learn on top. Measured in short runs on two small sets (docs/results.md): at 0.1 detectors ended lower."""
+box head learn on top. Few folds of short runs (docs/results.md): on NEU-DET both folds ended lower at 0.1 than at 0."""
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
 """Of each view. Three times as much holds the rank too, but leaves too little of the agreement (docs/results.md)."""
 
