@@ -173,6 +173,16 @@ def test_a_call_without_the_given_weights_keeps_their_rows(done, data):
     assert {row.labels["init"] for row in again.detectors.rows} == {*OWN, *GIVEN}
 
 
+def test_a_single_length_is_not_searched_for(data, tmp_path):
+    """With shortest and longest equal nothing is fine-tuned but what was asked for, scratch included."""
+    one = dataclasses.replace(SMALL, longest=1)
+    asked = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
+    reproduce_own_data(data, tmp_path / "out", one, only=["soco"], **asked)
+    assert [path.parents[1].name for path in tmp_path.rglob("best.pt")] == ["soco"]
+    found = reproduce_own_data(data, tmp_path / "out", one, only=["scratch", "soco"], **asked)
+    assert {(row["start"], row["steps"]) for row in found.as_json()} == {("scratch", 1), ("soco", 1)}
+
+
 def test_stopped_it_resumes(data, tmp_path):
     few = dataclasses.replace(CPU, max_steps=1)
     asked = {"fractions": (1.0,), "folds": (0,), "only": ["scratch", "soco"], "show_progress": False}

@@ -199,13 +199,17 @@ class OwnData(Shown):
         found = self.lengths.get(fraction)
         if found is None or not found.finished:
             return []
-        tried = ", ".join(f"{one['scores'][MAIN]:.1f} after {one['steps']}" for one in found.results["tried"])
-        why = (
-            f"where twice the steps raise scratch's AP by no more than {100 * self.settings.rise:g}%"
-            if found.results["settled"]
-            else "the longest that was tried, at which scratch was still rising"
-        )
-        return [f"Every detector: {found.results['length']} steps, {why} (fold 0: {tried})."]
+        steps, tried = found.results["length"], found.results["tried"]
+        if not tried:
+            return [f"Every detector: {steps} steps, as asked."]
+        if found.results["settled"]:
+            why = f"where twice the steps raise scratch's AP by no more than {100 * self.settings.rise:g}%"
+        elif len(tried) > 1:
+            why = "the longest that was tried, at which scratch was still rising"
+        else:
+            why = "the only length that was tried"
+        aps = ", ".join(f"{one['scores'][MAIN]:.1f} after {one['steps']}" for one in tried)
+        return [f"Every detector: {steps} steps, {why} (fold 0: {aps})."]
 
     def _verdicts(self, fraction: float) -> list[list[str]]:
         rows = []

@@ -181,6 +181,8 @@ class _Pieces:
         def run(folder: Path) -> JobResult:
             tried: list[Mapping[str, Any]] = []
             steps = self.settings.shortest
+            if 2 * steps > self.settings.longest:  # only one length is allowed: nothing to find, and nothing to train
+                return JobResult({"length": steps, "settled": False, "tried": tried})
             while True:
                 runs = self._detector(False, steps)
                 ended = runs.run(folder / f"steps-{steps}", SCRATCH, fraction, 0)
@@ -203,7 +205,7 @@ class _Pieces:
 
         def run(folder: Path) -> JobResult:
             found = self.study.outcome(length).results
-            if start.name == SCRATCH and fold == 0:
+            if start.name == SCRATCH and fold == 0 and found["tried"]:
                 return JobResult(next(one for one in found["tried"] if one["steps"] == found["length"]))
             return self._detector(start.own_backbone, found["length"]).run(folder, source, fraction, fold)
 
