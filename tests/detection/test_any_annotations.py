@@ -1,6 +1,8 @@
 """Any value in any field of an annotation file: a problem that is counted or an InputError, never a traceback."""
 
+import base64
 import copy
+import io
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import numpy as np
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.problems import LEAST_SIDE
@@ -204,3 +207,38 @@ def test_any_text_in_any_field_of_xml_files_beside_images(tmp_path, data):
         usable = bool((np.abs(corners) < LARGEST).all() and box[2] > box[0] and box[3] > box[1])
         assert len(objects) == usable or (not objects and read.problems)
         assert np.allclose(objects, [box] * len(objects), atol=1e-3)
+
+
+def png(pixels):
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+SHAPES = [
+    {"label": "cat", "points": [[60, 60], [10, 10]], "shape_type": "rectangle", "group_id": None},
+    {"label": "dog", "points": [[10, 10], [60, 10], [10, 60]], "group_id": 1},
+    {"label": "dog", "points": [[20, 20], [20, 30]], "shape_type": "circle", "group_id": 1},
+    {"label": "cat", "points": [[20, 20], [49, 39]], "shape_type": "mask", "mask": png(np.ones((20, 30), np.uint8))},
+]
+LABELME = {"shapes": SHAPES, "imagePath": "b.jpg", "imageHeight": 266, "imageWidth": 400, "flags": {"dark": False}}
+
+
+@CALM
+@given(st.data())
+def test_any_value_in_any_field_of_labelmes_files(tmp_path, data):
+    """Objects of the file that is not changed stay as they are; the changed one is read or counted."""
+    for name in "ab":
+        shutil.copy(photographs() / "chelsea.jpg", tmp_path / f"{name}.jpg")
+    place = data.draw(st.sampled_from(list(paths(LABELME))))
+    (tmp_path / "a.json").write_text(json.dumps(LABELME))
+    (tmp_path / "b.json").write_text(json.dumps(replaced(LABELME, place, data.draw(VALUES))))
+    read = check(tmp_path, split="all")
+    if read is None:
+        return
+    first = next(image for image in read.images if image.image_id == "a")
+    names = [read.categories[label - 1].name for label in first.labels]
+    assert names == ["cat", "dog", "cat"]
+    assert first.boxes.tolist() == [[10, 10, 60, 60], [10, 10, 60, 60], [20, 20, 50, 40]]
+    other = [image for image in read.images if image.image_id == "b"]
+    assert read.problems or place[:1] == ("shapes",) or (len(other) == 1 and len(other[0]) == 3)

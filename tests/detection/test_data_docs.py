@@ -40,7 +40,7 @@ COMMANDS = re.findall(r"^    socodet (.+)$", DOC, flags=re.M)
 
 
 def test_there_are_trees_and_commands():
-    assert len(TREES) == 19
+    assert len(TREES) == 22
     assert len(COMMANDS) == 2
 
 
@@ -64,12 +64,13 @@ def write(root, files):
             text(path, "0 0.5 0.5 0.25 0.25")
         elif file.endswith(".yaml"):
             text(path, "train: train/images", "val: valid/images", "names: [cat]")
+        elif file.endswith(".json") and any(Path(one).stem == Path(file).stem for one in images):
+            shapes = [{"label": "cat", "points": [[10, 10], [60, 60]], "shape_type": "rectangle"}]
+            text(path, json.dumps({"shapes": shapes, "imagePath": "a.jpg"}))
         elif file.endswith(".json"):
             listed = [{"id": 1, "file_name": Path(images[0]).name, "width": 400, "height": 266}]
             notes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 50]}]
-            content = {"images": listed, "annotations": notes, "categories": [{"id": 1, "name": "cat"}]}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content))
+            text(path, json.dumps({"images": listed, "annotations": notes, "categories": [{"id": 1, "name": "cat"}]}))
 
 
 @pytest.mark.parametrize("files", [tree for tree in TREES if not any("arrow" in file for file in tree)], ids=" ".join)
@@ -96,7 +97,7 @@ def test_the_commands_run(tmp_path, monkeypatch, command):
 
 
 def test_forms_of_tools_that_are_not_read_are_named(tmp_path):
-    for folder, file, begins in (("a", "annotations.xml", "<annotations>"), ("b", "a.json", '{"shapes": []}')):
+    for folder, file, begins in (("a", "annotations.xml", "<annotations>"), ("b", "b.json", '{"shapes": []}')):
         image("chelsea", tmp_path / folder / "a.jpg")
         text(tmp_path / folder / file, begins)
     with pytest.raises(InputError, match="CVAT"):

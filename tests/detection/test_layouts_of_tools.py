@@ -1,4 +1,4 @@
-"""The same two images and three objects, as six tools write them, are read to equal sets."""
+"""The same two images and three objects, as seven tools write them, are read to equal sets."""
 
 import pytest
 from tool_cvat_and_label_studio import (
@@ -16,16 +16,19 @@ from tool_exports import (
     label_img_yolo,
     labelme,
     labelme2coco,
+    labelme_files,
     roboflow_coco,
     roboflow_voc,
     roboflow_yolo,
     ultralytics,
+    x_anylabeling,
 )
 from tool_files import EXPECTED, objects
 
 TOOLS = (
     cvat, cvat_subsets, cvat_voc, cvat_yolo, cvat_ultralytics, label_studio, label_studio_yolo, label_studio_voc,
-    roboflow_coco, roboflow_voc, roboflow_yolo, label_img, label_img_yolo, labelme, labelme2coco, ultralytics,
+    roboflow_coco, roboflow_voc, roboflow_yolo, label_img, label_img_yolo, labelme, labelme2coco, labelme_files,
+    x_anylabeling, ultralytics,
 )  # fmt: skip
 
 

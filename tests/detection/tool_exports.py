@@ -1,5 +1,6 @@
 """The set of `tool_files` as Roboflow, labelImg, LabelMe's scripts and Ultralytics write it."""
 
+import base64
 import json
 
 from tool_files import CAT, CUP, EXPECTED, EYE, SIZES, image, outline, text, xywh, yolo
@@ -110,6 +111,40 @@ def label_img_yolo(root):
         text(root / f"{name}.txt", *lines)
     text(root / "classes.txt", "dog", "cat", "cup", "eye")
     return [open_detection_set(root, split="all")]
+
+
+def labelme_files(root, four=False):
+    """LabelMe's own files beside the images, with the image in them, and corners in any order."""
+    for name, found in EXPECTED.items():
+        image(name, root / f"{name}.jpg")
+        shapes = [
+            {
+                "label": kind,
+                "points": [[x2, y1], [x2, y2], [x1, y2], [x1, y1]] if four else [[float(x2), float(y1)], [x1, y2]],
+                "group_id": None,
+                "description": "",
+                "shape_type": "rectangle",
+                "flags": {},
+                **({"difficult": False, "attributes": {}} if four else {"mask": None}),
+            }
+            for kind, x1, y1, x2, y2 in found
+        ]
+        content = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": f"{name}.jpg",
+            "imageData": None if four else base64.b64encode((root / f"{name}.jpg").read_bytes()).decode(),
+            "imageHeight": SIZES[name][1],
+            "imageWidth": SIZES[name][0],
+        }
+        (root / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, indent=2))
+    return [open_detection_set(root, split="all")]
+
+
+def x_anylabeling(root):
+    """X-AnyLabeling's files, LabelMe's with the four corners of a rectangle."""
+    return labelme_files(root, four=True)
 
 
 def labelme(root):

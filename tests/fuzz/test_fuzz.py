@@ -3,6 +3,7 @@
 SOCODET_FUZZ is the number of files for each reader (100; `make fuzz` takes 100,000), SOCODET_FUZZ_SEED chooses them.
 """
 
+import base64
 import io
 import json
 import os
@@ -189,6 +190,30 @@ class Voc(InAFile):
             assert np.isfinite(image.boxes).all()
 
 
+class LabelMe(InAFile):
+    name = "LabelMe"
+
+    def __init__(self, folder):
+        (folder / "a.jpg").write_bytes((photographs() / "chelsea.jpg").read_bytes())
+        self.folder, self.file = folder, folder / "a.json"
+        written = io.BytesIO()
+        Image.fromarray(np.ones((20, 30), np.uint8)).save(written, "PNG")
+        mask = base64.b64encode(written.getvalue()).decode()
+        corners = [[10, 20], [39, 39]]
+        shapes = [
+            {"label": "cat", "points": corners, "shape_type": "rectangle", "group_id": None},
+            {"label": "cat", "points": [*corners, [50.5, 30]], "group_id": 1},
+            {"label": "cat", "points": corners, "shape_type": "circle", "group_id": 1},
+            {"label": "dog", "points": corners, "shape_type": "mask", "mask": mask},
+        ]
+        content = {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 266, "imageWidth": 400}
+        self.seeds = [json.dumps(content).encode()]
+
+    def open(self, file):
+        for image in open_detection_set(self.folder, split="all").images:
+            assert np.isfinite(image.boxes).all()
+
+
 class Checkpoints(InAFile):
     name, suffix = "checkpoint", ".pt"
 
@@ -236,7 +261,7 @@ def _as_json(settings):
     return to_json(settings)
 
 
-READERS = (Images, Shards, Tables, Annotations, Labels, Voc, Checkpoints, Safetensors, Notes)
+READERS = (Images, Shards, Tables, Annotations, Labels, Voc, LabelMe, Checkpoints, Safetensors, Notes)
 
 
 class HangError(BaseException):

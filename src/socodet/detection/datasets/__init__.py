@@ -1,4 +1,4 @@
-"""Annotated detection sets: COCO's, LVIS's, Pascal VOC's, YOLO's and Hugging Face's forms, read into one."""
+"""Annotated detection sets: COCO's, LVIS's, VOC's, YOLO's, LabelMe's and Hugging Face's forms, read into one."""
 
 from typing import TYPE_CHECKING
 

@@ -63,6 +63,8 @@ def read_coco(
 
 def _content(file: Path) -> dict[str, list[Any]]:
     content = parse_json(file, read_given(file), "give a COCO file")
+    if isinstance(content, dict) and isinstance(content.get("shapes"), list):
+        raise InputError(f"{file}: is LabelMe's file of one image; give the folder of these files")
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise InputError(f"{file}: is not a COCO file of annotations; it has no list `{part}`")

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from socodet.detection.datasets import huggingface, voc_files, yolo_description
+from socodet.detection.datasets import annotation_files, huggingface, yolo_description
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.headers import without_broken_images
+from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
 from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import hold_out
 from socodet.detection.datasets.unknown_layout import unknown_layout
 from socodet.detection.datasets.voc import read_voc
+from socodet.detection.datasets.voc_files import XML, read_xml_set
 from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_classes, voc_parts
 from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
@@ -168,21 +170,34 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
         return
     if coco or described:
         return
-    xml, yolo = voc_files.found_in(folder, images), yolo_description.found_in(folder, images)
-    if xml and yolo:
-        notice(f"{folder}: has XML files and YOLO's labels; the XML files are read")
+    xml, shapes = (annotation_files.found_in(folder, one, images) for one in (XML, LABELME))
+    yolo = yolo_description.found_in(folder, images)
+    there = {"XML files": xml, "LabelMe's JSON files": shapes, "YOLO's labels": yolo}
+    kinds = [kind for kind, found in there.items() if found]
+    if len(kinds) > 1:
+        notice(f"{folder}: has {' and '.join(kinds)}; of these, {kinds[0]} are read")
     if xml:
-        parts = tuple(xml.parts)
-        reader = _whole_or_part(folder, parts, lambda part: voc_files.read_xml_set(xml, part))
-        yield _of_one_form(Layout("images with XML files", parts, reader), form)
+        yield _of_one_form(_of_files(folder, "images with XML files", xml, read_xml_set), form)
+    elif shapes:
+        yield _of_one_form(_of_files(folder, "images with LabelMe's JSON files", shapes, read_labelme_set), form)
     elif yolo:
         yield _of_one_form(_yolo(folder, yolo), form)
+
+
+def _of_files(
+    folder: Path,
+    name: str,
+    files: annotation_files.FileSet,
+    read: Callable[[annotation_files.FileSet, str], DetectionDataset],
+) -> Layout:
+    parts = tuple(files.parts)
+    return Layout(name, parts, _whole_or_part(folder, parts, lambda part: read(files, part)))
 
 
 def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
     if form is not None:
         raise InputError(
-            f"--box-form {form}: is for .json files and Hugging Face datasets, not for this ({layout.name}), whose "
+            f"--box-form {form}: is for COCO files and Hugging Face datasets, not for this ({layout.name}), whose "
             "boxes have one form; leave it out"
         )
     return layout
@@ -217,7 +232,10 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
 
     def first(names: Iterable[str]) -> Path | None:
         paths = (listing.in_any_case(folder, name) for name in names)
-        return next((path for path in paths if path and path.is_file()), None)
+        return next((path for path in paths if path and path.is_file() and not is_of_an_image(path)), None)
+
+    def is_of_an_image(path: Path) -> bool:
+        return listing.image(path.parent, path.stem) is not None and is_labelme(path)
 
     files = {part: first(file.format(name) for name in names for file in FILES) for part, names in wanted.items()}
     there = {part: file for part, file in files.items() if file}

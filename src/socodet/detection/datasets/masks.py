@@ -123,6 +123,32 @@ def encode_masks(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> list[RLE]:
     return [{"size": [int(side) for side in rle["size"]], "counts": _text(rle["counts"])} for rle in encoded]
 
 
+def placed_mask(patch: NDArray[np.bool_], corner: Sequence[int], height: int, width: int) -> RLE:
+    """Compressed run lengths of an (H, W) mask whose upper left pixel is at `corner`, x and y, of an image.
+
+    What reaches outside the image is cut off. Takes memory for the patch, not for the image.
+    """
+    x, y = corner
+    patch = patch[max(0, -y) : max(0, height - y), max(0, -x) : max(0, width - x)]
+    steps = np.diff(np.pad(patch.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    (column, start), end = np.nonzero(steps == 1), np.nonzero(steps == -1)[1]
+    before = (max(0, x) + column) * height + max(0, y)
+    starts, ends = before + start, before + end
+    apart = starts[1:] != ends[:-1]  # runs that go on at the top of the next column are one
+    edges = np.stack([starts[np.r_[True, apart][: len(starts)]], ends[np.r_[apart, True][: len(ends)]]], 1)
+    counts = np.diff(edges.reshape(-1), prepend=0, append=height * width).tolist()
+    return _as_text(coco_masks.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+
+
+def joined_masks(masks: Sequence[RLE]) -> RLE:
+    """The pixels of all of them."""
+    return _as_text(coco_masks.merge(list(masks)))
+
+
+def _as_text(rle: RLE) -> RLE:
+    return rle | {"counts": _text(rle["counts"])}
+
+
 def _text(counts: bytes | str) -> str:
     return counts.decode() if isinstance(counts, bytes) else counts
 

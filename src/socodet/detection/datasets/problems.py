@@ -39,6 +39,8 @@ class Problem(StrEnum):
     NO_IMAGE_FOR_LABELS = "annotation file without an image; left out"
     OTHER_FILE_NAME = "annotation file that names another image than its own name does; the one of its own name taken"
     SHARED_ANNOTATION_FILE = "two images of one name share one annotation file; both left out (give each its own)"
+    IGNORED = "image or shape marked __ignore__, or shape of the _background_; left out"
+    NO_AREA = "shape without area, such as a point or a line, or of broken points or an unknown type; left out"
     BROKEN_LINE = "label line that is neither a class and a box nor a class and an outline; left out"
     BROKEN_BOX = "box missing, or not of four finite numbers; left out"
     EMPTY_BOX = "box without area, or of negative width or height; left out"

@@ -51,6 +51,11 @@ def unknown_layout(folder: Path) -> InputError:
             "" if found.any(".xml") else "an .xml file per image",
             "XML files that begin with <annotation> and have the images' names, beside them or in annotations/",
         ),
+        "images with LabelMe's JSON files": (
+            images,
+            "" if found.any(".json") else "a .json file per image",
+            "JSON files with `shapes` that have the images' names, beside them or in annotations/",
+        ),
         "Pascal VOC's folders": (
             "" if found.named("annotations/") and found.any(".xml") else "Annotations/ with XML files",
             "" if found.named("jpegimages/") else "JPEGImages/",
@@ -71,7 +76,10 @@ def unknown_layout(folder: Path) -> InputError:
 def _hint(folder: Path, below: list[str]) -> str:
     files = sorted(name for name in below if name.lower().endswith(".json"))
     if files and _begins_with(folder / files[0], "shapes"):
-        return f", and holds LabelMe's own files, as {files[0]}: convert them with its labelme2coco.py"
+        return (
+            f", and holds LabelMe's files, as {files[0]}, of none of its images: put the images beside them, or give "
+            "their folder with --images"
+        )
     xml = sorted(name for name in below if name.lower().endswith(".xml"))
     if xml and _begins_with(folder / xml[0], "<annotations>"):
         return f", and holds CVAT's own form, {xml[0]}: export the task as COCO 1.0 or Ultralytics YOLO"

@@ -4,12 +4,13 @@ import itertools
 import posixpath
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
 
+from socodet.detection.datasets.annotation_files import ImageFile
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.box_forms import WrittenBoxes, check_box_form
 from socodet.detection.datasets.folder_listing import FilesThere
@@ -17,7 +18,7 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem, usa
 from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
-from socodet.images.lists import composed, read_lines
+from socodet.images.lists import read_lines
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
 
@@ -27,20 +28,10 @@ VOC_CLASSES = tuple(
 )
 
 
-class XmlFile(NamedTuple):
-    """An image and its XML."""
-
-    image_id: str
-    image: Path
-    xml: Path
-    beside: Collection[str] = ()
-    """Names without suffix of the images in its folder, one of which the XML may name instead."""
-
-
 class _Annotated(NamedTuple):
     """What the XML of an image says."""
 
-    file: XmlFile
+    file: ImageFile
     objects: list[ElementTree.Element]
     """Those of known classes."""
     boxes: WrittenBoxes
@@ -58,7 +49,7 @@ def read_voc(
     """
     problems = AnnotationProblems()
     there = FilesThere()
-    files: dict[str, XmlFile] = {}
+    files: dict[str, ImageFile] = {}
     for file in lists:
         root = file.absolute().parents[2]
         folder = images.absolute() if images else root / "JPEGImages"
@@ -70,12 +61,12 @@ def read_voc(
                 name = image_id if image_id.lower().endswith(SUFFIXES) else f"{image_id}.jpg"
                 problems.add(Problem.MISSING_IMAGE, str(folder / name))
             else:
-                files[image_id] = XmlFile(image_id, image, root / "Annotations" / f"{image_id}.xml")
+                files[image_id] = ImageFile(image_id, image, root / "Annotations" / f"{image_id}.xml")
     return read_xml_files(list(files.values()), lists[0], name, classes or VOC_CLASSES, problems)
 
 
 def read_xml_files(
-    files: Sequence[XmlFile], about: Path, name: str, classes: Sequence[str], problems: AnnotationProblems
+    files: Sequence[ImageFile], about: Path, name: str, classes: Sequence[str], problems: AnnotationProblems
 ) -> DetectionDataset:
     """The images with the objects of their XML files, in VOC's style.
 
@@ -166,16 +157,14 @@ def parse(file: Path) -> ElementTree.Element:
         raise ValueError(str(error)) from None
 
 
-def _read_image(file: XmlFile, label_of: Mapping[str, int], problems: AnnotationProblems) -> _Annotated | None:
-    path, xml = file.image, file.xml
+def _read_image(file: ImageFile, label_of: Mapping[str, int], problems: AnnotationProblems) -> _Annotated | None:
+    path, xml = file.image, file.path
     try:
         tree = parse(xml)
     except (OSError, ValueError, ElementTree.ParseError) as error:
         problems.add(Problem.BROKEN_ANNOTATION_FILE, f"{xml}: {error}")
         return None
-    named = Path(named_image(tree)).stem
-    if composed(named) != composed(path.stem) and composed(named) in file.beside:
-        problems.add(Problem.OTHER_FILE_NAME, f"{xml}: {named}")
+    file.count_other_name(named_image(tree), problems)
     width, height = (pixel_count(tree.findtext(f"size/{side}")) for side in ("width", "height"))
     if not (width and height):
         try:

@@ -1,0 +1,166 @@
+"""Annotation files of an image each: beside their images, or in a folder like `annotations/` beside `images/`."""
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.parts import (
+    AnnotationFolder,
+    annotation_folder,
+    by_folder,
+    image_folders,
+    images_below,
+    places_in_set,
+    rivals,
+)
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.images.lists import composed
+from socodet.images.suffixes import SUFFIXES
+
+LOOKED_AT = 16
+"""Files that are read before they are taken for something else."""
+
+
+class ImageFile(NamedTuple):
+    """An image and its annotation file."""
+
+    image_id: str
+    image: Path
+    path: Path
+    """Of the annotation file."""
+    beside: Collection[str] = ()
+    """Names without suffix of the images in its folder, one of which the file may name instead."""
+
+    def count_other_name(self, named: str, problems: AnnotationProblems) -> None:
+        """Counts the file as a problem if it names another of the images there than its own name does."""
+        stem = composed(Path(named).stem)
+        if stem != composed(self.image.stem) and stem in self.beside:
+            problems.add(Problem.OTHER_FILE_NAME, f"{self.path}: {named}")
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """What tells the annotation files of a form from others, and which image each names."""
+
+    suffix: str
+    folders: tuple[str, ...]
+    """Names of folders that hold them, in any case."""
+    is_one: Callable[[Path], bool]
+    """Whether a file is of the form."""
+    named_in: Callable[[Path], tuple[str, str]]
+    """Names of the image that a file is of, and of the image's folder; empty where the file does not say it."""
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """The parts of a set of images with an annotation file each."""
+
+    form: FileForm
+    root: Path
+    parts: Mapping[str, Path]
+    """Folders of images."""
+    images: Path | None = None
+    """Where the images are, if not in the set's folder."""
+
+    def folders(self, part: str, there: FilesThere) -> Iterator[tuple[Sequence[Path], AnnotationFolder | None]]:
+        """Images that lie in one folder, and where their annotation files are."""
+        for images in by_folder(images_below(self.parts[part])).values():
+            places = places_in_set(images[0].parent, self.root, self.images)
+            mirrored = AnnotationFolder(places[-1], False) if places else None
+            yield images, annotation_folder(images, self.form.folders, self.form.suffix, there, places) or mirrored
+
+
+def found_in(folder: Path, form: FileForm, images: Path | None = None) -> FileSet | None:
+    """The set in a folder; None when no image has a file of the form. `images`: where its images are, if elsewhere."""
+    root, elsewhere = folder.absolute(), images.absolute() if images else None
+    found = FileSet(form, root, image_folders(elsewhere or root), elsewhere)
+    there = FilesThere()
+    parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
+    return FileSet(form, root, parts, elsewhere) if parts else None
+
+
+def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) -> dict[str, list[ImageFile]]:
+    """Of each part the images with their annotation files; counts the problems of `part`.
+
+    A file belongs to the image of the same name, otherwise to the image that it names. Of images of the same name in
+    several folders that may have it, it belongs to the one in the folder that it names.
+    """
+    there = FilesThere()
+    files: dict[str, list[ImageFile]] = {one: [] for one in described.parts}
+    folders = {one: list(described.folders(one, there)) for one in described.parts}
+    ambiguous = rivals(itertools.chain(*folders.values()))
+    for one in described.parts:
+        counted = problems if one == part else AnnotationProblems()
+        for images, place in folders[one]:
+            for file in _pairs(described, images, place, there, counted):
+                if _is_its_own(described.form, file, ambiguous.get(file.image, ()), counted):
+                    files[one].append(file)
+    return files
+
+
+def _has_annotations(described: FileSet, part: str, there: FilesThere) -> bool:
+    """Whether files of a part's images are annotations, and not something else."""
+    form = described.form
+    for images, place in described.folders(part, there):
+        files = (there.file(place.path, image.stem, form.suffix) for image in images) if place else ()
+        if any(form.is_one(file) for file in itertools.islice(filter(None, files), LOOKED_AT)):
+            return True
+    return False
+
+
+def _pairs(
+    described: FileSet,
+    images: Sequence[Path],
+    place: AnnotationFolder | None,
+    there: FilesThere,
+    problems: AnnotationProblems,
+) -> Iterator[ImageFile]:
+    """The images of one folder that have a file, in their order; counts those without, and files without image."""
+    form = described.form
+    names = there.names(place.path) if place else frozenset()
+    files = sorted(name for name in names if name.lower().endswith(form.suffix))
+    file_of = {composed(name[: -len(form.suffix)]): place.path / name for name in files} if place else {}
+    of_stem: dict[str, list[Path]] = {}
+    for image in images:
+        of_stem.setdefault(composed(image.stem), []).append(image)
+    chosen = {_first(same): file_of[stem] for stem, same in of_stem.items() if stem in file_of}
+    by_name = {composed(image.name): image for image in images} | {
+        stem: same[0] for stem, same in of_stem.items() if len(same) == 1
+    }
+    for stem, file in file_of.items():
+        if stem in of_stem or (place and place.shared):
+            continue
+        named = composed(form.named_in(file)[0])
+        found = by_name.get(named) or by_name.get(Path(named).stem)
+        if found is None or found in chosen:
+            problems.add(Problem.NO_IMAGE_FOR_LABELS, str(file))
+        else:
+            chosen[found] = file
+    stems = frozenset(of_stem)
+    for image in images:
+        if image in chosen:
+            inside = image.relative_to(described.images or described.root).with_suffix("").as_posix()
+            yield ImageFile(inside, image, chosen[image], stems)
+        else:
+            problems.add(Problem.NO_ANNOTATION_FILE, str(image))
+
+
+def _is_its_own(form: FileForm, file: ImageFile, same: Sequence[Path], problems: AnnotationProblems) -> bool:
+    """Whether a file is of its image, and not of another of the images `same`; counts it if not."""
+    if not same:
+        return True
+    named = form.named_in(file.path)[1].lower()
+    folders = {image.parent for image in same if image.parent.name.lower() == named}
+    if len(folders) == 1 and file.image.parent not in folders:
+        problems.add(Problem.NO_ANNOTATION_FILE, str(file.image))
+    elif len(folders) != 1:
+        problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file.path} of {' and '.join(map(str, same))}")
+    return folders == {file.image.parent}
+
+
+def _first(same: Sequence[Path]) -> Path:
+    """Of images that differ only in their suffix, the one whose suffix comes first among those of images."""
+    return min(same, key=lambda image: SUFFIXES.index(image.suffix.lower()))

@@ -1,0 +1,275 @@
+"""LabelMe's JSON files: one of each image, with the shapes drawn on it. X-AnyLabeling writes them too."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.detection.datasets.annotation_files import FileForm, FileSet, ImageFile, files_of_parts
+from socodet.detection.datasets.annotations import Category, DetectionDataset
+from socodet.detection.datasets.box_forms import check_box_form
+from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, set_of_entries
+from socodet.detection.datasets.masks import RLE, as_rle, box_outline, joined_masks, mask_area, placed_mask
+from socodet.detection.datasets.parts import part_name
+from socodet.detection.datasets.problems import LEAST_SIDE, AnnotationProblems, Problem
+from socodet.detection.datasets.values import as_id, flag, number, pixel_count
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.decode import image_file_size
+from socodet.images.opening import opened
+from socodet.images.reading import reading_asked
+from socodet.runtime.files import parse_json, read_given
+from socodet.runtime.notices import notice
+
+IGNORED, BACKGROUND = "__ignore__", "_background_"
+OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
+"""Types of shapes whose points are the corners of an outline; `rotation` and `quadrilateral` are X-AnyLabeling's."""
+AREAS = ("rectangle", "circle", "mask", *OUTLINES)
+BROKEN = "broken mask"
+"""In place of a mask that cannot be read, so that it is counted."""
+
+
+class _Shape(NamedTuple):
+    id: str
+    label: str
+    type: str
+    points: NDArray[np.float64]
+    """(P, 2); none where they are unusable."""
+    group: int | str | None
+    """Shapes of one group and label are one object."""
+    mask: Any
+
+
+class _Written(NamedTuple):
+    """What the file of an image says."""
+
+    file: ImageFile
+    shapes: Sequence[_Shape]
+    size: tuple[int, int]
+    """Width and height; 0 where it does not say them."""
+    named: str
+    """Its image."""
+    ignored: bool
+
+
+class _Area(NamedTuple):
+    """A shape that is an object, or a part of one."""
+
+    box: NDArray[np.float64]
+    """(4,) xyxy"""
+    area: float
+    outline: NDArray[np.float64] | None = None
+    """(2·P,), if it has another than its box."""
+    mask: RLE | str | None = None
+
+
+def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
+    """The images of a part with their objects. The classes are those of all parts, in the order of the alphabet.
+
+    InputError when no shape has a label, when none of the images can be used, or when the points are fractions.
+    """
+    problems = AnnotationProblems()
+    root = described.root
+    written: list[_Written] = []
+    shapes: list[_Shape] = []
+    for one, files in files_of_parts(described, part, problems).items():
+        for file in files:
+            try:
+                read = _read(file)
+            except InputError as error:
+                if one == part:
+                    problems.add(Problem.BROKEN_ANNOTATION_FILE, str(error))
+                continue
+            shapes += [shape._replace(points=shape.points[:0], mask=None) for shape in read.shapes]
+            written += [read] if one == part else []
+    classes = sorted({shape.label for shape in shapes if shape.type in AREAS} - {"", IGNORED, BACKGROUND})
+    if not classes:
+        raise InputError(f"{root}: no JSON file there has a shape with a label and an area; draw boxes or polygons")
+    _say_numbered(root, classes)
+    label_of = {name: label for label, name in enumerate(classes, 1)}
+    found = [image for one in written if (image := _image(one, label_of, problems))]
+    if not found:
+        raise InputError(f"{root}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
+    fix = "multiply the points by its width and height"
+    check_box_form(root, "xyxy", [image.written_boxes() for image in found], fix)
+    categories = tuple(Category(label, name) for name, label in label_of.items())
+    return set_of_entries(part_name(root, part), categories, found, "coco", "xyxy", problems)
+
+
+def is_labelme(file: Path) -> bool:
+    """Whether a JSON file is LabelMe's."""
+    try:
+        return bool(_content(file))
+    except InputError:
+        return False
+
+
+def _content(file: Path) -> Mapping[str, Any]:
+    content = parse_json(file, read_given(file), "save it in LabelMe again")
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise InputError(f"{file}: is not LabelMe's; it has no list `shapes`")
+    return content
+
+
+def _read(file: ImageFile) -> _Written:
+    content = _content(file.path)
+    flags = content.get("flags")
+    shapes = [_shape(one, f"shapes[{place}]") for place, one in enumerate(content["shapes"])]
+    size = pixel_count(content.get("imageWidth")), pixel_count(content.get("imageHeight"))
+    ignored = isinstance(flags, dict) and flag(flags.get(IGNORED)) is True
+    return _Written(file, shapes, size, _named(content).name, ignored)
+
+
+def _named(content: Mapping[str, Any]) -> PureWindowsPath:
+    return PureWindowsPath(str(content.get("imagePath") or "").strip())
+
+
+def _named_in(file: Path) -> tuple[str, str]:
+    try:
+        named = _named(_content(file))
+    except InputError:
+        return "", ""
+    return named.name, named.parent.name
+
+
+def _shape(written: Any, shape_id: str) -> _Shape:
+    """Before version 3 LabelMe wrote no type; all shapes were polygons."""
+    shape = written if isinstance(written, dict) else {}
+    label, points = shape.get("label"), shape.get("points")
+    name = "" if label is None or isinstance(label, list | dict) else str(label).strip()
+    pairs = points if isinstance(points, list) else []
+    usable = all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
+    numbers = np.array([[number(side) for side in pair] for pair in pairs] if usable else [], np.float64).reshape(-1, 2)
+    type_ = str(shape.get("shape_type") or "polygon")
+    finite = numbers if np.isfinite(numbers).all() else numbers[:0]
+    return _Shape(shape_id, name, type_, finite, as_id(shape.get("group_id")), shape.get("mask"))
+
+
+def _say_numbered(root: Path, classes: Sequence[str]) -> None:
+    """LabelMe before 4.0 had no groups: parts of one object had a label of its own, the class with a number."""
+    of_base: dict[str, list[str]] = {}
+    for name in classes:
+        numbered = re.fullmatch(r"(.*\S)-\d+", name)
+        if numbered:
+            of_base.setdefault(numbered[1], []).append(name)
+    several = next((names for names in of_base.values() if len(names) > 1), None)
+    if several:
+        notice(
+            f"{root}: {several[0]} and {several[1]} are read as classes; if they number objects of one class, as "
+            "LabelMe before 4.0 had it, take the numbers out of the labels"
+        )
+
+
+def _image(written: _Written, label_of: Mapping[str, int], problems: AnnotationProblems) -> FoundImage | None:
+    file, image = written.file, written.file.image
+    if written.ignored:
+        problems.add(Problem.IGNORED, f"{file.path}, flags")
+        return None
+    file.count_other_name(written.named, problems)
+    try:
+        width, height = image_file_size(image)
+    except (OSError, UnreadableImageError) as error:
+        problems.add(Problem.BROKEN_IMAGE, f"{image}: {error}")
+        return None
+    if not all(written.size):
+        problems.add(Problem.SIZE_FROM_FILE, str(file.path))
+    elif written.size != (width, height):
+        annotated = "x".join(map(str, written.size))
+        problems.add(Problem.BROKEN_IMAGE, f"{image}: {width}x{height}, annotated as {annotated}")
+        return None
+    of_object: dict[tuple[str, int | str | None, str], list[_Area]] = {}
+    first: dict[tuple[str, int | str | None, str], str] = {}
+    for shape in written.shapes:
+        where = f"{file.path}, {shape.id}"
+        area = _area(shape, width, height)
+        if shape.label in (IGNORED, BACKGROUND):
+            problems.add(Problem.IGNORED, f"{where}, {shape.label}")
+        elif area is None or area.area < LEAST_SIDE**2:
+            problems.add(Problem.NO_AREA, f"{where}, {shape.type}")
+        elif shape.label not in label_of:
+            problems.add(Problem.UNKNOWN_CATEGORY, f"{where}, without a label")
+        else:
+            key = shape.label, shape.group, shape.id if shape.group is None else ""
+            of_object.setdefault(key, []).append(area)
+            first.setdefault(key, shape.id)
+    objects: list[LabelledEntry] = [
+        (_entry(areas, first[key], width, height), label_of[key[0]]) for key, areas in of_object.items()
+    ]
+    return FoundImage(image, ListedImage(file.image_id, image.name, height, width, {}), objects)
+
+
+def _entry(areas: Sequence[_Area], shape_id: str, width: int, height: int) -> Entry:
+    """An object of one shape or several, as COCO's entries of `annotations`; its box as corners."""
+    boxes = np.array([area.box for area in areas])
+    entry = {"id": shape_id, "bbox": [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]}
+    if all(area.outline is None and area.mask is None for area in areas):
+        return entry
+    if any(area.mask is BROKEN for area in areas):
+        return entry | {"segmentation": BROKEN}
+    outlines = [
+        box_outline(area.box.tolist())[0] if area.outline is None else area.outline for area in areas if not area.mask
+    ]
+    masks = [area.mask for area in areas if isinstance(area.mask, dict)]
+    if not masks:
+        covered = areas[0].area if len(areas) == 1 else mask_area(as_rle(outlines, height, width))
+        return entry | {"segmentation": [outline.tolist() for outline in outlines], "area": covered or None}
+    rle = joined_masks([*masks, *([as_rle(outlines, height, width)] if outlines else [])])
+    return entry | {"segmentation": rle, "area": mask_area(rle) or None}
+
+
+def _area(shape: _Shape, width: int, height: int) -> _Area | None:
+    """None for what is no area: points, lines, too few points, and types that are not known."""
+    points, count = shape.points, len(shape.points)
+    if shape.type == "circle" and count == 2:
+        return _circle(points)
+    if shape.type in OUTLINES and count > 2:
+        x, y = points.T
+        covered = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+        return _Area(_bounds(points), float(covered), points.reshape(-1))
+    if shape.type == "mask" and count == 2:
+        return _mask(shape, width, height)
+    if shape.type == "rectangle" and count > 1:  # LabelMe writes two corners in any order, X-AnyLabeling all four
+        box = _bounds(points)
+        return _Area(box, float((box[2:] - box[:2]).prod()))
+    return None
+
+
+def _bounds(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([points.min(0), points.max(0)])
+
+
+def _circle(points: NDArray[np.float64]) -> _Area:
+    """Of its centre and a point on it; the outline is nowhere a quarter of a pixel inside it."""
+    centre, radius = points[0], float(np.hypot(*(points[1] - points[0])))
+    corners = max(12, int(np.ceil(np.pi * np.sqrt(2 * min(radius, 1e5)))))
+    angles = 2 * np.pi / corners * np.arange(corners)
+    outline = centre + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return _Area(np.concatenate([centre - radius, centre + radius]), float(np.pi * radius**2), outline.reshape(-1))
+
+
+def _mask(shape: _Shape, width: int, height: int) -> _Area:
+    """A PNG of the pixels of its box, whose points are its first and its last pixel."""
+    low, high = _bounds(np.round(shape.points)).reshape(2, 2).astype(np.int64)
+    box = np.concatenate([low, high + 1]).astype(np.float64)
+    try:
+        with opened(base64.b64decode(shape.mask), ("PNG",), reading_asked().reading.max_pixels) as image:
+            if (np.abs(image.size - (high - low + 1)) > 1).any():  # rounding moves one of them by a pixel
+                raise ValueError
+            patch = np.array(image) > 0
+        if patch.ndim != 2:
+            raise ValueError
+    except (OSError, ValueError, TypeError, SyntaxError, UnreadableImageError):
+        return _Area(box, float((box[2:] - box[:2]).prod()), mask=BROKEN)
+    columns, rows = np.flatnonzero(patch.any(0)), np.flatnonzero(patch.any(1))
+    if not len(rows):
+        return _Area(box, 0)
+    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + np.tile(low, 2)
+    return _Area(box.astype(np.float64), float(patch.sum()), mask=placed_mask(patch, low.tolist(), height, width))
+
+
+LABELME = FileForm(
+    ".json", ("annotations", "annotation", "annots", "labels", "label", "json", "jsons"), is_labelme, _named_in
+)
