@@ -13,6 +13,7 @@ from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.masks import decode_rle
 from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.transform import DetectorTransform, paste_masks
 from socodet.detection.inference import as_detections, detect, detect_each
 from socodet.errors import InputError
 from socodet.finetuning.evaluate import score
@@ -93,10 +94,49 @@ def test_masks_are_cut_at_a_half():
     assert (found.scores.dtype, found.labels.dtype) == (np.float32, np.int64)
 
 
+def test_masks_lie_in_their_boxes_by_hand():
+    """A cell per pixel is copied. Two cells over four pixels: pixel centres are at -3/4, -1/4, 1/4, … 7/4 of a cell."""
+    cells = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
+    expected = torch.zeros(1, 1, 7, 9)
+    expected[..., 1:5, 2:6] = cells
+    torch.testing.assert_close(paste_masks(cells, torch.tensor([[2.0, 1, 6, 5]]), (7, 9)), expected)
+    two = torch.tensor([[[[4.0, 8.0], [4.0, 8.0]]]])
+    row = paste_masks(two, torch.tensor([[1.0, 0, 5, 2]]), (2, 6))[0, 0, 0]
+    between = [0.75 * 4 + 0.25 * 8, 0.25 * 4 + 0.75 * 8]
+    torch.testing.assert_close(row, torch.tensor([0.25 * 4, 0.75 * 4, *between, 0.75 * 8, 0.25 * 8]))
+
+
+def test_a_detectors_masks_lie_in_the_image_as_it_was_given():
+    """The same as above, of an image that the detector saw at half its size."""
+    cells = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
+    answer = {"boxes": torch.tensor([[1.0, 0.5, 3, 2.5]]), "masks": cells}
+    (found,) = DetectorTransform(InferenceSettings()).eval().postprocess([answer], [(4, 5)], [(8, 10)])
+    expected = torch.zeros(1, 1, 8, 10)
+    expected[..., 1:5, 2:6] = cells
+    torch.testing.assert_close(found, {"boxes": torch.tensor([[2.0, 1, 6, 5]]), "masks": expected})
+
+
+def test_masks_are_pasted_by_the_formula_of_detectron2_and_mmdetection():
+    """Both sample a mask at pixel centres by `grid_sample`; boxes may be smaller than a pixel, and reach beyond."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(20, 1, 28, 28, generator=generator)
+    corners = torch.rand(20, 2, generator=generator) * 60 - 10
+    boxes = torch.cat([corners, corners + torch.rand(20, 2, generator=generator) * 40 + 0.1], dim=1)
+    x, y = (torch.arange(side) + 0.5 for side in (50, 40))
+    across = (x - boxes[:, :1]) / (boxes[:, 2:3] - boxes[:, :1]) * 2 - 1
+    down = (y - boxes[:, 1:2]) / (boxes[:, 3:] - boxes[:, 1:2]) * 2 - 1
+    grid = torch.stack([across[:, None].expand(20, 40, 50), down[..., None].expand(20, 40, 50)], dim=3)
+    expected = torch.nn.functional.grid_sample(masks, grid, align_corners=False)
+    pasted = paste_masks(masks, boxes, (40, 50))
+    torch.testing.assert_close(pasted, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(paste_masks(masks, boxes, (40, 50)), pasted, rtol=0, atol=0)
+
+
 @pytest.mark.usefixtures("narrow_networks")
 @pytest.mark.parametrize(("size", "pasted"), [((50, 70), 50 * 70 * 2), ((28, 28), 2**24), ((300, 200), 1)])
-def test_masks_pasted_a_few_at_a_time_are_torchvisions(size, pasted, monkeypatch):
-    """The masks that the module itself gives are pasted by torchvision's transform, all at once."""
+def test_masks_pasted_a_few_at_a_time_are_those_of_the_module(size, pasted, monkeypatch):
+    """The masks that the module itself gives are pasted by its transform, all at once."""
     torch.manual_seed(0)
     settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1, detections=5, rois_per_image=16)
     detector = new_detector("mask_rcnn_fpn", NARROW, 6, inference=settings).eval()

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import _topk_min
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.rpn import permute_and_flatten
 from torchvision.ops import clip_boxes_to_image
 
 from socodet.deployment.onnx_steps import IMPOSSIBLE, SelectBoxes, best_of_images, counts, prepared
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
+from socodet.detection.detectors.transform import paste_masks
 from socodet.detection.inference import MASK_THRESHOLD
 
 LEAST_PROPOSAL, LEAST_BOX = 1e-3, 1e-2
@@ -55,7 +55,7 @@ class RCNNGraph(nn.Module):
             return answer
         masks = self._masks(maps, image, found)[torch.arange(0, image.shape[0], device=image.device), label + 1]
         height, width = images_bhw3.shape[1:3]
-        pasted = paste_masks_in_image(masks[:, None], answer[0], (height, width))
+        pasted = paste_masks(masks[:, None], answer[0], (height, width))
         return *answer, pasted[:, 0] > MASK_THRESHOLD
 
     def _proposals(self, padded: Tensor, size: tuple[int, int], maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,13 @@ from socodet.detection.detectors.fcos import CHANNELS_A_GROUP, FCOSFPN
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, MASK_POOLED, FasterRCNNFPN
 from socodet.detection.detectors.retinanet import RetinaNetFPN
-from socodet.detection.detectors.transform import DetectorTransform, scale_image, scaled_size
+from socodet.detection.detectors.transform import (
+    DetectorTransform,
+    mask_weights,
+    paste_masks,
+    scale_image,
+    scaled_size,
+)
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
 from socodet.finetuning.detector import TrainedDetector
@@ -81,7 +87,7 @@ def _module(detector: TrainedDetector) -> str:
         "rcnn": "MaskRCNN" if kind.has_masks else "FasterRCNN",
     }
     values["masks"] = Template(_MASKS).substitute(values) if kind.has_masks else ""
-    parts: list[Callable[..., Any]] = [DetectorTransform, scaled_size, scale_image]
+    parts: list[Callable[..., Any]] = [DetectorTransform, scaled_size, scale_image, paste_masks, mask_weights]
     if isinstance(kind, FasterRCNNFPN):
         parts.append(AlignedRoIAlign)
     sources = map(inspect.getsource, parts)

@@ -12,12 +12,11 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.masks import RLE, encode_masks
-from socodet.detection.detectors.transform import Answer, DetectorTransform, scaled_size
+from socodet.detection.detectors.transform import Answer, DetectorTransform, paste_masks, scaled_size
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
 from socodet.runtime.progress import progress_bar
@@ -208,6 +207,6 @@ def _encoded(masks: Tensor, boxes: Tensor, size: tuple[int, ...] | None) -> list
     at_once = max(1, PASTED // math.prod(size or masks.shape[2:]))
     encoded: list[RLE] = []
     for some, around in zip(torch.split(masks, at_once), torch.split(boxes, at_once), strict=True):
-        pasted = some if size is None else paste_masks_in_image(some, around, size)
+        pasted = some if size is None else paste_masks(some, around, (size[0], size[1]))
         encoded += encode_masks((pasted[:, 0] > MASK_THRESHOLD).cpu().numpy())
     return encoded

@@ -21,7 +21,8 @@ Target = dict[str, Tensor]
 
 
 class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's transform, except that images are scaled with antialiasing, as training samples are.
+    """torchvision's transform, except that images are scaled with antialiasing, as training samples are, and masks are
+    pasted by `paste_masks`.
 
     In training mode images come already scaled, and are only normalised and padded.
     """
@@ -36,6 +37,20 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
         size = scaled_size((image.shape[-2], image.shape[-1]), self.min_size[-1], self.max_size)
         return scale_image(image, size), target
 
+    def postprocess(
+        self,
+        result: list[dict[str, Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Boxes and masks in the images as they were given; (height, width) of these scaled, and as they were."""
+        small = [answer.pop("masks", None) for answer in result]
+        answers: list[dict[str, Tensor]] = super().postprocess(result, image_shapes, original_image_sizes)
+        for answer, masks, size in zip(answers, small, original_image_sizes, strict=False):
+            if masks is not None:
+                answer["masks"] = paste_masks(masks, answer["boxes"], size)
+        return answers
+
 
 def scaled_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:
     """(height, width) with the shorter side at `short_side`, or less if the longer one would exceed `max_side`."""
@@ -48,6 +63,26 @@ def scale_image(image_3hw: Tensor, size: tuple[int, int]) -> Tensor:
     if image_3hw.shape[-2:] == torch.Size(size):
         return image_3hw
     return interpolate(image_3hw[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def paste_masks(masks_n1mm: Tensor, boxes_n4: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (N, 1, M, M), each in its box, xyxy in pixels of an image of `size` (height, width): (N, 1, H, W) float32.
+
+    Bilinear from the centres of cells to those of pixels, and 0 outside, as in Detectron2 and MMDetection.
+    torchvision's own function cuts the corners of boxes to whole pixels and makes masks a pixel larger.
+    """
+    with torch.autocast(masks_n1mm.device.type, enabled=False):  # half precision would move the outlines
+        rows = mask_weights(boxes_n4[:, 1], boxes_n4[:, 3], size[0], masks_n1mm.shape[-2])
+        columns = mask_weights(boxes_n4[:, 0], boxes_n4[:, 2], size[1], masks_n1mm.shape[-1])
+        pasted: Tensor = rows[:, None] @ masks_n1mm.float() @ columns.transpose(1, 2)[:, None]
+        return pasted
+
+
+def mask_weights(first_n: Tensor, last_n: Tensor, pixels: int, cells: int) -> Tensor:
+    """(N, pixels, cells): along one axis of an image, the share that each cell of a box's mask has in a pixel."""
+    centres = torch.arange(0, pixels, device=first_n.device) + 0.5
+    at = (centres - first_n.float()[:, None]) / (last_n - first_n).float()[:, None] * cells - 0.5
+    return (1 - (at[..., None] - torch.arange(0, cells, device=first_n.device)).abs()).clamp(min=0)
 
 
 def scaled_and_flipped(
