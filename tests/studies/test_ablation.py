@@ -252,9 +252,12 @@ def test_a_row_without_a_step_is_named_before_any_is_run(tmp_path):
 
 
 def test_the_canonical_rule_keeps_its_levels_in_smaller_views():
-    """A box that is half as large in a view of half the side stays on its level."""
-    sides = torch.arange(20, 215, 0.5).double().numpy()
+    """A box that is smaller by as much as its view stays on its level: one of the whole view, 224 pixels, on P4."""
+    sides = torch.arange(20, 224.5, 0.5).double().numpy()
     boxes = torch.tensor([[0.0, 0.0, side, side] for side in sides]).double().numpy()
-    limits = family_rows("table4", Budget(size=112))[2].recipe.sample.level_limits
-    away = abs(sides - 112) > 1e-9  # on the limit itself the two rules part
-    assert (scale_aware_levels(boxes / 2, limits) == canonical_levels(boxes))[away].all()
+    levels = canonical_levels(boxes)
+    assert [levels[sides == side].item() for side in (111.5, 112, 223.5, 224)] == [0, 1, 1, 2]
+    for size in (64, 96, 112, 160):
+        limits = family_rows("table4", Budget(size=size))[2].recipe.sample.level_limits
+        smaller = (boxes * (size / 224)).astype("float32").astype("float64")  # as samples have them
+        assert (scale_aware_levels(smaller, limits) == levels).all()

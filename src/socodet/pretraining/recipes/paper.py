@@ -12,7 +12,7 @@ from socodet.views.settings import SampleSettings, ViewSettings
 
 
 def fpn_100ep() -> Recipe:
-    """SoCo-R50-FPN, 100 epochs: Tables 1, 4 and 5 of the paper (42.3 AP with Mask R-CNN, COCO 1x).
+    """SoCo-R50-FPN, 100 epochs: Tables 1, 4, 5, 8 and 9 of the paper (42.3 AP with Mask R-CNN, COCO 1x).
 
     socodet pretrain IMAGENET/train --recipe fpn_100ep --output runs/fpn_100ep
     """
@@ -20,7 +20,7 @@ def fpn_100ep() -> Recipe:
 
 
 def fpn_400ep() -> Recipe:
-    """SoCo-R50-FPN, 400 epochs: Table 1 of the paper (43.0 AP with Mask R-CNN, COCO 1x).
+    """SoCo-R50-FPN, 400 epochs: Tables 1 and 8 of the paper (43.0 AP with Mask R-CNN, COCO 1x).
 
     socodet pretrain IMAGENET/train --recipe fpn_400ep --output runs/fpn_400ep
     """
@@ -28,7 +28,7 @@ def fpn_400ep() -> Recipe:
 
 
 def fpn_star_400ep() -> Recipe:
-    """SoCo*-R50-FPN, 400 epochs, a fourth view: Table 1 of the paper (43.2 AP with Mask R-CNN, COCO 1x).
+    """SoCo*-R50-FPN, 400 epochs, a fourth view: Tables 1, 6, 7, 8 and 10 (43.2 AP with Mask R-CNN, COCO 1x).
 
     V4 is another random crop of V1, at 192 pixels (section 4.3).
 
@@ -44,7 +44,7 @@ def fpn_star_400ep() -> Recipe:
 
 
 def c4_100ep() -> Recipe:
-    """SoCo-R50-C4, 100 epochs: Table 2 of the paper (40.4 AP with Mask R-CNN R50-C4, COCO 1x).
+    """SoCo-R50-C4, 100 epochs: Tables 2 and 3 of the paper (40.4 AP with Mask R-CNN R50-C4, COCO 1x).
 
     Boxes are pooled from C4, the fifth residual block is the head, there is no V3 (section 3.3). The paper does not
     give the pooled size; its public code and Detectron2's C4 detector pool 14x14. `--pooled-size 7` needs a quarter of
@@ -60,7 +60,7 @@ def c4_100ep() -> Recipe:
 
 
 def c4_400ep() -> Recipe:
-    """SoCo-R50-C4, 400 epochs: Table 2 of the paper (40.9 AP with Mask R-CNN R50-C4, COCO 1x).
+    """SoCo-R50-C4, 400 epochs: Tables 2 and 3 of the paper (40.9 AP with Mask R-CNN R50-C4, COCO 1x).
 
     socodet pretrain IMAGENET/train --recipe c4_400ep --output runs/c4_400ep
     """
