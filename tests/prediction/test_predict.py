@@ -1,10 +1,14 @@
 """A fine-tuned detector in use: the detector that evaluation scores, over any images, into files."""
 
+import copy
 import csv
+import io
 import json
+import pickle
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -92,7 +96,8 @@ def test_it_is_the_detector_that_evaluation_scores(run, detector, data, tmp_path
 def test_files_images_and_arrays_are_the_same_image(detector, photograph):
     path = photograph
     pixels = decode_image(path.read_bytes())
-    first, *others = detector.predict([path, str(path), Image.fromarray(pixels), pixels])
+    given = [str(path), PurePath(path), path.read_bytes(), Image.fromarray(pixels), pixels, torch.from_numpy(pixels)]
+    first, *others = detector.predict([path, *given])
     assert len(first) > 0
     for other in others:
         np.testing.assert_array_equal(other.boxes, first.boxes)
@@ -146,13 +151,21 @@ def test_scores_and_numbers_are_limited_and_the_surest_come_first(detector, phot
         ([np.zeros((4, 4, 5), np.uint8)], "uint8"),
         ([torch.rand(3, 8, 8)], r"images\[0\]: a tensor.*call detector\(.*permute\(1, 2, 0\)"),
         ([torch.zeros(3, 8, 8, dtype=torch.uint8)], r"a tensor.*permute\(1, 2, 0\)"),
+        ([np.zeros((0, 4, 3), np.uint8)], r"images\[0\]: uint8 of \(0, 4, 3\)"),
+        ([b"torn"], r"images\[0\]: "),
+        ([None], r"images\[0\]: of type NoneType"),
+        ([io.BytesIO()], r"images\[0\]: of type BytesIO"),
         ("one.jpg", "a list"),
         (None, "a list"),
+        (b"one", "a list"),
+        ({"one.jpg": 1}, "a list"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"list\(array\)"),
     ],
 )
 def test_what_is_not_an_image_is_refused(detector, images, what):
-    with pytest.raises(InputError, match=what):
+    with pytest.raises(InputError, match=what) as refused:
         detector.predict(images)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -296,10 +309,46 @@ def test_the_module_answers_as_torchvisions(detector):
     image = torch.rand(3, 80, 100)
     (answer,) = detector([image])
     assert answer.keys() == {"boxes", "labels", "scores", "masks"}
-    for wrong in ([(255 * image).byte()], [image.permute(1, 2, 0)], [image.numpy()], image):
+    assert detector([]) == []
+    for wrong in ([(255 * image).byte()], [image.permute(1, 2, 0)], [image.numpy()], [image[:, :0]], image):
         with pytest.raises(InputError, match="tensors"):
             detector(wrong)
     assert detector.class_names == tuple(category.name for category in detector.categories)
+
+
+def test_what_was_found_is_a_table_and_can_be_compared(detector, photograph):
+    (found,) = detector.predict([photograph])
+    rows = found.as_dicts()
+    assert [row["label"] for row in rows] == list(found.labels)
+    np.testing.assert_array_equal([[row[side] for side in ("x1", "y1", "x2", "y2")] for row in rows], found.boxes)
+    assert json.loads(json.dumps(rows))[0]["score"] == pytest.approx(found.scores[0])
+    assert found == found
+    assert found != copy.deepcopy(found)
+    assert len({found, found}) == 1
+
+
+def test_a_detector_says_what_it_is_and_lives_on_in_copies(run, detector, photograph):
+    first = repr(detector).split("(network)")[0]
+    assert str(run) in first
+    assert all(name in first for name in detector.class_names)
+    (expected,) = detector.predict([photograph])
+    for other in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector)), copy.deepcopy(detector).to("cpu")):
+        np.testing.assert_array_equal(other.predict([photograph])[0].boxes, expected.boxes)
+
+
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [(torch.nn.Module.train, "eval"), (torch.nn.Module.half, "float"), (torch.nn.Module.double, "float")],
+)
+def test_a_detector_that_cannot_predict_says_how_it_can(detector, images, tmp_path, change, fix):
+    other = change(copy.deepcopy(detector))
+    calls = [lambda: other.predict([np.zeros((8, 8, 3), np.uint8)]), lambda: predict(other, images, tmp_path / "found")]
+    calls += [lambda: other([torch.rand(3, 8, 8)])] * (fix == "eval")
+    for call in calls:
+        with pytest.raises(InputError, match=rf"detector\.{fix}\(\)"):
+            call()
+    assert not (tmp_path / "found").exists()
+    assert len(getattr(other, fix)().predict([np.zeros((8, 8, 3), np.uint8)])) == 1
 
 
 def test_16_bit_images_are_seen_as_in_training(run, tmp_path):

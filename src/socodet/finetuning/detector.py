@@ -1,9 +1,10 @@
 """A fine-tuned detector, ready to use: `load_detector`."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.weights.hub import reads_hub
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FoundObjects(Shown):
     """What a detector found in one image: N objects, the highest scores first."""
 
@@ -50,6 +51,13 @@ class FoundObjects(Shown):
         found = ", ".join(f"{label} {score:.2f}" for label, score in zip(self.labels, self.scores, strict=True))
         return f"{self.headline()}: {found}" if found else self.headline()
 
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """One dict per object: `label`, `score` and the corners `x1`, `y1`, `x2`, `y2`, as in predictions.csv."""
+        return [
+            {"label": label, "score": score, **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))}
+            for label, score, box in zip(self.labels, self.scores.tolist(), self.boxes.tolist(), strict=True)
+        ]
+
     def headline(self) -> str:
         """How many there are."""
         return f"{len(self)} object{'s' * (len(self) != 1)}"
@@ -65,8 +73,15 @@ class TrainedDetector(nn.Module):
     """The detector of a fine-tuning run in evaluation mode, with what its labels mean.
 
     `predict` takes images of any size as files, PIL images or arrays. Called like a torchvision detector with a list of
-    (3, H, W) tensors of RGB in [0, 1], it answers with boxes, labels (1 is the first class) and scores.
+    (3, H, W) tensors of RGB in [0, 1], it answers with boxes, labels (1 is the first class) and scores. The module that
+    can be trained further is `network`.
     """
+
+    if TYPE_CHECKING:  # to which a module otherwise answers with anything
+
+        def __call__(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+            """As `forward`."""
+            ...
 
     def __init__(
         self, network: nn.Module, recipe: FinetuneRecipe, categories: Sequence[Category], step: int, run: Path
@@ -93,11 +108,35 @@ class TrainedDetector(nn.Module):
         """By label, label 1 first."""
         return tuple(category.name for category in self.categories)
 
+    def extra_repr(self) -> str:
+        """What stands above the network's modules."""
+        return (
+            f"{self.recipe.settings.detector} of {self.run}, step {self.step:,}, classes: {', '.join(self.class_names)}"
+        )
+
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """As torchvision's detectors in evaluation mode. ArgumentError for what these do not take."""
         check_tensors(images)
-        answer: list[dict[str, Tensor]] = self.network(images)
+        self._check_evaluating()
+        answer: list[dict[str, Tensor]] = self.network(images) if images else []
         return answer
+
+    def check_ready(self) -> None:
+        """InputError unless it is in evaluation mode and its weights are float32, as `predict` needs them."""
+        self._check_evaluating()
+        kinds = {str(tensor.dtype) for tensor in self.network.parameters() if tensor.dtype != torch.float32}
+        if kinds:
+            raise InputError(
+                f"the detector's weights are {' and '.join(sorted(kinds))}, and predict takes float32; call "
+                'detector.float(). For speed, load_detector(..., precision="bfloat16") computes in half precision'
+            )
+
+    def _check_evaluating(self) -> None:
+        if self.network.training:
+            raise InputError(
+                "the detector is in training mode; call detector.eval(). To train it, call detector.network with "
+                "images and targets"
+            )
 
     def predict(
         self,
@@ -109,13 +148,16 @@ class TrainedDetector(nn.Module):
     ) -> list[FoundObjects]:
         """The objects in each image, those of at least `min_score`, at most `max_detections` in one.
 
-        images: paths, PIL images, or uint8 arrays (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey; what is transparent is
-        seen on white. min_score: without it everything that the detector returns, where `socodet.predict` leaves out
-        what is below 0.05. InputError for an image that cannot be read.
+        images: paths, bytes of image files, PIL images, or uint8 arrays (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey;
+        what is transparent is seen on white. min_score: without it everything that the detector returns, where
+        `socodet.predict` leaves out what is below 0.05. InputError for an image that cannot be read.
         """
         check_limits(min_score, max_detections, batch_size)
-        if isinstance(images, str | Path | Image.Image | np.ndarray | Tensor) or not isinstance(images, Iterable):
-            raise ArgumentError("predict takes a list of images; put a single one into a list")
+        self.check_ready()
+        single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray | Tensor | Mapping)
+        if single or not isinstance(images, Iterable):
+            how = "; of an array of several images, list(array)" if getattr(images, "ndim", 0) == 4 else ""
+            raise ArgumentError(f"predict takes a list of images; put a single one into a list{how}")
         found = []
         pixels = [as_pixels(image, self.pixel_reading, f"images[{place}]") for place, image in enumerate(images)]
         for index, answer in detect_each(

@@ -1,6 +1,6 @@
 """Images given in memory or as files, in any of the forms that a detector takes from Python."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from socodet.images.stored_values import ORIENTATION_TAG, upright, values_opened
 from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import read_file
 
-AnyImage = str | Path | Image.Image | NDArray[np.uint8]
+AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | Tensor
+"""What `predict` takes. A tensor is taken as an array is."""
 ARRAYS = "uint8 arrays of (H, W, 3), (H, W, 4) or (H, W)"
+TAKEN = f"paths, the bytes of image files, PIL images and {ARRAYS}, values 0..255"
 SPREAD = ("PPM", "JPEG2000")
 """Formats that say how many bits they use, whose values Pillow spreads over 16."""
 
@@ -26,15 +28,21 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
 
     reading: as in `decode_image`. InputError, naming the file, or calling what is none `name`.
     """
-    if isinstance(image, str | Path):
+    if isinstance(image, bytes | bytearray | memoryview):
         try:
-            return decode_image(read_file(image), reading=reading)
+            return decode_image(bytes(image), reading=reading)
         except UnreadableImageError as error:
-            raise InputError(f"{image}: {error}") from None
+            raise InputError(f"{name}: {error}") from None
+    if isinstance(image, str | os.PathLike):
+        try:
+            return decode_image(read_file(os.fspath(image)), reading=reading)
+        except UnreadableImageError as error:
+            raise InputError(f"{os.fspath(image)}: {error}") from None
         except FileNotFoundError:
-            raise InputError(f"{image}: no such image file; check the path") from None
+            raise InputError(f"{os.fspath(image)}: no such image file; check the path") from None
         except OSError as error:
-            raise InputError(f"{image}: cannot be read ({error.strerror or error}); check the path") from None
+            why = error.strerror or error
+            raise InputError(f"{os.fspath(image)}: cannot be read ({why}); check the path") from None
     if isinstance(image, Image.Image):
         values = values_opened(image)
         if values is not None:
@@ -44,9 +52,11 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         image = image.detach().cpu().numpy() if _is_image(image.shape, str(image.dtype)) else image
     if isinstance(image, Tensor):
         raise ArgumentError(f"{name}: a tensor, {_described(image)}; {_way_out_of_tensor(image)}")
+    if not hasattr(image, "__array__") and not isinstance(image, list | tuple):
+        raise ArgumentError(f"{name}: of type {type(image).__name__}; predict takes {TAKEN}")
     array = np.asarray(image)
     if not _is_image(array.shape, str(array.dtype)):
-        raise ArgumentError(f"{name}: {_described(array)}; predict takes paths, PIL images and {ARRAYS}, values 0..255")
+        raise ArgumentError(f"{name}: {_described(array)}; predict takes {TAKEN}")
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     return np.ascontiguousarray(array if array.shape[2] == 3 else np.array(to_rgb(Image.fromarray(array))))
@@ -69,9 +79,9 @@ def check_tensors(images: Any) -> None:
             given = f"of type {type(image).__name__}"
             raise ArgumentError(
                 f"images[{place}] is {given}; a detector takes tensors of (3, H, W) in [0, 1]; detector.predict takes "
-                f"paths, PIL images and {ARRAYS}"
+                f"{TAKEN}"
             )
-        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or not image.is_floating_point():
             raise ArgumentError(
                 f"images[{place}] is {_described(image)}; a detector takes floating-point tensors of (3, H, W) in "
                 "[0, 1]: of 0..255, tensor / 255"
@@ -79,7 +89,8 @@ def check_tensors(images: Any) -> None:
 
 
 def _is_image(shape: tuple[int, ...], dtype: str) -> bool:
-    return dtype.endswith("uint8") and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
+    """Whether an array of that shape is one; without pixels it is none."""
+    return dtype.endswith("uint8") and 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
 
 
 def _described(values: Any) -> str:

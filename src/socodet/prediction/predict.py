@@ -88,6 +88,7 @@ def predict(
         detector = load_detector(
             detector, checkpoint=checkpoint, device=execution.device, precision=execution.precision
         )
+    detector.check_ready()
     written_from = MIN_SCORE if min_score is None else min_score
     drawn_from, why = _drawing_limit(detector, min_score)
     asked: dict[str, Any] = {
@@ -174,8 +175,10 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
         high = "" if f1 is None else f", {f1:.1f} of 100"
         if f1 is not None and f1 < POOR_F1:
             high += ", so this detector finds next to nothing yet"
-        return limit, f"where F1 is highest on the validation set{high}; --min-score sets another"
-    return DRAWN_FROM, "as the detector was not scored during training, or found nothing; --min-score sets another"
+        return limit, f"where F1 is highest on the validation set{high}; a minimum score that is given replaces it"
+    return DRAWN_FROM, (
+        "as the detector was not scored during training, or found nothing; a minimum score that is given replaces it"
+    )
 
 
 def _prepare(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
