@@ -19,7 +19,7 @@ samples = socodet.SampleDataset(
 )
 
 # Online and target network, projectors and predictor. The objective is `soco.objective`.
-soco = socodet.build_soco(recipe.model, seed=0)
+soco = socodet.build_soco(recipe.model, seed=0, objective=recipe.objective)
 learned = [parameter for parameter in soco.parameters() if parameter.requires_grad]  # the target has no gradient
 optimizer = torch.optim.AdamW(learned, lr=1e-3)
 random = np.random.default_rng(0)

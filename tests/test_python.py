@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from photograph_sets import coco_file
 
 import socodet
-from socodet.cli import COMMANDS
+from socodet.cli import COMMANDS, main
 from socodet.errors import InputError, SettingError
 from socodet.pretraining.recipes import describe_recipe
+from socodet.runtime.settings import Settings
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -163,6 +165,21 @@ def test_help_says_what_each_field_of_settings_means():
         assert about.startswith("    ")
         assert len(about) > 20
     assert "\nbatch_size = 16\n    Images per step" in text
+    public = [getattr(socodet, name) for name in socodet.__all__]
+    for cls in (one for one in public if isinstance(one, type) and issubclass(one, Settings)):
+        own = inspect.getdoc(cls).split("explains each", 1)[-1]
+        assert "--" not in own  # in Python they are arguments
+        for field in dataclasses.fields(cls):  # inherited ones too
+            about = re.search(rf"^{field.name}\b.*\n    (\S.*)", own, re.M)
+            assert about, (cls, field.name)
+
+
+def test_doctor_prints_as_the_command_does(capsys):
+    found = socodet.doctor()
+    main(["doctor"])
+    ours, theirs = str(found).splitlines(), capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in ours] == [line.split("  ")[0] for line in theirs]
+    assert found[0].what in found._repr_html_()
 
 
 def test_recipes_print_with_what_they_are():

@@ -19,7 +19,7 @@ from socodet.runtime.lazy import lazily, lazy_names
 from socodet.runtime.log import LOGGER as _LOGGER  # noqa: F401  from here on, what a program sets of it is kept
 
 if TYPE_CHECKING:  # each of these is a public name
-    from socodet.commands.doctor import examine as doctor  # noqa: F401
+    from socodet.commands.doctor import examine as doctor
     from socodet.deployment.export import export as export
     from socodet.deployment.export_detector import export_detector as export_detector
     from socodet.deployment.push import Pushed as Pushed
@@ -91,6 +91,8 @@ if TYPE_CHECKING:  # each of these is a public name
     from socodet.weights.report import LoadReport as LoadReport
 
 __all__ = ["__version__", *lazy_names(__name__)]  # pyright: ignore[reportUnsupportedDunderAll]
+if TYPE_CHECKING:  # an import under another name is no public one to type checkers
+    __all__ += ["doctor"]
 __getattr__ = lazily(__name__, check_arguments=True)
 
 

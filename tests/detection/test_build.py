@@ -7,7 +7,8 @@ from photograph_sets import coco_file
 from torchvision.ops import MultiScaleRoIAlign
 
 from socodet.detection.build import build_detector
-from socodet.detection.detectors.by_name import DETECTORS, detector_named
+from socodet.detection.detectors.by_name import DETECTORS, detector_named, new_detector
+from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.names import ALIASES, NAMES
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.errors import InputError
@@ -16,6 +17,7 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime import extensions
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -68,6 +70,23 @@ def test_boxes_are_pooled_as_in_pretraining_unless_torchvisions_way_is_asked_for
     assert heads.box_roi_pool.sampling_ratio == 2
     with pytest.raises(InputError, match="fcos_fpn pools no boxes"):
         build_detector(pretrained, detector="fcos_fpn", pooling="torchvision", **asked)
+
+
+@pytest.mark.parametrize("count", [1, 0, -2])
+def test_no_detector_has_fewer_than_one_class_beside_the_background(count, pretrained):
+    with pytest.raises(InputError, match=f"num_classes must be at least 2.* not {count}"):
+        build_detector(pretrained, num_classes=count, show_report=False)
+
+
+class NoNetwork(Detector):
+    def build(self, model, num_classes, inference):
+        return lambda images: images
+
+
+def test_what_a_detector_of_the_users_builds_must_be_a_module(monkeypatch):
+    monkeypatch.setattr(extensions, "_REGISTERED", {})
+    with pytest.raises(InputError, match="NoNetwork: its build must return"):
+        new_detector(extensions.register(NoNetwork), NARROW, 3)
 
 
 def test_the_papers_names_are_accepted():

@@ -10,6 +10,8 @@ from torch import nn
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.transform import scale_image
+from socodet.detection.inference import detect
+from socodet.errors import InputError
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner, scored_weights
@@ -62,6 +64,20 @@ def a_loop(run, data):
     execution = ExecutionSettings("cpu", workers=0)
     tuner = FineTuner(detector.build(None, 2, None), detector, schedule, execution)
     return FinetuneLoop(tuner, data, data, run, EvaluationSettings(), execution, show_progress=False)
+
+
+class NoLosses(OneBox):
+    def forward(self, images, targets=None):
+        return self.box.sum() if self.training else [self.box]
+
+
+def test_a_network_that_gives_something_else_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(OneBoxDetector, "build", lambda *_: NoLosses())
+    data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
+    with pytest.raises(InputError, match=r"detector one_box: .*dict of losses, not a Tensor"):
+        a_loop(RunFolder(tmp_path / "run"), data).train()
+    with pytest.raises(InputError, match=r"NoLosses: .*boxes, scores and labels"):
+        detect(NoLosses(), data)
 
 
 def test_it_is_trained_scored_and_resumed(tmp_path):

@@ -261,3 +261,27 @@ def test_an_objective_that_gives_no_scalar_is_named(wrong):
     soco = SoCo(build_encoder(SMALL), SMALL, Mine())
     with pytest.raises(InputError, match="objective Mine: must return a scalar"):
         soco([a_view(64, generator), a_view(64, generator)])
+
+
+def test_an_objective_that_nothing_can_be_learned_from_is_named():
+    class Mine(Objective):
+        def __call__(self, embeddings):
+            return embeddings.targets[0].mean()
+
+        def lowest(self, views):
+            return 0.0
+
+    generator = torch.Generator().manual_seed(0)
+    soco, views = SoCo(build_encoder(SMALL), SMALL, Mine()), [a_view(64, generator), a_view(64, generator)]
+    with pytest.raises(InputError, match=r"objective Mine: .*no gradient"):
+        soco(views)
+    with torch.no_grad():  # as where it is only looked at
+        assert soco(views).loss.ndim == 0
+
+
+def test_an_rpn_without_proposals_says_where_they_come_from():
+    generator = torch.Generator().manual_seed(0)
+    settings = replace(SMALL, rpn_weight=1.0)
+    soco = SoCo(build_encoder(settings), settings)
+    with pytest.raises(InputError, match="shown="):
+        soco([a_view(64, generator), a_view(64, generator)])

@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from socodet.errors import UnreadableImageError
+from socodet.errors import InputError, UnreadableImageError
+from socodet.images.source import open_images
 from socodet.pretraining.data import SampleDataset, replaced_images
+from socodet.proposals.image_boxes import OnlineProposals
+from socodet.proposals.settings import ProposalSettings
+from socodet.runtime import extensions
 from socodet.training.streams import Stream
 from socodet.training.workers import make_batches
+from socodet.views.batch import collate
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 INDICES = np.array([0, 2, 3, 5, 7], dtype=np.int64)
@@ -104,6 +110,65 @@ def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
     whole_pass = Stream(INDICES, 5, 0)
     (batch,) = make_batches(dataset.batch, map(whole_pass.batch, range(1)), 0)
     assert replaced_images(batch, whole_pass.batch(0)) == {2, 7}
+
+
+def test_indices_in_any_order_give_the_images_that_are_asked_for():
+    ordered = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
+    shuffled = SampleDataset(Pictures(), Table(), INDICES[::-1].tolist(), SMALL, seed=0)
+    assert len(shuffled) == len(INDICES)
+    for index in INDICES[INDICES != 7]:
+        found, sample = shuffled[(1, index)]
+        assert found == index
+        assert all(map(np.array_equal, sample.pixels, ordered[(1, index)][1].pixels))
+
+
+@pytest.mark.parametrize(("place", "said"), [(3, "not 3"), ((0, 1, 2), "not"), ((0, 8), "index 8"), ((0, -1), "-1")])
+def test_a_place_of_no_image_is_refused(place, said):
+    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
+    with pytest.raises(InputError, match=said):
+        dataset[place]
+    with pytest.raises(InputError, match=said):
+        dataset.batch([place])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ((None, Table(), SMALL), "source"),
+        ((Pictures(), SMALL, SMALL), "proposals"),
+        ((Pictures(), Table(), 3), "settings"),
+    ],
+)
+def test_arguments_of_another_type_are_named(wrong, said):
+    source, proposals, settings = wrong
+    with pytest.raises(InputError, match=f"^SampleDataset: {said} must be"):
+        SampleDataset(source, proposals, INDICES, settings, seed=0)
+
+
+def test_torchs_loader_takes_places_and_is_told_when_it_has_none():
+    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=3)
+    places = [(0, 0), (0, 3), (2, 0)]
+    batches = [*DataLoader(dataset, 2, sampler=places, collate_fn=collate)]
+    expected = dataset.batch(places[:2])
+    assert torch.equal(batches[0].views[1].pixels, expected.views[1].pixels)
+    assert len(batches) == 2
+    with pytest.raises(InputError, match=r"a place is \(epoch, image index\)"):
+        next(iter(DataLoader(dataset, 2, shuffle=True, collate_fn=collate)))
+
+
+def brightest(image, rng):
+    """A box that is as wide as the image is bright."""
+    return [[0, 0, 10 + image.max() // 8, 30]]
+
+
+def test_online_proposals_see_the_images_as_the_source_says(tmp_path, monkeypatch):
+    """Of 12 bits: read plainly they would be nearly black."""
+    monkeypatch.setattr(extensions, "_REGISTERED", {})
+    for name in "abc":
+        Image.fromarray(np.full((40, 48), 4095, np.uint16)).save(tmp_path / f"{name}.png")
+    settings = ProposalSettings(extensions.register(brightest), min_scale=0, max_scale=1)
+    samples = SampleDataset(open_images(tmp_path), OnlineProposals(settings), range(3), SMALL, seed=0)
+    assert {tuple(box) for box in samples[(0, 1)][1].proposals.tolist()} == {(0, 0, 10 + 255 // 8, 30)}
 
 
 def test_nothing_readable_is_an_error():

@@ -133,6 +133,11 @@ def test_a_level_of_the_logger_that_was_set_before_is_kept(monkeypatch):
             "out: exists; give another output or pass overwrite=True",
         ),
         ("hold a share of it back with --val-share 0.2.", "hold a share of it back with val_share=0.2."),
+        (
+            "go on with socodet finetune --init, or --val-share 0.2 (socodet export SET --format timm)",
+            "go on with socodet finetune --init, or val_share=0.2 (socodet export SET --format timm)",
+        ),
+        ("add --import own to the command; pass --resume", "add --import own to the command; pass resume=True"),
         ("lower --base-lr, or raise --target-momentum.", "lower base_lr, or raise target_momentum."),
         ("/data/--x/a--b.txt: is damaged", "/data/--x/a--b.txt: is damaged"),
     ],

@@ -5,13 +5,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from socodet.cli import main
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError, SettingError
 from socodet.models.backbones import build_backbone
 from socodet.models.encoders import encoder_class
-from socodet.models.objective import CosineAgreement, build_objective
+from socodet.models.objective import CosineAgreement, Objective, build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import recipe
 from socodet.proposals.image_boxes import propose_boxes
@@ -59,10 +60,38 @@ def test_a_script_is_a_module_of_its_files_name(monkeypatch):
     assert extensions.register(Same) == "__main__:Same"
 
 
-@pytest.mark.parametrize("nameless", [lambda: None, Same()])
+class Wordy(Same):
+    def __repr__(self):
+        return "one\ntwo"
+
+
+@pytest.mark.parametrize("nameless", [lambda: None, Same(), Wordy()])
 def test_what_has_no_name_is_refused(nameless):
-    with pytest.raises(SettingError, match="no name"):
+    with pytest.raises(SettingError, match="no name") as refused:
         extensions.register(nameless)
+    assert "\n" not in str(refused.value)
+
+
+class Unfinished(Objective):
+    """Without `lowest`."""
+
+    def __call__(self, embeddings):
+        return embeddings.predictions[0].sum()
+
+
+def not_a_class(embeddings):
+    return embeddings.predictions[0].sum()
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "said"),
+    [(Unfinished, Objective, "lowest"), (not_a_class, Objective, "embeddings"), (Same, torch.nn.Module, "Module")],
+)
+def test_what_cannot_be_made_is_one_line_that_names_it(own, wanted, said, monkeypatch):
+    monkeypatch.setattr(extensions, "_REGISTERED", {})
+    with pytest.raises(SettingError, match=f"{own.__name__}: .*{said}") as refused:
+        extensions.made(extensions.register(own), wanted)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["planted:Loss", "os:system", "subprocess:Popen"])
@@ -90,7 +119,7 @@ def test_only_the_modules_that_were_typed_are_used(planted):
     assert type(build_objective(ObjectiveSettings("planted:Loss"))).__name__ == "Loss"
     with pytest.raises(SettingError, match="did you mean Loss"):
         ObjectiveSettings("planted:Lost")  # judged before anything is done with it
-    with pytest.raises(SettingError, match="planted:number: gives a int; it must give a CosineAgreement"):
+    with pytest.raises(SettingError, match=r"planted:number: .*\bint; .*CosineAgreement"):
         extensions.made("planted:number", CosineAgreement)
     extensions.trust([], [])
     with pytest.raises(SettingError, match="--import planted"):

@@ -7,6 +7,7 @@ import pkgutil
 from pathlib import Path
 from typing import Annotated, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 
 import socodet
@@ -33,7 +34,7 @@ CLASSES = sorted((cls for cls in Settings.__subclasses__() if cls.__module__.sta
             lambda: SampleSettings(level_rule="nonsense"),
             "level_rule must be one of scale_aware, canonical, single, ",
         ),
-        (lambda: SampleSettings(views=[ViewSettings()] * 2), "views must be a tuple, not [ViewSettings("),
+        (lambda: SampleSettings(views=ViewSettings()), "views must be a tuple, not ViewSettings("),
         (lambda: SampleSettings(views=(ViewSettings(), 3)), "views.1 must be of type ViewSettings, not 3"),
         (lambda: SampleSettings(crop_scale=(0.5,)), "crop_scale must be a tuple of 2, not (0.5,)"),
         (lambda: SampleSettings(level_limits=(1, 2, "3")), "level_limits.2 must be a number, not '3'"),
@@ -88,6 +89,22 @@ def test_a_range_holds_at_its_ends(cls):
                 assert not math.isfinite(end) or problem(name, end, hint) is None
             for outside in (rule.at_least - 1, rule.at_most + 1, rule.above, rule.below):
                 assert not math.isfinite(outside) or f"{name} must be {rule}, not" in problem(name, outside, hint)
+
+
+def test_numbers_of_numpy_and_lists_are_kept_as_python_has_them():
+    given = TrainingSettings(batch_size=np.int64(8), epochs=np.float32(20.5), base_lr=np.float64(0.1), seed=np.array(3))
+    assert given == TrainingSettings(batch_size=8, epochs=20.5, base_lr=0.1, seed=3)
+    assert {type(getattr(given, name)) for name in ("batch_size", "epochs", "base_lr", "seed")} == {int, float}
+    assert TrainingSettings(trust_clip=np.True_).trust_clip is True
+    for views in ([ViewSettings()] * 2, (ViewSettings(),) * 2):
+        sample = SampleSettings(views=views, crop_scale=[0.5, np.float64(1)], level_limits=np.array([1.0, 2.0, 3.0]))
+        assert sample == SampleSettings(
+            views=(ViewSettings(),) * 2, crop_scale=(0.5, 1.0), level_limits=(1.0, 2.0, 3.0)
+        )
+        assert hash(sample) == hash(dataclasses.replace(sample))
+    assert socodet.Budget(seeds=range(3)).seeds == (0, 1, 2)
+    with pytest.raises(SettingError, match=r"seeds\.1 must be a whole number, not 'a'"):
+        socodet.Budget(seeds=[0, "a"])
 
 
 def test_text_may_name_a_file():

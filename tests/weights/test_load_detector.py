@@ -8,6 +8,7 @@ import torch
 from distinct_weights import R18, a_run, assert_filled
 from narrow_models import narrow_resnet18
 
+import socodet
 from socodet.detection.build import build_detector
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
@@ -47,6 +48,24 @@ def test_an_export_for_mmdetection_is_read_back_whole(tmp_path, architecture, de
     assert report.left_over == {}
     for name, value in of_file.state_dict().items():
         assert torch.equal(value, of_run.state_dict()[name]), name
+
+
+def test_a_checkpoint_in_memory_is_read_as_its_file(tmp_path):
+    """Whatever wraps the state dict there."""
+    checkpoint = {"model": a_run(tmp_path / "run", R18).state_dict(), "optimizer": {"lr": 1}, "step": 3}
+    torch.save(checkpoint, tmp_path / "all.pth")
+    of_file, in_memory = new_detector("mask_rcnn_fpn", R18, 4, seed=0), new_detector("mask_rcnn_fpn", R18, 4, seed=0)
+    assert load_pretrained(in_memory, checkpoint).loaded == load_pretrained(of_file, tmp_path / "all.pth").loaded
+    for name, value in in_memory.state_dict().items():
+        assert torch.equal(value, of_file.state_dict()[name]), name
+
+
+def test_what_holds_no_state_dict_is_one_line(tmp_path):
+    detector = new_detector("mask_rcnn_fpn", R18, 4)
+    for wrong, said in (({"step": 3}, "no state dict"), (torch.nn.Linear(1, 1), r"Linear; give its state_dict\(\)")):
+        with pytest.raises(InputError, match=said) as refused:
+            socodet.load_pretrained(detector, wrong)
+        assert "\n" not in str(refused.value)
 
 
 def test_of_a_whole_detector_of_mmdetection_the_backbone_is_taken(tmp_path):

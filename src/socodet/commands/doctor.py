@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from socodet._version import __version__
+from socodet.runtime.shown import Shown, ShownTable
 
 PACKAGES = ("torch", "torchvision", "numba", "llvmlite", "numpy", "pillow", "simplejpeg", "pyarrow", "safetensors")
 EXTRAS = (
@@ -43,6 +44,24 @@ class Finding:
     """What is wrong, and how to fix it; None if nothing is."""
 
 
+class Findings(list[Finding], Shown):
+    """All that was checked, which prints as the command does."""
+
+    def __str__(self) -> str:
+        width = max((len(one.what) for one in self), default=0)
+        lines = [f"socodet {__version__}"]
+        for one in self:
+            lines.append(f"{'ok ' if one.problem is None else 'BAD'} {one.what:<{width}}  {one.found}")
+            if one.problem is not None:
+                lines.append(f"    {'':<{width}}  {one.problem}")
+        return "\n".join(lines)
+
+    def shown(self) -> list[ShownTable]:
+        """What was found, and what is wrong with it."""
+        rows = [(one.what, one.found, "ok" if one.problem is None else one.problem) for one in self]
+        return [ShownTable(rows, ("", "found", ""))]
+
+
 @dataclass(frozen=True)
 class Licence:
     """The licence of one installed package."""
@@ -68,20 +87,15 @@ def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licence
     if as_json:
         print(json.dumps({"socodet": __version__, "findings": [asdict(one) for one in findings]}, indent=2))
     else:
-        width = max(len(one.what) for one in findings)
-        print(f"socodet {__version__}")
-        for one in findings:
-            print(f"{'ok ' if one.problem is None else 'BAD'} {one.what:<{width}}  {one.found}")
-            if one.problem is not None:
-                print(f"    {'':<{width}}  {one.problem}")
+        print(findings)
     if any(one.problem for one in findings):
         raise SystemExit(1)
 
 
-def examine() -> list[Finding]:
+def examine() -> Findings:
     """What is found of this installation and this machine, and what is wrong with it and how to fix that."""
     checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device, _decoder, _kernels)
-    return [_tried(check) for check in (*checks, _cores, _disk, _shared_memory, _open_files)]
+    return Findings(_tried(check) for check in (*checks, _cores, _disk, _shared_memory, _open_files))
 
 
 def _print_licences(as_json: bool) -> None:

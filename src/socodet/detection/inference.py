@@ -92,9 +92,21 @@ def detect_each(
                 (group,) = [group for group in groups if index in group]
                 with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
                     answers = asked([images[k].to(device).float() / 255 for k in group])
+                _check_answers(detector, answers, len(group))
                 for k, answer in zip(group, answers, strict=True):
                     found[k] = as_detections(answer, None if asked is detector else tuple(images[k].shape[1:]))
             yield index, found.pop(index)
+
+
+def _check_answers(detector: nn.Module, answers: Any, count: int) -> None:
+    """InputError unless these are answers to so many images; a network of the user's may give anything."""
+    wanted = {"boxes", "scores", "labels"}
+    right = isinstance(answers, list) and all(isinstance(one, dict) and wanted <= one.keys() for one in answers)
+    if not right or len(answers) != count:
+        raise InputError(
+            f"{type(detector).__name__}: in evaluation mode a detector must return a list with one dict per image, "
+            "which has boxes, scores and labels"
+        )
 
 
 class _SmallMasks(nn.Module):

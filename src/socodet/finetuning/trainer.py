@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.errors import InputError
 from socodet.finetuning.samples import DetectionBatch
 from socodet.runtime.world import ALONE, World
 from socodet.training.learner import NetworkLearner
@@ -97,6 +98,11 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         images, targets = batch.to(self.device)
         with self._drawing(self.seed, draw), self._autocast():
             losses: dict[str, Tensor] = (network or self._forward)(images, targets)
+        if not isinstance(losses, dict):
+            raise InputError(
+                f"detector {self.detector.name}: in training mode its network must return a dict of losses, not a "
+                f"{type(losses).__name__}"
+            )
         return losses
 
     def reestimate(self, batches: Any) -> None:

@@ -87,6 +87,10 @@ class SoCo(nn.Module):
             target = [direction(z) for z in self.target(pixels, rois)[1]]
         found: Tensor | None = None
         if self.rpn_weight > 0:
+            if not views[0].proposals.shape[1]:
+                raise InputError(
+                    "rpn_weight: the batch has no proposals to learn; make it by SampleDataset(..., shown=64)"
+                )
             representations, projections, found = self.online.with_rpn(views, pixels, rois)
         else:
             representations, projections = self.online(pixels, rois)
@@ -97,6 +101,11 @@ class SoCo(nn.Module):
         if not (isinstance(loss, Tensor) and loss.ndim == 0):
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise InputError(f"objective {type(self.objective).__name__}: must return a scalar tensor, not {what}")
+        if torch.is_grad_enabled() and projections[0].requires_grad and not loss.requires_grad:
+            raise InputError(
+                f"objective {type(self.objective).__name__}: its loss has no gradient; compute it from predictions, "
+                "projections or representations, as targets have none"
+            )
         if found is not None:
             loss = loss + self.rpn_weight * found
         return SoCoOutput(loss=loss, embeddings=target[0], rpn_loss=found)

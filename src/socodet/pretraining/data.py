@@ -4,11 +4,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
-from socodet.errors import UnreadableImageError
+from socodet.errors import ArgumentError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
 from socodet.images.source import ImageSource, reading_of
@@ -25,29 +27,52 @@ SHOWN_TO_RPN = 64
 """Proposals of an image that an RPN head learns to find, at most."""
 
 
-class SampleDataset:
+class Proposals(Protocol):
+    """Where boxes come from: a proposal table, `OnlineProposals`, or an object of the user's."""
+
+    def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
+        """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""
+
+
+class SampleDataset(Dataset[tuple[int, Sample]]):
     """The finished sample of (epoch, image index): the same for any number of workers.
 
     Take batches by `batch`, or with torch's workers, where `places` are (epoch, image index): DataLoader(samples,
     batch_size, sampler=places, collate_fn=socodet.collate, num_workers=2).
 
-    `shown`: how many proposals of the first view a sample has at most, besides its objects.
+    source: as `open_images` returns it. proposals: `OnlineProposals`, which read images as the source says, or any
+    object with `look_up`. indices: those of the images that may be shown. settings: a recipe's `sample`. shown: how
+    many proposals of the first view a sample has at most, besides its objects; with `rpn_weight`, 64 in `pretrain`.
 
     An image that cannot be read is replaced by the next one that can; the sample has the index of its image.
+    ArgumentError for arguments of another type, and places of other images.
     """
 
     def __init__(
         self,
         source: ImageSource,
-        proposals: ProposalTable | OnlineProposals,
-        indices: NDArray[np.int64],
+        proposals: Proposals,
+        indices: NDArray[np.int64] | Sequence[int],
         settings: SampleSettings,
         seed: int,
         shown: int = 0,
     ) -> None:
-        self._source, self._proposals, self._indices = source, proposals, indices
+        for name, given, fits, what in (
+            ("source", source, hasattr(source, "read"), "what open_images returns"),
+            ("proposals", proposals, hasattr(proposals, "look_up"), "OnlineProposals(...), or an object with look_up"),
+            ("settings", settings, isinstance(settings, SampleSettings), "of type SampleSettings, as recipe.sample is"),
+        ):
+            if not fits:
+                raise ArgumentError(f"SampleDataset: {name} must be {what}, not of type {type(given).__name__}")
+        self._source, self._indices = source, np.sort(np.asarray(indices, np.int64))
         self._settings, self._seed, self._shown = settings, seed, shown
         self._least_side, self._reading = settings.least_side, reading_of(source)
+        if isinstance(proposals, OnlineProposals):
+            proposals = replace(proposals, reading=proposals.reading.or_else(self._reading))
+        self._proposals = proposals
+
+    def __len__(self) -> int:
+        return len(self._indices)
 
     def batch(self, places: Sequence[Place], begin: Begin = lambda _name: None) -> Batch:
         """The batch of these (epoch, image index), with its CPU seconds."""
@@ -60,7 +85,7 @@ class SampleDataset:
 
     def sample(self, place: Place, begin: Begin = lambda _name: None) -> tuple[int, Sample]:
         """The sample of one (epoch, image index), and the index of its image; `begin` is told each image tried."""
-        epoch, first = place
+        epoch, first = self._checked(place)
         start = int(np.searchsorted(self._indices, first))
         for offset in range(len(self._indices)):
             index = int(self._indices[(start + offset) % len(self._indices)])
@@ -81,6 +106,17 @@ class SampleDataset:
                 self._shown,
             )
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more; check the files")
+
+    def _checked(self, place: Place) -> Place:
+        """ArgumentError for what is no place, or one of another image."""
+        try:
+            epoch, index = map(int, place)
+        except (TypeError, ValueError):
+            raise ArgumentError(f"SampleDataset: a place is (epoch, image index), not {place!r}") from None
+        at = int(np.searchsorted(self._indices, index))
+        if at == len(self) or self._indices[at] != index:
+            raise ArgumentError(f"SampleDataset: image index {index} is none of its {len(self):,} indices")
+        return epoch, index
 
 
 def dataset_of(

@@ -81,14 +81,20 @@ def _rewrite(record: logging.LogRecord) -> bool:
 
 
 def in_python(message: str) -> str:
-    """A message with the command line's flags as arguments: `--val-share 0.2` is val_share=0.2."""
+    """A message with the command line's flags as arguments: `--val-share 0.2` is val_share=0.2.
+
+    Those of a command that it names, `socodet finetune --init`, and --import, which is no argument, stay.
+    """
 
     def argument(flag: re.Match[str]) -> str:
-        passed, name, value = flag.groups()
+        command, passed, name, value = flag.groups()
+        if command or name == "import":
+            return flag[0]
         name = name.replace("-", "_")
         return f"{passed}{name}=True" if passed else f"{name}={value.strip()}" if value else name
 
-    return re.sub(r"(?<![\w./-])(pass )?--([a-z][\w.-]*\w)( [\d.]*\d(?!\w|\.\d))?", argument, message)
+    flag = r"(?<![\w./-])(pass )?--([a-z][\w.-]*\w)( [\d.]*\d(?!\w|\.\d))?"
+    return re.sub(rf"(\bsocodet [a-z-]+(?: [A-Z]+)?(?: --[a-z][\w-]*(?: \w+)?)+)|{flag}", argument, message)
 
 
 def _choices(hint: Any) -> Iterator[Any]:
@@ -110,6 +116,8 @@ def _is_one(value: Any, hint: Any) -> bool:
     """Whether a value is what an annotation without alternatives says; True for an annotation that is not judged."""
     if get_origin(hint) is Literal:
         return any(type(value) is type(part) and value == part for part in get_args(hint))
+    if get_origin(hint) is Mapping:
+        return isinstance(value, Mapping)
     if _is_sequence(hint):
         return _is_listed(value) and all(_fits(one, _choices(get_args(hint)[0])) for one in value)
     if hint is Any or get_origin(hint) is not None or not isinstance(hint, type):
@@ -154,6 +162,8 @@ def _wrong(argument: str, value: Any, choices: list[Any]) -> str:
     known = [one for choice in choices if get_origin(choice) is Literal for one in get_args(choice)]
     if isinstance(value, str) and (instead := which_instead(value, map(str, known))).startswith("did"):
         return f"{line}; {instead}"
+    if hasattr(value, "state_dict") and any(get_origin(choice) is Mapping for choice in choices):
+        return f"{line}; give its state_dict()"
     settings = [choice for choice in choices if isinstance(choice, type) and issubclass(choice, Settings)]
     if settings and (isinstance(value, Mapping) or any(value is one for one in settings)):
         return f"{line}; write {_made(settings[0], 'name=value, ...')}"
@@ -172,6 +182,8 @@ def _words(choices: list[Any]) -> Iterator[str]:
             yield f"one of {', '.join(map(str, get_args(choice)))}"
         elif _is_sequence(choice):
             yield f"a list, each {' or '.join(_words(list(_choices(get_args(choice)[0]))))}"
+        elif get_origin(choice) is Mapping:
+            yield "a dict"
         elif choice is Path:
             yield "a path"
         elif choice.__name__ == "ImageSource":

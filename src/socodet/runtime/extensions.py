@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from socodet.errors import SettingError, which_instead
+from socodet.errors import InputError, SettingError, which_instead
 
 T = TypeVar("T")
 _NAME = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d]\w*")
@@ -42,7 +42,7 @@ def is_extension(name: str) -> bool:
 def register(own: Any) -> str:
     """The name under which settings find a class or function of yours, which the run's folder will have.
 
-        ObjectiveSettings(loss=socodet.register(MyLoss))
+        socodet.recipe("tiny").with_(loss=socodet.register(MyLoss))
 
     It is `module:name`; a script is a module of its file's name. What reads the run later registers it too, or has
     --import MODULE on its command line. Of two objects with one name, the last counts. SettingError for one without a
@@ -50,7 +50,8 @@ def register(own: Any) -> str:
     """
     name = f"{_module_of(own)}:{getattr(own, '__name__', '')}"
     if not is_extension(name):
-        raise SettingError(f"{own!r} has no name to find it by; register a class, or a function made by def")
+        what = getattr(own, "__name__", None) or f"an object of the class {type(own).__name__}"
+        raise SettingError(f"{what} has no name to find it by; register a class, or a function made by def")
     _REGISTERED[name] = own
     return name
 
@@ -98,9 +99,18 @@ def made(name: str, what: type[T], *given: Any) -> T:
     """The user's object of that name if it is a `what`, else what it makes when it is called with `given`."""
     found = find(name)
     made_already = isinstance(found, what) and not isinstance(found, type)
-    result = found if made_already or not callable(found) else found(*given)
+    try:
+        result = found if made_already or not callable(found) else found(*given)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's class or function raises
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        called = f"with {len(given)} arguments" if given else "without arguments"
+        raise SettingError(f"{name}: fails when it is called {called} ({why}); correct it") from error
     if not isinstance(result, what):
-        raise SettingError(f"{name}: gives a {type(result).__name__}; it must give a {what.__name__}")
+        raise SettingError(
+            f"{name}: gives an object of the class {type(result).__name__}; it must be of the class {what.__name__}"
+        )
     return result
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from importlib.util import resolve_name
 from types import FunctionType
-from typing import Any
+from typing import Any, get_type_hints
 
 from socodet.runtime.settings import Settings
 
@@ -18,14 +18,27 @@ _WITH_FIELDS: set[type[Settings]] = set()
 
 
 def with_fields(settings: type[Settings]) -> str:
-    """A settings class's docstring, and below it each field with its default and the text under it in the code."""
+    """A settings class's docstring, and below it each field with its default and the text under it in the code.
+
+    Flags in it are named as arguments. Of a field that holds settings without a text, it says what these are.
+    """
     from docstring_parser import parse_from_object
 
-    about = {one.arg_name: one.description or "" for one in parse_from_object(settings).params}
+    from socodet.runtime.arguments import in_python
+
+    about: dict[str, str] = {}
+    for cls in reversed([one for one in settings.__mro__ if one is not Settings and issubclass(one, Settings)]):
+        about |= {one.arg_name: one.description for one in parse_from_object(cls).params if one.description}
+    hints = get_type_hints(settings)
     lines = [inspect.getdoc(settings) or "", ""]
     for field in fields(settings):
         default = "" if field.default is MISSING else f" = {field.default!r}"
-        lines += [f"{field.name}{default}", textwrap.indent(inspect.cleandoc(about.get(field.name, "")), "    "), ""]
+        held = hints[field.name]
+        if field.name not in about and isinstance(held, type) and issubclass(held, Settings):
+            what = (inspect.getdoc(held) or "").partition("\n")[0].partition("; `socodet ")[0].rstrip(".")
+            about[field.name] = f"{held.__name__}: {what}."
+        text = in_python(inspect.cleandoc(about.get(field.name, "")))
+        lines += [f"{field.name}{default}", textwrap.indent(text, "    "), ""]
     return "\n".join(lines).rstrip()
 
 

@@ -57,8 +57,7 @@ class Settings:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), str) and hints[field.name] in (Path, Path | None):
-                object.__setattr__(self, field.name, Path(getattr(self, field.name)))
+            object.__setattr__(self, field.name, _stored(getattr(self, field.name), hints[field.name]))
             wrong = problem(field.name, getattr(self, field.name), hints[field.name])
             if wrong:
                 raise SettingError(wrong)
@@ -67,6 +66,21 @@ class Settings:
     def _require(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
             raise SettingError(f"{name} must be {rule}, not {getattr(self, name)}")
+
+
+def _stored(value: Any, hint: Any) -> Any:
+    """A value in the form that a field keeps: numbers of Python, tuples, and paths where it holds a path."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, str) and hint in (Path, Path | None):
+        return Path(value)
+    if isinstance(value, list | range) and any(get_origin(part) is tuple for part in (hint, *get_args(hint))):
+        return _as_tuple(value)
+    return value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple | range) else value
 
 
 def problem(name: str, value: object, hint: Any) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,19 +87,27 @@ class WeightsFile:
                 f"{self.path}: not a file of weights that can be read safely ({_what_it_is(self.path, error)}); give a "
                 "state dict as .pth, .pt or .safetensors"
             ) from error
-        if isinstance(content, dict) and "detector" in content:
-            raise InputError(
-                f"{self.path}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
-                "that it was fine-tuned from, or go on from the detector with socodet finetune --init"
-            )
-        for name in STATE_DICTS:
-            if isinstance(content, dict) and isinstance(content.get(name), dict):
-                content = content[name]
-        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-            raise InputError(f"{self.path}: holds no state dict of tensors; give a file that does")
-        if not is_held(content, self.path.stat().st_size):
+        state = state_dict_in(content, str(self.path))
+        if not is_held(state, self.path.stat().st_size):
             raise InputError(f"{self.path}: {NOT_HELD}; take another copy of it")
-        return dict(content)
+        return state
+
+
+def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
+    """A state dict, or the one in a checkpoint. InputError, which names the place, if there is none."""
+    import torch
+
+    if isinstance(content, Mapping) and "detector" in content:
+        raise InputError(
+            f"{place}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
+            "that it was fine-tuned from, or go on from the detector with socodet finetune --init"
+        )
+    for name in STATE_DICTS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise InputError(f"{place}: holds no state dict of tensors; give one that does")
+    return dict(content)
 
 
 def _what_it_is(path: Path, error: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.weights.file import WeightsFile
+from socodet.weights.file import WeightsFile, state_dict_in
 from socodet.weights.formats import MLPS, in_words, module_of
 from socodet.weights.recognition import COMPILED, Format, recognize
 
@@ -52,7 +52,8 @@ def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable
     or infinity.
     """
     if isinstance(source, Mapping):
-        place, given = "the state dict", source
+        place = "the state dict"
+        given = state_dict_in(source, place)
     else:
         file = WeightsFile.find(source)
         place, given = str(file.path), file.read()

@@ -47,8 +47,13 @@ def new_detector(
 ) -> nn.Module:
     """A randomly initialised network of a detector, the same for the same seed. `Detector` says how it is called.
 
-    `num_classes` counts the background. SettingError for an unknown name.
+    `num_classes` counts the background, so it is at least 2. SettingError for an unknown name, and for fewer classes.
     """
+    if num_classes < 2:
+        raise SettingError(f"num_classes must be at least 2, the background and one class, not {num_classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return detector_named(name).build(model, num_classes, inference or InferenceSettings())
+        network = detector_named(name).build(model, num_classes, inference or InferenceSettings())
+    if not isinstance(network, nn.Module):
+        raise SettingError(f"detector {name}: its build must return a torch.nn.Module, not a {type(network).__name__}")
+    return network
