@@ -4,11 +4,14 @@ import copy
 import csv
 import io
 import json
+import logging
+import os
 import pickle
 import shutil
+import signal
 import warnings
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -32,6 +35,7 @@ from socodet.images.photographs import photographs
 from socodet.images.reading import PixelReading
 from socodet.prediction.drawing import free_place
 from socodet.prediction.predict import predict
+from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -452,3 +456,80 @@ def test_labels_of_boxes_that_share_a_corner_do_not_cover_each_other():
     assert taken == [(70, 0, 100, 10), (70, 10, 100, 20), (70, 20, 100, 30), (70, 30, 100, 40)]
     assert free_place((90, 5), (30, 10), (100, 40), taken) == (70, 0, 100, 10)  # nothing is free
     assert free_place((10, 25), (30, 10), (100, 40), taken) == (10, 15, 40, 25)  # above its box
+
+
+def test_another_detector_of_as_many_steps_is_another_call(run, photograph, tmp_path):
+    """The folder is the one that the run had, or has now: what counts is its weights."""
+    trained, moved = tmp_path / "det", tmp_path / "moved"
+    shutil.copytree(run, trained)
+    predict(trained, photograph, tmp_path / "found", **QUIET)
+    trained.rename(moved)
+    assert predict(moved, photograph, tmp_path / "found", **QUIET).finished
+    shutil.copytree(moved, trained)
+    folder = RunFolder(trained)
+    state = folder.load_checkpoint()
+    name = next(name for name, value in state["detector"].items() if value.ndim == 4)
+    state["detector"][name] += 1.0
+    folder.save_checkpoint(state["step"], state)
+    with pytest.raises(InputError, match="weights of the detector"):
+        predict(trained, photograph, tmp_path / "found", **QUIET)
+
+
+def test_images_that_were_replaced_are_done_again(run, images, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("socodet"), "propagate", True)
+    own, fresh = tmp_path / "images", tmp_path / "fresh"
+    shutil.copytree(images, own)
+    predict(run, own, tmp_path / "found", **QUIET)
+    first, second, *_ = sorted(own.iterdir())
+    before = json.loads((tmp_path / "found" / "predictions.json").read_text())
+    time = second.stat().st_mtime_ns
+    shutil.copyfile(first, second)
+    os.utime(second, ns=(time + 10**9, time + 10**9))
+    again = predict(run, own, tmp_path / "found", **QUIET)
+    assert (again.finished, again.images, again.done) == (True, 5, 5)
+    assert f"1 of 5 images have changed since (first: {second.name})" in caplog.text
+    predict(run, own, fresh, **QUIET)
+    for name in ("predictions.json", "predictions.csv"):
+        assert (tmp_path / "found" / name).read_bytes() == (fresh / name).read_bytes()
+    assert json.loads((fresh / "predictions.json").read_text()) != before
+
+
+def test_what_was_found_in_an_image_of_a_list_that_is_gone_stays(run, images, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    listed = sorted((tmp_path / "images").iterdir())
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in listed))
+    predict(run, tmp_path / "list.txt", tmp_path / "found", **QUIET)
+    before = (tmp_path / "found" / "predictions.json").read_bytes()
+    listed[1].unlink()
+    assert not predict(run, tmp_path / "list.txt", tmp_path / "found", **QUIET).unreadable
+    assert (tmp_path / "found" / "predictions.json").read_bytes() == before
+
+
+def test_killed_while_it_is_overwritten_the_folder_is_still_known(run, photograph, tmp_path, monkeypatch):
+    predict(run, photograph, tmp_path / "found", draw=True, **QUIET)
+    for last in ("found.jsonl", "predictions.json", "predictions.csv", "drawn"):
+        unlink = Path.unlink
+
+        def killed(path, last=last, unlink=unlink, **options):
+            unlink(path, **options)
+            if path.name == last:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as within:
+            within.setattr(Path, "unlink", killed)
+            if last == "drawn":
+                within.setattr(shutil, "rmtree", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                predict(run, photograph, tmp_path / "found", draw=True, overwrite=True, **QUIET)
+        assert predict(run, photograph, tmp_path / "found", draw=True, overwrite=True, **QUIET).finished
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xfe\n", b"[1]\n", b"{}\n", b"\0" * 9])
+def test_a_damaged_line_and_what_follows_is_done_again(run, images, tmp_path, odd):
+    predict(run, images, tmp_path / "found", **QUIET)
+    results = [tmp_path / "found" / name for name in ("found.jsonl", "predictions.json")]
+    whole = [file.read_bytes() for file in results]
+    lines = whole[0].splitlines(keepends=True)
+    results[0].write_bytes(b"".join(lines[:3]) + odd + b"".join(lines[4:]))
+    assert predict(run, images, tmp_path / "found", **QUIET).finished
+    assert [file.read_bytes() for file in results] == whole

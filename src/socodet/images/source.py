@@ -17,7 +17,7 @@ from socodet.images.decode import decode_image
 from socodet.images.folder import ImageFolder, open_files, open_folder
 from socodet.images.lists import open_coco, open_list
 from socodet.images.reading import PLAIN, PixelReading
-from socodet.images.shards import is_pattern, open_shards, shards_in, shards_matching
+from socodet.images.shards import TarShards, is_pattern, open_shards, shards_in, shards_matching
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import reading_of_set, spread_over
 
@@ -91,6 +91,23 @@ def image_ids(source: ImageSource) -> Sequence[int | str]:
     if isinstance(source, ImageFolder) and source.ids is not None:
         return source.ids.tolist() if isinstance(source.ids, np.ndarray) else source.ids
     return range(1, len(source) + 1)
+
+
+def version_of(source: ImageSource, index: int) -> list[int] | None:
+    """Size and time of the last change of the file that holds an image; None where it is in none, or that is gone."""
+    if isinstance(source, ImageSelection):
+        return version_of(source.source, int(source.indices[index]))
+    if isinstance(source, ImageFolder):
+        file = str(source.root / source.keys[index])
+    elif isinstance(source, TarShards):
+        file = source.shards[source.numbers[index]]
+    else:
+        return None
+    try:
+        facts = os.stat(file)
+    except OSError:
+        return None
+    return [facts.st_size, facts.st_mtime_ns]
 
 
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:

@@ -5,9 +5,12 @@ OUTPUT/predictions.csv   the same as a table: file_name, label, score, x1, y1, x
 OUTPUT/drawn/            with `draw`: the images with their objects
 OUTPUT/predict.json      what was asked
 OUTPUT/found.jsonl       one line per image, written as it runs, from which an interrupted call resumes
+
+Images whose files have changed since are done again.
 """
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
@@ -27,13 +32,14 @@ from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
-from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
+from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of, version_of
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
 from socodet.runtime.differences import differences
 from socodet.runtime.files import GrowingFile, read_note, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
 from socodet.training.devices import default_workers
@@ -76,8 +82,9 @@ def predict(
     and with `draw` only those are drawn that are at least as sure as those at which F1 was highest on the validation
     set, or have 0.3 if the weights were not scored. checkpoint: of a folder, which one, as `load_detector` takes it.
 
-    The same call resumes an interrupted one; a folder of another call is refused unless `overwrite`. Images that cannot
-    be read are counted and listed. InputError for what cannot be used.
+    The same call resumes an interrupted one, and does images again whose files have changed since; a folder of another
+    call, or of other weights, is refused unless `overwrite`. Images that cannot be read are counted and listed.
+    InputError for what cannot be used.
     """
     began = time.monotonic()
     execution = execution or DeviceSettings()
@@ -92,7 +99,7 @@ def predict(
     written_from = MIN_SCORE if min_score is None else min_score
     drawn_from, why = _drawing_limit(detector, min_score)
     asked: dict[str, Any] = {
-        "detector": {"run": str(Path(detector.run).resolve()), "step": detector.step},
+        "detector": {"step": detector.step, "weights_sha256": _digest(detector.network)},
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "settings": {
             "min_score": written_from,
@@ -105,18 +112,18 @@ def predict(
     if reading_of(source) != PLAIN:
         asked["reading"] = to_json(reading_of(source))
     hold_folder(folder)
-    _prepare(folder, asked, overwrite=overwrite)
-    lines = list(_lines(folder / LINES))
-    if not (folder / JSON).exists():
-        _rewrite(folder / LINES, lines)
+    _prepare(folder, asked, str(Path(detector.run).absolute()), overwrite=overwrite)
+    done = _done(folder, source)
+    left = [index for index in range(len(source)) if source.key(index) not in done]
     stopped_by = None
-    if len(lines) < len(source):
+    if left:
+        _begin(folder, done)
         device = next(detector.parameters()).device
         workers = default_workers(device) if execution.workers is None else execution.workers
         found = detect_each(
             detector.network,
             partial(read_pixels, source),
-            range(len(lines), len(source)),
+            left,
             batch_size=batch_size,
             precision=detector.precision,
             workers=workers,
@@ -127,9 +134,9 @@ def predict(
             stop_requests(show_progress) as requests,
             progress_bar("predict", len(source), show=show_progress) as progress,
         ):
-            progress.done_earlier(len(lines))
+            progress.done_earlier(len(done))
             for index, answer in found:
-                line: dict[str, Any] = {"file_name": source.key(index)}
+                line: dict[str, Any] = {"file_name": source.key(index), "version": version_of(source, index)}
                 if isinstance(answer, str):
                     line["unreadable"] = answer
                 else:
@@ -138,13 +145,14 @@ def predict(
                     if draw:
                         shown = kept.take(np.flatnonzero(kept.scores >= drawn_from))
                         _draw(folder, source, index, shown, detector)
-                lines.append(line)
+                done[source.key(index)] = line
                 file.append(json.dumps(line).encode() + b"\n")
                 progress.advance()
                 if requests:
                     stopped_by = requests[0]
                     break
         CUT_SHORT.say()
+    lines = [done[key] for key in map(source.key, range(len(source))) if key in done]
     if len(lines) == len(source):
         _finish(folder, lines, image_ids(source))
     objects = [one for line in lines for one in line.get("objects", ())]
@@ -181,38 +189,66 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
     )
 
 
-def _prepare(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
-    """The folder of this very call, new or begun."""
+def _digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights: another detector may have as many steps, or its run's folder."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + b"\0")
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) -> None:
+    """The folder of this very call, new or begun. run: where the detector is, for the reader of the note."""
     there = read_note(folder / NOTE)
-    difference = None if there is None else differences(asked, there)
+    difference = None if there is None else differences(asked, {k: v for k, v in there.items() if k != "run"})
     if difference and not overwrite:
         raise InputError(
             f"{folder}: holds other predictions: {difference}; repeat the command with the same flags to "
             "resume, give another --output, or pass --overwrite to lose them"
         )
     if overwrite and there is not None:
-        for name in (NOTE, LINES, JSON, CSV):
+        for name in (LINES, JSON, CSV):  # the note, by which the folder is known, is replaced
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / DRAWN, ignore_errors=True)
         there = None
     if there is None:
-        write_note(folder / NOTE, asked)
+        write_note(folder / NOTE, {**asked, "run": run})
+
+
+def _done(folder: Path, source: ImageSource) -> dict[str, dict[str, Any]]:
+    """The lines of the images that are done, by name, without those whose files have changed since."""
+    done = {line["file_name"]: line for line in _lines(folder / LINES)}
+    versions = ((source.key(index), version_of(source, index)) for index in range(len(source)))
+    changed = [key for key, now in versions if now is not None and done.get(key, {}).get("version") not in (None, now)]
+    if changed:
+        say(
+            f"{folder}: {len(changed):,} of {len(source):,} images have changed since (first: {changed[0]}); done again"
+        )
+    for key in changed:
+        del done[key]
+    return done
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     """The images done; a line cut short by a crash, and what follows, is done again."""
     if not file.is_file():
         return
-    for text in file.read_text().splitlines():
+    for text in file.read_text(errors="replace").split("\n"):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(line, dict) or not isinstance(line.get("file_name"), str):
             return
         yield line
 
 
-def _rewrite(file: Path, lines: list[dict[str, Any]]) -> None:
-    write_atomically(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+def _begin(folder: Path, done: dict[str, dict[str, Any]]) -> None:
+    """Before more images are done: whole lines alone, and no results, which are those of all images."""
+    for name in (JSON, CSV):
+        (folder / name).unlink(missing_ok=True)
+    write_atomically(folder / LINES, "".join(json.dumps(line) + "\n" for line in done.values()).encode())
 
 
 def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str, Any]]:
