@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -332,3 +333,34 @@ def test_a_command_that_ends_its_process_runs_what_is_registered_for_its_end():
     for argv, code in ((["--version"], 0), (["xyz"], 2)):
         done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "at exit")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error_and_no_files_numbers(tmp_path, closed):
+    """A library that writes to standard error must not write into a file that has its number."""
+    script = (
+        "import os; from socodet.cli import main; main(['recipes', 'tiny']); "
+        "file = open('file', 'w'); os.write(1, b'printed'); os.write(2, b'said'); assert file.fileno() > 2"
+    )
+    command = f"exec {sys.executable} -c {shlex.quote(script)} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.replace("said", "")) == (0, "")
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_too_little_memory_is_one_line(few_images, tmp_path, capsys, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("socodet.pretraining.pretrain.build_soco", fail)
+    said = error_of(capsys, "pretrain", few_images, "--output", tmp_path / "run", *FAST)
+    assert "not enough memory" in said
+    assert "resumes" in said
+
+
+@pytest.mark.parametrize("argv", [("export", "https://host/a.pth"), ("pretrain", "s3://bucket/images")])
+def test_what_is_on_the_web_has_to_be_downloaded(tmp_path, capsys, argv):
+    said = error_of(capsys, *argv, "--output", tmp_path / "out")
+    assert argv[1] in said
+    assert "download" in said

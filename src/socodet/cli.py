@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import select
 import sys
 import textwrap
@@ -23,11 +24,11 @@ from socodet.commands.flags import MARKERS, flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, resume_hint
 from socodet.commands.parsing import HELP, by_todays_names, parse, values_of, without
-from socodet.errors import InputError, which_instead
+from socodet.errors import InputError, is_out_of_memory, which_instead
 from socodet.runtime.extensions import trust
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import said_while_loading
-from socodet.runtime.process import leave, let_standard_error_be_lost, raise_open_files
+from socodet.runtime.process import leave, let_standard_error_be_lost, open_standard_streams, raise_open_files
 from socodet.runtime.world import world_from_environment
 from socodet.weights.hub import HUB, with_downloads
 
@@ -60,6 +61,7 @@ EVERY_COMMAND = (
     "error. socodet --completion SHELL prints a completion script for bash, zsh or fish; socodet --version the version."
 )
 SHELLS = ("bash", "zsh", "fish")
+_ADDRESS = re.compile(r"(--[\w.-]+=)?([\w.-]+=)?(https?|ftp|s3|gs)://")
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
 
@@ -82,6 +84,7 @@ def _main(argv: Sequence[str]) -> None:
     # Threads that wait for each other sleep: spinning, they take the cores from the data workers, and a step takes
     # several times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_standard_streams()
     let_standard_error_be_lost()
     raise_open_files()
     for stream in (sys.stdout, sys.stderr):
@@ -92,6 +95,7 @@ def _main(argv: Sequence[str]) -> None:
     quiet, verbose = "--quiet" in arguments, "--verbose" in arguments
     LOGGER.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     arguments = [a for a in arguments if a not in ("--debug", "--quiet", "--verbose")]
+    hint = resume_hint("--overwrite" in arguments) if arguments and arguments[0] in RESUMABLE else ""
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_usage(), flush=True)
@@ -124,10 +128,20 @@ def _main(argv: Sequence[str]) -> None:
             file=sys.stderr,
         )
         raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if debug:
+            traceback.print_exc()
+        print(
+            "socodet: error: not enough memory; free some, lower --workers or the batch size, if the command has "
+            f"them, or take a larger machine{hint}",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        hint = resume_hint("--overwrite" in arguments) if arguments[0] in RESUMABLE else ""
         print(f"socodet: interrupted{hint}", file=sys.stderr)
         raise SystemExit(130) from None
 
@@ -151,7 +165,7 @@ def run_command(arguments: Sequence[str]) -> None:
         if len(files) != 1:
             raise InputError(f"{name}: --config takes one file; give one")
         argv = with_config(Path(files[0]), without("--config", argv), flags_of(command))
-    _refuse_empty(name, argv)
+    _refuse_odd(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)
     defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
@@ -180,12 +194,14 @@ def _with_dashes(word: str) -> str:
     return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
-def _refuse_empty(name: str, argv: Sequence[str]) -> None:
-    """InputError for an empty argument, which as a path would be the working directory."""
+def _refuse_odd(name: str, argv: Sequence[str]) -> None:
+    """InputError for an empty argument, which as a path would be the working directory, and for an address."""
     for before, word in zip(["", *argv], argv, strict=False):
         if "\0" in word:
             raise InputError(f"{name}: {word!r} holds a NUL character; take it out")
         flag, equals, value = (word or before).partition("=")
+        if name != "push" and _ADDRESS.match(word):
+            raise InputError(f"{name}: {word}: nothing is read from the web; download it, and give the file or folder")
         if word == "" or (flag.startswith("--") and equals and not value):
             which = flag if flag.startswith("--") else "an argument"
             raise InputError(f"{name}: {which} is empty; give a value (is a variable of the shell unset?)")

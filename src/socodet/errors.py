@@ -28,6 +28,14 @@ class UnreadableImageError(InputError):
     """The bytes are not an image that can be decoded: truncated, corrupt, or of an unknown format."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be allocated, of the machine or of a device, which torch says by a RuntimeError."""
+    signs = ("out of memory", "can't allocate memory", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
+
+
 def which_instead(name: str, known: Iterable[str], listed: str = "") -> str:
     """How to fix a name that is not among the known ones: the closest of them, or all where none is close.
 

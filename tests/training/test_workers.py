@@ -81,6 +81,12 @@ def test_an_error_of_one_line_comes_through():
         list(make_batches(numbers, iter([None]), 1))
 
 
+def test_a_tensor_that_does_not_fit_into_memory_is_one_line():
+    """In a worker, as in the training process, torch says so by an error of its own."""
+    with pytest.raises(InputError, match="not enough memory"):
+        list(make_batches(lambda _task, _begin: torch.empty(2**60), iter([1]), 1))
+
+
 def once(folder, what):
     """A `make` that fails the first time it comes to 3."""
 

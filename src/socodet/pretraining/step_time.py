@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from socodet.errors import InputError
+from socodet.errors import InputError, is_out_of_memory
 from socodet.images.source import ImageSource, reading_of
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.soco import build_soco
@@ -49,7 +49,7 @@ def seconds_per_step(
         with progress_bar("timing a step", FIRST + TIMED, show=show_progress) as bar:
             seconds = _step_seconds(recipe, len(source), execution, batch, bar)
     except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise BatchTooLargeError(
             f"a batch of {size} images does not fit into memory; give a smaller --batch-size"

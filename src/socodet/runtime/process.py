@@ -1,4 +1,4 @@
-"""The process itself: how it ends, standard error that may be lost, and how many files it may have open."""
+"""The process itself: how it ends, standard streams that may be closed or lost, and how many files it may have open."""
 
 import atexit
 import io
@@ -25,6 +25,21 @@ def leave(code: int) -> None:
         with suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()
     os._exit(code)
+
+
+def open_standard_streams() -> None:
+    """Opens those of standard input, output and error that are closed, as after `2>&-`, on /dev/null.
+
+    A file that is opened later would get the number of one of them, and in it what libraries write to standard error.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # at the lowest number that is free
+            os.set_inheritable(number, True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 class _Lossy(io.FileIO):

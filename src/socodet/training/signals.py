@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
         heard = time.monotonic()
         if not requests:
             requests.append(name)
-            if say:
+            if say and sys.__stderr__ is not None:  # closed, its number may be that of any file
                 with suppress(OSError):  # the terminal may be gone
                     os.write(2, b"\nstopping after this step, with a checkpoint; a second signal stops at once\n")
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from socodet.errors import InputError
+from socodet.errors import InputError, is_out_of_memory
 from socodet.runtime.notices import say
 from socodet.runtime.process import raise_open_files
 from socodet.training import one_buffer
@@ -263,10 +263,9 @@ def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int)
             answer: tuple[B | None, Exception | str | None] = make(task, board.begin), None
         except (InputError, OSError) as error:
             answer = None, error
-        except MemoryError:
-            answer = None, InputError("data workers: not enough memory; lower --workers or --batch-size")
-        except Exception:
-            answer = None, traceback.format_exc()
+        except Exception as error:
+            lack = InputError("data workers: not enough memory; lower --workers or --batch-size")
+            answer = None, lack if is_out_of_memory(error) else traceback.format_exc()
         try:
             one_buffer.send(connection, answer)
         except BrokenPipeError:
