@@ -1,4 +1,6 @@
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ import numba
 import pytest
 
 import socodet.runtime.kernel_cache
-from socodet.runtime.kernel_cache import cache_folder, compilation_announced
+from socodet.runtime.kernel_cache import cache_folder, compilation_announced, njit
 
 
 def test_any_change_of_a_source_gives_another_cache(tmp_path, monkeypatch):
@@ -48,3 +50,56 @@ def test_announced_once_and_only_when_something_is_compiled(capsys: pytest.Captu
         assert one(2) == 3
     numba.njit(lambda x: x + 3)(1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """Defines the same kernel as a new process would: what is compiled, or read from the cache."""
+    source = tmp_path / "kernels.py"
+    source.write_text("def shifted(x):\n    return x + 1\n")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+
+    def define():
+        spec = importlib.util.spec_from_file_location("kernels", source)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return njit(cache=True)(module.shifted)
+
+    return define
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("length", [0, 40])
+def test_a_damaged_cache_is_written_anew(kernel, tmp_path, suffix, length):
+    assert kernel()(1) == 2
+    (file,) = (tmp_path / "cache").rglob(f"*.{suffix}")
+    os.truncate(file, length)
+    assert kernel()(1) == 2
+    known = kernel()
+    assert known(1) == 2
+    assert sum(known.stats.cache_hits.values()) == 1
+
+
+def test_a_full_disk_costs_the_cache_alone(kernel, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._save_index", full)
+    assert kernel()(1) == 2
+    assert not list((tmp_path / "cache").rglob("*.nb?"))
+
+
+def test_a_folder_that_others_could_write_to_is_not_used(tmp_path, monkeypatch):
+    """The temporary folder is anybody's: one of our name there may be another user's trap."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    trap = tmp_path / f"socodet-{os.getuid()}"
+    trap.mkdir()
+    trap.chmod(0o777)
+    assert trap not in cache_folder.__wrapped__().parents
+    trap.chmod(0o700)
+    assert trap in cache_folder.__wrapped__().parents
+    shutil.rmtree(trap)
+    trap.symlink_to(tmp_path / "elsewhere")
+    assert trap not in cache_folder.__wrapped__().parents
+    assert not (tmp_path / "elsewhere").exists()

@@ -1,19 +1,23 @@
 """`njit` for our compiled kernels: Numba's, with a cache on disk that cannot be stale and needs no writable package.
 
+What is wrong with the cache, damaged files or a full disk, costs the time to compile, and nothing else.
+
 Compilation takes a while the first time: `compilation_announced` tells the user about it.
 """
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import event
+from numba.core.caching import Cache, _Cache
 
 from socodet.runtime.log import LOGGER
 
@@ -26,16 +30,56 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = before or str(cache_folder())
         try:
-            return decorate(function)
+            dispatcher = decorate(function)
         finally:
             numba.config.CACHE_DIR = before
+        if isinstance(dispatcher._cache, Cache):
+            dispatcher._cache = _Forgiving(dispatcher._cache)
+        return dispatcher
 
     return compiled
+
+
+class _Forgiving(_Cache):  # type: ignore[misc]
+    """A cache of Numba's that has nothing where it cannot be read, and keeps nothing where it cannot be written."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    @property
+    def cache_path(self) -> str:
+        return str(self._cache.cache_path)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            found = self._cache.load_overload(sig, target_context)
+        except Exception:  # what unpickling a damaged file raises is of many types
+            return None
+        return found if found is not None and tuple(found.signature.args) == tuple(sig) else None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(Exception):
+            try:
+                self._cache.save_overload(sig, data)
+            except Exception:  # its index may be damaged
+                self._cache.flush()
+                self._cache.save_overload(sig, data)
+
+    def enable(self) -> None:
+        self._cache.enable()
+
+    def disable(self) -> None:
+        self._cache.disable()
+
+    def flush(self) -> None:
+        self._cache.flush()
 
 
 @lru_cache(maxsize=1)
 def cache_folder() -> Path:
     """Where compiled code is kept: below the user's cache folder, or a temporary one where that is not writable.
+
+    Code is run from there, so a folder that others may have put something into is not used.
 
     Numba sees that a file has changed, but not one that it calls or takes constants from. So the folder's name
     holds a hash of all our sources: any change compiles everything anew.
@@ -45,16 +89,25 @@ def cache_folder() -> Path:
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:12]}"
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    temporary = Path(tempfile.gettempdir()) / f"socodet-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
-    for parent in (home / "socodet", temporary) if home.is_absolute() else (temporary,):  # some users have no home
-        folder = parent / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
+    if home.is_absolute() and (folder := _made(home / "socodet" / name)):  # some users have no home
+        return folder
+    temporary = Path(tempfile.gettempdir()) / f"socodet-{os.getuid()}"
+    with suppress(OSError):
+        temporary.mkdir(mode=0o700, exist_ok=True)
+        about = temporary.lstat()
+        own = stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
+        if own and (folder := _made(temporary / name)):
             return folder
     return Path(tempfile.mkdtemp(prefix="socodet-"))
+
+
+def _made(folder: Path) -> Path | None:
+    """The folder, if it is there or can be made, and can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 class _Announcer(event.Listener):  # type: ignore[misc]
