@@ -188,3 +188,21 @@ def test_files_that_no_framework_gets(exportable_run, tmp_path):
     with pytest.raises(InputError, match=r"absent\.pth: no such file"):
         export_run(tmp_path / "absent.pth", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize("framework", ["torchvision", "detectron2", "mmdetection"])
+def test_a_call_that_was_killed_before_the_weights_can_be_repeated(exportable_run, tmp_path, framework):
+    """The weights are written last: what it left is the card, and the configs."""
+    run, out = exportable_run(pooled_size=5, **SMALL), tmp_path / "out" / f"soco{SUFFIXES[framework]}"
+    export_run(run.path, out, format=framework)
+    whole = written(out.parent)
+    for weights in out.parent.glob(f"*{out.suffix}"):
+        weights.unlink()
+    export_run(run.path, out, format=framework)
+    assert written(out.parent) == whole
+    out.unlink()
+    card = out.with_name(f"soco-{framework}.md")
+    card.write_text("mine")
+    with pytest.raises(InputError, match=r"\.md: exists"):
+        export_run(run.path, out, format=framework)
+    assert card.read_text() == "mine"

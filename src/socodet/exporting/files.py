@@ -40,13 +40,14 @@ class FrameworkFiles:
     """What else to know."""
 
     def write(self, card: Path, text: str, *, overwrite: bool) -> None:
-        """Writes them and the card, the weights last. InputError if one exists and `overwrite` is false.
+        """Writes them and the card, the weights last.
 
-        When one cannot be written, those that are new are removed, so that the same call can be repeated.
+        InputError if one exists and `overwrite` is false, unless it is the very same, as a call that was killed leaves
+        it. When one cannot be written, those that are new are removed, so that the same call can be repeated.
         """
         texts = {**self.configs, card: text}
         files = {**{path: content.encode(errors="backslashreplace") for path, content in texts.items()}, **self.weights}
-        _refuse_to_replace(files, overwrite)
+        _refuse_to_replace([path for path, data in files.items() if not _is_same(path, data)], overwrite)
         new = [path for path in files if not os.path.lexists(path)]
         with ExitStack() as folders:
             for folder in sorted({path.parent for path in files}):
@@ -80,6 +81,11 @@ def _refuse_to_replace(paths: Iterable[Path], overwrite: bool) -> None:
             raise InputError(f"{path}: {SPECIAL}; give another --output")
         if path.exists() and not overwrite:
             raise InputError(f"{path}: exists; give another --output or pass --overwrite")
+
+
+def _is_same(path: Path, data: bytes) -> bool:
+    """Whether a file has these bytes."""
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def card_path(output: Path, framework: str) -> Path:
