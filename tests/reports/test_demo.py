@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from socodet.pretraining.recipes.practical import tiny
 from socodet.proposals.table import ProposalTable
 from socodet.reports import demo as demonstration
 from socodet.reports import networks
+from socodet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -119,3 +121,17 @@ def test_inspect_draws_proposals_and_views(finished, tmp_path):
         socodet.inspect("views", images, page)
     with pytest.raises(InputError, match="limit must be at least 1"):
         socodet.inspect("views", images, tmp_path / "none.html", limit=0)
+
+
+def test_a_finished_demo_is_overwritten_when_asked(finished, tmp_path, monkeypatch):
+    images, result = finished
+    shutil.copytree(result.output, tmp_path / "out")
+    stopped = PretrainResult(tmp_path / "out" / "run", 1, 2, "SIGTERM", (), 0.5)
+    monkeypatch.setattr(demonstration, "photographs", lambda: images)
+    monkeypatch.setattr(demonstration, "pretrain", lambda *_, **__: stopped)
+    again = demonstration.demo(output=tmp_path / "out", overwrite=True)
+    assert again.stopped_by == "SIGTERM"
+    assert not again.report.exists()
+    for folder in (again.run, again.detector):
+        RunFolder(folder).refuse_foreign()  # or the runs of the new demo could not be begun
+        assert not RunFolder(folder).checkpoints()

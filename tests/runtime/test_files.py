@@ -1,7 +1,9 @@
 """Where files may be written: whatever way their path is spelled."""
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,16 @@ from socodet.exporting import export_run
 from socodet.images.pack import pack
 from socodet.images.photographs import photographs
 from socodet.reports.demo import demo
-from socodet.runtime.files import check_output_file, made_folder, settled, write_atomically
+from socodet.reports.runs import read_records
+from socodet.runtime.files import (
+    check_output_file,
+    made_folder,
+    read_note,
+    remove_folder,
+    settled,
+    whole_file,
+    write_atomically,
+)
 from socodet.runtime.kernel_cache import cache_folder
 from socodet.training.run_folder import RunFolder
 
@@ -142,3 +153,67 @@ def test_kernels_have_a_place_without_a_home(monkeypatch: pytest.MonkeyPatch) ->
         assert cache_folder().is_absolute()
     finally:
         cache_folder.cache_clear()
+
+
+def test_two_that_write_one_file_at_once_each_write_all_of_theirs(tmp_path: Path) -> None:
+    """Two handles of one process keep each other off as those of two processes do."""
+    path = tmp_path / "page.html"
+    with whole_file(path) as slow:
+        slow.write(b"the beginning, ")
+        with whole_file(path) as quick:
+            quick.write(b"another")
+        assert path.read_bytes() == b"another"
+        slow.write(b"and the end")
+    assert path.read_bytes() == b"the beginning, and the end"
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_what_a_killed_process_left_of_a_file_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".page.html.partial").write_bytes(b"half of a page that was longer")
+    write_atomically(tmp_path / "page.html", b"whole")
+    assert (tmp_path / "page.html").read_bytes() == b"whole"
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_name_as_long_as_a_file_may_have_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 251 + ".jpg", "ü" * 125 + ".jpg"):
+        write_atomically(tmp_path / name, b"image")
+        assert (tmp_path / name).read_bytes() == b"image"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_is_gone_before_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rmtree = tmp_path / "checkpoints", shutil.rmtree
+
+    def killed(path: Path, **keywords: Any) -> None:
+        rmtree(path, **keywords)
+        if not folder.exists():
+            raise KeyboardInterrupt
+
+    for _ in range(2):  # also where the first left some
+        folder.mkdir()
+        (folder / "one").touch()
+        (tmp_path / ".checkpoints.partial" / "older").mkdir(parents=True, exist_ok=True)
+        with monkeypatch.context() as within:
+            within.setattr(shutil, "rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                remove_folder(folder)
+        assert not folder.exists()
+    remove_folder(folder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_note_that_is_no_object_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "note.json").write_text("[]")
+    with pytest.raises(InputError, match=r"note\.json"):
+        read_note(tmp_path / "note.json")
+
+
+def test_a_path_through_links_in_a_loop_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "one")
+    for path in (tmp_path / "one", tmp_path / "one" / ".." / "run"):
+        with pytest.raises((InputError, OSError)):
+            RunFolder(path).describe()
+        with pytest.raises(InputError, match=r"one|run"):
+            read_records([path, path])

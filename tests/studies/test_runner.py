@@ -8,6 +8,7 @@ import pytest
 
 from socodet.errors import InputError
 from socodet.runtime.world import World
+from socodet.studies import runner
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.training.learner import DivergedError
 from socodet.training.run_folder import RunFolder
@@ -232,3 +233,18 @@ def test_of_several_processes_only_the_first_writes(study, capsys):
     assert (counting.written, study.note.read_bytes()) == (0, before)
     assert not [*study.folder.glob("*/*.json")]
     assert capsys.readouterr().err == ""
+
+
+def test_killed_while_it_is_overwritten_it_has_no_record_of_what_is_gone(study, monkeypatch):
+    Counting().run(study)
+    removed = []
+
+    def killed(folder):
+        removed.append(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "remove_folder", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.begin(ASKED, [], overwrite=True)
+    (begun,) = removed
+    assert not begun.with_name(f"{begun.name}.json").exists()

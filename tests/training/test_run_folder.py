@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +100,35 @@ def test_images_that_could_not_be_read_are_listed_once_over_all_calls(tmp_path):
         ("b\udcff.jpg", "gone"),
         ("c.jpg", "gone"),
     ]
+
+
+@pytest.mark.parametrize("clears", range(6))
+def test_a_run_that_is_cleared_and_killed_meanwhile_is_one_without_a_checkpoint(tmp_path, monkeypatch, clears):
+    """Killed before the removal of that number: the folder is still known as a run's, and no part of it resumes."""
+    run = RunFolder(tmp_path)
+    run.write_description({"recipe": {}})
+    for step in (1, 2):
+        run.save_checkpoint(step, {"step": step})
+    run.save_best({"step": 1})
+    run.log.touch()
+    (run.tensorboard / "events").mkdir(parents=True)
+    left = iter(range(clears))
+    unlink, rmtree = Path.unlink, shutil.rmtree
+
+    def dying(remove):
+        def removing(*given, **options):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            remove(*given, **options)
+
+        return removing
+
+    monkeypatch.setattr(Path, "unlink", dying(unlink))
+    monkeypatch.setattr(shutil, "rmtree", dying(rmtree))
+    with pytest.raises(KeyboardInterrupt):
+        run.clear()
+    monkeypatch.undo()
+    run.refuse_foreign()
+    assert len(run.checkpoints()) == (0 if clears else 2)
+    run.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

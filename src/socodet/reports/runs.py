@@ -1,5 +1,6 @@
 """The runs that a report is about, by their folders."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_records(runs: Sequence[str | Path]) -> list[RunRecord]:
     if not paths:
         raise InputError("report: names no run; give the folder of one or more")
     for place, path in enumerate(paths):
-        if path.resolve() in [other.resolve() for other in paths[:place]]:
+        if os.path.realpath(path) in map(os.path.realpath, paths[:place]):
             raise InputError(f"{path}: is given twice; name each run once")
     for path in paths:
         within = None if (path / "run.json").exists() else next(path.glob("**/run.json"), None)
@@ -104,7 +105,7 @@ def _description(folder: RunFolder) -> Mapping[str, Any]:
 
 def names_of(paths: Sequence[Path]) -> list[str]:
     """A short and unique name for each folder: as many of its path's last parts as that takes."""
-    resolved = [path.resolve().parts for path in paths]
+    resolved = [Path(os.path.realpath(path)).parts for path in paths]
     names: list[str] = []
     for parts in resolved:
         length = next(

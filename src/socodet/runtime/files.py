@@ -1,10 +1,13 @@
 """Files the user names, read with one line for each fault; files written whole; the JSON notes of what was asked."""
 
 import errno
+import hashlib
 import io
 import json
 import os
+import shutil
 import stat
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -13,14 +16,23 @@ from typing import Any, BinaryIO
 
 from socodet.errors import InputError
 from socodet.runtime.differences import differences
+from socodet.runtime.locks import opened_alone
 
 SPECIAL = "is a device or a pipe"
+LONGEST_NAME = 143
+"""Bytes that a file name may have on every common file system."""
 
 
 class _Output(io.FileIO):
-    """Keeps the error of a write that failed: some writers raise another one in its place."""
+    """Keeps the error of a write that failed: some writers raise another one in its place.
+
+    What is written anew, mode `w`, is written by this process alone: BlockingIOError where another one is at it.
+    """
 
     problem: OSError | None = None
+
+    def __init__(self, path: Path, mode: str) -> None:
+        super().__init__(path, mode, opener=opened_alone if mode == "w" else None)
 
     def write(self, data: Any) -> int:
         """All of `data`; a raw file may take a part of it."""
@@ -65,8 +77,13 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
         if partial is None:
             place = link_target(path)
             place.parent.mkdir(parents=True, exist_ok=True)
-            partial = place.with_name(f".{place.name}.partial")
-        with _Output(partial, "w") as file:
+            partial = _unfinished_name(place)
+        try:
+            opened = _Output(partial, "w")
+        except BlockingIOError:  # each of several processes writes its own, and the last one's stays
+            partial = _unfinished_name(place, uuid.uuid4().hex[:8])
+            opened = _Output(partial, "w")
+        with opened as file:
             try:
                 yield file  # type: ignore[misc]  # not buffered, else what is a file to write bytes to
                 os.fsync(file.fileno())
@@ -82,6 +99,29 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
         if problem is None:
             raise
         raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from None
+
+
+def _unfinished_name(place: Path, mark: str = "") -> Path:
+    """A hidden file beside a file, for as long as it is not finished."""
+    name = f".{place.name}{mark and '.'}{mark}.partial"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:32]}{mark}.partial"
+    return place.with_name(name)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder and what is in it; if the process is killed meanwhile, no part of it is left at its place."""
+    gone = _unfinished_name(folder)
+    _remove(gone)  # left by a process that was killed
+    if folder.is_dir():
+        folder.replace(gone)
+        _remove(gone)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_special(path: Path) -> bool:
@@ -170,7 +210,7 @@ def settled(path: str | Path) -> Path:
     To be taken before a guard asks what is there. `new/../run` is no file as long as there is no folder `new`.
     """
     given = Path(path)
-    return given.resolve() if ".." in given.parts else given
+    return Path(os.path.realpath(given)) if ".." in given.parts else given
 
 
 def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
@@ -200,9 +240,11 @@ def read_note(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        noted: dict[str, Any] = json.loads(path.read_text())
+        noted = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); restore it, or give another --output") from None
+    if not isinstance(noted, dict):
+        raise InputError(f"{path}: holds no JSON object; restore it, or give another --output")
     return noted
 
 

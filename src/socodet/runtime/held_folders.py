@@ -1,7 +1,5 @@
 """While a function writes to a folder, no other process does."""
 
-import errno
-import fcntl
 import functools
 import os
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from socodet.errors import InputError
 from socodet.runtime.files import made_folder
+from socodet.runtime.locks import is_at, locked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,23 +50,11 @@ def hold_folder(folder: Path, output: Path | None = None, *, shared: bool = Fals
         _OPEN.add(handle)
         stack.callback(_close, handle)
         stack.push(making.pop_all())  # removed, if it is empty, before it is released
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        refused = not shared and not _is_at(handle, folder)
-    except OSError as error:
-        refused = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
-    if refused:
+    # Its last holder may have removed the folder that was opened.
+    if not (locked(handle, shared=shared) and (shared or is_at(handle, folder))):
         raise InputError(
             f"{output or folder}: another process is writing to it; wait until that ends, or give another --output"
         )
-
-
-def _is_at(handle: int, folder: Path) -> bool:
-    """Whether the folder that was opened is still there: its last holder may have removed it meanwhile."""
-    try:
-        return os.path.samestat(os.fstat(handle), folder.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _close(handle: int) -> None:

@@ -1,5 +1,6 @@
 """The initial weights that a study compares, with their names in tables and folders."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -59,7 +60,7 @@ def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
             name, source = text.partition("@")[0].rpartition("/")[2], text
         elif not equals or "/" in name or Path(text).exists():
             path = Path(text)
-            name, source = path.stem if path.is_file() else path.resolve().name, text
+            name, source = path.stem if path.is_file() else os.path.basename(os.path.realpath(path)), text
         inits.append(Init(name, source))
     return tuple(inits)
 

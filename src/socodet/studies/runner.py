@@ -6,14 +6,13 @@ DIR/JOB.json      how the job ended: its results, or the step at which it diverg
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, write_note
+from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, remove_folder, write_note
 from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import values_with_defaults
 from socodet.runtime.world import ALONE, World, world_from_environment
@@ -130,13 +129,13 @@ class Study:
             for name in jobs:
                 self._forget(name)
             for path in (path for pattern in files for path in list(self.folder.glob(pattern))):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                remove_folder(path) if path.is_dir() else path.unlink()
         write_note(self.note, {"asked": asked, **more, "jobs": {} if overwrite else jobs})
 
     def _forget(self, name: str) -> None:
         """Removes what a job wrote, and the folders left empty."""
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        self._record(name).unlink(missing_ok=True)
+        self._record(name).unlink(missing_ok=True)  # first: what it tells of is gone from here on
+        remove_folder(self.folder / name)
         for parent in (self.folder / name).parents:
             if parent == self.folder or not parent.is_dir() or any(parent.iterdir()):
                 break

@@ -29,6 +29,7 @@ from socodet.images.reading import PLAIN, PixelReading
 from socodet.runtime.files import (
     refuse_foreign_folder,
     refuse_other_note,
+    remove_folder,
     settled,
     whole_file,
     write_atomically,
@@ -146,15 +147,14 @@ class RunFolder:
         write_note(self.path / "run.json", {"versions": versions, **description})
 
     def clear(self) -> None:
-        """Deletes what a run writes, and nothing else."""
-        for name in ("run.json", "log.jsonl", "skipped.jsonl", "trackers.json", "proposals.parquet"):
+        """Deletes what a run writes, and nothing else.
+
+        All but run.json, by which the folder is known as that of a run: the next one's takes its place.
+        """
+        remove_folder(self.path / "checkpoints")  # first, and at once: without them there is no run to resume
+        for name in ("log.jsonl", "skipped.jsonl", "trackers.json", "proposals.parquet"):
             (self.path / name).unlink(missing_ok=True)
-        for folder in (
-            self.tensorboard,
-            self.path / "wandb",
-            self.path / "checkpoints",
-            *self.path.glob(".proposals.parquet.*.parts"),
-        ):
+        for folder in (self.tensorboard, self.path / "wandb", *self.path.glob(".proposals.parquet.*.parts")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def checkpoints(self) -> list[Path]:

@@ -7,6 +7,7 @@ huggingface_hub are imported where they are used.
 import functools
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def downloaded(source: str | Path) -> Path:
 
 def origin(source: str | Path) -> str:
     """What a run notes of the weights it begins from: a download's name on the Hub, of others the absolute path."""
-    return _names.get(Path(source)) or str(Path(source).resolve())
+    return _names.get(Path(source)) or os.path.realpath(source)
 
 
 def _downloaded(source: str | Path) -> Path:

@@ -1,0 +1,39 @@
+"""Locks of files and folders between processes. One that dies lets go of its own.
+
+File systems without them, some network ones, give no protection.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+
+def locked(handle: int, *, shared: bool = False) -> bool:
+    """Takes the lock of an open file or folder without waiting; False where another process has it."""
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def is_at(handle: int, path: str | Path) -> bool:
+    """Whether what was opened is still at its path: another process may have moved or removed it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def opened_alone(path: str, flags: int) -> int:
+    """A descriptor of a file to write anew. BlockingIOError, and nothing is changed, while another process is at it."""
+    handle = os.open(path, flags & ~os.O_TRUNC, 0o666)
+    try:
+        if not (locked(handle) and is_at(handle, path)):
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing to it", path)
+        os.ftruncate(handle, 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
