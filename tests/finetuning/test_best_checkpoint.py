@@ -15,6 +15,7 @@ from socodet.errors import InputError
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.training.log import JsonLinesSink
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -162,3 +163,64 @@ def test_the_time_for_the_rest_is_said_where_there_is_a_rest(left, said, capsys)
         pace.step(step)
     text = capsys.readouterr().err
     assert ("for 2 steps" in text, text != "") == (said, said)
+
+
+def killed_after(step, data, output, monkeypatch, **asked):
+    """The run, killed when the evaluation after that step is done; its checkpoint is of the first step."""
+
+    class Killed(BaseException):
+        pass
+
+    def line(sink, done, values):
+        write(sink, done, values)
+        if done == step and "box_AP" in values:
+            raise Killed
+
+    write = JsonLinesSink.write
+    save = RunFolder.save_checkpoint
+    with monkeypatch.context() as within:
+        within.setattr(JsonLinesSink, "write", line)
+        within.setattr(RunFolder, "save_checkpoint", lambda *given: save(*given) if given[1] == 1 else None)
+        with pytest.raises(Killed):
+            finetune(data, output, SETTINGS, val=data, execution=replace(HERE, checkpoint_every=1), **asked)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_run_that_was_killed_waits_as_long_as_one_that_was_not(scored, data, tmp_path, monkeypatch, step):
+    """Detectors that find nothing yet have the same AP: each is kept as the best, and none is better."""
+    scored |= dict.fromkeys(range(1, 7), 0.0)
+    asked = {"patience": 4, **QUIET}
+    whole = finetune(data, tmp_path / "whole", SETTINGS, val=data, execution=HERE, **asked)
+    assert (whole.steps, whole.stopped_by, whole.best) == (5, "patience", (5, 0.0))
+    killed_after(step, data, tmp_path / "run", monkeypatch, **asked)
+    assert RunFolder(tmp_path / "run").load_best()["step"] == step
+    resumed = finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **asked)
+    assert (resumed.steps, resumed.stopped_by, resumed.best) == (whole.steps, whole.stopped_by, whole.best)
+    best = [socodet.load_detector(tmp_path / name, device="cpu").network.state_dict() for name in ("run", "whole")]
+    assert same(*best)
+
+
+def test_what_a_killed_run_kept_as_its_best_is_none_of_the_run_that_takes_its_place(
+    scored, data, tmp_path, monkeypatch
+):
+    """Killed before its first checkpoint, it is begun anew: with other settings, and never scored."""
+    (tmp_path / "run").mkdir()
+    with monkeypatch.context() as within:
+        within.setattr(RunFolder, "save_checkpoint", lambda *_: None)
+        finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **QUIET)
+    run = RunFolder(tmp_path / "run")
+    (run.path / "scores.json").write_text("{}")
+    assert run.best.exists()
+    assert not run.checkpoints()
+    other = replace(SETTINGS, iterations=2, schedule="coco_1x", base_lr=0.001)
+    finetune(data, run.path, other, model=NARROW, execution=HERE, show_progress=False)
+    assert socodet.load_detector(run.path, device="cpu").step == 2
+    assert not (run.path / "scores.json").exists()
+
+
+def test_a_network_that_is_not_finite_is_neither_scored_nor_kept(scored, data, tmp_path):
+    settings = replace(SETTINGS, base_lr=1e30)
+    with pytest.raises(InputError, match=r"diverged by step [123] "):
+        finetune(data, tmp_path / "run", settings, val=data, execution=replace(HERE, log_every=100), **QUIET)
+    kept = RunFolder(tmp_path / "run").load_best()
+    assert kept is None or all(value.isfinite().all() for value in kept["detector"].values())

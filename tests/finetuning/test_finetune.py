@@ -320,3 +320,29 @@ def test_it_resumes_though_the_run_that_it_began_from_is_gone(compared, pretrain
     main(["finetune", str(data), *flags])
     runs = [RunFolder(run.parent) for run in (tmp_path / "new").rglob("run.json")]
     assert [run.checkpoints()[-1].stem for run in runs] == ["step-00000002"] * (2 if compared else 1)
+
+
+def test_a_run_in_a_folder_with_other_files_can_be_overwritten(data, tmp_path):
+    settings = brief("fcos_fpn", iterations=1)
+    run = RunFolder(finetune(data, tmp_path / "run", settings, **QUIET).run)
+    (run.path / "notes.txt").write_text("mine")
+    again = finetune(data, run.path, replace(settings, seed=1), overwrite=True, **QUIET)
+    assert again.finished
+    assert (run.path / "notes.txt").read_text() == "mine"
+
+
+def test_it_resumes_where_it_and_the_weights_it_began_from_are_moved(pretrained, data, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(pretrained, here / "soco")
+    settings = brief("fcos_fpn", iterations=2)
+    execution = replace(HERE, max_steps=1)
+    asked = {**QUIET, "execution": execution, "model": None}
+    assert finetune(data, here / "run", settings, init=here / "soco", **asked).steps == 1
+    here.rename(there)
+    shutil.copytree(there / "soco", there / "other")
+    other = RunFolder(there / "other")
+    state = other.load_checkpoint()
+    other.save_checkpoint(state["step"], {**state, "step": state["step"] + 1})
+    with pytest.raises(InputError, match="--init"):
+        finetune(data, there / "run", settings, init=there / "other", **asked)
+    assert finetune(data, there / "run", settings, init=there / "soco", **asked).finished

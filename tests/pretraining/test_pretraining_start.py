@@ -11,7 +11,8 @@ from narrow_models import narrow_resnet18
 import socodet
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
-from socodet.images.source import open_images
+from socodet.images.reading import PixelReading
+from socodet.images.source import open_images, read_like
 from socodet.models.soco import SoCo
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.preparation import prepare
@@ -143,3 +144,29 @@ def test_more_epochs_of_a_run_are_refused_with_what_to_do(files, tmp_path):
     longer = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, epochs=1.4))
     with pytest.raises(InputError, match=r"a run of 0\.7 epochs, not 1\.4.*--start-from .*run --output another"):
         prepare(run, source, longer, **asked)
+
+
+def test_it_resumes_where_it_and_the_weights_it_began_from_are_moved(files, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    shutil.copy(files / "one.pth", here)
+    assert go(files, here / "run", here / "one.pth", max_steps=1, show_progress=False).steps == 1
+    here.rename(there)
+    with pytest.raises(InputError, match="--start-from"):
+        go(files, there / "run", "other.pth", show_progress=False)
+    assert go(files, there / "run", there / "one.pth", show_progress=False).finished
+
+
+def test_proposals_of_images_that_were_read_otherwise_are_not_taken_over(tmp_path):
+    """A run without a checkpoint gives way to another, and its table only to one of the same images, read alike."""
+    chosen, run = short(), RunFolder(tmp_path / "run")
+    chosen = dataclasses.replace(chosen, proposals=dataclasses.replace(chosen.proposals, method="grid"))
+    keywords = {"overwrite": False, "show_progress": False}
+    prepare(run, open_images(photographs()), chosen, None, None, **keywords)
+    made = run.proposals.read_bytes()
+    others = read_like(open_images(photographs()), PixelReading(bands=(3, 2, 1)))
+    with pytest.raises(InputError, match="the way images are read"):
+        prepare(run, others, chosen, None, None, **keywords)
+    assert run.proposals.read_bytes() == made
+    prepare(run, open_images(photographs()), chosen, None, None, **keywords)
+    assert run.proposals.read_bytes() == made

@@ -328,6 +328,17 @@ def test_weights_that_changed_since_are_refused_while_a_run_needs_them(ask, data
     assert ask(Stub(), inits=inits).detectors.inits == ["weights"]
 
 
+def test_weights_that_were_moved_are_the_same_weights(ask, data, tmp_path):
+    torch.save(_backbone(data), tmp_path / "weights.pth")
+    assert len(ask(Stub(), inits=named_inits([str(tmp_path / "weights.pth")])).runs) == 2
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "weights.pth").rename(tmp_path / "moved" / "weights.pth")
+    assert len(ask(Stub(), inits=named_inits([str(moved)]), seeds=(0, 1, 2)).runs) == 3
+    torch.save({**_backbone(data), "conv1.weight": torch.zeros(64, 3, 7, 7)}, moved)
+    with pytest.raises(InputError, match="name of their own"):
+        ask(Stub(), inits=named_inits([str(moved)]), seeds=(0, 1, 2, 3))
+
+
 def _backbone(data):
     state = RunFolder(data / "soco").load_checkpoint()["model"]
     prefix = "online.encoder.backbone.body."

@@ -108,6 +108,20 @@ def test_a_divergence_names_the_step_the_checkpoint_and_the_fix(tmp_path):
     assert [line["sum"] for line in run.log_lines()] == [3, 6]
 
 
+def test_what_diverged_is_not_evaluated(tmp_path):
+    """Between two lines of the log, when an evaluation is due, nothing else has looked at the network."""
+    run, learner = RunFolder(tmp_path), Counter()
+
+    def evaluate(step):
+        learner.require_finite()
+        return {"AP": 1.0}
+
+    with pytest.raises(DivergedError, match=r"by step 4 \(sum too large\).*step-00000003\.pt; add less") as told:
+        go(learner, run, iter([1, 2, 3, 100, 5]), after_step=evaluate, log_every=100)
+    assert told.value.step == 4
+    assert [line["step"] for line in run.log_lines() if "AP" in line] == [1, 2, 3]
+
+
 def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
     run, seen = RunFolder(tmp_path), []
 

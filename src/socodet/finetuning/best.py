@@ -22,13 +22,19 @@ class BestCheckpoint:
     """Evaluations in a row without a higher AP after which the run ends; None for never."""
     step: int | None = None
     ap: float | None = None
-    """None before the first evaluation."""
+    """Of the weights on disk; None before the first evaluation."""
+    highest: float | None = None
+    """Of all evaluations, also of those whose weights are not on disk."""
     waited: int = 0
     """Evaluations since the last that was higher than all before."""
 
     @classmethod
     def of_run(cls, run: RunFolder, patience: int | None, until: int) -> "BestCheckpoint":
-        """That of a run which resumes at step `until`, by its log; what was not written is not its best."""
+        """That of a run which resumes at step `until`, by its log; what was not written is not its best.
+
+        The weights on disk may be of a later step, which a run that was killed had no checkpoint of and now repeats:
+        whatever comes before it is kept in their place.
+        """
         best, ap_of = cls(run, patience), {}
         for line in run.log_lines() if until else ():
             if METRIC in line and line["step"] <= until:
@@ -63,13 +69,11 @@ class BestCheckpoint:
                 self.step, self.ap = kept  # those on disk: whatever is better than they are is kept
 
     def _note(self, step: int, ap: float | None) -> bool:
-        """Whether no earlier AP is higher."""
-        if ap is None:
-            self.waited += 1
-            return False
-        higher = self.ap is None or ap > self.ap
+        """Whether it is not below that of the weights on disk."""
+        higher = ap is not None and (self.highest is None or ap > self.highest)
         self.waited = 0 if higher else self.waited + 1
-        if higher or ap == self.ap:
-            self.step, self.ap = step, ap
-            return True
-        return False
+        self.highest = ap if higher else self.highest
+        if ap is None or (self.ap is not None and ap < self.ap):
+            return False
+        self.step, self.ap = step, ap
+        return True

@@ -121,6 +121,7 @@ class FinetuneLoop:
         due = done == self.tuner.total or (self.evaluation.every is not None and done % self.evaluation.every == 0)
         if not due:
             return None
+        self.tuner.require_finite()
         before = {name: buffer.clone() for name, buffer in self.tuner.scored.named_buffers()}
         try:
             with stop_requests() as requests:

@@ -23,7 +23,7 @@ from socodet.runtime.counted import counted
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import FINETUNED, RunFolder
-from socodet.weights.file import start_path
+from socodet.weights.file import start_path, start_path_now
 
 if TYPE_CHECKING:
     from socodet.detection.datasets.annotations import DetectionDataset
@@ -88,6 +88,8 @@ def prepare_folder(
     if not run.checkpoints():
         from socodet.detection.datasets.shared_images import write_images
 
+        for left in (run.best, run.path / SCORES, run.path / PREDICTIONS):  # by one that was killed before its first
+            left.unlink(missing_ok=True)
         run.write_description(description)
         write_images(data, run.path / IMAGES)
 
@@ -187,10 +189,11 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     fields = {key: value for key, value in there["recipe"].items() if key != "name"}
     there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}
     _refuse_more_steps(run, description["recipe"], there["recipe"])
+    starts = start_path_now(description["start"], there.get("start")), start_path(there.get("start"))
     run.refuse_other(
         *(
-            {"init": start_path(one.get("start")), **{part: one.get(part) for part in ("recipe", "data")}}
-            for one in (description, there)
+            {"init": start, **{part: one.get(part) for part in ("recipe", "data")}}
+            for start, one in zip(starts, (description, there), strict=True)
         )
     )
 

@@ -32,7 +32,10 @@ def probe_while_training(
 
     def after_step(step: int) -> dict[str, float] | None:
         due = probes_due(step) > probes_due(step - 1) or step == trainer.total
-        if not (due and trainer.world.is_first):
+        if not due:
+            return None
+        trainer.require_finite()
+        if not trainer.world.is_first:
             return None
         probed = box_encoder(recipe.model, encoder.state_dict()).to(device)
         return probe_encoder(probed, sets, recipe.sample, ProbeSettings(), workers=workers).metrics()

@@ -21,7 +21,7 @@ from socodet.runtime.counted import counted
 from socodet.runtime.notices import notice, say
 from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import RunFolder
-from socodet.weights.file import WeightsFile, start_path
+from socodet.weights.file import WeightsFile, start_path, start_path_now
 
 CHECKED_SIZES = 16
 MANY, NEARLY_ALL = 20, 0.95
@@ -133,16 +133,24 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
         say(f"{run.path}: a run with other settings was begun here and has no checkpoint; this one takes its place")
     if run.checkpoints():
         _refuse_more_epochs(run, description["recipe"], there["recipe"])
-        run.refuse_other(*(_identifying(one) for one in (description, there)))
+        begun = _identifying(there, start_path(there.get("start")))
+        run.refuse_other(_identifying(description, start_path_now(description.get("start"), there.get("start"))), begun)
     elif run.proposals.exists():  # without a checkpoint, only the proposals could be lost
         both = (description, there)
-        run.refuse_other(*({"proposals": one["recipe"].get("proposals"), "images": one.get("images")} for one in both))
+        run.refuse_other(
+            *(
+                {
+                    "proposals": one["recipe"].get("proposals"),
+                    **{part: one.get(part) for part in ("images", "reading")},
+                }
+                for one in both
+            )
+        )
 
 
-def _identifying(description: Mapping[str, Any]) -> dict[str, Any]:
+def _identifying(description: Mapping[str, Any], start: str | None) -> dict[str, Any]:
     """What of run.json two calls of one run have in common."""
-    parts = {part: description.get(part) for part in ("recipe", "images", "table", "reading")}
-    return {"start_from": start_path(description.get("start")), **parts}
+    return {"start_from": start, **{part: description.get(part) for part in ("recipe", "images", "table", "reading")}}
 
 
 def _refuse_more_epochs(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.weights.file import WeightsFile
+from socodet.weights.file import WeightsFile, start_path_now
 from socodet.weights.load import load_pretrained
 
 TABLES = ("table.md", "table.csv", "table.json")
@@ -155,7 +155,7 @@ def _prepare(
     detector = None
     for init in inits:
         there = noted.get(init.name)
-        if there is not None and there["from"] != init.place:
+        if there is not None and there["from"] != start_path_now({"from": init.place}, there):
             raise InputError(
                 f"{study.folder}: there, {init.name} is {there['from']}, not {init.place}; give these weights a name "
                 "of their own, --init NAME=PATH"

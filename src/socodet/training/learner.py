@@ -75,6 +75,12 @@ class Learner(ABC, Generic[B]):
     def check_finite(self) -> str | None:
         """Describes what is NaN or infinite; None when nothing is. All processes get the same answer."""
 
+    def require_finite(self) -> None:
+        """DivergedError, in all processes, when anything is NaN or infinite: before it is scored, or kept as best."""
+        problem = self.check_finite()
+        if problem is not None:
+            raise DivergedError(problem)
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume, in types that `torch.load(weights_only=True)` accepts."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from socodet.errors import InputError
+from socodet.errors import InputError, is_out_of_memory
 from socodet.runtime.extensions import made
 from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
@@ -87,9 +87,9 @@ def run_loop(
     bar's title. epochs: length of the whole run, to log the current epoch. after_step: called in every process with the
     number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
     returns becomes a log line of its own. If it raises StoppedEarlyError, the run stops with a checkpoint that says so,
-    and a resumed run begins with it. enough: asked after that; once it says so, in every process alike, the run
-    ends there with a checkpoint, stopped by `patience`. sinks: where log lines go besides the run's folder and what
-    `execution.sink` names; they are closed at the end.
+    and a resumed run begins with it; if DivergedError, the run ends as after a step that does. enough: asked after
+    that; once it says so, in every process alike, the run ends there with a checkpoint, stopped by `patience`. sinks:
+    where log lines go besides the run's folder and what `execution.sink` names; they are closed at the end.
 
     Where no more data comes, since data workers are lost, what is trained is saved before the error. A checkpoint or a
     line of the log that cannot be written does not end the run, unless it is its last.
@@ -138,6 +138,8 @@ def run_loop(
             except StoppedEarlyError:
                 learner.pending = True
                 return
+            except DivergedError as error:
+                raise _diverged(learner, checkpoints, str(error)) from None
             except RuntimeError as error:
                 raise lost_process(error) or error from None
             learner.pending = False
@@ -256,7 +258,7 @@ def _diverged(learner: Learner[Any], checkpoints: Checkpoints, problem: str) -> 
 
 def _too_large(error: RuntimeError, learner: Learner[Any], images: int) -> InputError | None:
     """An error of one line when a step ran out of memory, None for any other error."""
-    if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory")):
+    if not is_out_of_memory(error):
         return None
     return InputError(
         f"a batch of {images} images does not fit into the memory of {learner.device}; {learner.when_too_large}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,3 +129,15 @@ def _what_it_is(path: Path, error: Exception) -> str:
 def start_path(start: dict[str, str] | None) -> str | None:
     """What identifies initial weights when a run is resumed: path or name, because the contents may have changed."""
     return None if start is None else start["from"]
+
+
+def start_path_now(start: dict[str, str] | None, there: dict[str, str] | None) -> str | None:
+    """The same of the weights that are asked for, to compare with those that a run began from, `there`.
+
+    Of weights that have only been moved since, with the run or without it, it is where they were then.
+    """
+    if start is not None and there is not None and start["from"] != there["from"]:
+        with suppress(InputError, OSError):
+            if WeightsFile.find(start["from"]).describe(start["from"])["sha256"] == there.get("sha256"):
+                return there["from"]
+    return start_path(start)
