@@ -16,6 +16,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from socodet.deployment.onnx_rcnn import RCNNGraph
 from socodet.deployment.onnx_steps import SelectBoxes, best_of_images, interpolation, prepared
+from socodet.detection.detectors.mask_heads import MaskRoIHeads
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
 from socodet.detection.detectors.rt_detr import RTDETR
@@ -42,7 +43,7 @@ def graph_of(network: nn.Module) -> nn.Module | None:
 def _has_known_parts(network: GeneralizedRCNN) -> bool:
     """Whether its code selects boxes as `RCNNGraph` does; a subclass may do anything."""
     heads = network.roi_heads
-    known = type(network.rpn) is RegionProposalNetwork and type(heads) in (RoIHeads, SharedRoIHeads)
+    known = type(network.rpn) is RegionProposalNetwork and type(heads) in (RoIHeads, MaskRoIHeads, SharedRoIHeads)
     return known and type(heads.box_roi_pool) is AlignedRoIAlign and getattr(heads, "keypoint_predictor", None) is None
 
 

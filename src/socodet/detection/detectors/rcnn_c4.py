@@ -2,19 +2,17 @@
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from socodet.detection.detectors.mask_heads import MaskRoIHeads
 from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import RCNN
-from socodet.detection.detectors.transform import Target
 from socodet.models.backbones import STRIDES, NormLayer, split_backbone
 from socodet.models.settings import ModelSettings
 
@@ -33,61 +31,30 @@ def shared_head(fifth_block: nn.Module, channels: int, norm_layer: NormLayer = n
     return nn.Sequential(OrderedDict([*fifth_block.named_children(), ("norm", norm_layer(channels))]))
 
 
-class SharedRoIHeads(RoIHeads):  # type: ignore[misc]
+class SharedRoIHeads(MaskRoIHeads):
     """Boxes and masks from the features of one shared head, as Detectron2's `Res5ROIHeads`.
 
     In training the features of a positive box are computed once, for its class and its mask.
     """
 
-    def forward(
+    def vectors(self, box_features: Tensor) -> Tensor:
+        """The averages over cells."""
+        return box_features.mean(dim=(2, 3))
+
+    def mask_features(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
+        """What the box head makes of each box."""
+        return self.box_features(features, boxes, shapes)
+
+    def positive_mask_features(
         self,
         features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[Target] | None = None,
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Detections of each image, or in training mode the losses."""
-        if self.training:
-            return [], self._losses(features, proposals, image_shapes, targets or [])
-        logits, deltas = self.box_predictor(self._shared(features, proposals, image_shapes).mean(dim=(2, 3)))
-        kept = self.postprocess_detections(logits, deltas, proposals, image_shapes)
-        found = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*kept, strict=True)]
-        if self.mask_predictor is not None:
-            masks = self.mask_predictor(self._shared(features, kept[0], image_shapes))
-            for one, probabilities in zip(found, maskrcnn_inference(masks, kept[2]), strict=True):
-                one["masks"] = probabilities
-        return found, {}
-
-    def _shared(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
-        shared: Tensor = self.box_head(self.box_roi_pool(features, boxes, shapes))
-        return shared
-
-    def _losses(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
+        boxes: list[Tensor],
         shapes: list[tuple[int, int]],
-        targets: list[Target],
-    ) -> dict[str, Tensor]:
-        boxes, matched, labels, regression = self.select_training_samples(proposals, targets)
-        shared = self._shared(features, boxes, shapes)
-        logits, deltas = self.box_predictor(shared.mean(dim=(2, 3)))
-        classifier, box = fastrcnn_loss(logits, deltas, labels, regression)
-        losses = {"loss_classifier": classifier, "loss_box_reg": box}
-        if self.mask_predictor is not None:
-            positive = [one > 0 for one in labels]
-            losses["loss_mask"] = maskrcnn_loss(
-                self.mask_predictor(shared[torch.cat(positive)]),
-                [b[p] for b, p in zip(boxes, positive, strict=True)],
-                [target["masks"] for target in targets],
-                [target["labels"] for target in targets],
-                [m[p] for m, p in zip(matched, positive, strict=True)],
-            )
-        return losses
-
-    def has_mask(self) -> bool:
-        """Whether targets must have masks."""
-        return self.mask_predictor is not None
+        box_features: Tensor,
+        positive: Tensor,
+    ) -> Tensor:
+        """Those that the box predictor was given already."""
+        return box_features[positive]
 
 
 class FasterRCNNC4(RCNN):

@@ -5,8 +5,10 @@ from typing import Any
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RPNHead
 
+from socodet.detection.detectors.mask_heads import MaskRoIHeads
 from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.settings import InferenceSettings
@@ -41,13 +43,36 @@ class MaskRCNNFPN(FasterRCNNFPN):
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> MaskRCNN:
         """Torchvision's Mask R-CNN of these parts."""
-        return MaskRCNN(
+        network = MaskRCNN(
             PyramidBackbone(model, self.norm_layer),
             mask_roi_pool=roi_pooling(LEVELS, MASK_POOLED, inference.pooling),
             mask_head=fuse_relu(MaskRCNNHeads(model.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=self.norm_layer)),
             mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
             **_box_parts(model, num_classes, inference, self.norm_layer),
         )
+        network.roi_heads = aligned_masks(network.roi_heads)
+        return network
+
+
+def aligned_masks(heads: RoIHeads) -> MaskRoIHeads:
+    """`MaskRoIHeads` of the same parts and numbers."""
+    sampler = heads.fg_bg_sampler
+    return MaskRoIHeads(
+        heads.box_roi_pool,
+        heads.box_head,
+        heads.box_predictor,
+        heads.proposal_matcher.high_threshold,
+        heads.proposal_matcher.low_threshold,
+        sampler.batch_size_per_image,
+        sampler.positive_fraction,
+        heads.box_coder.weights,
+        heads.score_thresh,
+        heads.nms_thresh,
+        heads.detections_per_img,
+        heads.mask_roi_pool,
+        heads.mask_head,
+        heads.mask_predictor,
+    )
 
 
 def _box_parts(

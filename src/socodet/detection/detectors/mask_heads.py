@@ -1,0 +1,121 @@
+"""Region heads that learn masks where the objects are: the targets are half-pixel aligned, as boxes are pooled."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference
+from torchvision.ops import roi_align
+
+from socodet.detection.detectors.transform import Target
+
+
+class MaskRoIHeads(RoIHeads):  # type: ignore[misc]
+    """torchvision's region heads, with its own boxes and losses, except that the targets of masks are `mask_targets`.
+
+    torchvision samples an object's mask half a pixel off its box, and so do the masks that it learns.
+    """
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[Target] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Detections of each image, or in training mode the losses."""
+        if self.training:
+            return [], self._losses(features, proposals, image_shapes, targets or [])
+        logits, deltas = self.box_predictor(self.vectors(self.box_features(features, proposals, image_shapes)))
+        kept = self.postprocess_detections(logits, deltas, proposals, image_shapes)
+        found = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*kept, strict=True)]
+        if self.mask_predictor is not None:
+            masks = self.mask_predictor(self.mask_features(features, kept[0], image_shapes))
+            for one, probabilities in zip(found, maskrcnn_inference(masks, kept[2]), strict=True):
+                one["masks"] = probabilities
+        return found, {}
+
+    def box_features(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
+        """What the box head makes of each box."""
+        found: Tensor = self.box_head(self.box_roi_pool(features, boxes, shapes))
+        return found
+
+    def vectors(self, box_features: Tensor) -> Tensor:
+        """The same as the box predictor takes it: (N, D)."""
+        return box_features
+
+    def mask_features(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
+        """What the mask predictor takes of each box."""
+        found: Tensor = self.mask_head(self.mask_roi_pool(features, boxes, shapes))
+        return found
+
+    def positive_mask_features(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        shapes: list[tuple[int, int]],
+        box_features: Tensor,
+        positive: Tensor,
+    ) -> Tensor:
+        """`mask_features` of the positive `boxes` in training; `positive` tells them among those of `box_features`."""
+        return self.mask_features(features, boxes, shapes)
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        shapes: list[tuple[int, int]],
+        targets: list[Target],
+    ) -> dict[str, Tensor]:
+        boxes, matched, labels, regression = self.select_training_samples(proposals, targets)
+        box_features = self.box_features(features, boxes, shapes)
+        logits, deltas = self.box_predictor(self.vectors(box_features))
+        classifier, box = fastrcnn_loss(logits, deltas, labels, regression)
+        losses = {"loss_classifier": classifier, "loss_box_reg": box}
+        if self.mask_predictor is not None:
+            positive = [one > 0 for one in labels]
+            boxes, matched, labels = (
+                [one[p] for one, p in zip(some, positive, strict=True)] for some in (boxes, matched, labels)
+            )
+            of_masks = self.positive_mask_features(features, boxes, shapes, box_features, torch.cat(positive))
+            losses["loss_mask"] = mask_loss(self.mask_predictor(of_masks), targets, boxes, labels, matched)
+        return losses
+
+    def has_mask(self) -> bool:
+        """Whether targets must have masks."""
+        return self.mask_predictor is not None
+
+
+def mask_loss(
+    logits_ncmm: Tensor,
+    targets: Sequence[Target],
+    boxes: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    matched: Sequence[Tensor],
+) -> Tensor:
+    """Binary cross entropy of each box's mask of its class, the mean over cells and boxes.
+
+    logits_ncmm: (N, classes, M, M). For each image: boxes (N_i, 4), and of each its class and its object's number.
+    """
+    if logits_ncmm.shape[0] == 0:
+        return logits_ncmm.sum() * 0
+    side = logits_ncmm.shape[-1]
+    wanted = torch.cat(
+        [
+            mask_targets(target["masks"], some, objects, side)
+            for target, some, objects in zip(targets, boxes, matched, strict=True)
+        ]
+    )
+    every = torch.arange(logits_ncmm.shape[0], device=logits_ncmm.device)
+    return binary_cross_entropy_with_logits(logits_ncmm[every, torch.cat(list(labels))], wanted)
+
+
+def mask_targets(masks_ohw: Tensor, boxes_n4: Tensor, objects_n: Tensor, side: int) -> Tensor:
+    """(N, side, side) in 0 to 1: RoIAlign of each box in the mask of its object, which is one of those of an image.
+
+    Half-pixel aligned, so that `paste_masks` puts it back where it was.
+    """
+    rois = torch.cat([objects_n.to(boxes_n4)[:, None], boxes_n4], dim=1)
+    cells: Tensor = roi_align(masks_ohw[:, None].to(rois), rois, (side, side), 1.0, aligned=True)
+    return cells[:, 0]
