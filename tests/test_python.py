@@ -1,5 +1,6 @@
 """The package from Python: what the command line does under the same names, recipes with other values, results."""
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -18,6 +19,8 @@ from socodet.errors import InputError, SettingError
 from socodet.pretraining.recipes import describe_recipe
 from socodet.runtime.settings import Settings
 
+PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_a_function_that_help_explains(name):
@@ -35,8 +38,36 @@ def test_every_name_is_there_and_only_then():
 
 
 def test_the_page_of_functions_has_them_all():
-    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
-    assert [name for name in socodet.__all__ if name[0].islower() and f"`{name}`" not in page] == []
+    assert [name for name in socodet.__all__ if name[0].islower() and f"`{name}`" not in PAGE] == []
+
+
+def test_type_checkers_see_every_public_name():
+    """To them `import a as b` is private, unless `__all__` has b as a literal, and `import b as b` is public."""
+    tree = ast.parse(Path(socodet.__file__).read_text())
+    imports = [one for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for one in node.names]
+    public = {one.asname for one in imports if one.asname == one.name}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AugAssign) and isinstance(node.value, ast.List):
+            public |= {one.value for one in node.value.elts if isinstance(one, ast.Constant)}
+    assert set(socodet.__all__) <= public
+
+
+def test_a_set_is_a_line_in_a_notebook_and_not_all_its_images(tmp_path):
+    shown = repr(socodet.open_detection_set(coco_file(tmp_path / "set.json", masks=False)))
+    assert "set" in shown
+    assert "6 images" in shown
+    assert len(shown) < 100
+
+
+def test_what_studies_take_can_be_made_from_the_package(tmp_path):
+    given = socodet.Weights("resnet50.pth", "resnet50")
+    assert given == socodet.Weights(Path("resnet50.pth"), "resnet50")
+    file = coco_file(tmp_path / "set.json", masks=False)
+    settings = socodet.FinetuneSettings("faster_rcnn_fpn", iterations=1)
+    runs = socodet.row_detectors(file, file, settings=settings, show_progress=False)
+    assert (runs.settings, len(runs.validation)) == (settings, 6)
+    with pytest.raises(InputError, match=r"row_detectors: .*settings"):
+        socodet.row_detectors(file, file)
 
 
 def test_no_subpackage_hides_a_function():

@@ -77,11 +77,13 @@ if TYPE_CHECKING:  # each of these is a public name
     from socodet.runtime.extensions import register as register
     from socodet.studies.ablation.budget import Budget as Budget
     from socodet.studies.ablation.running import ablate as ablate
+    from socodet.studies.ablation.running import row_detectors as row_detectors
     from socodet.studies.ablation.table import AblationTable as AblationTable
     from socodet.studies.comparison import Comparison as Comparison
     from socodet.studies.comparison import compare as compare
     from socodet.studies.inits import Init as Init
     from socodet.studies.own_data.protocol import OwnDataSettings as OwnDataSettings
+    from socodet.studies.own_data.protocol import Weights as Weights
     from socodet.studies.own_data.results import OwnData as OwnData
     from socodet.studies.own_data.running import reproduce_own_data as reproduce_own_data
     from socodet.training.settings import DeviceSettings as DeviceSettings

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,12 @@ class SoCo(nn.Module):
     Both run in training mode: the target normalises with its own batch statistics, as in BYOL. The target
     gets no gradient; `update_target` moves it towards the online network.
     """
+
+    if TYPE_CHECKING:  # to which a module otherwise answers with anything
+
+        def __call__(self, views: Sequence[ViewBatch]) -> SoCoOutput:
+            """As `forward`."""
+            ...
 
     def __init__(self, encoder: ObjectEncoder, settings: ModelSettings, objective: Objective | None = None) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ class ImageAnnotations:
         return len(self.boxes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DetectionDataset:
     """Images with annotated objects, read from any format."""
 
@@ -95,6 +95,10 @@ class DetectionDataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        what = "masks" if self.has_masks else "boxes"
+        return f"<DetectionDataset {self.name}: {len(self):,} images, {len(self.categories):,} classes, {what}>"
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """The pixels of image `index`, (H, W, 3) RGB, of the size that its annotations are for.

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
+from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.source import Images, ImageSource, as_source, digest_names
 from socodet.models.encoders import build_encoder, encoder_class
 from socodet.models.soco import build_soco
@@ -108,13 +110,32 @@ def ablate(
     return result
 
 
-def row_detectors(train: str | Path, val: str | Path | None = None, **fields: Any) -> FinetuningRuns:
-    """How every row's detector is fine-tuned; modules that a row did not pretrain start fresh, by the seed.
+def row_detectors(
+    train: str | Path,
+    val: str | Path | None = None,
+    *,
+    settings: FinetuneSettings,
+    images: str | Path | None = None,
+    reading: ReadingSettings | None = None,
+    execution: ExecutionSettings | None = None,
+    show_progress: bool = True,
+) -> FinetuningRuns:
+    """How the detector of every row of `ablate` is fine-tuned; modules that a row did not pretrain start fresh.
 
     `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation splits.
-    `fields` are those of `FinetuningRuns.open`. InputError for sets that cannot be used.
+    `settings` are those of every row, except the seed, which is the row's. images, reading, execution: as `finetune`
+    takes them. InputError for sets that cannot be used.
     """
-    return FinetuningRuns.open(train, val, evaluations=1, val_flag="--finetune.val", **fields)
+    return FinetuningRuns.open(
+        *(train, val),
+        images=images,
+        reading=reading,
+        settings=settings,
+        execution=execution or ExecutionSettings(),
+        show_progress=show_progress,
+        evaluations=1,
+        val_flag="--finetune.val",
+    )
 
 
 def _jobs(

@@ -35,6 +35,7 @@ class Weights:
     """What tables call them."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
         taken = {SCRATCH, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN}
         if self.name in taken or not self.name.isidentifier():
             raise SettingError(
