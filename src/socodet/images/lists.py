@@ -3,10 +3,12 @@
 import codecs
 import os
 import posixpath
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +56,7 @@ def read_lines(file: Path) -> list[str]:
         text = "\0"
     if "\0" in text:
         raise InputError(f"{file}: is not a text file; give a list in UTF-8, one name a line")
-    return [line.strip() for line in text.replace("\r", "\n").split("\n")]
+    return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 
 def open_coco(file: Path) -> ImageFolder:
@@ -100,7 +102,7 @@ def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
     at the one whose name is part of the file's name.
 
     Where no folder has them, names from another machine are tried: with backslashes as slashes, then without one
-    leading folder after the other. InputError when the images are nowhere, or in several such folders.
+    leading folder after the other, then as URLs. InputError when the images are nowhere, or in several such folders.
     """
     for paths in _spellings(names):
         root = _nearby_root(file, paths)
@@ -147,11 +149,18 @@ def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
     paths = [posixpath.normpath(name) for name in names]
     yield paths
     distinct = len(set(paths))
-    parts = [posixpath.normpath(name.replace("\\", "/")).lstrip("/").split("/") for name in names]
-    for dropped in range(max(map(len, parts))):
-        shortened = ["/".join(path[min(dropped, len(path) - 1) :]) for path in parts]
-        if len(set(shortened)) == distinct:  # else the folders tell images apart
-            yield shortened
+    decoded = [_decoded(name) for name in names]
+    for written in (names, *([decoded] if decoded != list(names) else [])):
+        parts = [posixpath.normpath(name.replace("\\", "/")).lstrip("/").split("/") for name in written]
+        for dropped in range(max(map(len, parts))):
+            shortened = ["/".join(path[min(dropped, len(path) - 1) :]) for path in parts]
+            if len(set(shortened)) == distinct:  # else the folders tell images apart
+                yield shortened
+
+
+def _decoded(name: str) -> str:
+    """The path in a URL, without its query; `%20` is a space."""
+    return unquote(re.sub(r"^\w+://[^/]*/|[?#].*", "", name) if "://" in name else name)
 
 
 def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.parts import (
+    SPELLINGS,
+    WHOLE,
     AnnotationFolder,
     annotation_folder,
     by_folder,
@@ -19,6 +22,7 @@ from socodet.detection.datasets.parts import (
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.images.lists import composed
 from socodet.images.suffixes import SUFFIXES
+from socodet.runtime.notices import notice
 
 LOOKED_AT = 16
 """Files that are read before they are taken for something else."""
@@ -79,6 +83,13 @@ def found_in(folder: Path, form: FileForm, images: Path | None = None) -> FileSe
     found = FileSet(form, root, image_folders(elsewhere or root), elsewhere)
     there = FilesThere()
     parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
+    lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob("ImageSets/*.txt")]
+    unread = next((file for file in lists if file.is_file()), None)
+    if tuple(parts) == (WHOLE,) and unread:
+        notice(
+            f"{unread}: is not read, and the set is taken as a whole; lists of parts belong into ImageSets/Main, of a "
+            "folder in VOC's layout"
+        )
     return FileSet(form, root, parts, elsewhere) if parts else None
 
 
@@ -134,7 +145,7 @@ def _pairs(
         if stem in of_stem or (place and place.shared):
             continue
         named = composed(form.named_in(file)[0])
-        found = by_name.get(named) or by_name.get(Path(named).stem)
+        found = by_name.get(named) or by_name.get(Path(named).stem) or by_name.get(unquote(named))
         if found is None or found in chosen:
             problems.add(Problem.NO_IMAGE_FOR_LABELS, str(file))
         else:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.detection.datasets.problems import TOLERANCE
+from socodet.detection.datasets.problems import FEWEST, NEARLY_ALL, TOLERANCE
 from socodet.errors import InputError
 
 Numbers = NDArray[np.float64]
@@ -21,11 +21,8 @@ FORMS: dict[BoxForm, str] = {
     "xyxy-shares": "corners x1, y1, x2, y2 as fractions of the image",
     "cxcywh-shares": "centre x, y and width, height as fractions of the image",
 }
-NEARLY_ALL = 0.9
 MANY = 0.05
 """So many boxes outside their images mean another form, if at most a fifth as many are outside in that one."""
-FEWEST = 3
-"""With fewer boxes outside nothing is concluded."""
 
 
 class WrittenBoxes(NamedTuple):

@@ -39,8 +39,8 @@ def read_coco(
     `style` is inferred from the file if omitted: LVIS's where images have `neg_category_ids`, VOC's where objects
     say whether they are `difficult`, else COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted.
 
-    InputError when the file is not such a file, when none of its images can be used, or when its boxes are in another
-    form; what is wrong with single entries is in the set's `problems`.
+    InputError when the file is not such a file, when none of its images or hardly any of its annotations can be used,
+    or when its boxes are in another form; what is wrong with single entries is in the set's `problems`.
     """
     content = _content(file)
     problems = AnnotationProblems()
@@ -50,6 +50,8 @@ def read_coco(
         raise InputError(f"{file}: lists no usable image; each needs `id`, `file_name`, `width` and `height`")
     ids = {image.image_id for image in listed}
     objects = objects_by_image(content["annotations"], ids, labels_of(categories), problems)
+    if content["annotations"] and not objects:
+        raise InputError(f"{file}: none of its annotations can be used: {'; '.join(problems.lines())}")
     entries = (
         FoundImage(path, image, objects.get(image.image_id, []))
         for path, image in _present(file, images, listed, problems)
@@ -58,7 +60,8 @@ def read_coco(
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
-    return set_of_entries(file.stem, categories, found, style or _style(file, content, problems), usual, problems)
+    style = style or _style(file, content, problems)
+    return set_of_entries(file.stem, categories, found, style, usual, problems, file)
 
 
 def _content(file: Path) -> dict[str, list[Any]]:

@@ -19,7 +19,7 @@ from socodet.detection.datasets.masks import (
     outline_parts,
     usable_segmentation,
 )
-from socodet.detection.datasets.problems import AnnotationProblems, Problem, usable_boxes
+from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
 from socodet.detection.datasets.values import flag, is_text, matching_id, number
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
@@ -65,10 +65,13 @@ def set_of_entries(
     style: Style,
     form: BoxForm,
     problems: AnnotationProblems,
+    about: Path | None = None,
 ) -> DetectionDataset:
     """The set of these images; boxes are in `form`. Problems of entries are added to `problems`.
 
-    InputError for a class whose name UTF-8 cannot hold.
+    `about` is the file or folder, for messages.
+
+    InputError for a class whose name UTF-8 cannot hold, and when hardly any object is usable.
     """
     for category in categories:
         if not is_text(category.name):
@@ -84,6 +87,7 @@ def set_of_entries(
     )
     label_of = labels_of(categories)
     images = [_image(image, form, label_of, has_masks, style == "lvis", problems) for image in found]
+    refuse_unusable(about or name, sum(len(image.objects) for image in found), sum(map(len, images)), problems)
     return DetectionDataset(name, tuple(categories), images, has_masks, style, problems)
 
 

@@ -64,7 +64,7 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
         found = [
             replace(image, objects=[(_without_area(entry), label) for entry, label in image.objects]) for image in found
         ]
-    return set_of_entries(folder.absolute().name, categories, found, "coco", form, problems)
+    return set_of_entries(folder.absolute().name, categories, found, "coco", form, problems, folder)
 
 
 def _first_boxes(folder: Path) -> list[WrittenBoxes]:

@@ -96,7 +96,7 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
     fix = "multiply the points by its width and height"
     check_box_form(root, "xyxy", [image.written_boxes() for image in found], fix)
     categories = tuple(Category(label, name) for name, label in label_of.items())
-    return set_of_entries(part_name(root, part), categories, found, "coco", "xyxy", problems)
+    return set_of_entries(part_name(root, part), categories, found, "coco", "xyxy", problems, root)
 
 
 def is_labelme(file: Path) -> bool:

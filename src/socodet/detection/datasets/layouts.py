@@ -31,6 +31,8 @@ FILES = (
     "annotations/{}.json",
     "{}.json",
     "{}/_annotations.coco.json",
+    "{}/annotations.json",
+    "{}/labels.json",
     "annotations/lvis_v1_{}.json",
     "lvis_v1_{}.json",
 )
@@ -41,10 +43,11 @@ WHOLE_FILES = (
     "result.json",
     "annotations.json",
     "annotations/annotations.json",
+    "labels.json",
     "trainval.json",
     "coco.json",
 )
-"""Where it has them all: Roboflow's part, CVAT, Label Studio, LabelMe's converters, `socodet convert`."""
+"""Where it has them all: Roboflow's part, CVAT, Label Studio, LabelMe's converters, FiftyOne, `socodet convert`."""
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
 KNOWN = (
     "give a folder in a known layout, a COCO or LVIS .json, a data.yaml, or a list …/ImageSets/Main/NAME.txt; "

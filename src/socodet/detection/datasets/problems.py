@@ -1,13 +1,19 @@
 """Problems of annotation files: counted, with the first example of each, and repaired or left out."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.errors import InputError
 from socodet.runtime.notices import printable
 
+NEARLY_ALL = 0.9
+"""A larger share of what is wrong means that the set is not what it is taken for."""
+FEWEST = 3
+"""From fewer objects nothing is concluded."""
 TOLERANCE = 1.0
 """Pixels by which a box may reach outside unreported, as COCO's are rounded. It is clipped all the same."""
 LEAST_SIDE = 0.01
@@ -23,7 +29,7 @@ class Problem(StrEnum):
     UNUSABLE_IMAGE = "image file unreadable, or of another size than annotated; replaced in training, missed in scores"
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
     SIZE_FROM_FILE = "image entry without a usable size; size of the image file used"
-    NAME_FROM_ELSEWHERE = "image named by a path of another machine; found by the end of it"
+    NAME_FROM_ELSEWHERE = "image named by a path of another machine or a URL; found by the end of it"
     OTHER_SUFFIX = "image whose name is spelled unlike its file (suffix, case, or how accents are encoded); taken"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
@@ -43,6 +49,7 @@ class Problem(StrEnum):
     NO_AREA = "shape without area, such as a point or a line, or of broken points or an unknown type; left out"
     BROKEN_LINE = "label line that is neither a class and a box nor a class and an outline; left out"
     BROKEN_BOX = "box missing, or not of four finite numbers; left out"
+    FURTHER_BOX = "further box of an object that has one; left out (give each box an object of its own)"
     EMPTY_BOX = "box without area, or of negative width or height; left out"
     OUTSIDE = "box wholly outside its image; left out"
     CLIPPED = "box partly outside its image; clipped"
@@ -97,6 +104,14 @@ class AnnotationProblems:
             for problem, count in part.counts.items():
                 both.add(problem, part.first[problem], count)
         return both
+
+
+def refuse_unusable(about: Path | str, objects: int, usable: int, problems: AnnotationProblems) -> None:
+    """InputError when hardly any of the objects of a set is usable."""
+    if objects - usable > max(NEARLY_ALL * objects, FEWEST - 1):
+        raise InputError(
+            f"{about}: {usable or 'none'} of its {objects:,} objects can be used: {'; '.join(problems.lines())}"
+        )
 
 
 def large_enough(boxes: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,17 +1,43 @@
 """What a folder is told that is in no known layout: which ones it is closest to, and what it lacks of them."""
 
 import os
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES
+from socodet.runtime.files import open_file
 
 LOOKED_AT = 5000
 """Files below a folder."""
 NAMED = 4
 """Annotation files of an unknown layout that a message names."""
+LOOKED_INTO = 8
+"""Files of an ending."""
+BEGINNING = 2**16
+"""Bytes of a file that tell whose it is."""
+_FOREIGN = (
+    (
+        ".json",
+        rb'"shapes"\s*:',
+        "LabelMe's files, as {}, of none of its images: put the images beside them, or give their folder with --images",
+    ),
+    (".json", rb'"classTitle"\s*:', "Supervisely's own form, as {}: export the project as COCO or YOLO"),
+    (".json", rb'"shape_attributes"\s*:', "VGG Image Annotator's own form, {}: export the annotations as COCO"),
+    (".json", rb'"from_name"\s*:', "Label Studio's own form, {}: export the project as COCO or YOLO"),
+    (".xml", rb"<annotations>", "CVAT's own form, {}: export the task as COCO 1.0 or Ultralytics YOLO"),
+    (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI's label files, as {}: convert them to YOLO or COCO"),
+    (
+        ".jsonl",
+        rb'"file_name"\s*:',
+        "{}: load it with datasets.load_dataset('imagefolder') and save it with save_to_disk",
+    ),
+    (".parquet", rb"^PAR1", "a dataset in Parquet files, as {}: load it with datasets and save it with save_to_disk"),
+)
+"""Annotations of other forms: the ending of their files, what these have near their beginning, and what to do."""
 
 
 class _Found(NamedTuple):
@@ -74,28 +100,28 @@ def unknown_layout(folder: Path) -> InputError:
 
 
 def _hint(folder: Path, below: list[str]) -> str:
+    for suffix, words, what in _FOREIGN:
+        ending = (name for name in sorted(below) if name.lower().endswith(suffix))
+        for file in islice(ending, LOOKED_INTO):
+            if re.search(words, _beginning(folder / file)):
+                return f", and holds {what.format(file)}"
     files = sorted(name for name in below if name.lower().endswith(".json"))
-    if files and _begins_with(folder / files[0], "shapes"):
-        return (
-            f", and holds LabelMe's files, as {files[0]}, of none of its images: put the images beside them, or give "
-            "their folder with --images"
-        )
-    xml = sorted(name for name in below if name.lower().endswith(".xml"))
-    if xml and _begins_with(folder / xml[0], "<annotations>"):
-        return f", and holds CVAT's own form, {xml[0]}: export the task as COCO 1.0 or Ultralytics YOLO"
     if files:
         more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
         return f", and holds {', '.join(files[:NAMED])}{more}: give one of them itself if it is COCO's"
+    table = next((name for name in sorted(below) if name.lower().endswith((".csv", ".tsv"))), None)
+    if table:
+        return f", and holds a table, {table}: convert it to a COCO file"
     tops = {name.split("/")[0] for name in below}
     return f", and all it holds is in {next(iter(tops))}: give that folder" if len(tops) == 1 and below else ""
 
 
-def _begins_with(file: Path, word: str) -> bool:
+def _beginning(file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
-            return word.encode() in stream.read(4096)
+        with open_file(file) as stream:
+            return stream.read(BEGINNING)
     except OSError:
-        return False
+        return b""
 
 
 def _below(folder: Path) -> Iterator[str]:

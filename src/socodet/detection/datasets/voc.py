@@ -14,7 +14,7 @@ from socodet.detection.datasets.annotation_files import ImageFile
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.box_forms import WrittenBoxes, check_box_form
 from socodet.detection.datasets.folder_listing import FilesThere
-from socodet.detection.datasets.problems import AnnotationProblems, Problem, usable_boxes
+from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
 from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
@@ -71,8 +71,8 @@ def read_xml_files(
     """The images with the objects of their XML files, in VOC's style.
 
     Objects marked difficult are trained on, as in Detectron2, and kept out of the score. `about` is what messages name.
-    InputError when none of the images can be used, when no object is of a known class, or when the boxes are in another
-    form.
+    InputError when none of the images can be used, when hardly any object can, when none is of a known class, or when
+    the boxes are in another form.
     """
     label_of = {name: label for label, name in enumerate(classes, 1)}
     read = [found for file in files if (found := _read_image(file, label_of, problems))]
@@ -89,6 +89,7 @@ def read_xml_files(
     check_box_form(about, "xyxy", [image.boxes for image in read])
     categories = tuple(Category(label, name) for name, label in label_of.items())
     images = [_annotations(image, label_of, problems) for image in read]
+    refuse_unusable(about, sum(len(image.objects) for image in read), sum(map(len, images)), problems)
     return DetectionDataset(name, categories, images, False, "voc", problems)
 
 
@@ -179,6 +180,9 @@ def _read_image(file: ImageFile, label_of: Mapping[str, int], problems: Annotati
             objects.append(found)
         else:
             problems.add(Problem.UNKNOWN_CATEGORY, f"{xml}: {_class_name(found) or 'object without a name'}")
+        further = len(found.findall("bndbox")) - 1
+        if further > 0:
+            problems.add(Problem.FURTHER_BOX, f"{xml}: {_class_name(found)}", further)
     corners = [
         [number(found.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")] for found in objects
     ]

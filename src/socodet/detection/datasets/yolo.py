@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset
-from socodet.detection.datasets.box_forms import NEARLY_ALL, check_box_form
+from socodet.detection.datasets.box_forms import check_box_form
 from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, set_of_entries
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.parts import AnnotationFolder, by_folder, images_below, part_name, rivals
-from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.problems import NEARLY_ALL, AnnotationProblems, Problem
 from socodet.detection.datasets.yolo_description import NAMES, YoloSet
-from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled
+from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled, like_keypoints
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.decode import image_file_size
 from socodet.images.lists import composed, leads_astray, locate_images, read_lines, spelled_as_in
@@ -67,6 +67,7 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
             f"{about}: {unlabelled:,} of {len(reading.lines):,} images have no label file (first: "
             f"{problems.first[Problem.NO_LABEL_FILE]}); put them into labels/ beside images/, or beside the images"
         )
+    _refuse_keypoints(about, described, reading)
     categories = described.categories or _numbered(described.about, reading.lines)
     label_of = labels_of(categories)
     found = []
@@ -82,7 +83,9 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     if not found or (unknown and not any(image.objects for image in found)):
         raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")
     check_box_form(described.about, "cxcywh-shares", [image.written_boxes() for image in found])
-    return set_of_entries(part_name(described.root, part), categories, found, "coco", "cxcywh-shares", problems)
+    return set_of_entries(
+        part_name(described.root, part), categories, found, "coco", "cxcywh-shares", problems, described.about
+    )
 
 
 def _folders(described: YoloSet, part: str, reading: _Reading) -> Iterator[_Folder]:
@@ -91,6 +94,17 @@ def _folders(described: YoloSet, part: str, reading: _Reading) -> Iterator[_Fold
         found = _listed_images(place, described.images, reading) if listed else images_below(place)
         for images in by_folder(found).values():
             yield _Folder(images, described.label_folder(images, reading.there), not listed)
+
+
+def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None:
+    """InputError when lines that would be outlines seem to have keypoints."""
+    lines = [line for found in reading.lines.values() for line in found]
+    shape = None if described.keypoints else like_keypoints(lines)
+    if shape:
+        raise InputError(
+            f"{about}: its lines seem to be boxes with {shape[0]} keypoints of {shape[1]} numbers, not outlines "
+            f"(first: {lines[0].where}); give a data.yaml with kpt_shape: [{shape[0]}, {shape[1]}]"
+        )
 
 
 def _ambiguous(

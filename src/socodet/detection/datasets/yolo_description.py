@@ -148,7 +148,8 @@ def _has_labels(described: YoloSet, folder: Path, there: FilesThere) -> bool:
         labels = described.label_folder(images, there)
         if labels is None:
             continue
-        if labels.path.name.lower() in LABEL_FOLDERS:
+        root = described.root if labels.path.is_relative_to(described.root) else labels.path.parent
+        if any(part.lower() in LABEL_FOLDERS for part in labels.path.relative_to(root).parts):
             return True
         files = (there.file(labels.path, image.stem, ".txt") for image in images)
         for file in itertools.islice(filter(None, files), LOOKED_AT):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.entries import Entry, LabelledEntry
-from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.problems import FEWEST, AnnotationProblems, Problem
 from socodet.detection.datasets.values import number
 from socodet.images.lists import read_lines
 
@@ -36,7 +36,7 @@ class LabelLine:
         low, high = points.min(0), points.max(0)
         outline = points * [width, height]
         x, y = outline.T
-        area = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+        area = float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
         box = np.concatenate([(low + high) / 2, high - low])
         return {"id": self.where, "bbox": box.tolist(), "segmentation": [outline.reshape(-1).tolist()], "area": area}
 
@@ -76,6 +76,31 @@ class LabelReader:
             return None
         numbers = np.array(values[1:])
         return LabelLine(int(values[0]), numbers, where) if np.isfinite(numbers).all() else None
+
+
+def like_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
+    """How many keypoints, of how many numbers, seem to follow a box on each line that is no box alone.
+
+    None if the lines are boxes and outlines. Keypoints lie within the box that the first four numbers are, and its
+    size, taken for the second point of an outline, lies apart from them.
+    """
+    outlines = [line.numbers for line in lines if len(line.numbers) >= BOX]
+    if len(outlines) < FEWEST or len({len(one) for one in outlines}) > 1:
+        return None
+    numbers = np.array(outlines)
+    centre, size, behind = numbers[:, None, :2], numbers[:, None, 2:4], numbers[:, 4:]
+    for values in (2, 3):
+        count, rest = divmod(behind.shape[1], values)
+        if rest or count < FEWEST:
+            continue
+        points = behind.reshape(len(outlines), count, values)[..., :2]
+        unseen = (points == 0).all(2, keepdims=True)
+        inside = ((np.abs(points - centre) <= size / 2 + 0.01) | unseen).all((1, 2))
+        low, high = (bound(np.where(unseen, centre, points), 1) for bound in (np.min, np.max))
+        apart = ((size[:, 0] < 2 * low - high) | (size[:, 0] > 2 * high - low)).any(1)
+        if np.count_nonzero(inside & apart) > max(len(outlines) / 2, FEWEST - 1):
+            return count, values
+    return None
 
 
 def labelled(

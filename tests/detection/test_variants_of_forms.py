@@ -1,0 +1,186 @@
+"""Files that differ from the usual in small ways: read as they are meant, or refused in one line that says where."""
+
+import json
+
+import numpy as np
+import pytest
+from tool_files import image, text
+
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
+from socodet.errors import InputError
+from socodet.images.source import open_images
+
+LINE = "0 0.5 0.5 0.25 0.25"
+BOX = [150, 99.75, 250, 166.25]
+"""Of that line, in an image of 400 by 266."""
+OBJECT = "<object><name>{}</name>{}</object>"
+BNDBOX = "<bndbox><xmin>{}</xmin><ymin>20</ymin><xmax>60</xmax><ymax>50</ymax></bndbox>"
+PLAIN = f"<annotation>{OBJECT.format('cat', BNDBOX.format(10))}</annotation>"
+
+
+def coco(root, annotations=None, file="train.json", name="a.jpg", written=None):
+    """A set of one image, whose file calls it `written`."""
+    image("chelsea", root / name)
+    usual = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 50, 30]}]
+    content = {
+        "images": [{"id": 1, "file_name": written or name, "width": 400, "height": 266}],
+        "annotations": usual if annotations is None else annotations,
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    text(root / file, json.dumps(content))
+    return root / file
+
+
+def yolo(root, *lines, end="\n"):
+    for part in ("train", "val"):
+        image("chelsea", root / "images" / part / "a.jpg")
+        text(root / "labels" / part / "a.txt")
+        (root / "labels" / part / "a.txt").write_bytes(end.join([*lines, ""]).encode())
+    return root
+
+
+def boxes(data):
+    return [[round(float(side), 2) for side in box] for one in data.images for box in one.boxes]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends(tmp_path, end):
+    """Of classes, an empty line would move the numbers of the others; of labels, lines are named by their numbers."""
+    yolo(tmp_path, LINE, "1 0.5 0.5 0.25 0.25", "x", end=end)
+    (tmp_path / "classes.txt").write_bytes(end.join(["cat", "dog", "", ""]).encode())
+    data = open_detection_set(tmp_path, split="train")
+    assert [category.name for category in data.categories] == ["cat", "dog"]
+    assert boxes(data) == [BOX, BOX]
+    assert "line 3" in data.problems.first[Problem.BROKEN_LINE]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["0,0.5,0.5,0.25,0.25", "cat 0.5 0.5 0.25 0.25", "0 0.5 0.5 0.25 0.25 0.9", "Car 0 0 1 9 9 60 60 1 1 3 1 2 5 1"],
+)
+def test_lines_of_another_form_are_named(tmp_path, line):
+    with pytest.raises(InputError, match=r"hardly any line is a label.*train/a.txt line 1: (0|cat|Car)"):
+        open_detection_set(yolo(tmp_path, line), split="train")
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_boxes_with_keypoints_are_not_read_as_outlines(tmp_path, values):
+    """Unless a data.yaml says what they are; outlines that all have as many points stay outlines."""
+    random = np.random.default_rng(0)
+    poses, outlines = [], []
+    for _ in range(20):
+        x, y = random.uniform(0.2, 0.8, 2)
+        w, h = random.uniform(0.05, 0.2, 2)
+        points = np.c_[random.uniform(x - w / 2, x + w / 2, 6), random.uniform(y - h / 2, y + h / 2, 6), np.full(6, 0)]
+        poses.append([0, x, y, w, h, *points[:, :values].reshape(-1)])
+        angles = np.linspace(0, 2 * np.pi, 9 if values == 3 else 6, endpoint=False)
+        ellipse = np.c_[x + w / 2 * np.cos(angles), y + h / 2 * np.sin(angles)]
+        outlines.append([0, *ellipse.reshape(-1)])
+    lines = [[" ".join(f"{one:.6f}" for one in line) for line in kind] for kind in (poses, outlines)]
+    yolo(tmp_path / "poses", *lines[0])
+    with pytest.raises(InputError, match=rf"kpt_shape: .6, {values}."):
+        open_detection_set(tmp_path / "poses", split="train")
+    shape = ["train: images/train", "val: images/val", "names: [cat]", f"kpt_shape: [6, {values}]"]
+    text(tmp_path / "poses" / "data.yaml", *shape)
+    read = open_detection_set(tmp_path / "poses", split="train").images[0].boxes
+    centre = np.array([[x * 400, y * 266] for _, x, y, *_ in poses])
+    assert np.allclose((read[:, :2] + read[:, 2:]) / 2, centre, atol=0.01)
+    assert open_detection_set(yolo(tmp_path / "outlines", *lines[1]), split="train").has_masks
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("images/my cat.jpg", "images/my%20cat.jpg"),
+        ("a.jpg", "https://bucket.example/data/a.jpg?signature=b/c"),
+        ("images/ö.jpg", "http://example.org:8080/up/images/%C3%B6.jpg"),
+        ("50%20.jpg", "50%20.jpg"),
+    ],
+)
+def test_names_as_in_urls(tmp_path, name, written):
+    file = coco(tmp_path, name=name, written=written)
+    data = open_detection_set(file)
+    assert (data.images[0].file.name, boxes(data)) == (name.split("/")[-1], [[10, 20, 60, 50]])
+    assert (Problem.NAME_FROM_ELSEWHERE in data.problems.counts) == (name != written)
+    assert len(open_images(file)) == 1
+
+
+def test_names_as_in_urls_do_not_lead_astray(tmp_path):
+    image("chelsea", tmp_path / "secret" / "a.jpg")
+    image("chelsea", tmp_path / "one" / "two" / "set" / "b.jpg")
+    coco(tmp_path / "one" / "two" / "set", name="b.jpg", written="%2e%2e/%2e%2e/%2e%2e/secret/a.jpg")
+    with pytest.raises(InputError):
+        open_detection_set(tmp_path / "one" / "two" / "set" / "train.json")
+
+
+def test_fiftyone(tmp_path):
+    coco(tmp_path / "whole", file="labels.json", name="data/a.jpg")
+    for part in ("train", "validation"):
+        coco(tmp_path / "parts", file=f"{part}/labels.json", name=f"{part}/data/a.jpg")
+    for root, part in (("whole", "all"), ("parts", "train"), ("parts", "val")):
+        data = open_detection_set(tmp_path / root, split=part)
+        assert (boxes(data), data.problems.counts) == ([[10, 20, 60, 50]], {})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"image_id": "a.jpg"}, {"category_id": "cat"}, {"bbox": {"x": 1, "y": 2, "w": 3, "h": 4}}, {"bbox": None}],
+)
+def test_annotations_none_of_which_can_be_used_are_refused(tmp_path, changed):
+    usual = {"image_id": 1, "category_id": 1, "bbox": [10, 20, 50, 30]}
+    file = coco(tmp_path, [{"id": number} | usual | changed for number in range(3)])
+    with pytest.raises(InputError, match=r"train.json: none of its .*left out \(first"):
+        open_detection_set(file)
+    several = [{"id": number} | usual | changed for number in range(3)] + [{"id": 9} | usual]
+    assert len(open_detection_set(coco(tmp_path, several)).images[0]) == 1
+
+
+def test_boxes_of_another_kind_in_xml_files(tmp_path):
+    """roLabelImg's rotated boxes alone are refused; of an object with two boxes, the second is counted."""
+    rotated = "<robndbox><cx>50</cx><cy>50</cy><w>10</w><h>20</h><angle>0.5</angle></robndbox>"
+    image("chelsea", tmp_path / "a.jpg")
+    text(tmp_path / "a.xml", f"<annotation>{OBJECT.format('cat', rotated) * 3}</annotation>")
+    with pytest.raises(InputError, match="none of its 3 objects can be used"):
+        open_detection_set(tmp_path, split="all")
+    two = OBJECT.format("cat", BNDBOX.format(10) + BNDBOX.format(30))
+    text(tmp_path / "a.xml", f"<annotation><size><width>400</width><height>266</height></size>{two}</annotation>")
+    data = open_detection_set(tmp_path, split="all")
+    assert (boxes(data), data.problems.counts) == ([[10, 20, 60, 50]], {Problem.FURTHER_BOX: 1})
+
+
+def test_lists_that_are_not_read_are_named(tmp_path, capsys):
+    for name in "ab":
+        image("chelsea", tmp_path / "images" / f"{name}.jpg")
+        text(tmp_path / "annotations" / f"{name}.xml", PLAIN)
+    text(tmp_path / "val.txt", "b")
+    assert len(open_detection_set(tmp_path, split="train")) == 2
+    assert "val.txt: is not read" in capsys.readouterr().err
+
+
+def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):
+    for name in ("my cat", "b"):
+        image("chelsea", tmp_path / "images" / f"{name}.jpg")
+    text(tmp_path / "annotations" / "b.xml", PLAIN)
+    named = PLAIN.replace("<annotation>", "<annotation><filename>my%20cat.jpg</filename>")
+    text(tmp_path / "annotations" / "1.xml", named)
+    assert {one.image_id for one in open_detection_set(tmp_path, split="all").images} == {"images/b", "images/my cat"}
+
+
+@pytest.mark.parametrize(
+    ("file", "begins", "what"),
+    [
+        ("img/ann/a.jpg.json", '{"objects": [{"classTitle": "cat"}]}', "Supervisely"),
+        ("via_region_data.json", '{"a.jpg123": {"regions": [{"shape_attributes": {}}]}}', "VGG"),
+        ("project.json", '[{"annotations": [{"result": [{"from_name": "label"}]}]}]', "Label Studio"),
+        ("label_2/a.txt", "Car 0.00 0 -1.57 9.00 9.00 60.00 60.00 1.5 1.6 3.7 -16 2 58 -1.5\n", "KITTI"),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "objects": {"bbox": []}}', "save_to_disk"),
+        ("train.csv", "image,x,y,w,h\n", "table, train.csv"),
+        ("set.json", "{}", "set.json: give one of them itself"),
+    ],
+)
+def test_forms_that_are_not_read_are_named(tmp_path, file, begins, what):
+    image("chelsea", tmp_path / "img" / "a.jpg")
+    text(tmp_path / file, begins)
+    with pytest.raises(InputError, match=f"in no known layout.*{what}"):
+        open_detection_set(tmp_path, split="train")
