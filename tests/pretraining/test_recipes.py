@@ -1,13 +1,17 @@
 """Every recipe starts by name on real photographs; the paper's settings are the paper's."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
 import socodet
+from socodet.detection.detectors.names import NAMES
+from socodet.detection.detectors.schedules import SCHEDULES
 from socodet.images.photographs import photographs
 from socodet.models.settings import ModelSettings
-from socodet.pretraining.recipes import RECIPES, Recipe, recipe
+from socodet.pretraining.recipes import RECIPES, Recipe, paper, recipe
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.settings import ExecutionSettings
 
@@ -78,6 +82,20 @@ def test_each_row_of_table_4_changes_one_thing():
     assert [row.sample.level_rule for row in rows[2:]] == ["canonical", "canonical", *["scale_aware"] * 3]
     assert [row.sample.jitter for row in rows] == [0, 0, 0, 0, 0, 0.1, 0.1]
     assert [len(row.sample.views) for row in rows] == [2] * 6 + [3]
+
+
+def test_the_docs_table_of_the_papers_tables_has_every_recipe():
+    """A range such as `table5a_96` to `table5a_192` names its ends."""
+    text = (Path(__file__).parents[2] / "docs/method.md").read_text(encoding="utf-8")
+    section = text.split("## The paper's tables")[1].split("\n## ")[0]
+    named = re.findall(r"`([a-z0-9_]+)`", section)
+    assert set(named) <= {*RECIPES, *NAMES, *SCHEDULES}
+    order = list(RECIPES)
+    ranges = re.findall(r"`(table5\w+)` to `(table5\w+)`", section)
+    covered = {name for first, last in ranges for name in order[order.index(first) : order.index(last) + 1]} | set(
+        named
+    )
+    assert {name for name in order if RECIPES[name].__module__ == paper.__name__} <= covered
 
 
 def test_the_public_codes_settings():
