@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -52,6 +53,23 @@ def test_a_batch_takes_one_descriptor_and_nothing_of_dev_shm(monkeypatch):
     del first, second
     assert len(os.listdir("/proc/self/fd")) == before - 1
     batches.close()
+
+
+def test_workers_start_where_warnings_are_errors(monkeypatch):
+    """Python 3.12 and later warn of a fork of a process with threads, which torch's process always is."""
+    fork = os.fork
+
+    def warning():
+        pid = fork()
+        if pid:
+            text = "This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks in the child."
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return pid
+
+    monkeypatch.setattr(os, "fork", warning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [batch[0].shape for batch in make_batches(numbers, [1, 2], 1)] == [(3, 1), (3, 2)]
 
 
 def test_content_survives_the_hand_over():

@@ -60,6 +60,16 @@ def test_a_checkpoint_in_memory_is_read_as_its_file(tmp_path):
         assert torch.equal(value, of_file.state_dict()[name]), name
 
 
+def test_a_backbone_alone_is_told_what_it_takes(tmp_path):
+    soco = a_run(tmp_path / "run", R18)
+    alone = narrow_resnet18()
+    with pytest.raises(InputError, match="timm"):
+        load_pretrained(alone, tmp_path / "run")
+    weights = torch.load(export_run(tmp_path / "run", tmp_path / "timm.pth", format="timm").weights)
+    assert alone.load_state_dict(weights, strict=False).unexpected_keys == []
+    assert torch.equal(alone.conv1.weight, soco.online.encoder.backbone.body.conv1.weight)
+
+
 def test_what_holds_no_state_dict_is_one_line(tmp_path):
     detector = new_detector("mask_rcnn_fpn", R18, 4)
     for wrong, said in (({"step": 3}, "no state dict"), (torch.nn.Linear(1, 1), r"Linear; give its state_dict\(\)")):

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection
@@ -151,7 +152,9 @@ class _Worker(Generic[T, B]):
         try:
             self._connection, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(self._make, theirs, self._board, os.getpid()), daemon=True)
-            process.start()
+            with warnings.catch_warnings():  # which Python 3.12 and later give, and may be errors
+                warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+                process.start()
             self._process = process
             theirs.close()
         except OSError as error:

@@ -195,6 +195,12 @@ def _advice_on(detector: nn.Module) -> Advice:
             f'socodet.build_detector(RUN, detector="{name}"), or load the backbone alone (socodet export --format timm)'
         )
     backbone = f"it was pretrained with another backbone; {builder}, or fine-tune with the file's {BACKBONE_FLAGS}"
+    nothing = "give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone"
+    if not hasattr(detector, "backbone"):
+        nothing = (
+            "it is no detector, which has a backbone; a backbone alone takes an export for timm by its load_state_dict "
+            "(socodet export --format timm)"
+        )
     return Advice(
         other_layers={"backbone": backbone, "pyramid": norm, "box head": norm},
         other_sizes={
@@ -202,5 +208,5 @@ def _advice_on(detector: nn.Module) -> Advice:
             "pyramid": f"{builder}, or fine-tune with the file's {BACKBONE_FLAGS}",
             "box head": f"{builder}, or fine-tune with the file's {HEAD_FLAGS}",
         },
-        nothing="give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone",
+        nothing=nothing,
     )
