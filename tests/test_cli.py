@@ -1,5 +1,6 @@
 """What a user types: every mistake is one line on standard error, exit code 2, no traceback, nothing lost."""
 
+import errno
 import importlib
 import inspect
 import io
@@ -348,7 +349,16 @@ def test_closed_streams_are_no_error_and_no_files_numbers(tmp_path, closed):
     assert (tmp_path / "file").read_bytes() == b""
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_too_little_memory_is_one_line(few_images, tmp_path, capsys, monkeypatch, error):
     def fail(*_, **__):
         raise error

@@ -1,7 +1,11 @@
 """--print-config and --config: what one prints the other reads, for every command, and nothing is misread."""
 
+import ast
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -213,3 +217,12 @@ def test_a_lone_number_of_seeds_is_a_count_and_said_to_be(capsys, tmp_path, monk
             main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "out"), "--seeds", *flags])
     assert asked == [(0, 1, 2), (5, 6, 7), (2, 0), (0,)]
     assert capsys.readouterr().err.count("alone is read as") == 2
+
+
+def test_it_is_read_alike_whatever_the_locale(tmp_path):
+    (tmp_path / "config.yaml").write_text("output: größe", encoding="utf-8")
+    code = "import pathlib, socodet.commands.config_file as one; print(ascii(one._read(pathlib.Path('config.yaml'))))"
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | plain, check=True)
+    assert ast.literal_eval(done.stdout) == {"output": "größe"}

@@ -116,34 +116,35 @@ def _main(argv: Sequence[str]) -> None:
             traceback.print_exc()
         print(f"socodet: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise SystemExit(141) from None
-        if debug:
-            traceback.print_exc()
-        where = error.filename or "a file"
-        print(
-            f"socodet: error: {where}: {error.strerror or error}; check that it can be read or written there, and "
-            "that the disk is not full",
-            file=sys.stderr,
-        )
-        raise SystemExit(2) from None
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        line = _in_one_line(error, hint)
+        if line is None:
             raise
         if debug:
             traceback.print_exc()
-        print(
-            "socodet: error: not enough memory; free some, lower --workers or the batch size, if the command has "
-            f"them, or take a larger machine{hint}",
-            file=sys.stderr,
-        )
+        print(f"socodet: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
         print(f"socodet: interrupted{hint}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _in_one_line(error: Exception, hint: str) -> str | None:
+    """What is wrong with the machine, and how to fix it; None for another error. hint: that the command resumes."""
+    if is_out_of_memory(error):
+        return (
+            "not enough memory; free some, lower --workers or the batch size, if the command has them, or take a "
+            f"larger machine{hint}"
+        )
+    if not isinstance(error, OSError):
+        return None
+    where = error.filename or "a file"
+    fix = "check that it can be read or written there, and that the disk is not full"
+    return f"{where}: {error.strerror or error}; {fix}"
 
 
 def run_command(arguments: Sequence[str]) -> None:

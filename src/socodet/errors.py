@@ -1,6 +1,7 @@
 """Errors that a user can fix: one line that says what is wrong, where, and what to do."""
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 
@@ -29,11 +30,15 @@ class UnreadableImageError(InputError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be allocated, of the machine or of a device, which torch says by a RuntimeError."""
-    signs = ("out of memory", "can't allocate memory", "bad_alloc")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
-    )
+    """Whether memory could not be allocated, of the machine or of a device, whatever type of error that is."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError | ImportError) and any(sign in str(error) for sign in _NO_MEMORY)
+    return isinstance(error, MemoryError) or said
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "annot allocate memory", "bad_alloc", "failed to map segment")
+"""Parts of messages of torch, CUDA, C++, and of the loader of libraries."""
 
 
 def which_instead(name: str, known: Iterable[str], listed: str = "") -> str:

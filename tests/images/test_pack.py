@@ -169,6 +169,34 @@ def test_an_interrupted_call_resumes(folder: Path, tmp_path: Path, monkeypatch: 
     assert sorted(os.listdir(tmp_path)) == ["p", "whole"]
 
 
+def test_images_that_were_replaced_meanwhile_are_packed_as_they_are_now(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is in a shard that was whole, and one that could not be read is repaired."""
+    own = tmp_path / "images"
+    shutil.copytree(folder, own)
+    pack_one = packing._pack_one
+
+    def interrupted(source, index, settings):
+        if index == 18:
+            raise KeyboardInterrupt
+        return pack_one(source, index, settings)
+
+    monkeypatch.setattr(packing, "_pack_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(own, tmp_path / "p", settings=SETTINGS, workers=1, show_progress=False)
+    monkeypatch.undo()
+    assert keys(own).index("02.jpg") < 5
+    assert keys(own).index("a/torn.jpg") < 15
+    for name in ("02.jpg", "a/torn.jpg"):
+        (own / name).write_bytes(PHOTOGRAPHS[4].read_bytes())
+    again = pack(own, tmp_path / "p", settings=SETTINGS, workers=1, show_progress=False)
+    assert {key for key, _ in again.unreadable} == {"text.png"}
+    assert digests(again.output) == digests(
+        pack(own, tmp_path / "whole", settings=SETTINGS, show_progress=False).output
+    )
+
+
 SLOW_JOB = """
 import sys, time
 from socodet.images import pack as packing

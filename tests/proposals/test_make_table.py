@@ -1,6 +1,7 @@
 """Making a table: the same bytes for any number of workers and any interruption; bad images are never fatal."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,30 @@ def test_random_boxes_are_an_images_own_whatever_else_is_there(folder: Path, tmp
     two = ProposalTable.read(propose(one, tmp_path / "two", settings=settings, show_progress=False).table)
     np.testing.assert_array_equal(two.boxes("06.png"), every.boxes("06.png"))
     assert not np.array_equal(two.boxes("03.png"), two.boxes("06.png"))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_images_that_were_replaced_meanwhile_get_their_own_boxes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "images"
+    shutil.copytree(folder, own)
+    make_row = make_table._make_row
+
+    def interrupted_make_row(source, index, settings):
+        if index == 14:
+            raise KeyboardInterrupt
+        return make_row(source, index, settings)
+
+    monkeypatch.setattr(make_table, "_make_row", interrupted_make_row)
+    with pytest.raises(KeyboardInterrupt):
+        propose(own, tmp_path / "p.parquet", settings=SETTINGS, workers=1, show_progress=False)
+    monkeypatch.setattr(make_table, "_make_row", make_row)
+    other = next(path for path in sorted(own.iterdir())[5:] if path.stat().st_size != (own / "05.png").stat().st_size)
+    (own / "05.png").write_bytes(other.read_bytes())
+    resumed = propose(own, tmp_path / "p.parquet", settings=SETTINGS, workers=1, show_progress=False)
+    whole = propose(own, tmp_path / "whole", settings=SETTINGS, show_progress=False)
+    assert resumed.table.read_bytes() == whole.table.read_bytes()
 
 
 @pytest.mark.usefixtures("small_parts")

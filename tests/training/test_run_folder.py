@@ -8,6 +8,7 @@ import torch
 from socodet.errors import InputError
 from socodet.runtime.differences import differences
 from socodet.runtime.files import write_atomically
+from socodet.training import run_folder
 from socodet.training.run_folder import RunFolder
 
 
@@ -132,3 +133,21 @@ def test_a_run_that_is_cleared_and_killed_meanwhile_is_one_without_a_checkpoint(
     assert len(run.checkpoints()) == (0 if clears else 2)
     run.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_checkpoint_that_a_run_removes_while_it_is_read_gives_way_to_a_newer_one(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    run.save_checkpoint(1, {"step": 1})
+    read = run_folder.read_state
+
+    def going_on(path):
+        if path.name == "step-00000001.pt":
+            run.save_checkpoint(2, {"step": 2})
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(run_folder, "read_state", going_on)
+    assert run.load_checkpoint() == {"step": 2}
+    (tmp_path / "checkpoints" / "step-00000009.pt").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError):
+        run.load_checkpoint()

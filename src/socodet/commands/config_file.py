@@ -64,7 +64,7 @@ def _in_yaml(value: object) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text().removeprefix("\ufeff")
+        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml", ".json"):

@@ -25,7 +25,7 @@ from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.names import inner_path
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as
-from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
+from socodet.images.source import Images, ImageSource, as_source, digest_names, digest_sizes, reading_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
@@ -108,9 +108,10 @@ def pack(
     a JPEG now.
 
     `workers` images are processed at once; by default as many as there are cores. Finished shards are kept beside the
-    output, in a hidden folder, until all are done: after an interruption the same call resumes from them, and a call
-    with other settings or images leaves them alone. The shards' bytes depend neither on the workers nor on
-    interruptions. `pack.json` in the output holds the settings, counts, and unreadable images.
+    output, in a hidden folder, until all are done: after an interruption the same call resumes from them, and makes
+    those again of which an image's file has another size now; a call with other settings or images leaves them alone.
+    The shards' bytes depend neither on the workers nor on interruptions. `pack.json` in the output holds the settings,
+    counts, and unreadable images.
 
     InputError if there are no images or none can be read, if two would have one name in a shard, if another process
     packs the same, or if `output` cannot be written, or exists and `overwrite` is false. Only folders that `pack` wrote
@@ -200,14 +201,18 @@ def _make_shards(
     firsts = range(0, len(source), settings.shard_images)
     images = [range(first, min(first + settings.shard_images, len(source))) for first in firsts]
     shards = [work / "shards" / f"shard-{number:06d}.tar" for number in range(len(images))]
-    notes = [_finished(shard, work) for shard in shards]
+    notes = [
+        _finished(shard, work, digest_sizes(source, indices)) for shard, indices in zip(shards, images, strict=True)
+    ]
     to_pack = (index for indices, note in zip(images, notes, strict=True) if note is None for index in indices)
     packed = in_order(lambda index: _pack_one(source, index, settings), to_pack, workers, source.key)
     with closing(packed):
         for number, shard in enumerate(shards):
             note = notes[number]
             if note is None:
-                notes[number] = note = _write_shard(source, shard, islice(packed, len(images[number])), bar)
+                sizes = digest_sizes(source, images[number])
+                note = _write_shard(source, shard, islice(packed, len(images[number])), bar) | {"sizes": sizes}
+                notes[number] = note
                 write_atomically(_note_path(shard, work), json.dumps(note).encode())
             else:
                 bar.done_earlier(len(images[number]))
@@ -218,11 +223,14 @@ def _note_path(shard: Path, work: Path) -> Path:
     return work / f"{shard.stem}.json"
 
 
-def _finished(shard: Path, work: Path) -> dict[str, Any] | None:
-    """The note of a shard that an earlier call finished; it is written after the shard, so the shard is complete."""
+def _finished(shard: Path, work: Path, sizes: str) -> dict[str, Any] | None:
+    """The note of a shard that an earlier call finished; it is written after the shard, so the shard is complete.
+
+    sizes: `digest_sizes` of its images; where that is another one now, one of them was replaced since.
+    """
     with suppress(OSError, ValueError, KeyError):
         note: dict[str, Any] = json.loads(_note_path(shard, work).read_bytes())
-        if shard.stat().st_size == note["bytes"]:
+        if shard.stat().st_size == note["bytes"] and note["sizes"] == sizes:
             return note
     return None
 

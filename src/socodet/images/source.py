@@ -110,6 +110,15 @@ def version_of(source: ImageSource, index: int) -> list[int] | None:
     return [facts.st_size, facts.st_mtime_ns]
 
 
+def digest_sizes(source: ImageSource, indices: Sequence[int]) -> str:
+    """Hash of the sizes of some images' files, by which most that were replaced are known: the same in another place.
+
+    Of images that are in no file of their own it says nothing.
+    """
+    versions = [version_of(source, index) for index in indices]
+    return hashlib.sha256(repr([version and version[0] for version in versions]).encode()).hexdigest()[:16]
+
+
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
     """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError.
 

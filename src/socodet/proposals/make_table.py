@@ -1,6 +1,7 @@
 """Makes the proposal table of an image source: in parallel, and resumable."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,22 +86,25 @@ def make_parts(job: Job, parts: range, workers: int, bar: ProgressBar) -> None:
     if not missing:
         return
     compile_kernels(job.settings.method)
-    tasks = (
-        (part, job.indices(part)[start : start + TASK])
-        for part in missing
-        for start in range(0, len(job.indices(part)), TASK)
-    )
+    sizes: dict[int, bytes] = {}
+
+    def tasks() -> Iterator[tuple[int, range]]:
+        for part in missing:
+            sizes[part] = job.sizes(part)
+            for start in range(0, len(job.indices(part)), TASK):
+                yield part, job.indices(part)[start : start + TASK]
+
     rows: list[Row] = []
     for (part, _), made in in_order(
         lambda task: _make_rows(job.source, task[1], job.settings),
-        tasks,
+        tasks(),
         workers,
         lambda task: f"proposals of {job.source.key(task[1][0])} and the {len(task[1]) - 1} images after it",
     ):
         rows += made
         bar.advance(len(made))
         if len(rows) == len(job.indices(part)):
-            job.write(part, rows)
+            job.write(part, rows, sizes.pop(part))
             rows = []
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN
-from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
+from socodet.images.source import Images, ImageSource, as_source, digest_names, digest_sizes, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import check_output_file, link_target, whole_file
@@ -28,13 +28,16 @@ PART = 64
 """Images per part file: an interruption loses at most this many."""
 ROW_GROUP = 4096
 """Images per row group of the table."""
+SIZES_KEY = b"socodet.sizes"
+"""The entry of a part's metadata that tells whether the images are still those that it was made for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     """A table to make, and its part files in a hidden folder beside it.
 
-    The folder's name holds a digest of images, settings and version, so a changed job never uses another's parts.
+    The folder's name holds a digest of images, settings and version, so a changed job never uses another's parts. A
+    part is made again when the file of one of its images has another size than it had.
     """
 
     source: ImageSource
@@ -100,12 +103,17 @@ class Job:
             return [part for part in parts if self._path(part).name not in there or not self._is_whole(part)]
         return list(parts)
 
-    def write(self, part: int, rows: list[Row]) -> None:
-        """Writes a part, completely or not at all, even if the process is killed."""
+    def sizes(self, part: int) -> bytes:
+        """Stands for the sizes of the files of a part's images, as they are now."""
+        return digest_sizes(self.source, self.indices(part)).encode()
+
+    def write(self, part: int, rows: list[Row], sizes: bytes) -> None:
+        """Writes a part, completely or not at all, even if the process is killed. sizes: from before it was made."""
         path = self._path(part)
         unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
+        noted = self.schema.with_metadata({**self.schema.metadata, SIZES_KEY: sizes})
         with whole_file(path, unfinished) as file:
-            pq.write_table(rows_to_arrow(rows, self.schema), file, compression="zstd")
+            pq.write_table(rows_to_arrow(rows, noted), file, compression="zstd")
 
     def merge(self) -> tuple[int, list[tuple[str, str]]]:
         """Merges the parts, all of which must exist, into the table and removes them.
@@ -142,7 +150,7 @@ class Job:
     def _read(self, part: int) -> pa.Table:
         path = self._path(part)
         try:
-            return pq.ParquetFile(path).read()
+            return pq.ParquetFile(path).read().replace_schema_metadata(self.schema.metadata)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the disk; one of Arrow has no number
@@ -156,5 +164,7 @@ class Job:
 
     def _is_whole(self, part: int) -> bool:
         with suppress(pa.ArrowException, OSError):
-            return bool(pq.read_metadata(self._path(part)).num_rows == len(self.indices(part)))
+            found = pq.read_metadata(self._path(part))
+            same = (found.metadata or {}).get(SIZES_KEY) == self.sizes(part)
+            return same and bool(found.num_rows == len(self.indices(part)))
         return False

@@ -242,6 +242,10 @@ class RunFolder:
         for path in reversed(self.checkpoints()):
             try:
                 state = read_state(path)
+            except FileNotFoundError:
+                if os.path.lexists(path):  # a link to nowhere
+                    raise
+                return self.load_checkpoint()  # the run goes on, and has newer ones
             except ValueError as error:
                 unreadable.append(f"{path} ({error})")
                 continue

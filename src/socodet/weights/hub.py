@@ -93,7 +93,7 @@ def _downloaded(source: str | Path) -> Path:
 def _is_timms(folder: Path) -> bool:
     """Whether the configuration is that of a network of timm's, whose weights are one file."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and "architecture" in config and "model_type" not in config

@@ -50,7 +50,7 @@ def transformers_model_settings(folder: Path) -> ModelSettings:
     """Backbone and encoder channels of its detector, as far as ours can have them. InputError for other backbones."""
     from socodet.models.backbones import resnet_depth
 
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     backbone = config.get("backbone_config") or {}
     kind = backbone.get("model_type")
     name = backbone.get("backbone") if kind == "timm_backbone" else config.get("backbone")
@@ -72,7 +72,7 @@ def _normalization(folder: Path) -> "tuple[Tensor, Tensor]":
     from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 
     file = folder / "preprocessor_config.json"
-    processor = json.loads(file.read_text()) if file.is_file() else {}
+    processor = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if processor and not processor.get("do_normalize", True):
         return torch.zeros(3), torch.ones(3)
     return (
