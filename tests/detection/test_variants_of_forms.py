@@ -136,6 +136,33 @@ def test_annotations_none_of_which_can_be_used_are_refused(tmp_path, changed):
     assert len(open_detection_set(coco(tmp_path, several)).images[0]) == 1
 
 
+def test_classes_numbered_from_the_wrong_end_are_said(tmp_path, capsys):
+    """One too many or too few in each number gives every object the class of its neighbour."""
+    names = ["train: images/train", "val: images/val", "names: [cat, dog, cow]"]
+    for number, numbers in enumerate(("123", "012", "12", "0123", "02")):
+        root = yolo(tmp_path / numbers, *(f"{one} 0.5 0.5 0.25 0.25" for one in numbers))
+        text(root / "data.yaml", *names)
+        open_detection_set(root, split="train")
+        assert ("the class 3, which" in capsys.readouterr().err) == (number == 0)
+    for first in (0, 1):
+        notes = [{"image_id": 1, "category_id": first + one, "bbox": [10, 20, 50, 30]} for one in range(3)]
+        file = coco(tmp_path / f"coco {first}", notes)
+        content = json.loads(file.read_text())
+        content["categories"] = [{"id": one, "name": f"class {one}"} for one in (1, 2, 3)]
+        text(file, json.dumps(content))
+        open_detection_set(file)
+        assert ("the class 0, which" in capsys.readouterr().err) == (first == 0)
+
+
+def test_a_label_file_is_of_one_image(tmp_path):
+    """As an XML file is: a photograph, and not a map or a copy of the same name in another format."""
+    yolo(tmp_path, LINE)
+    (tmp_path / "images" / "train" / "a.png").write_bytes((tmp_path / "images" / "train" / "a.jpg").read_bytes())
+    data = open_detection_set(tmp_path, split="train")
+    assert [one.file.name for one in data.images] == ["a.jpg"]
+    assert data.problems.counts == {Problem.NO_ANNOTATION_FILE: 1}
+
+
 def test_boxes_of_another_kind_in_xml_files(tmp_path):
     """roLabelImg's rotated boxes alone are refused; of an object with two boxes, the second is counted."""
     rotated = "<robndbox><cx>50</cx><cy>50</cy><w>10</w><h>20</h><angle>0.5</angle></robndbox>"
@@ -147,6 +174,26 @@ def test_boxes_of_another_kind_in_xml_files(tmp_path):
     text(tmp_path / "a.xml", f"<annotation><size><width>400</width><height>266</height></size>{two}</annotation>")
     data = open_detection_set(tmp_path, split="all")
     assert (boxes(data), data.problems.counts) == ([[10, 20, 60, 50]], {Problem.FURTHER_BOX: 1})
+
+
+@pytest.mark.parametrize(
+    ("files", "part", "found"),
+    [
+        ("JPEGImages/a.jpg Annotations/a.xml test/b.jpg", "all", ["JPEGImages/a"]),
+        ("a.jpg a.xml test/b.jpg", "all", ["a"]),
+        ("images/a.jpg labels/a.txt test/b.jpg", "all", ["images/a.jpg"]),
+        ("images/train2017/a.jpg labels/train2017/a.txt images/val2017/a.jpg", "train", ["images/train2017/a.jpg"]),
+        ("img/a.jpg ann/a.xml", "all", ["img/a"]),
+    ],
+)
+def test_where_images_are(tmp_path, files, part, found):
+    """Beside a folder of images that nobody annotated; in parts with a year in their names."""
+    for file in files.split():
+        if file.endswith(".jpg"):
+            image("chelsea", tmp_path / file)
+        else:
+            text(tmp_path / file, PLAIN if file.endswith(".xml") else LINE)
+    assert [one.image_id for one in open_detection_set(tmp_path, split=part).images] == found
 
 
 def test_lists_that_are_not_read_are_named(tmp_path, capsys):

@@ -14,7 +14,6 @@ from socodet.detection.datasets.parts import (
     AnnotationFolder,
     annotation_folder,
     by_folder,
-    image_folders,
     images_below,
     places_in_set,
     rivals,
@@ -77,10 +76,13 @@ class FileSet:
             yield images, annotation_folder(images, self.form.folders, self.form.suffix, there, places) or mirrored
 
 
-def found_in(folder: Path, form: FileForm, images: Path | None = None) -> FileSet | None:
-    """The set in a folder; None when no image has a file of the form. `images`: where its images are, if elsewhere."""
+def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: Path | None = None) -> FileSet | None:
+    """The set in a folder; None when no image has a file of the form.
+
+    `places`: where the images of its parts may be. `images`: where its images are, if elsewhere.
+    """
     root, elsewhere = folder.absolute(), images.absolute() if images else None
-    found = FileSet(form, root, image_folders(elsewhere or root), elsewhere)
+    found = FileSet(form, root, places, elsewhere)
     there = FilesThere()
     parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
     lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob("ImageSets/*.txt")]

@@ -16,6 +16,7 @@ from socodet.detection.datasets.entries import (
     ListedImage,
     labels_of,
     objects_by_image,
+    say_shifted,
     set_of_entries,
 )
 from socodet.detection.datasets.folder_listing import FilesThere
@@ -50,6 +51,8 @@ def read_coco(
         raise InputError(f"{file}: lists no usable image; each needs `id`, `file_name`, `width` and `height`")
     ids = {image.image_id for image in listed}
     objects = objects_by_image(content["annotations"], ids, labels_of(categories), problems)
+    used = (number(one.get("category_id")) for one in content["annotations"] if isinstance(one, dict))
+    say_shifted(file, categories, {int(one) for one in used if one.is_integer()})
     if content["annotations"] and not objects:
         raise InputError(f"{file}: none of its annotations can be used: {'; '.join(problems.lines())}")
     entries = (

@@ -23,6 +23,7 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem, ref
 from socodet.detection.datasets.values import flag, is_text, matching_id, number
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
+from socodet.runtime.notices import notice
 
 Entry = Mapping[str, Any]
 LabelledEntry = tuple[Entry, int]
@@ -94,6 +95,20 @@ def set_of_entries(
 def labels_of(categories: Sequence[Category]) -> dict[int, int]:
     """Category id → label."""
     return {category.id: label for label, category in enumerate(categories, 1)}
+
+
+def say_shifted(about: Path, categories: Sequence[Category], used: Container[int]) -> None:
+    """A note when objects may number classes from 1 where the set counts from 0, or the other way round.
+
+    used: the ids of the objects' classes.
+    """
+    first, last = min(one.id for one in categories), max(one.id for one in categories)
+    for unused, beyond in ((first, last + 1), (last, first - 1)):
+        if unused not in used and beyond in used:
+            notice(
+                f"{about}: some objects have the class {beyond}, which there is not, and none has {unused}; if all "
+                f"numbers are {'1 too high' if beyond > last else '1 too low'}, all classes are wrong: correct them"
+            )
 
 
 def objects_by_image(

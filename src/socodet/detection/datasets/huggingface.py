@@ -191,7 +191,7 @@ def _labelled(
         if isinstance(written, int | float) and columns.names:
             place = number(written)
             known = columns.names[int(place)] if place.is_integer() and 0 <= place < len(columns.names) else None
-        label = label_of.get(str(as_id(known)))
+        label = None if as_id(known) is None else label_of.get(str(as_id(known)))
         if label is None:
             problems.add(Problem.UNKNOWN_CATEGORY, f"object {entry['id']}, category {written!r:.40}")
         else:

@@ -271,5 +271,8 @@ def _mask(shape: _Shape, width: int, height: int) -> _Area:
 
 
 LABELME = FileForm(
-    ".json", ("annotations", "annotation", "annots", "labels", "label", "json", "jsons"), is_labelme, _named_in
+    ".json",
+    ("annotations", "annotation", "annots", "anns", "ann", "labels", "label", "json", "jsons"),
+    is_labelme,
+    _named_in,
 )

@@ -1,18 +1,20 @@
 """From a path to a detection set, in any of the known layouts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from socodet.detection.datasets import annotation_files, huggingface, yolo_description
+from socodet.detection.datasets import huggingface, yolo_description
+from socodet.detection.datasets.annotation_files import found_in
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, image_folders, missing_part
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import hold_out
 from socodet.detection.datasets.unknown_layout import unknown_layout
@@ -135,8 +137,8 @@ def layout_at(
             first = first or layout
         if first is None and images is not None:
             raise InputError(
-                f"{given}: holds no COCO file, and no label or XML file of the name of an image in {images}, where "
-                "--images says they are; give the folder of their images"
+                f"{given}: holds no COCO file, and no label, XML or JSON file of the name of an image in {images}, "
+                "where --images says they are; give the folder of their images"
             )
         if first is None:
             raise unknown_layout(given)
@@ -173,28 +175,25 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
         return
     if coco or described:
         return
-    xml, shapes = (annotation_files.found_in(folder, one, images) for one in (XML, LABELME))
-    yolo = yolo_description.found_in(folder, images)
-    there = {"XML files": xml, "LabelMe's JSON files": shapes, "YOLO's labels": yolo}
-    kinds = [kind for kind, found in there.items() if found]
-    if len(kinds) > 1:
-        notice(f"{folder}: has {' and '.join(kinds)}; of these, {kinds[0]} are read")
-    if xml:
-        yield _of_one_form(_of_files(folder, "images with XML files", xml, read_xml_set), form)
-    elif shapes:
-        yield _of_one_form(_of_files(folder, "images with LabelMe's JSON files", shapes, read_labelme_set), form)
-    elif yolo:
-        yield _of_one_form(_yolo(folder, yolo), form)
+    for places in image_folders((images or folder).absolute()):
+        found = dict(_annotated(folder, places, images))
+        if len(found) > 1:
+            notice(f"{folder}: has {' and '.join(found)}; of these, {next(iter(found))} are read")
+        if found:
+            yield _of_one_form(next(iter(found.values())), form)
+            return
 
 
-def _of_files(
-    folder: Path,
-    name: str,
-    files: annotation_files.FileSet,
-    read: Callable[[annotation_files.FileSet, str], DetectionDataset],
-) -> Layout:
-    parts = tuple(files.parts)
-    return Layout(name, parts, _whole_or_part(folder, parts, lambda part: read(files, part)))
+def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) -> Iterator[tuple[str, Layout]]:
+    """The files that images in these places have, one each, in words, and the layout; the surest first."""
+    for name, one, read in (("XML files", XML, read_xml_set), ("LabelMe's JSON files", LABELME, read_labelme_set)):
+        files = found_in(folder, one, places, images)
+        if files:
+            parts, reader = tuple(files.parts), partial(read, files)
+            yield name, Layout(f"images with {name}", parts, _whole_or_part(folder, parts, reader))
+    yolo = yolo_description.found_in(folder, places, images)
+    if yolo:
+        yield "YOLO's labels", _yolo(folder, yolo)
 
 
 def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:

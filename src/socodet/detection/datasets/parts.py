@@ -1,5 +1,7 @@
 """Where a folder without a table of contents has its parts, the images of each, and their annotation files."""
 
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,22 +44,30 @@ def missing_part(given: Path, part: str, there: str) -> MissingPartError:
 
 
 def parts_of(folder: Path) -> dict[str, Path]:
-    """Part → folder, for folders of a part's name."""
-    there = {path.name.lower(): path for path in folders_in(folder)}
+    """Part → folder, for folders of a part's name, or of one with a year behind it, as `train2017`."""
+    folders = folders_in(folder)
+    there = {path.name.lower(): path for path in folders}
+    for name in itertools.chain(*SPELLINGS.values()):
+        of_a_year = [path for path in folders if re.fullmatch(rf"{name}20\d\d", path.name.lower())]
+        if len(of_a_year) == 1:
+            there.setdefault(name, of_a_year[0])
     found = {part: next((there[name] for name in names if name in there), None) for part, names in SPELLINGS.items()}
     return {part: path for part, path in found.items() if path is not None}
 
 
-def image_folders(folder: Path) -> dict[str, Path]:
-    """Part → folder of its images: `train/`, `images/train/`, `images/`, or the folder itself; see `WHOLE`."""
+def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
+    """Part → folder of its images, the surest first: `train/`, `images/train/` or `images/`, the folder; see `WHOLE`.
+
+    A later one counts only if none of an earlier one is annotated, as when `test/` lies beside what is.
+    """
     parts = parts_of(folder)
     if parts:
-        return parts
+        yield parts
     there = {path.name.lower(): path for path in folders_in(folder)}
-    for name in IMAGE_FOLDERS:
-        if name in there:
-            return parts_of(there[name]) or {WHOLE: there[name]}
-    return {WHOLE: folder}
+    inner = next((there[name] for name in IMAGE_FOLDERS if name in there), None)
+    if inner:
+        yield parts_of(inner) or {WHOLE: inner}
+    yield {WHOLE: folder}
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -23,7 +23,8 @@ _FOREIGN = (
     (
         ".json",
         rb'"shapes"\s*:',
-        "LabelMe's files, as {}, of none of its images: put the images beside them, or give their folder with --images",
+        "LabelMe's files, as {}, of none of its images: put the images beside them, or the files into annotations/ "
+        "beside the folder of the images",
     ),
     (".json", rb'"classTitle"\s*:', "Supervisely's own form, as {}: export the project as COCO or YOLO"),
     (".json", rb'"shape_attributes"\s*:', "VGG Image Annotator's own form, {}: export the annotations as COCO"),

@@ -38,5 +38,8 @@ def _named_in(xml: Path) -> tuple[str, str]:
 
 
 XML = FileForm(
-    ".xml", ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label"), _is_annotation, _named_in
+    ".xml",
+    ("annotations", "annotation", "annots", "anns", "ann", "xmls", "xml", "labels", "label"),
+    _is_annotation,
+    _named_in,
 )

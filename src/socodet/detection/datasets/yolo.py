@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import check_box_form
-from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, set_of_entries
+from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, say_shifted, set_of_entries
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.parts import AnnotationFolder, by_folder, images_below, part_name, rivals
 from socodet.detection.datasets.problems import NEARLY_ALL, AnnotationProblems, Problem
@@ -69,6 +69,7 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
         )
     _refuse_keypoints(about, described, reading)
     categories = described.categories or _numbered(described.about, reading.lines)
+    say_shifted(described.about, categories, {line.category for lines in reading.lines.values() for line in lines})
     label_of = labels_of(categories)
     found = []
     for file, lines in reading.lines.items():
@@ -129,6 +130,7 @@ def _read_folder(
 ) -> None:
     images, place, whole = folder
     problems = reading.problems
+    owner: dict[Path, Path] = {}
     for image in images:
         if image in reading.lines:
             problems.add(Problem.REPEATED_IMAGE, str(image))
@@ -137,6 +139,9 @@ def _read_folder(
         if file is None:
             problems.add(Problem.NO_LABEL_FILE, str(image))
             reading.lines[image] = []
+            continue
+        if owner.setdefault(file, image) != image:
+            problems.add(Problem.NO_ANNOTATION_FILE, f"{image}, as {file} is of {owner[file].name}")
             continue
         if image in ambiguous:
             problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file} of {' and '.join(map(str, ambiguous[image]))}")

@@ -120,16 +120,18 @@ def described_in(folder: Path) -> YoloSet | None:
     return described_by(usual[0]) if usual else None
 
 
-def found_in(folder: Path, images: Path | None = None) -> YoloSet | None:
+def found_in(folder: Path, places: Mapping[str, Path], images: Path | None = None) -> YoloSet | None:
     """The set of the images and label files in a folder; None when there are none.
 
-    `images`: where its images are, if elsewhere.
+    `places`: where the images of its parts may be. `images`: where its images are, if elsewhere.
     """
     root, elsewhere = folder.absolute(), images.absolute() if images else None
+    if (elsewhere or root) in places.values() and places != next(image_folders(elsewhere or root)):
+        return None  # images in other folders would count as images without objects
     there = FilesThere()
     found = YoloSet(folder, root, {}, None, images=elsewhere)
     parts: dict[str, Sequence[Path]] = {
-        part: [place] for part, place in image_folders(elsewhere or root).items() if _has_labels(found, place, there)
+        part: [place] for part, place in places.items() if _has_labels(found, place, there)
     }
     if not parts:
         return None
