@@ -161,3 +161,22 @@ def test_converted_with_its_images(tmp_path):
     for index in range(2):
         assert (again.pixels(index) == read.pixels(index)).all()
         assert again.images[index].boxes.tolist() == read.images[index].boxes.tolist()
+
+
+def test_a_conversion_that_was_killed_before_its_file_can_be_repeated(tmp_path):
+    save(tmp_path / "one")
+    out, images = tmp_path / "a.json", tmp_path / "images"
+    socodet.convert(tmp_path / "one", out, save_images=images)
+    whole = out.read_bytes()
+    out.unlink()
+    one, other = sorted(images.iterdir())
+    one.unlink()
+    (images / f".{one.name}.partial").write_bytes(b"half")
+    socodet.convert(tmp_path / "one", out, save_images=images)
+    assert out.read_bytes() == whole
+    assert sorted(images.iterdir()) == [one, other]
+    out.unlink()
+    other.write_bytes(b"mine")
+    with pytest.raises(InputError, match="save-images"):
+        socodet.convert(tmp_path / "one", out, save_images=images)
+    assert other.read_bytes() == b"mine"

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,7 +180,8 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
     if folder is None:
         raise InputError(f"{data.name}: its images are no files of their own; name a folder for them, --save-images")
     place = settled(folder)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    names = {image.file.name for image in data.images}
+    if place.exists() and not (place.is_dir() and all(_may_be_ours(path, names) for path in place.iterdir())):
         raise InputError(f"{place}: is there and not an empty folder; give another one for --save-images")
     place.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -189,5 +190,12 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
         with without_pillow_limit(), Image.open(io.BytesIO(encoded)) as opened:
             ending = {"JPEG": "jpg", "TIFF": "tif"}.get(opened.format or "", (opened.format or "png").lower())
         paths.append(place.absolute() / f"{image.file.name}.{ending}")
+        if paths[-1].exists() and paths[-1].read_bytes() != encoded:
+            raise InputError(f"{paths[-1]}: is another image; give another folder for --save-images")
         write_atomically(paths[-1], encoded)
     return paths
+
+
+def _may_be_ours(path: Path, names: Set[str]) -> bool:
+    """Whether a call that was killed may have left it: it has the name of an image, or that of an unfinished file."""
+    return path.stem in names or (path.name.startswith(".") and path.suffix == ".partial")
