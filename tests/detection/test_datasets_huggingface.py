@@ -118,6 +118,15 @@ def test_other_columns(tmp_path):
     assert len(read.with_objects()) == 1
 
 
+def test_an_object_without_a_class_is_not_of_one_called_none(tmp_path):
+    save(tmp_path / "one", [("chelsea", BOXES, [0, 1, None, 7])])
+    info = (tmp_path / "one" / "dataset_info.json").read_text().replace('"cup"', '"None"')
+    (tmp_path / "one" / "dataset_info.json").write_text(info)
+    read = open_detection_set(tmp_path / "one", split="all", reading=ReadingSettings(box_form="xywh"))
+    assert read.images[0].labels.tolist() == [1, 2]
+    assert read.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
+
+
 def test_classes_that_are_whole_numbers_written_with_a_point(tmp_path):
     save(tmp_path / "one", [("chelsea", BOXES, [1.0, 2.0, 1.0, -1.0])], feature="dict of lists")
     info = json.loads((tmp_path / "one" / "dataset_info.json").read_text().replace('"ClassLabel"', '"Value"'))

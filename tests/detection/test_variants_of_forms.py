@@ -196,6 +196,35 @@ def test_where_images_are(tmp_path, files, part, found):
     assert [one.image_id for one in open_detection_set(tmp_path, split=part).images] == found
 
 
+def test_boxes_that_cvat_has_turned(tmp_path):
+    """Its files have the box before it was turned clockwise about its centre, and the angle as an attribute."""
+    angles = [0, 90, 45, 180, "30.0", None, -30]
+    corners = np.array([[-20, -10], [20, -10], [20, 10], [-20, 10]])  # of a box of 40 by 20 around (200, 100)
+    expected = []
+    for angle in (0, 90, 45, 180, 30, 0, -30):
+        c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        turned = corners @ [[c, s], [-s, c]] + [200, 100]
+        expected.append([*turned.min(0), *turned.max(0)])
+    note = {"image_id": 1, "category_id": 1, "bbox": [180, 90, 40, 20], "segmentation": []}
+    notes = [note | {"id": n, "attributes": {"occluded": False, "rotation": one}} for n, one in enumerate(angles)]
+    data = open_detection_set(coco(tmp_path / "coco", notes))
+    assert np.allclose(data.images[0].boxes, expected, atol=1e-3)
+    assert data.problems.counts == {Problem.ROTATED: 4}
+    outline = [{**notes[2], "segmentation": [[180, 90, 220, 90, 220, 110]]}]  # whose box is around it already
+    data = open_detection_set(coco(tmp_path / "outline", outline))
+    assert (boxes(data), data.problems.counts) == ([[180, 90, 220, 110]], {})
+    box = "<bndbox><xmin>180</xmin><ymin>90</ymin><xmax>220</xmax><ymax>110</ymax></bndbox><attributes><attribute>"
+    objects = [
+        OBJECT.format("cat", f"{box}<name>rotation</name><value>{a}</value></attribute></attributes>") for a in angles
+    ]
+    image("chelsea", tmp_path / "voc" / "a.jpg")
+    size = "<size><width>400</width><height>266</height></size>"
+    text(tmp_path / "voc" / "a.xml", f"<annotation>{size}{''.join(objects)}</annotation>")
+    data = open_detection_set(tmp_path / "voc", split="all")
+    assert np.allclose(data.images[0].boxes, expected, atol=1e-3)
+    assert data.problems.counts == {Problem.ROTATED: 4}
+
+
 def test_lists_that_are_not_read_are_named(tmp_path, capsys):
     for name in "ab":
         image("chelsea", tmp_path / "images" / f"{name}.jpg")

@@ -1,13 +1,15 @@
 """The forms in which four numbers are a box, and whether those of a set are in the form that they are read in."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.problems import FEWEST, NEARLY_ALL, TOLERANCE
+from socodet.detection.datasets.values import number
 from socodet.errors import InputError
 
 Numbers = NDArray[np.float64]
@@ -45,6 +47,21 @@ def corners(form: BoxForm, numbers: Numbers, sizes: NDArray[np.int64]) -> Number
         return np.concatenate([a, b], 1)
     low = a - b / 2 if form.startswith("cxcywh") else a
     return np.concatenate([low, low + b], 1)
+
+
+def turn(written: Any) -> float:
+    """Degrees that a box is turned by, from 0 to 180; 0 for what is no number."""
+    angle = number(written)
+    return angle % 180 if math.isfinite(angle) else 0.0
+
+
+def around_rotated(xyxy: Numbers, angles: Numbers) -> Numbers:
+    """The upright boxes around (N, 4) boxes that are turned about their centres by (N,) degrees."""
+    turned = np.radians(angles[:, None])
+    sine, cosine = np.abs(np.sin(turned)), np.abs(np.cos(turned))
+    centre, sides = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
+    half = (cosine * sides + sine * sides[:, ::-1]) / 2
+    return np.where(turned == 0, xyxy, np.concatenate([centre - half, centre + half], 1))
 
 
 def check_box_form(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, Style
-from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, corners
+from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, around_rotated, corners, turn
 from socodet.detection.datasets.masks import (
     EMPTY,
     Segmentation,
@@ -144,7 +144,11 @@ def _image(
 ) -> ImageAnnotations:
     image, objects, written = found.listed, found.objects, found.written_boxes()
     where, size = written.where, np.array([image.width, image.height])
-    boxes, kept = usable_boxes(corners(form, written.numbers, size), image.width, image.height, where, problems)
+    xyxy, angles = corners(form, written.numbers, size), np.array([_rotation(entry) for entry, _ in objects], float)
+    if angles.any():
+        problems.add(Problem.ROTATED, where, int(np.count_nonzero(angles)))
+        xyxy = around_rotated(xyxy, angles)
+    boxes, kept = usable_boxes(xyxy, image.width, image.height, where, problems)
     entries, labels = [objects[index][0] for index in kept], [objects[index][1] for index in kept]
     as_text = sum(any(isinstance(side, str) for side in entry["bbox"]) for entry in entries)
     if as_text:
@@ -175,6 +179,14 @@ def _image(
 def _numbers(bbox: Any) -> list[float]:
     """Four numbers; not-a-number where there are not four."""
     return [number(side) for side in bbox] if isinstance(bbox, list) and len(bbox) == 4 else [math.nan] * 4
+
+
+def _rotation(entry: Entry) -> float:
+    """Degrees by which CVAT turns a box about its centre; an object with an outline has its box around that."""
+    attributes = entry.get("attributes")
+    if not isinstance(attributes, dict) or entry.get("segmentation") not in EMPTY:
+        return 0.0
+    return turn(attributes.get("rotation"))
 
 
 def _flags(entries: Sequence[Entry], name: str, where: str, problems: AnnotationProblems) -> NDArray[np.bool_]:

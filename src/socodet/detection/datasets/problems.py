@@ -52,6 +52,7 @@ class Problem(StrEnum):
     FURTHER_BOX = "further box of an object that has one; left out (give each box an object of its own)"
     EMPTY_BOX = "box without area, or of negative width or height; left out"
     OUTSIDE = "box wholly outside its image; left out"
+    ROTATED = "rotated box; the upright box around it used"
     CLIPPED = "box partly outside its image; clipped"
     NUMBER_AS_TEXT = "number written as text, or an id of another type than it refers to; read as the number"
     UNCLEAR_FLAG = "flag that is neither yes nor no; read as no"

@@ -12,7 +12,7 @@ import numpy as np
 
 from socodet.detection.datasets.annotation_files import ImageFile
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
-from socodet.detection.datasets.box_forms import WrittenBoxes, check_box_form
+from socodet.detection.datasets.box_forms import WrittenBoxes, around_rotated, check_box_form, turn
 from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
 from socodet.detection.datasets.values import flag, number, pixel_count
@@ -192,7 +192,11 @@ def _read_image(file: ImageFile, label_of: Mapping[str, int], problems: Annotati
 
 def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: AnnotationProblems) -> ImageAnnotations:
     corners, width, height, where = image.boxes
-    boxes, kept = usable_boxes(corners - image.offset, width, height, where, problems)
+    corners, angles = corners - image.offset, np.array([_rotation(found) for found in image.objects], float)
+    if angles.any():
+        problems.add(Problem.ROTATED, where, int(np.count_nonzero(angles)))
+        corners = around_rotated(corners, angles)
+    boxes, kept = usable_boxes(corners, width, height, where, problems)
     objects = [image.objects[index] for index in kept]
     difficult = []
     for found in objects:
@@ -233,6 +237,12 @@ def _offset(xml: Path, tree: ElementTree.Element) -> tuple[int, int, int, int]:
 def is_year(folder: Path) -> bool:
     """Whether a folder is one of VOC's own by its name, with VOC's twenty classes."""
     return re.fullmatch(r"VOC20\d\d", folder.absolute().name) is not None
+
+
+def _rotation(found: ElementTree.Element) -> float:
+    """Degrees by which CVAT turns the box of an object about its centre."""
+    named = (one for one in found.findall("attributes/attribute") if one.findtext("name") == "rotation")
+    return turn(next((one.findtext("value") for one in named), None))
 
 
 def _class_name(found: ElementTree.Element) -> str:
