@@ -8,7 +8,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
 
 from socodet.detection.detectors.by_name import new_detector
-from socodet.models.region_proposals import ANCHOR_SIDES, ASPECT_RATIOS, build_rpn_head, rpn_loss
+from socodet.models.region_proposals import ANCHOR_SIDES, ANCHOR_STRIDES, ASPECT_RATIOS, build_rpn_head, rpn_loss
 from socodet.models.settings import ModelSettings
 
 SIDE = 64
@@ -59,7 +59,7 @@ def torchvisions(head, maps, sampled, boxes=BOXES):
 
 def test_where_nothing_is_drawn_it_is_torchvisions_loss_and_gradient(head, maps):
     many = 10_000  # all anchors
-    mine, theirs = rpn_loss(head, maps, padded(BOXES), SIDE, many) * many * 3, torchvisions(head, maps, many)
+    mine, theirs = rpn_loss(head, maps, padded(BOXES), many) * many * 3, torchvisions(head, maps, many)
     assert mine.item() == pytest.approx(theirs.item(), rel=1e-5)
     for parameter in head.parameters():
         (one,), (other,) = (torch.autograd.grad(loss, parameter, retain_graph=True) for loss in (mine, theirs))
@@ -73,15 +73,15 @@ def test_it_is_the_mean_over_torchvisions_draws(head, maps, sampled):
     torch.manual_seed(2)
     with torch.no_grad():
         draws = torch.stack([torchvisions(head, maps, sampled) for _ in range(150)])
-        mine = rpn_loss(head, maps, padded(BOXES), SIDE, sampled) * sampled * 3
+        mine = rpn_loss(head, maps, padded(BOXES), sampled) * sampled * 3
     assert abs(mine - draws.mean()) < 4 * draws.std() / 150**0.5
 
 
 def test_parts_average_to_the_whole_and_an_image_without_boxes_has_none(head, maps):
     boxes = padded([*BOXES[:2], torch.zeros(0, 4)])
     with torch.no_grad():
-        whole = rpn_loss(head, maps, boxes, SIDE)
-        parts = [rpn_loss(head, [one[k : k + 1] for one in maps], boxes[k : k + 1], SIDE) for k in range(3)]
+        whole = rpn_loss(head, maps, boxes)
+        parts = [rpn_loss(head, [one[k : k + 1] for one in maps], boxes[k : k + 1]) for k in range(3)]
     assert whole.item() == pytest.approx(sum(parts).item() / 3, rel=1e-5)
     assert parts[2].item() == 0 < parts[0].item()
 
@@ -91,5 +91,6 @@ def test_anchors_and_head_are_those_of_the_detector():
     rpn = new_detector("faster_rcnn_fpn", model, num_classes=2).rpn
     assert rpn.anchor_generator.sizes == tuple((side,) for side in ANCHOR_SIDES)
     assert rpn.anchor_generator.aspect_ratios == (ASPECT_RATIOS,) * 5
+    assert rpn.anchor_generator.strides == ANCHOR_STRIDES
     shapes, others = ({k: v.shape for k, v in one.state_dict().items()} for one in (rpn.head, build_rpn_head(8)))
     assert shapes == others

@@ -9,7 +9,7 @@ from typing import Any
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.fcos import CHANNELS_A_GROUP, FCOSFPN
 from socodet.detection.detectors.pooling import AlignedRoIAlign
-from socodet.detection.detectors.rcnn_fpn import MASK_CHANNELS, MASK_POOLED, FasterRCNNFPN
+from socodet.detection.detectors.rcnn_fpn import MASK_POOLED, FasterRCNNFPN
 from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.transform import (
     DetectorTransform,
@@ -21,6 +21,7 @@ from socodet.detection.detectors.transform import (
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
 from socodet.finetuning.detector import TrainedDetector
+from socodet.models.anchors import StridedAnchors
 from socodet.models.backbone_names import RESNETS
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 
@@ -65,6 +66,8 @@ def _module(detector: TrainedDetector) -> str:
         )
     width = 256 if int(model.backbone.removeprefix("resnet")) >= 50 else 64
     build = _RCNN if isinstance(kind, FasterRCNNFPN) else _RETINANET if isinstance(kind, RetinaNetFPN) else _FCOS
+    network: Any = detector.network
+    anchors = network.rpn.anchor_generator if isinstance(kind, FasterRCNNFPN) else network.anchor_generator
     values = {
         "detector": settings.detector,
         "classes": ["background", *detector.class_names],
@@ -80,14 +83,22 @@ def _module(detector: TrainedDetector) -> str:
         "head": [model.head_channels] * model.head_convs,
         "representation": model.representation_size,
         "groups": max(1, model.fpn_channels // CHANNELS_A_GROUP),
-        "mask_channels": MASK_CHANNELS,
+        "mask_channels": network.roi_heads.mask_head[0][0].out_channels if kind.has_masks else None,
         "mask_pooled": MASK_POOLED,
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
+        "anchors": f"{anchors.sizes}, {anchors.aspect_ratios}, {anchors.strides}",
         "rcnn": "MaskRCNN" if kind.has_masks else "FasterRCNN",
     }
     values["masks"] = Template(_MASKS).substitute(values) if kind.has_masks else ""
-    parts: list[Callable[..., Any]] = [DetectorTransform, scaled_size, scale_image, paste_masks, mask_weights]
+    parts: list[Callable[..., Any]] = [
+        DetectorTransform,
+        scaled_size,
+        scale_image,
+        paste_masks,
+        mask_weights,
+        StridedAnchors,
+    ]
     if isinstance(kind, FasterRCNNFPN):
         parts.append(AlignedRoIAlign)
     sources = map(inspect.getsource, parts)
@@ -96,6 +107,7 @@ def _module(detector: TrainedDetector) -> str:
 
 _HEAD = '''"""A $detector of torchvision's parts; written by socodet, which it does not need."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -104,6 +116,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models import resnet
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
@@ -137,6 +150,7 @@ def build() -> nn.Module:
     + _BACKBONE
     + """    network = $rcnn(
         BackboneWithFPN(body, levels, channels, $fpn, norm_layer=nn.BatchNorm2d),
+        rpn_anchor_generator=StridedAnchors($anchors),
         rpn_head=RPNHead($fpn, 3, conv_depth=1),
         rpn_pre_nms_top_n_test=$proposals,
         rpn_post_nms_top_n_test=$proposals,
@@ -164,6 +178,7 @@ def build() -> nn.Module:
     network = RetinaNet(
         BackboneWithFPN(body, levels, channels, $fpn, extra, nn.BatchNorm2d),
         len(CLASSES),
+        anchor_generator=StridedAnchors($anchors),
         score_thresh=$score,
         detections_per_img=$detections,
     )
@@ -184,6 +199,7 @@ def build() -> nn.Module:
     network = FCOS(
         BackboneWithFPN(body, levels, channels, $fpn, LastLevelP6P7($fpn, $fpn), nn.BatchNorm2d),
         len(CLASSES),
+        anchor_generator=StridedAnchors($anchors),
         head=head,
         score_thresh=$score,
         nms_thresh=0.5,

@@ -1,8 +1,8 @@
 """An RPN head pretrained beside SoCo: proposals of the first view are the boxes that it learns to find.
 
 Selective search's boxes stand for annotated ones, as in AlignDet (Li et al. 2023) and in Dong et al. 2022
-(arXiv 2211.09022). The head, its anchors and its loss are those of torchvision's Faster R-CNN on FPN, so that
-fine-tuning begins with it.
+(arXiv 2211.09022). The head and its loss are those of torchvision's Faster R-CNN on FPN, and the anchors those of our
+detectors, so that fine-tuning begins with it.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d, smooth_l1_loss
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
 from torchvision.ops import box_iou
 
+from socodet.models.anchors import StridedAnchors
+
 ANCHOR_SIDES = (32, 64, 128, 256, 512)
 """Pixels, of P2 to P6."""
+ANCHOR_STRIDES = (4, 8, 16, 32, 64)
+"""Of these levels."""
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 FOREGROUND, BACKGROUND = 0.7, 0.3
 """Least IoU of a positive anchor, and IoU below which one is negative."""
@@ -28,16 +31,21 @@ BETA = 1 / 9
 _CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
 
+def rpn_anchors() -> StridedAnchors:
+    """The anchors of a detector's RPN on P2 to P6."""
+    return StridedAnchors([(side,) for side in ANCHOR_SIDES], [ASPECT_RATIOS] * len(ANCHOR_SIDES), ANCHOR_STRIDES)
+
+
 def build_rpn_head(channels: int) -> RPNHead:
     """The head of a detector's RPN on a pyramid of that many channels."""
     return RPNHead(channels, num_anchors=len(ASPECT_RATIOS), conv_depth=1)
 
 
-def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: int, sampled: int = SAMPLED) -> Tensor:
-    """Objectness and regression loss of an RPN on square images: a scalar, in float32 at least; the mean of the images.
+def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, sampled: int = SAMPLED) -> Tensor:
+    """Objectness and regression loss of an RPN: a scalar, in float32 at least; the mean of the images.
 
     levels: P2 to P5, (B, C, h, w) each; P6 is made of P5. boxes_bp4: (B, P, 4) xyxy in pixels of the image; a box
-    without area is none, and the loss of an image without boxes is 0. side: of the images, in pixels.
+    without area is none, and the loss of an image without boxes is 0.
 
     torchvision draws `sampled` anchors of each image at random, half of them positive if there are as many; this is
     the mean over its draws, so that nothing is drawn here. Each image's loss is its sum over the anchors divided by
@@ -46,7 +54,7 @@ def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: i
     maps = [*levels, max_pool2d(levels[-1], 1, 2)]
     objectness, deltas = head(maps)
     logits, moves = concat_box_prediction_layers(objectness, deltas)
-    anchors = _anchors(tuple((one.shape[2], one.shape[3]) for one in maps), side, maps[0].device)
+    anchors = _anchors(tuple((one.shape[2], one.shape[3]) for one in maps), maps[0].device)
     exact = torch.promote_types(logits.dtype, torch.float32)
     logits, moves = logits.to(exact).reshape(len(boxes_bp4), -1), moves.to(exact).reshape(len(boxes_bp4), -1, 4)
     weights, positive, matched = _targets(anchors, boxes_bp4, sampled)
@@ -60,12 +68,11 @@ def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, side: i
 
 
 @lru_cache(maxsize=8)
-def _anchors(grids: tuple[tuple[int, int], ...], side: int, device: torch.device) -> Tensor:
-    """(A, 4) anchors of all levels, finest first, as torchvision has them; kept, so that no step waits for a copy."""
-    generator = AnchorGenerator(tuple((one,) for one in ANCHOR_SIDES), (ASPECT_RATIOS,) * len(ANCHOR_SIDES))
+def _anchors(grids: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(A, 4) anchors of all levels, finest first; kept, so that no step waits for a copy."""
+    generator = rpn_anchors()
     generator.set_cell_anchors(torch.float32, device)
-    strides = [[torch.tensor(side // size, device=device) for size in grid] for grid in grids]
-    return torch.cat(generator.grid_anchors([list(grid) for grid in grids], strides))
+    return torch.cat(generator.grid_anchors([list(grid) for grid in grids], []))
 
 
 @torch.no_grad()

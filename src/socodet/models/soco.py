@@ -61,7 +61,7 @@ class Embedder(nn.Module):
         assert encoder.rpn_head is not None
         levels = encoder.levels_over_views(pixels, rois)
         pyramid = [level for level in levels[0] if level is not None]
-        loss = rpn_loss(encoder.rpn_head, pyramid, first.proposals, first.pixels.shape[-1])
+        loss = rpn_loss(encoder.rpn_head, pyramid, first.proposals)
         representations = encoder.of_levels(levels, rois)
         return representations, over_views(self.projector, representations), loss
 

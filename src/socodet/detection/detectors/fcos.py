@@ -15,9 +15,10 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from socodet.detection.detectors.pyramid import PyramidBackbone
-from socodet.detection.detectors.retinanet import SingleStage
+from socodet.detection.detectors.retinanet import STRIDES, SingleStage
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
+from socodet.models.anchors import StridedAnchors
 from socodet.models.backbones import SINGLE_STAGE_FINEST
 from socodet.models.settings import ModelSettings
 
@@ -45,6 +46,7 @@ class FCOSFPN(SingleStage):
                 extra_blocks=LastLevelP6P7(channels, channels),
             ),
             num_classes,
+            anchor_generator=StridedAnchors([(stride,) for stride in STRIDES], [(1.0,)] * len(STRIDES), STRIDES),
             head=head,
             score_thresh=inference.score_threshold,
             nms_thresh=0.5,

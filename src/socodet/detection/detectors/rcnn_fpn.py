@@ -6,7 +6,6 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RPNHead
 
 from socodet.detection.detectors.mask_heads import MaskRoIHeads
 from socodet.detection.detectors.pooling import roi_pooling
@@ -16,6 +15,7 @@ from socodet.detection.detectors.torchvision_detector import RCNN
 from socodet.models.backbones import STRIDES, NormLayer
 from socodet.models.blocks import fuse_relu
 from socodet.models.encoders import build_box_head
+from socodet.models.region_proposals import build_rpn_head, rpn_anchors
 from socodet.models.settings import ModelSettings
 
 MASK_CHANNELS = 256
@@ -80,7 +80,8 @@ def _box_parts(
 ) -> dict[str, Any]:
     """What both have; numbers of proposals by default as in Detectron2's FPN base configuration."""
     return {
-        "rpn_head": RPNHead(model.fpn_channels, num_anchors=3, conv_depth=1),
+        "rpn_anchor_generator": rpn_anchors(),
+        "rpn_head": build_rpn_head(model.fpn_channels),
         "rpn_pre_nms_top_n_train": inference.training_pre_nms,
         "rpn_pre_nms_top_n_test": inference.proposals,
         "rpn_post_nms_top_n_train": 1000,

@@ -14,9 +14,14 @@ from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.schedules import COCO, REFERENCE_BATCH, REFERENCE_SHORT_SIDE, ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
+from socodet.models.anchors import StridedAnchors
 from socodet.models.backbones import SINGLE_STAGE_FINEST, build_backbone
 from socodet.models.settings import ModelSettings
 
+STRIDES = (8, 16, 32, 64, 128)
+"""Of P3 to P7."""
+ANCHOR_SIZES = tuple((4 * stride, int(4 * stride * 2 ** (1 / 3)), int(4 * stride * 2 ** (2 / 3))) for stride in STRIDES)
+"""RetinaNet's anchors' sides in pixels, of each level (torchvision's)."""
 MMDETECTION_1X_IMAGES = 117_266
 """Images of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
 
@@ -64,6 +69,7 @@ class RetinaNetFPN(SingleStage):
                 extra_blocks=LastLevelP6P7(c5_channels, model.fpn_channels),
             ),
             num_classes,
+            anchor_generator=StridedAnchors(ANCHOR_SIZES, [(0.5, 1.0, 2.0)] * len(STRIDES), STRIDES),
             score_thresh=inference.score_threshold,
             detections_per_img=inference.detections,
         )
