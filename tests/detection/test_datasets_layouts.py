@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
@@ -112,3 +112,17 @@ def test_names_that_are_not_utf_8(tmp_path):
     (tmp_path / "set.json").write_bytes((tmp_path / "set.json").read_bytes().replace(b"chelsea", b"caf\xe9"))
     assert open_detection_set(tmp_path / "set.json").images[0].file.name == name
     assert open_images(tmp_path / "set.json").key(0) == name
+
+
+def test_a_layout_is_found_without_asking_for_each_file(tmp_path, monkeypatch):
+    """On a network drive that takes minutes for a large set."""
+    for name in "abc":
+        for folder, suffix in (("images", ".jpg"), ("labels", ".txt")):
+            file = tmp_path / folder / "train" / f"{name}{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("0 0.5 0.5 0.1 0.1")
+    asked, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: asked.append(str(path)) or stat(path, **options))
+    assert layout_at(tmp_path).parts == ("train",)
+    assert str(tmp_path / "images") in {os.path.dirname(path) for path in asked}
+    assert not [path for path in asked if os.path.splitext(os.path.basename(path))[0] in "abc"]

@@ -143,7 +143,7 @@ def test_classes_numbered_from_the_wrong_end_are_said(tmp_path, capsys):
         root = yolo(tmp_path / numbers, *(f"{one} 0.5 0.5 0.25 0.25" for one in numbers))
         text(root / "data.yaml", *names)
         open_detection_set(root, split="train")
-        assert ("the class 3, which" in capsys.readouterr().err) == (number == 0)
+        assert ("class 3, which" in capsys.readouterr().err) == (number == 0)
     for first in (0, 1):
         notes = [{"image_id": 1, "category_id": first + one, "bbox": [10, 20, 50, 30]} for one in range(3)]
         file = coco(tmp_path / f"coco {first}", notes)
@@ -151,7 +151,7 @@ def test_classes_numbered_from_the_wrong_end_are_said(tmp_path, capsys):
         content["categories"] = [{"id": one, "name": f"class {one}"} for one in (1, 2, 3)]
         text(file, json.dumps(content))
         open_detection_set(file)
-        assert ("the class 0, which" in capsys.readouterr().err) == (first == 0)
+        assert ("class 0, which" in capsys.readouterr().err) == (first == 0)
 
 
 def test_a_label_file_is_of_one_image(tmp_path):

@@ -487,7 +487,7 @@ def test_images_that_were_replaced_are_done_again(run, images, tmp_path, caplog,
     os.utime(second, ns=(time + 10**9, time + 10**9))
     again = predict(run, own, tmp_path / "found", **QUIET)
     assert (again.finished, again.images, again.done) == (True, 5, 5)
-    assert f"1 of 5 images have changed since (first: {second.name})" in caplog.text
+    assert f"1 image changed since the last call (first: {second.name})" in caplog.text
     predict(run, own, fresh, **QUIET)
     for name in ("predictions.json", "predictions.csv"):
         assert (tmp_path / "found" / name).read_bytes() == (fresh / name).read_bytes()

@@ -1,5 +1,6 @@
 """Where files may be written: whatever way their path is spelled."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -201,6 +202,17 @@ def test_a_folder_is_gone_before_its_files_are(tmp_path: Path, monkeypatch: pyte
         assert not folder.exists()
     remove_folder(folder)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_moved_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "one").touch()
+    monkeypatch.setattr(Path, "replace", refuse)
+    remove_folder(tmp_path / "volume")
+    assert not list(tmp_path.rglob("one"))
 
 
 def test_a_note_that_is_no_object_is_one_line(tmp_path: Path) -> None:

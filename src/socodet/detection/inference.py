@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.masks import RLE, encode_masks
+from socodet.detection.datasets.masks import RLE, encode_masks, placed_mask
 from socodet.detection.detectors.transform import Answer, DetectorTransform, paste_masks, scaled_size
 from socodet.detection.scores import Detections
 from socodet.errors import InputError
@@ -30,8 +30,6 @@ WINDOW = 16
 """Images in a row among which those of one size are looked for."""
 TOGETHER = {"cpu": 2**20, "cuda": 2**22}
 """At most how many pixels go through a detector together, of the images or as it scales them."""
-PASTED = 2**24
-"""At most how many pixels of masks are pasted into images at a time, unless one image has more."""
 
 Read = Callable[[int], NDArray[np.uint8]]
 """The pixels of image `index`, (H, W, 3) RGB; InputError or OSError when they cannot be had."""
@@ -215,10 +213,15 @@ def as_detections(answer: Answer, size: tuple[int, ...] | None = None) -> Detect
 
 
 def _encoded(masks: Tensor, boxes: Tensor, size: tuple[int, ...] | None) -> list[RLE]:
-    """Run lengths of masks (N, 1, …), pasted at most `PASTED` pixels at a time."""
-    at_once = max(1, PASTED // math.prod(size or masks.shape[2:]))
-    encoded: list[RLE] = []
-    for some, around in zip(torch.split(masks, at_once), torch.split(boxes, at_once), strict=True):
-        pasted = some if size is None else paste_masks(some, around, (size[0], size[1]))
-        encoded += encode_masks((pasted[:, 0] > MASK_THRESHOLD).cpu().numpy())
+    """Run lengths of masks (N, 1, …), one at a time."""
+    if size is None:
+        return [encode_masks((mask > MASK_THRESHOLD).cpu().numpy())[0] for mask in masks]
+    height, width = size
+    bounds, encoded = torch.tensor([width, height]), []
+    for mask, box in zip(masks.cpu(), boxes.float().cpu(), strict=True):
+        # Outside its box a pasted mask is below a half.
+        low, high = box[:2].floor().long().clamp(min=0), box[2:].ceil().long().minimum(bounds)
+        columns, rows = (high - low).clamp(min=0).tolist()
+        pasted = paste_masks(mask[None], (box - low.repeat(2))[None], (rows, columns))[0, 0]
+        encoded.append(placed_mask((pasted > MASK_THRESHOLD).numpy(), low.tolist(), height, width))
     return encoded

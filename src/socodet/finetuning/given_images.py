@@ -34,15 +34,15 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         except UnreadableImageError as error:
             raise InputError(f"{name}: {error}") from None
     if isinstance(image, str | os.PathLike):
+        path = os.fspath(image)
         try:
-            return decode_image(read_file(os.fspath(image)), reading=reading)
+            return decode_image(read_file(path), reading=reading)
         except UnreadableImageError as error:
-            raise InputError(f"{os.fspath(image)}: {error}") from None
+            raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
-            raise InputError(f"{os.fspath(image)}: no such image file; check the path") from None
+            raise InputError(f"{path}: no such image file; check the path") from None
         except OSError as error:
-            why = error.strerror or error
-            raise InputError(f"{os.fspath(image)}: cannot be read ({why}); check the path") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     if isinstance(image, Image.Image):
         values = values_opened(image)
         if values is not None:

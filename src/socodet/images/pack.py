@@ -108,8 +108,8 @@ def pack(
     a JPEG now.
 
     `workers` images are processed at once; by default as many as there are cores. Finished shards are kept beside the
-    output, in a hidden folder, until all are done: after an interruption the same call resumes from them, and makes
-    those again of which an image's file has another size now; a call with other settings or images leaves them alone.
+    output, in a hidden folder, until all are done. After an interruption the same call resumes from them, but makes a
+    shard again if an image of it has another size now; a call with other settings or images leaves them alone.
     The shards' bytes depend neither on the workers nor on interruptions. `pack.json` in the output holds the settings,
     counts, and unreadable images.
 
@@ -201,9 +201,7 @@ def _make_shards(
     firsts = range(0, len(source), settings.shard_images)
     images = [range(first, min(first + settings.shard_images, len(source))) for first in firsts]
     shards = [work / "shards" / f"shard-{number:06d}.tar" for number in range(len(images))]
-    notes = [
-        _finished(shard, work, digest_sizes(source, indices)) for shard, indices in zip(shards, images, strict=True)
-    ]
+    notes = [_finished(shard, work, source, indices) for shard, indices in zip(shards, images, strict=True)]
     to_pack = (index for indices, note in zip(images, notes, strict=True) if note is None for index in indices)
     packed = in_order(lambda index: _pack_one(source, index, settings), to_pack, workers, source.key)
     with closing(packed):
@@ -223,14 +221,14 @@ def _note_path(shard: Path, work: Path) -> Path:
     return work / f"{shard.stem}.json"
 
 
-def _finished(shard: Path, work: Path, sizes: str) -> dict[str, Any] | None:
-    """The note of a shard that an earlier call finished; it is written after the shard, so the shard is complete.
+def _finished(shard: Path, work: Path, source: ImageSource, indices: range) -> dict[str, Any] | None:
+    """The note of a shard that an earlier call finished, unless one of its images has been replaced since.
 
-    sizes: `digest_sizes` of its images; where that is another one now, one of them was replaced since.
+    It is written after the shard, so the shard is complete.
     """
     with suppress(OSError, ValueError, KeyError):
         note: dict[str, Any] = json.loads(_note_path(shard, work).read_bytes())
-        if shard.stat().st_size == note["bytes"] and note["sizes"] == sizes:
+        if shard.stat().st_size == note["bytes"] and note["sizes"] == digest_sizes(source, indices):
             return note
     return None
 

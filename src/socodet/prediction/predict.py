@@ -36,6 +36,7 @@ from socodet.images.source import Images, ImageSource, digest_names, image_ids, 
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
+from socodet.runtime.counted import counted
 from socodet.runtime.differences import differences
 from socodet.runtime.files import GrowingFile, read_note, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders
@@ -183,10 +184,8 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
         high = "" if f1 is None else f", {f1:.1f} of 100"
         if f1 is not None and f1 < POOR_F1:
             high += ", so this detector finds next to nothing yet"
-        return limit, f"where F1 is highest on the validation set{high}; a minimum score that is given replaces it"
-    return DRAWN_FROM, (
-        "as the detector was not scored during training, or found nothing; a minimum score that is given replaces it"
-    )
+        return limit, f"where F1 is highest on the validation set{high}; a given minimum score replaces it"
+    return DRAWN_FROM, "as the detector found nothing or was not scored in training; a given minimum score replaces it"
 
 
 def _digest(network: nn.Module) -> str:
@@ -220,12 +219,11 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) 
 def _done(folder: Path, source: ImageSource) -> dict[str, dict[str, Any]]:
     """The lines of the images that are done, by name, without those whose files have changed since."""
     done = {line["file_name"]: line for line in _lines(folder / LINES)}
-    versions = ((source.key(index), version_of(source, index)) for index in range(len(source)))
-    changed = [key for key, now in versions if now is not None and done.get(key, {}).get("version") not in (None, now)]
+    known = ((key, index) for index in range(len(source)) if (key := source.key(index)) in done)
+    changed = [key for key, index in known if version_of(source, index) not in (done[key].get("version"), None)]
     if changed:
-        say(
-            f"{folder}: {len(changed):,} of {len(source):,} images have changed since (first: {changed[0]}); done again"
-        )
+        about = f"{counted(len(changed), 'image')} changed since the last call (first: {changed[0]})"
+        say(f"{folder}: {about}; done again")
     for key in changed:
         del done[key]
     return done

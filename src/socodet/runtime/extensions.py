@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from socodet.errors import InputError, SettingError, which_instead
+from socodet.runtime.counted import counted
 
 T = TypeVar("T")
 _NAME = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d]\w*")
@@ -105,12 +106,10 @@ def made(name: str, what: type[T], *given: Any) -> T:
         raise
     except Exception as error:  # whatever the user's class or function raises
         why = " ".join(f"{type(error).__name__}: {error}".split())
-        called = f"with {len(given)} arguments" if given else "without arguments"
+        called = f"with {counted(len(given), 'argument')}"
         raise SettingError(f"{name}: fails when it is called {called} ({why}); correct it") from error
     if not isinstance(result, what):
-        raise SettingError(
-            f"{name}: gives an object of the class {type(result).__name__}; it must be of the class {what.__name__}"
-        )
+        raise SettingError(f"{name}: gives an object of class {type(result).__name__}; it must give a {what.__name__}")
     return result
 
 

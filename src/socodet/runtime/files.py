@@ -110,18 +110,19 @@ def _unfinished_name(place: Path, mark: str = "") -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder and what is in it; if the process is killed meanwhile, no part of it is left at its place."""
+    """Removes a folder and what is in it; if the process is killed meanwhile, no part of it is left at its place.
+
+    Of a folder that cannot be moved, such as a volume, the contents are removed one by one.
+    """
     gone = _unfinished_name(folder)
-    _remove(gone)  # left by a process that was killed
-    if folder.is_dir():
-        folder.replace(gone)
-        _remove(gone)
-
-
-def _remove(folder: Path) -> None:
+    shutil.rmtree(gone, ignore_errors=True)  # left by a process that was killed
     if folder.is_symlink():
         folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    elif folder.is_dir():
+        with suppress(OSError):
+            folder.replace(gone)
+        for place in (gone, folder):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def is_special(path: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numba
 from numba.core import event
-from numba.core.caching import Cache, _Cache
+from numba.core.caching import Cache
 
 from socodet.runtime.log import LOGGER
 
@@ -40,15 +40,14 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return compiled
 
 
-class _Forgiving(_Cache):  # type: ignore[misc]
+class _Forgiving:
     """A cache of Numba's that has nothing where it cannot be read, and keeps nothing where it cannot be written."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    @property
-    def cache_path(self) -> str:
-        return str(self._cache.cache_path)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -64,15 +63,6 @@ class _Forgiving(_Cache):  # type: ignore[misc]
             except Exception:  # its index may be damaged
                 self._cache.flush()
                 self._cache.save_overload(sig, data)
-
-    def enable(self) -> None:
-        self._cache.enable()
-
-    def disable(self) -> None:
-        self._cache.disable()
-
-    def flush(self) -> None:
-        self._cache.flush()
 
 
 @lru_cache(maxsize=1)

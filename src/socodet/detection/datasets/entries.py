@@ -106,8 +106,8 @@ def say_shifted(about: Path, categories: Sequence[Category], used: Container[int
     for unused, beyond in ((first, last + 1), (last, first - 1)):
         if unused not in used and beyond in used:
             notice(
-                f"{about}: some objects have the class {beyond}, which there is not, and none has {unused}; if all "
-                f"numbers are {'1 too high' if beyond > last else '1 too low'}, all classes are wrong: correct them"
+                f"{about}: some objects have class {beyond}, which does not exist, and none has class {unused}; if all "
+                f"class numbers are 1 too {'high' if beyond > last else 'low'}, correct them"
             )
 
 

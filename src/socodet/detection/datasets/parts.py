@@ -96,12 +96,11 @@ def annotation_folder(
     Beside the images, or in a folder of one of `names` that stands for the folder of images or lies beside or in it.
     `instead`: see `places_in_set`.
     """
-    stems = {form for image in images for form in normal_forms(image.stem)}
     folders = instead or [images[0].parent]
     candidates = [one for folder in folders for one in _candidates(folder, names)]
     for candidate in sorted(candidates, key=lambda one: one.shared):
-        found = (name for name in there.names(candidate.path) if name.lower().endswith(suffix))
-        if any(name[: -len(suffix)] in stems for name in found):
+        stems = {name[: -len(suffix)] for name in there.names(candidate.path) if name.lower().endswith(suffix)}
+        if stems and any(form in stems for image in images for form in normal_forms(image.stem)):
             return candidate
     return None
 

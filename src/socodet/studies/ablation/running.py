@@ -127,7 +127,8 @@ def row_detectors(
     takes them. InputError for sets that cannot be used.
     """
     return FinetuningRuns.open(
-        *(train, val),
+        train,
+        val,
         images=images,
         reading=reading,
         settings=settings,
