@@ -9,6 +9,7 @@ import torch
 from narrow_models import NARROW
 from torch import nn
 from transformers import RTDetrImageProcessor
+from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
 
 from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.detection.detectors.settings import InferenceSettings
@@ -48,7 +49,7 @@ def test_answers_are_those_of_transformers_own_processing(network):
     torch.testing.assert_close(answer["boxes"], theirs["boxes"][:20].clamp(0, SIDE), atol=1e-3, rtol=1e-4)
 
 
-def test_losses_sum_to_transformers_loss_for_boxes_as_fractions(network):
+def test_losses_sum_to_transformers_loss_for_boxes_as_fractions(network, monkeypatch):
     images = torch.rand(1, 3, SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(0))
     network.train()
     torch.manual_seed(0)
@@ -59,6 +60,7 @@ def test_losses_sum_to_transformers_loss_for_boxes_as_fractions(network):
     pixels = torch.nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear")
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     labels = [{"class_labels": torch.tensor([2]), "boxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]])}]
+    monkeypatch.setattr(network.detr, "_loss_function", RTDetrForObjectDetectionLoss)
     theirs = network.detr(pixel_values=(pixels - mean[:, None, None]) / std[:, None, None], labels=labels).loss
     network.eval()
     assert sum(losses.values()).item() == pytest.approx(theirs.item(), rel=1e-3)
@@ -115,6 +117,7 @@ def test_the_backbones_rate_and_what_does_not_decay(backbone, rate):
     optimizer = detector.optimizer(network, detector.schedule("coco_1x"))
     group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(group_of) == len(list(network.parameters()))
+    assert detector.schedule("coco_1x").detections == 300  # its authors' num_top_queries
     model = network.detr.model
     convolution = model.backbone.model.encoder.stages[0].layers[0].layer[0].convolution
     assert group_of[id(convolution.weight)]["lr_factor"] == rate
@@ -147,3 +150,12 @@ def test_without_transformers_one_line_says_how_to_install_it(monkeypatch):
         new_detector("rt_detr", replace(NARROW, fpn_channels=12), 4)
     with pytest.raises(InputError, match=r"not timm/convnext_atto"):
         new_detector("rt_detr", replace(NARROW, backbone="timm/convnext_atto"), 4)
+
+
+def test_boxes_are_not_rounded_in_half_precision(network):
+    """Numbers of bfloat16 below 1 lie up to 1/256 apart, two and a half of 640 pixels."""
+    image = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        boxes = network.detr(pixel_values=network.normalized(image[None])).pred_boxes
+    assert boxes.dtype == torch.float32
+    assert (boxes != boxes.bfloat16().float()).float().mean() > 0.9

@@ -9,7 +9,7 @@ from narrow_models import NARROW
 from PIL import Image, ImageColor
 
 from socodet.detection.detectors.fcos import FCOSFPN
-from socodet.detection.detectors.rt_detr import LOSSES
+from socodet.detection.detectors.rt_detr_loss import LOSSES
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.reports.sections.curves import (
     FINETUNE_TITLES,

@@ -5,7 +5,6 @@ moving average of weights, the augmentation and the sizes of images. Differences
 as in our other detectors; the strong augmentation continues to the end.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,8 +20,10 @@ from torchvision.ops import box_convert
 from torchvision.transforms import v2
 
 from socodet.detection.detectors.detector import Detector
+from socodet.detection.detectors.rt_detr_loss import LOSSES, float32_loss
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.torchvision_detector import as_float32
 from socodet.detection.detectors.transform import Target, flipped, scale_image, scaled_size
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from socodet.models.rt_detr import (
@@ -41,7 +42,6 @@ STEP = 32
 """Sides are multiples of it: the coarsest map's stride."""
 QUERIES = 300
 """Fewer with images so small that their maps have fewer cells."""
-LOSSES = ("loss_vfl", "loss_bbox", "loss_giou")
 BACKBONE_RATE = 0.1
 """The backbone's learning rate as a fraction of the others', from 50 layers on; smaller ones learn at the full rate."""
 
@@ -59,6 +59,8 @@ class RTDETR(nn.Module):
         reset_norms(self.detr)
         settle_extra_shortcut(self.detr.model.backbone.model)
         self.detr.loss_function = float32_loss
+        for head in (self.detr.model.enc_bbox_head, *self.detr.bbox_embed):
+            head.register_forward_hook(as_float32)  # bfloat16 under autocast would round box coordinates
         self.side = square(inference.short_side)
         self.training_sides = _training_sides(self.side)
         self.score_threshold, self.detections = inference.score_threshold, inference.detections
@@ -161,6 +163,7 @@ class RTDETRDetector(Detector):
             test_short_side=SIDE,
             max_side=SIDE,
             precise_bn=0,
+            detections=QUERIES,
             score_threshold=0.001,
         )
 
@@ -243,19 +246,3 @@ def _share_of_objects(here: int, device: torch.device) -> float | Tensor:
     everywhere = torch.tensor(float(here), device=device)
     dist.all_reduce(everywhere)
     return dist.get_world_size() * max(here, 1) / everywhere.clamp_min(1)
-
-
-def float32_loss(*arguments: Any, **named: Any) -> Any:
-    """Transformers' loss of RT-DETR in float32, whatever the network computed in."""
-    from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
-
-    def converted(value: Any) -> Any:
-        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
-    if not all(bool(value.isfinite().all()) for value in tensors):  # the matcher would raise a ValueError of its own
-        nan = torch.stack([value.float().sum() for value in tensors]).sum() * math.nan
-        return nan, dict.fromkeys(LOSSES, nan), None
-    device = tensors[0].device
-    with torch.autocast(device.type, enabled=False):
-        return RTDetrForObjectDetectionLoss(*map(converted, arguments), **{n: converted(v) for n, v in named.items()})

@@ -34,7 +34,7 @@ class TorchvisionDetector(Detector):
         network.transform = DetectorTransform(inference)
         for name, module in network.named_modules():
             if name in self.in_float32:
-                module.register_forward_hook(_as_float32)
+                module.register_forward_hook(as_float32)
         return network
 
 
@@ -45,10 +45,10 @@ class RCNN(TorchvisionDetector):
     compiled = ("backbone.body", "roi_heads.box_head")
 
 
-def _as_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+def as_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
     """The output with every tensor in float32."""
     if isinstance(output, Tensor):
         return output.float()
     if isinstance(output, dict):
-        return {name: _as_float32(_module, _inputs, value) for name, value in output.items()}
-    return type(output)(_as_float32(_module, _inputs, value) for value in output)
+        return {name: as_float32(_module, _inputs, value) for name, value in output.items()}
+    return type(output)(as_float32(_module, _inputs, value) for value in output)
