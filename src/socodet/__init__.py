@@ -93,7 +93,7 @@ if TYPE_CHECKING:  # each of these is a public name
     from socodet.weights.report import LoadReport as LoadReport
 
 __all__ = ["__version__", *lazy_names(__name__)]  # pyright: ignore[reportUnsupportedDunderAll]
-if TYPE_CHECKING:  # an import under another name is no public one to type checkers
+if TYPE_CHECKING:  # to type checkers, an import under another name is private
     __all__ += ["doctor"]
 __getattr__ = lazily(__name__, check_arguments=True)
 

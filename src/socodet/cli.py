@@ -137,7 +137,7 @@ def _in_one_line(error: Exception, hint: str) -> str | None:
     """What is wrong with the machine, and how to fix it; None for another error. hint: that the command resumes."""
     if is_out_of_memory(error):
         return (
-            "not enough memory; free some, lower --workers or the batch size, if the command has them, or take a "
+            "not enough memory; free some, lower --workers or the batch size, if the command has them, or use a "
             f"larger machine{hint}"
         )
     if not isinstance(error, OSError):

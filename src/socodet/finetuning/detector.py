@@ -77,7 +77,7 @@ class TrainedDetector(nn.Module):
     can be trained further is `network`.
     """
 
-    if TYPE_CHECKING:  # to which a module otherwise answers with anything
+    if TYPE_CHECKING:  # a module's own answer has any type
 
         def __call__(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
             """As `forward`."""
@@ -109,7 +109,7 @@ class TrainedDetector(nn.Module):
         return tuple(category.name for category in self.categories)
 
     def extra_repr(self) -> str:
-        """What stands above the network's modules."""
+        """What it is, in its repr."""
         return (
             f"{self.recipe.settings.detector} of {self.run}, step {self.step:,}, classes: {', '.join(self.class_names)}"
         )

@@ -73,7 +73,7 @@ class SoCo(nn.Module):
     gets no gradient; `update_target` moves it towards the online network.
     """
 
-    if TYPE_CHECKING:  # to which a module otherwise answers with anything
+    if TYPE_CHECKING:  # a module's own answer has any type
 
         def __call__(self, views: Sequence[ViewBatch]) -> SoCoOutput:
             """As `forward`."""

@@ -198,8 +198,8 @@ def _advice_on(detector: nn.Module) -> Advice:
     nothing = "give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone"
     if not hasattr(detector, "backbone"):
         nothing = (
-            "it is no detector, which has a backbone; a backbone alone takes an export for timm by its load_state_dict "
-            "(socodet export --format timm)"
+            "it has no backbone, so it is no detector; a backbone alone takes an export for timm by its "
+            "load_state_dict (socodet export --format timm)"
         )
     return Advice(
         other_layers={"backbone": backbone, "pyramid": norm, "box head": norm},

@@ -1,4 +1,4 @@
-"""Annotation files of an image each: beside their images, or in a folder like `annotations/` beside `images/`."""
+"""Annotation files, one per image: beside their images, or in a folder like `annotations/` beside `images/`."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
     unread = next((file for file in lists if file.is_file()), None)
     if tuple(parts) == (WHOLE,) and unread:
         notice(
-            f"{unread}: is not read, and the set is taken as a whole; lists of parts belong into ImageSets/Main, of a "
+            f"{unread}: is not read, and the set is taken as a whole; to use lists, put them into ImageSets/Main of a "
             "folder in VOC's layout"
         )
     return FileSet(form, root, parts, elsewhere) if parts else None

@@ -15,6 +15,7 @@ from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_file_size, image_size
 from socodet.images.reading import LARGEST_FILE, PLAIN, PixelReading
 from socodet.images.source import ImageSource
+from socodet.runtime.counted import counted
 from socodet.runtime.files import read_file
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ class DetectionDataset:
 
     def __repr__(self) -> str:
         what = "masks" if self.has_masks else "boxes"
-        return f"<DetectionDataset {self.name}: {len(self):,} images, {len(self.categories):,} classes, {what}>"
+        classes = counted(len(self.categories), "class", "classes")
+        return f"<DetectionDataset {self.name}: {counted(len(self), 'image')}, {classes}, {what}>"
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """The pixels of image `index`, (H, W, 3) RGB, of the size that its annotations are for.

@@ -1,4 +1,4 @@
-"""LabelMe's JSON files: one of each image, with the shapes drawn on it. X-AnyLabeling writes them too."""
+"""LabelMe's JSON files: one per image, with the shapes drawn on it. X-AnyLabeling writes them too."""
 
 import base64
 import re
@@ -149,7 +149,7 @@ def _shape(written: Any, shape_id: str) -> _Shape:
 
 
 def _say_numbered(root: Path, classes: Sequence[str]) -> None:
-    """LabelMe before 4.0 had no groups: parts of one object had a label of its own, the class with a number."""
+    """LabelMe before 4.0 had no groups: the parts of an object shared a label, its class and a number."""
     of_base: dict[str, list[str]] = {}
     for name in classes:
         numbered = re.fullmatch(r"(.*\S)-\d+", name)
@@ -158,8 +158,8 @@ def _say_numbered(root: Path, classes: Sequence[str]) -> None:
     several = next((names for names in of_base.values() if len(names) > 1), None)
     if several:
         notice(
-            f"{root}: {several[0]} and {several[1]} are read as classes; if they number objects of one class, as "
-            "LabelMe before 4.0 had it, take the numbers out of the labels"
+            f"{root}: {several[0]} and {several[1]} are read as classes; if the numbers count objects of one class, as "
+            "in LabelMe before 4.0, take them out of the labels"
         )
 
 

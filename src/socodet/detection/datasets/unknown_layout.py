@@ -1,4 +1,4 @@
-"""What a folder is told that is in no known layout: which ones it is closest to, and what it lacks of them."""
+"""The error for a folder in no known layout: which ones it is closest to, and what it lacks of them."""
 
 import os
 import re
@@ -16,27 +16,31 @@ LOOKED_AT = 5000
 NAMED = 4
 """Annotation files of an unknown layout that a message names."""
 LOOKED_INTO = 8
-"""Files of an ending."""
+"""Files with one ending."""
 BEGINNING = 2**16
-"""Bytes of a file that tell whose it is."""
+"""Bytes of a file that are searched for a tool's words."""
 _FOREIGN = (
     (
         ".json",
         rb'"shapes"\s*:',
-        "LabelMe's files, as {}, of none of its images: put the images beside them, or the files into annotations/ "
-        "beside the folder of the images",
+        "LabelMe's files, such as {}, that belong to none of its images: put the images beside them, or the files into "
+        "annotations/ beside the folder of the images",
     ),
-    (".json", rb'"classTitle"\s*:', "Supervisely's own form, as {}: export the project as COCO or YOLO"),
+    (".json", rb'"classTitle"\s*:', "Supervisely's own form, such as {}: export the project as COCO or YOLO"),
     (".json", rb'"shape_attributes"\s*:', "VGG Image Annotator's own form, {}: export the annotations as COCO"),
     (".json", rb'"from_name"\s*:', "Label Studio's own form, {}: export the project as COCO or YOLO"),
     (".xml", rb"<annotations>", "CVAT's own form, {}: export the task as COCO 1.0 or Ultralytics YOLO"),
-    (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI's label files, as {}: convert them to YOLO or COCO"),
+    (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI's label files, such as {}: convert them to YOLO or COCO"),
     (
         ".jsonl",
         rb'"file_name"\s*:',
         "{}: load it with datasets.load_dataset('imagefolder') and save it with save_to_disk",
     ),
-    (".parquet", rb"^PAR1", "a dataset in Parquet files, as {}: load it with datasets and save it with save_to_disk"),
+    (
+        ".parquet",
+        rb"^PAR1",
+        "a dataset in Parquet files, such as {}: load it with datasets and save it with save_to_disk",
+    ),
 )
 """Annotations of other forms: the ending of their files, what these have near their beginning, and what to do."""
 
