@@ -130,7 +130,7 @@ def _below(path: Path, root: Path) -> Path | None:
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder, without hidden ones; none where it cannot be listed."""
     try:
-        with os.scandir(folder) as there:  # which asks for no file's type, as a network drive may take minutes for it
+        with os.scandir(folder) as there:  # without a stat of every file, which takes minutes on a network drive
             return sorted(folder / one.name for one in there if one.is_dir() and not one.name.startswith("."))
     except OSError:
         return []

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -81,8 +81,8 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
 
     `places`: where the images of its parts may be. `images`: where its images are, if elsewhere.
     """
-    root, elsewhere = folder.absolute(), images.absolute() if images else None
-    found = FileSet(form, root, places, elsewhere)
+    root = folder.absolute()
+    found = FileSet(form, root, places, images.absolute() if images else None)
     there = FilesThere()
     parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
     lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob("ImageSets/*.txt")]
@@ -92,7 +92,7 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
             f"{unread}: is not read, and the set is taken as a whole; to use lists, put them into ImageSets/Main of a "
             "folder in VOC's layout"
         )
-    return FileSet(form, root, parts, elsewhere) if parts else None
+    return replace(found, parts=parts) if parts else None
 
 
 def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) -> dict[str, list[ImageFile]]:
