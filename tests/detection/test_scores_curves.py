@@ -40,3 +40,15 @@ def test_without_detections_or_objects():
     empty = made_set([made_image(1, []), made_image(2, [(0, 0, 10, 10, 1)])], "coco", classes=2)
     assert curve_of(empty, {}).average_precision == 0
     assert curve_of(empty, {}, 2).average_precision is None
+
+
+def test_detections_of_equal_scores_are_shown_or_left_out_together():
+    """A cut between two of one score cannot be made, so its F1 is nobody's."""
+    image = made_image(1, [(0, 0, 10, 10, 1), (50, 50, 60, 60, 1)])
+    rows = [(0, 0, 10, 10, 0.9, 1), (20, 0, 30, 10, 0.9, 1), (50, 50, 60, 60, 0.5, 1), (70, 0, 80, 10, 0.5, 1)]
+    curve = curve_of(made_set([image], "coco"), {1: found(rows)})
+    # from 0.9 on: 1 hit of 2 detections and 2 objects, 2 / 4; from 0.5 on: 2 hits of 4, 4 / 6
+    assert curve.best == pytest.approx((0.5, 4 / 6))
+    for limit, f1 in ((0.9, 0.5), (0.5, 4 / 6)):
+        count, hits = curve.at(limit)
+        assert 2 * hits / (count + curve.objects) == pytest.approx(f1)

@@ -1,12 +1,13 @@
 """The images of a set as a run notes them, and how many another set shares with it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 from photograph_sets import coco_file
 
 from socodet.detection.datasets.layouts import open_detection_set
-from socodet.detection.datasets.shared_images import images_shared, write_images
+from socodet.detection.datasets.shared_images import images_shared, note_on_shared, write_images
 
 
 def test_the_ids_of_a_sets_images_are_written_as_they_are(tmp_path):
@@ -33,3 +34,18 @@ def test_images_are_shared_by_what_is_in_them_and_not_by_their_ids(tmp_path):
     assert images_shared(replace(data, images=others), file) == 0
     file.write_text('{"image_ids": [1, 2]}')  # as an earlier version wrote it
     assert images_shared(data, file) == 0
+
+
+def test_a_set_to_score_on_that_has_training_images_is_noted(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "set.json"))
+    assert note_on_shared(data.select([0, 1], "train"), data.select([2], "val")) is None
+    note = note_on_shared(data.select([0, 1], "train"), data.select([1, 2], "val"))
+    assert note is not None
+    assert "val: 1 of its 2 images are also in train" in note
+    copy = tmp_path / "elsewhere" / data.images[1].file.name
+    copy.parent.mkdir()
+    shutil.copy(data.images[1].file, copy)
+    copied = replace(data, name="copy", images=[replace(data.images[1], file=copy)])
+    assert "copy: 1 of its 1 images" in (note_on_shared(data, copied) or "")
+    copy.write_bytes(copy.read_bytes()[:-1] + b"?")  # another image of that name, with the same boxes
+    assert note_on_shared(data, copied) is None

@@ -18,7 +18,7 @@ import pytest
 import torch
 from narrow_models import NARROW
 from photograph_sets import coco_file
-from PIL import Image
+from PIL import Image, ImageColor
 
 import socodet
 import socodet.prediction.predict as predict_module
@@ -33,8 +33,9 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
 from socodet.images.reading import PixelReading
-from socodet.prediction.drawing import free_place
+from socodet.prediction.drawing import draw_objects, free_place
 from socodet.prediction.predict import predict
+from socodet.reports.theme import OBJECT_COLOURS
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -533,3 +534,17 @@ def test_a_damaged_line_and_what_follows_is_done_again(run, images, tmp_path, od
     results[0].write_bytes(b"".join(lines[:3]) + odd + b"".join(lines[4:]))
     assert predict(run, images, tmp_path / "found", **QUIET).finished
     assert [file.read_bytes() for file in results] == whole
+
+
+def test_labels_are_read_on_every_colour():
+    """Dark letters: white ones on yellow cannot be read."""
+    gray = np.full((60, 200, 3), 128, np.uint8)
+    for label in range(1, len(OBJECT_COLOURS) + 1):
+        found = Detections(np.array([[20, 30, 180, 58]], np.float32), np.array([0.5], np.float32), np.array([label]))
+        drawn = np.asarray(draw_objects(gray, found, ["name"])).astype(int)
+        tag = np.array(ImageColor.getrgb(OBJECT_COLOURS[label - 1]))
+        above = drawn[:29].reshape(-1, 3)
+        letters = above[(above != 128).any(1) & (above != tag).any(1)]
+        assert len(letters) > 20
+        assert (letters <= np.maximum(tag, 20)).all()  # none is brighter than the label
+        assert letters.sum(1).min() < 120

@@ -10,10 +10,12 @@ from PIL import Image
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
+from socodet.models.soco import build_soco
 from socodet.pretraining.recipes.auto import Given, expectation, plan
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.step_time import seconds_per_step
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
+from socodet.pretraining.trainer import Trainer
 from socodet.training.settings import ExecutionSettings
 
 CPU = Machine("cpu", 0.0)
@@ -179,3 +181,24 @@ def test_a_steps_time_is_measured_on_real_samples():
     recipe = dataclasses.replace(tiny(), training=training)
     seconds = seconds_per_step(recipe, open_images(photographs()), ExecutionSettings(device="cpu"))
     assert 0.001 < seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("count", "given"),
+    [
+        (1400, Given(steps=30)),
+        (1400, Given(steps=1312)),
+        (40, Given(steps=1, batch=32)),
+        (1400, Given(epochs=7)),
+        (999, Given(hours=1)),
+    ],
+)
+def test_the_steps_and_passes_that_are_shown_are_those_that_a_run_makes(count, given):
+    made = plan(dataclasses.replace(FEW, count=count), CPU, given, seconds_per_step=7.0)
+    training = made.recipe.training
+    trainer = Trainer(build_soco(tiny().model, 0), training, count, ExecutionSettings("cpu"))
+    rows = {choice.what: choice.value for choice in made.choices}
+    assert int(rows["steps"].replace(",", "")) == trainer.total
+    assert int(rows["warm-up"].split()[0].replace(",", "")) == trainer.warmup
+    passes = trainer.total * training.batch_size / count
+    assert f"each image is seen {passes:.1f} times" in "\n".join(made.lines(count))

@@ -16,6 +16,7 @@ from socodet.probing.samples import ProbeDataset, View, collate_views, probed_ob
 from socodet.probing.scores import probe_encoder
 from socodet.probing.sets import ProbeSets
 from socodet.probing.settings import ProbeSettings
+from socodet.runtime.notices import notice
 from socodet.views.settings import SampleSettings
 
 COLOURS = ((250, 20, 20), (20, 250, 20), (40, 40, 250))
@@ -148,3 +149,36 @@ def test_images_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_
         probe_encoder(MeanColour(), sets, SampleSettings(), settings)
     with pytest.raises(SettingError, match="train_pictures must be at least 1"):
         ProbeSettings(train_pictures=0)
+
+
+def test_an_object_that_is_annotated_twice_is_searched_for_once(tmp_path):
+    train = painted(tmp_path / "train", rows(0, 10))
+    once = painted(tmp_path / "once", [[(10, 20, 190, 190, 1)], [(10, 20, 190, 190, 2)], [(10, 20, 190, 190, 3)]])
+    twice = replace(
+        once,
+        images=[
+            replace(
+                image,
+                **{
+                    name: np.repeat(getattr(image, name), 2, axis=0)
+                    for name in ("boxes", "labels", "crowd", "difficult", "areas")
+                },
+            )
+            for image in once.images
+        ],
+    )
+    settings = ProbeSettings(size=64)
+    one, two = (probe_encoder(MeanColour(), ProbeSets(train, val), SampleSettings(), settings) for val in (once, twice))
+    assert one.recall_at_1 == 1
+    assert (one.recall_at_1, one.recall_objects) == (two.recall_at_1, two.recall_objects)
+    assert two.val.objects == 2 * one.val.objects
+
+
+def test_images_in_both_sets_are_said(tmp_path, caplog):
+    train = painted(tmp_path / "train", rows(0, 6))
+    val = painted(tmp_path / "val", [[(10, 20, 90, 141 + place, 1)] for place in range(3)])
+    notice.cache_clear()
+    ProbeSets.chosen(train, val, ProbeSettings())
+    assert not caplog.records
+    ProbeSets.chosen(train, replace(val, images=[*val.images, *train.images[:2]]), ProbeSettings())
+    assert "2 of its 5 images are also in" in caplog.text

@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
-from socodet.probing.retrieval import mean_cosines, recall_at_1, recall_of_rows, similarity_map
+from socodet.probing.retrieval import first_of_equal, mean_cosines, recall_at_1, recall_of_rows, similarity_map
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 RED, GREEN, BLUE, GRAY = (250, 5, 5), (5, 250, 5), (5, 5, 250), (128, 128, 128)
@@ -79,3 +79,17 @@ def test_recall_of_rows_and_cosines_by_hand():
     assert same == pytest.approx(2 / 3)  # 1, 1, 0
     assert others == pytest.approx(-1 / 3)  # (0, 0), (0, -1), (-1, 0)
     assert mean_cosines(gallery[:1], gallery[:1]) == (1.0, None)
+
+
+def test_an_object_that_fills_up_an_image_with_too_few_counts_once():
+    """Its boxes are all alike, so which of them is the most similar means nothing."""
+    assert first_of_equal(torch.tensor([[LEFT, RIGHT, LEFT, LEFT, RIGHT], [RIGHT] * 5]).float()).tolist() == [
+        [True, True, False, False, False],
+        [True, False, False, False, False],
+    ]
+    query = painted([[RED, GREEN, GREEN], [BLUE, BLUE, BLUE]], [[LEFT, RIGHT, RIGHT], [LEFT, LEFT, LEFT]])
+    there = painted([[RED, GREEN, GREEN], [BLUE, BLUE, BLUE]], [[RIGHT, LOW, LOW], [LOW, LOW, LOW]])
+    assert recall_at_1(MeanColour(), [[batch(query, there)]]) == 1.0
+    # red and green change places: of the three objects only blue is found
+    exchanged = painted([[GREEN, RED, RED], [BLUE, BLUE, BLUE]], [[RIGHT, LOW, LOW], [LOW, LOW, LOW]])
+    assert recall_at_1(MeanColour(), [[batch(query, exchanged)]]) == pytest.approx(1 / 3)

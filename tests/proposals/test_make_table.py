@@ -128,7 +128,9 @@ def test_an_interrupted_call_resumes(folder: Path, tmp_path: Path, monkeypatch: 
         propose(folder, output, settings=SETTINGS, workers=1, show_progress=False)
     assert not output.exists()
     first_run, made = made, []
-    propose(folder, output, settings=SETTINGS, workers=1, show_progress=False)
+    summary = propose(folder, output, settings=SETTINGS, workers=1, show_progress=False)
+    assert summary.made == IMAGES - 12  # which alone count in the speed that is printed
+    assert f"{summary.made / summary.seconds:.1f} images/s" in str(summary)
     assert output.read_bytes() == whole
     assert made == list(range(12, IMAGES))  # three parts of four were whole
     assert first_run == list(range(14))

@@ -75,6 +75,8 @@ def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp
     assert not output.exists()
     propose_share(folder, output, Share(2, 3), settings=SETTINGS, show_progress=False)
     summary = merge_shares(folder, output, settings=SETTINGS)
+    assert summary.made == 0
+    assert "images/s" not in str(summary)
     assert output.read_bytes() == whole
     assert (summary.images, [key for key, _ in summary.unreadable]) == (IMAGES, ["070.jpg"])
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]

@@ -96,7 +96,7 @@ def test_hits_misses_and_false_alarms_each_in_a_colour(truth: Path, tmp_path: Pa
             lambda: [cat(1, 0.9), detection(1, 0.8), cat(2, 0.7), detection(3, 0.3)],
             None,
             0.7,
-            r"F1 is highest \(0\.67\)",
+            r"F1 is highest \(66\.7 of 100\)",
         ),
         (
             lambda: [detection(n, score) for n, score in ((1, 0.2), (2, 0.1), (3, 0.3), (4, 0.05))],

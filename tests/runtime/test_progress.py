@@ -1,6 +1,8 @@
 import re
 import time
+from types import SimpleNamespace
 
+from socodet.runtime import progress
 from socodet.runtime.progress import progress_bar
 
 
@@ -21,3 +23,22 @@ def test_silent_when_asked(capsys):
     with progress_bar("work", 3, show=False) as bar:
         bar.advance(3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_evaluation_counts_in_the_time_left_and_not_in_the_rate(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    caplog.set_level("INFO")
+    with progress_bar("work", 10) as bar:
+        now[0] += 500  # the workers start
+        bar.begin()
+        for _ in range(2):
+            now[0] += 5
+            bar.advance(units=20)
+        with bar.aside():
+            now[0] += 90
+        now[0] += 5
+        bar.advance(units=20)
+    # 60 images in 15 s of work; 105 s for 3 steps, so 245 s for the other 7
+    assert "4.0 images/s" in caplog.messages[-1]
+    assert "4 min left" in caplog.messages[-1]

@@ -327,7 +327,7 @@ def test_tables_by_hand(tmp_path):
         assert f">{cell}</t" in notebook
 
 
-@pytest.mark.parametrize("pairs", range(2, 17))
+@pytest.mark.parametrize("pairs", [*range(2, 20), 31, 200])
 def test_intervals_are_those_of_students_t(pairs):
     values = np.random.default_rng(pairs).normal(0.3, 1, pairs)
     from scipy import stats  # of which the import takes a second
@@ -419,3 +419,17 @@ def test_a_start_on_request_joins_the_others(done, data, weights):
     assert other["model"] == {**one["model"], "rpn_weight": 1.0}
     assert other["training"] == one["training"]
     assert "soco_rpn − soco" in found.markdown.read_text()
+
+
+def test_what_is_unknown_is_not_filled_in(tmp_path):
+    """A fold that is missing keeps its place, and with half of the labels nothing is known of all of them."""
+    figures = {("scratch", 0.1): (10.0, 12.0, 11.0), ("scratch", 0.5): (20.0, 21.0, 22.0)}
+    found = made_up(tmp_path / "\udcfe out", {**figures, ("soco", 0.1): (13.0,), ("soco", 0.5): (25.0, 26.0, 27.0)})
+    rows = {(fraction, row[0]): row for fraction in (0.1, 0.5) for row in found._rows(fraction)}
+    assert rows[0.1, "soco"][3] == "13.0, –, –"
+    assert rows[0.1, "scratch"][3] == "10.0, 12.0, 11.0"
+    worth = 0.1 * 5 ** (3 / 10)  # 13 is 3 of the way from fold 0's 10 to its 20
+    assert rows[0.1, "soco"][5] == f"{100 * worth:.1f}%" == "16.2%"
+    assert rows[0.5, "soco"][5] == "more than 50%"
+    found = made_up(tmp_path / "all", {("scratch", 0.1): (1.0,), ("scratch", 1.0): (2.0,), ("soco", 1.0): (3.0,)})
+    assert found._rows(1.0)[1][5] == "more than there are"

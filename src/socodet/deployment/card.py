@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from socodet.exporting.card import file_and_loading_lines, in_markdown
+from socodet.exporting.card import file_and_loading_lines
 from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
 from socodet.finetuning.run import SCORES
 from socodet.runtime.files import read_note
+from socodet.runtime.markdown import in_markdown
 from socodet.training.run_folder import RunFolder
 from socodet.weights.hub import HUB
 

@@ -1,7 +1,6 @@
 """The model card beside exported weights: facts from the run's records, or what is known of a file of weights."""
 
 import hashlib
-import html
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from socodet.exporting.files import FrameworkFiles
 from socodet.exporting.modules import PretrainedModules
+from socodet.runtime.markdown import in_markdown
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
 
@@ -95,11 +95,6 @@ def file_and_loading_lines(
     yield "## Licence"
     yield ""
     yield f"{licence}, and what it allows, is to be stated by whoever trained and shares these weights."
-
-
-def in_markdown(text: object) -> str:
-    """Text of a run or a set, in one line and without HTML that a viewer of the card would obey."""
-    return html.escape(" ".join(str(text).split()), quote=False)
 
 
 def _images(description: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import F1_LIMIT, images_seen_by, trained_categories, write_scores
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import printable
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
@@ -102,7 +103,7 @@ class Evaluation(Shown):
 
     def why_missing(self) -> str | None:
         """Why some of the scores are `-` in the tables, in one line; None where none is."""
-        without = [name for name, row in self.of_classes.items() if not row.get("objects")]
+        without = [printable(name) for name, row in self.of_classes.items() if not row.get("objects")]
         kinds = {name.split("_", 1)[1] for name, value in self.scores.items() if value is None}
         why = []
         if without:
@@ -120,12 +121,13 @@ class Evaluation(Shown):
         """A row for each class: objects in the set, and scores in percent."""
         rows = self.of_classes
         columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-        width = max(map(len, ["class", *rows]))
+        shown = {name: printable(name) for name in rows}
+        width = max(map(len, ["class", *shown.values()]))
         titles = [column.replace("_", " ").removeprefix("box ") for column in columns]
         lines = [f"{'class':<{width}}" + "".join(f"{title:>11}" for title in titles)]
         for name, row in rows.items():
             values = (row.get(column) for column in columns)
-            lines.append(f"{name:<{width}}" + "".join(f"{_cell(value):>11}" for value in values))
+            lines.append(f"{shown[name]:<{width}}" + "".join(f"{_cell(value):>11}" for value in values))
         return "\n".join(lines)
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from socodet.detection.datasets.images_of_two import images_of_other
 from socodet.detection.datasets.layouts import has_part, open_detection_set
 from socodet.detection.datasets.parts import WHOLE
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.shared_images import note_on_shared
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
@@ -55,6 +56,9 @@ def open_labelled_sets(
         return training, None
     with read_images_like(training.pixel_reading):
         validation = _opened(val, part, val_images, reading, say_problems)
+    note = note_on_shared(training, validation)
+    if note is not None and say_problems:
+        LOGGER.warning(note)
     return training, with_classes_of(training, validation)
 
 

@@ -122,6 +122,7 @@ class FinetuneLoop:
         if not due:
             return None
         self.tuner.require_finite()
+        began = time.monotonic()
         before = {name: buffer.clone() for name, buffer in self.tuner.scored.named_buffers()}
         try:
             with stop_requests() as requests:
@@ -130,6 +131,8 @@ class FinetuneLoop:
             for name, buffer in self.tuner.scored.named_buffers():
                 buffer.copy_(before[name])
             raise
+        finally:
+            self._pace.leave_out(time.monotonic() - began)
 
     def _evaluate(self, done: int, requests: Sequence[str]) -> dict[str, Any] | None:
         """Precise batch norm, and the scores."""
@@ -183,6 +186,11 @@ class _Pace:
         self._total = total
         self._first: tuple[int, float] | None = None
         self._said = False
+
+    def leave_out(self, seconds: float) -> None:
+        """An evaluation took so long."""
+        if self._first is not None:
+            self._first = self._first[0], self._first[1] + seconds
 
     def step(self, done: int) -> None:
         """Step `done` is done. The first is not measured: it waits for the workers to start."""

@@ -7,6 +7,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.finetuning.auto_schedule import AUTO
 from socodet.finetuning.run import FinetuneRecipe
 from socodet.runtime.counted import counted
+from socodet.runtime.notices import printable
 
 NAMED_CLASSES = 10
 RULES = {"coco": "COCO's", "voc": "Pascal VOC's", "lvis": "LVIS's"}
@@ -52,7 +53,8 @@ def plan_lines(
 
 def _objects(data: DetectionDataset) -> str:
     counts = data.object_counts()
-    ordered = sorted(zip(counts, (category.name for category in data.categories), strict=True), key=lambda one: -one[0])
+    names = (printable(category.name) for category in data.categories)
+    ordered = sorted(zip(counts, names, strict=True), key=lambda one: -one[0])
     there = [f"{name} {count:,}" for count, name in ordered if count]
     named = ", ".join(there[:NAMED_CLASSES])
     if len(there) > NAMED_CLASSES:

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from socodet.detection.datasets.masks import decode_rle
 from socodet.detection.scores import Detections
-from socodet.reports.theme import object_colour
+from socodet.reports.theme import HALO, object_colour
+from socodet.runtime.notices import printable
 
 MASK_OPACITY = 0.4
 Rectangle = tuple[float, float, float, float]
@@ -34,14 +35,14 @@ def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequen
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[index], width=line)
     taken: list[Rectangle] = []
     for index in reversed(order):
-        text = f"{names[index]} {found.scores[index]:.2f}"
+        text = f"{printable(names[index])} {found.scores[index]:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         size = right - left + 2 * line, bottom - top + 2 * line
         x1, y1 = (float(side) for side in found.boxes[index, :2])
         place = free_place((x1, y1), size, image.size, taken)
         taken.append(place)
         pen.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colours[index])
-        pen.text((place[0] + line - left, place[1] + line - top), text, fill="white", font=font)
+        pen.text((place[0] + line - left, place[1] + line - top), text, fill=HALO, font=font)
     return image
 
 

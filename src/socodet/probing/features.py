@@ -10,6 +10,7 @@ from torch import Tensor
 from socodet.models.encoders import ObjectEncoder, backbone_settings, build_encoder, encoder_class
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
+from socodet.probing.retrieval import first_of_equal
 from socodet.probing.samples import ProbeBatch, ProbeDataset, ProbeSample, View, collate_views, probe_batches
 from socodet.runtime.progress import ProgressBar
 from socodet.training.precise_bn import reestimate_statistics
@@ -30,6 +31,8 @@ class ObjectFeatures:
     """(M, D) in the other view, of the M objects that it shows; (0, D) likewise."""
     in_other: Tensor
     """(N,) bool: whether the other view shows the object."""
+    once: Tensor
+    """(M,) bool: whether no object before it has the same box in the other view of the same image."""
     unreadable: int
     """Images that could not be read."""
 
@@ -85,13 +88,16 @@ def object_features(
     labels: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
     plain, half, other = [empty], [empty], [empty]
     in_other: list[Tensor] = [torch.empty(0, dtype=torch.bool)]
+    once: list[Tensor] = [torch.empty(0, dtype=torch.bool)]
     read = 0
     for samples in _readable(dataset, workers, progress):
         read += len(samples)
         labels.append(torch.from_numpy(np.concatenate([sample.labels for sample in samples])))
         plain.append(_encode(encoder, [sample.plain for sample in samples]))
         half.append(_encode(encoder, [sample.half for sample in samples if sample.half is not None]))
-        other.append(_encode(encoder, [sample.other for sample in samples if sample.other is not None]))
+        others = [sample.other for sample in samples if sample.other is not None]
+        other.append(_encode(encoder, others))
+        once += [first_of_equal(view.boxes) for view in others]
         in_other += [torch.from_numpy(sample.in_other) for sample in samples if sample.in_other is not None]
     return ObjectFeatures(
         labels=torch.cat(labels),
@@ -99,6 +105,7 @@ def object_features(
         half=torch.cat(half),
         other=torch.cat(other),
         in_other=torch.cat(in_other),
+        once=torch.cat(once),
         unreadable=len(dataset) - read,
     )
 

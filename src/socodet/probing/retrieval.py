@@ -36,7 +36,7 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
 
     draws: independent draws of the views of a set of images, each in as many batches as needed; a query is compared
     with all boxes of its draw. query, gallery: indices of the views. If the first view has more boxes than the gallery,
-    only those that the gallery shows are queries.
+    only those that the gallery shows are queries. An object that fills up an image with too few counts once.
     """
     found = count = 0
     for batches in draws:
@@ -44,9 +44,17 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
             [_shown_in(batch, query, gallery, box_features(encoder, batch, query)) for batch in batches]
         )
         candidates = torch.cat([box_features(encoder, batch, gallery) for batch in batches])
-        found += int(_found(queries, candidates).sum())
-        count += len(queries)
+        once = torch.cat([first_of_equal(batch.views[gallery].boxes).flatten() for batch in batches])
+        once = once.to(queries.device)
+        found += int(_found(queries[once], candidates[once]).sum())
+        count += int(once.sum())
     return found / count
+
+
+def first_of_equal(boxes: Tensor) -> Tensor:
+    """(..., K) whether each of an image's boxes (..., K, 4) is not the same as one before it."""
+    same = (boxes[..., :, None, :] == boxes[..., None, :, :]).all(dim=-1)
+    return ~torch.tril(same, diagonal=-1).any(dim=-1)
 
 
 def _shown_in(batch: Batch, query: int, gallery: int, features: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def _scores(
     classifier = logistic_regression(training.plain, training.labels)
     linear, linear_balanced = accuracies(classifier.predict(validation.plain), labels)
     commonest = torch.full_like(labels, int(training.labels.bincount().argmax()))
-    queries = validation.plain[validation.in_other]
+    queries, gallery = validation.plain[validation.in_other][validation.once], validation.other[validation.once]
     same, others = mean_cosines(validation.plain, validation.half)
     return ProbeScores(
         knn=knn,
@@ -112,7 +112,7 @@ def _scores(
         linear=linear,
         linear_balanced=linear_balanced,
         largest_class=accuracies(commonest, labels)[0],
-        recall_at_1=recall_of_rows(queries, validation.other) if len(queries) else None,
+        recall_at_1=recall_of_rows(queries, gallery) if len(queries) else None,
         recall_objects=len(queries),
         scale_cosine=same,
         others_cosine=others,

@@ -10,11 +10,13 @@ from socodet.detection.datasets.images_of_two import images_of_other
 from socodet.detection.datasets.layouts import has_part, open_detection_set
 from socodet.detection.datasets.parts import HOLD_BACK, WHOLE
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.shared_images import note_on_shared
 from socodet.detection.datasets.subsets import mini_set
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
 from socodet.probing.settings import ProbeData, ProbeSettings
+from socodet.runtime.notices import notice
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,13 @@ class ProbeSets:
 
     @classmethod
     def chosen(cls, train: DetectionDataset, val: DetectionDataset, settings: ProbeSettings) -> "ProbeSets":
-        """As many images as the settings allow. InputError if the sets have no class in common."""
+        """As many images as the settings allow; a note on stderr, if both sets have some of them.
+
+        InputError if the sets have no class in common.
+        """
+        note = note_on_shared(train, val)
+        if note is not None:
+            notice(note)
         val = with_classes_of(train, val)
         return cls(
             _some(train, settings.train_pictures, settings.seed), _some(val, settings.val_pictures, settings.seed)

@@ -112,6 +112,7 @@ def convert_proposals(
         len(source),
         counts.kept,
         tuple(counts.unreadable),
+        len(source),
         time.monotonic() - start,
         counts.given,
         counts.outside,

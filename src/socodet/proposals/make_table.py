@@ -34,12 +34,16 @@ class ProposalSummary(Shown):
     boxes: int
     unreadable: tuple[tuple[str, str], ...]
     """Key and reason of each image that could not be read; its row has no boxes."""
+    made: int
+    """Images that this call searched; the others were finished before it."""
     seconds: float
 
     def __str__(self) -> str:
-        rate = self.images / max(self.seconds, 1e-9)
         what = f"{counted(self.boxes, 'box', 'boxes')} of {counted(self.images, 'image')}"
-        return f"{self.table}: {what} in {self.seconds:.1f} s ({rate:.1f} images/s)"
+        rate = f"{self.made / max(self.seconds, 1e-9):.1f} images/s"
+        if self.made < self.images:
+            rate = f"{self.made:,} of them now, {rate}" if self.made else "all finished before"
+        return f"{self.table}: {what} in {self.seconds:.1f} s ({rate})"
 
 
 @releases_folders
@@ -66,11 +70,12 @@ def propose(
     check_workers(workers)
     job = Job.of(images, output, settings, overwrite)
     job.hold(alone=True)
+    made = job.images_in(job.missing(range(job.count)))
     with progress_bar("proposals", len(job.source), show=show_progress) as bar:
         make_parts(job, range(job.count), workers or available_cores(), bar)
     CUT_SHORT.say()
     boxes, unreadable = job.merge()
-    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
+    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), made, time.monotonic() - start)
 
 
 def check_workers(workers: int | None) -> None:

@@ -116,7 +116,7 @@ def merge_shares(
             "make them with --shard, which resumes where it stopped"
         )
     boxes, unreadable = job.merge()
-    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
+    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), 0, time.monotonic() - start)
 
 
 @releases_folders
@@ -143,6 +143,7 @@ def propose_together(
     workers = workers or max(1, available_cores() // world.local_size)
     try:
         job.hold("first" if world.is_first else "", alone=world.size == 1)
+        made = job.images_in(job.missing(range(job.count)))
         _make_share(job, share, workers, show_progress and world.is_first)
     except FileNotFoundError:
         if world.is_first or job.folder.exists():
@@ -152,7 +153,7 @@ def propose_together(
         return None
     _wait_for_others(job, world.size, show_progress)
     boxes, unreadable = job.merge()
-    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), time.monotonic() - start)
+    return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), made, time.monotonic() - start)
 
 
 def _make_share(job: Job, share: Share, workers: int, show_progress: bool) -> int:

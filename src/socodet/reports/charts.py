@@ -1,14 +1,15 @@
 """What all charts of a page have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from socodet.reports.page import PageImage
-from socodet.reports.theme import DARK, LIGHT, Theme, blank_figure, dress, to_png
+from socodet.reports.theme import DARK, LIGHT, Theme, add_legend, blank_figure, dress, to_png
 
 WIDTH, HEIGHT, CHART_DPI = 800, 480, 160
 LETTERS = 11  # points
@@ -37,10 +38,10 @@ def chart(theme: Theme, x: str = "step", panels: int = 1) -> tuple[Figure, list[
     return figure, every
 
 
-def legend(axes: Axes, theme: Theme, *, beside: bool = False, reverse: bool = False) -> None:
-    """The names of the lines, in the chart or beside it; with `reverse` the last is on top."""
-    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handlelength": 1} if beside else {}
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS, reverse=reverse, **where)
+def legend(axes: Axes, theme: Theme, named: Sequence[tuple[Artist, str]], *, reverse: bool = False) -> None:
+    """The names of what is drawn, beside the chart; with `reverse` the last is on top."""
+    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handlelength": 1}
+    add_legend(axes, theme, LETTERS, named, reverse=reverse, **where)
 
 
 def cycle(theme: Theme, count: int) -> list[str]:

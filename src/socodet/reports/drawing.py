@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from socodet.reports.page import PageImage
 from socodet.reports.panels import Panel
-from socodet.reports.theme import DPI, LIGHT, POINTS, blank_figure, to_jpeg
+from socodet.reports.theme import DPI, HALO, LIGHT, POINTS, blank_figure, to_jpeg
 
-HALO = "#0b0e11"
 TITLE_HEIGHT = 24  # pixels
 GAP = 10
 LABEL_SIZE = (30, 24)  # pixels of a label of two letters, with its margin

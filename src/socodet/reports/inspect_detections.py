@@ -108,7 +108,8 @@ def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None)
         reach = "" if scores[0] >= asked else f", which no detection reaches; the surest has {scores[0]:.2f}"
         return asked, f"shown from score {asked:g}{reach}"
     if curve.best is not None:
-        return curve.best[0], f"shown from score {curve.best[0]:.2f}, where F1 is highest ({curve.best[1]:.2f})"
+        limit, f1 = curve.best
+        return limit, f"shown from score {limit:.2f}, where F1 is highest ({100 * f1:.1f} of 100)"
     lowest = float(scores[min(max(1, curve.objects), len(scores)) - 1])
     return lowest, f"shown from score {lowest:.2f}, the surest, as no detection finds an object"
 

@@ -70,7 +70,7 @@ class Network:
 
     def objects(self, images: Sequence[ShownImage]) -> int:
         """Number of objects that `recall_at_1` searches for at most, each in `DRAWS` draws of its views."""
-        return self.question.boxes_per_image * len(images)
+        return sum(max(1, min(self.question.boxes_per_image, len(image.boxes))) for image in images)
 
     @torch.no_grad()
     def object_features(self, images: Sequence[ShownImage]) -> NDArray[np.float32]:

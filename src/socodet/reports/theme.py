@@ -1,15 +1,24 @@
 """Colours and sizes shared by all figures, and their file formats."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from socodet.runtime.notices import printable
+
 DPI = 100
+LINE_STYLES = ("-", "--", ":", "-.")
+LETTER_WIDTH, LINE_HEIGHT = 0.62, 1.7
+"""Of a legend, over the size of its letters: mean width of a letter, and distance of rows."""
+HANDLE = 7
+"""Letters that a line in a legend takes the place of, with its margins."""
 POINTS = 72 / DPI  # points per pixel: matplotlib measures lines and letters in points
 
 
@@ -21,23 +30,31 @@ class Theme:
     muted: str
     grid: str
     series: tuple[str, ...]
+    """Of lines; distinguishable with colour blindness."""
+
+    def line(self, place: int) -> dict[str, Any]:
+        """Colour and style of a chart's line at that place, from 0: where the colours repeat, the style is another."""
+        turn, series = divmod(place, len(self.series))
+        return {"color": self.series[series], "linestyle": LINE_STYLES[turn % len(LINE_STYLES)]}
 
 
 LIGHT = Theme(
     ink="#1d2329",
     muted="#5c6672",
     grid="#e2e6ea",
-    series=("#2457c5", "#d1591c", "#1b8a5a", "#8a3fb0", "#b3861b", "#0f8fa3"),
+    series=("#133ce2", "#b44527", "#056d70", "#722698", "#be8b00", "#00a88b"),
 )
 DARK = Theme(
     ink="#e8ebee",
     muted="#98a2ad",
     grid="#2d343c",
-    series=("#7fa7ff", "#ff9a62", "#5fd3a0", "#cf97f2", "#e6c25c", "#5fd0e0"),
+    series=("#768aff", "#e49261", "#5ee7b8", "#cfb4ff", "#eed05e", "#73bec2"),
 )
 
+HALO = "#0b0e11"
+"""Around boxes on photographs, and of letters on their colours."""
 # Bright enough for photographs, and distinguishable with colour blindness.
-OBJECT_COLOURS = ("#00d9ff", "#ffb000", "#ff4f9e", "#8cff4a", "#a98bff", "#ff6a3d", "#fff04a", "#3f8cff")
+OBJECT_COLOURS = ("#13f0ff", "#f0930e", "#e74ca1", "#83ee64", "#b293e7", "#ef6137", "#e7ff31", "#5483ff")
 
 
 HIT, MISS, FALSE_ALARM, IGNORED = "#00d9ff", "#ffb000", "#ff4f9e", "#b4bcc4"
@@ -62,6 +79,28 @@ def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y
     axes.grid(axis=grid, color=theme.grid, linewidth=1)
     axes.set_axisbelow(True)
     axes.tick_params(colors=theme.muted, labelsize=letters, length=0, pad=5)
+
+
+def add_legend(
+    where: Axes | Figure, theme: Theme, letters: float, named: Sequence[tuple[Artist, str]], **options: Any
+) -> None:
+    """What is drawn, each with its name, in letters of so many points; `options` are matplotlib's."""
+    places = [str(place) for place in range(len(named))]  # matplotlib leaves out names that begin with an underscore
+    drawn = [one for one, _ in named]
+    made = where.legend(drawn, places, frameon=False, labelcolor=theme.ink, fontsize=letters, **options)
+    for text in made.get_texts():
+        text.set_text(named[int(text.get_text())][1])
+
+
+def legend_above(figure: Figure, theme: Theme, letters: float, named: Sequence[tuple[Artist, str]]) -> None:
+    """A legend above the charts of a figure, which grows by it: within a chart it could cover lines."""
+    width, height = figure.get_size_inches()
+    across = int(width / (LETTER_WIDTH * letters / 72))
+    columns = max(1, min(len(named), across // (HANDLE + max(len(name) for _, name in named))))
+    rows = -(-len(named) // columns)
+    figure.set_size_inches(width, height + rows * LINE_HEIGHT * letters / 72)
+    short = [(one, name if len(name) + HANDLE <= across else f"…{name[HANDLE + 1 - across :]}") for one, name in named]
+    add_legend(figure, theme, letters, short, loc="outside upper left", ncols=columns)
 
 
 def to_svg(figure: Figure, name: str) -> bytes:
@@ -91,6 +130,7 @@ def to_jpeg(figure: Figure) -> bytes:
 
 
 def _make_printable(figure: Figure) -> None:
-    """Writes bytes of a name that are not UTF-8 with backslashes; matplotlib cannot draw them."""
+    """Shows names as they are, though they hold dollar signs; what cannot be drawn is written with backslashes."""
     for text in figure.findobj(Text):
-        text.set_text(text.get_text().encode(errors="backslashreplace").decode())
+        text.set_parse_math(False)
+        text.set_text(printable(text.get_text()))

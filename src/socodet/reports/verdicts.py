@@ -64,7 +64,7 @@ def rank_verdict(ranks: Sequence[float], embedding_size: int) -> Verdict:
     """How many directions the embeddings use; no tick, as no value is known from which on a detector gains."""
     return Verdict(
         "Effective rank",
-        f"{ranks[0]:.0f} → {ranks[-1]:.0f}",
+        f"{ranks[0]:.3g} → {ranks[-1]:.3g}",
         False if ranks[-1] < COLLAPSED_RANK else None,
         good=f"holds its level or rises; at most {embedding_size}, or the objects of a batch less one",
         poor="drops to a few; near 1 is collapse",

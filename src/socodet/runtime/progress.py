@@ -22,7 +22,7 @@ class ProgressBar:
         self._bar = bar
         self._task = bar.add_task(description, total=total, figures="") if bar is not None else None
         self._done = self._earlier = 0
-        self._units = 0.0
+        self._units = self._aside = 0.0
         self._start = self._last_line = time.monotonic()
 
     def done_earlier(self, steps: int) -> None:
@@ -32,13 +32,27 @@ class ProgressBar:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=steps)
 
+    def begin(self) -> None:
+        """The work begins now: what came before, such as the start of the workers, does not count."""
+        self._start, self._aside = time.monotonic(), 0.0
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Time spent within does not count in the rate, but in the time left, as it comes again."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._aside += time.monotonic() - before
+
     def advance(self, steps: int = 1, *, units: float | None = None, figures: str = "") -> None:
         """`steps` more are done, worth `units` (default: as many); `figures` is shown beside the rate."""
         self._done += steps
         self._units += steps if units is None else units
         elapsed = max(time.monotonic() - self._start, 1e-9)
         left = elapsed / max(self._done - self._earlier, 1) * (self._total - self._done)
-        text = f"{self._units / elapsed:.1f} {self._unit}/s  {figures}".rstrip() + f"  {duration(left)} left"
+        at_work = max(elapsed - self._aside, 1e-9)
+        text = f"{self._units / at_work:.1f} {self._unit}/s  {figures}".rstrip() + f"  {duration(left)} left"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=steps, figures=text)
         elif time.monotonic() - self._last_line > min(max(elapsed / 10, 10), 60) or self._done == self._total:

@@ -22,6 +22,7 @@ from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.markdown import in_table
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
@@ -262,11 +263,11 @@ class Comparison(Shown):
     def as_markdown(self) -> str:
         """A table for each fraction of the labels."""
         lines = [
-            f"# {self.headline()}",
+            f"# {in_table(self.headline())}",
             "",
-            self.shared,
+            in_table(self.shared),
             "",
-            *(f"- {name}: {origin}" for name, origin in self.origins.items()),
+            *(f"- {in_table(name)}: {in_table(origin)}" for name, origin in self.origins.items()),
             *self.detectors.markdown("{} of the training images"),
         ]
         return "\n".join(lines) + "\n"

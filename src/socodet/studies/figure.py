@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from socodet.reports.theme import LIGHT, Theme, blank_figure, dress, to_png, to_svg
+from socodet.reports.theme import LIGHT, Theme, blank_figure, dress, legend_above, to_png, to_svg
 from socodet.runtime.files import write_atomically
 from socodet.studies.table import Spread
 
@@ -20,8 +21,6 @@ BARS_WIDTH, ROW_HEIGHT, BARS_MARGIN = 1800, 70, 190
 COLUMNS = 3
 """Panels side by side at most."""
 LETTERS = 10  # points
-STYLES = ("-", "--", ":")
-"""Line styles; the next one each time the colours repeat."""
 
 
 def write_figure(stem: Path, figure: Figure | None) -> None:
@@ -53,6 +52,7 @@ def lines_figure(
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = _figure(columns * PANEL_WIDTH, rows * PANEL_HEIGHT)
+    named: dict[str, Artist] = {}
     for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         dress(axes, theme, LETTERS)
@@ -60,10 +60,10 @@ def lines_figure(
         axes.set_xlabel(x, color=theme.muted, size=LETTERS)
         axes.set_ylabel(y, color=theme.muted, size=LETTERS)
         for name, points in panel.lines.items():
-            turn, series = divmod(names.index(name), len(theme.series))
-            colour, style = theme.series[series], STYLES[turn % len(STYLES)]
+            style = theme.line(names.index(name))
+            colour = style["color"]
             means = [spread.mean for spread in points.values()]
-            axes.plot([*points], means, color=colour, linestyle=style, linewidth=2, label=name)
+            (named[name],) = axes.plot([*points], means, linewidth=2, label=name, **style)
             spans = [(at, spread.mean, spread.deviation) for at, spread in points.items() if spread.deviation]
             low, high = ([mean + sign * deviation for _, mean, deviation in spans] for sign in (-1, 1))
             axes.fill_between([at for at, *_ in spans], low, high, color=colour, alpha=0.15, linewidth=0)
@@ -81,7 +81,7 @@ def lines_figure(
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
             axes.set_xlim(left=0)
-        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=LETTERS)
+    legend_above(figure, theme, LETTERS, [(named[name], name) for name in names if name in named])
     return figure
 
 
@@ -100,7 +100,7 @@ class Bars:
 
 
 def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGHT) -> Figure:
-    """Panels side by side with the same rows: a bar for the mean, a dot per run, a line for the reference."""
+    """Panels side by side with the same rows: a bar or square for the mean, a dot per run, a line for the reference."""
     figure = _figure(BARS_WIDTH, BARS_MARGIN + ROW_HEIGHT * len(rows))
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
@@ -113,8 +113,11 @@ def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGH
 
 def _draw_bars(axes: Axes, panel: Bars, theme: Theme) -> None:
     known = [value for values in panel.values for value in values if math.isfinite(value)]
-    # Figures of AP lie close together, far from 0: there the axis begins near the lowest.
-    low = min(known) - 0.5 * (max(known) - min(known)) if known and 1 < min(known) < max(known) else 0.0
+    references = panel.references or [math.nan] * len(panel.values)
+    # Figures of AP lie close together, far from 0: there the axis begins near the lowest, and a mean is a point, as the
+    # length of a bar would say nothing.
+    near = bool(known) and 1 < min(known) < max(known)
+    low = min(known) - 0.5 * (max(known) - min(known)) if near else 0.0
     for y, values in enumerate(panel.values):
         there = [value for value in values if math.isfinite(value)]
         if not there:
@@ -122,16 +125,19 @@ def _draw_bars(axes: Axes, panel: Bars, theme: Theme) -> None:
             continue
         mean = sum(there) / len(there)
         colour = theme.series[0] if panel.is_measured else theme.muted
-        axes.barh(y, mean - low, left=low, height=0.6, color=colour, alpha=0.85)
+        if near:
+            axes.plot(mean, y, "s", color=colour, markersize=9)
+        else:
+            axes.barh(y, mean, height=0.6, color=colour, alpha=0.85)
         if len(there) > 1:
             axes.plot(there, [y] * len(there), "o", color=theme.ink, markersize=3)
-        reference = math.nan if panel.references is None else panel.references[y]
+        reference = references[y]
         if math.isfinite(reference):
             axes.plot([reference] * 2, [y - 0.38, y + 0.38], color=theme.series[1], linewidth=2)
-        beside = max(mean, reference) if math.isfinite(reference) else mean
-        axes.annotate(f"{mean:.3g}", (beside, y), (5, 0), textcoords="offset points", va="center", color=theme.muted)
+        beside = max(value for value in (*there, reference) if math.isfinite(value))
+        axes.annotate(f"{mean:.3g}", (beside, y), (7, 0), textcoords="offset points", va="center", color=theme.muted)
     axes.set_ylim(len(panel.values) - 0.4, -0.6)
-    highest = max(known, default=0.0) or 1.0
+    highest = max([*known, *filter(math.isfinite, references)], default=0.0) or 1.0
     axes.set_xlim(low, highest + 0.18 * (highest - low))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from socodet.runtime.markdown import in_table
 from socodet.studies.runner import Label, Outcome
 
 
@@ -46,6 +47,15 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 """Student's t by degrees of freedom, from 1: 95% of the distribution is within ± this."""
 
 
+def t95(freedom: int) -> float:
+    """The same for any number of degrees; above the table by Fisher and Cornish's expansion (1960), to five digits."""
+    if freedom <= len(T95):
+        return T95[freedom - 1]
+    z = statistics.NormalDist().inv_cdf(0.975)
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return float(z + sum(term / freedom**power for power, term in enumerate(terms, 1)))
+
+
 @dataclass(frozen=True)
 class Paired:
     """Paired differences between two measurements."""
@@ -63,7 +73,7 @@ class Paired:
         count = len(self.differences)
         if count < 2:
             return None
-        half = T95[min(count - 1, len(T95)) - 1] * statistics.stdev(self.differences) / math.sqrt(count)
+        half = t95(count - 1) * statistics.stdev(self.differences) / math.sqrt(count)
         return self.mean - half, self.mean + half
 
     @property
@@ -150,7 +160,8 @@ def runs_as_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown; a dash where a cell is empty."""
-    lines = [header, ["---"] * len(header), *([cell or "–" for cell in row] for row in rows)]
+    cells = ([in_table(cell) or "–" for cell in row] for row in rows)
+    lines = [[*map(in_table, header)], ["---"] * len(header), *cells]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 

@@ -27,8 +27,9 @@ class Clock:
         batch = next(batches)
         now = time.monotonic()
         self._waited += now - asked
-        if self._begun is None:  # the first wait includes the start of the workers
+        if self._begun is None:  # the first wait, with the start of the workers, does not count
             self._begun = now
+            self.next_window()
         else:
             self._whole_waited += now - asked
         return batch

@@ -133,7 +133,7 @@ def run_loop(
             if after_step is None:
                 return
             try:
-                with clock.stopped():
+                with clock.stopped(), progress.aside():
                     evaluated = after_step(done)
             except StoppedEarlyError:
                 learner.pending = True
@@ -157,12 +157,15 @@ def run_loop(
         batch: B | None = None
         while learner.finished < stop:
             failure: InputError | OSError | None = None
+            first = batch is None
             try:
                 batch = clock.wait_for(batches)
             except (InputError, OSError) as error:
                 if batch is None:
                     raise
                 failure = error  # the others are told with the batch before
+            if first:
+                progress.begin()
             due = checkpoints.due(learner.finished + 1)
             # One process's clock, signal or failure decides for all of them, at the same step.
             batch, (due, asked_to_stop, failed) = learner.agree(batch, (due, bool(requests), failure is not None))
@@ -222,6 +225,7 @@ def _line(learner: Learner[Any], clock: Clock, epochs: float | None) -> dict[str
     if epochs is not None:
         line["epoch"] = learner.finished / learner.total * epochs
     line |= learner.metrics(seconds, waited)
+    seconds = max(seconds, 1e-9)
     line |= {"images_per_second": clock.images / seconds, "data_wait": waited / seconds}
     clock.next_window()
     return line

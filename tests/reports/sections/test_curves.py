@@ -20,7 +20,7 @@ from socodet.reports.sections.curves import (
     level_charts,
     level_figure,
 )
-from socodet.reports.theme import DARK, LIGHT
+from socodet.reports.theme import DARK, LIGHT, to_png
 
 LINES = [
     json.loads(
@@ -98,7 +98,7 @@ def test_runs_have_distinct_names() -> None:
     assert len(first.get_xdata()) == 40
     assert len(second.get_xdata()) == 20
     assert first.get_color() != second.get_color()
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["first", "second"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "second"]
     titles = [chart.title for chart in level_charts({"first": LINES, "second": LINES})]
     assert titles == ["Pyramid levels of first", "Pyramid levels of second"]
 
@@ -153,3 +153,25 @@ def test_every_loss_of_a_single_stage_detector_and_of_rt_detr_has_a_chart() -> N
     lines = [{"step": step, **dict.fromkeys([*names, *LOSSES], 1.0)} for step in (1, 2)]
     charts = curve_charts({"run": lines}, FINETUNE_TITLES)
     assert len(charts) == len(names) + len(LOSSES) == 6
+
+
+NAMES_OF_RUNS = ["plain", "_hidden", "$x$ and $y$", "$\\bad$", "<b>", "a\nb", "seventh", "eighth", "ninth"]
+
+
+def test_every_line_can_be_told_from_the_others_and_its_name_is_shown_as_it_is() -> None:
+    """Nine runs and six colours; matplotlib hides names that begin with _, and takes $...$ for a formula."""
+    lines = [{"step": step, "loss": 1 / step} for step in range(1, 60)]
+    figure = curve_figure(dict.fromkeys(NAMES_OF_RUNS, lines), "loss")
+    assert figure is not None
+    drawn = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == len(NAMES_OF_RUNS)
+    to_png(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [name.replace("\n", "\\n") for name in NAMES_OF_RUNS]
+    assert not any(text.get_parse_math() for text in legend.get_texts())
+    shown = [line.get_color() for line in legend.get_lines()]
+    assert shown == [line.get_color() for line in drawn]
+    box, chart = legend.get_window_extent(), figure.axes[0].get_window_extent()
+    assert box.y0 >= chart.y1 - 1  # it covers no line
+    assert box.x1 <= figure.bbox.x1
+    assert chart.height > 250

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.errors import InputError
 from socodet.runtime.files import write_atomically
 
 
@@ -28,8 +29,31 @@ def images_shared(dataset: DetectionDataset, file: Path) -> int:
     return sum(_digest(image) in there for image in dataset.images if len(image))
 
 
+def note_on_shared(train: DetectionDataset, val: DetectionDataset) -> str | None:
+    """What scores on `val` are worth where some of its images, of those with objects, are in `train` too."""
+    there = {_digest(image): image for image in train.images if len(image)}
+    alike = ((image, there.get(_digest(image))) for image in val.images if len(image))
+    shared = sum(other is not None and _is_same(image, other) for image, other in alike)
+    if not shared:
+        return None
+    return (
+        f"note: {val.name}: {shared:,} of its {len(val):,} images are also in {train.name}, which is learned from; "
+        "scores on them are higher than on new images: keep the two sets apart"
+    )
+
+
 def _digests(dataset: DetectionDataset) -> set[str]:
     return {_digest(image) for image in dataset.images if len(image)}
+
+
+def _is_same(one: ImageAnnotations, other: ImageAnnotations) -> bool:
+    """Of images with the same name and boxes, such as one box around the whole: whether their files are the same."""
+    if one.stored is None and one.file == other.file:
+        return True
+    try:
+        return one.read() == other.read()
+    except (OSError, InputError):
+        return False
 
 
 def _digest(image: ImageAnnotations) -> str:

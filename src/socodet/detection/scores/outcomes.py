@@ -100,6 +100,7 @@ class PrecisionRecall:
         if not self.hits.any():
             return None
         f1 = 2 * self.hits / (np.arange(1, len(self.hits) + 1) + self.objects)
+        f1[:-1][self.scores[1:] == self.scores[:-1]] = 0  # detections of equal scores are shown or left out together
         return float(self.scores[f1.argmax()]), float(f1.max())
 
     def at(self, limit: float) -> tuple[int, int]:

@@ -93,7 +93,7 @@ class Plan:
         shown = [choice.replaced_by(replaced) for choice in self.choices]
         lines = [f"{one.what:<{what}}  {one.value:<{value}}  {one.reason}" for one in shown]
         length = f"{counted(steps, 'step')} of {counted(training.batch_size, 'image')}"
-        length += f": each image is seen {training.epochs:,.1f} times"
+        length += f": each image is seen {steps * training.batch_size / images:,.1f} times"
         if seconds_per_step is not None:
             length += f"; about {duration(steps * seconds_per_step)} at {seconds_per_step:.2g} s per step"
         few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []
@@ -123,7 +123,8 @@ def plan(
     sample = _views(survey, machine, given.size, chose)
     batch = _batch(survey, machine, given.batch, largest_batch, chose)
     steps = _steps(survey, machine, batch, given, seconds_per_step, chose)
-    training = _training(given.epochs or (steps + 0.5) * batch / survey.count, batch, steps, chose)
+    epochs = given.epochs or (steps + 0.5) * batch / survey.count
+    training = _training(survey, epochs, batch, steps, chose)
     if given.starts_from is not None:
         rate = GIVEN_BACKBONE_LR if given.model is None else BEGUN_BACKBONE_LR
         value = f"{rate:g} of the others'" if rate else "0: it is frozen"
@@ -245,7 +246,7 @@ def _steps(
     return steps
 
 
-def _training(epochs: float, batch: int, steps: int, chose: Chose) -> TrainingSettings:
+def _training(survey: ImageSurvey, epochs: float, batch: int, steps: int, chose: Chose) -> TrainingSettings:
     paper = TrainingSettings()
     rate = paper.lr * math.sqrt(batch / paper.batch_size)
     chose("learning rate", f"{rate:.3g}", f"LARS: the paper's {paper.lr:g} x sqrt({batch}/{paper.batch_size})")
@@ -256,14 +257,16 @@ def _training(epochs: float, batch: int, steps: int, chose: Chose) -> TrainingSe
         lived = HALF_LIVES * steps / FEWEST_STEPS
         why += f"; a shorter run takes the same, so {counted(steps, 'step')} have {lived:.0f}"
     chose("target momentum", f"{momentum:.3g}", why)
-    chose("warm-up", counted(round(0.05 * steps), "step"), "a twentieth of the run")
-    return TrainingSettings(
+    training = TrainingSettings(
         epochs=epochs,
         warmup_epochs=0.05 * epochs,
         batch_size=batch,
         base_lr=rate * 256 / batch,
         target_momentum=momentum,
     )
+    warmup = training.steps(training.warmup_epochs, survey.count)
+    chose("warm-up", counted(warmup, "step"), "a twentieth of the run")
+    return training
 
 
 def _objective(survey: ImageSurvey, chose: Chose) -> ObjectiveSettings:

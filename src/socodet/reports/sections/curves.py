@@ -12,7 +12,7 @@ from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
 from socodet.reports.page import Gallery, PageImage, Section
 from socodet.reports.panels import LEVELS
 from socodet.reports.runs import RunRecord
-from socodet.reports.theme import LIGHT, Theme
+from socodet.reports.theme import LIGHT, Theme, legend_above
 
 LogLines = Sequence[Mapping[str, Any]]
 FEW = 40  # with this many points or fewer, each is marked by a dot
@@ -122,10 +122,12 @@ def curve_figure(
     if not any(steps for steps, _ in curves.values()):
         return None
     figure, (axes,) = chart(theme)
-    for (run, (steps, values)), colour in zip(curves.items(), cycle(theme, len(curves)), strict=True):
+    named = []
+    for number, (run, (steps, values)) in enumerate(curves.items()):
         marker = "o" if len(steps) <= FEW else ""  # a line of one point would not be seen
         style: dict[str, Any] = {"marker": marker, "markersize": 3.5, "linewidth": 1.8, "solid_capstyle": "round"}
-        axes.plot(steps, values, color=colour, label=run if steps else None, **style)
+        line = axes.plot(steps, values, **theme.line(number), **style)
+        named += [(one, run) for one in line if steps]
     for label, level in (references or {}).items():
         axes.axhline(level, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
@@ -139,7 +141,7 @@ def curve_figure(
     if len(logged) == 1:
         axes.set_xlim(min(logged) - 1, min(logged) + 1)
     if len(curves) > 1:
-        legend(axes, theme)
+        legend_above(figure, theme, LETTERS, named)
     return figure
 
 
@@ -151,9 +153,9 @@ def level_figure(lines: LogLines, *, theme: Theme = LIGHT) -> Figure | None:
     steps = [step for step, _ in kept]
     shares = list(zip(*(share for _, share in kept), strict=True))
     figure, (axes,) = chart(theme)
-    axes.stackplot(steps, *shares, colors=cycle(theme, len(shares)), labels=LEVELS[: len(shares)], alpha=0.85)
+    areas = axes.stackplot(steps, *shares, colors=cycle(theme, len(shares)), alpha=0.85)
     axes.set(xlim=(steps[0], max(steps[-1], steps[0] + 1)), ylim=(0, 1))
-    legend(axes, theme, beside=True, reverse=True)
+    legend(axes, theme, list(zip(areas, LEVELS, strict=False)), reverse=True)
     return figure
 
 

@@ -14,12 +14,12 @@ from socodet.detection.scores import Detections
 from socodet.detection.scores.outcomes import IOU, Outcome, PrecisionRecall, outcome, precision_recall
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.run import trained_categories
-from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
+from socodet.reports.charts import LETTERS, chart, light_and_dark
 from socodet.reports.drawing import panel_image
 from socodet.reports.outcome_panels import MEANING, truth_and_detections
 from socodet.reports.page import Gallery, PageImage, Section, Table
 from socodet.reports.runs import RunRecord
-from socodet.reports.theme import LIGHT, Theme
+from socodet.reports.theme import LIGHT, Theme, legend_above
 
 SEARCHED = 200
 """Images of the set that are looked at, chosen at random."""
@@ -115,14 +115,17 @@ def _last(curve: PrecisionRecall) -> float:
 
 def _figure(curves: dict[str, PrecisionRecall], *, theme: Theme = LIGHT) -> Figure:
     figure, (axes,) = chart(theme, "recall")
-    for place, ((name, curve), colour) in enumerate(zip(curves.items(), cycle(theme, len(curves)), strict=True)):
+    named = []
+    for place, (name, curve) in enumerate(curves.items()):
         first = curve.precision[:1]
         recall, precision = np.append(0, curve.recall), np.append(first if len(first) else 0, curve.precision)
-        axes.step(recall, precision, where="pre", color=colour, linewidth=2.4 if place == 0 else 1.4, label=name)
+        width = 2.4 if place == 0 else 1.4
+        line = axes.step(recall, precision, where="pre", linewidth=width, **theme.line(place))
+        named += [(one, name) for one in line]
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.set_ylabel("precision", color=theme.muted, size=LETTERS)
     if len(curves) > 1:
-        legend(axes, theme, beside=True)
+        legend_above(figure, theme, LETTERS, named)
     return figure
 
 

@@ -159,8 +159,8 @@ class AblationTable(Shown):
         columns = ["row", "what", "seed", "paper_ap", *settings, *FIGURES, *self._transfers(), "status"]
         cells = self._cells()
         text = csv_table(columns, [[row.get(name, "") for name in columns] for row in cells])
-        write_atomically(self.csv, text.encode())
-        write_atomically(self.markdown, str(self).encode())
+        write_atomically(self.csv, text.encode(errors="backslashreplace"))
+        write_atomically(self.markdown, str(self).encode(errors="backslashreplace"))
 
     def _by_name(self) -> list[list[AblationRow]]:
         """Each row's seeds."""
@@ -173,7 +173,7 @@ class AblationTable(Shown):
         marks = ["not fine-tuned" if seeds[0].finished else seeds[0].status for seeds in rows]
         no_recall = ["none for whole images" if seeds[0].pretrained else seeds[0].status for seeds in rows]
         recall = [[row.figures.get("recall", math.nan) for row in seeds] for seeds in rows]
-        before = [seeds[0].figures.get("recall_untrained", math.nan) for seeds in rows]
+        before = [_mean([row.figures.get("recall_untrained", math.nan) for row in seeds]) for seeds in rows]
         aps = {
             name: [[row.transfer.get(name, math.nan) for row in seeds] for seeds in rows] for name in self._transfers()
         }
@@ -276,6 +276,12 @@ def log_figures(run: RunFolder, batch: int, total: int) -> dict[str, float]:
     if learned:
         figures = {"loss": loss / learned, **figures}
     return {**figures, "images_per_second": done * batch / seconds, "seconds": seconds}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are known; NaN if none is."""
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _written(value: float | None, form: str) -> str:

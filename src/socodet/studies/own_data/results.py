@@ -12,6 +12,7 @@ from typing import Any
 
 from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import write_atomically
+from socodet.runtime.markdown import in_table
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.own_data.protocol import ADAPTED, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN, OwnDataSettings
@@ -79,12 +80,11 @@ class OwnData(Shown):
         """The fraction of the labels at which scratch has the AP that a start has with `fraction` of them.
 
         Of scratch the same folds count, at each fraction at which it has all of them. Between these AP is taken as
-        linear in the logarithm of the fraction. infinity where scratch has less with all that was measured; None where
-        it cannot be said.
+        linear in the logarithm of the fraction. infinity where scratch has less with every fraction that was measured;
+        None where it cannot be said.
         """
         own = self.scores(start, fraction)
-        known = {f: self.scores(SCRATCH, f) for f in sorted(self.detectors.fractions)}
-        scratch = {f: runs for f, runs in known.items() if own.keys() <= runs.keys()}
+        scratch = {f: self.scores(SCRATCH, f) for f in self._comparable(own)}
         if not own or len(scratch) < 2:
             return None
         points = [(f, mean(_ap(runs[fold]) for fold in own)) for f, runs in scratch.items()]
@@ -96,6 +96,10 @@ class OwnData(Shown):
                 part = (goal - low) / (high - low) if high > low else 0.0
                 return math.exp(math.log(less) + part * (math.log(more) - math.log(less)))
         return math.inf
+
+    def _comparable(self, own: Mapping[int, Outcome]) -> list[float]:
+        """The fractions at which scratch has all of these folds, the smallest first."""
+        return [f for f in sorted(self.detectors.fractions) if own.keys() <= self.scores(SCRATCH, f).keys()]
 
     def as_json(self) -> list[dict[str, Any]]:
         """An object for every finished detector; AP in percent."""
@@ -126,7 +130,7 @@ class OwnData(Shown):
 
     def write(self) -> None:
         """Markdown and JSON, each whole or as it was before."""
-        write_atomically(self.markdown, self.as_markdown().encode())
+        write_atomically(self.markdown, self.as_markdown().encode(errors="backslashreplace"))
         write_atomically(self.study.folder / TABLES[1], (json.dumps(self.as_json(), indent=1) + "\n").encode())
 
     def __str__(self) -> str:
@@ -153,13 +157,13 @@ class OwnData(Shown):
         """All tables."""
         asked = self.study.noted()["asked"]
         lines = [
-            f"# {self.headline()}",
+            f"# {in_table(self.headline())}",
             "",
             f"Labels: parts of {asked['train']['images']:,} images; scored on {asked['val']['images']:,} others.",
             "A fold is another part of the labels and another seed. AP in percent, mean ± sample standard deviation",
             "over the folds.",
             "",
-            *(f"- {name}: {what}" for name, what in self.what.items()),
+            *(f"- {name}: {in_table(what)}" for name, what in self.what.items()),
             "",
             *self._costs(),
         ]
@@ -171,8 +175,8 @@ class OwnData(Shown):
         rows = []
         for start, run in self.pretraining.items():
             seconds, rank = run.figure("seconds"), run.figure("effective_rank")
-            minutes = "" if seconds is None else f"{seconds / 60:.0f}"
-            of_rank = "" if rank is None else f"{rank:.0f}"
+            minutes = "" if seconds is None else _three_digits(seconds / 60)
+            of_rank = "" if rank is None else _three_digits(rank)
             rows.append(
                 [start, str(run.results.get("steps", run.status)), minutes, run.results.get("machine", ""), of_rank]
             )
@@ -184,15 +188,18 @@ class OwnData(Shown):
 
     def _rows(self, fraction: float) -> list[list[str]]:
         rows = []
+        every = sorted({int(run.labels["seed"]) for row in self.detectors.at(fraction) for run in row.runs})
         for row in self.detectors.at(fraction):
             start = str(row.labels["init"])
             ap, ap50 = row.spread(f"scores.{MAIN}"), row.spread(f"scores.{BOX_AP50}")
             if ap is None or ap50 is None:
                 continue
             reached = self.detectors.reaches_scratch_at(row)
-            folds = ", ".join(f"{_ap(run):.1f}" for run in row.finished)
+            own = self.scores(start, fraction)
+            folds = ", ".join(f"{_ap(own[fold]):.1f}" if fold in own else "–" for fold in every)
             worth = None if start == SCRATCH else self.labels_worth(start, fraction)
-            rows.append([start, ap.written(), ap50.written(), folds, str(reached or ""), _percent(worth)])
+            most = max(self._comparable(own), default=1.0)
+            rows.append([start, ap.written(), ap50.written(), folds, str(reached or ""), _percent(worth, most)])
         return rows
 
     def _length(self, fraction: float) -> list[str]:
@@ -229,7 +236,14 @@ def _reaches(run: Outcome, goal: float) -> int | None:
     return next((point["step"] for point in run.results["curve"] if point.get(MAIN, -1.0) >= goal), None)
 
 
-def _percent(fraction: float | None) -> str:
+def _percent(fraction: float | None, most: float) -> str:
+    """`most`: the largest fraction of the labels that was measured."""
     if fraction is None:
         return ""
-    return "more than there are" if math.isinf(fraction) else f"{100 * fraction:.0f}%"
+    if math.isinf(fraction):
+        return "more than there are" if most == 1 else f"more than {100 * most:g}%"
+    return f"{_three_digits(100 * fraction)}%"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"
