@@ -47,6 +47,19 @@ def test_polygons_are_drawn_as_another_library_draws_them():
     )
 
 
+def test_what_is_too_small_to_be_drawn_keeps_a_pixel():
+    """A square of three pixels in an image a tenth as large, which no pixel's centre is in."""
+    square = [21.0, 16.0, 24.0, 16.0, 24.0, 19.0, 21.0, 19.0]
+    mask = np.zeros((40, 60), np.uint8)
+    mask[16:19, 21:24] = 1
+    wanted = np.zeros((4, 6), np.uint8)
+    wanted[1, 2] = 1
+    assert other.decode(other.frPyObjects([[side / 10 for side in square]], 4, 6)).sum() == 0
+    for segmentation in ([np.array(square)], encode_masks(mask[None])[0]):
+        np.testing.assert_array_equal(decode_mask(segmentation, (40, 60), (4, 6)), wanted)
+    assert not decode_mask(encode_masks(0 * mask[None])[0], (40, 60), (4, 6)).any()
+
+
 @pytest.mark.parametrize(
     "value",
     [

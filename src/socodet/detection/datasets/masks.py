@@ -95,16 +95,31 @@ def _near_image(polygon: NDArray[np.float64], height: int, width: int) -> Polygo
 def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W) of 0 and 1: the segmentation of an image of `size`, (height, width), at the size `scaled`.
 
-    Polygons are scaled before they are drawn, run lengths after, to the nearest pixel.
+    Polygons are scaled before they are drawn, run lengths after, to the nearest pixel. What is too small then to have a
+    pixel has the one that its middle lies in: an object without a mask would teach a detector that there is nothing.
     """
+    ratio = np.array([scaled[1] / size[1], scaled[0] / size[0]])
     if isinstance(segmentation, list):
-        ratio = np.array([scaled[1] / size[1], scaled[0] / size[0]])
         polygons = [(polygon.reshape(-1, 2) * ratio).reshape(-1) for polygon in segmentation]
-        return decode_rle(as_rle(polygons, *scaled))
+        drawn = decode_rle(as_rle(polygons, *scaled))
+        return drawn if drawn.any() else _one_pixel(np.concatenate(polygons).reshape(-1, 2), scaled)
     mask = decode_rle(as_rle(segmentation, *size))
     if scaled == size:
         return mask
-    return np.asarray(Image.fromarray(mask).resize((scaled[1], scaled[0]), Image.Resampling.NEAREST))
+    resized = np.asarray(Image.fromarray(mask).resize((scaled[1], scaled[0]), Image.Resampling.NEAREST))
+    if resized.any() or not mask.any():
+        return resized
+    y, x = np.nonzero(mask)
+    return _one_pixel((np.stack([x, y], 1) + 0.5) * ratio, scaled)
+
+
+def _one_pixel(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W) with the pixel in the middle between the outermost of (P, 2) x and y, if that is within the image."""
+    mask = np.zeros(size, np.uint8)
+    x, y = np.floor((points.min(0) + points.max(0)) / 2).astype(int)
+    if 0 <= y < size[0] and 0 <= x < size[1]:
+        mask[y, x] = 1
+    return mask
 
 
 def decode_rle(rle: RLE) -> NDArray[np.uint8]:
