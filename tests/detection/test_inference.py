@@ -202,3 +202,25 @@ def test_images_of_one_size_go_together_and_give_what_each_alone_does(monkeypatc
         np.testing.assert_allclose(other.scores, one.scores, atol=1e-4)
         overlaps = [(decode_rle(a) == decode_rle(b)).mean() for a, b in zip(one.masks, other.masks, strict=True)]
         assert min(overlaps) > 0.99
+
+
+@pytest.mark.parametrize("name", ["retinanet_fpn", "fcos_fpn"])
+@pytest.mark.usefixtures("narrow_networks")
+def test_boxes_outside_the_image_are_not_found(name):
+    """Those of anchors in the padding at its right and bottom, or moved there: lines along its border once clipped."""
+    seen = InferenceSettings(short_side=70, max_side=70, score_threshold=0.0, detections=50)
+    network = new_detector(name, NARROW, 4, inference=seen).eval()
+    if name == "retinanet_fpn":
+        torch.nn.init.constant_(network.head.regression_head.bbox_reg.bias[::4], 0.7)  # of their widths to the right
+    found = []
+    postprocess = network.postprocess_detections
+    network.postprocess_detections = lambda *of: found.extend(postprocess(*of)) or found
+    with torch.no_grad():
+        (answer,) = network([torch.rand(3, 70, 70, generator=torch.Generator().manual_seed(0))])
+    (raw,) = found
+    sides = raw["boxes"][:, 2:] - raw["boxes"][:, :2]
+    real = (sides > 0).all(dim=1)
+    assert 0 < real.sum() < len(real)
+    assert torch.equal(answer["boxes"], raw["boxes"][real])
+    assert torch.equal(answer["scores"], raw["scores"][real])
+    assert torch.equal(answer["labels"], raw["labels"][real])

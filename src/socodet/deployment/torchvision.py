@@ -15,6 +15,7 @@ from socodet.detection.detectors.transform import (
     DetectorTransform,
     mask_weights,
     paste_masks,
+    real_boxes,
     scale_image,
     scaled_size,
 )
@@ -97,6 +98,7 @@ def _module(detector: TrainedDetector) -> str:
         scale_image,
         paste_masks,
         mask_weights,
+        real_boxes,
         StridedAnchors,
     ]
     if isinstance(kind, FasterRCNNFPN):

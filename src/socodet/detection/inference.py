@@ -118,12 +118,7 @@ class _SmallMasks(nn.Module):
         return self.transform(*inputs)
 
     def postprocess(self, result: list[Answer], *sizes: Any) -> list[Answer]:
-        small = [answer.pop("masks", None) for answer in result]
-        answers: list[Answer] = self.transform.postprocess(result, *sizes)
-        return [
-            answer if masks is None else {**answer, "masks": masks}
-            for answer, masks in zip(answers, small, strict=True)
-        ]
+        return self.transform.postprocess(result, *sizes, paste=False)
 
 
 def _with_small_masks(detector: nn.Module) -> nn.Module:

@@ -21,8 +21,8 @@ Target = dict[str, Tensor]
 
 
 class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's transform, except that images are scaled with antialiasing, as training samples are, and masks are
-    pasted by `paste_masks`.
+    """torchvision's transform, except that images are scaled with antialiasing, as training samples are, boxes without
+    area are left out, and masks are pasted by `paste_masks`.
 
     In training mode images come already scaled, and are only normalised and padded.
     """
@@ -42,14 +42,26 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
         result: list[dict[str, Tensor]],
         image_shapes: list[tuple[int, int]],
         original_image_sizes: list[tuple[int, int]],
+        *,
+        paste: bool = True,
     ) -> list[dict[str, Tensor]]:
-        """Boxes and masks in the images as they were given; (height, width) of these scaled, and as they were."""
+        """Boxes and masks in the images as they were given; (height, width) of these scaled, and as they were.
+
+        RetinaNet's and FCOS's boxes may lie outside the image; clipped to it they have no area, and Detectron2 and
+        MMDetection leave them out too. Without `paste`, masks stay (N, 1, M, M), as the mask head gives them.
+        """
+        result = [{name: values[real_boxes(answer["boxes"])] for name, values in answer.items()} for answer in result]
         small = [answer.pop("masks", None) for answer in result]
         answers: list[dict[str, Tensor]] = super().postprocess(result, image_shapes, original_image_sizes)
         for answer, masks, size in zip(answers, small, original_image_sizes, strict=False):
             if masks is not None:
-                answer["masks"] = paste_masks(masks, answer["boxes"], size)
+                answer["masks"] = paste_masks(masks, answer["boxes"], size) if paste else masks
         return answers
+
+
+def real_boxes(boxes_n4: Tensor) -> Tensor:
+    """(N,) whether they have an area."""
+    return (boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1)
 
 
 def scaled_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:
