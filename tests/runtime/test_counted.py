@@ -2,7 +2,7 @@
 
 import pytest
 
-from socodet.runtime.counted import counted
+from socodet.runtime.counted import counted, rounded
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,20 @@ def test_one_is_singular(number, text):
 
 def test_a_plural_of_its_own():
     assert (counted(1, "box", "boxes"), counted(3, "box", "boxes")) == ("1 box", "3 boxes")
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "text"),
+    [
+        (1639.4, 3, "1,639"),
+        (999.6, 3, "1,000"),
+        (999.4, 3, "999"),
+        (-1234.0, 3, "-1,234"),
+        (0.012345, 3, "0.0123"),
+        (123.4, 2, "123"),
+        (9.96, 2, "10"),
+        (0, 3, "0"),
+    ],
+)
+def test_no_number_is_a_power_of_ten(number, digits, text):
+    assert rounded(number, digits) == text

@@ -8,6 +8,7 @@ from typing import Any
 
 from socodet.exporting.files import FrameworkFiles
 from socodet.exporting.modules import PretrainedModules
+from socodet.runtime.counted import rounded
 from socodet.runtime.markdown import in_markdown
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
@@ -111,7 +112,7 @@ def _progress(state: dict[str, Any], training: dict[str, Any]) -> str:
         return f"Steps done: {done}; the recipe asks {asked}"
     finished = f"finished: all {total} steps" if done == total else f"UNFINISHED: {done} of {total} steps"
     epochs = training["epochs"] * done / total
-    return f"Training {finished}, {epochs:.4g} epochs; the recipe asks {asked}"
+    return f"Training {finished}, {rounded(epochs, 4)} epochs; the recipe asks {asked}"
 
 
 def _last_figures(folder: RunFolder) -> list[str]:

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from socodet.detection.datasets.masks import decode_rle
 from socodet.detection.scores import Detections
+from socodet.reports.fonts import font_for
 from socodet.reports.theme import HALO, object_colour
 from socodet.runtime.notices import printable
 
@@ -27,15 +28,16 @@ def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequen
         pixels_hw3 = _with_masks(pixels_hw3, found, colours)
     image = Image.fromarray(np.ascontiguousarray(pixels_hw3))
     pen = ImageDraw.Draw(image)
-    scale = max(image.size) / 640
-    line, font = max(1, round(2 * scale)), ImageFont.load_default(size=max(10, round(12 * scale)))
+    scale, shown = max(image.size) / 640, [printable(name) for name in names]
+    line = max(1, round(2 * scale))
+    font = ImageFont.truetype(font_for("0.123456789".join(["", *shown])), max(10, round(12 * scale)))
     order = np.argsort(found.scores, kind="stable").tolist()
     for index in order:
         x1, y1, x2, y2 = (float(side) for side in found.boxes[index])
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[index], width=line)
     taken: list[Rectangle] = []
     for index in reversed(order):
-        text = f"{printable(names[index])} {found.scores[index]:.2f}"
+        text = f"{shown[index]} {found.scores[index]:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         size = right - left + 2 * line, bottom - top + 2 * line
         x1, y1 = (float(side) for side in found.boxes[index, :2])

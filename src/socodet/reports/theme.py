@@ -1,6 +1,8 @@
 """Colours and sizes shared by all figures, and their file formats."""
 
 import io
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from socodet.reports.fonts import families_for
 from socodet.runtime.notices import printable
 
 DPI = 100
@@ -105,32 +108,42 @@ def legend_above(figure: Figure, theme: Theme, letters: float, named: Sequence[t
 
 def to_svg(figure: Figure, name: str) -> bytes:
     """The figure as SVG; the same figure and name give the same bytes."""
-    file = io.BytesIO()
-    _make_printable(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+        return _saved(figure, format="svg", metadata={"Date": None})
 
 
 def to_png(figure: Figure) -> bytes:
     """The figure as PNG, at its own resolution, not cropped."""
-    file = io.BytesIO()
-    _make_printable(figure)
-    figure.savefig(file, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
-    return file.getvalue()
+    return _saved(figure, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
 
 
 def to_jpeg(figure: Figure) -> bytes:
     """The figure as JPEG without colour subsampling: a fifth of the size of a PNG, and lines stay sharp."""
+    options = {"quality": 82, "subsampling": 0}  # optimised, Pillow fails where an image takes over a byte per pixel
+    return _saved(figure, format="jpeg", dpi=figure.dpi, pil_kwargs=options, bbox_inches=None)
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
     file = io.BytesIO()
     _make_printable(figure)
-    options = {"quality": 82, "subsampling": 0}  # optimised, Pillow fails where an image takes over a byte per pixel
-    figure.savefig(file, format="jpeg", dpi=figure.dpi, pil_kwargs=options, bbox_inches=None)
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # `families_for` says it, once
+        fonts.setLevel(logging.ERROR)  # a font for a few letters need not have a bold one beside it
+        try:
+            figure.savefig(file, **options)
+        finally:
+            fonts.setLevel(level)
     return file.getvalue()
 
 
 def _make_printable(figure: Figure) -> None:
-    """Shows names as they are, though they hold dollar signs; what cannot be drawn is written with backslashes."""
-    for text in figure.findobj(Text):
+    """Shows names as they are, in any script and with dollar signs; what is no letter is written with backslashes."""
+    texts = figure.findobj(Text)
+    for text in texts:
         text.set_parse_math(False)
         text.set_text(printable(text.get_text()))
+    families = families_for("".join(text.get_text() for text in texts))
+    for text in texts if len(families) > 1 else ():
+        text.set_fontfamily(families)

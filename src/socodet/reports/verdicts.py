@@ -6,6 +6,7 @@ from typing import Any
 
 from socodet.pretraining.watch import COLLAPSED_RANK
 from socodet.reports.page import Verdict
+from socodet.runtime.counted import rounded
 
 STANDARD_ERRORS = 2.0
 """A difference of two shares counts from here on: chance alone makes one this large in about 1 of 20 comparisons."""
@@ -64,7 +65,7 @@ def rank_verdict(ranks: Sequence[float], embedding_size: int) -> Verdict:
     """How many directions the embeddings use; no tick, as no value is known from which on a detector gains."""
     return Verdict(
         "Effective rank",
-        f"{ranks[0]:.3g} → {ranks[-1]:.3g}",
+        f"{rounded(ranks[0])} → {rounded(ranks[-1])}",
         False if ranks[-1] < COLLAPSED_RANK else None,
         good=f"holds its level or rises; at most {embedding_size}, or the objects of a batch less one",
         poor="drops to a few; near 1 is collapse",

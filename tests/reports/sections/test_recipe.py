@@ -89,3 +89,12 @@ def test_a_fine_tuning_run_shows_its_scores() -> None:
     assert rows["box AP"] == ["12.35"] or rows["box AP"] == ["12.34"]
     assert "box APs" not in rows
     assert run.last("box_AP") == pytest.approx(12.345)
+
+
+def test_large_numbers_have_thousands_and_no_power_of_ten() -> None:
+    run = record("a", [{"step": 20000, "epoch": 4.0, "loss": -6.5, "images_per_second": 1639.4}])
+    rows = cells(outcome_table([run]))
+    assert rows["Steps"] == ["20,000"]
+    assert rows["Images per second"] == ["1,639"]
+    run.description["images"]["count"] = 1281167
+    assert cells(settings_tables([run])[0])["Images"] == ["1,281,167"]

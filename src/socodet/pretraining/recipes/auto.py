@@ -18,7 +18,7 @@ from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
-from socodet.runtime.counted import counted
+from socodet.runtime.counted import counted, rounded
 from socodet.views.settings import PhotometricSettings, SampleSettings, three_views
 
 GREY_SHARE = 0.9
@@ -95,7 +95,7 @@ class Plan:
         length = f"{counted(steps, 'step')} of {counted(training.batch_size, 'image')}"
         length += f": each image is seen {steps * training.batch_size / images:,.1f} times"
         if seconds_per_step is not None:
-            length += f"; about {duration(steps * seconds_per_step)} at {seconds_per_step:.2g} s per step"
+            length += f"; about {duration(steps * seconds_per_step)} at {rounded(seconds_per_step, 2)} s per step"
         few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []
         return [*lines, length, expectation(steps), *few]
 
@@ -235,7 +235,7 @@ def _steps(
         if seconds_per_step is None:
             raise InputError("--hours needs the time of a step, which was not measured; give --epochs")
         steps = math.floor(given.hours * 3600 / seconds_per_step)
-        chose("steps", f"{steps:,}", f"--hours {given.hours:g} at {seconds_per_step:.2g} s per step")
+        chose("steps", f"{steps:,}", f"--hours {given.hours:g} at {rounded(seconds_per_step, 2)} s per step")
     else:
         steps = STEPS_ON_GPU if machine.device == "cuda" else STEPS_ON_CPU
         chose("steps", f"{steps:,}", "the usual length on this device; --hours or --epochs sets it")

@@ -13,6 +13,7 @@ from socodet.reports.page import Gallery, PageImage, Section
 from socodet.reports.panels import LEVELS
 from socodet.reports.runs import RunRecord
 from socodet.reports.theme import LIGHT, Theme, legend_above
+from socodet.runtime.counted import rounded
 
 LogLines = Sequence[Mapping[str, Any]]
 FEW = 40  # with this many points or fewer, each is marked by a dot
@@ -204,7 +205,7 @@ def _percent(value: float, _position: int | None) -> str:
 def _value(name: str, value: float) -> str:
     """A value of that field for a caption."""
     is_share = any(share in name for share in PERCENT)
-    return f"{value:.1%}" if is_share else f"{value:.3g}".replace("-", "−")
+    return f"{value:.1%}" if is_share else rounded(value).replace("-", "−")
 
 
 def _points(lines: LogLines, name: str) -> tuple[list[int], list[float]]:
@@ -218,5 +219,5 @@ def _alt(title: str, runs: Mapping[str, LogLines], name: str) -> str:
     for run, lines in runs.items():
         _, values = _points(lines, name)
         if values:
-            parts.append(f"{run} from {values[0]:.4g} to {values[-1]:.4g}")
+            parts.append(f"{run} from {rounded(values[0], 4)} to {rounded(values[-1], 4)}")
     return f"{title} over the steps: {'; '.join(parts)}"

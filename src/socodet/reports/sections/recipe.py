@@ -7,6 +7,7 @@ from socodet.models.objective import build_objective
 from socodet.models.settings import ObjectiveSettings
 from socodet.reports.page import Section, Table
 from socodet.reports.runs import RunRecord
+from socodet.runtime.counted import rounded
 
 HEADLINES = {
     "pretrain": {
@@ -38,8 +39,10 @@ HEADLINES = {
 """Settings that are always shown, and their names."""
 HIDDEN = ("versions", "problems", "data.categories")
 """Not settings, or too long for a table."""
-PROGRESS = {"step": ("Steps", ".0f"), "epoch": ("Epochs", ".4g"), "loss": ("Loss", ".3f")}
-SPEED = {"images_per_second": ("Images per second", ".3g"), "data_wait": ("Waiting for data", ".0%")}
+COUNTS = ("images.count", "data.images", "recipe.schedule.iterations", "recipe.training.batch_size")
+"""Settings that are written with thousands."""
+PROGRESS = {"step": ("Steps", ",.0f"), "epoch": ("Epochs", None), "loss": ("Loss", ".3f")}
+SPEED = {"images_per_second": ("Images per second", None), "data_wait": ("Waiting for data", ".0%")}
 PRETRAINED = {
     "effective_rank": ("Effective rank", ".1f"),
     **SPEED,
@@ -95,6 +98,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
         return flat
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return _flat({str(place): item for place, item in enumerate(value)}, prefix)
+    if prefix in COUNTS and isinstance(value, int):
+        return {prefix: f"{value:,}"}
     return {prefix: _text(value[:10] if prefix.endswith("sha256") else value)}
 
 
@@ -126,7 +131,7 @@ def outcome_table(runs: Sequence[RunRecord]) -> Table:
     return Table(("Newest values", *(run.name for run in runs)), shown)
 
 
-def _newest(runs: Sequence[RunRecord], fields: Mapping[str, tuple[str, str]]) -> list[tuple[str, ...]]:
+def _newest(runs: Sequence[RunRecord], fields: Mapping[str, tuple[str, str | None]]) -> list[tuple[str, ...]]:
     """A row per field of the log: its name, and the newest value of each run. fields: key to name and format."""
     return [
         (name, *(_number(run.last(key), number_format) for run in runs))
@@ -139,5 +144,8 @@ def lowest_loss(run: RunRecord) -> float:
     return build_objective(run.settings(ObjectiveSettings, "objective")).lowest(run.views)
 
 
-def _number(value: float | None, number_format: str) -> str:
-    return NOTHING if value is None else format(value, number_format).replace("-", "−")
+def _number(value: float | None, number_format: str | None) -> str:
+    """Without a format in three digits."""
+    if value is None:
+        return NOTHING
+    return (rounded(value) if number_format is None else format(value, number_format)).replace("-", "−")

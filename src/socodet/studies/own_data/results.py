@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 from socodet.finetuning.settings import SCRATCH
+from socodet.runtime.counted import rounded
 from socodet.runtime.files import write_atomically
 from socodet.runtime.markdown import in_table
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
@@ -175,8 +176,8 @@ class OwnData(Shown):
         rows = []
         for start, run in self.pretraining.items():
             seconds, rank = run.figure("seconds"), run.figure("effective_rank")
-            minutes = "" if seconds is None else _three_digits(seconds / 60)
-            of_rank = "" if rank is None else _three_digits(rank)
+            minutes = "" if seconds is None else rounded(seconds / 60)
+            of_rank = "" if rank is None else rounded(rank)
             rows.append(
                 [start, str(run.results.get("steps", run.status)), minutes, run.results.get("machine", ""), of_rank]
             )
@@ -242,8 +243,4 @@ def _percent(fraction: float | None, most: float) -> str:
         return ""
     if math.isinf(fraction):
         return "more than there are" if most == 1 else f"more than {100 * most:g}%"
-    return f"{_three_digits(100 * fraction)}%"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"
+    return f"{rounded(100 * fraction)}%"
