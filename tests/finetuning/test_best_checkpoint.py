@@ -165,6 +165,21 @@ def test_the_time_for_the_rest_is_said_where_there_is_a_rest(left, said, capsys)
     assert ("for 2 steps" in text, text != "") == (said, said)
 
 
+def test_evaluations_do_not_count_in_the_time_for_the_rest(monkeypatch, capsys):
+    """Two seconds a step and an evaluation of a minute after each second one: 100 more steps take 200 seconds."""
+    now = [0.0]
+    monkeypatch.setattr(loop_module.time, "monotonic", lambda: now[0])
+    steps = loop_module.PACE_STEPS + 1
+    pace = loop_module._Pace(steps + 100)
+    for step in range(1, steps + 1):
+        now[0] += 2
+        pace.step(step)
+        if step % 2 == 0:
+            now[0] += 60
+            pace.leave_out(60)
+    assert "about 3 min for 100 steps" in capsys.readouterr().err
+
+
 def killed_after(step, data, output, monkeypatch, **asked):
     """The run, killed when the evaluation after that step is done; its checkpoint is of the first step."""
 

@@ -42,7 +42,7 @@ def test_bands_are_a_sample_standard_deviation_and_one_legend_is_for_all_panels(
     values = {10: (1.0, 2.0, 6.0), 20: (4.0, 4.0, 7.0)}
     lines = {at: Spread(seeds) for at, seeds in values.items()}
     figure = lines_figure(
-        [Lines("a", {"_scratch": lines}), Lines("b", {"soco": lines})], ["_scratch", "soco"], "x", "y"
+        [Lines("a", {"_scratch": lines}, 3.5, "its end"), Lines("b", {"soco": lines})], ["_scratch", "soco"], "x", "y"
     )
     to_png(figure)
     for axes in figure.axes:
@@ -53,4 +53,4 @@ def test_bands_are_a_sample_standard_deviation_and_one_legend_is_for_all_panels(
             assert {(at, round(mean - deviation, 9)), (at, round(mean + deviation, 9))} <= corners
         assert axes.lines[0].get_ydata() == pytest.approx([3.0, 5.0])
         assert axes.get_legend() is None
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["_scratch", "soco"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["_scratch", "soco", "its end"]

@@ -160,7 +160,7 @@ class DetectorTable:
         for fraction in self.fractions:
             curves = {str(row.labels["init"]): curve(row) for row in self.at(fraction) if curve(row)}
             title = f"{100 * fraction:g}% of the training images"
-            panels += [Lines(title, curves, self.scratch_ap(fraction))] if curves else []
+            panels += [Lines(title, curves, self.scratch_ap(fraction), f"{self.scratch} at the end")] if curves else []
         ends: dict[str, dict[float, Spread]] = {}
         for row in self.rows:
             spread = row.spread(PATH)

@@ -38,6 +38,8 @@ class Lines:
     lines: Mapping[str, Mapping[int, Spread] | Mapping[float, Spread]]
     reference: float | None = None
     """A value to mark by a dashed line."""
+    reference_name: str = ""
+    """What the legend calls it."""
 
 
 def lines_figure(
@@ -53,6 +55,7 @@ def lines_figure(
     rows = -(-len(panels) // columns)
     figure = _figure(columns * PANEL_WIDTH, rows * PANEL_HEIGHT)
     named: dict[str, Artist] = {}
+    references: dict[str, Artist] = {}
     for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         dress(axes, theme, LETTERS)
@@ -72,7 +75,8 @@ def lines_figure(
             for at, spread in points.items() if over_fractions else ():
                 axes.plot([at] * len(spread.values), spread.values, "o", color=colour, markersize=3.5)
         if panel.reference is not None:
-            axes.axhline(panel.reference, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+            dashed = axes.axhline(panel.reference, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+            references = {panel.reference_name: dashed}
         if over_fractions:
             axes.set_xscale("log")
             axes.set_xticks(sorted({at for points in panel.lines.values() for at in points}))
@@ -81,7 +85,8 @@ def lines_figure(
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
             axes.set_xlim(left=0)
-    legend_above(figure, theme, LETTERS, [(named[name], name) for name in names if name in named])
+    legend = [(named[name], name) for name in names if name in named]
+    legend_above(figure, theme, LETTERS, [*legend, *((line, name) for name, line in references.items() if name)])
     return figure
 
 

@@ -141,8 +141,8 @@ def _class_table(one: Found, *, several: bool) -> Table:
                 f"{curve.objects:,}",
                 f"{hits:,}",
                 f"{shown - hits:,}",
-                f"{hits / shown:.0%}" if shown else NOTHING,
-                f"{hits / curve.objects:.0%}" if curve.objects else NOTHING,
+                f"{hits / shown:.1%}" if shown else NOTHING,
+                f"{hits / curve.objects:.1%}" if curve.objects else NOTHING,
                 NOTHING if ap is None else f"{ap:.1f}",
             )
         )
