@@ -137,7 +137,8 @@ def test_two_processes_are_one(two, monkeypatch):
         losses, before, after = train(name, World())
         for rank in (0, 1):
             theirs_losses, theirs = two[rank][name]
-            assert theirs_losses == pytest.approx(losses, rel=1e-9), name
+            exact = 1e-7 if name.startswith("mask") else 1e-9  # torch takes an RPN's objectness loss in float32
+            assert theirs_losses == pytest.approx(losses, rel=exact), name
             assert theirs.keys() == after.keys()
             for key, value in after.items():
                 way = float((value - before[key]).abs().max())
