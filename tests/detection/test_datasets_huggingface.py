@@ -163,7 +163,7 @@ def test_images_elsewhere_are_refused(tmp_path):
 
 def test_converted_with_its_images(tmp_path):
     save(tmp_path / "one")
-    with pytest.raises(InputError, match="save_images"):
+    with pytest.raises(InputError, match=r"save.images"):
         socodet.convert(tmp_path / "one", tmp_path / "a.json")
     socodet.convert(tmp_path / "one", tmp_path / "a.json", save_images=tmp_path / "images")
     again, read = open_detection_set(tmp_path / "a.json"), open_detection_set(tmp_path / "one", split="all")
@@ -186,6 +186,6 @@ def test_a_conversion_that_was_killed_before_its_file_can_be_repeated(tmp_path):
     assert sorted(images.iterdir()) == [one, other]
     out.unlink()
     other.write_bytes(b"mine")
-    with pytest.raises(InputError, match="save-images"):
+    with pytest.raises(InputError, match=r"save.images"):
         socodet.convert(tmp_path / "one", out, save_images=images)
     assert other.read_bytes() == b"mine"
