@@ -134,16 +134,16 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _in_one_line(error: Exception, hint: str) -> str | None:
-    """What is wrong with the machine, and how to fix it; None for another error. hint: that the command resumes."""
+    """The message for a fault of the machine; None for any other error. hint: says that the command resumes."""
     if is_out_of_memory(error):
         return (
-            "not enough memory; free some, lower --workers or the batch size, if the command has them, or use a "
+            "not enough memory; free some, lower --workers or the batch size if the command has them, or use a "
             f"larger machine{hint}"
         )
     if not isinstance(error, OSError):
         return None
     where = error.filename or "a file"
-    fix = "check that it can be read or written there, and that the disk is not full"
+    fix = "check that it can be read or written, and that the disk is not full"
     return f"{where}: {error.strerror or error}; {fix}"
 
 
@@ -196,13 +196,13 @@ def _with_dashes(word: str) -> str:
 
 
 def _refuse_odd(name: str, argv: Sequence[str]) -> None:
-    """InputError for an empty argument, which as a path would be the working directory, and for an address."""
+    """InputError for an empty argument, which as a path would be the working directory, and for a URL."""
     for before, word in zip(["", *argv], argv, strict=False):
         if "\0" in word:
             raise InputError(f"{name}: {word!r} holds a NUL character; take it out")
         flag, equals, value = (word or before).partition("=")
         if name != "push" and _ADDRESS.match(word):
-            raise InputError(f"{name}: {word}: nothing is read from the web; download it, and give the file or folder")
+            raise InputError(f"{name}: {word}: URLs are not read; download it, and give the file or folder")
         if word == "" or (flag.startswith("--") and equals and not value):
             which = flag if flag.startswith("--") else "an argument"
             raise InputError(f"{name}: {which} is empty; give a value (is a variable of the shell unset?)")

@@ -30,7 +30,7 @@ class UnreadableImageError(InputError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be allocated, of the machine or of a device, whatever type of error that is."""
+    """Whether the machine or a device ran out of memory, whatever the type of the error."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     said = isinstance(error, RuntimeError | ImportError) and any(sign in str(error) for sign in _NO_MEMORY)
@@ -38,7 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "annot allocate memory", "bad_alloc", "failed to map segment")
-"""Parts of messages of torch, CUDA, C++, and of the loader of libraries."""
+"""Parts of messages of torch, CUDA, C++ and the dynamic linker."""
 
 
 def which_instead(name: str, known: Iterable[str], listed: str = "") -> str:

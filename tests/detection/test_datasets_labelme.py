@@ -246,7 +246,7 @@ def test_files_of_old_versions(tmp_path, capsys):
     assert boxes(data) == [("cat-1", 5, 5, 50, 50), ("cat-2", 5, 5, 50, 50)]
     assert data.has_masks
     assert data.problems.counts == {Problem.SIZE_FROM_FILE: 1}
-    assert "cat-1 and cat-2 are read as classes" in capsys.readouterr().err
+    assert "cat-1 and cat-2 are read as two classes" in capsys.readouterr().err
 
 
 def test_images_and_files_of_other_names(tmp_path):
@@ -299,7 +299,7 @@ def test_parts_and_folders(tmp_path):
             assert boxes(data) == [(name, 10, 20, 60, 50)]
             assert not data.problems
     shutil.move(tmp_path / "two" / "images", tmp_path / "images")
-    with pytest.raises(InputError, match="holds LabelMe's files"):
+    with pytest.raises(InputError, match="holds LabelMe files"):
         read(tmp_path / "two", "train")
     assert boxes(read(tmp_path / "two", "train", images=tmp_path / "images")) == [("dog", 10, 20, 60, 50)]
 
@@ -320,7 +320,7 @@ def test_other_files_beside(tmp_path, capsys):
 
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path):
     write(tmp_path, "a", [shape("cat", "point", [[5, 5]])])
-    with pytest.raises(InputError, match=r"label and an area.*draw"):
+    with pytest.raises(InputError, match=r"labelled shape with an area.*draw"):
         read(tmp_path)
     write(tmp_path, "a", [shape("cat", "rectangle", [[0.1, 0.1], [0.5, 0.5]])])
     with pytest.raises(InputError, match=r"fractions.*multiply"):

@@ -231,7 +231,7 @@ def test_lists_that_are_not_read_are_named(tmp_path, capsys):
         text(tmp_path / "annotations" / f"{name}.xml", PLAIN)
     text(tmp_path / "val.txt", "b")
     assert len(open_detection_set(tmp_path, split="train")) == 2
-    assert "val.txt: is not read" in capsys.readouterr().err
+    assert "val.txt: is ignored" in capsys.readouterr().err
 
 
 def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):

@@ -26,7 +26,7 @@ def test_the_facts_of_an_unfinished_run(exportable_run, tmp_path, framework):
     card = (tmp_path / f"first-{framework}.md").read_text()
     assert "Recipe: custom; architecture fpn, backbone resnet18" in card
     assert f"1,234; sha256 of their names `{'ab' * 32}`" in card
-    assert "UNFINISHED: 30 of 100 steps, 30 epochs; the recipe asks 100 epochs with batches of 2048" in card
+    assert "UNFINISHED: 30 of 100 steps, 30 epochs; the recipe asks for 100 epochs with batches of 2048" in card
     assert "At step 30, as logged: loss -2.25, effective rank of the embeddings 17.5" in card
     assert "socodet 0.1.0, torch 2.11.0" in card
     assert f"sha256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`" in card

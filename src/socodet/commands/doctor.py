@@ -45,7 +45,7 @@ class Finding:
 
 
 class Findings(list[Finding], Shown):
-    """All that was checked, which prints as the command does."""
+    """The results of all checks; prints as the command does."""
 
     def __str__(self) -> str:
         width = max((len(one.what) for one in self), default=0)

@@ -191,11 +191,11 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
             ending = {"JPEG": "jpg", "TIFF": "tif"}.get(opened.format or "", (opened.format or "png").lower())
         paths.append(place.absolute() / f"{image.file.name}.{ending}")
         if paths[-1].exists() and paths[-1].read_bytes() != encoded:
-            raise InputError(f"{paths[-1]}: is another image; give another folder for --save-images")
+            raise InputError(f"{paths[-1]}: exists and is another image; give another folder for --save-images")
         write_atomically(paths[-1], encoded)
     return paths
 
 
 def _may_be_ours(path: Path, names: Set[str]) -> bool:
-    """Whether a call that was killed may have left it: it has the name of an image, or that of an unfinished file."""
+    """Whether a killed call may have left it: it has the name of an image, or of an unfinished file."""
     return path.stem in names or (path.name.startswith(".") and path.suffix == ".partial")

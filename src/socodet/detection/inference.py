@@ -97,13 +97,13 @@ def detect_each(
 
 
 def _check_answers(detector: nn.Module, answers: Any, count: int) -> None:
-    """InputError unless these are answers to so many images; a network of the user's may give anything."""
+    """InputError unless these are answers for `count` images; the user's own network may return anything."""
     wanted = {"boxes", "scores", "labels"}
     right = isinstance(answers, list) and all(isinstance(one, dict) and wanted <= one.keys() for one in answers)
     if not right or len(answers) != count:
         raise InputError(
             f"{type(detector).__name__}: in evaluation mode a detector must return a list with one dict per image, "
-            "which has boxes, scores and labels"
+            "with boxes, scores and labels"
         )
 
 

@@ -109,10 +109,10 @@ def _progress(state: dict[str, Any], training: dict[str, Any]) -> str:
     done, total = state["step"], state.get("total_steps")
     asked = f"{training['epochs']:g} epochs with batches of {training['batch_size']}"
     if total is None:
-        return f"Steps done: {done}; the recipe asks {asked}"
+        return f"Steps done: {done}; the recipe asks for {asked}"
     finished = f"finished: all {total} steps" if done == total else f"UNFINISHED: {done} of {total} steps"
     epochs = training["epochs"] * done / total
-    return f"Training {finished}, {rounded(epochs, 4)} epochs; the recipe asks {asked}"
+    return f"Training {finished}, {rounded(epochs, 4)} epochs; the recipe asks for {asked}"
 
 
 def _last_figures(folder: RunFolder) -> list[str]:

@@ -40,10 +40,10 @@ class FrameworkFiles:
     """What else to know."""
 
     def write(self, card: Path, text: str, *, overwrite: bool) -> None:
-        """Writes them and the card, the weights last.
+        """Writes the files and the card, the weights last.
 
-        InputError if one exists and `overwrite` is false, unless it is the very same, as a call that was killed leaves
-        it. When one cannot be written, those that are new are removed, so that the same call can be repeated.
+        InputError if one exists and `overwrite` is false, unless its content is the same, as after a call that was
+        killed. If one cannot be written, the new ones are removed, so that the same call can be repeated.
         """
         texts = {**self.configs, card: text}
         files = {**{path: content.encode(errors="backslashreplace") for path, content in texts.items()}, **self.weights}

@@ -24,16 +24,16 @@ class BestCheckpoint:
     ap: float | None = None
     """Of the weights on disk; None before the first evaluation."""
     highest: float | None = None
-    """Of all evaluations, also of those whose weights are not on disk."""
+    """Of all evaluations, including those whose weights are not on disk."""
     waited: int = 0
     """Evaluations since the last that was higher than all before."""
 
     @classmethod
     def of_run(cls, run: RunFolder, patience: int | None, until: int) -> "BestCheckpoint":
-        """That of a run which resumes at step `until`, by its log; what was not written is not its best.
+        """Restores it from the log of a run that resumes at step `until`; only weights that were written count.
 
-        The weights on disk may be of a later step, which a run that was killed had no checkpoint of and now repeats:
-        whatever comes before it is kept in their place.
+        The weights on disk may be of a later step, if the run was killed before the checkpoint of that step: the next
+        evaluation then replaces them.
         """
         best, ap_of = cls(run, patience), {}
         for line in run.log_lines() if until else ():
@@ -66,10 +66,10 @@ class BestCheckpoint:
                 self.run.save_best(state)
             except OSError as error:
                 say(f"the best checkpoint, step {step}, cannot be written ({error}); training continues")
-                self.step, self.ap = kept  # those on disk: whatever is better than they are is kept
+                self.step, self.ap = kept  # those on disk: later weights that are better are kept
 
     def _note(self, step: int, ap: float | None) -> bool:
-        """Whether it is not below that of the weights on disk."""
+        """Whether `ap` is at least that of the weights on disk."""
         higher = ap is not None and (self.highest is None or ap > self.highest)
         self.waited = 0 if higher else self.waited + 1
         self.highest = ap if higher else self.highest

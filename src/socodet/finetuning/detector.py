@@ -73,11 +73,11 @@ class TrainedDetector(nn.Module):
     """The detector of a fine-tuning run in evaluation mode, with what its labels mean.
 
     `predict` takes images of any size as files, PIL images or arrays. Called like a torchvision detector with a list of
-    (3, H, W) tensors of RGB in [0, 1], it answers with boxes, labels (1 is the first class) and scores. The module that
-    can be trained further is `network`.
+    (3, H, W) tensors of RGB in [0, 1], it answers with boxes, labels (1 is the first class) and scores. `network` is
+    the module to train further.
     """
 
-    if TYPE_CHECKING:  # a module's own answer has any type
+    if TYPE_CHECKING:  # nn.Module's __call__ returns Any
 
         def __call__(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
             """As `forward`."""
@@ -109,7 +109,7 @@ class TrainedDetector(nn.Module):
         return tuple(category.name for category in self.categories)
 
     def extra_repr(self) -> str:
-        """What it is, in its repr."""
+        """Shown in its repr."""
         return (
             f"{self.recipe.settings.detector} of {self.run}, step {self.step:,}, classes: {', '.join(self.class_names)}"
         )
@@ -127,7 +127,7 @@ class TrainedDetector(nn.Module):
         kinds = {str(tensor.dtype) for tensor in self.network.parameters() if tensor.dtype != torch.float32}
         if kinds:
             raise InputError(
-                f"the detector's weights are {' and '.join(sorted(kinds))}, and predict takes float32; call "
+                f"the detector's weights are {' and '.join(sorted(kinds))}, but predict needs float32; call "
                 'detector.float(). For speed, load_detector(..., precision="bfloat16") computes in half precision'
             )
 
@@ -149,14 +149,14 @@ class TrainedDetector(nn.Module):
         """The objects in each image, those of at least `min_score`, at most `max_detections` in one.
 
         images: paths, bytes of image files, PIL images, or uint8 arrays (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey;
-        what is transparent is seen on white. min_score: without it everything that the detector returns, where
-        `socodet.predict` leaves out what is below 0.05. InputError for an image that cannot be read.
+        transparent parts become white. min_score: by default everything that the detector returns, whereas
+        `socodet.predict` leaves out scores below 0.05. InputError for an image that cannot be read.
         """
         check_limits(min_score, max_detections, batch_size)
         self.check_ready()
         single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray | Tensor | Mapping)
         if single or not isinstance(images, Iterable):
-            how = "; of an array of several images, list(array)" if getattr(images, "ndim", 0) == 4 else ""
+            how = "; for an array of several images, list(array)" if getattr(images, "ndim", 0) == 4 else ""
             raise ArgumentError(f"predict takes a list of images; put a single one into a list{how}")
         found = []
         pixels = [as_pixels(image, self.pixel_reading, f"images[{place}]") for place, image in enumerate(images)]

@@ -16,7 +16,7 @@ from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import read_file
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | Tensor
-"""What `predict` takes. A tensor is taken as an array is."""
+"""What `predict` takes. A tensor is treated as an array."""
 ARRAYS = "uint8 arrays of (H, W, 3), (H, W, 4) or (H, W)"
 TAKEN = f"paths, the bytes of image files, PIL images and {ARRAYS}, values 0..255"
 SPREAD = ("PPM", "JPEG2000")
@@ -24,9 +24,9 @@ SPREAD = ("PPM", "JPEG2000")
 
 
 def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image") -> NDArray[np.uint8]:
-    """(H, W, 3) RGB of an image given in any of the forms `predict` takes, what is transparent on white.
+    """(H, W, 3) RGB of an image given in any of the forms `predict` takes, with transparent parts on white.
 
-    reading: as in `decode_image`. InputError, naming the file, or calling what is none `name`.
+    reading: as in `decode_image`. InputError names the file, or `name` for an image in memory.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         try:
@@ -89,7 +89,7 @@ def check_tensors(images: Any) -> None:
 
 
 def _is_image(shape: tuple[int, ...], dtype: str) -> bool:
-    """Whether an array of that shape is one; without pixels it is none."""
+    """Whether an array of this shape and type is an image; without pixels it is not."""
     return dtype.endswith("uint8") and 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
 
 

@@ -188,7 +188,7 @@ class _Pace:
         self._said = False
 
     def leave_out(self, seconds: float) -> None:
-        """An evaluation took so long."""
+        """Leaves out an evaluation that took this long."""
         if self._first is not None:
             self._first = self._first[0], self._first[1] + seconds
 

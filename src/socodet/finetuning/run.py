@@ -88,7 +88,7 @@ def prepare_folder(
     if not run.checkpoints():
         from socodet.detection.datasets.shared_images import write_images
 
-        for left in (run.best, run.path / SCORES, run.path / PREDICTIONS):  # by one that was killed before its first
+        for left in (run.best, run.path / SCORES, run.path / PREDICTIONS):  # by a run killed before its first
             left.unlink(missing_ok=True)
         run.write_description(description)
         write_images(data, run.path / IMAGES)

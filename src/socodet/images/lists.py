@@ -101,8 +101,9 @@ def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
     `images/train2017` next to `annotations/instances_train2017.json`). Where several equally near have them,
     at the one whose name is part of the file's name.
 
-    Where no folder has them, names from another machine are tried: with backslashes as slashes, then without one
-    leading folder after the other, then as URLs. InputError when the images are nowhere, or in several such folders.
+    Where no folder has them, names from another machine are tried: with backslashes as slashes, then without
+    their leading folders, one after the other, then as URLs. InputError when the images are nowhere, or in several such
+    folders.
     """
     for paths in _spellings(names):
         root = _nearby_root(file, paths)
@@ -154,7 +155,7 @@ def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
         parts = [posixpath.normpath(name.replace("\\", "/")).lstrip("/").split("/") for name in written]
         for dropped in range(max(map(len, parts))):
             shortened = ["/".join(path[min(dropped, len(path) - 1) :]) for path in parts]
-            if len(set(shortened)) == distinct:  # else the folders tell images apart
+            if len(set(shortened)) == distinct:  # else only their folders distinguish images
                 yield shortened
 
 

@@ -103,13 +103,13 @@ def pack(
 
     An image is decoded upright, scaled down with antialiasing until its shorter side has `settings.size` pixels,
     and encoded as JPEG. A JPEG that is small enough already is copied as it is. Images keep their order and their
-    keys, which are their names in the tar; of an absolute one, or one that begins with `..`, only what follows. A key
-    that does not end as an image's name does gets `.jpg` behind it. A former PNG keeps its name, though its content is
-    a JPEG now.
+    keys, which are their names in the tar, without a leading `/` or `..`. A key without an image suffix gets `.jpg`
+    appended. A PNG keeps its name, although its content becomes a JPEG.
 
     `workers` images are processed at once; by default as many as there are cores. Finished shards are kept beside the
     output, in a hidden folder, until all are done. After an interruption the same call resumes from them, but makes a
-    shard again if an image of it has another size now; a call with other settings or images leaves them alone.
+    shard again if the file size of one of its images has changed; a call with other settings or images leaves them
+    alone.
     The shards' bytes depend neither on the workers nor on interruptions. `pack.json` in the output holds the settings,
     counts, and unreadable images.
 

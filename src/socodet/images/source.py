@@ -94,7 +94,7 @@ def image_ids(source: ImageSource) -> Sequence[int | str]:
 
 
 def version_of(source: ImageSource, index: int) -> list[int] | None:
-    """Size of an image, and when its file was last changed; None where it is in no file, or that is gone."""
+    """Size of an image in bytes, and when its file was last changed; None if there is no file, or it is gone."""
     if isinstance(source, ImageSelection):
         return version_of(source.source, int(source.indices[index]))
     if isinstance(source, TarShards):
@@ -109,7 +109,7 @@ def version_of(source: ImageSource, index: int) -> list[int] | None:
 
 
 def digest_sizes(source: ImageSource, indices: Sequence[int]) -> str:
-    """Hash of the sizes of some images, which tells most replaced ones. Unlike times, sizes survive a copy."""
+    """Hash of the sizes of some images, which reveals most replacements. Unlike times, sizes survive a copy."""
     versions = [version_of(source, index) for index in indices]
     return hashlib.sha256(repr([version and version[0] for version in versions]).encode()).hexdigest()[:16]
 

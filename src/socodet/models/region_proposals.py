@@ -2,7 +2,7 @@
 
 Selective search's boxes stand for annotated ones, as in AlignDet (Li et al. 2023) and in Dong et al. 2022
 (arXiv 2211.09022). The head and its loss are those of torchvision's Faster R-CNN on FPN, and the anchors those of our
-detectors, so that fine-tuning begins with it.
+detectors, so that fine-tuning can begin with it.
 """
 
 from collections.abc import Sequence
@@ -42,13 +42,13 @@ def build_rpn_head(channels: int) -> RPNHead:
 
 
 def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, sampled: int = SAMPLED) -> Tensor:
-    """Objectness and regression loss of an RPN: a scalar, in float32 at least; the mean of the images.
+    """Objectness and regression loss of an RPN: a scalar, in float32 at least, averaged over images.
 
-    levels: P2 to P5, (B, C, h, w) each; P6 is made of P5. boxes_bp4: (B, P, 4) xyxy in pixels of the image; a box
-    without area is none, and the loss of an image without boxes is 0.
+    levels: P2 to P5, (B, C, h, w) each; P6 is made of P5. boxes_bp4: (B, P, 4) xyxy in pixels of the image; boxes
+    without area are ignored, and the loss of an image without boxes is 0.
 
-    torchvision draws `sampled` anchors of each image at random, half of them positive if there are as many; this is
-    the mean over its draws, so that nothing is drawn here. Each image's loss is its sum over the anchors divided by
+    torchvision draws `sampled` anchors of each image at random, up to half of them positive; this loss is the
+    expectation over its draws, so nothing is drawn here. Each image's loss is its sum over the anchors divided by
     `sampled`, so that parts of a batch, in other processes too, average to the loss of the whole.
     """
     maps = [*levels, max_pool2d(levels[-1], 1, 2)]
@@ -69,7 +69,7 @@ def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, sampled
 
 @lru_cache(maxsize=8)
 def _anchors(grids: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(A, 4) anchors of all levels, finest first; kept, so that no step waits for a copy."""
+    """(A, 4) anchors of all levels, finest first; cached, so that no step waits for a copy."""
     generator = rpn_anchors()
     generator.set_cell_anchors(torch.float32, device)
     return torch.cat(generator.grid_anchors([list(grid) for grid in grids], []))

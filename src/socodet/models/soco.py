@@ -73,7 +73,7 @@ class SoCo(nn.Module):
     gets no gradient; `update_target` moves it towards the online network.
     """
 
-    if TYPE_CHECKING:  # a module's own answer has any type
+    if TYPE_CHECKING:  # nn.Module's __call__ returns Any
 
         def __call__(self, views: Sequence[ViewBatch]) -> SoCoOutput:
             """As `forward`."""
@@ -96,7 +96,7 @@ class SoCo(nn.Module):
         if self.rpn_weight > 0:
             if not views[0].proposals.shape[1]:
                 raise InputError(
-                    "rpn_weight: the batch has no proposals to learn; make it by SampleDataset(..., shown=64)"
+                    "rpn_weight: the batch has no proposals to learn; make it with SampleDataset(..., shown=64)"
                 )
             representations, projections, found = self.online.with_rpn(views, pixels, rois)
         else:
@@ -111,7 +111,7 @@ class SoCo(nn.Module):
         if torch.is_grad_enabled() and projections[0].requires_grad and not loss.requires_grad:
             raise InputError(
                 f"objective {type(self.objective).__name__}: its loss has no gradient; compute it from predictions, "
-                "projections or representations, as targets have none"
+                "projections or representations; targets have no gradient"
             )
         if found is not None:
             loss = loss + self.rpn_weight * found

@@ -6,7 +6,7 @@ OUTPUT/drawn/            with `draw`: the images with their objects
 OUTPUT/predict.json      what was asked
 OUTPUT/found.jsonl       one line per image, written as it runs, from which an interrupted call resumes
 
-Images whose files have changed since are done again.
+Images whose files have changed since then are processed again.
 """
 
 import csv
@@ -79,13 +79,13 @@ def predict(
     """Detects objects in every image and writes the detections to the folder `output`.
 
     detector: a fine-tuning run's folder, or what `load_detector` returned. images: all that `pretrain` reads, or one
-    image file. min_score: the lowest score that is written and drawn; without it, 0.05 is the lowest that is written,
-    and with `draw` only those are drawn that are at least as sure as those at which F1 was highest on the validation
-    set, or have 0.3 if the weights were not scored. checkpoint: of a folder, which one, as `load_detector` takes it.
+    image file. min_score: the lowest score that is written and drawn. By default, scores from 0.05 on are written, and
+    `draw` starts at the score with the highest F1 on the validation set, or at 0.3 if the weights were not scored.
+    checkpoint: which one of a folder to use, as in `load_detector`.
 
-    The same call resumes an interrupted one, and does images again whose files have changed since; a folder of another
+    The same call resumes an interrupted one, and repeats images whose files have changed since. A folder of a different
     call, or of other weights, is refused unless `overwrite`. Images that cannot be read are counted and listed.
-    InputError for what cannot be used.
+    InputError for input that cannot be used.
     """
     began = time.monotonic()
     execution = execution or DeviceSettings()
@@ -184,12 +184,12 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
         high = "" if f1 is None else f", {f1:.1f} of 100"
         if f1 is not None and f1 < POOR_F1:
             high += ", so this detector finds next to nothing yet"
-        return limit, f"where F1 is highest on the validation set{high}; a given minimum score replaces it"
-    return DRAWN_FROM, "as the detector found nothing or was not scored in training; a given minimum score replaces it"
+        return limit, f"where F1 is highest on the validation set{high}; a given minimum score overrides it"
+    return DRAWN_FROM, "as the detector found nothing or was not scored in training; a given minimum score overrides it"
 
 
 def _digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights: another detector may have as many steps, or its run's folder."""
+    """SHA-256 of a network's weights: another detector may have the same number of steps, or the same folder."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode() + b"\0")
@@ -199,7 +199,7 @@ def _digest(network: nn.Module) -> str:
 
 
 def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) -> None:
-    """The folder of this very call, new or begun. run: where the detector is, for the reader of the note."""
+    """Begins the folder, or checks that it is of the same call. run: where the detector is, noted for the reader."""
     there = read_note(folder / NOTE)
     difference = None if there is None else differences(asked, {k: v for k, v in there.items() if k != "run"})
     if difference and not overwrite:
@@ -208,7 +208,7 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) 
             "resume, give another --output, or pass --overwrite to lose them"
         )
     if overwrite and there is not None:
-        for name in (LINES, JSON, CSV):  # the note, by which the folder is known, is replaced
+        for name in (LINES, JSON, CSV):  # not the note, which identifies the folder: it is replaced
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / DRAWN, ignore_errors=True)
         there = None
@@ -223,7 +223,7 @@ def _done(folder: Path, source: ImageSource) -> dict[str, dict[str, Any]]:
     changed = [key for key, index in known if version_of(source, index) not in (done[key].get("version"), None)]
     if changed:
         about = f"{counted(len(changed), 'image')} changed since the last call (first: {changed[0]})"
-        say(f"{folder}: {about}; done again")
+        say(f"{folder}: {about}; repeating them")
     for key in changed:
         del done[key]
     return done
@@ -244,7 +244,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _begin(folder: Path, done: dict[str, dict[str, Any]]) -> None:
-    """Before more images are done: whole lines alone, and no results, which are those of all images."""
+    """Keeps only complete lines, and removes the results, which are written once all images are done."""
     for name in (JSON, CSV):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / LINES, "".join(json.dumps(line) + "\n" for line in done.values()).encode())

@@ -28,24 +28,24 @@ SHOWN_TO_RPN = 64
 
 
 class Proposals(Protocol):
-    """Where boxes come from: a proposal table, `OnlineProposals`, or an object of the user's."""
+    """Where boxes come from: a proposal table, `OnlineProposals`, or the user's own object."""
 
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
-        """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""
+        """The width of an encoded image in pixels, and its proposals (N, 4) xyxy. Raises UnreadableImageError."""
 
 
 class SampleDataset(Dataset[tuple[int, Sample]]):
     """The finished sample of (epoch, image index): the same for any number of workers.
 
-    Take batches by `batch`, or with torch's workers, where `places` are (epoch, image index): DataLoader(samples,
-    batch_size, sampler=places, collate_fn=socodet.collate, num_workers=2).
+    `batch` makes a batch. With torch's workers, use DataLoader(samples, batch_size, sampler=places,
+    collate_fn=socodet.collate, num_workers=2), where `places` lists (epoch, image index).
 
-    source: as `open_images` returns it. proposals: `OnlineProposals`, which read images as the source says, or any
-    object with `look_up`. indices: those of the images that may be shown. settings: a recipe's `sample`. shown: how
-    many proposals of the first view a sample has at most, besides its objects; with `rpn_weight`, 64 in `pretrain`.
+    source: as returned by `open_images`. proposals: `OnlineProposals`, which read images as the source does, or any
+    object with `look_up`. indices: the images that may be shown. settings: a recipe's `sample`. shown: the most
+    proposals of the first view that a sample has besides its objects; with `rpn_weight`, `pretrain` uses 64.
 
     An image that cannot be read is replaced by the next one that can; the sample has the index of its image.
-    ArgumentError for arguments of another type, and places of other images.
+    ArgumentError for arguments of the wrong type, and for places of other images.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         for name, given, fits, what in (
             ("source", source, hasattr(source, "read"), "what open_images returns"),
             ("proposals", proposals, hasattr(proposals, "look_up"), "OnlineProposals(...), or an object with look_up"),
-            ("settings", settings, isinstance(settings, SampleSettings), "of type SampleSettings, as recipe.sample is"),
+            ("settings", settings, isinstance(settings, SampleSettings), "SampleSettings, such as recipe.sample"),
         ):
             if not fits:
                 raise ArgumentError(f"SampleDataset: {name} must be {what}, not of type {type(given).__name__}")
@@ -108,14 +108,14 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more; check the files")
 
     def _checked(self, place: Place) -> Place:
-        """ArgumentError for what is no place, or one of another image."""
+        """The place as integers. ArgumentError if it is not a place, or is that of another image."""
         try:
             epoch, index = map(int, place)
         except (TypeError, ValueError):
             raise ArgumentError(f"SampleDataset: a place is (epoch, image index), not {place!r}") from None
         at = int(np.searchsorted(self._indices, index))
         if at == len(self) or self._indices[at] != index:
-            raise ArgumentError(f"SampleDataset: image index {index} is none of its {len(self):,} indices")
+            raise ArgumentError(f"SampleDataset: image index {index} is not among its {len(self):,} indices")
         return epoch, index
 
 

@@ -32,7 +32,7 @@ class ObjectFeatures:
     in_other: Tensor
     """(N,) bool: whether the other view shows the object."""
     once: Tensor
-    """(M,) bool: whether no object before it has the same box in the other view of the same image."""
+    """(M,) bool: False if an earlier object of the same image has the same box in the other view."""
     unreadable: int
     """Images that could not be read."""
 

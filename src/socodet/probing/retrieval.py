@@ -36,7 +36,7 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
 
     draws: independent draws of the views of a set of images, each in as many batches as needed; a query is compared
     with all boxes of its draw. query, gallery: indices of the views. If the first view has more boxes than the gallery,
-    only those that the gallery shows are queries. An object that fills up an image with too few counts once.
+    only those that the gallery shows are queries. An object repeated to fill an image with too few counts once.
     """
     found = count = 0
     for batches in draws:
@@ -52,7 +52,7 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
 
 
 def first_of_equal(boxes: Tensor) -> Tensor:
-    """(..., K) whether each of an image's boxes (..., K, 4) is not the same as one before it."""
+    """(..., K) bool: whether each of an image's boxes (..., K, 4) differs from all before it."""
     same = (boxes[..., :, None, :] == boxes[..., None, :, :]).all(dim=-1)
     return ~torch.tril(same, diagonal=-1).any(dim=-1)
 

@@ -28,7 +28,7 @@ class ProbeSets:
 
     @classmethod
     def chosen(cls, train: DetectionDataset, val: DetectionDataset, settings: ProbeSettings) -> "ProbeSets":
-        """As many images as the settings allow; a note on stderr, if both sets have some of them.
+        """As many images as the settings allow. Prints a note if the two sets have images in common.
 
         InputError if the sets have no class in common.
         """

@@ -29,7 +29,7 @@ PART = 64
 ROW_GROUP = 4096
 """Images per row group of the table."""
 SIZES_KEY = b"socodet.sizes"
-"""The entry of a part's metadata that tells whether the images are still those that it was made for."""
+"""The entry of a part's metadata that tells whether its images have been replaced since."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Job:
     """A table to make, and its part files in a hidden folder beside it.
 
     The folder's name holds a digest of images, settings and version, so a changed job never uses another's parts. A
-    part is made again when the file of one of its images has another size than it had.
+    part is made again if the file size of one of its images has changed.
     """
 
     source: ImageSource
@@ -104,11 +104,11 @@ class Job:
         return list(parts)
 
     def sizes(self, part: int) -> bytes:
-        """Stands for the sizes of the files of a part's images, as they are now."""
+        """A digest of the current file sizes of a part's images."""
         return digest_sizes(self.source, self.indices(part)).encode()
 
     def write(self, part: int, rows: list[Row], sizes: bytes) -> None:
-        """Writes a part, completely or not at all, even if the process is killed. sizes: from before it was made."""
+        """Writes a part, completely or not at all, even if the process is killed. sizes: as before it was made."""
         path = self._path(part)
         unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
         noted = self.schema.with_metadata({**self.schema.metadata, SIZES_KEY: sizes})

@@ -1,4 +1,4 @@
-"""Fonts for names in any script: DejaVu, which matplotlib brings, and for letters that it lacks what is installed."""
+"""Fonts for names in any script: DejaVu, which comes with matplotlib, or an installed font for letters it lacks."""
 
 from functools import cache
 
@@ -9,17 +9,17 @@ from socodet.runtime.notices import notice
 
 USUAL = "DejaVu Sans"
 PLACEHOLDERS = "Last Resort"
-"""A font, which newer releases of matplotlib bring, with a box for every letter there is."""
+"""A font that comes with newer releases of matplotlib and has only a box for each letter."""
 
 
 def families_for(text: str) -> list[str]:
-    """The families that matplotlib draws a text with."""
+    """The font families with which matplotlib draws a text."""
     other = _other(_lacking(text))
     return [USUAL] if other is None else [USUAL, other.name]
 
 
 def font_for(text: str) -> str:
-    """The file of a font for the whole of a text: DejaVu's, if it has the letters."""
+    """The file of one font for a whole text: DejaVu's, unless another has more of the letters."""
     lacking = _lacking(text)
     other = _other(lacking)
     has_more = other is not None and len(_letters(other.fname) & _codes(text)) > len(_codes(text)) - len(lacking)
@@ -46,7 +46,7 @@ def _usual_letters() -> frozenset[int]:
 
 
 def _letters(file: str) -> frozenset[int]:
-    """None of a font that cannot be read."""
+    """The letters of a font; empty if it cannot be read."""
     try:
         return frozenset(FT2Font(file).get_charmap())
     except (OSError, RuntimeError):
@@ -55,7 +55,7 @@ def _letters(file: str) -> frozenset[int]:
 
 @cache
 def _other(letters: frozenset[int]) -> font_manager.FontEntry | None:
-    """The installed font with the most of these letters; a note on stderr says which letters none has."""
+    """The installed font with the most of these letters; prints a note on letters that it lacks."""
     if not letters:
         return None
     found, most = None, frozenset[int]()
@@ -68,5 +68,5 @@ def _other(letters: frozenset[int]) -> font_manager.FontEntry | None:
         if most == letters:
             return found
     shown = "".join(map(chr, sorted(letters - most)[:10]))
-    notice(f"no installed font has {shown}; they are drawn as boxes: install one that has, such as Noto Sans CJK")
+    notice(f"{shown}: drawn as boxes, as no font for them was found; install one that has them, such as Noto Sans CJK")
     return found

@@ -19,9 +19,9 @@ from socodet.runtime.notices import printable
 DPI = 100
 LINE_STYLES = ("-", "--", ":", "-.")
 LETTER_WIDTH, LINE_HEIGHT = 0.62, 1.7
-"""Of a legend, over the size of its letters: mean width of a letter, and distance of rows."""
+"""Of a legend, relative to its font size: the mean width of a letter, and the distance between rows."""
 HANDLE = 7
-"""Letters that a line in a legend takes the place of, with its margins."""
+"""Width in letters of the line beside a name in a legend, with its margins."""
 POINTS = 72 / DPI  # points per pixel: matplotlib measures lines and letters in points
 
 
@@ -33,10 +33,10 @@ class Theme:
     muted: str
     grid: str
     series: tuple[str, ...]
-    """Of lines; distinguishable with colour blindness."""
+    """Colours of lines; distinguishable with colour blindness."""
 
     def line(self, place: int) -> dict[str, Any]:
-        """Colour and style of a chart's line at that place, from 0: where the colours repeat, the style is another."""
+        """Colour and style of line number `place`, from 0; when the colours repeat, the style changes."""
         turn, series = divmod(place, len(self.series))
         return {"color": self.series[series], "linestyle": LINE_STYLES[turn % len(LINE_STYLES)]}
 
@@ -55,7 +55,7 @@ DARK = Theme(
 )
 
 HALO = "#0b0e11"
-"""Around boxes on photographs, and of letters on their colours."""
+"""The colour around boxes on photographs, and of letters on coloured labels."""
 # Bright enough for photographs, and distinguishable with colour blindness.
 OBJECT_COLOURS = ("#13f0ff", "#f0930e", "#e74ca1", "#83ee64", "#b293e7", "#ef6137", "#e7ff31", "#5483ff")
 
@@ -87,7 +87,7 @@ def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y
 def add_legend(
     where: Axes | Figure, theme: Theme, letters: float, named: Sequence[tuple[Artist, str]], **options: Any
 ) -> None:
-    """What is drawn, each with its name, in letters of so many points; `options` are matplotlib's."""
+    """Names what is drawn, in letters of this many points; `options` are matplotlib's."""
     places = [str(place) for place in range(len(named))]  # matplotlib leaves out names that begin with an underscore
     drawn = [one for one, _ in named]
     made = where.legend(drawn, places, frameon=False, labelcolor=theme.ink, fontsize=letters, **options)
@@ -96,7 +96,7 @@ def add_legend(
 
 
 def legend_above(figure: Figure, theme: Theme, letters: float, named: Sequence[tuple[Artist, str]]) -> None:
-    """A legend above the charts of a figure, which grows by it: within a chart it could cover lines."""
+    """A legend above the charts, where it covers no line; the figure grows to make room."""
     width, height = figure.get_size_inches()
     across = int(width / (LETTER_WIDTH * letters / 72))
     columns = max(1, min(len(named), across // (HANDLE + max(len(name) for _, name in named))))
@@ -119,7 +119,7 @@ def to_png(figure: Figure) -> bytes:
 
 def to_jpeg(figure: Figure) -> bytes:
     """The figure as JPEG without colour subsampling: a fifth of the size of a PNG, and lines stay sharp."""
-    options = {"quality": 82, "subsampling": 0}  # optimised, Pillow fails where an image takes over a byte per pixel
+    options = {"quality": 82, "subsampling": 0}  # optimize=True fails if the file has more bytes than pixels
     return _saved(figure, format="jpeg", dpi=figure.dpi, pil_kwargs=options, bbox_inches=None)
 
 
@@ -129,8 +129,8 @@ def _saved(figure: Figure, **options: Any) -> bytes:
     fonts = logging.getLogger("matplotlib.font_manager")
     level = fonts.level
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # `families_for` says it, once
-        fonts.setLevel(logging.ERROR)  # a font for a few letters need not have a bold one beside it
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # `families_for` says so, once
+        fonts.setLevel(logging.ERROR)  # a fallback font may lack a bold variant
         try:
             figure.savefig(file, **options)
         finally:
@@ -139,7 +139,7 @@ def _saved(figure: Figure, **options: Any) -> bytes:
 
 
 def _make_printable(figure: Figure) -> None:
-    """Shows names as they are, in any script and with dollar signs; what is no letter is written with backslashes."""
+    """Shows names as they are, in any script and with dollar signs; unprintable characters are escaped."""
     texts = figure.findobj(Text)
     for text in texts:
         text.set_parse_math(False)

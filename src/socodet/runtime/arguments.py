@@ -81,9 +81,9 @@ def _rewrite(record: logging.LogRecord) -> bool:
 
 
 def in_python(message: str) -> str:
-    """A message with the command line's flags as arguments: `--val-share 0.2` is val_share=0.2.
+    """A message with the command line's flags written as arguments: `--val-share 0.2` becomes val_share=0.2.
 
-    Those of a command that it names, `socodet finetune --init`, and --import, which is no argument, stay.
+    Flags of a whole command, as in `socodet finetune --init`, stay; so does --import, which is not an argument.
     """
 
     def argument(flag: re.Match[str]) -> str:

@@ -8,5 +8,5 @@ def counted(number: float, thing: str, plural: str | None = None) -> str:
 
 
 def rounded(number: float, digits: int = 3) -> str:
-    """In so many significant digits; what has more of them before the point is whole, never `1.64e+03`."""
+    """To this many significant digits; a larger number is shown as a whole one, never as `1.64e+03`."""
     return f"{number:,.0f}" if abs(number) >= 10**digits - 0.5 else f"{number:.{digits}g}"

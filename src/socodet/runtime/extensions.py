@@ -41,18 +41,18 @@ def is_extension(name: str) -> bool:
 
 
 def register(own: Any) -> str:
-    """The name under which settings find a class or function of yours, which the run's folder will have.
+    """Registers a class or function of yours, and returns its name for settings, which is stored in the run's folder.
 
         socodet.recipe("tiny").with_(loss=socodet.register(MyLoss))
 
-    It is `module:name`; a script is a module of its file's name. What reads the run later registers it too, or has
-    --import MODULE on its command line. Of two objects with one name, the last counts. SettingError for one without a
-    name, such as a lambda.
+    The name is `module:name`; a script's module is the name of its file. A program that reads the run later registers
+    it too; a command takes --import MODULE. Of two objects with the same name, the last counts. SettingError for an
+    object without a name, such as a lambda.
     """
     name = f"{_module_of(own)}:{getattr(own, '__name__', '')}"
     if not is_extension(name):
         what = getattr(own, "__name__", None) or f"an object of the class {type(own).__name__}"
-        raise SettingError(f"{what} has no name to find it by; register a class, or a function made by def")
+        raise SettingError(f"{what} has no name to find it by; register a class, or a function made with def")
     _REGISTERED[name] = own
     return name
 

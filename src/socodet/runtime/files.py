@@ -20,13 +20,13 @@ from socodet.runtime.locks import opened_alone
 
 SPECIAL = "is a device or a pipe"
 LONGEST_NAME = 143
-"""Bytes that a file name may have on every common file system."""
+"""Bytes of a file name that every common file system allows."""
 
 
 class _Output(io.FileIO):
-    """Keeps the error of a write that failed: some writers raise another one in its place.
+    """Keeps the error of a write that failed, as some writers raise another one in its place.
 
-    What is written anew, mode `w`, is written by this process alone: BlockingIOError where another one is at it.
+    With mode `w`, only this process writes to the file: BlockingIOError if another one does.
     """
 
     problem: OSError | None = None
@@ -80,7 +80,7 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
             partial = _unfinished_name(place)
         try:
             opened = _Output(partial, "w")
-        except BlockingIOError:  # each of several processes writes its own, and the last one's stays
+        except BlockingIOError:  # each process writes its own file; the last one to finish stays
             partial = _unfinished_name(place, uuid.uuid4().hex[:8])
             opened = _Output(partial, "w")
         with opened as file:
@@ -102,7 +102,7 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def _unfinished_name(place: Path, mark: str = "") -> Path:
-    """A hidden file beside a file, for as long as it is not finished."""
+    """The hidden name that a file has, beside its own, until it is finished."""
     name = f".{place.name}{mark and '.'}{mark}.partial"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:32]}{mark}.partial"
@@ -110,9 +110,9 @@ def _unfinished_name(place: Path, mark: str = "") -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder and what is in it; if the process is killed meanwhile, no part of it is left at its place.
+    """Removes a folder and what is in it; if the process is killed meanwhile, no part is left under its name.
 
-    Of a folder that cannot be moved, such as a volume, the contents are removed one by one.
+    If a folder cannot be moved, such as a mounted volume, its contents are removed one by one.
     """
     gone = _unfinished_name(folder)
     shutil.rmtree(gone, ignore_errors=True)  # left by a process that was killed

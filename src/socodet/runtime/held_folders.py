@@ -50,7 +50,7 @@ def hold_folder(folder: Path, output: Path | None = None, *, shared: bool = Fals
         _OPEN.add(handle)
         stack.callback(_close, handle)
         stack.push(making.pop_all())  # removed, if it is empty, before it is released
-    # Its last holder may have removed the folder that was opened.
+    # The previous holder may have removed the folder since it was opened.
     if not (locked(handle, shared=shared) and (shared or is_at(handle, folder))):
         raise InputError(
             f"{output or folder}: another process is writing to it; wait until that ends, or give another --output"

@@ -1,6 +1,6 @@
 """`njit` for our compiled kernels: Numba's, with a cache on disk that cannot be stale and needs no writable package.
 
-What is wrong with the cache, damaged files or a full disk, costs the time to compile, and nothing else.
+Damaged files in the cache, or a full disk, only cost the time to compile again.
 
 Compilation takes a while the first time: `compilation_announced` tells the user about it.
 """
@@ -41,7 +41,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 class _Forgiving:
-    """A cache of Numba's that has nothing where it cannot be read, and keeps nothing where it cannot be written."""
+    """A cache of Numba's that counts as empty if it cannot be read, and keeps nothing if it cannot be written."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -52,7 +52,7 @@ class _Forgiving:
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             found = self._cache.load_overload(sig, target_context)
-        except Exception:  # what unpickling a damaged file raises is of many types
+        except Exception:  # unpickling a damaged file may raise almost anything
             return None
         return found if found is not None and tuple(found.signature.args) == tuple(sig) else None
 
@@ -69,7 +69,7 @@ class _Forgiving:
 def cache_folder() -> Path:
     """Where compiled code is kept: below the user's cache folder, or a temporary one where that is not writable.
 
-    Code is run from there, so a folder that others may have put something into is not used.
+    Code is run from there, so a folder that other users can write to is not used.
 
     Numba sees that a file has changed, but not one that it calls or takes constants from. So the folder's name
     holds a hash of all our sources: any change compiles everything anew.
@@ -92,7 +92,7 @@ def cache_folder() -> Path:
 
 
 def _made(folder: Path) -> Path | None:
-    """The folder, if it is there or can be made, and can be written to."""
+    """The folder, made if it is missing; None if it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -18,9 +18,9 @@ _WITH_FIELDS: set[type[Settings]] = set()
 
 
 def with_fields(settings: type[Settings]) -> str:
-    """A settings class's docstring, and below it each field with its default and the text under it in the code.
+    """A settings class's docstring, followed by each field with its default and its docstring.
 
-    Flags in it are named as arguments. Of a field that holds settings without a text, it says what these are.
+    Flags are written as arguments. A field without a docstring that holds settings gets the first line of theirs.
     """
     from docstring_parser import parse_from_object
 

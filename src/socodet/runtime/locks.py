@@ -1,6 +1,6 @@
-"""Locks of files and folders between processes. One that dies lets go of its own.
+"""Locks of files and folders between processes. The locks of a process that dies are released.
 
-File systems without them, some network ones, give no protection.
+File systems without locks, such as some network ones, give no protection.
 """
 
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def locked(handle: int, *, shared: bool = False) -> bool:
-    """Takes the lock of an open file or folder without waiting; False where another process has it."""
+    """Takes the lock of an open file or folder without waiting; False if another process has it."""
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
@@ -19,7 +19,7 @@ def locked(handle: int, *, shared: bool = False) -> bool:
 
 
 def is_at(handle: int, path: str | Path) -> bool:
-    """Whether what was opened is still at its path: another process may have moved or removed it meanwhile."""
+    """Whether the opened file is still at its path: another process may have moved or removed it meanwhile."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
@@ -27,7 +27,7 @@ def is_at(handle: int, path: str | Path) -> bool:
 
 
 def opened_alone(path: str, flags: int) -> int:
-    """A descriptor of a file to write anew. BlockingIOError, and nothing is changed, while another process is at it."""
+    """A descriptor of a file to write anew. BlockingIOError, with nothing changed, if another process writes to it."""
     handle = os.open(path, flags & ~os.O_TRUNC, 0o666)
     try:
         if not (locked(handle) and is_at(handle, path)):

@@ -8,12 +8,12 @@ _IN_TABLES = re.compile(r"[\\`*|<]")
 
 
 def in_markdown(text: object) -> str:
-    """In one line, and without what a viewer would take for Markdown or HTML."""
+    """On one line, with everything escaped that a viewer would take for Markdown or HTML."""
     return html.escape(_ACTIVE.sub(r"\\\g<0>", _one_line(text)), quote=False)
 
 
 def in_table(text: object) -> str:
-    """In a page that is read on a terminal too: only what would change a table or hide a name is masked."""
+    """For a page that is also read on a terminal: only what would break a table or hide a name is escaped."""
     return _IN_TABLES.sub(r"\\\g<0>", _one_line(text))
 
 

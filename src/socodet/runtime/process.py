@@ -28,15 +28,15 @@ def leave(code: int) -> None:
 
 
 def open_standard_streams() -> None:
-    """Opens those of standard input, output and error that are closed, as after `2>&-`, on /dev/null.
+    """Opens /dev/null for each of standard input, output and error that is closed, as after `2>&-`.
 
-    A file that is opened later would get the number of one of them, and in it what libraries write to standard error.
+    Otherwise a file opened later could get the number of standard error, and with it whatever libraries write there.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # at the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
             os.set_inheritable(number, True)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

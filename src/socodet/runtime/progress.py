@@ -33,12 +33,12 @@ class ProgressBar:
             self._bar.update(self._task, advance=steps)
 
     def begin(self) -> None:
-        """The work begins now: what came before, such as the start of the workers, does not count."""
+        """Starts the clock: what came before, such as the start of the workers, does not count."""
         self._start, self._aside = time.monotonic(), 0.0
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Time spent within does not count in the rate, but in the time left, as it comes again."""
+        """Time spent within does not count towards the rate, but does towards the time left, as it recurs."""
         before = time.monotonic()
         try:
             yield

@@ -69,7 +69,7 @@ class Settings:
 
 
 def _stored(value: Any, hint: Any) -> Any:
-    """A value in the form that a field keeps: numbers of Python, tuples, and paths where it holds a path."""
+    """A value in the form that a field stores: Python's numbers, tuples, and a Path if it holds a path."""
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) and hint in (Path, Path | None):

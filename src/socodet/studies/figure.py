@@ -39,7 +39,7 @@ class Lines:
     reference: float | None = None
     """A value to mark by a dashed line."""
     reference_name: str = ""
-    """What the legend calls it."""
+    """Its name in the legend."""
 
 
 def lines_figure(
@@ -119,8 +119,8 @@ def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGH
 def _draw_bars(axes: Axes, panel: Bars, theme: Theme) -> None:
     known = [value for values in panel.values for value in values if math.isfinite(value)]
     references = panel.references or [math.nan] * len(panel.values)
-    # Figures of AP lie close together, far from 0: there the axis begins near the lowest, and a mean is a point, as the
-    # length of a bar would say nothing.
+    # AP values lie close together, far from 0: the axis then begins near the lowest, and a mean is a point, as a bar's
+    # length would mean nothing.
     near = bool(known) and 1 < min(known) < max(known)
     low = min(known) - 0.5 * (max(known) - min(known)) if near else 0.0
     for y, values in enumerate(panel.values):

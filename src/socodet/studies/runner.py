@@ -134,7 +134,7 @@ class Study:
 
     def _forget(self, name: str) -> None:
         """Removes what a job wrote, and the folders left empty."""
-        self._record(name).unlink(missing_ok=True)  # first: what it tells of is gone from here on
+        self._record(name).unlink(missing_ok=True)  # first, as the results that it records go next
         remove_folder(self.folder / name)
         for parent in (self.folder / name).parents:
             if parent == self.folder or not parent.is_dir() or any(parent.iterdir()):

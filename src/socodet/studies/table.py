@@ -48,7 +48,7 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 
 
 def t95(freedom: int) -> float:
-    """The same for any number of degrees; above the table by Fisher and Cornish's expansion (1960), to five digits."""
+    """The same for any degrees of freedom; beyond the table, Fisher and Cornish's expansion (1960) to five digits."""
     if freedom <= len(T95):
         return T95[freedom - 1]
     z = statistics.NormalDist().inv_cdf(0.975)

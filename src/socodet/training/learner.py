@@ -76,7 +76,7 @@ class Learner(ABC, Generic[B]):
         """Describes what is NaN or infinite; None when nothing is. All processes get the same answer."""
 
     def require_finite(self) -> None:
-        """DivergedError, in all processes, when anything is NaN or infinite: before it is scored, or kept as best."""
+        """Raises DivergedError, in all processes, if anything is NaN or infinite; for use before weights are scored."""
         problem = self.check_finite()
         if problem is not None:
             raise DivergedError(problem)

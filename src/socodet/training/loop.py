@@ -87,8 +87,8 @@ def run_loop(
     bar's title. epochs: length of the whole run, to log the current epoch. after_step: called in every process with the
     number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
     returns becomes a log line of its own. If it raises StoppedEarlyError, the run stops with a checkpoint that says so,
-    and a resumed run begins with it; if DivergedError, the run ends as after a step that does. enough: asked after
-    that; once it says so, in every process alike, the run ends there with a checkpoint, stopped by `patience`. sinks:
+    and a resumed run begins with it; if DivergedError, the run ends as after a step that diverges. enough: called
+    next; once it returns True, in every process alike, the run ends with a checkpoint, stopped by `patience`. sinks:
     where log lines go besides the run's folder and what `execution.sink` names; they are closed at the end.
 
     Where no more data comes, since data workers are lost, what is trained is saved before the error. A checkpoint or a

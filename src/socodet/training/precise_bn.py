@@ -34,7 +34,7 @@ def reestimate_statistics(
 
     As fvcore's `update_bn_stats` (Wu & Johnson 2021, section 3 and appendix): batches are normalised by their own
     statistics, as in training, and weighted by their number of values; the variance is that of all values together,
-    with Bessel's correction (fvcore omits it; over so many values it is negligible). Norms that see no data, or are
+    with Bessel's correction (fvcore omits it; with so many values it is negligible). Norms that see no data, or are
     frozen, keep their statistics. All processes of `world` count together. forward: runs the network, in training mode,
     on a batch.
     """

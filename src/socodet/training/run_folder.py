@@ -149,7 +149,7 @@ class RunFolder:
     def clear(self) -> None:
         """Deletes what a run writes, and nothing else.
 
-        All but run.json, by which the folder is known as that of a run: the next one's takes its place.
+        run.json stays until the next run replaces it, because it marks the folder as a run's.
         """
         remove_folder(self.path / "checkpoints")  # first, and at once: without them there is no run to resume
         for name in ("log.jsonl", "skipped.jsonl", "trackers.json", "proposals.parquet"):
@@ -245,7 +245,7 @@ class RunFolder:
             except FileNotFoundError:
                 if os.path.lexists(path):  # a link to nowhere
                     raise
-                return self.load_checkpoint()  # the run goes on, and has newer ones
+                return self.load_checkpoint()  # the run is still going, and has newer ones
             except ValueError as error:
                 unreadable.append(f"{path} ({error})")
                 continue

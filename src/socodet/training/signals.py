@@ -48,7 +48,7 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
         heard = time.monotonic()
         if not requests:
             requests.append(name)
-            if say and sys.__stderr__ is not None:  # closed, its number may be that of any file
+            if say and sys.__stderr__ is not None:  # if it is closed, 2 may be the number of any file
                 with suppress(OSError):  # the terminal may be gone
                     os.write(2, b"\nstopping after this step, with a checkpoint; a second signal stops at once\n")
 

@@ -152,7 +152,7 @@ class _Worker(Generic[T, B]):
         try:
             self._connection, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(self._make, theirs, self._board, os.getpid()), daemon=True)
-            with warnings.catch_warnings():  # which Python 3.12 and later give, and may be errors
+            with warnings.catch_warnings():  # of Python 3.12 and later, which -W may turn into errors
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
                 process.start()
             self._process = process

@@ -95,13 +95,13 @@ class WeightsFile:
 
 
 def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
-    """A state dict, or the one in a checkpoint. InputError, which names the place, if there is none."""
+    """A state dict, or the one in a checkpoint. InputError, which names `place`, if there is none."""
     import torch
 
     if isinstance(content, Mapping) and "detector" in content:
         raise InputError(
             f"{place}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
-            "that it was fine-tuned from, or go on from the detector with socodet finetune --init"
+            "that it was fine-tuned from, or continue from the detector with socodet finetune --init"
         )
     for name in STATE_DICTS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
@@ -132,9 +132,9 @@ def start_path(start: dict[str, str] | None) -> str | None:
 
 
 def start_path_now(start: dict[str, str] | None, there: dict[str, str] | None) -> str | None:
-    """The same of the weights that are asked for, to compare with those that a run began from, `there`.
+    """The same for the requested weights, to compare with those that a run began from, `there`.
 
-    Of weights that have only been moved since, with the run or without it, it is where they were then.
+    If the weights have only been moved since, with or without the run, it is their former path.
     """
     if start is not None and there is not None and start["from"] != there["from"]:
         with suppress(InputError, OSError):

@@ -198,7 +198,7 @@ def _advice_on(detector: nn.Module) -> Advice:
     nothing = "give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone"
     if not hasattr(detector, "backbone"):
         nothing = (
-            "it has no backbone, so it is no detector; a backbone alone takes an export for timm by its "
+            "it has no backbone, so it is not a detector; for a backbone alone, pass an export for timm to its "
             "load_state_dict (socodet export --format timm)"
         )
     return Advice(

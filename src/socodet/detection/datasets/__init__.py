@@ -1,4 +1,4 @@
-"""Annotated detection sets: COCO's, LVIS's, VOC's, YOLO's, LabelMe's and Hugging Face's forms, read into one."""
+"""Annotated datasets in the formats of COCO, LVIS, VOC, YOLO, LabelMe and Hugging Face, all read into one form."""
 
 from typing import TYPE_CHECKING
 

@@ -24,7 +24,7 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.notices import notice
 
 LOOKED_AT = 16
-"""Files that are read before they are taken for something else."""
+"""How many files are tried before they are judged not to be annotations."""
 
 
 class ImageFile(NamedTuple):
@@ -33,12 +33,12 @@ class ImageFile(NamedTuple):
     image_id: str
     image: Path
     path: Path
-    """Of the annotation file."""
+    """The annotation file."""
     beside: Collection[str] = ()
-    """Names without suffix of the images in its folder, one of which the file may name instead."""
+    """Stems of all images in its folder; the file may name another one of these."""
 
     def count_other_name(self, named: str, problems: AnnotationProblems) -> None:
-        """Counts the file as a problem if it names another of the images there than its own name does."""
+        """Counts a problem if the file names another image of the folder than its own file name does."""
         stem = composed(Path(named).stem)
         if stem != composed(self.image.stem) and stem in self.beside:
             problems.add(Problem.OTHER_FILE_NAME, f"{self.path}: {named}")
@@ -46,30 +46,30 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class FileForm:
-    """What tells the annotation files of a form from others, and which image each names."""
+    """How to recognise annotation files of one format, and the image that each belongs to."""
 
     suffix: str
     folders: tuple[str, ...]
-    """Names of folders that hold them, in any case."""
+    """Names of folders that may hold them, in upper or lower case."""
     is_one: Callable[[Path], bool]
-    """Whether a file is of the form."""
+    """Whether a file has this format."""
     named_in: Callable[[Path], tuple[str, str]]
-    """Names of the image that a file is of, and of the image's folder; empty where the file does not say it."""
+    """The names of a file's image and of the image's folder; empty where the file does not give them."""
 
 
 @dataclass(frozen=True)
 class FileSet:
-    """The parts of a set of images with an annotation file each."""
+    """A set with one annotation file per image, and its parts."""
 
     form: FileForm
     root: Path
     parts: Mapping[str, Path]
-    """Folders of images."""
+    """The folder of each part's images."""
     images: Path | None = None
     """Where the images are, if not in the set's folder."""
 
     def folders(self, part: str, there: FilesThere) -> Iterator[tuple[Sequence[Path], AnnotationFolder | None]]:
-        """Images that lie in one folder, and where their annotation files are."""
+        """The images of each folder of a part, and where their annotation files are."""
         for images in by_folder(images_below(self.parts[part])).values():
             places = places_in_set(images[0].parent, self.root, self.images)
             mirrored = AnnotationFolder(places[-1], False) if places else None
@@ -77,9 +77,9 @@ class FileSet:
 
 
 def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: Path | None = None) -> FileSet | None:
-    """The set in a folder; None when no image has a file of the form.
+    """The set in a folder; None if no image has a file of this format.
 
-    `places`: where the images of its parts may be. `images`: where its images are, if elsewhere.
+    `places`: the folders that may hold the images of its parts. `images`: the folder of the images, if elsewhere.
     """
     root = folder.absolute()
     found = FileSet(form, root, places, images.absolute() if images else None)
@@ -89,17 +89,17 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
     unread = next((file for file in lists if file.is_file()), None)
     if tuple(parts) == (WHOLE,) and unread:
         notice(
-            f"{unread}: is not read, and the set is taken as a whole; to use lists, put them into ImageSets/Main of a "
-            "folder in VOC's layout"
+            f"{unread}: is ignored, and the set is read as a whole; to split it by lists, use VOC's layout, with the "
+            "lists in ImageSets/Main"
         )
     return replace(found, parts=parts) if parts else None
 
 
 def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) -> dict[str, list[ImageFile]]:
-    """Of each part the images with their annotation files; counts the problems of `part`.
+    """The images of every part with their annotation files; counts the problems of `part` only.
 
-    A file belongs to the image of the same name, otherwise to the image that it names. Of images of the same name in
-    several folders that may have it, it belongs to the one in the folder that it names.
+    A file belongs to the image of the same name, otherwise to the image that it names. If images of that name are in
+    several folders, it belongs to the one in the folder that it names.
     """
     there = FilesThere()
     files: dict[str, list[ImageFile]] = {one: [] for one in described.parts}
@@ -115,7 +115,7 @@ def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) 
 
 
 def _has_annotations(described: FileSet, part: str, there: FilesThere) -> bool:
-    """Whether files of a part's images are annotations, and not something else."""
+    """Whether any file named after an image of the part has this format."""
     form = described.form
     for images, place in described.folders(part, there):
         files = (there.file(place.path, image.stem, form.suffix) for image in images) if place else ()
@@ -131,7 +131,7 @@ def _pairs(
     there: FilesThere,
     problems: AnnotationProblems,
 ) -> Iterator[ImageFile]:
-    """The images of one folder that have a file, in their order; counts those without, and files without image."""
+    """The images of one folder that have a file, in order; counts images without a file and files without an image."""
     form = described.form
     names = there.names(place.path) if place else frozenset()
     files = sorted(name for name in names if name.lower().endswith(form.suffix))
@@ -162,7 +162,7 @@ def _pairs(
 
 
 def _is_its_own(form: FileForm, file: ImageFile, same: Sequence[Path], problems: AnnotationProblems) -> bool:
-    """Whether a file is of its image, and not of another of the images `same`; counts it if not."""
+    """Whether a file belongs to its image and not to another of the same name (`same`); counts a problem if not."""
     if not same:
         return True
     named = form.named_in(file.path)[1].lower()
@@ -170,10 +170,10 @@ def _is_its_own(form: FileForm, file: ImageFile, same: Sequence[Path], problems:
     if len(folders) == 1 and file.image.parent not in folders:
         problems.add(Problem.NO_ANNOTATION_FILE, str(file.image))
     elif len(folders) != 1:
-        problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file.path} of {' and '.join(map(str, same))}")
+        problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file.path} for {' and '.join(map(str, same))}")
     return folders == {file.image.parent}
 
 
 def _first(same: Sequence[Path]) -> Path:
-    """Of images that differ only in their suffix, the one whose suffix comes first among those of images."""
+    """Of images that differ only in their suffix, the one whose suffix comes first in `SUFFIXES`."""
     return min(same, key=lambda image: SUFFIXES.index(image.suffix.lower()))

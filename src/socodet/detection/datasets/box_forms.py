@@ -50,13 +50,13 @@ def corners(form: BoxForm, numbers: Numbers, sizes: NDArray[np.int64]) -> Number
 
 
 def turn(written: Any) -> float:
-    """Degrees that a box is turned by, from 0 to 180; 0 for what is no number."""
+    """The rotation of a box in degrees, in [0, 180); 0 if it is not a number."""
     angle = number(written)
     return angle % 180 if math.isfinite(angle) else 0.0
 
 
 def around_rotated(xyxy: Numbers, angles: Numbers) -> Numbers:
-    """The upright boxes around (N, 4) boxes that are turned about their centres by (N,) degrees."""
+    """The upright boxes around (N, 4) boxes that are rotated about their centres by (N,) degrees."""
     turned = np.radians(angles[:, None])
     sine, cosine = np.abs(np.sin(turned)), np.abs(np.cos(turned))
     centre, sides = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]

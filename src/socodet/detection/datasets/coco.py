@@ -40,8 +40,8 @@ def read_coco(
     `style` is inferred from the file if omitted: LVIS's where images have `neg_category_ids`, VOC's where objects
     say whether they are `difficult`, else COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted.
 
-    InputError when the file is not such a file, when none of its images or hardly any of its annotations can be used,
-    or when its boxes are in another form; what is wrong with single entries is in the set's `problems`.
+    InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
+    its boxes are in another form. The set's `problems` list what is wrong with single entries.
     """
     content = _content(file)
     problems = AnnotationProblems()
@@ -70,7 +70,7 @@ def read_coco(
 def _content(file: Path) -> dict[str, list[Any]]:
     content = parse_json(file, read_given(file), "give a COCO file")
     if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-        raise InputError(f"{file}: is LabelMe's file of one image; give the folder of these files")
+        raise InputError(f"{file}: is a LabelMe file, which annotates one image; give the folder of these files")
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise InputError(f"{file}: is not a COCO file of annotations; it has no list `{part}`")

@@ -72,7 +72,7 @@ def set_of_entries(
 
     `about` is the file or folder, for messages.
 
-    InputError for a class whose name UTF-8 cannot hold, and when hardly any object is usable.
+    InputError if the name of a class is not UTF-8, or if hardly any object is usable.
     """
     for category in categories:
         if not is_text(category.name):
@@ -98,9 +98,9 @@ def labels_of(categories: Sequence[Category]) -> dict[int, int]:
 
 
 def say_shifted(about: Path, categories: Sequence[Category], used: Container[int]) -> None:
-    """A note when objects may number classes from 1 where the set counts from 0, or the other way round.
+    """Prints a note if the objects' class numbers seem to be one too high or too low.
 
-    used: the ids of the objects' classes.
+    used: the class numbers that the objects have.
     """
     first, last = min(one.id for one in categories), max(one.id for one in categories)
     for unused, beyond in ((first, last + 1), (last, first - 1)):
@@ -182,7 +182,7 @@ def _numbers(bbox: Any) -> list[float]:
 
 
 def _rotation(entry: Entry) -> float:
-    """Degrees by which CVAT turns a box about its centre; an object with an outline has its box around that."""
+    """CVAT's rotation of a box in degrees; 0 for an object with an outline, whose box encloses that as it is."""
     attributes = entry.get("attributes")
     if not isinstance(attributes, dict) or entry.get("segmentation") not in EMPTY:
         return 0.0

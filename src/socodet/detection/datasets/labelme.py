@@ -26,10 +26,10 @@ from socodet.runtime.notices import notice
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
 OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
-"""Types of shapes whose points are the corners of an outline; `rotation` and `quadrilateral` are X-AnyLabeling's."""
+"""Shape types whose points are the corners of an outline; `rotation` and `quadrilateral` are X-AnyLabeling's."""
 AREAS = ("rectangle", "circle", "mask", *OUTLINES)
 BROKEN = "broken mask"
-"""In place of a mask that cannot be read, so that it is counted."""
+"""Stands in for a mask that cannot be read, so that it is counted."""
 
 
 class _Shape(NamedTuple):
@@ -37,21 +37,21 @@ class _Shape(NamedTuple):
     label: str
     type: str
     points: NDArray[np.float64]
-    """(P, 2); none where they are unusable."""
+    """(P, 2); empty if they are unusable."""
     group: int | str | None
-    """Shapes of one group and label are one object."""
+    """Shapes with the same group and label are one object."""
     mask: Any
 
 
 class _Written(NamedTuple):
-    """What the file of an image says."""
+    """The content of an image's file."""
 
     file: ImageFile
     shapes: Sequence[_Shape]
     size: tuple[int, int]
-    """Width and height; 0 where it does not say them."""
+    """Width and height; 0 where they are missing."""
     named: str
-    """Its image."""
+    """The image that it names."""
     ignored: bool
 
 
@@ -62,14 +62,14 @@ class _Area(NamedTuple):
     """(4,) xyxy"""
     area: float
     outline: NDArray[np.float64] | None = None
-    """(2·P,), if it has another than its box."""
+    """(2·P,); None for a rectangle, whose outline is its box, and for a mask."""
     mask: RLE | str | None = None
 
 
 def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
-    """The images of a part with their objects. The classes are those of all parts, in the order of the alphabet.
+    """The images of a part with their objects. The classes are those of all parts, sorted by name.
 
-    InputError when no shape has a label, when none of the images can be used, or when the points are fractions.
+    InputError if no shape has a label, if no image can be used, or if the points are fractions of the image.
     """
     problems = AnnotationProblems()
     root = described.root
@@ -87,7 +87,7 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
             written += [read] if one == part else []
     classes = sorted({shape.label for shape in shapes if shape.type in AREAS} - {"", IGNORED, BACKGROUND})
     if not classes:
-        raise InputError(f"{root}: no JSON file there has a shape with a label and an area; draw boxes or polygons")
+        raise InputError(f"{root}: no JSON file in it has a labelled shape with an area; draw boxes or polygons")
     _say_numbered(root, classes)
     label_of = {name: label for label, name in enumerate(classes, 1)}
     found = [image for one in written if (image := _image(one, label_of, problems))]
@@ -100,7 +100,7 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
 
 
 def is_labelme(file: Path) -> bool:
-    """Whether a JSON file is LabelMe's."""
+    """Whether a file is one of LabelMe's."""
     try:
         return bool(_content(file))
     except InputError:
@@ -110,7 +110,7 @@ def is_labelme(file: Path) -> bool:
 def _content(file: Path) -> Mapping[str, Any]:
     content = parse_json(file, read_given(file), "save it in LabelMe again")
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        raise InputError(f"{file}: is not LabelMe's; it has no list `shapes`")
+        raise InputError(f"{file}: is not a LabelMe file; it has no list `shapes`")
     return content
 
 
@@ -136,7 +136,7 @@ def _named_in(file: Path) -> tuple[str, str]:
 
 
 def _shape(written: Any, shape_id: str) -> _Shape:
-    """Before version 3 LabelMe wrote no type; all shapes were polygons."""
+    """LabelMe wrote no type before version 3, when all shapes were polygons."""
     shape = written if isinstance(written, dict) else {}
     label, points = shape.get("label"), shape.get("points")
     name = "" if label is None or isinstance(label, list | dict) else str(label).strip()
@@ -149,7 +149,7 @@ def _shape(written: Any, shape_id: str) -> _Shape:
 
 
 def _say_numbered(root: Path, classes: Sequence[str]) -> None:
-    """LabelMe before 4.0 had no groups: the parts of an object shared a label, its class and a number."""
+    """LabelMe had no groups before 4.0: the parts of an object shared a label made of its class and a number."""
     of_base: dict[str, list[str]] = {}
     for name in classes:
         numbered = re.fullmatch(r"(.*\S)-\d+", name)
@@ -158,8 +158,8 @@ def _say_numbered(root: Path, classes: Sequence[str]) -> None:
     several = next((names for names in of_base.values() if len(names) > 1), None)
     if several:
         notice(
-            f"{root}: {several[0]} and {several[1]} are read as classes; if the numbers count objects of one class, as "
-            "in LabelMe before 4.0, take them out of the labels"
+            f"{root}: {several[0]} and {several[1]} are read as two classes; if the numbers count objects of one "
+            "class, as in LabelMe before 4.0, remove them from the labels"
         )
 
 
@@ -202,7 +202,7 @@ def _image(written: _Written, label_of: Mapping[str, int], problems: AnnotationP
 
 
 def _entry(areas: Sequence[_Area], shape_id: str, width: int, height: int) -> Entry:
-    """An object of one shape or several, as COCO's entries of `annotations`; its box as corners."""
+    """An object made of one or more shapes, as an entry of COCO's `annotations`, but with its box as corners."""
     boxes = np.array([area.box for area in areas])
     entry = {"id": shape_id, "bbox": [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]}
     if all(area.outline is None and area.mask is None for area in areas):
@@ -221,7 +221,7 @@ def _entry(areas: Sequence[_Area], shape_id: str, width: int, height: int) -> En
 
 
 def _area(shape: _Shape, width: int, height: int) -> _Area | None:
-    """None for what is no area: points, lines, too few points, and types that are not known."""
+    """None for a shape without area: points, lines, too few points, and unknown types."""
     points, count = shape.points, len(shape.points)
     if shape.type == "circle" and count == 2:
         return _circle(points)
@@ -242,7 +242,7 @@ def _bounds(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _circle(points: NDArray[np.float64]) -> _Area:
-    """Of its centre and a point on it; the outline is nowhere a quarter of a pixel inside it."""
+    """From its centre and a point on it; the outline stays within a quarter of a pixel of the circle."""
     centre, radius = points[0], float(np.hypot(*(points[1] - points[0])))
     corners = max(12, int(np.ceil(np.pi * np.sqrt(2 * min(radius, 1e5)))))
     angles = 2 * np.pi / corners * np.arange(corners)
@@ -251,12 +251,12 @@ def _circle(points: NDArray[np.float64]) -> _Area:
 
 
 def _mask(shape: _Shape, width: int, height: int) -> _Area:
-    """A PNG of the pixels of its box, whose points are its first and its last pixel."""
+    """From a PNG of the pixels of its box; the points are the first and the last pixel of the box."""
     low, high = _bounds(np.round(shape.points)).reshape(2, 2).astype(np.int64)
     box = np.concatenate([low, high + 1]).astype(np.float64)
     try:
         with opened(base64.b64decode(shape.mask), ("PNG",), reading_asked().reading.max_pixels) as image:
-            if (np.abs(image.size - (high - low + 1)) > 1).any():  # rounding moves one of them by a pixel
+            if (np.abs(image.size - (high - low + 1)) > 1).any():  # rounding may shift one of them by a pixel
                 raise ValueError
             patch = np.array(image) > 0
         if patch.ndim != 2:

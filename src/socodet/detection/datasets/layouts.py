@@ -49,7 +49,7 @@ WHOLE_FILES = (
     "trainval.json",
     "coco.json",
 )
-"""Where it has them all: Roboflow's part, CVAT, Label Studio, LabelMe's converters, FiftyOne, `socodet convert`."""
+"""Where one file has all images: a Roboflow split, CVAT, Label Studio, LabelMe's converters, FiftyOne, `convert`."""
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
 KNOWN = (
     "give a folder in a known layout, a COCO or LVIS .json, a data.yaml, or a list …/ImageSets/Main/NAME.txt; "
@@ -137,8 +137,8 @@ def layout_at(
             first = first or layout
         if first is None and images is not None:
             raise InputError(
-                f"{given}: holds no COCO file, and no label, XML or JSON file of the name of an image in {images}, "
-                "where --images says they are; give the folder of their images"
+                f"{given}: holds no COCO file, and no label, XML or JSON file named after an image in {images}, which "
+                "--images gives; give the folder of their images"
             )
         if first is None:
             raise unknown_layout(given)
@@ -157,7 +157,7 @@ def layout_at(
 
 
 def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Iterator[Layout]:
-    """Those that a folder has, the surest first."""
+    """The layouts that a folder has, the most certain first."""
     coco = _coco_folder(folder, images, form, split)
     if coco:
         yield coco
@@ -178,14 +178,14 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
     for places in image_folders((images or folder).absolute()):
         found = dict(_annotated(folder, places, images))
         if len(found) > 1:
-            notice(f"{folder}: has {' and '.join(found)}; of these, {next(iter(found))} are read")
+            notice(f"{folder}: has {' and '.join(found)}; only {next(iter(found))} are read")
         if found:
             yield _of_one_form(next(iter(found.values())), form)
             return
 
 
 def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) -> Iterator[tuple[str, Layout]]:
-    """The files that images in these places have, one each, in words, and the layout; the surest first."""
+    """The formats with one file per image that are in these places: name and layout, the most certain first."""
     for name, one, read in (("XML files", XML, read_xml_set), ("LabelMe's JSON files", LABELME, read_labelme_set)):
         files = found_in(folder, one, places, images)
         if files:
@@ -200,7 +200,7 @@ def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
     if form is not None:
         raise InputError(
             f"--box-form {form}: is for COCO files and Hugging Face datasets, not for this ({layout.name}), whose "
-            "boxes have one form; leave it out"
+            "box form is fixed; leave it out"
         )
     return layout
 

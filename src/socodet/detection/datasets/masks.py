@@ -95,8 +95,8 @@ def _near_image(polygon: NDArray[np.float64], height: int, width: int) -> Polygo
 def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W) of 0 and 1: the segmentation of an image of `size`, (height, width), at the size `scaled`.
 
-    Polygons are scaled before they are drawn, run lengths after, to the nearest pixel. What is too small then to have a
-    pixel has the one that its middle lies in: an object without a mask would teach a detector that there is nothing.
+    Polygons are scaled before they are drawn, run lengths after, to the nearest pixel. An object too small to
+    cover a pixel gets the one at its centre: from an empty mask, a detector would learn that nothing is there.
     """
     ratio = np.array([scaled[1] / size[1], scaled[0] / size[0]])
     if isinstance(segmentation, list):
@@ -114,7 +114,7 @@ def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple
 
 
 def _one_pixel(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W) with the pixel in the middle between the outermost of (P, 2) x and y, if that is within the image."""
+    """(H, W), empty but for the pixel at the centre of the bounds of (P, 2) points, if it is within the image."""
     mask = np.zeros(size, np.uint8)
     x, y = np.floor((points.min(0) + points.max(0)) / 2).astype(int)
     if 0 <= y < size[0] and 0 <= x < size[1]:
@@ -139,9 +139,9 @@ def encode_masks(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> list[RLE]:
 
 
 def placed_mask(patch: NDArray[np.bool_], corner: Sequence[int], height: int, width: int) -> RLE:
-    """Compressed run lengths of an (H, W) mask whose upper left pixel is at `corner`, x and y, of an image.
+    """Compressed run lengths of an (H, W) mask whose upper left pixel is at `corner` (x, y) of an image.
 
-    What reaches outside the image is cut off. Takes memory for the patch, not for the image.
+    Parts outside the image are cut off. Uses memory for the patch, not for the image.
     """
     x, y = corner
     patch = patch[max(0, -y) : max(0, height - y), max(0, -x) : max(0, width - x)]
@@ -149,14 +149,14 @@ def placed_mask(patch: NDArray[np.bool_], corner: Sequence[int], height: int, wi
     (column, start), end = np.nonzero(steps == 1), np.nonzero(steps == -1)[1]
     before = (max(0, x) + column) * height + max(0, y)
     starts, ends = before + start, before + end
-    apart = starts[1:] != ends[:-1]  # runs that go on at the top of the next column are one
+    apart = starts[1:] != ends[:-1]  # a run that continues at the top of the next column is one run
     edges = np.stack([starts[np.r_[True, apart][: len(starts)]], ends[np.r_[apart, True][: len(ends)]]], 1)
     counts = np.diff(edges.reshape(-1), prepend=0, append=height * width).tolist()
     return _as_text(coco_masks.frPyObjects({"size": [height, width], "counts": counts}, height, width))
 
 
 def joined_masks(masks: Sequence[RLE]) -> RLE:
-    """The pixels of all of them."""
+    """The union of these masks."""
     return _as_text(coco_masks.merge(list(masks)))
 
 

@@ -44,7 +44,7 @@ def missing_part(given: Path, part: str, there: str) -> MissingPartError:
 
 
 def parts_of(folder: Path) -> dict[str, Path]:
-    """Part → folder, for folders of a part's name, or of one with a year behind it, as `train2017`."""
+    """Part → folder, for folders named after a part, or after a part and a year, as `train2017`."""
     folders = folders_in(folder)
     there = {path.name.lower(): path for path in folders}
     for name in itertools.chain(*SPELLINGS.values()):
@@ -56,9 +56,9 @@ def parts_of(folder: Path) -> dict[str, Path]:
 
 
 def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
-    """Part → folder of its images, the surest first: `train/`, `images/train/` or `images/`, the folder; see `WHOLE`.
+    """Part → folder of its images, likeliest first: `train/`, `images/train/` or `images/`, the folder; see `WHOLE`.
 
-    A later one counts only if none of an earlier one is annotated, as when `test/` lies beside what is.
+    A later one counts only if no image of an earlier one is annotated, as when the images beside `test/` are.
     """
     parts = parts_of(folder)
     if parts:

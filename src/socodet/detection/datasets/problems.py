@@ -11,9 +11,9 @@ from socodet.errors import InputError
 from socodet.runtime.notices import printable
 
 NEARLY_ALL = 0.9
-"""A larger share of what is wrong means that the set is not what it is taken for."""
+"""If a larger share is faulty, the set itself is taken to be of another form."""
 FEWEST = 3
-"""From fewer objects nothing is concluded."""
+"""Fewer objects are too few to conclude anything."""
 TOLERANCE = 1.0
 """Pixels by which a box may reach outside unreported, as COCO's are rounded. It is clipped all the same."""
 LEAST_SIDE = 0.01
@@ -29,7 +29,7 @@ class Problem(StrEnum):
     UNUSABLE_IMAGE = "image file unreadable, or of another size than annotated; replaced in training, missed in scores"
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
     SIZE_FROM_FILE = "image entry without a usable size; size of the image file used"
-    NAME_FROM_ELSEWHERE = "image named by a path of another machine or a URL; found by the end of it"
+    NAME_FROM_ELSEWHERE = "image named by a URL or by a path on another machine; found by the last parts of the name"
     OTHER_SUFFIX = "image whose name is spelled unlike its file (suffix, case, or how accents are encoded); taken"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
@@ -45,14 +45,14 @@ class Problem(StrEnum):
     NO_IMAGE_FOR_LABELS = "annotation file without an image; left out"
     OTHER_FILE_NAME = "annotation file that names another image than its own name does; the one of its own name taken"
     SHARED_ANNOTATION_FILE = "two images of one name share one annotation file; both left out (give each its own)"
-    IGNORED = "image or shape marked __ignore__, or shape of the _background_; left out"
-    NO_AREA = "shape without area, such as a point or a line, or of broken points or an unknown type; left out"
+    IGNORED = "image or shape marked __ignore__, or shape labelled _background_; left out"
+    NO_AREA = "shape without area, such as a point or a line, with broken points, or of an unknown type; left out"
     BROKEN_LINE = "label line that is neither a class and a box nor a class and an outline; left out"
     BROKEN_BOX = "box missing, or not of four finite numbers; left out"
-    FURTHER_BOX = "further box of an object that has one; left out (give each box an object of its own)"
+    FURTHER_BOX = "extra box of an object that has one; left out (give each box an object of its own)"
     EMPTY_BOX = "box without area, or of negative width or height; left out"
     OUTSIDE = "box wholly outside its image; left out"
-    ROTATED = "rotated box; the upright box around it used"
+    ROTATED = "rotated box; replaced by the upright box around it"
     CLIPPED = "box partly outside its image; clipped"
     NUMBER_AS_TEXT = "number written as text, or an id of another type than it refers to; read as the number"
     UNCLEAR_FLAG = "flag that is neither yes nor no; read as no"
@@ -108,7 +108,7 @@ class AnnotationProblems:
 
 
 def refuse_unusable(about: Path | str, objects: int, usable: int, problems: AnnotationProblems) -> None:
-    """InputError when hardly any of the objects of a set is usable."""
+    """InputError if hardly any object of a set is usable."""
     if objects - usable > max(NEARLY_ALL * objects, FEWEST - 1):
         raise InputError(
             f"{about}: {usable or 'none'} of its {objects:,} objects can be used: {'; '.join(problems.lines())}"

@@ -30,15 +30,15 @@ def images_shared(dataset: DetectionDataset, file: Path) -> int:
 
 
 def note_on_shared(train: DetectionDataset, val: DetectionDataset) -> str | None:
-    """What scores on `val` are worth where some of its images, of those with objects, are in `train` too."""
+    """A warning about scores on `val` if some of its images that have objects are also in `train`; else None."""
     there = {_digest(image): image for image in train.images if len(image)}
     alike = ((image, there.get(_digest(image))) for image in val.images if len(image))
     shared = sum(other is not None and _is_same(image, other) for image, other in alike)
     if not shared:
         return None
     return (
-        f"note: {val.name}: {shared:,} of its {len(val):,} images are also in {train.name}, which is learned from; "
-        "scores on them are higher than on new images: keep the two sets apart"
+        f"note: {val.name}: {shared:,} of its {len(val):,} images are also in {train.name}, the training set; "
+        "scores on them are higher than on new images, so keep the two sets apart"
     )
 
 
@@ -47,7 +47,7 @@ def _digests(dataset: DetectionDataset) -> set[str]:
 
 
 def _is_same(one: ImageAnnotations, other: ImageAnnotations) -> bool:
-    """Of images with the same name and boxes, such as one box around the whole: whether their files are the same."""
+    """Whether two images with the same name and boxes, such as one box around everything, have the same content."""
     if one.stored is None and one.file == other.file:
         return True
     try:

@@ -16,21 +16,21 @@ LOOKED_AT = 5000
 NAMED = 4
 """Annotation files of an unknown layout that a message names."""
 LOOKED_INTO = 8
-"""Files with one ending."""
+"""How many files of each suffix are opened."""
 BEGINNING = 2**16
-"""Bytes of a file that are searched for a tool's words."""
+"""Bytes at the start of a file that are searched for signs of a tool."""
 _FOREIGN = (
     (
         ".json",
         rb'"shapes"\s*:',
-        "LabelMe's files, such as {}, that belong to none of its images: put the images beside them, or the files into "
-        "annotations/ beside the folder of the images",
+        "LabelMe files, such as {}, that belong to none of its images: put the images beside them, or the files into "
+        "annotations/ beside the folder of images",
     ),
-    (".json", rb'"classTitle"\s*:', "Supervisely's own form, such as {}: export the project as COCO or YOLO"),
-    (".json", rb'"shape_attributes"\s*:', "VGG Image Annotator's own form, {}: export the annotations as COCO"),
-    (".json", rb'"from_name"\s*:', "Label Studio's own form, {}: export the project as COCO or YOLO"),
-    (".xml", rb"<annotations>", "CVAT's own form, {}: export the task as COCO 1.0 or Ultralytics YOLO"),
-    (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI's label files, such as {}: convert them to YOLO or COCO"),
+    (".json", rb'"classTitle"\s*:', "Supervisely's own JSON files, such as {}: export the project as COCO or YOLO"),
+    (".json", rb'"shape_attributes"\s*:', "VGG Image Annotator's own JSON, such as {}: export it as COCO"),
+    (".json", rb'"from_name"\s*:', "Label Studio's own JSON, such as {}: export the project as COCO or YOLO"),
+    (".xml", rb"<annotations>", "CVAT's own XML, such as {}: export the task as COCO 1.0 or Ultralytics YOLO"),
+    (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI label files, such as {}: convert them to YOLO or COCO"),
     (
         ".jsonl",
         rb'"file_name"\s*:',
@@ -42,7 +42,7 @@ _FOREIGN = (
         "a dataset in Parquet files, such as {}: load it with datasets and save it with save_to_disk",
     ),
 )
-"""Annotations of other forms: the ending of their files, what these have near their beginning, and what to do."""
+"""Formats that are not read: the suffix of their files, what these contain near their start, and what to do."""
 
 
 class _Found(NamedTuple):

@@ -71,8 +71,8 @@ def read_xml_files(
     """The images with the objects of their XML files, in VOC's style.
 
     Objects marked difficult are trained on, as in Detectron2, and kept out of the score. `about` is what messages name.
-    InputError when none of the images can be used, when hardly any object can, when none is of a known class, or when
-    the boxes are in another form.
+    InputError if no image or hardly any object can be used, if no object is of a known class, or if the boxes are in
+    another form.
     """
     label_of = {name: label for label, name in enumerate(classes, 1)}
     read = [found for file in files if (found := _read_image(file, label_of, problems))]
@@ -240,7 +240,7 @@ def is_year(folder: Path) -> bool:
 
 
 def _rotation(found: ElementTree.Element) -> float:
-    """Degrees by which CVAT turns the box of an object about its centre."""
+    """CVAT's rotation of an object's box about its centre, in degrees."""
     named = (one for one in found.findall("attributes/attribute") if one.findtext("name") == "rotation")
     return turn(next((one.findtext("value") for one in named), None))
 

@@ -13,7 +13,7 @@ from socodet.detection.datasets.voc import classes_of, named_image, parse, read_
 def read_xml_set(described: FileSet, part: str) -> DetectionDataset:
     """The images of a part with their objects. The classes are those of all parts.
 
-    InputError as `voc.read_xml_files`.
+    InputError as for `voc.read_xml_files`.
     """
     problems = AnnotationProblems()
     files = files_of_parts(described, part, problems)

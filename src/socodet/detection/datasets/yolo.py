@@ -98,7 +98,7 @@ def _folders(described: YoloSet, part: str, reading: _Reading) -> Iterator[_Fold
 
 
 def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None:
-    """InputError when lines that would be outlines seem to have keypoints."""
+    """InputError if lines that would be read as outlines seem to hold keypoints."""
     lines = [line for found in reading.lines.values() for line in found]
     shape = None if described.keypoints else like_keypoints(lines)
     if shape:
@@ -141,10 +141,10 @@ def _read_folder(
             reading.lines[image] = []
             continue
         if owner.setdefault(file, image) != image:
-            problems.add(Problem.NO_ANNOTATION_FILE, f"{image}, as {file} is of {owner[file].name}")
+            problems.add(Problem.NO_ANNOTATION_FILE, f"{image}, as {file} belongs to {owner[file].name}")
             continue
         if image in ambiguous:
-            problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file} of {' and '.join(map(str, ambiguous[image]))}")
+            problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file} for {' and '.join(map(str, ambiguous[image]))}")
             continue
         try:
             reading.lines[image] = labels.read(file)

@@ -121,9 +121,9 @@ def described_in(folder: Path) -> YoloSet | None:
 
 
 def found_in(folder: Path, places: Mapping[str, Path], images: Path | None = None) -> YoloSet | None:
-    """The set of the images and label files in a folder; None when there are none.
+    """The set of the images and label files in a folder; None if there are none.
 
-    `places`: where the images of its parts may be. `images`: where its images are, if elsewhere.
+    `places`: the folders that may hold the images of its parts. `images`: the folder of the images, if elsewhere.
     """
     root, elsewhere = folder.absolute(), images.absolute() if images else None
     if (elsewhere or root) in places.values() and places != next(image_folders(elsewhere or root)):

@@ -79,10 +79,10 @@ class LabelReader:
 
 
 def like_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
-    """How many keypoints, of how many numbers, seem to follow a box on each line that is no box alone.
+    """How many keypoints, and numbers in each, seem to follow the box on lines that hold more than a box.
 
-    None if the lines are boxes and outlines. Keypoints lie within the box that the first four numbers are, and its
-    size, taken for the second point of an outline, lies apart from them.
+    None if the lines are boxes and outlines. Keypoints lie within the box that the first four numbers give, while the
+    size of that box, read as the second point of an outline, lies away from them.
     """
     outlines = [line.numbers for line in lines if len(line.numbers) >= BOX]
     if len(outlines) < FEWEST or len({len(one) for one in outlines}) > 1:

@@ -47,10 +47,10 @@ def new_detector(
 ) -> nn.Module:
     """A randomly initialised network of a detector, the same for the same seed. `Detector` says how it is called.
 
-    `num_classes` counts the background, so it is at least 2. SettingError for an unknown name, and for fewer classes.
+    `num_classes` counts the background, so it is at least 2. SettingError for an unknown name or fewer classes.
     """
     if num_classes < 2:
-        raise SettingError(f"num_classes must be at least 2, the background and one class, not {num_classes}")
+        raise SettingError(f"num_classes must be at least 2 (the background and one class), not {num_classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = detector_named(name).build(model, num_classes, inference or InferenceSettings())

@@ -1,7 +1,7 @@
-"""FCOS, with group norm in its head and P6 made from P5 as MMDetection has it.
+"""FCOS, with group norm in its head and P6 made from P5 as in MMDetection.
 
 As in torchvision, centerness is predicted from the regression branch, only points near an object's centre are positive,
-and boxes are learned by generalised IoU. Points lie at the upper left corners of cells, as the centres of anchors do;
+and boxes are trained with generalised IoU. Points lie at the upper left corners of cells, as centres of anchors do;
 MMDetection's lie in the middle of cells.
 """
 

@@ -1,4 +1,4 @@
-"""Region heads that learn masks where the objects are: the targets are half-pixel aligned, as boxes are pooled."""
+"""RoI heads whose mask targets are half-pixel aligned, as the pooling of boxes is."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from socodet.detection.detectors.transform import Target
 
 
 class MaskRoIHeads(RoIHeads):  # type: ignore[misc]
-    """torchvision's region heads, with its own boxes and losses, except that the targets of masks are `mask_targets`.
+    """torchvision's RoI heads, with its boxes and losses, but with `mask_targets` as targets of masks.
 
-    torchvision samples an object's mask half a pixel off its box, and so do the masks that it learns.
+    torchvision samples an object's mask half a pixel off its box, so the masks that it learns are off as well.
     """
 
     def forward(
@@ -37,16 +37,16 @@ class MaskRoIHeads(RoIHeads):  # type: ignore[misc]
         return found, {}
 
     def box_features(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
-        """What the box head makes of each box."""
+        """The box head's output for each box."""
         found: Tensor = self.box_head(self.box_roi_pool(features, boxes, shapes))
         return found
 
     def vectors(self, box_features: Tensor) -> Tensor:
-        """The same as the box predictor takes it: (N, D)."""
+        """These features in the form that the box predictor takes: (N, D)."""
         return box_features
 
     def mask_features(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
-        """What the mask predictor takes of each box."""
+        """The mask predictor's input for each box."""
         found: Tensor = self.mask_head(self.mask_roi_pool(features, boxes, shapes))
         return found
 
@@ -58,7 +58,7 @@ class MaskRoIHeads(RoIHeads):  # type: ignore[misc]
         box_features: Tensor,
         positive: Tensor,
     ) -> Tensor:
-        """`mask_features` of the positive `boxes` in training; `positive` tells them among those of `box_features`."""
+        """`mask_features` of the positive `boxes` in training; `positive` marks their rows in `box_features`."""
         return self.mask_features(features, boxes, shapes)
 
     def _losses(
@@ -94,9 +94,9 @@ def mask_loss(
     labels: Sequence[Tensor],
     matched: Sequence[Tensor],
 ) -> Tensor:
-    """Binary cross entropy of each box's mask of its class, the mean over cells and boxes.
+    """Binary cross-entropy of each box's mask for its class, averaged over cells and boxes.
 
-    logits_ncmm: (N, classes, M, M). For each image: boxes (N_i, 4), and of each its class and its object's number.
+    logits_ncmm: (N, classes, M, M). For each image: boxes (N_i, 4), and the class and the object's index of each.
     """
     if logits_ncmm.shape[0] == 0:
         return logits_ncmm.sum() * 0
@@ -112,9 +112,9 @@ def mask_loss(
 
 
 def mask_targets(masks_ohw: Tensor, boxes_n4: Tensor, objects_n: Tensor, side: int) -> Tensor:
-    """(N, side, side) in 0 to 1: RoIAlign of each box in the mask of its object, which is one of those of an image.
+    """(N, side, side) in [0, 1]: RoIAlign of each box on the mask of its object, one of an image's (O, H, W).
 
-    Half-pixel aligned, so that `paste_masks` puts it back where it was.
+    Half-pixel aligned, so that `paste_masks` puts a mask back where it was.
     """
     rois = torch.cat([objects_n.to(boxes_n4)[:, None], boxes_n4], dim=1)
     cells: Tensor = roi_align(masks_ohw[:, None].to(rois), rois, (side, side), 1.0, aligned=True)

@@ -38,11 +38,11 @@ class SharedRoIHeads(MaskRoIHeads):
     """
 
     def vectors(self, box_features: Tensor) -> Tensor:
-        """The averages over cells."""
+        """Averaged over cells."""
         return box_features.mean(dim=(2, 3))
 
     def mask_features(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
-        """What the box head makes of each box."""
+        """The box head's output for each box."""
         return self.box_features(features, boxes, shapes)
 
     def positive_mask_features(
@@ -53,7 +53,7 @@ class SharedRoIHeads(MaskRoIHeads):
         box_features: Tensor,
         positive: Tensor,
     ) -> Tensor:
-        """Those that the box predictor was given already."""
+        """The features that were computed for the box predictor."""
         return box_features[positive]
 
 

@@ -55,7 +55,7 @@ class MaskRCNNFPN(FasterRCNNFPN):
 
 
 def aligned_masks(heads: RoIHeads) -> MaskRoIHeads:
-    """`MaskRoIHeads` of the same parts and numbers."""
+    """`MaskRoIHeads` with the same parts and settings."""
     sampler = heads.fg_bg_sampler
     return MaskRoIHeads(
         heads.box_roi_pool,

@@ -21,7 +21,7 @@ from socodet.models.settings import ModelSettings
 STRIDES = (8, 16, 32, 64, 128)
 """Of P3 to P7."""
 ANCHOR_SIZES = tuple((4 * stride, int(4 * stride * 2 ** (1 / 3)), int(4 * stride * 2 ** (2 / 3))) for stride in STRIDES)
-"""RetinaNet's anchors' sides in pixels, of each level (torchvision's)."""
+"""Sides of the anchors of each level in pixels, as in torchvision."""
 MMDETECTION_1X_IMAGES = 117_266
 """Images of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
 

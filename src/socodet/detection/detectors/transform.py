@@ -45,10 +45,10 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
         *,
         paste: bool = True,
     ) -> list[dict[str, Tensor]]:
-        """Boxes and masks in the images as they were given; (height, width) of these scaled, and as they were.
+        """Boxes and masks in the original images; sizes are (height, width), of the scaled and the original images.
 
-        RetinaNet's and FCOS's boxes may lie outside the image; clipped to it they have no area, and Detectron2 and
-        MMDetection leave them out too. Without `paste`, masks stay (N, 1, M, M), as the mask head gives them.
+        Boxes of RetinaNet and FCOS that lie outside the image have no area once clipped and are left out, as in
+        Detectron2 and MMDetection. Without `paste`, masks stay (N, 1, M, M), as the mask head gives them.
         """
         result = [{name: values[real_boxes(answer["boxes"])] for name, values in answer.items()} for answer in result]
         small = [answer.pop("masks", None) for answer in result]
@@ -60,7 +60,7 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
 
 
 def real_boxes(boxes_n4: Tensor) -> Tensor:
-    """(N,) whether they have an area."""
+    """(N,) bool: whether each has an area."""
     return (boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1)
 
 
@@ -78,10 +78,10 @@ def scale_image(image_3hw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def paste_masks(masks_n1mm: Tensor, boxes_n4: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (N, 1, M, M), each in its box, xyxy in pixels of an image of `size` (height, width): (N, 1, H, W) float32.
+    """(N, 1, H, W) float32: masks (N, 1, M, M), each in its box, xyxy in pixels of an image of `size` (height, width).
 
     Bilinear from the centres of cells to those of pixels, and 0 outside, as in Detectron2 and MMDetection.
-    torchvision's own function cuts the corners of boxes to whole pixels and makes masks a pixel larger.
+    torchvision's own function truncates the corners of boxes to whole pixels and makes masks a pixel larger.
     """
     with torch.autocast(masks_n1mm.device.type, enabled=False):  # half precision would move the outlines
         rows = mask_weights(boxes_n4[:, 1], boxes_n4[:, 3], size[0], masks_n1mm.shape[-2])
@@ -91,7 +91,7 @@ def paste_masks(masks_n1mm: Tensor, boxes_n4: Tensor, size: tuple[int, int]) -> 
 
 
 def mask_weights(first_n: Tensor, last_n: Tensor, pixels: int, cells: int) -> Tensor:
-    """(N, pixels, cells): along one axis of an image, the share that each cell of a box's mask has in a pixel."""
+    """(N, pixels, cells): along one axis of an image, the weight of each cell of a box's mask in each pixel."""
     centres = torch.arange(0, pixels, device=first_n.device) + 0.5
     at = (centres - first_n.float()[:, None]) / (last_n - first_n).float()[:, None] * cells - 0.5
     return (1 - (at[..., None] - torch.arange(0, cells, device=first_n.device)).abs()).clamp(min=0)

@@ -26,7 +26,7 @@ class Recipe(Settings, Shown):
     """
 
     name: str
-    """One of `socodet.recipes()`, or `module:name` of your own."""
+    """One of `socodet.recipes()`, or your own `module:name`."""
     sample: SampleSettings = dataclasses.field(default_factory=SampleSettings)
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)

@@ -40,7 +40,7 @@ HEADLINES = {
 HIDDEN = ("versions", "problems", "data.categories")
 """Not settings, or too long for a table."""
 COUNTS = ("images.count", "data.images", "recipe.schedule.iterations", "recipe.training.batch_size")
-"""Settings that are written with thousands."""
+"""Settings shown with thousands separators."""
 PROGRESS = {"step": ("Steps", ",.0f"), "epoch": ("Epochs", None), "loss": ("Loss", ".3f")}
 SPEED = {"images_per_second": ("Images per second", None), "data_wait": ("Waiting for data", ".0%")}
 PRETRAINED = {
@@ -145,7 +145,7 @@ def lowest_loss(run: RunRecord) -> float:
 
 
 def _number(value: float | None, number_format: str | None) -> str:
-    """Without a format in three digits."""
+    """With three significant digits if no format is given."""
     if value is None:
         return NOTHING
     return (rounded(value) if number_format is None else format(value, number_format)).replace("-", "−")

@@ -26,7 +26,7 @@ def retrieval_section(
     return Section(
         "The same object in another view",
         f"Up to {networks[0].question.boxes_per_image} objects of V1 in each of {len(images)} images are searched for "
-        f"among all of them in the other view, over {DRAWS} draws of the views. {text}\n\n"
+        f"among all objects of the other view, in {DRAWS} draws of the views. {text}\n\n"
         "The maps: an object in V1, and V2 under the cosine of the object's features h (Eq. 1) with those of a box of "
         "its size at every location, each in a colour range of its own, printed on it. The box marks the object in V2, "
         "the cross the most similar location, and the text below says whether that is inside the box, as it should be.",

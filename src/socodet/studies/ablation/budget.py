@@ -19,8 +19,8 @@ _BELOW = 1 - 1e-6
 CANONICAL_LIMITS = (112.0 * _BELOW, 224.0 * _BELOW, 448.0 * _BELOW)
 """Mask R-CNN's rule, floor(4 + log2(√area / 224)), as limits of P2, P3 and P4 for a first view of 224 pixels.
 
-That rule puts a box on a limit on the upper level, and `scale_aware_levels` on the lower: hence a little less. The box
-of a whole view, the only one of an image without proposals, is on a limit.
+That rule assigns a box exactly at a limit to the upper level, but `scale_aware_levels` to the lower one: hence slightly
+less. The box of a whole view, the only one of an image without proposals, is exactly at a limit.
 """
 SCALED_CHANNELS = ("fpn_channels", "head_channels", "representation_size", "hidden_size", "embedding_size")
 

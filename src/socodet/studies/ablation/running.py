@@ -122,9 +122,9 @@ def row_detectors(
 ) -> FinetuningRuns:
     """How the detector of every row of `ablate` is fine-tuned; modules that a row did not pretrain start fresh.
 
-    `train` and `val` are sets as `open_detection_set` takes them; of a folder, its training and validation splits.
-    `settings` are those of every row, except the seed, which is the row's. images, reading, execution: as `finetune`
-    takes them. InputError for sets that cannot be used.
+    `train` and `val` are sets as in `open_detection_set`; of a folder, its training and validation splits.
+    `settings` apply to every row, except the seed, which is the row's. images, reading, execution: as in `finetune`.
+    InputError for sets that cannot be used.
     """
     return FinetuningRuns.open(
         train,

@@ -279,7 +279,7 @@ def log_figures(run: RunFolder, batch: int, total: int) -> dict[str, float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of those that are known; NaN if none is."""
+    """The mean of the finite values; NaN if there are none."""
     known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
 

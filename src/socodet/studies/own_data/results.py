@@ -78,11 +78,11 @@ class OwnData(Shown):
             yield from ((f"{given}_{ADAPTED}", given), (f"{given}_{ADAPTED}", f"{given}_{SOCO}"))
 
     def labels_worth(self, start: str, fraction: float) -> float | None:
-        """The fraction of the labels at which scratch has the AP that a start has with `fraction` of them.
+        """The fraction of the labels with which scratch reaches the AP that a start has with `fraction` of them.
 
-        Of scratch the same folds count, at each fraction at which it has all of them. Between these AP is taken as
-        linear in the logarithm of the fraction. infinity where scratch has less with every fraction that was measured;
-        None where it cannot be said.
+        Scratch is averaged over the same folds, at the fractions for which it has all of them; between these, AP is
+        taken as linear in the logarithm of the fraction. Infinity if scratch is lower at every fraction that was
+        measured; None if it cannot be determined.
         """
         own = self.scores(start, fraction)
         scratch = {f: self.scores(SCRATCH, f) for f in self._comparable(own)}
