@@ -18,10 +18,12 @@ from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.pretraining import step_time
 from socodet.pretraining.recipes.auto import Given, plan
+from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, reproduce_own_data
-from socodet.studies.own_data.protocol import image_level, start_names, starts
+from socodet.studies.own_data.begin import starts_to_note
+from socodet.studies.own_data.protocol import Start, image_level, start_names, starts
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
 from socodet.training.settings import ExecutionSettings
@@ -142,6 +144,16 @@ def test_settings_newer_than_the_study_are_its_defaults(done, data, weights, tmp
     assert [one for one in again if one in done.as_json()] == done.as_json()
     with pytest.raises(InputError, match="rise"):
         reproduce_own_data(data, folder, dataclasses.replace(SMALL, rise=0.2), **given)
+
+
+def test_another_description_of_a_start_is_not_another_start(tmp_path):
+    """As after an update of socodet that only changed the words: the study goes on, in the new ones."""
+    noted = starts_to_note(tmp_path, [Start("soco", "as before", tiny())], {})
+    again = starts_to_note(tmp_path, [Start("soco", "as now", tiny())], noted)
+    assert again == {"soco": {**noted["soco"], "what": "as now"}}
+    other = dataclasses.replace(tiny(), training=dataclasses.replace(tiny().training, seed=1))
+    with pytest.raises(InputError, match="another machine"):
+        starts_to_note(tmp_path, [Start("soco", "as before", other)], noted)
 
 
 def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, data, tmp_path, monkeypatch):
@@ -294,6 +306,18 @@ def test_folds_that_only_one_start_has_are_not_compared(tmp_path):
     figures = {("scratch", 0.1): (10.0, 12.0), ("scratch", 0.25): (14.0,), ("scratch", 1.0): (20.0, 22.0)}
     found = made_up(tmp_path / "under_way", {**figures, ("soco", 0.1): (13.0, 15.0)})
     assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10**0.3)
+
+
+def test_the_page_has_no_empty_table_and_no_start_that_nobody_asked_for(tmp_path):
+    alone = made_up(tmp_path / "alone", {("scratch", 0.1): (10.0,)})
+    both = made_up(tmp_path / "both", {("scratch", 0.1): (10.0,), ("soco", 0.1): (13.0,)})
+    for found, names, tables in ((alone, {"scratch"}, 1), (both, {"scratch", "soco"}, 2)):
+        section = found.as_markdown().split("## 10% of the labels")[1].splitlines()
+        rules = [at for at, line in enumerate(section) if line.startswith("| ---")]
+        assert len(rules) == tables
+        assert all(section[at + 1].startswith("| ") for at in rules)
+        assert {line[2:].split(":")[0] for line in found.as_markdown().splitlines() if line.startswith("- ")} == names
+        assert found._repr_html_().count("<table") == tables
 
 
 def test_tables_by_hand(tmp_path):

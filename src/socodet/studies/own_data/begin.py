@@ -110,7 +110,7 @@ def starts_to_note(folder: Path, every: Sequence[Start], begun: Mapping[str, Any
             "weights": None if file is None else digests[file],
         }
     described = json.loads(json.dumps(described))
-    changed = [name for name, one in described.items() if noted.get(name, one) != one]
+    changed = [name for name, one in described.items() if {**noted.get(name, one), "what": one["what"]} != one]
     if changed:
         raise InputError(
             f"{folder}: {changed[0]} began with other weights, or with a recipe planned on another machine; give "

@@ -118,12 +118,12 @@ def starts(
     found = [
         Start(SCRATCH, "no pretraining"),
         Start(IMAGE, "the image-level baseline (Table 4's first row) at equal compute: backbone only", image),
-        Start(SOCO, "SoCo as the recipe `auto` sets it", soco),
-        Start(SOCO_PAPER, "the same with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
+        Start(SOCO, "SoCo as the recipe auto sets it", soco),
+        Start(SOCO_PAPER, "like soco, with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
     ]
     if soco.model.architecture in WITH_RPN:
         model = replace(soco.model, rpn_weight=1.0)
-        what = "SoCo as `auto` sets it, and an RPN head beside it"
+        what = "SoCo as the recipe auto sets it, and an RPN head beside it"
         found.append(Start(SOCO_RPN, what, replace(soco, model=model), on_request=True))
     if weights is not None:
         soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=weights.path)

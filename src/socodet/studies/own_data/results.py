@@ -147,7 +147,8 @@ class OwnData(Shown):
         for fraction in self.detectors.fractions:
             share = f"{100 * fraction:g}% of the labels"
             yield ShownTable(self._rows(fraction), HEADER, f"{share}; percent, over the folds")
-            yield ShownTable(self._verdicts(fraction), VERDICTS, share)
+            if verdicts := self._verdicts(fraction):
+                yield ShownTable(verdicts, VERDICTS, share)
         yield from (
             ShownPicture.of(self.study.folder / name, f"AP over the {name.removesuffix('.png')}")
             for name in FIGURES
@@ -164,13 +165,16 @@ class OwnData(Shown):
             "A fold is another part of the labels and another seed. AP in percent, mean ± sample standard deviation",
             "over the folds.",
             "",
-            *(f"- {name}: {in_table(what)}" for name, what in self.what.items()),
+            *(f"- {name}: {in_table(what)}" for name, what in self.what.items() if name in self._begun_or_asked()),
             "",
             *self._costs(),
         ]
         for fraction in self.detectors.fractions:
             lines += ["", f"## {100 * fraction:g}% of the labels", "", *self._fraction(fraction)]
         return "\n".join(lines) + "\n"
+
+    def _begun_or_asked(self) -> set[str]:
+        return {str(run.labels["init"]) for run in self.detectors.outcomes} | {*self.pretraining}
 
     def _costs(self) -> list[str]:
         rows = []
@@ -184,8 +188,9 @@ class OwnData(Shown):
         return markdown_table(["pretraining", "steps", "minutes", "on", "effective rank at the end"], rows)
 
     def _fraction(self, fraction: float) -> list[str]:
-        tables = markdown_table(HEADER, self._rows(fraction)), markdown_table(VERDICTS, self._verdicts(fraction))
-        return [*self._length(fraction), "", *tables[0], "", *tables[1]]
+        verdicts = self._verdicts(fraction)
+        compared = ["", *markdown_table(VERDICTS, verdicts)] if verdicts else []
+        return [*self._length(fraction), "", *markdown_table(HEADER, self._rows(fraction)), *compared]
 
     def _rows(self, fraction: float) -> list[list[str]]:
         rows = []
