@@ -29,6 +29,14 @@ def test_this_machine_is_well(capsys, monkeypatch):
     assert all(line.startswith("ok ") for line in lines[1:])
 
 
+def test_a_limit_that_cannot_be_raised_is_stated_once(capsys, monkeypatch):
+    for soft, hard in ((20_000, 20_000), (1024, 20_000)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, limits=(soft, hard): limits)
+        main(["doctor", "--json"])
+        figures = re.findall(r"\d[\d,]*", found(capsys)["open files"]["found"])
+        assert [int(figure.replace(",", "")) for figure in figures] == sorted({soft, hard})
+
+
 def test_torchvision_of_another_build_is_found(capsys, monkeypatch):
     def missing(*_args, **_kwargs):
         raise RuntimeError("operator torchvision::roi_align does not exist")

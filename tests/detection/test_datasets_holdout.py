@@ -46,8 +46,12 @@ def test_a_share_is_held_back_once_and_for_all(bare):
 
 
 def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):
-    with pytest.raises(InputError, match=r"no split .val.*--val-share.*ReadingSettings\(val_share"):
+    with pytest.raises(InputError, match=r"no split .val.*'all'.*--val-share.*ReadingSettings\(val_share"):
         open_labelled_sets(bare, None)
+    with pytest.raises(InputError, match="no split 'test'") as raised:
+        open_detection_set(bare, split="test")
+    assert "--val-share" not in str(raised.value)  # it gives no such split
+    assert len(open_detection_set(bare, split="all")) == 9  # the split that both name
     train, val = open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0))
     assert (len(train), val) == (9, None)
     train, val = open_labelled_sets(bare, bare)  # a set without parts is scored on whole

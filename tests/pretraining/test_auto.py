@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 
 import numpy as np
 import pytest
@@ -191,6 +192,8 @@ def test_a_steps_time_is_measured_on_real_samples():
         (40, Given(steps=1, batch=32)),
         (1400, Given(epochs=7)),
         (999, Given(hours=1)),
+        (48, Given(steps=3000, batch=32)),
+        (32, Given(steps=1, batch=32)),
     ],
 )
 def test_the_steps_and_passes_that_are_shown_are_those_that_a_run_makes(count, given):
@@ -201,4 +204,6 @@ def test_the_steps_and_passes_that_are_shown_are_those_that_a_run_makes(count, g
     assert int(rows["steps"].replace(",", "")) == trainer.total
     assert int(rows["warm-up"].split()[0].replace(",", "")) == trainer.warmup
     passes = trainer.total * training.batch_size / count
-    assert f"each image is seen {passes:.1f} times" in "\n".join(made.lines(count))
+    (shown,) = re.findall(r"each image is seen ([\d,.]+) times?(?:;|$)", "\n".join(made.lines(count)), re.MULTILINE)
+    assert float(shown.replace(",", "")) == pytest.approx(passes, rel=0.005)
+    assert not shown.endswith(".0")

@@ -224,6 +224,16 @@ def test_a_plan_that_begins_from_a_run_has_its_sizes(images, tmp_path):
     assert (one["training"]["backbone_lr"], other["training"]["backbone_lr"]) == (1, 0.1)
 
 
+@pytest.mark.parametrize(("given", "other"), [(["--dry-run"], "--hours"), (["--hours", "1"], "--dry-run")])
+def test_a_recipe_that_is_not_planned_names_the_flag_that_was_given(given, other, images, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--recipe", "tiny", *given])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert given[0] in said
+    assert other not in said
+
+
 @pytest.mark.usefixtures("half_a_second")
 def test_weights_of_another_network_are_an_error_before_a_step_is_timed(images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: pytest.fail("timed"))

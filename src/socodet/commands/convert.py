@@ -29,7 +29,7 @@ def convert(
         data: Annotated set, as for `socodet finetune`.
         output: COCO file to write, .json.
         check: Write nothing; only show what the set contains and what is wrong with it.
-        split: Split of a folder: train, val or test.
+        split: Split of a folder: train, val or test; `all` for one without splits.
         images: Folder of the images, if they are not found nearby.
         save_images: New folder for the images of a Hugging Face dataset, which are not stored as files.
         overwrite: Replace an existing file.

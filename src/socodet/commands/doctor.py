@@ -258,5 +258,6 @@ def _open_files() -> Finding:
     except ImportError:
         return Finding("open files", "no limit known on this system")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    more = "" if soft == hard else f", which may be raised to {hard:,}"
     problem = None if hard == resource.RLIM_INFINITY or hard >= FEW_FILES else "too few; raise it (ulimit -Hn)"
-    return Finding("open files", f"at most {soft:,}, which may be raised to {hard:,}", problem)
+    return Finding("open files", f"at most {soft:,}{more}", problem)

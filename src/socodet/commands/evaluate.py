@@ -32,7 +32,7 @@ def evaluate(
     Args:
         run: Folder that `socodet finetune` wrote.
         data: Annotated set with the categories that the detector was trained on, as for `socodet finetune`.
-        split: Split of a folder; all images if it has no splits.
+        split: Split of a folder; `all` for one without splits.
         images: Folder of the images, if they are not found nearby.
         checkpoint: The best on the run's validation set, if it was scored during training, or the last.
         output: .json file for the scores, including those of each class.

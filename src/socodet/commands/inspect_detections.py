@@ -28,7 +28,7 @@ def inspect_detections(
         data: Annotated set, as for `socodet finetune`.
         predictions: File of detections in COCO's result format, as finetune and evaluate save them.
         output: .png or .html to write.
-        split: Split of a folder; all images if it has no splits.
+        split: Split of a folder; `all` for one without splits.
         images: Folder of the images, if they are not found nearby.
         min_score: Show detections with at least this score; by default the score with the highest F1 on the set.
         limit: Number of images to show.

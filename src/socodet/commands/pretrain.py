@@ -50,8 +50,9 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         base = _planned(argv, asked.arguments)
     else:
         base = recipe_named(name)
-        if {"--hours", "--dry-run"} & {argument.split("=")[0] for argument in argv}:
-            raise InputError(f"pretrain: --hours and --dry-run work with --recipe {AUTO}, not {name}")
+        for flag in ("--hours", "--dry-run"):
+            if flag in {argument.split("=")[0] for argument in argv}:
+                raise InputError(f"pretrain: {flag} works with --recipe {AUTO}, not {name}")
     rooms = {room: getattr(base, room) for room in ("sample", "model", "objective", "training", "proposals")}
     if name != AUTO and not values_of("--warmup-epochs", argv):
         for epochs in values_of("--epochs", argv)[-1:]:

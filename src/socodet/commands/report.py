@@ -25,7 +25,7 @@ def report(
         output: Page to write, .html.
         images: Images to show, if they have moved since the first run; with --data FILE.json, the images of that file.
         data: Annotated set to run fine-tuned detectors on, to show precision, recall and their worst images.
-        split: Split of --data, if it is a folder; all images if it has no splits.
+        split: Split of --data, if it is a folder; `all` for one without splits.
         overwrite: Replace an existing page.
         device: Where the networks run; auto takes a CUDA device if there is one.
     """

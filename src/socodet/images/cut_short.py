@@ -2,6 +2,7 @@
 
 import multiprocessing
 
+from socodet.runtime.counted import counted
 from socodet.runtime.notices import notice, say
 
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
@@ -24,13 +25,14 @@ class CutShort:
             self.names.append(name)
         elif not self.names:
             self.names.append(name)
-            notice(f"{name}: this JPEG, and perhaps others, has no end; read to where it goes")
+            notice(f"{name}: a truncated JPEG, perhaps one of several; read as far as it goes")
 
     def say(self) -> None:
         """Says how many were counted since the last time."""
         if self.names:
             first = min(self.names)
-            say(f"{len(self.names):,} JPEGs have no end and were read to where they go, grey below it (first: {first})")
+            what = counted(len(self.names), "truncated JPEG")
+            say(f"{what}: read as far as the data goes, grey below it (first: {first})")
             self.names.clear()
 
 

@@ -290,7 +290,7 @@ def _whole_or_part(
             return read(part)
         if tuple(parts) == (WHOLE,) and part == "train":
             return read(WHOLE)
-        whole = f"it is not divided, and {WHOLE!r} is all of it"
+        whole = f"it is not divided, and its only split is {WHOLE!r}"
         there = whole if tuple(parts) == (WHOLE,) else f"it has {' and '.join(map(repr, parts))}"
         raise missing_part(given, part, there)
 

@@ -37,10 +37,12 @@ class MissingPartError(InputError):
 
 def missing_part(given: Path, part: str, there: str) -> MissingPartError:
     """The error for a part that a set has not; there: which it has, in words."""
-    return MissingPartError(
-        f"{given}: has no split {part!r}; {there}. Name one that is there with --split, give another set with "
-        f"--val, or {HOLD_BACK}, where the command has it"
-    )
+    name = "name a split that it has with --split"
+    if part == "val":
+        ways = f"To train or probe, {HOLD_BACK} or give another set with --val; to evaluate, convert or inspect, {name}"
+    else:
+        ways = f"Give a set that has it, or {name} (of a probe: --train-split, --val-split)"
+    return MissingPartError(f"{given}: has no split {part!r}; {there}. {ways}")
 
 
 def parts_of(folder: Path) -> dict[str, Path]:

@@ -93,7 +93,7 @@ class Plan:
         shown = [choice.replaced_by(replaced) for choice in self.choices]
         lines = [f"{one.what:<{what}}  {one.value:<{value}}  {one.reason}" for one in shown]
         length = f"{counted(steps, 'step')} of {counted(training.batch_size, 'image')}"
-        length += f": each image is seen {steps * training.batch_size / images:,.1f} times"
+        length += f": each image is seen {counted(steps * training.batch_size / images, 'time')}"
         if seconds_per_step is not None:
             length += f"; about {duration(steps * seconds_per_step)} at {rounded(seconds_per_step, 2)} s per step"
         few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []

@@ -35,8 +35,8 @@ def sample_sections(proposals: Sequence[Gallery], views: Sequence[Gallery]) -> l
         Section(
             "Proposals",
             "The boxes that pretraining takes its objects from, found without labels. Good ones frame things or parts "
-            f"of things. At most {MOST_BOXES} are drawn, from an image's largest to its smallest; "
-            "`socodet inspect proposals` draws all.",
+            f"of things. At most {MOST_BOXES} are drawn, from an image's largest to its smallest; the command "
+            "socodet inspect proposals draws all.",
             proposals,
         ),
         Section(

@@ -1,0 +1,18 @@
+import re
+
+import pytest
+
+from socodet.images.cut_short import CutShort
+
+
+@pytest.mark.parametrize("count", [1, 2, 1200])
+def test_images_cut_short_are_counted_and_the_first_is_named(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    counter = CutShort()
+    for index in reversed(range(count)):
+        counter.add(f"{index:04}.jpg")
+    counter.say()
+    said = capsys.readouterr().err
+    assert re.search(rf"(?<!\d){count:,} .*JPEG{'' if count == 1 else 's'}\b", said)
+    assert "first: 0000.jpg" in said
+    counter.say()
+    assert not capsys.readouterr().err
