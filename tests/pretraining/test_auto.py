@@ -57,14 +57,17 @@ def test_a_survey_samples_grey_images_sizes_and_counts_evenly():
     assert grey.reads == 48  # and not 50,000
 
 
-def test_unreadable_images_are_skipped_and_no_readable_one_is_an_error():
+def test_unreadable_images_are_skipped_and_said_and_no_readable_one_is_an_error(capsys):
     class Broken(Made):
         def read(self, index: int) -> bytes:
             if index % 2 == 0 or self.count == 2:
                 raise OSError
             return super().read(index)
 
+    assert survey_images(Made(48, colour=True)).surveyed == 48
+    assert not capsys.readouterr().err
     assert survey_images(Broken(48, colour=True)).surveyed == 24
+    assert "24 of 48 sampled" in capsys.readouterr().err
     with pytest.raises(InputError, match="none of the 2 sampled"):
         survey_images(Broken(2, colour=True))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from socodet.images.reading import PixelReading
 from socodet.images.source import open_images, read_like
 from socodet.models.soco import SoCo
 from socodet.pretraining import pretrain as pretraining
-from socodet.pretraining.preparation import prepare
+from socodet.pretraining.preparation import absolute_location, prepare
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -170,3 +171,14 @@ def test_proposals_of_images_that_were_read_otherwise_are_not_taken_over(tmp_pat
     assert run.proposals.read_bytes() == made
     prepare(run, open_images(photographs()), chosen, None, None, **keywords)
     assert run.proposals.read_bytes() == made
+
+
+def test_where_the_images_are_is_noted_without_detours_unless_a_link_needs_them(tmp_path):
+    (tmp_path / "far" / "images").mkdir(parents=True)
+    (tmp_path / "far" / "inner").mkdir()
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "inner")
+    plain = f"{tmp_path}/near/../far/images"
+    assert absolute_location(plain) == f"{tmp_path}/far/images"
+    linked = f"{tmp_path}/near/link/../images"  # far/images; near/images does not exist
+    assert Path(absolute_location(linked)).samefile(tmp_path / "far" / "images")

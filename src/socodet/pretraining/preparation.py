@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,16 @@ def _describe(
         "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
         "start": start,
         "reading": None if reading_of(source) == PLAIN else to_json(reading_of(source)),
-        "location": str(Path(source.location).absolute()),
+        "location": absolute_location(source.location),
         "proposals": None if proposals is None else str(proposals),
     }
+
+
+def absolute_location(path: str) -> str:
+    """The absolute path, without `..` unless that is another place because of a link."""
+    whole = str(Path(path).absolute())
+    short = os.path.normpath(whole)
+    return short if os.path.realpath(short) == os.path.realpath(whole) else whole
 
 
 def reopen_images(description: Mapping[str, Any]) -> ImageSource:

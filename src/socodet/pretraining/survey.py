@@ -10,6 +10,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.notices import notice
 from socodet.runtime.progress import progress_bar
 from socodet.views.settings import SampleSettings
 
@@ -48,14 +49,16 @@ class Machine:
 
 
 def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageSurvey:
-    """Samples `SURVEYED` images of the set. InputError when none of them can be read."""
+    """Samples `SURVEYED` images of the set; says how many cannot be read. InputError when none of them can."""
     wanted = np.unique(np.linspace(0, len(source) - 1, min(SURVEYED, len(source))).round().astype(int))
     sides, grey, few = [], [], []
+    unreadable: list[str] = []
     with progress_bar("sampling images", len(wanted), show=show_progress) as bar:
         for index in wanted.tolist():
             try:
                 pixels = read_pixels(source, index)
-            except (UnreadableImageError, OSError):
+            except (UnreadableImageError, OSError) as error:
+                unreadable.append(f"{source.key(index)}: {error}")
                 continue
             finally:
                 bar.advance()
@@ -64,6 +67,11 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
             few.append(len(propose_boxes(pixels, ProposalSettings())) < SampleSettings().boxes_per_image)
     if not sides:
         raise InputError(f"{source.location}: none of the {len(wanted)} sampled images can be read; check the files")
+    if unreadable:
+        notice(
+            f"{source.location}: {len(unreadable)} of {len(wanted)} sampled images cannot be read and will be left out "
+            f"(first: {unreadable[0]})"
+        )
     return ImageSurvey(
         count=len(source),
         surveyed=len(sides),
