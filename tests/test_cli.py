@@ -76,6 +76,14 @@ def test_a_misspelt_name_gets_a_suggestion(capsys, argv, meant):
     assert re.search(rf"did you mean (\S+ or )*{re.escape(meant)}( or \S+)*\?", error_of(capsys, *argv.split()))
 
 
+def test_the_first_word_of_a_command_is_enough_for_its_help(capsys):
+    main(["reproduce", "own-data", "--help"])
+    whole = capsys.readouterr().out
+    main(["reproduce", "--help"])
+    assert capsys.readouterr().out == whole
+    assert "own-data" in whole
+
+
 def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     run = tmp_path / "run"
     assert "choose one of propose" in error_of(capsys, "xyz")

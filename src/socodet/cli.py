@@ -151,6 +151,9 @@ def run_command(arguments: Sequence[str]) -> None:
     """Runs the command that the first arguments name with the others. InputError says what is wrong with them."""
     two_words = " ".join(arguments[:2])
     name = two_words if two_words in COMMANDS else arguments[0]
+    begun = [command for command in COMMANDS if command.split()[0] == name]
+    if len(begun) == 1 and HELP & set(arguments[1:2]):
+        name, arguments = begun[0], [*begun[0].split(), *arguments[1:]]
     if name not in COMMANDS:
         raise InputError(f"{name}: no such command; {_instead(arguments)}")
     command, module = command_named(name)
