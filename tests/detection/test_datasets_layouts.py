@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from socodet.detection.datasets.folder_listing import FilesThere
 from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
@@ -126,3 +127,23 @@ def test_a_layout_is_found_without_asking_for_each_file(tmp_path, monkeypatch):
     assert layout_at(tmp_path).parts == ("train",)
     assert str(tmp_path / "images") in {os.path.dirname(path) for path in asked}
     assert not [path for path in asked if os.path.splitext(os.path.basename(path))[0] in "abc"]
+
+
+def test_a_folder_is_gone_through_once_for_all_names_sought_in_any_case(tmp_path):
+    """There are some seventy, and a folder may hold a million files."""
+
+    class Counted(FilesThere):
+        asked = 0
+
+        def names(self, folder):
+            self.asked += 1
+            return super().names(folder)
+
+    for name in ("Train.JSON", "TRAIN.json", "Labels"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "Labels" / "One.txt").touch()
+    there = Counted()
+    assert there.in_any_case(tmp_path, "train.json") == tmp_path / "TRAIN.json"  # the first in the order of names
+    assert there.in_any_case(tmp_path, "labels/one.TXT") == tmp_path / "Labels" / "One.txt"
+    assert [there.in_any_case(tmp_path, f"{k}.json") for k in range(30)] == [None] * 30
+    assert there.asked == 2

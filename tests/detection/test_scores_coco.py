@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from socodet.detection.datasets.masks import encode_masks
-from socodet.detection.scores import Detections, evaluate
+from socodet.detection.scores import Detections, coco, evaluate
 from socodet.errors import InputError
 
 LEFT, RIGHT = (10, 10, 40, 40), (60, 10, 90, 40)
@@ -122,3 +122,20 @@ def test_as_another_library(seed):
             ap, ap50, *_ = other_library(with_masks, segmented, kind, label)
             assert (of_class[f"{prefix}_AP"], of_class[f"{prefix}_AP50"]) == pytest.approx((ap, ap50), abs=1e-6)
     assert abs(both["mask_AP"] - both["box_AP"]) > 0.1
+
+
+@pytest.mark.parametrize("at_once", [1, 40])
+def test_the_library_is_handed_some_classes_at_a_time(at_once, monkeypatch):
+    """It takes over a kilobyte for each detection, and a set may have ten million."""
+    data, predictions = random_case(np.random.default_rng(3), style="coco", classes=7)
+    whole = evaluate(data, predictions)
+    handed = []
+    plain = coco.COCO
+    monkeypatch.setattr(coco, "COCO", lambda made: handed.append(made) or plain(made))
+    monkeypatch.setattr(coco, "AT_ONCE", at_once)
+    scores = evaluate(data, predictions)
+    assert scores == pytest.approx(whole, nan_ok=True)
+    assert str(scores.of_classes) == str(whole.of_classes)
+    for truth, results in zip(handed[::2], handed[1::2], strict=True):
+        assert len(truth["categories"]) == 1 or len(truth["annotations"]) + len(results["annotations"]) <= at_once
+    assert sum(len(results["annotations"]) for results in handed[1::2]) == sum(map(len, predictions.values()))

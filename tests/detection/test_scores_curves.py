@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from hand_made_sets import found, made_image, made_set, random_case
+from torchvision.ops import box_iou
 
 from socodet.detection.scores import Detections
 from socodet.detection.scores.coco import evaluate_coco
@@ -52,3 +54,35 @@ def test_detections_of_equal_scores_are_shown_or_left_out_together():
     for limit, f1 in ((0.9, 0.5), (0.5, 4 / 6)):
         count, hits = curve.at(limit)
         assert 2 * hits / (count + curve.objects) == pytest.approx(f1)
+
+
+def one_by_one(image, detections):
+    """Hits, ignored detections and the scores at which objects were found, by loops."""
+    hit, ignored, found_at = [False] * len(detections), [False] * len(detections), [-1.0] * len(image)
+    for k in sorted(range(len(detections)), key=lambda k: -detections.scores[k]):
+        mine, best = torch.from_numpy(detections.boxes[k : k + 1]), None
+        for place, box in enumerate(torch.from_numpy(image.boxes)):
+            if image.labels[place] != detections.labels[k]:
+                continue
+            overlap = float(box_iou(mine, box[None]))
+            if image.crowd[place]:
+                sides = torch.minimum(mine[0, 2:], box[2:]) - torch.maximum(mine[0, :2], box[:2])
+                overlap = float(sides.clamp(min=0).prod() / (mine[0, 2:] - mine[0, :2]).prod())
+            if image.crowd[place] or image.difficult[place]:
+                ignored[k] |= overlap >= 0.5
+            elif found_at[place] < 0 and overlap >= 0.5 and (best is None or overlap > best[0]):
+                best = overlap, place
+        if best is not None:
+            hit[k], ignored[k], found_at[best[1]] = True, False, detections.scores[k]
+    return hit, ignored, found_at
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outcomes_are_those_of_one_detection_after_another(seed):
+    marks = ("", "", "crowd", "difficult")
+    data, predictions = random_case(np.random.default_rng(seed), style="coco", classes=2, images=20, marks=marks)
+    for image in data.images:
+        mine = outcome(image, predictions[image.image_id])
+        expected = one_by_one(image, predictions[image.image_id])
+        for got, wanted in zip((mine.hit, mine.ignored, mine.found_at), expected, strict=True):
+            np.testing.assert_array_equal(got, np.array(wanted, got.dtype))

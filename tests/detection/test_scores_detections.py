@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -86,3 +87,21 @@ def test_names_say_which_image_where_numbers_are_of_another_set(tmp_path):
     assert read("c.jpg", 7) == [7]
     assert read("b.jpg", 1) == [{"lacks": 1}]
     assert read("e/c.jpg", 2) == [{"lacks": 2}]
+
+
+def test_detections_are_written_image_by_image(tmp_path):
+    """As dicts and as one text, millions of them would take many times the memory of the arrays."""
+    many = made_set([made_image(k, []) for k in range(50)], "coco", classes=2)
+    each = found([(10, 11, 40, 42.5, 0.5, 2)] * 300)
+    file = tmp_path / "detections.json"
+    tracemalloc.start()
+    try:
+        write_detections(many, dict.fromkeys(range(50), each), file)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < file.stat().st_size / 2
+    entry = {"image_id": 0, "category_id": 20, "bbox": [10.0, 11.0, 30.0, 31.5], "score": 0.5}
+    assert file.read_text() == json.dumps([entry | {"image_id": k} for k in range(50) for _ in range(300)])
+    write_detections(many, {}, file)
+    assert file.read_text() == "[]"

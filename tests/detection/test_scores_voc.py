@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hand_made_sets import found, made_image, made_set, random_case
 
-from socodet.detection.scores import evaluate
+from socodet.detection.scores import evaluate, voc
 
 LEFT, RIGHT, FAR = (10, 10, 40, 40), (60, 10, 90, 40), (10, 60, 40, 90)
 
@@ -123,3 +123,14 @@ def test_as_the_slow_plain_way(seed):
     assert [one["box_AP"] for one in scores.of_classes.values()] == pytest.approx(by_class.mean(1))
     assert [one["box_AP50"] for one in scores.of_classes.values()] == pytest.approx(by_class[:, 0])
     assert 5 < scores["box_AP"] < 95
+
+
+def test_a_class_is_sought_only_in_the_images_that_have_it(monkeypatch):
+    """With hundreds of classes in thousands of images, all pairs of both would take hours."""
+    pairs = []
+    plain = voc._iou
+    monkeypatch.setattr(voc, "_iou", lambda *boxes: pairs.append(1) or plain(*boxes))
+    ours = made_set([made_image(k, [(*LEFT, k + 1)]) for k in range(20)], "voc", classes=20)
+    scores = evaluate(ours, {k: found([(*LEFT, 0.9, k + 1), (*FAR, 0.8, (k + 1) % 20 + 1)]) for k in range(20)})
+    assert scores["box_AP50"] == pytest.approx(100)
+    assert len(pairs) == 20 * 2

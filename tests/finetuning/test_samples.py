@@ -128,3 +128,18 @@ def test_repeated_images_come_as_often_as_their_factor_each_time_as_another_samp
     assert len(set(places)) == len(places)
     again = Stream(np.arange(3), 4, seed=1, factors=(1.0, 2.5, 1.0))
     assert again.batch(300) == stream.batch(300)
+
+
+def test_a_place_is_counted_within_its_pass_without_going_through_all_factors():
+    class Factors(tuple):
+        __hash__ = None  # which takes as long as there are images, and once for every place
+
+    stream = Stream(np.arange(40), 7, seed=2, factors=Factors(1 + k % 3 * 0.75 for k in range(40)))
+    places = [place for step in range(40) for place in stream.batch(step)]
+    by_pass = {}
+    for place, index in places:
+        seen = by_pass.setdefault(place % 2**32, [])
+        assert place // 2**32 == seen.count(index)
+        seen.append(index)
+    assert len(by_pass) > 3
+    assert stream.batch(1) == places[7:14]

@@ -1,12 +1,14 @@
 import io
 import os
+import struct
 import threading
 import warnings
+import zlib
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image, image_size
@@ -105,3 +107,29 @@ def test_the_limit_is_as_it_was_after_an_error() -> None:
     with pytest.raises(UnreadableImageError):
         decode_image(b"II*\0 no image")
     assert Image.MAX_IMAGE_PIXELS == USUAL
+
+
+def turned_png(after_pixels: bool) -> bytes:
+    """10x5 pixels, to be turned by a quarter, as its chunk eXIf says."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    png = encoded("uint8 PNG", (5, 10))
+    place = png.index(b"IEND" if after_pixels else b"IDAT") - 4
+    return png[:place] + chunk + png[place:]
+
+
+@pytest.mark.parametrize("after_pixels", [False, True])
+def test_a_png_is_upright_wherever_its_orientation_is(after_pixels: bool) -> None:
+    data = turned_png(after_pixels)
+    assert image_size(data) == decode_image(data).shape[1::-1] == (5, 10)
+
+
+def test_the_size_of_a_png_is_found_without_decoding_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(_image: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded)
+    assert image_size(encoded("uint8 PNG", (5, 10))) == (10, 5)
+    assert image_size(turned_png(after_pixels=False)) == (5, 10)

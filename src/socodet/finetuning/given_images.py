@@ -10,8 +10,9 @@ from torch import Tensor
 
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.decode import decode_image, to_rgb
+from socodet.images.opening import ORIENTATION_TAG
 from socodet.images.reading import PLAIN, PixelReading
-from socodet.images.stored_values import ORIENTATION_TAG, upright, values_opened
+from socodet.images.stored_values import upright, values_opened
 from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import read_file
 

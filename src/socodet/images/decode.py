@@ -14,16 +14,9 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import END_OF_IMAGE, is_cut_short
-from socodet.images.opening import check_size, opened
+from socodet.images.opening import ORIENTATION_TAG, check_size, opened, orientation
 from socodet.images.reading import LARGEST_FILE, PLAIN, PixelReading, reading_asked
-from socodet.images.stored_values import (
-    ORIENTATION_TAG,
-    TIFF,
-    chosen_bands,
-    stored_values,
-    tiff_size,
-    upright,
-)
+from socodet.images.stored_values import TIFF, chosen_bands, stored_values, tiff_size, upright
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
 from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import open_file, read_file
@@ -106,8 +99,8 @@ def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     """Width and height of an encoded image, upright: those of `decode_image(data)`, without decoding a JPEG.
 
-    A PNG may have to be decoded, as its orientation may come after its pixels. An image with a size may still turn out
-    to be damaged. UnreadableImageError as `decode_image`. max_pixels: by default as `read_images_as` says.
+    A PNG is decoded only if text comes after its pixels, which may hold its orientation. An image with a size may still
+    turn out to be damaged. UnreadableImageError as `decode_image`. max_pixels: by default as `read_images_as` says.
     """
     max_pixels = max_pixels or reading_asked().reading.max_pixels
     if not data:
@@ -125,7 +118,7 @@ def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
         stored = image.size
         if isinstance(image, TiffImageFile):  # whose `size` PIL may have turned already
             stored = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-        return _turned(stored, image.getexif().get(ORIENTATION_TAG, 1))
+        return _turned(stored, orientation(image, data))
 
 
 def image_file_size(file: Path) -> tuple[int, int]:

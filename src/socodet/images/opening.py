@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from socodet.errors import UnreadableImageError
 from socodet.images.reading import MAX_PIXELS
 
 WEBP_WITH_CANVAS = b"WEBPVP8X"
+ORIENTATION_TAG = 0x0112
+TEXT_OF_PNG = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+"""Types of the parts of a PNG that may hold its orientation."""
 
 
 class _PillowLimit:
@@ -73,3 +77,24 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
             f"{width}x{height} pixels are more than {max_pixels:,}; scale it down, as socodet pack does, or raise "
             "--max-pixels"
         )
+
+
+def orientation(image: Image.Image, data: bytes) -> int:
+    """The EXIF orientation of an image that Pillow opened from `data`; 1, as stored, if it has none.
+
+    For that of a PNG, Pillow decodes the image, as it may come after the pixels; here only if something is there.
+    """
+    known = image.format == "PNG" and not _has_text_after_pixels(data)
+    exif = Image.Image.getexif(image) if known else image.getexif()
+    return int(exif.get(ORIENTATION_TAG, 1))
+
+
+def _has_text_after_pixels(png: bytes) -> bool:
+    position, pixels = 8, False
+    while position + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, position)
+        if pixels and kind in TEXT_OF_PNG:
+            return True
+        pixels = pixels or kind == b"IDAT"
+        position += 12 + length
+    return False

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from socodet.errors import UnreadableImageError
-from socodet.images.opening import check_size, opened
+from socodet.images.opening import ORIENTATION_TAG, check_size, opened
 from socodet.images.reading import MAX_PIXELS
 from socodet.runtime.notices import notice
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-ORIENTATION_TAG = 0x0112
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, NODATA_TAG = 258, 262, 277, 339, 42113
 MIN_IS_WHITE, SIGNED = 0, 2
 INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"

@@ -9,14 +9,11 @@ OUTPUT/found.jsonl       one line per image, written as it runs, from which an i
 Images whose files have changed since then are processed again.
 """
 
-import csv
 import hashlib
 import io
-import json
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -34,13 +31,12 @@ from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
 from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of, version_of
 from socodet.prediction.drawing import draw_objects
+from socodet.prediction.found import CSV, JSON, LINES, FoundLines
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
-from socodet.runtime.counted import counted
 from socodet.runtime.differences import differences
-from socodet.runtime.files import GrowingFile, read_note, write_atomically, write_note
+from socodet.runtime.files import read_note, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders
-from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
 from socodet.training.devices import default_workers
@@ -49,15 +45,13 @@ from socodet.training.settings import DeviceSettings
 from socodet.training.signals import stop_requests
 from socodet.weights.hub import reads_hub
 
-LINES, JSON, CSV, DRAWN = "found.jsonl", "predictions.json", "predictions.csv", "drawn"
+DRAWN = "drawn"
 MIN_SCORE = 0.05
 """The lowest score that is written unless another is asked for."""
 DRAWN_FROM = 0.3
 """The lowest score that is drawn if nothing says more."""
 POOR_F1 = 10.0
 """F1 in percent below which a detector finds next to nothing."""
-DRAWINGS = 3
-"""Drawings that a notebook shows."""
 
 
 @releases_folders
@@ -114,11 +108,11 @@ def predict(
         asked["reading"] = to_json(reading_of(source))
     hold_folder(folder)
     _prepare(folder, asked, str(Path(detector.run).absolute()), overwrite=overwrite)
-    done = _done(folder, source)
-    left = [index for index in range(len(source)) if source.key(index) not in done]
-    stopped_by = None
+    lines = FoundLines.of_earlier_calls(folder, source)
+    left, stopped_by = lines.left, None
     if left:
-        _begin(folder, done)
+        for name in (JSON, CSV):  # which are written once all images are done
+            (folder / name).unlink(missing_ok=True)
         device = next(detector.parameters()).device
         workers = default_workers(device) if execution.workers is None else execution.workers
         found = detect_each(
@@ -131,11 +125,11 @@ def predict(
         )
         with (
             closing(found),
-            closing(GrowingFile(folder / LINES)) as file,
+            closing(lines.begin()) as file,
             stop_requests(show_progress) as requests,
             progress_bar("predict", len(source), show=show_progress) as progress,
         ):
-            progress.done_earlier(len(done))
+            progress.done_earlier(len(source) - len(left))
             for index, answer in found:
                 line: dict[str, Any] = {"file_name": source.key(index), "version": version_of(source, index)}
                 if isinstance(answer, str):
@@ -146,31 +140,25 @@ def predict(
                     if draw:
                         shown = kept.take(np.flatnonzero(kept.scores >= drawn_from))
                         _draw(folder, source, index, shown, detector)
-                done[source.key(index)] = line
-                file.append(json.dumps(line).encode() + b"\n")
+                lines.add(file, index, line)
                 progress.advance()
                 if requests:
                     stopped_by = requests[0]
                     break
         CUT_SHORT.say()
-    lines = [done[key] for key in map(source.key, range(len(source))) if key in done]
-    if len(lines) == len(source):
-        _finish(folder, lines, image_ids(source))
-    objects = [one for line in lines for one in line.get("objects", ())]
-    surest = sorted(lines, key=lambda line: -max((one["score"] for one in line.get("objects", ())), default=0.0))
+    if lines.done == len(source):
+        lines.write_results(image_ids(source), show_progress=show_progress)
     return PredictResult(
         output=folder,
         images=len(source),
-        done=len(lines),
-        detections=len(objects),
-        unreadable=tuple((line["file_name"], line["unreadable"]) for line in lines if "unreadable" in line),
+        done=lines.done,
+        detections=lines.detections,
+        unreadable=lines.unreadable,
         stopped_by=stopped_by,
         seconds=time.monotonic() - began,
         limits=f"from score {written_from:g}" + (f"; drawn from {drawn_from:.2f}, {why}" if draw else ""),
-        of_classes=dict(Counter(one["category"] for one in objects).most_common()),
-        drawn=tuple(_drawing(folder, line["file_name"]) for line in surest[:DRAWINGS] if line.get("objects"))
-        if draw
-        else (),
+        of_classes=dict(lines.of_classes.most_common()),
+        drawn=tuple(_drawing(folder, name) for name in lines.surest) if draw else (),
     )
 
 
@@ -216,40 +204,6 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) 
         write_note(folder / NOTE, {**asked, "run": run})
 
 
-def _done(folder: Path, source: ImageSource) -> dict[str, dict[str, Any]]:
-    """The lines of the images that are done, by name, without those whose files have changed since."""
-    done = {line["file_name"]: line for line in _lines(folder / LINES)}
-    known = ((key, index) for index in range(len(source)) if (key := source.key(index)) in done)
-    changed = [key for key, index in known if version_of(source, index) not in (done[key].get("version"), None)]
-    if changed:
-        about = f"{counted(len(changed), 'image')} changed since the last call (first: {changed[0]})"
-        say(f"{folder}: {about}; repeating them")
-    for key in changed:
-        del done[key]
-    return done
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The images done; a line cut short by a crash, and what follows, is done again."""
-    if not file.is_file():
-        return
-    for text in file.read_text(errors="replace").split("\n"):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(line, dict) or not isinstance(line.get("file_name"), str):
-            return
-        yield line
-
-
-def _begin(folder: Path, done: dict[str, dict[str, Any]]) -> None:
-    """Keeps only complete lines, and removes the results, which are written once all images are done."""
-    for name in (JSON, CSV):
-        (folder / name).unlink(missing_ok=True)
-    write_atomically(folder / LINES, "".join(json.dumps(line) + "\n" for line in done.values()).encode())
-
-
 def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str, Any]]:
     def named(label: int) -> dict[str, Any]:
         category = detector.categories[label - 1]
@@ -274,24 +228,3 @@ def _draw(folder: Path, source: ImageSource, index: int, found: Detections, dete
     with io.BytesIO() as drawn:
         draw_objects(pixels, found, names).save(drawn, "JPEG", quality=90)
         write_atomically(file, drawn.getvalue())
-
-
-def _finish(folder: Path, lines: list[dict[str, Any]], ids: Sequence[int | str]) -> None:
-    """The two files from all lines, with the images' ids.
-
-    The lines stay: the same call again then finds everything done.
-    """
-    entries = [
-        {"image_id": image_id, "file_name": line["file_name"], **one}
-        for image_id, line in zip(ids, lines, strict=True)
-        for one in line.get("objects", ())
-    ]
-    write_atomically(folder / JSON, json.dumps(entries).encode() + b"\n")
-    with io.StringIO(newline="") as table:
-        writer = csv.writer(table)
-        writer.writerow(["file_name", "label", "score", "x1", "y1", "x2", "y2"])
-        for one in entries:
-            x, y, w, h = one["bbox"]
-            corners = (f"{side:.2f}" for side in (x, y, x + w, y + h))
-            writer.writerow([one["file_name"], one["category"], f"{one['score']:.4f}", *corners])
-        write_atomically(folder / CSV, table.getvalue().encode(errors="surrogateescape"))

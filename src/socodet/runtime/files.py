@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -175,6 +175,23 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes `data` to `path`, completely or not at all, even if the process is killed. OSError names the path."""
     with whole_file(path) as file:
         file.write(data)
+
+
+class JsonList:
+    """Writes `json.dumps(entries)` without holding all entries, or their text, in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._before = file, "["
+
+    def write(self, entries: Sequence[Any]) -> None:
+        """More of the entries."""
+        if entries:
+            self._file.write((self._before + ", ".join(map(json.dumps, entries))).encode())
+            self._before = ", "
+
+    def end(self) -> None:
+        """To be called after the last."""
+        self._file.write(b"[]" if self._before == "[" else b"]")
 
 
 class GrowingFile:

@@ -2,16 +2,28 @@
 
 from bisect import bisect
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socodet.runtime.world import ALONE, World
 
+KEPT = 4
+"""Passes whose order is kept."""
 Place = tuple[int, int]
 """(epoch, index of the image): with the seed, all that a sample depends on. The n-th repeat of an image within an epoch
 counts as one of epoch + n · 2³²."""
+
+
+class _Pass(NamedTuple):
+    """The order of one pass."""
+
+    order: NDArray[np.int64]
+    """(P,) positions within the indices."""
+    earlier: NDArray[np.int64] | None
+    """(P,) how often each was there before; None where each is there once."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +55,25 @@ class Stream:
     def _place(self, position: int) -> Place:
         if self.factors is None:
             epoch, rest = divmod(position, len(self.indices))
-            return epoch, int(self.indices[self._order(epoch)[rest]])
+            return epoch, int(self.indices[self._pass(epoch).order[rest]])
         while self._borders[-1] <= position:
-            self._borders.append(self._borders[-1] + len(self._order(len(self._borders) - 1)))
+            self._borders.append(self._borders[-1] + len(self._pass(len(self._borders) - 1).order))
         epoch = bisect(self._borders, position) - 1
-        order, rest = self._order(epoch), position - self._borders[epoch]
-        earlier = int((order[:rest] == order[rest]).sum())
-        return epoch + earlier * 2**32, int(self.indices[order[rest]])
+        (order, earlier), rest = self._pass(epoch), position - self._borders[epoch]
+        assert earlier is not None
+        return epoch + int(earlier[rest]) * 2**32, int(self.indices[order[rest]])
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        return _order(self.seed, epoch, len(self.indices), self.factors)
+    def _pass(self, epoch: int) -> _Pass:
+        if epoch not in self._passes:
+            while len(self._passes) >= KEPT:
+                del self._passes[next(iter(self._passes))]
+            self._passes[epoch] = _drawn(self.seed, epoch, len(self.indices), self.factors)
+        return self._passes[epoch]
+
+    @cached_property
+    def _passes(self) -> dict[int, _Pass]:
+        """The newest ones by epoch."""
+        return {}
 
     @cached_property
     def _borders(self) -> list[int]:
@@ -60,12 +81,16 @@ class Stream:
         return [0]
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int, factors: tuple[float, ...] | None) -> NDArray[np.int64]:
+def _drawn(seed: int, epoch: int, count: int, factors: tuple[float, ...] | None) -> _Pass:
     generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     if factors is None:
-        return generator.permutation(count)
-    return generator.permutation(repeated_indices(np.array(factors), generator))
+        return _Pass(generator.permutation(count), None)
+    order = generator.permutation(repeated_indices(np.array(factors), generator))
+    by_image = np.argsort(order, kind="stable")
+    alike = order[by_image]
+    earlier = np.empty(len(order), np.int64)
+    earlier[by_image] = np.arange(len(order)) - np.searchsorted(alike, alike)
+    return _Pass(order, earlier)
 
 
 def repeated_indices(factors: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ class FilesThere:
     def __init__(self) -> None:
         self._names: dict[Path, frozenset[str]] = {}
         self._images: dict[Path, dict[str, str]] = {}
+        self._in_small: dict[Path, dict[str, str]] = {}
 
     def __contains__(self, file: Path) -> bool:
         return file.name in self.names(file.parent)
@@ -51,7 +52,9 @@ class FilesThere:
         if (folder / name).exists():
             return folder / name
         for part in name.split("/"):
-            found = next((one for one in sorted(self.names(folder)) if one.lower() == part.lower()), None)
+            if folder not in self._in_small:
+                self._in_small[folder] = {one.lower(): one for one in sorted(self.names(folder), reverse=True)}
+            found = self._in_small[folder].get(part.lower())
             if found is None:
                 return None
             folder = folder / found

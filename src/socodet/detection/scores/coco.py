@@ -19,6 +19,8 @@ MAX_DETECTIONS = 100
 """Detections that count, per image and category."""
 LVIS_MAX_DETECTIONS = 300
 """Detections that count per image, of all categories together."""
+AT_ONCE = 1_000_000
+"""Objects and detections that are handed to the library at once; it takes 1.5 KB for each."""
 FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
 
 
@@ -30,11 +32,26 @@ def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores
     whichever is scored.
     """
     found = in_order(dataset, predictions)
-    labels = range(1, len(dataset.categories) + 1)
+    shares = _shares_of_labels(dataset, found)
     scores = begin_scores(dataset)
     for kind in kinds_scored(dataset, found):
-        add_scores(scores, kind, precisions(dataset.images, found, labels, kind, MAX_DETECTIONS))
+        parts = [precisions(dataset.images, found, labels, kind, MAX_DETECTIONS) for labels in shares]
+        add_scores(scores, kind, np.concatenate(parts, axis=2))
     return scores
+
+
+def _shares_of_labels(dataset: DetectionDataset, found: Sequence[Detections]) -> list[range]:
+    """All labels, in order, in as few shares as `AT_ONCE` allows; each is scored on its own."""
+    counts = np.zeros(len(dataset.categories) + 1, np.int64)
+    for image, detections in zip(dataset.images, found, strict=True):
+        counts += np.bincount(np.concatenate([image.labels, detections.labels]), minlength=len(counts))
+    shares, first, total = [], 1, 0
+    for label in range(1, len(counts)):
+        if total and total + counts[label] > AT_ONCE:
+            shares.append(range(first, label))
+            first, total = label, 0
+        total += int(counts[label])
+    return [*shares, range(first, len(counts))]
 
 
 def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> Scores:

@@ -1,6 +1,5 @@
 """Detections, in memory and as a file in COCO's result format, and their scores by name."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.masks import RLE, usable_segmentation
 from socodet.detection.datasets.values import as_id, matching_id
 from socodet.errors import InputError
-from socodet.runtime.files import parse_json, write_atomically
+from socodet.runtime.files import JsonList, parse_json, whole_file
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,13 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
 
     COCO's tools read it as it is. InputError for detections of images that the set lacks.
     """
-    entries: list[dict[str, Any]] = []
-    for image, found in zip(dataset.images, in_order(dataset, predictions), strict=True):
-        named = found.entries(lambda label: {"category_id": dataset.categories[label - 1].id})
-        entries += [{"image_id": image.image_id, **one} for one in named]
-    write_atomically(file, json.dumps(entries).encode())
+    detections = in_order(dataset, predictions)
+    with whole_file(file) as written:
+        entries = JsonList(written)
+        for image, found in zip(dataset.images, detections, strict=True):
+            named = found.entries(lambda label: {"category_id": dataset.categories[label - 1].id})
+            entries.write([{"image_id": image.image_id, **one} for one in named])
+        entries.end()
 
 
 def read_detections(

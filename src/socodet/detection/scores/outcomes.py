@@ -39,26 +39,33 @@ def outcome(image: ImageAnnotations, found: Detections) -> Outcome:
     overlaps = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(image.boxes)).numpy()
     overlaps = np.where(found.labels[:, None] == image.labels[None], overlaps, 0)
     counts = ~(image.crowd | image.difficult)
-    hit, ignored = np.zeros(len(found), bool), np.zeros(len(found), bool)
+    hit = np.zeros(len(found), bool)
     found_at = np.full(len(image), -1, np.float32)
-    for k in np.argsort(-found.scores, kind="stable").tolist():
-        left = np.where(counts & (found_at < 0), overlaps[k], 0)
-        if left.max(initial=0) >= IOU:
+    near = np.where(counts, overlaps, 0)
+    order = np.argsort(-found.scores, kind="stable")
+    for k in order[near.max(1, initial=0)[order] >= IOU].tolist():  # few of hundreds
+        left = np.where(found_at < 0, near[k], 0)
+        if left.max() >= IOU:
             hit[k] = True
             found_at[left.argmax()] = found.scores[k]
-        else:
-            ignored[k] = _is_ignored(image, found.boxes[k], overlaps[k], ~counts & (image.labels == found.labels[k]))
-    return Outcome(hit, ignored, found_at, counts)
+    return Outcome(hit, ~hit & _on_uncounted(image, found, overlaps, counts), found_at, counts)
 
 
-def _is_ignored(
-    image: ImageAnnotations, box: NDArray[np.float32], overlap: NDArray[np.float32], others: NDArray[np.bool_]
-) -> bool:
-    """Whether a detection lies on one of these objects; of a crowd region, mostly within it."""
-    sides = np.minimum(image.boxes[:, 2:], box[2:]) - np.maximum(image.boxes[:, :2], box[:2])
-    within = sides.clip(0).prod(axis=1) / max(float((box[2:] - box[:2]).prod()), 1e-9)
-    share = np.where(image.crowd, within, overlap)
-    return bool((others & (share >= IOU)).any())
+def _on_uncounted(
+    image: ImageAnnotations, found: Detections, overlaps: NDArray[np.float32], counts: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(N,) which detections lie on an object of their class that does not count; of a crowd region, mostly within it.
+
+    overlaps: (N, M), 0 for objects of other classes. counts: (M,).
+    """
+    if counts.all():
+        return np.zeros(len(found), bool)
+    boxes = found.boxes[:, None]
+    sides = np.minimum(image.boxes[:, 2:], boxes[..., 2:]) - np.maximum(image.boxes[:, :2], boxes[..., :2])
+    within = sides.clip(0).prod(axis=2) / np.maximum((boxes[..., 2:] - boxes[..., :2]).prod(axis=2), 1e-9)
+    share = np.where(image.crowd, within, overlaps)
+    others = ~counts & (image.labels == found.labels[:, None])
+    return np.asarray((others & (share >= IOU)).any(1))
 
 
 @dataclass(frozen=True)

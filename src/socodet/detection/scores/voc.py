@@ -30,7 +30,14 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     """
     found = [_as_written(detections) for detections in in_order(dataset, predictions)]
     there = np.unique(np.concatenate([image.labels[~image.difficult] for image in dataset.images]))
-    aps = {int(label): _of_category(dataset.images, found, int(label)) for label in there}
+    places: dict[int, list[int]] = {}
+    for place, (image, one) in enumerate(zip(dataset.images, found, strict=True)):
+        for label in {*image.labels.tolist(), *one.labels.tolist()}:
+            places.setdefault(label, []).append(place)
+    aps = {
+        label: _of_category([dataset.images[k] for k in places[label]], [found[k] for k in places[label]], label)
+        for label in there.tolist()
+    }
     nothing = [np.nan] * len(THRESHOLDS)
     table = np.array([*aps.values()] or [nothing])
     scores = begin_scores(dataset)
@@ -52,7 +59,7 @@ def _as_written(found: Detections) -> Detections:
 
 
 def _of_category(images: Sequence[ImageAnnotations], found: Sequence[Detections], label: int) -> list[float]:
-    """AP at each of the thresholds."""
+    """AP at each of the thresholds; images without an object or a detection of the category may be left out."""
     overlaps, nearest, scores = [], [], []
     difficult: list[NDArray[np.bool_]] = []
     objects_before = 0

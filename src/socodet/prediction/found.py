@@ -1,0 +1,189 @@
+"""What `predict` has found: one line of JSON per image, kept on disk, as all lines may not fit into memory."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socodet.images.source import ImageSource, version_of
+from socodet.runtime.counted import counted
+from socodet.runtime.files import GrowingFile, JsonList, whole_file
+from socodet.runtime.notices import said_if_long, say
+from socodet.runtime.progress import progress_bar
+
+LINES, JSON, CSV = "found.jsonl", "predictions.json", "predictions.csv"
+COLUMNS = ("file_name", "label", "score", "x1", "y1", "x2", "y2")
+SUREST = 3
+"""Images with the surest detections that are remembered."""
+MANY = 10_000
+"""Images whose results take long enough to write for a progress bar."""
+QUIET = 10.0
+"""Seconds after which a message says that earlier results are being read."""
+TOGETHER = 1000
+"""Detections that are written at once."""
+
+
+class FoundLines:
+    """The lines of a folder, looked up by image, and what they hold together."""
+
+    def __init__(self, folder: Path, source: ImageSource) -> None:
+        self.file, self._source = folder / LINES, source
+        self._starts = np.full(len(source), -1, np.int64)
+        self._end = 0
+        self.detections = 0
+        self.of_classes: Counter[str] = Counter()
+        self._unreadable: dict[int, tuple[str, str]] = {}
+        self._surest: list[tuple[float, int]] = []
+
+    @classmethod
+    def of_earlier_calls(cls, folder: Path, source: ImageSource) -> "FoundLines":
+        """Those of the images that are done, without those whose files have changed since; nothing is written yet.
+
+        A line cut short by a crash, and what follows, counts as not there.
+        """
+        found = cls(folder, source)
+        if not found.file.is_file():
+            return found
+        changed: list[str] = []
+        index_of = {source.key(index): index for index in range(len(source))}
+        with said_if_long(f"{found.file}: comparing the images that are done with their files", QUIET):
+            for start, line in _whole_lines(found.file):
+                index = index_of.get(line["file_name"], -1)
+                if index < 0 or found._starts[index] >= 0:
+                    continue
+                if version_of(source, index) not in (line.get("version"), None):
+                    changed.append(line["file_name"])
+                    continue
+                found._starts[index] = start
+                found._count(index, line)
+        if changed:
+            about = f"{counted(len(changed), 'image')} changed since the last call (first: {changed[0]})"
+            say(f"{folder}: {about}; repeating them")
+        return found
+
+    @property
+    def left(self) -> list[int]:
+        """The images that are not done."""
+        missing: list[int] = np.flatnonzero(self._starts < 0).tolist()
+        return missing
+
+    @property
+    def done(self) -> int:
+        """How many images are."""
+        return int((self._starts >= 0).sum())
+
+    @property
+    def unreadable(self) -> tuple[tuple[str, str], ...]:
+        """Name of each image that could not be read, and why."""
+        return tuple(self._unreadable[index] for index in sorted(self._unreadable))
+
+    @property
+    def surest(self) -> list[str]:
+        """The images with the surest detections."""
+        return [self._source.key(index) for _, index in self._surest]
+
+    def begin(self) -> GrowingFile:
+        """The file to `add` to, with nothing but the complete lines that count."""
+        done = self._in_file()
+        starts = self._starts[done].tolist()
+        with whole_file(self.file) as file:
+            self._end = 0
+            pieces = self._texts(starts)
+            for index, text in zip(done.tolist(), pieces, strict=True):
+                self._starts[index] = self._end
+                self._end += file.write(text)
+        return GrowingFile(self.file)
+
+    def add(self, file: GrowingFile, index: int, line: dict[str, Any]) -> None:
+        """Writes the line of an image. OSError as `GrowingFile.append`."""
+        text = json.dumps(line).encode() + b"\n"
+        file.append(text)
+        self._starts[index] = self._end
+        self._end += len(text)
+        self._count(index, line)
+
+    def write_results(self, ids: Sequence[int | str], *, show_progress: bool = False) -> None:
+        """The two files with the detections of all images, in their order and with their ids.
+
+        The lines stay: the same call again then finds everything done.
+        """
+        folder, show = self.file.parent, show_progress and len(ids) >= MANY
+        with (
+            progress_bar("write predictions", len(ids), show=show) as progress,
+            whole_file(folder / JSON) as entries_file,
+            whole_file(folder / CSV) as table_file,
+        ):
+            entries = JsonList(entries_file)
+            table_file.write(_rows([COLUMNS]))
+            for image_id, text in zip(ids, self._texts(self._starts.tolist()), strict=True):
+                line = json.loads(text)
+                about = {"image_id": image_id, "file_name": line["file_name"]}
+                objects = iter(line.get("objects", ()))
+                while some := [about | one for one in islice(objects, TOGETHER)]:
+                    entries.write(some)
+                    table_file.write(_rows(map(_row, some)))
+                progress.advance()
+            entries.end()
+            entries_file.write(b"\n")
+
+    def _count(self, index: int, line: dict[str, Any]) -> None:
+        if "unreadable" in line:
+            self._unreadable[index] = line["file_name"], line["unreadable"]
+        objects = line.get("objects", ())
+        self.detections += len(objects)
+        self.of_classes.update(one["category"] for one in objects)
+        if objects:
+            surest = max(one["score"] for one in objects)
+            self._surest = sorted([*self._surest, (-surest, index)])[:SUREST]
+
+    def _in_file(self) -> NDArray[np.int64]:
+        """The images that are done, in the order of their lines."""
+        done = np.flatnonzero(self._starts >= 0)
+        return done[np.argsort(self._starts[done])]
+
+    def _texts(self, starts: Sequence[int]) -> Iterator[bytes]:
+        """The lines that begin at these bytes of the file."""
+        if not starts:
+            return
+        with self.file.open("rb") as file:
+            at = 0
+            for start in starts:
+                if start != at:
+                    file.seek(start)
+                text = file.readline()
+                at = start + len(text)
+                yield text
+
+
+def _whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Where each line begins, and what it says, up to the first that is no line of an image."""
+    start = 0
+    with file.open("rb") as stream:
+        for text in stream:
+            line: Any = None
+            with suppress(ValueError, RecursionError):
+                line = json.loads(text)
+            if not isinstance(line, dict) or not isinstance(line.get("file_name"), str) or text[-1:] != b"\n":
+                return
+            yield start, line
+            start += len(text)
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    x, y, w, h = one["bbox"]
+    corners = (f"{side:.2f}" for side in (x, y, x + w, y + h))
+    return [one["file_name"], one["category"], f"{one['score']:.4f}", *corners]
+
+
+def _rows(rows: Any) -> bytes:
+    with io.StringIO(newline="") as table:
+        csv.writer(table).writerows(rows)
+        return table.getvalue().encode(errors="surrogateescape")

@@ -1,0 +1,86 @@
+"""The lines of images that are done: on disk, whatever there is of them, and the results that are written from them."""
+
+import csv
+import json
+import tracemalloc
+from contextlib import closing
+
+import pytest
+
+from socodet.images.source import open_images, version_of
+from socodet.prediction.found import FoundLines
+
+IMAGES = 40
+
+
+@pytest.fixture
+def source(tmp_path):
+    for k in range(IMAGES):
+        path = tmp_path / "images" / f"{k:02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"not looked at")
+    return open_images(tmp_path / "images")
+
+
+def line_of(source, index, objects):
+    made = [
+        {
+            "category_id": 3 + k % 2,
+            "category": ("cat", "dog")[k % 2],
+            "bbox": [1.5, 2.0, 3.25, 4.0],
+            "score": (index + k / 1000) / 50,
+        }
+        for k in range(objects)
+    ]
+    about = {"file_name": source.key(index), "version": version_of(source, index)}
+    return about | ({"unreadable": "torn"} if index == 7 else {"objects": made})
+
+
+def add(folder, source, indices, objects=3):
+    lines = FoundLines.of_earlier_calls(folder, source)
+    with closing(lines.begin()) as file:
+        for index in indices:
+            lines.add(file, index, line_of(source, index, objects))
+    return lines
+
+
+def test_results_are_in_the_order_of_the_images_whenever_each_was_done(source, tmp_path):
+    add(tmp_path, source, range(20, 30))
+    lines = add(tmp_path, source, [*range(10), *range(IMAGES - 1, 29, -1)])
+    assert (lines.left, lines.done) == (list(range(10, 20)), IMAGES - 10)
+    lines = add(tmp_path, source, lines.left)
+    for known in (lines, FoundLines.of_earlier_calls(tmp_path, source)):
+        assert (known.left, known.detections) == ([], 3 * (IMAGES - 1))
+        assert known.of_classes == {"cat": 2 * (IMAGES - 1), "dog": IMAGES - 1}
+        assert known.unreadable == ((source.key(7), "torn"),)
+        assert known.surest == [source.key(IMAGES - k) for k in (1, 2, 3)]
+    ids = range(100, 100 + IMAGES)
+    lines.write_results(ids)
+    expected = [
+        {"image_id": 100 + k, "file_name": source.key(k), **one}
+        for k in range(IMAGES)
+        for one in line_of(source, k, 3).get("objects", ())
+    ]
+    assert (tmp_path / "predictions.json").read_text() == json.dumps(expected) + "\n"
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file_name"] for row in rows] == [one["file_name"] for one in expected]
+    assert (rows[0]["x1"], rows[0]["x2"], rows[0]["label"]) == ("1.50", "4.75", "cat")
+
+
+def test_without_a_detection_the_results_are_empty(source, tmp_path):
+    add(tmp_path, source, range(IMAGES), objects=0).write_results(range(IMAGES))
+    assert json.loads((tmp_path / "predictions.json").read_text()) == []
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1
+
+
+def test_memory_does_not_grow_with_the_detections(source, tmp_path):
+    """Of a million images they would take tens of gigabytes."""
+    tracemalloc.start()
+    try:
+        add(tmp_path, source, range(IMAGES), objects=300)
+        FoundLines.of_earlier_calls(tmp_path, source).write_results(range(IMAGES))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < (tmp_path / "found.jsonl").stat().st_size / 2
