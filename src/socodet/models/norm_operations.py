@@ -38,16 +38,17 @@ def sums(x: Tensor, out: Tensor) -> None:
 def shared_coefficients(sums: Tensor, x: Tensor, norm: _BatchNorm) -> Tensor:
     """Of sums over all processes: mean, 1/σ, a and b of a·x + b, and the share of the values that x has, (5, C).
 
-    Updates the norm's running statistics.
+    Updates the norm's running statistics, unless no process has a value, as torch's own norm does.
     """
-    (mean, square), count = (sums[:-1] / sums[-1]).chunk(2), sums[-1]
+    there, count = sums[-1] > 0, sums[-1].clamp_min(1)
+    mean, square = (sums[:-1] / count).chunk(2)
     variance = (square - mean.square()).clamp_min(0)
     if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
         unbiased = variance * (count / (count - 1).clamp_min(1))
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+        for running, now in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+            running.lerp_(torch.where(there, now.to(running.dtype), running), momentum)
     inverse = (variance + norm.eps).rsqrt()
     scale = inverse * norm.weight
     offset = norm.bias - mean * scale
