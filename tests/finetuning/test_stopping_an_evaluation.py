@@ -86,6 +86,28 @@ def test_it_stops_at_once_and_ends_as_if_nothing_had(owner, name, call, steps, d
     assert run.load_best()["step"] == whole.load_best()["step"]
 
 
+def test_an_evaluation_that_is_logged_twice_counts_once_for_patience(data, tmp_path, monkeypatch):
+    """Stopped in the evaluation of step 1, and killed when that is repeated, before the checkpoint that follows."""
+
+    class Killed(BaseException):
+        pass
+
+    def save(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        interrupted(patch, inference_module, "as_detections", 1)
+        assert finetune(data, tmp_path / "run", SETTINGS, val=data, patience=1, **ASKED).pending
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", save)
+        with pytest.raises(Killed):
+            finetune(data, tmp_path / "run", SETTINGS, val=data, patience=1, **ASKED)
+    scored = [line["step"] for line in RunFolder(tmp_path / "run").log_lines() if "box_AP" in line]
+    assert scored == [1]
+    result = finetune(data, tmp_path / "run", SETTINGS, val=data, patience=1, **ASKED)
+    assert (result.steps, result.stopped_by) == (2, None)
+
+
 def test_the_command_says_what_is_left(data, tmp_path, monkeypatch, capsys):
     flags = "--detector retinanet_fpn --iterations 1 --batch-size 2 --size 32 --precise-bn 0 --device cpu --workers 0"
     flags += " --backbone resnet18 --fpn-channels 16"

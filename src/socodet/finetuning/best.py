@@ -30,7 +30,8 @@ class BestCheckpoint:
 
     @classmethod
     def of_run(cls, run: RunFolder, patience: int | None, until: int) -> "BestCheckpoint":
-        """Restores it from the log of a run that resumes at step `until`; only weights that were written count.
+        """Restores it from the log of a run whose evaluations up to step `until` are done; only weights that were
+        written count. A step that was scored twice counts once.
 
         The weights on disk may be of a later step, if the run was killed before the checkpoint of that step: the next
         evaluation then replaces them.
@@ -39,7 +40,8 @@ class BestCheckpoint:
         for line in run.log_lines() if until else ():
             if METRIC in line and line["step"] <= until:
                 ap_of[line["step"]] = line[METRIC]
-                best._note(line["step"], line[METRIC])
+        for step, ap in ap_of.items():
+            best._note(step, ap)
         if best.step is not None:
             try:
                 kept = run.load_best()

@@ -58,7 +58,7 @@ class FinetuneLoop:
     def __post_init__(self) -> None:
         workers = self.execution.workers
         self.workers = default_workers(self.tuner.device) if workers is None else workers
-        self.best = BestCheckpoint.of_run(self.run, self.patience, self.tuner.finished)
+        self.best = BestCheckpoint.of_run(self.run, self.patience, self.tuner.finished - self.tuner.pending)
         self._pace = _Pace(self.tuner.total)
 
     def match_head_scale(self, report: LoadReport) -> None:
