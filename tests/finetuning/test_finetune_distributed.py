@@ -10,11 +10,13 @@ from photograph_sets import coco_file
 from torchvision.models.resnet import ResNet
 from two_processes import in_two_processes
 
+import socodet.finetuning.detector as detector_module
 import socodet.models.backbones as backbones_module
 from socodet.cli import main
 from socodet.detection.detectors import rcnn_fpn
 from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.detection.detectors.schedules import ScheduleSettings
+from socodet.finetuning.detector import load_detector
 from socodet.finetuning.samples import DetectionBatch
 from socodet.finetuning.trainer import FineTuner
 from socodet.models.settings import ModelSettings
@@ -100,13 +102,43 @@ def printed(arguments: list[str]) -> str:
     return out.getvalue()
 
 
+def refused(command: list[str]) -> str:
+    """The lines with which this process refuses."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    return said.getvalue()
+
+
+def process_of_the_device(run: Path) -> int:
+    """Which process's device a detector is loaded onto."""
+    ranks = []
+
+    def choose(_name: str, world: World) -> torch.device:
+        ranks.append(world.rank)
+        return torch.device("cpu")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector_module, "choose_device", choose)
+        load_detector(run)
+    return ranks[0]
+
+
 def in_process(rank: int, folder: Path) -> None:
     """Everything that two processes do in these tests: starting two takes longer than the rest."""
     said = [printed([*asked(folder, "two"), "--max-steps", "2"]), printed(asked(folder, "two"))]
+    other = str(folder / ("set.json", "other.json")[rank])
+    run = str(folder / "two")
+    no = [
+        refused(["finetune", other, *asked(folder, "three")[2:]]),
+        refused([*asked(folder, "three"), "--patience", str(1 + rank), "--evaluation.every", "1"]),
+        refused(["evaluate", run, "--data", other, "--device", "cpu", "--workers", "0"]),
+    ]
     torch.randperm = in_order  # type: ignore[assignment]
     world = world_from_environment()
     join(world, torch.device("cpu"))
-    found: dict[str, object] = {"said": said}
+    found: dict[str, object] = {"said": said, "refused": no, "device": process_of_the_device(Path(run))}
     for name in DETECTORS:
         losses, _, after = train(name, world)
         found[name] = losses, after
@@ -118,6 +150,7 @@ def in_process(rank: int, folder: Path) -> None:
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two_processes")
     coco_file(folder / "set.json", ("astronaut", "cameraman"), masks=False)  # both of one size
+    coco_file(folder / "other.json", ("astronaut",), masks=False)
     return folder
 
 
@@ -144,6 +177,17 @@ def test_two_processes_are_one(two, monkeypatch):
                 way = float((value - before[key]).abs().max())
                 assert way > 1e-9 or not key.startswith(("backbone.body.", "roi_heads.")), (name, key)
                 assert float((theirs[key] - value).abs().max()) < 1e-5 * way + 1e-14, (name, key)
+
+
+def test_processes_with_other_sets_or_settings_are_refused_in_each_of_them(two):
+    for process in two:
+        for line, differs in zip(process["refused"], ("annotations", "settings", "annotations"), strict=True):
+            assert f"have different {differs}" in line.strip().splitlines()[-1]
+            assert "Traceback" not in line
+
+
+def test_each_process_loads_a_detector_onto_its_own_device(two):
+    assert [process["device"] for process in two] == [0, 1]
 
 
 def test_processes_fine_tune_one_detector_stop_and_resume(two, folder):

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from torch import nn
 from two_processes import in_processes, in_two_processes
 
 import socodet.models.soco as soco_module
+import socodet.pretraining.trainer as trainer_module
 from socodet.cli import main
 from socodet.images.photographs import photographs
+from socodet.images.source import open_images
 from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
 from socodet.models.normalization import normalize
@@ -22,7 +26,7 @@ from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World, world_from_environment
-from socodet.training.distributed import agree, join, mean_over_all
+from socodet.training.distributed import IN_TRAINING, PATIENCE, agree, join, mean_over_all
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -62,7 +66,8 @@ OBJECTIVES = (
 
 def train(
     world: World, accumulate: int, objective: ObjectiveSettings, *, norm_group: int | None = None, steps: int = STEPS
-) -> tuple[list[float], dict[str, torch.Tensor]]:
+) -> tuple[list[float], dict[str, torch.Tensor], list[float]]:
+    """Losses, weights, and what the log says of the embeddings."""
     soco_module.normalize = lambda pixels: normalize(pixels, torch.float64)
     torch.manual_seed(0)
     settings = TrainingSettings(
@@ -82,7 +87,8 @@ def train(
         assert decisions == (world.size > 1,)
         loss, _ = trainer.step(batch)
         losses.append(float(mean_over_all(world, loss)))
-    return losses, trainer.soco.state_dict()
+    line = trainer.metrics(1.0, 0.0)
+    return losses, trainer.soco.state_dict(), [line["embedding_std"], line["effective_rank"]]
 
 
 NORMS = {
@@ -130,6 +136,18 @@ def outputs(norm: nn.Module, x: torch.Tensor, residual: torch.Tensor | None, fir
     }
 
 
+def of_nothing(kind: str) -> list[torch.Tensor]:
+    """Statistics before and after a batch of which no process has an image, such as the objects of an empty batch."""
+    norm_class, shape = NORMS[kind]
+    norm = norm_class(shape[1])
+    norm.synchronized = True
+    norm(inputs(shape)[0].float())
+    before = [norm.running_mean.clone(), norm.running_var.clone()]
+    x = torch.empty(0, *shape[1:], requires_grad=True)
+    norm(x).sum().backward()
+    return [*before, norm.running_mean, norm.running_var, norm.weight.grad, norm.bias.grad]
+
+
 def half_inputs() -> torch.Tensor:
     return torch.randn(8, 2, 128, 128, generator=torch.Generator().manual_seed(0)) + 8  # 65,536 values of 2 processes
 
@@ -154,19 +172,44 @@ def pretrain(folder: Path, *arguments: str) -> str:
     return printed.getvalue()
 
 
+def refused(folder: Path, *arguments: str) -> str:
+    """The line with which this process refuses to pretrain."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
+        pretrain(folder / "another", *arguments)
+    assert ended.value.code == 2
+    return said.getvalue()
+
+
+def waits() -> timedelta:
+    """How long this process now waits for another."""
+    group = torch.distributed.distributed_c10d._get_default_group()
+    return group._get_backend(torch.device("cpu")).options._timeout
+
+
 def in_process(rank: int, folder: Path) -> None:
     """Everything that two processes do in these tests: starting two takes longer than the rest."""
-    printed = [pretrain(folder, "--max-steps", "1"), pretrain(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "replaced_images", lambda batch, places: {rank})
+        printed = [pretrain(folder, "--max-steps", "1"), pretrain(folder)]
     world = world_from_environment()
+    trained = waits()
     join(world, torch.device("cpu"))
     found = {
         "printed": printed,
+        "waits": [one.total_seconds() for one in (trained, waits())],
+        "refused": [refused(folder, *arguments[rank]) for arguments in DIFFERENT],
+        "nothing": [of_nothing(kind) for kind in NORMS],
         "norms": [[normalized(kind, shares, rank) for shares in SHARES] for kind in NORMS],
         "half": in_half_precision(rank),
         "training": [train(world, *case) for case in OBJECTIVES],
     }
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+DIFFERENT = ((("--limit", "5"), ("--limit", "6")), (("--log-every", "1"), ("--log-every", "2")))
+"""What each process is asked for beside what all are."""
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +229,12 @@ def test_two_processes_are_one(two, which, monkeypatch):
     monkeypatch.setattr(soco_module, "normalize", soco_module.normalize)  # `train` changes it
     torch.manual_seed(0)
     start = SoCo(build_encoder(SMALL), SMALL).state_dict()
-    losses, weights = train(World(), *OBJECTIVES[which])
+    losses, weights, figures = train(World(), *OBJECTIVES[which])
     assert any(not torch.equal(weights[name].float(), start[name]) for name in weights if name.endswith("weight"))
     for process in two:
-        theirs_losses, theirs = process["training"][which]
+        theirs_losses, theirs, their_figures = process["training"][which]
         assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
+        assert their_figures == pytest.approx(figures, rel=1e-4)  # of the whole batch
         assert theirs.keys() == weights.keys()
         for name, value in weights.items():
             torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
@@ -229,9 +273,9 @@ def test_norm_groups_are_the_micro_batches_of_one_process(tmp_path, monkeypatch)
     four = [torch.load(tmp_path / f"group{rank}.pt", weights_only=True) for rank in range(4)]
     for case, size in enumerate(GROUPS):
         # Images 0 to 3 and 4 to 7, or two and two: each normalised by themselves, gradients averaged.
-        losses, weights = train(World(), 4 // size, ObjectiveSettings(), steps=2)
+        losses, weights, _ = train(World(), 4 // size, ObjectiveSettings(), steps=2)
         for process in four:
-            theirs_losses, theirs = process[case]
+            theirs_losses, theirs, _ = process[case]
             assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
             for name, value in weights.items():
                 if "running" not in name and "tracked" not in name:  # which micro-batches update one after the other
@@ -270,6 +314,33 @@ def test_synchronised_batch_norm_in_half_precision_sums_in_float32(two, kind):
     for part in parts:
         torch.testing.assert_close(part[1], norm.running_mean)
         torch.testing.assert_close(part[2], norm.running_var, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_batch_of_nothing_leaves_the_statistics_as_torchs_own_norm_does(two, kind):
+    for process in two:
+        mean, var, mean_after, var_after, *gradients = process["nothing"][list(NORMS).index(kind)]
+        assert torch.equal(mean_after, mean)
+        assert torch.equal(var_after, var)
+        assert not any(gradient.any() for gradient in gradients)
+
+
+def test_processes_with_other_images_or_settings_are_refused_in_each_of_them(two):
+    for process in two:
+        for line, differs in zip(process["refused"], ("images", "settings"), strict=True):
+            assert f"have different {differs};" in line
+            assert line.count("\n") == 1
+
+
+def test_a_second_call_waits_for_the_first_process_as_the_first_call_did(two):
+    for process in two:
+        assert process["waits"] == [IN_TRAINING.total_seconds(), PATIENCE.total_seconds()]
+
+
+def test_the_first_process_lists_what_any_could_not_read(two, folder):
+    lines = (folder / "run" / "skipped.jsonl").read_text().splitlines()
+    source = open_images(photographs())
+    assert [json.loads(line)["path"] for line in lines] == sorted([source.key(0), source.key(1)])
 
 
 def test_processes_pretrain_one_run_and_go_on(two, folder):

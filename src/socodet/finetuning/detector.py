@@ -25,7 +25,7 @@ from socodet.finetuning.trainer import scored_weights
 from socodet.images.reading import PLAIN
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
-from socodet.runtime.world import ALONE
+from socodet.runtime.world import world_from_environment
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.weights.hub import reads_hub
@@ -188,7 +188,8 @@ def load_detector(
     """The detector of a fine-tuning run: the one that `finetune` and `evaluate` score.
 
     checkpoint: `best`, the weights with the highest AP on the validation set where the run was scored along the way,
-    else the newest; or `last`, the newest. InputError when `run` is no fine-tuning run or has no checkpoint yet.
+    else the newest; or `last`, the newest. Each of several processes loads it onto its own device. InputError when
+    `run` is no fine-tuning run or has no checkpoint yet.
     """
     folder = RunFolder(Path(run))
     recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
@@ -202,7 +203,7 @@ def load_detector(
     classes = len(trained.categories) + 1
     network = new_detector(recipe.settings.detector, recipe.model, classes, inference=recipe.inference)
     network.load_state_dict(scored_weights(state))
-    where = choose_device(device, ALONE)
+    where = choose_device(device, world_from_environment(meeting=False))
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector = TrainedDetector(network, recipe, trained.categories, state["step"], folder.path)
     detector.pixel_reading = trained.pixel_reading

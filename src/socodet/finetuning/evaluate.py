@@ -21,14 +21,14 @@ from socodet.detection.scores.outcomes import outcome, precision_recall
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
-from socodet.finetuning.run import F1_LIMIT, images_seen_by, trained_categories, write_scores
+from socodet.finetuning.run import F1_LIMIT, digest, images_seen_by, trained_categories, write_scores
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
-from socodet.training.distributed import in_every_process, join
+from socodet.training.distributed import in_every_process, join, require_same
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.training.settings import DeviceSettings
 from socodet.weights.hub import reads_hub
@@ -252,8 +252,11 @@ def evaluate(
         if show_progress:
             _note_images_trained_on(run, data)
         data = with_classes_of(categories, data)
+    if world.size > 1:  # a run that goes on may have written a checkpoint meanwhile
+        require_same(world, annotations=digest(data), checkpoints=trained.step)
     detector = detector_named(trained.recipe.settings.detector)
-    trained.network.to(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return score(
         trained.network,
         data,

@@ -17,7 +17,7 @@ from socodet.finetuning.inputs import judge_finetuning
 from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.plan import plan_lines
-from socodet.finetuning.run import FinetuneRecipe, is_finetuned, prepare_folder
+from socodet.finetuning.run import FinetuneRecipe, digest, is_finetuned, prepare_folder
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
@@ -25,10 +25,11 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
+from socodet.runtime.serialization import to_json
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device, deterministic_algorithms, precision_note
-from socodet.training.distributed import in_every_process, join
+from socodet.training.distributed import in_every_process, join, require_same, told_first
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
@@ -165,6 +166,10 @@ def finetune(
         scored = 0 if patience is not None else len(validation)  # patience counts evaluations
         every = steps_between_evaluations(recipe.schedule.iterations, settings.batch_size, scored)
         evaluation = replace(evaluation, every=every)
+    if world.size > 1:
+        asked = [to_json(evaluation), to_json(replace(execution, workers=None)), patience]
+        sets = [None if one is None else digest(one) for one in (training, validation)]
+        require_same(world, annotations=sets, settings=[recipe.as_dict(), *asked])
     _check_scored(training, validation, evaluation, patience, show_note=show_progress)
 
     detector = detector_named(settings.detector)
@@ -200,8 +205,9 @@ def finetune(
         if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
             loop.match_head_scale(report)
         stopped_by = loop.train(sinks)
+    unreadable = told_first(world, loop.unreadable.items())
     if world.is_first:
-        run.note_skipped(sorted(loop.unreadable.items()))
+        run.note_skipped(unreadable)
     return FinetuneResult(
         run=run.path,
         detector=detector.name,
@@ -211,7 +217,7 @@ def finetune(
         report=report,
         evaluation=loop.newest,
         best=None if loop.best.ap is None else (loop.best.step or 0, loop.best.ap),
-        unreadable=tuple(sorted(loop.unreadable.items())),
+        unreadable=tuple(unreadable),
         seconds=time.monotonic() - began,
         pending=tuner.pending,
         is_first=world.is_first,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
-from socodet.images.source import Images, as_source, reading_of
+from socodet.images.source import Images, as_source, digest_names, reading_of
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.soco import SoCo, build_soco
 from socodet.pretraining.data import dataset_of
@@ -31,10 +31,11 @@ from socodet.proposals.image_boxes import compile_kernels
 from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
+from socodet.runtime.serialization import to_json
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device, say_precision_note
-from socodet.training.distributed import in_every_process, join
+from socodet.training.distributed import in_every_process, join, require_same, told_first
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
@@ -158,6 +159,8 @@ def pretrain(
 
     join(world, choose_device(execution.device, world))
     if world.size > 1:
+        settings = [to_json(recipe), to_json(dataclasses.replace(execution, workers=None)), probe_every]
+        require_same(world, images=[digest_names(source), to_json(reading_of(source))], settings=settings)
         check_trackers(execution.sink, world)
     soco = build_soco(recipe.model, training.seed, recipe.objective, FusedBatchNorm2d)
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
@@ -191,7 +194,7 @@ def pretrain(
         sinks=sinks,
     )
     why = "unreadable during training, or of another size than its proposals were made for"
-    lost = [(source.key(index), why) for index in sorted(replaced)]
+    lost = told_first(world, [(source.key(index), why) for index in replaced])
     if world.is_first:
         run.note_skipped(lost)
     return PretrainResult(

@@ -56,7 +56,7 @@ class LogWindow:
     boxes_on_level: list[int] = field(default_factory=lambda: [0] * len(STRIDES))
     data: DataCost = field(default_factory=DataCost)
     embeddings: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(N, D), from the last step with a loss in `losses`."""
+    """(N, D), this process's, from the last step with a loss in `losses`."""
     skipped: int = 0
 
     def add(self, batch: Batch, *, skipped: bool) -> None:

@@ -3,10 +3,12 @@
 In a world of one process nothing here does anything.
 """
 
+import hashlib
 import itertools
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,6 +30,8 @@ PATIENCE = timedelta(hours=24)
 """How long processes wait for the first one, which may be making proposals."""
 IN_TRAINING = timedelta(hours=1)
 """How long they wait for each other once they train; the first may be writing, or probing, meanwhile."""
+TOLD_WITHIN = timedelta(minutes=1)
+"""How long the first one waits, at the end, for what the others found."""
 SAID_AFTER = 120.0
 """Seconds after which a message says that a process waits, and for what."""
 
@@ -37,7 +41,10 @@ def join(world: World, device: torch.device) -> None:
 
     InputError when they do not come within `MEETING`, or cannot be reached.
     """
-    if world.size == 1 or dist.is_initialized():
+    if world.size == 1:
+        return
+    if dist.is_initialized():  # by an earlier call, which may have trained
+        dist.distributed_c10d._set_pg_timeout(PATIENCE)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -127,13 +134,33 @@ class StopFlag:
             raise lost_process(error) or error from None
 
 
-def same_everywhere(world: World, number: int) -> bool:
-    """Whether every process has the same number."""
+def same_everywhere(world: World, *numbers: int) -> tuple[bool, ...]:
+    """For each of the numbers, whether every process has the same."""
     if world.size == 1:
-        return True
-    ends = torch.tensor([number, -number])
-    dist.all_reduce(ends, dist.ReduceOp.MAX)
-    return int(ends[0]) == -int(ends[1])
+        return (True,) * len(numbers)
+    ends = torch.tensor([numbers, [-number for number in numbers]])
+    try:
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+    except RuntimeError as error:
+        raise lost_process(error) or error from None
+    return tuple((ends[0] == -ends[1]).tolist())
+
+
+def require_same(world: World, **parts: object) -> None:
+    """InputError, in every process, that names the parts (plain JSON types) which are not the same in all of them.
+
+    Otherwise each process would train on its own images or by its own settings, or wait for the others for ever.
+    """
+    if world.size == 1:
+        return
+    digests = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest() for part in parts.values())
+    same = same_everywhere(world, *(int.from_bytes(digest[:7]) for digest in digests))
+    differing = [name for name, alike in zip(parts, same, strict=True) if not alike]
+    if differing:
+        raise InputError(
+            f"the {world.size} processes of this run have different {' and '.join(differing)}; start all of them with "
+            "the same command, and give each machine the same files"
+        )
 
 
 def norm_group(size: int | None) -> dist.ProcessGroup | None:
@@ -211,3 +238,36 @@ def mean_over_all(world: World, value: Tensor) -> Tensor:
     except RuntimeError as error:
         raise lost_process(error) or error from None
     return total / world.size
+
+
+def gathered(world: World, rows: Tensor) -> Tensor:
+    """The rows of all processes, which have as many each; without gradient."""
+    if world.size == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world.size)]
+    try:
+        dist.all_gather(parts, rows.contiguous())
+    except RuntimeError as error:
+        raise lost_process(error) or error from None
+    return torch.cat(parts)
+
+
+def told_first(world: World, found: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """In the first process, the sorted pairs that any process found; in the others, which do not wait, their own.
+
+    Every process calls it. Pairs of one that has ended since are left out.
+    """
+    pairs = sorted(found)
+    if world.size == 1:
+        return pairs
+    store, number = dist.distributed_c10d._get_default_store(), next(_told)
+    keys = [f"told {number} by {rank}" for rank in range(world.size)]
+    with suppress(RuntimeError):
+        store.set(keys[world.rank], json.dumps(pairs))
+        if world.is_first:
+            store.wait(keys, TOLD_WITHIN)
+            pairs = sorted({(one, other) for key in keys for one, other in json.loads(store.get(key))})
+    return pairs
+
+
+_told = itertools.count()

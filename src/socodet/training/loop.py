@@ -41,7 +41,7 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
     state = run.load_checkpoint()
     if state is not None:
         learner.load_state_dict(state)
-    if not same_everywhere(learner.world, learner.finished):
+    if not all(same_everywhere(learner.world, learner.finished)):
         raise InputError(
             f"{run.path}: is not the same folder for all processes; put --output on a disk that they share"
         )
