@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test screenshots soak fuzz lint docs format venv clean
 
 demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
-	$(BIN)/socodet demo $(if $(IMAGES),--images "$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite
+	$(BIN)/socodet demo $(if $(IMAGES),"$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite
 
 test: venv  ## the whole test suite
 	$(BIN)/pytest

@@ -27,7 +27,7 @@ LEAST = {
     "convert": "set --check",
     "export": "run --output file.pth --format timm",
     "push": "run USER/NAME",
-    "probe": "run --data set --val other --train-pictures None",
+    "probe": "run --data set --val other --max-train-images None",
     "report": "one two --device cpu",
     "ablate": "table5c --images images --output out --seeds 1 2",
     "reproduce own-data": "--data set --output out --folds 0 3 --only soco",
@@ -185,6 +185,7 @@ def test_files_that_are_no_configuration(capsys, tmp_path):
     ("old", "new"),
     [
         ("probe run --dataset=set", "probe run --data set"),
+        ("probe run --data set --val-pictures 9", "probe run --data set --max-val-images 9"),
         (
             "pretrain --probe-dataset set images --output run --recipe tiny",
             "pretrain images --output run --probe-data set --recipe tiny",
@@ -199,7 +200,11 @@ def test_old_names_are_read_as_todays_with_a_note(capsys, old, new):
     main([*old.split(), "--print-config"])
     found = capsys.readouterr()
     assert found.out == today
-    notes = [word for word in old.replace("=", " ").split() if word in ("--dataset", "--probe-dataset", "--images")]
+    notes = [
+        word
+        for word in old.replace("=", " ").split()
+        if word in ("--dataset", "--probe-dataset", "--images", "--val-pictures")
+    ]
     assert all(found.err.count(f"note: {name} is now ") == 1 for name in notes)
 
 

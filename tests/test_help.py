@@ -77,3 +77,11 @@ def test_what_is_a_choice_can_be_refused_by_its_opposite(capsys):
     with pytest.raises(SystemExit):
         main(["predict", "nowhere", "nothing", "--output", "x", "--draw", "--no-draw"])
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "trains"), [("propose", False), ("pack", False), ("probe", False), ("finetune", True)]
+)
+def test_only_a_command_that_trains_has_a_group_of_training(capsys, name, trains):
+    groups = re.findall(r"^(\w+)(?: \(.*\))?:$", help_of(capsys, name, "--help-all"), re.M)
+    assert ("training" in groups, "settings" in groups) == (trains, not trains)

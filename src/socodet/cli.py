@@ -36,15 +36,15 @@ COMMANDS = {
     "propose": "Run selective search on every image below a folder, and write a proposal table.",
     "pretrain": "Pretrain backbone, FPN and box head on a folder of images, without labels.",
     "finetune": "Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.",
-    "evaluate": "Score a fine-tuned detector on an annotated set.",
+    "evaluate": "Score a fine-tuned detector on an annotated dataset.",
     "predict": "Detect objects in new images with a fine-tuned detector.",
-    "convert": "Write an annotated set of any known format as a COCO file, and report what was left out and why.",
+    "convert": "Write an annotated dataset of any known format as a COCO file, and report what was left out and why.",
     "export": "Write pretrained modules, or a fine-tuned detector, as a file for another framework.",
     "push": "Upload a run to the Hugging Face Hub: its weights as safetensors, its settings, log and a model card.",
     "probe": "Measure how much a run's network knows about annotated objects, without fine-tuning.",
     "report": "Write one HTML page about runs: settings, curves, and what their networks see in images.",
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
-    "reproduce own-data": "Measure how much pretraining on a labelled set's own images helps when labels are few.",
+    "reproduce own-data": "Measure how much pretraining on a labelled dataset's own images helps when labels are few.",
     "inspect": "Draw images with their proposals, or the crops (views) that a recipe cuts from them for training.",
     "inspect detections": "Draw a detector's hits, misses and false alarms beside the annotated objects.",
     "recipes": "List the recipes, or print every field of one.",
@@ -202,10 +202,10 @@ def _refuse_odd(name: str, argv: Sequence[str]) -> None:
     """InputError for an empty argument, which as a path would be the working directory, and for a URL."""
     for before, word in zip(["", *argv], argv, strict=False):
         if "\0" in word:
-            raise InputError(f"{name}: {word!r} holds a NUL character; take it out")
+            raise InputError(f"{name}: {word!r} contains a NUL character; remove it")
         flag, equals, value = (word or before).partition("=")
         if name != "push" and _ADDRESS.match(word):
-            raise InputError(f"{name}: {word}: URLs are not read; download it, and give the file or folder")
+            raise InputError(f"{name}: {word}: URLs are not supported; download it, and give the file or folder")
         if word == "" or (flag.startswith("--") and equals and not value):
             which = flag if flag.startswith("--") else "an argument"
             raise InputError(f"{name}: {which} is empty; give a value (is a variable of the shell unset?)")

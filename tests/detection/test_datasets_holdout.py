@@ -56,8 +56,10 @@ def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):
     assert (len(train), val) == (9, None)
     train, val = open_labelled_sets(bare, bare)  # a set without parts is scored on whole
     assert len(train) == len(val) == 9
-    with pytest.raises(InputError, match="leave one out"):
+    with pytest.raises(InputError, match="give one of them"):
         open_labelled_sets(bare, bare, reading=ReadingSettings(val_share=0.5))
+    with pytest.raises(InputError, match="open already"):
+        open_labelled_sets(train, None, reading=ReadingSettings(val_share=0.5))
     with pytest.raises(InputError, match="none to score on"):
         open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0.01))
     with pytest.raises(SettingError, match="val_share"):

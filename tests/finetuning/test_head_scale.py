@@ -121,12 +121,12 @@ def test_fine_tuning_does_not_depend_on_the_size_unless_asked_to(tmp_path, capsy
     inits = {factor: pretrained(tmp_path / f"times-{factor}", factor) for factor in (1, 100)}
     for factor, init in inits.items():
         finetune(data, tmp_path / f"matched-{factor}", BRIEF, init=init, execution=HERE)
-        assert "box head: output times" in capsys.readouterr().err
+        assert "box head: output multiplied by" in capsys.readouterr().err
     assert losses(tmp_path / "matched-100") == pytest.approx(losses(tmp_path / "matched-1"), rel=1e-4)
     for factor, init in inits.items():
         kept = dataclasses.replace(BRIEF, keep_head_scale=True)
         finetune(data, tmp_path / f"kept-{factor}", kept, init=init, execution=HERE)
-        assert "box head: output times" not in capsys.readouterr().err
+        assert "box head: output multiplied by" not in capsys.readouterr().err
     assert losses(tmp_path / "kept-100")[0] > 1.2 * losses(tmp_path / "kept-1")[0]
 
 

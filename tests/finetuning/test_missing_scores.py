@@ -17,10 +17,10 @@ def reason(images, style="coco", classes=2, **more):
 @pytest.mark.parametrize(
     ("objects", "said"),
     [
-        ([(10, 10, 50, 50, 1), (2, 2, 9, 9, 2)], "-: the set has no object that is large, above 96x96 pixels"),
-        ([(10, 10, 50, 50, 1)], "-: the set has no object of 1 class (kind 2), none that is small"),
-        ([(10, 10, 50, 50, 1, "crowd")], "-: the set has no object of 2 classes (kind 1, kind 2); crowd regions"),
-        ([], "-: the set has no object of 2 classes"),
+        ([(10, 10, 50, 50, 1), (2, 2, 9, 9, 2)], "-: the dataset has no object that is large, above 96x96 pixels"),
+        ([(10, 10, 50, 50, 1)], "-: the dataset has no object of 1 class (kind 2), none that is small"),
+        ([(10, 10, 50, 50, 1, "crowd")], "-: the dataset has no object of 2 classes (kind 1, kind 2); crowd regions"),
+        ([], "-: the dataset has no object of 2 classes"),
     ],
 )
 def test_what_the_set_lacks(capsys, objects, said):

@@ -49,7 +49,7 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     plan = capsys.readouterr().out
     for part in ("resnet18", "100% of 6 sampled images are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
-    assert "replaces the plan" not in plan
+    assert "instead of what is planned" not in plan
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     assert capsys.readouterr().out == plan  # and not the one of the call before with it
     assert not (tmp_path / "run").exists()
@@ -60,9 +60,9 @@ def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
     flags = ["--embedding-size=64", "--variance-weight", "1", "--views.2.size", "40", "--epochs", "50", "--dry-run"]
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
     lines = "".join(capsys.readouterr()).splitlines()
-    (note,) = [line for line in lines if "replaces the plan" in line]
+    (note,) = [line for line in lines if "instead of what is planned" in line]
     assert note.startswith("note: --embedding-size, --variance-weight, --views.2.size: ")
-    replaced = {line.split("  ")[0]: line.rpartition("planned; ")[2] for line in lines if "planned; " in line}
+    replaced = {line.split("  ")[0]: line.rpartition("replaced by ")[2] for line in lines if "replaced by " in line}
     assert {row: reason.split()[0] for row, reason in replaced.items()} == {
         "network": "--embedding-size",
         "objective": "--variance-weight",

@@ -122,7 +122,7 @@ def rows(seed, count):
 def test_an_encoder_that_sees_colours_tells_classes_by_colour(tmp_path):
     train = painted(tmp_path / "train", rows(0, 40))
     val = painted(tmp_path / "val", rows(1, 20))
-    settings = ProbeSettings(size=64, train_pictures=None)
+    settings = ProbeSettings(size=64, max_train_images=None)
     scores = probe_encoder(MeanColour(), ProbeSets.chosen(train, val, settings), SampleSettings(), settings)
     assert (scores.knn, scores.knn_balanced, scores.linear, scores.linear_balanced) == (1, 1, 1, 1)
     assert scores.largest_class < 0.6
@@ -138,7 +138,7 @@ def test_an_encoder_that_sees_colours_tells_classes_by_colour(tmp_path):
 
 def test_images_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_path):
     train, val = painted(tmp_path / "train", rows(0, 6)), painted(tmp_path / "val", rows(1, 3))
-    settings = ProbeSettings(size=64, val_pictures=2)
+    settings = ProbeSettings(size=64, max_val_images=2)
     sets = ProbeSets.chosen(train, val, settings)
     assert len(sets.val) == 2
     sets.val.images[0].file.write_bytes(b"no picture")
@@ -147,8 +147,8 @@ def test_images_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_
     sets.val.images[1].file.unlink()
     with pytest.raises(InputError, match=r"has no object to probe .* 2 images unreadable"):
         probe_encoder(MeanColour(), sets, SampleSettings(), settings)
-    with pytest.raises(SettingError, match="train_pictures must be at least 1"):
-        ProbeSettings(train_pictures=0)
+    with pytest.raises(SettingError, match="max_train_images must be at least 1"):
+        ProbeSettings(max_train_images=0)
 
 
 def test_an_object_that_is_annotated_twice_is_searched_for_once(tmp_path):

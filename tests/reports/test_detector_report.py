@@ -52,7 +52,7 @@ def page(tuned):
 
 def test_every_class_has_its_numbers(page):
     text = page.read_text()
-    assert re.findall("<h2>(.*?)</h2>", text)[-2:] == ["Precision and recall", "The images it does worst on"]
+    assert re.findall("<h2>(.*?)</h2>", text)[-2:] == ["Precision and recall", "The images with the most errors"]
 
     def row(name):
         return re.findall(r"<td[^>]*>(.*?)</td>", re.search(rf">{name}</th>.*?</tr>", text, re.DOTALL)[0])

@@ -102,9 +102,9 @@ def test_hits_misses_and_false_alarms_each_in_a_colour(truth: Path, tmp_path: Pa
             lambda: [detection(n, score) for n, score in ((1, 0.2), (2, 0.1), (3, 0.3), (4, 0.05))],
             None,
             0.1,
-            "the surest",
+            "the highest scores",
         ),
-        (lambda: [cat(1, 0.3)], 0.5, 0.5, "no detection reaches; the surest has 0.30"),
+        (lambda: [cat(1, 0.3)], 0.5, 0.5, "no detection reaches; the highest score is 0.30"),
         (list, None, 0.0, "there are no detections"),
     ],
 )

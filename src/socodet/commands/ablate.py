@@ -51,10 +51,10 @@ def ablate(
         images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
         output: Folder for the runs, the proposals and the table.
         proposals: Proposal table for the rows with selective search; by default one is made for all of them.
-        dataset: Annotated set to fine-tune a detector on from every row, as for `socodet finetune`; a set without a
-            validation split needs --finetune.val.
+        dataset: Annotated dataset to fine-tune a detector on from every row, as for `socodet finetune`; without a
+            validation split, give --finetune.val or --finetune.val-share.
         schedule: The paper's fine-tuning schedule for a dataset; required with --finetune.
-        val: Annotated set to score on; by default the folder's validation split.
+        val: Annotated dataset to score on; by default the folder's validation split.
         labelled_images: Folder of the images, if they are not found nearby.
         retry_diverged: Rerun diverged rows from their last good checkpoint.
         overwrite: Delete the ablation in the folder.
@@ -70,7 +70,7 @@ def ablate(
     elif dataset is not None:
         raise InputError("ablate: --finetune needs --schedule, such as coco_1x; its steps are --finetune.iterations")
     elif (schedule, val, labelled_images, reading, finetune) != (None, None, None, ReadingSettings(), RowSettings()):
-        raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; give the set")
+        raise InputError("ablate: --schedule and --finetune.… have no effect without --finetune; give the dataset")
     table = ablate(
         family,
         images,
@@ -86,6 +86,6 @@ def ablate(
     left = len(table.rows) - finished - diverged
     print(
         f"{table.markdown}: {finished} of {len(table.rows)} rows finished, {diverged} diverged"
-        f"{f', {left} to go{resume_hint(overwrite)}' if left else ''}; as CSV {table.csv}, figure {table.figure}"
+        f"{f', {left} to go{resume_hint(overwrite)}' if left else ''}; CSV: {table.csv}, figure: {table.figure}"
     )
     return table

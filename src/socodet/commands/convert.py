@@ -1,4 +1,4 @@
-"""`socodet convert`: an annotated set of any known format as a COCO file."""
+"""`socodet convert`: an annotated dataset of any known format as a COCO file."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,14 +21,14 @@ def convert(
     save_images: Path | None = None,
     overwrite: bool = False,
 ) -> Any:
-    """Write an annotated set of any known format as a COCO file, and report what was left out and why.
+    """Write an annotated dataset of any known format as a COCO file, and report what was left out and why.
 
-    The set is read in the same way as by finetune, probe and evaluate.
+    It is read in the same way as by finetune, probe and evaluate.
 
     Args:
-        data: Annotated set, as for `socodet finetune`.
+        data: Annotated dataset, as for `socodet finetune`.
         output: COCO file to write, .json.
-        check: Write nothing; only show what the set contains and what is wrong with it.
+        check: Write nothing; only show what the dataset contains and what is wrong with it.
         split: Split of a folder: train, val or test; `all` for one without splits.
         images: Folder of the images, if they are not found nearby.
         save_images: New folder for the images of a Hugging Face dataset, which are not stored as files.
@@ -37,7 +37,7 @@ def convert(
     from socodet.detection.convert import convert
 
     if check == (output is not None):
-        raise InputError("convert: give --output FILE to write a COCO file, or --check to only read the set")
+        raise InputError("convert: give --output FILE to write a COCO file, or --check to only read the dataset")
     found = convert(
         data,
         output,

@@ -184,7 +184,7 @@ def _operators() -> Finding:
     right = bool((pooled == 1).all()) and kept.tolist() == [1]
     return Finding(
         what,
-        "torchvision's RoIAlign and NMS give what they should" if right else "wrong results",
+        "torchvision's RoIAlign and NMS give correct results" if right else "wrong results",
         None if right else fix,
     )
 
@@ -213,7 +213,7 @@ def _decoder() -> Finding:
     pixels = decode_image(file.getvalue())
     right = pixels.shape == (8, 16, 3) and bool(np.abs(pixels.astype(int) - (200, 30, 90)).max() < 12)
     more = [name for name in ("webp", "avif", "jpg_2000") if features.check(name)]
-    problem = None if right else "a JPEG is decoded wrongly; install simplejpeg anew"
+    problem = None if right else "a JPEG is decoded incorrectly; reinstall simplejpeg"
     return Finding("decoder", f"JPEG by simplejpeg; by Pillow also {', '.join(more) or 'none of WebP, AVIF'}", problem)
 
 
@@ -225,16 +225,16 @@ def _kernels() -> Finding:
 
     folder = Path(numba.config.CACHE_DIR or cache_folder())
     kept = sum(1 for _ in folder.rglob("*.nbc")) if folder.is_dir() else 0
-    state = f"{kept} compiled" if kept else "none compiled yet; the first run compiles them, for up to a minute"
+    state = f"{kept} compiled" if kept else "none compiled yet; the first run compiles them, which takes up to a minute"
     writable = os.access(folder if folder.is_dir() else folder.parent, os.W_OK)
-    problem = None if writable else "compiled kernels cannot be kept there; set NUMBA_CACHE_DIR to a folder that can be"
+    problem = None if writable else "compiled kernels cannot be saved there; set NUMBA_CACHE_DIR to a writable folder"
     return Finding("kernels", f"{state}, in {folder}", problem)
 
 
 def _cores() -> Finding:
     from socodet.runtime.cores import available_cores
 
-    return Finding("cores", f"{available_cores()} of {os.cpu_count()} may be used")
+    return Finding("cores", f"{available_cores()} of {os.cpu_count()} are available to this process")
 
 
 def _disk() -> Finding:
@@ -258,6 +258,6 @@ def _open_files() -> Finding:
     except ImportError:
         return Finding("open files", "no limit known on this system")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    more = "" if soft == hard else f", which may be raised to {hard:,}"
+    more = "" if soft == hard else f", can be raised to {hard:,}"
     problem = None if hard == resource.RLIM_INFINITY or hard >= FEW_FILES else "too few; raise it (ulimit -Hn)"
     return Finding("open files", f"at most {soft:,}{more}", problem)

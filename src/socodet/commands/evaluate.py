@@ -1,4 +1,4 @@
-"""`socodet evaluate`: a fine-tuned detector's scores on a set."""
+"""`socodet evaluate`: a fine-tuned detector's scores on a dataset."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +27,11 @@ def evaluate(
     execution: Annotated[DeviceSettings, Flat] = DeviceSettings(),
     overwrite: bool = False,
 ) -> Any:
-    """Score a fine-tuned detector on an annotated set.
+    """Score a fine-tuned detector on an annotated dataset.
 
     Args:
         run: Folder that `socodet finetune` wrote.
-        data: Annotated set with the categories that the detector was trained on, as for `socodet finetune`.
+        data: Annotated dataset with the detector's classes, matched by name; as for `socodet finetune`.
         split: Split of a folder; `all` for one without splits.
         images: Folder of the images, if they are not found nearby.
         checkpoint: The best on the run's validation set, if it was scored during training, or the last.

@@ -1,4 +1,4 @@
-"""`socodet finetune`: a detector from pretrained weights and an annotated set, or several compared."""
+"""`socodet finetune`: a detector from pretrained weights and an annotated dataset, or several compared."""
 
 import shlex
 from collections.abc import Sequence
@@ -78,18 +78,19 @@ def finetune(
     labels, each as a run under --output, and a table gives the mean and standard deviation. More can be added later.
 
     Args:
-        train: Annotated set: a folder or file in the format of COCO, LVIS, VOC, YOLO, Roboflow, Hugging Face or tools
-            that write these (docs/data.md).
+        train: Annotated dataset: a folder or file in the format of COCO, LVIS, VOC, YOLO, LabelMe, Roboflow, Hugging
+            Face or tools that write these (docs/data.md).
         output: Folder of the run, or of the comparison.
         init: Initial weights: a pretraining run's folder, hub:USER/NAME on the Hugging Face Hub, a file of weights, or
-            scratch, the default. A file can be an export, a checkpoint of the method's public code, or a backbone's
-            state dict. With a fine-tuned detector's folder, its training continues, and its heads keep the classes
-            with the same names. Several --init are compared; NAME=PATH names one in the table.
-        seeds: Compare runs with these seeds, such as 0 1 2.
+            scratch, the default. A file can be an export, a checkpoint of the method's public code, or the state dict
+            of a backbone or of one of torchvision's detectors. With a fine-tuned detector's folder, its training
+            continues, and its heads keep the classes with the same names. Several --init are compared; NAME=PATH
+            names one in the table.
+        seeds: Compare runs with these seeds, such as 0 1 2. A single number above 0 is a count of seeds.
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.
-        val: Annotated set to score on; by default the folder's validation split, or --val-share of the images.
-        images: Folder of the images, if they are not found nearby; of those of --val too, unless that set has its own.
+        val: Annotated dataset to score on; by default the folder's validation split, or --val-share of the images.
+        images: Folder of the images, if they are not found nearby; those of --val too, unless that dataset has its own.
         patience: End the run after this many evaluations in a row without a higher box AP. Evaluations before the
             learning rate drops say little about AP after the drop.
         resume: Resume the run in the folder; no error if it is already finished. Comparisons always resume.

@@ -13,11 +13,13 @@ from socodet.commands.flags import MOST_CHOICES, Flag
 ROOMS = {
     "data": ("data", "reading", "pixels", "proposals", "limit", "images", "table", "split"),
     "training": ("training", "settings", "budget", "finetune", "evaluation"),
+    "settings": (),
     "views": ("sample",),
     "model": ("model", "objective"),
     "execution": ("execution", "device", "workers"),
 }
-"""Groups, and the parameters of commands whose flags they have; all others are in `advanced`."""
+"""Groups, and the parameters of commands whose flags they have; all others are in `advanced`. In a command that does
+not train, `training` is called `settings`."""
 RECIPE = ("sample", "model", "objective", "training", "proposals")
 """Parameters whose defaults are a recipe's, where the command has --recipe."""
 INDENT = 26
@@ -40,10 +42,11 @@ def help_of(function: Callable[..., Any], name: str, flags: Sequence[Flag], ever
     for paragraph in (description, *(more if full else more[:1])):
         lines += ["", *textwrap.wrap(paragraph, width, break_on_hyphens=False)]
     place = {name: index for index, name in enumerate(everyday)}
+    trains = any(flag.path[0] == "execution" for flag in flags)
     groups = {"": sorted(first, key=lambda flag: (bool(flag.names), not flag.required, place.get(flag.name, 0)))}
     for flag in others if full else ():
         room = next((room for room, names in ROOMS.items() if flag.path[0] in names), "advanced")
-        groups.setdefault(room, []).append(flag)
+        groups.setdefault("settings" if room == "training" and not trains else room, []).append(flag)
     order = ["", *ROOMS, "advanced"]
     for title in sorted(groups, key=order.index):
         of_recipe = recipe is not None and {flag.path[0] for flag in groups[title]} & set(RECIPE)

@@ -25,12 +25,12 @@ def inspect_detections(
     """Draw a detector's hits, misses and false alarms beside the annotated objects.
 
     Args:
-        data: Annotated set, as for `socodet finetune`.
+        data: Annotated dataset, as for `socodet finetune`.
         predictions: File of detections in COCO's result format, as finetune and evaluate save them.
         output: .png or .html to write.
         split: Split of a folder; `all` for one without splits.
         images: Folder of the images, if they are not found nearby.
-        min_score: Show detections with at least this score; by default the score with the highest F1 on the set.
+        min_score: Show detections with at least this score; by default the score with the highest F1 on the dataset.
         limit: Number of images to show.
         seed: Random seed for the choice of images.
         overwrite: Replace an existing file.

@@ -45,7 +45,7 @@ def list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
 
 
 def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
-    """Prints the scores of a set and of its classes; with very many classes, only names the `file` that holds them."""
+    """Prints a dataset's scores and its classes'; with very many classes, only names the `file` that holds them."""
     if evaluation.about:
         print(f"{evaluation.about}:")
     classes = len(evaluation.of_classes)

@@ -25,7 +25,11 @@ OLD_NAMES = {
     "ablate": {"--images": "IMAGES", "--seed": "--seeds"},
     "demo": {"--images": "IMAGES"},
     "pretrain": {"--probe-dataset": "--probe-data"},
-    "probe": {"--dataset": "--data"},
+    "probe": {
+        "--dataset": "--data",
+        "--train-pictures": "--max-train-images",
+        "--val-pictures": "--max-val-images",
+    },
 }
 """Flags that have other names now, by command; a name without dashes is a positional argument."""
 

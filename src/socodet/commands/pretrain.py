@@ -92,8 +92,8 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     overriding = [flag for flag in dict.fromkeys(given_flags) if flag != "--views.0.size"]
     if overriding and first:
         LOGGER.info(
-            f"note: {', '.join(overriding)}: replaces the plan's value; the other settings, the steps and the time "
-            "stay as planned"
+            f"note: {', '.join(overriding)}: used instead of what is planned; the other settings, the steps and the "
+            "estimated time stay as planned"
         )
     _PLAN.clear()
     say = _PLAN.append if asked["dry_run"] else LOGGER.info
@@ -140,9 +140,9 @@ def pretrain(
 ) -> Any:
     """Pretrain backbone, FPN and box head on a folder of images, without labels.
 
-    Without --recipe, the settings are chosen from the images and the machine, and shown with their reasons. The same
-    command resumes an interrupted run. Defaults of the flags are the recipe's; if --epochs is given with a named
-    recipe, warm-up takes at most a tenth of them.
+    Without --recipe, the settings are chosen to suit the images and the machine, and shown with their reasons. The same
+    command resumes an interrupted run. With a named recipe, the flags default to its values; with --epochs, warm-up
+    takes at most a tenth of them.
 
     Args:
         images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
@@ -158,7 +158,7 @@ def pretrain(
         dry_run: With --recipe auto: show the plan and stop.
         probe_every: Probe the network every this many epochs and at the end, as `socodet probe` does, and log the
             scores.
-        probe_data: Annotated set to probe on: a folder with a training and a validation split.
+        probe_data: Annotated dataset to probe on: a folder with a training and a validation split.
         resume: Resume the run in the folder; no error if it is already finished.
         overwrite: Delete the run in the folder.
     """

@@ -56,7 +56,7 @@ def propose(
     if output.suffix not in ("", ".parquet"):
         raise InputError(f"{output}: a proposal table is a Parquet file; end its name in .parquet")
     if (shard is not None) + merge + (elsewhere is not None) > 1:
-        raise InputError("propose: --shard, --merge and --from exclude each other; give one of them")
+        raise InputError("propose: --shard, --merge and --from cannot be combined; give one of them")
     if world.size > 1 and (shard is not None or merge or elsewhere is not None):
         raise InputError(
             f"propose: --shard, --merge and --from need a single process, not {world.size}; leave them out (the "

@@ -35,7 +35,7 @@ def push(
     pushed = push(run, repository, license=license, datasets=datasets, private=private, checkpoint=checkpoint)
     print(pushed)
     if license is None:
-        LOGGER.info("note: no licence is stated, and others may not use it without one; --license states it")
+        LOGGER.info("note: no licence is given, and without one others may not use the weights; set it with --license")
     print(
         f"next:\n  socodet predict {pushed.name} IMAGES --output FOUND"
         if pushed.is_detector

@@ -24,7 +24,7 @@ def report(
         runs: One or more folders that `socodet pretrain` or `socodet finetune` wrote; several are compared.
         output: Page to write, .html.
         images: Images to show, if they have moved since the first run; with --data FILE.json, the images of that file.
-        data: Annotated set to run fine-tuned detectors on, to show precision, recall and their worst images.
+        data: Annotated dataset to run fine-tuned detectors on, to show precision, recall and their worst images.
         split: Split of --data, if it is a folder; `all` for one without splits.
         overwrite: Replace an existing page.
         device: Where the networks run; auto takes a CUDA device if there is one.

@@ -1,4 +1,4 @@
-"""`socodet reproduce own-data`: what pretraining on a set's own images buys."""
+"""`socodet reproduce own-data`: what pretraining on a dataset's own images gains."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,15 +28,15 @@ def reproduce_own_data(
     retry_diverged: bool = False,
     overwrite: bool = False,
 ) -> Any:
-    """Measure how much pretraining on a labelled set's own images helps when labels are few.
+    """Measure how much pretraining on a labelled dataset's own images helps when labels are few.
 
     The starts are SoCo, the image-level baseline, scratch, and weights of yours. Each is pretrained once, and detectors
     are fine-tuned from each, fold by fold, for as long as scratch improves. If interrupted, the same command resumes;
     fractions, folds and starts can be added later.
 
     Args:
-        data: Annotated set with a training and a validation split, as for `socodet finetune`; without one, give
-            --val-share.
+        data: Annotated dataset with a training and a validation split, as for `socodet finetune`; without a validation
+            split, give --val-share.
         output: Folder for the runs and the tables.
         images: Images to pretrain on; by default the training split's, without their labels.
         weights: File of a pretrained backbone to compare with and to start from, such as ImageNet's.
@@ -50,7 +50,7 @@ def reproduce_own_data(
         overwrite: Delete the study in the folder.
     """
     if (weights is None) != (weights_backbone is None):
-        raise InputError("--weights and --weights-backbone: give both, the file and the network it is of")
+        raise InputError("--weights and --weights-backbone: give both, the file and the name of its network")
     from socodet.studies.own_data import reproduce_own_data
 
     given = None if weights is None or weights_backbone is None else Weights(weights, weights_backbone, weights_name)

@@ -63,7 +63,7 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in scores.items())
     yield f"- Scores in percent: {listed}, on {in_markdown(on)}" if listed else "- Not scored"
     if detector.f1_limit is not None:
-        yield f"- F1 on the same images is highest for detections of score {detector.f1_limit:.2f} and more"
+        yield f"- F1 on the same images is highest for detections with a score of at least {detector.f1_limit:.2f}"
     versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
     yield f"- Versions: {in_markdown(versions)}"
 

@@ -114,7 +114,8 @@ class Evaluation(Shown):
         if not why:
             return None
         return (
-            f"-: the set has no object {', none '.join(why)}; crowd regions and objects marked difficult do not count"
+            f"-: the dataset has no object {', none '.join(why)}; "
+            "crowd regions and objects marked difficult do not count"
         )
 
     def classes_as_table(self) -> str:
@@ -141,7 +142,7 @@ class Evaluation(Shown):
         if self.best_f1 is None:
             return None
         limit, f1 = self.best_f1
-        return f"F1 is highest, {f1:.1f}, for detections of score {limit:.2f} and more"
+        return f"F1 is highest ({f1:.1f}) for detections with a score of at least {limit:.2f}"
 
 
 def _cell(value: float | None) -> str:

@@ -238,7 +238,7 @@ def _check_scored(
             raise InputError("--patience counts evaluations; set the steps between them, --evaluation.every")
         return
     if evaluation.save_predictions or evaluation.every is not None or patience is not None:
-        raise InputError(f"{training.name}: is a single set, and there is none to score on; give one, --val")
+        raise InputError(f"{training.name}: has no validation split to score on; give another dataset with --val")
     if show_note:
         LOGGER.info("note: without --val the detector is not scored; `socodet evaluate` can score it later")
 

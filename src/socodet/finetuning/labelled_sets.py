@@ -40,10 +40,10 @@ def open_labelled_sets(
     """
     reading = reading or ReadingSettings()
     share = reading.val_share
-    if share is not None and (val is not None or isinstance(train, DetectionDataset)):
-        raise InputError(
-            "--val-share holds images of the training set back, and there is a set to score on; leave one out"
-        )
+    if share is not None and val is not None:
+        raise InputError("--val-share and --val: give one of them")
+    if share is not None and isinstance(train, DetectionDataset):
+        raise InputError("--val-share: the dataset is open already; give its path, or open both of its parts with it")
     part, val_images = "val", images
     if isinstance(val, str | Path) and isinstance(train, str | Path):
         val_images = images_of_other(val, train, images)

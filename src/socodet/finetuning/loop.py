@@ -74,7 +74,7 @@ class FinetuneLoop:
         )
         if factor is not None and self.show_progress:
             LOGGER.info(
-                f"box head: output times {factor:.3g}, the scale of a fresh head's; --keep-head-scale leaves it"
+                f"box head: output multiplied by {factor:.3g} to match a fresh one's scale; --keep-head-scale skips it"
             )
 
     def train(self, sinks: Sequence[LogSink] = ()) -> str | None:

@@ -218,7 +218,7 @@ def _refuse_more_steps(run: RunFolder, asked: dict[str, Any], there: dict[str, A
     steps, before = (recipe["schedule"]["iterations"] for recipe in (asked, there))
     if steps != before and without_length(asked) == without_length(there):
         raise InputError(
-            f"{run.path}: is a run of {counted(before, 'step')}, not {steps:,}, and its learning rate drops by its "
-            "length; resume it with the flags it was begun with, or, to train its detector on, begin a new run from "
-            f"it: --init {run.path} --output another folder"
+            f"{run.path}: is a run of {counted(before, 'step')}, not {steps:,}, and its learning rate depends on its "
+            "length; resume it with the flags it was started with, or, to train its detector further, start a new run "
+            f"from it: --init {run.path} --output another folder"
         )

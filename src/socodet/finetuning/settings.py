@@ -38,11 +38,11 @@ class FinetuneSettings(Settings):
     """
 
     detector: DetectorName = "mask_rcnn_fpn"
-    """Detector to train; if the set has no masks, mask_rcnn trains as faster_rcnn. module:name is your own
+    """Detector to train; if the dataset has no masks, mask_rcnn trains as faster_rcnn. module:name is your own
     `Detector`."""
     schedule: ScheduleName = AUTO
     """The paper's schedule for a dataset: length, learning rate drops, weight decay and image sizes. auto chooses it
-    for COCO, VOC and LVIS; for other sets it is coco_1x with a length that depends on the number of images, scored
+    for COCO, VOC and LVIS; for other datasets it is coco_1x with a length that depends on the number of images, scored
     ten times (less often in a short run)."""
     iterations: PositiveInt | None = None
     """Number of steps, instead of the schedule's."""

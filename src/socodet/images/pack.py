@@ -50,9 +50,10 @@ class PackSettings(Settings):
     quality: Annotated[int, Range(1, 100)] = 90
     """JPEG quality of images that are re-encoded, 1 to 100."""
     value_range: PositiveFloat | None = None
-    """As in `PixelSettings`; for `images` that are open already, their own by default."""
+    """Value of white in images with more than 8 bits or floating-point pixels, as for
+    `socodet pretrain`."""
     bands: tuple[PositiveInt, ...] | None = None
-    """As in `PixelSettings`."""
+    """Which bands to read as red, green and blue, counted from 1; or a single band to read as grey."""
     max_pixels: PositiveInt = LARGEST
     """Images with more pixels are skipped as unreadable. Large JPEGs are decoded at reduced size; other large images
     briefly need much memory."""

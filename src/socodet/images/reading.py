@@ -27,8 +27,8 @@ class PixelSettings(Settings):
     max_pixels: PositiveInt = MAX_PIXELS
     """Images with more pixels are skipped as unreadable."""
     outside_images: bool = False
-    """Also read images, folders and lists that a set's files name outside the folder above their own. Use only for
-    sets that you trust."""
+    """Also read images, folders and lists that a dataset's files name outside the folder above their own. Use only for
+    datasets that you trust."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

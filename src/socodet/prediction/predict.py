@@ -156,7 +156,7 @@ def predict(
         unreadable=lines.unreadable,
         stopped_by=stopped_by,
         seconds=time.monotonic() - began,
-        limits=f"from score {written_from:g}" + (f"; drawn from {drawn_from:.2f}, {why}" if draw else ""),
+        limits=f"from a score of {written_from:g}" + (f"; drawn from {drawn_from:.2f}, {why}" if draw else ""),
         of_classes=dict(lines.of_classes.most_common()),
         drawn=tuple(_drawing(folder, name) for name in lines.surest) if draw else (),
     )
@@ -165,15 +165,18 @@ def predict(
 def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[float, str]:
     """The lowest score that is drawn, and why."""
     if min_score is not None:
-        return min_score, "as asked"
+        return min_score, "as requested"
     if detector.f1_limit is not None:
         limit = max(detector.f1_limit, MIN_SCORE)
         f1 = detector.best_f1
-        high = "" if f1 is None else f", {f1:.1f} of 100"
+        high = "" if f1 is None else f" ({f1:.1f} of 100)"
         if f1 is not None and f1 < POOR_F1:
-            high += ", so this detector finds next to nothing yet"
-        return limit, f"where F1 is highest on the validation set{high}; a given minimum score overrides it"
-    return DRAWN_FROM, "as the detector found nothing or was not scored in training; a given minimum score overrides it"
+            high += ", which is so low that this detector finds next to nothing yet"
+        return limit, f"where F1 on the validation set is highest{high}; a minimum score that you give overrides it"
+    return (
+        DRAWN_FROM,
+        "because the detector was not scored or found nothing in training; a minimum score that you give overrides it",
+    )
 
 
 def _digest(network: nn.Module) -> str:

@@ -23,11 +23,11 @@ class PredictResult(Shown):
     stopped_by: str | None
     seconds: float
     limits: str = ""
-    """From which scores on detections are written and drawn, in words."""
+    """Which scores are written and drawn, in words."""
     of_classes: Mapping[str, int] = field(default_factory=dict)
     """Number of detections by class."""
     drawn: tuple[Path, ...] = ()
-    """A few of the drawings, those of the surest detections first."""
+    """A few of the drawings, those with the highest scores first."""
 
     @property
     def finished(self) -> bool:

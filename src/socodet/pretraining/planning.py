@@ -100,7 +100,7 @@ def auto_recipe(
             if given is not None and given.epochs is not None:
                 refuse_other_length(run, given.epochs, noted["training"]["epochs"])
             if show_plan:
-                LOGGER.info(f"{run.path}: the recipe is the one it was planned with")
+                LOGGER.info(f"{run.path}: continues with the recipe that was planned for it")
             return from_json(Recipe, noted, f"{run.path}/run.json")
     execution = execution or ExecutionSettings()
     device = choose_device(execution.device, world_from_environment(meeting=False))
@@ -116,8 +116,8 @@ def auto_recipe(
         if device.type == "cpu" and seconds is not None and seconds > LONG_STEP:
             faster = " or --precision bfloat16" if precision_note(execution.precision, device) else ""
             lines.append(
-                f"a step takes long on this CPU: a smaller --backbone, --views.0.size or --batch-size{faster} makes it "
-                "shorter"
+                f"a step takes long on this CPU: a smaller --backbone, --views.0.size or --batch-size{faster} shortens "
+                "it"
             )
         say("\n".join(lines))
     return made.recipe

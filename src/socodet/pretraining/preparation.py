@@ -172,9 +172,9 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
     """InputError, with what to do, unless both numbers of epochs are the same."""
     if epochs != before:
         raise InputError(
-            f"{run.path}: is a run of {counted(before, 'epoch')}, not {epochs:g}, and its learning rate falls by its "
-            "length; resume it with the flags it was begun with, or, to train its networks on, begin a new run from "
-            f"it: --start-from {run.path} --output another folder"
+            f"{run.path}: is a run of {counted(before, 'epoch')}, not {epochs:g}, and its learning rate depends on "
+            "its length; resume it with the flags it was started with, or, to train its networks further, start a new "
+            f"run from it: --start-from {run.path} --output another folder"
         )
 
 

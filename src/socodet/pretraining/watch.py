@@ -42,8 +42,8 @@ class DataCost:
         share, workers = result.waited / result.seconds, workers * processes
         cores = self.cores_needed(result.seconds - result.waited) * processes
         return (
-            f"waiting for data {share:.0%} of the time; {cores:.1f} cores of data workers would "
-            f"feed this step {HEADROOM} times over, {workers} {'is' if workers == 1 else 'are'} at work"
+            f"waiting for data {share:.0%} of the time; the data workers need {cores:.1f} cores "
+            f"to be {HEADROOM} times as fast as the steps; {workers} {'is' if workers == 1 else 'are'} running"
         )
 
 
@@ -91,8 +91,8 @@ class CollapseWatch:
             if self._speaks and not was:
                 LOGGER.warning(
                     f"warning: collapse at step {step}: the embeddings' standard deviation is {std:.2g}, that of "
-                    f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; lower "
-                    "--base-lr, raise --target-momentum, or set --variance-weight, such as 4"
+                    f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; set "
+                    "--variance-weight 1.333 and --covariance-weight 0.0667, or lower --base-lr"
                 )
         return line
 

@@ -37,7 +37,7 @@ class ProbeSets:
             notice(note)
         val = with_classes_of(train, val)
         return cls(
-            _some(train, settings.train_pictures, settings.seed), _some(val, settings.val_pictures, settings.seed)
+            _some(train, settings.max_train_images, settings.seed), _some(val, settings.max_val_images, settings.seed)
         )
 
 

@@ -12,15 +12,15 @@ class ProbeData(Settings):
     """Where the annotated images of a probe are; `socodet probe --help-all` explains each field."""
 
     data: Path
-    """Annotated set in any layout of docs/data.md; a set without a validation split needs --val."""
+    """Annotated dataset in any layout of docs/data.md; without a validation split, give --val or --val-share."""
     val: Path | None = None
-    """Validation set; by default the folder's validation split."""
+    """Validation dataset; by default the folder's validation split."""
     train_split: str = "train"
     """Split of a folder to learn from."""
     val_split: str = "val"
     """Split of a folder to classify."""
     images: Path | None = None
-    """Folder of the images, if they are not found nearby; of those of --val too, unless that set has its own."""
+    """Folder of the images, if they are not found nearby; those of --val too, unless that dataset has its own."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class ProbeSettings(Settings):
 
     size: Annotated[int, Range(32)] | None = None
     """Side of the square that images are resized to, in pixels; by default that of the run's first view."""
-    train_pictures: PositiveInt | None = 2000
+    max_train_images: PositiveInt | None = 2000
     """At most this many training images, chosen by the seed; None for all."""
-    val_pictures: PositiveInt | None = 1000
+    max_val_images: PositiveInt | None = 1000
     """At most this many validation images, chosen by the seed; None for all."""
     of: Literal["head", "backbone"] = "head"
     """Which features of an object to probe: the box head's (h of Eq. 1), or the backbone's, pooled by RoIAlign from its

@@ -71,8 +71,8 @@ def write_demo_page(
             "Versions": f"socodet {__version__}, torch {torch.__version__}",
         },
         lead="Boxes found in unlabelled images, a network trained to recognise them in other views, and a detector "
-        f"that starts from it. {result.total_steps} steps show that everything works here; they are far too few for "
-        "the detector to gain from.",
+        f"that starts from it. {result.total_steps} steps show that everything works here; they are far too few to "
+        "make the detector better.",
     )
     return verdicts
 
@@ -90,9 +90,9 @@ def _what_went_in(images: list[ShownImage], source: ImageSource, recipe: Recipe)
         ),
         Section(
             "What the network saw",
-            "Each box is shown in several views, in other colours, at other scales and places, and two networks learn "
-            "to give it the same description in all of them. A box has one colour in all views; P2 to P5 are levels of "
-            "the feature pyramid.",
+            "Each box is shown in several views, in other colours and at other scales and positions, and two networks "
+            "learn to give it the same features in all of them. A box has one colour in all views; P2 to P5 are levels "
+            "of the feature pyramid.",
             view_galleries(images[:VIEWS], recipe.sample, recipe.training.seed),
         ),
     ]
@@ -117,7 +117,7 @@ def _what_was_learned(
     )
     logs, titles = {"demo": lines}, {name: TITLES[name] for name in CURVES}
     charts = [*curve_charts(logs, titles, embedding_size=size), *level_charts(logs)]
-    text = "A tick or a cross stands only where a threshold has a reason, which is given; the rest is for you to judge."
+    text = "A tick or a cross appears only where a threshold has a reason, which is given; judge the rest yourself."
     return [
         Section("What was learned", text, [Verdicts(verdicts), Gallery(charts, size="large")]),
         retrieval_section(networks, images, recall, seed, "Both networks have batch-norm statistics of these images."),
@@ -135,17 +135,18 @@ def _detections(run: Path) -> Section:
         (found,) = detector.predict([pixels], max_detections=1)
         scored = [f"{name} {score:.2f}" for name, score in zip(found.labels, found.scores, strict=True)]
         for title, boxes, k, labels in (
-            (f"{image.file.name} · drawn by hand", image.boxes, 0, names),
-            ("found, with its score", found.boxes, 1, scored),
+            (f"{image.file.name} · annotated by hand", image.boxes, 0, names),
+            ("detected, with its score", found.boxes, 1, scored),
         ):
             panels.append(labelled_panel(title, pixels, boxes, [object_colour(k)] * len(boxes), labels))
     steps = detector.recipe.schedule.iterations
     return Section(
         "Detections",
-        f"A Faster R-CNN that began with the pretrained backbone, FPN and box head, after {steps} steps of fine-tuning "
-        f"on {len(data)} of the photographs, in which objects were framed by hand: {_listed(detector.class_names)}. "
-        "Shown are its highest scores on two photographs that it was fine-tuned on. They show that every step works. "
-        "They say nothing about new images, nor whether pretraining helped.",
+        f"A Faster R-CNN that started from the pretrained backbone, FPN and box head, after {steps} steps of "
+        f"fine-tuning on {len(data)} of the photographs, whose objects were annotated by hand: "
+        f"{_listed(detector.class_names)}. These are its highest-scoring detections in two photographs that it "
+        "was fine-tuned on. They show that every step works. They say nothing about new images or about whether "
+        "pretraining helped.",
         [Gallery([panel_image(panel, 240, 1.4) for panel in panels], size="small")],
     )
 
@@ -154,7 +155,7 @@ def _what_next(source: ImageSource, result: PretrainResult, load_report: LoadRep
     images = shlex.quote(str(source.location)) if given else "images/"
     return Section(
         "What to do next",
-        "On your own images, with the settings chosen for them and for this machine.",
+        "On your own images, with settings chosen for them and for this machine.",
         [
             Commands(
                 [
@@ -164,7 +165,7 @@ def _what_next(source: ImageSource, result: PretrainResult, load_report: LoadRep
                     ),
                     (
                         "socodet finetune labelled/ --init runs/first --output runs/detector",
-                        "Fine-tune on the images that have labels: COCO, VOC, YOLO and most other forms.",
+                        "Fine-tune on the images that have labels: COCO, VOC, YOLO and most other formats.",
                     ),
                     (
                         "socodet predict runs/detector new_images/ --output found --draw",

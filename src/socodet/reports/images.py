@@ -124,7 +124,7 @@ def notes_on_images(record: RunRecord, source: ImageSource) -> list[str]:
     """Says so, in one line, if the images or boxes shown are not those that the run was trained on."""
     path, method = _table_path(record), record.description["recipe"]["proposals"]["method"]
     if not _trained_on(record, source):
-        return [f"{record.name} was trained on other images than these; the boxes are new {method} proposals"]
+        return [f"{record.name} was trained on different images; the boxes are new {method} proposals"]
     if path is not None and not path.is_file():
         return [f"{record.name}'s proposals are no longer at {path}; the boxes are new {method} proposals"]
     return []

@@ -34,9 +34,9 @@ def inspect_detections(
 ) -> Path:
     """Draws detections in COCO's result format beside the ground truth of up to `limit` images, as .png or .html.
 
-    data: the annotated set that the detections were made on, as `open_detection_set` takes it; split: which part of a
-    folder; images: where the images are, if elsewhere. Detections of at least `min_score` are shown, by default from
-    the score at which F1 over the set is highest; and images, chosen by `seed`, that have an object or such a
+    data: the annotated dataset that the detections were made on, as `open_detection_set` takes it; split: which part
+    of a folder; images: where the images are, if elsewhere. Detections of at least `min_score` are shown, by default
+    from the score at which F1 over the dataset is highest; and images, chosen by `seed`, that have an object or such a
     detection. That limit, problems of the set, detections of other images, and why there is nothing to see are
     reported on stderr, one line each. Raises InputError for what cannot be used, and when `output` exists and
     `overwrite` is false.
@@ -64,19 +64,19 @@ def inspect_detections(
         LOGGER.warning(f"{len(unreadable):,} × image left out (first: {unreadable[0]})")
     if not rows:
         raise InputError(
-            f"{predictions}: no image of {data.name} has anything to show; give the set that the detections were "
-            "made on, or lower --min-score"
+            f"{predictions}: no image of {data.name} has anything to show; give the dataset that the detections "
+            "were made on, or lower --min-score"
         )
     facts = {
-        "Annotated set": f"{data.name} ({len(data)} images)",
+        "Annotated dataset": f"{data.name} ({len(data)} images)",
         "Detections": f"{Path(predictions).name} ({sum(map(len, in_order))})",
-        "Limit of the score": why,
-        "Of the whole set": _totals(in_order, outcomes, min_score),
+        "Score threshold": why,
+        "On the whole dataset": _totals(in_order, outcomes, min_score),
         "Seed": str(seed),
     }
     ordered = [rows[index] for index in sorted(rows)]
     galleries = (Gallery([panel_image(panel, height=340) for panel in row]) for row in ordered)
-    lead = f"{facts['Of the whole set']}, {why}."
+    lead = f"{facts['On the whole dataset']}, {why}."
     title = "Hits, misses and false alarms"
     write_panels(path, title, MEANING, ordered, galleries, facts, len(rows), side=480, lead=lead)
     return path
@@ -89,8 +89,8 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
         LOGGER.warning(f"{data.name}: {line}")
     if elsewhere and not found:
         raise InputError(
-            f"{predictions}: none of its {elsewhere.total():,} detections is on an image of {data.name}; give the set "
-            "that they were made on"
+            f"{predictions}: none of its {elsewhere.total():,} detections is on an image of {data.name}; give the "
+            "dataset that they were made on"
         )
     if elsewhere:
         count = f"{elsewhere.total():,}"
@@ -105,13 +105,13 @@ def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None)
     if not len(scores):
         return asked or 0.0, "there are no detections"
     if asked is not None:
-        reach = "" if scores[0] >= asked else f", which no detection reaches; the surest has {scores[0]:.2f}"
+        reach = "" if scores[0] >= asked else f", which no detection reaches; the highest score is {scores[0]:.2f}"
         return asked, f"shown from score {asked:g}{reach}"
     if curve.best is not None:
         limit, f1 = curve.best
         return limit, f"shown from score {limit:.2f}, where F1 is highest ({100 * f1:.1f} of 100)"
     lowest = float(scores[min(max(1, curve.objects), len(scores)) - 1])
-    return lowest, f"shown from score {lowest:.2f}, the surest, as no detection finds an object"
+    return lowest, f"shown from score {lowest:.2f}, those with the highest scores, because no detection is a hit"
 
 
 def _totals(found: list[Detections], outcomes: list[Outcome], min_score: float) -> str:

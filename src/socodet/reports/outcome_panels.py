@@ -11,9 +11,9 @@ from socodet.runtime.counted import counted
 
 MEANING = (
     "Annotations on the left, detections with their scores on the right. Blue: objects that were found, and the "
-    "detections that found them. Orange: objects that were missed. Pink: false alarms, detections of nothing, of "
-    "another class, or of an object that a surer one had found. Grey: crowd regions and difficult objects, and what "
-    f"was found there. A detection finds an object of its class that it overlaps by an IoU of at least {IOU:g}."
+    "detections that found them. Orange: objects that were missed. Pink: false alarms, which are detections of "
+    "nothing, of another class, or of an object that a higher-scoring one has found. Grey: crowd regions and difficult "
+    f"objects, and detections of them. A detection finds an object of its class if their IoU is at least {IOU:g}."
 )
 """What `truth_and_detections` shows."""
 

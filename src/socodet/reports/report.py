@@ -72,12 +72,12 @@ def report(
 ) -> ReportResult:
     """Writes one HTML page about pretraining and fine-tuning runs: settings, curves, and what the networks see.
 
-    data: an annotated set, as `open_detection_set` takes it, on which the fine-tuned detectors are run: precision over
-    recall, each class, and the images they do worst on; `images` is then also the folder of the images of a .json file.
-    split: which part of a folder. The images that pretraining is shown by are those of the first pretraining run with a
-    checkpoint, or `images`; without them the page leaves out what needs them and says so. All networks are shown the
-    same images. Raises InputError when a folder is no run, when what is given cannot be read, and when `output` exists
-    and `overwrite` is false.
+    data: an annotated dataset, as `open_detection_set` takes it, on which the fine-tuned detectors are run: precision
+    over recall, each class, and the images with the most errors; `images` is then also the folder of the images of a
+    .json file. split: which part of a folder. Pretraining is shown on the images of the first pretraining run
+    with a checkpoint, or on `images`; without them the page leaves out what needs them and says so. All networks are
+    shown the same images. Raises InputError when a folder is no run, when what is given cannot be read, and when
+    `output` exists and `overwrite` is false.
     """
     began = time.monotonic()
     path = _checked(output, overwrite)
@@ -128,7 +128,7 @@ def report(
 
 def _checked(output: str | Path, overwrite: bool) -> Path:
     if Path(output).suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{output}: does not end in .html; name the output report.html")
+        raise InputError(f"{output}: does not end in .html; give a name such as report.html")
     return check_output_file(output, overwrite=overwrite)
 
 
@@ -157,8 +157,8 @@ def _image_sections(
         progress.advance()
         text = (
             "V1 is the image in its own colours, V2 a window of half to all of it in other colours. The untrained "
-            f"network is that of {trained[0].name} as initialised, with batch-norm statistics of these images. A good "
-            "run is far above it."
+            f"network is that of {trained[0].name} before training, with batch norm statistics from these images. A "
+            "good run is far above it."
         )
         sections.append(retrieval_section(networks, measured, recall, SEED, text))
         progress.advance()
@@ -195,7 +195,7 @@ def _annotated(
         return data
     first = next((record for record in records if record.kind == "finetune"), None)
     if first is None:
-        raise InputError(f"--data {data}: is for fine-tuned detectors, and no run here is one; leave it out")
+        raise InputError(f"--data {data}: is for fine-tuned detectors, and none of these runs is one; leave it out")
     folder = images if Path(data).suffix.lower() == ".json" else None
     with read_images_like(first.folder.pixel_reading()):
         return open_detection_set(data, split=split, images=folder)

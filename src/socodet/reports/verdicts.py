@@ -37,7 +37,7 @@ def loss_verdict(lines: Sequence[Mapping[str, Any]], lowest: float) -> Verdict:
         f"{_signed(first)} → {_signed(last)}",
         None if last < first else False,
         good=f"falls towards {_signed(lowest, 0)}, where all views agree, and stays above it",
-        poor="stays, or rises",
+        poor="stays level, or rises",
         explanation="Mean over the first and over the last tenth of the log. No tick for falling: a collapsing "
         "network's loss falls too.",
     )
@@ -54,23 +54,23 @@ def spread_verdict(stds: Sequence[float], embedding_size: int) -> Verdict:
         "Spread of the embeddings",
         f"{share:.0%} of even",
         share >= 0.5,
-        good=f"near 100%: as spread out as {embedding_size} even directions",
-        poor="below 50%; 0% is collapse, all objects look the same",
-        explanation="Standard deviation at the end of the log. From 50% on, two embeddings have a mean cosine of at "
-        "most 0.75.",
+        good=f"near 100%: spread evenly over {embedding_size} dimensions",
+        poor="below 50%; 0% is collapse: all objects look the same",
+        explanation="Standard deviation at the end of the log. At 50% or more, the mean cosine of two embeddings is "
+        "at most 0.75.",
     )
 
 
 def rank_verdict(ranks: Sequence[float], embedding_size: int) -> Verdict:
-    """How many directions the embeddings use; no tick, as no value is known from which on a detector gains."""
+    """How many dimensions the embeddings use; no tick, because no value is known that makes a detector better."""
     return Verdict(
         "Effective rank",
         f"{rounded(ranks[0])} → {rounded(ranks[-1])}",
         False if ranks[-1] < COLLAPSED_RANK else None,
-        good=f"holds its level or rises; at most {embedding_size}, or the objects of a batch less one",
+        good=f"stays level or rises; at most {embedding_size}, or one less than the objects in a batch",
         poor="drops to a few; near 1 is collapse",
-        explanation="Directions that the embeddings of a batch use, at the first and the last line of the log. No "
-        "tick: it is not known from which value on a detector gains.",
+        explanation="Dimensions that the embeddings of a batch use, in the first and the last line of the log. No "
+        "tick, because it is not known which value makes a detector better.",
     )
 
 

@@ -224,7 +224,7 @@ def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> 
     if part == "train":
         return train
     if val is None:
-        raise InputError(f"{given}: --val-share 0 holds no image back to score on; choose a larger share")
+        raise InputError(f"{given}: --val-share 0 holds out no image to score on; choose a larger share")
     return val
 
 

@@ -28,7 +28,7 @@ def part_name(root: Path, part: str) -> str:
     return root.absolute().name if part == WHOLE else f"{root.absolute().name} {part}"
 
 
-HOLD_BACK = "hold a share of it back with --val-share 0.2 (in Python reading=socodet.ReadingSettings(val_share=0.2))"
+HOLD_BACK = "hold out a share of it with --val-share 0.2 (in Python reading=socodet.ReadingSettings(val_share=0.2))"
 
 
 class MissingPartError(InputError):
@@ -39,9 +39,12 @@ def missing_part(given: Path, part: str, there: str) -> MissingPartError:
     """The error for a part that a set has not; there: which it has, in words."""
     name = "name a split that it has with --split"
     if part == "val":
-        ways = f"To train or probe, {HOLD_BACK} or give another set with --val; to evaluate, convert or inspect, {name}"
+        ways = (
+            f"To train or probe, {HOLD_BACK} or give another dataset with --val; "
+            f"to evaluate, convert or inspect, {name}"
+        )
     else:
-        ways = f"Give a set that has it, or {name} (of a probe: --train-split, --val-split)"
+        ways = f"Give a dataset that has it, or {name} (of a probe: --train-split, --val-split)"
     return MissingPartError(f"{given}: has no split {part!r}; {there}. {ways}")
 
 

@@ -1,4 +1,4 @@
-"""How a set is read, where its files do not say it."""
+"""How a dataset is read, where its files do not say it."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,10 +9,10 @@ from socodet.runtime.settings import Range, Seed, Settings
 
 @dataclass(frozen=True)
 class ReadingSettings(Settings):
-    """What a set's files do not say; `socodet finetune --help-all` explains each field."""
+    """What a dataset's files do not say; `socodet finetune --help-all` explains each field."""
 
     val_share: Annotated[float, Range(0, below=1)] | None = None
-    """Share of the training images to hold out for validation if the set has no validation split; 0 for none."""
+    """Share of the training images to hold out for validation if the dataset has no validation split; 0 for none."""
     val_seed: Seed = 0
     """Random seed for the images held out by --val-share; separate from --seed, so that all seeds are scored on the
     same images."""

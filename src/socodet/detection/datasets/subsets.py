@@ -31,7 +31,7 @@ def hold_out(dataset: DetectionDataset, share: float, seed: int) -> tuple[Detect
     if not 0 < count < len(dataset):
         raise InputError(
             f"{dataset.name}: --val-share {share:g} of {len(dataset):,} images leaves "
-            f"{'none to train on' if count else 'none to score on'}; choose another share, or give a set with --val"
+            f"{'none to train on' if count else 'none to score on'}; choose another share, or give a dataset with --val"
         )
     held = set(_drawn_order(dataset, f"val {seed}")[:count])
     parts = (

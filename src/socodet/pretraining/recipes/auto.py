@@ -127,8 +127,8 @@ def plan(
     training = _training(survey, epochs, batch, steps, chose)
     if given.starts_from is not None:
         rate = GIVEN_BACKBONE_LR if given.model is None else BEGUN_BACKBONE_LR
-        value = f"{rate:g} of the others'" if rate else "0: it is frozen"
-        chose("backbone's rate", value, "keeps the weights it begins from")
+        value = f"{rate:g} of the others'" if rate else "0: frozen"
+        chose("backbone's rate", value, "to keep the weights it starts from")
         training = dataclasses.replace(training, backbone_lr=rate)
     objective = _objective(survey, chose)
     proposals = _proposals(survey, chose)
@@ -153,24 +153,24 @@ def expectation(steps: int) -> str:
     if steps < FEWEST_STEPS:
         return f"expect little: no run below {FEWEST_STEPS:,} steps was seen to help; raise --epochs or --hours"
     if steps < STEPS_ON_GPU:
-        return f"a short run: it may help with few labels; published runs on small sets have {STEPS_ON_GPU:,} steps"
-    return "as long as published runs on small sets"
+        return f"a short run: it may help with few labels; published ones on small datasets have {STEPS_ON_GPU:,} steps"
+    return "as long as published runs on small datasets"
 
 
 def _network(survey: ImageSurvey, machine: Machine, given: Given, chose: Chose) -> ModelSettings:
     if given.model is not None and given.backbone is None:
-        chose("network", f"{given.model.backbone}, FPN and head", "as in the run that it begins from")
+        chose("network", f"{given.model.backbone}, FPN and head", "as in the run that it starts from")
         return dataclasses.replace(given.model, architecture="fpn", rpn_weight=0.0)
     if machine.device == "cpu":
         model, rest = tiny().model, "narrow FPN and head"
-        why = "no GPU: the smallest network that detectors are built on"
+        why = "no GPU: a small network"
     else:
         large = survey.count >= RESNET50_IMAGES and machine.memory_gib >= RESNET50_GIB
         model, rest = ModelSettings(backbone="resnet50" if large else "resnet18"), "detector's FPN and head"
         why = f"{survey.count:,} images and {machine.memory_gib:.0f} GiB"
     if given.backbone is not None:
         model = dataclasses.replace(model, backbone=given.backbone)
-        why = "the backbone is given" + (", the rest small as there is no GPU" if machine.device == "cpu" else "")
+        why = "the backbone is given" + ("; the rest is small, as there is no GPU" if machine.device == "cpu" else "")
     chose("network", f"{model.backbone}, {rest}", why)
     return model
 
@@ -178,7 +178,7 @@ def _network(survey: ImageSurvey, machine: Machine, given: Given, chose: Chose) 
 def _side(survey: ImageSurvey, machine: Machine, given: int | None) -> tuple[int, str]:
     """Side of the first view, and why."""
     if given is not None:
-        return given, "the first one's is given"
+        return given, "the size of the first is given"
     why = f"images of {survey.short_side} pixels"
     if machine.device == "cpu":
         return 96 if survey.short_side >= 96 else 64, f"no GPU; {why}"
@@ -241,7 +241,7 @@ def _steps(
         chose("steps", f"{steps:,}", "the usual length on this device; --hours or --epochs sets it")
     if steps < 1:
         raise InputError(
-            f"{survey.count} images with batches of {batch}: the length holds no step; raise --epochs or --hours"
+            f"{survey.count} images with batches of {batch}: the run would have no step; raise --epochs or --hours"
         )
     return steps
 
@@ -255,7 +255,7 @@ def _training(survey: ImageSurvey, epochs: float, batch: int, steps: int, chose:
     why = f"{HALF_LIVES} half-lives in {max(steps, FEWEST_STEPS):,} steps, as in BYOL" if short else "the paper's"
     if steps < FEWEST_STEPS:
         lived = HALF_LIVES * steps / FEWEST_STEPS
-        why += f"; a shorter run takes the same, so {counted(steps, 'step')} have {lived:.0f}"
+        why += f"; shorter runs use the same value, so {counted(steps, 'step')} have {lived:.0f}"
     chose("target momentum", f"{momentum:.3g}", why)
     training = TrainingSettings(
         epochs=epochs,

@@ -38,7 +38,7 @@ class Choice:
     def replaced_by(self, given: Collection[str]) -> "Choice":
         """The same with a reason that names those of the given flags which replace a value of it."""
         flags = ", ".join(flag for flag in given if setting_of(flag) in self.settings())
-        return dataclasses.replace(self, reason=f"planned; {flags} replaces it") if flags else self
+        return dataclasses.replace(self, reason=f"replaced by {flags}") if flags else self
 
 
 def setting_of(flag: str) -> str:

@@ -28,7 +28,7 @@ def class_sections(records: Sequence[RunRecord]) -> list[Section]:
         rows.append((name, f"{objects:,}", *(_percent(one.get("box_AP")) for one in found)))
     columns = [f"AP of {run}" for run in scored] if len(scored) > 1 else ["AP"]
     table = Table(("Class", "Objects", *columns), rows, folded=f"{len(rows)} classes" if len(rows) > OPEN else "")
-    text = "AP of boxes over IoU 0.50:0.95 in percent, of the newest evaluation; objects of the set scored on."
+    text = "Box AP over IoU 0.50:0.95 in percent, from the newest evaluation, and the number of objects in its dataset."
     return [Section("Average precision of each class", text, [table])]
 
 

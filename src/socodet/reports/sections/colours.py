@@ -1,4 +1,4 @@
-"""Feature maps as colours: what a network takes for similar gets a similar colour."""
+"""Feature maps as colours: what a network considers similar gets a similar colour."""
 
 import io
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def colour_section(networks: Sequence[Network], images: Sequence[ShownImage]) ->
     return Section(
         "Features as colours",
         "The first three principal components of each level's features over all these images, as red, green and blue: "
-        "what the network takes for similar has a similar colour in every image. Which colour it is means nothing, and "
-        "colours of different levels or networks do not compare. The images are twice as large as V1. In a good run "
-        "objects stand out from their surroundings, and coarse levels show fewer, larger parts; a collapsed network "
-        "shows noise or a single colour.",
+        "what the network considers similar has a similar colour in every image. The colours themselves mean nothing, "
+        "and those of different levels or networks cannot be compared. The images are twice as large as V1. In a good "
+        "run objects stand out from their surroundings, and coarse levels show fewer, larger parts; a collapsed "
+        "network shows noise or a single colour.",
         grids,
     )
 

@@ -47,8 +47,8 @@ TITLES = {
 PROBE_TITLES = {
     "probe_knn_balanced": ("kNN accuracy", "Mean over classes; should rise."),
     "probe_linear_balanced": ("Linear accuracy", "Mean over classes; should rise."),
-    "probe_knn": ("kNN accuracy, all objects", "Over all objects, so common classes count for more."),
-    "probe_linear": ("Linear accuracy, all objects", "Over all objects, so common classes count for more."),
+    "probe_knn": ("kNN accuracy, all objects", "Over all objects, so common classes count more."),
+    "probe_linear": ("Linear accuracy, all objects", "Over all objects, so common classes count more."),
     "probe_recall_at_1": ("Object found in another view", "Recall@1 among the boxes of all images; should rise."),
     "probe_scale_cosine": (
         "An object at two scales",
@@ -59,14 +59,14 @@ PROBE_TITLES = {
 FINETUNE_TITLES = {
     "loss": ("Loss", "Sum of the detector's losses."),
     "lr": ("Learning rate", "Warm-up, then drops at the schedule's steps."),
-    "loss_classifier": ("Box classification", "Loss of the classes of boxes."),
-    "loss_box_reg": ("Box regression", "Loss of the edges of boxes."),
+    "loss_classifier": ("Box classification", "Classification loss of the boxes."),
+    "loss_box_reg": ("Box regression", "Regression loss of the boxes."),
     "loss_mask": ("Masks", "Loss of the masks."),
     "loss_objectness": ("Objectness of proposals", "Classification loss of the region proposal network."),
-    "loss_rpn_box_reg": ("Edges of proposals", "Regression loss of the region proposal network."),
+    "loss_rpn_box_reg": ("Regression of proposals", "Regression loss of the region proposal network."),
     "loss_classification": ("Classification", "Focal loss of the classes (RetinaNet, FCOS)."),
-    "loss_bbox_regression": ("Box regression", "Loss of the edges of boxes (RetinaNet, FCOS)."),
-    "loss_bbox_ctrness": ("Centerness", "Loss of how near a point is to the centre of its object (FCOS)."),
+    "loss_bbox_regression": ("Box regression", "Regression loss of the boxes (RetinaNet, FCOS)."),
+    "loss_bbox_ctrness": ("Centerness", "Loss of how central each point is in its object (FCOS)."),
     "loss_vfl": ("Classification", "Varifocal loss of the classes, over all layers of the decoder (RT-DETR)."),
     "loss_bbox": ("Box regression", "L1 loss of the boxes, over all layers of the decoder (RT-DETR)."),
     "loss_giou": ("Overlap of boxes", "Generalised IoU loss of the boxes, over all layers of the decoder (RT-DETR)."),
@@ -95,7 +95,7 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
             (f"{heading}: the curves", "", curves),
             (
                 "Probe",
-                "How well the features tell annotated objects apart during pretraining, without fine-tuning.",
+                "How well the features distinguish annotated objects during pretraining, without fine-tuning.",
                 curve_charts(runs, PROBE_TITLES),
             ),
             (

@@ -1,4 +1,4 @@
-"""What fine-tuned detectors find on an annotated set: precision and recall, each class, the worst images."""
+"""What fine-tuned detectors find on an annotated dataset: precision and recall, each class, the worst images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +60,7 @@ class Found:
 def detection_sections(
     records: Sequence[RunRecord], data: DetectionDataset, device: str, *, show_progress: bool
 ) -> list[Section]:
-    """Sections on fine-tuning runs with checkpoints, all over the same images of one annotated set."""
+    """Sections on fine-tuning runs with checkpoints, all over the same images of one annotated dataset."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:SEARCHED])
     part = replace(data, images=[data.images[index] for index in chosen])
     every = [_search(record, part, device, show_progress) for record in records]
@@ -95,10 +95,10 @@ def _precision_section(every: Sequence[Found], seen: str) -> Section:
             curves |= {one.data.categories[label - 1].name: counts[label] for label in largest[:CLASSES]}
     return Section(
         "Precision and recall",
-        f"On {seen}. A detection finds an object of its class that it overlaps by an IoU of at least {IOU:g}. Lowering "
-        "the score from which on detections count moves to the right along a curve. A good detector's curve stays near "
-        "the top and reaches far to the right; where it ends, more detections find nothing more.\n\n"
-        "Precision and recall in the table are those at the score at which F1 over all classes is highest.",
+        f"On {seen}. A detection finds an object of its class if their IoU is at least {IOU:g}. Lowering the score "
+        "threshold moves to the right along a curve. A good detector's curve stays near the top and reaches far "
+        "to the right; where it ends, all detections have been counted.\n\n"
+        "Precision and recall in the table are at the score threshold with the highest F1 over all classes.",
         [Gallery(precision_charts(curves), size="large"), *tables],
     )
 
@@ -147,7 +147,7 @@ def _class_table(one: Found, *, several: bool) -> Table:
             )
         )
     whose = f"{one.name}, from" if several else "From"
-    caption = f"{whose} score {one.limit:.2f} on; AP50, in percent, of all scores"
+    caption = f"{whose} a score of {one.limit:.2f} up; AP50, in percent, counts all scores"
     header = ("Class", "Objects", "Found", "False alarms", "Precision", "Recall", "AP50")
     folded = f"{len(rows) - 1} classes" if len(rows) > OPEN else ""
     return Table(header, rows, caption, marked=frozenset({0}), folded=folded)
@@ -165,7 +165,7 @@ def _worst_section(one: Found, *, several: bool) -> Section | None:
     if not galleries:
         return None
     return Section(
-        f"The images {f'{one.name} does' if several else 'it does'} worst on",
-        f"Those with the most misses and false alarms, of detections from score {one.limit:.2f} on. {MEANING}",
+        f"The images with the most errors{f' of {one.name}' if several else ''}",
+        f"Misses and false alarms, counting detections with a score of at least {one.limit:.2f}. {MEANING}",
         galleries,
     )

@@ -45,7 +45,7 @@ def neighbour_section(networks: Sequence[Network], images: Sequence[ShownImage])
     return Section(
         "Nearest neighbours",
         f"An object, and the {NEIGHBOURS} most similar of {len(boxes):,} proposals in {len(images)} images by the "
-        "cosine of h (Eq. 1), which is printed below; at most one per image, and none of the object's own image. A "
+        "cosine of h (Eq. 1), which is printed below; at most one per image, and none from the object's own image. A "
         "good run finds objects of the same class, or parts of such objects; an untrained network finds similar "
         "colours and sizes.",
         grids,

@@ -27,9 +27,10 @@ def retrieval_section(
         "The same object in another view",
         f"Up to {networks[0].question.boxes_per_image} objects of V1 in each of {len(images)} images are searched for "
         f"among all objects of the other view, in {DRAWS} draws of the views. {text}\n\n"
-        "The maps: an object in V1, and V2 under the cosine of the object's features h (Eq. 1) with those of a box of "
-        "its size at every location, each in a colour range of its own, printed on it. The box marks the object in V2, "
-        "the cross the most similar location, and the text below says whether that is inside the box, as it should be.",
+        "The maps show an object in V1, and V2 coloured by the cosine of the object's features h (Eq. 1) with those of "
+        "a box of its size at every location. Each map has its own colour range, printed on it. The box marks the "
+        "object in V2 and the cross the most similar location; the text below says whether the cross is inside the "
+        "box, as it should be.",
         [
             Table(
                 ("Network", *(f"V1 → V{g + 2}" for g in galleries)),

@@ -34,7 +34,7 @@ def sample_sections(proposals: Sequence[Gallery], views: Sequence[Gallery]) -> l
     return [
         Section(
             "Proposals",
-            "The boxes that pretraining takes its objects from, found without labels. Good ones frame things or parts "
+            "The boxes, found without labels, that pretraining takes its objects from. Good ones frame things or parts "
             f"of things. At most {MOST_BOXES} are drawn, from an image's largest to its smallest; the command "
             "socodet inspect proposals draws all.",
             proposals,

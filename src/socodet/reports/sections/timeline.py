@@ -58,10 +58,10 @@ def timeline_sections(records: Sequence[RunRecord]) -> list[Section]:
                 light_and_dark(partial(timeline_figure, record, calls), title, "", f"{title}: {often}"), size="large"
             )
         )
-        header = ("Call", "Began (UTC)", "Steps", "At work", "Pause before")
+        header = ("Call", "Started (UTC)", "Steps", "Time running", "Pause before")
         folded = f"{len(calls)} calls of {record.name}" if len(calls) > OPEN else ""
         figures.append(Table(header, _rows(calls), caption=f"{record.name}: {often}", folded=folded))
-    text = "Grey: no process was at work, until the run was resumed. Steps after the last checkpoint are then repeated."
+    text = "Grey: nothing was running until the run was resumed, which repeats the steps after the last checkpoint."
     return [Section("Timeline", text, figures)] if figures else []
 
 
