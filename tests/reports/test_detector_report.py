@@ -62,7 +62,7 @@ def test_every_class_has_its_numbers(page):
     assert row("animal") == ["1", "1", "0", "100.0%", "100.0%", "100.0"]
     assert row("person") == ["1", "1", "0", "100.0%", "100.0%", "100.0"]
     assert row("rocket") == ["1", "0", "0", "–", "0.0%", "0.0"]
-    assert "From score 0.80 on" in text
+    assert "From a score of 0.80 up" in text
 
 
 def test_the_worst_image_is_shown(page):
