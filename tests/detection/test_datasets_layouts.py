@@ -83,7 +83,7 @@ def test_what_is_no_detection_set(tmp_path):
         open_detection_set(tmp_path / "gone.json")
     for name in ("text.txt", "picture.jpg"):
         (tmp_path / name).write_text("1")
-        with pytest.raises(InputError, match="no detection set"):
+        with pytest.raises(InputError, match="not a detection dataset"):
             open_detection_set(tmp_path / name)
 
 

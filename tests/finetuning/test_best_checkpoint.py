@@ -133,7 +133,7 @@ def test_a_run_scored_at_its_end_alone_has_one_checkpoint_which_is_both(data, tm
 
 def test_patience_needs_evaluations(data, tmp_path):
     given = {"model": NARROW, "show_progress": False}
-    with pytest.raises(InputError, match="none to score on"):
+    with pytest.raises(InputError, match="no validation split"):
         finetune(data, tmp_path / "run", SETTINGS, patience=2, **given)
     with pytest.raises(InputError, match=r"--evaluation\.every"):
         finetune(data, tmp_path / "run", replace(SETTINGS, schedule="coco_1x"), val=data, patience=2, **given)

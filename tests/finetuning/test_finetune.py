@@ -177,7 +177,7 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path, cap
 
 def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_trained(data, tmp_path):
     for evaluation in (EvaluationSettings(every=1), EvaluationSettings(save_predictions=True)):
-        with pytest.raises(InputError, match=r"none to score on.*--val"):
+        with pytest.raises(InputError, match=r"no validation split.*--val"):
             finetune(data, tmp_path / "run", evaluation=evaluation, **QUIET)
     assert not (tmp_path / "run").exists()
     with pytest.raises(SettingError, match="every must be at least 1, not 0"):
@@ -202,7 +202,7 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
     with pytest.raises(InputError, match=r"--seed \(1 now, 0 there\)"):
         finetune(data, tmp_path / "run", replace(settings, seed=1), **QUIET)
     other = coco_file(tmp_path / "other.json", ("hopper", "chelsea"))
-    with pytest.raises(InputError, match=r"images of the annotated set \(2 now, 6 there\)"):
+    with pytest.raises(InputError, match=r"images of the annotated dataset \(2 now, 6 there\)"):
         finetune(other, tmp_path / "run", settings, **QUIET)
     assert finetune(other, tmp_path / "run", settings, overwrite=True, **QUIET).finished
     (tmp_path / "full").mkdir()

@@ -153,7 +153,7 @@ def test_what_cannot_be_probed_is_one_line(files, tmp_path):
     detector.write_description({"recipe": {"name": "finetune"}})
     with pytest.raises(InputError, match="fine-tuning run"):
         socodet.probe(detector.path, files)
-    with pytest.raises(InputError, match=r"train\.json: is a single set"):
+    with pytest.raises(InputError, match=r"train\.json: has no validation split"):
         probe(files / "run", files / "train.json")
     with pytest.raises(InputError, match="not a run"):
         probe(tmp_path, files)

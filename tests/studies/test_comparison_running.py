@@ -300,7 +300,7 @@ def test_other_settings_in_the_same_folder_are_refused(ask, data, tmp_path):
     for other, words in (
         ({"iterations": 3}, r"--iterations \(3 now, 2 there\)"),
         ({"detector": "retinanet_fpn"}, "--detector"),
-        ({"val": data / "train.json"}, r"images of the set to score on \(6 now, 1 there\)"),
+        ({"val": data / "train.json"}, r"images of the dataset to score on \(6 now, 1 there\)"),
         ({"evaluation": EvaluationSettings(every=1)}, "--evaluation.every"),
     ):
         with pytest.raises(InputError, match=f"holds a comparison of other settings: {words}"):

@@ -240,7 +240,7 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, 
     empty.write_text(json.dumps({**content, "annotations": []}))
     both = ["--finetune.val", str(boxes), "--finetune.iterations", "1", "--finetune.epochs", "1"]
     for flags, problem in (
-        (tune, r"boxes: is one set; give --finetune\.val"),
+        (tune, r"boxes: has no validation split; give --finetune\.val"),
         (tune[:2], "--finetune needs --schedule"),
         (tune[2:], "have no effect without --finetune"),
         (["--finetune.size", "64"], "have no effect without --finetune"),

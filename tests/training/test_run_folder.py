@@ -80,7 +80,7 @@ def test_differences_are_named_by_the_flags_that_set_them():
     assert differences({"settings": {"detector": "fcos"}}, {"settings": {"detector": "detr"}}).startswith("--detector ")
     assert differences({"a": [1]}, {"a": [1, 2]}) == "--a (1 now, 1 2 there)"
     assert differences({"data": {"images": 2, "sha256": "ab"}}, {"data": {"images": 6, "sha256": "cd"}}) == (
-        "images of the annotated set (2 now, 6 there), contents of the annotated set (not the same as there)"
+        "images of the annotated dataset (2 now, 6 there), contents of the annotated dataset (not the same as there)"
     )
     follows = {"settings": {"epochs": 1.0}, "schedule": {"iterations": 9}}
     assert differences(follows, {"settings": {"epochs": 2.0}, "schedule": {"iterations": 18}}) == (

@@ -178,11 +178,11 @@ def _plain(mask: Segmentation) -> Any:
 def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
     """Writes the images that are no files of their own into a new folder."""
     if folder is None:
-        raise InputError(f"{data.name}: its images are no files of their own; name a folder for them, --save-images")
+        raise InputError(f"{data.name}: its images are not stored as files; give a folder for them with --save-images")
     place = settled(folder)
     names = {image.file.name for image in data.images}
     if place.exists() and not (place.is_dir() and all(_may_be_ours(path, names) for path in place.iterdir())):
-        raise InputError(f"{place}: is there and not an empty folder; give another one for --save-images")
+        raise InputError(f"{place}: exists and is not an empty folder; give another one for --save-images")
     place.mkdir(parents=True, exist_ok=True)
     paths = []
     for image in data.images:

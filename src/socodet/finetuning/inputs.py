@@ -42,7 +42,7 @@ def judge_sets(*sets: Any) -> None:
     """InputError for a path that is not there."""
     for given in sets:
         if isinstance(given, str | Path) and not Path(given).exists():
-            raise InputError(f"{given}: no such file or folder; give an annotated set (docs/data.md)")
+            raise InputError(f"{given}: no such file or folder; give an annotated dataset (docs/data.md)")
 
 
 def check_limits(min_score: float | None, max_detections: int | None, batch_size: int) -> None:

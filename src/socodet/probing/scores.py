@@ -91,7 +91,7 @@ def _readable(counts: ObjectCounts, features: ObjectFeatures) -> ObjectCounts:
     if not len(features.labels):
         raise InputError(
             f"{counts.name}: has no object to probe (left out: {counts.crowd} crowd regions, {counts.difficult} "
-            f"difficult, {counts.small} small; {features.unreadable} images unreadable); give another set"
+            f"difficult, {counts.small} small; {features.unreadable} images unreadable); give another dataset"
         )
     return replace(counts, objects=len(features.labels), unreadable=features.unreadable)
 

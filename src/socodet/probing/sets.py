@@ -57,7 +57,7 @@ def open_sets(
         if not given.exists():
             raise InputError(f"{given}: no such file or folder")
         raise InputError(
-            f"{given}: is a single set; give another one as the validation set, --val (ProbeData(val=)), or {HOLD_BACK}"
+            f"{given}: has no validation split; give another dataset with --val (ProbeData(val=)), or {HOLD_BACK}"
         )
     if data.val is not None and reading.val_share is not None:
         raise InputError("--val-share and --val: give one of them")

@@ -7,9 +7,9 @@ ROOMS = ("settings", "model", "sample", "training", "objective", "budget")
 """Groups of settings whose fields are flags without a prefix."""
 SETS = {
     "images": "the images",
-    "data": "the annotated set",
+    "data": "the annotated dataset",
     "train": "the training set",
-    "val": "the set to score on",
+    "val": "the dataset to score on",
     "detector": "the detector",
     "reading": "the way images are read",
     "schedule": "the schedule",

@@ -73,7 +73,9 @@ class FinetuningRuns:
         say = show_progress and world.is_first
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=say)
         if validation is None:
-            raise InputError(f"{training.name}: is one set; give {val_flag}, the annotated set to score on")
+            raise InputError(
+                f"{training.name}: has no validation split; give {val_flag}, the annotated dataset to score on"
+            )
         require_objects(validation, "to find")
         fitting = fitting_settings(settings, training, show_note=say)
         runs = cls(training, validation, fitting, show_progress=show_progress, **more)

@@ -89,7 +89,7 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
     unread = next((file for file in lists if file.is_file()), None)
     if tuple(parts) == (WHOLE,) and unread:
         notice(
-            f"{unread}: is ignored, and the set is read as a whole; to split it by lists, use VOC's layout, with the "
+            f"{unread}: is ignored, and all images are read; to split them by lists, use VOC's layout, with the "
             "lists in ImageSets/Main"
         )
     return replace(found, parts=parts) if parts else None

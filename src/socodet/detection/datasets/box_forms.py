@@ -118,8 +118,8 @@ def find_box_form(file: Path, images: Sequence[WrittenBoxes]) -> BoxForm:
         return fitting[0]
     found = "none" if least > MANY * total else " and ".join(fitting)
     raise InputError(
-        f"{file}: does not say in which form its boxes are, and its {total:,} boxes fit {found}"
-        f" (first: {boxes.first(boxes.outside(fitting[0]))}); say it with --box-form, one of {', '.join(FORMS)}"
+        f"{file}: does not say which box format it uses, and its {total:,} boxes fit {found}"
+        f" (first: {boxes.first(boxes.outside(fitting[0]))}); choose one with --box-form: {', '.join(FORMS)}"
     )
 
 

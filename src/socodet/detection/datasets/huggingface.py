@@ -175,7 +175,7 @@ def _categories(folder: Path, columns: _Columns, objects: Sequence[Entry]) -> tu
     written = [one.get(columns.category) for one in objects]
     numbers = sorted({one for one in map(as_id, written) if isinstance(one, int) and one >= 0})
     if numbers:
-        notice(f"{folder}: its features name no classes, which are called by their numbers")
+        notice(f"{folder}: its features do not name the classes, so their numbers serve as names")
     names = [*map(str, numbers), *sorted({one for one in written if isinstance(one, str) and one})]
     if not names:
         raise InputError(f"{folder}: no object has a class; check its column {columns.category}")

@@ -153,7 +153,7 @@ def layout_at(
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
         layout = _of_one_form(_yolo(given, yolo_description.described_by(given)), form)
         return _with_its_images(layout, given, images)
-    raise InputError(f"{given}: {'no detection set' if given.exists() else 'no such file or folder'}; {KNOWN}")
+    raise InputError(f"{given}: {'not a detection dataset' if given.exists() else 'no such file or folder'}; {KNOWN}")
 
 
 def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Iterator[Layout]:

@@ -11,7 +11,7 @@ from socodet.errors import InputError
 from socodet.runtime.notices import printable
 
 NEARLY_ALL = 0.9
-"""If a larger share is faulty, the set itself is taken to be of another form."""
+"""If a larger share is faulty, the dataset itself is taken to be in another format."""
 FEWEST = 3
 """Fewer objects are too few to conclude anything."""
 TOLERANCE = 1.0
@@ -24,27 +24,31 @@ class Problem(StrEnum):
     """What was found, and what was done about it."""
 
     MISSING_IMAGE = "image file missing; image left out"
-    NAME_ASTRAY = "name of no image, or of one far from the set; left out (--outside-images takes images from anywhere)"
-    BROKEN_IMAGE = "image file unreadable, or of another size than annotated; image left out"
-    UNUSABLE_IMAGE = "image file unreadable, or of another size than annotated; replaced in training, missed in scores"
+    NAME_ASTRAY = (
+        "name of no image, or of one outside the dataset; left out (--outside-images reads images from anywhere)"
+    )
+    BROKEN_IMAGE = "image file unreadable, or not of the annotated size; image left out"
+    UNUSABLE_IMAGE = (
+        "image file unreadable, or not of the annotated size; replaced in training, its objects missed in scores"
+    )
     BROKEN_ANNOTATION_FILE = "annotation file missing or broken; image left out"
     SIZE_FROM_FILE = "image entry without a usable size; size of the image file used"
     NAME_FROM_ELSEWHERE = "image named by a URL or by a path on another machine; found by the last parts of the name"
-    OTHER_SUFFIX = "image whose name is spelled unlike its file (suffix, case, or how accents are encoded); taken"
+    OTHER_SUFFIX = "image name that differs from its file's in suffix, case or encoding of accents; matched anyway"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
-    SAME_FILE = "image file listed again under another id; its objects joined to the first entry's, equal ones once"
+    SAME_FILE = "image file listed again under another id; its objects added to the first entry's, without duplicates"
     OTHER_SIZE = (
-        "image file listed more than once, here with another size than it has; the objects of this entry left out"
+        "image file listed more than once, here with a size that is not the file's; the objects of this entry left out"
     )
     UNKNOWN_IMAGE = "annotation of an image that is not listed; left out"
     UNKNOWN_CATEGORY = "annotation of an unknown category; left out"
-    PLACEHOLDER_CATEGORY = "category that stands for no class, a group of classes or the background; left out"
-    NO_ANNOTATION_FILE = "image without an annotation file; left out, as nothing says that it has no object"
+    PLACEHOLDER_CATEGORY = "category that is not a class but a group of classes or the background; left out"
+    NO_ANNOTATION_FILE = "image without an annotation file; left out, as it may show objects that nobody annotated"
     NO_LABEL_FILE = "image without a label file; taken as an image without objects"
     NO_IMAGE_FOR_LABELS = "annotation file without an image; left out"
-    OTHER_FILE_NAME = "annotation file that names another image than its own name does; the one of its own name taken"
-    SHARED_ANNOTATION_FILE = "two images of one name share one annotation file; both left out (give each its own)"
+    OTHER_FILE_NAME = "annotation file that names one image and is named after another; the latter used"
+    SHARED_ANNOTATION_FILE = "two images of the same name share one annotation file; both left out (give each its own)"
     IGNORED = "image or shape marked __ignore__, or shape labelled _background_; left out"
     NO_AREA = "shape without area, such as a point or a line, with broken points, or of an unknown type; left out"
     BROKEN_LINE = "label line that is neither a class and a box nor a class and an outline; left out"
@@ -54,14 +58,14 @@ class Problem(StrEnum):
     OUTSIDE = "box wholly outside its image; left out"
     ROTATED = "rotated box; replaced by the upright box around it"
     CLIPPED = "box partly outside its image; clipped"
-    NUMBER_AS_TEXT = "number written as text, or an id of another type than it refers to; read as the number"
+    NUMBER_AS_TEXT = "number written as text, or an id of another type than the one it refers to; read as the number"
     UNCLEAR_FLAG = "flag that is neither yes nor no; read as no"
-    MASK_ELSEWHERE = "mask empty or away from its box; its box is used as its outline"
+    MASK_ELSEWHERE = "mask empty or not on its box; its box is used as its outline"
     PARTLY_LVIS = "file with only some of the fields of LVIS"
     BROKEN_MASK = "mask missing or unusable; its box is used as its outline"
     BROKEN_PART = "part of an outline of fewer than three points, or not of finite numbers; left out"
-    BROKEN_OUTLINE = "outline unusable, as all others of the set are; left out, and the set has boxes alone"
-    BROKEN_AREA = "area that is no number above 0; the area of the box is used"
+    BROKEN_OUTLINE = "outline unusable, like all others in the dataset; left out, and only boxes are used"
+    BROKEN_AREA = "area that is not a number above 0; the area of the box is used"
     BROKEN_LVIS_LIST = "LVIS list of classes missing, or with unknown ones, which are left out"
     BROKEN_FREQUENCY = "LVIS frequency that is not r, c or f; the class counts as neither"
     CROWD = "crowd region; not trained on, and ignored in the scores as the rules say"

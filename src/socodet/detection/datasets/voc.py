@@ -83,8 +83,8 @@ def read_xml_files(
     if unknown and not any(image.objects for image in read):
         raise InputError(
             f"{about}: none of its {unknown:,} objects is of a known class (first: "
-            f"{problems.first[Problem.UNKNOWN_CATEGORY]}); VOC2007 and the like stand for VOC's twenty classes: give a "
-            "set with classes of its own another folder name"
+            f"{problems.first[Problem.UNKNOWN_CATEGORY]}); a folder named like VOC2007 must have VOC's twenty classes: "
+            "rename it if the dataset has its own"
         )
     check_box_form(about, "xyxy", [image.boxes for image in read])
     categories = tuple(Category(label, name) for name, label in label_of.items())

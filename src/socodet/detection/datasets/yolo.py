@@ -184,7 +184,7 @@ def _listed_images(file: Path, images: Path | None, reading: _Reading) -> list[P
 
 def _numbered(about: Path, lines: Mapping[Path, Sequence[LabelLine]]) -> tuple[Category, ...]:
     ids = {line.category for found in lines.values() for line in found if line.category >= 0} or {0}
-    notice(f"{about}: nothing names its classes, which are called by their numbers; put a classes.txt there")
+    notice(f"{about}: no file names its classes, so their numbers serve as names; to name them, add a classes.txt")
     return tuple(Category(one, str(one)) for one in sorted(ids))
 
 

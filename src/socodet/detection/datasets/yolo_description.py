@@ -115,7 +115,7 @@ def described_in(folder: Path) -> YoloSet | None:
     usual = [file for file in described if file.stem.lower() in ("data", "dataset", "obj")] or described
     if len(usual) > 1:
         raise InputError(
-            f"{folder}: holds {', '.join(file.name for file in usual)}, each of which describes a set; give one of them"
+            f"{folder}: holds {', '.join(file.name for file in usual)}, each describing a dataset; give one of them"
         )
     return described_by(usual[0]) if usual else None
 
@@ -181,7 +181,7 @@ def _yaml(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(facts, dict):
-        raise InputError(f"{file}: is no description of a set; it needs `train`, `val` and `names`")
+        raise InputError(f"{file}: does not describe a dataset; it needs `train`, `val` and `names`")
     return facts
 
 

@@ -87,7 +87,7 @@ def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detect
     if strange:
         raise InputError(
             f"{dataset.name}: lacks {len(strange)} of the images that have detections, such as "
-            f"{min(strange, key=str)}; give the set that they were made on"
+            f"{min(strange, key=str)}; give the dataset that they were made on"
         )
     nothing = Detections.none()
     return [predictions.get(image_id, nothing) for image_id in ids]
@@ -122,7 +122,7 @@ def read_detections(
         raise InputError(f"{file}: cannot be read ({error.strerror}); give a file of detections") from None
     entries = parse_json(file, written_there, "make it again")
     if not isinstance(entries, list):
-        raise InputError(f"{file}: is no list of detections; give one in COCO's result format")
+        raise InputError(f"{file}: is not a list of detections; give one in COCO's result format")
     label_of = {category.id: label for label, category in enumerate(dataset.categories, 1)}
     sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
     named = _Names(dataset)
@@ -187,7 +187,7 @@ class _Names:
         return PurePosixPath(end).stem.casefold(), found
 
 
-_FIX = "give the set that they were made on"
+_FIX = "give the dataset that they were made on"
 _Row = tuple[list[float], float, int, RLE | None]
 """xyxy, score, label, mask."""
 
