@@ -1,6 +1,8 @@
 """What a detector sees in training."""
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -143,3 +145,19 @@ def test_a_place_is_counted_within_its_pass_without_going_through_all_factors():
         seen.append(index)
     assert len(by_pass) > 3
     assert stream.batch(1) == places[7:14]
+
+
+def test_a_data_worker_looks_up_no_image_in_the_memory_of_its_parent(tmp_path):
+    """Python counts references there, so that each worker would in time hold a copy of the set."""
+    parent = os.getpid()
+
+    class OnlyHere(list):
+        def __getitem__(self, index):
+            assert os.getpid() == parent
+            return super().__getitem__(index)
+
+    data = open_detection_set(coco_file(tmp_path / "a.json"))
+    samples = TrainingImages(replace(data, images=OnlyHere(data.images)), MASKS, SETTINGS, seed=3)
+    places = [[(epoch, 0)] for epoch in range(3)]
+    for place, batch in zip(places, make_batches(samples.made, map(samples.task, places), 1), strict=True):
+        assert torch.equal(batch.images[0], TrainingImages(data, MASKS, SETTINGS, seed=3)[place[0]][0])

@@ -293,3 +293,17 @@ def test_a_function_of_the_users_that_fails_is_named_with_the_image(own, why, fo
     online = OnlineProposals(settings)
     with pytest.raises(InputError, match=own.__name__):
         online.look_up("01.png", (folder / "01.png").read_bytes())
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_call_that_resumes_looks_at_each_image_file_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network drive, a million of them take half an hour."""
+    propose_share(folder, tmp_path / "p", Share(1, 1), settings=SETTINGS, show_progress=False)
+    sizes, looked_at = part_files.digest_sizes, []
+    monkeypatch.setattr(
+        part_files, "digest_sizes", lambda source, indices: looked_at.extend(indices) or sizes(source, indices)
+    )
+    assert propose(folder, tmp_path / "p", settings=SETTINGS, show_progress=False).made == 0
+    assert looked_at == list(range(IMAGES))

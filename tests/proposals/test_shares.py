@@ -255,3 +255,19 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     return capsys.readouterr().err.splitlines(keepends=True)[-1]
+
+
+def test_a_process_looks_at_the_image_files_of_its_own_share(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose_share(folder, tmp_path / "p", Share(1, 1), settings=SETTINGS, show_progress=False)
+    sizes, looked_at = part_files.digest_sizes, []
+    monkeypatch.setattr(
+        part_files, "digest_sizes", lambda source, indices: looked_at.extend(indices) or sizes(source, indices)
+    )
+    assert propose_together(folder, tmp_path / "p", World(1, 2), settings=SETTINGS, show_progress=False) is None
+    assert looked_at == list(range(128, IMAGES))
+    looked_at.clear()
+    summary = propose_together(folder, tmp_path / "p", World(0, 2), settings=SETTINGS, show_progress=False)
+    assert summary is not None
+    assert (summary.made, looked_at) == (0, list(range(IMAGES)))  # the first has to know that all are there

@@ -1,5 +1,6 @@
 import threading
 import time
+from contextvars import ContextVar
 
 import pytest
 
@@ -51,3 +52,9 @@ def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
     assert time.monotonic() - began < 10
     assert capsys.readouterr().err.count("waiting for b.jpg, for") == 2
     ever.set()
+
+
+def test_the_context_of_the_caller_is_that_of_the_tasks():
+    asked = ContextVar("asked", default="nothing")
+    asked.set("this")
+    assert [result for _, result in in_order(lambda _: asked.get(), range(20), 3)] == ["this"] * 20

@@ -1,5 +1,6 @@
 """Batches made by processes: what they hand over, and what happens when they die, hang or have no memory."""
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -208,3 +209,10 @@ def test_the_limit_of_open_files_is_raised():
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_worker_does_not_collect_what_its_parent_made():
+    """To look at it would copy its memory into every worker."""
+    held = [[k] for k in range(5000)]
+    before = gc.get_freeze_count()
+    assert next(make_batches(lambda _task, _begin: gc.get_freeze_count(), iter([1]), 1)) >= before + len(held)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.folder_listing import folders_listed_once
 from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.masks import Segmentation
 from socodet.detection.datasets.reading import ReadingSettings
@@ -75,6 +76,7 @@ class Conversion(Shown):
         return "\n".join([self.layout, *self.lines(), *([f"{self.file}: written"] if self.file else [])])
 
 
+@folders_listed_once()
 def convert(
     data: str | Path,
     output: str | Path | None = None,

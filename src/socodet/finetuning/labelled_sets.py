@@ -5,6 +5,7 @@ from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.folder_listing import folders_listed_once
 from socodet.detection.datasets.headers import unusable_images
 from socodet.detection.datasets.images_of_two import images_of_other
 from socodet.detection.datasets.layouts import has_part, open_detection_set
@@ -23,6 +24,7 @@ LabelledSet = str | Path | DetectionDataset
 """A path as `open_detection_set` takes it, or an open set."""
 
 
+@folders_listed_once()
 def open_labelled_sets(
     train: LabelledSet,
     val: LabelledSet | None,

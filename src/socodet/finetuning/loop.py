@@ -105,7 +105,7 @@ class FinetuneLoop:
         settings = self.tuner.settings
         images = TrainingImages(self.shown, self.tuner.detector, settings, seed=seed)
         stream = image_stream(self.shown, settings, seed, self.tuner.world)
-        made = make_batches(images.batch, map(stream.batch, range(start, stop)), self.workers)
+        made = make_batches(images.made, map(images.task, map(stream.batch, range(start, stop))), self.workers)
         with closing(made) as loaded:
             for batch in loaded:
                 self.unreadable.update(batch.replaced)

@@ -1,14 +1,14 @@
 """Training samples of a detector: images with their targets, and the order in which they come."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.sampling import repeat_factors
 from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
@@ -36,6 +36,10 @@ class DetectionBatch:
         return images, [{name: value.to(device) for name, value in target.items()} for target in self.targets]
 
 
+Task = tuple[Sequence[Place], Mapping[int, ImageAnnotations]]
+"""Places, and their images by index."""
+
+
 class TrainingImages:
     """Image and target of a place, augmented by the detector's `training_sample`.
 
@@ -44,12 +48,28 @@ class TrainingImages:
 
     def __init__(self, dataset: DetectionDataset, detector: Detector, settings: ScheduleSettings, *, seed: int) -> None:
         self._dataset, self._detector, self._settings, self._seed = dataset, detector, settings, seed
+        self._sent: Mapping[int, ImageAnnotations] = {}
+
+    def task(self, places: Sequence[Place]) -> Task:
+        """The places with their images, to be sent to a data worker.
+
+        To look them up in a forked process would in time copy the memory of the whole set, as Python counts references
+        within it.
+        """
+        images = {index: self._dataset.images[index] for _, index in places}
+        return places, {index: image for index, image in images.items() if image.stored is None}
+
+    def made(self, task: Task, begin: Begin = lambda _name: None) -> DetectionBatch:
+        """`batch` of a task."""
+        places, self._sent = task
+        return self.batch(places, begin)
 
     def batch(self, places: Sequence[Place], begin: Begin = lambda _name: None) -> DetectionBatch:
         """The batch of these places; `begin` is told the file of each image."""
         samples = []
         for place in places:
-            begin(str(self._dataset.images[place[1]].file))
+            dataset, index = self._set_of(place[1])
+            begin(str(dataset.images[index].file))
             samples.append(self[place])
         images, targets, problems = zip(*samples, strict=True)
         return DetectionBatch(list(images), list(targets), tuple(problem for problem in problems if problem))
@@ -59,10 +79,11 @@ class TrainingImages:
         problem: tuple[str, str] | None = None
         for offset in range(len(self._dataset)):
             index = (first + offset) % len(self._dataset)
+            dataset, place_there = self._set_of(index)
             try:
-                pixels = self._dataset.pixels(index)
+                pixels = dataset.pixels(place_there)
             except InputError as error:
-                file = str(self._dataset.images[index].file)
+                file = str(dataset.images[place_there].file)
                 problem = problem or (file, str(error).removeprefix(f"{file}: "))
                 continue
             generator = sample_rng(self._seed, epoch, index)
@@ -73,14 +94,20 @@ class TrainingImages:
         self, pixels_hw3: NDArray[np.uint8], index: int, generator: np.random.Generator
     ) -> tuple[Tensor, Target]:
         """The augmented sample of a decoded image (H, W, 3)."""
+        dataset, place_there = self._set_of(index)
 
         def target_at(size: tuple[int, int]) -> Target:
-            target = self._dataset.target(index, size)
+            target = dataset.target(place_there, size)
             if not self._detector.has_masks:
                 target.pop("masks", None)
             return target
 
         return self._detector.training_sample(pixels_hw3, target_at, self._settings, generator)
+
+    def _set_of(self, index: int) -> tuple[DetectionDataset, int]:
+        """A set with the image, and its index there: that of the image alone if it was sent."""
+        image = self._sent.get(index)
+        return (self._dataset, index) if image is None else (replace(self._dataset, images=[image]), 0)
 
 
 def image_stream(dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE) -> Stream:

@@ -20,6 +20,7 @@ from socodet.images.reading import PLAIN, PixelReading
 from socodet.images.shards import TarShards, is_pattern, open_shards, shards_in, shards_matching
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import reading_of_set, spread_over
+from socodet.runtime.notices import busy_with
 
 
 class ImageSource(Protocol):
@@ -150,7 +151,10 @@ def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading
     """
     if images == "":
         raise InputError("images: the path is empty; give a folder, a list of images or tar shards")
-    source = _open(Path(images)) if isinstance(images, str | Path) else open_files([Path(one) for one in images])
+    if not isinstance(images, str | Path):
+        return _read_so(open_files([Path(one) for one in images]), reading)
+    with busy_with(f"{images}: listing its images"):
+        source = _open(Path(images))
     return _read_so(source, reading)
 
 

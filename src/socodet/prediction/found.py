@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from socodet.images.source import ImageSource, version_of
 from socodet.runtime.counted import counted
 from socodet.runtime.files import GrowingFile, JsonList, whole_file
-from socodet.runtime.notices import said_if_long, say
+from socodet.runtime.notices import busy_with, say
 from socodet.runtime.progress import progress_bar
 
 LINES, JSON, CSV = "found.jsonl", "predictions.json", "predictions.csv"
@@ -25,8 +25,6 @@ SUREST = 3
 """Images with the surest detections that are remembered."""
 MANY = 10_000
 """Images whose results take long enough to write for a progress bar."""
-QUIET = 10.0
-"""Seconds after which a message says that earlier results are being read."""
 TOGETHER = 1000
 """Detections that are written at once."""
 
@@ -54,7 +52,7 @@ class FoundLines:
             return found
         changed: list[str] = []
         index_of = {source.key(index): index for index in range(len(source))}
-        with said_if_long(f"{found.file}: comparing the images that are done with their files", QUIET):
+        with busy_with(f"{found.file}: comparing the images that are done with their files"):
             for start, line in _whole_lines(found.file):
                 index = index_of.get(line["file_name"], -1)
                 if index < 0 or found._starts[index] >= 0:

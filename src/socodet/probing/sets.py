@@ -6,6 +6,7 @@ from typing import Any
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.folder_listing import folders_listed_once
 from socodet.detection.datasets.images_of_two import images_of_other
 from socodet.detection.datasets.layouts import has_part, open_detection_set
 from socodet.detection.datasets.parts import HOLD_BACK, WHOLE
@@ -41,6 +42,7 @@ class ProbeSets:
         )
 
 
+@folders_listed_once()
 def open_sets(
     data: ProbeData | str | Path, settings: ProbeSettings | None = None, reading: ReadingSettings | None = None
 ) -> ProbeSets:

@@ -1,7 +1,7 @@
 """Makes the proposal table of an image source: in parallel, and resumable."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,9 +70,11 @@ def propose(
     check_workers(workers)
     job = Job.of(images, output, settings, overwrite)
     job.hold(alone=True)
-    made = job.images_in(job.missing(range(job.count)))
+    missing = job.missing(range(job.count))
+    made = job.images_in(missing)
     with progress_bar("proposals", len(job.source), show=show_progress) as bar:
-        make_parts(job, range(job.count), workers or available_cores(), bar)
+        bar.done_earlier(len(job.source) - made)
+        make_parts(job, missing, workers or available_cores(), bar)
     CUT_SHORT.say()
     boxes, unreadable = job.merge()
     return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), made, time.monotonic() - start)
@@ -84,10 +86,8 @@ def check_workers(workers: int | None) -> None:
         raise InputError(f"workers must be at least 1, not {workers}")
 
 
-def make_parts(job: Job, parts: range, workers: int, bar: ProgressBar) -> None:
-    """Makes those of the parts that are missing."""
-    missing = job.missing(parts)
-    bar.done_earlier(job.images_in(parts) - job.images_in(missing))
+def make_parts(job: Job, missing: Sequence[int], workers: int, bar: ProgressBar) -> None:
+    """Makes these parts."""
     if not missing:
         return
     compile_kernels(job.settings.method)

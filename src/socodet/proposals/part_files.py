@@ -22,7 +22,7 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import check_output_file, link_target, whole_file
 from socodet.runtime.held_folders import hold_folder
-from socodet.runtime.notices import notice
+from socodet.runtime.notices import busy_with, notice
 
 PART = 64
 """Images per part file: an interruption loses at most this many."""
@@ -100,7 +100,8 @@ class Job:
         """Which of these parts are missing or incomplete."""
         with suppress(FileNotFoundError):
             there = set(os.listdir(self.folder))  # one listing: checking 20,000 files one by one takes a while
-            return [part for part in parts if self._path(part).name not in there or not self._is_whole(part)]
+            with busy_with(f"{self.output}: comparing what is finished with the image files"):
+                return [part for part in parts if self._path(part).name not in there or not self._is_whole(part)]
         return list(parts)
 
     def sizes(self, part: int) -> bytes:

@@ -5,7 +5,7 @@ The folder of part files beside the output must be visible to all; they exchange
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +85,9 @@ def propose_share(
     job = Job.of(images, output, settings, overwrite)
     job.hold(f"share-{share.number}-of-{share.total}")
     _remember(job, share)
-    made = _make_share(job, share, workers or available_cores(), show_progress)
-    return ShareSummary(share, made, time.monotonic() - start)
+    parts = share.parts(job.count)
+    _make_share(job, share, job.missing(parts), workers or available_cores(), show_progress)
+    return ShareSummary(share, job.images_in(parts), time.monotonic() - start)
 
 
 @releases_folders
@@ -143,35 +144,36 @@ def propose_together(
     workers = workers or max(1, available_cores() // world.local_size)
     try:
         job.hold("first" if world.is_first else "", alone=world.size == 1)
-        made = job.images_in(job.missing(range(job.count)))
-        _make_share(job, share, workers, show_progress and world.is_first)
+        own = share.parts(job.count)
+        missing = job.missing(range(job.count) if world.is_first else own)  # which looks at every image of the others
+        _make_share(job, share, [part for part in missing if part in own], workers, show_progress and world.is_first)
     except FileNotFoundError:
         if world.is_first or job.folder.exists():
             raise
         return None  # all parts existed, and the first process has merged and removed them meanwhile
     if not world.is_first:
         return None
-    _wait_for_others(job, world.size, show_progress)
+    _wait_for_others(job, [part for part in missing if part not in own], world.size, show_progress)
     boxes, unreadable = job.merge()
+    made = job.images_in(missing)
     return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), made, time.monotonic() - start)
 
 
-def _make_share(job: Job, share: Share, workers: int, show_progress: bool) -> int:
-    parts = share.parts(job.count)
-    images = job.images_in(parts)
+def _make_share(job: Job, share: Share, missing: Sequence[int], workers: int, show_progress: bool) -> None:
+    images = job.images_in(share.parts(job.count))
     name = "proposals" if share.total == 1 else f"proposals, share {share}"
     with progress_bar(name, images, show=show_progress) as bar:
-        make_parts(job, parts, workers, bar)
+        bar.done_earlier(images - job.images_in(missing))
+        make_parts(job, missing, workers, bar)
     CUT_SHORT.say()
-    return images
 
 
-def _wait_for_others(job: Job, total: int, show_progress: bool) -> None:
-    """Waits for all parts; a process that died may be started again by the launcher.
+def _wait_for_others(job: Job, parts: Sequence[int], total: int, show_progress: bool) -> None:
+    """Waits for the parts of others; a process that died may be started again by the launcher.
 
     InputError when no part has come for `LOST_SECONDS`.
     """
-    missing = job.missing(range(job.count))
+    missing = job.missing(parts)
     if not missing:
         return
     if show_progress:

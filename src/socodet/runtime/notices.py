@@ -11,6 +11,8 @@ from functools import cache
 from socodet.runtime.log import LOGGER, SPOKEN
 from socodet.runtime.world import world_from_environment
 
+QUIET = 10.0
+"""Seconds without a line after which work that may take minutes says what it is."""
 LOADING_AFTER, LOOKED_EVERY = 3.0, 0.5
 """Seconds without a line after which loading is spoken of, and between looks from then on."""
 
@@ -41,6 +43,16 @@ def said_if_long(text: str, seconds: float) -> Iterator[None]:
         yield
     finally:
         left.set()
+
+
+@contextmanager
+def busy_with(text: str) -> Iterator[None]:
+    """`said_if_long` of work that may take minutes, in the first of several processes."""
+    if not world_from_environment(meeting=False).is_first:
+        yield
+        return
+    with said_if_long(text, QUIET):
+        yield
 
 
 @contextmanager

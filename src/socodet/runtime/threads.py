@@ -3,6 +3,7 @@
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextvars import copy_context
 from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import TypeVar, cast
 
@@ -26,8 +27,9 @@ def in_order(
     takes for an image, a thread holds it for less than 0.2. They measured as fast as processes, which outlive a
     parent that is killed.
 
-    name: what a task is about, for messages. InputError for one without a result after `HANGS_AFTER` seconds, as where
-    a network drive does not answer; its thread does not keep the process from ending.
+    The function sees the context variables of the caller. name: what a task is about, for messages. InputError for one
+    without a result after `HANGS_AFTER` seconds, as where a network drive does not answer; its thread does not keep the
+    process from ending.
     """
 
     def caught(task: T) -> tuple[R | None, BaseException | None]:
@@ -40,7 +42,7 @@ def in_order(
     queued: deque[tuple[T, AsyncResult[tuple[R | None, BaseException | None]]]] = deque()
     try:
         for task in tasks:
-            queued.append((task, pool.apply_async(caught, (task,))))
+            queued.append((task, pool.apply_async(copy_context().run, (caught, task))))
             if len(queued) > 4 * workers:
                 first, result = queued.popleft()
                 yield first, _waited_for(result, first, name)

@@ -1,6 +1,7 @@
 """Data workers: processes that make batches, in order, and are replaced when they die or hang."""
 
 import contextlib
+import gc
 import itertools
 import mmap
 import multiprocessing
@@ -254,6 +255,7 @@ def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int)
         signal.set_wakeup_fd(-1)  # the parent's
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     torch.set_num_threads(1)
+    gc.freeze()  # to collect what the parent made would copy its memory
     while True:
         while not connection.poll(5 * TICK):
             if os.getppid() != parent:  # it was killed

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.detection.datasets.parts import (
     SPELLINGS,
     WHOLE,
@@ -83,7 +83,7 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
     """
     root = folder.absolute()
     found = FileSet(form, root, places, images.absolute() if images else None)
-    there = FilesThere()
+    there = files_there()
     parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
     lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob("ImageSets/*.txt")]
     unread = next((file for file in lists if file.is_file()), None)
@@ -101,7 +101,7 @@ def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) 
     A file belongs to the image of the same name, otherwise to the image that it names. If images of that name are in
     several folders, it belongs to the one in the folder that it names.
     """
-    there = FilesThere()
+    there = files_there()
     files: dict[str, list[ImageFile]] = {one: [] for one in described.parts}
     folders = {one: list(described.folders(one, there)) for one in described.parts}
     ambiguous = rivals(itertools.chain(*folders.values()))

@@ -19,7 +19,7 @@ from socodet.detection.datasets.entries import (
     say_shifted,
     set_of_entries,
 )
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.folder_listing import files_there
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, flag, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
@@ -27,6 +27,30 @@ from socodet.images.decode import image_file_size
 from socodet.images.lists import leads_astray, locate_images, spelled_as_in
 from socodet.runtime.files import parse_json, read_given
 from socodet.runtime.notices import notice
+
+FILES = (
+    "annotations/instances_{}2017.json",
+    "annotations/instances_{}.json",
+    "annotations/{}.json",
+    "{}.json",
+    "{}/_annotations.coco.json",
+    "{}/annotations.json",
+    "{}/labels.json",
+    "annotations/lvis_v1_{}.json",
+    "lvis_v1_{}.json",
+)
+"""Where a folder in COCO's or LVIS's layout has the annotations of a part, in any case; the first one is used."""
+WHOLE_FILES = (
+    "_annotations.coco.json",
+    "annotations/instances_default.json",
+    "result.json",
+    "annotations.json",
+    "annotations/annotations.json",
+    "labels.json",
+    "trainval.json",
+    "coco.json",
+)
+"""Where one file has all images: a Roboflow split, CVAT, Label Studio, LabelMe's converters, FiftyOne, `convert`."""
 
 
 def read_coco(
@@ -151,7 +175,7 @@ def _present(
     if moved:
         problems.add(Problem.NAME_FROM_ELSEWHERE, " is ".join(moved[0]), len(moved))
     root = root.resolve()
-    there = FilesThere()
+    there = files_there()
     found = False
     for image, name in zip(listed, paths, strict=True):
         if leads_astray(name, file, root):

@@ -1,8 +1,12 @@
 """Which files a folder holds, from one listing of each folder: to ask for 100,000 files takes minutes on a network."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
+from socodet.images.folder import folders_in
 from socodet.images.lists import normal_forms, spellings
 from socodet.images.suffixes import SUFFIXES
 
@@ -14,6 +18,9 @@ class FilesThere:
         self._names: dict[Path, frozenset[str]] = {}
         self._images: dict[Path, dict[str, str]] = {}
         self._in_small: dict[Path, dict[str, str]] = {}
+        self._folders: dict[Path, dict[str, Path]] = {}
+        self.images_below: dict[Path, list[Path]] = {}
+        """Kept by `parts.images_below`."""
 
     def __contains__(self, file: Path) -> bool:
         return file.name in self.names(file.parent)
@@ -68,3 +75,30 @@ class FilesThere:
             except (OSError, ValueError):  # ValueError: a name that no folder can have
                 self._names[folder] = frozenset()
         return self._names[folder]
+
+    def folders(self, folder: Path) -> dict[str, Path]:
+        """The folders in a folder, as `folders_in`, by their names in small letters."""
+        if folder not in self._folders:
+            self._folders[folder] = {path.name.lower(): path for path in folders_in(folder)}
+        return self._folders[folder]
+
+
+_kept: ContextVar[FilesThere | None] = ContextVar("files there", default=None)
+
+
+@contextmanager
+def folders_listed_once() -> Iterator[None]:
+    """Within, `files_there` gives the same listings, as every layout and every part of a set looks into its folders."""
+    if _kept.get() is not None:
+        yield
+        return
+    token = _kept.set(FilesThere())
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def files_there() -> FilesThere:
+    """The listings of the innermost `folders_listed_once`, or new ones."""
+    return _kept.get() or FilesThere()

@@ -1,14 +1,43 @@
 """Whether image files match their annotations, checked by their headers without decoding them."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
+from socodet.runtime.notices import busy_with
 from socodet.runtime.progress import progress_bar
+from socodet.runtime.threads import in_order
 
+T = TypeVar("T")
+Size = tuple[int, int]
+"""Width and height."""
 MANY = 10_000
 """Images whose check takes long enough for a progress bar."""
+THREADS, TOGETHER = 8, 64
+"""How many image files are opened at once, as on a network drive each takes a while, and how many a thread takes."""
+
+
+def sizes_of(
+    images: Sequence[T], size: Callable[[T], Size], name: Callable[[T], str] = str
+) -> Iterator[Size | OSError | UnreadableImageError]:
+    """What `size` says of each image, in order, or why it cannot be read; name: what to call one that takes long."""
+
+    def sizes(first: int) -> list[Size | OSError | UnreadableImageError]:
+        return [_size_or_error(image, size) for image in images[first : first + TOGETHER]]
+
+    firsts = range(0, len(images), TOGETHER)
+    for _, found in in_order(sizes, firsts, min(THREADS, len(firsts) or 1), lambda first: name(images[first])):
+        yield from found
+
+
+def _size_or_error(image: T, size: Callable[[T], Size]) -> Size | OSError | UnreadableImageError:
+    try:
+        return size(image)
+    except (OSError, UnreadableImageError) as error:
+        return error
 
 
 def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -> AnnotationProblems:
@@ -18,8 +47,7 @@ def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -
     """
     problems = AnnotationProblems()
     with progress_bar("check images", len(dataset), show=show_progress and len(dataset) >= MANY) as progress:
-        for image in dataset.images:
-            fault = _fault(image)
+        for image, fault in zip(dataset.images, _faults(dataset), strict=True):
             if fault is not None:
                 problems.add(Problem.UNUSABLE_IMAGE, f"{image.file}: {fault}")
             progress.advance()
@@ -33,22 +61,24 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
     """
     problems = AnnotationProblems() + dataset.problems
     sound = []
-    for index, image in enumerate(dataset.images):
-        fault = _fault(image)
-        if fault is None:
-            sound.append(index)
-        else:
-            problems.add(Problem.BROKEN_IMAGE, f"{image.file}: {fault}")
+    with busy_with(f"{dataset.name}: checking its images"):
+        for index, (image, fault) in enumerate(zip(dataset.images, _faults(dataset), strict=True)):
+            if fault is None:
+                sound.append(index)
+            else:
+                problems.add(Problem.BROKEN_IMAGE, f"{image.file}: {fault}")
     return replace(dataset.select(sound, dataset.name), problems=problems)
 
 
-def _fault(image: ImageAnnotations) -> str | None:
-    try:
-        width, height = image.size_by_header()
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-    except UnreadableImageError as error:
-        return str(error)
-    if (width, height) != (image.width, image.height):
-        return f"{width}x{height}, annotated as {image.width}x{image.height}"
-    return None
+def _faults(dataset: DetectionDataset) -> Iterator[str | None]:
+    """What is wrong with each image, if anything is."""
+    found = sizes_of(dataset.images, lambda image: image.size_by_header(), lambda image: str(image.file))
+    for image, size in zip(dataset.images, found, strict=True):
+        if isinstance(size, OSError):
+            yield f"cannot be read ({size.strerror or size})"
+        elif isinstance(size, UnreadableImageError):
+            yield str(size)
+        elif size != (image.width, image.height):
+            yield f"{size[0]}x{size[1]}, annotated as {image.width}x{image.height}"
+        else:
+            yield None

@@ -13,6 +13,7 @@ from socodet.detection.datasets.annotation_files import FileForm, FileSet, Image
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import check_box_form
 from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, set_of_entries
+from socodet.detection.datasets.headers import Size, sizes_of
 from socodet.detection.datasets.masks import RLE, as_rle, box_outline, joined_masks, mask_area, placed_mask
 from socodet.detection.datasets.parts import part_name
 from socodet.detection.datasets.problems import LEAST_SIDE, AnnotationProblems, Problem
@@ -90,7 +91,10 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
         raise InputError(f"{root}: no JSON file in it has a labelled shape with an area; draw boxes or polygons")
     _say_numbered(root, classes)
     label_of = {name: label for label, name in enumerate(classes, 1)}
-    found = [image for one in written if (image := _image(one, label_of, problems))]
+    sizes = sizes_of([one.file.image for one in written], image_file_size)
+    found = [
+        image for one, size in zip(written, sizes, strict=True) if (image := _image(one, size, label_of, problems))
+    ]
     if not found:
         raise InputError(f"{root}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
     fix = "multiply the points by its width and height"
@@ -163,17 +167,21 @@ def _say_numbered(root: Path, classes: Sequence[str]) -> None:
         )
 
 
-def _image(written: _Written, label_of: Mapping[str, int], problems: AnnotationProblems) -> FoundImage | None:
+def _image(
+    written: _Written,
+    size: Size | OSError | UnreadableImageError,
+    label_of: Mapping[str, int],
+    problems: AnnotationProblems,
+) -> FoundImage | None:
     file, image = written.file, written.file.image
     if written.ignored:
         problems.add(Problem.IGNORED, f"{file.path}, flags")
         return None
     file.count_other_name(written.named, problems)
-    try:
-        width, height = image_file_size(image)
-    except (OSError, UnreadableImageError) as error:
-        problems.add(Problem.BROKEN_IMAGE, f"{image}: {error}")
+    if isinstance(size, OSError | UnreadableImageError):
+        problems.add(Problem.BROKEN_IMAGE, f"{image}: {size}")
         return None
+    width, height = size
     if not all(written.size):
         problems.add(Problem.SIZE_FROM_FILE, str(file.path))
     elif written.size != (width, height):

@@ -10,8 +10,8 @@ from socodet.detection.datasets import huggingface, yolo_description
 from socodet.detection.datasets.annotation_files import found_in
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
-from socodet.detection.datasets.coco import read_coco
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.coco import FILES, WHOLE_FILES, read_coco
+from socodet.detection.datasets.folder_listing import files_there, folders_listed_once
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
 from socodet.detection.datasets.parts import SPELLINGS, WHOLE, image_folders, missing_part
@@ -25,31 +25,8 @@ from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, splits_of
 from socodet.images.value_range import reading_of_set, spread_over
-from socodet.runtime.notices import notice
+from socodet.runtime.notices import busy_with, notice
 
-FILES = (
-    "annotations/instances_{}2017.json",
-    "annotations/instances_{}.json",
-    "annotations/{}.json",
-    "{}.json",
-    "{}/_annotations.coco.json",
-    "{}/annotations.json",
-    "{}/labels.json",
-    "annotations/lvis_v1_{}.json",
-    "lvis_v1_{}.json",
-)
-"""Where a folder in COCO's or LVIS's layout has the annotations of a part, in any case; the first one is used."""
-WHOLE_FILES = (
-    "_annotations.coco.json",
-    "annotations/instances_default.json",
-    "result.json",
-    "annotations.json",
-    "annotations/annotations.json",
-    "labels.json",
-    "trainval.json",
-    "coco.json",
-)
-"""Where one file has all images: a Roboflow split, CVAT, Label Studio, LabelMe's converters, FiftyOne, `convert`."""
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
 KNOWN = (
     "give a folder in a known layout, a COCO or LVIS .json, a data.yaml, or a list …/ImageSets/Main/NAME.txt; "
@@ -69,6 +46,7 @@ class Layout:
     """A part of `parts`, or another one that the layout has a name for. MissingPartError for one that is not there."""
 
 
+@folders_listed_once()
 def open_detection_set(
     path: str | Path,
     *,
@@ -94,14 +72,15 @@ def open_detection_set(
     folder = Path(images) if images is not None else None
     layout = layout_at(given, images=folder, reading=reading, split=None if split == WHOLE else split)
     split = next((part for part, names in SPELLINGS.items() if split in names and part in layout.parts), split)
-    if reading.val_share is not None and split in ("train", "val"):
-        dataset = _share(given, layout, split, reading)
-    elif layout.parts == (WHOLE,) and not given.is_dir():
-        dataset = layout.read(WHOLE)
-    elif split:
-        dataset = layout.read(split)
-    else:
-        raise InputError(f"{given}: is a folder; say which split of it, --split {' or '.join(layout.parts)}")
+    with busy_with(f"{given}: reading its annotations"):
+        if reading.val_share is not None and split in ("train", "val"):
+            dataset = _share(given, layout, split, reading)
+        elif layout.parts == (WHOLE,) and not given.is_dir():
+            dataset = layout.read(WHOLE)
+        elif split:
+            dataset = layout.read(split)
+        else:
+            raise InputError(f"{given}: is a folder; say which split of it, --split {' or '.join(layout.parts)}")
     names = Counter(category.name for category in dataset.categories)
     shared = [name for name, count in names.items() if count > 1]
     if shared:
@@ -114,12 +93,14 @@ def open_detection_set(
     return without_broken_images(dataset) if check_images else dataset
 
 
+@folders_listed_once()
 def has_part(path: str | Path, part: str, images: str | Path | None = None) -> bool:
     """Whether a folder has a part of that name; a file is a set by itself."""
     layout = layout_at(Path(path), images=Path(images) if images is not None else None, split=part)
     return part in layout.parts
 
 
+@folders_listed_once()
 def layout_at(
     given: Path, *, images: Path | None = None, reading: ReadingSettings | None = None, split: str | None = None
 ) -> Layout:
@@ -131,10 +112,11 @@ def layout_at(
     suffix = given.suffix.lower()
     if given.is_dir():
         first: Layout | None = None
-        for layout in _layouts(given, images, form, split):
-            if split is None or split in layout.parts:
-                return layout
-            first = first or layout
+        with busy_with(f"{given}: looking for annotations in it"):
+            for layout in _layouts(given, images, form, split):
+                if split is None or split in layout.parts:
+                    return layout
+                first = first or layout
         if first is None and images is not None:
             raise InputError(
                 f"{given}: holds no COCO file, and no label, XML or JSON file named after an image in {images}, which "
@@ -230,7 +212,7 @@ def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> 
 
 def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Layout | None:
     wanted = {**SPELLINGS, **({split: (split,)} if split and split not in SPELLINGS and split != WHOLE else {})}
-    listing = FilesThere()
+    listing = files_there()
 
     def first(names: Iterable[str]) -> Path | None:
         paths = (listing.in_any_case(folder, name) for name in names)

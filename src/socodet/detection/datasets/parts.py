@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.errors import InputError
 from socodet.images.folder import folders_in, open_folder
 from socodet.images.lists import composed, normal_forms
@@ -68,7 +68,7 @@ def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
     parts = parts_of(folder)
     if parts:
         yield parts
-    there = {path.name.lower(): path for path in folders_in(folder)}
+    there = files_there().folders(folder)
     inner = next((there[name] for name in IMAGE_FOLDERS if name in there), None)
     if inner:
         yield parts_of(inner) or {WHOLE: inner}
@@ -77,12 +77,12 @@ def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
 
 def images_below(folder: Path) -> list[Path]:
     """The images of a part, sorted: those in `images/` and the like where it has such a folder, else all below it."""
-    for inner in folders_in(folder):
-        if inner.name.lower() in IMAGE_FOLDERS:
-            folder = inner
-            break
-    source = open_folder(folder)
-    return [] if source is None else [folder / key for key in source.keys]
+    kept = files_there()
+    if folder not in kept.images_below:
+        place = next((path for path in folders_in(folder) if path.name.lower() in IMAGE_FOLDERS), folder)
+        source = open_folder(place)
+        kept.images_below[folder] = [] if source is None else [place / key for key in source.keys]
+    return kept.images_below[folder]
 
 
 class AnnotationFolder(NamedTuple):
@@ -102,7 +102,7 @@ def annotation_folder(
     `instead`: see `places_in_set`.
     """
     folders = instead or [images[0].parent]
-    candidates = [one for folder in folders for one in _candidates(folder, names)]
+    candidates = [one for folder in folders for one in _candidates(folder, names, there)]
     for candidate in sorted(candidates, key=lambda one: one.shared):
         stems = {name[: -len(suffix)] for name in there.names(candidate.path) if name.lower().endswith(suffix)}
         if stems and any(form in stems for image in images for form in normal_forms(image.stem)):
@@ -152,19 +152,19 @@ def by_folder(images: Sequence[Path]) -> dict[Path, list[Path]]:
     return folders
 
 
-def _candidates(folder: Path, names: Sequence[str]) -> Iterator[AnnotationFolder]:
+def _candidates(folder: Path, names: Sequence[str], there: FilesThere) -> Iterator[AnnotationFolder]:
     """Mirrored (`labels/train/` for `images/train/`), beside the images, in a folder there, or flat (`labels/`)."""
     parts = folder.parts
     places = [place for place in range(len(parts) - 1, 0, -1) if parts[place].lower() in IMAGE_FOLDERS]
     above = [(Path(*parts[:place]), parts[place + 1 :]) for place in places]
     for root, rest in [*above, (folder.parent, (folder.name,))]:
-        yield from (AnnotationFolder(path.joinpath(*rest), False) for path in _named(root, names))
-    for path in [folder, *_named(folder, names)]:
+        yield from (AnnotationFolder(path.joinpath(*rest), False) for path in _named(root, names, there))
+    for path in [folder, *_named(folder, names, there)]:
         yield AnnotationFolder(path, False)
     for root in [*(root for root, _ in above), folder.parent]:
-        yield from (AnnotationFolder(path, True) for path in _named(root, names))
+        yield from (AnnotationFolder(path, True) for path in _named(root, names, there))
 
 
-def _named(root: Path, names: Sequence[str]) -> list[Path]:
-    there = {path.name.lower(): path for path in folders_in(root)}
-    return [there[name] for name in names if name in there]
+def _named(root: Path, names: Sequence[str], there: FilesThere) -> list[Path]:
+    folders = there.folders(root)
+    return [folders[name] for name in names if name in folders]

@@ -13,7 +13,7 @@ import numpy as np
 from socodet.detection.datasets.annotation_files import ImageFile
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.box_forms import WrittenBoxes, around_rotated, check_box_form, turn
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
 from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
@@ -48,7 +48,7 @@ def read_voc(
     images, if it is not the `JPEGImages` of each list. InputError as `read_xml_files`, and when a list cannot be read.
     """
     problems = AnnotationProblems()
-    there = FilesThere()
+    there = files_there()
     files: dict[str, ImageFile] = {}
     for file in lists:
         root = file.absolute().parents[2]

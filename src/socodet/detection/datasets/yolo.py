@@ -8,7 +8,8 @@ from typing import NamedTuple
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import check_box_form
 from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, say_shifted, set_of_entries
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.folder_listing import FilesThere, files_there
+from socodet.detection.datasets.headers import sizes_of
 from socodet.detection.datasets.parts import AnnotationFolder, by_folder, images_below, part_name, rivals
 from socodet.detection.datasets.problems import NEARLY_ALL, AnnotationProblems, Problem
 from socodet.detection.datasets.yolo_description import NAMES, YoloSet
@@ -27,7 +28,7 @@ class _Reading:
     """What is found while a part is read."""
 
     problems: AnnotationProblems = field(default_factory=AnnotationProblems)
-    there: FilesThere = field(default_factory=FilesThere)
+    there: FilesThere = field(default_factory=files_there)
     lines: dict[Path, list[LabelLine]] = field(default_factory=dict)
     """The objects of each image."""
 
@@ -72,14 +73,14 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     say_shifted(described.about, categories, {line.category for lines in reading.lines.values() for line in lines})
     label_of = labels_of(categories)
     found = []
-    for file, lines in reading.lines.items():
-        try:
-            width, height = image_file_size(file)
-        except (OSError, UnreadableImageError) as error:
-            problems.add(Problem.BROKEN_IMAGE, f"{file}: {error}")
+    sizes = sizes_of(list(reading.lines), image_file_size)
+    for (file, lines), size in zip(reading.lines.items(), sizes, strict=True):
+        if isinstance(size, OSError | UnreadableImageError):
+            problems.add(Problem.BROKEN_IMAGE, f"{file}: {size}")
             continue
+        width, height = size
         listed_image = ListedImage(_name(file, described.images or described.root), file.name, height, width, {})
-        found.append(FoundImage(file, listed_image, labelled(lines, (width, height), label_of, problems)))
+        found.append(FoundImage(file, listed_image, labelled(lines, size, label_of, problems)))
     unknown = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
     if not found or (unknown and not any(image.objects for image in found)):
         raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")

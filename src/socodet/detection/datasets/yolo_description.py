@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from socodet.detection.datasets.annotations import Category
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.detection.datasets.parts import (
     SPELLINGS,
     AnnotationFolder,
@@ -23,6 +23,7 @@ from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.detection.datasets.values import number, pixel_count
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelReader
 from socodet.errors import InputError
+from socodet.images.folder import folders_in
 from socodet.images.lists import is_near, read_lines
 from socodet.runtime.files import read_given
 from socodet.runtime.notices import notice
@@ -111,7 +112,8 @@ def described_by(file: Path) -> YoloSet:
 
 def described_in(folder: Path) -> YoloSet | None:
     """The set that a file in a folder describes; None when there is none. InputError for several."""
-    described = [file for file in sorted(folder.iterdir()) if _describes_a_set(file)]
+    names = sorted(name for name in files_there().names(folder) if name.lower().endswith(DESCRIPTIONS))
+    described = [folder / name for name in names if _describes_a_set(folder / name)]
     usual = [file for file in described if file.stem.lower() in ("data", "dataset", "obj")] or described
     if len(usual) > 1:
         raise InputError(
@@ -128,7 +130,7 @@ def found_in(folder: Path, places: Mapping[str, Path], images: Path | None = Non
     root, elsewhere = folder.absolute(), images.absolute() if images else None
     if (elsewhere or root) in places.values() and places != next(image_folders(elsewhere or root)):
         return None  # images in other folders would count as images without objects
-    there = FilesThere()
+    there = files_there()
     found = YoloSet(folder, root, {}, None, images=elsewhere)
     parts: dict[str, Sequence[Path]] = {
         part: [place] for part, place in places.items() if _has_labels(found, place, there)
@@ -218,8 +220,8 @@ def _named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...]
 
 
 def _classes_near(root: Path) -> tuple[Category, ...] | None:
-    folders = [root, *(path for path in sorted(root.glob("*")) if path.is_dir())]
-    folders += [path for folder in folders[1:] for path in sorted(folder.glob("*")) if path.is_dir()]
+    folders = [root, *folders_in(root)]
+    folders += [path for folder in folders[1:] for path in folders_in(folder)]
     files = [folder / name for folder in folders for name in NAMES if (folder / name).is_file()]
     if not files:  # the folder may be a part of a set
         above = [path for path in (root.parent / "data.yaml", root.parent / "data.yml") if path.is_file()]

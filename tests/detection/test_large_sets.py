@@ -1,0 +1,82 @@
+"""Sets of many images or folders: each folder is listed once, and image files are opened several at a time."""
+
+import os
+import threading
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hand_made_sets import made_image, made_set
+from tool_files import image, text
+
+from socodet.detection.datasets import parts
+from socodet.detection.datasets.headers import TOGETHER, sizes_of, unusable_images
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.finetuning.labelled_sets import open_labelled_sets
+from socodet.images.reading import PixelSettings, read_images_as
+
+LINE = "0 0.5 0.5 0.25 0.25"
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """How often each folder is listed."""
+    counts = Counter()
+    scandir, listdir = os.scandir, os.listdir
+    monkeypatch.setattr(os, "scandir", lambda path=".": counts.update([os.fspath(path)]) or scandir(path))
+    monkeypatch.setattr(os, "listdir", lambda path=".": counts.update([os.fspath(path)]) or listdir(path))
+    return counts
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """How often the images below each folder are looked for."""
+    counts = Counter()
+    plain = parts.open_folder
+    monkeypatch.setattr(parts, "open_folder", lambda root: counts.update([str(root)]) or plain(root))
+    return counts
+
+
+def test_the_images_of_two_parts_are_searched_once_for_all_layouts(tmp_path, searched):
+    for part in ("train", "val"):
+        image("chelsea", tmp_path / "images" / part / "a.jpg")
+        text(tmp_path / "labels" / part / "a.txt", LINE)
+    train, val = open_labelled_sets(tmp_path, None)
+    assert (len(train), len(val)) == (1, 1)
+    assert searched == {str(tmp_path / "images" / part): 1 for part in ("train", "val")}
+    text(tmp_path / "labels" / "train" / "b.txt", LINE)
+    image("chelsea", tmp_path / "images" / "train" / "b.jpg")
+    assert len(open_detection_set(tmp_path, split="train")) == 2  # what has come since is seen
+
+
+def test_the_folder_that_holds_many_is_not_listed_for_each_of_them(tmp_path, listed):
+    for k in range(30):
+        image("chelsea", tmp_path / "images" / f"day{k}" / f"{k}.jpg")
+        text(tmp_path / "labels" / f"day{k}" / f"{k}.txt", LINE)
+    assert len(open_detection_set(tmp_path, split="all")) == 30
+    assert max(listed[str(folder)] for folder in (tmp_path, tmp_path / "images", tmp_path / "labels")) < 15
+
+
+def test_several_image_files_are_opened_at_once_and_their_sizes_stay_in_order():
+    together = threading.Barrier(3, timeout=10)
+
+    def size(number):
+        if number % TOGETHER == 0:
+            together.wait()
+        if number == 70:
+            raise OSError("gone")
+        return number, 2
+
+    found = list(sizes_of(range(3 * TOGETHER), size))
+    assert isinstance(found.pop(70), OSError)
+    assert found == [(number, 2) for number in range(3 * TOGETHER) if number != 70]
+    assert list(sizes_of([], size)) == []
+
+
+def test_the_threads_heed_the_settings_of_the_command(tmp_path):
+    image("chelsea", tmp_path / "a.jpg")
+    many = made_set([replace(made_image(k, [], size=(400, 266)), file=tmp_path / "a.jpg") for k in range(70)], "coco")
+    assert not unusable_images(many)
+    with read_images_as(PixelSettings(max_pixels=100)):
+        (count,) = unusable_images(many).counts.values()
+    assert count == 70

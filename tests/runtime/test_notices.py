@@ -1,0 +1,29 @@
+"""Work that takes long says so."""
+
+import time
+
+import pytest
+
+from socodet.images import source
+from socodet.images.photographs import photographs
+from socodet.images.source import open_images
+from socodet.runtime import notices
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_long_listing_is_spoken_of_by_the_first_process(rank, monkeypatch, capsys):
+    plain = source.open_folder
+
+    def slow(root):
+        time.sleep(0.1)
+        return plain(root)
+
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in world.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(source, "open_folder", slow)
+    open_images(photographs())
+    assert "listing" not in capsys.readouterr().err
+    monkeypatch.setattr(notices, "QUIET", 0.02)
+    assert len(open_images(photographs())) > 5
+    assert (f"{photographs()}: listing its images" in capsys.readouterr().err) == (rank == "0")
