@@ -53,7 +53,7 @@ class FinetuneSettings(Settings):
     base_lr: PositiveFloat | None = None
     """Learning rate at batch size 16, instead of the schedule's."""
     size: Annotated[int, Range(32)] | None = None
-    """Largest shorter side of an image, in pixels; all sizes of the schedule shrink in proportion."""
+    """Largest shorter side of an image, in pixels; all image sizes of the schedule change in proportion."""
     fraction: Annotated[float, Range(above=0, at_most=1)] | None = None
     """Train on this fraction of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1)."""
     keep_empty: bool = False
