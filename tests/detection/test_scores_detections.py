@@ -38,7 +38,7 @@ def test_files_of_other_programs(tmp_path):
     assert read_detections(OURS, file)["000005"].masks is None
     for entries, complaint in (
         ("{", "not valid JSON"),
-        ({}, "no list of detections"),
+        ({}, "not a list of detections"),
         ([good, {"image_id": 4}], "entry 1 is no detection"),
         ([good | {"image_id": 9}], "entry 0 is of image 9, which by hand lacks"),
         ([good | {"image_id": [4]}], "entry 0 is no detection"),

@@ -241,7 +241,7 @@ def test_the_commands(
     )
     assert complaint([*job, "--merge"], capsys).startswith(missing)
     assert "--shard: '3/2' is not a share" in complaint([*job, "--shard", "3/2"], capsys)
-    assert "exclude each other" in complaint([*job, "--shard", "1/2", "--merge"], capsys)
+    assert "cannot be combined" in complaint([*job, "--shard", "1/2", "--merge"], capsys)
     main([*job, "--shard=2/2"])
     main([*job, "--merge"])
     assert (tmp_path / "p").read_bytes() == whole
