@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from photograph_sets import coco_file
+from test_a_detector_of_ones_own import OneBoxDetector
 from torchvision.models.resnet import ResNet
 from two_processes import in_two_processes
 
@@ -83,6 +85,16 @@ def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor]
     return losses, before, tuner.network.state_dict()
 
 
+def train_own(world: World) -> torch.Tensor:
+    """What a detector of the user's learns, of whose parameters some get no gradient."""
+    detector = OneBoxDetector()
+    schedule = replace(detector.schedule("coco_1x"), iterations=STEPS, batch_size=PICTURES, warmup_iterations=0)
+    tuner = FineTuner(detector.build(None, 2, None).double(), detector, schedule, ExecutionSettings("cpu"), world)
+    for step in range(STEPS):
+        tuner.step(a_batch(step, world))
+    return tuner.network.box.detach()
+
+
 def in_order(count: int, **options: object) -> torch.Tensor:
     return torch.arange(count, **options)  # type: ignore[call-overload,no-any-return]
 
@@ -139,6 +151,7 @@ def in_process(rank: int, folder: Path) -> None:
     world = world_from_environment()
     join(world, torch.device("cpu"))
     found: dict[str, object] = {"said": said, "refused": no, "device": process_of_the_device(Path(run))}
+    found["own"] = train_own(world)
     for name in DETECTORS:
         losses, _, after = train(name, world)
         found[name] = losses, after
@@ -177,6 +190,11 @@ def test_two_processes_are_one(two, monkeypatch):
                 way = float((value - before[key]).abs().max())
                 assert way > 1e-9 or not key.startswith(("backbone.body.", "roi_heads.")), (name, key)
                 assert float((theirs[key] - value).abs().max()) < 1e-5 * way + 1e-14, (name, key)
+
+
+def test_parameters_without_a_gradient_do_not_end_a_run_of_several_processes(two):
+    for process in two:
+        torch.testing.assert_close(process["own"], train_own(World()))
 
 
 def test_processes_with_other_sets_or_settings_are_refused_in_each_of_them(two):

@@ -1,9 +1,10 @@
-"""What is said of the default precision."""
+"""What is said of the default precision, and how many data workers there are."""
 
 import pytest
 import torch
 
-from socodet.training.devices import precision_note
+from socodet.training import devices
+from socodet.training.devices import default_workers, precision_note
 
 
 @pytest.mark.parametrize(("instruction", "said"), [("amx_bf16", True), ("avx512_bf16", True), ("avx2", False)])
@@ -13,3 +14,18 @@ def test_a_cpu_with_bfloat16_is_told_of_it(monkeypatch, instruction, said):
     assert (note is not None and "--precision bfloat16" in note) == said
     assert precision_note("float32", torch.device("cpu")) is None
     assert precision_note("auto", torch.device("cuda")) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "processes", "workers"),
+    [("cpu", 0, 1, 8), ("cpu", 0, 4, 2), ("cpu", 0, 32, 1), ("cuda", 8, 1, 2), ("cuda", 8, 2, 8), ("cuda", 1, 8, 2)],
+)
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch, device, cards, processes, workers):
+    """Of 16 cores; at last, a launcher shows each process its own GPU alone."""
+    monkeypatch.setattr(devices, "available_cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    for name, value in {"RANK": 0, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "29500")
+    assert default_workers(torch.device(device)) == workers

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.models._utils import IntermediateLayerGetter
 
+from socodet.detection.detectors.by_name import DETECTORS
 from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
@@ -66,7 +68,8 @@ class FineTuner(NetworkLearner[DetectionBatch]):
             self.scored = self._average.module
         if execution.compile:
             detector.compile(self.network, compiler)
-        self._begin(detector.optimizer(self.network, settings), execution)
+        optimizer = detector.optimizer(self.network, settings)
+        self._begin(optimizer, execution, find_unused_parameters=not every_parameter_learns(self.network, detector))
         self._window = _Window()
 
     def lr(self, step: int) -> float:
@@ -144,6 +147,14 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         super()._load(state)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
+
+
+def every_parameter_learns(network: nn.Module, detector: Detector) -> bool:
+    """Whether a step is known to give every parameter a gradient: of our own detectors on torchvision's ResNets."""
+    if not any(detector is one for one in DETECTORS.values()):
+        return False
+    bodies = [module for name, module in network.named_modules() if name == "backbone.body"]
+    return all(isinstance(body, IntermediateLayerGetter) for body in bodies)
 
 
 def moving_average(decay: float, warmup: float) -> MultiAverage:

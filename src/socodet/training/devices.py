@@ -12,7 +12,7 @@ import torch
 from socodet.errors import InputError
 from socodet.runtime.cores import available_cores
 from socodet.runtime.log import LOGGER
-from socodet.runtime.world import World
+from socodet.runtime.world import World, world_from_environment
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 
@@ -55,11 +55,14 @@ def _multiplies_bfloat16() -> bool:
 
 
 def default_workers(device: torch.device) -> int:
-    """Data workers by default: a GPU's share of the cores, or half of the cores if the CPU trains."""
-    cores = available_cores()
+    """Data workers by default: a GPU's share of the cores, or half of the cores if the CPU trains.
+
+    Processes that torchrun started on this machine share them.
+    """
+    cores, processes = available_cores(), world_from_environment(meeting=False).local_size
     if device.type == "cuda":
-        return max(1, cores // torch.cuda.device_count())
-    return max(1, cores // 2)
+        return max(1, cores // (torch.cuda.device_count() if processes == 1 else processes))
+    return max(1, cores // (2 * processes))
 
 
 def set_cublas_workspace(asked: bool) -> None:
