@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from machine import machine
-from socodet.images.decode import image_file_size
+from socodet.images.file_header import image_file_size
 from socodet.images.source import ImageSource, digest_names, open_images
 from socodet.pretraining.preparation import _check_table, readable_images
 from socodet.proposals.part_files import Job

@@ -29,6 +29,10 @@ class UnreadableImageError(InputError):
     """The bytes are not an image that can be decoded: truncated, corrupt, or of an unknown format."""
 
 
+class TooManyPixelsError(UnreadableImageError):
+    """An image has more pixels than are read."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the machine or a device ran out of memory, whatever the type of the error."""
     if isinstance(error, OSError):

@@ -2,9 +2,8 @@
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -15,11 +14,10 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import END_OF_IMAGE, is_cut_short
 from socodet.images.opening import ORIENTATION_TAG, check_size, opened, orientation
-from socodet.images.reading import LARGEST_FILE, PLAIN, PixelReading, reading_asked
+from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.stored_values import TIFF, chosen_bands, stored_values, tiff_size, upright
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
 from socodet.images.value_range import as_8_bit
-from socodet.runtime.files import open_file, read_file
 
 
 @cache
@@ -42,7 +40,6 @@ LEAST_THERE = 0.1
 
 JPEG = b"\xff\xd8\xff"
 """What a JPEG file begins with."""
-HEAD = 32768
 
 
 def decode_image(
@@ -115,20 +112,15 @@ def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
             check_size(*size, max_pixels)
             return size
     with _opened_by_pil(data, max_pixels) as image:
-        stored = image.size
-        if isinstance(image, TiffImageFile):  # whose `size` PIL may have turned already
-            stored = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-        return _turned(stored, orientation(image, data))
+        return upright_size(image, data)
 
 
-def image_file_size(file: Path) -> tuple[int, int]:
-    """`image_size` of a file; of a JPEG from its first bytes, unless the size comes after them."""
-    with open_file(file) as stream:
-        head = stream.read(HEAD)
-        if head.startswith(JPEG):
-            with suppress(UnreadableImageError):
-                return image_size(head)
-    return image_size(read_file(file, LARGEST_FILE))
+def upright_size(image: Image.Image, data: bytes = b"") -> tuple[int, int]:
+    """Width and height, upright, of an image that Pillow opened; data: its bytes, if it may be a PNG."""
+    stored = image.size
+    if isinstance(image, TiffImageFile):  # whose `size` PIL may have turned already
+        stored = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return _turned(stored, orientation(image, data))
 
 
 def _known_to_pil(data: bytes, max_pixels: int) -> bool:

@@ -52,9 +52,13 @@ class ImageFolder:
         """The path of image `index`, without `./` and the like."""
         return self.keys[index]
 
+    def path(self, index: int) -> Path:
+        """The file of image `index`."""
+        return self.root / self.keys[index]
+
     def read(self, index: int) -> bytes:
         """The file's bytes."""
-        return read_file(self.root / self.keys[index], LARGEST_FILE)
+        return read_file(self.path(index), LARGEST_FILE)
 
     @property
     def location(self) -> str:

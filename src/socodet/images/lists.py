@@ -223,11 +223,16 @@ def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -
     path = posixpath.normpath(name)
     if not path.startswith(("/", "..")):
         return False
-    start = Path(os.path.realpath(root))  # `..` leads out of the folder that a link leads to
+    start = root if path.startswith("/") else Path(os.path.realpath(root))  # `..` leads out of what a link leads to
     place = Path(os.path.abspath(start / path))
     if not any(os.path.lexists(one) for one in spellings(str(place))):
         return False
-    near = anywhere or is_near(place, file) or any(place.is_relative_to(one) for one in (start, root.absolute()))
+    near = (
+        anywhere
+        or place.is_relative_to(root.absolute())
+        or is_near(place, file)
+        or place.is_relative_to(os.path.realpath(root))
+    )
     return not (near and path.lower().endswith(SUFFIXES))
 
 
@@ -235,9 +240,10 @@ def is_near(place: Path, file: Path) -> bool:
     """Whether what a file names lies in the folder above its own, or below; with --outside-images everything does."""
     if reading_asked().settings.outside_images:
         return True
-    # as they are written, and as links lead
-    places = Path(os.path.abspath(place)), Path(os.path.realpath(place))
-    files = Path(os.path.abspath(file)), Path(os.path.realpath(file))
+    place, other = Path(os.path.abspath(place)), Path(os.path.abspath(file))
+    if place.is_relative_to(_above(other.parent)):
+        return True
+    places, files = (place, Path(os.path.realpath(place))), (other, Path(os.path.realpath(file)))  # as links lead, too
     return any(one.is_relative_to(_above(other.parent)) for one in places for other in files)
 
 

@@ -6,10 +6,11 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from PIL import Image
 
-from socodet.errors import UnreadableImageError
+from socodet.errors import TooManyPixelsError
 from socodet.images.reading import MAX_PIXELS
 
 WEBP_WITH_CANVAS = b"WEBPVP8X"
@@ -60,20 +61,23 @@ def without_pillow_limit() -> Iterator[None]:
 
 
 @contextmanager
-def opened(data: bytes, formats: Sequence[str], max_pixels: int) -> Iterator[Image.Image]:
-    """An image whose header has been read. UnreadableImageError if it is too large, else as Pillow."""
-    if data[8:16] == WEBP_WITH_CANVAS:  # for which Pillow has memory allocated as soon as it opens it
+def opened(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> Iterator[Image.Image]:
+    """An image, or an open file of one, whose header has been read. TooManyPixelsError, else as Pillow."""
+    if (
+        isinstance(data, bytes) and data[8:16] == WEBP_WITH_CANVAS
+    ):  # for which Pillow has memory allocated as soon as it opens it
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         check_size(width, height, max_pixels)
-    with without_pillow_limit(), Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    with without_pillow_limit(), Image.open(file, formats=tuple(formats)) as image:
         check_size(*image.size, max_pixels)
         yield image
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """UnreadableImageError for an image that is too large."""
+    """TooManyPixelsError for an image that is too large."""
     if width * height > max_pixels:
-        raise UnreadableImageError(
+        raise TooManyPixelsError(
             f"{width}x{height} pixels are more than {max_pixels:,}; scale it down, as socodet pack does, or raise "
             "--max-pixels"
         )

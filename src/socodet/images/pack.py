@@ -25,7 +25,7 @@ from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.names import inner_path
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as
-from socodet.images.source import Images, ImageSource, as_source, digest_names, digest_sizes, reading_of
+from socodet.images.source import Images, ImageSource, as_source, digest_names, digest_sizes, read_encoded, reading_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
@@ -264,7 +264,12 @@ def _write_shard(
 def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packed | str:
     try:
         reading = _reading(source, settings)
-        return _small(source.read(index), settings, reading, lambda: CUT_SHORT.add(source.key(index)))
+        return _small(
+            read_encoded(source, index, settings.max_pixels),
+            settings,
+            reading,
+            lambda: CUT_SHORT.add(source.key(index)),
+        )
     except (UnreadableImageError, OSError) as error:
         return str(error)
 

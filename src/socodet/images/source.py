@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from socodet.errors import InputError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.dataset_split import is_dataset, open_dataset
-from socodet.images.decode import decode_image
+from socodet.images.decode import decode_image, image_size
+from socodet.images.file_header import image_file_size, read_image_file
 from socodet.images.folder import ImageFolder, open_files, open_folder
 from socodet.images.lists import open_coco, open_list
-from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.shards import TarShards, is_pattern, open_shards, shards_in, shards_matching
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import reading_of_set, spread_over
@@ -103,7 +104,7 @@ def version_of(source: ImageSource, index: int) -> list[int] | None:
     if not isinstance(source, ImageFolder):
         return None
     try:
-        facts = os.stat(source.root / source.keys[index])
+        facts = os.stat(source.path(index))
     except OSError:
         return None
     return [facts.st_size, facts.st_mtime_ns]
@@ -115,13 +116,38 @@ def digest_sizes(source: ImageSource, indices: Sequence[int]) -> str:
     return hashlib.sha256(repr([version and version[0] for version in versions]).encode()).hexdigest()[:16]
 
 
+def read_encoded(source: ImageSource, index: int, max_pixels: int | None = None) -> bytes:
+    """The bytes of an image, by default of at most the pixels that the source allows.
+
+    OSError; TooManyPixelsError before a large file of more pixels is read.
+    """
+    if max_pixels is None:
+        max_pixels = reading_of(source).max_pixels
+    if isinstance(source, ImageSelection):
+        return read_encoded(source.source, int(source.indices[index]), max_pixels)
+    if isinstance(source, ImageFolder):
+        return read_image_file(source.path(index), max_pixels)
+    return source.read(index)
+
+
+def size_of(source: ImageSource, index: int, max_pixels: int | None = None) -> tuple[int, int]:
+    """`image_size` of an image, of a file by its header where that tells it. OSError or UnreadableImageError."""
+    if max_pixels is None:
+        max_pixels = reading_of(source).max_pixels
+    if isinstance(source, ImageSelection):
+        return size_of(source.source, int(source.indices[index]), max_pixels)
+    if isinstance(source, ImageFolder):
+        return image_file_size(source.path(index), max_pixels)
+    return image_size(source.read(index), max_pixels)
+
+
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
     """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError.
 
     One that is cut short is counted in `CUT_SHORT`.
     """
     return decode_image(
-        source.read(index), least_side, reading_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
+        read_encoded(source, index), least_side, reading_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
     )
 
 
@@ -176,8 +202,8 @@ def read_like(source: ImageSource, reading: PixelReading) -> ImageSource:
 def _read_so(source: ImageSource, reading: PixelReading | None) -> ImageSource:
     if reading is None:
         sampled = spread_over(len(source))
-        names = [source.key(index) for index in sampled]
-        reading = reading_of_set(names, lambda place: source.read(sampled[place]), source.location)
+        names, most = [source.key(index) for index in sampled], reading_asked().reading.max_pixels
+        reading = reading_of_set(names, lambda place: read_encoded(source, sampled[place], most), source.location)
     return source if reading == PLAIN else ImageSelection(source, range(len(source)), reading)
 
 

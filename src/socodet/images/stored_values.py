@@ -2,7 +2,7 @@
 
 import io
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,14 +183,15 @@ def _inverted(values: NDArray[Any], bits: int, extra: int) -> NDArray[Any]:
     return values
 
 
-def tiff_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height, upright, of a TIFF that Pillow does not know; None where nothing else can read it."""
+def tiff_size(data: bytes | BinaryIO) -> tuple[int, int] | None:
+    """Width and height, upright, of a TIFF, its bytes or an open file, by another reader than Pillow; None without."""
     try:
         import tifffile
     except ImportError:
         return None
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        with tifffile.TiffFile(stream, name="TIFF") as file:  # of an open file, the name may be a number
             page = file.pages.first
             size = int(page.imagewidth), int(page.imagelength)
             return size[::-1] if page.tags.valueof(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else size

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from socodet.errors import ArgumentError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image
-from socodet.images.source import ImageSource, reading_of
+from socodet.images.source import ImageSource, read_encoded, reading_of
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.table import ProposalTable
@@ -92,7 +92,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             key = self._source.key(index)
             begin(key)
             try:
-                data = self._source.read(index)
+                data = read_encoded(self._source, index, self._reading.max_pixels)
                 width, boxes = self._proposals.look_up(key, data)
                 image = decode_image(data, self._least_side, self._reading, on_cut=partial(CUT_SHORT.add, key))
             except (UnreadableImageError, OSError):

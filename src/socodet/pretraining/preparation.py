@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import image_size
 from socodet.images.reading import PLAIN, PixelReading, reading_asked
-from socodet.images.source import ImageSelection, ImageSource, digest_names, open_images, read_pixels, reading_of
+from socodet.images.source import (
+    ImageSelection,
+    ImageSource,
+    digest_names,
+    open_images,
+    read_pixels,
+    reading_of,
+    size_of,
+)
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.make_table import propose
@@ -263,7 +270,7 @@ def _check_table(table: ProposalTable, source: ImageSource) -> None:
     for index in readable[:CHECKED_SIZES]:
         key = source.key(int(index))
         try:
-            size = image_size(source.read(int(index)), reading_of(source).max_pixels)
+            size = size_of(source, int(index))
         except (UnreadableImageError, OSError):
             continue
         checked += 1

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
-from socodet.images.decode import image_size
 from socodet.images.names import inner_path
-from socodet.images.source import Images, ImageSource, as_source, reading_of
+from socodet.images.source import Images, ImageSource, as_source, size_of
 from socodet.proposals.filters import distinct, object_sized
 from socodet.proposals.foreign_formats import ForeignProposals, read_foreign
 from socodet.proposals.make_table import ProposalSummary, check_workers
@@ -129,11 +128,10 @@ class _Counts:
 
 def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, int] | str]]:
     """Width and height of each image, or why it cannot be read."""
-    most = reading_of(source).max_pixels
 
     def size(index: int) -> tuple[int, int] | str:
         try:
-            return image_size(source.read(index), most)
+            return size_of(source, index)
         except (InputError, OSError) as error:
             return str(error)
 

@@ -12,11 +12,11 @@ from socodet.detection.datasets.masks import Segmentation, decode_mask
 from socodet.detection.datasets.problems import AnnotationProblems, large_enough
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.decode import decode_image, image_file_size, image_size
-from socodet.images.reading import LARGEST_FILE, PLAIN, PixelReading
+from socodet.images.decode import decode_image, image_size
+from socodet.images.file_header import image_file_size, read_image_file
+from socodet.images.reading import MAX_PIXELS, PLAIN, PixelReading
 from socodet.images.source import ImageSource
 from socodet.runtime.counted import counted
-from socodet.runtime.files import read_file
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +66,11 @@ class ImageAnnotations:
     stored: tuple[ImageSource, int] | None = None
     """A source and the image's index there, of an image that is no file of its own; `file` is then its name only."""
 
-    def read(self) -> bytes:
-        """The encoded image. OSError when it cannot be read."""
-        return read_file(self.file, LARGEST_FILE) if self.stored is None else self.stored[0].read(self.stored[1])
+    def read(self, max_pixels: int = MAX_PIXELS) -> bytes:
+        """The encoded image. OSError when it cannot be read; TooManyPixelsError as `read_image_file`."""
+        if self.stored is None:
+            return read_image_file(self.file, max_pixels)
+        return self.stored[0].read(self.stored[1])
 
     def size_by_header(self) -> tuple[int, int]:
         """Width and height as the image itself has them. OSError or UnreadableImageError."""
@@ -111,7 +113,9 @@ class DetectionDataset:
         image = self.images[index]
         try:
             pixels = decode_image(
-                image.read(), reading=self.pixel_reading, on_cut=lambda: CUT_SHORT.add(str(image.file))
+                image.read(self.pixel_reading.max_pixels),
+                reading=self.pixel_reading,
+                on_cut=lambda: CUT_SHORT.add(str(image.file)),
             )
         except OSError as error:
             raise InputError(f"{image.file}: cannot be read ({error.strerror or error}); put it back") from None

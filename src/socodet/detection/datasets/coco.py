@@ -23,7 +23,7 @@ from socodet.detection.datasets.folder_listing import files_there
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, flag, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import image_file_size
+from socodet.images.file_header import image_file_size
 from socodet.images.lists import leads_astray, locate_images, spelled_as_in
 from socodet.runtime.files import parse_json, read_given
 from socodet.runtime.notices import notice

@@ -19,7 +19,7 @@ from socodet.detection.datasets.parts import part_name
 from socodet.detection.datasets.problems import LEAST_SIDE, AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import image_file_size
+from socodet.images.file_header import image_file_size
 from socodet.images.opening import opened
 from socodet.images.reading import reading_asked
 from socodet.runtime.files import parse_json, read_given

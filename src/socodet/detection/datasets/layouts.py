@@ -24,6 +24,7 @@ from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_cl
 from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, splits_of
+from socodet.images.reading import reading_asked
 from socodet.images.value_range import reading_of_set, spread_over
 from socodet.runtime.notices import busy_with, notice
 
@@ -85,9 +86,9 @@ def open_detection_set(
     shared = [name for name, count in names.items() if count > 1]
     if shared:
         notice(f"{dataset.name}: {len(shared)} names stand for several classes each, first {shared[0]}; kept apart")
-    files = [dataset.images[index] for index in spread_over(len(dataset))]
+    files, most = [dataset.images[k] for k in spread_over(len(dataset))], reading_asked().reading.max_pixels
     pixel_reading = reading_of_set(
-        [str(image.file) for image in files], lambda place: files[place].read(), dataset.name
+        [str(image.file) for image in files], lambda place: files[place].read(most), dataset.name
     )
     dataset = replace(dataset, style=style or dataset.style, pixel_reading=pixel_reading)
     return without_broken_images(dataset) if check_images else dataset

@@ -17,7 +17,7 @@ from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
 from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import image_file_size
+from socodet.images.file_header import image_file_size
 from socodet.images.lists import read_lines
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file

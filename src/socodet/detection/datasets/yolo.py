@@ -15,7 +15,7 @@ from socodet.detection.datasets.problems import NEARLY_ALL, AnnotationProblems, 
 from socodet.detection.datasets.yolo_description import NAMES, YoloSet
 from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled, like_keypoints
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.decode import image_file_size
+from socodet.images.file_header import image_file_size
 from socodet.images.lists import composed, leads_astray, locate_images, read_lines, spelled_as_in
 from socodet.runtime.notices import notice
 

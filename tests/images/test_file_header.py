@@ -1,0 +1,86 @@
+"""The size of an image file by its beginning, and huge images that are refused before they are read."""
+
+import tracemalloc
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from socodet.errors import TooManyPixelsError, UnreadableImageError
+from socodet.images import file_header
+from socodet.images.decode import image_size
+from socodet.images.file_header import image_file_size, read_image_file
+from socodet.images.pack import pack
+from socodet.images.source import open_images, read_pixels, size_of
+
+PIXELS = np.arange(60 * 40 * 3).reshape(60, 40, 3).astype(np.uint8)
+SIDE = 50_000
+
+
+@pytest.fixture
+def huge(tmp_path):
+    """2.5 GB of grey pixels, of which the disk holds hardly any, beside a small image."""
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "images" / "huge.tif"
+    tifffile.memmap(file, shape=(SIDE, SIDE), dtype=np.uint8).flush()
+    Image.fromarray(PIXELS).save(tmp_path / "images" / "small.png")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _little_memory():
+    """None of these tests reads a huge file."""
+    tracemalloc.start()
+    yield
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**26
+
+
+def test_a_huge_tiff_is_refused_before_it_is_read(huge, tmp_path):
+    source = open_images(huge.parent)  # which looks at values of TIFFs
+    for read in (read_pixels, size_of):
+        with pytest.raises(TooManyPixelsError, match=r"50000x50000.*--max-pixels"):
+            read(source, 0)
+    assert read_pixels(source, 1).shape == PIXELS.shape
+    assert image_file_size(huge, max_pixels=SIDE**2) == (SIDE, SIDE)
+    packed = pack(huge.parent, tmp_path / "shards", show_progress=False)
+    assert packed.images == 1
+    assert [key for key, _ in packed.unreadable] == ["huge.tif"]
+
+
+def files(folder):
+    Image.fromarray(PIXELS).save(folder / "a.jpg", exif=turned())
+    Image.fromarray(PIXELS).save(folder / "late.jpg", exif=turned(), icc_profile=bytes(2 * file_header.HEAD))
+    Image.fromarray(PIXELS).save(folder / "a.tif", exif=turned())
+    Image.fromarray(PIXELS).save(folder / "a.png", exif=turned())
+    Image.fromarray(PIXELS).save(folder / "a.webp", exif=turned())
+    bands = np.zeros((60, 40, 7), np.uint16)
+    tifffile.imwrite(folder / "bands.tif", bands, photometric="minisblack", planarconfig="contig")
+    for name, most in (("cut.jpg", 12), ("cut.png", 18), ("cut.tif", 6)):
+        (folder / name).write_bytes((folder / f"a{name[3:]}").read_bytes()[:most])
+    return sorted(folder.iterdir())
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize("large", [0, file_header.LARGE])
+def test_size_and_bytes_are_those_of_the_whole_file(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(file_header, "LARGE", large)
+    found = files(tmp_path)
+    assert len(found) == 9
+    for file in found:
+        data = file.read_bytes()
+        assert read_image_file(file, 60 * 40) == data
+        broken = file.stem == "cut"
+        with pytest.raises(UnreadableImageError) if broken else nullcontext():
+            assert image_file_size(file) == image_size(data) == ((40, 60) if file.stem == "bands" else (60, 40))
+        if not broken and file.name not in ("a.webp", "late.jpg"):
+            with pytest.raises(TooManyPixelsError) if not large else nullcontext():
+                read_image_file(file, 60 * 40 - 1)
