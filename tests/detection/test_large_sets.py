@@ -1,19 +1,23 @@
 """Sets of many images or folders: each folder is listed once, and image files are opened several at a time."""
 
+import json
 import os
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hand_made_sets import made_image, made_set
 from tool_files import image, text
 
 from socodet.detection.datasets import parts
-from socodet.detection.datasets.headers import TOGETHER, sizes_of, unusable_images
+from socodet.detection.datasets.headers import sizes_of, unusable_images
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.finetuning.labelled_sets import open_labelled_sets
 from socodet.images.reading import PixelSettings, read_images_as
+from socodet.runtime import files as reading
+from socodet.runtime.threads import TOGETHER
 
 LINE = "0 0.5 0.5 0.25 0.25"
 
@@ -80,3 +84,58 @@ def test_the_threads_heed_the_settings_of_the_command(tmp_path):
     with read_images_as(PixelSettings(max_pixels=100)):
         (count,) = unusable_images(many).counts.values()
     assert count == 70
+
+
+def yolo(root, name):
+    text(root / "labels" / f"{name}.txt", LINE)
+    return root / "labels" / f"{name}.txt"
+
+
+def xml(root, name):
+    box = "<bndbox><xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
+    text(
+        root / "annotations" / f"{name}.xml", f"<annotation><object><name>cat {name}</name>{box}</object></annotation>"
+    )
+    return root / "annotations" / f"{name}.xml"
+
+
+def labelme(root, name):
+    shape = {"label": f"cat {name}", "points": [[10, 10], [60, 60]], "shape_type": "rectangle"}
+    text(root / "annotations" / f"{name}.json", json.dumps({"shapes": [shape]}))
+    return root / "annotations" / f"{name}.json"
+
+
+@pytest.mark.parametrize("annotate", [yolo, xml, labelme])
+def test_annotation_files_are_opened_several_at_a_time_and_stay_with_their_images(tmp_path, monkeypatch, annotate):
+    names = [f"{k:03}" for k in range(2 * TOGETHER + 6)]
+    for name in names:
+        image("chelsea", tmp_path / "images" / f"{name}.jpg")
+    files = [annotate(tmp_path, name) for name in names if name != "005"]
+    files[3].write_bytes(b"\0\xff")  # no text
+    opened = Counter()
+    plain = reading.open_file
+
+    def noted(path):
+        opened[Path(path)] += threading.current_thread() is not threading.main_thread()
+        return plain(path)
+
+    monkeypatch.setattr(reading, "open_file", noted)
+    data = open_detection_set(tmp_path, split="all")
+    kept = [name for name in names if name not in ("003", "005" if annotate is not yolo else "003")]
+    assert [one.file.stem for one in data.images] == kept
+    assert [len(one) for one in data.images] == [int(name != "005") for name in kept]
+    if annotate is not yolo:
+        assert [data.categories[one.labels[0] - 1].name for one in data.images] == [f"cat {name}" for name in kept]
+    assert all(opened[file] for file in files)
+
+
+def test_of_xml_files_all_are_read_for_the_classes_once(tmp_path, monkeypatch):
+    for part in ("train", "val"):
+        image("chelsea", tmp_path / part / f"{part}.jpg")
+        xml(tmp_path / part, part).rename(tmp_path / part / f"{part}.xml")
+    opened = Counter()
+    plain = reading.open_file
+    monkeypatch.setattr(reading, "open_file", lambda path: opened.update([Path(path).name]) or plain(path))
+    train, val = open_labelled_sets(tmp_path, None)
+    assert [one.name for one in train.categories] == [one.name for one in val.categories] == ["cat train", "cat val"]
+    assert opened["val.xml"] <= 4  # two for the layout, one for the classes, one for the set

@@ -21,6 +21,8 @@ class FilesThere:
         self._folders: dict[Path, dict[str, Path]] = {}
         self.images_below: dict[Path, list[Path]] = {}
         """Kept by `parts.images_below`."""
+        self.classes: dict[tuple[Path, ...], list[str]] = {}
+        """Kept by `voc.classes_of`, by the XML files."""
 
     def __contains__(self, file: Path) -> bool:
         return file.name in self.names(file.parent)

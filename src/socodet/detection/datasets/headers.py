@@ -9,28 +9,20 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
 from socodet.runtime.notices import busy_with
 from socodet.runtime.progress import progress_bar
-from socodet.runtime.threads import in_order
+from socodet.runtime.threads import of_files
 
 T = TypeVar("T")
 Size = tuple[int, int]
 """Width and height."""
 MANY = 10_000
 """Images whose check takes long enough for a progress bar."""
-THREADS, TOGETHER = 8, 64
-"""How many image files are opened at once, as on a network drive each takes a while, and how many a thread takes."""
 
 
 def sizes_of(
     images: Sequence[T], size: Callable[[T], Size], name: Callable[[T], str] = str
 ) -> Iterator[Size | OSError | UnreadableImageError]:
     """What `size` says of each image, in order, or why it cannot be read; name: what to call one that takes long."""
-
-    def sizes(first: int) -> list[Size | OSError | UnreadableImageError]:
-        return [_size_or_error(image, size) for image in images[first : first + TOGETHER]]
-
-    firsts = range(0, len(images), TOGETHER)
-    for _, found in in_order(sizes, firsts, min(THREADS, len(firsts) or 1), lambda first: name(images[first])):
-        yield from found
+    return of_files(lambda image: _size_or_error(image, size), images, name)
 
 
 def _size_or_error(image: T, size: Callable[[T], Size]) -> Size | OSError | UnreadableImageError:

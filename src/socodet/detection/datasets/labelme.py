@@ -24,6 +24,7 @@ from socodet.images.opening import opened
 from socodet.images.reading import reading_asked
 from socodet.runtime.files import parse_json, read_given
 from socodet.runtime.notices import notice
+from socodet.runtime.threads import of_files
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
 OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
@@ -77,12 +78,10 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
     written: list[_Written] = []
     shapes: list[_Shape] = []
     for one, files in files_of_parts(described, part, problems).items():
-        for file in files:
-            try:
-                read = _read(file)
-            except InputError as error:
+        for read in of_files(_read_or_error, files, lambda file: str(file.path)):
+            if isinstance(read, InputError):
                 if one == part:
-                    problems.add(Problem.BROKEN_ANNOTATION_FILE, str(error))
+                    problems.add(Problem.BROKEN_ANNOTATION_FILE, str(read))
                 continue
             shapes += [shape._replace(points=shape.points[:0], mask=None) for shape in read.shapes]
             written += [read] if one == part else []
@@ -116,6 +115,13 @@ def _content(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise InputError(f"{file}: is not a LabelMe file; it has no list `shapes`")
     return content
+
+
+def _read_or_error(file: ImageFile) -> _Written | InputError:
+    try:
+        return _read(file)
+    except InputError as error:
+        return error
 
 
 def _read(file: ImageFile) -> _Written:

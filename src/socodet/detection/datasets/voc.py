@@ -21,6 +21,7 @@ from socodet.images.file_header import image_file_size
 from socodet.images.lists import read_lines
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
+from socodet.runtime.threads import of_files
 
 VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "  # noqa: SIM905
@@ -75,7 +76,10 @@ def read_xml_files(
     another form.
     """
     label_of = {name: label for label, name in enumerate(classes, 1)}
-    read = [found for file in files if (found := _read_image(file, label_of, problems))]
+    trees = of_files(lambda file: _tree_or_error(file.path), files, lambda file: str(file.path))
+    read = [
+        found for file, tree in zip(files, trees, strict=True) if (found := _read_image(file, tree, label_of, problems))
+    ]
     if not read:
         details = "; ".join(problems.lines()) or "none is listed"
         raise InputError(f"{about}: none of its images can be used: {details}")
@@ -98,16 +102,14 @@ def classes_of(files: Iterable[Path], about: Path) -> list[str]:
 
     Of all of a set, not of one part, so that a label means the same in every part. InputError when there is none.
     """
-    names = set()
-    for file in files:
-        try:
-            names |= {_class_name(found) for found in parse(file).findall("object")}
-        except (OSError, ValueError, ElementTree.ParseError):
-            continue  # counted when a part has it
-    names.discard("")
-    if not names:
+    kept, asked = files_there().classes, tuple(files)
+    if asked not in kept:
+        trees = of_files(_tree_or_error, asked)  # an error is counted when a part has the file
+        objects = (one for tree in trees if isinstance(tree, ElementTree.Element) for one in tree.findall("object"))
+        kept[asked] = sorted({_class_name(found) for found in objects} - {""})
+    if not kept[asked]:
         raise InputError(f"{about}: no XML file there holds an object; give a folder in VOC's layout")
-    return sorted(names)
+    return kept[asked]
 
 
 def _listed(file: Path, images: Path, there: FilesThere, problems: AnnotationProblems) -> list[str]:
@@ -158,12 +160,19 @@ def parse(file: Path) -> ElementTree.Element:
         raise ValueError(str(error)) from None
 
 
-def _read_image(file: ImageFile, label_of: Mapping[str, int], problems: AnnotationProblems) -> _Annotated | None:
-    path, xml = file.image, file.path
+def _tree_or_error(file: Path) -> ElementTree.Element | Exception:
     try:
-        tree = parse(xml)
+        return parse(file)
     except (OSError, ValueError, ElementTree.ParseError) as error:
-        problems.add(Problem.BROKEN_ANNOTATION_FILE, f"{xml}: {error}")
+        return error
+
+
+def _read_image(
+    file: ImageFile, tree: ElementTree.Element | Exception, label_of: Mapping[str, int], problems: AnnotationProblems
+) -> _Annotated | None:
+    path, xml = file.image, file.path
+    if isinstance(tree, Exception):
+        problems.add(Problem.BROKEN_ANNOTATION_FILE, f"{xml}: {tree}")
         return None
     file.count_other_name(named_image(tree), problems)
     width, height = (pixel_count(tree.findtext(f"size/{side}")) for side in ("width", "height"))

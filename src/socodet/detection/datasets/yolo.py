@@ -18,6 +18,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
 from socodet.images.lists import composed, leads_astray, locate_images, read_lines, spelled_as_in
 from socodet.runtime.notices import notice
+from socodet.runtime.threads import of_files
 
 NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"})
 """Text files that lie among label files."""
@@ -132,6 +133,7 @@ def _read_folder(
     images, place, whole = folder
     problems = reading.problems
     owner: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for image in images:
         if image in reading.lines:
             problems.add(Problem.REPEATED_IMAGE, str(image))
@@ -147,10 +149,14 @@ def _read_folder(
         if image in ambiguous:
             problems.add(Problem.SHARED_ANNOTATION_FILE, f"{file} for {' and '.join(map(str, ambiguous[image]))}")
             continue
-        try:
-            reading.lines[image] = labels.read(file)
-        except InputError as error:
-            problems.add(Problem.BROKEN_ANNOTATION_FILE, str(error))
+        files[image] = file
+        reading.lines[image] = []  # in its place
+    for image, text in zip(files, of_files(_lines_or_error, list(files.values())), strict=True):
+        if isinstance(text, InputError):
+            problems.add(Problem.BROKEN_ANNOTATION_FILE, str(text))
+            del reading.lines[image]
+        else:
+            reading.lines[image] = labels.read(files[image], text)
     if whole and place is not None and not place.shared:
         stems = {composed(image.stem) for image in images}
         names = {
@@ -161,6 +167,13 @@ def _read_folder(
         for name in sorted(names):
             if composed(name[: -len(".txt")]) not in stems:
                 problems.add(Problem.NO_IMAGE_FOR_LABELS, str(place.path / name))
+
+
+def _lines_or_error(file: Path) -> list[str] | InputError:
+    try:
+        return read_lines(file)
+    except InputError as error:
+        return error
 
 
 def _listed_images(file: Path, images: Path | None, reading: _Reading) -> list[Path]:

@@ -158,7 +158,7 @@ def _has_labels(described: YoloSet, folder: Path, there: FilesThere) -> bool:
         files = (there.file(labels.path, image.stem, ".txt") for image in images)
         for file in itertools.islice(filter(None, files), LOOKED_AT):
             try:
-                if LabelReader(AnnotationProblems()).read(file):
+                if LabelReader(AnnotationProblems()).read(file, read_lines(file)):
                     return True
             except InputError:
                 continue

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from socodet.detection.datasets.entries import Entry, LabelledEntry
 from socodet.detection.datasets.problems import FEWEST, AnnotationProblems, Problem
 from socodet.detection.datasets.values import number
-from socodet.images.lists import read_lines
 
 LABEL_FOLDERS = ("labels", "label", "annotations")
 BOX = 5
@@ -51,10 +50,10 @@ class LabelReader:
     lines: int = 0
     broken: int = 0
 
-    def read(self, file: Path) -> list[LabelLine]:
-        """The objects of a file. InputError when it cannot be read or is no text."""
+    def read(self, file: Path, lines: Sequence[str]) -> list[LabelLine]:
+        """The objects of a file with these lines."""
         found = []
-        for place, line in enumerate(read_lines(file), 1):
+        for place, line in enumerate(lines, 1):
             if not line:
                 continue
             self.lines += 1
