@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from hand_made_sets import made_image, made_set
 from tool_files import image, text
 
 from socodet.detection.datasets import parts
+from socodet.detection.datasets.annotations import ImageAnnotations
 from socodet.detection.datasets.headers import sizes_of, unusable_images
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.finetuning.labelled_sets import open_labelled_sets
 from socodet.images.reading import PixelSettings, read_images_as
 from socodet.runtime import files as reading
+from socodet.runtime import notices
 from socodet.runtime.threads import TOGETHER
 
 LINE = "0 0.5 0.5 0.25 0.25"
@@ -139,3 +142,13 @@ def test_of_xml_files_all_are_read_for_the_classes_once(tmp_path, monkeypatch):
     train, val = open_labelled_sets(tmp_path, None)
     assert [one.name for one in train.categories] == [one.name for one in val.categories] == ["cat train", "cat val"]
     assert opened["val.xml"] <= 4  # two for the layout, one for the classes, one for the set
+
+
+def test_a_long_check_of_image_files_says_so(tmp_path, monkeypatch, capsys):
+    image("chelsea", tmp_path / "a.jpg")
+    plain = ImageAnnotations.size_by_header
+    monkeypatch.setattr(ImageAnnotations, "size_by_header", lambda self: time.sleep(0.1) or plain(self))
+    monkeypatch.setattr(notices, "QUIET", 0.02)
+    few = made_set([replace(made_image(1, [], size=(400, 266)), file=tmp_path / "a.jpg")], "coco")
+    assert not unusable_images(few)
+    assert "checking its images" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import F1_LIMIT, digest, images_seen_by, trained_categories, write_scores
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import printable
+from socodet.runtime.notices import busy_with, printable
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
@@ -181,9 +181,10 @@ def score(
     unwritten: list[OSError] = []
     if predictions_file is not None:
         _try(unwritten, write_detections, data, found, predictions_file)
-    judged = detection_scores.evaluate(data if masks else replace(data, has_masks=False), found)
-    in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
-    best = precision_recall(data.images, in_order, map(outcome, data.images, in_order)).best
+    with busy_with(f"{data.name}: scoring {sum(map(len, found.values())):,} detections"):
+        judged = detection_scores.evaluate(data if masks else replace(data, has_masks=False), found)
+        in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
+        best = precision_recall(data.images, in_order, map(outcome, data.images, in_order)).best
     evaluation = Evaluation.of(
         judged,
         unreadable,

@@ -26,7 +26,7 @@ from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.counted import counted
-from socodet.runtime.notices import notice, say
+from socodet.runtime.notices import busy_with, notice, say
 from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile, start_path, start_path_now
@@ -133,7 +133,7 @@ def reopen_images(description: Mapping[str, Any]) -> ImageSource:
 
 
 def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with path.open("rb") as file, busy_with(f"{path}: computing its SHA-256"):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

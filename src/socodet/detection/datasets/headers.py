@@ -1,6 +1,7 @@
 """Whether image files match their annotations, checked by their headers without decoding them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -38,7 +39,11 @@ def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -
     In training such an image is replaced by another; in evaluation its objects count as missed.
     """
     problems = AnnotationProblems()
-    with progress_bar("check images", len(dataset), show=show_progress and len(dataset) >= MANY) as progress:
+    bar = show_progress and len(dataset) >= MANY
+    with (
+        nullcontext() if bar else busy_with(f"{dataset.name}: checking its images"),
+        progress_bar("check images", len(dataset), show=bar) as progress,
+    ):
         for image, fault in zip(dataset.images, _faults(dataset), strict=True):
             if fault is not None:
                 problems.add(Problem.UNUSABLE_IMAGE, f"{image.file}: {fault}")

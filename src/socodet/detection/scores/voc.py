@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +29,13 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     VOC's result files have them, and detections of equal score keep the order of the images. A category without
     objects that count is left out, where Detectron2 gives it 0. nan when all are.
     """
-    found = [_as_written(detections) for detections in in_order(dataset, predictions)]
-    there = np.unique(np.concatenate([image.labels[~image.difficult] for image in dataset.images]))
+    detections = _Detections.of([_as_written(detections) for detections in in_order(dataset, predictions)])
     places: dict[int, list[int]] = {}
-    for place, (image, one) in enumerate(zip(dataset.images, found, strict=True)):
-        for label in {*image.labels.tolist(), *one.labels.tolist()}:
+    for place, image in enumerate(dataset.images):
+        for label in set(image.labels.tolist()):
             places.setdefault(label, []).append(place)
-    aps = {
-        label: _of_category([dataset.images[k] for k in places[label]], [found[k] for k in places[label]], label)
-        for label in there.tolist()
-    }
+    there = np.unique(np.concatenate([image.labels[~image.difficult] for image in dataset.images])).tolist()
+    aps = {label: _of_category(dataset.images, places[label], detections.of_category(label), label) for label in there}
     nothing = [np.nan] * len(THRESHOLDS)
     table = np.array([*aps.values()] or [nothing])
     scores = begin_scores(dataset)
@@ -58,27 +56,46 @@ def _as_written(found: Detections) -> Detections:
     return replace(found, boxes=found.boxes.round(1), scores=found.scores.round(3))
 
 
-def _of_category(images: Sequence[ImageAnnotations], found: Sequence[Detections], label: int) -> list[float]:
-    """AP at each of the thresholds; images without an object or a detection of the category may be left out."""
-    overlaps, nearest, scores = [], [], []
+class _Detections(NamedTuple):
+    """Those of all images, by label, and those of one label in the order of the images."""
+
+    labels: NDArray[np.int64]
+    images: NDArray[np.int64]
+    """(N,) places of their images."""
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, found: Sequence[Detections]) -> "_Detections":
+        labels = np.concatenate([one.labels for one in found])
+        order = np.argsort(labels, kind="stable")
+        images = np.repeat(np.arange(len(found)), [len(one) for one in found])
+        boxes, scores = (np.concatenate(parts) for parts in ([o.boxes for o in found], [o.scores for o in found]))
+        return cls(labels[order], images[order], boxes[order], scores[order])
+
+    def of_category(self, label: int) -> "_Detections":
+        own = slice(*np.searchsorted(self.labels, [label, label + 1]).tolist())
+        return _Detections(self.labels[own], self.images[own], self.boxes[own], self.scores[own])
+
+
+def _of_category(
+    images: Sequence[ImageAnnotations], places: Sequence[int], found: _Detections, label: int
+) -> list[float]:
+    """AP at each of the thresholds; places: those of the images that have an object of the category."""
+    overlap, nearest = np.zeros(len(found.scores)), np.zeros(len(found.scores), np.int64)
     difficult: list[NDArray[np.bool_]] = []
     objects_before = 0
-    for image, detections in zip(images, found, strict=True):
+    firsts, lasts = (np.searchsorted(found.images, places, side) for side in ("left", "right"))
+    for place, first, last in zip(places, firsts.tolist(), lasts.tolist(), strict=True):
+        image = images[place]
         objects = np.flatnonzero(image.labels == label)
-        mine = np.flatnonzero(detections.labels == label)
-        iou = _iou(detections.boxes[mine], image.boxes[objects])
-        overlaps.append(iou.max(1, initial=0.0))
+        iou = _iou(found.boxes[first:last], image.boxes[objects])
         # Objects are numbered across images; a detection in an image without objects has overlap 0 and matches none.
-        nearest.append((iou.argmax(1) if len(objects) else np.zeros(len(mine), int)) + objects_before)
-        scores.append(detections.scores[mine])
+        overlap[first:last], nearest[first:last] = iou.max(1, initial=0.0), iou.argmax(1) + objects_before
         difficult.append(image.difficult[objects])
         objects_before += len(objects)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    overlap, object_of, is_difficult = (
-        np.concatenate(overlaps)[order],
-        np.concatenate(nearest)[order],
-        np.concatenate(difficult),
-    )
+    order = np.argsort(-found.scores, kind="stable")
+    overlap, object_of, is_difficult = overlap[order], nearest[order], np.concatenate(difficult)
     aps = []
     for threshold in THRESHOLDS:
         hit = overlap > threshold
