@@ -111,9 +111,8 @@ def pack(
     `workers` images are processed at once; by default as many as there are cores. Finished shards are kept beside the
     output, in a hidden folder, until all are done. After an interruption the same call resumes from them, but makes a
     shard again if the file size of one of its images has changed; a call with other settings or images leaves them
-    alone.
-    The shards' bytes depend neither on the workers nor on interruptions. `pack.json` in the output holds the settings,
-    counts, and unreadable images.
+    alone. The shards' bytes depend neither on the workers nor on interruptions. `pack.json` in the output holds the
+    settings, counts, and unreadable images.
 
     InputError if there are no images or none can be read, if two would have one name in a shard, if another process
     packs the same, or if `output` cannot be written, or exists and `overwrite` is false. Only folders that `pack` wrote
