@@ -9,6 +9,7 @@ import torch
 from photograph_sets import coco_file
 from PIL import Image
 
+import socodet.finetuning.samples as samples_module
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.schedules import ScheduleSettings
@@ -161,3 +162,13 @@ def test_a_data_worker_looks_up_no_image_in_the_memory_of_its_parent(tmp_path):
     places = [[(epoch, 0)] for epoch in range(3)]
     for place, batch in zip(places, make_batches(samples.made, map(samples.task, places), 1), strict=True):
         assert torch.equal(batch.images[0], TrainingImages(data, MASKS, SETTINGS, seed=3)[place[0]][0])
+
+
+def test_a_worker_that_is_not_forked_has_its_own_set_and_is_sent_places_alone(tmp_path, monkeypatch):
+    data = open_detection_set(coco_file(tmp_path / "a.json"))
+    samples = TrainingImages(data, MASKS, SETTINGS, seed=3)
+    assert samples.task([(0, 1)])[1].keys() == {1}
+    monkeypatch.setattr(samples_module, "FORKED", False)
+    places, images = samples.task([(0, 1)])
+    assert not images
+    assert torch.equal(samples.made((places, images)).images[0], samples[(0, 1)][0])

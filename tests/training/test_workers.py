@@ -216,3 +216,33 @@ def test_a_worker_does_not_collect_what_its_parent_made():
     held = [[k] for k in range(5000)]
     before = gc.get_freeze_count()
     assert next(make_batches(lambda _task, _begin: gc.get_freeze_count(), iter([1]), 1)) >= before + len(held)
+
+
+def test_a_task_larger_than_a_pipe_is_asked_for_without_waiting_until_the_worker_reads_it(tmp_path, monkeypatch):
+    """The training process would wait for each batch in turn, and for ever for a worker that hangs."""
+    monkeypatch.setattr(workers, "AHEAD", 3)
+    asked = tmp_path / "asked"
+
+    def tasks():
+        yield "a" * 10**6
+        yield "b" * 10**6
+        asked.touch()  # when the second was asked for
+        yield "c" * 10**6
+
+    def make(task, begin):
+        for _ in range(50):
+            if asked.exists():
+                return task[0], len(task)
+            time.sleep(0.1)
+        return "late", len(task)
+
+    assert list(make_batches(make, tasks(), 1)) == [(name, 10**6) for name in "abc"]
+
+
+def test_a_task_for_which_there_is_no_memory_is_one_line(monkeypatch):
+    def full(_name):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "memfd_create", full)
+    with pytest.raises(InputError, match=r"Cannot allocate memory.*--workers"):
+        list(make_batches(lambda task, _begin: len(task), iter(["a" * 10**6]), 1))

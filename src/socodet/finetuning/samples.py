@@ -16,7 +16,7 @@ from socodet.detection.detectors.transform import Target
 from socodet.errors import InputError
 from socodet.runtime.world import ALONE, World
 from socodet.training.streams import Place, Stream
-from socodet.training.workers import Begin
+from socodet.training.workers import FORKED, Begin
 from socodet.views.sample import sample_rng
 
 
@@ -54,8 +54,10 @@ class TrainingImages:
         """The places with their images, to be sent to a data worker.
 
         To look them up in a forked process would in time copy the memory of the whole set, as Python counts references
-        within it.
+        within it. A process that is not forked has a copy from the start.
         """
+        if not FORKED:
+            return places, {}
         images = {index: self._dataset.images[index] for _, index in places}
         return places, {index: image for index, image in images.items() if image.stored is None}
 

@@ -6,6 +6,7 @@ import itertools
 import mmap
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 
 from socodet.errors import InputError, is_out_of_memory
@@ -34,6 +36,8 @@ Make = Callable[[T, Begin], B]
 FORKED = sys.platform.startswith("linux")
 AHEAD = 2
 """Batches a worker makes before the first of them is taken."""
+IN_PIPE = 2**14
+"""Bytes of a task that fit into a pipe beside others; whoever sends a larger one would wait until it is read."""
 TICK = 1.0
 SAID_AFTER, HANGS_AFTER = 30, 300
 """Ticks without a new image after which a message calls a worker slow, and after which it is replaced."""
@@ -164,10 +168,20 @@ class _Worker(Generic[T, B]):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def ask(self, task: T) -> None:
-        """Asks for one more batch; one that has died is found out when its batch is taken."""
+        """Asks for one more batch, without waiting for the process, whatever the size of the task."""
         self.asked.append(task)
-        with contextlib.suppress(OSError):
-            self._connection.send(task)
+        self._send(task)
+
+    def _send(self, task: T) -> None:
+        """A worker that has died is found out when its batch is taken."""
+        pickled = pickle.dumps(task)
+        fits = len(pickled) <= IN_PIPE or not FORKED  # elsewhere, a worker has to say that it has taken a descriptor
+        try:
+            one_buffer.send(self._connection, pickled if fits else np.frombuffer(pickled, np.uint8))
+        except ConnectionError:
+            pass
+        except OSError as error:
+            raise _not_handed_over(error) from None
 
     def take(self) -> B:
         """The batch of the first task asked for. InputError when workers are lost with it again and again."""
@@ -183,9 +197,8 @@ class _Worker(Generic[T, B]):
                 say(f"a data worker {lost}; another one takes its place")
                 self.end()
                 self._start()
-                with contextlib.suppress(OSError):  # one that has died is found out when its batch is taken
-                    for task in self.asked:
-                        self._connection.send(task)
+                for task in self.asked:
+                    self._send(task)
             else:
                 self.asked.popleft()
                 return batch
@@ -261,8 +274,8 @@ def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int)
             if os.getppid() != parent:  # it was killed
                 return
         try:
-            task = connection.recv()
-        except EOFError:
+            task = pickle.loads(one_buffer.receive(connection))
+        except (EOFError, OSError):
             return
         try:
             answer: tuple[B | None, Exception | str | None] = make(task, board.begin), None
@@ -276,5 +289,10 @@ def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int)
         except BrokenPipeError:
             return
         except OSError as error:
-            why = f"data workers: a batch cannot be handed over ({error.strerror}); lower --workers or --batch-size"
-            one_buffer.send(connection, (None, InputError(why)))
+            one_buffer.send(connection, (None, _not_handed_over(error)))
+
+
+def _not_handed_over(error: OSError) -> InputError:
+    return InputError(
+        f"data workers: a batch cannot be handed over ({error.strerror}); lower --workers or --batch-size"
+    )
