@@ -208,6 +208,27 @@ def test_old_names_are_read_as_todays_with_a_note(capsys, old, new):
     assert all(found.err.count(f"note: {name} is now ") == 1 for name in notes)
 
 
+@pytest.mark.parametrize(
+    ("command", "old", "today"),
+    [
+        ("probe run", "data: set\ntrain-pictures: 5\nval_pictures: 6\n", {"max-train-images": 5, "max-val-images": 6}),
+        ("probe run", "dataset: set\n", {"data": "set"}),
+        ("ablate table4", "images: them\noutput: out\nseed: [3, 1]\n", {"images": "them", "seeds": [3, 1]}),
+    ],
+)
+def test_old_names_in_a_file_are_read_as_todays_with_a_note(capsys, tmp_path, command, old, today):
+    file = tmp_path / "old.yaml"
+    file.write_text(old)
+    main([*command.split(), "--config", str(file), "--print-config"])
+    found = capsys.readouterr()
+    assert yaml.safe_load(found.out).items() >= today.items()
+    assert found.err.count(f"note: {file}: ") == len(today.keys() - {"images"})
+    file.write_text("data: set\nmax-val-images: 5\nval-pictures: 6\n")
+    with pytest.raises(SystemExit):
+        main(["probe", "run", "--config", str(file)])
+    assert "val-pictures: is set twice" in capsys.readouterr().err
+
+
 def test_a_lone_number_of_seeds_is_a_count_and_said_to_be(capsys, tmp_path, monkeypatch):
     asked = []
 

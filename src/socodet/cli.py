@@ -23,7 +23,7 @@ from socodet.commands.config_file import as_yaml, with_config
 from socodet.commands.flags import MARKERS, flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, resume_hint
-from socodet.commands.parsing import HELP, by_todays_names, parse, values_of, without
+from socodet.commands.parsing import HELP, OLD_NAMES, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, is_out_of_memory, which_instead
 from socodet.runtime.extensions import trust
 from socodet.runtime.log import LOGGER
@@ -168,7 +168,7 @@ def run_command(arguments: Sequence[str]) -> None:
     if files or "--config" in argv:
         if len(files) != 1:
             raise InputError(f"{name}: --config takes one file; give one")
-        argv = with_config(Path(files[0]), without("--config", argv), flags_of(command))
+        argv = with_config(Path(files[0]), without("--config", argv), flags_of(command), OLD_NAMES.get(name, {}))
     _refuse_odd(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,28 @@ import yaml
 from socodet.commands.flags import Flag, value_at
 from socodet.commands.parsing import split_positional
 from socodet.errors import InputError, which_instead
+from socodet.runtime.notices import notice
 
 NOTHING = "None"
 """How the parser writes that an optional value is not given."""
 
 
-def with_config(path: Path, argv: Sequence[str], flags: Sequence[Flag]) -> list[str]:
+def with_config(
+    path: Path, argv: Sequence[str], flags: Sequence[Flag], old_names: Mapping[str, str] | None = None
+) -> list[str]:
     """The command line with what a YAML or TOML file sets, where `argv` does not set it.
 
-    A key is a flag without its dashes, or the name of a positional argument; nesting and dots are the same. InputError
-    names the file for what cannot be read, and for a key that is no flag of the command.
+    A key is a flag without its dashes, or the name of a positional argument; nesting and dots are the same. old_names:
+    as in `OLD_NAMES`. InputError names the file for what cannot be read, and for a key that is no flag of the command.
     """
     known = {_of_any_view(flag.name): flag for flag in flags}
     given: dict[str, Any] = {}
     for key, value in _flat(_read(path)):
         name = key.replace("_", "-")
+        today = (old_names or {}).get(f"--{name}")
+        if _of_any_view(name) not in known and today is not None:
+            name = today.lstrip("-").lower()
+            notice(f"note: {path}: {key} is now {name}")
         if _of_any_view(name) not in known:
             raise InputError(f"{path}: {key}: no such flag; {which_instead(name, known, '--print-config shows all')}")
         if name in given:
