@@ -1,11 +1,13 @@
 """The size of an image file by its beginning, and huge images that are refused before they are read."""
 
 import tracemalloc
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
+from hand_made_sets import made_image
 from PIL import Image
 
 from socodet.errors import TooManyPixelsError, UnreadableImageError
@@ -13,7 +15,9 @@ from socodet.images import file_header
 from socodet.images.decode import image_size
 from socodet.images.file_header import image_file_size, read_image_file
 from socodet.images.pack import pack
+from socodet.images.reading import PixelSettings, read_images_as
 from socodet.images.source import open_images, read_pixels, size_of
+from socodet.runtime import files as runtime_files
 
 PIXELS = np.arange(60 * 40 * 3).reshape(60, 40, 3).astype(np.uint8)
 SIDE = 50_000
@@ -84,3 +88,26 @@ def test_size_and_bytes_are_those_of_the_whole_file(tmp_path, monkeypatch, large
         if not broken and file.name not in ("a.webp", "late.jpg"):
             with pytest.raises(TooManyPixelsError) if not large else nullcontext():
                 read_image_file(file, 60 * 40 - 1)
+
+
+def test_a_file_is_opened_once_to_be_read(tmp_path, monkeypatch):
+    """On a network drive, opening it takes a while."""
+    found, opened = files(tmp_path), []
+    plain = runtime_files.open_file
+    for module in (file_header, runtime_files):
+        monkeypatch.setattr(module, "open_file", lambda path: opened.append(path) or plain(path))
+    for file in found:
+        read_image_file(file, 60 * 40)
+        with suppress(UnreadableImageError):
+            image_file_size(file)
+    assert opened == [file for file in found for _ in range(2)]
+
+
+def test_an_annotated_image_may_have_as_many_pixels_as_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_header, "LARGE", 0)
+    Image.fromarray(PIXELS).save(tmp_path / "a.tif")
+    image = replace(made_image(1, [], size=(40, 60)), file=tmp_path / "a.tif")
+    with read_images_as(PixelSettings(max_pixels=60 * 40 - 1)), pytest.raises(TooManyPixelsError):
+        image.read()
+    with read_images_as(PixelSettings(max_pixels=60 * 40)):
+        assert image.read() == (tmp_path / "a.tif").read_bytes()

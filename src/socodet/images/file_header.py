@@ -10,7 +10,7 @@ from socodet.images.decode import JPEG, image_size, upright_size
 from socodet.images.opening import check_size, opened
 from socodet.images.reading import LARGEST_FILE, reading_asked
 from socodet.images.stored_values import PNG, TIFF, tiff_size
-from socodet.runtime.files import open_file, read_file
+from socodet.runtime.files import open_file, read_opened
 
 HEAD = 32768
 LARGE = 2**27
@@ -21,7 +21,7 @@ def image_file_size(file: Path, max_pixels: int | None = None) -> tuple[int, int
     """`image_size` of a file; of a JPEG or TIFF without reading its pixels, unless the size comes after them."""
     with open_file(file) as stream:
         size = _size_by_header(stream, max_pixels or reading_asked().reading.max_pixels)
-    return image_size(read_file(file, LARGEST_FILE), max_pixels) if size is None else size
+        return image_size(read_opened(stream, file, LARGEST_FILE), max_pixels) if size is None else size
 
 
 def read_image_file(file: Path, max_pixels: int) -> bytes:
@@ -32,11 +32,18 @@ def read_image_file(file: Path, max_pixels: int) -> bytes:
     with open_file(file) as stream:
         if os.fstat(stream.fileno()).st_size >= LARGE:
             _size_by_header(stream, max_pixels)
-    return read_file(file, LARGEST_FILE)
+        return read_opened(stream, file, LARGEST_FILE)
 
 
 def _size_by_header(stream: BinaryIO, max_pixels: int) -> tuple[int, int] | None:
-    """Width and height, upright, where the header tells them. TooManyPixelsError."""
+    """Width and height, upright, where the header tells them; the file is then at its beginning. TooManyPixelsError."""
+    try:
+        return _size_in_header(stream, max_pixels)
+    finally:
+        stream.seek(0)
+
+
+def _size_in_header(stream: BinaryIO, max_pixels: int) -> tuple[int, int] | None:
     head = stream.read(HEAD)
     stream.seek(0)
     try:

@@ -147,9 +147,14 @@ def open_file(path: str | Path) -> BinaryIO:
 def read_file(path: str | Path, largest: int | None = None) -> bytes:
     """The bytes of a file. OSError as `open_file`, and before it is read when it has more than `largest` bytes."""
     with open_file(path) as file:
-        if largest is not None and os.fstat(file.fileno()).st_size > largest:
-            raise OSError(errno.EFBIG, f"is larger than {largest:,} bytes", str(path))
-        return file.read()
+        return read_opened(file, path, largest)
+
+
+def read_opened(file: BinaryIO, path: str | Path, largest: int | None = None) -> bytes:
+    """The bytes of an open file, from where it is; OSError as `read_file`, which names `path`."""
+    if largest is not None and os.fstat(file.fileno()).st_size > largest:
+        raise OSError(errno.EFBIG, f"is larger than {largest:,} bytes", str(path))
+    return file.read()
 
 
 def read_given(path: Path, fix: str = "make it readable") -> bytes:

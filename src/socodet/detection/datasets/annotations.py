@@ -14,7 +14,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size, read_image_file
-from socodet.images.reading import MAX_PIXELS, PLAIN, PixelReading
+from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.source import ImageSource
 from socodet.runtime.counted import counted
 
@@ -66,10 +66,13 @@ class ImageAnnotations:
     stored: tuple[ImageSource, int] | None = None
     """A source and the image's index there, of an image that is no file of its own; `file` is then its name only."""
 
-    def read(self, max_pixels: int = MAX_PIXELS) -> bytes:
-        """The encoded image. OSError when it cannot be read; TooManyPixelsError as `read_image_file`."""
+    def read(self, max_pixels: int | None = None) -> bytes:
+        """The encoded image. OSError when it cannot be read; TooManyPixelsError as `read_image_file`.
+
+        max_pixels: by default as `read_images_as` says.
+        """
         if self.stored is None:
-            return read_image_file(self.file, max_pixels)
+            return read_image_file(self.file, max_pixels or reading_asked().reading.max_pixels)
         return self.stored[0].read(self.stored[1])
 
     def size_by_header(self) -> tuple[int, int]:
