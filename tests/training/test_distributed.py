@@ -26,7 +26,8 @@ from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World, world_from_environment
-from socodet.training.distributed import IN_TRAINING, PATIENCE, agree, join, mean_over_all
+from socodet.training import distributed
+from socodet.training.distributed import IN_TRAINING, PATIENCE, agree, join, mean_over_all, told_first
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -341,6 +342,19 @@ def test_the_first_process_lists_what_any_could_not_read(two, folder):
     lines = (folder / "run" / "skipped.jsonl").read_text().splitlines()
     source = open_images(photographs())
     assert [json.loads(line)["path"] for line in lines] == sorted([source.key(0), source.key(1)])
+
+
+def test_what_some_processes_found_is_told_though_another_has_ended(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(distributed, "TOLD_WITHIN", timedelta(seconds=0.1))
+    monkeypatch.setattr(distributed, "_told", iter([0, 0]))
+    assert told_first(World(1, 3), [("b.jpg", "torn")]) == [("b.jpg", "torn")]
+    assert told_first(World(0, 3), [("c.jpg", "gone"), ("a.jpg", "gone")]) == [
+        ("a.jpg", "gone"),
+        ("b.jpg", "torn"),
+        ("c.jpg", "gone"),
+    ]
 
 
 def test_processes_pretrain_one_run_and_go_on(two, folder):

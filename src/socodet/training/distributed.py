@@ -255,7 +255,7 @@ def gathered(world: World, rows: Tensor) -> Tensor:
 def told_first(world: World, found: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
     """In the first process, the sorted pairs that any process found; in the others, which do not wait, their own.
 
-    Every process calls it. Pairs of one that has ended since are left out.
+    Every process calls it. Pairs of one that has ended before it did are left out.
     """
     pairs = sorted(found)
     if world.size == 1:
@@ -265,8 +265,10 @@ def told_first(world: World, found: Collection[tuple[str, str]]) -> list[tuple[s
     with suppress(RuntimeError):
         store.set(keys[world.rank], json.dumps(pairs))
         if world.is_first:
-            store.wait(keys, TOLD_WITHIN)
-            pairs = sorted({(one, other) for key in keys for one, other in json.loads(store.get(key))})
+            with suppress(RuntimeError):
+                store.wait(keys, TOLD_WITHIN)
+            told = [json.loads(store.get(key)) for key in keys if store.check([key])]
+            pairs = sorted({(one, other) for theirs in told for one, other in theirs})
     return pairs
 
 
