@@ -150,5 +150,6 @@ def test_a_long_check_of_image_files_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ImageAnnotations, "size_by_header", lambda self: time.sleep(0.1) or plain(self))
     monkeypatch.setattr(notices, "QUIET", 0.02)
     few = made_set([replace(made_image(1, [], size=(400, 266)), file=tmp_path / "a.jpg")], "coco")
-    assert not unusable_images(few)
-    assert "checking its images" in capsys.readouterr().err
+    for show in (False, True):
+        assert not unusable_images(few, show_progress=show)
+        assert ("checking its images" in capsys.readouterr().err) == show

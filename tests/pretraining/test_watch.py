@@ -51,7 +51,7 @@ def test_the_cores_that_would_feed_the_step():
     note = cost.note(LoopResult(None, seconds=0.5, waited=0.1), workers=1, processes=1)
     assert note == (
         "waiting for data 20% of the time; the data workers need 2.6 cores to be 1.3 times as fast as the steps; "
-        "1 is running"
+        "1 worker is running"
     )
     assert "5.2 cores" in cost.note(LoopResult(None, 0.5, 0.1), workers=1, processes=2)
     assert cost.note(LoopResult(None, seconds=0.5, waited=0.02), workers=1, processes=1) is None

@@ -1,5 +1,6 @@
 """Work that takes long says so."""
 
+import logging
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from socodet.images import source
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.runtime import notices
+from socodet.runtime.log import LOGGER
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -27,3 +29,18 @@ def test_a_long_listing_is_spoken_of_by_the_first_process(rank, monkeypatch, cap
     monkeypatch.setattr(notices, "QUIET", 0.02)
     assert len(open_images(photographs())) > 5
     assert (f"{photographs()}: listing its images" in capsys.readouterr().err) == (rank == "0")
+
+
+def test_what_takes_long_is_progress_which_can_be_left_out_and_is_said_less_and_less_often(monkeypatch, capsys):
+    monkeypatch.setattr(notices, "QUIET", 0.02)
+    with notices.busy_with("sorting"):
+        time.sleep(0.5)
+    assert 1 <= capsys.readouterr().err.count("sorting, for") <= 5
+    before = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)  # as --quiet does
+    try:
+        with notices.busy_with("sorting"):
+            time.sleep(0.1)
+    finally:
+        LOGGER.setLevel(before)
+    assert not capsys.readouterr().err

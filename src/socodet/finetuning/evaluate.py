@@ -181,7 +181,7 @@ def score(
     unwritten: list[OSError] = []
     if predictions_file is not None:
         _try(unwritten, write_detections, data, found, predictions_file)
-    with busy_with(f"{data.name}: scoring {sum(map(len, found.values())):,} detections"):
+    with busy_with(f"{data.name}: scoring {sum(map(len, found.values())):,} detections", show=show_progress):
         judged = detection_scores.evaluate(data if masks else replace(data, has_masks=False), found)
         in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
         best = precision_recall(data.images, in_order, map(outcome, data.images, in_order)).best

@@ -63,9 +63,8 @@ def without_pillow_limit() -> Iterator[None]:
 @contextmanager
 def opened(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> Iterator[Image.Image]:
     """An image, or an open file of one, whose header has been read. TooManyPixelsError, else as Pillow."""
-    if (
-        isinstance(data, bytes) and data[8:16] == WEBP_WITH_CANVAS
-    ):  # for which Pillow has memory allocated as soon as it opens it
+    # for a WebP with a canvas, Pillow has memory allocated as soon as it opens it
+    if isinstance(data, bytes) and data[8:16] == WEBP_WITH_CANVAS:
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         check_size(width, height, max_pixels)
     file = io.BytesIO(data) if isinstance(data, bytes) else data

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from socodet.models.backbones import STRIDES
+from socodet.runtime.counted import counted
 from socodet.runtime.log import LOGGER
 from socodet.training.loop import LoopResult
 from socodet.views.batch import Batch
@@ -43,7 +44,8 @@ class DataCost:
         cores = self.cores_needed(result.seconds - result.waited) * processes
         return (
             f"waiting for data {share:.0%} of the time; the data workers need {cores:.1f} cores "
-            f"to be {HEADROOM} times as fast as the steps; {workers} {'is' if workers == 1 else 'are'} running"
+            f"to be {HEADROOM} times as fast as the steps; {counted(workers, 'worker')} "
+            f"{'is' if workers == 1 else 'are'} running"
         )
 
 

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -12,7 +12,7 @@ from socodet.runtime.log import LOGGER, SPOKEN
 from socodet.runtime.world import world_from_environment
 
 QUIET = 10.0
-"""Seconds without a line after which work that may take minutes says what it is."""
+"""Seconds after which work that may take minutes says what it is; then after twice as long, and so on."""
 LOADING_AFTER, LOOKED_EVERY = 3.0, 0.5
 """Seconds without a line after which loading is spoken of, and between looks from then on."""
 
@@ -30,13 +30,17 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def said_if_long(text: str, seconds: float) -> Iterator[None]:
-    """Prints the text whenever another `seconds` have passed within."""
+def said_if_long(
+    text: str, seconds: float, *, growing: float = 1.0, say: Callable[[str], object] = say
+) -> Iterator[None]:
+    """Says the text whenever another `seconds` have passed within, which grow by that factor each time."""
     left, began = threading.Event(), time.monotonic()
 
     def watch() -> None:
-        while not left.wait(seconds):
+        wait = seconds
+        while not left.wait(wait):
             say(f"{text}, for {time.monotonic() - began:.0f} s")
+            wait *= growing
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -46,12 +50,12 @@ def said_if_long(text: str, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def busy_with(text: str) -> Iterator[None]:
-    """`said_if_long` of work that may take minutes, in the first of several processes."""
-    if not world_from_environment(meeting=False).is_first:
+def busy_with(text: str, *, show: bool = True) -> Iterator[None]:
+    """`said_if_long` of work that may take minutes, as progress, in the first of several processes."""
+    if not (show and world_from_environment(meeting=False).is_first):
         yield
         return
-    with said_if_long(text, QUIET):
+    with said_if_long(text, QUIET, growing=2, say=lambda line: LOGGER.info(printable(line))):
         yield
 
 

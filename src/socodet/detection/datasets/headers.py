@@ -1,7 +1,6 @@
 """Whether image files match their annotations, checked by their headers without decoding them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -41,7 +40,7 @@ def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -
     problems = AnnotationProblems()
     bar = show_progress and len(dataset) >= MANY
     with (
-        nullcontext() if bar else busy_with(f"{dataset.name}: checking its images"),
+        busy_with(f"{dataset.name}: checking its images", show=show_progress and not bar),
         progress_bar("check images", len(dataset), show=bar) as progress,
     ):
         for image, fault in zip(dataset.images, _faults(dataset), strict=True):
