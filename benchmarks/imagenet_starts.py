@@ -1,4 +1,4 @@
-"""What pretraining on a set's own images adds to ImageNet weights: detectors with a tenth of the labels, on one card.
+"""What pretraining on a set's own images adds to ImageNet weights: detectors with a tenth of the labels, on one GPU.
 
     python benchmarks/imagenet_starts.py --data DIR --weights FILE --output OUT [--minutes 9]
 

@@ -1,4 +1,4 @@
-"""`socodet convert`: an annotated set of any known form as a COCO file, or a report of what it holds."""
+"""`socodet convert`: an annotated dataset of any known format as a COCO file, or a report of what it holds."""
 
 import io
 import json
@@ -87,7 +87,7 @@ def convert(
     save_images: str | Path | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """Reads an annotated set as `finetune` does, and writes it as a COCO file; without `output` it is only read.
+    """Reads an annotated dataset as `finetune` does, and writes it as a COCO file; without `output` it is only read.
 
     `data`, `split`, `images` and `reading` are as for `open_detection_set`; without `split` all parts are read, and
     there must be one alone to be written. Images that cannot be read, or have another size than annotated, are left

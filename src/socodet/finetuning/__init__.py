@@ -1,1 +1,1 @@
-"""From pretrained weights and an annotated set to a detector and its scores."""
+"""From pretrained weights and an annotated dataset to a detector and its scores."""

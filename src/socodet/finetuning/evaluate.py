@@ -245,7 +245,7 @@ def evaluate(
     categories = trained_categories(RunFolder(Path(run)))
     device = choose_device(execution.device, world)
     join(world, device)
-    with in_every_process(world, "another process could not open the annotated set; see its message"):
+    with in_every_process(world, "another process could not open the annotated dataset; see its message"):
         if not isinstance(data, DetectionDataset):
             with read_images_like(trained.pixel_reading):
                 data = open_detection_set(data, split=split, images=images, reading=reading)

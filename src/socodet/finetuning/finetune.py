@@ -1,4 +1,4 @@
-"""`socodet finetune`: from pretrained weights and an annotated set to a detector and its scores."""
+"""`socodet finetune`: from pretrained weights and an annotated dataset to a detector and its scores."""
 
 import time
 from collections.abc import Sequence
@@ -111,7 +111,7 @@ def finetune(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> FinetuneResult:
-    """Fine-tunes a detector on an annotated set, into the run folder `output` (section 4.2 of the paper).
+    """Fine-tunes a detector on an annotated dataset, into the run folder `output` (section 4.2 of the paper).
 
     The same call again resumes an unfinished run from its last checkpoint; the result equals a run that was never
     interrupted, bit for bit on a CPU. A finished run, or one with other settings, is refused unless `overwrite`;
@@ -151,7 +151,7 @@ def finetune(
     join(world, choose_device(execution.device, world))
     check_trackers(execution.sink, world)
     with (
-        in_every_process(world, "another process could not open the annotated sets; see its message"),
+        in_every_process(world, "another process could not open the annotated datasets; see its message"),
         read_images_like(_pixel_reading(run, init, overwrite=overwrite), widened=True),
     ):
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=show_progress)

@@ -82,7 +82,7 @@ def compare(
     _check_distinct("seed", list(seeds), "give each once")
     _check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
     join(world, choose_device(execution.device, world))
-    with in_every_process(world, "another process could not open the annotated sets; see its message"):
+    with in_every_process(world, "another process could not open the annotated datasets; see its message"):
         with read_images_like(shared_pixel_reading(compared), widened=True):
             runs = FinetuningRuns.open(
                 train,
