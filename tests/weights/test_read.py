@@ -3,8 +3,12 @@
 import argparse
 import hashlib
 import os
+import sys
+import types
 from collections import Counter
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -171,6 +175,24 @@ def under(prefix, tensors=BODY, factor=1.0):
             id="DINO",
         ),
         pytest.param(
+            {"state_dict": under("", factor=-1.0), "state_dict_ema": under("module."), "epoch": 1},
+            "module.",
+            {},
+            id="timm with a moving average",
+        ),
+        pytest.param(
+            {"model": under("", factor=-1.0), "model_ema": BODY | {"head.weight": torch.ones(1)}},
+            "",
+            {"head": 1},
+            id="a moving average by its other name",
+        ),
+        pytest.param(
+            {"state_dict": under("backbone.model.") | {"backbone.model.fc.weight": torch.ones(1)}},
+            "backbone.model.",
+            {"fc": 1},
+            id="a backbone whose names begin like transformers'",
+        ),
+        pytest.param(
             under("module._orig_mod.student.", factor=-1.0) | under("module._orig_mod.teacher."),
             "module.teacher.",
             {"student": 120},
@@ -195,6 +217,47 @@ def test_two_backbones_that_nothing_distinguishes_are_refused(tmp_path):
     torch.save(under("left.") | under("right."), tmp_path / "two.pth")
     with pytest.raises(InputError, match=r"two\.pth: holds 2 backbones, named by the prefixes left\. and right\."):
         read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)
+
+
+def test_of_a_detectors_copies_the_evaluated_one_is_taken_and_others_are_refused(tmp_path):
+    student, teacher = (
+        under(f"{name}.backbone.body.", factor=factor) for name, factor in (("student", -1), ("teacher", 1))
+    )
+    torch.save(student | teacher, tmp_path / "two.pth")
+    found = read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)
+    assert found.format.prefix == "teacher."
+    assert all(torch.equal(found.tensors[f"body.{name}"], value) for name, value in BODY.items())
+    assert Counter(found.left_over(found.tensors).values()) == {"student": 120}
+    torch.save(under("backbone.body.") | under("other.backbone.body."), tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"two\.pth: holds 2 detectors, .* none and other\.;"):
+        read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "before torch 1.6"])
+def test_numpys_numbers_and_mmengines_log_beside_the_weights(tmp_path, monkeypatch, new_format):
+    """As MMEngine saves during training: its class of logged values, which need not be installed to read the file."""
+    package, module = types.ModuleType("mmengine.logging"), types.ModuleType("mmengine.logging.history_buffer")
+    history = type("HistoryBuffer", (), {"__module__": module.__name__})
+    module.HistoryBuffer = history
+    log = history()
+    log.max_length, log._log_history, log._count_history = 1000, np.array([1.5, 2.5]), np.array([1, 2])
+    content = {
+        "meta": {"epoch": 1, "seed": np.int64(3)},
+        "state_dict": WEIGHTS,
+        "message_hub": {"log_scalars": {"train/loss": log}, "runtime_info": {"best": np.float64(0.5)}},
+    }
+    with monkeypatch.context() as installed:
+        for one in (types.ModuleType("mmengine"), package, module):
+            installed.setitem(sys.modules, one.__name__, one)
+        torch.save(content, tmp_path / "epoch_1.pth", _use_new_zipfile_serialization=new_format)
+    assert_is_weights(WeightsFile.find(tmp_path / "epoch_1.pth").read())
+
+
+def test_what_keeps_weights_from_being_read_is_named(tmp_path):
+    for what, named in ((Intruder(tmp_path / "entered"), "mkdir"), (Fraction(1, 2), r"fractions\.Fraction")):
+        torch.save({"state_dict": WEIGHTS, "config": what}, tmp_path / "ckpt.pth")
+        with pytest.raises(InputError, match=rf"it also holds [\w.]*{named}, "):
+            WeightsFile.find(tmp_path / "ckpt.pth").read()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from socodet.weights.transformers_folder import is_transformers_folder, read_tra
 if TYPE_CHECKING:
     from torch import Tensor
 
-STATE_DICTS = ("model", "state_dict", "teacher")
-"""Names under which checkpoints keep the state dict; of DINO's two networks the teacher is the one to use."""
+STATE_DICTS = ("state_dict_ema", "model_ema", "model", "state_dict", "teacher")
+"""Names under which checkpoints keep the state dict. A moving average of the weights comes before the weights
+themselves, as in timm, whose scores are the average's; of DINO's two networks the teacher is the one to use."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class WeightsFile:
         return {"from": origin(given), "file": self.path.name, "sha256": sha256}
 
     def read(self) -> dict[str, Tensor]:
-        """Its state dict: the whole file, or what the file calls `model`, `state_dict` or `teacher`.
+        """Its state dict: the whole file, or what the file has under the first of `STATE_DICTS`.
 
-        No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
-        keeps its options. Of a transformers model, the model's. InputError if that is not enough, or if there is no
-        state dict.
+        No code is unpickled: only tensors, plain types, NumPy's numbers and arrays, and `argparse.Namespace`, in which
+        the method's public code keeps its options. The log of MMEngine's checkpoints is passed over. Of a transformers
+        model, the model's. InputError if that is not enough, or if there is no state dict.
         """
         import safetensors.torch
         import torch
@@ -81,7 +83,7 @@ class WeightsFile:
                 content = safetensors.torch.load_file(self.path)
                 content = {"detector": content} if network_of(self.path) == "detector" else content
             else:
-                with torch.serialization.safe_globals([argparse.Namespace]):
+                with torch.serialization.safe_globals(_harmless()):
                     content = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(
@@ -111,8 +113,27 @@ def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
     return dict(content)
 
 
+class _PassedOver:
+    """What becomes of an object that nothing here reads."""
+
+
+def _harmless() -> list[Any]:
+    """What is unpickled besides tensors and plain types: it holds values and runs no code."""
+    import numpy as np
+
+    makers: list[Any] = [value.__reduce__()[0] for value in (np.zeros(1), np.float64(0))]
+    old_and_new = [
+        (maker, f"numpy.{core}.multiarray.{maker.__name__}") for maker in makers for core in ("core", "_core")
+    ]
+    dtypes = {type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}{np.typecodes['AllFloat']}"}
+    log = (_PassedOver, "mmengine.logging.history_buffer.HistoryBuffer")
+    return [argparse.Namespace, np.ndarray, np.dtype, *dtypes, *old_and_new, log]
+
+
 def _what_it_is(path: Path, error: Exception) -> str:
     """What lies there instead of weights, or what made them unreadable."""
+    if foreign := re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", str(error)):
+        return f"it also holds {foreign[1]}, which only code can make"
     with path.open("rb") as file:
         head = file.read(512)
     if not head:

@@ -35,9 +35,9 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
     """The format of a state dict with these names, under whatever prefix a wrapper gave them.
 
     `is_body` recognises names of the backbone to be loaded, which a backbone's file has under one prefix.
-    InputError if it holds several copies of a backbone and nothing says which one is meant.
+    InputError if it holds several copies of a network and nothing says which one is meant.
     """
-    if (prefix := _before("online.encoder.", names)) is not None:
+    if (prefix := _evaluated(prefixes("online.encoder.", names), "runs")) is not None:
         c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names
         return Format("a run", run_of(names, prefix), prefix, (f"{prefix}online.encoder.",), c4=c4)
     prefix = _before("encoder_k.", names)
@@ -45,16 +45,19 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
         encoder = tuple(f"{prefix}{part}." for part in ("encoder", "neck", "head"))
         c4 = not any(name.startswith(f"{prefix}neck.") for name in names)
         return Format("the public code", public_code(prefix), prefix, encoder, c4=c4)
-    if (prefix := _before("backbone.body.", names)) is not None:
+    if (prefix := _evaluated(prefixes("backbone.body.", names), "detectors")) is not None:
         c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
         # The RPN of a whole detector knows the classes it was trained on; without a classifier it is a pretrained one.
         whole = any(name.startswith(f"{prefix}roi_heads.box_predictor.") for name in names)
         return Format("a detector", torchvision_of(names, prefix, rpn=not whole), prefix, c4=c4)
     if (exported := _mmdetection_export(names)) is not None:
         return exported
-    if (prefix := backbone_of(names)) is not None:
-        return Format("a transformers detector", transformers_of(names), prefix)
+    start = backbone_of(names)  # which other modules with a `backbone.model` have too
+    if start is not None and any(".decoder.layers." in f".{name}" for name in names):
+        return Format("a transformers detector", transformers_of(names), start)
     prefix = _backbone_prefix(names, is_body)
+    if start is not None and not prefix:
+        return Format("a transformers detector", transformers_of(names), start)
     title = f"a backbone, its names after {prefix}" if prefix else "a backbone"
     return Format(title, backbone(prefix), prefix, is_backbone=True)
 
@@ -103,10 +106,15 @@ def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> 
     if not found or max(found.values()) < len(names) * LEAST_SHARE:
         return ""  # names of another network, a few of which end alike
     fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
-    evaluated = [prefix for prefix in fullest if not COPIES.search(prefix)] or fullest
+    return _evaluated(fullest, "backbones") or ""
+
+
+def _evaluated(prefixes: list[str], what: str) -> str | None:
+    """Of a network's copies, the one that its method's authors evaluate; None if there is none."""
+    evaluated = [prefix for prefix in prefixes if not COPIES.search(prefix)] or prefixes
     if len(evaluated) > 1:
+        named = " and ".join(prefix or "none" for prefix in evaluated)
         raise InputError(
-            f"holds {len(evaluated)} backbones, named by the prefixes {' and '.join(evaluated)}; "
-            "save the state dict of one of them"
+            f"holds {len(evaluated)} {what}, named by the prefixes {named}; save the state dict of one of them"
         )
-    return evaluated[0]
+    return evaluated[0] if evaluated else None
