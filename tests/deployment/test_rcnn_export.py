@@ -6,13 +6,18 @@ MaskRCNNConvUpsampleHead. MMDetection 3.x: RPNHead, ConvFCBBoxHead (likewise), F
 
 import io
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
 import socodet
+from socodet.deployment.rcnn import detectron2_files, mmdetection_files
+from socodet.deployment.torchvision import torchvision_files
+from socodet.detection.detectors.rcnn_fpn import MaskRCNNFPN
 from socodet.errors import InputError
+from socodet.runtime.extensions import register
 
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 LEAVES = ("weight", "bias")
@@ -111,3 +116,41 @@ def test_other_detectors_and_suffixes_are_refused(format, suffix, detector_run, 
     with pytest.raises(InputError, match=rf"\.{suffix}"):
         socodet.export_detector(detector_run("mask_rcnn_fpn"), tmp_path / "d.onnx", format=format)
     assert list(tmp_path.iterdir()) == []
+
+
+class OtherHead(MaskRCNNFPN):
+    """Builds a network that the frameworks' configurations do not describe."""
+
+    def assemble(self, model, num_classes, inference):
+        network = super().assemble(model, num_classes, inference)
+        network.roi_heads.nms_thresh = 0.9
+        return network
+
+
+class OtherSchedule(MaskRCNNFPN):
+    """Builds the same network."""
+
+    def schedule(self, name):
+        return replace(super().schedule(name), lr=0.5)
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("detectron2", "pkl"), ("mmdetection", "pth"), ("torchvision", "pt")])
+def test_a_users_detector_is_exported_only_if_it_builds_the_same_network(format, suffix, detector_run, tmp_path):
+    detector = socodet.load_detector(detector_run("mask_rcnn_fpn"), device="cpu")
+    recipe = detector.recipe
+    files = {"detectron2": detectron2_files, "mmdetection": mmdetection_files, "torchvision": torchvision_files}[format]
+    detector.recipe = replace(recipe, settings=replace(recipe.settings, detector=register(OtherSchedule)))
+    assert files(detector, tmp_path / f"d.{suffix}").weights
+    detector.recipe = replace(recipe, settings=replace(recipe.settings, detector=register(OtherHead)))
+    with pytest.raises(InputError, match="OtherHead; use --format onnx"):
+        files(detector, tmp_path / f"d.{suffix}")
+
+
+def test_the_card_of_an_rt_detr_says_what_it_does(detector_run, tmp_path):
+    """Images become squares, and nothing is suppressed."""
+    run = detector_run("rt_detr", "timm/resnet18d")
+    socodet.export_detector(run, tmp_path / "d", format="transformers")
+    card = (tmp_path / "d" / "README.md").read_text()
+    assert "- Images are scaled to 96x96 pixels" in card
+    assert "shorter side" not in card
+    assert "without non-maximum suppression" in card

@@ -46,7 +46,7 @@ def narrow_resnet18() -> EighthResNet:
     return EighthResNet(BasicBlock, [2, 2, 2, 2])
 
 
-timm_network = backbones._timm_network
+timm_network = backbones.timm_network
 
 
 def narrow_timm_network(architecture: str) -> nn.Module:
@@ -61,7 +61,7 @@ def narrow_timm_network(architecture: str) -> nn.Module:
 
 
 NARROWED = {
-    "socodet.models.backbones._timm_network": narrow_timm_network,
+    "socodet.models.backbones.timm_network": narrow_timm_network,
     "socodet.models.rt_detr.STEM_CHANNELS": 8,
     "socodet.models.backbones.ResNet": EighthResNet,
     "socodet.detection.detectors.rcnn_fpn.MASK_CHANNELS": 16,

@@ -92,6 +92,19 @@ def test_a_backbone_in_a_wrapper_is_exported_without_its_projection_head(exporta
     assert all(torch.equal(value, body[name]) for name, value in weights.items())
 
 
+@pytest.mark.parametrize("framework", ["detectron2", "mmdetection"])
+def test_half_precision_and_parameters_are_exported_as_float32(tmp_path, framework):
+    state = narrow_resnet18().state_dict()
+    half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in state.items()}
+    half["conv1.weight"] = torch.nn.Parameter(half["conv1.weight"])
+    torch.save(half, tmp_path / "half.pth")
+    torch.save({name: value.detach().to(state[name].dtype) for name, value in half.items()}, tmp_path / "full.pth")
+    for name in ("half", "full"):
+        (tmp_path / f"of_{name}").mkdir()
+        export_run(tmp_path / f"{name}.pth", tmp_path / f"of_{name}" / f"soco{SUFFIXES[framework]}", format=framework)
+    assert written(tmp_path / "of_half") == written(tmp_path / "of_full")
+
+
 def wider(tensors):
     return tensors | {name: tensors[name].repeat_interleave(2, 0) for name in ["layer1.0.conv1.weight"]}
 

@@ -99,6 +99,15 @@ def test_single_stage_pyramids_begin_at_p3(exported):
     assert not torch.equal(p2, p3)
 
 
+def test_the_config_has_room_for_a_pretrained_rpn_head(exportable_run, tmp_path):
+    """MMDetection's own has 256 channels, whatever the pyramid has, and leaves out what does not fit."""
+    run = exportable_run(backbone="resnet18", fpn_channels=16, head_channels=16, representation_size=24, rpn_weight=1.0)
+    file = export_run(run.path, tmp_path / "soco.pth", format="mmdetection").weights
+    outputs, inputs = torch.load(file, weights_only=True)["rpn_head.rpn_conv.weight"].shape[:2]
+    head = config(tmp_path / "soco-mmdetection" / "mask_rcnn_r18_fpn_1x.py")["model"]["rpn_head"]
+    assert (head["feat_channels"], head["in_channels"]) == (outputs, inputs) == (16, 16)
+
+
 def test_c4_has_its_fifth_block_as_the_shared_head(exportable_run, tmp_path):
     run = exportable_run(architecture="c4")
     file = export_run(run.path, tmp_path / "soco.pth", format="mmdetection").weights

@@ -5,12 +5,16 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from socodet.exporting import export_run
+from socodet.exporting.card import reading_lines
+from socodet.images.reading import PLAIN, PixelReading
+from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
 SMALL = {"backbone": "resnet18", "fpn_channels": 16, "head_channels": 16, "representation_size": 24}
@@ -38,6 +42,17 @@ def test_the_facts_of_an_unfinished_run(exportable_run, tmp_path, framework):
         if written.is_file() and written.suffix != ".md":
             assert written.name in card
     assert str(run.path) not in card  # where it lay on somebody's disk is nobody's business
+
+
+def test_a_card_says_how_other_images_than_8_bit_rgb_were_read(exportable_run, tmp_path):
+    run = RunFolder(shutil.copytree(exportable_run(**SMALL).path, tmp_path / "run"))
+    reading = PixelReading(white=4095, floats=(-1.0, 2.5), bands=(5, 3, 1))
+    run.write_description(run.describe() | {"reading": to_json(reading)})
+    export_run(run.path, tmp_path / "first.pth")
+    (line,) = (line for line in (tmp_path / "first-torchvision.md").read_text().splitlines() if "8-bit RGB" in line)
+    for said in ("5, 3, 1", "4095", "-1 (black) to 2.5 (white)"):
+        assert said in line
+    assert list(reading_lines(PLAIN)) == list(reading_lines(PixelReading(max_pixels=7))) == []
 
 
 def test_code_in_the_torchvision_card_runs(exportable_run, tmp_path, monkeypatch):

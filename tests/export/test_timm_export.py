@@ -6,20 +6,25 @@ import torch
 
 from socodet.errors import InputError
 from socodet.exporting import export_run
+from socodet.exporting.timm import _as_in_the_whole_model
 from socodet.models.backbones import stage_outputs
+from socodet.weights.formats import backbone
+from socodet.weights.match import Advice, Network
+from socodet.weights.recognition import recognize
 
+ADVICE = Advice({}, {}, "")
 SMALL = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}
 
 
 @pytest.mark.parametrize(
-    ("backbone", "architecture", "suffix"),
+    ("network", "architecture", "suffix"),
     [("resnet50", "fpn", ".pth"), ("resnet50", "c4", ".safetensors"), ("resnet18", "fpn", ".safetensors")],
 )
-def test_timms_model_computes_the_pretrained_features(exportable_run, tmp_path, backbone, architecture, suffix):
-    small = SMALL if backbone == "resnet18" else {}
-    run = exportable_run(backbone=backbone, architecture=architecture, **small)
+def test_timms_model_computes_the_pretrained_features(exportable_run, tmp_path, network, architecture, suffix):
+    small = SMALL if network == "resnet18" else {}
+    run = exportable_run(backbone=network, architecture=architecture, **small)
     file = export_run(run.path, tmp_path / f"soco{suffix}", format="timm").weights
-    model = timm.create_model(backbone, checkpoint_path=str(file), num_classes=0).eval()
+    model = timm.create_model(network, checkpoint_path=str(file), num_classes=0).eval()
     pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = list(run.encoder.backbone["body"](pixels).values())[-1]
@@ -31,6 +36,24 @@ def test_timms_model_computes_the_pretrained_features(exportable_run, tmp_path, 
     if architecture == "fpn":
         card = (tmp_path / "soco-timm.md").read_text()
         assert "pretrained, but not in it: P2's lateral convolution" in card
+
+
+def test_a_network_that_timm_holds_as_a_whole_has_its_names_and_takes_them():
+    with torch.device("meta"):
+        features = timm.create_model("twins_svt_small", features_only=True).state_dict()
+        whole = timm.create_model("twins_svt_small").state_dict()
+        there, fresh = _as_in_the_whole_model(features, "twins_svt_small")
+    assert there.keys() == {name for name in whole if not name.startswith("head.")}
+    assert len(fresh) == len(there) - len(features)
+    renaming = backbone("backbone.body.")
+    network = Network("it", {f"backbone.body.{name}": value for name, value in features.items()}, renaming, ADVICE)
+    found = recognize(whole, network.is_body)
+    assert (found.is_backbone, found.prefix) == (True, "")
+    assert {network.find(f"body.{name}") for name in whole} - {None} == {f"body.{name}" for name in features}
+    assert recognize([f"model.{name}" for name in whole], network.is_body).prefix == "model."
+    assert network.find("body.model.norm.weight") == network.find("body.norm.weight")
+    assert network.can_do_without("body.head.weight", is_backbone=True)
+    assert not network.can_do_without("body.blocks.9.0.norm1.weight", is_backbone=True)
 
 
 def test_a_network_of_timms_own_goes_back_to_the_whole_models_names(exportable_run, tmp_path):

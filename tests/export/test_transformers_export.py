@@ -15,6 +15,11 @@ from socodet.exporting import export_run
 from socodet.exporting.modules import pretrained_modules
 from socodet.exporting.statistics import backbone_statistics
 from socodet.models.backbones import stage_outputs
+from socodet.models.settings import ModelSettings
+from socodet.pretraining.recipes import Recipe
+from socodet.runtime.extensions import register
+from socodet.runtime.serialization import to_json
+from socodet.training.run_folder import RunFolder
 
 SMALL = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}
 EVERY = ["detr", "conditional_detr", "deformable_detr", "rt_detr_v2"]
@@ -89,6 +94,40 @@ def test_the_model_has_the_statistics_and_the_card_says_so(exportable_run, tmp_p
     assert not torch.allclose(norm.running_var, run.tensors["backbone.body.layer3.1.bn1.running_var"])
     assert "re-estimated on 1 images" in (folder / "README.md").read_text()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "rt_detr_v2"
+
+
+@pytest.mark.parametrize(("model", "levels"), [("detr", 4), ("deformable_detr", 3)])
+def test_a_network_of_timm_without_a_map_of_stride_2(exportable_run, tmp_path, model, levels):
+    """Its maps are numbered from another stride than a ResNet's; it has layer norm, of which no statistics are made."""
+    run = exportable_run(backbone="timm/test_convnext", architecture="c5")
+    folder = export_run(run.path, tmp_path / "model", format="transformers", model=model).weights
+    network = AutoModelForObjectDetection.from_pretrained(folder).eval()
+    pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = network.model.backbone.model(pixels)
+        theirs = theirs if isinstance(theirs, list | tuple) else theirs.feature_maps
+        ours = stage_outputs(run.encoder.backbone["body"], pixels)
+    assert len(theirs) == levels
+    for our, their in zip(ours[-levels:], theirs, strict=True):
+        assert (our - their).abs().max() <= 1e-4 * our.abs().max()
+    assert "batch norm" not in (folder / "README.md").read_text()
+
+
+class OwnBackbone(nn.Module):
+    """Four maps of one channel."""
+
+    def forward(self, pixels):
+        return [nn.functional.avg_pool2d(pixels[:, :1], stride) for stride in (4, 8, 16, 32)]
+
+
+@pytest.mark.parametrize(("framework", "output", "model"), [("transformers", "model", "detr"), ("timm", "b.pth", None)])
+def test_a_backbone_of_the_users_own_is_in_no_other_framework(tmp_path, framework, output, model):
+    settings = ModelSettings(backbone=register(OwnBackbone), architecture="c5")
+    run = RunFolder(tmp_path / "run")
+    run.write_description({"recipe": to_json(Recipe("custom", model=settings))})
+    run.save_checkpoint(1, {"step": 1, "model": {"online.encoder.backbone.body.weight": torch.ones(1)}})
+    with pytest.raises(InputError, match=f"OwnBackbone, which {framework} does not have"):
+        export_run(run.path, tmp_path / output, format=framework, model=model)
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(exportable_run, tmp_path):

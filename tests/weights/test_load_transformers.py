@@ -196,6 +196,27 @@ def test_a_backbone_that_is_another_network_is_refused_and_nothing_changes(run):
             load_pretrained(wrap(detector("Detr", strided)), folder, show_report=False)
 
 
+def test_a_detector_whose_activations_transformers_dropped_is_refused(run):
+    """Its frozen norms take the place of timm's that contain the activation: the weights would fit."""
+    folder, _ = run("timm/test_efficientnet", architecture="c5")
+    model = detector("Detr", TimmBackboneConfig(backbone="test_efficientnet", out_indices=[1, 2, 3, 4]))
+    with pytest.raises(InputError, match="in test_efficientnet these contain the activations"):
+        load_pretrained(model, folder, show_report=False)
+    sizes = {**RT_DETR, "encoder_in_channels": [32, 48, 64], "decoder_n_points": [1, 1, 1]}
+    config = TimmBackboneConfig(backbone="test_efficientnet", out_indices=[2, 3, 4])
+    kept = detector("DFine", config, freeze_backbone_batch_norms=False, **sizes)
+    encoder = run("timm/test_efficientnet", architecture="c5")[1]
+    load_pretrained(kept, folder, show_report=False)
+    assert_same_maps(encoder, body_of(kept)._backbone)
+
+
+def test_a_folder_of_a_resnet_with_other_strides_is_refused(tmp_path):
+    strided = ResNetConfig(**RESNET18, out_features=["stage4"], downsample_in_bottleneck=True)
+    detector("Detr", strided).save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="downsample_in_bottleneck"):
+        read_transformers_folder(tmp_path / "model")
+
+
 def test_an_extra_shortcut_is_an_identity(run):
     """RT-DETR's ResNet-18 has a shortcut convolution in the first block, which timm's resnet18d lacks."""
     folder, _ = run("timm/resnet18d")

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from socodet.exporting.card import file_and_loading_lines
+from socodet.detection.detectors.rt_detr import RTDETR
+from socodet.exporting.card import file_and_loading_lines, reading_lines
 from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
 from socodet.finetuning.run import SCORES
@@ -44,14 +45,18 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
     description, inference = run.describe(), recipe.inference
     classes = len(detector.categories)
     yield f"- Detector: {recipe.settings.detector}, backbone {recipe.model.backbone}, {classes} classes"
-    yield (
-        f"- Images are scaled to a shorter side of {inference.short_side} pixels, the longer one of at most "
-        f"{inference.max_side}"
-    )
-    yield (
-        f"- Detections: score of at least {inference.score_threshold:g}, at most {inference.detections} in an image, "
-        "after non-maximum suppression"
-    )
+    limits = f"score of at least {inference.score_threshold:g}, at most {inference.detections} in an image"
+    if isinstance(detector.network, RTDETR):
+        side = detector.network.side
+        yield f"- Images are scaled to {side}x{side} pixels, whatever their aspect ratio"
+        yield f"- Detections: {limits}, without non-maximum suppression"
+    else:
+        yield (
+            f"- Images are scaled to a shorter side of {inference.short_side} pixels, the longer one of at most "
+            f"{inference.max_side}"
+        )
+        yield f"- Detections: {limits}, after non-maximum suppression"
+    yield from reading_lines(detector.pixel_reading)
     data = description["data"]
     train = in_markdown(description["train"])
     yield f"- Trained on {data['images']:,} images of {train}, sha256 of the objects `{data['sha256']}`"

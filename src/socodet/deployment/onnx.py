@@ -15,6 +15,7 @@ from torch import nn
 from socodet.deployment.onnx_graphs import graph_of
 from socodet.deployment.onnx_steps import traceable
 from socodet.detection.detectors.by_name import detector_named
+from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.finetuning.detector import TrainedDetector
@@ -34,6 +35,7 @@ def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
         if _graph(detector).takes_batches
         else "one image: this detector pools boxes image by image, so batch is 1"
     )
+    suppression = "" if isinstance(detector.network, RTDETR) else " Non-maximum suppression is inside."
     return FrameworkFiles(
         weights={output: onnx_bytes(detector)},
         left_out={output: ()},
@@ -51,8 +53,7 @@ def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
             "normalisation are inside.",
             "Outputs, of the N objects in all images: `boxes` float32 (N, 4), xyxy in pixels of the image; `scores` "
             "float32 (N,); `labels` int64 (N,), 1 is the first class; `of_image` int64 (N,), the place of each one's "
-            f"image in the batch{'; `masks` bool (N, height, width)' if has_masks else ''}. Non-maximum suppression "
-            "is inside.",
+            f"image in the batch{'; `masks` bool (N, height, width)' if has_masks else ''}.{suppression}",
             f"Opset {OPSET}; class names are in the file's metadata, `classes`.",
         ),
     )

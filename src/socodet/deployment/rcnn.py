@@ -11,8 +11,8 @@ from pprint import pformat
 import torch
 from torch import Tensor
 
-from socodet.detection.detectors.by_name import detector_named
-from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN
+from socodet.detection.detectors.by_name import builds_as, detector_named
+from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
 from socodet.errors import InputError
 from socodet.exporting.detectron2 import pickled
 from socodet.exporting.detectron2_configs import NORM, as_yaml, fpn_settings
@@ -67,6 +67,7 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
             "from detectron2.config import get_cfg\n"
             "from detectron2.engine import DefaultPredictor\n\n"
             "cfg = get_cfg()\n"
+            'cfg.MODEL.DEVICE = "cpu"  # or "cuda"\n'
             f"cfg.merge_from_file({quoted(f'{config.parent.name}/{config.name}')})\n"
             f"cfg.MODEL.WEIGHTS = {quoted(output.name)}\n"
             'found = DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"]  # pred_classes 0 is the first class'
@@ -98,7 +99,6 @@ def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
 def _mmdetection_config(detector: TrainedDetector, depth: int) -> str:
     settings, inference = detector.recipe.model, detector.recipe.inference
     model = json.loads(json.dumps(fpn_model(settings, depth)).replace("SyncBN", "BN"))
-    model["rpn_head"]["feat_channels"] = settings.fpn_channels
     heads = model["roi_head"]
     heads["bbox_head"]["num_classes"] = len(detector.categories)
     if _has_masks(detector):
@@ -134,7 +134,7 @@ def _weights(
     names: those of the plain names there; heads: of all other tensors, their name there and the detector's.
     """
     recipe, others = detector.recipe, Renaming(*heads)
-    if not isinstance(detector_named(recipe.settings.detector), FasterRCNNFPN):
+    if not builds_as(detector_named(recipe.settings.detector), FasterRCNNFPN, MaskRCNNFPN):
         raise InputError(
             f"{detector.run}: --format {framework} takes R-CNNs on a pyramid, not {recipe.settings.detector}; "
             "use --format onnx"

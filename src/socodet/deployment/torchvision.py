@@ -6,10 +6,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from socodet.detection.detectors.by_name import detector_named
+from socodet.detection.detectors.by_name import builds_as, detector_named
 from socodet.detection.detectors.fcos import CHANNELS_A_GROUP, FCOSFPN
 from socodet.detection.detectors.pooling import AlignedRoIAlign
-from socodet.detection.detectors.rcnn_fpn import MASK_POOLED, FasterRCNNFPN
+from socodet.detection.detectors.rcnn_fpn import MASK_POOLED, FasterRCNNFPN, MaskRCNNFPN
 from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.transform import (
     DetectorTransform,
@@ -56,7 +56,7 @@ def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
 def _module(detector: TrainedDetector) -> str:
     settings, model, inference = detector.recipe.settings, detector.recipe.model, detector.recipe.inference
     kind = detector_named(settings.detector)
-    if not isinstance(kind, FasterRCNNFPN | RetinaNetFPN | FCOSFPN):
+    if not builds_as(kind, FasterRCNNFPN, MaskRCNNFPN, RetinaNetFPN, FCOSFPN):
         raise InputError(
             f"{detector.run}: torchvision has no parts for {settings.detector}; use --format onnx, or "
             "socodet.load_detector"

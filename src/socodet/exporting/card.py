@@ -8,6 +8,7 @@ from typing import Any
 
 from socodet.exporting.files import FrameworkFiles
 from socodet.exporting.modules import PretrainedModules
+from socodet.images.reading import PixelReading
 from socodet.runtime.counted import rounded
 from socodet.runtime.markdown import in_markdown
 from socodet.training.run_folder import RunFolder
@@ -63,12 +64,28 @@ def _training_lines(folder: RunFolder, recipe: dict[str, Any], state: dict[str, 
     yield ""
     yield f"- Recipe: {in_markdown(recipe['name'])}; architecture {model['architecture']}, backbone {model['backbone']}"
     yield f"- Images: {_images(description)}"
+    yield from reading_lines(folder.pixel_reading())
     if start := description.get("start"):
         yield f"- Began from `{start['file']}`, sha256 `{start['sha256']}`"
     yield f"- {_progress(state, training)}"
     for figure in _last_figures(folder):
         yield f"- {figure}"
     yield f"- Versions: {_versions(description)}"
+
+
+def reading_lines(reading: PixelReading) -> Iterator[str]:
+    """How images became 8-bit RGB, which other programs do otherwise; nothing of 8-bit images with their own bands."""
+    said = []
+    if reading.bands is not None:
+        are = "red, green and blue" if len(reading.bands) == 3 else "grey"
+        said.append(f"bands {', '.join(map(str, reading.bands))} as {are}")
+    if reading.white is not None:
+        said.append(f"images of 9 to 16 bits from 0 (black) to {reading.white:g} (white)")
+    if reading.floats is not None:
+        black, white = reading.floats
+        said.append(f"floating-point, signed and 32-bit images from {black:g} (black) to {white:g} (white)")
+    if said:
+        yield f"- Read as 8-bit RGB: {'; '.join(said)}. Make images elsewhere 8-bit RGB in the same way"
 
 
 def file_and_loading_lines(

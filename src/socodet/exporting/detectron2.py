@@ -48,6 +48,7 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
             "from detectron2.config import get_cfg\n"
             "from detectron2.modeling import build_model\n\n"
             "cfg = get_cfg()\n"
+            'cfg.MODEL.DEVICE = "cpu"  # or "cuda"\n'
             f"cfg.merge_from_file({quoted(f'{first.parent.name}/{first.name}')})\n"
             f"cfg.MODEL.WEIGHTS = {quoted(output.name)}\n"
             "model = build_model(cfg)\n"

@@ -36,7 +36,7 @@ def fpn_model(settings: ModelSettings, depth: int) -> Settings:
         "data_preprocessor": _PIXELS,
         "backbone": _backbone(depth),
         "neck": _neck(settings, depth),
-        "rpn_head": {"in_channels": channels},
+        "rpn_head": {"in_channels": channels, "feat_channels": channels},
         "roi_head": {
             "bbox_roi_extractor": {**extractor, "roi_layer": {"output_size": settings.pooled_size}},
             "bbox_head": {

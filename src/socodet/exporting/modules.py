@@ -73,13 +73,18 @@ def pretrained_modules(source: str | Path) -> PretrainedModules:
         raise InputError(f"{source}: is a transformers model; export takes what pretrain wrote, or a file of weights")
     settings = model_settings(source) if Path(source).is_dir() else None
     pretrained = read_pretrained(source, _is_resnets).encoder_only()
-    tensors = {name: value.contiguous() for name, value in pretrained.tensors.items()}
+    tensors = {name: _as_float32(value.detach()).contiguous() for name, value in pretrained.tensors.items()}
     if pretrained.format.is_backbone:
         tensors = {name: value for name, value in tensors.items() if _is_resnets(name.removeprefix("body."))}
     if settings is None:
         settings = _settings_of(tensors, str(source), pretrained.format.c4)
         _check_backbone(pretrained, settings.backbone)
     return PretrainedModules(str(source), pretrained.format.title, settings, tensors)
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32, which every framework takes; others unchanged."""
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
 
 
 def _is_resnets(name: str) -> bool:

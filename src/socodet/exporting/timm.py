@@ -8,7 +8,9 @@ from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
 from socodet.exporting.modules import PretrainedModules
 from socodet.models.backbone_names import TIMM
+from socodet.runtime.extensions import is_extension
 from socodet.weights.formats import backbone
+from socodet.weights.match import GETTER
 
 
 def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
@@ -20,6 +22,10 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """
     weights, left_out = modules.renamed(backbone())
     name = modules.settings.backbone.removeprefix(TIMM)
+    if is_extension(name):
+        raise InputError(
+            f"{modules.source}: its backbone is {name}, which timm does not have; use --format torchvision"
+        )
     notes: list[str] = []
     if name != modules.settings.backbone:
         weights, fresh = _as_in_the_whole_model(weights, name)
@@ -38,15 +44,17 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
 def _as_in_the_whole_model(weights: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], list[str]]:
     """A feature extractor's state dict as the whole model's, and the tensors it did not have.
 
-    timm's extractors join the first two parts of a name by an underscore where the model has a dot.
+    timm's extractors join the first two parts of a name by an underscore where the model has a dot, or hold the model.
     """
     import timm
 
     whole = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
     names = {there.replace(".", "_"): there for there in whole}
     found: dict[str, Tensor] = {}
+    holder = GETTER.removeprefix("body.")
+    held = holder if all(ours.startswith(holder) for ours in weights) else ""
     for ours, value in weights.items():
-        there = names.get(ours.replace(".", "_"))
+        there = names.get(ours.removeprefix(held).replace(".", "_"))
         if there is None or whole[there].shape != value.shape:
             raise InputError(
                 f"{ours}: timm's {name} has no such tensor; export with the timm that the run was made with"

@@ -14,8 +14,10 @@ from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.exporting.modules import PretrainedModules
 from socodet.exporting.statistics import backbone_statistics
 from socodet.models.backbone_names import TIMM
+from socodet.models.backbones import timm_levels
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from socodet.models.rt_detr import import_transformers, reset_norms, resnet_d_depth, rt_detr_config
+from socodet.runtime.extensions import is_extension
 from socodet.weights.load import load_pretrained
 from socodet.weights.transformers_names import transformers_of
 
@@ -48,9 +50,13 @@ def transformers_files(
     if model == "rt_detr_v2":
         reset_norms(network)
     report = load_pretrained(network, modules.source, show_report=False)
-    statistics = backbone_statistics(modules, images, bn_images, show_progress=show_progress)
+    has_norms = any(name.startswith("body.") and name.endswith("running_var") for name in modules.tensors)
+    statistics = None
+    if has_norms:
+        statistics = backbone_statistics(modules, images, bn_images, show_progress=show_progress)
     if statistics is not None:
         _replace_statistics(network, statistics[0])
+    on_norms = "They are those of pretraining." if statistics is None else f"They were {statistics[1]}."
     processor = getattr(transformers, "RTDetrImageProcessor" if model == "rt_detr_v2" else f"{name}ImageProcessor")
     # RT-DETR's own takes RGB in 0 to 1 as it is; pretraining normalised it
     normalized = {"do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
@@ -69,8 +75,7 @@ def transformers_files(
         notes=(
             "Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation, as the processor does it.",
             f"Not pretrained: {freshly}.",
-            "The model freezes batch norm in its backbone, so its statistics matter. "
-            + ("They are those of pretraining." if statistics is None else f"They were {statistics[1]}."),
+            *([f"The model freezes batch norm in its backbone, so its statistics matter. {on_norms}"] * has_norms),
         ),
     )
 
@@ -99,9 +104,15 @@ def _config(transformers: Any, modules: PretrainedModules, model: TransformersMo
             )
         aligned = settings.architecture == "rt_detr"
         return rt_detr_config(depth, settings.fpn_channels) if aligned else rt_detr_config(depth)
+    if is_extension(settings.backbone):
+        raise InputError(
+            f"{modules.source}: its backbone is {settings.backbone}, which transformers does not have; use --format "
+            "torchvision"
+        )
+    name = settings.backbone.removeprefix(TIMM)
+    levels = timm_levels(name)
     backbone = transformers.TimmBackboneConfig(
-        backbone=settings.backbone.removeprefix(TIMM),
-        out_indices=[2, 3, 4] if model == "deformable_detr" else [1, 2, 3, 4],
+        backbone=name, out_indices=levels[1:] if model == "deformable_detr" else levels
     )
     return getattr(transformers, f"{_CLASSES[model]}Config")(backbone_config=backbone)
 

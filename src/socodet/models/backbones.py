@@ -48,7 +48,7 @@ def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[n
     takes images of one size only.
     """
     if name.startswith(TIMM):
-        return _tried(name, partial(_timm_network, name.removeprefix(TIMM)))
+        return _tried(name, partial(timm_network, name.removeprefix(TIMM)))
     if is_extension(name):
         return _tried(name, find(name))
     network = _resnet(name, norm_layer)
@@ -92,13 +92,30 @@ def _stages(network: ResNet, outputs: dict[str, str], norm_layer: NormLayer) -> 
     return getter(network, outputs)
 
 
-def _timm_network(architecture: str) -> nn.Module:
+def timm_network(architecture: str) -> nn.Module:
+    """A network of timm's, which gives the maps of the four strides, as far as it has them."""
+    import timm
+
+    network: nn.Module = timm.create_model(
+        architecture, pretrained=False, features_only=True, out_indices=timm_levels(architecture)
+    )
+    return network
+
+
+def timm_levels(architecture: str) -> list[int]:
+    """Which of a timm network's feature maps have the four strides."""
     import timm
 
     strides = timm.create_model(architecture, pretrained=False, features_only=True).feature_info.reduction()
-    levels = [strides.index(stride) for stride in STRIDES if stride in strides]
-    network: nn.Module = timm.create_model(architecture, pretrained=False, features_only=True, out_indices=levels)
-    return network
+    return [strides.index(stride) for stride in STRIDES if stride in strides]
+
+
+def has_activations_in_norms(network: nn.Module) -> bool:
+    """Whether it has batch norms of timm that apply the activation as well."""
+    from timm.layers import BatchNormAct2d
+
+    norms = (module for module in network.modules() if isinstance(module, BatchNormAct2d))
+    return any(not isinstance(norm.act, nn.Identity) for norm in norms)
 
 
 def _tried(name: str, make: Callable[[], nn.Module]) -> tuple[nn.Module, list[int]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from socodet.errors import InputError
+from socodet.models.backbones import has_activations_in_norms, timm_network
 from socodet.models.soco import SoCo
 from socodet.runtime.log import LOGGER
 from socodet.weights.formats import MODULES, run_of, torchvision_of
@@ -52,6 +53,7 @@ def load_pretrained(
     title = type(detector).__name__
     if backbone_of(own) is not None:
         _check_strides(detector)
+        _check_activations(detector)
         network = Network(title, own, transformers_of(own), _advice_on_transformers(own), optional=_OPTIONAL)
     else:
         network = Network(title, own, torchvision_of(own, rpn=True), _advice_on(detector), optional=(RPN_HEAD,))
@@ -166,6 +168,21 @@ def _check_strides(detector: nn.Module) -> None:
         raise InputError(
             f"{type(detector).__name__}: its ResNet strides in 1x1 convolutions, and pretrained ones in the 3x3 ones; "
             "build it with downsample_in_bottleneck=False"
+        )
+
+
+def _check_activations(detector: nn.Module) -> None:
+    """InputError where transformers has lost activations: it replaces batch norms, also timm's that contain one."""
+    configs = (getattr(module, "config", None) for module in detector.modules())
+    backbones = (getattr(config, "backbone_config", None) for config in configs)
+    names = (getattr(one, "backbone", None) for one in backbones if getattr(one, "model_type", "") == "timm_backbone")
+    name = next(names, None)
+    if name is None or has_activations_in_norms(detector):
+        return
+    if has_activations_in_norms(timm_network(name)):
+        raise InputError(
+            f"{type(detector).__name__}: transformers replaces batch norms, and in {name} these contain the "
+            "activations, which are lost; take a backbone in which they are separate, such as a ResNet or ConvNeXt"
         )
 
 

@@ -15,6 +15,9 @@ COUNTER = "num_batches_tracked"
 CONSTANT = "n_points_scale"
 """A buffer of RT-DETR's version 2 that training does not change, and version 1 lacks."""
 
+GETTER = "body.model."
+"""What comes before the names of a backbone that timm wraps as a whole (`FeatureGetterNet`), such as Twins'."""
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -45,8 +48,12 @@ class Network:
         self.optional = frozenset(optional)
         """Modules that stay as they are if they do not fit."""
         self.modules = {module_of(plain) for plain in self.names}
-        self._plain = {_joined(plain): plain for plain in self.names}
-        self._layers = {plain.split(".")[1] for plain in self.names if plain.startswith("body.")}
+        # some of timm's networks of features hold the whole network, in files they have its names
+        is_getter = all(plain.startswith(GETTER) for plain in self.names if plain.startswith("body."))
+        whole = {plain: plain.replace(GETTER, "body.", 1) if is_getter else plain for plain in self.names}
+        self._whole = {_joined(there): plain for plain, there in whole.items()}
+        self._plain = self._whole | {_joined(plain): plain for plain in self.names}
+        self._layers = {there.split(".")[1] for there in whole.values() if there.startswith("body.")}
         self._levels = {int(plain.split(".")[1]) for plain in self.names if plain.startswith("lateral.")}
 
     def find(self, plain: str) -> str | None:
@@ -55,7 +62,7 @@ class Network:
 
     def is_body(self, name: str) -> bool:
         """Whether that is a name in the backbone."""
-        return self.find(f"body.{name}") is not None
+        return _joined(f"body.{name}") in self._whole
 
     def can_do_without(self, plain: str, *, is_backbone: bool) -> bool:
         """Whether that tensor is of a module or pyramid level that the network does not have.

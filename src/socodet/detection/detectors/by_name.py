@@ -11,6 +11,7 @@ from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
 from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.rt_detr import RTDETRDetector
 from socodet.detection.detectors.settings import InferenceSettings
+from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import SettingError, which_instead
 from socodet.models.settings import ModelSettings
 from socodet.runtime.extensions import is_extension, made
@@ -40,6 +41,12 @@ def detector_named(name: str) -> Detector:
     if known is None:
         raise SettingError(f"detector {name!r}: unknown; {which_instead(name, (*DETECTORS, *ALIASES))}")
     return known
+
+
+def builds_as(detector: Detector, *known: type[TorchvisionDetector]) -> bool:
+    """Whether it builds the network of one of these: a class of the user's may build another one."""
+    own = type(detector)
+    return any(issubclass(own, one) and (own.build, own.assemble) == (one.build, one.assemble) for one in known)
 
 
 def new_detector(
