@@ -16,6 +16,7 @@ import socodet
 from socodet.deployment.rcnn import detectron2_files, mmdetection_files
 from socodet.deployment.torchvision import torchvision_files
 from socodet.detection.detectors.rcnn_fpn import MaskRCNNFPN
+from socodet.detection.detectors.transform import scaled_size
 from socodet.errors import InputError
 from socodet.runtime.extensions import register
 
@@ -98,6 +99,21 @@ def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp
     assert heads["bbox_head"]["norm_cfg"] == {"type": "BN", "requires_grad": True}
     assert config["model"]["test_cfg"]["rcnn"] == {"score_thr": 0.05, "max_per_img": 100}
     assert config["test_dataloader"]["dataset"]["pipeline"][1]["scale"] == (160, 96)
+
+
+def test_a_short_side_above_the_limit_does_not_raise_the_limit(run, tmp_path):
+    """MMDetection takes the greater number for the longer side, in whichever order."""
+    detector = socodet.load_detector(run, device="cpu")
+    schedule = replace(detector.recipe.schedule, test_short_side=200)
+    detector.recipe = replace(detector.recipe, schedule=schedule)
+    (text,) = mmdetection_files(detector, tmp_path / "d.pth").configs.values()
+    config = {}
+    exec(text, config)
+    scale = config["test_dataloader"]["dataset"]["pipeline"][1]["scale"]
+    for height, width in ((300, 400), (100, 90)):
+        factor = min(max(scale) / max(height, width), min(scale) / min(height, width))  # mmcv.rescale_size
+        size = detector.recipe.inference.short_side, detector.recipe.inference.max_side
+        assert scaled_size((height, width), *size) == (int(height * factor + 0.5), int(width * factor + 0.5))
 
 
 def test_a_detector_of_boxes_has_no_mask_head_there(detector_run, tmp_path):

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
 from socodet.exporting import export_run
@@ -55,12 +57,16 @@ def test_a_card_says_how_other_images_than_8_bit_rgb_were_read(exportable_run, t
     assert list(reading_lines(PLAIN)) == list(reading_lines(PixelReading(max_pixels=7))) == []
 
 
-def test_code_in_the_torchvision_card_runs(exportable_run, tmp_path, monkeypatch):
-    run = exportable_run(architecture="fpn")
-    export_run(run.path, tmp_path / "first.safetensors")
+@pytest.mark.parametrize("fields", [{}, SMALL, SMALL | {"rpn_weight": 1.0}], ids=["torchvision's", "other", "RPN"])
+def test_code_in_the_torchvision_card_loads_everything_in_the_file(exportable_run, tmp_path, monkeypatch, fields):
+    run = exportable_run(architecture="fpn", **fields)
+    file = export_run(run.path, tmp_path / "first.safetensors").weights
     code = (tmp_path / "first-torchvision.md").read_text().split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
-    exec(code, {})
+    here = {}
+    exec(code, here)
+    loaded = here["detector"].state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in safetensors.torch.load_file(file).items())
 
 
 def strings(code):

@@ -111,7 +111,10 @@ def _mmdetection_config(detector: TrainedDetector, depth: int) -> str:
         "rpn": {"nms_pre": inference.proposals, "max_per_img": inference.proposals},
         "rcnn": {"score_thr": inference.score_threshold, "max_per_img": inference.detections},
     }
-    scale = inference.max_side, inference.short_side
+    scale = (
+        inference.max_side,
+        min(inference.short_side, inference.max_side),
+    )  # the longer of the two is the limit there
     pipeline = [
         {"type": "LoadImageFromFile"},
         {"type": "Resize", "scale": scale, "keep_ratio": True, "backend": "pillow"},

@@ -49,7 +49,10 @@ def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
             "with torch.no_grad():\n    (found,) = detector([image])  # boxes, scores, labels, perhaps masks\n"
             'names = [CLASSES[label] for label in found["labels"]]'
         ),
-        notes=("Images: RGB in 0 to 1, (3, H, W); label 1 is the first class. No socodet needed.",),
+        notes=(
+            "Images: RGB in 0 to 1, (3, H, W); label 1 is the first class. No socodet needed.",
+            "In training mode it does not scale images: scale them and their targets to the size given above.",
+        ),
     )
 
 

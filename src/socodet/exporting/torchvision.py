@@ -22,14 +22,20 @@ def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFile
             "one, use another --format"
         )
     weights, left_out = modules.renamed(torchvision(Layout(fc=(settings.head_convs + 1,)), rpn=True))
-    sizes = (
-        field for field in fields(ModelSettings) if field.name not in ("hidden_size", "embedding_size", "rpn_weight")
-    )
-    if all(getattr(settings, field.name) == field.default for field in sizes):
+    other = {
+        field.name: getattr(settings, field.name)
+        for field in fields(ModelSettings)
+        if field.name not in ("hidden_size", "embedding_size", "rpn_weight")
+        and getattr(settings, field.name) != field.default
+    }
+    has_rpn = any(plain.startswith("rpn.") for plain in modules.tensors)
+    if other or has_rpn:  # no function of torchvision makes a detector of these sizes; its RPN heads here are deeper
+        sizes = ", ".join(f"{name}={value!r}" for name, value in other.items())
+        imported = ""
+        detector = f'socodet.new_detector("mask_rcnn_fpn", socodet.ModelSettings({sizes}), num_classes=21)'
+    else:
         imported = "from torchvision.models.detection import maskrcnn_resnet50_fpn_v2\n"
         detector = "maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=21)"
-    else:  # no function of torchvision makes a detector of these sizes
-        imported, detector = "", "socodet.build_detector(RUN, num_classes=21)  # RUN: the folder of the run"
     return FrameworkFiles(
         weights={output: state_dict_bytes(weights, output)},
         left_out={output: left_out},
