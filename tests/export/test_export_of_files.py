@@ -10,6 +10,7 @@ import safetensors.torch
 import timm
 import torch
 from narrow_models import narrow_resnet18
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
@@ -201,6 +202,21 @@ def test_files_that_no_framework_gets(exportable_run, tmp_path):
     with pytest.raises(InputError, match=r"absent\.pth: no such file"):
         export_run(tmp_path / "absent.pth", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
+
+
+def test_a_pyramid_or_box_head_in_part_is_not_exported(exportable_run, tmp_path):
+    run = exportable_run(**SMALL)
+    export_run(run.path, tmp_path / "mm.pth", format="mmdetection")
+    with pytest.raises(InputError, match=r"mm\.single_stage\.pth: its pyramid has no P2"):
+        export_run(tmp_path / "mm.single_stage.pth", tmp_path / "out.pkl", format="detectron2")
+    pyramid = new_detector("faster_rcnn_fpn", run.settings, 3).state_dict()
+    pyramid = {name: value for name, value in pyramid.items() if name.startswith("backbone.")}
+    for widths in ([], [24, 24]):
+        head = FastRCNNConvFCHead((16, 7, 7), widths, [40, 40] if widths else [40], torch.nn.BatchNorm2d).state_dict()
+        torch.save(pyramid | {f"roi_heads.box_head.{name}": value for name, value in head.items()}, tmp_path / "d.pth")
+        with pytest.raises(InputError, match="convolutions and one fully connected"):
+            export_run(tmp_path / "d.pth", tmp_path / "out.pkl", format="detectron2")
+    assert not (tmp_path / "out.pkl").exists()
 
 
 @pytest.mark.parametrize("framework", ["torchvision", "detectron2", "mmdetection"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.models.backbones import STAGES, build_backbone, resnet_depth
+from socodet.models.backbones import COARSEST, FINEST, STAGES, build_backbone, resnet_depth
 from socodet.models.encoders import ObjectEncoder, encoder_class
 from socodet.models.settings import ModelSettings
 from socodet.weights.formats import in_words
@@ -126,10 +126,20 @@ def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelS
         raise InputError(f"{source}: its pyramid or box head has no batch norm; export weights of ones that have")
     if "lateral.5.conv.weight" not in tensors:
         return ModelSettings(architecture="c4" if c4 else "c5", backbone=backbone)
+    for level in range(FINEST, COARSEST):
+        if f"lateral.{level}.conv.weight" not in tensors:
+            raise InputError(
+                f"{source}: its pyramid has no P{level}, as a single-stage detector's; export its run instead"
+            )
     fpn_channels = len(tensors["lateral.5.conv.weight"])
     if "head.fc.weight" not in tensors:
         return ModelSettings(architecture="fpn_no_head", backbone=backbone, fpn_channels=fpn_channels)
     convs = [len(value) for name, value in tensors.items() if re.fullmatch(r"head\.conv\.\d+\.conv\.weight", name)]
+    if not convs or "head.fc1.weight" in tensors:
+        raise InputError(
+            f"{source}: its box head is not of convolutions and one fully connected layer; remove its tensors from the "
+            "file to export the rest"
+        )
     outputs, inputs = tensors["head.fc.weight"].shape
     return ModelSettings(
         backbone=backbone,
