@@ -1,5 +1,7 @@
 """Images in which no object is proposed: counted, named, and refused where nearly all are such."""
 
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +13,9 @@ import socodet
 from socodet.errors import InputError
 from socodet.images.source import open_images
 from socodet.models.settings import ModelSettings
-from socodet.pretraining.preparation import say_whole_windows
+from socodet.pretraining.preparation import readable_images, say_whole_windows
 from socodet.pretraining.recipes import Recipe
+from socodet.proposals.conversion import convert_proposals
 from socodet.proposals.table import ProposalTable
 from socodet.training.settings import ExecutionSettings
 
@@ -40,6 +43,23 @@ def test_they_are_counted_and_named(tmp_path, capsys):
     assert table.without_boxes == {"00.png", "01.png", "02.png"}
     say_whole_windows(table, open_images(folder), Recipe("one", model=NARROW))
     assert "3 of 6 images have no proposal (first: 00.png); training on their whole windows" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_file_names_that_are_not_utf_8(tmp_path, capsys):
+    folder = write(tmp_path / "set", 1, 1)
+    flat, broken = (b"f\xe9" + name for name in (b"1.png", b"2.png"))
+    os.rename(folder / "00.png", os.fsencode(folder) + b"/" + flat)
+    os.rename(folder / "zz.png", os.fsencode(folder) + b"/" + broken)
+    table, source = table_of(folder, tmp_path), open_images(folder)
+    capsys.readouterr()
+    readable, failed = readable_images(source, table)
+    assert [source.key(int(index)) for index in readable] == ["01.png", os.fsdecode(flat)]
+    assert [key for key, _ in failed] == [os.fsdecode(broken)]
+    say_whole_windows(table, source, Recipe("one", model=NARROW))
+    assert "1 of 3 images have no proposal" in capsys.readouterr().err
+    imported = convert_proposals(folder, table.path, tmp_path / "imported.parquet", show_progress=False)
+    assert (imported.boxes, imported.unknown) == (table.total_boxes, ())
 
 
 @pytest.mark.usefixtures("narrow_networks")

@@ -145,6 +145,51 @@ def test_numbers_read_in_the_wrong_form_are_noticed(folder: Path, tmp_path: Path
         converted(folder, stems(tmp_path, {"1": [[10, 10, 40, 30], [300, 200, 400, 300]]}), tmp_path)
 
 
+def test_shares_of_the_image_are_not_read_as_pixels(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"2 boxes .* shares of their image"):
+        converted(folder, stems(tmp_path, {"1": [[0.1, 0.2, 0.5, 0.5]], "2": [[0, 0, 1, 1]]}), tmp_path, keep_all=True)
+
+
+def test_boxes_of_images_of_another_size_are_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as those made without the EXIF rotation, which reach outside no image that is nearly square."""
+    upright = Image.Exif()
+    upright[0x0112] = 6  # stored as 100x80, shown as 80x100
+    for key in ("cat/2.jpg", "dog/3.v2.jpg"):
+        Image.new("RGB", SIZE).save(folder / key, exif=upright)
+    width, height = SIZE
+    images = [
+        {"id": 1, "file_name": "1.jpg", "width": width, "height": height},
+        {"id": 2, "file_name": "2.jpg", "width": width, "height": height},  # not upright
+        {"id": 3, "file_name": "3.v2.jpg", "width": 0, "height": None},  # not known
+    ]
+    entries = [{"image_id": number, "bbox": [10, 10, 40, 30]} for number in (1, 2, 3)]
+    coco = tmp_path / "coco.json"
+    coco.write_text(json.dumps({"images": images, "annotations": entries}))
+    summary, table = converted(folder, coco, tmp_path)
+    assert [len(table.boxes(key)) for key in KEYS] == [1, 0, 1, 0]
+    assert (summary.given, summary.without, summary.other_size) == (3, 0, 1)
+    assert "1 of 2 images have another size" in (said := capsys.readouterr().err)
+    assert "cat/2.jpg is 80x100, not 100x80" in said
+
+    # A table knows the sizes too, and those of images that were enlarged since fit everywhere.
+    ours = tmp_path / "ours.parquet"
+    convert_proposals(folder, coco, ours, show_progress=False)
+    for key in KEYS[:3]:
+        Image.new("RGB", (200, 200)).save(folder / key)
+    with pytest.raises(InputError, match=r"made for other images: cat/1\.jpg is 200x200, not 100x80"):
+        converted(folder, ours, tmp_path)
+
+
+def test_file_names_that_repeat_in_other_folders_are_other_images(folder: Path, tmp_path: Path) -> None:
+    """Proposals of a whole set, imported for the images of some of its folders."""
+    given = dict.fromkeys(("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg", "owl/1.jpg"), BOX)
+    summary, table = converted(folder, stems(tmp_path, given), tmp_path)
+    assert [len(table.boxes(key)) for key in KEYS] == [1, 1, 0, 0]
+    assert summary.unknown == ("dog/1.jpg", "dog/2.jpg", "owl/1.jpg")
+
+
 def test_each_form_by_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same boxes in every form give the same boxes."""
     boxes = {"cat/1.jpg": [[10, 10, 40, 30], [50, 30, 30, 40]], "dog/3.v2.jpg": [[20, 20, 30, 30]]}

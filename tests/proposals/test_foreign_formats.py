@@ -122,6 +122,7 @@ def test_a_proposal_table(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(rows_to_arrow(rows, table_schema(ProposalSettings())), path)
     assert as_lists(path) == ({"x/a.jpg": [[1, 2, 3, 4]], "b.jpg": []}, "xyxy")
+    assert read_foreign(path).sizes == {"x/a.jpg": (9, 9), "b.jpg": (8, 8)}
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,21 @@ def test_only_the_first_view_is_jittered_and_half_of_its_boxes() -> None:
     assert np.abs(np.corrcoef(r.T) - np.eye(4)).max() < 0.15
 
 
+def test_jitter_moves_no_box_out_of_the_first_view() -> None:
+    """Where that is a crop, a box may lie at its edge; one that is left at its least size is not made smaller."""
+    views = (ViewSettings("crop", 32, _PLAIN), ViewSettings("previous", 32, _PLAIN))
+    settings = SampleSettings(
+        views, boxes_per_image=1, crop_scale=(0.2, 0.3), min_visible=0.0, min_box_side=4.0, jitter=0.5
+    )
+    jittered = 0
+    for index in range(300):
+        sample = make_sample(_image(8, 8), np.array([[2, 2, 6, 6]], np.float32), settings, sample_rng(0, 0, index))
+        sides = sample.boxes[0][:, 2:] - sample.boxes[0][:, :2]
+        assert sides.min() >= settings.min_box_side - 1e-3
+        jittered += bool(np.abs(sides - (sample.boxes[1][:, 2:] - sample.boxes[1][:, :2])).max() > 1e-3)
+    assert jittered > 60
+
+
 def test_flips_are_independent_and_even() -> None:
     settings = _with_views(SampleSettings(), size=16)
     flips = np.array(

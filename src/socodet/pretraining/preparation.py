@@ -24,7 +24,7 @@ from socodet.images.source import (
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.make_table import propose
-from socodet.proposals.table import ProposalTable
+from socodet.proposals.table import ProposalTable, as_text
 from socodet.runtime.counted import counted
 from socodet.runtime.notices import busy_with, notice, say
 from socodet.runtime.serialization import from_json, to_json, with_defaults
@@ -193,7 +193,7 @@ def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe,
     without = table.without_boxes
     if not without or chosen.model.architecture == "image":
         return
-    keys = [key for key in map(source.key, range(len(source))) if key in without]
+    keys = [key for key in map(source.key, range(len(source))) if as_text(key) in without]
     if not keys:
         return
     what = f"{source.location}: {len(keys):,} of {len(source):,} images have no proposal (first: {keys[0]})"
@@ -231,9 +231,9 @@ def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[
     errors = table.unreadable
     if not errors:
         return np.arange(len(source)), []
-    failed = [index for index in range(len(source)) if source.key(index) in errors]
+    failed = [index for index in range(len(source)) if as_text(source.key(index)) in errors]
     readable = np.setdiff1d(np.arange(len(source)), failed)
-    return readable, [(source.key(index), errors[source.key(index)]) for index in failed]
+    return readable, [(source.key(index), errors[as_text(source.key(index))]) for index in failed]
 
 
 def _check_readable(source: ImageSource) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from socodet.proposals.foreign_formats import ForeignProposals, read_foreign
 from socodet.proposals.make_table import ProposalSummary, check_workers
 from socodet.proposals.part_files import ROW_GROUP
 from socodet.proposals.settings import BoxForm, ProposalSettings
-from socodet.proposals.table import Origin, Row, rows_to_arrow, table_schema
+from socodet.proposals.table import Origin, Row, as_text, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import check_output_file, link_target, made_folder, whole_file
+from socodet.runtime.notices import notice
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import in_order
 
@@ -42,6 +44,8 @@ class ConversionSummary(ProposalSummary):
     """Of these, empty boxes, and boxes that were clipped because they reached outside their image by over a pixel."""
     without: int
     """Images without a box in the file."""
+    other_size: int
+    """Images of another size than the file gives; their boxes were left out."""
     unknown: tuple[str, ...]
     """Names in the file that match no image."""
 
@@ -69,10 +73,11 @@ def convert_proposals(
 
     Boxes are clipped to their image and, unless `keep_all`, filtered by `settings`, of which nothing else is used.
     Names in the file are image keys or file names, with or without suffix; all of them alike. An image without
-    proposals gets none. `form`: the meaning of a box's four numbers, if it is not the format's usual one.
+    proposals gets none, and so does one of another size than the file gives. `form`: the meaning of a box's four
+    numbers, if it is not the format's usual one.
 
     InputError when there are no images or proposals, when the names match no image or are ambiguous, when boxes do not
-    fit their images, and for `output` and `workers` as for `propose`.
+    fit their images, or most sizes in the file are others, and for `output` and `workers` as for `propose`.
     """
     start = time.monotonic()
     check_workers(workers)
@@ -94,8 +99,8 @@ def convert_proposals(
         ):
             rows: list[Row] = []
             for index, size in _sizes(source, workers or available_cores()):
-                given = foreign.boxes[names[index]] if index in names else NONE
-                rows.append(_make_row(source.key(index), size, given, foreign.form, settings, keep_all, counts))
+                key, name = source.key(index), names.get(index)
+                rows.append(_make_row(key, size, foreign, name, settings, keep_all, counts))
                 bar.advance()
                 if len(rows) == ROW_GROUP or index == len(source) - 1:
                     writer.write_table(rows_to_arrow(rows, schema))
@@ -105,6 +110,11 @@ def convert_proposals(
         raise InputError(
             f"{output}: cannot be written ({error.strerror}); give another output or free some space"
         ) from None
+    if counts.others:
+        notice(
+            f"{proposals}: {len(counts.others):,} of {counts.sized:,} images have another size than it gives (first: "
+            f"{counts.others[0]}); their boxes were left out"
+        )
     known = set(names.values())
     return ConversionSummary(
         output,
@@ -116,14 +126,17 @@ def convert_proposals(
         counts.given,
         counts.outside,
         counts.without,
+        len(counts.others),
         tuple(name for name in foreign.boxes if name not in known),
     )
 
 
 class _Counts:
     def __init__(self) -> None:
-        self.given = self.kept = self.outside = self.outside_in_other_form = self.without = 0
+        self.given = self.kept = self.outside = self.outside_in_other_form = self.without = self.sized = 0
+        self.largest = 0.0
         self.unreadable: list[tuple[str, str]] = []
+        self.others: list[str] = []
 
 
 def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, int] | str]]:
@@ -141,8 +154,8 @@ def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, 
 def _make_row(
     key: str,
     size: tuple[int, int] | str,
-    given: NDArray[np.float32],
-    form: BoxForm,
+    foreign: ForeignProposals,
+    name: str | None,
     settings: ProposalSettings,
     keep_all: bool,
     counts: _Counts,
@@ -151,9 +164,17 @@ def _make_row(
         counts.unreadable.append((key, size))
         return Row(key, 0, 0, NONE, size)
     width, height = size
-    boxes = _corners(given, form)
+    given, form = NONE if name is None else foreign.boxes[name], foreign.form
     counts.given += len(given)
     counts.without += len(given) == 0
+    counts.largest = max(counts.largest, float(given.max(initial=0)))
+    said = None if name is None else foreign.sizes.get(name)
+    if said is not None:
+        counts.sized += 1
+        if said != size:
+            counts.others.append(f"{key} is {width}x{height}, not {said[0]:g}x{said[1]:g}")
+            return Row(key, width, height, NONE)
+    boxes = _corners(given, form)
     counts.outside += _outside(boxes, width, height)
     counts.outside_in_other_form += _outside(_corners(given, "xywh" if form == "xyxy" else "xyxy"), width, height)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
@@ -180,6 +201,16 @@ def _outside(boxes: NDArray[np.float32], width: int, height: int) -> int:
 
 
 def _check_fit(counts: _Counts, form: BoxForm, path: Path) -> None:
+    if len(counts.others) > counts.sized / 2:
+        raise InputError(
+            f"{path}: made for other images: {counts.others[0]}; give the images it was made from, at that size and "
+            "upright, as their EXIF orientation says"
+        )
+    if counts.given and counts.largest <= 1:
+        raise InputError(
+            f"{path}: no number of its {counts.given} boxes is above 1, as if they were shares of their image; give "
+            "pixels"
+        )
     outside, other = counts.outside, counts.outside_in_other_form
     what = f"{path}: {outside} of {counts.given} boxes are empty or reach outside their image"
     if outside > MANY * counts.given and other < outside / 5:
@@ -215,21 +246,25 @@ _NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
 
 
 def _names_of_images(source: ImageSource, foreign: ForeignProposals, path: Path) -> dict[int, str]:
-    """Each image's name in the file, by the naming that matches most of the file's names."""
+    """Each image's name in the file, by the naming that matches most of them one to one, or most of the file's names.
+
+    Where file names repeat in several folders, one that drops the folder would match names of images that are not here.
+    """
     best: dict[str, list[int]] = {}
-    most = 0
+    most = (0, 0)
     compared: Callable[[str], str] = _as_is
     for of_key, of_name in _NAMINGS:
-        wanted = {of_name(name) for name in foreign.boxes}
+        wanted = Counter(of_name(name) for name in foreign.boxes)
         images: dict[str, list[int]] = {}
         for index in range(len(source)):
-            name = of_key(source.key(index))
+            name = of_key(as_text(source.key(index)))
             if name in wanted:
                 images.setdefault(name, []).append(index)
-        known = sum(of_name(name) in images for name in foreign.boxes)
-        if known > most:
-            best, most, compared = images, known, of_name
-        if most == len(foreign.boxes):
+        pairs = sum(len(indices) == wanted[name] == 1 for name, indices in images.items())
+        known = sum(wanted[name] for name in images)
+        if (pairs, known) > most:
+            best, most, compared = images, (pairs, known), of_name
+        if known == len(foreign.boxes):
             break
     if not best:
         raise InputError(

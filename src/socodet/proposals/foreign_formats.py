@@ -30,6 +30,10 @@ FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
 NOT_JSON = "repair it or make it again"
 
 
+Boxes = dict[str, NDArray[np.float32]]
+Sizes = dict[str, tuple[float, float]]
+
+
 class ForeignProposals(NamedTuple):
     """The content of a file."""
 
@@ -37,6 +41,8 @@ class ForeignProposals(NamedTuple):
     """By image name: (N, 4) as in the file, best first if they have scores."""
     form: BoxForm
     """The meaning of the four numbers."""
+    sizes: Mapping[str, tuple[float, float]]
+    """By image name: width and height that the boxes are for, pixels, where the file gives them."""
 
 
 def read_foreign(
@@ -49,39 +55,43 @@ def read_foreign(
     """
     path = Path(path)
     usual: BoxForm
-    boxes: dict[str, NDArray[np.float32]]
+    boxes: Boxes
+    sizes: Sizes = {}
     if path.is_dir():
         boxes, usual = _read_folder(path)
     elif not path.is_file():
         raise InputError(f"{path}: no such file or folder of proposals; {FORMS_KNOWN}")
     elif path.suffix.lower() == ".json":
-        boxes = _read_json(path, coco_images)
+        boxes, sizes = _read_json(path, coco_images)
         usual = "xywh"
     elif path.suffix.lower() == ".parquet":
-        boxes, usual = _read_parquet(path)
+        boxes, usual, sizes = _read_parquet(path)
     else:
         raise InputError(f"{path}: is not a known format of proposals; {FORMS_KNOWN}")
     if not boxes:
         raise InputError(f"{path}: holds no proposals; {FORMS_KNOWN}")
-    return ForeignProposals(boxes, form or usual)
+    return ForeignProposals(boxes, form or usual, sizes)
 
 
-def _read_json(path: Path, coco_images: str | Path | None) -> dict[str, NDArray[np.float32]]:
+def _read_json(path: Path, coco_images: str | Path | None) -> tuple[Boxes, Sizes]:
     data = _content(path)
     if data.lstrip()[:1] == b"[":
-        return _from_coco(path, parse_json(path, data, NOT_JSON), _image_names(path, coco_images))
+        entries = parse_json(path, data, NOT_JSON)
+        names, sizes = _coco_images(path, coco_images)
+        return _from_coco(path, entries, names), sizes
     if b'"annotations"' in data:
         content = parse_json(path, data, NOT_JSON)
         if "annotations" in content:
-            return _from_coco(path, content["annotations"], _image_names(path, coco_images or path))
-    return _from_names(path, data)
+            names, sizes = _coco_images(path, coco_images or path)
+            return _from_coco(path, content["annotations"], names), sizes
+    return _from_names(path, data), {}
 
 
 def _content(path: Path) -> bytes:
     return read_given(path).removeprefix(codecs.BOM_UTF8)
 
 
-def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
+def _read_folder(path: Path) -> tuple[Boxes, BoxForm]:
     arrays = sorted(file for file in path.rglob("*.npy") if file.is_file())  # a pipe would be waited for
     texts = sorted(file for file in path.rglob("*.json") if file.is_file())
     if not arrays and not texts:
@@ -90,7 +100,7 @@ def _read_folder(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
         raise InputError(f"{path}: holds .npy and .json files, {arrays[0].name} and {texts[0].name}; keep one format")
     if arrays:
         return {file.relative_to(path).with_suffix("").as_posix(): _read_array(file) for file in arrays}, "xyxy"
-    boxes: dict[str, NDArray[np.float32]] = {}
+    boxes: Boxes = {}
     for file in texts:
         for name, found in _from_names(file, _content(file)).items():
             if name in boxes:
@@ -125,12 +135,12 @@ def _as_boxes(value: Any, where: str) -> NDArray[np.float32]:
     return boxes
 
 
-def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
+def _from_names(path: Path, data: bytes) -> Boxes:
     if data.lstrip()[:1] != b"{":
         raise InputError(f"{path}: is not a JSON object of image names; give {{stem: [[x, y, w, h], ...], ...}}")
     try:
         # One image at a time: the boxes of a million images would take 10 GB as Python lists.
-        boxes: dict[str, NDArray[np.float32]] = {}
+        boxes: Boxes = {}
         for name, found in ijson.kvitems(data, "", use_float=True):
             if name in boxes:
                 raise InputError(f"{path}: has boxes of {name} twice; keep one of them")
@@ -141,8 +151,8 @@ def _from_names(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
         raise InputError(f"{path}: is not valid JSON ({what}); {NOT_JSON}") from None
 
 
-def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
-    """The file name of each image_id, from a COCO file."""
+def _coco_images(path: Path, coco_images: str | Path | None) -> tuple[dict[Any, str], Sizes]:
+    """The file name of each image_id, from a COCO file, and the sizes by file name."""
     if coco_images is None:
         raise InputError(f"{path}: names images by image_id only; give the COCO file of the images, --coco-images")
     file = Path(coco_images)
@@ -153,14 +163,19 @@ def _image_names(path: Path, coco_images: str | Path | None) -> dict[Any, str]:
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         if len(names) < len(content["images"]):
             raise InputError(f"{file}: two of its images have the same id; give each its own")
-        return names
+        sides = [(names[image["id"]], image.get("width"), image.get("height")) for image in content["images"]]
+        return names, {name: (width, height) for name, width, height in sides if _sized(width) and _sized(height)}
     except (KeyError, TypeError):
         raise InputError(
             f"{file}: is not a COCO file; one has a list `images`, with `id` and `file_name` for each image"
         ) from None
 
 
-def _from_coco(path: Path, entries: Any, names: dict[Any, str]) -> dict[str, NDArray[np.float32]]:
+def _sized(side: Any) -> bool:
+    return isinstance(side, int | float) and side > 0
+
+
+def _from_coco(path: Path, entries: Any, names: dict[Any, str]) -> Boxes:
     found: dict[str, list[tuple[float, Any]]] = {}
     number = 0
     try:
@@ -178,28 +193,29 @@ def _from_coco(path: Path, entries: Any, names: dict[Any, str]) -> dict[str, NDA
     }
 
 
-def _read_parquet(path: Path) -> tuple[dict[str, NDArray[np.float32]], BoxForm]:
+def _read_parquet(path: Path) -> tuple[Boxes, BoxForm, Sizes]:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: is not a Parquet file ({error}); make it again") from None
     if METADATA_KEY in (schema.metadata or {}):
         table = ProposalTable.read(path)
-        return {key: table.boxes(key) for key in table.keys}, "xyxy"
+        sizes: Sizes = {key: table.size(key) for key in table.keys if all(table.size(key))}  # 0: it was unreadable
+        return {key: table.boxes(key) for key in table.keys}, "xyxy", sizes
     column = next((name for name in ("boxes", "xyxy", "xywh") if name in schema.names), None)
     if "image" not in schema.names or column is None:
         raise InputError(
             f"{path}: has the columns {', '.join(schema.names)}; it needs `image`, and `boxes`, `xyxy` or `xywh`"
         )
     check_fits_memory(path)
-    boxes: dict[str, NDArray[np.float32]] = {}
+    boxes: Boxes = {}
     for image, value in _rows(path, column):
         if not isinstance(image, str):
             raise InputError(f"{path}: an image is named {image!r}; the column `image` must hold strings")
         if image in boxes:
             raise InputError(f"{path}: has two rows of {image}; put all its boxes in one")
         boxes[image] = _as_boxes([] if value is None else value, f"{path}: {image}")
-    return boxes, "xywh" if column == "xywh" else "xyxy"
+    return boxes, "xywh" if column == "xywh" else "xyxy", {}
 
 
 def _rows(path: Path, column: str) -> Iterator[tuple[Any, Any]]:

@@ -81,7 +81,7 @@ def rows_to_arrow(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
         pa.array(offsets, pa.int32()), pa.FixedSizeListArray.from_arrays(numbers, 4), type=schema.field("boxes").type
     )
     columns = [
-        pa.array(map(_as_text, keys), pa.string()),
+        pa.array(map(as_text, keys), pa.string()),
         pa.array(widths, pa.int32()),
         pa.array(heights, pa.int32()),
         lists,
@@ -90,7 +90,7 @@ def rows_to_arrow(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _as_text(key: str) -> str:
+def as_text(key: str) -> str:
     r"""A key as a table holds it: bytes of a file name that are not UTF-8 are written as \xff."""
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -194,12 +194,12 @@ class ProposalTable:
 
     @property
     def keys(self) -> list[str]:
-        """The images, in the order of the table."""
+        """`as_text` of the images' keys, in the order of the table."""
         return [key for part in self._parts for key in part.keys.to_pylist()]
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """The images that could not be read, with the reason."""
+        """The images that could not be read, by `as_text` of their key, with the reason."""
         found: dict[str, str] = {}
         for part in self._parts:
             failed = pa.array(np.flatnonzero(part.failed()))
@@ -208,7 +208,7 @@ class ProposalTable:
 
     @property
     def without_boxes(self) -> set[str]:
-        """The images that could be read and have no proposal."""
+        """The images that could be read and have no proposal, by `as_text` of their key."""
         found: set[str] = set()
         for part in self._parts:
             rows = np.flatnonzero((np.diff(part.offsets) == 0) & ~part.failed())
@@ -280,7 +280,7 @@ class ProposalTable:
         return self._parts[part], row - int(self._starts[part])
 
     def _row(self, key: str) -> tuple[_Rows, int]:
-        key = _as_text(key)
+        key = as_text(key)
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -296,4 +296,4 @@ class ProposalTable:
 
 
 def _keys(source: ImageSource, first: int, last: int) -> pa.Array:
-    return pa.array((_as_text(source.key(index)) for index in range(first, last)), pa.string())
+    return pa.array((as_text(source.key(index)) for index in range(first, last)), pa.string())

@@ -170,10 +170,15 @@ def _shown(
 
 
 def _jitter_some(boxes: Boxes, settings: SampleSettings, rng: np.random.Generator) -> Boxes:
-    """Boxes (N, 4), each jittered with `settings.jitter_probability`, by four independent draws (section 3.2)."""
+    """The first view's boxes (N, 4), each jittered with `settings.jitter_probability`, by four independent draws.
+
+    Section 3.2. A box of which jitter would leave less than `settings.min_box_side` in the view stays as it is.
+    """
     applied = rng.random(len(boxes)) < settings.jitter_probability
     r = settings.jitter * (2 * rng.random((len(boxes), 4)) - 1)
-    return geometry.jitter(boxes, r * applied[:, None], settings.jitter_anchor)
+    jittered = geometry.jitter(boxes, r * applied[:, None], settings.jitter_anchor)
+    there = geometry.kept(jittered, float(settings.views[0].size), 0.0, settings.min_box_side)
+    return np.where(there[:, None], jittered, boxes)
 
 
 def box_levels(boxes: Boxes, settings: SampleSettings) -> NDArray[np.int64]:
