@@ -63,6 +63,7 @@ def test_every_class_has_its_numbers(page):
     assert row("person") == ["1", "1", "0", "100.0%", "100.0%", "100.0"]
     assert row("rocket") == ["1", "0", "0", "–", "0.0%", "0.0"]
     assert "From a score of 0.80 up" in text
+    assert "trained on 3 of the 3 images" in text  # such scores say little
 
 
 def test_the_worst_image_is_shown(page):

@@ -11,6 +11,7 @@ def test_loss_compares_the_first_tenth_with_the_last_and_earns_no_tick() -> None
     assert verdict.figure == "−2.50 → −38.50"  # means of 1..4 and 37..40
     assert "−8" in verdict.good
     assert loss_verdict(lines[::-1], -8.0).passed is False
+    assert loss_verdict(lines[:1], -8.0).passed is None  # nothing to compare with
     assert loss_verdict(lines[:2], -8.0).figure == "−1.00 → −2.00"
 
 

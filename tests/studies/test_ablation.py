@@ -5,8 +5,10 @@ import dataclasses
 import html
 import json
 import re
+import shutil
 import signal
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ import socodet.studies.ablation.running as running
 import socodet.studies.pretraining_runs as pretraining_runs
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
+from socodet.images.reading import PixelSettings, read_images_as
 from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.pretrain import PretrainResult
 from socodet.pretraining.recipes import recipe
@@ -221,6 +224,20 @@ def test_other_rows_do_not_end_up_in_the_same_table(table4):
         with pytest.raises(InputError, match="holds an ablation of other settings"):
             ablate(family, photographs(), table4.folder, budget, execution=HERE, show_progress=False)
     assert table4.csv.read_bytes() == before
+
+
+def test_images_read_otherwise_and_other_boxes_are_refused(table4, tmp_path, monkeypatch):
+    """Also boxes of another table at the same path."""
+    call = {"execution": HERE, "show_progress": False}
+    with read_images_as(PixelSettings(bands=(3, 2, 1))), pytest.raises(InputError, match=r"bands .*3 2 1 now"):
+        ablate("table4", photographs(), table4.folder, SMALL, **call)
+    boxes = shutil.copy(table4.folder / "proposals-single.parquet", tmp_path)
+    monkeypatch.setattr(running.Study, "run", lambda *_, **__: None)  # trains nothing
+    for _ in range(2):
+        ablate("table4", photographs(), tmp_path / "out", SMALL, proposals=boxes, **call)
+    pq.write_table(pq.read_table(boxes), boxes, compression="gzip")
+    with pytest.raises(InputError, match="--proposals"):
+        ablate("table4", photographs(), tmp_path / "out", SMALL, proposals=boxes, **call)
 
 
 def test_the_papers_budget_is_the_papers_recipes():

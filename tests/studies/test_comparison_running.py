@@ -10,6 +10,7 @@ import torch
 from photograph_sets import coco_file, link_photographs
 
 from socodet.cli import main
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import DETECTORS
 from socodet.detection.detectors.names import ALIASES
 from socodet.detection.detectors.schedules import SCHEDULES
@@ -235,6 +236,30 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(ask):
     assert third.asked == [("soco", None, 0, 2)]
 
 
+def test_scores_that_the_log_lost_are_not_those_of_an_earlier_step(ask, tmp_path):
+    """As after a power failure: the checkpoint of the last step is on disk, the last lines of the log are not."""
+
+    class Losing(Stub):
+        kept = True
+
+        def __call__(self, *given, **options):
+            result = super().__call__(*given, **options)
+            (result.run / "log.jsonl").write_text(json.dumps({"step": 1, "box_AP": 3.0}) + "\n")
+            if self.kept:
+                noted = {"step": result.steps, "scores": {"box_AP": 12.0, "box_APs": None}}
+                (result.run / "scores.json").write_text(json.dumps(noted))
+            return result
+
+    for run in ask(Losing()).runs:
+        assert run.results["scores"] == {"box_AP": 12.0}
+        assert run.results["curve"] == [{"step": 1, "box_AP": 3.0}, {"step": 2, "box_AP": 12.0}]
+    stub = Losing()
+    stub.kept = False
+    with pytest.raises(InputError, match=r"seed-2/log\.jsonl: lacks the scores after step 2"):
+        ask(stub, seeds=(2,))
+    assert not run_of(tmp_path / "out", "soco", 1, 2).with_suffix(".json").exists()
+
+
 def test_a_part_that_no_short_decimal_names_is_in_the_table_once(ask):
     table = ask(Stub(), fractions=(1 / 3, 1.0))
     assert [(row.labels["init"], len(row.runs)) for row in table.detectors.rows] == [("soco", 2), ("scratch", 2)] * 2
@@ -265,6 +290,10 @@ def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
     (tmp_path / "none.json").write_text(json.dumps({**val, "annotations": []}))
     with pytest.raises(InputError, match="none: no image has an object to find"):
         ask(Stub(), val=tmp_path / "none.json")
+    difficult = open_detection_set(data / "val.json")
+    marked = [dataclasses.replace(image, difficult=np.ones(len(image), bool)) for image in difficult.images]
+    with pytest.raises(InputError, match="no object counts"):
+        ask(Stub(), val=dataclasses.replace(difficult, images=marked))
     first = train["images"][0]["id"]
     few = [one for one in train["annotations"] if one["image_id"] == first]
     (tmp_path / "few.json").write_text(json.dumps({**train, "annotations": few}))

@@ -38,6 +38,12 @@ def test_what_is_compared_with_is_within_the_axis():
     assert [text.get_text() for text in axes.texts] == ["0.1", "not begun"]
 
 
+def test_a_single_evaluation_is_seen():
+    """A line of one point has no length."""
+    figure = lines_figure([Lines("a", {"soco": {300: Spread((4.0, 6.0))}})], ["soco"], "step", "box AP")
+    assert sorted(drawn_at(figure.axes[0], "o")) == [(300.0, 4.0), (300.0, 5.0), (300.0, 6.0)]
+
+
 def test_bands_are_a_sample_standard_deviation_and_one_legend_is_for_all_panels():
     values = {10: (1.0, 2.0, 6.0), 20: (4.0, 4.0, 7.0)}
     lines = {at: Spread(seeds) for at, seeds in values.items()}

@@ -238,6 +238,9 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, 
     empty = tmp_path / "empty.json"
     content = json.loads(boxes.read_text())
     empty.write_text(json.dumps({**content, "annotations": []}))
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps({**content, "annotations": content["annotations"][:1]}))
+    part = ["--finetune.fraction", "0.3", "--seeds", *map(str, range(6))]
     both = ["--finetune.val", str(boxes), "--finetune.iterations", "1", "--finetune.epochs", "1"]
     for flags, problem in (
         (tune, r"boxes: has no validation split; give --finetune\.val"),
@@ -247,6 +250,7 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, 
         ([*tune[:3], "coco_3x"], "coco_3x"),
         ([*tune, "--finetune.val", str(tmp_path / "none.json")], "no such file or folder"),
         ([*tune, "--finetune.val", str(empty)], "empty: no image has an object to find"),
+        (["--finetune", str(few), *tune[2:], *both[:2], *part], r"fraction 0\.3 and seed \d no image has an object"),
         ([*tune, *both], "--iterations and --epochs: give one of them"),
         ([*tune, *both[:2], "--finetune.size", "8"], "size must be at least 32"),
     ):

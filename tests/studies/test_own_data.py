@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from photograph_sets import OBJECTS, coco_file
+from photograph_sets import OBJECTS, coco_file, link_photographs
 
 from socodet.cli import main
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.subsets import mini_set
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
+from socodet.images.reading import PixelSettings, read_images_as
 from socodet.images.source import open_images
 from socodet.pretraining import step_time
 from socodet.pretraining.recipes.auto import Given, plan
@@ -26,6 +29,7 @@ from socodet.studies.own_data.begin import starts_to_note
 from socodet.studies.own_data.protocol import Start, image_level, start_names, starts
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
+from socodet.training.learner import DivergedError
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("figures_unrendered")
@@ -138,6 +142,7 @@ def test_settings_newer_than_the_study_are_its_defaults(done, data, weights, tmp
     note = json.loads((folder / "own_data.json").read_text())
     del note["asked"]["settings"]["rise"]
     del note["starts"]["soco"]["recipe"]["training"]["backbone_lr"]
+    del note["reading"]
     (folder / "own_data.json").write_text(json.dumps(note))
     given = {"weights": weights, "fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
     again = reproduce_own_data(data, folder, SMALL, **given).as_json()
@@ -170,6 +175,28 @@ def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, dat
     with pytest.raises(InputError, match="image began with other weights, or with a recipe"):
         reproduce_own_data(data, done.study.folder, SMALL, **asked)
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
+
+
+def test_images_read_otherwise_are_refused(done, data, weights):
+    asked = {"weights": weights, "fractions": (1.0,), "folds": (4,), "execution": CPU, "show_progress": False}
+    kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
+    with read_images_as(PixelSettings(bands=(3, 2, 1))), pytest.raises(InputError, match=r"bands .*3 2 1 now"):
+        reproduce_own_data(data, done.study.folder, SMALL, **asked)
+    assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
+
+
+def test_a_part_without_objects_in_the_fold_that_finds_the_length_is_refused(data, tmp_path):
+    train = json.loads((data / "train.json").read_text())
+    parts = {seed: mini_set(open_detection_set(data / "train.json"), 0.2, seed).images[0].image_id for seed in range(9)}
+    fold = next(seed for seed, image in parts.items() if image != parts[0])
+    train["annotations"] = [one for one in train["annotations"] if one["image_id"] == parts[fold]]
+    link_photographs(tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps(train))
+    shutil.copy(data / "val.json", tmp_path)
+    asked = {"fractions": (0.2,), "folds": (fold,), "only": ["scratch"], "execution": CPU, "show_progress": False}
+    with pytest.raises(InputError, match=r"fraction 0\.2 and seed 0 no image"):
+        reproduce_own_data(tmp_path, tmp_path / "out", SMALL, **asked)
+    assert not (tmp_path / "out").exists()
 
 
 def _with_a_higher_rate(*asked):
@@ -266,7 +293,14 @@ def test_arithmetic_of_a_step_by_hand():
 
 
 def made_up(folder, figures):
-    """A study with these APs of folds 0, 1, …, by start and fraction; halfway each is 2.5 lower."""
+    """A study with these APs of folds 0, 1, …, by start and fraction; halfway each is 2.5 lower. NaN: it diverges."""
+
+    def ended(ap):
+        if math.isnan(ap):
+            raise DivergedError("the loss is NaN", 7)
+        points = [{"step": 10, "box_AP": ap - 2.5}, {"step": 20, "box_AP": ap}]
+        return JobResult({"steps": 20, "scores": {"box_AP": ap, "box_AP50": 2 * ap}, "curve": points})
+
     study = Study(folder, "own_data", show_progress=False)
     sets = {
         "set": "mine",
@@ -280,13 +314,7 @@ def made_up(folder, figures):
             f"finetune/{start}-{fraction}-{fold}",
             {"init": start, "fraction": fraction, "seed": fold},
             "",
-            lambda _, ap=ap: JobResult(
-                {
-                    "steps": 20,
-                    "scores": {"box_AP": ap, "box_AP50": 2 * ap},
-                    "curve": [{"step": 10, "box_AP": ap - 2.5}, {"step": 20, "box_AP": ap}],
-                }
-            ),
+            lambda _, ap=ap: ended(ap),
         )
         for (start, fraction), folds in figures.items()
         for fold, ap in enumerate(folds)
@@ -306,6 +334,41 @@ def test_folds_that_only_one_start_has_are_not_compared(tmp_path):
     figures = {("scratch", 0.1): (10.0, 12.0), ("scratch", 0.25): (14.0,), ("scratch", 1.0): (20.0, 22.0)}
     found = made_up(tmp_path / "under_way", {**figures, ("soco", 0.1): (13.0, 15.0)})
     assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10**0.3)
+
+
+def test_what_diverged_is_in_the_table(tmp_path):
+    nan = math.nan
+    figures = {("scratch", 0.1): (10.0, 12.0, 0.0), ("soco", 0.1): (13.0, nan, 4.0), ("image", 0.1): (nan, nan, nan)}
+    found = made_up(tmp_path / "out", figures)
+    rows = [line.split(" | ") for line in found.as_markdown().splitlines() if line.startswith("| ")]
+    cells = {row[0].strip("| "): row[1:] for row in rows}
+    assert cells["soco"][0] == f"{np.mean([13, 4]):.2f} ± {np.std([13, 4], ddof=1):.2f}"
+    assert cells["soco"][2] == "13.0, diverged, 4.0"
+    assert cells["image"][:3] == ["–", "–", "diverged, diverged, diverged"]
+    assert cells["soco − scratch"][1] == "2"  # folds
+    (third,) = [one for one in found.as_json() if (one["start"], one["fold"]) == ("soco", 2)]
+    assert third["steps_to_scratch"] is None  # an AP of 0 is reached by doing nothing
+
+
+def test_a_length_that_was_not_found_is_said(tmp_path):
+    def diverges(_):
+        raise DivergedError("the loss is NaN", 7)
+
+    found = made_up(tmp_path / "out", {})
+    length = Job("length/fraction-0.1", {"length": 0.1}, "", diverges)
+    scratch = Job("s", {"init": "scratch", "fraction": 0.1, "seed": 0}, "", diverges, needs=(length.name,))
+    found.study.run([length, scratch], lambda: None)
+    found = dataclasses.replace(found, outcomes=found.study.outcomes([length, scratch]))
+    assert "diverged at step 7" in found.as_markdown().split("## 10% of the labels")[1]
+
+
+def test_other_images_are_not_called_the_sets(tmp_path):
+    found = made_up(tmp_path / "out", {("scratch", 0.1): (10.0,)})
+    assert found.headline() == "Pretraining on 100 images of mine"
+    note = json.loads(found.study.note.read_text())
+    note["asked"]["images"]["names_sha256"] = "3f"
+    found.study.note.write_text(json.dumps(note))
+    assert "100 images of mine" not in found.headline()
 
 
 def test_the_page_has_no_empty_table_and_no_start_that_nobody_asked_for(tmp_path):

@@ -21,7 +21,7 @@ from socodet.training.log import Ended
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.training.trackers import check_trackers
+from socodet.training.trackers import check_trackers, shown_name
 
 RECIPE = {"name": "tiny", "training": {"epochs": 4.0, "views": [{"size": 96}]}}
 
@@ -79,6 +79,7 @@ def test_wandb_offline_has_one_run_with_all_lines_and_the_recipe(tmp_path, monke
         assert (began.run_id, began.project, began.display_name) == (identity, "socodet", "run")
         config = {one.key: json.loads(one.value_json) for one in began.config.update}
         assert config["recipe"] == RECIPE
+        assert config["start"] == "scratch"
         for record in records:
             items = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
             if "sum" in items:
@@ -87,6 +88,15 @@ def test_wandb_offline_has_one_run_with_all_lines_and_the_recipe(tmp_path, monke
                 areas[items["step"]] = items["class_AP/1"]
     assert sums == {step: step * (step - 1) / 2 for step in range(1, 11)}
     assert areas == {step: step + 0.5 for step in range(1, 11)}
+
+
+def test_runs_of_a_study_are_told_apart(tmp_path):
+    """In a comparison every run's own folder is called after its seed."""
+    folder = tmp_path / "compared" / "runs" / "soco" / "fraction-1" / "seed-0"
+    folder.mkdir(parents=True)
+    assert shown_name(folder) == "seed-0"
+    (tmp_path / "compared" / "comparison.json").write_text("{}")
+    assert shown_name(folder) == "compared/runs/soco/fraction-1/seed-0"
 
 
 def test_mlflow_has_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch):

@@ -105,7 +105,7 @@ def _describe(
     return {
         "recipe": to_json(chosen),
         "images": {"count": len(source), "names_sha256": digest_names(source)},
-        "table": proposals if proposals in (None, ONLINE) else {"sha256": _file_digest(Path(proposals))},
+        "table": proposals if proposals in (None, ONLINE) else {"sha256": file_digest(Path(proposals))},
         "start": start,
         "reading": None if reading_of(source) == PLAIN else to_json(reading_of(source)),
         "location": absolute_location(source.location),
@@ -132,7 +132,8 @@ def reopen_images(description: Mapping[str, Any]) -> ImageSource:
     return open_images(description["location"], reading.asked(reading_asked().settings))
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file, busy_with(f"{path}: computing its SHA-256"):
         return hashlib.file_digest(file, "sha256").hexdigest()
 

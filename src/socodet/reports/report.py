@@ -10,6 +10,7 @@ from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
+from socodet.finetuning.run import images_seen_by
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource
 from socodet.probing.retrieval import MEASURED
@@ -102,6 +103,7 @@ def report(
     sections += class_sections(finetuned)
     if annotated is not None and tuned:
         sections += detection_sections(tuned, annotated, device, show_progress=show_progress)
+        notes += _notes_on_images_trained_on(tuned, annotated)
     source = None
     if trained:
         source, problem = open_run_images(trained, images)
@@ -199,6 +201,16 @@ def _annotated(
     folder = images if Path(data).suffix.lower() == ".json" else None
     with read_images_like(first.folder.pixel_reading()):
         return open_detection_set(data, split=split, images=folder)
+
+
+def _notes_on_images_trained_on(tuned: Sequence[RunRecord], data: DetectionDataset) -> list[str]:
+    seen = {record.name: images_seen_by(record.folder, data) for record in tuned}
+    return [
+        f"{name} was trained on {count:,} of the {len(data):,} images of {data.name}, and does better on them than on "
+        "new ones"
+        for name, count in seen.items()
+        if count
+    ]
 
 
 def _facts(records: Sequence[RunRecord], source: ImageSource | None) -> dict[str, str]:

@@ -35,7 +35,7 @@ def loss_verdict(lines: Sequence[Mapping[str, Any]], lowest: float) -> Verdict:
     return Verdict(
         "Loss",
         f"{_signed(first)} → {_signed(last)}",
-        None if last < first else False,
+        None if last < first or len(losses) < 2 else False,
         good=f"falls towards {_signed(lowest, 0)}, where all views agree, and stays above it",
         poor="stays level, or rises",
         explanation="Mean over the first and over the last tenth of the log. No tick for falling: a collapsing "

@@ -251,8 +251,8 @@ class Comparison(Shown):
             f"Every run: {length} of batch size {schedule['batch_size']} at rate {schedule['lr']:.6g} "
             f"({settings['schedule']}), images of {schedule['test_short_side']} pixels. "
             f"Trained on {names['train']} ({train['images']} images), scored on {names['val']} "
-            f"({val['images']} images, {val['style']} rules), in percent: mean ± sample standard deviation over the "
-            "seeds."
+            f"({val['images']} images, {val['style']} rules) after the last step, in percent: mean ± sample standard "
+            "deviation over the seeds."
         )
 
     @property

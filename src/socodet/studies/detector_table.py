@@ -20,6 +20,8 @@ MAIN = "box_AP"
 PATH = f"scores.{MAIN}"
 LEFT_OUT = ("APs", "APm", "APl")
 """Scores without a column in the Markdown table; CSV and JSON have all."""
+LEAST_AP = 0.005
+"""Tables print a lower AP as 0.00; that it is reached says nothing."""
 FIGURES = ("iterations.png", "iterations.svg", "labels.png", "labels.svg")
 LEGEND = {
     "above": "above: inits whose every seed ends with a lower box AP than every seed of this one, if both have two or "
@@ -65,7 +67,7 @@ class DetectorTable:
         for row in self.at(fraction):
             spread = (row if like is None else row.like(like)).spread(PATH)
             if row.labels["init"] == self.scratch and spread is not None:
-                return spread.mean if spread.mean >= 0.005 else None  # tables print 0.00
+                return spread.mean if spread.mean >= LEAST_AP else None
         return None
 
     def reaches_scratch_at(self, row: Group) -> int | None:

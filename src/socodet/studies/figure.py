@@ -66,12 +66,14 @@ def lines_figure(
             style = theme.line(names.index(name))
             colour = style["color"]
             means = [spread.mean for spread in points.values()]
-            (named[name],) = axes.plot([*points], means, linewidth=2, label=name, **style)
+            alone = "o" if len(points) == 1 and not over_fractions else ""  # a line of one point would not be seen
+            (named[name],) = axes.plot([*points], means, linewidth=2, label=name, marker=alone, **style)
             spans = [(at, spread.mean, spread.deviation) for at, spread in points.items() if spread.deviation]
             low, high = ([mean + sign * deviation for _, mean, deviation in spans] for sign in (-1, 1))
             axes.fill_between([at for at, *_ in spans], low, high, color=colour, alpha=0.15, linewidth=0)
             for run in range(min(len(spread.values) for spread in points.values()) if not over_fractions else 0):
-                axes.plot([*points], [s.values[run] for s in points.values()], color=colour, linewidth=0.7, alpha=0.45)
+                values = [spread.values[run] for spread in points.values()]
+                axes.plot([*points], values, color=colour, linewidth=0.7, alpha=0.45, marker=alone, markersize=3.5)
             for at, spread in points.items() if over_fractions else ():
                 axes.plot([at] * len(spread.values), spread.values, "o", color=colour, markersize=3.5)
         if panel.reference is not None:

@@ -21,9 +21,10 @@ from socodet.finetuning.labelled_sets import (
     open_labelled_sets,
     require_objects,
 )
-from socodet.finetuning.run import describe_set
+from socodet.finetuning.run import SCORES, describe_set
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
+from socodet.runtime.files import read_note
 from socodet.runtime.serialization import to_json
 from socodet.runtime.world import ALONE, World
 from socodet.studies.detector_table import MAIN
@@ -33,7 +34,7 @@ from socodet.training.settings import ExecutionSettings
 
 DESCRIBED = {"settings": FinetuneSettings, "model": ModelSettings, "schedule": ScheduleSettings}
 """Classes of the settings in `FinetuningRuns.describe`."""
-SCORES = ("box_", "mask_")
+OF_SCORES = ("box_", "mask_")
 """Prefixes of the names of scores; a score that the set cannot give is None, and left out."""
 
 
@@ -77,6 +78,10 @@ class FinetuningRuns:
                 f"{training.name}: has no validation split; give {val_flag}, the annotated dataset to score on"
             )
         require_objects(validation, "to find")
+        if not sum(validation.object_counts()):
+            raise InputError(
+                f"{validation.name}: no object counts, as all are crowds or difficult; give another dataset"
+            )
         fitting = fitting_settings(settings, training, show_note=say)
         runs = cls(training, validation, fitting, show_progress=show_progress, **more)
         runs.schedule()  # InputError when there is nothing to learn from
@@ -154,14 +159,32 @@ class FinetuningRuns:
         self.unreadable.update(result.unreadable)
         if not result.finished:
             return JobResult(None, result.stopped_by)
-        curve = [
-            {
-                name: value
-                for name, value in line.items()
-                if name == "step" or (name.startswith(SCORES) and value is not None)
-            }
-            for line in RunFolder(folder).log_lines()
-            if MAIN in line
-        ]
-        scores = {name: value for name, value in curve[-1].items() if name != "step"} if curve else {}
+        curve = _curve(folder, result.steps)
+        scores = {name: value for name, value in curve[-1].items() if name != "step"}
         return JobResult({"steps": result.steps, "scores": scores, "curve": curve}, result.stopped_by)
+
+
+def _curve(folder: Path, steps: int) -> list[dict[str, Any]]:
+    """The scores at each evaluation of a finished run, the last of them after its last step.
+
+    That one is taken from scores.json if the log lacks it, as after a full disk or a power failure. InputError where
+    neither has it: an earlier one would pass for the result.
+    """
+    run = RunFolder(folder)
+    curve = [_scores(line) for line in run.log_lines() if MAIN in line]
+    if curve and curve[-1]["step"] == steps:
+        return curve
+    noted = read_note(folder / SCORES) or {}
+    if noted.get("step") != steps:
+        raise InputError(
+            f"{run.log}: lacks the scores after step {steps}, the last; delete {folder} to train that detector again"
+        )
+    return [*curve, _scores({"step": steps, **noted["scores"]})]
+
+
+def _scores(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in line.items()
+        if name == "step" or (name.startswith(OF_SCORES) and value is not None)
+    }

@@ -32,6 +32,9 @@ CONNECT_SECONDS: Final = 60.0
 UPLOAD_SECONDS: Final = 300.0
 """How long W&B may go on uploading when a run has ended."""
 
+STUDIES: Final = ("comparison.json", "own_data.json", "ablation.json")
+"""The notes of studies, which hold many runs."""
+
 GONE: Final = "RESOURCE_DOES_NOT_EXIST"
 REFUSED: Final = (GONE, "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
 """MLflow's codes of what it will not take later either; such numbers are left out."""
@@ -78,7 +81,7 @@ class WandbSink(Ended):
                 reinit="create_new",  # not a run that the calling program may have open
                 dir=os.environ.get("WANDB_DIR", folder),
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
-                name=os.environ.get("WANDB_NAME", folder.name),
+                name=os.environ.get("WANDB_NAME", shown_name(folder)),
                 job_type=os.environ.get(
                     "WANDB_JOB_TYPE", "finetune" if recipe.get("name") == FINETUNED else "pretrain"
                 ),
@@ -154,7 +157,7 @@ class MLflowSink(Ended):
         entities = importlib.import_module("mlflow.entities")
         parameters = [entities.Param(name, str(value)[:500]) for name, value in _flat(_config(run))]
         with _as_input_error():
-            begun = str(self._client.create_run(experiment, run_name=run.path.name).info.run_id)
+            begun = str(self._client.create_run(experiment, run_name=shown_name(run.path)).info.run_id)
             for start in range(0, len(parameters), 100):  # as many as a request may have
                 self._client.log_batch(begun, params=parameters[start : start + 100])
         return begun
@@ -249,7 +252,17 @@ def _as_os_error(tracker: str) -> Iterator[None]:
 def _config(run: RunFolder) -> dict[str, Any]:
     """What a tracker shows as the settings of a run."""
     described = run.describe()
-    return {"recipe": described["recipe"], "versions": described.get("versions", {})}
+    return {
+        "recipe": described["recipe"],
+        "versions": described.get("versions", {}),
+        "start": (described.get("start") or {}).get("from", "scratch"),
+    }
+
+
+def shown_name(folder: Path) -> str:
+    """What a tracker calls a run: its folder's name, or in a study the path from there, as many end in seed-0."""
+    study = next((above for above in folder.parents if any((above / note).is_file() for note in STUDIES)), None)
+    return folder.name if study is None else folder.relative_to(study.parent).as_posix()
 
 
 def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:

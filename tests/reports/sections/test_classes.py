@@ -27,6 +27,16 @@ def test_a_row_for_each_class_and_a_column_for_each_run(tmp_path: Path) -> None:
     assert table.rows == [("cat", "1,200", "31.3", "8.0"), ("dog", "0", "–", "–")]
 
 
+def test_runs_scored_on_different_sets_have_their_own_numbers_of_objects(tmp_path: Path) -> None:
+    one = tuned(tmp_path / "one", {"cat": {"objects": 1200, "box_AP": 31.26}})
+    two = tuned(tmp_path / "two", {"cat": {"objects": 7, "box_AP": 80.0}, "dog": {"objects": 3, "box_AP": 1.0}})
+    (section,) = class_sections([one, two])
+    (table,) = section.figures
+    assert isinstance(table, Table)
+    assert table.header == ("Class", "Objects of one", "Objects of two", "AP of one", "AP of two")
+    assert table.rows == [("cat", "1,200", "7", "31.3", "80.0"), ("dog", "–", "3", "–", "1.0")]
+
+
 def test_many_classes_are_folded_and_none_is_no_section(tmp_path: Path) -> None:
     many = tuned(tmp_path / "many", {str(k): {"objects": 1, "box_AP": 1.0} for k in range(OPEN + 1)})
     (section,) = class_sections([many])

@@ -21,13 +21,18 @@ def class_sections(records: Sequence[RunRecord]) -> list[Section]:
     names = list(dict.fromkeys(name for classes in scored.values() for name in classes))
     if not names:
         return []
+    apart = any(  # scored on different datasets
+        len({one[name]["objects"] for one in scored.values() if name in one}) > 1 for name in names
+    )
     rows = []
     for name in names:
         found = [classes.get(name, {}) for classes in scored.values()]
-        objects = next(one["objects"] for one in found if one)
-        rows.append((name, f"{objects:,}", *(_percent(one.get("box_AP")) for one in found)))
-    columns = [f"AP of {run}" for run in scored] if len(scored) > 1 else ["AP"]
-    table = Table(("Class", "Objects", *columns), rows, folded=f"{len(rows)} classes" if len(rows) > OPEN else "")
+        counts = [f"{one['objects']:,}" if one else NOTHING for one in found]
+        objects = counts if apart else [next(count for count in counts if count != NOTHING)]
+        rows.append((name, *objects, *(_percent(one.get("box_AP")) for one in found)))
+    columns = [f"Objects of {run}" for run in scored] if apart else ["Objects"]
+    columns += [f"AP of {run}" for run in scored] if len(scored) > 1 else ["AP"]
+    table = Table(("Class", *columns), rows, folded=f"{len(rows)} classes" if len(rows) > OPEN else "")
     text = "Box AP over IoU 0.50:0.95 in percent, from the newest evaluation, and the number of objects in its dataset."
     return [Section("Average precision of each class", text, [table])]
 

@@ -16,18 +16,18 @@ import numpy as np
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
-from socodet.images.source import Images, ImageSource, as_source, digest_names
+from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
 from socodet.models.encoders import build_encoder, encoder_class
 from socodet.models.soco import build_soco
 from socodet.pretraining.data import SampleDataset
-from socodet.pretraining.preparation import check_steps, some_images
+from socodet.pretraining.preparation import check_steps, file_digest, some_images
 from socodet.pretraining.recipes import Recipe
 from socodet.probing.features import reestimate_on_views
 from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, recall_at_1
 from socodet.runtime.differences import differences
-from socodet.runtime.files import settled
+from socodet.runtime.files import refuse_other_note, settled
 from socodet.runtime.held_folders import hold_folder, releases_folders
-from socodet.runtime.serialization import values_with_defaults
+from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.runtime.world import ALONE
 from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
 from socodet.studies.ablation.table import (
@@ -85,6 +85,8 @@ def ablate(
     usual: str = PAPER.proposals.method
     given = {} if proposals is None else {usual: table_of(source, proposals)}
     choose_device((execution or ExecutionSettings()).device, ALONE)  # InputError before anything is written
+    if finetune is not None:
+        finetune.check_fractions([finetune.settings.fraction or 1.0], budget.seeds)
     study = Study(settled(output), "ablation", show_progress=show_progress)
     finetuned = _prepare(study, family, budget, source, proposals, finetune, overwrite=overwrite)
     wanted = {usual: PAPER.proposals}
@@ -211,7 +213,13 @@ def _prepare(
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "proposals": None if proposals is None else str(Path(proposals).resolve()),
     }
-    noted: dict[str, Any] | None = study.find(asked, overwrite=overwrite).get("finetune")
+    there = study.find(asked, overwrite=overwrite)
+    inputs = {
+        "table": None if proposals is None else {"sha256": file_digest(Path(proposals))},
+        "reading": to_json(reading_of(source)),
+    }
+    refuse_other_note(study.folder, inputs, there.get("inputs", inputs), "an ablation")
+    noted: dict[str, Any] | None = there.get("finetune")
     finetuned = noted
     if finetune is not None:
         finetuned = {"names": [finetune.training.name, finetune.validation.name], **finetune.describe()}
@@ -227,5 +235,6 @@ def _prepare(
         [*(f"{name}.*" for name in FAMILIES), "proposals*", ".proposals*"],
         overwrite=overwrite,
         finetune=finetuned,
+        inputs=inputs,
     )
     return finetuned

@@ -13,15 +13,23 @@ from socodet.finetuning.run import digest
 from socodet.images.folder import ImageFolder
 from socodet.images.names import Names
 from socodet.images.reading import read_images_like
-from socodet.images.source import Images, ImageSelection, ImageSource, as_source, digest_names, read_like
+from socodet.images.source import (
+    Images,
+    ImageSelection,
+    ImageSource,
+    as_source,
+    digest_names,
+    read_like,
+    reading_of,
+)
 from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import refuse_other_note, write_atomically
 from socodet.runtime.held_folders import hold_folder
 from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.studies.detector_table import FIGURES
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.own_data.protocol import OwnDataSettings, Start
+from socodet.studies.own_data.protocol import OF_TRAINING, OwnDataSettings, Start
 from socodet.studies.own_data.results import TABLES
 from socodet.studies.runner import Study
 from socodet.weights.file import WeightsFile
@@ -47,7 +55,7 @@ def what_is_asked(
 ) -> dict[str, Any]:
     """What the study's note says is asked for. source: the images to pretrain on, if they are given."""
     train, val = detectors.training, detectors.validation
-    shown = {"count": len(train), "names_sha256": "of the training set"}
+    shown = {"count": len(train), "names_sha256": OF_TRAINING}
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
     return {
@@ -60,6 +68,15 @@ def what_is_asked(
     }
 
 
+def how_read(detectors: FinetuningRuns, source: ImageSource) -> dict[str, Any]:
+    """How the images pretrained on, and those of the sets, are read."""
+    of_sets = {"train": detectors.training.pixel_reading, "val": detectors.validation.pixel_reading}
+    return {
+        "reading": to_json(reading_of(source)),
+        **{part: {"reading": to_json(one)} for part, one in of_sets.items()},
+    }
+
+
 def begin(
     study: Study,
     asked: Mapping[str, Any],
@@ -67,21 +84,24 @@ def begin(
     every: Sequence[Start],
     wanted: Sequence[Start],
     source: ImageSource,
+    reading: Mapping[str, Any],
     *,
     overwrite: bool,
 ) -> dict[str, str]:
     """Writes the note and the list of images; returns what each start is, with those of earlier calls.
 
-    `there` is the note of an earlier call, and `wanted` those of `every` start that are to be run. Before anything is
-    written or removed, InputError when a start that has begun was another one, and for weights that do not fit.
+    `there` is the note of an earlier call, and `wanted` those of `every` start that are to be run; `reading`: how
+    images are read (`how_read`). Before anything is written or removed, InputError when they were read otherwise, when
+    a start that has begun was another one, and for weights that do not fit.
     """
     hold_folder(study.folder)
+    refuse_other_note(study.folder, reading, there.get("reading", reading), "an own_data")
     begun = set() if overwrite else begun_starts(study)
     noted = {name: one for name, one in there.get("starts", {}).items() if name in begun}
     starts = starts_to_note(study.folder, every, noted)
     check_weights(every, wanted, begun)
     files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
-    study.begin(asked, files, overwrite=overwrite, starts=starts)
+    study.begin(asked, files, overwrite=overwrite, starts=starts, reading=dict(reading))
     if source.location == str(study.folder / IMAGES):
         keys = "".join(f"{source.key(k)}\n" for k in range(len(source)))
         write_atomically(study.folder / IMAGES, keys.encode(errors="surrogateescape"))

@@ -19,6 +19,8 @@ ADAPTED = f"{SOCO}_adapted"
 """After the name of the given weights: SoCo begun from them, the backbone learning too, though slowly."""
 NAME = "imagenet"
 """Of the weights that are given, where the user does not name them."""
+OF_TRAINING = "of the training set"
+"""In the note: of the images pretrained on, where none were given."""
 FRACTIONS = (0.1, 0.05, 0.25, 1.0)
 FOLDS = (0, 1, 2, 3, 4)
 

@@ -15,8 +15,16 @@ from socodet.runtime.counted import rounded
 from socodet.runtime.files import write_atomically
 from socodet.runtime.markdown import in_table
 from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
-from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
-from socodet.studies.own_data.protocol import ADAPTED, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN, OwnDataSettings
+from socodet.studies.detector_table import FIGURES, LEAST_AP, MAIN, DetectorTable
+from socodet.studies.own_data.protocol import (
+    ADAPTED,
+    IMAGE,
+    OF_TRAINING,
+    SOCO,
+    SOCO_PAPER,
+    SOCO_RPN,
+    OwnDataSettings,
+)
 from socodet.studies.runner import Outcome, Study
 from socodet.studies.table import Paired, markdown_table
 
@@ -140,7 +148,10 @@ class OwnData(Shown):
     def headline(self) -> str:
         """What was pretrained on what."""
         asked = self.study.noted()["asked"]
-        return f"Pretraining on {asked['images']['count']:,} images of {asked['set']}"
+        images = f"{asked['images']['count']:,} images"
+        if asked["images"].get("names_sha256", OF_TRAINING) == OF_TRAINING:
+            return f"Pretraining on {images} of {asked['set']}"
+        return f"Pretraining on {images} given for it, detectors on {asked['set']}"
 
     def shown(self) -> Iterator[ShownPart]:
         """The tables of each fraction, and AP over the steps and over the labels."""
@@ -162,8 +173,9 @@ class OwnData(Shown):
             f"# {in_table(self.headline())}",
             "",
             f"Labels: parts of {asked['train']['images']:,} images; scored on {asked['val']['images']:,} others.",
-            "A fold is another part of the labels and another seed. AP in percent, mean ± sample standard deviation",
-            "over the folds.",
+            "A fold is another part of the labels, which may overlap with the others', and another seed. AP in",
+            "percent, after the last step; mean ± sample standard deviation over the folds. All folds of a start share",
+            "one pretraining, so intervals do not include how much another seed of it changes.",
             "",
             *(f"- {name}: {in_table(what)}" for name, what in self.what.items() if name in self._begun_or_asked()),
             "",
@@ -198,18 +210,23 @@ class OwnData(Shown):
         for row in self.detectors.at(fraction):
             start = str(row.labels["init"])
             ap, ap50 = row.spread(f"scores.{MAIN}"), row.spread(f"scores.{BOX_AP50}")
-            if ap is None or ap50 is None:
+            diverged = {int(run.labels["seed"]) for run in row.runs if run.diverged}
+            if ap is None and not diverged:
                 continue
             reached = self.detectors.reaches_scratch_at(row)
             own = self.scores(start, fraction)
-            folds = ", ".join(f"{_ap(own[fold]):.1f}" if fold in own else "–" for fold in every)
+            aps = {fold: f"{_ap(run):.1f}" for fold, run in own.items()} | dict.fromkeys(diverged, "diverged")
+            folds = ", ".join(aps.get(fold, "–") for fold in every)
             worth = None if start == SCRATCH else self.labels_worth(start, fraction)
             most = max(self._comparable(own), default=1.0)
-            rows.append([start, ap.written(), ap50.written(), folds, str(reached or ""), _percent(worth, most)])
+            means = ["" if one is None else one.written() for one in (ap, ap50)]
+            rows.append([start, *means, folds, str(reached or ""), _percent(worth, most)])
         return rows
 
     def _length(self, fraction: float) -> list[str]:
         found = self.lengths.get(fraction)
+        if found is not None and found.diverged:
+            return [f"From scratch, fold 0 {found.status}: the length is not known, and nothing was fine-tuned."]
         if found is None or not found.finished:
             return []
         steps, tried = found.results["length"], found.results["tried"]
@@ -238,7 +255,9 @@ def _ap(run: Outcome) -> float:
 
 
 def _reaches(run: Outcome, goal: float) -> int | None:
-    """The first evaluation at which a run has that AP."""
+    """The first evaluation at which a run has that AP; None for an AP of 0.00, which every run has."""
+    if goal < LEAST_AP:
+        return None
     return next((point["step"] for point in run.results["curve"] if point.get(MAIN, -1.0) >= goal), None)
 
 

@@ -30,7 +30,7 @@ from socodet.runtime.held_folders import releases_folders
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.own_data.begin import IMAGES, begin, open_source, what_is_asked
+from socodet.studies.own_data.begin import IMAGES, begin, how_read, open_source, what_is_asked
 from socodet.studies.own_data.protocol import FOLDS, FRACTIONS, OwnDataSettings, Start, Weights, start_names, starts
 from socodet.studies.own_data.results import OwnData
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
@@ -41,6 +41,8 @@ from socodet.training.settings import ExecutionSettings
 from socodet.weights.file import WeightsFile
 
 OBJECTS = "objects"
+LENGTH_FOLD = 0
+"""The fold in which the length of fine-tuning is found."""
 
 
 @releases_folders
@@ -90,7 +92,8 @@ def reproduce_own_data(
         evaluations=8,
         show_progress=show_progress,
     )
-    detectors.check_fractions(fractions, folds)
+    of_length = {LENGTH_FOLD} if 2 * settings.shortest <= settings.longest else set()
+    detectors.check_fractions(fractions, sorted({*folds, *of_length}))
     if weights is not None:
         WeightsFile.find(weights.path).read()
     study = Study(settled(output), "own_data", show_progress=show_progress)
@@ -100,7 +103,7 @@ def reproduce_own_data(
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
-    described = begin(study, asked, there, every, wanted, source, overwrite=overwrite)
+    described = begin(study, asked, there, every, wanted, source, how_read(detectors, source), overwrite=overwrite)
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
     runs = PretrainingRuns(source, table, execution, show_progress)
@@ -186,7 +189,7 @@ class _Pieces:
                 return JobResult({"length": steps, "settled": False, "tried": tried})
             while True:
                 runs = self._detector(False, steps)
-                ended = runs.run(folder / f"steps-{steps}", SCRATCH, fraction, 0)
+                ended = runs.run(folder / f"steps-{steps}", SCRATCH, fraction, LENGTH_FOLD)
                 if ended.results is None or ended.stopped_by:
                     return JobResult(None, ended.stopped_by)
                 tried.append(ended.results)
@@ -206,7 +209,7 @@ class _Pieces:
 
         def run(folder: Path) -> JobResult:
             found = self.study.outcome(length).results
-            if start.name == SCRATCH and fold == 0 and found["tried"]:
+            if start.name == SCRATCH and fold == LENGTH_FOLD and found["tried"]:
                 return JobResult(next(one for one in found["tried"] if one["steps"] == found["length"]))
             return self._detector(start.own_backbone, found["length"]).run(folder, source, fraction, fold)
 
