@@ -171,6 +171,16 @@ def test_the_curves_show_every_run_and_the_means(three):
             assert np.abs(edges.vertices - edge).sum(axis=1).min() < 1e-6
 
 
+def test_a_length_that_depends_on_the_images_is_not_said_of_every_run(three):
+    assert "Every run: 40 steps of" in three.shared
+    note = json.loads(three.study.note.read_text())
+    note["asked"]["settings"] |= {"schedule": "auto", "iterations": None}
+    three.study.note.write_text(json.dumps(note))
+    shared = Comparison(three.study, three.outcomes).shared
+    assert "Every run: 40 steps" not in shared
+    assert "40 steps for all" in shared
+
+
 def test_the_page_has_the_tables_and_the_curves(three):
     write_comparison_page(three.detectors, three.study.folder, three.headline(), three.shared, three.origins)
     text = (three.study.folder / "comparison.html").read_text()

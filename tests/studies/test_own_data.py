@@ -435,6 +435,8 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
         Weights(tmp_path, "resnet18", "soco")
     with pytest.raises(InputError, match="no such start"):
         reproduce_own_data(data, tmp_path / "o", SMALL, only=["sooc"], execution=CPU, show_progress=False)
+    with pytest.raises(InputError, match=r"fractions must be .* different"):  # of one folder
+        reproduce_own_data(data, tmp_path / "o", SMALL, fractions=(1 / 3, 0.333333), show_progress=False)
     assert not (tmp_path / "o").exists()
     for flags in (["--weights", str(tmp_path)], ["--data", str(tmp_path / "none")]):
         with pytest.raises(SystemExit) as ended:

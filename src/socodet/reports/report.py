@@ -164,7 +164,8 @@ def _image_sections(
         )
         sections.append(retrieval_section(networks, measured, recall, SEED, text))
         progress.advance()
-        sections.append(neighbour_section(networks, images))
+        neighbours = neighbour_section(networks, images)
+        sections += [] if neighbours is None else [neighbours]
         progress.advance()
         sections.append(colour_section(networks, images))
         progress.advance()

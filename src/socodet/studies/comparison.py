@@ -16,6 +16,7 @@ from typing import Any
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
+from socodet.finetuning.auto_schedule import AUTO
 from socodet.finetuning.labelled_sets import LabelledSet
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.images.reading import read_images_like
@@ -247,6 +248,8 @@ class Comparison(Shown):
         asked, names = self.note["asked"], self.note["names"]
         settings, schedule, train, val = (asked[part] for part in ("settings", "schedule", "train", "val"))
         length = f"{settings['epochs']:g} epochs" if settings["epochs"] else f"{schedule['iterations']} steps"
+        if settings["schedule"] == AUTO and not (settings["epochs"] or settings.get("iterations")):
+            length = f"a number of steps by its images ({length} for all)"
         return (
             f"Every run: {length} of batch size {schedule['batch_size']} at rate {schedule['lr']:.6g} "
             f"({settings['schedule']}), images of {schedule['test_short_side']} pixels. "

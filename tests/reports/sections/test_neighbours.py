@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from socodet.reports.sections.neighbours import nearest_elsewhere
+from socodet.reports.images import ShownImage
+from socodet.reports.sections.neighbours import nearest_elsewhere, neighbour_section
 
 
 def slow_twin(features: np.ndarray, image_of: np.ndarray, query: int, count: int) -> list[int]:
@@ -32,3 +33,12 @@ def test_neighbours_are_the_nearest_of_each_other_image(count: int) -> None:
 def test_one_image_alone_has_no_neighbours() -> None:
     rows, cosines = nearest_elsewhere(np.eye(3, dtype=np.float32), np.zeros(3, np.int64), 1, 5)
     assert rows.size == cosines.size == 0
+
+
+@pytest.mark.parametrize("with_proposals", [0, 1])
+def test_images_without_two_that_have_proposals_have_no_such_section(with_proposals: int) -> None:
+    boxes = [np.ones((int(k < with_proposals), 4), np.float32) for k in range(3)]
+    assert (
+        neighbour_section([], [ShownImage(k, str(k), np.zeros((9, 9, 3), np.uint8), boxes[k]) for k in range(3)])
+        is None
+    )

@@ -95,9 +95,10 @@ def _precision_section(every: Sequence[Found], seen: str) -> Section:
             curves |= {one.data.categories[label - 1].name: counts[label] for label in largest[:CLASSES]}
     return Section(
         "Precision and recall",
-        f"On {seen}. A detection finds an object of its class if their IoU is at least {IOU:g}. Lowering the score "
-        "threshold moves to the right along a curve. A good detector's curve stays near the top and reaches far "
-        "to the right; where it ends, all detections have been counted.\n\n"
+        f"On {seen}, by each detector's best checkpoint if it kept one. A detection finds an object of its class if "
+        f"their IoU is at least {IOU:g}. Lowering the score threshold moves to the right along a curve. A good "
+        "detector's curve stays near the top and reaches far to the right; where it ends, all detections have been "
+        "counted.\n\n"
         "Precision and recall in the table are at the score threshold with the highest F1 over all classes.",
         [Gallery(precision_charts(curves), size="large"), *tables],
     )

@@ -22,9 +22,14 @@ OBJECTS = 8
 NEIGHBOURS = 5
 
 
-def neighbour_section(networks: Sequence[Network], images: Sequence[ShownImage]) -> Section:
-    """Objects of a few images, and their nearest neighbours in all other images by each network."""
+def neighbour_section(networks: Sequence[Network], images: Sequence[ShownImage]) -> Section | None:
+    """Objects of a few images, and their nearest neighbours in all other images by each network.
+
+    None where fewer than two images have a proposal.
+    """
     images = [replace(image, boxes=_some_boxes(image)) for image in images if len(image.boxes)]
+    if len(images) < 2:
+        return None
     image_of = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
     boxes = np.concatenate([image.boxes for image in images])
     features = {network.name: network.object_features(images) for network in networks}

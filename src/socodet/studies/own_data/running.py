@@ -76,9 +76,12 @@ def reproduce_own_data(
     """
     require_one_process("reproduce own-data")
     settings, execution = settings or OwnDataSettings(), execution or ExecutionSettings()
+    fractions = [float(f"{fraction:g}") for fraction in fractions]  # as the folders are named
     for what, values in (("fractions", fractions), ("folds", folds)):
         if not values or len(set(values)) < len(values):
-            raise InputError(f"--{what} must be one or more different numbers, not {tuple(values)}")
+            raise InputError(
+                f"--{what} must be one or more different numbers, not {' '.join(f'{value:g}' for value in values)}"
+            )
     names = start_names(weights)
     unknown = sorted(set(only) - set(names))
     if unknown:
