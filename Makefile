@@ -4,7 +4,7 @@ IMAGES ?=
 DEMO_OUTPUT ?= demo
 BIN := .venv/bin
 
-.PHONY: demo test screenshots soak fuzz lint docs format venv clean
+.PHONY: demo test screenshots soak fuzz lint docs dist format venv clean
 
 demo: venv  ## propose, pretrain, export, load and report, on the shipped photographs (or IMAGES=folder)
 	$(BIN)/socodet demo $(if $(IMAGES),"$(IMAGES)") --output "$(DEMO_OUTPUT)" --overwrite

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import select
 import shlex
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 from socodet._version import __version__
-from socodet.cli import COMMANDS, main
+from socodet.cli import COMMANDS, _nobody_reads, main
 from socodet.images.photographs import photographs
 from socodet.pretraining.recipes import RECIPES, recipe
 
@@ -311,6 +312,23 @@ def test_output_that_is_no_longer_read_is_no_error(command):
     os.close(writing)
     said = [line for line in done.stderr.splitlines() if not line.startswith("loading the package")]  # if that was slow
     assert (done.returncode, said) == (141, [])
+
+
+def test_macos_tells_of_a_reader_that_is_gone_by_another_event_and_only_if_asked_for_one(monkeypatch):
+    class Poll:
+        def register(self, number, events):
+            self.found = [(number, select.POLLHUP)] if events else []
+
+        def poll(self, _timeout):
+            return self.found
+
+    monkeypatch.setattr(select, "poll", Poll)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert _nobody_reads()
+        stream.write("discarded")
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,21 @@ def test_names_of_any_characters_are_read_again(capsys, tmp_path):
         assert positional == name
 
 
+def test_json_is_read_as_json(capsys, tmp_path):
+    asked = {
+        "images": "ims \U0001f600/a\\b",
+        "output": "p.parquet",
+        "min-scale": 1e-1,
+        "workers": None,
+        "overwrite": True,
+    }
+    (tmp_path / "a.json").write_text(json.dumps(asked, indent="\t").replace("/", "\\/"))
+    read = yaml.safe_load(printed(capsys, "propose", "--config", str(tmp_path / "a.json")))
+    assert {key: read[key] for key in asked} == asked
+    (tmp_path / "a.json").write_text('{"images": "a", "images": "b", "output": "p.parquet"}')
+    assert "images: is set twice" in refusal(capsys, "propose", "--config", tmp_path / "a.json")
+
+
 def test_numbers_may_be_names_and_a_file_may_begin_with_its_mark(capsys, tmp_path):
     (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfimages = 2024\noutput = 5\n")
     read = yaml.safe_load(printed(capsys, "propose", "--config", str(tmp_path / "a.toml")))

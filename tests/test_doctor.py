@@ -1,5 +1,6 @@
 """`socodet doctor` on this machine, and on machines where something does not work."""
 
+import importlib.metadata
 import json
 import re
 
@@ -58,6 +59,45 @@ def test_what_is_scarce_or_broken_is_reported_and_the_rest_is_checked(capsys, mo
     assert "--shm-size" in out
     assert "ZeroDivisionError" in out
     assert "ok  disk" in out
+
+
+def test_a_package_that_is_missing_or_of_another_version_is_named(capsys, monkeypatch):
+    wanted = [
+        f"numpy>={numpy.__version__}",
+        "pyyaml>=999",
+        "no-such-package>=2; python_version>'3'",
+        "nothing; extra=='x'",
+    ]
+    monkeypatch.setattr("importlib.metadata.requires", lambda _name: wanted)
+    with pytest.raises(SystemExit):
+        main(["doctor", "--json"])
+    problem = found(capsys)["packages"]["problem"]
+    assert "pyyaml>=999" in problem
+    assert "no-such-package>=2" in problem
+    assert "numpy" not in problem
+    assert "nothing" not in problem
+
+
+def test_a_folder_for_kernels_that_is_not_made_yet_is_no_problem(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "SMALL_SHM", 0)
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "deep" / "er"))
+    main(["doctor", "--json"])
+    assert found(capsys)["kernels"]["problem"] is None
+    monkeypatch.setattr("numba.config.CACHE_DIR", "/dev/null/deep/er")
+    with pytest.raises(SystemExit):
+        main(["doctor", "--json"])
+    assert "NUMBA_CACHE_DIR" in found(capsys)["kernels"]["problem"]
+
+
+def test_licences_of_a_copy_that_is_not_installed_are_one_line(capsys, monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--licences"])
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_licences_of_all_that_runs(capsys):

@@ -75,6 +75,25 @@ def test_a_stopped_run_is_reported_before_the_exit_code_says_so(capsys, monkeypa
     assert json.loads(capsys.readouterr().out)["stopped_by"] == "SIGTERM"
 
 
+@pytest.mark.parametrize("to_json", [False, True])
+def test_scores_that_could_not_be_written_are_printed_before_the_error(capsys, monkeypatch, to_json):
+    scores = socodet.Evaluation({"box_AP": 41.0}, (), unwritten=("a.json: no space",))
+    monkeypatch.setattr("socodet.finetuning.inputs.judge_evaluation", lambda *_, **__: None)
+    monkeypatch.setattr("socodet.finetuning.evaluate.evaluate", lambda *_, **__: scores)
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "run", "--data", "set", *(["--json"] if to_json else [])])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert "a.json: no space" in printed.err
+    assert json.loads(printed.out)["scores"] == {"box_AP": 41.0} if to_json else "41.00" in printed.out
+
+
+def test_without_a_standard_error_nothing_is_said_on_standard_output(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    logging.getLogger("socodet").warning("to be lost")
+    assert capsys.readouterr().out == ""
+
+
 def test_quiet_says_results_and_warnings_and_verbose_every_value(capsys, images, tmp_path):
     asked = ["pretrain", str(images), *SHORT.split(), "--max-steps", "1", "--output"]
     main([*asked, str(tmp_path / "loud")])
@@ -114,6 +133,9 @@ def test_completion_is_a_script_that_the_shell_reads(capsys, tmp_path):
     complete = "COMP_WORDS=(socodet pretrain --warm); COMP_CWORD=2; _tyro_socodet; echo ${COMPREPLY[@]}"
     done = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["--warmup-epochs"]
+    with pytest.raises(SystemExit):
+        main(["--completion=bash"])
+    assert capsys.readouterr().out == script
     with pytest.raises(SystemExit) as ended:
         main(["--completion", "bish"])
     assert ended.value.code == 2

@@ -22,7 +22,7 @@ from socodet._version import __version__
 from socodet.commands.config_file import as_yaml, with_config
 from socodet.commands.flags import MARKERS, flags_of
 from socodet.commands.help import help_of
-from socodet.commands.messages import as_json, exit_if_stopped, resume_hint
+from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
 from socodet.commands.parsing import HELP, OLD_NAMES, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, is_out_of_memory, which_instead
 from socodet.runtime.extensions import trust
@@ -105,8 +105,9 @@ def _main(argv: Sequence[str]) -> None:
         if arguments[0] == "--version":
             print(f"socodet {__version__}", flush=True)
             return
-        if arguments[0] == "--completion":
-            _print_completion(arguments[1] if len(arguments) == 2 else "")
+        flag, equals, shell = arguments[0].partition("=")
+        if flag == "--completion":
+            _print_completion(shell if equals else arguments[1] if len(arguments) == 2 else "")
         prints_as_it_goes = arguments[0] == "doctor"
         with contextlib.nullcontext() if prints_as_it_goes else said_while_loading():
             run_command(arguments)
@@ -189,6 +190,7 @@ def run_command(arguments: Sequence[str]) -> None:
         found = parsed()
     if to_json and world_from_environment(meeting=False).is_first:
         print(json.dumps(as_json(found), indent=2))
+    refuse_unwritten(found)
     exit_if_stopped(getattr(found, "stopped_by", None))
 
 
@@ -249,8 +251,8 @@ def _nobody_reads() -> bool:
         poll = select.poll()
     except (OSError, AttributeError):  # not a file, or no poll on this system
         return False
-    poll.register(out, 0)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+    poll.register(out, select.POLLOUT)  # macOS tells nothing of what no event is asked of, and POLLHUP for POLLERR
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), out)
     return True

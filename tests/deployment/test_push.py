@@ -26,7 +26,7 @@ from socodet.runtime.serialization import to_json
 from socodet.studies.inits import named_inits
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
-from socodet.weights.hub import downloaded, origin, with_downloads
+from socodet.weights.hub import downloaded, hub_errors, origin, with_downloads
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -287,6 +287,15 @@ def test_what_the_hub_refuses_is_one_line(hub, pretrained, tmp_path, monkeypatch
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "cannot be reached" in refused(capsys, *read)
+
+
+def test_errors_are_one_line_with_the_oldest_package_too(monkeypatch):
+    """Versions before 2.0 have no error of a revision that cannot be resolved."""
+    from huggingface_hub import errors
+
+    monkeypatch.delattr(errors, "RevisionResolutionError", raising=False)
+    with pytest.raises(InputError, match=r"^hub:a/b: no such name$"), hub_errors("hub:a/b"):
+        raise errors.HFValidationError("no such name")
 
 
 def test_what_was_downloaded_is_read_offline(hub, pretrained, tmp_path, monkeypatch):

@@ -89,6 +89,25 @@ def test_a_full_disk_costs_the_cache_alone(kernel, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").rglob("*.nb?"))
 
 
+def test_an_unusable_place_of_the_users_is_replaced_and_without_any_nothing_is_kept(kernel, tmp_path, monkeypatch):
+    """Numba would then keep code beside the sources, where it may be stale, or fail."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "/dev/null/nowhere")
+    monkeypatch.setattr(socodet.runtime.kernel_cache, "cache_folder", lambda: tmp_path / "ours")
+    assert kernel()(1) == 2
+    kept = list(tmp_path.rglob("*.nbi"))
+    assert kept
+    assert all(tmp_path / "ours" in file.parents for file in kept)
+
+    def fail():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(socodet.runtime.kernel_cache, "cache_folder", fail)
+    shutil.rmtree(tmp_path / "ours")
+    assert kernel()(1) == 2
+    assert not list(tmp_path.rglob("*.nbi"))
+    assert numba.config.CACHE_DIR == "/dev/null/nowhere"
+
+
 def test_a_folder_that_others_could_write_to_is_not_used(tmp_path, monkeypatch):
     """The temporary folder is anybody's: one of our name there may be another user's trap."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")

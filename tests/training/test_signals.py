@@ -34,6 +34,17 @@ def test_every_signal_asks_to_stop_and_a_second_one_ends_it_at_once(name, code):
     assert ended.value.code == code
 
 
+def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch):
+    """Of a program that Python is embedded in; it could not be set again."""
+    get, there = signal.getsignal, signal.getsignal(signal.SIGUSR1)
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR1 else get(number))
+    with stop_requests() as requests:
+        assert get(signal.SIGUSR1) is there
+        signal.raise_signal(signal.SIGTERM)
+        assert requests == ["SIGTERM"]
+    assert get(signal.SIGUSR1) is there
+
+
 def test_what_was_asked_before_an_inner_context_is_not_lost():
     with stop_requests() as outer:
         signal.raise_signal(signal.SIGTERM)

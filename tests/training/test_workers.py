@@ -40,6 +40,23 @@ def test_batches_come_in_the_order_of_their_tasks(count):
     made[3][0] += 1  # what was handed over can be written to
 
 
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_batches_are_handed_over_where_descriptors_are_acknowledged(monkeypatch, tmp_path, length):
+    """As on macOS, whose pipes also hold little; a worker that dies is replaced there too."""
+    monkeypatch.setattr("multiprocessing.reduction.ACKNOWLEDGE", True)
+    monkeypatch.setattr(workers, "FORKED", False)
+
+    def make(task, _begin):
+        if task[0] == 4 and not (tmp_path / "failed").exists():
+            (tmp_path / "failed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.tensor([task[0], len(task)])
+
+    made = list(make_batches(make, ([number] * length for number in range(9)), 2))
+    assert [batch.tolist() for batch in made] == [[number, length] for number in range(9)]
+    assert (tmp_path / "failed").exists()
+
+
 def test_a_batch_takes_one_descriptor_and_nothing_of_dev_shm(monkeypatch):
     def refused(*_):
         raise AssertionError("shared memory of torch's")
@@ -209,6 +226,21 @@ def test_the_limit_of_open_files_is_raised():
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_files_may_be_open_where_the_hard_limit_is_not_the_systems(monkeypatch):
+    """As on macOS: no hard limit, but a soft one above a number of the system's is refused."""
+    limits = [(256, resource.RLIM_INFINITY)]
+
+    def limit(_which, wanted):
+        if wanted[0] > 10_240:
+            raise ValueError("not allowed")
+        limits.append(wanted)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", limit)
+    raise_open_files()
+    assert 5_120 < limits[-1][0] <= 10_240
 
 
 def test_a_worker_does_not_collect_what_its_parent_made():

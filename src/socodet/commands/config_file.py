@@ -75,8 +75,7 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml", ".json"):
-            _refuse_aliases(path, text)
-            content = _plain(path, yaml.compose(text, yaml.SafeLoader))
+            content = _read_json(path, text) if path.suffix == ".json" else _read_yaml(path, text)
             if isinstance(content, dict | None):
                 return content or {}
             raise ValueError("it holds no keys with values, such as `epochs: 50`")
@@ -84,6 +83,29 @@ def _read(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason}); give a YAML or TOML file") from None
     raise InputError(f"{path}: is neither .yaml nor .toml; give one of these")
+
+
+def _read_json(path: Path, text: str) -> Any:
+    """Not as YAML, which JSON almost is: that forbids tabs, and reads a character of two escapes as two."""
+
+    def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            _refuse_second(path, key, found)
+            found[key] = value
+        return found
+
+    return json.loads(text, object_pairs_hook=only_once, parse_float=str, parse_int=str, parse_constant=str)
+
+
+def _read_yaml(path: Path, text: str) -> Any:
+    _refuse_aliases(path, text)
+    return _plain(path, yaml.compose(text, yaml.SafeLoader))
+
+
+def _refuse_second(path: Path, key: str, found: Mapping[str, Any]) -> None:
+    if key in found:
+        raise InputError(f"{path}: {key}: is set twice; keep one of them")
 
 
 def _refuse_aliases(path: Path, text: str) -> None:
@@ -98,13 +120,12 @@ def _plain(path: Path, node: Any) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_plain(path, one) for one in node.value]
     if isinstance(node, yaml.MappingNode):
-        found = {}
+        found: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 raise InputError(f"{path}: line {line}: a key is a list or a map; write the name of a flag")
-            if key.value in found:
-                raise InputError(f"{path}: {key.value}: is set twice; keep one of them")
+            _refuse_second(path, key.value, found)
             found[key.value] = _plain(path, value)
         return found
     return None if node is None or node.tag.endswith(":null") else node.value

@@ -10,12 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from socodet._version import __version__
+from socodet.errors import InputError
 from socodet.runtime.shown import Shown, ShownTable
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 PACKAGES = ("torch", "torchvision", "numba", "llvmlite", "numpy", "pillow", "simplejpeg", "pyarrow", "safetensors")
 EXTRAS = (
@@ -24,6 +28,9 @@ EXTRAS = (
     "onnx",
     "onnxruntime",
     "pillow-heif",
+    "tifffile",
+    "imagecodecs",
+    "scipy",
     "wandb",
     "mlflow",
     "mlflow-skinny",
@@ -110,8 +117,6 @@ def _print_licences(as_json: bool) -> None:
 
 def _licences() -> list[Licence]:
     """Those of socodet and all that it requires, without extras, sorted by name."""
-    from packaging.requirements import Requirement
-
     found: dict[str, Licence] = {}
     left = ["socodet"]
     while left:
@@ -123,9 +128,21 @@ def _licences() -> list[Licence]:
         except importlib.metadata.PackageNotFoundError:  # required on other systems alone
             continue
         found[name] = Licence(name, there.version, _licence_in(there.metadata))
-        wanted = [Requirement(one) for one in there.requires or []]
-        left += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+        left += [one.name for one in _required(name)]
+    if not found:
+        raise InputError("doctor: socodet is not installed, so nothing is known of what it needs; pip install it")
     return [found[name] for name in sorted(found)]
+
+
+def _required(name: str) -> list["Requirement"]:
+    """What an installed package requires on this system, without extras; nothing if it is not installed."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(one) for one in importlib.metadata.requires(name) or []]
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
 def _licence_in(metadata: object) -> str:
@@ -153,7 +170,19 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    return Finding("packages", _versions(PACKAGES))
+    unmet = _unmet()
+    problem = f"{', '.join(unmet)}: needed, but not there; pip install socodet again" if unmet else None
+    return Finding("packages", _versions(PACKAGES), problem)
+
+
+def _unmet() -> list[str]:
+    """Of what socodet requires, without extras: what is missing, or there in another version."""
+    found = []
+    for one in _required("socodet"):
+        version = _versions((one.name,)).rpartition(" ")[2]
+        if not version or not one.specifier.contains(version, prereleases=True):
+            found.append(f"{one.name}{one.specifier}" + f" (not {version})" * bool(version))
+    return found
 
 
 def _extras() -> Finding:
@@ -226,7 +255,8 @@ def _kernels() -> Finding:
     folder = Path(numba.config.CACHE_DIR or cache_folder())
     kept = sum(1 for _ in folder.rglob("*.nbc")) if folder.is_dir() else 0
     state = f"{kept} compiled" if kept else "none compiled yet; the first run compiles them, which takes up to a minute"
-    writable = os.access(folder if folder.is_dir() else folder.parent, os.W_OK)
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     problem = None if writable else "compiled kernels cannot be saved there; set NUMBA_CACHE_DIR to a writable folder"
     return Finding("kernels", f"{state}, in {folder}", problem)
 

@@ -37,7 +37,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
     Where that folder is gone, they are those of the run or comparison that has begun from it.
     """
     inits = named_inits(values_of("--init", argv))
-    begun = None if "--overwrite" in argv else next(iter(values_of("--output", argv)), None)
+    begun = None if "--overwrite" in argv else next(reversed(values_of("--output", argv)), None)
     chosen: dict[str, Any] = {"model": shared_model(inits, begun)}
     source = inits[0].source if len(inits) == 1 and not inits[0].is_scratch else None
     if source is not None and begun is not None and not Path(source).exists() and RunFolder(Path(begun)).checkpoints():

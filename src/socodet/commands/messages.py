@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from socodet.errors import InputError
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
 
@@ -27,6 +28,13 @@ def exit_if_stopped(stopped_by: str | None) -> None:
     if stopped_by is not None and stopped_by not in ("max_steps", "patience"):
         number = getattr(signal, stopped_by, signal.SIGTERM)  # "another process": the launcher ends all by SIGTERM
         raise SystemExit(128 + number)
+
+
+def refuse_unwritten(found: object) -> None:
+    """InputError for files of a result that could not be written; to be called when the result has been printed."""
+    unwritten: Sequence[str] = getattr(found, "unwritten", ())
+    if unwritten:
+        raise InputError(f"not written: {'; '.join(unwritten)}; free some space, or give another name")
 
 
 def print_some(title: str, lines: Sequence[str]) -> None:

@@ -23,14 +23,13 @@ from socodet.runtime.log import LOGGER
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` with the compiled code kept in `cache_folder()`, unless NUMBA_CACHE_DIR names a place."""
-    decorate = numba.njit(**options)
+    """`numba.njit` with the compiled code kept in `_place()`; where there is none, each process compiles anew."""
 
     def compiled(function: Callable[..., Any]) -> Any:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = before or str(cache_folder())
+        before, place = numba.config.CACHE_DIR, _place()
+        numba.config.CACHE_DIR = place
         try:
-            dispatcher = decorate(function)
+            dispatcher = numba.njit(**options if place else options | {"cache": False})(function)
         finally:
             numba.config.CACHE_DIR = before
         if isinstance(dispatcher._cache, Cache):
@@ -38,6 +37,17 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return compiled
+
+
+def _place() -> str:
+    """The folder that NUMBA_CACHE_DIR names, else, or if that is not writable, `cache_folder()`; "" if none is."""
+    given = str(numba.config.CACHE_DIR or "")
+    if given and _made(Path(given)):
+        return given
+    try:
+        return str(cache_folder())
+    except OSError:
+        return ""
 
 
 class _Forgiving:

@@ -27,8 +27,9 @@ class _StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         SPOKEN.times += 1
-        with suppress(OSError):
-            print(self.format(record), file=sys.stderr, flush=True)
+        if sys.stderr is not None:  # else `print` would take standard output
+            with suppress(OSError):
+                print(self.format(record), file=sys.stderr, flush=True)
 
 
 if not LOGGER.handlers:

@@ -68,13 +68,20 @@ def let_standard_error_be_lost() -> None:
 
 
 def raise_open_files() -> None:
-    """Raises the soft limit, 1,024 on most systems, as far as the hard one allows, to `ENOUGH_FILES` at most."""
+    """Raises the soft limit, 1,024 on most systems, as far as the system allows, to `ENOUGH_FILES` at most.
+
+    macOS has no hard limit, but refuses a soft one above a number that depends on its memory.
+    """
     try:
         import resource
     except ImportError:  # not on Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):
+    while soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            wanted //= 2
+        else:
+            return

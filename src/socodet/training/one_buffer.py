@@ -4,6 +4,7 @@ torch's own way takes a file of /dev/shm and a descriptor for each tensor. In a 
 that does not fit there is lost without an error.
 """
 
+import errno
 import io
 import mmap
 import os
@@ -41,7 +42,10 @@ def send(connection: Connection, content: Any) -> None:
                 size += -(-piece.nbytes // ALIGNMENT) * ALIGNMENT
             file.truncate(size)
         connection.send((pickled.getvalue(), [piece.nbytes for piece in pieces], size))
-        reduction.send_handle(connection, descriptor, None)
+        try:
+            reduction.send_handle(connection, descriptor, None)
+        except RuntimeError as error:  # on macOS, where the other process acknowledges it
+            raise BrokenPipeError(errno.EPIPE, str(error)) from None
     finally:
         os.close(descriptor)
 

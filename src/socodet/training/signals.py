@@ -29,7 +29,8 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
     say: also print a line. A second signal of any kind raises KeyboardInterrupt; where the process hangs and does not
     leave, it is ended `GRACE` seconds later. A context within another one shares its list, so that what was asked
     before it began is not lost. Outside the main thread, where no handler can be set, the list stays empty. A SIGHUP or
-    SIGUSR1 that is ignored from the start, as by `nohup`, remains so.
+    SIGUSR1 that is ignored from the start, as by `nohup`, remains so; so does a handler that is not Python's, as of a
+    program that Python is embedded in, which could not be set again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield []
@@ -53,7 +54,8 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
                     os.write(2, b"\nstopping after this step, with a checkpoint; a second signal stops at once\n")
 
     ignored = [number for number in STOPPING[2:] if signal.getsignal(number) is signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in STOPPING if number not in ignored}
+    foreign = [number for number in STOPPING if signal.getsignal(number) is None]
+    before = {number: signal.signal(number, note) for number in STOPPING if number not in (*ignored, *foreign)}
     _open.append(requests)
     try:
         with _ended_if_it_hangs(set(before)):

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import itertools
-import mmap
 import multiprocessing
 import os
 import pickle
@@ -20,11 +19,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from socodet.errors import InputError, is_out_of_memory
 from socodet.runtime.notices import say
 from socodet.runtime.process import raise_open_files
 from socodet.training import one_buffer
+from socodet.training.board import Board
 from socodet.training.signals import STOPPING
 
 T = TypeVar("T")
@@ -36,8 +37,9 @@ Make = Callable[[T, Begin], B]
 FORKED = sys.platform.startswith("linux")
 AHEAD = 2
 """Batches a worker makes before the first of them is taken."""
-IN_PIPE = 2**14
-"""Bytes of a task that fit into a pipe beside others; whoever sends a larger one would wait until it is read."""
+IN_PIPE = 2**12
+"""Bytes of a task that fit into a pipe beside others; whoever sends a larger one would wait until it is read. macOS's
+pipes hold 8 KiB."""
 TICK = 1.0
 SAID_AFTER, HANGS_AFTER = 30, 300
 """Ticks without a new image after which a message calls a worker slow, and after which it is replaced."""
@@ -115,32 +117,6 @@ def one_ahead(
         thread.join(10)
 
 
-class _Board:
-    """What a worker is at, in memory that it shares with its parent: how many images it has begun, and the last."""
-
-    SIZE = 1024
-
-    def __init__(self) -> None:
-        self._memory: mmap.mmap | None = mmap.mmap(-1, self.SIZE)
-
-    def __reduce__(self) -> Any:  # for a process that is not forked: then nothing is known of it
-        return _Board, ()
-
-    def begin(self, name: str) -> None:
-        """Notes one more image."""
-        if self._memory is not None:
-            text = name.encode(errors="replace")[: self.SIZE - 16]
-            count = int.from_bytes(self._memory[:8], "little") + 1
-            self._memory[:16] = count.to_bytes(8, "little") + len(text).to_bytes(8, "little")
-            self._memory[16 : 16 + len(text)] = text
-
-    def read(self) -> tuple[int, str]:
-        """The count and the last name."""
-        assert self._memory is not None
-        count, length = (int.from_bytes(self._memory[k : k + 8], "little") for k in (0, 8))
-        return count, self._memory[16 : 16 + length].decode(errors="replace")
-
-
 class _Worker(Generic[T, B]):
     """One process, and what it was asked for."""
 
@@ -151,17 +127,21 @@ class _Worker(Generic[T, B]):
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork" if FORKED else None)
-        self._board = _Board()
+        self._board = Board()
+        self._held: deque[bytes] = deque()
         # A signal to the process group that comes before the worker ignores it would be taken for one to the parent.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
-            self._connection, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(self._make, theirs, self._board, os.getpid()), daemon=True)
+            # Two pipes: on macOS, a descriptor is acknowledged on the one it came by, where nothing else may be sent.
+            (self._tasks, their_tasks), (self._answers, their_answers) = context.Pipe(), context.Pipe()
+            given = self._make, their_tasks, their_answers, self._board, os.getpid()
+            process = context.Process(target=_serve, args=given, daemon=True)
             with warnings.catch_warnings():  # of Python 3.12 and later, which -W may turn into errors
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
                 process.start()
             self._process = process
-            theirs.close()
+            their_tasks.close()
+            their_answers.close()
         except OSError as error:
             raise InputError(f"data workers: cannot be started ({error.strerror}); lower --workers") from None
         finally:
@@ -173,11 +153,23 @@ class _Worker(Generic[T, B]):
         self._send(task)
 
     def _send(self, task: T) -> None:
-        """A worker that has died is found out when its batch is taken."""
         pickled = pickle.dumps(task)
-        fits = len(pickled) <= IN_PIPE or not FORKED  # elsewhere, a worker has to say that it has taken a descriptor
+        fits = len(pickled) <= IN_PIPE
+        if FORKED or (fits and not self._held):
+            self._hand_over(pickled if fits else np.frombuffer(pickled, np.uint8))
+            return
+        self._held.append(pickled)  # a worker would have to say that it has taken a descriptor
+        self._send_held()
+
+    def _send_held(self) -> None:
+        """The first task that does not fit, once the process has nothing else to do and reads it."""
+        if self._held and len(self._held) == len(self.asked):
+            self._hand_over(self._held.popleft())
+
+    def _hand_over(self, pickled: bytes | NDArray[np.uint8]) -> None:
+        """A worker that has died is found out when its batch is taken."""
         try:
-            one_buffer.send(self._connection, pickled if fits else np.frombuffer(pickled, np.uint8))
+            one_buffer.send(self._tasks, pickled)
         except ConnectionError:
             pass
         except OSError as error:
@@ -197,27 +189,30 @@ class _Worker(Generic[T, B]):
                 say(f"a data worker {lost}; another one takes its place")
                 self.end()
                 self._start()
-                for task in self.asked:
-                    self._send(task)
+                again, self.asked = self.asked, deque()
+                for task in again:
+                    self.ask(task)
             else:
                 self.asked.popleft()
+                self._send_held()
                 return batch
         raise AssertionError
 
     def _take(self) -> B:
         """Waits tick by tick, not by the clock: a process that is stopped and continued has not hung."""
         silent, known = 0, self._board.read()
-        while not self._connection.poll(TICK):
+        while not self._answers.poll(TICK):
             if self._cancelled.is_set():
                 raise KeyboardInterrupt
             now = self._board.read()
             silent, known = (0 if now != known else silent + 1), now
             if silent == SAID_AFTER:
-                say(f"waiting for a data worker, which has been at {known[1]} for {silent * TICK:.0f} s")
+                at = f", which has been at {known[1]}" if known[1] else ""
+                say(f"waiting for a data worker{at} for {silent * TICK:.0f} s")
             if silent >= HANGS_AFTER and FORKED:
                 raise _LostError(f"made no progress for {silent * TICK:.0f} s at {known[1]}")
         try:
-            answer, error = one_buffer.receive(self._connection)
+            answer, error = one_buffer.receive(self._answers)
         except (EOFError, OSError):
             self._process.join(TICK)
             code = self._process.exitcode
@@ -235,7 +230,8 @@ class _Worker(Generic[T, B]):
         """Ends the process: it holds nothing that would be lost."""
         self._process.kill()
         self._process.join(10)
-        self._connection.close()
+        self._tasks.close()
+        self._answers.close()
 
 
 def _batches(make: Make[T, B], tasks: Iterable[T], count: int, cancelled: threading.Event) -> Generator[B, None, None]:
@@ -260,7 +256,7 @@ def _batches(make: Make[T, B], tasks: Iterable[T], count: int, cancelled: thread
             worker.end()
 
 
-def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int) -> None:
+def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: Board, parent: int) -> None:
     """A worker's life: one thread, and signals ignored, as the loop decides when to stop and ends its workers."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
@@ -270,11 +266,11 @@ def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int)
     torch.set_num_threads(1)
     gc.freeze()  # to collect what the parent made would copy its memory
     while True:
-        while not connection.poll(5 * TICK):
+        while not tasks.poll(5 * TICK):
             if os.getppid() != parent:  # it was killed
                 return
         try:
-            task = pickle.loads(one_buffer.receive(connection))
+            task = pickle.loads(one_buffer.receive(tasks))
         except (EOFError, OSError):
             return
         try:
@@ -285,11 +281,11 @@ def _serve(make: Make[T, B], connection: Connection, board: _Board, parent: int)
             lack = InputError("data workers: not enough memory; lower --workers or --batch-size")
             answer = None, lack if is_out_of_memory(error) else traceback.format_exc()
         try:
-            one_buffer.send(connection, answer)
-        except BrokenPipeError:
+            one_buffer.send(answers, answer)
+        except ConnectionError:
             return
         except OSError as error:
-            one_buffer.send(connection, (None, _not_handed_over(error)))
+            one_buffer.send(answers, (None, _not_handed_over(error)))
 
 
 def _not_handed_over(error: OSError) -> InputError:

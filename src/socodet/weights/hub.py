@@ -104,6 +104,7 @@ def hub_errors(what: str) -> Iterator[None]:
     """The Hub's errors as one line each: no such repository, no right to it, no network."""
     from huggingface_hub import errors
 
+    unresolved = getattr(errors, "RevisionResolutionError", errors.EntryNotFoundError)  # since 2.0
     try:
         yield
     except errors.GatedRepoError:
@@ -128,7 +129,7 @@ def hub_errors(what: str) -> Iterator[None]:
         status = getattr(error.response, "status_code", None)
         fix = "log in with a token that may do this (`hf auth login`)" if status in (401, 403) else "try again later"
         raise InputError(f"{what}: the Hub answered {status}; {fix}") from None
-    except (errors.HFValidationError, errors.EntryNotFoundError, errors.RevisionResolutionError) as error:
+    except (errors.HFValidationError, errors.EntryNotFoundError, unresolved) as error:
         raise InputError(f"{what}: {' '.join(str(error).split())}") from None
     except OSError as error:
         if error.errno is not None and error.filename is not None:
