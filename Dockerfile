@@ -4,6 +4,12 @@
 # It was checked by hadolint, but not built: where it was written there is no Docker.
 FROM python:3.12-slim-bookworm
 
+# A C compiler is needed by Triton, with which kernels for the GPU are made when they are first used.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
 # What runs is not root; its folder is the one that is mounted.
 RUN useradd --create-home --uid 1000 socodet \
     && mkdir /work \

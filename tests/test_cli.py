@@ -331,6 +331,14 @@ def test_macos_tells_of_a_reader_that_is_gone_by_another_event_and_only_if_asked
         stream.write("discarded")
 
 
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_a_long_path_in_a_message_is_as_it_was_typed(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    path = "/data/a folder/" + "long/" * 30 + "image (1).png"
+    assert path in error_of(capsys, "predict", "detector", "images", path, "--output", "found")
+    assert f"not '{path}'" in error_of(capsys, "predict", "run", "images", "--output", "x", "--batch-size", path)
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"), [(["--epochs", "1"], 0.1), (["--epochs=49"], 4.9), (["--epochs", "60"], 5)]
 )

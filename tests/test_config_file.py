@@ -85,6 +85,16 @@ def test_json_is_read_as_json(capsys, tmp_path):
     assert "images: is set twice" in refusal(capsys, "propose", "--config", tmp_path / "a.json")
 
 
+def test_the_home_directory_is_meant_where_a_shell_does_not_say_so(capsys, tmp_path, monkeypatch):
+    """In a file, and behind an equals sign; a folder called ~ would be made."""
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "a.yaml").write_text("train: ~/set\ninit: [one=~/weights.pth, scratch]\nval: a~/b")
+    asked = ["finetune", "--config", str(tmp_path / "a.yaml"), "--output=~/run"]
+    read = yaml.safe_load(printed(capsys, *asked))
+    assert [read[name] for name in ("train", "output", "val")] == ["/home/me/set", "/home/me/run", "a~/b"]
+    assert read["init"] == ["one=/home/me/weights.pth", "scratch"]
+
+
 def test_numbers_may_be_names_and_a_file_may_begin_with_its_mark(capsys, tmp_path):
     (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfimages = 2024\noutput = 5\n")
     read = yaml.safe_load(printed(capsys, "propose", "--config", str(tmp_path / "a.toml")))

@@ -78,6 +78,19 @@ def test_a_package_that_is_missing_or_of_another_version_is_named(capsys, monkey
     assert "nothing" not in problem
 
 
+@pytest.mark.parametrize("cuda", [False, True])
+def test_a_compiler_is_missed_only_with_cuda(capsys, monkeypatch, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(doctor, "SMALL_SHM", 1 << 60)  # so that the exit code is 1 in any case
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SystemExit):
+        main(["doctor", "--json"])
+    compiler = found(capsys)["C compiler"]
+    assert compiler["found"] == "none"
+    assert (compiler["problem"] is None) == (not cuda)
+
+
 def test_a_folder_for_kernels_that_is_not_made_yet_is_no_problem(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "SMALL_SHM", 0)
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "deep" / "er"))

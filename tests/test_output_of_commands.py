@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -125,17 +128,74 @@ def test_python_steers_what_is_said_by_logging(capsys, images, tmp_path, caplog)
         logger.setLevel(logging.INFO)
 
 
-def test_completion_is_a_script_that_the_shell_reads(capsys, tmp_path):
+def completion_script(capsys, shell):
     with pytest.raises(SystemExit) as ended:
-        main(["--completion", "bash"])
+        main(["--completion", shell])
     assert not ended.value.code
-    script = capsys.readouterr().out
-    complete = "COMP_WORDS=(socodet pretrain --warm); COMP_CWORD=2; _tyro_socodet; echo ${COMPREPLY[@]}"
-    done = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["--warmup-epochs"]
+    return capsys.readouterr().out
+
+
+def test_completion_is_a_script_that_bash_reads(capsys):
+    script = completion_script(capsys, "bash")
+
+    def completed(*words):
+        typed = " ".join(map(shlex.quote, words))
+        complete = (
+            f"COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _tyro_socodet; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        )
+        done = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert completed("socodet", "pretrain", "--warm") == ["--warmup-epochs"]
+    flags = completed("socodet", "pretrain", "")
+    assert "--warmup-epochs" in flags
+    assert all(flag.startswith("-") for flag in flags)  # no lines of their descriptions
+    for names in (("my",), ("--output", "my")):  # left to bash, which quotes names of files
+        assert completed("socodet", "pretrain", *names) == [""]
+    assert "complete -o default -F _tyro_socodet socodet" in script
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
+def test_completion_is_a_script_that_zsh_sources(capsys, tmp_path):
+    (tmp_path / "script").write_text(completion_script(capsys, "zsh"))
+    for prepared in ("", "autoload -Uz compinit; compinit -u -D; "):
+        command = f"{prepared}source ./script; print $_comps[socodet]"
+        done = subprocess.run(
+            ["zsh", "-f", "-c", command],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"HOME": str(tmp_path)},
+        )
+        assert (done.stdout.strip(), done.stderr) == ("_tyro_socodet", "")
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
+def test_completion_is_a_script_that_fish_sources(capsys, tmp_path):
+    (tmp_path / "script").write_text(completion_script(capsys, "fish"))
+    (tmp_path / "my images").mkdir()
+    expected = {
+        "pretrain my": "my images/",
+        "pretrain --output my": "my images/",
+        "expo": "export",
+        "pretrain --warm": "--warmup-epochs",
+    }
+    for typed, found in expected.items():
+        command = f"source script; complete -C 'socodet {typed}'"
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", command],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"HOME": str(tmp_path)},
+        )
+        assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == [found]
+
+
+def test_a_shell_may_be_named_behind_an_equals_sign_and_is_checked(capsys):
     with pytest.raises(SystemExit):
-        main(["--completion=bash"])
-    assert capsys.readouterr().out == script
+        main(["--completion=fish"])
+    assert "_tyro_socodet" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
         main(["--completion", "bish"])
     assert ended.value.code == 2

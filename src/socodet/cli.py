@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from socodet._version import __version__
 from socodet.commands.config_file import as_yaml, with_config
-from socodet.commands.flags import MARKERS, flags_of
+from socodet.commands.flags import flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
 from socodet.commands.parsing import HELP, OLD_NAMES, by_todays_names, parse, values_of, without
@@ -60,8 +60,8 @@ EVERY_COMMAND = (
     "as JSON; --quiet to print only warnings; --verbose to print every value used; --debug to show the traceback of an "
     "error. socodet --completion SHELL prints a completion script for bash, zsh or fish; socodet --version the version."
 )
-SHELLS = ("bash", "zsh", "fish")
 _ADDRESS = re.compile(r"(--[\w.-]+=)?([\w.-]+=)?(https?|ftp|s3|gs)://")
+_HOME = re.compile(r"((?:--[\w.-]+=)?(?:[\w.-]+=)?)~/")
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
 
@@ -170,6 +170,7 @@ def run_command(arguments: Sequence[str]) -> None:
         if len(files) != 1:
             raise InputError(f"{name}: --config takes one file; give one")
         argv = with_config(Path(files[0]), without("--config", argv), flags_of(command), OLD_NAMES.get(name, {}))
+    argv = [_HOME.sub(_in_home, word, count=1) if _HOME.match(word) else word for word in argv]
     _refuse_odd(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)
@@ -200,6 +201,11 @@ def _with_dashes(word: str) -> str:
     return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
+def _in_home(found: re.Match[str]) -> str:
+    """`~/` where a shell leaves it: in a file, and behind an equals sign. It would be a folder of the name `~`."""
+    return found[1] + os.path.expanduser("~/")
+
+
 def _refuse_odd(name: str, argv: Sequence[str]) -> None:
     """InputError for an empty argument, which as a path would be the working directory, and for a URL."""
     for before, word in zip(["", *argv], argv, strict=False):
@@ -225,15 +231,12 @@ def _instead(arguments: Sequence[str]) -> str:
 
 def _print_completion(shell: str) -> NoReturn:
     """Prints the script that completes commands and flags in a shell."""
-    import tyro
+    from socodet.commands.completion import SHELLS, completion_script
 
     if shell not in SHELLS:
         raise InputError(f"--completion {shell}: {which_instead(shell, SHELLS)}")
     first = {name.split()[0]: name for name in reversed(COMMANDS)}  # of two words, the first
-    commands = {word: command_named(name)[0] for word, name in sorted(first.items())}
-    tyro.extras.subcommand_cli_from_dict(
-        commands, prog="socodet", args=["--tyro-print-completion", shell], config=MARKERS
-    )
+    print(completion_script(shell, {word: command_named(name)[0] for word, name in sorted(first.items())}))
     raise SystemExit
 
 

@@ -101,8 +101,10 @@ def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licence
 
 def examine() -> Findings:
     """What is found of this installation and this machine, and what is wrong with it and how to fix that."""
-    checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device, _decoder, _kernels)
-    return Findings(_tried(check) for check in (*checks, _cores, _disk, _shared_memory, _open_files))
+    checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device)
+    return Findings(
+        _tried(check) for check in (*checks, _compiler, _decoder, _kernels, _cores, _disk, _shared_memory, _open_files)
+    )
 
 
 def _print_licences(as_json: bool) -> None:
@@ -227,6 +229,15 @@ def _device() -> Finding:
     listed = ", ".join(f"{one.name} ({one.total_memory / 2**30:.0f} GiB)" for one in names)
     (torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")).sum().item()
     return Finding("device", f"CUDA {torch.version.cuda}: {listed}")
+
+
+def _compiler() -> Finding:
+    """As Triton, which comes with torch for CUDA, looks for it when a kernel is first used."""
+    import torch
+
+    there = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    fix = "kernels for CUDA need it, and without them steps are slower: install gcc"
+    return Finding("C compiler", there or "none", fix if there is None and torch.cuda.is_available() else None)
 
 
 def _decoder() -> Finding:

@@ -17,6 +17,8 @@ from socodet.images.reading import PixelSettings, read_images_as
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.notices import notice
 
+SHORTEST_BROKEN = 10
+"""Letters of the shortest word that a very narrow terminal breaks."""
 HELP = {"-h", "--help", "--help-all"}
 Flat = tyro.conf.arg(name="")
 """Marks settings whose fields become flags without a prefix."""
@@ -78,7 +80,7 @@ def parse(
         with contextlib.redirect_stderr(problem):
             return read(argv)
     except SystemExit:
-        what = _misspelt(argv, flags()) or _in_our_words(_one_line(problem.getvalue()), flags())
+        what = _misspelt(argv, flags()) or _in_our_words(_unbroken(_one_line(problem.getvalue()), argv), flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
         what = _misspelt(argv, flags()) or str(error)
@@ -137,6 +139,15 @@ def _one_line(box: str) -> str:
         elif text:
             words.append(text)
     return " ".join(" ".join(words).split()).rstrip(".")
+
+
+def _unbroken(message: str, argv: Sequence[str]) -> str:
+    """The message with the words of the command line as typed: the box breaks those that are longer than it is wide."""
+    for word in argv:
+        letters = [re.escape(letter) for letter in word if not letter.isspace()]
+        if len(letters) >= SHORTEST_BROKEN:
+            message = re.sub(r"\s*".join(letters), lambda _, word=word: word, message)  # type: ignore[misc]
+    return message
 
 
 def values_of(flag: str, argv: Sequence[str]) -> list[str]:
