@@ -4,22 +4,18 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from socodet._version import __version__
-from socodet.errors import InputError
+from socodet.commands.licences import print_licences, required
 from socodet.runtime.shown import Shown, ShownTable
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
 
 PACKAGES = ("torch", "torchvision", "numba", "llvmlite", "numpy", "pillow", "simplejpeg", "pyarrow", "safetensors")
 EXTRAS = (
@@ -69,15 +65,6 @@ class Findings(list[Finding], Shown):
         return [ShownTable(rows, ("", "found", ""))]
 
 
-@dataclass(frozen=True)
-class Licence:
-    """The licence of one installed package."""
-
-    package: str
-    version: str
-    licence: str
-
-
 def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licences: bool = False) -> None:
     """Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.
 
@@ -88,7 +75,7 @@ def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licence
         licences: Instead, print the licences of socodet and of all packages that it needs to run.
     """
     if licences:
-        _print_licences(as_json)
+        print_licences(as_json)
         return
     findings = examine()
     if as_json:
@@ -104,57 +91,6 @@ def examine() -> Findings:
     checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device)
     return Findings(
         _tried(check) for check in (*checks, _compiler, _decoder, _kernels, _cores, _disk, _shared_memory, _open_files)
-    )
-
-
-def _print_licences(as_json: bool) -> None:
-    found = _licences()
-    if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=2))
-        return
-    width = max(len(f"{one.package} {one.version}") for one in found)
-    for one in found:
-        print(f"{one.package + ' ' + one.version:<{width}}  {one.licence}")
-
-
-def _licences() -> list[Licence]:
-    """Those of socodet and all that it requires, without extras, sorted by name."""
-    found: dict[str, Licence] = {}
-    left = ["socodet"]
-    while left:
-        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
-        if name in found:
-            continue
-        try:
-            there = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:  # required on other systems alone
-            continue
-        found[name] = Licence(name, there.version, _licence_in(there.metadata))
-        left += [one.name for one in _required(name)]
-    if not found:
-        raise InputError("doctor: socodet is not installed, so nothing is known of what it needs; pip install it")
-    return [found[name] for name in sorted(found)]
-
-
-def _required(name: str) -> list["Requirement"]:
-    """What an installed package requires on this system, without extras; nothing if it is not installed."""
-    from packaging.requirements import Requirement
-
-    try:
-        wanted = [Requirement(one) for one in importlib.metadata.requires(name) or []]
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    return [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
-
-
-def _licence_in(metadata: object) -> str:
-    """As an expression, else by the classifiers, else as text of one line."""
-    get_all = metadata.get_all  # type: ignore[attr-defined]
-    classifiers = [one for one in get_all("Classifier", []) if one.startswith("License ::")]
-    text = [line.strip() for line in (get_all("License") or [""])[0].splitlines() if line.strip()]
-    by_classifier = "; ".join(one.split(" :: ")[-1] for one in classifiers)
-    return str(
-        (get_all("License-Expression") or [None])[0] or by_classifier or (text or ["not in its metadata"])[0][:80]
     )
 
 
@@ -180,7 +116,7 @@ def _packages() -> Finding:
 def _unmet() -> list[str]:
     """Of what socodet requires, without extras: what is missing, or there in another version."""
     found = []
-    for one in _required("socodet"):
+    for one in required("socodet"):
         version = _versions((one.name,)).rpartition(" ")[2]
         if not version or not one.specifier.contains(version, prereleases=True):
             found.append(f"{one.name}{one.specifier}" + f" (not {version})" * bool(version))
