@@ -14,7 +14,7 @@ from socodet.images.source import open_images
 from socodet.models.soco import build_soco
 from socodet.pretraining.recipes.auto import Given, expectation, plan
 from socodet.pretraining.recipes.practical import tiny
-from socodet.pretraining.step_time import seconds_per_step
+from socodet.pretraining.step_time import seconds_per_step, with_data
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
 from socodet.pretraining.trainer import Trainer
 from socodet.training.settings import ExecutionSettings
@@ -138,6 +138,16 @@ def test_given_weights_are_changed_less_than_fresh_modules():
         assert row.settings() == {"backbone_lr"}
 
 
+def test_a_backbone_that_is_that_of_the_first_run_keeps_its_other_sizes():
+    first = dataclasses.replace(tiny().model, backbone="resnet34")
+    sizes = [
+        plan(FEW, H200, Given(starts_from="run", model=first, backbone=backbone)).recipe.model
+        for backbone in (None, "resnet34", "resnet18")
+    ]
+    assert sizes[:2] == [first, first]
+    assert sizes[2].backbone == "resnet18"
+
+
 def test_few_images_have_the_terms_and_many_the_papers_loss():
     assert plan(FEW, CPU).recipe.objective.variance_weight > 0
     assert plan(dataclasses.replace(FEW, count=1_281_167), H200).recipe.objective.variance_weight == 0
@@ -185,6 +195,22 @@ def test_a_steps_time_is_measured_on_real_samples():
     recipe = dataclasses.replace(tiny(), training=training)
     seconds = seconds_per_step(recipe, open_images(photographs()), ExecutionSettings(device="cpu"))
     assert 0.001 < seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "on_cpu", "seconds"),
+    [
+        (4, 16, False, 2.0),  # 4 workers make 8 CPU seconds of samples in 2 s, the step takes 1 s
+        (16, 16, False, 1.0),
+        (64, 4, False, 2.0),  # no more than the cores
+        (0, 16, False, 9.0),  # one after the other
+        (0, 16, True, 9.0),
+        (16, 16, True, 1.5),  # the workers take the cores from the step for half a second
+        (1, 16, True, 8.0),
+    ],
+)
+def test_the_time_of_a_step_is_what_its_workers_allow(workers, cores, on_cpu, seconds):
+    assert with_data(1.0, 8.0, workers=workers, cores=cores, on_cpu=on_cpu) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(

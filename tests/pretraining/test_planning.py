@@ -121,6 +121,28 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(images, monkeypatch):
         planning.plan_run(open_images(images), Given(batch=64))
 
 
+def test_a_step_is_timed_in_the_micro_batches_that_are_given(images, tmp_path, monkeypatch, capsys):
+    tried = []
+
+    def out_of_memory_above_16(recipe, *_, **__):
+        tried.append((recipe.training.batch_size, recipe.training.accumulate))
+        if recipe.training.batch_size // recipe.training.accumulate > 16:
+            raise BatchTooLargeError("out of memory")
+        return 0.5
+
+    monkeypatch.setattr(planning, "seconds_per_step", out_of_memory_above_16)
+    command = ["pretrain", str(images), "--output", str(tmp_path / "run"), "--batch-size", "64", "--epochs", "90"]
+    main([*command, "--accumulate", "4", "--dry-run", "--device", "cpu"])
+    assert tried == [(64, 4)]
+    plan, said = capsys.readouterr()
+    assert "instead of what is planned" not in said
+    assert [line.split()[1] for line in plan.splitlines() if line.startswith("micro-batches")] == ["4"]
+    tried.clear()
+    made, _ = planning.plan_run(open_images(images), Given(accumulate=4))
+    assert tried == [(8, 4)]
+    assert made.recipe.training.accumulate == 4
+
+
 @pytest.mark.usefixtures("half_a_second")
 def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, monkeypatch):
     run = tmp_path / "run"

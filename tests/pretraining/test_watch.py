@@ -42,6 +42,12 @@ def test_two_opposite_points_are_collapse_however_far_apart():
     assert line["collapsed"]
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_so_few_embeddings_that_their_rank_is_always_low_have_not_collapsed(count):
+    assert "collapsed" not in CollapseWatch(speaks=False).figures(spread_evenly()[:count], 1)
+    assert CollapseWatch(speaks=False).figures(constant()[:count], 1)["collapsed"]
+
+
 def test_the_cores_that_would_feed_the_step():
     cost = DataCost()
     for _ in range(5):  # 5 steps of 8 images, 20 ms of CPU time each

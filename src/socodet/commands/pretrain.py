@@ -79,6 +79,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
         epochs=training.epochs if values_of("--epochs", argv) else None,
         hours=asked["hours"],
         batch=training.batch_size if values_of("--batch-size", argv) else None,
+        accumulate=training.accumulate if values_of("--accumulate", argv) else None,
         backbone=asked["model"].backbone if values_of("--backbone", argv) else None,
         size=asked["sample"].views[0].size if values_of("--views.0.size", argv) else None,
         starts_from=asked["start_from"],
@@ -113,7 +114,7 @@ def _settings_flags() -> set[str]:
     return {name.replace("_", "-") for name in names} - length_and_rooms - PLANNED
 
 
-PLANNED = {"batch-size", "backbone"}
+PLANNED = {"batch-size", "accumulate", "backbone"}
 """Flags that the plan takes into account, beside its length and the side of the first view."""
 
 

@@ -65,7 +65,8 @@ def plan_run(
         try:
             seconds = seconds_per_step(network, source, execution, show_progress=show_progress)
         except BatchTooLargeError:
-            if given.batch is not None or network.training.batch_size <= SMALLEST_BATCH:
+            smallest = max(SMALLEST_BATCH, given.accumulate or 1)
+            if given.batch is not None or network.training.batch_size <= smallest:
                 raise
             largest = network.training.batch_size // 2
         else:

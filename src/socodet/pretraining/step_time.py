@@ -19,7 +19,7 @@ from socodet.proposals.image_boxes import OnlineProposals
 from socodet.runtime.cores import available_cores
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.world import ALONE
-from socodet.training.devices import choose_device
+from socodet.training.devices import choose_device, default_workers
 from socodet.training.settings import ExecutionSettings
 from socodet.views.batch import Batch
 
@@ -38,8 +38,7 @@ def seconds_per_step(
 ) -> float:
     """Median seconds of a step of `recipe` on images of `source`, with what its samples cost the data workers.
 
-    On a CPU the workers share the cores with the step, so both are added; with a GPU the slower of the two counts.
-    Proposals are not counted: a run makes them once. InputError when no image can be read,
+    As `with_data` says. Proposals are not counted: a run makes them once. InputError when no image can be read,
     BatchTooLargeError when a batch does not fit into memory.
     """
     size = recipe.training.batch_size
@@ -52,11 +51,23 @@ def seconds_per_step(
         if not is_out_of_memory(error):
             raise
         raise BatchTooLargeError(
-            f"a batch of {size} images does not fit into memory; give a smaller --batch-size"
+            f"a batch of {size} images does not fit into memory; give a smaller --batch-size, or a larger --accumulate"
         ) from error
-    step, data = statistics.median(seconds[FIRST:]), batch.cpu_seconds / available_cores()
-    on_cpu = choose_device(execution.device, ALONE).type == "cpu"
-    return step + data if on_cpu else max(step, data)
+    device = choose_device(execution.device, ALONE)
+    workers = default_workers(device) if execution.workers is None else execution.workers
+    step, on_cpu = statistics.median(seconds[FIRST:]), device.type == "cpu"
+    return with_data(step, batch.cpu_seconds, workers=workers, cores=available_cores(), on_cpu=on_cpu)
+
+
+def with_data(step: float, data: float, *, workers: int, cores: int, on_cpu: bool) -> float:
+    """Seconds of a step of `step` seconds alone whose samples cost `data` CPU seconds.
+
+    The slower of the step and the workers counts, and on a CPU they share the cores; without workers, one follows the
+    other.
+    """
+    if not workers:
+        return step + data
+    return max(step + data / cores if on_cpu else step, data / min(workers, cores))
 
 
 def flops_per_image(recipe: Recipe, source: ImageSource) -> float:

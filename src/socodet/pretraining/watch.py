@@ -87,7 +87,8 @@ class CollapseWatch:
         std, even = embedding_std(embeddings_nd), embeddings_nd.shape[1] ** -0.5
         rank = effective_rank(embeddings_nd)
         line: dict[str, Any] = {"embedding_std": std, "effective_rank": rank}
-        was, self._collapsed = self._collapsed, std < COLLAPSED_SHARE * even or rank < COLLAPSED_RANK
+        few = len(embeddings_nd) - 1 <= COLLAPSED_RANK  # their rank is below it wherever they are
+        was, self._collapsed = self._collapsed, std < COLLAPSED_SHARE * even or (rank < COLLAPSED_RANK and not few)
         if self._collapsed:
             line["collapsed"] = True
             if self._speaks and not was:

@@ -62,6 +62,8 @@ class Given:
     hours: float | None = None
     steps: int | None = None
     batch: int | None = None
+    accumulate: int | None = None
+    """Micro-batches of a step."""
     backbone: str | None = None
     size: int | None = None
     """Side of the first view, pixels."""
@@ -125,6 +127,9 @@ def plan(
     steps = _steps(survey, machine, batch, given, seconds_per_step, chose)
     epochs = given.epochs or (steps + 0.5) * batch / survey.count
     training = _training(survey, epochs, batch, steps, chose)
+    if given.accumulate is not None:
+        chose("micro-batches", given.accumulate, "given")
+        training = dataclasses.replace(training, accumulate=given.accumulate)
     if given.starts_from is not None:
         rate = GIVEN_BACKBONE_LR if given.model is None else BEGUN_BACKBONE_LR
         value = f"{rate:g} of the others'" if rate else "0: frozen"
@@ -158,7 +163,7 @@ def expectation(steps: int) -> str:
 
 
 def _network(survey: ImageSurvey, machine: Machine, given: Given, chose: Chose) -> ModelSettings:
-    if given.model is not None and given.backbone is None:
+    if given.model is not None and given.backbone in (None, given.model.backbone):
         chose("network", f"{given.model.backbone}, FPN and head", "as in the run that it starts from")
         return dataclasses.replace(given.model, architecture="fpn", rpn_weight=0.0)
     if machine.device == "cpu":
