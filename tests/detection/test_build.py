@@ -1,5 +1,7 @@
 """The detector built from a run is the one that fine-tuning trains."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from narrow_models import NARROW
@@ -59,6 +61,16 @@ def test_it_is_the_detector_that_is_fine_tuned(name, pretrained, tmp_path, monke
     ours, theirs = built.state_dict(), trained[0].state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_rt_detr_has_the_sizes_of_its_authors(tmp_path):
+    model = replace(NARROW, backbone="timm/resnet18d")
+    run = RunFolder(tmp_path)
+    run.write_description({"recipe": to_json(Recipe("custom", model=model))})
+    run.save_checkpoint(1, {"step": 1, "model": SoCo(build_encoder(model), model).state_dict()})
+    built = build_detector(run.path, num_classes=4, detector="rt_detr", show_report=False)
+    assert (built.side, min(built.training_sides), max(built.training_sides)) == (640, 480, 800)
+    assert (built.detections, built.score_threshold) == (300, 0.001)
 
 
 def test_boxes_are_pooled_as_in_pretraining_unless_torchvisions_way_is_asked_for(pretrained):

@@ -1,6 +1,7 @@
 """Every detector, with narrow networks: it learns, predicts, and pools as pretraining does."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,14 @@ def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
     with torch.no_grad():
         detector.eval()([torch.rand(3, 64, 80)])
     assert seen == [2 * 3, 6]
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (16, 2), (28, 2), (100, 10), (256, 32)])
+def test_the_groups_of_fcos_divide_its_channels(channels, groups):
+    """Eight channels each as in the original, or the fewest more that make it come out even."""
+    detector = new_detector("fcos_fpn", replace(NARROW, fpn_channels=channels), 4)
+    norms = [module for module in detector.head.modules() if isinstance(module, nn.GroupNorm)]
+    assert {(norm.num_channels, norm.num_groups) for norm in norms} == {(channels, groups)}
 
 
 def test_without_asking_the_numbers_of_boxes_are_detectron2s():

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from narrow_models import NARROW
@@ -11,6 +12,7 @@ from photograph_sets import coco_file
 import socodet
 import socodet.finetuning.loop as loop_module
 from socodet.cli import main
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.finetune import finetune
@@ -139,6 +141,20 @@ def test_patience_needs_evaluations(data, tmp_path):
         finetune(data, tmp_path / "run", replace(SETTINGS, schedule="coco_1x"), val=data, patience=2, **given)
     with pytest.raises(InputError, match="at least 1"):
         finetune(data, tmp_path / "run", SETTINGS, val=data, patience=0, **given)
+
+
+def test_patience_needs_objects_that_count(data, tmp_path, capsys):
+    """Without an AP it would end any run after so many evaluations."""
+    opened = open_detection_set(data)
+    images = [replace(image, crowd=np.ones(len(image), bool)) for image in opened.images]
+    crowds = replace(opened, name="crowds", images=images)
+    asked = {"val": crowds, "model": NARROW, "execution": HERE, "evaluation": EACH}
+    with pytest.raises(InputError, match=r"crowds: .*--patience"):
+        finetune(data, tmp_path / "run", SETTINGS, patience=2, show_progress=False, **asked)
+    assert not (tmp_path / "run").exists()
+    result = finetune(data, tmp_path / "run", replace(SETTINGS, iterations=1), **asked)
+    assert result.best is None
+    assert "note: crowds: " in capsys.readouterr().err
 
 
 def test_the_command_shows_its_plan_classes_and_best(data, tmp_path, capsys):

@@ -126,7 +126,7 @@ def test_a_smaller_size_shrinks_every_side_alike():
         ({"epochs": float("nan")}, "epochs must be finite"),
         ({"base_lr": -1.0}, "lr must be above 0"),
         ({"size": 4}, "size must be at least 32"),
-        ({"rois_per_image": 0}, "rois_per_image must be at least 1"),
+        ({"rois_per_image": 3}, "rois_per_image must be at least 4"),  # a quarter on objects: none of three
         ({"fraction": 1.5}, "fraction must be at most 1"),
         ({"precise_bn": -1}, "precise_bn must be at least 0"),
     ],

@@ -7,16 +7,19 @@ import torch
 from hand_made_sets import made_image, made_set
 from narrow_models import NARROW
 from photograph_sets import coco_file
+from torch import nn
 
 from socodet.cli import main
 from socodet.detection.datasets.annotations import Category
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import new_detector
+from socodet.detection.detectors.detector import Detector
 from socodet.errors import InputError
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.going_on import CLASS_LAYERS, go_on_from
 from socodet.finetuning.run import FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings
+from socodet.runtime import extensions
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -100,6 +103,28 @@ def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
     assert torch.equal(network.state_dict()["rpn.head.bbox_pred.weight"], old["rpn.head.bbox_pred.weight"])
     with pytest.raises(InputError, match="is a faster_rcnn_fpn, not a fcos_fpn"):
         go_on_from(new_detector("fcos_fpn", NARROW, 4), "fcos_fpn", data, tmp_path / "old")
+
+
+class OneLayer(Detector):
+    """Of the user's, with a layer of outputs for each class under a name of its own."""
+
+    def build(self, model, num_classes, inference):
+        return nn.Linear(2, num_classes)
+
+
+def test_other_classes_of_a_detector_whose_layers_are_not_known_are_refused(data, tmp_path, monkeypatch):
+    """Equally many in another order would fit, and be mixed up."""
+    monkeypatch.setattr(extensions, "_REGISTERED", {})
+    name = extensions.register(OneLayer)
+    old = tuned(tmp_path / "old", name, data)
+    network = new_detector(name, NARROW, 4, seed=1)
+    before = network.weight.detach().clone()
+    with pytest.raises(InputError, match="same classes in the same order"):
+        go_on_from(network, name, other_set("person", "animal", "rocket"), tmp_path / "old")
+    assert torch.equal(network.weight, before)
+    taken = go_on_from(network, name, data, tmp_path / "old")
+    assert torch.equal(network.weight, old["weight"])
+    assert taken.kept == ("animal", "person", "rocket")
 
 
 def test_the_command_resumes_with_the_same_detector_and_reports_what_it_kept(data, tmp_path, capsys):

@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 from socodet.detection.detectors.by_name import builds_as, detector_named
-from socodet.detection.detectors.fcos import CHANNELS_A_GROUP, FCOSFPN
+from socodet.detection.detectors.fcos import FCOSFPN, norm_groups
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_fpn import MASK_POOLED, FasterRCNNFPN, MaskRCNNFPN
 from socodet.detection.detectors.retinanet import RetinaNetFPN
@@ -86,7 +86,7 @@ def _module(detector: TrainedDetector) -> str:
         "pooled": model.pooled_size,
         "head": [model.head_channels] * model.head_convs,
         "representation": model.representation_size,
-        "groups": max(1, model.fpn_channels // CHANNELS_A_GROUP),
+        "groups": norm_groups(model.fpn_channels),
         "mask_channels": network.roi_heads.mask_head[0][0].out_channels if kind.has_masks else None,
         "mask_pooled": MASK_POOLED,
         "mean": IMAGENET_MEAN,

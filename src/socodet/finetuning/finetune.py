@@ -232,10 +232,19 @@ def _check_scored(
     *,
     show_note: bool,
 ) -> None:
-    """InputError when an evaluation is asked for and there is no set to score on; without either, a note on stderr."""
+    """InputError when an evaluation is asked for and there is no set to score on; without either, a note on stderr.
+
+    So too for a set in which no object counts.
+    """
     if validation is not None:
         if patience is not None and evaluation.every is None:
             raise InputError("--patience counts evaluations; set the steps between them, --evaluation.every")
+        if not sum(validation.object_counts()):
+            what = f"{validation.name}: has no object that counts in the scores, so there is no AP"
+            if patience is not None:
+                raise InputError(f"{what} for --patience to follow; leave it out, or give another dataset with --val")
+            if show_note:
+                LOGGER.warning(f"note: {what}, and no checkpoint is kept as the best; --val gives another dataset")
         return
     if evaluation.save_predictions or evaluation.every is not None or patience is not None:
         raise InputError(f"{training.name}: has no validation split to score on; give another dataset with --val")

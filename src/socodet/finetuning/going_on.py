@@ -11,6 +11,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, load_detector
+from socodet.runtime.notices import printable
 from socodet.weights.report import LoadReport
 
 
@@ -51,18 +52,25 @@ class GoingOn:
         lines = [str(self.report)]
         for what, names in (("kept", self.kept), ("new", self.new), ("dropped", self.dropped)):
             if names:
-                lines.append(f"  classes {what}: {', '.join(names)}")
+                lines.append(f"  classes {what}: {', '.join(map(printable, names))}")
         return "\n".join(lines)
 
 
 def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str | Path) -> GoingOn:
     """Loads a fine-tuning run's best weights into a fresh network of the detector `name` for the classes of `data`.
 
-    InputError for another detector, modules of other sizes, and a run without a checkpoint.
+    InputError for another detector, modules of other sizes, a run without a checkpoint, and other classes of a detector
+    of the user's whose layers with outputs for each class are not known.
     """
     old = load_detector(run, device="cpu")
     _check_same(old, name)
     theirs, ours = old.network.state_dict(), network.state_dict()
+    names = tuple(category.name for category in data.categories)
+    if names != old.class_names and not any(key.startswith(tuple(CLASS_LAYERS)) for key in ours):
+        raise InputError(
+            f"{run}: its classes are not those of {data.name}, and which outputs of {name} belong to which class is "
+            "not known; go on with the same classes in the same order"
+        )
     labels = _labels(old, data)
     loaded = []
     with torch.no_grad():
@@ -81,7 +89,6 @@ def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str |
                     "that set sizes of modules, which are those of the detector"
                 )
             loaded.append(key)
-    names = tuple(category.name for category in data.categories)
     report = LoadReport(
         str(run),
         "a fine-tuned detector",

@@ -52,7 +52,7 @@ def plan_lines(
 
 
 def _objects(data: DetectionDataset) -> str:
-    counts = data.object_counts()
+    counts = data.object_counts(trained_on=True)
     names = (printable(category.name) for category in data.categories)
     ordered = sorted(zip(counts, names, strict=True), key=lambda one: -one[0])
     there = [f"{name} {count:,}" for count, name in ordered if count]

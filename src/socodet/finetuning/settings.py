@@ -61,9 +61,10 @@ class FinetuneSettings(Settings):
     precise_bn: NonNegativeInt | None = None
     """Training batches on which batch norm statistics are re-estimated before an evaluation; 0 keeps them as they
     are."""
-    rois_per_image: PositiveInt | None = None
-    """Boxes per image that an R-CNN's box head is trained on in a step, by default 512; at test time, twice as many
-    proposals are classified, 1,000 at most. Fewer save much time with small images on a CPU."""
+    rois_per_image: Annotated[int, Range(4)] | None = None
+    """Boxes per image that an R-CNN's box head is trained on in a step, by default 512, a quarter of them on objects at
+    most; at test time, twice as many proposals are classified, 1,000 at most. Fewer save much time with small images on
+    a CPU."""
     keep_head_scale: bool = False
     """Keep the scale of a pretrained box head's output; by default it is rescaled to match a fresh head's."""
     seed: Seed = 0

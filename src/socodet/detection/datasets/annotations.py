@@ -161,11 +161,15 @@ class DetectionDataset:
         """Some of the images, in the order of `indices`."""
         return replace(self, name=name, images=[self.images[index] for index in indices])
 
-    def object_counts(self) -> list[int]:
-        """Objects of each class, in the order of the categories; without crowd regions and difficult objects."""
+    def object_counts(self, *, trained_on: bool = False) -> list[int]:
+        """Objects of each class, in the order of the categories; without crowd regions and difficult objects.
+
+        trained_on: with difficult objects, which are trained on and not scored.
+        """
         counts = np.zeros(len(self.categories) + 1, np.int64)
         for image in self.images:
-            np.add.at(counts, image.labels[~(image.crowd | image.difficult)], 1)
+            left_out = image.crowd if trained_on else image.crowd | image.difficult
+            np.add.at(counts, image.labels[~left_out], 1)
         return [int(count) for count in counts[1:]]
 
     def with_objects(self) -> "DetectionDataset":

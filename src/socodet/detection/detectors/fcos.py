@@ -27,6 +27,11 @@ CHANNELS_A_GROUP = 8
 """Of FCOS's group norm: 32 groups of the usual 256 channels."""
 
 
+def norm_groups(channels: int) -> int:
+    """Groups of so many channels: of `CHANNELS_A_GROUP` each, or of the fewest more that divide them."""
+    return next(groups for groups in range(max(1, channels // CHANNELS_A_GROUP), 0, -1) if channels % groups == 0)
+
+
 class FCOSFPN(SingleStage):
     """FCOS on P3 to P7."""
 
@@ -35,7 +40,7 @@ class FCOSFPN(SingleStage):
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> FCOS:
         """Torchvision's FCOS on our pyramid."""
         channels = model.fpn_channels
-        norm = partial(nn.GroupNorm, max(1, channels // CHANNELS_A_GROUP))
+        norm = partial(nn.GroupNorm, norm_groups(channels))
         head = SharedFCOSHead(channels, 1, num_classes, num_convs=0)  # whose group norm does not fit every width
         head.classification_head = FCOSClassificationHead(channels, 1, num_classes, norm_layer=norm)
         head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)

@@ -1,0 +1,21 @@
+"""What is shown before a run's first step."""
+
+from hand_made_sets import made_image, made_set
+from narrow_models import NARROW
+
+from socodet.finetuning.plan import plan_lines
+from socodet.finetuning.run import FinetuneRecipe
+from socodet.finetuning.settings import FinetuneSettings
+
+
+def test_objects_that_are_trained_on_and_not_scored_are_counted_as_such():
+    """Difficult ones; crowd regions are neither."""
+    marks = [(1, ""), (2, "difficult"), (2, "difficult"), (3, "crowd")]
+    data = made_set([made_image(1, [(0, 0, 9, 9, label, mark) for label, mark in marks])], "voc", classes=3)
+    settings = FinetuneSettings("faster_rcnn_fpn", "voc_24k")
+    recipe = FinetuneRecipe(settings, NARROW, settings.resolved_schedule(1))
+    lines = list(plan_lines(recipe, data, data, init="scratch", every=None, patience=None))
+    (objects,) = [line for line in lines if line.startswith("  objects")]
+    assert objects.endswith("3 in 3 classes: kind 2 2, kind 1 1; none of kind 3")
+    (scored,) = [line for line in lines if line.startswith("  scored")]
+    assert "(1 image, 1 object)" in scored
