@@ -10,6 +10,7 @@ from photograph_sets import coco_file
 from torch import nn
 
 from socodet.cli import main
+from socodet.commands.finetune import defaults
 from socodet.detection.datasets.annotations import Category
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import new_detector
@@ -32,9 +33,9 @@ def model_of(detector):
     return replace(NARROW, backbone="timm/resnet18d") if detector == "rt_detr" else NARROW
 
 
-def tuned(folder, detector, data):
+def tuned(folder, detector, data, **more):
     """A run's folder, its network random and never trained, and that network's state."""
-    settings = FinetuneSettings(detector, "coco_1x", iterations=3, size=32)
+    settings = FinetuneSettings(detector, "coco_1x", iterations=3, size=32, **more)
     recipe = FinetuneRecipe(settings, model_of(detector), settings.resolved_schedule(6))
     run = RunFolder(folder)
     prepare_folder(run, recipe, data, None, overwrite=False)
@@ -103,6 +104,18 @@ def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
     assert torch.equal(network.state_dict()["rpn.head.bbox_pred.weight"], old["rpn.head.bbox_pred.weight"])
     with pytest.raises(InputError, match="is a faster_rcnn_fpn, not a fcos_fpn"):
         go_on_from(new_detector("fcos_fpn", NARROW, 4), "fcos_fpn", data, tmp_path / "old")
+
+
+def test_the_command_refuses_another_detector_as_such_and_not_for_boxes_that_nobody_asked_for(data, tmp_path, capsys):
+    tuned(tmp_path / "old", "faster_rcnn_fpn", data, rois_per_image=8)
+    asked = ["--init", str(tmp_path / "old"), "--detector"]
+    assert defaults([*asked, "mask_rcnn_fpn"])["settings"].rois_per_image == 8
+    other = coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False)
+    flags = ["--output", str(tmp_path / "new"), "--device", "cpu", "--workers", "0", "--iterations", "1"]
+    with pytest.raises(SystemExit) as ended:
+        main(["finetune", str(other), *asked, "retinanet_fpn", *flags])
+    assert ended.value.code == 2
+    assert "is a faster_rcnn_fpn, not a retinanet_fpn" in capsys.readouterr().err
 
 
 class OneLayer(Detector):

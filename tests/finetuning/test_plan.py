@@ -1,8 +1,11 @@
 """What is shown before a run's first step."""
 
+import pytest
 from hand_made_sets import made_image, made_set
 from narrow_models import NARROW
 
+from socodet.errors import InputError
+from socodet.finetuning.labelled_sets import images_trained_on
 from socodet.finetuning.plan import plan_lines
 from socodet.finetuning.run import FinetuneRecipe
 from socodet.finetuning.settings import FinetuneSettings
@@ -19,3 +22,10 @@ def test_objects_that_are_trained_on_and_not_scored_are_counted_as_such():
     assert objects.endswith("3 in 3 classes: kind 2 2, kind 1 1; none of kind 3")
     (scored,) = [line for line in lines if line.startswith("  scored")]
     assert "(1 image, 1 object)" in scored
+
+
+@pytest.mark.parametrize(("fraction", "fix"), [(None, "annotations"), (0.1, "--fraction")])
+def test_what_to_do_where_no_image_has_an_object(fraction, fix):
+    """A small fraction may have left out all that have one."""
+    with pytest.raises(InputError, match=f"no image has an object.*{fix}"):
+        images_trained_on(made_set([made_image(1, [])], "coco"), FinetuneSettings(fraction=fraction))

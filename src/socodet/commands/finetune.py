@@ -15,6 +15,7 @@ from socodet.finetuning.inputs import judge_finetuning, judge_sets
 from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
+from socodet.runtime.extensions import is_extension
 from socodet.runtime.notices import notice
 from socodet.runtime.settings import Seed, problem
 from socodet.studies.inits import named_inits, shared_model
@@ -44,8 +45,12 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         source = begun
     if source is not None and is_finetuned(source):
         there = FinetuneRecipe.of_run(RunFolder(Path(source))).settings
+        pools = all("rcnn" in one or is_extension(one) for one in values_of("--detector", argv))
         chosen["settings"] = FinetuneSettings(
-            there.detector, size=there.size, rois_per_image=there.rois_per_image, batch_size=there.batch_size
+            there.detector,
+            size=there.size,
+            rois_per_image=there.rois_per_image if pools else None,  # of another detector, which is refused as such
+            batch_size=there.batch_size,
         )
     return chosen
 

@@ -95,7 +95,8 @@ def images_trained_on(
     """
     with_objects = data.with_objects()
     if not len(with_objects):
-        raise InputError(f"{data.name}: no image has an object to learn from; check the annotations")
+        fix = "check the annotations" if settings.fraction is None else "raise --fraction, or choose another --seed"
+        raise InputError(f"{data.name}: no image has an object to learn from; {fix}")
     empty = len(data) - len(with_objects)
     if show_note and empty:
         first = next(image.file for image in data.images if image.crowd.all())

@@ -51,7 +51,7 @@ class SingleStage(TorchvisionDetector):
 
 
 class RetinaNetFPN(SingleStage):
-    """RetinaNet on P3 to P7, with P6 made from C5 as MMDetection has it.
+    """RetinaNet on P3 to P7, with P6 made from C5 as MMDetection has it; from P5 if both have as many channels.
 
     As in torchvision, the loss of a batch is the mean over its images of each image's loss.
     """
