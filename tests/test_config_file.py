@@ -87,6 +87,10 @@ def test_json_is_read_as_json(capsys, tmp_path):
 
 def test_the_home_directory_is_meant_where_a_shell_does_not_say_so(capsys, tmp_path, monkeypatch):
     """In a file, and behind an equals sign; a folder called ~ would be made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "b.yaml").write_text("images: ~/set")
+    read = yaml.safe_load(printed(capsys, "pretrain", "--config=~/b.yaml", "--output", "run", "--recipe", "tiny"))
+    assert read["images"] == str(tmp_path / "set")
     monkeypatch.setenv("HOME", "/home/me")
     (tmp_path / "a.yaml").write_text("train: ~/set\ninit: [one=~/weights.pth, scratch]\nval: a~/b")
     asked = ["finetune", "--config", str(tmp_path / "a.yaml"), "--output=~/run"]

@@ -61,7 +61,7 @@ EVERY_COMMAND = (
     "error. socodet --completion SHELL prints a completion script for bash, zsh or fish; socodet --version the version."
 )
 _ADDRESS = re.compile(r"(--[\w.-]+=)?([\w.-]+=)?(https?|ftp|s3|gs)://")
-_HOME = re.compile(r"((?:--[\w.-]+=)?(?:[\w.-]+=)?)~/")
+_HOME = re.compile(r"^((?:--[\w.-]+=)?(?:[\w.-]+=)?)~/")
 RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce", "demo", "pack")
 
 
@@ -169,8 +169,9 @@ def run_command(arguments: Sequence[str]) -> None:
     if files or "--config" in argv:
         if len(files) != 1:
             raise InputError(f"{name}: --config takes one file; give one")
-        argv = with_config(Path(files[0]), without("--config", argv), flags_of(command), OLD_NAMES.get(name, {}))
-    argv = [_HOME.sub(_in_home, word, count=1) if _HOME.match(word) else word for word in argv]
+        file = Path(_with_home(files[0]))
+        argv = with_config(file, without("--config", argv), flags_of(command), OLD_NAMES.get(name, {}))
+    argv = [_with_home(word) for word in argv]
     _refuse_odd(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)
@@ -201,9 +202,9 @@ def _with_dashes(word: str) -> str:
     return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
-def _in_home(found: re.Match[str]) -> str:
-    """`~/` where a shell leaves it: in a file, and behind an equals sign. It would be a folder of the name `~`."""
-    return found[1] + os.path.expanduser("~/")
+def _with_home(word: str) -> str:
+    """With the home directory for `~/` where a shell leaves it: in a file, and behind an equals sign."""
+    return _HOME.sub(lambda found: found[1] + os.path.expanduser("~/"), word)
 
 
 def _refuse_odd(name: str, argv: Sequence[str]) -> None:

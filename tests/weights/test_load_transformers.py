@@ -217,6 +217,14 @@ def test_a_folder_of_a_resnet_with_other_strides_is_refused(tmp_path):
         read_transformers_folder(tmp_path / "model")
 
 
+def test_a_folder_of_a_detector_without_such_a_backbone_is_refused(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.YolosConfig(**sizes, image_size=[32, 32], num_detection_tokens=4)
+    transformers.YolosForObjectDetection(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="none of its"):
+        load_pretrained(detector("Detr", ResNetConfig(**RESNET18, out_features=["stage4"])), tmp_path / "model")
+
+
 def test_an_extra_shortcut_is_an_identity(run):
     """RT-DETR's ResNet-18 has a shortcut convolution in the first block, which timm's resnet18d lacks."""
     folder, _ = run("timm/resnet18d")

@@ -242,7 +242,7 @@ def test_numpys_numbers_and_mmengines_log_beside_the_weights(tmp_path, monkeypat
     log = history()
     log.max_length, log._log_history, log._count_history = 1000, np.array([1.5, 2.5]), np.array([1, 2])
     content = {
-        "meta": {"epoch": 1, "seed": np.int64(3)},
+        "meta": {"epoch": 1, "seed": np.int64(3), "names": np.array(["cat"]), "sizes": np.array([{"cat": 1}, None])},
         "state_dict": WEIGHTS,
         "message_hub": {"log_scalars": {"train/loss": log}, "runtime_info": {"best": np.float64(0.5)}},
     }

@@ -111,10 +111,8 @@ def _mmdetection_config(detector: TrainedDetector, depth: int) -> str:
         "rpn": {"nms_pre": inference.proposals, "max_per_img": inference.proposals},
         "rcnn": {"score_thr": inference.score_threshold, "max_per_img": inference.detections},
     }
-    scale = (
-        inference.max_side,
-        min(inference.short_side, inference.max_side),
-    )  # the longer of the two is the limit there
+    # MMDetection takes the greater of the two for the limit of the longer side, in whichever order they are.
+    scale = inference.max_side, min(inference.short_side, inference.max_side)
     pipeline = [
         {"type": "LoadImageFromFile"},
         {"type": "Resize", "scale": scale, "keep_ratio": True, "backend": "pillow"},

@@ -200,7 +200,7 @@ def _read_parquet(path: Path) -> tuple[Boxes, BoxForm, Sizes]:
         raise InputError(f"{path}: is not a Parquet file ({error}); make it again") from None
     if METADATA_KEY in (schema.metadata or {}):
         table = ProposalTable.read(path)
-        sizes: Sizes = {key: table.size(key) for key in table.keys if all(table.size(key))}  # 0: it was unreadable
+        sizes: Sizes = {key: size for key in table.keys if all(size := table.size(key))}  # 0: it was unreadable
         return {key: table.boxes(key) for key in table.keys}, "xyxy", sizes
     column = next((name for name in ("boxes", "xyxy", "xywh") if name in schema.names), None)
     if "image" not in schema.names or column is None:

@@ -65,9 +65,9 @@ class WeightsFile:
     def read(self) -> dict[str, Tensor]:
         """Its state dict: the whole file, or what the file has under the first of `STATE_DICTS`.
 
-        No code is unpickled: only tensors, plain types, NumPy's numbers and arrays, and `argparse.Namespace`, in which
-        the method's public code keeps its options. The log of MMEngine's checkpoints is passed over. Of a transformers
-        model, the model's. InputError if that is not enough, or if there is no state dict.
+        No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
+        keeps its options. NumPy's numbers and arrays and the log of MMEngine's checkpoints are passed over. Of a
+        transformers model, the model's. InputError if that is not enough, or if there is no state dict.
         """
         import safetensors.torch
         import torch
@@ -83,7 +83,9 @@ class WeightsFile:
                 content = safetensors.torch.load_file(self.path)
                 content = {"detector": content} if network_of(self.path) == "detector" else content
             else:
-                with torch.serialization.safe_globals(_harmless()):
+                with torch.serialization.safe_globals(
+                    [argparse.Namespace, *((_PassedOver, name) for name in PASSED_OVER)]
+                ):
                     content = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(
@@ -116,18 +118,20 @@ def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
 class _PassedOver:
     """What becomes of an object that nothing here reads."""
 
+    def __init__(self, *_: Any) -> None:
+        pass
 
-def _harmless() -> list[Any]:
-    """What is unpickled besides tensors and plain types: it holds values and runs no code."""
-    import numpy as np
+    def __setstate__(self, _: Any) -> None:
+        pass
 
-    makers: list[Any] = [value.__reduce__()[0] for value in (np.zeros(1), np.float64(0))]
-    old_and_new = [
-        (maker, f"numpy.{core}.multiarray.{maker.__name__}") for maker in makers for core in ("core", "_core")
-    ]
-    dtypes = {type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}{np.typecodes['AllFloat']}"}
-    log = (_PassedOver, "mmengine.logging.history_buffer.HistoryBuffer")
-    return [argparse.Namespace, np.ndarray, np.dtype, *dtypes, *old_and_new, log]
+
+PASSED_OVER = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{make}" for core in ("core", "_core") for make in ("_reconstruct", "scalar")),
+)
+"""What checkpoints hold beside their weights."""
 
 
 def _what_it_is(path: Path, error: Exception) -> str:

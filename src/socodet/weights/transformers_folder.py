@@ -42,7 +42,7 @@ def read_transformers_folder(folder: Path) -> "dict[str, Tensor]":
     except Exception as error:  # whatever transformers raises for a folder it cannot read
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{folder}: transformers reads no detector there ({reason}); give another folder") from error
-    if getattr(model.config.backbone_config, "downsample_in_bottleneck", False):
+    if getattr(getattr(model.config, "backbone_config", None), "downsample_in_bottleneck", False):
         raise InputError(
             f"{folder}: its ResNet strides in 1x1 convolutions (downsample_in_bottleneck), and ours in the 3x3 ones; "
             "give another"
