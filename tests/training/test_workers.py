@@ -40,8 +40,8 @@ def test_batches_come_in_the_order_of_their_tasks(count):
     made[3][0] += 1  # what was handed over can be written to
 
 
-@pytest.mark.parametrize("length", [1, 100_000])
-def test_batches_are_handed_over_where_descriptors_are_acknowledged(monkeypatch, tmp_path, length):
+@pytest.mark.parametrize("lengths", [[1] * 9, [100_000] * 9, [1, 100_000, 1, 1, 100_000, 100_000, 1, 100_000, 1]])
+def test_batches_are_handed_over_where_descriptors_are_acknowledged(monkeypatch, tmp_path, lengths):
     """As on macOS, whose pipes also hold little; a worker that dies is replaced there too."""
     monkeypatch.setattr("multiprocessing.reduction.ACKNOWLEDGE", True)
     monkeypatch.setattr(workers, "FORKED", False)
@@ -52,8 +52,8 @@ def test_batches_are_handed_over_where_descriptors_are_acknowledged(monkeypatch,
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.tensor([task[0], len(task)])
 
-    made = list(make_batches(make, ([number] * length for number in range(9)), 2))
-    assert [batch.tolist() for batch in made] == [[number, length] for number in range(9)]
+    made = list(make_batches(make, ([number] * length for number, length in enumerate(lengths)), 2))
+    assert [batch.tolist() for batch in made] == [[number, length] for number, length in enumerate(lengths)]
     assert (tmp_path / "failed").exists()
 
 
