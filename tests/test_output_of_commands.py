@@ -16,7 +16,10 @@ from photograph_sets import coco_file
 import socodet
 from socodet.cli import main
 from socodet.commands.messages import as_json
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.finetuning.labelled_sets import open_labelled_sets
 from socodet.images.photographs import photographs
+from socodet.images.reading import reading_asked
 from socodet.pretraining.recipes import RECIPES, recipe
 from socodet.runtime.serialization import to_json
 
@@ -89,6 +92,56 @@ def test_scores_that_could_not_be_written_are_printed_before_the_error(capsys, m
     printed = capsys.readouterr()
     assert "a.json: no space" in printed.err
     assert json.loads(printed.out)["scores"] == {"box_AP": 41.0} if to_json else "41.00" in printed.out
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "few --val-share 0.4 --val-seed 3 --images elsewhere",
+        "few --val-share 0.4 --images elsewhere --outside-images",
+        "few --images elsewhere --val whole",
+        "few --images elsewhere --val 'of two'",
+    ],
+)
+def test_the_command_that_comes_next_scores_the_images_that_the_run_was_scored_on(capsys, monkeypatch, tmp_path, flags):
+    """By default `evaluate` takes another split, another seed or another folder of images, or finds none."""
+    monkeypatch.chdir(tmp_path)
+    names = ("chelsea", "coffee", "rocket", "hopper", "raccoon", "astronaut")
+    for name in names:
+        for image, label in ((f"elsewhere/{name}", f"few/{name}"), (f"whole/{name}", f"whole/{name}")):
+            write(image, label, name)
+    for part, name in zip(("train", "val"), names, strict=False):
+        write(f"of two/{part}/{name}", f"of two/{part}/{name}", name)
+    asked, scored = {}, []
+
+    def tune(train, output, settings, *, val, images, reading, **_):
+        found = socodet.FinetuneResult(output, "faster_rcnn_fpn", 1, 1, None, None, socodet.Evaluation({}, ()), (), 0.1)
+        scored.append(open_labelled_sets(train, val, images, reading)[1])
+        asked["outside"] = reading_asked().settings.outside_images
+        return found
+
+    def evaluate(run, data, *, split, images, reading, **_):
+        scored.append(open_detection_set(data, split=split, images=images, reading=reading))
+        assert reading_asked().settings.outside_images == asked["outside"]
+        return socodet.Evaluation({}, ())
+
+    monkeypatch.setattr("socodet.commands.finetune.judge_finetuning", lambda *_, **__: None)
+    monkeypatch.setattr("socodet.finetuning.finetune.finetune", tune)
+    monkeypatch.setattr("socodet.finetuning.inputs.judge_evaluation", lambda *_, **__: None)
+    monkeypatch.setattr("socodet.finetuning.evaluate.evaluate", evaluate)
+    main(["finetune", *shlex.split(flags), "--output", "det"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  socodet evaluate ")]
+    main(shlex.split(line)[1:])
+    first, again = ([image.file.resolve() for image in one.images] for one in scored)
+    assert again == first
+
+
+def write(image, label, name):
+    """A photograph, and a YOLO label file of one object."""
+    for path in (Path(image), Path(label)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(photographs() / f"{name}.jpg", f"{image}.jpg")
+    Path(f"{label}.txt").write_text("0 .5 .5 .2 .2\n")
 
 
 def test_without_a_standard_error_nothing_is_said_on_standard_output(capsys, monkeypatch):

@@ -14,6 +14,7 @@ from socodet.errors import InputError
 from socodet.finetuning.inputs import judge_finetuning, judge_sets
 from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
+from socodet.images.reading import reading_asked
 from socodet.models.settings import ModelSettings
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.notices import notice
@@ -163,14 +164,27 @@ def finetune(
         if comparing:
             _print_comparison(cast("Comparison", result), hint if result.stopped_by or execution.max_steps else "")
         else:
-            _print_run(cast("FinetuneResult", result), hint, _scored_on(train, val, reading))
+            run = cast("FinetuneResult", result)
+            _print_run(run, hint, _scored_on(train, val, images, reading) if run.evaluation else "--data SET")
     return result
 
 
-def _scored_on(train: Path, val: Path | None, reading: ReadingSettings) -> str:
-    """The flags of `evaluate` for the set that this run was scored on, if it was."""
-    share = "" if not reading.val_share else f" --val-share {reading.val_share:g}"
-    return f"--data {shlex.quote(str(val or train))}{share}"
+def _scored_on(train: Path, val: Path | None, images: Path | None, reading: ReadingSettings) -> str:
+    """The flags with which `evaluate` scores the images that this run was scored on."""
+    from socodet.detection.datasets.images_of_two import images_of_other
+    from socodet.finetuning.labelled_sets import part_scored
+
+    elsewhere = images if val is None else images_of_other(val, train, images)
+    flags = {
+        "--data": val or train,
+        "--split": None if val is None else part_scored(val, elsewhere),
+        "--images": elsewhere,
+        "--val-share": reading.val_share,
+        "--val-seed": reading.val_seed if reading.val_share else 0,
+        "--box-form": reading.box_form,
+    }
+    words = [str(word) for flag, value in flags.items() if value not in (None, 0, "val") for word in (flag, value)]
+    return shlex.join([*words, *["--outside-images"] * reading_asked().settings.outside_images])
 
 
 def _print_run(result: "FinetuneResult", hint: str, scored_on: str) -> None:
@@ -186,7 +200,7 @@ def _print_run(result: "FinetuneResult", hint: str, scored_on: str) -> None:
     print(
         "next:\n"
         f"  socodet predict {run} IMAGES --output FOLDER --draw\n"
-        f"  socodet evaluate {run} {scored_on if result.evaluation else '--data SET'}\n"
+        f"  socodet evaluate {run} {scored_on}\n"
         f"  socodet export {run} --format onnx --output FILE.onnx"
     )
 

@@ -51,8 +51,8 @@ def open_labelled_sets(
         val_images = images_of_other(val, train, images)
     if val is None and isinstance(train, str | Path) and share != 0 and (share or _has_parts(train)):
         val = train
-    elif isinstance(val, str | Path) and Path(val).is_dir() and not has_part(val, "val", val_images):
-        part = WHOLE
+    elif isinstance(val, str | Path):
+        part = part_scored(val, val_images)
     training = _opened(train, "train", images, reading, say_problems)
     if val is None:
         return training, None
@@ -62,6 +62,11 @@ def open_labelled_sets(
     if note is not None and say_problems:
         LOGGER.warning(note)
     return training, with_classes_of(training, validation)
+
+
+def part_scored(val: str | Path, images: str | Path | None) -> str:
+    """The part of a set given with --val that is scored: the whole of a folder without a validation split."""
+    return WHOLE if Path(val).is_dir() and not has_part(val, "val", images) else "val"
 
 
 def _has_parts(given: str | Path) -> bool:
