@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from narrow_models import NARROW
@@ -21,7 +22,7 @@ from socodet.models.soco import build_soco
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.recipes import recipe
 from socodet.probing.features import box_encoder, object_features
-from socodet.probing.probe import probe
+from socodet.probing.probe import difference_error, probe
 from socodet.probing.samples import ProbeDataset, probed_objects
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.progress import progress_bar
@@ -146,6 +147,21 @@ def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
     knn = next(line for line in table.splitlines() if line.startswith("kNN"))
     assert knn.split()[-2:] == [f"{100 * written[name]['knn']:.1f}" for name in ("pretrained", "untrained")]
     assert "validation: 2 objects in 2 images" in table
+
+
+@pytest.mark.parametrize(("one", "other", "objects"), [(0.4, 0.7, 50), (0.21, 0.22, 143), (0.97, 0.77, 900)])
+def test_the_error_of_a_difference_is_how_much_it_varies_by_chance(one, other, objects):
+    generator = np.random.default_rng(0)
+    first, second = (generator.binomial(objects, share, 20_000) / objects for share in (one, other))
+    assert difference_error(one, other, objects) == pytest.approx((first - second).std(), rel=0.05)
+
+
+def test_what_chance_does_is_said_where_two_networks_are_compared(files):
+    both = probe(files / "run", files, untrained=True, workers=0, show_progress=False)
+    alone = probe(files / "run", files, workers=0, show_progress=False)
+    assert len(str(both).splitlines()) == len(str(alone).splitlines()) + 1  # what chance does to two objects
+    # by hand: 3 of 4 and 1 of 4
+    assert difference_error(1.0, 0.0, 2) == pytest.approx((2 * 3 / 4 * 1 / 4 / 4) ** 0.5)
 
 
 def test_what_cannot_be_probed_is_one_line(files, tmp_path):

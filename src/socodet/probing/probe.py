@@ -1,5 +1,6 @@
 """`socodet probe`: how much a pretraining run's network knows about annotated objects."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from socodet.weights.hub import reads_hub
 from socodet.weights.pretrained_run import encoder_weights, model_settings
 
 Device = Literal["auto", "cpu", "cuda"]
+STANDARD_ERRORS = 2
+"""Two accuracies that differ by less than this may differ by chance."""
 
 
 def levels_and_size(run: RunFolder) -> SampleSettings:
@@ -115,7 +118,23 @@ def probe_table(scores: Mapping[str, ProbeScores]) -> str:
             f"{counts.unreadable:,} images unreadable"
         )
     lines.append(f"recall@1: each of {first.recall_objects:,} objects, searched among all of them")
+    if len(scores) == 2:
+        one, other = (score.knn for score in scores.values())
+        points = 100 * STANDARD_ERRORS * difference_error(one, other, first.val.objects)
+        lines.append(
+            f"kNN: with {first.val.objects:,} validation objects, two accuracies that differ by less than "
+            f"{points:.1f} points ({STANDARD_ERRORS} standard errors) may differ by chance"
+        )
     return "\n".join(lines)
+
+
+def difference_error(one: float, other: float, objects: int) -> float:
+    """Standard error of the difference of two shares, each of so many objects, as if of different ones.
+
+    Agresti and Caffo (2000): with a hit and a miss added to each, so that it is not 0 where all or none are hits.
+    """
+    shares = ((share * objects + 1) / (objects + 2) for share in (one, other))
+    return math.sqrt(sum(share * (1 - share) for share in shares) / (objects + 2))
 
 
 def _rows(scores: Mapping[str, ProbeScores]) -> list[tuple[str, ...]]:

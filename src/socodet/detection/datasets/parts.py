@@ -41,7 +41,7 @@ def missing_part(given: Path, part: str, there: str) -> MissingPartError:
     if part == "val":
         ways = (
             f"To train or probe, {HOLD_BACK} or give another dataset with --val; "
-            f"to evaluate, convert or inspect, {name}"
+            f"to evaluate, convert, inspect or report, {name}"
         )
     else:
         ways = f"Give a dataset that has it, or {name} (of a probe: --train-split, --val-split)"

@@ -18,7 +18,7 @@ def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> Detec
         raise InputError(f"the fraction of {dataset.name} must be more than 0 and at most 1, not {fraction:g}")
     count = max(1, round(fraction * len(dataset)))
     return dataset.select(
-        sorted(_drawn_order(dataset, seed)[:count]), f"{dataset.name} {fraction:.3g} of it, seed {seed}"
+        sorted(_drawn_order(dataset, seed)[:count]), f"{dataset.name}, {fraction:.3g} of it, seed {seed}"
     )
 
 
