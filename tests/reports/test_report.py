@@ -131,7 +131,7 @@ def test_other_images_and_new_proposals_are_reported(
         shutil.copy(photographs() / f"{name}.jpg", tmp_path / "others")
     result = report([runs / "first"], tmp_path / "r.html", images=tmp_path / "others", device="cpu")
     (note,) = result.notes
-    assert "first was trained on other images" in note
+    assert "first was trained on different images" in note
     assert html.escape(note) in result.path.read_text()
     (record,) = read_records([runs / "first"])
     own = open_images(runs / "images")
