@@ -1,12 +1,20 @@
 """Faster weight gradients against the same convolution in float64."""
 
 import copy
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
 from torch import nn
 
-from socodet.models.cpu_convolution import CPUConv2d, speed_up_weight_gradients
+from socodet.models.cpu_convolution import (
+    CPUConv2d,
+    StridedPointwise,
+    keep_strided_pointwise_in_memory,
+    speed_up_weight_gradients,
+)
 
 
 def gradients(convolution, x, seed=1):
@@ -78,3 +86,56 @@ def test_a_frozen_weight_and_an_empty_batch():
         x = torch.randn(2, 4, 7, 7, requires_grad=True)
         network(x).sum().backward()
     assert float(x.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("stride", [2, (1, 3)])
+@pytest.mark.parametrize("side", [1, 8, 9])
+def test_a_strided_pointwise_convolution_is_torchs_own(side, stride, bias):
+    torch.manual_seed(0)
+    plain, x = nn.Sequential(nn.Conv2d(3, 5, 1, stride, bias=bias)).double(), torch.randn(2, 3, side, side).double()
+    safe = copy.deepcopy(plain)
+    keep_strided_pointwise_in_memory(safe)
+    assert isinstance(safe[0], StridedPointwise)
+    for found, expected in zip(gradients(safe, x), gradients(plain, x), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_only_strided_pointwise_convolutions_of_few_channels_are_replaced():
+    network = nn.ModuleDict(
+        {
+            "taken": nn.Conv2d(15, 4, 1, stride=2),
+            "wide": nn.Conv2d(16, 4, 1, stride=2),
+            "plain": nn.Conv2d(3, 4, 1),
+            "padded": nn.Conv2d(3, 4, 1, stride=2, padding=1),
+            "larger": nn.Conv2d(3, 4, 3, stride=2, padding=1),
+            "grouped": nn.Conv2d(4, 4, 1, stride=2, groups=4),
+        }
+    )
+    before = dict(network.named_parameters())
+    keep_strided_pointwise_in_memory(network)
+    assert [name for name, module in network.named_modules() if isinstance(module, StridedPointwise)] == ["taken"]
+    after = dict(network.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+
+
+def test_a_network_with_one_trains_with_two_threads():
+    """As a process of its own: without the replacement, memory is overwritten and it crashes in nearly every run."""
+    program = """
+        import torch
+        from socodet.runtime.world import ALONE
+        from socodet.training.learner import NetworkLearner
+        from socodet.training.settings import ExecutionSettings
+
+        torch.set_num_threads(2)
+        NetworkLearner.__abstractmethods__ = frozenset()
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 48, 1, 2))
+        learner = NetworkLearner(network, ExecutionSettings(device="cpu"), ALONE)
+        kept = []
+        for size in range(300):
+            x = torch.randn(5, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+            learner.network(x).square().mean().backward()
+            kept.append(torch.randn(1 + size))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=100)

@@ -2,6 +2,8 @@
 
 oneDNN's kernel for them sums along a row of the map, 32 values at a time: on maps of 7 × 7 it has a quarter of the
 forward pass's rate, on 4 × 4 a fifth. `benchmarks/cpu_convolution.py` measures the gain.
+
+And strided 1 × 1 convolutions of few input channels, whose weight gradients in oneDNN write outside their memory.
 """
 
 from typing import Any
@@ -76,6 +78,39 @@ def _wide(maps: Tensor) -> Tensor:
     return wide.view(rows, height, group * (width + 1), channels).permute(0, 3, 1, 2)
 
 
+BLOCK = 16
+"""The input channels oneDNN takes at a time with AVX-512; 8 with AVX2."""
+
+
+class StridedPointwise(nn.Conv2d):
+    """A 1 × 1 convolution with a stride, as one without a stride of every s-th pixel: the same sums.
+
+    oneDNN gathers these pixels itself before it computes the weights' gradients of a channels-last map. With fewer
+    input channels than `BLOCK` it writes past the memory it gathers them in, so that with two threads and more the
+    process crashes: https://github.com/uxlfoundation/oneDNN/issues/6035. The stems of MobileOne, RepVGG and FastViT
+    have such a convolution.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, D, H', W')."""
+        rows, columns = self.stride
+        return torch.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
+
+
+def keep_strided_pointwise_in_memory(network: nn.Module) -> None:
+    """Replaces the convolutions of a network that need `StridedPointwise`; they keep their names and parameters."""
+    for name, module in list(network.named_modules()):
+        if (
+            type(module) is nn.Conv2d
+            and module.kernel_size == (1, 1)
+            and module.stride != (1, 1)
+            and module.padding == (0, 0)
+            and module.groups == 1
+            and module.in_channels < BLOCK
+        ):
+            _replace(network, name, module, StridedPointwise)
+
+
 def speed_up_weight_gradients(network: nn.Module) -> None:
     """Replaces the convolutions of a network that `CPUConv2d` can speed up; they keep their names and parameters."""
     for name, module in list(network.named_modules()):
@@ -86,7 +121,12 @@ def speed_up_weight_gradients(network: nn.Module) -> None:
             and module.groups == 1
             and module.padding_mode == "zeros"
         ):
-            faster = CPUConv2d(1, 1, 3, device="meta")
-            faster.__dict__.update(module.__dict__)
-            parent, _, attribute = name.rpartition(".")
-            setattr(network.get_submodule(parent), attribute, faster)
+            _replace(network, name, module, CPUConv2d)
+
+
+def _replace(network: nn.Module, name: str, module: nn.Conv2d, by: type[nn.Conv2d]) -> None:
+    """With the same parameters and settings."""
+    other = by(1, 1, 1, device="meta")
+    other.__dict__.update(module.__dict__)
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, other)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from socodet.errors import InputError
-from socodet.models.cpu_convolution import speed_up_weight_gradients
+from socodet.models.cpu_convolution import keep_strided_pointwise_in_memory, speed_up_weight_gradients
 from socodet.runtime.world import World
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.distributed import agree_flags, any_process, mean_over_all, norm_group, synchronize_batch_norm
@@ -117,8 +117,10 @@ class NetworkLearner(Learner[B]):
             torch.cuda.set_device(self.device)  # Triton launches on the current device
         self.precision = autocast_type(execution.precision, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if self.precision is torch.bfloat16 and self.device.type == "cpu":
-            speed_up_weight_gradients(self.network)
+        if self.device.type == "cpu":
+            keep_strided_pointwise_in_memory(self.network)
+            if self.precision is torch.bfloat16:
+                speed_up_weight_gradients(self.network)
         if world.size > 1 and norms_over != 1:
             synchronize_batch_norm(self.network, norm_group(norms_over))
         self.finished = 0
