@@ -213,6 +213,16 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
         evaluate(tmp_path / "full", data)
 
 
+def test_the_backbone_alone_is_for_weights_that_have_more(data, pretrained, tmp_path):
+    settings = brief("faster_rcnn_fpn", iterations=1, backbone_only=True)
+    found = finetune(data, tmp_path / "run", settings, init=pretrained, **QUIET)
+    assert [*found.report.loaded_modules] == ["backbone.body"]
+    for init in ("scratch", tmp_path / "run"):
+        with pytest.raises(InputError, match="--backbone-only"):
+            finetune(data, tmp_path / "other", settings, init=init, **QUIET)
+    assert not (tmp_path / "other").exists()
+
+
 def test_divergence_is_one_line_that_says_how_to_fix_it(data, tmp_path):
     with pytest.raises(InputError, match=r"diverged by step \d+ .*lower --base-lr") as caught:
         finetune(data, tmp_path / "run", brief("retinanet_fpn", iterations=12, base_lr=1e9), **QUIET)

@@ -43,7 +43,7 @@ SMALL = OwnDataSettings(
     finetuning=FinetuneSettings("faster_rcnn_fpn", "voc_24k", batch_size=2, size=32, rois_per_image=4, precise_bn=0),
 )
 CPU = ExecutionSettings("cpu", workers=0)
-OWN = ["scratch", "image", "soco", "soco_paper"]
+OWN = ["scratch", "image", "soco", "soco_backbone", "soco_paper"]
 GIVEN = ["imagenet", "imagenet_soco", "imagenet_image"]
 
 
@@ -118,6 +118,17 @@ def test_starts_differ_in_what_they_say(done, weights):
     assert recipes["imagenet_soco"] == recipes["soco"]
     assert begun["soco"] is None
     assert begun["imagenet_soco"]["from"] == begun["imagenet_image"]["from"] == str(weights.path)
+
+
+def test_the_backbone_alone_takes_the_same_pretraining(done):
+    by_start = {one["start"]: one for one in json.loads((done.study.folder / "results.json").read_text())}
+    for name in ("pretraining_steps", "pretraining_minutes"):
+        assert by_start["soco_backbone"][name] == by_start["soco"][name] is not None
+    folder = done.study.folder / "finetune" / "fraction-1" / "fold-0"
+    whole, alone = (json.loads((folder / name / "run.json").read_text()) for name in ("soco", "soco_backbone"))
+    assert alone["start"] == whole["start"]
+    assert [one["recipe"]["settings"]["backbone_only"] for one in (whole, alone)] == [False, True]
+    assert "soco_backbone − soco " in done.markdown.read_text()
 
 
 def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, weights, monkeypatch):

@@ -50,6 +50,20 @@ def test_an_export_for_mmdetection_is_read_back_whole(tmp_path, architecture, de
         assert torch.equal(value, of_run.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("detector", ["mask_rcnn_fpn", "retinanet_fpn"])
+def test_of_the_backbone_alone_nothing_else_changes(tmp_path, detector):
+    soco = a_run(tmp_path / "run", R18)
+    network = new_detector(detector, R18, 4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = load_pretrained(network, tmp_path / "run", backbone_only=True)
+    body = soco.online.encoder.backbone.body.state_dict()
+    for name, value in network.state_dict().items():
+        own = name.removeprefix("backbone.body.")
+        assert torch.equal(value, before[name] if own == name else body[own]), name
+    assert [*report.loaded_modules] == ["backbone.body"]
+    assert {*report.left_over_modules} == {"pyramid", "box head"}
+
+
 def test_a_checkpoint_in_memory_is_read_as_its_file(tmp_path):
     """Whatever wraps the state dict there."""
     checkpoint = {"model": a_run(tmp_path / "run", R18).state_dict(), "optimizer": {"lr": 1}, "step": 3}

@@ -110,7 +110,15 @@ def finetune(
         if retry_diverged:
             raise InputError("--retry-diverged is for a comparison; a single run resumes with the same command")
         start = named_inits(init)[0].source if init else SCRATCH
-        judge_finetuning(train, val, output=output, init=start, patience=patience, overwrite=overwrite)
+        judge_finetuning(
+            train,
+            val,
+            output=output,
+            init=start,
+            backbone_only=settings.backbone_only,
+            patience=patience,
+            overwrite=overwrite,
+        )
         from socodet.finetuning.finetune import finetune as finetune_once
 
         result = finetune_once(

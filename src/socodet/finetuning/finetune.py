@@ -141,7 +141,15 @@ def finetune(
     execution = execution or ExecutionSettings()
     evaluation = evaluation or EvaluationSettings()
     run = RunFolder(Path(output))
-    from_own_checkpoint = judge_finetuning(train, val, output=output, init=init, patience=patience, overwrite=overwrite)
+    from_own_checkpoint = judge_finetuning(
+        train,
+        val,
+        output=output,
+        init=init,
+        backbone_only=settings.backbone_only,
+        patience=patience,
+        overwrite=overwrite,
+    )
     world = world_from_environment()
     show_progress = show_progress and world.is_first
     if settings.batch_size % world.size:
@@ -189,7 +197,7 @@ def finetune(
                     LOGGER.info(str(taken))
                 report = taken.report
             else:
-                report = load_pretrained(network, init, show_report=show_progress)
+                report = load_pretrained(network, init, backbone_only=settings.backbone_only, show_report=show_progress)
         if world.is_first:
             hold_folder(run.path)
             prepare_folder(run, recipe, training, start, overwrite=overwrite)

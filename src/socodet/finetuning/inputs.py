@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError, SettingError
+from socodet.finetuning.run import is_finetuned
 from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import check_output_file
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
 
 
-def judge_finetuning(*sets: Any, output: str | Path, init: str | Path, patience: int | None, overwrite: bool) -> bool:
+def judge_finetuning(
+    *sets: Any, output: str | Path, init: str | Path, backbone_only: bool, patience: int | None, overwrite: bool
+) -> bool:
     """Whether the run begins from its own checkpoint. InputError for sets, weights and a folder that cannot be used."""
     if patience is not None and patience < 1:
         raise InputError(f"--patience must be at least 1, not {patience}")
@@ -19,6 +22,11 @@ def judge_finetuning(*sets: Any, output: str | Path, init: str | Path, patience:
     from_own_checkpoint = bool(run.checkpoints()) and not overwrite  # the initial weights may be gone
     if str(init) != SCRATCH and not from_own_checkpoint:
         WeightsFile.find(init)
+    if backbone_only and (str(init) == SCRATCH or is_finetuned(init)):
+        what = "initial weights are scratch" if str(init) == SCRATCH else f"{init} is a detector, trained on as a whole"
+        raise InputError(
+            f"--backbone-only: {what}; give a pretraining run or a file of weights as --init, or leave the flag out"
+        )
     run.refuse_foreign()
     judge_sets(*sets)
     return from_own_checkpoint

@@ -65,6 +65,8 @@ class FinetuneSettings(Settings):
     """Boxes per image that an R-CNN's box head is trained on in a step, by default 512, a quarter of them on objects at
     most; at test time, twice as many proposals are classified, 1,000 at most. Fewer save much time with small images on
     a CPU."""
+    backbone_only: bool = False
+    """Load only the backbone of --init; the detector's other modules start fresh."""
     keep_head_scale: bool = False
     """Keep the scale of a pretrained box head's output; by default it is rescaled to match a fresh head's."""
     seed: Seed = 0

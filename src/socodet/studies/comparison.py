@@ -177,7 +177,8 @@ def _prepare(
             assert runs.model is not None
             detector = new_detector(runs.settings.detector, runs.model, len(runs.training.categories) + 1)
         try:
-            report = load_pretrained(detector, init.source, show_report=False)
+            only = runs.settings.backbone_only
+            report = load_pretrained(detector, init.source, backbone_only=only, show_report=False)
         except InputError as error:
             raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
         noted[init.name] = {**start, "loaded": list(report.loaded_modules)}

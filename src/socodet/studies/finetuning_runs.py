@@ -22,7 +22,7 @@ from socodet.finetuning.labelled_sets import (
     require_objects,
 )
 from socodet.finetuning.run import SCORES, describe_set
-from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
+from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note
 from socodet.runtime.serialization import to_json
@@ -144,10 +144,14 @@ class FinetuningRuns:
         iterations = self.schedule(fraction).iterations
         every = self.evaluation.every or math.ceil(iterations / self.evaluations)
         part = None if fraction == 1 else fraction
+        only = self.settings.backbone_only and str(source) != SCRATCH
+        settings = replace(
+            self.settings, iterations=iterations, epochs=None, fraction=part, seed=seed, backbone_only=only
+        )
         result = finetune(
             self.training,
             folder,
-            replace(self.settings, iterations=iterations, epochs=None, fraction=part, seed=seed),
+            settings,
             val=self.validation,
             init=source,
             model=self.model,

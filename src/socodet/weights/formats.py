@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from socodet.models.backbones import COARSEST, FINEST, SINGLE_STAGE_FINEST
 from socodet.weights.renaming import Line, Renaming
 
+BACKBONE = "backbone"
 MODULES = {
-    "body": "backbone",
+    "body": BACKBONE,
     "lateral": "pyramid",
     "output": "pyramid",
     "head": "box head",

@@ -15,7 +15,7 @@ from socodet.errors import InputError
 from socodet.models.backbones import has_activations_in_norms, timm_network
 from socodet.models.soco import SoCo
 from socodet.runtime.log import LOGGER
-from socodet.weights.formats import MODULES, run_of, torchvision_of
+from socodet.weights.formats import BACKBONE, MODULES, run_of, torchvision_of
 from socodet.weights.hub import reads_hub
 from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
@@ -26,7 +26,11 @@ from socodet.weights.transformers_names import backbone_of, fitted, is_rt_detr, 
 
 @reads_hub("source")
 def load_pretrained(
-    detector: nn.Module, source: str | Path | Mapping[str, Tensor], *, show_report: bool = True
+    detector: nn.Module,
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    backbone_only: bool = False,
+    show_report: bool = True,
 ) -> LoadReport:
     """Loads every pretrained module that a detector of torchvision's parts, or one of transformers', has.
 
@@ -39,6 +43,8 @@ def load_pretrained(
     transformers' detectors, DETR, Conditional DETR, DAB-DETR and Deformable DETR get the backbone; RT-DETR, version 1
     or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its
     hybrid encoder from a run that pretrained one.
+
+    With `backbone_only` the other modules stay as they are, and are left over in the report.
 
     The detector may be within DistributedDataParallel, torch.compile or a LightningModule; the report then has its own
     names, without the wrapper's.
@@ -57,7 +63,7 @@ def load_pretrained(
         network = Network(title, own, transformers_of(own), _advice_on_transformers(own), optional=_OPTIONAL)
     else:
         network = Network(title, own, torchvision_of(own, rpn=True), _advice_on(detector), optional=(RPN_HEAD,))
-    report = _load(source, network, needed=("backbone",))
+    report = _load(source, network, needed=(BACKBONE,), backbone_only=backbone_only)
     if show_report:
         LOGGER.info(str(report))
     return report
@@ -75,10 +81,18 @@ def load_starting_point(soco: SoCo, source: str | Path) -> LoadReport:
     return report
 
 
-def _load(source: str | Path | Mapping[str, Tensor], network: Network, needed: Collection[str] = ()) -> LoadReport:
+def _load(
+    source: str | Path | Mapping[str, Tensor],
+    network: Network,
+    needed: Collection[str] = (),
+    *,
+    backbone_only: bool = False,
+) -> LoadReport:
     pretrained = read_pretrained(source, network.is_body)
     if needed and not isinstance(source, Mapping) and Path(source).is_dir():
         pretrained = pretrained.encoder_only()
+    if backbone_only:
+        pretrained = pretrained.backbone_only()
     tensors = fitted(pretrained.tensors, network.names)
     pretrained = replace(
         pretrained,

@@ -1,14 +1,14 @@
 """Pretrained weights under plain names, from any source that `file` finds."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.weights.file import WeightsFile, state_dict_in
-from socodet.weights.formats import MLPS, in_words, module_of
+from socodet.weights.formats import BACKBONE, MLPS, in_words, module_of
 from socodet.weights.recognition import COMPILED, Format, recognize
 
 
@@ -24,6 +24,8 @@ class Pretrained:
     """The source's name of each."""
     others: tuple[str, ...]
     """The source's names of tensors without a plain name, such as a target network's."""
+    set_aside: dict[str, str] = field(default_factory=dict)
+    """The source's names of tensors that are not wanted, and the module of each."""
 
     @property
     def modules(self) -> set[str]:
@@ -35,10 +37,16 @@ class Pretrained:
         tensors = {plain: tensor for plain, tensor in self.tensors.items() if module_of(plain) not in MLPS}
         return replace(self, tensors=tensors, others=())
 
+    def backbone_only(self) -> "Pretrained":
+        """The backbone alone; what is left of the encoder is set aside."""
+        backbone = {plain: tensor for plain, tensor in self.tensors.items() if module_of(plain) == BACKBONE}
+        others = {self.names[plain]: module_of(plain) for plain in self.tensors if plain not in backbone}
+        return replace(self, tensors=backbone, set_aside=others)
+
     def left_over(self, taken: Collection[str]) -> dict[str, str]:
         """The source's names of tensors whose plain name is not among `taken`, and what they belong to in words."""
         known = {self.names[plain]: in_words(plain) for plain in self.tensors if plain not in taken}
-        return known | {name: self._top(name) for name in self.others}
+        return known | self.set_aside | {name: self._top(name) for name in self.others}
 
     def _top(self, name: str) -> str:
         first, second, *_ = f"{name.removeprefix(self.format.prefix).removeprefix('module.')}.".split(".")

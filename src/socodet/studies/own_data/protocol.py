@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from socodet.pretraining.survey import ImageSurvey, Machine
 
 IMAGE, SOCO, SOCO_PAPER, SOCO_RPN = "image", "soco", "soco_paper", "soco_rpn"
+SOCO_BACKBONE = f"{SOCO}_backbone"
 ADAPTED = f"{SOCO}_adapted"
 """After the name of the given weights: SoCo begun from them, the backbone learning too, though slowly."""
 NAME = "imagenet"
@@ -23,6 +24,11 @@ OF_TRAINING = "of the training set"
 """In the note: of the images pretrained on, where none were given."""
 FRACTIONS = (0.1, 0.05, 0.25, 1.0)
 FOLDS = (0, 1, 2, 3, 4)
+
+
+def pretrained_as(start: str) -> str:
+    """The start whose pretraining a start takes: its own, or another's."""
+    return SOCO if start == SOCO_BACKBONE else start
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
-        taken = {SCRATCH, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN}
+        taken = {SCRATCH, IMAGE, SOCO, SOCO_BACKBONE, SOCO_PAPER, SOCO_RPN}
         if self.name in taken or not self.name.isidentifier():
             raise SettingError(
                 f"--weights-name must be letters, digits and underscores, and none of {', '.join(sorted(taken))}, "
@@ -98,13 +104,15 @@ class Start:
     """The given weights, where nothing is pretrained."""
     own_backbone: bool = False
     """Whether the backbone is that of the given weights."""
+    backbone_only: bool = False
+    """Whether a detector gets the backbone alone."""
     on_request: bool = False
     """Whether it is left out unless it is asked for by name."""
 
 
 def start_names(weights: Weights | None) -> list[str]:
     """Names of all starts, before anything is planned."""
-    own = [SCRATCH, IMAGE, SOCO, SOCO_PAPER, SOCO_RPN]
+    own = [SCRATCH, IMAGE, SOCO, SOCO_BACKBONE, SOCO_PAPER, SOCO_RPN]
     return (
         own if weights is None else [*own, weights.name, *(f"{weights.name}_{one}" for one in (SOCO, IMAGE, ADAPTED))]
     )
@@ -121,6 +129,7 @@ def starts(
         Start(SCRATCH, "no pretraining"),
         Start(IMAGE, "the image-level baseline (Table 4's first row) at equal compute: backbone only", image),
         Start(SOCO, "SoCo as the recipe auto sets it", soco),
+        Start(SOCO_BACKBONE, "like soco, of which a detector gets the backbone alone", soco, backbone_only=True),
         Start(SOCO_PAPER, "like soco, with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
     ]
     if soco.model.architecture in WITH_RPN:

@@ -21,9 +21,11 @@ from socodet.studies.own_data.protocol import (
     IMAGE,
     OF_TRAINING,
     SOCO,
+    SOCO_BACKBONE,
     SOCO_PAPER,
     SOCO_RPN,
     OwnDataSettings,
+    pretrained_as,
 )
 from socodet.studies.runner import Outcome, Study
 from socodet.studies.table import Paired, markdown_table
@@ -80,6 +82,7 @@ class OwnData(Shown):
     def compared(self) -> Iterator[tuple[str, str]]:
         """Which start is compared with which."""
         yield from ((SOCO, SCRATCH), (SOCO, IMAGE), (SOCO_PAPER, SCRATCH), (IMAGE, SCRATCH), (SOCO_RPN, SOCO))
+        yield from ((SOCO_BACKBONE, other) for other in (SCRATCH, IMAGE, SOCO))
         given = next((name for name in self.what if f"{name}_{SOCO}" in self.what), None)
         if given is not None:
             yield from ((f"{given}_{SOCO}", given), (f"{given}_{SOCO}", f"{given}_{IMAGE}"), (given, SOCO))
@@ -121,7 +124,7 @@ class OwnData(Shown):
                 continue
             start, fraction, fold = str(run.labels["init"]), float(run.labels["fraction"]), int(run.labels["seed"])
             scratch = self.scores(SCRATCH, fraction).get(fold)
-            pretraining = self.pretraining.get(start)
+            pretraining = self.pretraining.get(pretrained_as(start))
             seconds = None if pretraining is None else pretraining.figure("seconds")
             yield {
                 "set": name,

@@ -31,7 +31,16 @@ from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
 from socodet.studies.own_data.begin import IMAGES, begin, how_read, open_source, what_is_asked
-from socodet.studies.own_data.protocol import FOLDS, FRACTIONS, OwnDataSettings, Start, Weights, start_names, starts
+from socodet.studies.own_data.protocol import (
+    FOLDS,
+    FRACTIONS,
+    OwnDataSettings,
+    Start,
+    Weights,
+    pretrained_as,
+    start_names,
+    starts,
+)
 from socodet.studies.own_data.results import OwnData
 from socodet.studies.pretraining_runs import PretrainingRuns, proposal_tables
 from socodet.studies.runner import Job, JobResult, Label, Study, require_one_process
@@ -152,6 +161,7 @@ class _Pieces:
                     yield self._finetuning(start, fraction, fold, tuple(needs))
 
     def _pretraining(self, start: Start) -> Job:
+        start = next(one for one in self.starts if one.name == pretrained_as(start.name))
         assert start.recipe is not None
         labels: dict[str, Label] = {"start": start.name, "seed": self.settings.pretraining_seed}
         about = f"pretraining {start.name}: {start.what}"
@@ -178,9 +188,11 @@ class _Pieces:
             if start.recipe is not None and start.own_backbone == own_backbone
         )
 
-    def _detector(self, own_backbone: bool, steps: int) -> FinetuningRuns:
+    def _detector(self, own_backbone: bool, steps: int, *, backbone_only: bool = False) -> FinetuningRuns:
         model = replace(self._model(own_backbone), architecture="fpn", rpn_weight=0.0)
-        return replace(self.detectors, model=model, settings=replace(self.detectors.settings, iterations=steps))
+        settings = self.detectors.settings
+        settings = replace(settings, iterations=steps, backbone_only=backbone_only or settings.backbone_only)
+        return replace(self.detectors, model=model, settings=settings)
 
     def _length(self, fraction: float) -> Job:
         """From scratch at twice the steps again and again, until that no longer helps."""
@@ -207,14 +219,16 @@ class _Pieces:
         return Job(f"length/fraction-{fraction:g}", {"length": fraction}, about, run)
 
     def _finetuning(self, start: Start, fraction: float, fold: int, needs: tuple[str, ...]) -> Job:
-        source = start.weights or (SCRATCH if start.recipe is None else self.study.folder / "pretrain" / start.name)
+        pretrained = self.study.folder / "pretrain" / pretrained_as(start.name)
+        source = start.weights or (SCRATCH if start.recipe is None else pretrained)
         length = self._length(fraction)
 
         def run(folder: Path) -> JobResult:
             found = self.study.outcome(length).results
             if start.name == SCRATCH and fold == LENGTH_FOLD and found["tried"]:
                 return JobResult(next(one for one in found["tried"] if one["steps"] == found["length"]))
-            return self._detector(start.own_backbone, found["length"]).run(folder, source, fraction, fold)
+            detector = self._detector(start.own_backbone, found["length"], backbone_only=start.backbone_only)
+            return detector.run(folder, source, fraction, fold)
 
         labels: dict[str, Label] = {"init": start.name, "fraction": fraction, "seed": fold}
         name = f"finetune/fraction-{fraction:g}/fold-{fold}/{start.name}"
