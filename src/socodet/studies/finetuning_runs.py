@@ -129,7 +129,9 @@ class FinetuningRuns:
         """A run from the weights at `source`, with the seed and the fraction of the labels given in `labels`."""
         fraction, seed = float(labels.get("fraction", self.settings.fraction or 1.0)), int(labels["seed"])
         steps = self.schedule(fraction).iterations
-        return Job(name, labels, about, lambda folder: self.run(folder, source, fraction, seed), needs, steps)
+        return Job(
+            name, labels, about, lambda folder: self.run(folder, source, fraction, seed), needs, steps, "detector"
+        )
 
     def job_from(
         self, init: str, source: str | Path, fraction: float, seed: int, folder: str, needs: tuple[str, ...] = ()

@@ -68,7 +68,7 @@ class PretrainingRuns:
             return JobResult({"steps": result.steps, "seconds": seconds, **measure(folder)}, result.stopped_by)
 
         steps = recipe.training.steps(recipe.training.epochs, len(self.readable(boxes)))
-        return Job(name, labels, about, run, steps=steps)
+        return Job(name, labels, about, run, steps=steps, kind="pretraining run")
 
 
 def proposal_tables(

@@ -6,6 +6,7 @@ DIR/JOB.json      how the job ended: its results, or the step at which it diverg
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other
 from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import values_with_defaults
 from socodet.runtime.world import ALONE, World, world_from_environment
+from socodet.studies.time_left import TimeLeft
 from socodet.training.distributed import any_process
 from socodet.training.learner import DivergedError
 from socodet.training.run_folder import RunFolder
@@ -50,6 +52,8 @@ class Job:
     """Names of the jobs that must have finished first."""
     steps: int | None = None
     """Training steps in all, to show how far an unfinished job is."""
+    kind: str = "run"
+    """What jobs are called that take about as long as this one."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,15 @@ class Study:
 
         A job that diverges is recorded; neither it nor the jobs that need it run again unless `retry_diverged`. After a
         job that ends at `max_steps`, the others still run, except those that need it. SIGINT and SIGTERM end the call
-        after the current training step, or after whatever else is running. `write` is called after each job.
+        after the current training step, or after whatever else is running. `write` is called after each job. Says how
+        long the rest takes, as soon as this call has run a job from start to end.
         """
         if self.world.is_first:
             noted = self.noted()
             listed = {job.name: _listed(job) for job in jobs}
             write_note(self.note, {**noted, "jobs": {**noted.get("jobs", {}), **listed}})
         out_of_steps = None
+        time_left = TimeLeft()
         with stop_requests(self.show_progress and self.world.is_first) as requests:
             for number, job in enumerate(jobs, 1):
                 status = self._status(job.name)
@@ -161,7 +167,12 @@ class Study:
                 if any(self._status(name) != "finished" for name in job.needs):
                     continue
                 self.say(f"{number} of {len(jobs)}: {job.about}")
+                is_new, began = self.outcome(job).status == "not begun", time.monotonic()
                 stopped_by = self._run(job)
+                if is_new and self._status(job.name) == "finished":
+                    time_left.took(job.kind, time.monotonic() - began)
+                if stopped_by is None and (line := time_left.line(self._remaining(jobs[number:]))) is not None:
+                    self.say(line)
                 if self.world.is_first:
                     write()
                 if stopped_by == "max_steps":
@@ -171,6 +182,12 @@ class Study:
                 if any_process(self.world, stopped_by is not None):
                     return stopped_by or "another process"
         return out_of_steps
+
+    def _remaining(self, jobs: Sequence[Job]) -> list[str]:
+        """The kinds of those that are still to run."""
+        ended = {name: self._status(name) for job in jobs for name in (job.name, *job.needs)}
+        waiting = (job for job in jobs if ended[job.name] is None)
+        return [job.kind for job in waiting if "diverged" not in {ended[name] for name in job.needs}]
 
     def _run(self, job: Job) -> str | None:
         """Runs a job and records how it ended; returns what stopped it, or None."""

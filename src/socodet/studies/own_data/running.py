@@ -216,7 +216,7 @@ class _Pieces:
                 steps *= 2
 
         about = f"the length of fine-tuning with {100 * fraction:g}% of the labels, from scratch"
-        return Job(f"length/fraction-{fraction:g}", {"length": fraction}, about, run)
+        return Job(f"length/fraction-{fraction:g}", {"length": fraction}, about, run, kind="search for a length")
 
     def _finetuning(self, start: Start, fraction: float, fold: int, needs: tuple[str, ...]) -> Job:
         pretrained = self.study.folder / "pretrain" / pretrained_as(start.name)
@@ -233,4 +233,4 @@ class _Pieces:
         labels: dict[str, Label] = {"init": start.name, "fraction": fraction, "seed": fold}
         name = f"finetune/fraction-{fraction:g}/fold-{fold}/{start.name}"
         about = f"{self.detectors.settings.detector} from {start.name}, {100 * fraction:g}% of the labels, fold {fold}"
-        return Job(name, labels, about, run, needs)
+        return Job(name, labels, about, run, needs, kind="detector")

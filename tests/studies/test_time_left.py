@@ -1,0 +1,36 @@
+"""How long the rest of a study takes."""
+
+from socodet.studies.runner import Job, JobResult, Study
+from socodet.studies.time_left import TimeLeft
+
+
+def test_each_job_takes_as_long_as_those_of_its_kind():
+    time_left = TimeLeft()
+    assert time_left.line(["detector", "detector"]) is None
+    time_left.took("detector", 60)
+    time_left.took("detector", 120)
+    assert time_left.line(["detector"] * 4) == "about 6 min left for 4 detectors"
+    some = time_left.line(["detector", "pretraining run", "detector"])
+    assert some == "about 3 min left for 2 detectors; 1 pretraining run not counted"
+    time_left.took("pretraining run", 3600)
+    assert time_left.line(["detector", "pretraining run"]).startswith("about 62 min left")
+    assert time_left.line([]) is None
+
+
+def test_a_study_says_it_after_a_job_that_it_ran_from_the_start(tmp_path, monkeypatch, caplog):
+    """The clock only moves in a job: by 600 s in a detector."""
+    now = [0.0]
+    monkeypatch.setattr("socodet.studies.runner.time.monotonic", lambda: now[0])
+
+    def train(folder):
+        now[0] += 600
+        return JobResult({"seconds": 600})
+
+    study = Study(tmp_path / "out", "count")
+    study.find({})
+    study.begin({}, [])
+    jobs = [Job(f"d-{number}", {"seed": number}, f"number {number}", train, kind="detector") for number in range(3)]
+    with caplog.at_level("INFO", logger="socodet"):
+        study.run(jobs, lambda: None)
+    said = [record.message for record in caplog.records if "left" in record.message]
+    assert said == ["about 20 min left for 2 detectors", "about 10 min left for 1 detector"]
