@@ -224,6 +224,16 @@ WRAPPED = {
         lambda whole: {"state_dict": under("backbone.", body_of(whole)) | {"head.fc.weight": torch.zeros(10, 512)}},
         {"head": 1},
     ),
+    "the layers in a Sequential, as in Lightly's examples": (
+        R18,
+        lambda whole: {
+            "state_dict": under("backbone.", numbered(whole))
+            | {name: -value for name, value in under("backbone_momentum.", numbered(whole)).items()}
+            | {"projection_head.layers.0.weight": torch.zeros(8, 64)}
+        },
+        {"backbone_momentum": 120, "projection_head": 1},
+    ),
+    "the layers in a Sequential alone": (R18, lambda whole: numbered(whole), {}),
     "MoCo": (
         R18,
         lambda whole: {
@@ -244,6 +254,13 @@ WRAPPED = {
 
 def under(prefix, tensors):
     return {prefix + name: value for name, value in tensors.items()}
+
+
+def numbered(tensors):
+    """As torch itself names the children of that network in a Sequential, the classifier left out."""
+    network = narrow_resnet18()
+    network.load_state_dict(tensors)
+    return torch.nn.Sequential(*list(network.children())[:-1]).state_dict()
 
 
 def body_of(tensors):

@@ -133,6 +133,15 @@ def backbone(prefix: str = "") -> Renaming:
     return Renaming((f"{prefix}{{rest}}", "body.{rest}"))
 
 
+def backbone_in_order(prefix: str = "") -> Renaming:
+    """A ResNet of torchvision or timm whose children were put into an nn.Sequential, which numbers them."""
+    return Renaming(
+        (f"{prefix}0.{{rest}}", "body.conv1.{rest}"),
+        (f"{prefix}1.{{rest}}", "body.bn1.{rest}"),
+        (f"{prefix}{{stage+3}}.{{block}}.{{rest}}", "body.layer{stage}.{block}.{rest}"),  # after ReLU and max pooling
+    )
+
+
 def detectron2(*, pyramid: bool, c4: bool) -> Renaming:
     """R-CNNs on FPN or on C4; of a backbone alone the ending that both have, as Detectron2 matches by endings."""
     body = "backbone.bottom_up." if pyramid else "backbone." if c4 else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from socodet.errors import InputError
 from socodet.models.backbones import COARSEST, FINEST
-from socodet.weights.formats import backbone, mmdetection, public_code, run_of, torchvision_of
+from socodet.weights.formats import backbone, backbone_in_order, mmdetection, public_code, run_of, torchvision_of
 from socodet.weights.renaming import Renaming
 from socodet.weights.transformers_names import backbone_of, transformers_of
 
@@ -55,11 +55,21 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
     start = backbone_of(names)  # which other modules with a `backbone.model` have too
     if start is not None and any(".decoder.layers." in f".{name}" for name in names):
         return Format("a transformers detector", transformers_of(names), start)
+    if is_body("layer1.0.conv1.weight") and (found := _in_order(names)) is not None:
+        title = f"a backbone, its layers numbered after {found}" if found else "a backbone, its layers numbered"
+        return Format(title, backbone_in_order(found), found, is_backbone=True)
     prefix = _backbone_prefix(names, is_body)
     if start is not None and not prefix:
         return Format("a transformers detector", transformers_of(names), start)
     title = f"a backbone, its names after {prefix}" if prefix else "a backbone"
     return Format(title, backbone(prefix), prefix, is_backbone=True)
+
+
+def _in_order(names: Collection[str]) -> str | None:
+    """What is before the numbers of a ResNet's layers, as in `backbone.4.0.conv1.weight`; None without such names."""
+    firsts = ("0.weight", "1.running_mean", *(f"{number}.0.conv1.weight" for number in (4, 5, 6, 7)))
+    found = [one for one in prefixes(firsts[-1], names) if all(f"{one}{first}" in names for first in firsts)]
+    return _evaluated(found, "backbones")
 
 
 def _mmdetection_export(names: Collection[str]) -> Format | None:
