@@ -177,6 +177,13 @@ def test_hours_are_for_auto_alone(images, tmp_path, capsys):
     assert "--hours" in capsys.readouterr().err
 
 
+def test_epochs_set_the_length_of_a_named_recipe_too_and_hours_do_not():
+    training = socodet.recipe("tiny", epochs=20).training
+    assert (training.epochs, training.warmup_epochs) == (20, 2)
+    with pytest.raises(InputError, match="auto"):
+        socodet.recipe("tiny", hours=1)
+
+
 def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)

@@ -1,6 +1,7 @@
 """Every recipe starts by name on real photographs; the paper's settings are the paper's."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -54,6 +55,28 @@ def test_every_recipe_starts(name, tables, tmp_path):
         show_progress=False,
     )
     assert (result.steps, result.total_steps, result.stopped_by) == (2, 40, "max_steps")
+
+
+def seventh() -> Recipe:
+    """A recipe of one's own."""
+    return shrunk(recipe("tiny")).with_(seed=7)
+
+
+def test_limit_takes_the_same_images_for_a_recipe_and_for_its_name(tables, tmp_path):
+    shown = {}
+    for given in (seventh(), socodet.register(seventh)):
+        folder = tmp_path / str(len(shown))
+        socodet.pretrain(
+            photographs(),
+            given,
+            folder,
+            proposals=tables / "single",
+            limit=4,
+            execution=ExecutionSettings(device="cpu", workers=0, max_steps=1),
+            show_progress=False,
+        )
+        shown[folder] = json.loads((folder / "run.json").read_text())["images"]["names_sha256"]
+    assert len({*shown.values()}) == 1
 
 
 def test_the_papers_settings():

@@ -8,7 +8,8 @@ import torch
 
 from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
-from socodet.models.settings import ModelSettings
+from socodet.models.objective import build_objective
+from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
@@ -75,6 +76,20 @@ def test_what_a_network_draws_depends_on_seed_and_step_alone():
         return float(loss)
 
     assert second_loss(2**63 - 1) == second_loss(2**63 - 1) != second_loss(0)
+
+
+@pytest.mark.parametrize(("variance", "advised"), [(0.0, True), (4 / 3, False)])
+def test_a_collapsing_run_with_a_variance_term_is_not_told_to_set_one(variance, advised, capsys):
+    objective = build_objective(ObjectiveSettings(variance_weight=variance, covariance_weight=0.1))
+    soco = SoCo(build_encoder(SMALL), SMALL, objective)
+    with torch.no_grad():
+        soco.target.projector[3].weight.zero_()  # every embedding is its bias
+    collapsed = Trainer(soco, TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4), 10)
+    collapsed.step(a_batch())
+    assert collapsed.metrics(1.0, 0.0)["collapsed"]
+    said = capsys.readouterr().err
+    assert "--base-lr" in said
+    assert ("--variance-weight" in said) == advised
 
 
 def test_a_loaded_state_resumes_bit_for_bit():

@@ -21,7 +21,7 @@ from socodet.pretraining.preparation import (
     some_images,
     usable_images,
 )
-from socodet.pretraining.recipes import AUTO, Recipe
+from socodet.pretraining.recipes import AUTO, ONLY_AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.recipes.auto import Given
 from socodet.pretraining.settings import TrainingSettings
@@ -129,6 +129,8 @@ def pretrain(
     """
     began = time.monotonic()
     execution = execution or ExecutionSettings()
+    if isinstance(recipe, str) and recipe != AUTO:
+        recipe = recipe_named(recipe)
     source = as_source(images)
     if limit is not None:
         source = some_images(source, limit, 0 if isinstance(recipe, str) else recipe.training.seed)
@@ -139,7 +141,7 @@ def pretrain(
     show_progress = show_progress and world.is_first
     if world.size == 1:  # before it is planned; several processes have to meet first
         check_trackers(execution.sink, world)
-    if recipe == AUTO:
+    if isinstance(recipe, str):  # auto
         check_before_planning(run, start_from, proposals, overwrite=overwrite)
         begun = None if overwrite else run
         recipe = auto_recipe(
@@ -150,10 +152,9 @@ def pretrain(
             show_plan=show_progress,
         )
     elif hours is not None:
-        raise InputError("hours is for the recipe 'auto'; give epochs")
-    else:
-        recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
-        recipe = recipe if epochs is None else recipe.with_(epochs=epochs)
+        raise InputError(ONLY_AUTO)
+    elif epochs is not None:
+        recipe = recipe.with_(epochs=epochs)
     training = recipe.training
     _check_shares(training, world)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
+from socodet.models.objective import DecorrelatedDimensions
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, replaced_images
 from socodet.pretraining.lars import LARS, parameter_groups
@@ -89,7 +90,11 @@ class Trainer(NetworkLearner[Batch]):
         self.warmup = settings.steps(settings.warmup_epochs, images)
         self.data = DataCost()
         self._window = LogWindow()
-        self._watch = CollapseWatch(speaks=self.world.is_first)
+        self._watch = CollapseWatch(
+            speaks=self.world.is_first,
+            has_variance_term=isinstance(soco.objective, DecorrelatedDimensions)
+            and soco.objective.settings.variance_weight > 0,
+        )
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -16,6 +16,9 @@ COLLAPSED_SHARE = 0.1
 """Embeddings have collapsed if their standard deviation is below this share of 1/√D, that of uniform ones."""
 COLLAPSED_RANK = 2.0
 """They have also collapsed if their effective rank is below this, as for two opposite points."""
+VARIANCE_TERM = "set --variance-weight 1.333 and --covariance-weight 0.0667"
+MORE_IMAGES = "use more images, especially different ones"
+"""What helps against collapse, and what else if the objective has a variance term already."""
 HEADROOM = 1.3
 """How many times as fast as the step the data workers should be."""
 NOTED_WAIT = 0.05
@@ -78,8 +81,9 @@ class LogWindow:
 class CollapseWatch:
     """Recognises collapsed embeddings, and warns once each time they begin to collapse."""
 
-    def __init__(self, *, speaks: bool) -> None:
+    def __init__(self, *, speaks: bool, has_variance_term: bool = False) -> None:
         self._speaks = speaks
+        self._remedy = MORE_IMAGES if has_variance_term else VARIANCE_TERM
         self._collapsed = False
 
     def figures(self, embeddings_nd: Tensor, step: int) -> dict[str, Any]:
@@ -94,8 +98,8 @@ class CollapseWatch:
             if self._speaks and not was:
                 LOGGER.warning(
                     f"warning: collapse at step {step}: the embeddings' standard deviation is {std:.2g}, that of "
-                    f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; set "
-                    "--variance-weight 1.333 and --covariance-weight 0.0667, or lower --base-lr"
+                    f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; {self._remedy}, or lower "
+                    "--base-lr"
                 )
         return line
 

@@ -22,6 +22,7 @@ _SINGLE = (
 )
 AUTO = "auto"
 """The recipe chosen from the images and the machine; its rules are in `auto.py`."""
+ONLY_AUTO = "hours is for the recipe 'auto'; give epochs"
 NARROWEST = 30
 """Columns that a text needs beside a name; with fewer it is below."""
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -41,8 +42,9 @@ def recipe(
 ) -> Recipe:
     """The recipe of that name, or of the user's `module:name`. InputError for an unknown one.
 
-    `auto` is planned for `images`, as `pretrain` takes them; `epochs` or `hours` set its length. The plan, with a
-    reason for each choice, and the progress of making it are logged (logger `socodet`, to standard error).
+    `auto` is planned for `images`, as `pretrain` takes them; `epochs`, or `hours` of this machine, set its length. The
+    plan, with a reason for each choice, and the progress of making it are logged (logger `socodet`, to standard error).
+    Of the others, `epochs` sets the length as `with_(epochs=...)` does, and `hours` is an InputError.
     """
     if name == AUTO:
         from socodet.images.source import as_source
@@ -53,12 +55,16 @@ def recipe(
             raise InputError("recipe 'auto': depends on the images; say where they are (images, --images)")
         return auto_recipe(as_source(images), None, Given(epochs=epochs, hours=hours), show_plan=show_progress)
     if is_extension(name):
-        return dataclasses.replace(made(name, Recipe), name=name)
-    if name not in RECIPES:
+        chosen = dataclasses.replace(made(name, Recipe), name=name)
+    elif name in RECIPES:
+        chosen = RECIPES[name]()
+    else:
         raise InputError(
             f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES), 'socodet recipes lists all')}"
         )
-    return RECIPES[name]()
+    if hours is not None:
+        raise InputError(ONLY_AUTO)
+    return chosen if epochs is None else chosen.with_(epochs=epochs)
 
 
 class RecipeNames(list[str]):
