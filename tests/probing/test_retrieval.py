@@ -63,7 +63,7 @@ def test_every_box_of_a_draw_is_searched_across_batches():
 
 def test_the_similarity_map_is_highest_where_the_object_is():
     query, there = painted([[GRAY, RED]], [[LEFT, RIGHT]]), painted([[GREEN, RED]], [[LEFT, LOW]])
-    cosine = similarity_map(MeanColour(), batch(query, there), image=0, box=1, cells=16)
+    cosine = similarity_map(MeanColour(), batch(query, there), box=1)
     assert cosine.shape == (16, 16)
     row, column = divmod(int(cosine.argmax()), 16)
     assert (column + 0.5) * 2 == pytest.approx(16, abs=2)  # LOW's centre is (16, 24)

@@ -113,10 +113,10 @@ def images_trained_on(
     return data if settings.keep_empty or not empty else with_objects
 
 
-def require_objects(data: DetectionDataset, purpose: str) -> None:
-    """InputError when no image has an object; `purpose` says what for."""
+def require_objects(data: DetectionDataset) -> None:
+    """InputError when no image has an object to find."""
     if not len(data.with_objects()):
-        raise InputError(f"{data.name}: no image has an object {purpose}; check the annotations")
+        raise InputError(f"{data.name}: no image has an object to find; check the annotations")
 
 
 def report_problems(data: DetectionDataset) -> None:

@@ -21,15 +21,15 @@ GRADIENT = 1e-6
 _ROWS = 1024  # queries at once
 
 
-def nearest_neighbours(train_nd: Tensor, labels_n: Tensor, queries_md: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
-    """(M,) labels by a vote of the nearest training objects by cosine; of all of them if there are fewer.
+def nearest_neighbours(train_nd: Tensor, labels_n: Tensor, queries_md: Tensor) -> Tensor:
+    """(M,) labels by a vote of the `NEIGHBOURS` nearest training objects by cosine; of all of them if there are fewer.
 
     Features need not be of unit length. Labels are integers from 0; at a tie the smallest wins.
     """
     train, classes = unit(train_nd, dim=1), int(labels_n.max()) + 1
     predicted = []
     for rows in torch.split(unit(queries_md, dim=1), _ROWS):
-        cosine, nearest = (rows @ train.T).topk(min(neighbours, len(train)), dim=1)
+        cosine, nearest = (rows @ train.T).topk(min(NEIGHBOURS, len(train)), dim=1)
         votes = torch.zeros(len(rows), classes).scatter_add_(1, labels_n[nearest], (cosine / TEMPERATURE).exp())
         predicted.append(votes.argmax(dim=1))
     return torch.cat(predicted)
@@ -56,10 +56,10 @@ class LinearClassifier:
         return self.classes[(standardised @ self.weight.T + self.bias).argmax(dim=1)]
 
 
-def logistic_regression(train_nd: Tensor, labels_n: Tensor, strength: float = L2) -> LinearClassifier:
-    """Minimises mean cross-entropy + strength / 2 · ‖W‖² by L-BFGS in float64, from zero; the bias is not regularised.
+def logistic_regression(train_nd: Tensor, labels_n: Tensor) -> LinearClassifier:
+    """Minimises mean cross-entropy + L2 / 2 · ‖W‖² by L-BFGS in float64, from zero; the bias is not regularised.
 
-    In scikit-learn's terms, C = 1 / (N · strength).
+    In scikit-learn's terms, C = 1 / (N · L2).
     """
     features = train_nd.double()
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -80,7 +80,7 @@ def logistic_regression(train_nd: Tensor, labels_n: Tensor, strength: float = L2
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        value = cross_entropy(x_nd @ weight.T + bias, targets) + strength / 2 * weight.square().sum()
+        value = cross_entropy(x_nd @ weight.T + bias, targets) + L2 / 2 * weight.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -16,6 +16,8 @@ over; as many others give batch norm its statistics."""
 FIRST_DRAW = 10**6
 """Recall is measured on the views of epochs from this one on, which no run reaches."""
 BATCH_SIZE = 16
+MAP_CELLS = 16
+"""Rows and columns of a similarity map."""
 _ROWS = 1024  # queries at once
 
 
@@ -66,40 +68,29 @@ def _shown_in(batch: Batch, query: int, gallery: int, features: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def similarity_map(
-    encoder: ObjectEncoder,
-    batch: Batch,
-    image: int,
-    box: int,
-    *,
-    query: int = 0,
-    view: int = 1,
-    cells: int = 16,
-) -> Tensor:
-    """Cosine of an object's h in view `query` with that of a box of its size at every location of another view.
+def similarity_map(encoder: ObjectEncoder, batch: Batch, box: int) -> Tensor:
+    """Cosine of the first image's object `box` in the first view with a box of its size all over the second view.
 
-    Returns (cells, cells), row by row from the top left. The box is centred on each cell of a grid over the view and
-    clipped to it; it has the size and the pyramid level that the object has in that view.
+    Returns (MAP_CELLS, MAP_CELLS), row by row from the top left. The box is centred on each cell of a grid over the
+    view and clipped to it; it has the size and the pyramid level that the object has in that view.
     """
     device = next(encoder.parameters()).device
-    features = box_features(encoder, batch, query)
-    boxes_per_image = batch.views[query].boxes.shape[1]
-    object_feature = features[image * boxes_per_image + box]
-    there = batch.views[view]
+    object_feature = box_features(encoder, batch, 0)[box]
+    there = batch.views[1]
     size = there.pixels.shape[-1]
-    x1, y1, x2, y2 = there.boxes[image, box].tolist()
-    centre = (torch.arange(cells) + 0.5) * size / cells
+    x1, y1, x2, y2 = there.boxes[0, box].tolist()
+    centre = (torch.arange(MAP_CELLS) + 0.5) * size / MAP_CELLS
     cy, cx = torch.meshgrid(centre, centre, indexing="ij")
     half_w, half_h = (x2 - x1) / 2, (y2 - y1) / 2
     sliding = torch.stack([cx - half_w, cy - half_h, cx + half_w, cy + half_h], dim=-1).reshape(1, -1, 4)
     sliding = sliding.clamp(0, size)
-    level = there.levels[image, box].item()
+    level = there.levels[0, box].item()
     rois = group_by_level(sliding, torch.full(sliding.shape[:2], int(level))).to(device)
     was_training = encoder.training
     encoder.eval()
-    dense = unit(encoder(normalize(there.pixels[image : image + 1].to(device)), rois).float(), dim=1)
+    dense = unit(encoder(normalize(there.pixels[:1].to(device)), rois).float(), dim=1)
     encoder.train(was_training)
-    return (dense @ object_feature).reshape(cells, cells).cpu()
+    return (dense @ object_feature).reshape(MAP_CELLS, MAP_CELLS).cpu()
 
 
 def recall_of_rows(queries_nd: Tensor, gallery_nd: Tensor) -> float:

@@ -157,12 +157,12 @@ def read_opened(file: BinaryIO, path: str | Path, largest: int | None = None) ->
     return file.read()
 
 
-def read_given(path: Path, fix: str = "make it readable") -> bytes:
+def read_given(path: Path) -> bytes:
     """The bytes of a file that the user named. InputError when it cannot be read."""
     try:
         return read_file(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {fix}") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
 
 
 def parse_json(path: Path, data: bytes, fix: str) -> Any:

@@ -102,7 +102,7 @@ def compare(
     study = Study(settled(output), "comparison", world, show_progress)
     # All inits with a seed before the next seed, so that they can be compared early.
     jobs = [
-        _checked(study, init, runs.job_from(init.name, init.source, fraction, seed, "runs"))
+        _checked(study, init, runs.job_from(init.name, init.source, fraction, seed))
         for seed in seeds
         for fraction in fractions
         for init in compared

@@ -77,7 +77,7 @@ class FinetuningRuns:
             raise InputError(
                 f"{training.name}: has no validation split; give {val_flag}, the annotated dataset to score on"
             )
-        require_objects(validation, "to find")
+        require_objects(validation)
         if not sum(validation.object_counts()):
             raise InputError(
                 f"{validation.name}: no object counts, as all are crowds or difficult; give another dataset"
@@ -133,13 +133,11 @@ class FinetuningRuns:
             name, labels, about, lambda folder: self.run(folder, source, fraction, seed), needs, steps, "detector"
         )
 
-    def job_from(
-        self, init: str, source: str | Path, fraction: float, seed: int, folder: str, needs: tuple[str, ...] = ()
-    ) -> Job:
-        """A run in `folder` from the weights at `source`, which tables call `init`."""
-        name = f"{folder}/{init}/fraction-{fraction:g}/seed-{seed}"
+    def job_from(self, init: str, source: str | Path, fraction: float, seed: int) -> Job:
+        """A run from the weights at `source`, which tables call `init`."""
+        name = f"runs/{init}/fraction-{fraction:g}/seed-{seed}"
         about = f"{self.settings.detector} from {init}, {100 * fraction:g}% of the images, seed {seed}"
-        return self.job(name, source, {"init": init, "fraction": fraction, "seed": seed}, about, needs)
+        return self.job(name, source, {"init": init, "fraction": fraction, "seed": seed}, about)
 
     def run(self, folder: Path, source: str | Path, fraction: float, seed: int) -> JobResult:
         """Fine-tunes from these weights; the results are steps, scores in percent, and scores at each evaluation."""

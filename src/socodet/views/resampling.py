@@ -59,11 +59,11 @@ def _taps(start, stop, length, outputs):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _weigh_rows(image, stride, left, first, count, weights, row):  # type: ignore[no-untyped-def]
-    """The weighted sum of `count` rows of a flat image, from `left` on: as many values as `row` has."""
+def _weigh_rows(image, stride, first, count, weights, row):  # type: ignore[no-untyped-def]
+    """The weighted sum of `count` rows of a flat image: as many values as `row` has."""
     for t in range(count):
         weight = weights[t]
-        begin = (first + t) * stride + left
+        begin = (first + t) * stride
         source = image[begin : begin + row.shape[0]]
         if t == 0:
             for i in range(source.shape[0]):
@@ -217,9 +217,9 @@ def _halve_along(row, even, odd, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _weigh_row(row, first, count, weights, begin, end, step, out):  # type: ignore[no-untyped-def]
-    """Resamples a row at the output positions begin, begin + step, ... below `end`."""
-    for x in range(begin, end, step):
+def _weigh_row(row, first, count, weights, end, step, out):  # type: ignore[no-untyped-def]
+    """Resamples a row at every `step`-th output position below `end`."""
+    for x in range(0, end, step):
         value = np.float32(0)
         for t in range(count[x]):
             value += weights[x, t] * row[first[x] + t]
@@ -242,11 +242,11 @@ def resize_canvas(canvas, resized):  # type: ignore[no-untyped-def]
         if half and 0 < y < new_size - 1:
             _halve_down(flat, first[y] * 3 * columns, 3 * columns, buffer[: 3 * columns])
         else:
-            _weigh_rows(flat, 3 * columns, 0, first[y], count[y], weights[y], buffer[: 3 * columns])
+            _weigh_rows(flat, 3 * columns, first[y], count[y], weights[y], buffer[: 3 * columns])
         for c in range(3):
             row, out = buffer[c * columns :], resized[y, c]
             if half:
                 _halve_along(row, even, odd, out)
-                _weigh_row(row, first, count, weights, 0, new_size, new_size - 1, out)
+                _weigh_row(row, first, count, weights, new_size, new_size - 1, out)
             else:
-                _weigh_row(row, first, count, weights, 0, new_size, 1, out)
+                _weigh_row(row, first, count, weights, new_size, 1, out)

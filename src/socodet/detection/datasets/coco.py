@@ -53,16 +53,14 @@ WHOLE_FILES = (
 """Where one file has all images: a Roboflow split, CVAT, Label Studio, LabelMe's converters, FiftyOne, `convert`."""
 
 
-def read_coco(
-    file: Path, *, images: Path | None = None, style: Style | None = None, form: BoxForm | None = None
-) -> DetectionDataset:
+def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = None) -> DetectionDataset:
     """The images of a COCO or LVIS file, in its order, with their objects.
 
     `images` is the folder where the file names begin; without it the one that `images.lists.locate_images` finds. LVIS
     v1 names an image by the last two parts of its `coco_url`, `train2017/000000000009.jpg`.
 
-    `style` is inferred from the file if omitted: LVIS's where images have `neg_category_ids`, VOC's where objects
-    say whether they are `difficult`, else COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted.
+    Its style is LVIS's where images have `neg_category_ids`, VOC's where objects say whether they are `difficult`, else
+    COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted.
 
     InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
     its boxes are in another form. The set's `problems` list what is wrong with single entries.
@@ -87,8 +85,7 @@ def read_coco(
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
-    style = style or _style(file, content, problems)
-    return set_of_entries(file.stem, categories, found, style, usual, problems, file)
+    return set_of_entries(file.stem, categories, found, _style(file, content, problems), usual, problems, file)
 
 
 def _content(file: Path) -> dict[str, list[Any]]:

@@ -50,7 +50,7 @@ def _similarity_row(networks: Sequence[Network], image: ShownImage, seed: int) -
         query, view = (draw.views[v].pixels[0].permute(1, 2, 0).contiguous().numpy() for v in (0, 1))
         chosen = middle_sized(draw.views[1].boxes[0].numpy(), *view.shape[:2])
         boxes = [draw.views[v].boxes[0, chosen].numpy() for v in (0, 1)]
-        cosine = similarity_map(network.encoder, draw, 0, chosen).numpy()
+        cosine = similarity_map(network.encoder, draw, chosen).numpy()
         asked, found = similarity_panels(query, boxes[0], view, boxes[1], cosine, title=network.name)
         panels += [found] if panels else [asked, found]
     return [panel_image(panel, 240, 1.2) for panel in panels]

@@ -143,7 +143,13 @@ def starts(
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
             Start(f"{name}_{SOCO}", f"SoCo begun from {name}", soco, path, own_backbone=True),
-            Start(f"{name}_{IMAGE}", f"the image level begun from {name}, at equal compute", image, path, None, True),
+            Start(
+                f"{name}_{IMAGE}",
+                f"the image level begun from {name}, at equal compute",
+                image,
+                path,
+                own_backbone=True,
+            ),
             Start(
                 f"{name}_{ADAPTED}",
                 f"SoCo begun from {name}, the backbone's rate {BEGUN_BACKBONE_LR:g} of the others'",
