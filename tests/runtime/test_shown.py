@@ -13,7 +13,7 @@ from photograph_sets import coco_file
 from PIL import Image
 
 import socodet
-from socodet.runtime.shown import LISTED, PICTURE, Shown, ShownCurve, ShownPicture, ShownTable
+from socodet.runtime.shown import LISTED, THUMBNAIL, Shown, ShownCurve, ShownTable, ShownThumbnail
 
 NASTY = '<script>alert("&amp;")</script>'
 
@@ -74,7 +74,7 @@ def test_curves_and_pictures_are_inside(tmp_path: Path) -> None:
         def shown(self):
             lines = [{"step": 0, "loss": 4.0}, {"step": 5}, {"step": 10, "loss": 2.0}, {"step": 11, "loss": 9e999}]
             yield from ShownCurve.of_log("loss", lines, "loss")
-            yield ShownPicture.of(file, NASTY)
+            yield ShownThumbnail.of(file, NASTY)
             yield ShownTable([("a", NASTY)], ("name", "value"), NASTY)
 
     shown = Reader(WithPicture())
@@ -82,7 +82,7 @@ def test_curves_and_pictures_are_inside(tmp_path: Path) -> None:
     assert image["alt"] == NASTY
     kind, data = image["src"].split(",")
     assert kind == "data:image/jpeg;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (PICTURE, PICTURE // 2)
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (THUMBNAIL, THUMBNAIL // 2)
     (line,) = shown.all("polyline")
     assert line["points"] == "2.0,2.0 258.0,54.0"  # 4 at the top left, 2 at the bottom right of 260 x 56
     assert "loss: 4 → 2" in shown.texts

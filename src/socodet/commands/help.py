@@ -10,7 +10,7 @@ from typing import Any
 
 from socodet.commands.flags import MOST_CHOICES, Flag
 
-ROOMS = {
+GROUPS = {
     "data": ("data", "reading", "pixels", "proposals", "limit", "images", "table", "split"),
     "training": ("training", "settings", "budget", "finetune", "evaluation"),
     "settings": (),
@@ -45,9 +45,9 @@ def help_of(function: Callable[..., Any], name: str, flags: Sequence[Flag], ever
     trains = any(flag.path[0] == "execution" for flag in flags)
     groups = {"": sorted(first, key=lambda flag: (bool(flag.names), not flag.required, place.get(flag.name, 0)))}
     for flag in others if full else ():
-        room = next((room for room, names in ROOMS.items() if flag.path[0] in names), "advanced")
-        groups.setdefault("settings" if room == "training" and not trains else room, []).append(flag)
-    order = ["", *ROOMS, "advanced"]
+        group = next((group for group, names in GROUPS.items() if flag.path[0] in names), "advanced")
+        groups.setdefault("settings" if group == "training" and not trains else group, []).append(flag)
+    order = ["", *GROUPS, "advanced"]
     for title in sorted(groups, key=order.index):
         of_recipe = recipe is not None and {flag.path[0] for flag in groups[title]} & set(RECIPE)
         note = " (the recipe sets what you do not)" if of_recipe else ""

@@ -53,12 +53,12 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         for flag in ("--hours", "--dry-run"):
             if flag in {argument.split("=")[0] for argument in argv}:
                 raise InputError(f"pretrain: {flag} works with --recipe {AUTO}, not {name}")
-    rooms = {room: getattr(base, room) for room in ("sample", "model", "objective", "training", "proposals")}
+    groups = {group: getattr(base, group) for group in ("sample", "model", "objective", "training", "proposals")}
     if name != AUTO and not values_of("--warmup-epochs", argv):
         for epochs in values_of("--epochs", argv)[-1:]:
             with suppress(ValueError):  # the parser reports it
-                rooms["training"] = replace(base.training, warmup_epochs=base.training.warmup_for(float(epochs)))
-    return {"recipe": name, **rooms}
+                groups["training"] = replace(base.training, warmup_epochs=base.training.warmup_for(float(epochs)))
+    return {"recipe": name, **groups}
 
 
 def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
@@ -108,10 +108,10 @@ def _flag(argument: str) -> str:
 
 def _settings_flags() -> set[str]:
     """Names of the flags for settings that a plan chooses, except those that it takes into account."""
-    rooms = (SampleSettings, ViewSettings, PhotometricSettings, ModelSettings, ObjectiveSettings, TrainingSettings)
-    names = {field.name for room in (*rooms, ProposalSettings) for field in fields(room)}
-    length_and_rooms = {"epochs", "seed", "views", "photometric", "proposals"}
-    return {name.replace("_", "-") for name in names} - length_and_rooms - PLANNED
+    groups = (SampleSettings, ViewSettings, PhotometricSettings, ModelSettings, ObjectiveSettings, TrainingSettings)
+    names = {field.name for group in (*groups, ProposalSettings) for field in fields(group)}
+    length_and_groups = {"epochs", "seed", "views", "photometric", "proposals"}
+    return {name.replace("_", "-") for name in names} - length_and_groups - PLANNED
 
 
 PLANNED = {"batch-size", "accumulate", "backbone"}

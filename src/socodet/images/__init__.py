@@ -4,7 +4,7 @@
     - folder: files below a folder
     - lists: files that a text file or a COCO file names
     - shards: members of tar files, as shard_index finds them
-    - dataset_split: rows of a data set that Hugging Face's library saved
+    - dataset_split: rows of a dataset that Hugging Face's library saved
 - suffixes: which files are images, by their suffix
 - names: the keys of a million images, in little memory
 - decode: from bytes to pixels, or to their size

@@ -56,13 +56,12 @@ def decode_image(
     the full size. Other formats, and images less than twice as large, are decoded in full.
 
     JPEG, PNG, WebP, TIFF, BMP, GIF and PPM, JPEG 2000 and AVIF where Pillow can, HEIC where pillow-heif is installed;
-    the first frame of an animation or page of a document. Transparent
-    pixels are composited on white. More than 8 bits a channel become 8 by scaling, as `reading` says; a TIFF of
-    several bands needs its `bands`.
+    the first frame of an animation or page of a document. Transparent pixels are composited on white. More than 8 bits
+    a channel become 8 by scaling, as `reading` says; a TIFF of several bands needs its `bands`.
 
     A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_cut` is called, unless hardly anything
     of it is there. UnreadableImageError, in one line without the file's name, when the bytes are not such an image, are
-    otherwise truncated or damaged, or have more than `MAX_PIXELS`.
+    otherwise truncated or damaged, or have more pixels than `reading` allows.
     """
     if not data:
         raise UnreadableImageError("the file is empty")

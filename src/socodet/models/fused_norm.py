@@ -225,7 +225,7 @@ def kernels_of(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     try:
         kernels = import_module(f"socodet.models.norm_kernels_{device.type}")
         _try(kernels, device, dtype)
-    except Exception as error:  # Triton's own exceptions, a missing compiler, an unknown card
+    except Exception as error:  # Triton's own exceptions, a missing compiler, an unknown GPU
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(f"batch norm is not fused, steps are slower: {type(error).__name__}: {reason}", stacklevel=2)
         return None

@@ -1,6 +1,6 @@
 """RoIAlign (He et al. 2017) on channels-last maps: on a CPU by compiled kernels, on CUDA by `roi_align_cuda`.
 
-Elsewhere, and on a card where they turn out to be slower, torchvision's.
+Elsewhere, and on a GPU where they turn out to be slower, torchvision's.
 
 The samples of a box lie on a grid, so bilinear interpolation and the mean over a bin's samples are a weighted sum over
 rows of a weighted sum over columns. A box of h x w cells then costs about h·w·C multiplications, whatever the number
@@ -55,11 +55,11 @@ def roi_align(features: Tensor, rois: Tensor, output_size: int | tuple[int, int]
 
 @cache
 def cuda_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """`roi_align_cuda`, if a trial on this card shows that it agrees with torchvision's kernels and is faster."""
+    """`roi_align_cuda`, if a trial on this GPU shows that it agrees with torchvision's kernels and is faster."""
     try:
         module = import_module("socodet.models.roi_align_cuda")
         return module if module.is_faster(device, dtype) else None
-    except Exception as error:  # Triton's own exceptions, a missing compiler, an unknown card
+    except Exception as error:  # Triton's own exceptions, a missing compiler, an unknown GPU
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(f"RoIAlign is torchvision's, which is slower: {type(error).__name__}: {reason}", stacklevel=2)
         return None

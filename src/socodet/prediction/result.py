@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from socodet.runtime.counted import counted
-from socodet.runtime.shown import LISTED, Shown, ShownPart, ShownPicture, ShownTable
+from socodet.runtime.shown import LISTED, Shown, ShownPart, ShownTable, ShownThumbnail
 
 
 @dataclass(frozen=True)
@@ -47,4 +47,4 @@ class PredictResult(Shown):
         if self.unreadable:
             caption = f"{len(self.unreadable):,} images could not be read"
             parts.append(ShownTable(self.unreadable[:LISTED], ("image", "reason"), caption))
-        return [*parts, *(ShownPicture.of(file, f"detections in {file.name}") for file in self.drawn)]
+        return [*parts, *(ShownThumbnail.of(file, f"detections in {file.name}") for file in self.drawn)]

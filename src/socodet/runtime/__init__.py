@@ -1,1 +1,1 @@
-"""What every room uses: atomically written files, processes and cores, progress, compiled kernels."""
+"""What every package uses: atomically written files, processes and cores, progress, compiled kernels."""

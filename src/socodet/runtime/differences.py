@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-ROOMS = ("settings", "model", "sample", "training", "objective", "budget")
+GROUPS = ("settings", "model", "sample", "training", "objective", "budget")
 """Groups of settings whose fields are flags without a prefix."""
 SETS = {
     "images": "the images",
@@ -57,7 +57,7 @@ def _in_words(path: tuple[str, ...], ours: Any, theirs: Any) -> str:
     elif path[0] in OTHER_NAMES:
         what = OTHER_NAMES[path[0]]
     else:
-        what = "--" + ".".join(path[1:] if len(path) > 1 and path[0] in ROOMS else path).replace("_", "-")
+        what = "--" + ".".join(path[1:] if len(path) > 1 and path[0] in GROUPS else path).replace("_", "-")
     if path[-1].endswith("sha256"):
         return f"{what} (not the same as there)"
     return f"{what} ({_value(ours)} now, {_value(theirs)} there)"

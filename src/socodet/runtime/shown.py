@@ -1,4 +1,4 @@
-"""How results look in a notebook: their text, tables and small pictures, in HTML that needs nothing but itself."""
+"""How results look in a notebook: their text, tables and small images, in HTML that needs nothing but itself."""
 
 import base64
 import dataclasses
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-PICTURE = 320
-"""Longest side of a picture, in pixels."""
+THUMBNAIL = 320
+"""Longest side of a thumbnail, in pixels."""
 CHART = (260, 56)
 """Width and height of a curve, in pixels."""
 LISTED = 5
@@ -28,7 +28,7 @@ class ShownTable:
 
 
 @dataclass(frozen=True)
-class ShownPicture:
+class ShownThumbnail:
     """A small JPEG and what it shows."""
 
     data: bytes
@@ -40,7 +40,7 @@ class ShownPicture:
         from PIL import Image
 
         with Image.open(file) as image, io.BytesIO() as small:
-            image.thumbnail((PICTURE, PICTURE))
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
             image.convert("RGB").save(small, "JPEG", quality=85)
             return cls(small.getvalue(), alt)
 
@@ -79,11 +79,11 @@ class ShownCurve:
         return " ".join(f"{2 + (x - left) * across:.1f},{bottom - (y - low) * up:.1f}" for x, y in self.points)
 
 
-ShownPart = ShownTable | ShownPicture | ShownCurve
+ShownPart = ShownTable | ShownThumbnail | ShownCurve
 
 
 class Shown:
-    """A result whose `str` is a text for people, and which a notebook shows as a table, with pictures if it has any."""
+    """A result whose `str` is a text for people, and which a notebook shows as a table, with images if it has any."""
 
     def shown(self) -> Iterable[ShownPart]:
         """What a notebook shows; by default a table of the fields. A file that is gone may raise OSError."""
@@ -102,7 +102,7 @@ class Shown:
         except OSError as error:
             parts.append(ShownTable([("no longer there", str(error))]))
         environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-        for shape in (ShownTable, ShownPicture):
+        for shape in (ShownTable, ShownThumbnail):
             environment.tests[shape.__name__.lower()] = lambda part, shape=shape: isinstance(part, shape)
         return environment.get_template(TEMPLATE).render(headline=self.headline(), parts=parts)
 

@@ -24,7 +24,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.markdown import in_table
-from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
+from socodet.runtime.shown import Shown, ShownPart, ShownTable, ShownThumbnail
 from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
@@ -290,7 +290,7 @@ class Comparison(Shown):
             yield ShownTable(lines, header, f"{100 * fraction:g}% of the training images; percent, over the seeds")
         figure = self.study.folder / FIGURES[0]
         if figure.is_file():
-            yield ShownPicture.of(figure, "box AP over the steps of fine-tuning")
+            yield ShownThumbnail.of(figure, "box AP over the steps of fine-tuning")
 
 
 def _origin(init: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ _NEVER = 1e9  # a threshold no value reaches
 _CACHE_LINE = 64  # bytes
 
 
-class _Room(threading.local):
+class _Buffers(threading.local):
     """A thread's reused memory, for two canvases and a work buffer: fresh memory costs as much as a kernel."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Room(threading.local):
         return self._floats[place][:count]
 
 
-_ROOM = _Room()
+_BUFFERS = _Buffers()
 
 
 def show_window(image: NDArray[np.uint8], window: NDArray[np.float64], size: int, place: int = 0) -> Canvas:
@@ -56,15 +56,15 @@ def show_window(image: NDArray[np.uint8], window: NDArray[np.float64], size: int
     # Numba compiles a kernel again for read-only or strided arrays; always the same type means one compilation.
     pixels = np.require(image, np.uint8, ["C", "W"]).reshape(-1)
     x0, y0, x1, y1 = window.tolist()
-    canvas = _ROOM.canvas(size, place)
-    work = _ROOM.working(working_floats(width, size))
+    canvas = _BUFFERS.canvas(size, place)
+    work = _BUFFERS.working(working_floats(width, size))
     resample_window(pixels, width, x0 * width, y0 * height, x1 * width, y1 * height, canvas, work)
     return canvas
 
 
 def resize(canvas: Canvas, size: int, place: int = 1) -> Canvas:
     """The canvas at another size, in the other buffer."""
-    resized = _ROOM.canvas(size, place)
+    resized = _BUFFERS.canvas(size, place)
     resize_canvas(canvas, resized)
     return resized
 

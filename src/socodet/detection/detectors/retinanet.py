@@ -32,7 +32,7 @@ class SingleStage(TorchvisionDetector):
     def schedule(self, name: str) -> ScheduleSettings:
         """Learning rate 0.01, weight decay 1e-4, 500 warm-up iterations from 0.001 of the rate, one size of images.
 
-        On COCO 12 epochs with drops after 8 and 11; a schedule twice as long has twice the epochs. Other data sets keep
+        On COCO 12 epochs with drops after 8 and 11; a schedule twice as long has twice the epochs. Other datasets keep
         their own length.
         """
         chosen = super().schedule(name)

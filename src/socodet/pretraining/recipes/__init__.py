@@ -1,4 +1,4 @@
-"""Recipes by name: each is a function that combines the settings of the rooms below."""
+"""Recipes by name: each is a function that combines groups of settings."""
 
 import dataclasses
 import html

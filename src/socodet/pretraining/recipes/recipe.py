@@ -15,7 +15,7 @@ from socodet.runtime.shown import Shown, ShownTable
 from socodet.views.settings import SampleSettings
 
 S = TypeVar("S")
-ROOMS = ("sample", "model", "training", "objective")
+GROUPS = ("sample", "model", "training", "objective")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Recipe(Settings, Shown):
         return [ShownTable(list(self._settings(brief=True)))]
 
     def _settings(self, brief: bool = False) -> Iterator[tuple[str, str]]:
-        for room in ("sample", "model", "objective", "training", "proposals"):
-            yield from _texts(to_json(getattr(self, room)), brief, "proposals." if room == "proposals" else "")
+        for group in ("sample", "model", "objective", "training", "proposals"):
+            yield from _texts(to_json(getattr(self, group)), brief, "proposals." if group == "proposals" else "")
 
     def with_(self, **changes: Any) -> "Recipe":
         """A copy of the recipe with other values, named as the flags of `socodet pretrain`.
@@ -83,7 +83,7 @@ class Recipe(Settings, Shown):
         `with_(**{"views.2.size": 96})`. With fewer epochs, warm-up takes at most a tenth of them unless `warmup_epochs`
         is given. Raises SettingError for a name that does not exist or a value that its field cannot have.
         """
-        homes = {field.name: room for room in ROOMS for field in dataclasses.fields(getattr(self, room))}
+        homes = {field.name: group for group in GROUPS for field in dataclasses.fields(getattr(self, group))}
         new: dict[str, dict[str, Any]] = {}
         changes = _nested(changes)
         for name, value in changes.items():
@@ -114,7 +114,7 @@ class Recipe(Settings, Shown):
             if name not in known:
                 raise SettingError(f"{path}{name}: no such setting{self._instead(str(name), list(known), path)}")
             if isinstance(value, Mapping) and (dataclasses.is_dataclass(known[name]) or isinstance(known[name], tuple)):
-                value = self._changed(known[name], value, "" if name in ROOMS else f"{path}{name}.")
+                value = self._changed(known[name], value, "" if name in GROUPS else f"{path}{name}.")
             elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
                 raise SettingError(f"{path}{name}: is a list of dicts; say which by its place, {name}={{0: {{...}}}}")
             new[name] = tuple(value) if isinstance(value, list) else value

@@ -8,7 +8,7 @@ from typing import Any
 
 from socodet.models.objective import build_objective
 from socodet.runtime.files import write_atomically
-from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
+from socodet.runtime.shown import Shown, ShownPart, ShownTable, ShownThumbnail
 from socodet.studies.ablation.budget import SCALED_CHANNELS, FamilyRow
 from socodet.studies.figure import Bars, bars_figure, write_figure
 from socodet.studies.runner import Outcome, Study
@@ -135,7 +135,7 @@ class AblationTable(Shown):
         columns = self._columns()
         yield ShownTable([[cells.get(name, "") for name in columns] for cells in self._cells()], columns)
         if self.figure.is_file():
-            yield ShownPicture.of(self.figure, "recall and AP of each row")
+            yield ShownThumbnail.of(self.figure, "recall and AP of each row")
 
     def _cells(self) -> list[dict[str, str]]:
         return [row.cells() for row in self.rows]

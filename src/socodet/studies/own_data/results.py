@@ -14,7 +14,7 @@ from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.counted import rounded
 from socodet.runtime.files import write_atomically
 from socodet.runtime.markdown import in_table
-from socodet.runtime.shown import Shown, ShownPart, ShownPicture, ShownTable
+from socodet.runtime.shown import Shown, ShownPart, ShownTable, ShownThumbnail
 from socodet.studies.detector_table import FIGURES, LEAST_AP, MAIN, DetectorTable
 from socodet.studies.own_data.protocol import (
     ADAPTED,
@@ -164,7 +164,7 @@ class OwnData(Shown):
             if verdicts := self._verdicts(fraction):
                 yield ShownTable(verdicts, VERDICTS, share)
         yield from (
-            ShownPicture.of(self.study.folder / name, f"AP over the {name.removesuffix('.png')}")
+            ShownThumbnail.of(self.study.folder / name, f"AP over the {name.removesuffix('.png')}")
             for name in FIGURES
             if name.endswith(".png") and (self.study.folder / name).is_file()
         )
