@@ -1,6 +1,5 @@
 import json
 import tracemalloc
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from hand_made_sets import found, made_image, made_set
 
 from socodet.detection.datasets.masks import encode_masks
-from socodet.detection.scores import evaluate, read_detections, write_detections
+from socodet.detection.scores import LeftOut, evaluate, read_detections, write_detections
 from socodet.errors import InputError
 
 OURS = made_set([made_image(4, [(10, 10, 40, 40, 2)]), made_image("000005", [])], "coco", classes=2)
@@ -22,7 +21,8 @@ def test_cocos_result_format(tmp_path):
     write_detections(OURS, ours, file)
     (entry,) = json.loads(file.read_text())
     assert entry.pop("segmentation")["size"] == [100, 100]
-    assert entry == {"image_id": 4, "category_id": 20, "bbox": [10, 11, 30, 31.5], "score": 0.5}
+    about = {"image_id": 4, "category_id": 20, "category": "kind 2"}
+    assert entry == {**about, "bbox": [10, 11, 30, 31.5], "score": 0.5}
     again = read_detections(OURS, file)
     assert list(again) == [4]
     assert again[4].boxes.tolist() == [[10, 11, 40, 42.5]]
@@ -51,10 +51,10 @@ def test_files_of_other_programs(tmp_path):
         file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
         with pytest.raises(InputError, match=complaint):
             read_detections(OURS, file)
-    elsewhere = Counter()
+    left_out = LeftOut()
     file.write_text(json.dumps([good | {"image_id": 9}, good, good | {"image_id": 9}]))
-    assert list(read_detections(OURS, file, elsewhere=elsewhere)) == [4]
-    assert elsewhere == {9: 2}
+    assert list(read_detections(OURS, file, left_out=left_out)) == [4]
+    assert (left_out.images, left_out.classes) == ({9: 2}, {})
     with pytest.raises(InputError, match="cannot be read"):
         read_detections(OURS, tmp_path / "gone.json")
 
@@ -78,8 +78,8 @@ def test_names_say_which_image_where_numbers_are_of_another_set(tmp_path):
     def read(name, number):
         entry = {"image_id": number, "file_name": name, "category_id": 10, "bbox": [1, 2, 3, 4], "score": 1}
         file.write_text(json.dumps([entry]))
-        elsewhere = Counter()
-        return [*read_detections(ours, file, elsewhere=elsewhere), *({"lacks": n} for n in elsewhere)]
+        left_out = LeftOut()
+        return [*read_detections(ours, file, left_out=left_out), *({"lacks": n} for n in left_out.images)]
 
     assert read("a.jpg", 1) == read("a.jpg", 9) == read("../set/./a.jpg", 2) == read("a.JPG", 2) == [2]
     assert read("d/c.jpg", 1) == [7]
@@ -87,6 +87,44 @@ def test_names_say_which_image_where_numbers_are_of_another_set(tmp_path):
     assert read("c.jpg", 7) == [7]
     assert read("b.jpg", 1) == [{"lacks": 1}]
     assert read("e/c.jpg", 2) == [{"lacks": 2}]
+
+
+def test_names_say_which_class_where_numbers_are_of_another_set(tmp_path):
+    """A detector has the numbers of its training set, and a set to look at may number the same classes otherwise."""
+    file = tmp_path / "detections.json"
+    good = {"image_id": 4, "category_id": 20, "bbox": [1, 2, 3, 4], "score": 1}
+
+    def labels(ours, *classes):
+        file.write_text(json.dumps([good | one for one in classes]))
+        left_out = LeftOut()
+        found = read_detections(ours, file, left_out=left_out)
+        return [label for one in found.values() for label in one.labels.tolist()], left_out.classes
+
+    assert labels(OURS, {"category": "kind 1"}, {"category": "kind 2", "category_id": 7}) == ([1, 2], {})
+    assert labels(OURS, {"category": "kind 9"}, {"category_id": 10}, {"category": "kind 9"}) == ([1], {"kind 9": 2})
+    alike = replace(OURS, categories=tuple(replace(one, name="kind") for one in OURS.categories))
+    assert labels(alike, {"category": "kind"}, {"category": "kind", "category_id": 10}) == ([2, 1], {})
+    file.write_text(json.dumps([good | {"category": "kind 9"}]))
+    with pytest.raises(InputError, match="entry 0 is of class kind 9, which by hand lacks"):
+        read_detections(OURS, file)
+    with pytest.raises(InputError, match="entry 0 is of category 7, which by hand lacks"):
+        labels(OURS, {"category_id": 7})  # of another set with as little as a number: the others may be wrong as well
+
+
+def test_boxes_of_another_form_are_refused(tmp_path):
+    """Corners read as x, y, width and height would hit nothing."""
+    file = tmp_path / "detections.json"
+
+    def read(*boxes):
+        entries = [{"image_id": 4, "category_id": 20, "bbox": box, "score": 1} for box in boxes]
+        file.write_text(json.dumps(entries))
+        return read_detections(OURS, file)
+
+    assert len(read([50, 40, 50, 60], [90, 95, 10, 5], [0, 0, 100, 100])[4]) == 3
+    with pytest.raises(InputError, match="if they are corners x1, y1, x2, y2, convert them to x, y, width, height"):
+        read([50, 40, 90, 100], [60, 60, 70, 95], [10, 20, 98, 97])
+    with pytest.raises(InputError, match="fractions of the image"):
+        read([0.5, 0.4, 0.2, 0.3], [0.1, 0.1, 0.9, 0.9], [0.5, 0.5, 0.25, 0.25])
 
 
 def test_detections_are_written_image_by_image(tmp_path):
@@ -101,7 +139,8 @@ def test_detections_are_written_image_by_image(tmp_path):
     finally:
         tracemalloc.stop()
     assert most < file.stat().st_size / 2
-    entry = {"image_id": 0, "category_id": 20, "bbox": [10.0, 11.0, 30.0, 31.5], "score": 0.5}
+    about = {"image_id": 0, "category_id": 20, "category": "kind 2"}
+    entry = {**about, "bbox": [10.0, 11.0, 30.0, 31.5], "score": 0.5}
     assert file.read_text() == json.dumps([entry | {"image_id": k} for k in range(50) for _ in range(300)])
     write_detections(many, {}, file)
     assert file.read_text() == "[]"

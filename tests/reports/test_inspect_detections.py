@@ -159,6 +159,22 @@ def test_images_that_are_gone_and_detections_of_other_images(
         inspect_detections(truth, strange, tmp_path / "other.html")
 
 
+@pytest.mark.usefixtures("figures_unrendered")
+def test_detections_of_classes_that_the_set_lacks(
+    truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a detector of more classes, whose numbers are others: cats are found, and birds cannot be."""
+    cats = cat(1, 0.9) | {"category_id": 9, "category": "cat"}
+    birds = [detection(n, 0.95, 7) | {"category": "bird"} for n in (1, 2)]
+    inspect_detections(truth, write(tmp_path / "found.json", *birds, cats), tmp_path / "page.html")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if re.search("2 × detection of a class that set lacks.*bird", line)]
+    assert titles(tmp_path / "page.html")[1] == "found · 1 shown of 1"
+    assert "cat 0.90" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="none of its 2 detections is of a class of set"):
+        inspect_detections(truth, write(tmp_path / "birds.json", *birds), tmp_path / "birds.html")
+
+
 @pytest.mark.parametrize(
     ("entries", "flags", "problem"),
     [

@@ -208,11 +208,7 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) 
 
 
 def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str, Any]]:
-    def named(label: int) -> dict[str, Any]:
-        category = detector.categories[label - 1]
-        return {"category_id": category.id, "category": category.name}
-
-    return found.entries(named)
+    return found.entries(lambda label: detector.categories[label - 1].in_results())
 
 
 def _drawing(folder: Path, key: str) -> Path:

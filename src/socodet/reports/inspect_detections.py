@@ -1,6 +1,5 @@
 """`socodet inspect detections`: a detector's hits, misses and false alarms, beside the ground truth."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.detection.scores import Detections, read_detections
+from socodet.detection.scores import Detections, LeftOut, read_detections
 from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, outcome, precision_recall
 from socodet.errors import InputError
 from socodet.reports.drawing import panel_image
@@ -17,6 +16,7 @@ from socodet.reports.outcome_panels import MEANING, truth_and_detections
 from socodet.reports.page import Gallery
 from socodet.reports.panels import Panel
 from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import printable
 
 
 def inspect_detections(
@@ -37,8 +37,8 @@ def inspect_detections(
     data: the annotated dataset that the detections were made on, as `open_detection_set` takes it; split: which part
     of a folder; images: where the images are, if elsewhere. Detections of at least `min_score` are shown, by default
     from the score at which F1 over the dataset is highest; and images, chosen by `seed`, that have an object or such a
-    detection. That limit, problems of the set, detections of other images, and why there is nothing to see are
-    reported on stderr, one line each. Raises InputError for what cannot be used, and when `output` exists and
+    detection. That limit, problems of the set, detections of other images or classes, and why there is nothing to see
+    are reported on stderr, one line each. Raises InputError for what cannot be used, and when `output` exists and
     `overwrite` is false.
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
@@ -83,19 +83,25 @@ def inspect_detections(
 
 
 def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, Detections]:
-    elsewhere: Counter[int | str] = Counter()
-    found = read_detections(data, Path(predictions), elsewhere=elsewhere)
+    left_out = LeftOut()
+    found = read_detections(data, Path(predictions), left_out=left_out)
     for line in data.problems.lines():
         LOGGER.warning(f"{data.name}: {line}")
-    if elsewhere and not found:
+    images, classes = left_out.images, left_out.classes
+    if (images or classes) and not found:
+        count, what = images.total() + classes.total(), "of a class" if classes else "on an image"
         raise InputError(
-            f"{predictions}: none of its {elsewhere.total():,} detections is on an image of {data.name}; give the "
-            "dataset that they were made on"
+            f"{predictions}: none of its {count:,} detections is {what} of {data.name}; give the dataset that they "
+            "were made on"
         )
-    if elsewhere:
-        count = f"{elsewhere.total():,}"
-        what = f"{count} × detection of an image that {data.name} lacks, or whose file is missing or has another name"
-        LOGGER.warning(f"{predictions}: {what}; left out (first: image {next(iter(elsewhere))})")
+    if images:
+        count, what = images.total(), f"an image that {data.name} lacks, or whose file is missing or has another name"
+        first = f"image {next(iter(images))}"
+        LOGGER.warning(f"{predictions}: {count:,} × detection of {what}; left out (first: {first})")
+    if classes:
+        count, what = classes.total(), f"a class that {data.name} lacks"
+        first = printable(next(iter(classes)))
+        LOGGER.warning(f"{predictions}: {count:,} × detection of {what}; left out (first: {first})")
     return found
 
 

@@ -36,6 +36,10 @@ class Category:
     frequency: Frequency | None = None
     """LVIS only: rare (in 1-10 training images), common (11-100) or frequent."""
 
+    def in_results(self) -> dict[str, int | str]:
+        """What COCO's result format has for it, and its name."""
+        return {"category_id": self.id, "category": self.name}
+
 
 @dataclass(frozen=True)
 class ImageAnnotations:

@@ -2,10 +2,17 @@
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.scores.coco import evaluate_coco, evaluate_lvis
-from socodet.detection.scores.detections import Detections, Predictions, Scores, read_detections, write_detections
+from socodet.detection.scores.detections import (
+    Detections,
+    LeftOut,
+    Predictions,
+    Scores,
+    read_detections,
+    write_detections,
+)
 from socodet.detection.scores.voc import evaluate_voc
 
-__all__ = ["Detections", "Predictions", "Scores", "evaluate", "read_detections", "write_detections"]
+__all__ = ["Detections", "LeftOut", "Predictions", "Scores", "evaluate", "read_detections", "write_detections"]
 
 _RULES = {"coco": evaluate_coco, "voc": evaluate_voc, "lvis": evaluate_lvis}
 

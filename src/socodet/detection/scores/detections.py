@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.box_forms import WrittenBoxes, check_box_form
 from socodet.detection.datasets.masks import RLE, usable_segmentation
+from socodet.detection.datasets.problems import FEWEST
 from socodet.detection.datasets.values import as_id, matching_id
 from socodet.errors import InputError
 from socodet.runtime.files import JsonList, parse_json, whole_file
@@ -94,27 +96,40 @@ def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detect
 
 
 def write_detections(dataset: DetectionDataset, predictions: Predictions, file: Path) -> None:
-    """Writes [{image_id, category_id, bbox [x, y, w, h], score, segmentation?}, …], ids as in the set's own file.
+    """Writes [{image_id, category_id, category, bbox [x, y, w, h], score, segmentation?}, …], ids as in the set's file.
 
-    COCO's tools read it as it is. InputError for detections of images that the set lacks.
+    `category` is the class's name. COCO's tools read it as it is. InputError for detections of images that the set
+    lacks.
     """
     detections = in_order(dataset, predictions)
     with whole_file(file) as written:
         entries = JsonList(written)
         for image, found in zip(dataset.images, detections, strict=True):
-            named = found.entries(lambda label: {"category_id": dataset.categories[label - 1].id})
+            named = found.entries(lambda label: dataset.categories[label - 1].in_results())
             entries.write([{"image_id": image.image_id, **one} for one in named])
         entries.end()
 
 
-def read_detections(
-    dataset: DetectionDataset, file: Path, *, elsewhere: Counter[int | str] | None = None
-) -> dict[int | str, Detections]:
-    """What `write_detections` or another program wrote in COCO's result format.
+@dataclass(frozen=True)
+class LeftOut:
+    """Detections that `read_detections` left out, counted."""
 
-    An entry with a `file_name` is of the image of that name, whatever number it has: `predict` numbers the images of a
-    folder itself. InputError, which names the entry, for anything but a detection of an image and a category of the
-    set. With `elsewhere`, detections of images that the set lacks are left out and counted there, by image id.
+    images: Counter[int | str] = field(default_factory=Counter)
+    """Those of images that the set lacks, by image id."""
+    classes: Counter[str] = field(default_factory=Counter)
+    """Those of classes that the set lacks, by name."""
+
+
+def read_detections(
+    dataset: DetectionDataset, file: Path, *, left_out: LeftOut | None = None
+) -> dict[int | str, Detections]:
+    """What `write_detections`, `predict` or another program wrote in COCO's result format.
+
+    An entry with a `file_name` is of the image of that name, and one with a `category` of the class of that name,
+    whatever numbers they have: `predict` numbers the images of a folder itself, and classes as the detector's training
+    set does. InputError, which names the entry, for anything but a detection of an image and a class of the set, and if
+    the boxes fit only another form. With `left_out`, detections of images, and of named classes, that the set lacks are
+    counted there instead.
     """
     try:
         written_there = file.read_bytes()  # a pipe, too
@@ -123,7 +138,7 @@ def read_detections(
     entries = parse_json(file, written_there, "make it again")
     if not isinstance(entries, list):
         raise InputError(f"{file}: is not a list of detections; give one in COCO's result format")
-    label_of = {category.id: label for label, category in enumerate(dataset.categories, 1)}
+    classes = _Classes(dataset)
     sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
     named = _Names(dataset)
     rows: dict[int | str, list[_Row]] = {}
@@ -132,20 +147,24 @@ def read_detections(
             written = as_id(entry["image_id"])
             if written is None:
                 raise ValueError("image_id is no id")
-            image_id, category_id = matching_id(written, sizes), matching_id(entry["category_id"], label_of)
+            image_id, label = matching_id(written, sizes), classes.label(entry["category_id"], entry.get("category"))
             if isinstance(entry.get("file_name"), str):
                 image_id = named.image(entry["file_name"], image_id)
             x, y, w, h = (float(side) for side in entry["bbox"])
             box, score, mask = [x, y, x + w, y + h], float(entry["score"]), entry.get("segmentation")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{file}: entry {place} is no detection of {dataset.name} ({error!r})") from None
-        if category_id is None:
-            category = f"category {entry['category_id']}"
-            raise InputError(f"{file}: entry {place} is of {category}, which {dataset.name} lacks; {_FIX}")
+        if label is None:
+            named_so = isinstance(entry.get("category"), str)
+            if left_out is None or not named_so:
+                which = f"class {entry['category']}" if named_so else f"category {entry['category_id']}"
+                raise InputError(f"{file}: entry {place} is of {which}, which {dataset.name} lacks; {_FIX}")
+            left_out.classes[entry["category"]] += 1
+            continue
         if image_id is None:
-            if elsewhere is None:
+            if left_out is None:
                 raise InputError(f"{file}: entry {place} is of image {written}, which {dataset.name} lacks; {_FIX}")
-            elsewhere[written] += 1
+            left_out.images[written] += 1
             continue
         if not np.isfinite([*box, score]).all():
             raise InputError(f"{file}: entry {place} holds what is no finite number; leave it out")
@@ -154,8 +173,41 @@ def read_detections(
             mask = usable_segmentation(mask, height, width) if isinstance(mask, dict) else None
             if mask is None:
                 raise InputError(f"{file}: entry {place} has a mask that is no run lengths of a {width}x{height} image")
-        rows.setdefault(image_id, []).append((box, score, label_of[cast(int, category_id)], cast(RLE | None, mask)))
+        rows.setdefault(image_id, []).append((box, score, label, cast(RLE | None, mask)))
+    _check_form(file, [(one, *sizes[one], [box for box, *_ in found]) for one, found in rows.items()])
     return {image_id: _stacked(file, image_id, found) for image_id, found in rows.items()}
+
+
+def _check_form(file: Path, found: list[tuple[int | str, int, int, list[list[float]]]]) -> None:
+    """InputError when the boxes are hardly of COCO's form; found: image, its height and width, and xyxy as read."""
+    written = []
+    for image_id, height, width, boxes in found:
+        numbers = np.array(boxes, np.float64)
+        numbers[:, 2:] -= numbers[:, :2]
+        written.append(WrittenBoxes(numbers, width, height, f"image {image_id}"))
+    if sum(len(one.numbers) for one in written) >= FEWEST:
+        check_box_form(file, "xywh", written)
+
+
+class _Classes:
+    """The classes of a set by their ids and names."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self._of_id = {category.id: label for label, category in enumerate(dataset.categories, 1)}
+        self._of_name: dict[str, list[int]] = {}
+        for label, category in enumerate(dataset.categories, 1):
+            self._of_name.setdefault(category.name, []).append(label)
+
+    def label(self, written: Any, name: Any) -> int | None:
+        """Of the class of that name; without a name, or if several classes share it, of the one with that id."""
+        known = matching_id(written, self._of_id)
+        numbered = None if known is None else self._of_id[cast(int, known)]
+        if not isinstance(name, str):
+            return numbered
+        named = self._of_name.get(name, [])
+        if len(named) == 1:
+            return named[0]
+        return numbered if numbered in named else None
 
 
 class _Names:
