@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 
 from socodet.detection.scores import Detections
 from socodet.detection.scores.coco import evaluate_coco
-from socodet.detection.scores.outcomes import outcome, precision_recall
+from socodet.detection.scores.outcomes import as_limit, outcome, precision_recall
 
 
 def curve_of(data, predictions, label=None):
@@ -86,3 +86,13 @@ def test_outcomes_are_those_of_one_detection_after_another(seed):
         expected = one_by_one(image, predictions[image.image_id])
         for got, wanted in zip((mine.hit, mine.ignored, mine.found_at), expected, strict=True):
             np.testing.assert_array_equal(got, np.array(wanted, got.dtype))
+
+
+def test_a_limit_as_text_keeps_the_detection_that_it_is_the_score_of():
+    """Rounded up, as 0.996 to 1.00, it would leave that one out, and at 1.00 all."""
+    scores = np.random.default_rng(0).random(2000).astype(np.float32)
+    near_one = 1 - scores[:500] / 100
+    for score in (*scores, *near_one, np.float32(1), np.float32(0.7), np.float32(0)):
+        text = as_limit(float(score))
+        assert score >= float(text) > score - np.float32(0.01)
+    assert [as_limit(score) for score in (0.6, 0.8468, 0.9967, 0.0012)] == ["0.60", "0.84", "0.9967", "0.0012"]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from socodet.errors import InputError
-from socodet.images.source import open_images
+from socodet.images.source import open_images, version_of
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FEATURES = {
@@ -134,3 +134,17 @@ def test_mistakes_in_a_saved_dataset(tmp_path: Path) -> None:
     message = error_of(tmp_path / "all")
     assert "train, test" in message
     assert str(folder) in message
+
+
+def test_rows_of_another_dataset_have_other_versions(tmp_path: Path) -> None:
+    """Their numbers, which are their names, are the same."""
+    rows = [row(b"one"), row(b"three", "a.jpg"), row(None, "b.jpg"), None]
+    folder = save(tmp_path / "s", rows)
+    source = pickle.loads(pickle.dumps(open_images(folder)))
+    first = [version_of(source, index) for index in range(4)]
+    assert [version and version[0] for version in first] == [3, 5, 0, None]
+    assert [version_of(open_images(folder), index) for index in range(4)] == first
+    state = save(folder, [row(b"one"), row(b"other"), row(None, "b.jpg"), None]) / "state.json"
+    os.utime(state, ns=(0, state.stat().st_mtime_ns + 10**9))
+    again = open_images(folder)
+    assert all(version_of(again, index) != first[index] for index in range(3))

@@ -26,7 +26,7 @@ from socodet.cli import main
 from socodet.detection import inference
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.scores import Detections
-from socodet.errors import InputError
+from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.evaluate import evaluate, score
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
@@ -448,6 +448,60 @@ def test_how_high_f1_is_is_said_beside_the_score_that_is_drawn_from(run, photogr
         limits = predict(detector, photograph, tmp_path / f"{f1}", draw=True, **QUIET).limits
         assert f"{f1:.1f} of 100" in limits
         assert ("finds next to nothing" in limits) == poor
+
+
+def test_limits_beyond_the_detectors_own_are_not_promised(run, photograph, tmp_path):
+    asked = {"min_score": 0.001, "max_detections": 500}
+    limits = predict(run, photograph, tmp_path / "found", **asked, **QUIET).limits
+    assert "0.05" in limits  # as the schedule has it
+    assert "at most 100 " in limits
+    assert "0.001" not in limits
+    within = predict(run, photograph, tmp_path / "other", min_score=0.06, max_detections=100, **QUIET).limits
+    assert within == "from a score of 0.06"
+
+
+def test_images_that_could_not_be_read_are_tried_again(run, images, tmp_path, monkeypatch):
+    """The message may have named a package to install."""
+    lacking = sorted(images.iterdir())[2].name
+    read = predict_module.read_pixels
+
+    def without_package(source, index):
+        if source.key(index) == lacking:
+            raise UnreadableImageError("pip install something")
+        return read(source, index)
+
+    with monkeypatch.context() as within:
+        within.setattr(predict_module, "read_pixels", without_package)
+        for _ in range(2):
+            found = predict(run, images, tmp_path / "found", **QUIET)
+            assert found.finished
+            assert found.unreadable == ((lacking, "pip install something"),)
+    assert predict(run, images, tmp_path / "found", **QUIET).unreadable == ()
+    predict(run, images, tmp_path / "fresh", **QUIET)
+    for name in ("predictions.json", "predictions.csv"):
+        assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_every_image_and_name_can_be_drawn(run, photograph, tmp_path):
+    strip = np.full((3, 65_600, 3), 128, np.uint8)  # a JPEG has at most 65,500 columns
+    file = tmp_path / "images" / f"{'x' * 249}.webp"
+    file.parent.mkdir()
+    Image.open(photograph).save(file)
+    predict(run, file, tmp_path / "found", draw=True, **QUIET)
+    (drawn,) = (tmp_path / "found" / "drawn").iterdir()
+    found = Detections(np.array([[60_000, 0, 65_000, 3]], np.float32), np.array([0.5], np.float32), np.array([1]))
+    draw_objects(strip, found, ["name"]).save(tmp_path / "strip.jpg")
+    for path, size in ((drawn, Image.open(photograph).size), (tmp_path / "strip.jpg", (65_500, 3))):
+        with Image.open(path) as image:
+            assert image.size == size
+
+
+def test_labels_do_not_hide_a_long_strip():
+    strip = np.full((40, 4000, 3), 128, np.uint8)
+    found = Detections(np.array([[2000, 2, 2200, 20]], np.float32), np.array([0.5], np.float32), np.array([1]))
+    drawn = np.asarray(draw_objects(strip, found, ["name"]))
+    assert (drawn[:20] != 128).any()
+    assert (drawn[24:] == 128).all()
 
 
 def test_labels_of_boxes_that_share_a_corner_do_not_cover_each_other():

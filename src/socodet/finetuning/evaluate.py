@@ -17,7 +17,7 @@ from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, write_detections
-from socodet.detection.scores.outcomes import outcome, precision_recall
+from socodet.detection.scores.outcomes import as_limit, outcome, precision_recall
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
@@ -142,7 +142,7 @@ class Evaluation(Shown):
         if self.best_f1 is None:
             return None
         limit, f1 = self.best_f1
-        return f"F1 is highest ({f1:.1f}) for detections with a score of at least {limit:.2f}"
+        return f"F1 is highest ({f1:.1f}) for detections with a score of at least {as_limit(limit)}"
 
 
 def _cell(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """A split of images that Hugging Face's `Dataset.save_to_disk` wrote, read without that library."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from socodet.images.reading import LARGEST_FILE, reading_asked
 from socodet.runtime.files import read_file
 
 FIX = "write it again with Dataset.save_to_disk"
+STATE = "state.json"
 
 
 class DatasetSplit:
@@ -24,6 +26,7 @@ class DatasetSplit:
         self.folder = folder
         self._anywhere = reading_asked().settings.outside_images if anywhere is None else anywhere
         self._images = _map_images(folder)
+        self._saved = os.stat(folder / STATE).st_mtime_ns
 
     def __reduce__(self) -> Any:
         return DatasetSplit, (self.folder, self._anywhere)
@@ -46,12 +49,22 @@ class DatasetSplit:
         path: str | None = row["path"].as_py()
         if path is None:
             raise OSError(f"row {index} has neither bytes nor a path")
-        if leads_astray(path, self.folder / "state.json", self.folder, anywhere=self._anywhere):
+        if leads_astray(path, self.folder / STATE, self.folder, anywhere=self._anywhere):
             raise OSError(f"row {index}: {path} leads out of the dataset, far away or to no image")
         try:
             return read_file(self.folder / path, LARGEST_FILE)
         except ValueError as error:  # a name that no file can have
             raise OSError(f"row {index}: {error}") from None
+
+    def version(self, index: int) -> list[int] | None:
+        """Size of image `index` in bytes, 0 where its row has only a path, and when the split was saved; None without.
+
+        Rows are known by their numbers alone, which those of another dataset have as well.
+        """
+        row = self._images[range(len(self))[index]]
+        if not row.is_valid:
+            return None
+        return [row["bytes"].as_buffer().size if row["bytes"].is_valid else 0, self._saved]
 
     @property
     def location(self) -> str:
@@ -62,7 +75,7 @@ class DatasetSplit:
 def is_dataset(folder: Path) -> bool:
     """Whether the folder is what `save_to_disk` writes: a split, or several of them."""
     return (folder / "dataset_dict.json").is_file() or all(
-        (folder / name).is_file() for name in ("state.json", "dataset_info.json")
+        (folder / name).is_file() for name in (STATE, "dataset_info.json")
     )
 
 
@@ -92,11 +105,11 @@ def _map_images(folder: Path) -> pa.ChunkedArray:
 
 def saved_tables(folder: Path) -> list[pa.Table]:
     """The rows of a saved split, mapped into memory. InputError when there is none, or a file is damaged."""
-    listed = dataset_facts(folder, "state.json", "_data_files")
+    listed = dataset_facts(folder, STATE, "_data_files")
     files = (
         [one.get("filename") if isinstance(one, dict) else None for one in listed] if isinstance(listed, list) else None
     )
-    tables = [_map_file(folder / name) for name in _plain(files, folder / "state.json")]
+    tables = [_map_file(folder / name) for name in _plain(files, folder / STATE)]
     if not sum(table.num_rows for table in tables):
         raise InputError(f"{folder}: a saved dataset without rows")
     return tables

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.dataset_split import is_dataset, open_dataset
+from socodet.images.dataset_split import DatasetSplit, is_dataset, open_dataset
 from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size, read_image_file
 from socodet.images.folder import ImageFolder, open_files, open_folder
@@ -96,11 +96,13 @@ def image_ids(source: ImageSource) -> Sequence[int | str]:
 
 
 def version_of(source: ImageSource, index: int) -> list[int] | None:
-    """Size of an image in bytes, and when its file was last changed; None if there is no file, or it is gone."""
+    """Size of an image in bytes, and when its file, or what holds it, was last changed; None if gone or unknown."""
     if isinstance(source, ImageSelection):
         return version_of(source.source, int(source.indices[index]))
     if isinstance(source, TarShards):
         return [int(source.sizes[index]), int(source.modified[source.numbers[index]])]
+    if isinstance(source, DatasetSplit):
+        return source.version(index)
     if not isinstance(source, ImageFolder):
         return None
     try:

@@ -13,6 +13,8 @@ from socodet.reports.theme import HALO, object_colour
 from socodet.runtime.notices import printable
 
 MASK_OPACITY = 0.4
+LONGEST_SIDE = 65_500
+"""Pixels; a JPEG cannot have longer sides."""
 Rectangle = tuple[float, float, float, float]
 """xyxy in pixels."""
 
@@ -21,14 +23,15 @@ def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequen
     """An image (H, W, 3) RGB with a box, class name and score for each object, and its mask if it has one.
 
     names: the class of each detection. A class has one colour. Boxes of higher scores are drawn on top, and their
-    labels get the first choice of a place.
+    labels get the first choice of a place. Scaled down if a side is longer than `LONGEST_SIDE`.
     """
     colours = [object_colour(int(label) - 1) for label in found.labels]
     if found.masks is not None:
         pixels_hw3 = _with_masks(pixels_hw3, found, colours)
     image = Image.fromarray(np.ascontiguousarray(pixels_hw3))
     pen = ImageDraw.Draw(image)
-    scale, shown = max(image.size) / 640, [printable(name) for name in names]
+    scale = min(max(image.size) / 640, min(image.size) / 160)  # of a strip, letters must not cover its whole width
+    shown = [printable(name) for name in names]
     line = max(1, round(2 * scale))
     font = ImageFont.truetype(font_for("0.123456789".join(["", *shown])), max(10, round(12 * scale)))
     order = np.argsort(found.scores, kind="stable").tolist()
@@ -45,6 +48,7 @@ def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequen
         taken.append(place)
         pen.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colours[index])
         pen.text((place[0] + line - left, place[1] + line - top), text, fill=HALO, font=font)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return image
 
 

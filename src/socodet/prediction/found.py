@@ -45,6 +45,7 @@ class FoundLines:
     def of_earlier_calls(cls, folder: Path, source: ImageSource) -> "FoundLines":
         """Those of the images that are done, without those whose files have changed since; nothing is written yet.
 
+        Images that could not be read are not done: a package, or a right to read them, may have been all they lacked.
         A line cut short by a crash, and what follows, counts as not there.
         """
         found = cls(folder, source)
@@ -55,7 +56,7 @@ class FoundLines:
         with busy_with(f"{found.file}: comparing the images that are done with their files"):
             for start, line in _whole_lines(found.file):
                 index = index_of.get(line["file_name"], -1)
-                if index < 0 or found._starts[index] >= 0:
+                if index < 0 or found._starts[index] >= 0 or "unreadable" in line:
                     continue
                 if version_of(source, index) not in (line.get("version"), None):
                     changed.append(line["file_name"])

@@ -6,11 +6,12 @@ OUTPUT/drawn/            with `draw`: the images with their objects
 OUTPUT/predict.json      what was asked
 OUTPUT/found.jsonl       one line per image, written as it runs, from which an interrupted call resumes
 
-Images whose files have changed since then are processed again.
+Images whose files have changed since then, and those that could not be read, are processed again.
 """
 
 import hashlib
 import io
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from torch import nn
 
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
+from socodet.detection.scores.outcomes import as_limit
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
@@ -35,6 +37,7 @@ from socodet.prediction.found import CSV, JSON, LINES, FoundLines
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
 from socodet.runtime.differences import differences
+from socodet.runtime.extensions import is_extension
 from socodet.runtime.files import read_note, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.progress import progress_bar
@@ -46,6 +49,8 @@ from socodet.training.signals import stop_requests
 from socodet.weights.hub import reads_hub
 
 DRAWN = "drawn"
+LONGEST_NAME = 255
+"""Bytes of a file's name."""
 MIN_SCORE = 0.05
 """The lowest score that is written unless another is asked for."""
 DRAWN_FROM = 0.3
@@ -77,9 +82,9 @@ def predict(
     `draw` starts at the score with the highest F1 on the validation set, or at 0.3 if the weights were not scored.
     checkpoint: which one of a folder to use, as in `load_detector`.
 
-    The same call resumes an interrupted one, and repeats images whose files have changed since. A folder of a different
-    call, or of other weights, is refused unless `overwrite`. Images that cannot be read are counted and listed.
-    InputError for input that cannot be used.
+    The same call resumes an interrupted one, and repeats images whose files have changed since, or that could not be
+    read. A folder of a different call, or of other weights, is refused unless `overwrite`. Images that cannot be read
+    are counted and listed. InputError for input that cannot be used.
     """
     began = time.monotonic()
     execution = execution or DeviceSettings()
@@ -156,10 +161,23 @@ def predict(
         unreadable=lines.unreadable,
         stopped_by=stopped_by,
         seconds=time.monotonic() - began,
-        limits=f"from a score of {written_from:g}" + (f"; drawn from {drawn_from:.2f}, {why}" if draw else ""),
+        limits=_limits(detector, written_from, max_detections)
+        + (f"; drawn from {as_limit(drawn_from)}, {why}" if draw else ""),
         of_classes=dict(lines.of_classes.most_common()),
         drawn=tuple(_drawing(folder, name) for name in lines.surest) if draw else (),
     )
+
+
+def _limits(detector: TrainedDetector, written_from: float, max_detections: int | None) -> str:
+    """Which detections are written, in words, and where the detector itself returns no more than that."""
+    own = detector.recipe.inference
+    known = not is_extension(detector.recipe.settings.detector)  # a detector of the user's may have other limits
+    text = f"from a score of {written_from:g}"
+    if known and written_from < own.score_threshold:
+        text = f"from a score of {own.score_threshold:g}, below which this detector returns nothing"
+    if known and max_detections is not None and max_detections > own.detections:
+        text += f"; at most {own.detections:,} in an image, as this detector returns no more"
+    return text
 
 
 def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[float, str]:
@@ -215,7 +233,10 @@ def _drawing(folder: Path, key: str) -> Path:
     """The file of an image's drawing, under its own name; never outside the folder."""
     parts = [part for part in Path(key).parts if part not in ("..", "/", "")]
     file = folder.joinpath(DRAWN, *parts)
-    return file if file.suffix.lower() in (".jpg", ".jpeg") else file.with_name(file.name + ".jpg")
+    if file.suffix.lower() in (".jpg", ".jpeg"):
+        return file
+    name = file.name + ".jpg"
+    return file.with_name(name) if len(os.fsencode(name)) <= LONGEST_NAME else file.with_suffix(".jpg")
 
 
 def _draw(folder: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:

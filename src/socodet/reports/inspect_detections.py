@@ -8,7 +8,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.scores import Detections, LeftOut, read_detections
-from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, outcome, precision_recall
+from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, as_limit, outcome, precision_recall
 from socodet.errors import InputError
 from socodet.reports.drawing import panel_image
 from socodet.reports.inspect import check_output, write_panels
@@ -115,9 +115,9 @@ def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None)
         return asked, f"shown from score {asked:g}{reach}"
     if curve.best is not None:
         limit, f1 = curve.best
-        return limit, f"shown from score {limit:.2f}, where F1 is highest ({100 * f1:.1f} of 100)"
+        return limit, f"shown from score {as_limit(limit)}, where F1 is highest ({100 * f1:.1f} of 100)"
     lowest = float(scores[min(max(1, curve.objects), len(scores)) - 1])
-    return lowest, f"shown from score {lowest:.2f}, those with the highest scores, because no detection is a hit"
+    return lowest, f"shown from score {as_limit(lowest)}, those with the highest scores, because no detection is a hit"
 
 
 def _totals(found: list[Detections], outcomes: list[Outcome], min_score: float) -> str:

@@ -17,6 +17,13 @@ RECALLS = np.linspace(0, 1, 101)
 """COCO's points of the curve."""
 
 
+def as_limit(score: float) -> str:
+    """A score as the lowest one to show: two digits, near 0 and 1 four; never above it, which would leave it out."""
+    digits = 2 if 0.01 <= score < 0.99 else 4
+    text = f"{score:.{digits}f}"
+    return f"{float(text) - 10**-digits:.{digits}f}" if np.float32(float(text)) > np.float32(score) else text
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of the N detections and M objects of an image."""

@@ -11,7 +11,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections
-from socodet.detection.scores.outcomes import IOU, Outcome, PrecisionRecall, outcome, precision_recall
+from socodet.detection.scores.outcomes import IOU, Outcome, PrecisionRecall, as_limit, outcome, precision_recall
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.run import trained_categories
 from socodet.reports.charts import LETTERS, chart, light_and_dark
@@ -148,7 +148,7 @@ def _class_table(one: Found, *, several: bool) -> Table:
             )
         )
     whose = f"{one.name}, from" if several else "From"
-    caption = f"{whose} a score of {one.limit:.2f} up; AP50, in percent, counts all scores"
+    caption = f"{whose} a score of {as_limit(one.limit)} up; AP50, in percent, counts all scores"
     header = ("Class", "Objects", "Found", "False alarms", "Precision", "Recall", "AP50")
     folded = f"{len(rows) - 1} classes" if len(rows) > OPEN else ""
     return Table(header, rows, caption, marked=frozenset({0}), folded=folded)
@@ -167,6 +167,6 @@ def _worst_section(one: Found, *, several: bool) -> Section | None:
         return None
     return Section(
         f"The images with the most errors{f' of {one.name}' if several else ''}",
-        f"Misses and false alarms, counting detections with a score of at least {one.limit:.2f}. {MEANING}",
+        f"Misses and false alarms, counting detections with a score of at least {as_limit(one.limit)}. {MEANING}",
         galleries,
     )
