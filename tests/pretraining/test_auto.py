@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.models.soco import build_soco
+from socodet.pretraining import step_time, survey
 from socodet.pretraining.recipes.auto import Given, expectation, plan
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.step_time import seconds_per_step, with_data
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
 from socodet.pretraining.trainer import Trainer
+from socodet.proposals import image_boxes
 from socodet.training.settings import ExecutionSettings
 
 CPU = Machine("cpu", 0.0)
@@ -195,6 +198,33 @@ def test_a_steps_time_is_measured_on_real_samples():
     recipe = dataclasses.replace(tiny(), training=training)
     seconds = seconds_per_step(recipe, open_images(photographs()), ExecutionSettings(device="cpu"))
     assert 0.001 < seconds < 60
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_a_step_is_timed_on_images_of_the_whole_set_and_with_proposals_that_are_made_in_it(monkeypatch, online):
+    read, searched = [], []
+    source, propose = Made(1000, colour=True), image_boxes.propose_boxes
+    monkeypatch.setattr(source, "read", lambda index: read.append(index) or Made.read(source, index))
+    monkeypatch.setattr(image_boxes, "propose_boxes", lambda *some: searched.append(some[-1]) or propose(*some))
+    monkeypatch.setattr(step_time, "_step_seconds", lambda *_: [0.0] * 5)
+    recipe = tiny().with_(batch_size=8)
+    seconds_per_step(recipe, source, ExecutionSettings(device="cpu", workers=0), online=online)
+    assert sorted(set(read)) == [0, 125, 250, 375, 500, 625, 750, 875]  # the first ones may be unlike the others
+    assert len(searched) == (16 if online else 8)  # once to compile the kernels, once with the clock
+
+
+def test_the_survey_times_the_proposals_of_an_image(monkeypatch):
+    def slow(*_):
+        began = time.thread_time()
+        while time.thread_time() < began + 0.02:
+            pass
+        return np.zeros((9, 4), np.float32)
+
+    monkeypatch.setattr(survey, "propose_boxes", slow)
+    found = survey_images(Made(8, colour=True))
+    assert 0.02 <= found.proposal_seconds < 0.2
+    many = plan(dataclasses.replace(found, count=360_000), dataclasses.replace(CPU, cores=2))
+    assert many.proposal_seconds == pytest.approx(180_000 * found.proposal_seconds)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from socodet.pretraining import planning
 from socodet.pretraining.recipes.auto import Given
 from socodet.pretraining.step_time import BatchTooLargeError
 from socodet.pretraining.survey import ImageSurvey, Machine
+from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
@@ -158,6 +159,55 @@ def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, mon
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 6
     assert json.loads((run / "run.json").read_text())["recipe"] == recipe
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_a_dry_run_of_a_run_that_would_be_resumed_says_so(images, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    command = ["pretrain", str(images), "--output", str(run), "--hours", "1", *NARROW.split(), "--batch-size", "4"]
+    main([*command, "--max-steps", "1"])
+    capsys.readouterr()
+    main([*command, "--dry-run"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{run}: continues")
+    assert "--hours" in line  # whatever it is now, the length is that of the run
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    main(["pretrain", str(images), "--output", str(tmp_path / "new"), "--epochs", "9", "--dry-run", "--device", "cpu"])
+    assert capsys.readouterr().out == ""  # the first process prints
+
+
+@pytest.mark.parametrize("method", ["table", "online"])
+def test_the_plan_is_of_the_proposals_that_are_given(images, tmp_path, capsys, monkeypatch, method):
+    """Those of a table are not searched for; those made online cost time at every step, not before the first."""
+    asked = []
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_, online, **__: asked.append(online) or 0.5)
+    survey = ImageSurvey(count=6, surveyed=6, short_side=96, grey=0, few_boxes=0.5, proposal_seconds=3600.0)
+    monkeypatch.setattr(planning, "survey_images", lambda *_, **__: survey)
+    table = tmp_path / "proposals.parquet"
+    socodet.propose(images, table, settings=ProposalSettings("grid"), workers=1, show_progress=False)
+    given = method if method == "online" else str(table)
+    command = [
+        "pretrain",
+        str(images),
+        "--epochs",
+        "9",
+        "--dry-run",
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path / "r"),
+    ]
+    main([*command, "--proposals", given])
+    plan = capsys.readouterr().out
+    assert asked == [method == "online"]
+    (row,) = [line for line in plan.splitlines() if line.startswith("proposals ")]
+    assert (str(table) in row, "50% of images" in row) == (method == "table", method == "online")
+    assert "for the proposals" not in plan
+    main(command)
+    assert f"after about {6 / planning.this_machine(torch.device('cpu')).cores:.1f} hours for the proposals" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.usefixtures("half_a_second")

@@ -20,6 +20,7 @@ from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.log import LOGGER
+from socodet.runtime.world import world_from_environment
 from socodet.training.settings import ExecutionSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
@@ -67,7 +68,6 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import check_before_planning, some_images
     from socodet.pretraining.recipes.auto import Given
-    from socodet.runtime.world import world_from_environment
     from socodet.training.run_folder import RunFolder
 
     training: TrainingSettings = asked["training"]
@@ -83,6 +83,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
         backbone=asked["model"].backbone if values_of("--backbone", argv) else None,
         size=asked["sample"].views[0].size if values_of("--views.0.size", argv) else None,
         starts_from=asked["start_from"],
+        proposals=asked["table"],
     )
     folder = RunFolder(asked["output"])
     check_before_planning(folder, asked["start_from"], asked["table"], overwrite=asked["overwrite"])
@@ -155,7 +156,8 @@ def pretrain(
         start_from: Initial weights: a backbone's state dict, another run, an exported file, or a checkpoint of the
             method's public code.
         limit: Use at most this many images, chosen by --seed.
-        hours: With --recipe auto: how long the run may take on this machine, as an alternative to --epochs.
+        hours: With --recipe auto: how long the run's steps may take on this machine, as an alternative to --epochs.
+            Making its proposals comes before them.
         dry_run: With --recipe auto: show the plan and stop.
         probe_every: Probe the network every this many epochs and at the end, as `socodet probe` does, and log the
             scores.
@@ -166,7 +168,8 @@ def pretrain(
     from socodet.pretraining.pretrain import pretrain
 
     if dry_run:
-        print("\n".join(_PLAN) or "every setting is given, so nothing is left to plan")
+        if world_from_environment(meeting=False).is_first:
+            print("\n".join(_PLAN) or "every setting is given, so nothing is left to plan")
         return Recipe(recipe, sample, model, training, proposals, objective)
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):

@@ -15,6 +15,7 @@ from socodet.pretraining.recipes.auto import Given, Plan, network_of, plan
 from socodet.pretraining.recipes.choices import setting_of
 from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step
 from socodet.pretraining.survey import survey_images, this_machine
+from socodet.proposals.settings import ONLINE
 from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
@@ -63,7 +64,9 @@ def plan_run(
         if given.starts_from is not None and largest is None and check_start:  # before a step is timed
             load_starting_point(build_soco(network.model, 0), given.starts_from)
         try:
-            seconds = seconds_per_step(network, source, execution, show_progress=show_progress)
+            seconds = seconds_per_step(
+                network, source, execution, online=given.proposals == ONLINE, show_progress=show_progress
+            )
         except BatchTooLargeError:
             smallest = max(SMALLEST_BATCH, given.accumulate or 1)
             if given.batch is not None or network.training.batch_size <= smallest:
@@ -91,7 +94,7 @@ def auto_recipe(
     replaced: Collection[str] = (),
     say: Callable[[str], object] = LOGGER.info,
 ) -> Recipe:
-    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's, given to `say`.
+    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's. `say` tells which.
 
     `replaced`: flags that the user gives beside the plan, which its lines then name.
     """
@@ -101,7 +104,8 @@ def auto_recipe(
             if given is not None and given.epochs is not None:
                 refuse_other_length(run, given.epochs, noted["training"]["epochs"])
             if show_plan:
-                LOGGER.info(f"{run.path}: continues with the recipe that was planned for it")
+                length = "" if given is None or given.hours is None else "; --hours no longer changes its length"
+                say(f"{run.path}: continues with the recipe that was planned for it{length}")
             return from_json(Recipe, noted, f"{run.path}/run.json")
     execution = execution or ExecutionSettings()
     device = choose_device(execution.device, world_from_environment(meeting=False))

@@ -24,6 +24,7 @@ from socodet.images.source import (
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.make_table import propose
+from socodet.proposals.settings import ONLINE
 from socodet.proposals.table import ProposalTable, as_text
 from socodet.runtime.counted import counted
 from socodet.runtime.notices import busy_with, notice, say
@@ -34,8 +35,6 @@ from socodet.weights.file import WeightsFile, start_path, start_path_now
 CHECKED_SIZES = 16
 MANY, NEARLY_ALL = 20, 0.95
 """So many images, and this share of all, without a proposal are not trained on."""
-ONLINE = "online"
-"""Instead of a table: proposals are made in the data workers during training."""
 
 
 def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:

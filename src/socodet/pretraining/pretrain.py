@@ -14,7 +14,6 @@ from socodet.pretraining.data import dataset_of
 from socodet.pretraining.periodic_probe import probe_while_training
 from socodet.pretraining.planning import auto_recipe
 from socodet.pretraining.preparation import (
-    ONLINE,
     check_before_planning,
     check_steps,
     prepare,
@@ -28,6 +27,7 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
+from socodet.proposals.settings import ONLINE
 from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
@@ -147,7 +147,7 @@ def pretrain(
         recipe = auto_recipe(
             source,
             begun,
-            Given(epochs=epochs, hours=hours, starts_from=start_from),
+            Given(epochs=epochs, hours=hours, starts_from=start_from, proposals=proposals),
             execution=execution,
             show_plan=show_progress,
         )

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,16 +35,24 @@ class BatchTooLargeError(InputError):
 
 
 def seconds_per_step(
-    recipe: Recipe, source: ImageSource, execution: ExecutionSettings, *, show_progress: bool = False
+    recipe: Recipe,
+    source: ImageSource,
+    execution: ExecutionSettings,
+    *,
+    online: bool = False,
+    show_progress: bool = False,
 ) -> float:
     """Median seconds of a step of `recipe` on images of `source`, with what its samples cost the data workers.
 
-    As `with_data` says. Proposals are not counted: a run makes them once. InputError when no image can be read,
-    BatchTooLargeError when a batch does not fit into memory.
+    As `with_data` says. The images are spaced evenly over the set. Proposals count only where they are made `online`:
+    otherwise a run makes them once. InputError when no image can be read, BatchTooLargeError when a batch does not fit
+    into memory.
     """
-    size = recipe.training.batch_size
+    size, images = recipe.training.batch_size, len(source)
+    spaced = range(size) if images < size else [position * images // size for position in range(size)]
     with progress_bar("making a batch to time a step with", 2 * size, show=show_progress) as bar:
-        batch = _batch(recipe, source, size, times=2, bar=bar)  # the first compiles the kernels, makes the proposals
+        # the first compiles the kernels, and makes the proposals
+        batch = _batch(recipe, source, spaced, times=2, bar=bar, online=online)
     try:
         with progress_bar("timing a step", FIRST + TIMED, show=show_progress) as bar:
             seconds = _step_seconds(recipe, len(source), execution, batch, bar)
@@ -79,17 +88,25 @@ def flops_per_image(recipe: Recipe, source: ImageSource) -> float:
     few = replace(recipe, training=replace(recipe.training, batch_size=COUNTED, accumulate=1))
     trainer = _trainer(few, len(source), ExecutionSettings("cpu", precision="float32"))
     with progress_bar("", COUNTED, show=False) as bar:
-        batch = _batch(few, source, COUNTED, times=1, bar=bar)
+        batch = _batch(few, source, range(COUNTED), times=1, bar=bar)
     with FlopCounterMode(display=False) as counter:
         trainer.step(batch)
     return float(counter.get_total_flops()) / COUNTED
 
 
-def _batch(recipe: Recipe, source: ImageSource, size: int, *, times: int, bar: ProgressBar) -> Batch:
-    """Samples of the first images, some of them again where there are fewer, made so many times."""
-    proposals = _RememberedProposals(recipe.proposals, reading_of(source))
+def _batch(
+    recipe: Recipe,
+    source: ImageSource,
+    positions: Sequence[int],
+    *,
+    times: int,
+    bar: ProgressBar,
+    online: bool = False,
+) -> Batch:
+    """Samples of the images at these positions, which begin again where there are fewer, made so many times."""
+    proposals = (OnlineProposals if online else _RememberedProposals)(recipe.proposals, reading_of(source))
     dataset = dataset_of(recipe, source, proposals, np.arange(len(source)))
-    places = [(position // len(source), position % len(source)) for position in range(size)]
+    places = [(position // len(source), position % len(source)) for position in positions]
     try:
         for _ in range(times - 1):
             dataset.batch(places, lambda _name: bar.advance())

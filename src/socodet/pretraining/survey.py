@@ -1,5 +1,6 @@
 """A look at the images and the machine before a run: enough to choose settings by."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.source import ImageSource, read_pixels
-from socodet.proposals.image_boxes import propose_boxes
+from socodet.proposals.image_boxes import compile_kernels, propose_boxes
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.cores import available_cores
 from socodet.runtime.notices import notice
 from socodet.runtime.progress import progress_bar
 from socodet.views.settings import SampleSettings
@@ -36,6 +38,8 @@ class ImageSurvey:
     """Share of images without colour."""
     few_boxes: float
     """Share of images with fewer proposals within the paper's filter (0.3 to 0.8 of the image) than a sample draws."""
+    proposal_seconds: float = 0.0
+    """How long reading an image and searching it for proposals takes a core, on average."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,18 @@ class Machine:
     """cpu or cuda."""
     memory_gib: float
     """Of the CUDA device; 0 without one."""
+    cores: int = 1
 
 
 def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageSurvey:
     """Samples `SURVEYED` images of the set; says how many cannot be read. InputError when none of them can."""
     wanted = np.unique(np.linspace(0, len(source) - 1, min(SURVEYED, len(source))).round().astype(int))
-    sides, grey, few = [], [], []
+    sides, grey, few, seconds = [], [], [], []
     unreadable: list[str] = []
+    compile_kernels(ProposalSettings().method)  # outside the time of an image
     with progress_bar("sampling images", len(wanted), show=show_progress) as bar:
         for index in wanted.tolist():
+            before = time.thread_time()
             try:
                 pixels = read_pixels(source, index)
             except (UnreadableImageError, OSError) as error:
@@ -65,6 +72,7 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
             sides.append(min(pixels.shape[:2]))
             grey.append(is_grey(pixels))
             few.append(len(propose_boxes(pixels, ProposalSettings())) < SampleSettings().boxes_per_image)
+            seconds.append(time.thread_time() - before)
     if not sides:
         raise InputError(f"{source.location}: none of the {len(wanted)} sampled images can be read; check the files")
     if unreadable:
@@ -78,6 +86,7 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
         short_side=int(np.median(sides)),
         grey=float(np.mean(grey)),
         few_boxes=float(np.mean(few)),
+        proposal_seconds=float(np.mean(seconds)),
     )
 
 
@@ -90,4 +99,4 @@ def is_grey(pixels_hw3: NDArray[np.uint8]) -> bool:
 def this_machine(device: torch.device) -> Machine:
     """The machine of this process, with `device` as its device."""
     memory = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else 0.0
-    return Machine(device.type, memory)
+    return Machine(device.type, memory, available_cores())

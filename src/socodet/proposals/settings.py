@@ -8,6 +8,8 @@ from socodet.runtime.settings import Range, Seed, Settings
 
 Method = Literal["single", "fast", "quality", "random", "grid"] | Extension
 
+ONLINE = "online"
+"""Instead of a table: proposals are made in the data workers during training."""
 BoxForm = Literal["xyxy", "xywh"]
 """What the four numbers of a box made by another program mean."""
 

@@ -12,9 +12,9 @@ from PIL import Image
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource, digest_names, open_images, read_pixels
-from socodet.pretraining.preparation import ONLINE, reopen_images, some_images
+from socodet.pretraining.preparation import reopen_images, some_images
 from socodet.proposals.image_boxes import image_rng, propose_boxes
-from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.settings import ONLINE, ProposalSettings
 from socodet.proposals.table import ProposalTable
 from socodet.reports.runs import RunRecord
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO
-from socodet.pretraining.recipes.choices import Choice
+from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, duration
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.survey import ImageSurvey, Machine
-from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.settings import ONLINE, ProposalSettings
 from socodet.runtime.counted import counted, rounded
 from socodet.views.settings import PhotometricSettings, SampleSettings, three_views
 
@@ -71,6 +71,8 @@ class Given:
     """The weights that it begins from."""
     model: ModelSettings | None = None
     """Sizes of the modules, where it begins from a run."""
+    proposals: str | Path | None = None
+    """A table of them, or `online`; by default the run makes its own table."""
 
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
@@ -83,6 +85,8 @@ class Plan:
 
     recipe: Recipe
     choices: tuple[Choice, ...]
+    proposal_seconds: float = 0.0
+    """How long this machine takes to make the run's proposals, before the first step."""
 
     def lines(self, images: int, seconds_per_step: float | None = None, replaced: Collection[str] = ()) -> list[str]:
         """What is shown before a run on this many images: each choice, the length, and what to expect of it.
@@ -98,6 +102,8 @@ class Plan:
         length += f": each image is seen {counted(steps * training.batch_size / images, 'time')}"
         if seconds_per_step is not None:
             length += f"; about {duration(steps * seconds_per_step)} at {rounded(seconds_per_step, 2)} s per step"
+            if self.proposal_seconds >= NAMED_SECONDS:
+                length += f", after about {duration(self.proposal_seconds)} for the proposals"
         few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []
         return [*lines, length, expectation(steps), *few]
 
@@ -136,8 +142,9 @@ def plan(
         chose("backbone's rate", value, "to keep the weights it starts from")
         training = dataclasses.replace(training, backbone_lr=rate)
     objective = _objective(survey, chose)
-    proposals = _proposals(survey, chose)
-    return Plan(Recipe(AUTO, sample, model, training, proposals, objective), tuple(choices))
+    proposals = _proposals(survey, given, chose)
+    seconds = survey.count * survey.proposal_seconds / machine.cores if given.proposals is None else 0.0
+    return Plan(Recipe(AUTO, sample, model, training, proposals, objective), tuple(choices), seconds)
 
 
 def network_of(
@@ -146,11 +153,6 @@ def network_of(
     """A recipe with the plan's networks, views and batch, to time a step with; its length is arbitrary."""
     of_any_length = dataclasses.replace(given or Given(), epochs=None, hours=None, steps=10)
     return plan(survey, machine, of_any_length, largest_batch=largest_batch).recipe
-
-
-def duration(seconds: float) -> str:
-    """A duration in words: `12 min`, `3.5 hours`."""
-    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def expectation(steps: int) -> str:
@@ -283,8 +285,11 @@ def _objective(survey: ImageSurvey, chose: Chose) -> ObjectiveSettings:
     return ObjectiveSettings(variance_weight=VARIANCE_WEIGHT, covariance_weight=COVARIANCE_WEIGHT)
 
 
-def _proposals(survey: ImageSurvey, chose: Chose) -> ProposalSettings:
+def _proposals(survey: ImageSurvey, given: Given, chose: Chose) -> ProposalSettings:
     paper = ProposalSettings()
+    if given.proposals is not None and given.proposals != ONLINE:
+        chose("proposals", "of a table", f"{given.proposals} is given")
+        return paper
     if survey.few_boxes > FEW_BOXES_SHARE:
         why = f"{survey.few_boxes:.0%} of images have too few larger ones"
         chose("proposals", f"from {SMALLER_SCALE:g} of the image", why)

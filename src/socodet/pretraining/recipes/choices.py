@@ -20,6 +20,8 @@ SETTINGS = {
     "proposals": (ProposalSettings,),
 }
 """The settings behind each choice: names of fields, or classes of which it is every field."""
+NAMED_SECONDS = 60.0
+"""A plan says how long the proposals take if it is as long as this."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Choice:
         """The same with a reason that names those of the given flags which replace a value of it."""
         flags = ", ".join(flag for flag in given if setting_of(flag) in self.settings())
         return dataclasses.replace(self, reason=f"replaced by {flags}") if flags else self
+
+
+def duration(seconds: float) -> str:
+    """A duration in words: `12 min`, `3.5 hours`."""
+    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def setting_of(flag: str) -> str:
