@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -164,7 +165,18 @@ def test_what_chance_does_is_said_where_two_networks_are_compared(files):
     assert difference_error(1.0, 0.0, 2) == pytest.approx((2 * 3 / 4 * 1 / 4 / 4) ** 0.5)
 
 
+def test_an_untrained_network_beside_a_run_that_began_from_other_weights_is_said_to_lack_them(files, tmp_path):
+    run = shutil.copytree(files / "run", tmp_path / "run")
+    described = json.loads((run / "run.json").read_text()) | {"start": {"from": "imagenet.pth"}}
+    (run / "run.json").write_text(json.dumps(described))
+    both, alone = (probe(run, files, untrained=one, workers=0, show_progress=False) for one in (True, False))
+    assert "imagenet.pth" in str(both).splitlines()[-1]
+    assert "imagenet.pth" not in str(alone)
+
+
 def test_what_cannot_be_probed_is_one_line(files, tmp_path):
+    with pytest.raises(InputError, match="workers must be at least 0, not -1"):
+        probe(files / "run", files, workers=-1)
     detector = RunFolder(tmp_path / "det")
     detector.write_description({"recipe": {"name": "finetune"}})
     with pytest.raises(InputError, match="fine-tuning run"):

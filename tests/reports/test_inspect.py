@@ -9,15 +9,22 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageColor
 
+from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.pack import pack
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
+from socodet.pretraining import planning
+from socodet.pretraining.recipes.auto import plan
+from socodet.pretraining.survey import ImageSurvey
 from socodet.proposals.make_table import propose
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
+from socodet.reports import inspect as inspecting
 from socodet.reports.inspect import inspect
 from socodet.reports.theme import OBJECT_COLOURS
+from socodet.runtime.world import ALONE
+from socodet.views.sample import make_sample
 from socodet.views.settings import SampleSettings, ViewSettings
 
 SMALL = SampleSettings((ViewSettings("whole", 64), ViewSettings("crop", 64)), boxes_per_image=2)
@@ -203,3 +210,38 @@ def test_a_folder_of_which_nothing_can_be_read(
         file.write_bytes(b"")
     with pytest.raises(InputError, match="none of its images can be read"):
         inspect("proposals", folder, tmp_path / "page.html", table=table.path if with_table else None)
+
+
+def test_the_recipe_auto_shows_the_views_and_proposals_that_it_plans(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = ImageSurvey(count=5, surveyed=5, short_side=80, grey=1.0, few_boxes=1.0)
+    monkeypatch.setattr(planning, "survey_images", lambda *_, **__: survey)
+    made: list[ProposalSettings] = []
+    views: list[SampleSettings] = []
+    monkeypatch.setattr(inspecting, "propose", lambda *some, settings, **more: made.append(settings) or propose(*some))
+    monkeypatch.setattr(inspecting, "make_sample", lambda *some: views.append(some[2]) or make_sample(*some))
+    main(["inspect", "views", str(folder), "--recipe", "auto", "--output", str(tmp_path / "a.html")])
+    planned = plan(survey, planning.this_machine(planning.choose_device("auto", ALONE))).recipe
+    assert made == [planned.proposals]
+    assert set(views) == {planned.sample}
+    flags = ["--proposals.method", "grid", "--limit", "1", "--output", str(tmp_path / "b.html")]
+    main(["inspect", "proposals", str(folder), *flags])
+    assert made[-1] == ProposalSettings("grid")
+
+
+def test_proposals_are_of_a_table_or_of_the_flags(table: ProposalTable, folder: Path, tmp_path: Path) -> None:
+    command = [
+        "inspect",
+        "proposals",
+        str(folder),
+        "--output",
+        str(tmp_path / "a.html"),
+        "--proposals",
+        str(table.path),
+    ]
+    with pytest.raises(SystemExit):
+        main([*command, "--proposals.min-scale", "0.1"])
+    main(command)
+    text = (tmp_path / "a.html").read_text()
+    assert "selective search" not in text  # they are a grid's

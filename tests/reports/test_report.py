@@ -146,6 +146,25 @@ def test_other_images_and_new_proposals_are_reported(
     assert made(own.key(0), pixels).tolist() == there(own.key(0), pixels).tolist()
 
 
+def test_what_the_untrained_network_lacks_and_another_run_saw_is_said(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that began from other weights is compared with random ones, and all runs see the first one's images."""
+    show_less(monkeypatch, queries=1)
+    begun, elsewhere = (tmp_path / name for name in ("begun", "elsewhere"))
+    for run, change in ((begun, {"start": {"from": "imagenet.pth"}}), (elsewhere, {"images": {"count": 5}})):
+        shutil.copytree(runs / "first", run)
+        described = json.loads((run / "run.json").read_text())
+        named = {"names_sha256": "0"} if run == elsewhere else {}
+        described |= {part: {**value, **named} for part, value in change.items()}
+        (run / "run.json").write_text(json.dumps(described))
+    result = report([begun, elsewhere], tmp_path / "r.html", device="cpu")
+    of_images, of_start = result.notes
+    assert of_images.startswith("elsewhere was trained on different images")
+    assert of_start.startswith("begun began from imagenet.pth")
+    assert html.escape(of_start) in result.path.read_text()
+
+
 def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error_of(*argv: Any) -> str:
         with pytest.raises(SystemExit) as ended:

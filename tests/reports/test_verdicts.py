@@ -47,6 +47,9 @@ def test_the_effective_rank_earns_no_tick_and_fails_at_collapse(ranks: list[floa
         (0.5, 0.4, 1000, True),  # 0.022
         (0.4, 0.4, 100, False),
         (0.3, 0.4, 100, False),
+        (1.0, 1.0, 100, None),  # no network could be better
+        (0.98, 0.99, 100, None),
+        (0.2, 1.0, 100, False),
     ],
 )
 def test_recall_must_beat_untrained_by_more_than_chance(

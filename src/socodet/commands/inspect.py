@@ -1,20 +1,40 @@
 """`socodet inspect`: images with their proposals, or with the views that a recipe makes of them."""
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from socodet.commands.parsing import Flat, reads_images, values_of
+from socodet.commands.parsing import HELP, Flat, parse, reads_images, values_of
+from socodet.errors import InputError
+from socodet.images.reading import read_images_as
+from socodet.images.source import open_images
+from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
+from socodet.proposals.settings import ProposalSettings
 from socodet.views.settings import SampleSettings
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """The views are those of the recipe named by --recipe."""
-    names = values_of("--recipe", argv)
-    return {"recipe": names[-1], "sample": recipe_named(names[-1]).sample} if names else {}
+    """Views and proposals are those of the recipe named by --recipe; `auto` is planned for the images."""
+    name = (values_of("--recipe", argv) or [""])[-1]
+    if not name or (name == AUTO and HELP & set(argv)):
+        return {}
+    chosen = _planned(argv) if name == AUTO else recipe_named(name)
+    return {"recipe": name, "sample": chosen.sample, "proposals": chosen.proposals}
+
+
+def _planned(argv: Sequence[str]) -> Recipe:
+    """The views and the proposals that `pretrain` plans for the images."""
+    from socodet.pretraining.planning import views_planned_for
+
+    given = parse(inspect, "inspect", argv, {})
+    asked = signature(inspect).bind(*given.args, **given.keywords)
+    asked.apply_defaults()
+    with read_images_as(asked.arguments["pixels"]):
+        return views_planned_for(open_images(asked.arguments["images"]))
 
 
 @reads_images
@@ -25,6 +45,7 @@ def inspect(
     table: Annotated[Path | None, tyro.conf.arg(name="proposals")] = None,
     recipe: str = "fpn_100ep",
     sample: Annotated[SampleSettings, Flat] = recipe_named("fpn_100ep").sample,
+    proposals: ProposalSettings = ProposalSettings(),
     limit: int = 12,
     seed: int = 0,
     overwrite: bool = False,
@@ -35,14 +56,26 @@ def inspect(
         what: proposals: boxes on each image. views: the views side by side, with each object in one colour.
         images: Folder of images, or another source of them.
         output: .png or .html to write.
-        table: Proposal table; by default proposals are made on the fly.
-        recipe: Recipe that makes the views.
+        table: Proposal table; by default proposals are made on the fly, as the flags --proposals.* say.
+        recipe: Recipe that makes the views and the proposals; auto plans both for the images, as pretrain does.
         limit: Number of images to show.
         seed: Random seed for the choice of images and for the views.
         overwrite: Replace an existing file.
     """
     from socodet.reports.inspect import inspect
 
-    path = inspect(what, images, output, table=table, settings=sample, limit=limit, seed=seed, overwrite=overwrite)
+    if table is not None and recipe != AUTO and proposals != recipe_named(recipe).proposals:
+        raise InputError("inspect: --proposals.… has no effect if --proposals gives a table; drop one of them")
+    path = inspect(
+        what,
+        images,
+        output,
+        table=table,
+        settings=sample,
+        proposals=proposals,
+        limit=limit,
+        seed=seed,
+        overwrite=overwrite,
+    )
     print(f"{path}: written")
     return {"output": path}

@@ -76,6 +76,12 @@ def plan_run(
             return plan(survey, machine, given, seconds_per_step=seconds, largest_batch=largest), seconds
 
 
+def views_planned_for(source: ImageSource) -> Recipe:
+    """The recipe that is planned for these images, of which views and proposals are meant: no step is timed."""
+    machine = this_machine(choose_device("auto", world_from_environment(meeting=False)))
+    return network_of(survey_images(source), machine)
+
+
 def _beginning(given: Given, start: str | Path) -> Given:
     """With the sizes of the modules of the run that it begins from, if that is one."""
     run = RunFolder(Path(start))

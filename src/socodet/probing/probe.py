@@ -8,6 +8,7 @@ from typing import Literal
 
 from socodet._version import __version__
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.errors import InputError
 from socodet.images.reading import read_images_like
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import ProbeScores, probe_encoder
@@ -60,6 +61,8 @@ def probe(
     and `untrained`. output: a .json file for the scores; one that exists is refused unless `overwrite`. Raises
     InputError when `run` is no pretraining run or has no checkpoint yet, and when the sets cannot be used.
     """
+    if workers is not None and workers < 0:
+        raise InputError(f"workers must be at least 0, not {workers}")
     file = None if output is None else check_output_file(output, overwrite=overwrite)
     settings = settings or ProbeSettings()
     weights = {"pretrained": encoder_weights(run)} | ({"untrained": None} if untrained else {})
@@ -86,14 +89,25 @@ def probe(
     if file is not None:
         asked = {"run": str(run), "of": settings.of, "seed": settings.seed, "socodet": __version__}
         write_note(file, asked | {name: score.as_dict() for name, score in scores.items()})
-    return ProbeResult(scores)
+    found = ProbeResult(scores)
+    found.started_from = folder.started_from()
+    return found
 
 
 class ProbeResult(dict[str, ProbeScores], Shown):
     """Scores of networks by name, which print as a table."""
 
+    started_from: str | None = None
+    """The weights that the run began from, if they were not random."""
+
     def __str__(self) -> str:
-        return probe_table(self)
+        lines = [probe_table(self)]
+        if self.started_from is not None and "untrained" in self:
+            lines.append(
+                f"the run began from {self.started_from}, not from random weights as untrained has, so the difference "
+                "between the two includes what it began with"
+            )
+        return "\n".join(lines)
 
     def headline(self) -> str:
         """What was probed on."""

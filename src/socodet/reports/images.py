@@ -113,7 +113,7 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
 def proposer_of(record: RunRecord, source: ImageSource) -> Proposer:
     """The run's proposals: from its table if it is of these images, otherwise made by the run's settings."""
     path = _table_path(record)
-    if path is not None and path.is_file() and _trained_on(record, source):
+    if path is not None and path.is_file() and trained_on(record, source):
         table = ProposalTable.read(path)
         return lambda key, pixels: table.boxes(key)
     settings = record.settings(ProposalSettings, "proposals")
@@ -123,7 +123,7 @@ def proposer_of(record: RunRecord, source: ImageSource) -> Proposer:
 def notes_on_images(record: RunRecord, source: ImageSource) -> list[str]:
     """Says so, in one line, if the images or boxes shown are not those that the run was trained on."""
     path, method = _table_path(record), record.description["recipe"]["proposals"]["method"]
-    if not _trained_on(record, source):
+    if not trained_on(record, source):
         return [f"{record.name} was trained on different images; the boxes are new {method} proposals"]
     if path is not None and not path.is_file():
         return [f"{record.name}'s proposals are no longer at {path}; the boxes are new {method} proposals"]
@@ -138,5 +138,6 @@ def _table_path(record: RunRecord) -> Path | None:
     return record.folder.proposals if given is None else Path(given)
 
 
-def _trained_on(record: RunRecord, source: ImageSource) -> bool:
+def trained_on(record: RunRecord, source: ImageSource) -> bool:
+    """Whether these are the images of the run, by their names."""
     return digest_names(source) == str(record.description["images"]["names_sha256"])

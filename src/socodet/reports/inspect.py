@@ -15,6 +15,7 @@ from socodet.images.dataset_split import is_dataset
 from socodet.images.folder import is_read_from
 from socodet.images.source import ImageSelection, ImageSource, open_images
 from socodet.proposals.make_table import propose
+from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import ProposalTable
 from socodet.reports.drawing import panel_image, sheet_figure
 from socodet.reports.images import none_readable, readable_images
@@ -26,7 +27,7 @@ from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
 COLUMNS = 4
-PROPOSALS_TEXT = "Boxes found by selective search and kept by the filters: pretraining takes its objects from them."
+PROPOSALS_TEXT = "Boxes that pretraining takes its objects from. How they were made is said at the end of the page."
 VIEWS_TEXT = (
     "Each row is one sample: the image with the chosen proposals and the windows of the views, then the views. An "
     "object has one colour everywhere, and its box is labelled with the pyramid level that it is pooled from."
@@ -42,15 +43,16 @@ def inspect(
     *,
     table: str | Path | None = None,
     settings: SampleSettings | None = None,
+    proposals: ProposalSettings = ProposalSettings(),
     limit: int = 12,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
     """Draws the proposals of up to `limit` images, chosen by `seed`, or the views that a run with that seed makes.
 
-    Writes one .png sheet or one .html page. Without a proposal table, proposals are made for the images shown and not
-    kept. Raises InputError when images, table or suffix cannot be used, when `output` exists and `overwrite` is false,
-    and for a sheet that would be read as one of the images.
+    Writes one .png sheet or one .html page. Without a proposal table, those of the images shown are made as
+    `proposals` says, and not kept. Raises InputError when images, table or suffix cannot be used, when `output` exists
+    and `overwrite` is false, and for a sheet that would be read as one of the images.
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     source = open_images(images)
@@ -63,7 +65,7 @@ def inspect(
                 raise none_readable(source)
             source = ImageSelection(source, chosen)
             table = Path(scratch) / "proposals.parquet"
-            propose(source, table, show_progress=False)
+            propose(source, table, settings=proposals, show_progress=False)
         read = ProposalTable.read(table)
         picked = _pick(source, read, limit, seed)
     facts = {

@@ -14,7 +14,7 @@ from socodet.finetuning.run import images_seen_by
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource
 from socodet.probing.retrieval import MEASURED
-from socodet.reports.images import notes_on_images, open_run_images, proposer_of, shown_images
+from socodet.reports.images import notes_on_images, open_run_images, proposer_of, shown_images, trained_on
 from socodet.reports.networks import UNTRAINED, networks_of
 from socodet.reports.page import Gallery, Section, write_page
 from socodet.reports.runs import RunRecord, read_records
@@ -113,6 +113,13 @@ def report(
         verdicts = log_verdicts(pretrained[0].lines, pretrained[0].embedding_size, lowest_loss(pretrained[0]))
     if source is not None:
         notes += notes_on_images(trained[0], source)
+        notes += [f"{one.name} was trained on different images" for one in trained[1:] if not trained_on(one, source)]
+        start = trained[0].folder.started_from()
+        if start is not None:
+            notes.append(
+                f"{trained[0].name} began from {start}, not from random weights as the untrained network has, so the "
+                "difference between the two includes what it began with"
+            )
         shown, recall, objects = _image_sections(trained, source, device, show_progress)
         sections += shown
         if len(pretrained) == 1:
@@ -159,7 +166,7 @@ def _image_sections(
         progress.advance()
         text = (
             "V1 is the image in its own colours, V2 a window of half to all of it in other colours. The untrained "
-            f"network is that of {trained[0].name} before training, with batch norm statistics from these images. A "
+            f"network is that of {trained[0].name} with random weights, and batch norm statistics from these images. A "
             "good run is far above it."
         )
         sections.append(retrieval_section(networks, measured, recall, SEED, text))

@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from socodet.pretraining.watch import COLLAPSED_RANK
+from socodet.probing.probe import STANDARD_ERRORS, difference_error
 from socodet.reports.page import Verdict
 from socodet.runtime.counted import rounded
-
-STANDARD_ERRORS = 2.0
-"""A difference of two shares counts from here on: chance alone makes one this large in about 1 of 20 comparisons."""
 
 
 def log_verdicts(lines: Sequence[Mapping[str, Any]], embedding_size: int, lowest_loss: float) -> list[Verdict]:
@@ -76,14 +74,15 @@ def rank_verdict(ranks: Sequence[float], embedding_size: int) -> Verdict:
 
 def recall_verdict(trained: float, untrained: float, objects: int) -> Verdict:
     """Whether training improved finding an object in another view beyond chance: recall@1 over so many."""
-    error = math.sqrt(sum(share * (1 - share) for share in (trained, untrained)) / objects)
-    least = STANDARD_ERRORS * error
+    least = STANDARD_ERRORS * difference_error(trained, untrained, objects)
     higher = trained - untrained
+    room = untrained + least < 1  # else no network could be better
     return Verdict(
         "Same object found in another view",
         f"{trained:.0%} vs {untrained:.0%}",
-        higher > least if higher > least or higher <= 0 else None,
-        good=f"above untrained by more than {100 * least:.0f} points, {STANDARD_ERRORS:g} standard errors",
+        True if higher > least else False if higher < -least or (higher <= 0 and room) else None,
+        good=f"above untrained by more than {100 * least:.0f} points, {STANDARD_ERRORS:g} standard errors"
+        + ("" if room else "; with so few objects, or an untrained network so good, none could be"),
         poor="no better than untrained",
         explanation=f"Trained vs untrained: recall@1 from V1 to V2 of {objects:,} objects, among all boxes of these "
         "images. They are training images, so this says that something was learned, not that it helps a detector.",

@@ -104,6 +104,11 @@ class RunFolder:
             raise InputError(f"{file}: has no recipe; restore it or start a new run")
         return description
 
+    def started_from(self) -> str | None:
+        """What the run's first weights came from; None if they were random."""
+        start = self.describe().get("start")
+        return str(start["from"]) if isinstance(start, dict) and "from" in start else None
+
     def _no_run(self, of: str) -> str:
         if not self.path.exists():
             return f"no such folder; give the one that {of} wrote"
