@@ -138,6 +138,7 @@ def test_it_fits_a_phone(page: Reader) -> None:
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
     assert page.all("html") == [{"lang": "en"}]
     tables = [place for place, (tag, _) in enumerate(page.tags) if tag == "table"]
+    assert tables
     assert all(page.tags[place - 1][1]["class"] == "scroll" for place in tables)
 
 

@@ -411,7 +411,7 @@ def test_tables_by_hand(tmp_path):
     expected = stats.t.interval(0.95, 2, np.mean([3, 2, 4.5]), stats.sem([3, 2, 4.5]))
     assert paired.interval == pytest.approx(expected, abs=1e-3)
     assert paired.verdict == "above"
-    assert found.difference("soco", "image", 0.1).verdict == "not told apart"
+    assert found.difference("soco", "image", 0.1).verdict == "no clear difference"
     assert found.difference("soco", "image", 1.0) is None
     # Scratch rises from 11 to 21 between 10% and 100%; SoCo's 14.17 is 31.7% of the way, in the logarithm.
     assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10 ** ((np.mean([13, 14, 15.5]) - 11) / 10))
@@ -436,7 +436,7 @@ def test_intervals_are_those_of_students_t(pairs):
 
 def test_a_single_pair_says_nothing():
     assert Paired((5.0,)).interval is None
-    assert Paired((5.0,)).verdict == "not told apart"
+    assert Paired((5.0,)).verdict == "no clear difference"
 
 
 def test_wrong_settings_are_one_line(data, tmp_path, capsys):

@@ -78,9 +78,9 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """`above` when the whole interval is above zero, `below` when it is below, otherwise `not told apart`."""
+        """`above` when the whole interval is above zero, `below` when it is below, otherwise `no clear difference`."""
         low, high = self.interval or (-math.inf, math.inf)
-        return "above" if low > 0 else "below" if high < 0 else "not told apart"
+        return "above" if low > 0 else "below" if high < 0 else "no clear difference"
 
     def written(self) -> str:
         """`+1.20 [0.35, 2.05]`."""
