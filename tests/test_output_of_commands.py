@@ -196,7 +196,8 @@ def test_completion_is_a_script_that_bash_reads(capsys):
         complete = (
             f"COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _tyro_socodet; printf '%s\\n' \"${{COMPREPLY[@]}}\""
         )
-        done = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True, check=True)
+        run = {"capture_output": True, "text": True, "check": True}
+        done = subprocess.run(["bash"], input=f"{script}\n{complete}\n", **run)  # too long for an argument
         return done.stdout.splitlines()
 
     assert completed("socodet", "pretrain", "--warm") == ["--warmup-epochs"]

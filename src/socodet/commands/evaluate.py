@@ -57,6 +57,7 @@ def evaluate(
     )
     if not world_from_environment(meeting=False).is_first:
         return result
-    print_some("images that could not be read and so have no detections:", result.unreadable)
+    unusable = [f"{file}: {why}" for file, why in result.unreadable]
+    print_some("images that could not be used and so have no detections:", unusable)
     print_scores(result, output)
     return result

@@ -155,8 +155,8 @@ def detect(
     world: World = ALONE,
     show_progress: bool = False,
     stop: Sequence[str] = (),
-) -> tuple[dict[int | str, Detections], list[str]]:
-    """Detections of every image by its id, and the files that could not be read, in which nothing was found.
+) -> tuple[dict[int | str, Detections], list[tuple[str, str]]]:
+    """Detections of every image by its id, and the files that could not be used, in which nothing was found, and why.
 
     Each image at its own size, with others of that size. Every process takes its share of them, and all get all. The
     detector's mode is restored. Raises StoppedEarlyError, in every process, once the list `stop` of one has an element.
@@ -165,7 +165,7 @@ def detect(
     was_training = detector.training
     detector.eval()
     found: dict[int | str, Detections] = {}
-    unreadable: list[str] = []
+    unreadable: list[tuple[str, str]] = []
     flag = StopFlag(world)
     with (
         progress_bar("evaluate", len(indices), show=show_progress and world.is_first) as progress,
@@ -175,7 +175,8 @@ def detect(
     ):
         for index, answer in answers:
             if isinstance(answer, str):
-                unreadable.append(str(dataset.images[index].file))
+                file = str(dataset.images[index].file)
+                unreadable.append((file, answer.removeprefix(f"{file}: ")))
             else:
                 found[dataset.images[index].image_id] = answer
             progress.advance()
@@ -188,7 +189,7 @@ def detect(
         shares: list[Any] = [None] * world.size
         dist.all_gather_object(shares, (found, unreadable))  # type: ignore[no-untyped-call]
         found = {image_id: one for share, _ in shares for image_id, one in share.items()}
-        unreadable = [file for _, files in shares for file in files]
+        unreadable = [one for _, some in shares for one in some]
     return found, unreadable
 
 

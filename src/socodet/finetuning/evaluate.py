@@ -48,10 +48,11 @@ NOTHING_OF = {
 
 @dataclass(frozen=True)
 class Evaluation(Shown):
-    """Scores in percent by name, None where the set has nothing to score, and images that could not be read."""
+    """Scores in percent by name, None where the set has nothing to score, and images that could not be used."""
 
     scores: dict[str, float | None]
-    unreadable: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    """File and reason."""
     of_classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """By class name: `objects`, those of the set that count, and AP and AP50 of boxes and masks."""
     unwritten: tuple[str, ...] = ()
@@ -62,7 +63,7 @@ class Evaluation(Shown):
     """The score of detections from which on F1 is highest, and F1 in percent; None where nothing was found."""
 
     @classmethod
-    def of(cls, scores: Scores, unreadable: Sequence[str], **more: Any) -> "Evaluation":
+    def of(cls, scores: Scores, unreadable: Sequence[tuple[str, str]], **more: Any) -> "Evaluation":
         """Scores as they are printed and written; `more` are fields."""
         return cls(
             _none_for_nan(scores),

@@ -160,7 +160,7 @@ class FinetuneLoop:
             LOGGER.info(f"step {done:,}: box AP {'-' if ap is None else f'{ap:.2f}'} of 100")
         for failure in self.newest.unwritten:
             say(f"{failure}: not written; training continues; free some disk space")
-        self.unreadable = dict.fromkeys(self.newest.unreadable, "unreadable when it was scored") | self.unreadable
+        self.unreadable = dict(self.newest.unreadable) | self.unreadable
         if self.evaluation.every is not None and self.tuner.world.is_first:
             self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)
         return self.newest.as_line()

@@ -75,10 +75,11 @@ def detection_sections(
 def _search(record: RunRecord, data: DetectionDataset, device: str, show_progress: bool) -> Found:
     detector = load_detector(record.path, device=device)  # type: ignore[arg-type]
     data = with_classes_of(trained_categories(record.folder), data)
-    by_image, files = detect(detector.network, data, precision=detector.precision, show_progress=show_progress)
+    by_image, unusable = detect(detector.network, data, precision=detector.precision, show_progress=show_progress)
     found = [by_image.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one) for image, one in zip(data.images, found, strict=True)]
     best = precision_recall(data.images, found, outcomes).best
+    files = {file for file, _ in unusable}
     unreadable = frozenset(index for index, image in enumerate(data.images) if str(image.file) in files)
     return Found(record.name, data, found, outcomes, 0.0 if best is None else best[0], unreadable)
 
