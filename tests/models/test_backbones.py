@@ -154,6 +154,6 @@ def test_networks_without_such_feature_maps_are_refused_in_one_line(name, proble
 
 def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match="pip install timm"):
+    with pytest.raises(InputError, match=r"pip install 'socodet\[timm\]'"):
         ModelSettings(backbone="timm/convnext_tiny")
     assert ModelSettings(backbone="resnet34").backbone == "resnet34"

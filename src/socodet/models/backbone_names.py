@@ -20,7 +20,9 @@ def check_backbone(name: str) -> None:
     try:
         from timm import list_models
     except ImportError:
-        raise SettingError(f"backbone {name}: needs timm, which is not installed; pip install timm") from None
+        raise SettingError(
+            f"backbone {name}: needs timm, which is not installed; pip install 'socodet[timm]'"
+        ) from None
     networks = list_models()
     if name.removeprefix(TIMM) not in networks:
         raise SettingError(

@@ -18,7 +18,7 @@ from torchvision.ops import box_iou
 from socodet.models.anchors import StridedAnchors
 
 ANCHOR_SIDES = (32, 64, 128, 256, 512)
-"""Pixels, of P2 to P6."""
+"""Pixels, of P2 to P6; a detector on C4 has all of them there."""
 ANCHOR_STRIDES = (4, 8, 16, 32, 64)
 """Of these levels."""
 ASPECT_RATIOS = (0.5, 1.0, 2.0)

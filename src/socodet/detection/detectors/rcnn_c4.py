@@ -14,13 +14,12 @@ from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import RCNN
 from socodet.models.backbones import STRIDES, NormLayer, split_backbone
+from socodet.models.region_proposals import ANCHOR_SIDES, ASPECT_RATIOS
 from socodet.models.settings import ModelSettings
 
 POOLED = 14
 """RoIAlign's cells per side, which the fifth block halves."""
 MASK_CHANNELS = 256
-ANCHOR_SIZES = (32, 64, 128, 256, 512)
-ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 
 
 def shared_head(fifth_block: nn.Module, channels: int, norm_layer: NormLayer = nn.BatchNorm2d) -> nn.Sequential:
@@ -69,7 +68,7 @@ class FasterRCNNC4(RCNN):
         """An R-CNN of torchvision's parts, for boxes, and masks if it has them."""
         body, fifth_block, channels = split_backbone(model.backbone, self.norm_layer)
         c4_channels = channels // 2
-        anchors = AnchorGenerator((ANCHOR_SIZES,), (ANCHOR_RATIOS,))
+        anchors = AnchorGenerator((ANCHOR_SIDES,), (ASPECT_RATIOS,))
         rpn = RegionProposalNetwork(
             anchors,
             RPNHead(c4_channels, anchors.num_anchors_per_location()[0]),
