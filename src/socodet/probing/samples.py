@@ -40,7 +40,7 @@ class ObjectCounts:
     difficult: int
     """Objects marked difficult, left out."""
     small: int
-    """Objects narrower or lower than `MIN_SIDE`, left out."""
+    """Objects whose width or height is below `MIN_SIDE`, left out."""
     unreadable: int = 0
     """Images that could not be read; their objects are left out."""
 
