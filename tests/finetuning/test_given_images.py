@@ -8,7 +8,9 @@ from PIL import Image
 
 from socodet.errors import InputError
 from socodet.finetuning.given_images import as_pixels
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN, PixelReading
+from socodet.runtime.notices import notice
 
 RAMP = np.linspace(0, 1, 20 * 30).reshape(20, 30)
 READING = PixelReading(white=4095, floats=(-50.0, 100.0))
@@ -76,3 +78,35 @@ def test_values_that_have_no_range_are_one_line() -> None:
     file = io.BytesIO()
     image.save(file, "TIFF")
     assert as_pixels(Image.open(file), READING)[0].tolist() == [[87] * 3, [0] * 3]
+
+
+def test_a_deep_image_that_looks_dark_is_spoken_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command finds white in its images; a detector that is given one image after the other cannot."""
+    file = tmp_path / "a.png"
+
+    def said(values: np.ndarray, reading: PixelReading) -> list[str]:
+        notice.cache_clear()
+        Image.fromarray(values).save(file)
+        lines = []
+        for image in (file, file.read_bytes(), Image.open(file)):
+            as_pixels(image, reading)
+            lines.append(capsys.readouterr().err)
+            notice.cache_clear()
+        return lines
+
+    twelve_bits = np.rint(RAMP * 4095).astype(np.uint16)
+    assert all("65,535 counts as white" in line for line in said(twelve_bits, PLAIN))
+    assert said(twelve_bits, READING) == said(16 * twelve_bits, PLAIN) == said((255 * RAMP).astype(np.uint8), PLAIN)
+    assert not any(said(twelve_bits, READING))
+
+
+def test_a_truncated_jpeg_is_counted(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[:-800])
+    CUT_SHORT.names.clear()
+    as_pixels(file)
+    as_pixels(file.read_bytes(), name="images[1]")
+    assert CUT_SHORT.names == [str(file), "images[1]"]
+    CUT_SHORT.names.clear()

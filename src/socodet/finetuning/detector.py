@@ -22,6 +22,7 @@ from socodet.finetuning.given_images import AnyImage, as_pixels, check_tensors
 from socodet.finetuning.inputs import check_limits
 from socodet.finetuning.run import FinetuneRecipe, best_f1, trained_categories
 from socodet.finetuning.trainer import scored_weights
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
@@ -160,6 +161,7 @@ class TrainedDetector(nn.Module):
             raise ArgumentError(f"predict takes a list of images; put a single one into a list{how}")
         found = []
         pixels = [as_pixels(image, self.pixel_reading, f"images[{place}]") for place, image in enumerate(images)]
+        CUT_SHORT.say()
         for index, answer in detect_each(
             self.network, pixels.__getitem__, range(len(pixels)), batch_size=batch_size, precision=self.precision
         ):

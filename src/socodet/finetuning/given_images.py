@@ -9,12 +9,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, to_rgb
 from socodet.images.opening import ORIENTATION_TAG
-from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.reading import FULL_RANGE, PLAIN, PixelReading
 from socodet.images.stored_values import upright, values_opened
-from socodet.images.value_range import as_8_bit
+from socodet.images.value_range import RANGES, as_8_bit
 from socodet.runtime.files import read_file
+from socodet.runtime.notices import notice
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | Tensor
 """What `predict` takes. A tensor is treated as an array."""
@@ -27,17 +29,18 @@ SPREAD = ("PPM", "JPEG2000")
 def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image") -> NDArray[np.uint8]:
     """(H, W, 3) RGB of an image given in any of the forms `predict` takes, with transparent parts on white.
 
-    reading: as in `decode_image`. InputError names the file, or `name` for an image in memory.
+    reading: as in `decode_image`. JPEGs that are cut short are counted in `CUT_SHORT`, and 16-bit images that will look
+    dark are spoken of. InputError names the file, or `name` for an image in memory.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         try:
-            return decode_image(bytes(image), reading=reading)
+            return _decoded(bytes(image), reading, name)
         except UnreadableImageError as error:
             raise InputError(f"{name}: {error}") from None
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         try:
-            return decode_image(read_file(path), reading=reading)
+            return _decoded(read_file(path), reading, str(path))
         except UnreadableImageError as error:
             raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
@@ -47,6 +50,8 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
     if isinstance(image, Image.Image):
         values = values_opened(image)
         if values is not None:
+            if image.format not in SPREAD:
+                _say_if_dark(values, reading)
             image = _narrowed(image, values, reading, name)
         return np.array(to_rgb(ImageOps.exif_transpose(image)))
     if isinstance(image, Tensor):
@@ -61,6 +66,25 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     return np.ascontiguousarray(array if array.shape[2] == 3 else np.array(to_rgb(Image.fromarray(array))))
+
+
+def _decoded(data: bytes, reading: PixelReading, name: str) -> NDArray[np.uint8]:
+    return decode_image(
+        data,
+        reading=reading,
+        on_cut=lambda: CUT_SHORT.add(name),
+        on_deep=lambda values: _say_if_dark(values, reading),
+    )
+
+
+def _say_if_dark(values: NDArray[Any], reading: PixelReading) -> None:
+    """Says once if 16-bit values use a small part of their range, and no training image tells which one is white."""
+    if reading.white is None and values.dtype == np.uint16 and values.max() <= RANGES[-2]:
+        notice(
+            f"a 16-bit image with no value above {RANGES[-2]:,}: {FULL_RANGE:,} counts as white, as the detector was "
+            "trained on no such images, so that it looks dark; scale its values to 0..255, or set the value of white: "
+            "detector.pixel_reading = dataclasses.replace(detector.pixel_reading, white=4095)"
+        )
 
 
 def _narrowed(image: Image.Image, values: NDArray[Any], reading: PixelReading, name: str) -> Image.Image:

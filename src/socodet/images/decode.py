@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -47,6 +48,7 @@ def decode_image(
     least_side: int | None = None,
     reading: PixelReading = PLAIN,
     on_cut: Callable[[], None] = lambda: None,
+    on_deep: Callable[[NDArray[Any]], None] = lambda values: None,
 ) -> NDArray[np.uint8]:
     """The pixels of an encoded image, (H, W, 3) RGB, C-contiguous, upright as its EXIF orientation says.
 
@@ -60,8 +62,9 @@ def decode_image(
     a channel become 8 by scaling, as `reading` says; a TIFF of several bands needs its `bands`.
 
     A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_cut` is called, unless hardly anything
-    of it is there. UnreadableImageError, in one line without the file's name, when the bytes are not such an image, are
-    otherwise truncated or damaged, or have more pixels than `reading` allows.
+    of it is there. `on_deep` gets the values of an image of more than 8 bits. UnreadableImageError, in one line without
+    the file's name, when the bytes are not such an image, are otherwise truncated or damaged, or have more than
+    `MAX_PIXELS`.
     """
     if not data:
         raise UnreadableImageError("the file is empty")
@@ -71,6 +74,7 @@ def decode_image(
     try:
         values = stored_values(data, reading.bands, reading.max_pixels)
         if values is not None:
+            on_deep(values)
             return _three(as_8_bit(values, reading))
     except UnreadableImageError:
         raise
