@@ -149,7 +149,7 @@ def test_other_images_and_new_proposals_are_reported(
 def test_what_the_untrained_network_lacks_and_another_run_saw_is_said(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that began from other weights is compared with random ones, and all runs see the first one's images."""
+    """A run that started from other weights is compared with random ones, and all runs see the first one's images."""
     show_less(monkeypatch, queries=1)
     begun, elsewhere = (tmp_path / name for name in ("begun", "elsewhere"))
     for run, change in ((begun, {"start": {"from": "imagenet.pth"}}), (elsewhere, {"images": {"count": 5}})):
@@ -161,7 +161,7 @@ def test_what_the_untrained_network_lacks_and_another_run_saw_is_said(
     result = report([begun, elsewhere], tmp_path / "r.html", device="cpu")
     of_images, of_start = result.notes
     assert of_images.startswith("elsewhere was trained on different images")
-    assert of_start.startswith("begun began from imagenet.pth")
+    assert of_start.startswith("begun started from imagenet.pth")
     assert html.escape(of_start) in result.path.read_text()
 
 

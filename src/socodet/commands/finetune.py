@@ -36,7 +36,7 @@ EVERYDAY = (
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
     """The modules are those of the first --init that is a run's folder, and the detector that of a fine-tuned one.
 
-    Where that folder is gone, they are those of the run or comparison that has begun from it.
+    Where that folder is gone, they are those of the run or comparison that has started from it.
     """
     inits = named_inits(values_of("--init", argv))
     begun = None if "--overwrite" in argv else next(reversed(values_of("--output", argv)), None)

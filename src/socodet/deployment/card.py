@@ -30,7 +30,7 @@ def detector_card(detector: TrainedDetector, files: FrameworkFiles, framework: s
         "",
         *(f"- {label}: {in_markdown(name)}" for label, name in enumerate(detector.class_names, 1)),
         "",
-        *file_and_loading_lines(files, "The licence of the images and of any weights it began from"),
+        *file_and_loading_lines(files, "The licence of the images and of any weights it started from"),
         "",
         "## Every field of the recipe",
         "",

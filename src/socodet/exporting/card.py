@@ -89,7 +89,7 @@ def reading_lines(reading: PixelReading) -> Iterator[str]:
 
 
 def file_and_loading_lines(
-    files: FrameworkFiles, licence: str = "The licence of the images (and of any weights it began from)"
+    files: FrameworkFiles, licence: str = "The licence of the images (and of any weights it started from)"
 ) -> Iterator[str]:
     """What each file is, and how to load it; `licence` is what has one that we do not know."""
     yield "## Files"

@@ -265,7 +265,7 @@ def _model_of(init: str | Path) -> ModelSettings:
 
 
 def _pixel_reading(run: RunFolder, init: str | Path, *, overwrite: bool) -> PixelReading:
-    """How the images of the run were read if it resumes, or else those of the run that it begins from."""
+    """How the images of the run were read if it resumes, or else those of the run that it starts from."""
     first = RunFolder(Path(init))
     if run.exists() and run.checkpoints() and not overwrite:
         return run.pixel_reading()

@@ -15,7 +15,7 @@ from socodet.weights.file import WeightsFile
 def judge_finetuning(
     *sets: Any, output: str | Path, init: str | Path, backbone_only: bool, patience: int | None, overwrite: bool
 ) -> bool:
-    """Whether the run begins from its own checkpoint. InputError for sets, weights and a folder that cannot be used."""
+    """Whether the run starts from its own checkpoint. InputError for sets, weights and a folder that cannot be used."""
     if patience is not None and patience < 1:
         raise InputError(f"--patience must be at least 1, not {patience}")
     run = RunFolder(Path(output))

@@ -83,7 +83,7 @@ def views_planned_for(source: ImageSource) -> Recipe:
 
 
 def _beginning(given: Given, start: str | Path) -> Given:
-    """With the sizes of the modules of the run that it begins from, if that is one."""
+    """With the sizes of the modules of the run that it starts from, if that is one."""
     run = RunFolder(Path(start))
     if not run.exists() or "model" not in run.describe()["recipe"]:
         return given

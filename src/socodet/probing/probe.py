@@ -98,14 +98,14 @@ class ProbeResult(dict[str, ProbeScores], Shown):
     """Scores of networks by name, which print as a table."""
 
     started_from: str | None = None
-    """The weights that the run began from, if they were not random."""
+    """The weights that the run started from, if they were not random."""
 
     def __str__(self) -> str:
         lines = [probe_table(self)]
         if self.started_from is not None and "untrained" in self:
             lines.append(
-                f"the run began from {self.started_from}, not from random weights as untrained has, so the difference "
-                "between the two includes what it began with"
+                f"the run started from {self.started_from}, not from random weights as untrained has, so the "
+                "difference between the two includes what it started with"
             )
         return "\n".join(lines)
 

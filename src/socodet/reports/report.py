@@ -117,7 +117,7 @@ def report(
         start = trained[0].folder.started_from()
         if start is not None:
             notes.append(
-                f"{trained[0].name} began from {start}, not from random weights as the untrained network has, so the "
+                f"{trained[0].name} started from {start}, not from random weights as the untrained network has, so the "
                 "difference between the two includes what it began with"
             )
         shown, recall, objects = _image_sections(trained, source, device, show_progress)

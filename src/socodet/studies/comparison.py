@@ -150,7 +150,7 @@ def _prepare(
 ) -> None:
     """Makes the folder, or finds in it the comparison that is asked for; checks that every init fits.
 
-    Weights are read where a run has yet to begin from them. InputError where an init is another than it was.
+    Weights are read where a run has yet to start from them. InputError where an init is another than it was.
     """
     asked = runs.describe()
     noted: dict[str, Any] = study.find(asked, DESCRIBED, overwrite=overwrite).get("inits", {})
@@ -188,7 +188,7 @@ def _prepare(
 
 
 def _is_begun(study: Study, job: Job) -> bool:
-    """Whether the run no longer needs the weights it begins from."""
+    """Whether the run no longer needs the weights it starts from."""
     return study.outcome(job).finished or bool(RunFolder(study.folder / job.name).checkpoints())
 
 

@@ -47,7 +47,7 @@ class FinetuningRuns:
     settings: FinetuneSettings
     """Of every run, except the seed and the fraction; the detector has no masks if the set has none."""
     model: ModelSettings | None = None
-    """Sizes of the modules; None for those of the run that a detector begins from."""
+    """Sizes of the modules; None for those of the run that a detector starts from."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     evaluations: int = EVALUATIONS
     """How often a run is scored, unless `evaluation.every` says so."""

@@ -68,7 +68,7 @@ def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
 def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> ModelSettings:
     """Default sizes of the modules: those of the first init that is a run's folder.
 
-    Where such a folder is gone, and the run or comparison in `output` has begun from it, those that it has there.
+    Where such a folder is gone, and the run or comparison in `output` has started from it, those that it has there.
     """
     for init in inits:
         if not init.is_scratch and Path(init.source).is_dir():

@@ -26,7 +26,7 @@ from socodet.views.batch import Batch
 
 MEETING = timedelta(minutes=15)
 """How long processes wait for each other to start."""
-PATIENCE = timedelta(hours=24)
+LONGEST_WAIT = timedelta(hours=24)
 """How long processes wait for the first one, which may be making proposals."""
 IN_TRAINING = timedelta(hours=1)
 """How long they wait for each other once they train; the first may be writing, or probing, meanwhile."""
@@ -44,14 +44,14 @@ def join(world: World, device: torch.device) -> None:
     if world.size == 1:
         return
     if dist.is_initialized():  # by an earlier call, which may have trained
-        dist.distributed_c10d._set_pg_timeout(PATIENCE)
+        dist.distributed_c10d._set_pg_timeout(LONGEST_WAIT)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         with said_if_long(f"waiting for all {world.size} processes to meet at {place}", SAID_AFTER):
             store, rank, size = next(rendezvous("env://", world.rank, world.size, timeout=MEETING))
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     except (RuntimeError, ValueError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(

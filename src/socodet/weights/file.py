@@ -157,7 +157,7 @@ def start_path(start: dict[str, str] | None) -> str | None:
 
 
 def start_path_now(start: dict[str, str] | None, there: dict[str, str] | None) -> str | None:
-    """The same for the requested weights, to compare with those that a run began from, `there`.
+    """The same for the requested weights, to compare with those that a run started from, `there`.
 
     If the weights have only been moved since, with or without the run, it is their former path.
     """

@@ -53,7 +53,7 @@ def downloaded(source: str | Path) -> Path:
 
 
 def origin(source: str | Path) -> str:
-    """What a run notes of the weights it begins from: a download's name on the Hub, of others the absolute path."""
+    """What a run notes of the weights it starts from: a download's name on the Hub, of others the absolute path."""
     return _names.get(Path(source)) or os.path.realpath(source)
 
 

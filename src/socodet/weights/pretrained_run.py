@@ -23,7 +23,9 @@ def encoder_weights(run: str | Path) -> "dict[str, Tensor]":
     """The online encoder's state dict: all that is transferred (projector and predictor are not, section 4.2)."""
     folder = RunFolder(Path(run))
     if folder.describe("pretrain")["recipe"].get("name") == FINETUNED:
-        raise InputError(f"{folder.path}: is a fine-tuning run, not a pretraining run; give the run that it began from")
+        raise InputError(
+            f"{folder.path}: is a fine-tuning run, not a pretraining run; give the run that it started from"
+        )
     state = folder.load_checkpoint()
     if state is None:
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")

@@ -38,11 +38,11 @@ HALF_LIVES = 450
 STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
 """When neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
 FEWEST_STEPS = 1_000
-BEGUN_BACKBONE_LR = 0.1
-"""The backbone's rate relative to the other modules' in a run that begins from another. At the full rate LARS changes
+STARTED_BACKBONE_LR = 0.1
+"""The backbone's rate relative to the other modules' in a run that starts from another. At the full rate LARS changes
 every layer by 0.001 of its norm times the learning rate in each step, and little is left of it after a few thousand."""
 GIVEN_BACKBONE_LR = 0.0
-"""The same in a run that begins from a file, such as ImageNet's weights: the backbone keeps them, and the FPN and the
+"""The same in a run that starts from a file, such as ImageNet's weights: the backbone keeps them, and the FPN and the
 box head learn on top. Few folds of short runs (docs/results.md): on NEU-DET both folds ended lower at 0.1 than at 0."""
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
 """Of each view. Three times as much holds the rank too, but leaves too little of the agreement (docs/results.md)."""
@@ -68,9 +68,9 @@ class Given:
     size: int | None = None
     """Side of the first view, pixels."""
     starts_from: str | Path | None = None
-    """The weights that it begins from."""
+    """The weights that it starts from."""
     model: ModelSettings | None = None
-    """Sizes of the modules, where it begins from a run."""
+    """Sizes of the modules, where it starts from a run."""
     proposals: str | Path | None = None
     """A table of them, or `online`; by default the run makes its own table."""
 
@@ -137,7 +137,7 @@ def plan(
         chose("micro-batches", given.accumulate, "given")
         training = dataclasses.replace(training, accumulate=given.accumulate)
     if given.starts_from is not None:
-        rate = GIVEN_BACKBONE_LR if given.model is None else BEGUN_BACKBONE_LR
+        rate = GIVEN_BACKBONE_LR if given.model is None else STARTED_BACKBONE_LR
         value = f"{rate:g} of the others'" if rate else "0: frozen"
         chose("backbone's rate", value, "to keep the weights it starts from")
         training = dataclasses.replace(training, backbone_lr=rate)

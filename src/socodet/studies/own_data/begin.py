@@ -142,7 +142,7 @@ def starts_to_note(folder: Path, every: Sequence[Start], begun: Mapping[str, Any
 def check_weights(every: Sequence[Start], wanted: Sequence[Start], begun: Collection[str]) -> None:
     """InputError when the given weights are not those of the network that pretraining begins with.
 
-    Two networks are built for that, unless nothing `wanted` begins from the weights, or something has, as it is now.
+    Two networks are built for that, unless nothing `wanted` starts from the weights, or something has, as it is now.
     """
     from_weights = {start.name for start in every if start.weights or start.start_from}
     if from_weights.isdisjoint(begun) and any(start.name in from_weights for start in wanted):

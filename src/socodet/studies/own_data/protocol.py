@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IMAGE, SOCO, SOCO_PAPER, SOCO_RPN = "image", "soco", "soco_paper", "soco_rpn"
 SOCO_BACKBONE = f"{SOCO}_backbone"
 ADAPTED = f"{SOCO}_adapted"
-"""After the name of the given weights: SoCo begun from them, the backbone learning too, though slowly."""
+"""After the name of the given weights: SoCo started from them, the backbone learning too, though slowly."""
 NAME = "imagenet"
 """Of the weights that are given, where the user does not name them."""
 OF_TRAINING = "of the training set"
@@ -33,7 +33,7 @@ def pretrained_as(start: str) -> str:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that the user has already, to begin from and to compare with."""
+    """Weights that the user has already, to start from and to compare with."""
 
     path: Path
     """A file of the backbone, as `finetune --init` takes it."""
@@ -99,7 +99,7 @@ class Start:
     recipe: Recipe | None = None
     """How they are pretrained; None for scratch and for the given weights themselves."""
     start_from: Path | None = None
-    """What pretraining begins from."""
+    """What pretraining starts from."""
     weights: Path | None = None
     """The given weights, where nothing is pretrained."""
     own_backbone: bool = False
@@ -122,7 +122,7 @@ def starts(
     settings: OwnDataSettings, weights: Weights | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Start, ...]:
     """All starts, in the order of the table. The arithmetic of a step is counted to make compute equal."""
-    from socodet.pretraining.recipes.auto import BEGUN_BACKBONE_LR
+    from socodet.pretraining.recipes.auto import STARTED_BACKBONE_LR
 
     soco, image = _recipes(settings, settings.backbone, source, survey, machine, starts_from=None)
     found = [
@@ -139,20 +139,20 @@ def starts(
     if weights is not None:
         soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=weights.path)
         name, path = weights.name, weights.path
-        adapted = _at_rate(soco, BEGUN_BACKBONE_LR)
+        adapted = _at_rate(soco, STARTED_BACKBONE_LR)
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
-            Start(f"{name}_{SOCO}", f"SoCo begun from {name}", soco, path, own_backbone=True),
+            Start(f"{name}_{SOCO}", f"SoCo started from {name}", soco, path, own_backbone=True),
             Start(
                 f"{name}_{IMAGE}",
-                f"the image level begun from {name}, at equal compute",
+                f"the image level started from {name}, at equal compute",
                 image,
                 path,
                 own_backbone=True,
             ),
             Start(
                 f"{name}_{ADAPTED}",
-                f"SoCo begun from {name}, the backbone's rate {BEGUN_BACKBONE_LR:g} of the others'",
+                f"SoCo started from {name}, the backbone's rate {STARTED_BACKBONE_LR:g} of the others'",
                 adapted,
                 path,
                 own_backbone=True,
@@ -172,7 +172,7 @@ def _recipes(
     starts_from: Path | None,
 ) -> tuple[Recipe, Recipe]:
     """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
-    from socodet.pretraining.recipes.auto import BEGUN_BACKBONE_LR, Given, plan
+    from socodet.pretraining.recipes.auto import STARTED_BACKBONE_LR, Given, plan
     from socodet.pretraining.step_time import flops_per_image
 
     def planned(steps: int) -> Recipe:
@@ -181,7 +181,7 @@ def _recipes(
         return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
 
     def baseline(soco: Recipe) -> Recipe:  # whose backbone is all that learns
-        return image_level(soco if starts_from is None else _at_rate(soco, BEGUN_BACKBONE_LR))
+        return image_level(soco if starts_from is None else _at_rate(soco, STARTED_BACKBONE_LR))
 
     soco = planned(settings.steps)
     ratio = flops_per_image(soco, source) / flops_per_image(baseline(soco), source)

@@ -77,7 +77,7 @@ def reproduce_own_data(
     sees the training split's images, or `images`, without labels. For each of `fractions` of the labels the length of
     fine-tuning is the one after which a detector from scratch has stopped getting better; it is the same for every
     start. A fold takes another part of the labels and another seed. `weights` are those of a backbone, to compare with
-    and to begin from: `Weights("resnet50.pth", "resnet50")`. `only` names the starts wanted; by default all but those
+    and to start from: `Weights("resnet50.pth", "resnet50")`. `only` names the starts wanted; by default all but those
     that only run on request. `execution.max_steps` counts for each run.
 
     The same call resumes after an interruption; fractions, folds, starts and weights may be added later. InputError for
