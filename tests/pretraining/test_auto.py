@@ -60,6 +60,22 @@ def test_a_survey_samples_grey_images_sizes_and_counts_evenly():
     assert grey.reads == 48  # and not 50,000
 
 
+def test_images_without_any_proposal_are_named_in_the_plan():
+    class Flat(Made):
+        def read(self, index: int) -> bytes:
+            if index % 2:
+                return super().read(index)
+            file = io.BytesIO()
+            Image.new("RGB", (160, 120), (index, 0, 0)).save(file, "PNG")
+            return file.getvalue()
+
+    half = survey_images(Flat(16, colour=True))
+    assert half.no_boxes == 0.5
+    (row,) = [choice for choice in plan(half, CPU).choices if choice.what == "proposals"]
+    assert "50% have none at all" in row.reason
+    assert survey_images(Made(4, colour=True)).no_boxes == 0
+
+
 def test_unreadable_images_are_skipped_and_said_and_no_readable_one_is_an_error(capsys):
     class Broken(Made):
         def read(self, index: int) -> bytes:
@@ -169,7 +185,7 @@ def test_any_set_gets_a_recipe_and_a_plan_of_a_line_a_choice(count, machine, sho
     lines = made.lines(count, 0.5)
     assert len(lines) == len(made.choices) + 2 + (count < 200)
     assert f"{made.recipe.training.batch_size} image" in lines[len(made.choices)]
-    assert ("are few" in lines[-1]) == (count < 200)
+    assert (" few: " in lines[-1]) == (count < 200)
     assert {choice.what for choice in made.choices} >= {"network", "views", "batch", "steps", "objective", "proposals"}
 
 

@@ -20,6 +20,8 @@ SURVEYED = 48
 """Images decoded and searched for proposals, spaced evenly over the set."""
 GREY_DIFFERENCE = 8
 """A pixel whose channels differ by at most this (0..255) counts as grey; JPEG rounding stays below it."""
+SMALLER_SCALE = 0.1
+"""Of the proposals that are taken where there are too few within the paper's filter, which begins at 0.3."""
 GREY_PIXELS = 0.99
 """An image is grey if this share of its pixels is."""
 
@@ -38,6 +40,8 @@ class ImageSurvey:
     """Share of images without colour."""
     few_boxes: float
     """Share of images with fewer proposals within the paper's filter (0.3 to 0.8 of the image) than a sample draws."""
+    no_boxes: float = 0.0
+    """Share of images without any proposal, also of `SMALLER_SCALE`."""
     proposal_seconds: float = 0.0
     """How long reading an image and searching it for proposals takes a core, on average."""
 
@@ -57,8 +61,10 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
     """Samples `SURVEYED` images of the set; says how many cannot be read. InputError when none of them can."""
     wanted = np.unique(np.linspace(0, len(source) - 1, min(SURVEYED, len(source))).round().astype(int))
     sides, grey, few, seconds = [], [], [], []
+    none = 0
+    paper, smaller = ProposalSettings(), ProposalSettings(min_scale=SMALLER_SCALE)
     unreadable: list[str] = []
-    compile_kernels(ProposalSettings().method)  # outside the time of an image
+    compile_kernels(paper.method)  # outside the time of an image
     with progress_bar("sampling images", len(wanted), show=show_progress) as bar:
         for index in wanted.tolist():
             before = time.thread_time()
@@ -71,8 +77,10 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
                 bar.advance()
             sides.append(min(pixels.shape[:2]))
             grey.append(is_grey(pixels))
-            few.append(len(propose_boxes(pixels, ProposalSettings())) < SampleSettings().boxes_per_image)
+            boxes = len(propose_boxes(pixels, paper))
             seconds.append(time.thread_time() - before)
+            few.append(boxes < SampleSettings().boxes_per_image)
+            none += not boxes and not len(propose_boxes(pixels, smaller))
     if not sides:
         raise InputError(f"{source.location}: none of the {len(wanted)} sampled images can be read; check the files")
     if unreadable:
@@ -86,6 +94,7 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
         short_side=int(np.median(sides)),
         grey=float(np.mean(grey)),
         few_boxes=float(np.mean(few)),
+        no_boxes=none / len(sides),
         proposal_seconds=float(np.mean(seconds)),
     )
 

@@ -143,8 +143,8 @@ class Job:
         shutil.rmtree(self.folder)
         if without:
             notice(
-                f"{self.output}: {len(without):,} of {len(self.source):,} images have no proposal "
-                f"(first: {without[0]}); pretraining takes their whole windows"
+                f"{self.source.location}: {len(without):,} of {len(self.source):,} images have no proposal "
+                f"(first: {without[0]}); pretraining takes their whole windows, unless nearly all are such"
             )
         return boxes, unreadable
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO
-from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, duration
+from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, duration, said_of_few
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import TrainingSettings
-from socodet.pretraining.survey import ImageSurvey, Machine
+from socodet.pretraining.survey import SMALLER_SCALE, ImageSurvey, Machine
 from socodet.proposals.settings import ONLINE, ProposalSettings
 from socodet.runtime.counted import counted, rounded
 from socodet.views.settings import PhotometricSettings, SampleSettings, three_views
@@ -25,7 +25,6 @@ GREY_SHARE = 0.9
 """With at least this share of grey images, colours are not augmented."""
 FEW_BOXES_SHARE = 0.25
 """If more than this share of the images has too few proposals within the paper's filter, smaller ones are kept too."""
-SMALLER_SCALE = 0.1
 LARGE_SET = 100_000
 """With at least this many images the paper's loss is used unchanged. We measured nothing between our small sets and the
 paper's 1.3 million images; the number is a guess between the two."""
@@ -46,9 +45,6 @@ GIVEN_BACKBONE_LR = 0.0
 box head learn on top. Few folds of short runs (docs/results.md): on NEU-DET both folds ended lower at 0.1 than at 0."""
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
 """Of each view. Three times as much holds the rank too, but leaves too little of the agreement (docs/results.md)."""
-
-FEW_IMAGES = 200
-"""With fewer images than this, the plan says that they are few: the smallest set that we measured on has 296."""
 
 Chose = Callable[[str, object, str], None]
 """Records a choice: what, its value, and why."""
@@ -104,8 +100,7 @@ class Plan:
             length += f"; about {duration(steps * seconds_per_step)} at {rounded(seconds_per_step, 2)} s per step"
             if self.proposal_seconds >= NAMED_SECONDS:
                 length += f", after about {duration(self.proposal_seconds)} for the proposals"
-        few = [f"{images} images are few: more unlabelled images would help most"] if images < FEW_IMAGES else []
-        return [*lines, length, expectation(steps), *few]
+        return [*lines, length, expectation(steps), *said_of_few(images)]
 
 
 def plan(
@@ -186,7 +181,7 @@ def _side(survey: ImageSurvey, machine: Machine, given: int | None) -> tuple[int
     """Side of the first view, and why."""
     if given is not None:
         return given, "the size of the first is given"
-    why = f"images of {survey.short_side} pixels"
+    why = f"median shorter side: {survey.short_side} pixels"
     if machine.device == "cpu":
         return 96 if survey.short_side >= 96 else 64, f"no GPU; {why}"
     return 224 if survey.short_side >= 160 else 128, why
@@ -280,7 +275,9 @@ def _objective(survey: ImageSurvey, chose: Chose) -> ObjectiveSettings:
     if survey.count >= LARGE_SET:
         chose("objective", "the paper's", f"{survey.count:,} images")
         return ObjectiveSettings()
-    why = f"{survey.count:,} images: without these terms, short runs on few images collapse to a few dimensions"
+    why = (
+        f"{counted(survey.count, 'image')}: without these terms, short runs on few images collapse to a few dimensions"
+    )
     chose("objective", "with variance and covariance terms", why)
     return ObjectiveSettings(variance_weight=VARIANCE_WEIGHT, covariance_weight=COVARIANCE_WEIGHT)
 
@@ -292,6 +289,8 @@ def _proposals(survey: ImageSurvey, given: Given, chose: Chose) -> ProposalSetti
         return paper
     if survey.few_boxes > FEW_BOXES_SHARE:
         why = f"{survey.few_boxes:.0%} of images have too few larger ones"
+        if survey.no_boxes > FEW_BOXES_SHARE:
+            why += f"; {survey.no_boxes:.0%} have none at all: look at them with socodet inspect proposals"
         chose("proposals", f"from {SMALLER_SCALE:g} of the image", why)
         return dataclasses.replace(paper, min_scale=SMALLER_SCALE)
     chose("proposals", f"{paper.min_scale:g} to {paper.max_scale:g} of the image", "the paper's; enough in most images")

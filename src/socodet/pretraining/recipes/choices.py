@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.counted import counted
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 SETTINGS = {
@@ -20,6 +21,8 @@ SETTINGS = {
     "proposals": (ProposalSettings,),
 }
 """The settings behind each choice: names of fields, or classes of which it is every field."""
+FEW_IMAGES = 200
+"""With fewer images than this, a plan says that they are few: the smallest set that we measured on has 296."""
 NAMED_SECONDS = 60.0
 """A plan says how long the proposals take if it is as long as this."""
 
@@ -41,6 +44,13 @@ class Choice:
         """The same with a reason that names those of the given flags which replace a value of it."""
         flags = ", ".join(flag for flag in given if setting_of(flag) in self.settings())
         return dataclasses.replace(self, reason=f"replaced by {flags}") if flags else self
+
+
+def said_of_few(images: int) -> list[str]:
+    """A line of the plan for so few images; none for more."""
+    if images >= FEW_IMAGES:
+        return []
+    return [f"{counted(images, 'image')} {'is' if images == 1 else 'are'} few: more unlabelled images would help most"]
 
 
 def duration(seconds: float) -> str:
