@@ -1,8 +1,41 @@
 """How much there is to work with."""
 
+import math
 import os
+from contextlib import suppress
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use: those it may run on, or fewer where a container has less time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _cores_of_time())))
+
+
+def _cores_of_time() -> float:
+    """The least limit of the control groups around this process, as `docker run --cpus` sets one; infinite without."""
+    limits = [math.inf]
+    with suppress(OSError, ValueError):
+        for line in OWN_CGROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            # A container may see its own group as the root, under whatever path the host has for it.
+            for root in [CGROUPS / controllers, CGROUPS / "cpu"] if controllers else [CGROUPS]:
+                group = root / path.lstrip("/")
+                limits += [_limit(folder) for folder in (group, *group.parents) if folder.is_relative_to(root)]
+    return min(limits)
+
+
+def _limit(group: Path) -> float:
+    """Cores' worth of time that a control group of either version has."""
+    with suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return math.inf if int(quota) <= 0 else int(quota) / int(period)
+    return math.inf

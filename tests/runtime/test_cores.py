@@ -1,0 +1,59 @@
+"""How many cores there are to work with, in containers too."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from socodet.runtime import cores
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 64 cores, whose control groups are below this folder."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cores, "OWN_CGROUPS", tmp_path / "own")
+    (tmp_path / "cgroup").mkdir()
+    return tmp_path
+
+
+def within(groups: Path, own: str, **limits: str) -> int:
+    (groups / "own").write_text(own)
+    for name, text in limits.items():
+        file = groups / "cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    return cores.available_cores()
+
+
+def test_without_control_groups_every_core_counts(groups: Path) -> None:
+    assert cores.available_cores() == 64
+    assert within(groups, "0::/\n") == 64
+    assert within(groups, "not what the kernel writes") == 64
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("400000 100000", 4), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64), ("12800000 100000", 64)],
+)
+def test_the_limit_of_a_container(groups: Path, limit: str, expected: int) -> None:
+    """As of `docker run --cpus 4`, `1.5`, `0.5`, without, and of more than there are."""
+    assert within(groups, "0::/\n", **{"cpu.max": limit}) == expected
+
+
+def test_the_least_limit_of_all_groups_around_counts(groups: Path) -> None:
+    own = "0::/user.slice/job/step\n"
+    assert within(groups, own, **{"user.slice/job/step/cpu.max": "max 100000"}) == 64
+    assert within(groups, own, **{"user.slice/job/cpu.max": "300000 100000"}) == 3
+    assert within(groups, own, **{"other/cpu.max": "100000 100000"}) == 3
+
+
+@pytest.mark.parametrize("controllers", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize("path", ["", "docker/0123/"])
+def test_the_first_version_of_control_groups(groups: Path, controllers: str, path: str) -> None:
+    """The path is the host's, which a container may not have."""
+    own = f"9:cpuset:/\n3:{controllers}:/docker/0123\n0::/\n"
+    at = f"{controllers}/{path}cpu.cfs_"
+    assert within(groups, own, **{f"{at}quota_us": "-1", f"{at}period_us": "100000"}) == 64
+    assert within(groups, own, **{f"{at}quota_us": "500000"}) == 5
