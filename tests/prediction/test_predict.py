@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import shutil
@@ -32,7 +33,7 @@ from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
-from socodet.images.reading import PixelReading
+from socodet.images.reading import PixelReading, PixelSettings, read_images_as
 from socodet.prediction.drawing import draw_objects, free_place
 from socodet.prediction.predict import predict
 from socodet.reports.theme import OBJECT_COLOURS
@@ -480,6 +481,24 @@ def test_images_that_could_not_be_read_are_tried_again(run, images, tmp_path, mo
     predict(run, images, tmp_path / "fresh", **QUIET)
     for name in ("predictions.json", "predictions.csv"):
         assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_images_that_were_too_large_are_tried_with_a_higher_limit(run, images, tmp_path):
+    """As the message asks for; and the others are not done again."""
+    first = sorted(images.iterdir())[0]
+    pixels = max(math.prod(Image.open(file).size) for file in images.iterdir() if file != first)
+    shutil.copytree(images, tmp_path / "images")
+    with Image.open(first) as image:
+        image.resize((200, 200)).save(tmp_path / "images" / first.name)
+    with read_images_as(PixelSettings(max_pixels=pixels)):
+        ((name, why),) = predict(run, tmp_path / "images", tmp_path / "found", **QUIET).unreadable
+    assert name == first.name
+    assert "--max-pixels" in why
+    lines = (tmp_path / "found" / "found.jsonl").read_text().splitlines()
+    assert predict(run, tmp_path / "images", tmp_path / "found", **QUIET).unreadable == ()
+    assert set(lines[1:]) < set((tmp_path / "found" / "found.jsonl").read_text().splitlines())
+    with read_images_as(PixelSettings(value_range=100)), pytest.raises(InputError, match="the way images are read"):
+        predict(run, tmp_path / "images", tmp_path / "found", **QUIET)
 
 
 def test_every_image_and_name_can_be_drawn(run, photograph, tmp_path):

@@ -63,8 +63,8 @@ def decode_image(
 
     A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_cut` is called, unless hardly anything
     of it is there. `on_deep` gets the values of an image of more than 8 bits. UnreadableImageError, in one line without
-    the file's name, when the bytes are not such an image, are otherwise truncated or damaged, or have more than
-    `MAX_PIXELS`.
+    the file's name, when the bytes are not such an image, are otherwise truncated or damaged, or have more pixels than
+    `reading` allows.
     """
     if not data:
         raise UnreadableImageError("the file is empty")

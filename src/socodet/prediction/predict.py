@@ -30,7 +30,6 @@ from socodet.detection.scores.outcomes import as_limit
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.reading import PLAIN
 from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of, version_of
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.found import CSV, JSON, LINES, FoundLines
@@ -109,8 +108,7 @@ def predict(
             **({"drawn_from": drawn_from} if draw else {}),
         },
     }
-    if reading_of(source) != PLAIN:
-        asked["reading"] = to_json(reading_of(source))
+    asked |= _values_read(to_json(reading_of(source)))
     hold_folder(folder)
     _prepare(folder, asked, str(Path(detector.run).absolute()), overwrite=overwrite)
     lines = FoundLines.of_earlier_calls(folder, source)
@@ -210,7 +208,9 @@ def _digest(network: nn.Module) -> str:
 def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) -> None:
     """Begins the folder, or checks that it is of the same call. run: where the detector is, noted for the reader."""
     there = read_note(folder / NOTE)
-    difference = None if there is None else differences(asked, {k: v for k, v in there.items() if k != "run"})
+    noted = {k: v for k, v in (there or {}).items() if k not in ("run", "reading")}
+    noted |= _values_read((there or {}).get("reading") or {})
+    difference = None if there is None else differences(asked, noted)
     if difference and not overwrite:
         raise InputError(
             f"{folder}: holds other predictions: {difference}; repeat the command with the same flags to "
@@ -223,6 +223,12 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) 
         there = None
     if there is None:
         write_note(folder / NOTE, {**asked, "run": run})
+
+
+def _values_read(reading: dict[str, Any]) -> dict[str, Any]:
+    """As `reading`, what decides the values of images; not their largest size: a larger one is tried, as unreadable."""
+    values = {name: value for name, value in reading.items() if name != "max_pixels" and value is not None}
+    return {"reading": values} if values else {}
 
 
 def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str, Any]]:
