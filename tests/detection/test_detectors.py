@@ -3,8 +3,10 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign, roi_align
@@ -206,3 +208,14 @@ def test_scaling_keeps_means_and_does_not_alias():
     small = scale_image(stripes, (16, 16))
     torch.testing.assert_close(small[:, :, 1:-1], torch.full((3, 16, 14), 0.5), atol=0.02, rtol=0)
     assert scale_image(stripes, (64, 64)) is stripes
+
+
+@pytest.mark.parametrize("after", [(160, 1), (400, 1), (160, 2), (1, 160), (1, 1)])
+@pytest.mark.parametrize("before", [(300, 1), (300, 3), (1, 300), (2, 1)])
+def test_long_strips_are_scaled_as_by_pillow(before, after):
+    """Down to one pixel wide."""
+    strip = np.random.default_rng(0).random(before, np.float32)
+    expected = np.asarray(Image.fromarray(strip).resize(after[::-1], Image.Resampling.BILINEAR))
+    given = torch.from_numpy(strip).expand(3, -1, -1)
+    for image in (given.contiguous(), given.permute(1, 2, 0).contiguous().permute(2, 0, 1)):
+        np.testing.assert_allclose(scale_image(image, after)[1], expected, atol=1e-5)

@@ -57,6 +57,7 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
             f"{inference.max_side}"
         )
         yield f"- Detections: {limits}, after non-maximum suppression"
+    yield "- Images are 8-bit RGB, upright as their EXIF orientation says, and white where they are transparent"
     yield from reading_lines(detector.pixel_reading)
     data = description["data"]
     train = in_markdown(description["train"])

@@ -74,6 +74,8 @@ def scale_image(image_3hw: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H, W), uint8 or floating point, at another (height, width): bilinear, with antialiasing where it shrinks."""
     if image_3hw.shape[-2:] == torch.Size(size):
         return image_3hw
+    if size[1] == 1 < size[0]:  # of an image one pixel wide, torch's kernel returns other values (2.14)
+        return scale_image(image_3hw.transpose(-2, -1), (size[1], size[0])).transpose(-2, -1)
     return interpolate(image_3hw[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
