@@ -122,6 +122,23 @@ def test_what_is_transparent_is_white_in_every_form(detector, photograph, tmp_pa
         np.testing.assert_array_equal(other.boxes, expected.boxes)
 
 
+def test_images_are_read_as_they_are_needed(detector, photograph):
+    """All of a long list, or of a video, would not fit into memory; a path that is not there is found out before."""
+    events = []
+    hook = detector.network.register_forward_pre_hook(lambda _, inputs: events.append(len(inputs[0])))
+    array = np.zeros((8, 8, 3), np.uint8)
+    try:
+        found = detector.predict((events.append("read") or array for _ in range(5)), batch_size=2)
+        with pytest.raises(InputError, match="no such image file"):
+            detector.predict([photograph, "gone.jpg"])
+        with pytest.raises(InputError, match=r"images\[2\]: "):
+            detector.predict([array, array, b"torn"])
+    finally:
+        hook.remove()
+    assert len(found) == 5
+    assert events == ["read", "read", 2, "read", "read", 2, "read", 1, 1, 1]
+
+
 def test_an_array_that_cannot_be_written_to_is_read_without_a_warning(detector, photograph):
     pixels = decode_image(photograph.read_bytes()).copy()
     pixels.flags.writeable = False

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import ArgumentError, InputError
-from socodet.finetuning.given_images import AnyImage, as_pixels, check_tensors
+from socodet.finetuning.given_images import AnyImage, as_pixels, check_tensors, refuse_missing
 from socodet.finetuning.inputs import check_limits
 from socodet.finetuning.run import FinetuneRecipe, best_f1, trained_categories
 from socodet.finetuning.trainer import scored_weights
@@ -150,8 +151,9 @@ class TrainedDetector(nn.Module):
         """The objects in each image, those of at least `min_score`, at most `max_detections` in one.
 
         images: paths, bytes of image files, PIL images, or uint8 arrays (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey;
-        transparent parts become white. min_score: by default everything that the detector returns, whereas
-        `socodet.predict` leaves out scores below 0.05. InputError for an image that cannot be read.
+        transparent parts become white. They are read as they are needed, `batch_size` at a time. min_score: by default
+        everything that the detector returns, whereas `socodet.predict` leaves out scores below 0.05. InputError for an
+        image that cannot be read.
         """
         check_limits(min_score, max_detections, batch_size)
         self.check_ready()
@@ -159,15 +161,19 @@ class TrainedDetector(nn.Module):
         if single or not isinstance(images, Iterable):
             how = "; for an array of several images, list(array)" if getattr(images, "ndim", 0) == 4 else ""
             raise ArgumentError(f"predict takes a list of images; put a single one into a list{how}")
-        found = []
-        pixels = [as_pixels(image, self.pixel_reading, f"images[{place}]") for place, image in enumerate(images)]
+        if isinstance(images, Sequence):
+            refuse_missing(images)
+        found: list[FoundObjects] = []
+        places = iter(enumerate(images))
+        while some := list(islice(places, batch_size)):  # all together may not fit into memory
+            pixels = [as_pixels(image, self.pixel_reading, f"images[{place}]") for place, image in some]
+            for index, answer in detect_each(
+                self.network, pixels.__getitem__, range(len(pixels)), batch_size=batch_size, precision=self.precision
+            ):
+                if isinstance(answer, str):
+                    raise InputError(f"image {some[index][0]}: {answer}")
+                found.append(self._named(chosen(answer, min_score, max_detections), pixels[index].shape[:2]))
         CUT_SHORT.say()
-        for index, answer in detect_each(
-            self.network, pixels.__getitem__, range(len(pixels)), batch_size=batch_size, precision=self.precision
-        ):
-            if isinstance(answer, str):
-                raise InputError(f"image {index}: {answer}")
-            found.append(self._named(chosen(answer, min_score, max_detections), pixels[index].shape[:2]))
         return found
 
     def _named(self, found: Detections, size: tuple[int, ...]) -> FoundObjects:

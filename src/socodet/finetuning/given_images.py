@@ -1,6 +1,7 @@
 """Images given in memory or as files, in any of the forms that a detector takes from Python."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         except UnreadableImageError as error:
             raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
-            raise InputError(f"{path}: no such image file; check the path") from None
+            raise _missing(path) from None
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     if isinstance(image, Image.Image):
@@ -66,6 +67,17 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     return np.ascontiguousarray(array if array.shape[2] == 3 else np.array(to_rgb(Image.fromarray(array))))
+
+
+def refuse_missing(images: Iterable[Any]) -> None:
+    """InputError for a path that is not there, before any image is looked at."""
+    for image in images:
+        if isinstance(image, str | os.PathLike) and not os.path.lexists(image):
+            raise _missing(os.fspath(image))
+
+
+def _missing(path: str) -> InputError:
+    return InputError(f"{path}: no such image file; check the path")
 
 
 def _decoded(data: bytes, reading: PixelReading, name: str) -> NDArray[np.uint8]:
