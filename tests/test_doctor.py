@@ -30,6 +30,20 @@ def test_this_machine_is_well(capsys, monkeypatch):
     assert all(line.startswith("ok ") for line in lines[1:])
 
 
+@pytest.mark.parametrize(("built_for", "fix"), [(None, "without CUDA"), ("13.0", "driver for CUDA 13.0")])
+def test_a_gpu_that_torch_does_not_find_is_bad(tmp_path, capsys, monkeypatch, built_for, fix):
+    (tmp_path / "0000:17:00.0").mkdir()
+    monkeypatch.setattr("socodet.training.devices.GPUS", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(SystemExit):
+        main(["doctor", "--json"])
+    assert fix in found(capsys)["device"]["problem"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # it is not to be used
+    assert doctor._device().problem is None
+
+
 def test_a_limit_that_cannot_be_raised_is_stated_once(capsys, monkeypatch):
     for soft, hard in ((20_000, 20_000), (1024, 20_000)):
         monkeypatch.setattr("resource.getrlimit", lambda _, limits=(soft, hard): limits)

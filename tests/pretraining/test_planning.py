@@ -220,6 +220,23 @@ def test_python_has_the_same_recipe(images, capsys):
         socodet.recipe("auto")
 
 
+@pytest.mark.usefixtures("half_a_second")
+def test_a_plan_for_the_cpu_names_a_gpu_that_torch_does_not_find(images, tmp_path, capsys, monkeypatch):
+    (tmp_path / "gpus" / "0000:17:00.0").mkdir(parents=True)
+    monkeypatch.setattr("socodet.training.devices.GPUS", tmp_path / "gpus")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for device, named in (("auto", True), ("cpu", False)):
+        main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--dry-run", "--device", device])
+        assert ("NVIDIA GPU" in capsys.readouterr().err) == named
+
+
+def test_images_are_for_the_recipe_auto_alone(images, capsys):
+    with pytest.raises(SystemExit):
+        main(["recipes", "tiny", "--images", str(images)])
+    assert "--images" in capsys.readouterr().err
+
+
 def test_hours_are_for_auto_alone(images, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--recipe", "tiny", "--hours", "1"])

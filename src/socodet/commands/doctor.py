@@ -159,8 +159,10 @@ def _operators() -> Finding:
 def _device() -> Finding:
     import torch
 
+    from socodet.training.devices import idle_gpu
+
     if not torch.cuda.is_available():
-        return Finding("device", "CPU; no CUDA device")
+        return Finding("device", "CPU; no CUDA device", idle_gpu())
     names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     listed = ", ".join(f"{one.name} ({one.total_memory / 2**30:.0f} GiB)" for one in names)
     (torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")).sum().item()

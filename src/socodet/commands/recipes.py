@@ -6,6 +6,8 @@ from typing import Any
 
 import tyro
 
+from socodet.errors import InputError
+
 
 def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None = None) -> Any:
     """List the recipes, or print every field of one.
@@ -19,6 +21,8 @@ def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None =
     if name is None:
         print(list_recipes(shutil.get_terminal_size((0, 0)).columns))  # 0 in a pipe
         return [AUTO, *RECIPES]
+    if images is not None and name != AUTO:
+        raise InputError(f"recipes: --images has no effect on {name}, only on {AUTO}; leave it out")
     chosen = recipe(name, images=images)
     print(describe_recipe(chosen, images))
     return chosen

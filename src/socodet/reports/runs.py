@@ -48,6 +48,13 @@ class RunRecord:
         size: int = self.description["recipe"]["model"]["embedding_size"]
         return size
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether the boxes of a pretraining run are spread over the levels of a pyramid."""
+        recipe = self.description["recipe"]
+        has_pyramid = recipe["model"]["architecture"] not in ("image", "c4", "c5")
+        return has_pyramid and recipe["sample"]["level_rule"] != "single"
+
     def settings(self, cls: type[T], part: str) -> T:
         """One part of the recipe, such as "sample". Raises InputError when it is not of this version."""
         return from_json(cls, self.description["recipe"].get(part), f"{self.path}/run.json: {part}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,7 @@ from socodet.runtime.cores import available_cores
 from socodet.runtime.log import LOGGER
 from socodet.runtime.world import World, world_from_environment
 
+GPUS = Path("/proc/driver/nvidia/gpus")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
@@ -25,6 +27,17 @@ def choose_device(name: str, world: World) -> torch.device:
     if not available or name == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", world.local_rank % torch.cuda.device_count())
+
+
+def idle_gpu() -> str | None:
+    """Why torch does not find the NVIDIA GPU that this machine has, and how to fix that; None where that is not so."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or torch.cuda.is_available() or not (GPUS.is_dir() and any(GPUS.iterdir())):
+        return None
+    what = "this machine has an NVIDIA GPU, which torch does not find"
+    if torch.version.cuda is None:
+        return f"{what}: torch {torch.__version__} is built without CUDA; install a build with it (pytorch.org)"
+    return f"{what}: update its driver for CUDA {torch.version.cuda}, or start the container with --gpus all"
 
 
 def autocast_type(name: str, device: torch.device) -> torch.dtype:

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from PIL import Image, ImageColor
 from socodet.detection.detectors.fcos import FCOSFPN
 from socodet.detection.detectors.rt_detr_loss import LOSSES
 from socodet.detection.detectors.settings import InferenceSettings
+from socodet.reports.page import Gallery
+from socodet.reports.runs import RunRecord
 from socodet.reports.sections.curves import (
     FINETUNE_TITLES,
     PROBE_TITLES,
     SCORE_TITLES,
     curve_charts,
     curve_figure,
+    curve_sections,
     level_charts,
     level_figure,
 )
@@ -175,3 +179,15 @@ def test_every_line_can_be_told_from_the_others_and_its_name_is_shown_as_it_is()
     assert box.y0 >= chart.y1 - 1  # it covers no line
     assert box.x1 <= figure.bbox.x1
     assert chart.height > 250
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rule", "drawn"),
+    [("fpn", "scale_aware", True), ("image", "single", False), ("c4", "scale_aware", False), ("fpn", "single", False)],
+)
+def test_levels_are_drawn_of_runs_with_a_pyramid(architecture: str, rule: str, drawn: bool) -> None:
+    recipe = {"model": {"architecture": architecture, "embedding_size": 8}, "sample": {"level_rule": rule}}
+    (section, *_) = curve_sections([RunRecord("run", Path(), {"recipe": recipe}, LINES)], "Pretraining")
+    (gallery,) = section.figures
+    assert isinstance(gallery, Gallery)
+    assert ("Pyramid levels" in [chart.title for chart in gallery.images]) == drawn

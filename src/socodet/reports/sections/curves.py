@@ -86,7 +86,8 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
     if records[0].kind == "pretrain":
         sizes = {record.embedding_size for record in records}
         size = sizes.pop() if len(sizes) == 1 else None
-        curves = [*curve_charts(runs, embedding_size=size), *level_charts(runs)]
+        on_levels = {record.name: record.lines for record in records if record.has_levels}
+        curves = [*curve_charts(runs, embedding_size=size), *level_charts(on_levels)]
     else:
         curves = curve_charts(runs, FINETUNE_TITLES)
     return [
