@@ -532,6 +532,31 @@ def test_every_image_and_name_can_be_drawn(run, photograph, tmp_path):
             assert image.size == size
 
 
+def test_an_image_that_is_gone_before_it_is_drawn_is_none_the_less_done(run, images, tmp_path, monkeypatch, caplog):
+    """As in a folder that is emptied meanwhile."""
+    monkeypatch.setattr(logging.getLogger("socodet"), "propagate", True)
+    read, gone, seen = predict_module.read_pixels, sorted(images.iterdir())[1].name, []
+
+    def once(source, index):
+        seen.append(source.key(index))
+        if seen[-1] == gone and seen.count(gone) > 1:
+            raise FileNotFoundError(2, "No such file", gone)
+        return read(source, index)
+
+    monkeypatch.setattr(predict_module, "read_pixels", once)
+    found = predict(run, images, tmp_path / "found", draw=True, **QUIET)
+    assert (found.done, found.unreadable) == (5, ())
+    assert len(list((tmp_path / "found" / "drawn").iterdir())) == 4
+    assert f"{gone}: not drawn" in caplog.text
+
+
+def test_a_truncated_image_is_counted_once_though_it_is_read_twice(run, photograph, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("socodet"), "propagate", True)
+    (tmp_path / "cut.jpg").write_bytes(photograph.read_bytes()[:-400])
+    predict(run, tmp_path / "cut.jpg", tmp_path / "found", draw=True, **QUIET)
+    assert "1 truncated JPEG:" in caplog.text
+
+
 def test_labels_do_not_hide_a_long_strip():
     strip = np.full((40, 4000, 3), 128, np.uint8)
     found = Detections(np.array([[2000, 2, 2200, 20]], np.float32), np.array([0.5], np.float32), np.array([1]))

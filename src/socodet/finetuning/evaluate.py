@@ -22,6 +22,7 @@ from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import judge_evaluation
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import F1_LIMIT, digest, images_seen_by, trained_categories, write_scores
+from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import busy_with, printable
@@ -260,7 +261,7 @@ def evaluate(
     detector = detector_named(trained.recipe.settings.detector)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return score(
+    found = score(
         trained.network,
         data,
         masks=detector.has_masks,
@@ -272,3 +273,5 @@ def evaluate(
         world=world,
         show_progress=show_progress,
     )
+    CUT_SHORT.say()
+    return found

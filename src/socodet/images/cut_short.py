@@ -14,17 +14,17 @@ def is_cut_short(data: bytes) -> bool:
 
 
 class CutShort:
-    """Counts the images that were cut short."""
+    """Counts the images that were cut short, each once however often it is read."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.names: set[str] = set()
 
     def add(self, name: str) -> None:
         """Counts one. A data worker cannot tell its parent, and says the first itself."""
         if multiprocessing.parent_process() is None:
-            self.names.append(name)
+            self.names.add(name)
         elif not self.names:
-            self.names.append(name)
+            self.names.add(name)
             notice(f"{name}: a truncated JPEG, perhaps one of several; read as far as it goes")
 
     def say(self) -> None:

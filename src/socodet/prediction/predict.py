@@ -39,6 +39,7 @@ from socodet.runtime.differences import differences
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.files import read_note, write_atomically, write_note
 from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
 from socodet.training.devices import default_workers
@@ -246,9 +247,14 @@ def _drawing(folder: Path, key: str) -> Path:
 
 
 def _draw(folder: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:
-    """One image with its objects."""
+    """One image with its objects; none if the image is gone since."""
     file = _drawing(folder, source.key(index))
-    pixels = read_pixels(source, index)
+    try:
+        pixels = read_pixels(source, index)
+    except (InputError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        say(f"{source.key(index)}: not drawn, as it cannot be read any more ({why})")
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]
     with io.BytesIO() as drawn:

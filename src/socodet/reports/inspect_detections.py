@@ -10,6 +10,7 @@ from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.scores import Detections, LeftOut, read_detections
 from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, as_limit, outcome, precision_recall
 from socodet.errors import InputError
+from socodet.images.cut_short import CUT_SHORT
 from socodet.reports.drawing import panel_image
 from socodet.reports.inspect import check_output, write_panels
 from socodet.reports.outcome_panels import MEANING, truth_and_detections
@@ -60,6 +61,7 @@ def inspect_detections(
             unreadable.append(str(error))
         if len(rows) == limit:
             break
+    CUT_SHORT.say()
     if unreadable:
         LOGGER.warning(f"{len(unreadable):,} × image left out (first: {unreadable[0]})")
     if not rows:
