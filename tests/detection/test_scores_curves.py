@@ -7,13 +7,13 @@ from hand_made_sets import found, made_image, made_set, random_case
 from torchvision.ops import box_iou
 
 from socodet.detection.scores import Detections
-from socodet.detection.scores.coco import evaluate_coco
+from socodet.detection.scores.coco import evaluate_coco, evaluate_lvis
 from socodet.detection.scores.outcomes import as_limit, outcome, precision_recall
 
 
 def curve_of(data, predictions, label=None):
     in_order = [predictions.get(image.image_id, Detections.none()) for image in data.images]
-    outcomes = [outcome(image, one) for image, one in zip(data.images, in_order, strict=True)]
+    outcomes = [outcome(image, one, data.style) for image, one in zip(data.images, in_order, strict=True)]
     return precision_recall(data.images, in_order, outcomes, label)
 
 
@@ -28,6 +28,24 @@ def test_a_curve_worked_by_hand():
     assert curve.average_precision == pytest.approx(100 * (51 * 1.0 + 50 * 2 / 3) / 101)
     assert curve.at(0.75) == (2, 1)
     assert curve.at(0.99) == (0, 0)
+
+
+def test_of_lvis_only_classes_that_are_annotated_count():
+    """Class 1 has an object, 2 is known to be absent, 3 has one of several; of 4 nothing is known."""
+    image = made_image(1, [(0, 0, 10, 10, 1), (20, 20, 30, 30, 3)], absent=(2,), incomplete=(3,))
+    rows = [(50, 50, 60, 60, 0.9, label) for label in (1, 2, 3, 4)] + [(20, 20, 30, 30, 0.8, 3)]
+    of = {style: outcome(image, found(rows), style) for style in ("lvis", "coco")}
+    assert of["lvis"].hit.tolist() == of["coco"].hit.tolist() == [False] * 4 + [True]
+    assert of["lvis"].ignored.tolist() == [False, False, True, True, False]
+    assert not of["coco"].ignored.any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lvis_ap_of_a_class_is_lvis_own(seed):
+    data, predictions = random_case(np.random.default_rng(seed), style="lvis", marks=("",), frequencies=["r", "c", "f"])
+    lvis = evaluate_lvis(data, predictions).of_classes
+    for label, category in enumerate(data.categories, 1):
+        assert curve_of(data, predictions, label).average_precision == pytest.approx(lvis[category.name]["box_AP50"])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,9 @@ def score(
     with busy_with(f"{data.name}: scoring {sum(map(len, found.values())):,} detections", show=show_progress):
         judged = detection_scores.evaluate(data if masks else replace(data, has_masks=False), found)
         in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
-        best = precision_recall(data.images, in_order, map(outcome, data.images, in_order)).best
+        best = precision_recall(
+            data.images, in_order, map(partial(outcome, style=data.style), data.images, in_order)
+        ).best
     evaluation = Evaluation.of(
         judged,
         unreadable,

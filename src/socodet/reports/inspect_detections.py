@@ -47,7 +47,7 @@ def inspect_detections(
         data = open_detection_set(data, split=split, images=images, reading=reading)
     found = _found(data, predictions)
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
-    outcomes = [outcome(image, one) for image, one in zip(data.images, in_order, strict=True)]
+    outcomes = [outcome(image, one, data.style) for image, one in zip(data.images, in_order, strict=True)]
     min_score, why = _limit(in_order, precision_recall(data.images, in_order, outcomes), min_score)
     LOGGER.warning(f"{predictions}: {why}")
     rows: dict[int, list[Panel]] = {}

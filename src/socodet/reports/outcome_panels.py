@@ -13,7 +13,8 @@ MEANING = (
     "Annotations on the left, detections with their scores on the right. Blue: objects that were found, and the "
     "detections that found them. Orange: objects that were missed. Pink: false alarms, which are detections of "
     "nothing, of another class, or of an object that a higher-scoring one has found. Grey: crowd regions and difficult "
-    f"objects, and detections of them. A detection finds an object of its class if their IoU is at least {IOU:g}."
+    "objects, and detections of them or, in LVIS, of classes that are not annotated in the image. A detection finds an "
+    f"object of its class if their IoU is at least {IOU:g}."
 )
 """What `truth_and_detections` shows."""
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from socodet.detection.datasets.annotations import ImageAnnotations
+from socodet.detection.datasets.annotations import ImageAnnotations, Style
 from socodet.detection.scores.detections import Detections
 
 IOU = 0.5
@@ -31,17 +31,18 @@ class Outcome:
     hit: NDArray[np.bool_]
     """(N,) detections that found an object no surer one had found."""
     ignored: NDArray[np.bool_]
-    """(N,) detections on crowd regions and difficult objects, which count for nothing."""
+    """(N,) detections on crowd regions and difficult objects, and with LVIS of classes that are not, or not completely,
+    annotated in the image: they count for nothing."""
     found_at: NDArray[np.float32]
     """(M,) the score of the detection that found an object; -1 for one that was missed."""
     counts: NDArray[np.bool_]
     """(M,) objects that count: neither crowd regions nor difficult."""
 
 
-def outcome(image: ImageAnnotations, found: Detections) -> Outcome:
+def outcome(image: ImageAnnotations, found: Detections, style: Style = "coco") -> Outcome:
     """Matches detections, the surest first, each with the object of its class that it overlaps most among those left.
 
-    What is found at a lower limit of the score does not change what is found above it.
+    What is found at a lower limit of the score does not change what is found above it. style: the set's.
     """
     overlaps = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(image.boxes)).numpy()
     overlaps = np.where(found.labels[:, None] == image.labels[None], overlaps, 0)
@@ -55,7 +56,11 @@ def outcome(image: ImageAnnotations, found: Detections) -> Outcome:
         if left.max() >= IOU:
             hit[k] = True
             found_at[left.argmax()] = found.scores[k]
-    return Outcome(hit, ~hit & _on_uncounted(image, found, overlaps, counts), found_at, counts)
+    ignored = _on_uncounted(image, found, overlaps, counts)
+    if style == "lvis":
+        known = {*image.labels.tolist(), *image.absent} - image.incomplete
+        ignored |= ~np.isin(found.labels, list(known))
+    return Outcome(hit, ~hit & ignored, found_at, counts)
 
 
 def _on_uncounted(

@@ -77,7 +77,7 @@ def _search(record: RunRecord, data: DetectionDataset, device: str, show_progres
     data = with_classes_of(trained_categories(record.folder), data)
     by_image, unusable = detect(detector.network, data, precision=detector.precision, show_progress=show_progress)
     found = [by_image.get(image.image_id, Detections.none()) for image in data.images]
-    outcomes = [outcome(image, one) for image, one in zip(data.images, found, strict=True)]
+    outcomes = [outcome(image, one, data.style) for image, one in zip(data.images, found, strict=True)]
     best = precision_recall(data.images, found, outcomes).best
     files = {file for file, _ in unusable}
     unreadable = frozenset(index for index, image in enumerate(data.images) if str(image.file) in files)
