@@ -25,6 +25,7 @@ from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
 from socodet.commands.parsing import HELP, OLD_NAMES, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, is_out_of_memory, which_instead
+from socodet.runtime.cores import limit_threads
 from socodet.runtime.extensions import trust
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import said_while_loading
@@ -84,6 +85,7 @@ def _main(argv: Sequence[str]) -> None:
     # Threads that wait for each other sleep: spinning, they take the cores from the data workers, and a step takes
     # several times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limit_threads()
     open_standard_streams()
     let_standard_error_be_lost()
     raise_open_files()

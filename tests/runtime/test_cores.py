@@ -57,3 +57,17 @@ def test_the_first_version_of_control_groups(groups: Path, controllers: str, pat
     at = f"{controllers}/{path}cpu.cfs_"
     assert within(groups, own, **{f"{at}quota_us": "-1", f"{at}period_us": "100000"}) == 64
     assert within(groups, own, **{f"{at}quota_us": "500000"}) == 5
+
+
+def test_torch_gets_as_many_threads_as_a_container_has_time_for(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    within(groups, "0::/\n", **{"cpu.max": "400000 100000"})
+    cores.limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "7"  # as the user or a launcher set it
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    cores.limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "4"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    within(groups, "0::/\n", **{"cpu.max": "max 100000"})
+    cores.limit_threads()
+    assert "OMP_NUM_THREADS" not in os.environ

@@ -11,8 +11,21 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 
 def available_cores() -> int:
     """Processor cores that this process may use: those it may run on, or fewer where a container has less time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, _cores_of_time())))
+    return max(1, math.ceil(min(_cores(), _cores_of_time())))
+
+
+def limit_threads() -> None:
+    """Where a container has less time than cores, lets torch start as many threads as that is, not one per core.
+
+    To be called before torch is imported. Threads without time stop those that wait for them.
+    """
+    if available_cores() < _cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+
+
+def _cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cores_of_time() -> float:
