@@ -83,7 +83,9 @@ def test_detectron2_gets_every_tensor_and_its_config(run, ours, tmp_path):
     assert (config["INPUT"]["MIN_SIZE_TEST"], config["INPUT"]["MAX_SIZE_TEST"]) == (96, 160)
     assert (model["RPN"]["PRE_NMS_TOPK_TEST"], model["ROI_HEADS"]["SCORE_THRESH_TEST"]) == (64, 0.05)
     assert {model[part]["NORM"] for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")} == {"BN"}
-    assert "DefaultPredictor" in (tmp_path / "d-detectron2.md").read_text()
+    card = (tmp_path / "d-detectron2.md").read_text()
+    assert "DefaultPredictor" in card
+    assert "- 0: animal\n- 1: person\n- 2: rocket\n" in card  # as pred_classes numbers them
 
 
 def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp_path):

@@ -28,7 +28,7 @@ def detector_card(detector: TrainedDetector, files: FrameworkFiles, framework: s
         "",
         "## Classes",
         "",
-        *(f"- {label}: {in_markdown(name)}" for label, name in enumerate(detector.class_names, 1)),
+        *(f"- {label}: {in_markdown(name)}" for label, name in enumerate(detector.class_names, files.first_label)),
         "",
         *file_and_loading_lines(files, "The licence of the images and of any weights it started from"),
         "",

@@ -73,6 +73,7 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
             'found = DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"]  # pred_classes 0 is the first class'
         ),
         notes=_notes("Detectron2"),
+        first_label=0,
     )
 
 
@@ -93,6 +94,7 @@ def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
             'found = inference_detector(model, "image.jpg").pred_instances  # labels: 0 is the first class'
         ),
         notes=_notes("MMDetection"),
+        first_label=0,
     )
 
 

@@ -47,4 +47,5 @@ def transformers_files(detector: TrainedDetector, output: Path) -> FrameworkFile
             "The image processor scales images to the detector's square and normalises them. It rounds scaled pixels, "
             "so that boxes and scores can differ slightly from socodet's.",
         ),
+        first_label=0,
     )

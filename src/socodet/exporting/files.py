@@ -38,6 +38,8 @@ class FrameworkFiles:
     language: str = "python"
     notes: tuple[str, ...] = ()
     """What else to know."""
+    first_label: int = 1
+    """The number that the first class of a detector has there."""
 
     def write(self, card: Path, text: str, *, overwrite: bool) -> None:
         """Writes the files and the card, the weights last.
