@@ -109,6 +109,11 @@ def test_a_demo_that_is_stopped_says_how_to_resume_and_ends_with_the_signals_cod
         main(["demo", "--images", str(images), "--output", str(tmp_path / "out")])
     assert ended.value.code == 143
     assert "stopped by SIGTERM while pretraining; the same command resumes" in capsys.readouterr().out
+    tuning = replace(finished[1], stopped_by="SIGTERM")
+    monkeypatch.setattr(demonstration, "demo", lambda *_, **__: tuning)
+    with pytest.raises(SystemExit):
+        main(["demo", "--output", str(tmp_path / "out")])
+    assert "while fine-tuning" in capsys.readouterr().out
 
 
 def test_inspect_draws_proposals_and_views(finished, tmp_path):

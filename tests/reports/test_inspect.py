@@ -228,6 +228,7 @@ def test_the_recipe_auto_shows_the_views_and_proposals_that_it_plans(
     flags = ["--proposals.method", "grid", "--limit", "1", "--output", str(tmp_path / "b.html")]
     main(["inspect", "proposals", str(folder), *flags])
     assert made[-1] == ProposalSettings("grid")
+    assert f"{folder} (6)" in (tmp_path / "b.html").read_text()  # not as many as are shown
 
 
 def test_proposals_are_of_a_table_or_of_the_flags(table: ProposalTable, folder: Path, tmp_path: Path) -> None:

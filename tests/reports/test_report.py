@@ -146,6 +146,18 @@ def test_other_images_and_new_proposals_are_reported(
     assert made(own.key(0), pixels).tolist() == there(own.key(0), pixels).tolist()
 
 
+def test_a_run_that_is_not_finished_is_said_to_be(runs: Path, tmp_path: Path) -> None:
+    assert "first: tiny, 2 steps." in reporting._lead(read_records([runs / "first"]))
+    shutil.copytree(runs / "first", tmp_path / "half")
+    first, *_ = (runs / "first" / "log.jsonl").read_text().splitlines()
+    (tmp_path / "half" / "log.jsonl").write_text(first + "\n")
+    shutil.copytree(runs / "tuned", tmp_path / "tuned")
+    (tmp_path / "tuned" / "log.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    lead = reporting._lead(read_records([tmp_path / "half", tmp_path / "tuned"]))
+    assert "half: tiny, 1 of 2 steps" in lead
+    assert "tuned: faster_rcnn_fpn, 1 of 2 steps" in lead
+
+
 def test_what_the_untrained_network_lacks_and_another_run_saw_is_said(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,5 +30,6 @@ def demo(
     if result.stopped_by is None:
         print(result)
     else:
-        print(f"{output}: stopped by {result.stopped_by} while pretraining{resume_hint(overwrite=False)}")
+        doing = "pretraining" if result.load_report is None else "fine-tuning"
+        print(f"{output}: stopped by {result.stopped_by} while {doing}{resume_hint(overwrite=False)}")
     return result

@@ -56,6 +56,7 @@ def inspect(
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     source = open_images(images)
+    count = len(source)
     if path.suffix.lower() == ".png" and _is_image_of(path, source.location):
         raise InputError(f"{path}: would be read as one of the images; write it elsewhere, or as .html")
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,7 +70,7 @@ def inspect(
         read = ProposalTable.read(table)
         picked = _pick(source, read, limit, seed)
     facts = {
-        "Images": f"{source.location} ({len(source)})",
+        "Images": f"{source.location} ({count:,})",
         "Proposal table": Path(read.path).name,
         "Method": read.settings.method if read.origin is None else f"made elsewhere: {read.origin.file}",
         "Made by": f"socodet {read.version}",

@@ -28,6 +28,7 @@ from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import proposal_gallery, sample_sections, view_galleries
 from socodet.reports.sections.timeline import timeline_sections
 from socodet.reports.verdicts import log_verdicts, recall_verdict
+from socodet.runtime.counted import counted
 from socodet.runtime.files import check_output_file
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.shown import Shown
@@ -146,9 +147,16 @@ def _lead(records: Sequence[RunRecord]) -> str:
     for record in records:
         recipe = record.description["recipe"]
         what = recipe["name"] if record.kind == "pretrain" else recipe["settings"]["detector"]
-        steps = record.last("step")
-        texts.append(f"{record.name}: {what}, {'no step logged yet' if steps is None else f'{steps:,.0f} steps'}")
+        texts.append(f"{record.name}: {what}, {_steps(record)}")
     return f"{'; '.join(texts)}."
+
+
+def _steps(record: RunRecord) -> str:
+    """How far a run got."""
+    steps, total = record.last("step"), record.total_steps
+    if steps is None:
+        return "no step logged yet"
+    return counted(steps, "step") if total is None or steps >= total else f"{steps:,.0f} of {counted(total, 'step')}"
 
 
 def _image_sections(

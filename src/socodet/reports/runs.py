@@ -43,6 +43,17 @@ class RunRecord:
         return len(self.description["recipe"]["sample"]["views"])
 
     @property
+    def total_steps(self) -> int | None:
+        """Steps of the whole run, done or not; None while the log does not say."""
+        recipe = self.description["recipe"]
+        if self.kind == "finetune":
+            steps = recipe.get("schedule", {}).get("iterations")
+            return steps if isinstance(steps, int) else None
+        lines = (line for line in reversed(self.lines) if line.get("epoch"))
+        found = next((line["step"] / line["epoch"] * recipe["training"]["epochs"] for line in lines), None)
+        return None if found is None else round(found)
+
+    @property
     def embedding_size(self) -> int:
         """D of a pretraining run's embeddings."""
         size: int = self.description["recipe"]["model"]["embedding_size"]
