@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from socodet.models.normalization import normalize
 from socodet.models.soco import build_soco
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.recipes import recipe
+from socodet.probing import features
 from socodet.probing.features import box_encoder, object_features
 from socodet.probing.probe import difference_error, probe
 from socodet.probing.samples import ProbeDataset, probed_objects
@@ -133,6 +135,32 @@ def test_a_run_that_is_probed_during_training(files):
     pretrain(files, "unwatched")
     one, other = (RunFolder(files / name).load_checkpoint()["model"] for name in ("run", "unwatched"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("probed_again", [True, False])
+def test_a_probe_that_a_signal_stops_is_repeated_on_resume(files, tmp_path, monkeypatch, probed_again):
+    """It takes minutes on large sets, and a job that is to end has seconds to save its checkpoint."""
+    encode, calls = features._encode, []
+
+    def interrupted(*some):
+        if not calls:
+            signal.raise_signal(signal.SIGTERM)
+        calls.append(some)
+        return encode(*some)
+
+    shutil.copy(files / "proposals.parquet", tmp_path)
+    probing = {"probe_every": 0.5, "probe_data": files}
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_encode", interrupted)
+        stopped = pretrain(tmp_path, "run", **probing)
+    assert (stopped.steps, stopped.stopped_by, stopped.pending, stopped.finished) == (2, "SIGTERM", True, False)
+    assert len(calls) == 3  # the views of the training images, which are one batch; no validation image
+    resumed = pretrain(tmp_path, "run", **(probing if probed_again else {}))
+    assert (resumed.steps, resumed.stopped_by, resumed.finished) == (4, None, True)
+    probes = [
+        [line for line in RunFolder(run).log_lines() if "probe_knn" in line] for run in (files / "run", resumed.run)
+    ]
+    assert probes[1] == (probes[0] if probed_again else [])
 
 
 def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):

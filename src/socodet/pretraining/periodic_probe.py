@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer
@@ -10,7 +11,10 @@ from socodet.probing.scores import probe_encoder
 from socodet.probing.sets import ProbeSets
 from socodet.probing.settings import ProbeSettings
 from socodet.training.devices import default_workers
+from socodet.training.distributed import agree_flags
+from socodet.training.learner import StoppedEarlyError
 from socodet.training.settings import ExecutionSettings
+from socodet.training.signals import stop_requests
 
 
 def probe_while_training(
@@ -18,8 +22,9 @@ def probe_while_training(
 ) -> Callable[[int], dict[str, float] | None] | None:
     """A function for `run_loop` to call after each step: it probes after every `every` epochs and at the end.
 
-    None if no probe was asked for. The first process probes, and the others wait for it at the next step. It probes a
-    copy of the online encoder, so that neither the networks nor any random state change.
+    None if no probe was asked for. The first process probes, and the others wait for it. It probes a copy of the online
+    encoder, so that neither the networks nor any random state change. The function raises StoppedEarlyError, in every
+    process, when a signal stops the probe.
     """
     if sets is None or every is None:
         return None
@@ -35,9 +40,15 @@ def probe_while_training(
         if not due:
             return None
         trainer.require_finite()
-        if not trainer.world.is_first:
-            return None
-        probed = box_encoder(recipe.model, encoder.state_dict()).to(device)
-        return probe_encoder(probed, sets, recipe.sample, ProbeSettings(), workers=workers).metrics()
+        scores: dict[str, float] | None = None
+        with stop_requests() as requests:
+            if trainer.world.is_first:
+                probed = box_encoder(recipe.model, encoder.state_dict()).to(device)
+                with suppress(StoppedEarlyError):
+                    probe = probe_encoder(probed, sets, recipe.sample, ProbeSettings(), workers=workers, stop=requests)
+                    scores = probe.metrics()
+        if agree_flags(trainer.world, (trainer.world.is_first and scores is None,))[0]:
+            raise StoppedEarlyError
+        return scores
 
     return after_step

@@ -58,18 +58,22 @@ class PretrainResult(Shown):
     stopped_by: str | None
     unreadable: tuple[tuple[str, str], ...]
     seconds: float
+    pending: bool = False
+    """Whether the probe after the last step was stopped; the same call repeats it."""
     is_first: bool = True
     """Whether this is the first of several processes, the one that prints."""
 
     @property
     def finished(self) -> bool:
-        """Whether all steps of the recipe are done."""
-        return self.steps == self.total_steps
+        """Whether all steps of the recipe are done, and the probe after the last one."""
+        return self.steps == self.total_steps and not self.pending
 
     def __str__(self) -> str:
         if self.finished:
             return f"{self.run}: finished, {counted(self.steps, 'step')}"
-        return f"{self.run}: stopped by {self.stopped_by} after {self.steps:,} of {counted(self.total_steps, 'step')}"
+        before = ", before they were probed" if self.pending else ""
+        steps = f"{self.steps:,} of {counted(self.total_steps, 'step')}"
+        return f"{self.run}: stopped by {self.stopped_by} after {steps}{before}"
 
     def shown(self) -> list[ShownPart]:
         """What this call did, and the loss and the effective rank of the whole run."""
@@ -205,6 +209,7 @@ def pretrain(
         stopped_by=stopped_by,
         unreadable=(*unreadable, *lost),
         seconds=time.monotonic() - began,
+        pending=trainer.pending,
         is_first=world.is_first,
     )
 

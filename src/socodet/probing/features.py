@@ -1,6 +1,7 @@
 """Features h (Eq. 1) of annotated objects, by a pretrained or an untrained network."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from socodet.models.settings import ModelSettings
 from socodet.probing.retrieval import first_of_equal
 from socodet.probing.samples import ProbeBatch, ProbeDataset, ProbeSample, View, collate_views, probe_batches
 from socodet.runtime.progress import ProgressBar
+from socodet.training.learner import StoppedEarlyError
 from socodet.training.precise_bn import reestimate_statistics
 from socodet.views.batch import ViewBatch
 
@@ -80,9 +82,12 @@ def reestimate_on_views(encoder: ObjectEncoder, views: Iterable[ProbeBatch | Vie
 
 @torch.no_grad()
 def object_features(
-    encoder: ObjectEncoder, dataset: ProbeDataset, workers: int, progress: ProgressBar
+    encoder: ObjectEncoder, dataset: ProbeDataset, workers: int, progress: ProgressBar, stop: Sequence[str] = ()
 ) -> ObjectFeatures:
-    """The features of all objects in float32, with running statistics; leaves the encoder in evaluation mode."""
+    """The features of all objects in float32, with running statistics; leaves the encoder in evaluation mode.
+
+    Raises StoppedEarlyError once the list `stop` has an element.
+    """
     encoder.eval()
     empty = torch.empty(0, encoder.representation_size)
     labels: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
@@ -91,6 +96,8 @@ def object_features(
     once: list[Tensor] = [torch.empty(0, dtype=torch.bool)]
     read = 0
     for samples in _readable(dataset, workers, progress):
+        if stop:
+            raise StoppedEarlyError
         read += len(samples)
         labels.append(torch.from_numpy(np.concatenate([sample.labels for sample in samples])))
         plain.append(_encode(encoder, [sample.plain for sample in samples]))
@@ -111,11 +118,12 @@ def object_features(
 
 
 def _readable(dataset: ProbeDataset, workers: int, progress: ProgressBar) -> Iterator[list[ProbeSample]]:
-    for batch in probe_batches(dataset, workers):
-        samples = [sample for sample in batch if sample is not None]
-        if samples:
-            yield samples
-        progress.advance(len(batch))
+    with closing(probe_batches(dataset, workers)) as batches:
+        for batch in batches:
+            samples = [sample for sample in batch if sample is not None]
+            if samples:
+                yield samples
+            progress.advance(len(batch))
 
 
 def _encode(encoder: ObjectEncoder, views: list[View]) -> Tensor:

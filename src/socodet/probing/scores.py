@@ -1,5 +1,6 @@
 """Probes one encoder on a training and a validation set of annotated images."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -65,11 +66,12 @@ def probe_encoder(
     fresh_statistics: bool = False,
     workers: int = 0,
     show_progress: bool = False,
+    stop: Sequence[str] = (),
 ) -> ProbeScores:
     """All scores of an encoder, on the device that it is on; `sample` gives the level rule and the default size.
 
     fresh_statistics: first takes its batch-norm statistics from the training images, as an untrained network needs.
-    Raises InputError when a set has no object to probe.
+    Raises InputError when a set has no object to probe, and StoppedEarlyError once the list `stop` has an element.
     """
     size = settings.size or sample.views[0].size
     warm_up()
@@ -82,7 +84,7 @@ def probe_encoder(
     with progress_bar("probe", sum(map(len, passes)), show=show_progress) as progress:
         if fresh_statistics:
             reestimate_on(encoder, datasets[0], workers, progress)
-        training, validation = (object_features(encoder, dataset, workers, progress) for dataset in datasets)
+        training, validation = (object_features(encoder, dataset, workers, progress, stop) for dataset in datasets)
     return _scores(training, validation, size, _readable(counts[0], training), _readable(counts[1], validation))
 
 

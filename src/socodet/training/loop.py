@@ -131,6 +131,7 @@ def run_loop(
         def follow(done: int) -> None:
             """What follows a step, and its line of the log."""
             if after_step is None:
+                learner.pending = False
                 return
             try:
                 with clock.stopped(), progress.aside():
