@@ -7,7 +7,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from socodet.probing import classifiers
 from socodet.probing.classifiers import accuracies, logistic_regression, nearest_neighbours
+from socodet.training.learner import StoppedEarlyError
 
 
 def clouds(seed, classes=4, each=30, dimensions=12, spread=0.3):
@@ -48,6 +50,21 @@ def test_neighbours_against_a_plain_loop():
     # fewer objects than neighbours: all of them vote, and the nearer class wins
     two = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert nearest_neighbours(two, torch.tensor([3, 7]), torch.tensor([[0.1, 5.0]])).tolist() == [7]
+
+
+def test_logistic_regression_ends_where_it_is_stopped(monkeypatch):
+    """With many objects and classes it takes minutes."""
+    asked, calls, loss = [], [], classifiers.cross_entropy
+
+    def stopped_at_the_third(*some):
+        calls.append(some)
+        asked.extend(["SIGTERM"] * (len(calls) == 3))
+        return loss(*some)
+
+    monkeypatch.setattr(classifiers, "cross_entropy", stopped_at_the_third)
+    with pytest.raises(StoppedEarlyError):
+        logistic_regression(*clouds(5, spread=1.5), stop=asked)
+    assert len(calls) == 3
 
 
 def test_logistic_regression_against_scipy():

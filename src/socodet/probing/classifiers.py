@@ -3,12 +3,15 @@
 N training objects, M queries, D features, C classes. Everything is deterministic, on the CPU.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as unit
+
+from socodet.training.learner import StoppedEarlyError
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -56,10 +59,10 @@ class LinearClassifier:
         return self.classes[(standardised @ self.weight.T + self.bias).argmax(dim=1)]
 
 
-def logistic_regression(train_nd: Tensor, labels_n: Tensor) -> LinearClassifier:
+def logistic_regression(train_nd: Tensor, labels_n: Tensor, *, stop: Sequence[str] = ()) -> LinearClassifier:
     """Minimises mean cross-entropy + L2 / 2 · ‖W‖² by L-BFGS in float64, from zero; the bias is not regularised.
 
-    In scikit-learn's terms, C = 1 / (N · L2).
+    In scikit-learn's terms, C = 1 / (N · L2). Raises StoppedEarlyError once the list `stop` has an element.
     """
     features = train_nd.double()
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -79,6 +82,8 @@ def logistic_regression(train_nd: Tensor, labels_n: Tensor) -> LinearClassifier:
     )
 
     def objective() -> Tensor:
+        if stop:
+            raise StoppedEarlyError
         optimizer.zero_grad()
         value = cross_entropy(x_nd @ weight.T + bias, targets) + L2 / 2 * weight.square().sum()
         value.backward()  # type: ignore[no-untyped-call]

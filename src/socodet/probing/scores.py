@@ -85,7 +85,8 @@ def probe_encoder(
         if fresh_statistics:
             reestimate_on(encoder, datasets[0], workers, progress)
         training, validation = (object_features(encoder, dataset, workers, progress, stop) for dataset in datasets)
-    return _scores(training, validation, size, _readable(counts[0], training), _readable(counts[1], validation))
+    left = _readable(counts[0], training), _readable(counts[1], validation)
+    return _scores(training, validation, size, *left, stop)
 
 
 def _readable(counts: ObjectCounts, features: ObjectFeatures) -> ObjectCounts:
@@ -99,11 +100,16 @@ def _readable(counts: ObjectCounts, features: ObjectFeatures) -> ObjectCounts:
 
 
 def _scores(
-    training: ObjectFeatures, validation: ObjectFeatures, size: int, train: ObjectCounts, val: ObjectCounts
+    training: ObjectFeatures,
+    validation: ObjectFeatures,
+    size: int,
+    train: ObjectCounts,
+    val: ObjectCounts,
+    stop: Sequence[str],
 ) -> ProbeScores:
     labels = validation.labels
     knn, knn_balanced = accuracies(nearest_neighbours(training.plain, training.labels, validation.plain), labels)
-    classifier = logistic_regression(training.plain, training.labels)
+    classifier = logistic_regression(training.plain, training.labels, stop=stop)
     linear, linear_balanced = accuracies(classifier.predict(validation.plain), labels)
     commonest = torch.full_like(labels, int(training.labels.bincount().argmax()))
     queries, gallery = validation.plain[validation.in_other][validation.once], validation.other[validation.once]
