@@ -18,12 +18,16 @@ from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.pretraining import recipes
 from socodet.pretraining.pretrain import pretrain
+from socodet.proposals.image_boxes import propose_boxes
+from socodet.proposals.make_table import propose
+from socodet.proposals.settings import ProposalSettings
 from socodet.reports import networks
 from socodet.reports import report as reporting
 from socodet.reports.images import notes_on_images, proposer_of
 from socodet.reports.report import ReportResult, report
 from socodet.reports.runs import read_records
 from socodet.reports.sections import neighbours, retrieval
+from socodet.runtime.serialization import from_json
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
@@ -175,6 +179,30 @@ def test_what_the_untrained_network_lacks_and_another_run_saw_is_said(
     assert of_images.startswith("elsewhere was trained on different images")
     assert of_start.startswith("begun started from imagenet.pth")
     assert html.escape(of_start) in result.path.read_text()
+
+
+def test_a_table_that_was_given_is_found_from_anywhere_unless_it_was_replaced(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (record,) = read_records([runs / "first"])
+    chosen = from_json(recipes.Recipe, record.description["recipe"], "")
+    propose(runs / "images", "boxes.parquet", settings=ProposalSettings("grid"), workers=1, show_progress=False)
+    execution = ExecutionSettings(workers=0, max_steps=1)
+    given = {"proposals": "boxes.parquet", "execution": execution, "show_progress": False}
+    pretrain(runs / "images", chosen, tmp_path / "given", **given)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (record,) = read_records([tmp_path / "given"])
+    own = open_images(runs / "images")
+    assert notes_on_images(record, own) == []
+    settings = ProposalSettings("random")
+    propose(runs / "images", tmp_path / "boxes.parquet", settings=settings, overwrite=True, show_progress=False)
+    (note,) = notes_on_images(record, own)
+    assert "given's proposals are no longer at" in note
+    key, pixels = own.key(0), decode_image(own.read(0))
+    grid = propose_boxes(pixels, ProposalSettings("grid"))
+    assert proposer_of(record, own)(key, pixels).tolist() == grid.tolist()
 
 
 def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

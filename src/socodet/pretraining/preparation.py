@@ -108,7 +108,7 @@ def _describe(
         "start": start,
         "reading": None if reading_of(source) == PLAIN else to_json(reading_of(source)),
         "location": absolute_location(source.location),
-        "proposals": None if proposals is None else str(proposals),
+        "proposals": proposals if proposals in (None, ONLINE) else absolute_location(str(proposals)),
     }
 
 

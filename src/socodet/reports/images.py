@@ -12,7 +12,7 @@ from PIL import Image
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource, digest_names, open_images, read_pixels
-from socodet.pretraining.preparation import reopen_images, some_images
+from socodet.pretraining.preparation import file_digest, reopen_images, some_images
 from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ONLINE, ProposalSettings
 from socodet.proposals.table import ProposalTable
@@ -113,7 +113,7 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
 def proposer_of(record: RunRecord, source: ImageSource) -> Proposer:
     """The run's proposals: from its table if it is of these images, otherwise made by the run's settings."""
     path = _table_path(record)
-    if path is not None and path.is_file() and trained_on(record, source):
+    if path is not None and _holds_proposals_of(record, path) and trained_on(record, source):
         table = ProposalTable.read(path)
         return lambda key, pixels: table.boxes(key)
     settings = record.settings(ProposalSettings, "proposals")
@@ -125,7 +125,7 @@ def notes_on_images(record: RunRecord, source: ImageSource) -> list[str]:
     path, method = _table_path(record), record.description["recipe"]["proposals"]["method"]
     if not trained_on(record, source):
         return [f"{record.name} was trained on different images; the boxes are new {method} proposals"]
-    if path is not None and not path.is_file():
+    if path is not None and not _holds_proposals_of(record, path):
         return [f"{record.name}'s proposals are no longer at {path}; the boxes are new {method} proposals"]
     return []
 
@@ -136,6 +136,12 @@ def _table_path(record: RunRecord) -> Path | None:
     if given == ONLINE:
         return None
     return record.folder.proposals if given is None else Path(given)
+
+
+def _holds_proposals_of(record: RunRecord, path: Path) -> bool:
+    """Whether a run's proposals are still there; a table that was given may have been replaced by another since."""
+    given = record.description.get("table")
+    return path.is_file() and (not isinstance(given, dict) or file_digest(path) == given.get("sha256"))
 
 
 def trained_on(record: RunRecord, source: ImageSource) -> bool:
