@@ -48,11 +48,15 @@ def half_a_second(monkeypatch):
 def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     plan, said = capsys.readouterr()
+    assert "--probe-every" not in plan
     for part in ("resnet18", "100% of 6 sampled images are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
     assert "instead of what is planned" not in said
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     assert capsys.readouterr().out == plan  # and not the one of the call before with it
+    probing = ["--hours", "1", "--dry-run", "--device", "cpu", "--probe-every", "1", "--probe-data", str(images)]
+    main(["pretrain", str(images), "--output", str(tmp_path / "run"), *probing])
+    assert "--probe-every" in capsys.readouterr().out  # whose time is not known
     assert not (tmp_path / "run").exists()
 
 

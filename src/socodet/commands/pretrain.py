@@ -84,6 +84,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
         size=asked["sample"].views[0].size if values_of("--views.0.size", argv) else None,
         starts_from=asked["start_from"],
         proposals=asked["table"],
+        probe_every=asked["probe_every"],
     )
     folder = RunFolder(asked["output"])
     check_before_planning(folder, asked["start_from"], asked["table"], overwrite=asked["overwrite"])

@@ -127,6 +127,8 @@ def auto_recipe(
     made, seconds = plan_run(source, given, execution=execution, show_progress=show_plan, check_start=planned_sizes)
     if show_plan:
         lines = made.lines(len(source), seconds, replaced)
+        if given is not None and given.probe_every is not None:
+            lines.append("the probes of --probe-every come on top of that time")
         if device.type == "cpu" and seconds is not None and seconds > LONG_STEP:
             faster = " or --precision bfloat16" if precision_note(execution.precision, device) else ""
             lines.append(

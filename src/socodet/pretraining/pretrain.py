@@ -151,7 +151,7 @@ def pretrain(
         recipe = auto_recipe(
             source,
             begun,
-            Given(epochs=epochs, hours=hours, starts_from=start_from, proposals=proposals),
+            Given(epochs=epochs, hours=hours, starts_from=start_from, proposals=proposals, probe_every=probe_every),
             execution=execution,
             show_plan=show_progress,
         )

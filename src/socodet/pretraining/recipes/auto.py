@@ -69,6 +69,7 @@ class Given:
     """Sizes of the modules, where it starts from a run."""
     proposals: str | Path | None = None
     """A table of them, or `online`; by default the run makes its own table."""
+    probe_every: float | None = None
 
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
