@@ -78,6 +78,28 @@ def test_masks_of_polygons_and_run_lengths(tmp_path):
     assert [image.image_id for image in read.with_objects().images] == [20]
 
 
+def test_masks_drawn_in_cvat_are_objects(tmp_path):
+    """It marks each as a crowd region, with a box from the first to the last pixel, without the last."""
+    runs = [2 * 266 + 4, 5, 261, 5, 261, 5]  # rows 4..8 of the columns 2..4
+    rle = {"size": [266, 400], "counts": [*runs, 266 * 400 - sum(runs)]}
+    drawn = note(20, [2, 4, 2, 4], segmentation=rle, area=15.0, iscrowd=1, attributes={"occluded": False})
+    outlined = drawn | {"segmentation": [[10, 20, 50, 20, 50, 60]], "bbox": [10, 20, 40, 40], "iscrowd": 0}
+    other = {name: drawn[name] for name in drawn if name != "attributes"}
+    broken = drawn | {"segmentation": rle | {"counts": [3]}}
+    read = open_detection_set(written(tmp_path, content([drawn, outlined, other, broken])))
+    (found, _) = read.images
+    assert found.boxes.tolist() == [[2, 4, 5, 9], [10, 20, 50, 60], [2, 4, 4, 8], [2, 4, 4, 8]]
+    assert found.crowd.tolist() == [False, False, True, False]
+    assert read.target(0)["masks"][0].nonzero().tolist() == [[y, x] for y in range(4, 9) for x in range(2, 5)]
+    assert read.problems.counts == {Problem.MASK_AS_CROWD: 2, Problem.CROWD: 1, Problem.BROKEN_MASK: 1}
+
+
+def test_a_category_that_merged_files_repeat_is_one(tmp_path):
+    twice = [*CATEGORIES, CATEGORIES[0] | {"supercategory": "kitchen"}]
+    read = open_detection_set(written(tmp_path, content([note(20, [5, 6, 10, 10])], categories=twice)))
+    assert [(one.id, one.name) for one in read.categories] == [(3, "cat"), (7, "cup")]
+
+
 def test_every_fault_is_counted_and_none_stops_it(tmp_path):
     whole = [[1, 1, 9, 1, 9, 9, 1, 9]]
     notes = [
@@ -139,7 +161,7 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         (json.dumps({"images": [], "annotations": []}), "no list `categories`"),
         (json.dumps({"images": images(), "annotations": [], "categories": []}), "has no category"),
         (json.dumps({"images": images(), "annotations": [], "categories": [{"id": "x"}]}), "unusable"),
-        (json.dumps(content([], categories=[*CATEGORIES, CATEGORIES[0]])), "category id 7 twice"),
+        (json.dumps(content([], categories=[*CATEGORIES, {"id": 7, "name": "mug"}])), "category id 7 twice"),
         (json.dumps(content([], images=[{"id": 1}])), "no usable image"),
         (json.dumps(content([], images=[{"id": 1, "file_name": "x.jpg", "width": 1, "height": 1}])), "nowhere near"),
     ],

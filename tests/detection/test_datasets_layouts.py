@@ -33,6 +33,10 @@ def write(file, folder, names=("cat",)):
         ("annotations/instances_train.json", "images"),
         ("train.json", "images"),
         ("train/_annotations.coco.json", "train"),
+        ("annotations/instances_train2014.json", "train2014"),
+        ("train/annotations/instances.json", "train/images"),
+        ("annotations/instances.json", "images"),
+        ("result_coco.json", "images"),
     ],
 )
 def test_coco_layouts(tmp_path, file, folder):

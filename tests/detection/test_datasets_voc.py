@@ -118,6 +118,20 @@ def test_another_set_in_the_same_layout_has_its_own_classes(tmp_path):
     assert (train.images[0].labels.tolist(), val.images[0].labels.tolist()) == ([2], [1])
 
 
+def test_classes_of_objects_in_folders(tmp_path):
+    """As CVAT exports images that lie in folders; XML files in others, such as old versions, name no class."""
+    write(tmp_path, {"a": [thing("zebra", (1, 1, 9, 9))]}, default=["a", "sub/b"])
+    for folder in ("sub", "old"):
+        tool_files.text(tmp_path / "Annotations" / folder / "b.xml", f"<annotation>{thing(folder, (1, 1, 9, 9))}")
+        with (tmp_path / "Annotations" / folder / "b.xml").open("a") as file:
+            file.write("</annotation>")
+    tool_files.image("chelsea", tmp_path / "JPEGImages" / "sub" / "b.jpg")
+    for given in (tmp_path, tmp_path / "ImageSets" / "Main" / "default.txt"):
+        read = open_detection_set(given, split="all")
+        assert [category.name for category in read.categories] == ["sub", "zebra"]
+        assert [image.labels.tolist() for image in read.images] == [[2], [1]]
+
+
 def ids(read):
     return [image.image_id for image in read.images]
 

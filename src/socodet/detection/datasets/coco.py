@@ -1,6 +1,7 @@
 """COCO's form of annotations, one JSON file, and LVIS's, which adds what of an image is not annotated."""
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, cast, get_args
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, Frequency, Style
 from socodet.detection.datasets.box_forms import FORMS, BoxForm, check_box_form
+from socodet.detection.datasets.cvat import masks_of_cvat
 from socodet.detection.datasets.entries import (
     Entry,
     FoundImage,
@@ -31,11 +33,13 @@ from socodet.runtime.notices import notice
 FILES = (
     "annotations/instances_{}2017.json",
     "annotations/instances_{}.json",
+    "annotations/instances_{}2014.json",
     "annotations/{}.json",
     "{}.json",
     "{}/_annotations.coco.json",
     "{}/annotations.json",
     "{}/labels.json",
+    "{}/annotations/instances.json",
     "annotations/lvis_v1_{}.json",
     "lvis_v1_{}.json",
 )
@@ -43,14 +47,16 @@ FILES = (
 WHOLE_FILES = (
     "_annotations.coco.json",
     "annotations/instances_default.json",
+    "annotations/instances.json",
     "result.json",
+    "result_coco.json",
     "annotations.json",
     "annotations/annotations.json",
     "labels.json",
     "trainval.json",
     "coco.json",
 )
-"""Where one file has all images: a Roboflow split, CVAT, Label Studio, LabelMe's converters, FiftyOne, `convert`."""
+"""Where one file has all images: a Roboflow split, CVAT, Supervisely, Label Studio, LabelMe's converters, FiftyOne."""
 
 
 def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = None) -> DetectionDataset:
@@ -72,7 +78,8 @@ def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = 
     if not listed:
         raise InputError(f"{file}: lists no usable image; each needs `id`, `file_name`, `width` and `height`")
     ids = {image.image_id for image in listed}
-    objects = objects_by_image(content["annotations"], ids, labels_of(categories), problems)
+    annotations = masks_of_cvat(content["annotations"], problems)
+    objects = objects_by_image(annotations, ids, labels_of(categories), problems)
     used = (number(one.get("category_id")) for one in content["annotations"] if isinstance(one, dict))
     say_shifted(file, categories, {int(one) for one in used if one.is_integer()})
     if content["annotations"] and not objects:
@@ -100,7 +107,7 @@ def _content(file: Path) -> dict[str, list[Any]]:
 
 def _categories(file: Path, entries: list[Any]) -> tuple[Category, ...]:
     """By their ids, so that two files of a set agree whatever their order."""
-    found = [_category(file, entry) for entry in entries]
+    found = list(dict.fromkeys(_category(file, entry) for entry in entries))  # merged files may repeat an entry
     ids = [category.id for category in found]
     if not found or len(set(ids)) < len(ids):
         what = f"has the category id {next(i for i in ids if ids.count(i) > 1)} twice" if ids else "has no category"
@@ -127,9 +134,12 @@ def _without_placeholders(
     groups = {int(number(one["id"])): str(one.get("supercategory")) for one in content["categories"]}
     used = {matching_id(one.get("category_id"), groups) for one in content["annotations"] if isinstance(one, dict)}
 
+    count = Counter(groups.values())
+
     def is_placeholder(category: Category) -> bool:
-        others = {group for one, group in groups.items() if one != category.id}
-        return category.id not in used and (category.name == "_background_" or others == {category.name})
+        others = len(groups) - 1
+        of_it = count[category.name] - (groups[category.id] == category.name)
+        return category.id not in used and (category.name == "_background_" or of_it == others > 0)
 
     kept = tuple(category for category in categories if not is_placeholder(category))
     if not kept:

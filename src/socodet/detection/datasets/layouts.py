@@ -131,7 +131,7 @@ def layout_at(
     if suffix == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
-        layout = Layout(VOC_LIST, (WHOLE,), lambda _: read_voc([given], name, voc_classes(root), images))
+        layout = Layout(VOC_LIST, (WHOLE,), lambda _: read_voc([given], name, voc_classes(root, images), images))
         return _of_one_form(layout, form)
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
         layout = _of_one_form(_yolo(given, yolo_description.described_by(given)), form)

@@ -132,6 +132,12 @@ def mask_area(rle: RLE) -> int:
     return int(coco_masks.area(rle))
 
 
+def mask_box(rle: RLE) -> list[float]:
+    """The box around its pixels: x, y, width, height; 0, 0, 0, 0 where there is none."""
+    box: list[float] = coco_masks.toBbox(as_rle(rle, *rle["size"])).tolist()
+    return box
+
+
 def encode_masks(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> list[RLE]:
     """Compressed run lengths of (N, H, W) of 0 and 1, the counts as text, so that JSON takes them."""
     encoded = coco_masks.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0)))

@@ -68,6 +68,7 @@ class Problem(StrEnum):
     BROKEN_AREA = "area that is not a number above 0; the area of the box is used"
     BROKEN_LVIS_LIST = "LVIS list of classes missing, or with unknown ones, which are left out"
     BROKEN_FREQUENCY = "LVIS frequency that is not r, c or f; the class counts as neither"
+    MASK_AS_CROWD = "mask marked as a crowd region, as CVAT marks every mask; read as an object, with the box around it"
     CROWD = "crowd region; not trained on, and ignored in the scores as the rules say"
 
 

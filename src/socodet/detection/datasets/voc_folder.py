@@ -8,6 +8,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
 from socodet.detection.datasets.voc import classes_of, is_year, read_voc
 from socodet.errors import InputError
+from socodet.images.folder import VOC_IMAGES
 
 LISTS = Path("ImageSets", "Main")
 _OWN = {"train": "trainval", "val": "test", "test": "test"}
@@ -56,14 +57,16 @@ def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> Det
         )
     lists = [roots[year] / LISTS / f"{name}.txt" for year in years]
     about = f"VOC {name}{'+'.join(years)}" if own else f"{folder.absolute().name} {name}"
-    return read_voc(lists, about, voc_classes(lists[0].parents[2]), images)
+    return read_voc(lists, about, voc_classes(lists[0].parents[2], images), images)
 
 
-def voc_classes(root: Path) -> list[str] | None:
-    """None for VOC's own twenty classes; else those that the set has."""
+def voc_classes(root: Path, images: Path | None = None) -> list[str] | None:
+    """None for VOC's own twenty classes; else those that the set has, also in folders that its images are in."""
     if is_year(root):
         return None
-    return classes_of(sorted((root / "Annotations").glob("*.xml")), root / "Annotations")
+    place, of_images = root / "Annotations", images or root / VOC_IMAGES
+    folders = [place, *(folder for folder in place.rglob("*/") if (of_images / folder.relative_to(place)).is_dir())]
+    return classes_of(sorted(file for folder in folders for file in folder.glob("*.xml")), place)
 
 
 def _roots(folder: Path) -> tuple[dict[str, Path], bool]:
