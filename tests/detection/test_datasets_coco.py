@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tool_files
 from photograph_sets import coco_file
 from PIL import Image
 
@@ -92,6 +93,18 @@ def test_masks_drawn_in_cvat_are_objects(tmp_path):
     assert found.crowd.tolist() == [False, False, True, False]
     assert read.target(0)["masks"][0].nonzero().tolist() == [[y, x] for y in range(4, 9) for x in range(2, 5)]
     assert read.problems.counts == {Problem.MASK_AS_CROWD: 2, Problem.CROWD: 1, Problem.BROKEN_MASK: 1}
+
+
+def test_a_folder_beside_one_of_its_folders(tmp_path):
+    """Where both hold an image of one name, that in which more of the named images are."""
+    for name in ("a", "sub/a", "sub/b"):
+        tool_files.image("chelsea", tmp_path / "images" / f"{name}.jpg")
+    entries = [images()[0] | {"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate(("a", "sub/a", "sub/b"))]
+    (tmp_path / "train.json").write_text(json.dumps(content([note(0, [1, 1, 9, 9])]) | {"images": entries}))
+    found = [
+        image.file.relative_to(tmp_path).as_posix() for image in open_detection_set(tmp_path / "train.json").images
+    ]
+    assert found == ["images/a.jpg", "images/sub/a.jpg", "images/sub/b.jpg"]
 
 
 def test_a_category_that_merged_files_repeat_is_one(tmp_path):

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from tool_files import image, text
 
+import socodet
 from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.parts import MissingPartError
 from socodet.detection.datasets.problems import Problem
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -129,6 +131,23 @@ def test_a_part_that_is_described_and_not_there(tmp_path):
         open_detection_set(tmp_path, split="val")
     for part in ("train", "val"):
         assert len(open_detection_set(tmp_path, split=part, reading=ReadingSettings(val_share=0.5))) == 1
+
+
+@pytest.mark.parametrize("nothing", ["", "null", "~", "[]"])
+def test_parts_without_a_value(tmp_path, nothing):
+    write(tmp_path, f"names: [cat]\nval: {nothing}\nnc: {nothing}\npath: {nothing}", a=[LINE])
+    assert len(open_detection_set(tmp_path, split="train")) == 1
+    with pytest.raises(MissingPartError, match="val-share"):
+        open_detection_set(tmp_path, split="val")
+
+
+def test_parts_that_are_not_there_are_said(tmp_path, capsys):
+    write(tmp_path, train="train: images/train\ntest: ../test/images", a=[LINE])
+    assert set(socodet.convert(tmp_path).parts) == {"train"}
+    assert "its test is ../test/images" in capsys.readouterr().err
+    write(tmp_path, train="train: elsewhere/a\nval: elsewhere/b")
+    with pytest.raises(InputError, match="its train is elsewhere/a"):
+        socodet.convert(tmp_path)
 
 
 def test_keypoints_are_left_out(tmp_path):

@@ -106,6 +106,67 @@ def test_names_as_in_urls(tmp_path, name, written):
     assert len(open_images(file)) == 1
 
 
+def test_names_of_images_in_label_studios_local_storage(tmp_path):
+    """In the query of a URL, at its host or at none, with or without folders; as URLs, `%20` is a space."""
+    for name in ("my cat", "b", "x/b"):
+        image("chelsea", tmp_path / "images" / f"{name}.jpg")
+    for before in ("/data/local-files/?d=", "http://localhost:8080/data/local-files/?d=images/"):
+        coco(tmp_path, name="images/b.jpg")
+        content = json.loads((tmp_path / "train.json").read_text())
+        names = [f"{before}{name}.jpg" for name in ("b", "my%20cat", "x/b")]
+        content["images"] = [content["images"][0] | {"id": n, "file_name": name} for n, name in enumerate(names)]
+        text(tmp_path / "train.json", json.dumps(content))
+        data = open_detection_set(tmp_path / "train.json")
+        read = [one.file.relative_to(tmp_path / "images").as_posix() for one in data.images]
+        assert read == ["b.jpg", "my cat.jpg", "x/b.jpg"]
+        assert Problem.MISSING_IMAGE not in data.problems.counts
+        assert [open_images(tmp_path / "train.json").path(place) for place in range(3)] == [
+            one.file for one in data.images
+        ]
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("name", ["{}.jpg", "C:\\data\\{}.jpg"])
+def test_images_of_which_few_are_there(tmp_path, name, given, capsys):
+    """As of a large set of which a part was copied."""
+    file = coco(tmp_path, name="images/99.jpg")
+    content = json.loads(file.read_text())
+    content["images"] = [content["images"][0] | {"id": n, "file_name": name.format(n)} for n in range(1, 101)]
+    text(file, json.dumps(content))
+    data = open_detection_set(file, images=tmp_path / "images" if given else None)
+    assert [one.file.name for one in data.images] == ["99.jpg"]
+    assert data.problems.counts[Problem.MISSING_IMAGE] == 99
+    assert given or f"those in {tmp_path / 'images'} are read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", ['{"0": "cat"}', '["cat"]', ' {"a.jpg1": {"regions": []}}'])
+def test_json_files_of_something_else(tmp_path, other):
+    """Under a name that COCO files have; one that is damaged is not passed over."""
+    for name in ("labels.json", "annotations.json", "train.json"):
+        yolo(tmp_path, LINE)
+        text(tmp_path / name, other)
+        assert boxes(open_detection_set(tmp_path, split="train")) == [BOX]
+        text(tmp_path / name, '{"images": [')
+        with pytest.raises(InputError, match=f"{name}: is not valid JSON"):
+            open_detection_set(tmp_path, split="train" if name == "train.json" else "all")
+        (tmp_path / name).unlink()
+
+
+def test_files_that_macos_writes_beside_others(tmp_path):
+    for end in (".jpg", ".txt"):
+        text(yolo(tmp_path / "yolo", LINE) / "images" / "train" / f"._a{end}", "\0")
+    text(tmp_path / "yolo" / "labels" / "train" / "._a.txt", "\0")
+    image("chelsea", tmp_path / "xml" / "a.jpg")
+    text(
+        tmp_path / "xml" / "a.xml",
+        PLAIN.replace("<object>", "<size><width>400</width><height>266</height></size><object>"),
+    )
+    text(tmp_path / "xml" / "._a.xml", "\0")
+    for name, part in (("yolo", "train"), ("xml", "all")):
+        data = open_detection_set(tmp_path / name, split=part)
+        assert (len(data), data.problems.counts) == (1, {})
+
+
 def test_names_as_in_urls_do_not_lead_astray(tmp_path):
     image("chelsea", tmp_path / "secret" / "a.jpg")
     image("chelsea", tmp_path / "one" / "two" / "set" / "b.jpg")

@@ -99,6 +99,8 @@ def convert(
     reading = reading or ReadingSettings()
     layout = layout_at(Path(data), images=None if images is None else Path(images), reading=reading, split=split)
     parts = (split,) if split else ("train", "val") if reading.val_share else layout.parts
+    for absence in () if split else layout.absent:
+        notice(absence)
     if file is not None and len(parts) > 1:
         raise InputError(f"{data}: has the splits {', '.join(parts)}; choose one with --split")
     read = {

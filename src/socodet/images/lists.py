@@ -1,14 +1,13 @@
 """Images named in a file: a text file of paths, or a COCO file."""
 
 import codecs
+import itertools
 import os
 import posixpath
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,10 @@ from socodet.errors import InputError
 from socodet.images.folder import LOOKED_FOR, ImageFolder, folders_in
 from socodet.images.names import Names
 from socodet.images.reading import reading_asked
+from socodet.images.spelling import IN_QUERY, composed, decoded, spellings
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import parse_json, read_given
 from socodet.runtime.notices import notice
-
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
 
 
 def open_list(file: Path) -> ImageFolder:
@@ -99,21 +97,41 @@ def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
     The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
     the file's folder, or in its `images`; else one beside the file's folder, or in an `images` there (`train2017` or
     `images/train2017` next to `annotations/instances_train2017.json`). Where several equally near have them,
-    at the one whose name is part of the file's name.
+    at the one whose name is part of the file's name, or else the one that has all that any of them has.
 
     Where no folder has them, names from another machine are tried: with backslashes as slashes, then without
-    their leading folders, one after the other, then as URLs. InputError when the images are nowhere, or in several such
-    folders.
+    their leading folders, one after the other, then as URLs. Where none of the first images is there, others are
+    looked for that have the name of a file there. InputError when the images are nowhere, or in several such folders.
     """
-    for paths in _spellings(names):
-        root = _nearby_root(file, paths)
-        if root is not None:
-            _say_other_names(file, names, paths)
-            return root, paths
+    for looked_for in _to_look_for(names, lambda: _nearby(file)):
+        for paths in _spellings(names):
+            root = _nearby_root(file, [paths[place] for place in looked_for])
+            if root is not None:
+                if looked_for[0] >= LOOKED_FOR:
+                    notice(f"{file}: of its images the first {LOOKED_FOR} are nowhere near; those in {root} are read")
+                return root, _as_there(file, root, names, paths)
     raise InputError(
         f"{file}: its images are nowhere near, first {names[0]}; put the file into the folder where their names "
-        "begin, or beside it"
+        "begin, or beside it, or name that folder where a command takes --images"
     )
+
+
+def _to_look_for(names: Sequence[str], folders: Callable[[], Iterable[Path]]) -> Iterator[list[int]]:
+    """Numbers of images to look for: first those of the first images, then of some whose names are in these folders."""
+    yield list(range(min(len(names), LOOKED_FOR)))
+    there = {composed(name) for folder in folders() for name in _names_in(folder)}
+    ends = (re.split(r"[/\\]", name)[-1] for name in names)
+    found = (place for place, end in enumerate(ends) if composed(end) in there or composed(decoded(end)) in there)
+    others = list(itertools.islice(found, LOOKED_FOR))
+    if others:
+        yield others
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def spelled_as_in(folder: Path, names: Sequence[str], source: Path | None = None) -> list[str]:
@@ -121,11 +139,22 @@ def spelled_as_in(folder: Path, names: Sequence[str], source: Path | None = None
 
     source: the file that has them, where it is to be said that they are spelled otherwise.
     """
-    for paths in _spellings(names):
-        if _holds_any(folder, paths):
-            _say_other_names(source, names, paths)
-            return paths
+    for looked_for in _to_look_for(names, lambda: [folder]):
+        for paths in _spellings(names):
+            if _holds_any(folder, [paths[place] for place in looked_for]):
+                return _as_there(source, folder, names, paths)
     return list(names)
+
+
+def _as_there(source: Path | None, root: Path, names: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """The paths, decoded where a file has that name alone, as of URLs with `%20` beside others without; says it."""
+    found = list(paths)
+    for place, path in enumerate(paths):
+        other = posixpath.normpath(decoded(path)) if "%" in path or "?" in path else path
+        if other != path and not _holds_any(root, [path]) and _holds_any(root, [other]):
+            found[place] = other
+    _say_other_names(source, names, found)
+    return found
 
 
 def _as_the_files(root: Path, keys: list[str]) -> list[str]:
@@ -150,8 +179,9 @@ def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
     paths = [posixpath.normpath(name) for name in names]
     yield paths
     distinct = len(set(paths))
-    decoded = [_decoded(name) for name in names]
-    for written in (names, *([decoded] if decoded != list(names) else [])):
+    by_url = [decoded(name) for name in names]
+    forms = [names, *([by_url] if by_url != list(names) else [])]
+    for written in forms[::-1] if any(IN_QUERY in name for name in names) else forms:
         parts = [posixpath.normpath(name.replace("\\", "/")).lstrip("/").split("/") for name in written]
         for dropped in range(max(map(len, parts))):
             shortened = ["/".join(path[min(dropped, len(path) - 1) :]) for path in parts]
@@ -159,24 +189,16 @@ def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
                 yield shortened
 
 
-def _decoded(name: str) -> str:
-    """The path in a URL, without its query; `%20` is a space."""
-    return unquote(re.sub(r"^\w+://[^/]*/|[?#].*", "", name) if "://" in name else name)
-
-
 def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
     """As `locate_images`, for one spelling; None when the images are nowhere."""
-    here = file.parent
-    if _holds_any(here, keys):
-        return here
-    above = here.resolve().parent  # `..` of a relative path would leave its name out
-    found: dict[Path, Path] = {}
-    for start in (here, above):  # what lies below the file's own folder is nearer than what lies beside it
-        nearby = [*folders_in(start), *folders_in(start / "images"), *([above] if start == above else [])]
+    if _holds_any(file.parent, keys):
+        return file.parent
+    found: Mapping[Path, Path] = {}
+    for nearby in _below_and_beside(file):
         found = found or {path.resolve(): path for path in nearby if _holds_any(path, keys)}
     if len(found) > 1:
         named = {real: path for real, path in found.items() if path.name in file.stem}
-        found = named or found
+        found = named or _with_most(found, keys)
     if len(found) > 1:
         one, other, *_ = sorted(map(str, found))
         raise InputError(
@@ -186,31 +208,27 @@ def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
     return next(iter(found.values()), None)
 
 
+def _with_most(found: Mapping[Path, Path], keys: Sequence[str]) -> Mapping[Path, Path]:
+    """Of several folders the one that has all images that any of them has, if only one does; else all."""
+    held = {real: {key for key in keys[:LOOKED_FOR] if _holds_any(path, [key])} for real, path in found.items()}
+    everything = set().union(*held.values())
+    whole = [real for real, held_there in held.items() if held_there == everything]
+    return {real: found[real] for real in whole} if len(whole) == 1 else found
+
+
+def _below_and_beside(file: Path) -> Iterator[list[Path]]:
+    """Folders near a file: what lies below its own folder is nearer than what lies beside it."""
+    above = file.parent.resolve().parent  # `..` of a relative path would leave its name out
+    yield [*folders_in(file.parent), *folders_in(file.parent / "images")]
+    yield [*folders_in(above), *folders_in(above / "images"), above]
+
+
+def _nearby(file: Path) -> list[Path]:
+    return [file.parent, *itertools.chain(*_below_and_beside(file))]
+
+
 def _holds_any(folder: Path, keys: Sequence[str]) -> bool:
     return any(os.path.isfile(folder / one) for key in keys[:LOOKED_FOR] for one in spellings(key))
-
-
-def spellings(name: str) -> list[str]:
-    """The name, and with its suffix in capitals or not, as the other ones of JPEG, and in its `normal_forms`."""
-    found = []
-    for form in normal_forms(name):
-        stem, suffix = posixpath.splitext(form)
-        small = suffix.lower()
-        others = (small, small.upper(), *(JPEG_SUFFIXES if small in JPEG_SUFFIXES else ()))
-        found += [form, *(stem + other for other in others)] if small in SUFFIXES else [form]
-    return list(dict.fromkeys(found))
-
-
-def composed(name: str) -> str:
-    """The name with accents as parts of their letters (Unicode's NFC), to compare names by."""
-    return unicodedata.normalize("NFC", name)
-
-
-def normal_forms(name: str) -> list[str]:
-    """The name, and the same text with accents as parts of their letters or apart, as in names that macOS wrote."""
-    if name.isascii():
-        return [name]
-    return list(dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]))
 
 
 def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from socodet.detection.datasets.folder_listing import FilesThere, files_there
+from socodet.detection.datasets.folder_listing import OF_MACOS, FilesThere, files_there
 from socodet.detection.datasets.parts import (
     SPELLINGS,
     WHOLE,
@@ -19,7 +19,7 @@ from socodet.detection.datasets.parts import (
     rivals,
 )
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
-from socodet.images.lists import composed
+from socodet.images.spelling import composed
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.notices import notice
 
@@ -134,7 +134,7 @@ def _pairs(
     """The images of one folder that have a file, in order; counts images without a file and files without an image."""
     form = described.form
     names = there.names(place.path) if place else frozenset()
-    files = sorted(name for name in names if name.lower().endswith(form.suffix))
+    files = sorted(name for name in names if name.lower().endswith(form.suffix) and not name.startswith(OF_MACOS))
     file_of = {composed(name[: -len(form.suffix)]): place.path / name for name in files} if place else {}
     of_stem: dict[str, list[Path]] = {}
     for image in images:

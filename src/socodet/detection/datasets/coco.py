@@ -1,6 +1,7 @@
 """COCO's form of annotations, one JSON file, and LVIS's, which adds what of an image is not annotated."""
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ from socodet.detection.datasets.values import as_id, flag, matching_id, number, 
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
 from socodet.images.lists import leads_astray, locate_images, spelled_as_in
-from socodet.runtime.files import parse_json, read_given
+from socodet.runtime.files import open_file, parse_json, read_given
 from socodet.runtime.notices import notice
 
 FILES = (
@@ -57,6 +58,23 @@ WHOLE_FILES = (
     "coco.json",
 )
 """Where one file has all images: a Roboflow split, CVAT, Supervisely, Label Studio, LabelMe's converters, FiftyOne."""
+
+
+BEGINNING = 2**16
+"""Bytes of a file in which the name of one of COCO's lists is looked for."""
+
+
+def may_be_coco(file: Path) -> bool:
+    """Whether a file that has one of these names is not JSON of something else, such as a list of classes."""
+    try:
+        with open_file(file) as stream:
+            beginning = stream.read(BEGINNING).replace(b"\0", b"")  # of UTF-16
+    except OSError:
+        return file.is_file()
+    named = any(
+        b'"%s"' % name in beginning for name in (b"images", b"annotations", b"categories", b"info", b"licenses")
+    )
+    return named or not re.match(rb"(?:\xef\xbb\xbf)?\s*[\[{]", beginning)
 
 
 def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = None) -> DetectionDataset:

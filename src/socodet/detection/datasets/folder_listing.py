@@ -7,8 +7,11 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from socodet.images.folder import folders_in
-from socodet.images.lists import normal_forms, spellings
+from socodet.images.spelling import normal_forms, spellings
 from socodet.images.suffixes import SUFFIXES
+
+OF_MACOS = "._"
+"""How files begin that macOS writes beside others on disks that are not its own; they are never annotations."""
 
 
 class FilesThere:

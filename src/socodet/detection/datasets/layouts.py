@@ -10,7 +10,7 @@ from socodet.detection.datasets import huggingface, yolo_description
 from socodet.detection.datasets.annotation_files import found_in
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
-from socodet.detection.datasets.coco import FILES, WHOLE_FILES, read_coco
+from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco, read_coco
 from socodet.detection.datasets.folder_listing import files_there, folders_listed_once
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
@@ -45,6 +45,8 @@ class Layout:
     """`WHOLE` alone for a set without parts."""
     read: Callable[[str], DetectionDataset]
     """A part of `parts`, or another one that the layout has a name for. MissingPartError for one that is not there."""
+    absent: tuple[str, ...] = ()
+    """Of each part that the set describes and that is not there, a line that says so."""
 
 
 @folders_listed_once()
@@ -217,7 +219,7 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
 
     def first(names: Iterable[str]) -> Path | None:
         paths = (listing.in_any_case(folder, name) for name in names)
-        return next((path for path in paths if path and path.is_file() and not is_of_an_image(path)), None)
+        return next((path for path in paths if path and may_be_coco(path) and not is_of_an_image(path)), None)
 
     def is_of_an_image(path: Path) -> bool:
         return listing.image(path.parent, path.stem) is not None and is_labelme(path)
@@ -260,7 +262,11 @@ def _yolo(given: Path, described: yolo_description.YoloSet) -> Layout:
         described.check(part)
         return reader(part)
 
-    return Layout("YOLO layout", tuple(part for part in described.parts if part not in described.absent), read)
+    parts = tuple(part for part in described.parts if part not in described.absent)
+    absent = tuple(map(described.absence, described.absent))
+    if not parts:
+        raise InputError(absent[0])
+    return Layout("YOLO layout", parts, read, absent)
 
 
 def _whole_or_part(

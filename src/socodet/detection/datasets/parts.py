@@ -9,7 +9,7 @@ from typing import NamedTuple
 from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.errors import InputError
 from socodet.images.folder import folders_in, open_folder
-from socodet.images.lists import composed, normal_forms
+from socodet.images.spelling import composed, normal_forms
 
 SPELLINGS = {
     "train": ("train", "training"),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import check_box_form
 from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, say_shifted, set_of_entries
-from socodet.detection.datasets.folder_listing import FilesThere, files_there
+from socodet.detection.datasets.folder_listing import OF_MACOS, FilesThere, files_there
 from socodet.detection.datasets.headers import sizes_of
 from socodet.detection.datasets.parts import AnnotationFolder, by_folder, images_below, part_name, rivals
 from socodet.detection.datasets.problems import NEARLY_ALL, AnnotationProblems, Problem
@@ -16,7 +16,8 @@ from socodet.detection.datasets.yolo_description import NAMES, YoloSet
 from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled, like_keypoints
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
-from socodet.images.lists import composed, leads_astray, locate_images, read_lines, spelled_as_in
+from socodet.images.lists import leads_astray, locate_images, read_lines, spelled_as_in
+from socodet.images.spelling import composed
 from socodet.runtime.notices import notice
 from socodet.runtime.threads import of_files
 
@@ -162,7 +163,7 @@ def _read_folder(
         names = {
             name
             for name in reading.there.names(place.path)
-            if name.lower().endswith(".txt") and name.lower() not in NO_LABELS
+            if name.lower().endswith(".txt") and name.lower() not in NO_LABELS and not name.startswith(OF_MACOS)
         }
         for name in sorted(names):
             if composed(name[: -len(".txt")]) not in stems:

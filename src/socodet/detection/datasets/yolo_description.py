@@ -32,6 +32,8 @@ YAML = (".yaml", ".yml")
 DARKNET = ".data"
 DESCRIPTIONS = (*YAML, DARKNET)
 """Endings of files that describe a set with parts."""
+NOTHING: tuple[Any, ...] = ("", [], "~", "null", "Null", "NULL")
+"""What stands for no value in YAML, and an empty list."""
 LISTS = (".txt", ".lst", ".list")
 NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
 LOOKED_AT = 16
@@ -71,9 +73,11 @@ class YoloSet:
                     "if you trust that file"
                 )
         if part in self.absent:
-            raise InputError(
-                f"{self.about}: its {part} is {self.absent[part]:.80}, which is not below {self.root}; correct it"
-            )
+            raise InputError(self.absence(part))
+
+    def absence(self, part: str) -> str:
+        """What to say of a part in `absent`."""
+        return f"{self.about}: its {part} is {self.absent[part]:.80}, which is not below {self.root}; correct it"
 
 
 def described_by(file: Path) -> YoloSet:
@@ -85,13 +89,13 @@ def described_by(file: Path) -> YoloSet:
         given = facts.get(name, "")
         if not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
             raise InputError(f"{file}: `{name}` must be text, or a list of it; correct it")
-    if facts.get("path"):
+    if facts.get("path", "") not in NOTHING:
         path = _located(str(facts["path"]), [above])
         roots = [above] if path is None else [path, above]
     parts: dict[str, list[Path]] = {}
     absent: dict[str, str] = {}
     for part, names in SPELLINGS.items():
-        written: Any = next((facts[name] for name in names if facts.get(name)), [])
+        written: Any = next((facts[name] for name in names if facts.get(name, "") not in NOTHING), [])
         for value in written if isinstance(written, list) else [written]:
             place = _located(str(value), roots)
             if place is None:
@@ -214,7 +218,7 @@ def _named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...]
     if not all(isinstance(name, str) and name for name in names.values()):
         raise InputError(f"{file}: `names` has a class without a name")
     count = facts.get("nc")
-    if count and pixel_count(count) != len(names):
+    if count not in (None, *NOTHING) and pixel_count(count) != len(names):
         raise InputError(f"{file}: `nc` is {count!s:.40} and `names` has {len(names)} classes; correct one of them")
     return tuple(Category(int(one), name) for one, name in sorted(zip(ids, names.values(), strict=True)))
 

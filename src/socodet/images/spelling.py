@@ -1,0 +1,43 @@
+"""How names of images may be spelled: suffixes, accents, and the names in URLs."""
+
+import posixpath
+import re
+import unicodedata
+from urllib.parse import unquote
+
+from socodet.images.suffixes import SUFFIXES
+
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
+IN_QUERY = "/?d="
+"""What is before a name in Label Studio's URLs of its local storage."""
+
+
+def spellings(name: str) -> list[str]:
+    """The name, and with its suffix in capitals or not, as the other ones of JPEG, and in its `normal_forms`."""
+    found = []
+    for form in normal_forms(name):
+        stem, suffix = posixpath.splitext(form)
+        small = suffix.lower()
+        others = (small, small.upper(), *(JPEG_SUFFIXES if small in JPEG_SUFFIXES else ()))
+        found += [form, *(stem + other for other in others)] if small in SUFFIXES else [form]
+    return list(dict.fromkeys(found))
+
+
+def composed(name: str) -> str:
+    """The name with accents as parts of their letters (Unicode's NFC), to compare names by."""
+    return unicodedata.normalize("NFC", name)
+
+
+def normal_forms(name: str) -> list[str]:
+    """The name, and the same text with accents as parts of their letters or apart, as in names that macOS wrote."""
+    if name.isascii():
+        return [name]
+    return list(dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]))
+
+
+def decoded(name: str) -> str:
+    """The path in a URL, without its query; `%20` is a space. Label Studio's local files have theirs in the query."""
+    _, in_query, local = f"/{name}".partition(IN_QUERY)
+    if in_query:
+        return unquote(local)
+    return unquote(re.sub(r"^\w+://[^/]*/|[?#].*", "", name) if "://" in name else name)
