@@ -610,6 +610,32 @@ def test_images_that_were_replaced_are_done_again(run, images, tmp_path, caplog,
     assert json.loads((fresh / "predictions.json").read_text()) != before
 
 
+def test_images_may_be_added(run, images, tmp_path, monkeypatch):
+    own = tmp_path / "images"
+    own.mkdir()
+    names = sorted(path.name for path in images.iterdir())
+    for name in (names[1], names[3]):
+        shutil.copy2(images / name, own / name)
+    assert predict(run, own, tmp_path / "found", **QUIET).done == 2
+    for name in names:
+        if not (own / name).exists():
+            shutil.copy2(images / name, own / name)
+    shown, read = [], predict_module.read_pixels
+    monkeypatch.setattr(
+        predict_module, "read_pixels", lambda source, index: shown.append(source.key(index)) or read(source, index)
+    )
+    again = predict(run, own, tmp_path / "found", **QUIET)
+    monkeypatch.undo()
+    assert (again.finished, again.images) == (True, len(names))
+    assert sorted(shown) == [name for name in names if name not in (names[1], names[3])]
+    predict(run, own, tmp_path / "fresh", **QUIET)
+    for name in ("predictions.json", "predict.json"):
+        assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    (own / names[0]).unlink()
+    with pytest.raises(InputError, match="holds other predictions"):
+        predict(run, own, tmp_path / "found", **QUIET)
+
+
 def test_what_was_found_in_an_image_of_a_list_that_is_gone_stays(run, images, tmp_path):
     shutil.copytree(images, tmp_path / "images")
     listed = sorted((tmp_path / "images").iterdir())

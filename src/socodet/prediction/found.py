@@ -162,6 +162,12 @@ class FoundLines:
                 yield text
 
 
+def names_in(folder: Path) -> Iterator[str]:
+    """The images of which a folder says what was found."""
+    if (folder / LINES).is_file():
+        yield from (line["file_name"] for _, line in _whole_lines(folder / LINES))
+
+
 def _whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Where each line begins, and what it says, up to the first that is no line of an image."""
     start = 0

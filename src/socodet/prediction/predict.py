@@ -6,7 +6,8 @@ OUTPUT/drawn/            with `draw`: the images with their objects
 OUTPUT/predict.json      what was asked
 OUTPUT/found.jsonl       one line per image, written as it runs, from which an interrupted call resumes
 
-Images whose files have changed since then, and those that could not be read, are processed again.
+Images whose files have changed since then, and those that could not be read, are processed again;
+images that were added are processed too.
 """
 
 import hashlib
@@ -32,9 +33,10 @@ from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of, version_of
 from socodet.prediction.drawing import draw_objects
-from socodet.prediction.found import CSV, JSON, LINES, FoundLines
+from socodet.prediction.found import CSV, JSON, LINES, FoundLines, names_in
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
+from socodet.runtime.counted import counted
 from socodet.runtime.differences import differences
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.files import read_note, write_atomically, write_note
@@ -111,7 +113,7 @@ def predict(
     }
     asked |= _values_read(to_json(reading_of(source)))
     hold_folder(folder)
-    _prepare(folder, asked, str(Path(detector.run).absolute()), overwrite=overwrite)
+    _prepare(folder, asked, str(Path(detector.run).absolute()), source, overwrite=overwrite)
     lines = FoundLines.of_earlier_calls(folder, source)
     left, stopped_by = lines.left, None
     if left:
@@ -206,12 +208,23 @@ def _digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _prepare(folder: Path, asked: dict[str, Any], run: str, *, overwrite: bool) -> None:
-    """Begins the folder, or checks that it is of the same call. run: where the detector is, noted for the reader."""
+def _prepare(folder: Path, asked: dict[str, Any], run: str, source: ImageSource, *, overwrite: bool) -> None:
+    """Begins the folder, or checks that it is of the same call, perhaps with more images now.
+
+    run: where the detector is, noted for the reader.
+    """
     there = read_note(folder / NOTE)
     noted = {k: v for k, v in (there or {}).items() if k not in ("run", "reading")}
     noted |= _values_read((there or {}).get("reading") or {})
     difference = None if there is None else differences(asked, noted)
+    if difference and not overwrite and {**noted, "images": None} == {**asked, "images": None}:
+        names = {source.key(index) for index in range(len(source))}
+        if names.issuperset(names_in(folder)):
+            more = len(source) - noted["images"]["count"]
+            if more > 0:
+                say(f"{folder}: {counted(more, 'image')} more than in the last call")
+            write_note(folder / NOTE, {**asked, "run": run})
+            return
     if difference and not overwrite:
         raise InputError(
             f"{folder}: holds other predictions: {difference}; repeat the command with the same flags to "
