@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from socodet.errors import InputError, UnreadableImageError
+from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.source import open_images
 from socodet.pretraining.data import SampleDataset, replaced_images
 from socodet.proposals.image_boxes import OnlineProposals
@@ -143,6 +143,61 @@ def test_arguments_of_another_type_are_named(wrong, said):
     source, proposals, settings = wrong
     with pytest.raises(InputError, match=f"^SampleDataset: {said} must be"):
         SampleDataset(source, proposals, INDICES, settings, seed=0)
+
+
+@pytest.mark.parametrize("indices", [np.arange(8) != 3, [0.5, 1.5], [0, 8], [-1, 0], [[0, 1], [2, 3]], [[0], [1, 2]]])
+def test_indices_that_are_no_images_are_refused(indices):
+    """A mask of the readable images would be read as images 0 and 1."""
+    with pytest.raises(ArgumentError, match="indices"):
+        SampleDataset(Pictures(), Table(), indices, SMALL, seed=0)
+
+
+def test_numbers_and_places_that_mean_nothing_are_refused():
+    for wrong in ({"seed": -1}, {"seed": 1.5}, {"seed": 0, "shown": -1}):
+        with pytest.raises(ArgumentError, match=f"^SampleDataset: {[*wrong][-1]} must be"):
+            SampleDataset(Pictures(), Table(), INDICES, SMALL, **wrong)
+    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
+    for place in ((-1, 0), (0, 0.7)):
+        with pytest.raises(ArgumentError, match="a place is"):
+            dataset[place]
+    with pytest.raises(ArgumentError, match="sample"):
+        dataset.batch([])
+    assert dataset[(np.int64(1), torch.tensor(2))][0] == 2
+
+
+class Own:
+    """The user's own boxes."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def look_up(self, key, data):
+        return self.found
+
+
+@pytest.mark.parametrize(
+    "found", [None, 48, (48, [1, 2, 3, 4]), (48, [[1, 2, 3]]), (48, [[0, 0, np.nan, 9]]), (96, [[2, 3, 30, 33]])]
+)
+def test_what_is_no_width_and_boxes_of_the_image_is_refused(found):
+    """With the width of another image, boxes would be scaled as if a smaller version of it had been decoded."""
+    dataset = SampleDataset(Pictures(), Own(found), INDICES, SMALL, seed=0)
+    with pytest.raises(ArgumentError, match=r"look_up .*0\.png"):
+        dataset[(0, 0)]
+
+
+def test_no_boxes_may_be_an_empty_list():
+    one, other = (SampleDataset(Pictures(), Own((48, none)), INDICES, SMALL, seed=0) for none in ([], np.empty((0, 4))))
+    assert np.array_equal(one[(0, 0)][1].boxes[1], other[(0, 0)][1].boxes[1])
+
+
+@pytest.mark.parametrize("size", [(2001, 1999), (1999, 2001)])
+def test_a_large_jpeg_has_the_width_of_the_whole_image(tmp_path, size):
+    """It is decoded at a part of its size; its boxes are in pixels of all of it."""
+    Image.new("RGB", size).save(tmp_path / "large.jpg")
+    boxes = np.array([[100, 200, 1500, 1900]], np.float32)
+    dataset = SampleDataset(open_images(tmp_path), Own((size[0], boxes)), [0], SMALL, seed=0)
+    found = dataset[(0, 0)][1].proposals
+    assert np.allclose(found * (boxes[0, 2] / found[0, 2]), boxes, atol=2)
 
 
 def test_torchs_loader_takes_places_and_is_told_when_it_has_none():

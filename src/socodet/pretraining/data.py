@@ -1,9 +1,12 @@
 """The batches of the samples of images."""
 
+import operator
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +15,7 @@ from torch.utils.data import Dataset
 
 from socodet.errors import ArgumentError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.decode import decode_image
+from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSource, read_encoded, reading_of
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
@@ -45,7 +48,8 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
     proposals of the first view that a sample has besides its objects; with `rpn_weight`, `pretrain` uses 64.
 
     An image that cannot be read is replaced by the next one that can; the sample has the index of its image.
-    ArgumentError for arguments of the wrong type, and for places of other images.
+    ArgumentError for arguments of the wrong type, for indices and places of other images, and for boxes of
+    another image's width.
     """
 
     def __init__(
@@ -57,19 +61,26 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         seed: int,
         shown: int = 0,
     ) -> None:
+        numbers = {"seed": seed, "shown": shown}
         for name, given, fits, what in (
             ("source", source, hasattr(source, "read"), "what open_images returns"),
             ("proposals", proposals, hasattr(proposals, "look_up"), "OnlineProposals(...), or an object with look_up"),
             ("settings", settings, isinstance(settings, SampleSettings), "SampleSettings, such as recipe.sample"),
+            *((name, one, isinstance(one, Integral), "a whole number") for name, one in numbers.items()),
         ):
             if not fits:
                 raise ArgumentError(f"SampleDataset: {name} must be {what}, not of type {type(given).__name__}")
-        self._source, self._indices = source, np.sort(np.asarray(indices, np.int64))
+        for name, number in numbers.items():
+            if number < 0:
+                raise ArgumentError(f"SampleDataset: {name} must be 0 or more, not {number}")
+        self._source, self._indices = source, _sorted(indices, len(source))
         self._settings, self._seed, self._shown = settings, seed, shown
         self._least_side, self._reading = settings.least_side, reading_of(source)
         if isinstance(proposals, OnlineProposals):
             proposals = replace(proposals, reading=proposals.reading.or_else(self._reading))
         self._proposals = proposals
+        self._own = not isinstance(proposals, ProposalTable | OnlineProposals)
+        """Whether they come from an object of the user's."""
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -93,7 +104,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             begin(key)
             try:
                 data = read_encoded(self._source, index, self._reading.max_pixels)
-                width, boxes = self._proposals.look_up(key, data)
+                width, boxes = self._look_up(key, data)
                 image = decode_image(data, self._least_side, self._reading, on_cut=partial(CUT_SHORT.add, key))
             except (UnreadableImageError, OSError):
                 continue
@@ -107,16 +118,55 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             )
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more; check the files")
 
+    def _look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
+        """What the proposals say of an image. ArgumentError if a user's own say something else."""
+        found = self._proposals.look_up(key, data)
+        if not self._own:
+            return found
+        try:
+            width, boxes = int(found[0]), np.asarray(found[1], np.float32)
+        except (TypeError, ValueError, IndexError):
+            width, boxes = 0, np.empty(0, np.float32)
+        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
+        if width < 1 or boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+            raise ArgumentError(
+                f"SampleDataset: proposals.look_up must give the width of {key} in pixels and its boxes (N, 4), finite"
+            )
+        real = image_size(data, sys.maxsize)[0]
+        if width != real:
+            raise ArgumentError(
+                f"SampleDataset: proposals.look_up gives a width of {width} for {key}, which is {real} pixels wide; "
+                "give width and boxes of the image as it is shown, upright"
+            )
+        return width, boxes
+
     def _checked(self, place: Place) -> Place:
         """The place as integers. ArgumentError if it is not a place, or is that of another image."""
         try:
-            epoch, index = map(int, place)
+            epoch, index = map(operator.index, place)
         except (TypeError, ValueError):
-            raise ArgumentError(f"SampleDataset: a place is (epoch, image index), not {place!r}") from None
+            epoch, index = -1, -1
+        if epoch < 0:
+            raise ArgumentError(f"SampleDataset: a place is (epoch, image index), not {place!r}")
         at = int(np.searchsorted(self._indices, index))
         if at == len(self) or self._indices[at] != index:
             raise ArgumentError(f"SampleDataset: image index {index} is not among its {len(self):,} indices")
         return epoch, index
+
+
+def _sorted(indices: NDArray[np.int64] | Sequence[int], images: int) -> NDArray[np.int64]:
+    """The indices in order. ArgumentError unless they are whole numbers, each of an image of so many."""
+    try:
+        given = np.asarray(indices)
+    except ValueError:  # lists of several lengths
+        given = np.empty((1, 1))
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        mask = "; of a mask, give np.flatnonzero(mask)" if given.dtype.kind == "b" else ""
+        raise ArgumentError(f"SampleDataset: indices must be a list of whole numbers{mask}")
+    outside = given[(given < 0) | (given >= images)]
+    if outside.size:
+        raise ArgumentError(f"SampleDataset: {outside[0]} among its indices is none of the {images:,} images' own")
+    return np.sort(given.astype(np.int64))
 
 
 def dataset_of(

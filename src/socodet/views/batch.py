@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from socodet.errors import ArgumentError
 from socodet.views.sample import Sample
 
 Device = torch.device | str | int
@@ -132,7 +133,12 @@ def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs
 
 
 def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
-    """A batch of samples of the same settings, each with the index of its image in the image source."""
+    """A batch of samples of the same settings, each with the index of its image in the image source.
+
+    ArgumentError without any.
+    """
+    if not samples:
+        raise ArgumentError("a batch needs at least one sample; give one place or more")
     indices, parts = zip(*samples, strict=True)
     views = []
     for v, partner in enumerate(parts[0].partners):
