@@ -162,3 +162,20 @@ def test_compiling_changes_neither_names_nor_weights():
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, msg=name)
+
+
+def test_networks_of_any_number_of_shapes_are_compiled_in_one_process(monkeypatch):
+    """As in a study; torch runs everything uncompiled from the ninth shape on, of all networks of the process."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    torch._dynamo.reset()
+    ran = []
+
+    def backend(graph, _inputs):
+        return lambda *inputs: ran.append(inputs) or graph.forward(*inputs)
+
+    trainer(compile=True)
+    for side in range(1, 13):
+        network = nn.Conv2d(3, 4, 1)
+        network.compile(backend=backend, dynamic=False)
+        network(torch.zeros(1, 3, side, side))
+    assert len(ran) == 12

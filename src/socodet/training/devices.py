@@ -16,6 +16,8 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.world import World, world_from_environment
 
 GPUS = Path("/proc/driver/nvidia/gpus")
+SHAPES = 256
+"""How many shapes a process may compile for."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
@@ -76,6 +78,18 @@ def default_workers(device: torch.device) -> int:
     if device.type == "cuda":
         return max(1, cores // (torch.cuda.device_count() if processes == 1 else processes))
     return max(1, cores // (2 * processes))
+
+
+def compile_every_shape() -> None:
+    """Lets torch.compile compile as often as a process has shapes, of images, batches and networks, to train on.
+
+    By default it stops at the ninth, of all runs in the process together, and the later ones of a study then run
+    uncompiled. What it has compiled for one run is taken for the next one of the same shapes.
+    """
+    from torch._dynamo import config  # takes seconds
+
+    config.recompile_limit = max(config.recompile_limit, SHAPES)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * SHAPES)
 
 
 def set_cublas_workspace(asked: bool) -> None:

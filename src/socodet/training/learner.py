@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from socodet.errors import InputError
 from socodet.models.cpu_convolution import keep_strided_pointwise_in_memory, speed_up_weight_gradients
 from socodet.runtime.world import World
-from socodet.training.devices import autocast_type, choose_device
+from socodet.training.devices import autocast_type, choose_device, compile_every_shape
 from socodet.training.distributed import agree_flags, any_process, mean_over_all, norm_group, synchronize_batch_norm
 from socodet.training.settings import ExecutionSettings
 
@@ -115,6 +115,8 @@ class NetworkLearner(Learner[B]):
         self.device = choose_device(execution.device, world)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # Triton launches on the current device
+        if execution.compile:
+            compile_every_shape()
         self.precision = autocast_type(execution.precision, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if self.device.type == "cpu":
