@@ -46,6 +46,18 @@ def scored(monkeypatch):
     return aps
 
 
+class Closed:
+    """A log sink that counts how often it is closed."""
+
+    times = 0
+
+    def write(self, step, line):
+        pass
+
+    def close(self):
+        self.times += 1
+
+
 def weights_after(steps, data, output):
     """Of the same run, stopped there."""
     finetune(data, output, SETTINGS, val=data, execution=replace(HERE, max_steps=steps), **QUIET)
@@ -72,8 +84,9 @@ def test_patience_ends_a_run_once_and_a_longer_one_resumes(scored, data, tmp_pat
     result = finetune(data, tmp_path / "run", SETTINGS, patience=2, **asked)
     assert (result.steps, result.stopped_by, result.finished, result.best) == (4, "patience", True, (2, 5.0))
     assert RunFolder(tmp_path / "run").load_checkpoint()["step"] == 4
-    again = finetune(data, tmp_path / "run", SETTINGS, patience=2, **asked)
-    assert (again.steps, again.stopped_by) == (4, "patience")
+    sink = Closed()
+    again = finetune(data, tmp_path / "run", SETTINGS, patience=2, sinks=[sink], **asked)
+    assert (again.steps, again.stopped_by, sink.times) == (4, "patience", 1)
     longer = finetune(data, tmp_path / "run", SETTINGS, patience=5, **asked)
     assert (longer.steps, longer.stopped_by, longer.best) == (6, None, (5, 5.0))
 

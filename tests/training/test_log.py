@@ -1,9 +1,10 @@
 import json
 import time
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from socodet.training.log import folder_sinks
+from socodet.training.log import FINISHED, Sinks, folder_sinks
 from socodet.training.run_folder import RunFolder
 
 
@@ -49,3 +50,24 @@ def test_tensorboard_has_a_scalar_for_each_number_and_each_item_of_a_list(tmp_pa
     events = EventAccumulator(str(run.tensorboard)).Reload()
     assert set(events.Tags()["scalars"]) == {"loss", "level_share/0", "level_share/1"}
     assert [event.value for event in events.Scalars("level_share/1")] == [0.75]
+
+
+def test_a_sink_that_fails_to_close_leaves_no_other_open():
+    closed = []
+
+    class Failing:
+        def __init__(self, error):
+            self.error = error
+
+        def write(self, step, line):
+            pass
+
+        def close(self):
+            closed.append(self)
+            if self.error is not None:
+                raise self.error
+
+    given = [Failing(OSError("full")), Failing(ValueError("mine")), Failing(None)]
+    with pytest.raises(ValueError, match="mine"):
+        Sinks(given).close(FINISHED)
+    assert closed == given

@@ -22,7 +22,7 @@ from socodet.runtime.world import World
 from socodet.training.devices import default_workers
 from socodet.training.distributed import agree_flags
 from socodet.training.learner import StoppedEarlyError
-from socodet.training.log import LogSink
+from socodet.training.log import FINISHED, LogSink, Sinks
 from socodet.training.loop import last_step, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
@@ -82,6 +82,7 @@ class FinetuneLoop:
         settings = self.tuner.settings
         start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
         if self._has_enough():
+            Sinks(sinks if self.tuner.world.is_first else ()).close(FINISHED)
             return PATIENCE
         result = run_loop(
             self.tuner,

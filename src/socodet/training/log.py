@@ -7,6 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol, runtime_checkable
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -152,11 +153,16 @@ class Sinks:
                 self._failing.discard(number)
 
     def close(self, outcome: str) -> None:
-        """Closes every sink; those that want to know are told how the run ended."""
-        for sink in [*self._own, *self._given]:
-            if isinstance(sink, Ended):
-                sink.outcome = outcome
-            try:
-                sink.close()
-            except OSError as error:
-                say(f"the end of the log could not be written ({error})")
+        """Closes every sink, even if one of the user's raises; those that want to know are told how the run ended."""
+        with ExitStack() as stack:
+            for sink in reversed([*self._own, *self._given]):
+                if isinstance(sink, Ended):
+                    sink.outcome = outcome
+                stack.callback(_closed, sink)
+
+
+def _closed(sink: LogSink) -> None:
+    try:
+        sink.close()
+    except OSError as error:
+        say(f"the end of the log could not be written ({error})")
