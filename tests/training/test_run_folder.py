@@ -33,6 +33,21 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path):
         run.load_checkpoint()
 
 
+def test_a_checkpoint_that_is_listed_for_a_while_after_it_is_gone(tmp_path, monkeypatch):
+    """As a network drive does, whose listing of a folder may be half a minute old."""
+    run, pauses, real = RunFolder(tmp_path), [], RunFolder.checkpoints
+    run.save_checkpoint(3, {"step": 3})
+    gone = run.checkpoint(2)
+    monkeypatch.setattr(RunFolder, "checkpoints", lambda run: [gone] if sum(pauses) < 30 else real(run))
+    monkeypatch.setattr(run_folder.time, "sleep", pauses.append)
+    assert run.load_checkpoint() == {"step": 3}
+    pauses.clear()
+    monkeypatch.setattr(RunFolder, "checkpoints", lambda run: [gone])
+    with pytest.raises(FileNotFoundError, match=gone.name):
+        run.load_checkpoint()
+    assert 60 <= sum(pauses) < 120
+
+
 def test_code_is_never_unpickled(tmp_path):
     run = RunFolder(tmp_path)
     path = tmp_path / "checkpoints" / "step-00000001.pt"

@@ -18,7 +18,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -47,6 +48,7 @@ Checkpoint = Literal["best", "last"]
 FINETUNED = "finetune"
 """The name of a fine-tuning run's recipe."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
+LISTED_AGAIN = (0.0, 0.1, 1.0, 5.0, 30.0, 30.0)  # seconds: a network drive may list what is gone for a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,23 +236,22 @@ class RunFolder:
 
     def load_best(self) -> dict[str, Any] | None:
         """The state with the highest score, on the CPU; None when the run keeps none. Never unpickles code."""
-        if not self.best.exists():
-            return None
         try:
-            return read_state(self.best)
+            return read_state(self.best) if self.best.exists() else None
         except (OSError, ValueError) as error:
             raise InputError(f"{self.best}: not a readable checkpoint ({error}); use --checkpoint last") from None
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
+    def load_checkpoint(self, _pauses: Sequence[float] = LISTED_AGAIN) -> dict[str, Any] | None:
         """The newest readable state, on the CPU; None when there is no checkpoint. Never unpickles code."""
         unreadable = []
         for path in reversed(self.checkpoints()):
             try:
                 state = read_state(path)
             except FileNotFoundError:
-                if os.path.lexists(path):  # a link to nowhere
+                if os.path.lexists(path) or not _pauses:  # a link to nowhere
                     raise
-                return self.load_checkpoint()  # the run is still going, and has newer ones
+                time.sleep(_pauses[0])
+                return self.load_checkpoint(_pauses[1:])  # the run is still going, and has newer ones
             except ValueError as error:
                 unreadable.append(f"{path} ({error})")
                 continue
