@@ -80,6 +80,20 @@ def test_a_network_that_gives_something_else_is_named(tmp_path, monkeypatch):
         detect(NoLosses(), data)
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda network: torch.optim.AdamW(network.parameters(), lr=0.1), "lr_factor"),
+        (lambda network: None, "NoneType"),
+    ],
+)
+def test_an_optimizer_whose_rate_cannot_be_set_is_refused(tmp_path, monkeypatch, made, said):
+    monkeypatch.setattr(OneBoxDetector, "optimizer", lambda self, network, settings: made(network))
+    data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
+    with pytest.raises(InputError, match=f"^detector one_box: .*{said}"):
+        a_loop(RunFolder(tmp_path / "run"), data)
+
+
 def test_it_is_trained_scored_and_resumed(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     seen = []

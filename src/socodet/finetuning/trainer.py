@@ -68,7 +68,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
             self.scored = self._average.module
         if execution.compile:
             detector.compile(self.network, compiler)
-        optimizer = detector.optimizer(self.network, settings)
+        optimizer = _judged(detector.optimizer(self.network, settings), detector)
         self._begin(optimizer, execution, find_unused_parameters=not every_parameter_learns(self.network, detector))
         self._window = _Window()
 
@@ -147,6 +147,19 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         super()._load(state)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
+
+
+def _judged(optimizer: object, detector: Detector) -> torch.optim.Optimizer:
+    """A detector's optimizer. InputError if the user's is none, or has groups that the schedule cannot set."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        what = type(optimizer).__name__
+        raise InputError(f"detector {detector.name}: optimizer() must return a torch optimizer, not a {what}")
+    if not all("lr_factor" in group for group in optimizer.param_groups):
+        raise InputError(
+            f"detector {detector.name}: a parameter group of its optimizer has no lr_factor, which multiplies the "
+            'schedule\'s learning rate; write {"params": ..., "lr_factor": 1.0}'
+        )
+    return optimizer
 
 
 def every_parameter_learns(network: nn.Module, detector: Detector) -> bool:
