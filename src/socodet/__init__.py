@@ -86,6 +86,7 @@ if TYPE_CHECKING:  # each of these is a public name
     from socodet.studies.own_data.protocol import Weights as Weights
     from socodet.studies.own_data.results import OwnData as OwnData
     from socodet.studies.own_data.running import reproduce_own_data as reproduce_own_data
+    from socodet.training.learner import DivergedError as DivergedError
     from socodet.training.settings import DeviceSettings as DeviceSettings
     from socodet.training.settings import ExecutionSettings as ExecutionSettings
     from socodet.views.batch import collate as collate
