@@ -225,7 +225,10 @@ def test_images_of_another_size_than_annotated(tmp_path):
     more = [*images(), {"id": 30, "file_name": "broken.jpg", "width": 9, "height": 9}]
     written(tmp_path, content([], images=[images()[0] | {"width": 9, "height": 9}, *more[1:]]))
     (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    assert "swapped" not in open_detection_set(file, check_images=True).problems.first[Problem.BROKEN_IMAGE]
+    written(tmp_path, content([], images=[images()[0] | {"width": 266, "height": 400}, *more[1:]]))
     checked = open_detection_set(file, check_images=True)
+    assert "400x266, annotated as 266x400 (width and height are swapped" in checked.problems.first[Problem.BROKEN_IMAGE]
     assert [image.image_id for image in checked.images] == [10]
     assert checked.problems.counts == {Problem.BROKEN_IMAGE: 2}
     assert checked.pixels(0).shape == (267, 400, 3)
@@ -343,6 +346,16 @@ def test_boxes_in_another_form_are_refused_with_its_name(tmp_path, form):
         open_detection_set(file)
     written(tmp_path, content([note(20, box) for box in boxes]))
     assert len(open_detection_set(file).images[0]) == 12
+
+
+def test_areas_are_in_pixels_where_boxes_are_not(tmp_path):
+    """As in Azure's files, whose areas are shares of the image too."""
+    note_of_share = note(20, [0.25, 0.5, 0.5, 0.25], area=0.125)
+    read = open_detection_set(
+        written(tmp_path, content([note_of_share])), reading=ReadingSettings(box_form="xywh-shares")
+    )
+    assert read.images[0].boxes.tolist() == [[100, 133, 300, 199.5]]
+    assert read.images[0].areas.tolist() == [200 * 66.5]
 
 
 def test_a_few_boxes_outside_mean_no_other_form(tmp_path):

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 from tool_files import image, text
 
@@ -43,6 +45,27 @@ def test_a_share_is_held_back_once_and_for_all(bare):
     assert set(ids(larger)) > set(ids(val))
     sets = open_sets(ProbeData(bare), reading=ReadingSettings(val_share=0.3))
     assert (ids(sets.train), ids(sets.val)) == (ids(train), ids(val))
+
+
+def test_copies_that_roboflow_made_of_an_image_are_held_back_together(tmp_path):
+    for origin in "abcdef":
+        for copy in range(3):
+            image("chelsea", tmp_path / "images" / f"{origin}_jpg.rf.{hash_of(origin, copy)}.jpg")
+            text(tmp_path / "labels" / f"{origin}_jpg.rf.{hash_of(origin, copy)}.txt", "0 0.5 0.5 0.2 0.2")
+    held = []
+    for share in (0.1, 0.3, 0.5):
+        settings = ReadingSettings(val_share=share)
+        train, val = (open_detection_set(tmp_path, split=part, reading=settings) for part in ("train", "val"))
+        assert len(train) + len(val) == 18
+        assert len(val) == {0.1: 3, 0.3: 6, 0.5: 9}[share]
+        of_val, of_train = ({one.file.name[0] for one in part.images} for part in (val, train))
+        assert not of_val & of_train
+        held.append(of_val)
+    assert held[0] < held[1] < held[2]
+
+
+def hash_of(origin, copy):
+    return hashlib.md5(f"{origin}{copy}".encode()).hexdigest()
 
 
 def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):

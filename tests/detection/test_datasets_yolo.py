@@ -59,6 +59,14 @@ def test_aliases_that_would_fill_the_memory_are_refused(tmp_path):
             open_detection_set(tmp_path / "data.yaml", split="val")
 
 
+def test_repeated_lines_are_one_object(tmp_path):
+    """As after a conversion that was run twice and appends; a box twice with two classes is two objects."""
+    write(tmp_path, a=[LINE, "1 0.5 0.5 0.25 0.25", LINE, "1.0 0.50 0.5 0.25 0.25"])
+    data = open_detection_set(tmp_path, split="train")
+    assert data.images[0].labels.tolist() == [1, 2]
+    assert data.problems.counts == {Problem.REPEATED_LINE: 2}
+
+
 def test_faults_are_counted(tmp_path):
     lines = [LINE, "2 .5 .5 .1 .1", "0 .5 .5", "0 .5 .5 .1 .1 .9", "0 .5 x .1 .1", "0 .95 .5 .3 .1", "0,.5,.5,.1,.1"]
     write(tmp_path, a=lines, b=None, c=[], d=[LINE, ""])
@@ -81,7 +89,7 @@ def test_faults_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [
-        (["0 200 133 100 60"] * 4, "centre x, y and width, height"),
+        ([f"0 20{number} 133 100 60" for number in range(4)], "centre x, y and width, height"),
         (["0 0.5 0.5 0.9 0.9", "0 0.6 0.1 0.95 0.3", "0 0.2 0.7 0.5 0.95", "0 0.7 0.7 0.9 0.99"], "corners"),
         (["0,0.5,0.5,0.1,0.1"] * 4, "hardly any line"),
         (["7 0.5 0.5 0.1 0.1"] * 4, "unknown category"),

@@ -29,9 +29,9 @@ def test_label_files_without_their_images(tmp_path, labels, part):
     far, marks = tmp_path / "far", tmp_path / "set"
     for number, name in enumerate("ab"):
         image("chelsea", far / part / f"{name}.jpg")
-        text(marks / labels / part / f"{name}.txt", *[LINE] * (number + 1))
+        text(marks / labels / part / f"{name}.txt", *(f"{one}{LINE[1:]}" for one in range(number + 1)))
     image("coffee", marks / "images" / part / "a.jpg")  # another one
-    text(marks / "classes.txt", "cat")
+    text(marks / "classes.txt", "cat", "dog")
     data = open_detection_set(marks, split=part or "all", images=far)
     assert files(data) == {
         f"{part}/{name}.jpg".lstrip("/"): (far / part / f"{name}.jpg", number) for name, number in (("a", 1), ("b", 2))

@@ -37,7 +37,7 @@ def test_label_files_of_two_images(tmp_path):
     assert found == {"images/day1/3.jpg": 0, "images/day2/2.jpg": 1}
     assert counts == {Problem.SHARED_ANNOTATION_FILE: 2, Problem.NO_LABEL_FILE: 1}
     for name in ("1", "2"):  # mirrored, each has its own
-        text(tmp_path / "labels" / "day2" / f"{name}.txt", LINE, LINE)
+        text(tmp_path / "labels" / "day2" / f"{name}.txt", LINE, f"1{LINE[1:]}")
     text(tmp_path / "labels" / "day1" / "1.txt", LINE)
     found, counts = read(tmp_path)
     assert found == {"images/day1/1.jpg": 1, "images/day1/3.jpg": 0, "images/day2/1.jpg": 2, "images/day2/2.jpg": 2}

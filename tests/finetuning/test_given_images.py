@@ -63,11 +63,13 @@ def test_a_deep_image_is_turned_upright_once(tmp_path: Path, form: str, orientat
 
 
 def test_a_grey_map_of_16_bits_is_read_as_its_file(tmp_path: Path) -> None:
-    """Whose values Pillow multiplies, so that they reach 65535."""
-    values = np.rint(RAMP * 4095).astype(">u2")
-    file = tmp_path / "a.pgm"
-    file.write_bytes(b"P5 30 20 4095\n" + values.tobytes())
-    np.testing.assert_array_equal(as_pixels(Image.open(file), READING), as_pixels(file, READING))
+    """Whose values Pillow multiplies, so that they reach 65535, unless this is the greatest that the file may have."""
+    values = np.rint(RAMP * 2000).astype(">u2")
+    for greatest, white in ((4095, 4095), (65535, READING.white), (1 << 13, 1 << 13)):
+        file = tmp_path / "a.pgm"
+        file.write_bytes(b"P5 30 20 %d\n" % greatest + values.tobytes())
+        np.testing.assert_array_equal(as_pixels(Image.open(file), READING), as_pixels(file, READING))
+        np.testing.assert_allclose(as_pixels(file, READING)[..., 0], values * (255 / white), atol=0.51)
 
 
 def test_values_that_have_no_range_are_one_line() -> None:

@@ -120,6 +120,14 @@ def test_16_bit_gray_is_scaled_not_clipped(format: str) -> None:
     assert_close(pixels, np.stack([np.rint(values / 257).astype(np.uint8)] * 3, axis=2), 0)
 
 
+@pytest.mark.parametrize("greatest", [4095, 65535])
+def test_16_bit_pgm_is_scaled_by_the_greatest_value_that_it_declares(greatest: int) -> None:
+    """Whatever values an image holds, as all of a set must be scaled alike."""
+    values = np.linspace(100, 2000, 45 * 60).round().astype(np.uint16).reshape(45, 60)
+    pixels = decode_image(b"P5\n60 45\n%d\n" % greatest + values.astype(">u2").tobytes())
+    assert_close(pixels, np.stack([np.rint(values * (255 / greatest)).astype(np.uint8)] * 3, axis=2), 1)
+
+
 def test_big_endian_16_bit_tiff() -> None:
     values = np.array([[0, 257, 65535], [1000, 30000, 40000]], ">u2")
     fields = [(256, 3), (257, 2), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2), (279, 12)]

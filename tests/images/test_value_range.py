@@ -38,13 +38,15 @@ def write(folder: Path, bits: int, kind: str, count: int = 3) -> Path:
         values = np.rint(RAMP * top).astype(np.uint16)
         if kind == "tif":
             Image.fromarray(values).save(folder / f"{number}.tif")
+        elif kind == "pgm":
+            (folder / f"{number}.pgm").write_bytes(b"P5\n64 48\n65535\n" + values.astype(">u2").tobytes())
         else:
             data = png(np.repeat(values[..., None], {"gray": 1, "colour": 3}[kind], axis=2))
             (folder / f"{number}.png").write_bytes(data)
     return folder
 
 
-@pytest.mark.parametrize("kind", ["gray", "colour", "tif"])
+@pytest.mark.parametrize("kind", ["gray", "colour", "tif", "pgm"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
 def test_all_images_of_a_set_are_scaled_by_the_bits_they_use(
     tmp_path: Path, bits: int, kind: str, capsys: pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, to_rgb
 from socodet.images.opening import ORIENTATION_TAG
 from socodet.images.reading import FULL_RANGE, PLAIN, PixelReading
-from socodet.images.stored_values import upright, values_opened
+from socodet.images.stored_values import is_spread, upright, values_opened
 from socodet.images.value_range import RANGES, as_8_bit
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
@@ -23,8 +23,6 @@ AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | Te
 """What `predict` takes. A tensor is treated as an array."""
 ARRAYS = "uint8 arrays of (H, W, 3), (H, W, 4) or (H, W)"
 TAKEN = f"paths, the bytes of image files, PIL images and {ARRAYS}, values 0..255"
-SPREAD = ("PPM", "JPEG2000")
-"""Formats that say how many bits they use, whose values Pillow spreads over 16."""
 
 
 def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image") -> NDArray[np.uint8]:
@@ -49,9 +47,11 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     if isinstance(image, Image.Image):
+        spread = is_spread(image)  # before its values are loaded
         values = values_opened(image)
         if values is not None:
-            if image.format not in SPREAD:
+            reading = PLAIN if spread else reading
+            if not spread:
                 _say_if_dark(values, reading)
             image = _narrowed(image, values, reading, name)
         return np.array(to_rgb(ImageOps.exif_transpose(image)))
@@ -101,7 +101,7 @@ def _say_if_dark(values: NDArray[Any], reading: PixelReading) -> None:
 
 def _narrowed(image: Image.Image, values: NDArray[Any], reading: PixelReading, name: str) -> Image.Image:
     try:
-        narrow = as_8_bit(values, PLAIN if image.format in SPREAD else reading)
+        narrow = as_8_bit(values, reading)
     except ValueError as error:
         raise ArgumentError(f"{name}: {error}") from None
     return Image.fromarray(upright(narrow, image.getexif().get(ORIENTATION_TAG, 1)))  # Pillow has already turned a TIFF

@@ -224,6 +224,8 @@ def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
     image.load()
+    if image.mode == "I":  # of a PGM, whose values Pillow spreads over 16 bits
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
     return np.array(to_rgb(ImageOps.exif_transpose(image)), order="C")
 
 

@@ -15,6 +15,7 @@ from socodet.runtime.notices import notice
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PGM = b"P5"
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, NODATA_TAG = 258, 262, 277, 339, 42113
 MIN_IS_WHITE, SIGNED = 0, 2
 INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
@@ -23,7 +24,7 @@ INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
 def stored_values(
     data: bytes, bands: tuple[int, ...] | None = None, max_pixels: int = MAX_PIXELS
 ) -> NDArray[Any] | None:
-    """The values of a PNG or TIFF, (H, W) or (H, W, C), upright; None for other files, and where 8 bits are all.
+    """The values of a PNG, TIFF or PGM, (H, W) or (H, W, C), upright; None for other files, and where 8 bits are all.
 
     bands: those to take, counted from 1, and then the values of every TIFF. UnreadableImageError when it has not as
     many, or others than colour and transparency and none are chosen; for more than `max_pixels`, and for a TIFF that
@@ -32,6 +33,8 @@ def stored_values(
     values = _png(data, max_pixels) if data.startswith(PNG) else None
     if data.startswith(TIFF):
         values = _tiff(data, bands, max_pixels)
+    if data.startswith(PGM):
+        values = _pgm(data, max_pixels)
     return values if values is None or bands is None else chosen_bands(values, bands)
 
 
@@ -52,7 +55,8 @@ def values_opened(image: Image.Image) -> NDArray[Any] | None:
         return None
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
-    values = values.astype(np.uint16) if image.mode.startswith("I;16") else values
+    if image.mode.startswith("I;16") or image.format == "PPM":
+        values = values.astype(np.uint16)
     return _as_meant(values, tags.get(NODATA_TAG), tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE, (16,))[0])
 
 
@@ -78,6 +82,20 @@ def _png(data: bytes, max_pixels: int) -> NDArray[Any] | None:
         if not grey:
             values = _colour_png(data)
         return None if values is None else upright(values, image.getexif().get(ORIENTATION_TAG, 1))
+
+
+def _pgm(data: bytes, max_pixels: int) -> NDArray[np.uint16] | None:
+    with opened(data, ("PPM",), max_pixels) as image:
+        return None if image.mode != "I" or is_spread(image) else np.asarray(image).astype(np.uint16)
+
+
+def is_spread(image: Image.Image) -> bool:
+    """Whether Pillow spreads the values of an opened image over 16 bits, as the file says how many it uses.
+
+    A PGM that says 16, as OpenCV writes them all, need not use them. Once it is loaded, that cannot be told any more.
+    """
+    stored = image.format == "PPM" and bool(image.tile) and image.tile[0][0] == "raw"  # type: ignore[attr-defined]
+    return image.format in ("PPM", "JPEG2000") and not stored
 
 
 def _colour_png(data: bytes) -> NDArray[np.uint16] | None:

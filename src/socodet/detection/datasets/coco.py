@@ -17,6 +17,7 @@ from socodet.detection.datasets.entries import (
     FoundImage,
     LabelledEntry,
     ListedImage,
+    in_pixels,
     labels_of,
     objects_by_image,
     say_shifted,
@@ -110,7 +111,8 @@ def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = 
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
-    return set_of_entries(file.stem, categories, found, _style(file, content, problems), usual, problems, file)
+    style = _style(file, content, problems)
+    return set_of_entries(file.stem, categories, in_pixels(found, usual), style, usual, problems, file)
 
 
 def _content(file: Path) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,6 +90,22 @@ def set_of_entries(
     images = [_image(image, form, label_of, has_masks, style == "lvis", problems) for image in found]
     refuse_unusable(about or name, sum(len(image.objects) for image in found), sum(map(len, images)), problems)
     return DetectionDataset(name, tuple(categories), images, has_masks, style, problems)
+
+
+def in_pixels(found: Sequence[FoundImage], form: BoxForm) -> Sequence[FoundImage]:
+    """Without the areas of objects whose boxes are shares of the image, as these are shares, too."""
+    if not form.endswith("-shares"):
+        return found
+    return [
+        replace(
+            image,
+            objects=[
+                ({name: value for name, value in entry.items() if name != "area"}, label)
+                for entry, label in image.objects
+            ],
+        )
+        for image in found
+    ]
 
 
 def labels_of(categories: Sequence[Category]) -> dict[int, int]:

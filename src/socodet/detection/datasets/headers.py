@@ -66,6 +66,12 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
     return replace(dataset.select(sound, dataset.name), problems=problems)
 
 
+def other_size(size: Size, annotated: Size) -> str:
+    """What to say of an image that has another size than annotated."""
+    swapped = " (width and height are swapped, or its EXIF rotation is left out)" if size == annotated[::-1] else ""
+    return f"{size[0]}x{size[1]}, annotated as {annotated[0]}x{annotated[1]}{swapped}"
+
+
 def _faults(dataset: DetectionDataset) -> Iterator[str | None]:
     """What is wrong with each image, if anything is."""
     found = sizes_of(dataset.images, lambda image: image.size_by_header(), lambda image: str(image.file))
@@ -75,6 +81,6 @@ def _faults(dataset: DetectionDataset) -> Iterator[str | None]:
         elif isinstance(size, UnreadableImageError):
             yield str(size)
         elif size != (image.width, image.height):
-            yield f"{size[0]}x{size[1]}, annotated as {image.width}x{image.height}"
+            yield other_size(size, (image.width, image.height))
         else:
             yield None

@@ -1,7 +1,7 @@
 """Detection datasets that Hugging Face's `Dataset.save_to_disk` wrote: Arrow files with a column of objects."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import FORMS, BoxForm, WrittenBoxes, check_box_form, find_box_form
-from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, set_of_entries
+from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, in_pixels, set_of_entries
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
@@ -60,11 +60,7 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
         )
     else:
         check_box_form(folder, form, boxes, "give another --box-form", asked=True)
-    if form.endswith("-shares"):  # an area would be a share, too
-        found = [
-            replace(image, objects=[(_without_area(entry), label) for entry, label in image.objects]) for image in found
-        ]
-    return set_of_entries(folder.absolute().name, categories, found, "coco", form, problems, folder)
+    return set_of_entries(folder.absolute().name, categories, in_pixels(found, form), "coco", form, problems, folder)
 
 
 def _first_boxes(folder: Path) -> list[WrittenBoxes]:
@@ -72,10 +68,6 @@ def _first_boxes(folder: Path) -> list[WrittenBoxes]:
         return [image.written_boxes() for image in _read(folder, AnnotationProblems(), ROWS)[1]]
     except InputError:  # said where that split is read; a test split may be without objects
         return []
-
-
-def _without_area(entry: Entry) -> Entry:
-    return {name: value for name, value in entry.items() if name != "area"}
 
 
 def _read(

@@ -13,7 +13,7 @@ from socodet.detection.datasets.annotation_files import FileForm, FileSet, Image
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import check_box_form
 from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, set_of_entries
-from socodet.detection.datasets.headers import Size, sizes_of
+from socodet.detection.datasets.headers import Size, other_size, sizes_of
 from socodet.detection.datasets.masks import RLE, as_rle, box_outline, joined_masks, mask_area, placed_mask
 from socodet.detection.datasets.parts import part_name
 from socodet.detection.datasets.problems import LEAST_SIDE, AnnotationProblems, Problem
@@ -191,8 +191,7 @@ def _image(
     if not all(written.size):
         problems.add(Problem.SIZE_FROM_FILE, str(file.path))
     elif written.size != (width, height):
-        annotated = "x".join(map(str, written.size))
-        problems.add(Problem.BROKEN_IMAGE, f"{image}: {width}x{height}, annotated as {annotated}")
+        problems.add(Problem.BROKEN_IMAGE, f"{image}: {other_size(size, written.size)}")
         return None
     of_object: dict[tuple[str, int | str | None, str], list[_Area]] = {}
     first: dict[tuple[str, int | str | None, str], str] = {}

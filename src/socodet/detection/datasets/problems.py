@@ -52,6 +52,7 @@ class Problem(StrEnum):
     IGNORED = "image or shape marked __ignore__, or shape labelled _background_; left out"
     NO_AREA = "shape without area, such as a point or a line, with broken points, or of an unknown type; left out"
     BROKEN_LINE = "label line that is neither a class and a box nor a class and an outline; left out"
+    REPEATED_LINE = "label line that repeats an earlier one of its file; left out"
     BROKEN_BOX = "box missing, or not of four finite numbers; left out"
     FURTHER_BOX = "extra box of an object that has one; left out (give each box an object of its own)"
     EMPTY_BOX = "box without area, or of negative width or height; left out"

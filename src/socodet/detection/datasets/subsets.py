@@ -7,6 +7,9 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError
 
+COPY = ".rf."
+"""What is between an image's name and a hash in the names that Roboflow gives to the image and its augmented copies."""
+
 
 def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
     """The given fraction of the images, at least one, chosen by the seed; they keep their order.
@@ -25,21 +28,37 @@ def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> Detec
 def hold_out(dataset: DetectionDataset, share: float, seed: int) -> tuple[DetectionDataset, DetectionDataset]:
     """Training and validation images, in the order of the set; the choice depends on the seed and the images' ids only.
 
-    The set's problems stay with the training images. InputError when one of the two would be empty.
+    Copies that Roboflow made of one image are held out together: scores on images of which others were trained on would
+    be too high. The set's problems stay with the training images. InputError when one of the two would be empty.
     """
     count = round(share * len(dataset))
-    if not 0 < count < len(dataset):
+    held = _first_of_groups(dataset, f"val {seed}", count)
+    if not 0 < len(held) < len(dataset):
         raise InputError(
             f"{dataset.name}: --val-share {share:g} of {len(dataset):,} images leaves "
             f"{'none to train on' if count else 'none to score on'}; choose another share, or give a dataset with --val"
         )
-    held = set(_drawn_order(dataset, f"val {seed}")[:count])
     parts = (
         (1 - share, [index for index in range(len(dataset)) if index not in held]),
         (share, sorted(held)),
     )
     train, val = (dataset.select(indices, f"{dataset.name}, {100 * size:.3g}%") for size, indices in parts)
     return train, replace(val, problems=AnnotationProblems())
+
+
+def _first_of_groups(dataset: DetectionDataset, seed: str, count: int) -> set[int]:
+    """At least `count` images, the first in the drawn order and the copies of each."""
+    copies: dict[str, list[int]] = {}
+    for index, image in enumerate(dataset.images):
+        origin, of_roboflow, _ = image.file.stem.rpartition(COPY)
+        copies.setdefault(origin if of_roboflow else f"{index}/", []).append(index)
+    of_index = {index: same for same in copies.values() for index in same}
+    held: set[int] = set()
+    for index in _drawn_order(dataset, seed):
+        if len(held) >= count:
+            break
+        held.update(of_index[index])
+    return held
 
 
 def _drawn_order(dataset: DetectionDataset, seed: int | str) -> list[int]:

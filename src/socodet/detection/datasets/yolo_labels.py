@@ -53,6 +53,7 @@ class LabelReader:
     def read(self, file: Path, lines: Sequence[str]) -> list[LabelLine]:
         """The objects of a file with these lines."""
         found = []
+        known: set[tuple[float, ...]] = set()
         for place, line in enumerate(lines, 1):
             if not line:
                 continue
@@ -62,8 +63,13 @@ class LabelReader:
             if read is None:
                 self.broken += 1
                 self.problems.add(Problem.BROKEN_LINE, f"{where}: {line:.60}")
-            else:
-                found.append(read)
+                continue
+            numbers = read.category, *read.numbers.tolist()
+            if numbers in known:  # as after a conversion that was run twice
+                self.problems.add(Problem.REPEATED_LINE, f"{where}: {line:.60}")
+                continue
+            known.add(numbers)
+            found.append(read)
         return found
 
     def _line(self, line: str, where: str) -> LabelLine | None:
