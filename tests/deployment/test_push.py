@@ -185,6 +185,13 @@ def test_a_detector_with_its_scores_detects_the_same(hub, tuned, tmp_path):
     )
     assert socodet.load_detector(first.name, device="cpu").step == 10
 
+    for of_this_run in (run.log, run.path / SCORES):  # as of another one, which has not been scored yet
+        of_this_run.unlink()
+    socodet.push(run.path, "me/detector", checkpoint="last")
+    assert set(hub.repositories["me/detector"][-1]) == {
+        *("README.md", "run.json", "checkpoints/step-00000010.safetensors")
+    }
+
 
 def test_a_private_push_to_a_public_repository_uploads_nothing(hub, pretrained):
     hub.put("me/open", {"README.md": b"here"})

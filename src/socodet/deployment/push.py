@@ -98,7 +98,7 @@ def push(
                 repo_id=repository,
                 folder_path=shared.path,
                 commit_message=f"{folder.path.resolve().name}, by socodet push",
-                delete_patterns=[f"checkpoints/*{SAFETENSORS}"],
+                delete_patterns=[f"checkpoints/*{SAFETENSORS}", shared.log.name, SCORES],  # of another run
             )
             url = f"{api.endpoint}/{repository}"
     return Pushed(folder.path, f"{HUB}{repository}", url, done.oid, is_finetuned(folder.path))
