@@ -433,3 +433,13 @@ def test_the_command_offers_every_detector_and_schedule(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert f"One of {', '.join([*DETECTORS, *ALIASES])}." in text
     assert f"One of {', '.join(SCHEDULES)}." in text
+
+
+def test_seed_and_fraction_of_the_settings_are_those_of_the_only_runs(data, tmp_path):
+    settings = dataclasses.replace(ASKED, seed=3, fraction=0.5)
+    asked = {"val": data / "val.json", **QUIET, "execution": ExecutionSettings("cpu", workers=0, max_steps=1)}
+    compared = compare(data / "train.json", tmp_path / "out", ["scratch"], settings, **asked)
+    assert [run.labels for run in compared.runs] == [{"init": "scratch", "fraction": 0.5, "seed": 3}]
+    assert len(json_of(run_of(tmp_path / "out", "scratch", 0.5, 3) / "images.json")["image_ids"]) == 3
+    with pytest.raises(InputError, match="fraction"):
+        compare(data / "train.json", tmp_path / "two", ["scratch"], settings, fractions=[1.0], **asked)

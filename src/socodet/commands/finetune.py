@@ -139,8 +139,6 @@ def finetune(
     else:
         if patience is not None:
             raise InputError("--patience is for a single run; runs that are compared have the same length")
-        if settings.fraction is not None and fractions:
-            raise InputError("--fraction and --fractions: give one of them")
         wrong = problem("seeds", seeds, tuple[Seed, ...])
         if wrong:
             raise InputError(wrong)
@@ -155,8 +153,8 @@ def finetune(
             output,
             named_inits(init or (SCRATCH,)),
             settings,
-            seeds=seeds or (settings.seed,),
-            fractions=fractions or (settings.fraction or 1.0,),
+            seeds=seeds or None,
+            fractions=fractions or None,
             val=val,
             images=images,
             reading=reading,

@@ -29,7 +29,7 @@ from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import DESCRIBED, FinetuningRuns
-from socodet.studies.inits import Init, named_inits, shared_model, shared_pixel_reading
+from socodet.studies.inits import Init, check_distinct, named_inits, shared_model, shared_pixel_reading
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
 from socodet.training.devices import choose_device
@@ -49,8 +49,8 @@ def compare(
     inits: Sequence[Init | str],
     settings: FinetuneSettings | None = None,
     *,
-    seeds: Sequence[int] = (0,),
-    fractions: Sequence[float] = (1.0,),
+    seeds: Sequence[int] | None = None,
+    fractions: Sequence[float] | None = None,
     val: LabelledSet | None = None,
     images: str | Path | None = None,
     reading: ReadingSettings | None = None,
@@ -63,6 +63,7 @@ def compare(
 ) -> "Comparison":
     """Fine-tunes the same detector from each of `inits`, with each of `seeds` on each of `fractions` of the images.
 
+    Without `seeds` or `fractions`, those of `settings` are the only ones; it may have no fraction beside `fractions`.
     An init is a path, `scratch` or `NAME=PATH`, as for `--init`. The rest of `settings` and the other arguments, which
     are those of `finetune`, are the same for every run, the sizes of the modules included: without `model` those of the
     first init that is a run's folder. A seed decides which images a fraction takes, their order, every draw and the
@@ -78,10 +79,15 @@ def compare(
     """
     world = world_from_environment()
     execution = execution or ExecutionSettings()
+    settings = settings or FinetuneSettings()
+    if settings.fraction is not None and fractions is not None:
+        raise InputError("--fraction and --fractions: give one of them")
+    seeds = (settings.seed,) if seeds is None else seeds
+    fractions = (settings.fraction or 1.0,) if fractions is None else fractions
     compared = [init if isinstance(init, Init) else named_inits([init])[0] for init in inits]
-    _check_distinct("init", [init.name for init in compared], "name them yourself, --init NAME=PATH")
-    _check_distinct("seed", list(seeds), "give each once")
-    _check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
+    check_distinct("init", [init.name for init in compared], "name them yourself, --init NAME=PATH")
+    check_distinct("seed", list(seeds), "give each once")
+    check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
     join(world, choose_device(execution.device, world))
     with in_every_process(world, "another process could not open the annotated datasets; see its message"):
         with read_images_like(shared_pixel_reading(compared), widened=True):
@@ -90,7 +96,7 @@ def compare(
                 val,
                 images=images,
                 reading=reading,
-                settings=replace(settings or FinetuneSettings(), fraction=None, seed=0),  # those of each run
+                settings=replace(settings, fraction=None, seed=0),  # those of each run
                 world=world,
                 show_progress=show_progress,
                 model=model or shared_model(compared, None if overwrite else output),
@@ -119,14 +125,6 @@ def compare(
             comparison.detectors, study.folder, comparison.headline(), comparison.shared, comparison.origins
         )
     return comparison
-
-
-def _check_distinct(what: str, values: Sequence[object], fix: str) -> None:
-    if not values:
-        raise InputError(f"a comparison needs at least one {what}")
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise InputError(f"{what} {twice} is given twice; {fix}")
 
 
 def _checked(study: Study, init: Init, job: Job) -> Job:

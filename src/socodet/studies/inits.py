@@ -65,6 +65,15 @@ def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
     return tuple(inits)
 
 
+def check_distinct(what: str, values: Sequence[object], fix: str) -> None:
+    """InputError for none of what is compared, or one of them twice."""
+    if not values:
+        raise InputError(f"a comparison needs at least one {what}")
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise InputError(f"{what} {twice} is given twice; {fix}")
+
+
 def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> ModelSettings:
     """Default sizes of the modules: those of the first init that is a run's folder.
 
