@@ -5,8 +5,10 @@ from tool_cvat_and_label_studio import (
     cvat,
     cvat_subsets,
     cvat_ultralytics,
+    cvat_ultralytics_subsets,
     cvat_voc,
     cvat_yolo,
+    cvat_yolo_subsets,
     label_studio,
     label_studio_voc,
     label_studio_yolo,
@@ -26,7 +28,8 @@ from tool_exports import (
 from tool_files import EXPECTED, objects
 
 TOOLS = (
-    cvat, cvat_subsets, cvat_voc, cvat_yolo, cvat_ultralytics, label_studio, label_studio_yolo, label_studio_voc,
+    cvat, cvat_subsets, cvat_voc, cvat_yolo, cvat_yolo_subsets, cvat_ultralytics, cvat_ultralytics_subsets,
+    label_studio, label_studio_yolo, label_studio_voc,
     roboflow_coco, roboflow_voc, roboflow_yolo, label_img, label_img_yolo, labelme, labelme2coco, labelme_files,
     x_anylabeling, ultralytics,
 )  # fmt: skip

@@ -116,6 +116,29 @@ def cvat_ultralytics(root):
     return [open_detection_set(root, split=part) for part in ("train", "val")]
 
 
+def cvat_ultralytics_subsets(root):
+    """The same of a project whose tasks have the subsets Train and Validation, as CVAT suggests them."""
+    cvat_ultralytics(root)
+    for part, name in {"train": "Train", "val": "Validation"}.items():
+        for folder in ("images", "labels"):
+            (root / folder / part).rename(root / folder / name)
+        (root / f"{part}.txt").unlink()
+        text(root / f"{name}.txt", *(f"data/images/{name}/{one.name}" for one in (root / "images" / name).iterdir()))
+    names = ["Train: Train.txt", "Validation: Validation.txt", "names:", "  0: cat", "  1: cup", "  2: eye", "path: ."]
+    text(root / "data.yaml", *names)
+    return [open_detection_set(root, split=part) for part in ("train", "val")]
+
+
+def cvat_yolo_subsets(root):
+    """CVAT's "YOLO 1.1" of such a project."""
+    cvat_yolo(root)
+    (root / "obj_train_data").rename(root / "obj_Train_data")
+    (root / "train.txt").unlink()
+    text(root / "Train.txt", "data/obj_Train_data/chelsea.jpg", "data/obj_Train_data/coffee.jpg")
+    text(root / "obj.data", "classes = 3", "Train = data/Train.txt", "names = data/obj.names", "backup = backup/")
+    return [open_detection_set(root, split="train")]
+
+
 def label_studio(root):
     """Label Studio's COCO: names with a hash before them, backslashes, categories from 0."""
     names = {"chelsea": "3f1a2b4c-chelsea.jpg", "coffee": "9d8e7f60-coffee.jpg"}

@@ -11,9 +11,9 @@ from socodet.detection.datasets.values import flag
 def masks_of_cvat(entries: Sequence[Any], problems: AnnotationProblems) -> list[Any]:
     """The entries of `annotations`; masks that CVAT wrote are objects with the boxes around them.
 
-    CVAT writes run lengths for every mask drawn with the brush and, as its library Datumaro does (`convert_instance`,
-    `find_mask_bbox`), `iscrowd` 1, and boxes that lack the last row and column. Its objects are known by their
-    attribute `occluded`.
+    CVAT writes run lengths for every mask drawn with the brush, and for ellipses, and with them `iscrowd` 1, as its
+    library Datumaro does (`convert_instance`). The boxes of older versions lack the last row and column
+    (`find_mask_bbox`). Its objects are known by their attribute `occluded`.
     """
     return [_as_object(entry, problems) if _is_of_cvat(entry) else entry for entry in entries]
 

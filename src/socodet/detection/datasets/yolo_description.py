@@ -188,13 +188,19 @@ def _yaml(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(facts, dict):
         raise InputError(f"{file}: does not describe a dataset; it needs `train`, `val` and `names`")
-    return facts
+    return _with_parts(facts)
+
+
+def _with_parts(facts: dict[str, Any]) -> dict[str, Any]:
+    """With the names of parts in small letters too; CVAT writes those of its tasks, such as `Train`."""
+    parts = set(itertools.chain(*SPELLINGS.values()))
+    return {str(key).lower(): value for key, value in facts.items() if str(key).lower() in parts} | facts
 
 
 def _darknet(file: Path) -> dict[str, Any]:
     """`key = value` lines; the file that `names` gives has a class a line."""
     pairs = [line.partition("=") for line in read_lines(file) if "=" in line]
-    facts: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    facts = _with_parts({key.strip(): value.strip() for key, _, value in pairs})
     names = _located(str(facts.get("names", "")), [file.absolute().parent])
     if (
         names is None
