@@ -108,6 +108,20 @@ def test_an_evaluation_that_is_logged_twice_counts_once_for_patience(data, tmp_p
     assert (result.steps, result.stopped_by) == (2, None)
 
 
+def test_it_is_repeated_even_if_a_smaller_patience_has_run_out(data, tmp_path, monkeypatch):
+    """Otherwise the run would never be finished."""
+    longer = replace(SETTINGS, iterations=4)
+    with monkeypatch.context() as patch:
+        interrupted(patch, inference_module, "as_detections", 5)
+        assert finetune(data, tmp_path / "run", longer, val=data, patience=9, **ASKED).steps == 3
+    lines = [line for line in RunFolder(tmp_path / "run").log_lines() if "box_AP" in line]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines[1]["box_AP"] <= lines[0]["box_AP"]
+    result = finetune(data, tmp_path / "run", longer, val=data, patience=1, **ASKED)
+    assert (result.steps, result.stopped_by, result.finished) == (3, "patience", True)
+    assert result.evaluation is not None
+
+
 def test_the_command_says_what_is_left(data, tmp_path, monkeypatch, capsys):
     flags = "--detector retinanet_fpn --iterations 1 --batch-size 2 --size 32 --precise-bn 0 --device cpu --workers 0"
     flags += " --backbone resnet18 --fpn-channels 16"

@@ -81,7 +81,7 @@ class FinetuneLoop:
         """Trains to the end, or to where this call stops; what stopped it (`LoopResult.stopped_by`)."""
         settings = self.tuner.settings
         start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
-        if self._has_enough():
+        if not self.tuner.pending and self._has_enough():
             Sinks(sinks if self.tuner.world.is_first else ()).close(FINISHED)
             return PATIENCE
         result = run_loop(
