@@ -238,6 +238,7 @@ def test_weights_of_others(hub, pretrained, tmp_path):
     hub.put("timm/resnet18", {"model.safetensors": weights, "config.json": json.dumps(timms).encode(), **code})
     detector = socodet.build_detector(pretrained, num_classes=4)
     assert socodet.load_pretrained(detector, "hub:timm/resnet18", show_report=False).loaded_modules
+    assert socodet.Weights("hub:timm/resnet18", "resnet18").path.read_bytes() == weights
     assert not list((tmp_path / "cache").rglob("*.bin")) + list((tmp_path / "cache").rglob("*.py"))
 
     hub.put("some/pickle", code)

@@ -9,6 +9,7 @@ from socodet.finetuning.settings import SCRATCH, FinetuneSettings
 from socodet.models.settings import WITH_RPN, ObjectiveSettings
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.runtime.settings import PositiveInt, Seed, Settings
+from socodet.weights.hub import downloaded, is_on_hub
 
 if TYPE_CHECKING:
     from socodet.images.source import ImageSource
@@ -36,14 +37,15 @@ class Weights:
     """Weights that the user has already, to start from and to compare with."""
 
     path: Path
-    """A file of the backbone, as `finetune --init` takes it."""
+    """A file of the backbone, here or on the Hub, as `finetune --init` takes it."""
     backbone: str
     """What the file is the weights of, as `pretrain --backbone` takes it."""
     name: str = NAME
     """What tables call them."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
+        path = downloaded(self.path) if is_on_hub(self.path) else Path(self.path)
+        object.__setattr__(self, "path", path)
         taken = {SCRATCH, IMAGE, SOCO, SOCO_BACKBONE, SOCO_PAPER, SOCO_RPN}
         if self.name in taken or not self.name.isidentifier():
             raise SettingError(
