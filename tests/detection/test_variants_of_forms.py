@@ -152,6 +152,38 @@ def test_json_files_of_something_else(tmp_path, other):
         (tmp_path / name).unlink()
 
 
+def test_what_lies_beside_the_parts_is_said(tmp_path, capsys):
+    yolo(tmp_path, LINE)
+    open_detection_set(tmp_path, split="train")
+    assert "are read, and not" not in capsys.readouterr().err
+    image("chelsea", tmp_path / "images" / "more" / "b.jpg")
+    image("chelsea", tmp_path / "images" / "c.jpg")
+    assert len(open_detection_set(tmp_path, split="train")) == 1
+    assert "train and val are read, and not more and 1 more" in capsys.readouterr().err
+
+
+def test_classes_that_differ_in_spelling_are_said(tmp_path, capsys):
+    for number, names in enumerate((["cat", "dog"], ["hot dog", "Hot_Dog"], ["cat", "Cat "])):
+        root = yolo(tmp_path / str(number), LINE)
+        text(root / "classes.txt", *names)
+        open_detection_set(root, split="train")
+        assert ("read as two classes" in capsys.readouterr().err) == (number > 0)
+
+
+def test_names_of_classes_in_files_of_other_names(tmp_path, capsys):
+    """Darknet's of any name; and labelImg's, which it writes among the labels, where they are not those that count."""
+    root = yolo(tmp_path, LINE)
+    text(root / "mine.names", "cat")
+    assert [one.name for one in open_detection_set(root, split="train").categories] == ["cat"]
+    text(root / "data.yaml", "train: images/train", "names: [cat, dog]")
+    text(root / "labels" / "train" / "classes.txt", "cat", "dog")
+    open_detection_set(root, split="train")
+    assert "other classes" not in capsys.readouterr().err
+    text(root / "labels" / "train" / "classes.txt", "dog", "cat")
+    assert [one.name for one in open_detection_set(root, split="train").categories] == ["cat", "dog"]
+    assert "classes.txt: names other classes than" in capsys.readouterr().err
+
+
 def test_files_that_macos_writes_beside_others(tmp_path):
     for end in (".jpg", ".txt"):
         text(yolo(tmp_path / "yolo", LINE) / "images" / "train" / f"._a{end}", "\0")
@@ -310,6 +342,8 @@ def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):
         ("img/ann/a.jpg.json", '{"objects": [{"classTitle": "cat"}]}', "Supervisely"),
         ("via_region_data.json", '{"a.jpg123": {"regions": [{"shape_attributes": {}}]}}', "VGG"),
         ("project.json", '[{"annotations": [{"result": [{"from_name": "label"}]}]}]', "Label Studio"),
+        ("tasks.json", '[{"image": "a.jpg", "label": [{"rectanglelabels": ["cat"]}]}]', "Label Studio"),
+        ("a.json", '[{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}]', "CreateML"),
         ("label_2/a.txt", "Car 0.00 0 -1.57 9.00 9.00 60.00 60.00 1.5 1.6 3.7 -16 2 58 -1.5\n", "KITTI"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "objects": {"bbox": []}}', "save_to_disk"),
         ("train.csv", "image,x,y,w,h\n", "table, train.csv"),

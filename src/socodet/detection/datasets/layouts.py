@@ -1,5 +1,6 @@
 """From a path to a detection set, in any of the known layouts."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco, rea
 from socodet.detection.datasets.folder_listing import files_there, folders_listed_once
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, image_folders, missing_part
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, image_folders, missing_part, say_beside
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import hold_out
 from socodet.detection.datasets.unknown_layout import unknown_layout
@@ -88,6 +89,13 @@ def open_detection_set(
     shared = [name for name, count in names.items() if count > 1]
     if shared:
         notice(f"{dataset.name}: {len(shared)} names stand for several classes each, first {shared[0]}; kept apart")
+    first_of: dict[str, str] = {}
+    plain = {name: re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names}
+    alike = [(first, name) for name in names if (first := first_of.setdefault(plain[name], name)) != name]
+    if alike:
+        more = f" (and {len(alike) - 1:,} more pairs)" if len(alike) > 1 else ""
+        one, other = alike[0]
+        notice(f"{dataset.name}: {one!r} and {other!r}{more} are read as two classes; if they are one, call them alike")
     files, most = [dataset.images[k] for k in spread_over(len(dataset))], reading_asked().reading.max_pixels
     pixel_reading = reading_of_set(
         [str(image.file) for image in files], lambda place: files[place].read(most), dataset.name
@@ -165,6 +173,7 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
         if len(found) > 1:
             notice(f"{folder}: has {' and '.join(found)}; only {next(iter(found))} are read")
         if found:
+            say_beside({part: place for part, place in places.items() if part != WHOLE})
             yield _of_one_form(next(iter(found.values())), form)
             return
 

@@ -10,6 +10,8 @@ from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.errors import InputError
 from socodet.images.folder import folders_in, open_folder
 from socodet.images.spelling import composed, normal_forms
+from socodet.images.suffixes import SUFFIXES
+from socodet.runtime.notices import notice
 
 SPELLINGS = {
     "train": ("train", "training"),
@@ -73,6 +75,18 @@ def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
     if inner:
         yield parts_of(inner) or {WHOLE: inner}
     yield {WHOLE: folder}
+
+
+def say_beside(places: Mapping[str, Path]) -> None:
+    """A note if folders or images lie beside the parts in a folder of images, as they are not read."""
+    inner = {place.parent for place in places.values() if place.parent.name.lower() in IMAGE_FOLDERS}
+    for folder in inner:
+        beside = [path.name for path in folders_in(folder) if path not in places.values()]
+        beside += sorted(name for name in files_there().names(folder) if name.lower().endswith(SUFFIXES))
+        if beside:
+            more = f" and {len(beside) - 1:,} more" if len(beside) > 1 else ""
+            parts = " and ".join(sorted(place.name for place in places.values()))
+            notice(f"{folder}: {parts} are read, and not {beside[0]}{more} beside them")
 
 
 def images_below(folder: Path) -> list[Path]:

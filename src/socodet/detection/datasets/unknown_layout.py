@@ -28,7 +28,12 @@ _FOREIGN = (
     ),
     (".json", rb'"classTitle"\s*:', "Supervisely's own JSON files, such as {}: export the project as COCO or YOLO"),
     (".json", rb'"shape_attributes"\s*:', "VGG Image Annotator's own JSON, such as {}: export it as COCO"),
-    (".json", rb'"from_name"\s*:', "Label Studio's own JSON, such as {}: export the project as COCO or YOLO"),
+    (
+        ".json",
+        rb'"(from_name|rectanglelabels|polygonlabels|brushlabels)"\s*:',
+        "Label Studio's own JSON, such as {}: export the project as COCO or YOLO",
+    ),
+    (".json", rb'"coordinates"\s*:\s*\{', "CreateML's JSON, such as {}: export it as COCO or YOLO"),
     (".xml", rb"<annotations>", "CVAT's own XML, such as {}: export the task as COCO 1.0 or Ultralytics YOLO"),
     (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI label files, such as {}: convert them to YOLO or COCO"),
     (

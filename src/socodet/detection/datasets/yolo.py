@@ -58,6 +58,7 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     for folder in folders:
         _read_folder(folder, labels, ambiguous, reading)
     about = f"{described.about}, {part}"
+    _say_other_classes(described, folders, reading)
     if not reading.lines:
         raise InputError(f"{about}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
     if labels.broken > NEARLY_ALL * labels.lines:
@@ -98,6 +99,16 @@ def _folders(described: YoloSet, part: str, reading: _Reading) -> Iterator[_Fold
         found = _listed_images(place, described.images, reading) if listed else images_below(place)
         for images in by_folder(found).values():
             yield _Folder(images, described.label_folder(images, reading.there), not listed)
+
+
+def _say_other_classes(described: YoloSet, folders: Sequence[_Folder], reading: _Reading) -> None:
+    """A note if a file among the labels, as labelImg writes it, names other classes than the set's file does."""
+    names = [category.name for category in described.categories or ()]
+    for place in {folder.labels.path for folder in folders if folder.labels}:
+        for file in (place / name for name in NAMES if place / name in reading.there):
+            lines = _lines_or_error(file)
+            if names and not isinstance(lines, InputError) and [line for line in lines if line] != names:
+                notice(f"{file}: names other classes than {described.about}, whose names are used")
 
 
 def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None:

@@ -233,6 +233,9 @@ def _classes_near(root: Path) -> tuple[Category, ...] | None:
     folders = [root, *folders_in(root)]
     folders += [path for folder in folders[1:] for path in folders_in(folder)]
     files = [folder / name for folder in folders for name in NAMES if (folder / name).is_file()]
+    others = sorted(name for name in files_there().names(root) if name.endswith(".names") and name[0] != ".")
+    if not files and len(others) == 1:
+        files = [root / others[0]]
     if not files:  # the folder may be a part of a set
         above = [path for path in (root.parent / "data.yaml", root.parent / "data.yml") if path.is_file()]
         described = described_by(above[0]) if above else None
