@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.source import open_images
 from socodet.pretraining.data import SampleDataset, replaced_images
+from socodet.pretraining.recipes import recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime import extensions
@@ -143,6 +144,12 @@ def test_arguments_of_another_type_are_named(wrong, said):
     source, proposals, settings = wrong
     with pytest.raises(InputError, match=f"^SampleDataset: {said} must be"):
         SampleDataset(source, proposals, INDICES, settings, seed=0)
+
+
+def test_online_proposals_of_no_settings_are_refused():
+    for wrong in ("grid", recipe("tiny")):
+        with pytest.raises(ArgumentError, match="settings must be"):
+            OnlineProposals(wrong)
 
 
 @pytest.mark.parametrize("indices", [np.arange(8) != 3, [0.5, 1.5], [0, 8], [-1, 0], [[0, 1], [2, 3]], [[0], [1, 2]]])

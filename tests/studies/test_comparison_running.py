@@ -14,7 +14,7 @@ from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import DETECTORS
 from socodet.detection.detectors.names import ALIASES
 from socodet.detection.detectors.schedules import SCHEDULES
-from socodet.errors import InputError
+from socodet.errors import ArgumentError, InputError
 from socodet.finetuning.finetune import FinetuneResult
 from socodet.finetuning.samples import TrainingImages
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
@@ -438,8 +438,15 @@ def test_the_command_offers_every_detector_and_schedule(capsys):
 def test_seed_and_fraction_of_the_settings_are_those_of_the_only_runs(data, tmp_path):
     settings = dataclasses.replace(ASKED, seed=3, fraction=0.5)
     asked = {"val": data / "val.json", **QUIET, "execution": ExecutionSettings("cpu", workers=0, max_steps=1)}
-    compared = compare(data / "train.json", tmp_path / "out", ["scratch"], settings, **asked)
-    assert [run.labels for run in compared.runs] == [{"init": "scratch", "fraction": 0.5, "seed": 3}]
-    assert len(json_of(run_of(tmp_path / "out", "scratch", 0.5, 3) / "images.json")["image_ids"]) == 3
+    compared = compare(data / "train.json", tmp_path / "out", [data / "soco"], settings, **asked)
+    assert [run.labels for run in compared.runs] == [{"init": "soco", "fraction": 0.5, "seed": 3}]
+    assert len(json_of(run_of(tmp_path / "out", "soco", 0.5, 3) / "images.json")["image_ids"]) == 3
     with pytest.raises(InputError, match="fraction"):
         compare(data / "train.json", tmp_path / "two", ["scratch"], settings, fractions=[1.0], **asked)
+
+
+def test_an_init_is_a_path_or_its_text(data):
+    assert Init("a", data / "soco") == Init("a", str(data / "soco"))
+    for wrong in ((3, "scratch"), ("a", 3)):
+        with pytest.raises(ArgumentError, match="Init: "):
+            Init(*wrong)

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.errors import InputError
+from socodet.errors import ArgumentError, InputError
 from socodet.images.decode import decode_image
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.proposals.baselines import grid_boxes, random_boxes
@@ -92,6 +92,11 @@ class OnlineProposals:
     settings: ProposalSettings
     reading: PixelReading = PLAIN
     """As in `decode_image`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.settings, ProposalSettings):
+            what = type(self.settings).__name__
+            raise ArgumentError(f"OnlineProposals: settings must be a recipe's .proposals, not of type {what}")
 
     def look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
         """The width of an encoded image, pixels, and its proposals (N, 4) xyxy. UnreadableImageError."""

@@ -46,7 +46,7 @@ TABLES = ("table.md", "table.csv", "table.json")
 def compare(
     train: LabelledSet,
     output: str | Path,
-    inits: Sequence[Init | str],
+    inits: Sequence[Init | str | Path],
     settings: FinetuneSettings | None = None,
     *,
     seeds: Sequence[int] | None = None,
@@ -84,7 +84,7 @@ def compare(
         raise InputError("--fraction and --fractions: give one of them")
     seeds = (settings.seed,) if seeds is None else seeds
     fractions = (settings.fraction or 1.0,) if fractions is None else fractions
-    compared = [init if isinstance(init, Init) else named_inits([init])[0] for init in inits]
+    compared = [init if isinstance(init, Init) else named_inits([str(init)])[0] for init in inits]
     check_distinct("init", [init.name for init in compared], "name them yourself, --init NAME=PATH")
     check_distinct("seed", list(seeds), "give each once")
     check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
-from socodet.errors import InputError
+from socodet.errors import ArgumentError, InputError
 from socodet.finetuning.settings import SCRATCH
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.models.settings import ModelSettings
@@ -25,12 +25,14 @@ class Init:
     """Initial weights and their name."""
 
     name: str
-    source: str
+    source: str | Path
     """A pretraining run's folder, a file of weights, or `scratch`: what `finetune` takes as `init`."""
 
     def __post_init__(self) -> None:
-        if is_on_hub(self.source):
-            object.__setattr__(self, "source", str(downloaded(self.source)))
+        for field, given in (("name", self.name), ("source", self.source)):
+            if not isinstance(given, str | Path):
+                raise ArgumentError(f"Init: {field} must be text, not of type {type(given).__name__}")
+        object.__setattr__(self, "source", str(downloaded(self.source) if is_on_hub(self.source) else self.source))
         if not self.source:
             raise InputError(f"--init {self.name}=: names no weights; write NAME=PATH or NAME=scratch")
         if not self.name or self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\|"):
