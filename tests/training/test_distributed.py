@@ -15,6 +15,7 @@ from two_processes import in_processes, in_two_processes
 import socodet.models.soco as soco_module
 import socodet.pretraining.trainer as trainer_module
 from socodet.cli import main
+from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.models.encoders import build_encoder
@@ -27,7 +28,7 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World, world_from_environment
 from socodet.training import distributed
-from socodet.training.distributed import IN_TRAINING, PATIENCE, agree, join, mean_over_all, told_first
+from socodet.training.distributed import IN_TRAINING, LONGEST_WAIT, agree, join, mean_over_all, told_first
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -335,7 +336,7 @@ def test_processes_with_other_images_or_settings_are_refused_in_each_of_them(two
 
 def test_a_second_call_waits_for_the_first_process_as_the_first_call_did(two):
     for process in two:
-        assert process["waits"] == [IN_TRAINING.total_seconds(), PATIENCE.total_seconds()]
+        assert process["waits"] == [IN_TRAINING.total_seconds(), LONGEST_WAIT.total_seconds()]
 
 
 def test_the_first_process_lists_what_any_could_not_read(two, folder):
@@ -362,3 +363,15 @@ def test_processes_pretrain_one_run_and_go_on(two, folder):
     assert "finished, 3 steps" in two[0]["printed"][1]
     assert two[1]["printed"] == ["", ""]
     assert (folder / "run" / "log.jsonl").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize(("backend", "said"), [("cuda:gloo", "CPU"), ("gloo", "size of 1")])
+def test_a_process_group_of_the_program_that_cannot_serve_is_refused(tmp_path, backend, said):
+    """As one of NCCL alone, with which the first exchange would end in a traceback."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(InputError, match=said):
+            join(World(0, 2), torch.device("cpu"))
+    finally:
+        torch.distributed.destroy_process_group()

@@ -39,11 +39,12 @@ SAID_AFTER = 120.0
 def join(world: World, device: torch.device) -> None:
     """Meets the other processes: over NCCL for CUDA tensors, over gloo for those on the CPU.
 
-    InputError when they do not come within `MEETING`, or cannot be reached.
+    InputError when they do not come within `MEETING`, or cannot be reached. A group that the program has made is used.
     """
     if world.size == 1:
         return
-    if dist.is_initialized():  # by an earlier call, which may have trained
+    if dist.is_initialized():  # by an earlier call, which may have trained, or by the program
+        _judge_group(world)
         dist.distributed_c10d._set_pg_timeout(LONGEST_WAIT)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -58,6 +59,20 @@ def join(world: World, device: torch.device) -> None:
             f"the {world.size} processes do not meet at {place} ({reason}); check that all were started, and that "
             "MASTER_ADDR and MASTER_PORT name a free port of the first one's machine"
         ) from None
+
+
+def _judge_group(world: World) -> None:
+    """InputError if the program's own process group is not of all processes, or cannot exchange tensors of the CPU."""
+    if "cpu:" not in dist.get_backend_config():
+        raise InputError(
+            "torch.distributed was initialised without a backend for the CPU; leave that to socodet, or call "
+            'init_process_group("cpu:gloo,cuda:nccl")'
+        )
+    if dist.get_world_size() != world.size:
+        raise InputError(
+            f"torch.distributed was initialised with a world size of {dist.get_world_size()}, and the launcher's "
+            f"environment says {world.size}; let torchrun or srun start as many processes as are to train together"
+        )
 
 
 def limit_waiting() -> None:
