@@ -229,6 +229,20 @@ def test_annotations_none_of_which_can_be_used_are_refused(tmp_path, changed):
     assert len(open_detection_set(coco(tmp_path, several)).images[0]) == 1
 
 
+@pytest.mark.parametrize("outline", ["0.5 0.{} 0.2 0.2", "0.2 0.{} 0.7 0.2 0.7 0.9 0.2 0.9"])
+@pytest.mark.parametrize("end", ["0.91 {}", "0.91 1"])
+def test_detections_in_a_video_are_not_read_as_outlines(tmp_path, outline, end):
+    """Ultralytics writes a confidence and a track's number behind each."""
+    lines = [f"0 {outline.format(number)} {end.format(number)}" for number in range(2, 8)]
+    if end == "0.91 1" and "0.9" in outline:  # may be outlines whose last points are at the lower border
+        assert len(open_detection_set(yolo(tmp_path, *lines), split="train").images[0]) == 6
+        return
+    with pytest.raises(InputError, match="number of a track"):
+        open_detection_set(yolo(tmp_path, *lines), split="train")
+    triangles = [f"0 0.5 0.{number} 0.2 0.2 0.7 0.{number}5" for number in range(2, 8)]
+    assert open_detection_set(yolo(tmp_path, *triangles, LINE), split="train").has_masks
+
+
 def test_classes_numbered_from_the_wrong_end_are_said(tmp_path, capsys):
     """One too many or too few in each number gives every object the class of its neighbour."""
     names = ["train: images/train", "val: images/val", "names: [cat, dog, cow]"]
@@ -254,6 +268,19 @@ def test_a_label_file_is_of_one_image(tmp_path):
     data = open_detection_set(tmp_path, split="train")
     assert [one.file.name for one in data.images] == ["a.jpg"]
     assert data.problems.counts == {Problem.NO_ANNOTATION_FILE: 1}
+
+
+def test_outlines_in_xml_files_of_labelme_on_the_web(tmp_path):
+    """As CVAT writes them too, "LabelMe 3.0"."""
+    outline = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((10, 35), (35.5, 20), (60, 50)))
+    thing = "<object><name>cat</name><deleted>{}</deleted><polygon>" + outline + "</polygon></object>"
+    image("chelsea", tmp_path / "default" / "a.jpg")
+    size = "<imagesize><nrows>266</nrows><ncols>400</ncols></imagesize>"
+    text(tmp_path / "default" / "a.xml", f"<annotation>{thing.format(0)}{thing.format(1)}{size}</annotation>")
+    data = open_detection_set(tmp_path, split="all")
+    assert boxes(data) == [[10, 20, 60, 50]]
+    counts = {Problem.OUTLINE_AS_BOX: 1, Problem.IGNORED: 1, Problem.SIZE_FROM_FILE: 1}
+    assert data.problems.counts == counts
 
 
 def test_boxes_of_another_kind_in_xml_files(tmp_path):

@@ -185,18 +185,29 @@ def _read_image(
         problems.add(Problem.SIZE_FROM_FILE, str(xml))
     objects = []
     for found in tree.findall("object"):
-        if _class_name(found) in label_of:
+        if flag(found.findtext("deleted")):
+            problems.add(Problem.IGNORED, f"{xml}: {_class_name(found)}")
+        elif _class_name(found) in label_of:
             objects.append(found)
         else:
             problems.add(Problem.UNKNOWN_CATEGORY, f"{xml}: {_class_name(found) or 'object without a name'}")
         further = len(found.findall("bndbox")) - 1
         if further > 0:
             problems.add(Problem.FURTHER_BOX, f"{xml}: {_class_name(found)}", further)
-    corners = [
-        [number(found.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")] for found in objects
-    ]
+    corners = [_corners(found) for found in objects]
+    outlined = sum(found.find("bndbox") is None and found.find("polygon/pt") is not None for found in objects)
+    if outlined:
+        problems.add(Problem.OUTLINE_AS_BOX, str(xml), outlined)
     boxes = WrittenBoxes(np.array(corners, np.float64).reshape(-1, 4), width, height, str(xml))
     return _Annotated(file, objects, boxes, _offset(xml, tree))
+
+
+def _corners(found: ElementTree.Element) -> list[float]:
+    """Of its box, or else of the points of its outline, as the web version of LabelMe has them."""
+    points = [[number(point.findtext(side)) for side in "xy"] for point in found.findall("polygon/pt")]
+    if found.find("bndbox") is None and points:
+        return [*map(float, np.min(points, 0)), *map(float, np.max(points, 0))]
+    return [number(found.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
 
 
 def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: AnnotationProblems) -> ImageAnnotations:

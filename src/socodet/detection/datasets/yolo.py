@@ -13,7 +13,7 @@ from socodet.detection.datasets.headers import sizes_of
 from socodet.detection.datasets.parts import AnnotationFolder, by_folder, images_below, part_name, rivals
 from socodet.detection.datasets.problems import NEARLY_ALL, AnnotationProblems, Problem
 from socodet.detection.datasets.yolo_description import NAMES, YoloSet
-from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled, like_keypoints
+from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled, like_keypoints, like_tracks
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
 from socodet.images.lists import leads_astray, locate_images, read_lines, spelled_as_in
@@ -112,8 +112,13 @@ def _say_other_classes(described: YoloSet, folders: Sequence[_Folder], reading: 
 
 
 def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None:
-    """InputError if lines that would be read as outlines seem to hold keypoints."""
+    """InputError if lines that would be read as outlines seem to hold keypoints, or tracks."""
     lines = [line for found in reading.lines.values() for line in found]
+    if like_tracks(lines):
+        raise InputError(
+            f"{about}: its lines seem to end with a confidence and the number of a track, as detections in a video do "
+            f"(first: {lines[0].where}); take these two numbers out"
+        )
     shape = None if described.keypoints else like_keypoints(lines)
     if shape:
         raise InputError(

@@ -108,6 +108,18 @@ def like_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
     return None
 
 
+def like_tracks(lines: Sequence[LabelLine]) -> bool:
+    """Whether lines that hold more than a box seem to end with a confidence and the number of a track.
+
+    Ultralytics writes them behind the boxes and outlines that it detects in a video. A whole number above 1 is no place
+    in an image, and hardly any outline but a box with these two has three points.
+    """
+    ends = [line.numbers[-1] for line in lines if len(line.numbers) >= BOX]
+    triangles = all(len(line.numbers) == BOX + 1 for line in lines)
+    whole = sum(float(end).is_integer() for end in ends)
+    return whole > max(len(ends) / 2, FEWEST - 1) and (triangles or max(ends) > 1)
+
+
 def labelled(
     lines: Sequence[LabelLine], size: tuple[int, int], label_of: Mapping[int, int], problems: AnnotationProblems
 ) -> list[LabelledEntry]:
