@@ -121,6 +121,24 @@ def test_of_a_voc_year_only_the_photographs(tmp_path: Path) -> None:
     assert keys(tmp_path / "VOC2012/SegmentationClass") == ["2007_000027.png"]
 
 
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        ("annotations/training/a.png annotations/training/b.png", True),
+        ("Masks/a_mask.gif Masks/c_mask.gif Masks/b_mask.gif", True),
+        ("labels/x.png labels/y.png labels/b.png", False),  # other images
+        ("mask/a.jpg mask/b.jpg", False),  # faces with masks
+        ("a.png b.png", False),
+    ],
+)
+def test_masks_beside_their_images_are_said(
+    tmp_path: Path, masks: str, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, "images/training/a.jpg", "images/training/b.jpg", *masks.split())
+    assert len(open_images(tmp_path)) == 2 + len(masks.split())
+    assert ("seem to be masks" in capsys.readouterr().err) == said
+
+
 def test_imagenet_needs_only_its_folder(tmp_path: Path) -> None:
     make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
     assert keys(tmp_path / "train") == ["n01440764/n01440764_10026.JPEG", "n01443537/n01443537_2.JPEG"]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +18,7 @@ from socodet.images.names import Names
 from socodet.images.reading import LARGEST_FILE
 from socodet.images.suffixes import SUFFIXES, UNREAD, Skipped
 from socodet.runtime.files import read_file
+from socodet.runtime.notices import notice
 
 LOOKED_FOR = 16
 """Images looked for before a list of them is believed."""
@@ -30,6 +33,11 @@ _NOTES = {
 }
 """Files by which folders that socodet wrote are recognised, and what each has at least."""
 _LARGEST_NOTE = 2**24
+_MASKS = frozenset(
+    "mask masks annotation annotations label labels seg segmentation segmentations segmentationclass "  # noqa: SIM905
+    "segmentationobject trimaps gt groundtruth ground_truth".split()
+)
+"""Folders in which images often are maps of what others show, by their names in small letters."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,30 @@ def open_folder(root: Path) -> ImageFolder | None:
     skipped.say_results(str(root))
     if keys or any(ending in UNREAD for ending in skipped.endings):
         skipped.say(str(root), len(keys))
+    _say_masks(root, keys)
     if not keys:
         return None
     return ImageFolder(root, Names(keys))
+
+
+def _say_masks(root: Path, keys: Sequence[str]) -> None:
+    """A note if images seem to be masks of others: lossless, in a folder of such a name, and mostly named after others."""
+    lossless = [key for key in keys if key.lower().endswith((".png", ".gif", ".tif", ".tiff", ".bmp"))]
+    marked = [key for key in lossless if not _MASKS.isdisjoint(key.lower().split("/")[:-1])]
+    if not marked:
+        return
+    others = {_stem(key) for key in set(keys).difference(marked)}
+    masks = [key for key in marked if _stem(key) in others]
+    if len(masks) > len(marked) / 2:
+        notice(
+            f"{root}: {len(masks):,} of its {len(keys):,} images seem to be masks of others (first: {masks[0]}), and "
+            "are read like all others; to leave them out, give the folder of the others, or list these in a text file"
+        )
+
+
+def _stem(key: str) -> str:
+    """The name of an image, or of what it is a mask of."""
+    return re.sub(r"[_-](masks?|seg\w*|gt|labels?)$", "", posixpath.splitext(posixpath.basename(key))[0])
 
 
 def is_read_from(root: Path, path: Path) -> bool:
