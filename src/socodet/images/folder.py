@@ -118,7 +118,7 @@ def open_folder(root: Path) -> ImageFolder | None:
 
 
 def _say_masks(root: Path, keys: Sequence[str]) -> None:
-    """A note if images seem to be masks of others: lossless, in a folder of such a name, and mostly named after others."""
+    """A note if images seem to be masks of others: lossless, in a folder of such a name, most of them named alike."""
     lossless = [key for key in keys if key.lower().endswith((".png", ".gif", ".tif", ".tiff", ".bmp"))]
     marked = [key for key in lossless if not _MASKS.isdisjoint(key.lower().split("/")[:-1])]
     if not marked:
