@@ -84,6 +84,14 @@ def test_a_runs_newest_checkpoint(tmp_path):
     assert_is_weights(found.read())
 
 
+def test_the_best_checkpoint_of_a_run_needs_no_other_one(tmp_path):
+    """The others may have been deleted to save space."""
+    run = RunFolder(tmp_path)
+    run.write_description({"recipe": {"name": "finetune"}})
+    run.save_best({"step": 2, "detector": WEIGHTS})
+    assert WeightsFile.find(tmp_path).path == run.best
+
+
 def test_a_checkpoint_cut_short_gives_way_to_the_one_before(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.write_description({"recipe": {}})

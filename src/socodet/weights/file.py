@@ -47,11 +47,11 @@ class WeightsFile:
         if path.is_dir():
             folder = RunFolder(path)
             folder.describe()
-            checkpoints = folder.checkpoints()
+            checkpoints = [folder.best] if folder.best.exists() else folder.checkpoints()
             if not checkpoints:
                 raise InputError(f"{path}: has no checkpoint yet; wait until that run has written one")
             whole = (one for one in reversed(checkpoints) if damage(one) is None)
-            path = folder.best if folder.best.exists() else next(whole, checkpoints[-1])
+            path = next(whole, checkpoints[-1])
         if not path.is_file():
             raise InputError(f"{path}: no such file or folder; give a run's folder or a file of weights")
         return cls(path)
