@@ -85,6 +85,17 @@ def test_lines_checkpoints_and_where_it_stops(tmp_path):
     assert again.sum == sum(range(10))
 
 
+def test_a_finished_run_stays_as_it_is(tmp_path):
+    run = RunFolder(tmp_path)
+    go(Counter(), run, itertools.count())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again, sink = Counter(), Remembered()
+    again.load_state_dict(run.load_checkpoint())
+    assert go(again, run, itertools.count(10), sinks=[sink]).stopped_by is None
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert (sink.lines, sink.closed) == ([], 1)
+
+
 def test_a_generator_is_closed_whatever_happens(tmp_path):
     ended = []
 

@@ -122,7 +122,10 @@ def run_loop(
         stack.push(close_log)
         with in_every_process(world, f"{run.path}: the first process could not begin its log; see its message"):
             if world.is_first:
-                log.add(chain(folder_sinks(run, start), _named(execution.sink, run)))
+                own = (
+                    folder_sinks(run, start) if learner.pending or start < stop else ()
+                )  # a finished run stays as it is
+                log.add(chain(own, _named(execution.sink, run)))
         stack.callback(checkpoints.close)
         if isinstance(batches, Generator):
             stack.callback(batches.close)
