@@ -95,6 +95,14 @@ def test_masks_drawn_in_cvat_are_objects(tmp_path):
     assert read.problems.counts == {Problem.MASK_AS_CROWD: 2, Problem.CROWD: 1, Problem.BROKEN_MASK: 1}
 
 
+@pytest.mark.parametrize(("crowds", "said"), [(10, True), (8, False)])
+def test_objects_that_are_all_crowd_regions_are_said(tmp_path, capsys, crowds, said):
+    """As by tools that mark so whatever has run lengths."""
+    notes = [note(20, [5, 6, 10, 10 + n], iscrowd=int(n < crowds)) for n in range(10)]
+    open_detection_set(written(tmp_path, content(notes)))
+    assert ("set `iscrowd` to 0" in capsys.readouterr().err) == said
+
+
 def test_a_folder_beside_one_of_its_folders(tmp_path):
     """Where both hold an image of one name, that in which more of the named images are."""
     for name in ("a", "sub/a", "sub/b"):

@@ -19,7 +19,14 @@ from socodet.detection.datasets.masks import (
     outline_parts,
     usable_segmentation,
 )
-from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
+from socodet.detection.datasets.problems import (
+    FEWEST,
+    NEARLY_ALL,
+    AnnotationProblems,
+    Problem,
+    refuse_unusable,
+    usable_boxes,
+)
 from socodet.detection.datasets.values import flag, is_text, matching_id, number
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
@@ -88,7 +95,14 @@ def set_of_entries(
     )
     label_of = labels_of(categories)
     images = [_image(image, form, label_of, has_masks, style == "lvis", problems) for image in found]
-    refuse_unusable(about or name, sum(len(image.objects) for image in found), sum(map(len, images)), problems)
+    usable = sum(map(len, images))
+    refuse_unusable(about or name, sum(len(image.objects) for image in found), usable, problems)
+    crowds = sum(int(image.crowd.sum()) for image in images)
+    if crowds > max(NEARLY_ALL * usable, FEWEST - 1):
+        notice(
+            f"{about or name}: {crowds:,} of its {usable:,} objects are marked as crowd regions, which are neither "
+            "trained on nor scored; if they are single objects, set `iscrowd` to 0 in the annotations"
+        )
     return DetectionDataset(name, tuple(categories), images, has_masks, style, problems)
 
 
