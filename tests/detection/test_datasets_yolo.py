@@ -164,6 +164,20 @@ def test_keypoints_are_left_out(tmp_path):
     assert np.allclose(found.boxes, [[150, 99.75, 250, 166.25]])
 
 
+def test_a_description_may_name_the_classes_alone(tmp_path):
+    """As supervision writes it, with the parts to be found."""
+    for part in ("train", "valid"):
+        image("chelsea", tmp_path / part / "images" / "a.jpg")
+        text(tmp_path / part / "labels" / "a.txt", "1 0.5 0.5 0.25 0.25")
+    text(tmp_path / "data.yaml", "nc: 2", "names: [cat, dog]")
+    for given, part in ((tmp_path, "train"), (tmp_path, "val"), (tmp_path / "valid", "all")):
+        read = open_detection_set(given, split=part)
+        assert [one.name for one in read.categories] == ["cat", "dog"]
+    text(tmp_path / "data.yaml", "nc: 3", "names: [cat, dog]")
+    with pytest.raises(InputError, match="`nc` is 3"):
+        open_detection_set(tmp_path, split="train")
+
+
 def test_a_part_alone_has_the_classes_of_its_set(tmp_path):
     for part in ("train", "valid"):
         image("chelsea", tmp_path / part / "images" / "a.jpg")

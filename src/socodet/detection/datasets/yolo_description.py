@@ -36,6 +36,7 @@ NOTHING: tuple[Any, ...] = ("", [], "~", "null", "Null", "NULL")
 """What stands for no value in YAML, and an empty list."""
 LISTS = (".txt", ".lst", ".list")
 NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
+SPELLED = frozenset(itertools.chain(*SPELLINGS.values()))
 LOOKED_AT = 16
 """Text files beside images that are read before they are taken for something else."""
 
@@ -178,7 +179,7 @@ def _describes_a_set(file: Path) -> bool:
         facts = _yaml(file)
     except InputError:
         return file.stem.lower() in ("data", "dataset")  # what is wrong is said when it is read
-    return "names" in facts and any(name in facts for names in SPELLINGS.values() for name in names)
+    return "names" in facts and not SPELLED.isdisjoint(facts)
 
 
 def _yaml(file: Path) -> dict[str, Any]:
@@ -193,8 +194,7 @@ def _yaml(file: Path) -> dict[str, Any]:
 
 def _with_parts(facts: dict[str, Any]) -> dict[str, Any]:
     """With the names of parts in small letters too; CVAT writes those of its tasks, such as `Train`."""
-    parts = set(itertools.chain(*SPELLINGS.values()))
-    return {str(key).lower(): value for key, value in facts.items() if str(key).lower() in parts} | facts
+    return {str(key).lower(): value for key, value in facts.items() if str(key).lower() in SPELLED} | facts
 
 
 def _darknet(file: Path) -> dict[str, Any]:
@@ -236,11 +236,15 @@ def _classes_near(root: Path) -> tuple[Category, ...] | None:
     others = sorted(name for name in files_there().names(root) if name.endswith(".names") and name[0] != ".")
     if not files and len(others) == 1:
         files = [root / others[0]]
-    if not files:  # the folder may be a part of a set
-        above = [path for path in (root.parent / "data.yaml", root.parent / "data.yml") if path.is_file()]
-        described = described_by(above[0]) if above else None
-        if described is None:
-            return None
+    if not files:
+        named = _named_alone(root)
+        above = next((path for path in (root.parent / "data.yaml", root.parent / "data.yml") if path.is_file()), None)
+        if named or above is None:
+            return named
+        of_set = _named_alone(root.parent)  # the folder may be a part of a set
+        if of_set:
+            return of_set if _tells_apart([root.name]) else None
+        described = described_by(above)
         of_it = any(place.is_relative_to(root) for part in described.parts.values() for place in part)
         return described.categories if of_it or _tells_apart([root.name]) else None
     classes = _lines(files[0])
@@ -248,6 +252,15 @@ def _classes_near(root: Path) -> tuple[Category, ...] | None:
     if other is not None:
         raise InputError(f"{other}: names other classes than {files[0]}; make them equal, or give a data.yaml")
     return tuple(Category(place, name) for place, name in enumerate(classes))
+
+
+def _named_alone(folder: Path) -> tuple[Category, ...] | None:
+    """The classes that a `data.yaml` names, if it does not say which parts there are, as supervision writes it."""
+    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
+        facts = _yaml(folder / name) if (folder / name).is_file() else {}
+        if "names" in facts and SPELLED.isdisjoint(facts):
+            return _named_classes(folder / name, facts)
+    return None
 
 
 def _lines(file: Path) -> list[str]:
