@@ -16,7 +16,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.world import World, world_from_environment
 
 GPUS = Path("/proc/driver/nvidia/gpus")
-SHAPES = 256
+SHAPES = 64
 """How many shapes a process may compile for."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 
