@@ -81,10 +81,10 @@ def default_workers(device: torch.device) -> int:
 
 
 def compile_every_shape() -> None:
-    """Lets torch.compile compile as often as a process has shapes, of images, batches and networks, to train on.
+    """Lets torch.compile compile for `SHAPES` shapes, of images, batches and networks, in one process.
 
-    By default it stops at the ninth, of all runs in the process together, and the later ones of a study then run
-    uncompiled. What it has compiled for one run is taken for the next one of the same shapes.
+    By default it stops at the ninth, of all runs together, and the later ones of a study then run uncompiled. What it
+    has compiled for one run is taken for the next one of the same shapes.
     """
     from torch._dynamo import config  # takes seconds
 
