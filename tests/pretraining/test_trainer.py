@@ -5,18 +5,23 @@ import signal
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.models.encoders import build_encoder
-from socodet.models.objective import build_objective
+from socodet.models.objective import Objective, build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
+from socodet.runtime import extensions
 from socodet.runtime.world import World
+from socodet.training.checkpoint_file import copied
 from socodet.training.devices import choose_device
 from socodet.training.signals import stop_requests
 from socodet.views.batch import Batch, ViewBatch, group_by_level
+from socodet.weights.load import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -194,3 +199,39 @@ def test_the_backbone_has_a_rate_of_its_own(architecture):
         for name, step in moved[factor].items():
             expected = factor if name.startswith(backbone) else 1
             torch.testing.assert_close(step, expected * moved[1.0][name], rtol=1e-4, atol=1e-7)
+
+
+class Centred(Objective, nn.Module):
+    """A loss with a running mean of the targets."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(SMALL.embedding_size))
+
+    def __call__(self, embeddings):
+        self.centre.lerp_(embeddings.targets[0].mean(0), 0.5)
+        return -((embeddings.predictions[0] - self.centre) * embeddings.targets[0]).sum(1).mean()
+
+    def lowest(self, views):
+        return -1.0
+
+
+@pytest.mark.parametrize("variance", [0.0, 1.0])
+def test_what_an_objective_keeps_is_resumed(variance, monkeypatch):
+    """Also beneath the variance and covariance terms, which the recipe auto may add."""
+    monkeypatch.setattr(extensions, "_REGISTERED", {})
+    asked = ObjectiveSettings(loss=extensions.register(Centred), variance_weight=variance)
+
+    def begun():
+        torch.manual_seed(0)
+        settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
+        return Trainer(SoCo(build_encoder(SMALL), SMALL, build_objective(asked)), settings, 10)
+
+    whole, stopped, resumed = begun(), begun(), begun()
+    for learner in (whole, stopped):
+        learner.step(a_batch(0))
+    resumed.load_state_dict(copied(stopped.state_dict()))
+    losses = [learner.step(a_batch(1))[0] for learner in (whole, resumed)]
+    assert torch.equal(*losses)
+    detector = new_detector("faster_rcnn_fpn", SMALL, 3)
+    assert load_pretrained(detector, resumed.soco.state_dict(), show_report=False).loaded_modules

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as unit
@@ -39,7 +39,10 @@ class Embeddings:
 
 
 class Objective(ABC):
-    """A loss of the embeddings of one batch, and the lowest value it can reach."""
+    """A loss of the embeddings of one batch, and the lowest value it can reach.
+
+    One that keeps something from step to step is an `nn.Module` too, and keeps it in buffers: checkpoints hold these.
+    """
 
     @abstractmethod
     def __call__(self, embeddings: Embeddings) -> Tensor:
@@ -113,16 +116,17 @@ class InfoNCE(Objective):
         return 2 * self.temperature * cross_entropy(logits.masked_fill(hidden, -torch.inf), positive)
 
 
-class DecorrelatedDimensions(Objective):
+class DecorrelatedDimensions(Objective, nn.Module):
     """Another objective, and VICReg's variance and covariance terms (Bardes et al. 2022, Eq. 1-4).
 
     Of each view's outputs over all boxes of the batch, of all processes together:
     `variance` · mean over dimensions of max(0, 1 - √(variance + 1e-4)), and `covariance` · the squared off-diagonal
     covariances' sum over the dimension. Without them a short run on few, alike images lowers the loss by giving up
-    dimensions.
+    dimensions. A module, so that the other objective's state, if it has any, is part of the networks'.
     """
 
     def __init__(self, agreement: Objective, settings: ObjectiveSettings) -> None:
+        super().__init__()
         self.agreement, self.settings = agreement, settings
 
     def __call__(self, embeddings: Embeddings) -> Tensor:
