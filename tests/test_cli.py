@@ -178,6 +178,15 @@ def test_odd_images_are_used_and_broken_ones_listed(capsys, few_images, tmp_path
     assert "Traceback" not in printed.err
 
 
+def test_of_a_frozen_backbone_alone_nothing_is_said(capsys, few_images, table, tmp_path):
+    """It is what it was before."""
+    asked = ["--output", str(tmp_path / "run"), "--proposals", str(table), *FAST, "--backbone-lr", "0"]
+    main(["pretrain", str(few_images), *asked, "--epochs", "1"])
+    said = capsys.readouterr().out
+    assert "finished, 1 step" in said
+    assert "--backbone-only" not in said
+
+
 def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, table, tmp_path):
     run = tmp_path / "run"
     pretrain = ["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *FAST]
@@ -193,7 +202,9 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
         error_of(capsys, *pretrain, "--overwrite", *mistake)  # refused before anything is thrown away
         assert sorted((run / "checkpoints").iterdir())[-1].read_bytes() == checkpoint
     main([*pretrain])
-    assert "finished, 2 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "finished, 2 steps" in said
+    assert "--backbone-only" in said
     assert "finished" in error_of(capsys, *pretrain)
     main([*pretrain, "--resume"])
     assert "finished, 2 steps" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from socodet.commands.messages import list_unreadable, resume_hint
 from socodet.commands.parsing import HELP, Flat, parse, reads_images, values_of
 from socodet.errors import InputError
 from socodet.images.reading import read_images_as
-from socodet.models.settings import ModelSettings, ObjectiveSettings
+from socodet.models.settings import WITH_PYRAMID, ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
@@ -195,11 +195,15 @@ def pretrain(
     )
     if result.is_first:
         if result.finished:
+            from socodet.pretraining.recipes.auto import STEPS_ON_GPU
+
             run = shlex.quote(str(result.run))
             print(
                 f"{result}\nnext:\n"
                 f"  socodet finetune SET --init {run} --output DETECTOR\n  socodet export {run} --output FILE.pth"
             )
+            if model.architecture in WITH_PYRAMID and training.backbone_lr > 0 and result.total_steps < STEPS_ON_GPU:
+                print("after so short a run, finetune --backbone-only may give a better detector (docs/results.md)")
         else:
             print(f"{result}{resume_hint(overwrite)}")
         list_unreadable(result.unreadable)

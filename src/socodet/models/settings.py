@@ -12,8 +12,8 @@ from socodet.runtime.settings import REGISTER, NonNegativeFloat, PositiveFloat, 
 MOST_WEIGHTS = 2**31
 """Of pyramid, box head and MLPs together, a hundred times the paper's: a recipe may come from anybody."""
 
-WITH_RPN = ("fpn", "fpn_no_head")
-"""Architectures that an RPN head can be pretrained on."""
+WITH_PYRAMID = ("fpn", "fpn_no_head")
+"""Architectures with a pyramid, on which an RPN head can be pretrained too."""
 Architecture = Literal["fpn", "fpn_no_head", "c4", "c5", "image", "rt_detr"] | Extension
 
 
@@ -63,9 +63,9 @@ class ModelSettings(Settings):
             raise SettingError(
                 f"architecture c4 must have a ResNet as backbone, whose fifth block is the head, not {self.backbone}"
             )
-        if self.rpn_weight > 0 and self.architecture not in WITH_RPN:
+        if self.rpn_weight > 0 and self.architecture not in WITH_PYRAMID:
             raise SettingError(
-                f"rpn_weight needs a pyramid: it goes with architecture {' or '.join(WITH_RPN)}, not "
+                f"rpn_weight needs a pyramid: it goes with architecture {' or '.join(WITH_PYRAMID)}, not "
                 f"{self.architecture}; set it to 0"
             )
         if self._weights() > MOST_WEIGHTS:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from socodet.errors import SettingError
 from socodet.finetuning.settings import SCRATCH, FinetuneSettings
-from socodet.models.settings import WITH_RPN, ObjectiveSettings
+from socodet.models.settings import WITH_PYRAMID, ObjectiveSettings
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.runtime.settings import PositiveInt, Seed, Settings
 from socodet.weights.hub import downloaded, is_on_hub
@@ -134,7 +134,7 @@ def starts(
         Start(SOCO_BACKBONE, "like soco, of which a detector gets the backbone alone", soco, backbone_only=True),
         Start(SOCO_PAPER, "like soco, with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
     ]
-    if soco.model.architecture in WITH_RPN:
+    if soco.model.architecture in WITH_PYRAMID:
         model = replace(soco.model, rpn_weight=1.0)
         what = "SoCo as the recipe auto sets it, and an RPN head beside it"
         found.append(Start(SOCO_RPN, what, replace(soco, model=model), on_request=True))
