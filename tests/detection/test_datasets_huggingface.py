@@ -1,10 +1,12 @@
 """Detection datasets as `Dataset.save_to_disk` writes them."""
 
+import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 import socodet
 from socodet.detection.datasets.layouts import open_detection_set
@@ -12,6 +14,7 @@ from socodet.detection.datasets.problems import Problem
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
+from socodet.images.source import open_images
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 BOX = {"feature": {"dtype": "float32", "_type": "Value"}, "length": 4, "_type": "Sequence"}
@@ -27,10 +30,10 @@ BOXES = [[10 + 90 * k, 20 + 40 * k, 60, 50] for k in range(4)]  # xywh in 400 x 
 ROWS = [("chelsea", BOXES, [0, 1, 0, 1]), ("coffee", [[100.0, 50, 200, 200], [10.0, 150, 100, 60]], [1, 0])]
 
 
-def save(folder, rows=ROWS, feature="sequence of a dict", key="category", paths=None, **columns):
-    """`paths`: of images that are not in their rows."""
+def save(folder, rows=ROWS, feature="sequence of a dict", key="category", paths=None, form="JPEG", **columns):
+    """`paths`: of images that are not in their rows. `form`: of the others, as Pillow calls it."""
     folder.mkdir(parents=True)
-    images = [{"bytes": (photographs() / f"{name}.jpg").read_bytes(), "path": None} for name, *_ in rows]
+    images = [{"bytes": encoded(name, form), "path": None} for name, *_ in rows]
     for place, path in (paths or {}).items():
         images[place] = {"bytes": None, "path": path}
     lists = [{"bbox": boxes, key: kinds} for _, boxes, kinds in rows]
@@ -47,6 +50,15 @@ def save(folder, rows=ROWS, feature="sequence of a dict", key="category", paths=
     features = {"image": {"_type": "Image"}, "objects": FEATURES[feature]} | {name: {} for name in columns}
     (folder / "dataset_info.json").write_text(json.dumps({"features": features}).replace('"category"', f'"{key}"'))
     return folder
+
+
+def encoded(name, form):
+    file, data = photographs() / f"{name}.jpg", io.BytesIO()
+    if form == "JPEG":
+        return file.read_bytes()
+    with Image.open(file) as image:
+        image.save(data, form, **({"save_all": True, "append_images": [image]} if form == "MPO" else {}))
+    return data.getvalue()
 
 
 def xyxy(boxes):
@@ -170,6 +182,14 @@ def test_converted_with_its_images(tmp_path):
     for index in range(2):
         assert (again.pixels(index) == read.pixels(index)).all()
         assert again.images[index].boxes.tolist() == read.images[index].boxes.tolist()
+
+
+@pytest.mark.parametrize(("form", "ending"), [("MPO", ".jpg"), ("JPEG2000", ".jp2"), ("PNG", ".png")])
+def test_converted_images_have_endings_that_others_read(tmp_path, form, ending):
+    save(tmp_path / "one", form=form)
+    socodet.convert(tmp_path / "one", tmp_path / "a.json", save_images=tmp_path / "images")
+    assert {path.suffix for path in (tmp_path / "images").iterdir()} == {ending}
+    assert len(open_images(tmp_path / "images")) == 2
 
 
 def test_a_conversion_that_was_killed_before_its_file_can_be_repeated(tmp_path):

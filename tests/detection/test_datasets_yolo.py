@@ -158,6 +158,17 @@ def test_parts_that_are_not_there_are_said(tmp_path, capsys):
         socodet.convert(tmp_path)
 
 
+def test_a_description_beside_the_folder_that_its_path_ends_with(tmp_path):
+    """As Ultralytics' own files name it from their folder of datasets; what is beside the file is nearer."""
+    write(tmp_path / "coco8", a=[LINE])
+    text(tmp_path / "coco8.yaml", "path: ../datasets/coco8", "train: images/train", "names: {0: cat}")
+    (found,) = open_detection_set(tmp_path / "coco8.yaml", split="train").images
+    assert found.file == tmp_path / "coco8" / "images" / "train" / "a.jpg"
+    write(tmp_path, a=[LINE])
+    (found,) = open_detection_set(tmp_path / "coco8.yaml", split="train").images
+    assert found.file == tmp_path / "images" / "train" / "a.jpg"
+
+
 def test_keypoints_are_left_out(tmp_path):
     write(tmp_path, "kpt_shape: [2, 3]\nnames: [cat]", a=[LINE + " 0.1 0.2 2 0.3 0.4 2"])
     (found,) = open_detection_set(tmp_path, split="train").images

@@ -23,6 +23,9 @@ from socodet.runtime.files import check_output_file, settled, write_atomically
 from socodet.runtime.notices import notice
 from socodet.runtime.shown import Shown, ShownTable
 
+ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
+"""Of image files, by Pillow's names of their formats, where these are others; phones write JPEGs of the form MPO."""
+
 
 @dataclass(frozen=True)
 class Conversion(Shown):
@@ -192,7 +195,7 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
     for image in data.images:
         encoded = image.read()
         with without_pillow_limit(), Image.open(io.BytesIO(encoded)) as opened:
-            ending = {"JPEG": "jpg", "TIFF": "tif"}.get(opened.format or "", (opened.format or "png").lower())
+            ending = ENDINGS.get(opened.format or "", (opened.format or "png").lower())
         paths.append(place.absolute() / f"{image.file.name}.{ending}")
         if paths[-1].exists() and paths[-1].read_bytes() != encoded:
             raise InputError(f"{paths[-1]}: exists and is another image; give another folder for --save-images")

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -20,7 +20,8 @@ from socodet.detection.datasets.parts import (
     places_in_set,
 )
 from socodet.detection.datasets.problems import AnnotationProblems
-from socodet.detection.datasets.values import number, pixel_count
+from socodet.detection.datasets.values import pixel_count
+from socodet.detection.datasets.yolo_classes import NOTHING, class_lines, named_classes
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelReader
 from socodet.errors import InputError
 from socodet.images.folder import folders_in
@@ -32,8 +33,6 @@ YAML = (".yaml", ".yml")
 DARKNET = ".data"
 DESCRIPTIONS = (*YAML, DARKNET)
 """Endings of files that describe a set with parts."""
-NOTHING: tuple[Any, ...] = ("", [], "~", "null", "Null", "NULL")
-"""What stands for no value in YAML, and an empty list."""
 LISTS = (".txt", ".lst", ".list")
 NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
 SPELLED = frozenset(itertools.chain(*SPELLINGS.values()))
@@ -92,7 +91,7 @@ def described_by(file: Path) -> YoloSet:
             raise InputError(f"{file}: `{name}` must be text, or a list of it; correct it")
     if facts.get("path", "") not in NOTHING:
         path = _located(str(facts["path"]), [above])
-        roots = [above] if path is None else [path, above]
+        roots = [above, *_at_its_end(str(facts["path"]), above)] if path is None else [path, above]
     parts: dict[str, list[Path]] = {}
     absent: dict[str, str] = {}
     for part, names in SPELLINGS.items():
@@ -109,7 +108,7 @@ def described_by(file: Path) -> YoloSet:
         raise InputError(f"{file}: has no `train` and no `val`; give the folders of their images, or lists of them")
     if "val" in parts and parts["val"] == parts.get("train"):
         notice(f"{file}: its val is its train; scores on images that were trained on say little")
-    categories = _named_classes(file, facts)
+    categories = named_classes(file, facts)
     shape = facts.get("kpt_shape")
     keypoints = [pixel_count(side) for side in shape] if isinstance(shape, list) else []
     return YoloSet(file, above, parts, categories, keypoints[0] * keypoints[1] if len(keypoints) == 2 else 0, absent)
@@ -209,24 +208,7 @@ def _darknet(file: Path) -> dict[str, Any]:
         or names.suffix.lower() not in (".names", ".txt")
     ):
         raise InputError(f"{file}: needs a line `names = FILE.names`, and that file beside it, with a class a line")
-    return facts | {"names": _lines(names), "nc": facts.get("classes", "")}
-
-
-def _named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...] | None:
-    names = facts.get("names")
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise InputError(f"{file}: has no `names`; give a list of the classes, or their numbers and names")
-    ids = [number(str(key)) for key in names]
-    if not all(one.is_integer() and one >= 0 for one in ids) or len(set(ids)) < len(ids):
-        raise InputError(f"{file}: `names` has a class whose number is not 0, 1, 2, …, or is there twice")
-    if not all(isinstance(name, str) and name for name in names.values()):
-        raise InputError(f"{file}: `names` has a class without a name")
-    count = facts.get("nc")
-    if count not in (None, *NOTHING) and pixel_count(count) != len(names):
-        raise InputError(f"{file}: `nc` is {count!s:.40} and `names` has {len(names)} classes; correct one of them")
-    return tuple(Category(int(one), name) for one, name in sorted(zip(ids, names.values(), strict=True)))
+    return facts | {"names": class_lines(names), "nc": facts.get("classes", "")}
 
 
 def _classes_near(root: Path) -> tuple[Category, ...] | None:
@@ -247,8 +229,8 @@ def _classes_near(root: Path) -> tuple[Category, ...] | None:
         described = described_by(above)
         of_it = any(place.is_relative_to(root) for part in described.parts.values() for place in part)
         return described.categories if of_it or _tells_apart([root.name]) else None
-    classes = _lines(files[0])
-    other = next((file for file in files[1:] if _lines(file) != classes), None)
+    classes = class_lines(files[0])
+    other = next((file for file in files[1:] if class_lines(file) != classes), None)
     if other is not None:
         raise InputError(f"{other}: names other classes than {files[0]}; make them equal, or give a data.yaml")
     return tuple(Category(place, name) for place, name in enumerate(classes))
@@ -259,18 +241,8 @@ def _named_alone(folder: Path) -> tuple[Category, ...] | None:
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
         facts = _yaml(folder / name) if (folder / name).is_file() else {}
         if "names" in facts and SPELLED.isdisjoint(facts):
-            return _named_classes(folder / name, facts)
+            return named_classes(folder / name, facts)
     return None
-
-
-def _lines(file: Path) -> list[str]:
-    """Without the empty lines at the end; InputError for one in between, which would move the numbers of the others."""
-    names = read_lines(file)
-    while names and not names[-1]:
-        names.pop()
-    if not names or not all(names):
-        raise InputError(f"{file}: must have the name of a class on each line; take out empty lines")
-    return names
 
 
 def _located(written: str, roots: Sequence[Path]) -> Path | None:
@@ -294,6 +266,12 @@ def _located(written: str, roots: Sequence[Path]) -> Path | None:
                     notice(f"{written} of another machine is taken for {path}")
                 return path
     return None
+
+
+def _at_its_end(written: str, above: Path) -> list[Path]:
+    """The folder beside the file that has the last name of a path, in which parts are looked for if not beside it."""
+    name = PureWindowsPath(written).name
+    return [above / name] if name not in ("", "..") and (above / name).is_dir() else []
 
 
 def _tells_apart(end: Sequence[str]) -> bool:

@@ -1,0 +1,41 @@
+"""The classes that a set in YOLO's form names: in its `data.yaml`, or one a line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from socodet.detection.datasets.annotations import Category
+from socodet.detection.datasets.values import number, pixel_count
+from socodet.errors import InputError
+from socodet.images.lists import read_lines
+
+NOTHING: tuple[Any, ...] = ("", [], "~", "null", "Null", "NULL")
+"""What stands for no value in YAML, and an empty list."""
+
+
+def named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...]:
+    """Those of `names`, a list, or numbers and names. InputError if they cannot be used, or `nc` is another number."""
+    names = facts.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{file}: has no `names`; give a list of the classes, or their numbers and names")
+    ids = [number(str(key)) for key in names]
+    if not all(one.is_integer() and one >= 0 for one in ids) or len(set(ids)) < len(ids):
+        raise InputError(f"{file}: `names` has a class whose number is not 0, 1, 2, …, or is there twice")
+    if not all(isinstance(name, str) and name for name in names.values()):
+        raise InputError(f"{file}: `names` has a class without a name")
+    count = facts.get("nc")
+    if count not in (None, *NOTHING) and pixel_count(count) != len(names):
+        raise InputError(f"{file}: `nc` is {count!s:.40} and `names` has {len(names)} classes; correct one of them")
+    return tuple(Category(int(one), name) for one, name in sorted(zip(ids, names.values(), strict=True)))
+
+
+def class_lines(file: Path) -> list[str]:
+    """Without the empty lines at the end; InputError for one in between, which would move the numbers of the others."""
+    names = read_lines(file)
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names):
+        raise InputError(f"{file}: must have the name of a class on each line; take out empty lines")
+    return names
