@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from photograph_sets import coco_file
@@ -15,6 +16,7 @@ from socodet.errors import InputError
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner, scored_weights
+from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -92,6 +94,20 @@ def test_an_optimizer_whose_rate_cannot_be_set_is_refused(tmp_path, monkeypatch,
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     with pytest.raises(InputError, match=f"^detector one_box: .*{said}"):
         a_loop(RunFolder(tmp_path / "run"), data)
+
+
+def test_what_no_checkpoint_can_hold_is_named_before_training(tmp_path, monkeypatch):
+    """Rates that NumPy has computed: every checkpoint would be written, and none could be read."""
+
+    def optimizer(self, network, settings):
+        return torch.optim.AdamW([{"params": network.parameters(), "lr_factor": np.power(0.65, 2)}], lr=settings.lr)
+
+    monkeypatch.setattr(OneBoxDetector, "optimizer", optimizer)
+    data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
+    run = RunFolder(tmp_path / "run")
+    tuner = a_loop(run, data).tuner
+    with pytest.raises(InputError, match=r"optimizer\.param_groups\.0\.lr_factor, a float64"):
+        resume_from_checkpoint(run, tuner, resume=False, show_progress=False)
 
 
 def test_it_is_trained_scored_and_resumed(tmp_path):

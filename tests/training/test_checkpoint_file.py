@@ -3,16 +3,19 @@
 import errno
 import itertools
 import os
+import pickle
 import threading
 from collections import OrderedDict
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_loop import Counter, go
 
 from socodet.errors import InputError
 from socodet.training import checkpoint_file, run_folder
-from socodet.training.checkpoint_file import copied, damage, read_state, write_state
+from socodet.training.checkpoint_file import copied, damage, not_read_again, read_state, write_state
 from socodet.training.checkpoints import Kept
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
@@ -209,3 +212,26 @@ def test_a_file_is_summed_once_and_again_when_it_was_changed(tmp_path, monkeypat
     file.write_bytes(bytes(content))  # damaged ones, and those written just now, are looked at each time
     assert damage(file) is not None
     assert len(sums) == 3
+
+
+@pytest.mark.parametrize(
+    "value", [1, 0.5, True, None, "a", b"a", [1, (2, {"b": 3})], torch.float32, torch.Size([2]), {1, 2}]
+)
+def test_what_is_read_again_is_kept(value, tmp_path):
+    state = {"weights": torch.ones(2), "groups": [{"value": value}]}
+    assert not_read_again(state) is None
+    write_state(tmp_path / "state.pt", state)
+    assert read_state(tmp_path / "state.pt")["groups"] == [{"value": value}]
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.arange(2), Path("a"), range(2), lambda: 0])
+def test_what_is_not_read_again_is_named(value, tmp_path):
+    state = {"weights": torch.ones(2), "groups": [{"fine": 1}, {"value": value}]}
+    assert not_read_again(state) == f"groups.1.value, a {type(value).__name__}"
+
+    def written_and_read():
+        write_state(tmp_path / "state.pt", state)
+        return read_state(tmp_path / "state.pt")
+
+    with pytest.raises((ValueError, pickle.PicklingError)):
+        written_and_read()

@@ -7,9 +7,11 @@ torch is imported where it is used, as in `run_folder`.
 
 import copy
 import errno
+import io
 import json
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,35 @@ def read_state(path: Path) -> dict[str, Any]:
     if not held:
         raise ValueError(NOT_HELD)
     return state
+
+
+def not_read_again(state: Any, path: str = "") -> str | None:
+    """What of a state `write_state` cannot write, or `read_state` would refuse: its place and type; None for nothing.
+
+    NumPy's numbers, for example, which are code to unpickle.
+    """
+    import torch
+
+    if isinstance(state, torch.Tensor) or type(state) in _PLAIN:
+        return None
+    if type(state) in (dict, OrderedDict):
+        inner = state.items()
+    elif type(state) in (list, tuple):
+        inner = enumerate(state)
+    else:
+        written = io.BytesIO()
+        try:
+            torch.save(state, written)
+            written.seek(0)
+            torch.load(written, weights_only=True)
+        except Exception:  # which of many depends on the type
+            return f"{path}, a {type(state).__name__}"
+        return None
+    within = (not_read_again(value, f"{path}.{name}" if path else str(name)) for name, value in inner)
+    return next((found for found in within if found), None)
+
+
+_PLAIN = (str, bytes, bool, int, float, type(None))
 
 
 def is_held(state: Any, size: int) -> bool:

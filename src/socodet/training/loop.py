@@ -10,6 +10,7 @@ from socodet.errors import InputError, is_out_of_memory
 from socodet.runtime.extensions import made
 from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
+from socodet.training.checkpoint_file import not_read_again
 from socodet.training.checkpoints import Checkpoints, Kept
 from socodet.training.clock import Clock
 from socodet.training.distributed import in_every_process, limit_waiting, lost_process, same_everywhere
@@ -36,8 +37,15 @@ class LoopResult:
 def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: bool, show_progress: bool) -> None:
     """Loads the folder's newest checkpoint, if there is one.
 
-    Raises InputError when the run is finished and `resume` is false, or when the processes see different folders.
+    Raises InputError when the run is finished and `resume` is false, when the processes see different folders, or when
+    the learner, of which parts may be the user's, has something that a checkpoint cannot hold.
     """
+    lost = not_read_again(learner.state_dict())
+    if lost is not None:
+        raise InputError(
+            f"{run.path}: a checkpoint cannot hold {lost}, from which the run could not be resumed; make it a tensor, "
+            "text, or a number of Python's"
+        )
     state = run.load_checkpoint()
     if state is not None:
         learner.load_state_dict(state)
