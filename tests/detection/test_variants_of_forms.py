@@ -270,6 +270,20 @@ def test_a_label_file_is_of_one_image(tmp_path):
     assert data.problems.counts == {Problem.NO_ANNOTATION_FILE: 1}
 
 
+@pytest.mark.parametrize(("times", "said"), [(1, False), (2, True)])
+def test_objects_that_are_there_twice_are_said(tmp_path, times, said, capsys):
+    """As after a conversion that was run twice and appends; the same box may be of two classes."""
+    note = {"image_id": 1, "category_id": 1}
+    file = coco(tmp_path / "coco", [note | {"bbox": [n, 20, 50, 30]} for n in range(4)] * times)
+    things = [OBJECT.format(name, BNDBOX.format(n)) for n in range(4) for name in ("cat", "dog")] * times
+    image("chelsea", tmp_path / "voc" / "a.jpg")
+    size = "<size><width>400</width><height>266</height></size>"
+    text(tmp_path / "voc" / "a.xml", f"<annotation>{size}{''.join(things)}</annotation>")
+    for given, count in ((file, 4), (tmp_path / "voc", 8)):
+        assert len(open_detection_set(given, split="all").images[0]) == count * times
+        assert ("as if they were written twice" in capsys.readouterr().err) == said
+
+
 def test_outlines_in_xml_files_of_labelme_on_the_web(tmp_path):
     """As CVAT writes them too, "LabelMe 3.0"."""
     outline = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((10, 35), (35.5, 20), (60, 50)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.masks import Segmentation, decode_mask
-from socodet.detection.datasets.problems import AnnotationProblems, large_enough
+from socodet.detection.datasets.problems import FEWEST, AnnotationProblems, large_enough
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_size
@@ -17,6 +17,7 @@ from socodet.images.file_header import image_file_size, read_image_file
 from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.source import ImageSource
 from socodet.runtime.counted import counted
+from socodet.runtime.notices import notice
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Style = Literal["coco", "voc", "lvis"]
 """Whose evaluation rules apply."""
 Frequency = Literal["r", "c", "f"]
+MANY_REPEATED = 0.1
+"""Share of objects that are there twice from which on it is said."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,20 @@ class ImageAnnotations:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+def say_repeated(about: Path | str, images: Sequence[ImageAnnotations]) -> None:
+    """A note if many objects are there twice, as after a conversion that was run twice."""
+    total = sum(map(len, images))
+    distinct = sum(
+        len({(label, box.tobytes()) for label, box in zip(image.labels.tolist(), image.boxes, strict=True)})
+        for image in images
+    )
+    if total - distinct > max(MANY_REPEATED * total, FEWEST - 1):
+        notice(
+            f"{about}: {total - distinct:,} of its {total:,} objects have the class and the box of another in their "
+            "image, as if they were written twice; remove them, as a detector can find only one of each"
+        )
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, Style
+from socodet.detection.datasets.annotations import (
+    Category,
+    DetectionDataset,
+    ImageAnnotations,
+    Style,
+    say_repeated,
+)
 from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, around_rotated, corners, turn
 from socodet.detection.datasets.masks import (
     EMPTY,
@@ -95,6 +101,7 @@ def set_of_entries(
     )
     label_of = labels_of(categories)
     images = [_image(image, form, label_of, has_masks, style == "lvis", problems) for image in found]
+    say_repeated(about or name, images)
     usable = sum(map(len, images))
     refuse_unusable(about or name, sum(len(image.objects) for image in found), usable, problems)
     crowds = sum(int(image.crowd.sum()) for image in images)

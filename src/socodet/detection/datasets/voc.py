@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from socodet.detection.datasets.annotation_files import ImageFile
-from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, say_repeated
 from socodet.detection.datasets.box_forms import WrittenBoxes, around_rotated, check_box_form, turn
 from socodet.detection.datasets.folder_listing import FilesThere, files_there
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
@@ -93,6 +93,7 @@ def read_xml_files(
     check_box_form(about, "xyxy", [image.boxes for image in read])
     categories = tuple(Category(label, name) for name, label in label_of.items())
     images = [_annotations(image, label_of, problems) for image in read]
+    say_repeated(about, images)
     refuse_unusable(about, sum(len(image.objects) for image in read), sum(map(len, images)), problems)
     return DetectionDataset(name, categories, images, False, "voc", problems)
 
