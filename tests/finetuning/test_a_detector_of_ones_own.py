@@ -110,6 +110,30 @@ def test_what_no_checkpoint_can_hold_is_named_before_training(tmp_path, monkeypa
         resume_from_checkpoint(run, tuner, resume=False, show_progress=False)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (lambda step, box: {"loss_mask": 0.0}, "loss_mask is a float"),
+        (lambda step, box: {"loss_mask": box}, r"loss_mask is a \(4,\)"),
+        (lambda step, box: {"loss_mask": box[:1]} if step else {}, "loss_mask is not always there"),
+        (lambda step, box: {} if step else {"loss_mask": box[0]}, "loss_mask is not always there"),
+    ],
+)
+def test_losses_that_cannot_be_summed_or_logged_are_named(tmp_path, monkeypatch, more, said):
+    forward, steps = OneBox.forward, []
+
+    def with_more(self, images, targets=None):
+        losses = forward(self, images, targets)
+        losses |= more(len(steps), self.box)
+        steps.append(1)
+        return losses
+
+    monkeypatch.setattr(OneBox, "forward", with_more)
+    data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
+    with pytest.raises(InputError, match=f"^detector one_box: .*{said}"):
+        a_loop(RunFolder(tmp_path / "run"), data).train()
+
+
 def test_it_is_trained_scored_and_resumed(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     seen = []

@@ -224,6 +224,15 @@ def test_what_is_read_again_is_kept(value, tmp_path):
     assert read_state(tmp_path / "state.pt")["groups"] == [{"value": value}]
 
 
+def test_a_tensor_that_would_count_as_damaged_is_named(tmp_path):
+    """As a sparse buffer of a backbone of one's own."""
+    state = {"weights": torch.eye(3).to_sparse()}
+    assert not_read_again(state).startswith("weights, a sparse tensor")
+    write_state(tmp_path / "state.pt", state)
+    with pytest.raises(ValueError, match="damaged"):
+        read_state(tmp_path / "state.pt")
+
+
 @pytest.mark.parametrize("value", [np.float64(0.5), np.arange(2), Path("a"), range(2), lambda: 0])
 def test_what_is_not_read_again_is_named(value, tmp_path):
     state = {"weights": torch.ones(2), "groups": [{"fine": 1}, {"value": value}]}

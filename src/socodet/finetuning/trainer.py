@@ -71,6 +71,8 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         optimizer = _judged(detector.optimizer(self.network, settings), detector)
         self._begin(optimizer, execution, find_unused_parameters=not every_parameter_learns(self.network, detector))
         self._window = _Window()
+        self._losses: frozenset[str] = frozenset()
+        """Names of the losses, once there have been any."""
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -100,13 +102,30 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         """The losses by name, of the network that learns by default; `draw` decides which regions are sampled."""
         images, targets = batch.to(self.device)
         with self._drawing(self.seed, draw), self._autocast():
-            losses: dict[str, Tensor] = (network or self._forward)(images, targets)
-        if not isinstance(losses, dict):
+            losses = (network or self._forward)(images, targets)
+        return self._judged_losses(losses)
+
+    def _judged_losses(self, losses: Any) -> dict[str, Tensor]:
+        """The losses as scalars. InputError if a network of the user's returns something else, or others than before.
+
+        Where they differ from step to step the log has no mean of them, and several processes wait for each other.
+        """
+        what = f"detector {self.detector.name}: in training mode its network"
+        if not isinstance(losses, dict) or not losses:
+            given = "an empty one" if isinstance(losses, dict) else f"a {type(losses).__name__}"
+            raise InputError(f"{what} must return a dict of losses, not {given}")
+        for name, value in losses.items():
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                given = f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(f"{what} must return each loss as a tensor of one number; {name} is a {given}")
+        self._losses = self._losses or frozenset(losses)
+        if losses.keys() != self._losses:
+            differing = ", ".join(sorted(losses.keys() ^ self._losses))
             raise InputError(
-                f"detector {self.detector.name}: in training mode its network must return a dict of losses, not a "
-                f"{type(losses).__name__}"
+                f"{what} must return the same losses at every step; {differing} is not always there: where there is "
+                "nothing to learn from, return 0 * x.sum() of its output x"
             )
-        return losses
+        return {name: value.reshape(()) for name, value in losses.items()}
 
     def reestimate(self, batches: Any) -> None:
         """Estimates the batch norm statistics of what is scored on these training batches (precise batch norm)."""

@@ -107,7 +107,11 @@ def not_read_again(state: Any, path: str = "") -> str | None:
     """
     import torch
 
-    if isinstance(state, torch.Tensor) or type(state) in _PLAIN:
+    if isinstance(state, torch.Tensor):
+        return (
+            None if state.layout is torch.strided and not state.is_meta else f"{path}, a sparse tensor or one on meta"
+        )
+    if type(state) in _PLAIN:
         return None
     if type(state) in (dict, OrderedDict):
         inner = state.items()
