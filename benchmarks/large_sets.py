@@ -6,7 +6,8 @@ outcome: hits and ignored detections of an image, beside one detection after ano
 overlaps alone of all pairs of a class and an image. coco: COCO's scores, 20,000 detections at a time, beside all at
 once; here also the MiB at the peak. order: a batch's images under a schedule that repeats images of rare classes, of
 100,000 images, beside counting from the start of the pass. png: the size of a PNG of 640x480 pixels, beside decoding
-it. Made of random boxes on one thread; prints one JSON object.
+it. run_lengths: checking COCO's compressed run lengths of 200 masks, beside reading them character by character. On one
+thread, with random boxes; prints one JSON object.
 """
 
 import argparse
@@ -23,7 +24,9 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from machine import machine
+from socodet.detection.datasets import masks
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.masks import encode_masks
 from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.detection.scores import Detections, coco, voc
 from socodet.detection.scores.outcomes import IOU, outcome
@@ -142,6 +145,30 @@ def png() -> dict[str, float]:
     return compared(lambda: [decode_image(data) for _ in range(5)], lambda: [image_size(data) for _ in range(5)])
 
 
+def run_lengths() -> dict[str, float]:
+    """Of masks whose borders are rough."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:480, :640]
+    rough = [np.hypot(x - 300, y - 200) < 40 + radius + 8 * rng.random((480, 640)) for radius in range(20)]
+    written = [rle["counts"] for rle in encode_masks(np.stack(rough))] * 10
+
+    def character_by_character(counts: str) -> int:
+        runs: list[int] = []
+        value = shift = 0
+        for character in counts:
+            bits = ord(character) - 48
+            value |= (bits & 31) << shift
+            shift += 5
+            if not bits & 32:
+                value |= -1 << shift if bits & 16 else 0
+                runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+                value = shift = 0
+        return sum(runs)
+
+    assert {character_by_character(counts) for counts in written} == {masks._total(counts) for counts in written}
+    return compared(lambda: [*map(character_by_character, written)], lambda: [*map(masks._total, written)])
+
+
 def main() -> None:
     """Measures, and prints one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,6 +185,7 @@ def main() -> None:
         "voc": compared(lambda: all_pairs(data, found), lambda: voc.evaluate_voc(data, found)),
         "order": order(),
         "png": png(),
+        "run_lengths": run_lengths(),
     }
     shares = peak(lambda: coco_scores(data, found, 20_000))  # before all at once, which leaves memory behind
     result["coco"] = {

@@ -74,6 +74,9 @@ def test_what_is_too_small_to_be_drawn_keeps_a_pixel():
         {"size": [37, 53], "counts": [37 * 53 - 1]},
         {"size": [53, 37], "counts": [37 * 53]},
         {"size": [37, 53], "counts": "1"},
+        {"size": [37, 53], "counts": "P" * 20},
+        {"size": [37, 53], "counts": "P" * 200 + "0"},
+        {"size": [37, 53], "counts": "größe"},
     ],
 )
 def test_what_is_no_segmentation(value):

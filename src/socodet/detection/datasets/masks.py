@@ -18,6 +18,8 @@ Polygons = list[NDArray[np.float64]]
 """Each (2·P,) x, y, x, y, … in pixels; an object may have several parts. In single precision their edges would be drawn
 elsewhere: COCO draws on a grid of fifths of a pixel, on whose borders coordinates of one decimal lie."""
 Segmentation = RLE | Polygons
+LONGEST = 7
+"""Characters of a run in a compressed string, of five bits each; no image is so large that one needs more."""
 EMPTY: tuple[Any, ...] = (None, "", [], [[]], {})
 """What tools write for an object without an outline."""
 
@@ -193,18 +195,20 @@ def _total(counts: str) -> int | None:
     COCO's code (cocoapi, `rleToString`): five bits a character from the lowest, 32 marks that more follow, 16 in
     the last is the sign; from the fourth run on, each is the difference from the one before the previous.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value |= -1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return sum(runs) if shift == 0 and all(run >= 0 for run in runs) else None
+    try:
+        bits = np.frombuffer(counts.encode("latin-1"), np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        return None
+    ends = np.flatnonzero(bits & 32 == 0)
+    if not len(bits):
+        return 0
+    if bits.min() < 0 or bits.max() > 63 or not len(ends) or ends[-1] != len(bits) - 1:
+        return None
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max() > LONGEST:
+        return None
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(ends - lengths + 1, lengths))
+    runs = np.add.reduceat((bits & 31) << shifts, ends - lengths + 1) - ((bits[ends] & 16) >> 4 << 5 * lengths)
+    for first in (1, 2):  # each run is written as the difference from the one before the previous, from the fourth on
+        runs[first::2] = runs[first::2].cumsum()
+    return int(runs.astype(np.float64).sum()) if (runs >= 0).all() else None
