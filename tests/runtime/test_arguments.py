@@ -3,6 +3,7 @@
 import inspect
 import logging
 import pickle
+import re
 import runpy
 import typing
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ import pytest
 
 import socodet
 import socodet.runtime.log as log_module
+from socodet.cli import COMMANDS, command_named
+from socodet.commands.flags import flags_of
 from socodet.errors import ArgumentError, InputError
 from socodet.runtime.arguments import checked
 from socodet.runtime.log import LOGGER
@@ -164,3 +167,11 @@ def test_notes_name_arguments_too_while_a_public_function_runs(capsys):
         checked(outer, "socodet", "outer")()
     say("lower --base-lr")  # the command line
     assert capsys.readouterr().err.splitlines() == ["lower base_lr", "evaluation.every sets it", "lower --base-lr"]
+
+
+def test_only_flags_without_a_value_are_to_be_passed():
+    """In Python `pass --resume` is resume=True, which of a flag with a value would be wrong."""
+    sources = (path.read_text() for path in Path(socodet.__file__).parent.rglob("*.py"))
+    passed = {flag for text in sources for flag in re.findall(r"pass --([a-z-]+)", text)}
+    flags = [flag for name in COMMANDS for flag in flags_of(command_named(name)[0])]
+    assert {"resume", "overwrite"} <= passed <= {flag.name for flag in flags if flag.values == 0}

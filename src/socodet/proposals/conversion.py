@@ -215,7 +215,7 @@ def _check_fit(counts: _Counts, form: BoxForm, path: Path) -> None:
     what = f"{path}: {outside} of {counts.given} boxes are empty or reach outside their image"
     if outside > MANY * counts.given and other < outside / 5:
         right = "xywh" if form == "xyxy" else "xyxy"
-        raise InputError(f"{what} when read as {form}, and {other} as {right}; if they are {right}, pass --box-form")
+        raise InputError(f"{what} when read as {form}, and {other} as {right}; if they are {right}, give --box-form")
     if outside > MOST * counts.given:
         raise InputError(f"{what}; give the images they were made from, at that size, and --box-form if needed")
 

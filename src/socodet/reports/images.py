@@ -101,7 +101,7 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
             raise
         return None, (
             f"The images are not at {location}, where {trained[0].name} had them, so every figure that needs them is "
-            "left out; pass --images DIR if they have moved"
+            "left out; give --images DIR if they have moved"
         )
     count = first["images"]["count"]
     if count < len(source):

@@ -119,7 +119,7 @@ def deterministic_algorithms(asked: bool) -> Iterator[None]:
         if "deterministic" not in str(error).lower():
             raise
         what = str(error).partition(",")[0].strip()
-        raise InputError(f"--deterministic: {what}; leave it out, or pass --device cpu") from error
+        raise InputError(f"--deterministic: {what}; leave it out, or take --device cpu") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
