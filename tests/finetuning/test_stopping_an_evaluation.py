@@ -108,6 +108,19 @@ def test_an_evaluation_that_is_logged_twice_counts_once_for_patience(data, tmp_p
     assert (result.steps, result.stopped_by) == (2, None)
 
 
+def test_one_that_fails_is_repeated_and_the_run_ends_as_if_it_had_not(data, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(inference_module, "as_detections", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            finetune(data, tmp_path / "run", SETTINGS, val=data, **ASKED)
+    run = RunFolder(tmp_path / "run")
+    assert run.load_checkpoint()["step"] == 1
+    assert finetune(data, run.path, SETTINGS, val=data, **ASKED).finished
+    assert [line for line in figures(run) if "box_AP" in line] == [line for line in figures(whole) if "box_AP" in line]
+    one, other = run.load_checkpoint(), whole.load_checkpoint()
+    assert all(torch.equal(value, other["detector"][name]) for name, value in one["detector"].items())
+
+
 def test_it_is_repeated_even_if_a_smaller_patience_has_run_out(data, tmp_path, monkeypatch):
     """Otherwise the run would never be finished."""
     longer = replace(SETTINGS, iterations=4)

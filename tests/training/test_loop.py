@@ -147,6 +147,30 @@ def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
     assert json.loads(text[2]) == {"step": 3, "AP": 0.3}
 
 
+@pytest.mark.parametrize("error", [InputError("its images are gone"), OSError(5, "drive"), RuntimeError("memory")])
+def test_an_evaluation_that_fails_loses_no_step_and_is_repeated(tmp_path, error):
+    run, asked = RunFolder(tmp_path), []
+
+    def evaluate(step):
+        asked.append(step)
+        if asked == [1, 2, 3, 4]:
+            raise error
+        return {"AP": float(step)}
+
+    learner = Counter()
+    with pytest.raises(type(error), match=r"images|drive|memory"):
+        go(learner, run, itertools.count(), after_step=evaluate, checkpoint_every=99)
+    assert run.load_checkpoint()["finished"] == 4
+    assert learner.pending
+    again = Counter()
+    again.load_state_dict(run.load_checkpoint())
+    again.pending = True  # as a network's learner has it from its checkpoint
+    go(again, run, itertools.count(4), after_step=evaluate, checkpoint_every=99)
+    assert asked == [1, 2, 3, 4, *range(4, 11)]
+    assert [line["step"] for line in run.log_lines() if "AP" in line] == [*range(1, 11)]
+    assert again.sum == sum(range(10))
+
+
 class Remembered:
     """A log sink as a user might write one."""
 

@@ -115,7 +115,7 @@ class FinetuneLoop:
     def _after_step(self, done: int) -> dict[str, Any] | None:
         """Evaluates the detector when it is due; the scores become a line of the log.
 
-        StoppedEarlyError when a signal stops it; the network is then as it was.
+        StoppedEarlyError when a signal stops it. The network is then as it was, as after any other error.
         """
         if self.show_progress:
             self._pace.step(done)
@@ -128,7 +128,7 @@ class FinetuneLoop:
         try:
             with stop_requests() as requests:
                 return self._evaluate(done, requests)
-        except StoppedEarlyError:
+        except Exception:  # StoppedEarlyError among them: a checkpoint follows
             for name, buffer in self.tuner.scored.named_buffers():
                 buffer.copy_(before[name])
             raise

@@ -95,7 +95,8 @@ def run_loop(
     bar's title. epochs: length of the whole run, to log the current epoch. after_step: called in every process with the
     number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
     returns becomes a log line of its own. If it raises StoppedEarlyError, the run stops with a checkpoint that says so,
-    and a resumed run begins with it; if DivergedError, the run ends as after a step that diverges. enough: called
+    and a resumed run begins with it; if DivergedError, the run ends as after a step that diverges; if anything else, a
+    single process saves such a checkpoint first. enough: called
     next; once it returns True, in every process alike, the run ends with a checkpoint, stopped by `patience`. sinks:
     where log lines go besides the run's folder and what `execution.sink` names; they are closed at the end.
 
@@ -152,7 +153,10 @@ def run_loop(
                 return
             except DivergedError as error:
                 raise _diverged(learner, checkpoints, str(error)) from None
-            except RuntimeError as error:
+            except Exception as error:
+                if world.size == 1 and done > start:  # others may be waiting for this process, within the evaluation
+                    learner.pending = True
+                    checkpoints.save(done, last=True)
                 raise lost_process(error) or error from None
             learner.pending = False
             if evaluated:
