@@ -91,15 +91,16 @@ def prepare(study: Study, name: str) -> None:
 
 
 def recipe_of(study: Study, name: str, start: str, steps: int) -> Any:
-    from socodet.pretraining.recipes.auto import Given, plan
+    from socodet.pretraining.recipes.auto import plan
+    from socodet.pretraining.recipes.given import Given
+    from socodet.pretraining.recipes.whole_images import of_whole_images
     from socodet.pretraining.survey import ImageSurvey, Machine
-    from socodet.studies.own_data.protocol import image_level
 
     piece = PIECES[name]
     survey = ImageSurvey(**json.loads((study.output / f"{name}.json").read_text()))
     given = Given(steps=steps, batch=BATCH, backbone=study.backbone, size=piece.size)
     found = plan(survey, Machine(study.device, 139.0), given).recipe
-    found = image_level(found) if start.endswith("_image") else found
+    found = of_whole_images(found) if start.endswith("_image") else found
     return dataclasses.replace(found, training=dataclasses.replace(found.training, backbone_lr=piece.starts[start]))
 
 

@@ -14,7 +14,8 @@ from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.models.soco import build_soco
 from socodet.pretraining import step_time, survey
-from socodet.pretraining.recipes.auto import Given, expectation, plan
+from socodet.pretraining.recipes.auto import expectation, plan
+from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.step_time import seconds_per_step, with_data
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
@@ -58,6 +59,27 @@ def test_a_survey_samples_grey_images_sizes_and_counts_evenly():
     assert (first.count, first.surveyed, first.short_side, first.grey) == (50_000, 48, 120, 1.0)
     assert (second.count, second.grey) == (50, 0.0)
     assert grey.reads == 48  # and not 50,000
+
+
+def test_whole_images_are_one_box_each_for_the_backbone_alone():
+    soco = plan(FEW, CPU, Given(steps=100, backbone="resnet18", size=64)).recipe
+    made = plan(FEW, CPU, Given(steps=100, backbone="resnet18", size=64, whole_images=True))
+    sample = made.recipe.sample
+    assert made.recipe.model == dataclasses.replace(soco.model, architecture="image")
+    assert (made.recipe.training, made.recipe.objective) == (soco.training, soco.objective)
+    assert (len(sample.views), sample.boxes_per_image, sample.jitter) == (2, 1, 0.0)
+    assert [view.size for view in sample.views] == [64, 64]
+    assert [view.photometric for view in sample.views] == [view.photometric for view in soco.sample.views[:2]]
+    chosen = {choice.what: (choice.value, choice.reason) for choice in made.choices}
+    assert chosen["network"] == ("resnet18 alone", "the backbone is given")
+    assert chosen["views"][0] == "64, 64 pixels"
+    assert chosen["proposals"][0] == "not used"
+
+
+def test_the_backbone_that_is_all_that_learns_is_not_frozen():
+    for whole, rate in ((False, 0.0), (True, 0.1)):
+        given = Given(steps=100, backbone="resnet18", starts_from="weights.pth", whole_images=whole)
+        assert plan(FEW, CPU, given).recipe.training.backbone_lr == rate
 
 
 def test_images_without_any_proposal_are_named_in_the_plan():

@@ -1,6 +1,7 @@
 """The recipe `auto` from the command line and from Python."""
 
 import json
+import re
 
 import pytest
 import timm
@@ -13,7 +14,7 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.pretraining import planning
-from socodet.pretraining.recipes.auto import Given
+from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.step_time import BatchTooLargeError
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
@@ -42,6 +43,19 @@ def images(tmp_path):
 def half_a_second(monkeypatch):
     """A machine on which a step takes half a second."""
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: 0.5)
+
+
+def test_the_flag_for_whole_images_is_planned_for(images, tmp_path, capsys):
+    small = ["--backbone", "timm/test_resnet", "--views.0.size", "32", "--batch-size", "4"]
+    command = ["pretrain", str(images), "--output", str(tmp_path / "run"), *small, "--epochs", "1", "--device", "cpu"]
+    main([*command, "--architecture", "image", "--workers", "0"])
+    printed = capsys.readouterr()
+    assert "used instead of what is planned" not in printed.err
+    assert re.search(r"network +timm/test_resnet alone", printed.err)
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert recipe["model"]["architecture"] == "image"
+    assert (recipe["sample"]["boxes_per_image"], len(recipe["sample"]["views"])) == (1, 2)
+    assert "--backbone-only" not in printed.out
 
 
 @pytest.mark.usefixtures("half_a_second")

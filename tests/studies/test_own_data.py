@@ -20,13 +20,15 @@ from socodet.images.photographs import photographs
 from socodet.images.reading import PixelSettings, read_images_as
 from socodet.images.source import open_images
 from socodet.pretraining import step_time
-from socodet.pretraining.recipes.auto import Given, plan
+from socodet.pretraining.recipes.auto import plan
+from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.recipes.practical import tiny
+from socodet.pretraining.recipes.whole_images import of_whole_images
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, reproduce_own_data
 from socodet.studies.own_data.begin import starts_to_note
-from socodet.studies.own_data.protocol import Start, image_level, start_names, starts
+from socodet.studies.own_data.protocol import Start, start_names, starts
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
 from socodet.training.learner import DivergedError
@@ -278,7 +280,7 @@ def test_arithmetic_of_a_step_by_hand():
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
     soco = plan(survey, Machine("cpu", 0.0), Given(steps=10, backbone="timm/test_resnet", size=32)).recipe
-    recipe = image_level(soco)
+    recipe = of_whole_images(soco)
     network = timm.create_model("test_resnet", features_only=True).eval()
     products = []
 

@@ -67,7 +67,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import check_before_planning, some_images
-    from socodet.pretraining.recipes.auto import Given
+    from socodet.pretraining.recipes.given import Given
     from socodet.training.run_folder import RunFolder
 
     training: TrainingSettings = asked["training"]
@@ -85,6 +85,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
         starts_from=asked["start_from"],
         proposals=asked["table"],
         probe_every=asked["probe_every"],
+        whole_images="image" in values_of("--architecture", argv)[-1:],
     )
     folder = RunFolder(asked["output"])
     check_before_planning(folder, asked["start_from"], asked["table"], overwrite=asked["overwrite"])
@@ -92,7 +93,8 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     first = world_from_environment(meeting=False).is_first
     flags = _settings_flags()
     given_flags = [argument.split("=")[0] for argument in argv if _flag(argument) in flags]
-    overriding = [flag for flag in dict.fromkeys(given_flags) if flag != "--views.0.size"]
+    taken = {"--views.0.size"} | ({"--architecture"} if given.whole_images else set())
+    overriding = [flag for flag in dict.fromkeys(given_flags) if flag not in taken]
     if overriding and first:
         LOGGER.info(
             f"note: {', '.join(overriding)}: used instead of what is planned; the other settings, the steps and the "

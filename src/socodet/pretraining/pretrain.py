@@ -22,7 +22,7 @@ from socodet.pretraining.preparation import (
 )
 from socodet.pretraining.recipes import AUTO, ONLY_AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
-from socodet.pretraining.recipes.auto import Given
+from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.sets import ProbeSets, open_sets

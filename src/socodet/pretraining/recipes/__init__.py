@@ -38,22 +38,25 @@ def recipe(
     images: str | Path | Sequence[str | Path] | None = None,
     epochs: float | None = None,
     hours: float | None = None,
+    whole_images: bool = False,
     show_progress: bool = True,
 ) -> Recipe:
     """The recipe of that name, or of the user's `module:name`. InputError for an unknown one.
 
     `auto` is planned for `images`, as `pretrain` takes them; `epochs`, or `hours` of this machine, set its length. The
     plan, with a reason for each choice, and the progress of making it are logged (logger `socodet`, to standard error).
-    Of the others, `epochs` sets the length as `with_(epochs=...)` does, and `hours` is an InputError.
+    With `whole_images` the backbone alone is pretrained, on whole images, as a baseline. Of the others, `epochs` sets
+    the length as `with_(epochs=...)` does, and `hours` and `whole_images` are InputErrors.
     """
     if name == AUTO:
         from socodet.images.source import as_source
         from socodet.pretraining.planning import auto_recipe
-        from socodet.pretraining.recipes.auto import Given
+        from socodet.pretraining.recipes.given import Given
 
         if images is None:
             raise InputError("recipe 'auto': depends on the images; say where they are (images, --images)")
-        return auto_recipe(as_source(images), None, Given(epochs=epochs, hours=hours), show_plan=show_progress)
+        given = Given(epochs=epochs, hours=hours, whole_images=whole_images)
+        return auto_recipe(as_source(images), None, given, show_plan=show_progress)
     if is_extension(name):
         chosen = dataclasses.replace(made(name, Recipe), name=name)
     elif name in RECIPES:
@@ -64,6 +67,8 @@ def recipe(
         )
     if hours is not None:
         raise InputError(ONLY_AUTO)
+    if whole_images:
+        raise InputError(f"whole_images works with the recipe auto, not {name}; see also table4_whole_image")
     return chosen if epochs is None else chosen.with_(epochs=epochs)
 
 

@@ -7,14 +7,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO
 from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, duration, said_of_few
+from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
+from socodet.pretraining.recipes.whole_images import chosen_for_whole_images, of_whole_images
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.survey import SMALLER_SCALE, ImageSurvey, Machine
 from socodet.proposals.settings import ONLINE, ProposalSettings
@@ -48,32 +49,6 @@ VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
 
 Chose = Callable[[str, object, str], None]
 """Records a choice: what, its value, and why."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user has decided; None for what the plan chooses. At most one of the three lengths."""
-
-    epochs: float | None = None
-    hours: float | None = None
-    steps: int | None = None
-    batch: int | None = None
-    accumulate: int | None = None
-    """Micro-batches of a step."""
-    backbone: str | None = None
-    size: int | None = None
-    """Side of the first view, pixels."""
-    starts_from: str | Path | None = None
-    """The weights that it starts from."""
-    model: ModelSettings | None = None
-    """Sizes of the modules, where it starts from a run."""
-    proposals: str | Path | None = None
-    """A table of them, or `online`; by default the run makes its own table."""
-    probe_every: float | None = None
-
-    def __post_init__(self) -> None:
-        if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
-            raise InputError("--epochs and --hours: give one of them")
 
 
 @dataclass(frozen=True)
@@ -133,14 +108,19 @@ def plan(
         chose("micro-batches", given.accumulate, "given")
         training = dataclasses.replace(training, accumulate=given.accumulate)
     if given.starts_from is not None:
-        rate = GIVEN_BACKBONE_LR if given.model is None else STARTED_BACKBONE_LR
+        frozen = given.model is None and not given.whole_images  # where the backbone is all that can learn
+        rate = GIVEN_BACKBONE_LR if frozen else STARTED_BACKBONE_LR
         value = f"{rate:g} of the others'" if rate else "0: frozen"
         chose("backbone's rate", value, "to keep the weights it starts from")
         training = dataclasses.replace(training, backbone_lr=rate)
     objective = _objective(survey, chose)
     proposals = _proposals(survey, given, chose)
     seconds = survey.count * survey.proposal_seconds / machine.cores if given.proposals is None else 0.0
-    return Plan(Recipe(AUTO, sample, model, training, proposals, objective), tuple(choices), seconds)
+    recipe = Recipe(AUTO, sample, model, training, proposals, objective)
+    if given.whole_images:
+        recipe = of_whole_images(recipe)
+        choices = chosen_for_whole_images(choices, recipe)
+    return Plan(recipe, tuple(choices), seconds)
 
 
 def network_of(

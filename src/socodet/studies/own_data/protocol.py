@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from socodet.errors import SettingError
 from socodet.finetuning.settings import SCRATCH, FinetuneSettings
 from socodet.models.settings import WITH_PYRAMID, ObjectiveSettings
-from socodet.pretraining.recipes import Recipe, recipe
+from socodet.pretraining.recipes import Recipe
+from socodet.pretraining.recipes.whole_images import of_whole_images
 from socodet.runtime.settings import PositiveInt, Seed, Settings
 from socodet.weights.hub import downloaded, is_on_hub
 
@@ -19,6 +20,8 @@ IMAGE, SOCO, SOCO_PAPER, SOCO_RPN = "image", "soco", "soco_paper", "soco_rpn"
 SOCO_BACKBONE = f"{SOCO}_backbone"
 ADAPTED = f"{SOCO}_adapted"
 """After the name of the given weights: SoCo started from them, the backbone learning too, though slowly."""
+WHOLE_IMAGES = "table4_whole_image"
+"""The recipe whose row the image level is."""
 NAME = "imagenet"
 """Of the weights that are given, where the user does not name them."""
 OF_TRAINING = "of the training set"
@@ -174,7 +177,8 @@ def _recipes(
     starts_from: Path | None,
 ) -> tuple[Recipe, Recipe]:
     """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
-    from socodet.pretraining.recipes.auto import STARTED_BACKBONE_LR, Given, plan
+    from socodet.pretraining.recipes.auto import STARTED_BACKBONE_LR, plan
+    from socodet.pretraining.recipes.given import Given
     from socodet.pretraining.step_time import flops_per_image
 
     def planned(steps: int) -> Recipe:
@@ -183,7 +187,8 @@ def _recipes(
         return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
 
     def baseline(soco: Recipe) -> Recipe:  # whose backbone is all that learns
-        return image_level(soco if starts_from is None else _at_rate(soco, STARTED_BACKBONE_LR))
+        made = of_whole_images(soco if starts_from is None else _at_rate(soco, STARTED_BACKBONE_LR))
+        return replace(made, name=WHOLE_IMAGES)
 
     soco = planned(settings.steps)
     ratio = flops_per_image(soco, source) / flops_per_image(baseline(soco), source)
@@ -192,18 +197,3 @@ def _recipes(
 
 def _at_rate(recipe: Recipe, backbone_lr: float) -> Recipe:
     return replace(recipe, training=replace(recipe.training, backbone_lr=backbone_lr))
-
-
-def image_level(soco: Recipe) -> Recipe:
-    """Table 4's first row with the views, the backbone and the training of another recipe."""
-    baseline = recipe("table4_whole_image")
-    views = tuple(
-        replace(view, size=own.size, photometric=own.photometric)
-        for view, own in zip(baseline.sample.views, soco.sample.views, strict=False)
-    )
-    return replace(
-        soco,
-        name=baseline.name,
-        sample=replace(baseline.sample, views=views),
-        model=replace(soco.model, architecture=baseline.model.architecture, rpn_weight=0.0),
-    )
