@@ -48,3 +48,10 @@ def test_what_torchvision_has_no_parts_for_is_refused(detector_run, tmp_path):
     with pytest.raises(InputError, match="no parts for faster_rcnn_c4; use format onnx"):
         socodet.export_detector(detector_run("faster_rcnn_c4"), tmp_path / "d.pth", format="torchvision")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("flag", "value"), [("model", "detr"), ("images", "images"), ("bn_images", 4)])
+def test_flags_of_pretrained_modules_are_refused(detector_run, tmp_path, flag, value):
+    with pytest.raises(InputError, match=f"{flag}.*leave"):
+        socodet.export(detector_run("faster_rcnn_fpn"), tmp_path / "d.pth", **{flag: value})
+    assert list(tmp_path.iterdir()) == []

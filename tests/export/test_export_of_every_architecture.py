@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
+from socodet.deployment.export import export
 from socodet.errors import InputError
 from socodet.exporting import export_run
 
@@ -66,3 +67,10 @@ def test_a_card_or_a_config_that_exists_is_not_replaced(exportable_run, tmp_path
     assert not (tmp_path / "soco.pth").exists()
     export_run(run.path, tmp_path / "soco.pth", format="timm", overwrite=True)
     assert (tmp_path / "soco-timm.md").read_text().startswith("# resnet18 pretrained by SoCo, for timm")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("model", "detr"), ("images", "images"), ("bn_images", 4)])
+def test_what_only_transformers_has_a_use_for_is_refused_elsewhere(exportable_run, tmp_path, flag, value):
+    with pytest.raises(InputError, match=f"--{flag.replace('_', '-')}.*leave"):
+        export(exportable_run(**SMALL).path, tmp_path / "soco.pth", format="timm", **{flag: value})
+    assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,14 @@
 """What is shown before a run's first step."""
 
+import re
+
 import pytest
 from hand_made_sets import made_image, made_set
 from narrow_models import NARROW
 
 from socodet.errors import InputError
 from socodet.finetuning.labelled_sets import images_trained_on
-from socodet.finetuning.plan import plan_lines
+from socodet.finetuning.plan import large_step_note, plan_lines
 from socodet.finetuning.run import FinetuneRecipe
 from socodet.finetuning.settings import FinetuneSettings
 
@@ -22,6 +24,21 @@ def test_objects_that_are_trained_on_and_not_scored_are_counted_as_such():
     assert objects.endswith("3 in 3 classes: kind 2 2, kind 1 1; none of kind 3")
     (scored,) = [line for line in lines if line.startswith("  scored")]
     assert "(1 image, 1 object)" in scored
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "flags"),
+    [
+        (FinetuneSettings(), "cpu", {"--size", "--batch-size", "--rois-per-image"}),
+        (FinetuneSettings("retinanet_fpn"), "cpu", {"--size", "--batch-size"}),
+        (FinetuneSettings(), "cuda", None),
+        (FinetuneSettings(size=320, batch_size=4), "cpu", None),
+    ],
+)
+def test_a_step_that_few_cpus_have_the_memory_for_is_told_with_what_makes_it_smaller(settings, device, flags):
+    """As by default, 16 images of 800 pixels: with a ResNet-50, more than 20 GB."""
+    note = large_step_note(FinetuneRecipe(settings, NARROW, settings.resolved_schedule(100)), device)
+    assert (None if note is None else set(re.findall("--[a-z-]+", note))) == flags
 
 
 @pytest.mark.parametrize(("fraction", "fix"), [(None, "annotations"), (0.1, "--fraction")])

@@ -115,7 +115,7 @@ def test_detectors_with_an_rpn_begin_with_it(run, tmp_path, form):
     source = run.path
     if form == "torchvision":
         source = tmp_path / "first.pth"
-        socodet.export(run.path, source, bn_images=0)
+        socodet.export(run.path, source)
     trained = run.load_checkpoint()["model"]
     source = trained if form == "state dict" else source
     detector = new_detector("faster_rcnn_fpn", MODEL, num_classes=3)
@@ -140,7 +140,7 @@ def test_detectors_with_an_rpn_begin_with_it(run, tmp_path, form):
 )
 def test_other_frameworks_have_a_place_for_it(run, tmp_path, form, suffix, name):
     output = tmp_path / f"first{suffix}"
-    socodet.export(run.path, output, format=form, bn_images=0)
+    socodet.export(run.path, output, format=form)
     read = pickle.loads(output.read_bytes()) if suffix == ".pkl" else torch.load(output, weights_only=True)
     tensors = read.get("model", read.get("state_dict", read))
     trained = run.load_checkpoint()["model"]["online.encoder.rpn_head.cls_logits.weight"]

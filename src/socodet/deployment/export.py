@@ -45,8 +45,11 @@ def export(
     if the format has another suffix, or if the framework has no such network.
     """
     if is_finetuned(source):
-        if model is not None or images is not None:
-            raise InputError("--model and --images: are for pretrained modules, not for a fine-tuned detector")
+        if model is not None or images is not None or bn_images != BN_IMAGES:
+            raise InputError(
+                "--model, --images and --bn-images: are for pretrained modules, not for a fine-tuned detector; leave "
+                "them out"
+            )
         written = export_detector(
             source, output, format=cast("DetectorFormat", format), checkpoint=checkpoint, overwrite=overwrite
         )

@@ -60,8 +60,10 @@ def export_run(
             transformers_files, model=model, images=images, bn_images=bn_images, show_progress=show_progress
         )
         frameworks = {**_FRAMEWORKS, format: files_of}
-    elif model is not None or images is not None:
-        raise InputError(f"--model and --images: are for --format transformers, not {format}; leave them out")
+    elif model is not None or images is not None or bn_images != BN_IMAGES:
+        raise InputError(
+            f"--model, --images and --bn-images: are for --format transformers, not {format}; leave them out"
+        )
     path, card = check_output(output, format, _FRAMEWORKS, overwrite=overwrite)
     modules = pretrained_modules(source)
     files = frameworks[format](modules, path)

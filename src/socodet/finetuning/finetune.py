@@ -16,7 +16,7 @@ from socodet.finetuning.going_on import go_on_from
 from socodet.finetuning.inputs import judge_finetuning
 from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
 from socodet.finetuning.loop import FinetuneLoop
-from socodet.finetuning.plan import plan_lines
+from socodet.finetuning.plan import large_step_note, plan_lines
 from socodet.finetuning.run import FinetuneRecipe, digest, is_finetuned, prepare_folder
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
@@ -207,8 +207,8 @@ def finetune(
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
         lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
-        note = precision_note(execution.precision, tuner.device)
-        LOGGER.info("\n".join(lines if note is None else [*lines, note]))
+        notes = large_step_note(recipe, tuner.device.type), precision_note(execution.precision, tuner.device)
+        LOGGER.info("\n".join([*lines, *filter(None, notes)]))
     with deterministic_algorithms(execution.deterministic):
         if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
             loop.match_head_scale(report)

@@ -10,6 +10,8 @@ from socodet.runtime.counted import counted
 from socodet.runtime.notices import printable
 
 NAMED_CLASSES = 10
+LARGE_STEP = 2_000_000
+"""Pixels of a step's images, above which a CPU takes long for it and needs gigabytes of memory."""
 RULES = {"coco": "COCO's", "voc": "Pascal VOC's", "lvis": "LVIS's"}
 
 
@@ -48,6 +50,19 @@ def plan_lines(
     yield (
         f"  scored   on {validation.name} ({counted(len(validation), 'image')}, "
         f"{counted(sum(validation.object_counts()), 'object')}) by {RULES[validation.style]} rules, {when}{until}"
+    )
+
+
+def large_step_note(recipe: FinetuneRecipe, device: str) -> str | None:
+    """What to do about a step that is too large for most CPUs, where a lack of memory ends a process without a word."""
+    settings, schedule = recipe.settings, recipe.schedule
+    side = schedule.short_sides[-1]
+    if device != "cpu" or schedule.batch_size * side**2 <= LARGE_STEP:
+        return None
+    fewer = ", and --rois-per-image 64," if "rcnn" in settings.detector and settings.rois_per_image is None else ""
+    return (
+        f"note: without a GPU, a step of {counted(schedule.batch_size, 'image')} of {side} pixels takes long and needs "
+        f"gigabytes of memory; a smaller --size and --batch-size, such as 320 and 4{fewer} save much of both"
     )
 
 
