@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from photograph_sets import coco_file
 
 from socodet.cli import main
@@ -57,3 +58,29 @@ def test_of_a_fine_tuning_run_that_trains_on_it_and_scores_it(tmp_path, capsys):
     (line,) = listed(tmp_path / "run")
     assert line["path"].endswith("chelsea.jpg")
     assert "truncated" in line["reason"]
+
+
+def test_where_none_can_be_read_the_reason_of_one_is_said(tmp_path, capsys):
+    """Here it is not the files but a flag, which `check the files` alone would not tell."""
+    (tmp_path / "images").mkdir()
+    for name in ("astronaut", "chelsea"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes((photographs() / f"{name}.jpg").read_bytes())
+    data = str(coco_file(tmp_path / "set.json", ("astronaut", "chelsea"), masks=False))
+    detector = str(tmp_path / "detector")
+    main(["finetune", data, "--val", data, "--output", detector, *FINETUNING, *ON])
+    images = str(tmp_path / "images")
+    for command in (
+        ["propose", images, "--output", str(tmp_path / "boxes.parquet"), "--workers", "1"],
+        ["pack", images, "--output", str(tmp_path / "shards"), "--workers", "1"],
+        ["pretrain", images, "--output", str(tmp_path / "planned"), "--dry-run"],
+        ["pretrain", images, "--output", str(tmp_path / "run"), *PRETRAINING, *ON],
+        ["pretrain", images, "--output", str(tmp_path / "online"), "--proposals", "online", *PRETRAINING, *ON],
+        ["finetune", data, "--val", data, "--output", str(tmp_path / "again"), *FINETUNING, *ON],
+        ["predict", detector, images, "--output", str(tmp_path / "found"), "--device", "cpu"],
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--bands", "4", "3", "2"])
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert ended.value.code == 2, command
+        assert "jpg: has 3 bands, and --bands asks for 4" in error, command

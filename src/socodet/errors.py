@@ -33,6 +33,11 @@ class TooManyPixelsError(UnreadableImageError):
     """An image has more pixels than are read."""
 
 
+def none_readable(images: str, first: tuple[str, str]) -> InputError:
+    """The error that no image can be read. images: which, as `FOLDER: none of its 60 images`; first: a name and why."""
+    return InputError(f"{images} can be read (first: {first[0]}: {first[1]}); check the files")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the machine or a device ran out of memory, whatever the type of the error."""
     if isinstance(error, OSError):

@@ -7,6 +7,8 @@ import tyro
 
 from socodet.commands.messages import list_unreadable, resume_hint
 from socodet.commands.parsing import Flat, reads_images
+from socodet.errors import none_readable
+from socodet.runtime.counted import counted
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import DeviceSettings
 
@@ -61,6 +63,8 @@ def predict(
         execution=execution,
         overwrite=overwrite,
     )
+    if len(result.unreadable) == result.images:
+        raise none_readable(f"{output}: written, but none of {counted(result.images, 'image')}", result.unreadable[0])
     list_unreadable(result.unreadable)
     print(f"{result}{'' if result.finished else resume_hint(overwrite)}")
     return result

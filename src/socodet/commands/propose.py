@@ -7,7 +7,7 @@ import tyro
 
 from socodet.commands.messages import list_unreadable
 from socodet.commands.parsing import Flat, reads_images
-from socodet.errors import InputError
+from socodet.errors import InputError, none_readable
 from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
@@ -103,9 +103,7 @@ def propose(
 
 def _print_summary(summary: "ProposalSummary") -> None:
     if summary.images == len(summary.unreadable):
-        raise InputError(
-            f"{summary.table}: written, but none of its {summary.images} images can be read; check the files"
-        )
+        raise none_readable(f"{summary.table}: written, but none of its {summary.images} images", summary.unreadable[0])
     print(summary)
     unknown = getattr(summary, "unknown", ())  # of boxes made elsewhere
     if unknown:

@@ -13,7 +13,7 @@ from socodet.detection.datasets.sampling import repeat_factors
 from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import Target
-from socodet.errors import InputError
+from socodet.errors import InputError, none_readable
 from socodet.runtime.world import ALONE, World
 from socodet.training.streams import Place, Stream
 from socodet.training.workers import FORKED, Begin
@@ -90,7 +90,8 @@ class TrainingImages:
                 continue
             generator = sample_rng(self._seed, epoch, index)
             return *self.sample(pixels, index, generator), problem
-        raise InputError(f"{self._dataset.name}: none of its images can be read any more; restore them")
+        assert problem is not None  # a set to train on has an image
+        raise none_readable(f"{self._dataset.name}: none of its images", problem)
 
     def sample(
         self, pixels_hw3: NDArray[np.uint8], index: int, generator: np.random.Generator

@@ -20,7 +20,7 @@ import simplejpeg
 from PIL import Image
 
 from socodet._version import __version__
-from socodet.errors import InputError, UnreadableImageError
+from socodet.errors import InputError, UnreadableImageError, none_readable
 from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.names import inner_path
@@ -147,7 +147,7 @@ def pack(
             }
             if not record["images"]:
                 shutil.rmtree(work)  # the files may be repaired
-                raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
+                raise none_readable(f"{source.location}: none of its {len(source)} images", record["unreadable"][0])
             write_atomically(shards / RECORD, json.dumps(record, indent=1).encode())
             _check_output(output, overwrite=overwrite)  # another job may have made it meanwhile
             if output.is_dir():

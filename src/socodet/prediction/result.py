@@ -36,7 +36,10 @@ class PredictResult(Shown):
 
     def __str__(self) -> str:
         if self.finished:
-            found = f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}"
+            left_out = len(self.unreadable)
+            found = f"{counted(self.detections, 'detection')} in {counted(self.images - left_out, 'image')}"
+            if left_out:
+                found += f" ({left_out:,} could not be read)"
             return f"{self.output}: {found}, {self.limits}"
         return f"{self.output}: stopped by {self.stopped_by} after {self.done:,} of {counted(self.images, 'image')}"
 

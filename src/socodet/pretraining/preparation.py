@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.errors import InputError, UnreadableImageError
+from socodet.errors import InputError, UnreadableImageError, none_readable
 from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.source import (
     ImageSelection,
@@ -238,13 +238,14 @@ def readable_images(source: ImageSource, table: ProposalTable) -> tuple[NDArray[
 
 def _check_readable(source: ImageSource) -> None:
     """InputError when none of the first images can be read; without a table nothing has read them yet."""
+    unreadable: list[tuple[str, str]] = []
     for index in range(min(CHECKED_SIZES, len(source))):
         try:
             read_pixels(source, index)
             return
-        except (UnreadableImageError, OSError):
-            continue
-    raise InputError(f"{source.location}: its first images cannot be read; check the files, or make a proposal table")
+        except (UnreadableImageError, OSError) as error:
+            unreadable.append((source.key(index), str(error)))
+    raise none_readable(f"{source.location}: none of its first {len(unreadable)} images", unreadable[0])
 
 
 def _check_table(table: ProposalTable, source: ImageSource) -> None:
@@ -262,9 +263,9 @@ def _check_table(table: ProposalTable, source: ImageSource) -> None:
                 f"{source.location}: lacks {gone:,} of the {len(table):,} images of {table.path} (first: {first}); "
                 "training without them"
             )
-    readable, _ = readable_images(source, table)
+    readable, unreadable = readable_images(source, table)
     if not len(readable):
-        raise InputError(f"{source.location}: none of its {len(source)} images can be read; check the files")
+        raise none_readable(f"{source.location}: none of its {len(source)} images", unreadable[0])
     others: list[str] = []
     checked = 0
     for index in readable[:CHECKED_SIZES]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from socodet.errors import InputError, UnreadableImageError
+from socodet.errors import UnreadableImageError, none_readable
 from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import compile_kernels, propose_boxes
 from socodet.proposals.settings import ProposalSettings
@@ -63,7 +63,7 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
     sides, grey, few, seconds = [], [], [], []
     none = 0
     paper, smaller = ProposalSettings(), ProposalSettings(min_scale=SMALLER_SCALE)
-    unreadable: list[str] = []
+    unreadable: list[tuple[str, str]] = []
     compile_kernels(paper.method)  # outside the time of an image
     with progress_bar("sampling images", len(wanted), show=show_progress) as bar:
         for index in wanted.tolist():
@@ -71,7 +71,7 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
             try:
                 pixels = read_pixels(source, index)
             except (UnreadableImageError, OSError) as error:
-                unreadable.append(f"{source.key(index)}: {error}")
+                unreadable.append((source.key(index), str(error)))
                 continue
             finally:
                 bar.advance()
@@ -82,11 +82,11 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
             few.append(boxes < SampleSettings().boxes_per_image)
             none += not boxes and not len(propose_boxes(pixels, smaller))
     if not sides:
-        raise InputError(f"{source.location}: none of the {len(wanted)} sampled images can be read; check the files")
+        raise none_readable(f"{source.location}: none of the {len(wanted)} sampled images", unreadable[0])
     if unreadable:
         notice(
             f"{source.location}: {len(unreadable)} of {len(wanted)} sampled images cannot be read and will be left out "
-            f"(first: {unreadable[0]})"
+            f"(first: {': '.join(unreadable[0])})"
         )
     return ImageSurvey(
         count=len(source),
