@@ -9,6 +9,7 @@ import transformers
 from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
+from transformers.utils.logging import is_progress_bar_enabled
 
 from socodet.errors import InputError
 from socodet.exporting import export_run
@@ -33,6 +34,12 @@ def pictures(tmp_path_factory):
         pixels = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
         Image.fromarray(pixels.numpy()).save(folder / f"{name}.png")
     return folder
+
+
+def test_transformers_shows_no_progress_of_its_own(exportable_run, tmp_path, capfd):
+    export_run(exportable_run(**SMALL).path, tmp_path / "model", format="transformers", model="detr", bn_images=0)
+    assert "shards" not in capfd.readouterr().err
+    assert is_progress_bar_enabled()
 
 
 @pytest.mark.parametrize("model", EVERY)

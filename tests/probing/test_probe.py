@@ -218,4 +218,11 @@ def test_what_cannot_be_probed_is_one_line(files, tmp_path):
         pretraining.pretrain(*pretrain_arguments, probe_every=1.0)
     with pytest.raises(InputError, match="--probe-every must be above 0"):
         pretraining.pretrain(*pretrain_arguments, probe_every=0.0, probe_data=files)
+    alone = tmp_path / "alone"  # without a validation split
+    alone.mkdir()
+    shutil.copy(files / "train.json", alone)
+    (alone / ".photographs").symlink_to(files / ".photographs")
+    for path in (files / "train.json", alone):
+        with pytest.raises(InputError, match=r"--probe-data takes a folder with.*socodet convert"):
+            pretraining.pretrain(*pretrain_arguments, probe_every=1.0, probe_data=path)
     assert not (tmp_path / "new").exists()

@@ -2,7 +2,8 @@
 
 import errno
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,12 +81,28 @@ def transformers_files(
     )
 
 
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """Transformers shows progress of its own, whatever is shown of ours."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
 def saved_files(output: Path, *parts: Any) -> tuple[dict[Path, bytes], dict[Path, str]]:
     """What `save_pretrained` of a model and a processor writes into the folder `output`: weights, and texts."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for part in parts:
-                part.save_pretrained(folder)
+            with _without_progress():
+                for part in parts:
+                    part.save_pretrained(folder)
         except SafetensorError as error:  # what its writer makes of a full disk
             raise OSError(errno.EIO, str(error), folder) from None
         files = {output / path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}

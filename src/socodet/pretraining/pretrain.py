@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from socodet.detection.datasets.parts import MissingPartError
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
 from socodet.images.source import Images, as_source, digest_names, reading_of
@@ -268,4 +269,14 @@ def _probe_sets(every: float | None, dataset: str | Path | ProbeSets | None) -> 
         raise InputError("--probe-every and --probe-data need each other; give both, or neither")
     if not every > 0:
         raise InputError(f"--probe-every must be above 0 epochs, not {every:g}")
-    return dataset if isinstance(dataset, ProbeSets) else open_sets(dataset)
+    if isinstance(dataset, ProbeSets):
+        return dataset
+    try:
+        return open_sets(dataset)
+    except MissingPartError:
+        command = "socodet convert SET --split {} --val-share 0.2"
+        raise InputError(
+            f"{dataset}: lacks a split; --probe-data takes a folder with a training and a validation split; to make "
+            f"one, write FOLDER/train.json with `{command.format('train')}` and FOLDER/val.json with "
+            f"`{command.format('val')}`"
+        ) from None

@@ -9,7 +9,7 @@ from socodet.detection.datasets.classes import with_classes_of
 from socodet.detection.datasets.folder_listing import folders_listed_once
 from socodet.detection.datasets.images_of_two import images_of_other
 from socodet.detection.datasets.layouts import has_part, open_detection_set
-from socodet.detection.datasets.parts import HOLD_BACK, WHOLE
+from socodet.detection.datasets.parts import HOLD_BACK, WHOLE, MissingPartError
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.shared_images import note_on_shared
 from socodet.detection.datasets.subsets import mini_set
@@ -58,7 +58,7 @@ def open_sets(
     if data.val is None and not with_parts:
         if not given.exists():
             raise InputError(f"{given}: no such file or folder")
-        raise InputError(
+        raise MissingPartError(
             f"{given}: has no validation split; give another dataset with --val (ProbeData(val=)), or {HOLD_BACK}"
         )
     if data.val is not None and reading.val_share is not None:
