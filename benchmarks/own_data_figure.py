@@ -49,7 +49,9 @@ def main() -> None:
     ends = {name: {at: aps for at, aps in points.items() if len(aps) >= given.folds} for name, points in ends.items()}
     ends = {name: points for name, points in ends.items() if points}
     names = [*ends]
-    figure = lines_figure([Lines("after fine-tuning", spreads(ends))], names, "labels", "box AP", over_fractions=True)
+    figure = lines_figure(
+        [Lines("after fine-tuning", spreads(ends))], names, "labelled images", "box AP", over_fractions=True
+    )
     over_steps = lines_figure(
         [Lines(f"with {100 * given.fraction:g}% of the labels", spreads(curves))],
         names,
