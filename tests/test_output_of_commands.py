@@ -42,6 +42,14 @@ def found(capsys, *argv):
     return json.loads(capsys.readouterr().out)
 
 
+def test_what_to_do_with_a_run_begins_with_whether_it_learned_anything(capsys, images, tmp_path):
+    run = tmp_path / "a run"
+    main(["pretrain", str(images), "--output", str(run), *SHORT.split()])
+    after = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  socodet ")]
+    assert [words[1] for words in after] == ["probe", "finetune", "export"]
+    assert all(str(run) in words for words in after)
+
+
 def test_what_a_command_found_is_printed_as_json(capsys, images, tmp_path):
     assert found(capsys, "recipes", "tiny") == to_json(recipe("tiny"))
     assert set(found(capsys, "recipes")) == {"auto", *RECIPES}

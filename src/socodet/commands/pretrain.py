@@ -202,7 +202,9 @@ def pretrain(
             run = shlex.quote(str(result.run))
             print(
                 f"{result}\nnext:\n"
-                f"  socodet finetune SET --init {run} --output DETECTOR\n  socodet export {run} --output FILE.pth"
+                f"  socodet probe {run} --data SET --untrained\n"
+                f"  socodet finetune SET --init {run} --output DETECTOR\n"
+                f"  socodet export {run} --output FILE.pth"
             )
             if model.architecture in WITH_PYRAMID and training.backbone_lr > 0 and result.total_steps < STEPS_ON_GPU:
                 print("after so short a run, finetune --backbone-only may give a better detector (docs/results.md)")
