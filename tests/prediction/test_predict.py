@@ -647,6 +647,7 @@ def test_what_was_found_in_an_image_of_a_list_that_is_gone_stays(run, images, tm
     assert (tmp_path / "found" / "predictions.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("signals_heard")
 def test_killed_while_it_is_overwritten_the_folder_is_still_known(run, photograph, tmp_path, monkeypatch):
     predict(run, photograph, tmp_path / "found", draw=True, **QUIET)
     for last in ("found.jsonl", "predictions.json", "predictions.csv", "drawn"):
