@@ -58,6 +58,28 @@ class Closed:
         self.times += 1
 
 
+def test_a_finished_run_with_its_best_weights_alone_is_not_trained_again_by_mistake(scored, data, tmp_path):
+    asked = {"val": data, "execution": HERE, **QUIET}
+    run = RunFolder(finetune(data, tmp_path / "run", SETTINGS, **asked).run)
+    for checkpoint in run.checkpoints():
+        checkpoint.unlink()
+    with pytest.raises(InputError, match="only the best weights are left"):
+        finetune(data, run.path, SETTINGS, resume=True, **asked)
+    with pytest.raises(InputError, match="only its best weights"):
+        socodet.load_detector(run.path, checkpoint="last", device="cpu")
+    assert socodet.load_detector(run.path, device="cpu").step == 5
+    assert finetune(data, run.path, SETTINGS, overwrite=True, **asked).finished
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(scored, data, tmp_path):
+    asked = {"val": data, **QUIET}
+    run = RunFolder(finetune(data, tmp_path / "run", SETTINGS, execution=replace(HERE, max_steps=2), **asked).run)
+    for checkpoint in run.checkpoints():
+        checkpoint.unlink()
+    assert run.load_best()["step"] == 2
+    assert finetune(data, run.path, SETTINGS, execution=HERE, **asked).best == (5, 5.0)
+
+
 def weights_after(steps, data, output):
     """Of the same run, stopped there."""
     finetune(data, output, SETTINGS, val=data, execution=replace(HERE, max_steps=steps), **QUIET)
@@ -251,7 +273,7 @@ def test_what_a_killed_run_kept_as_its_best_is_none_of_the_run_that_takes_its_pl
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as within:
         within.setattr(RunFolder, "save_checkpoint", lambda *_: None)
-        finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **QUIET)
+        finetune(data, tmp_path / "run", SETTINGS, val=data, execution=replace(HERE, max_steps=3), **QUIET)
     run = RunFolder(tmp_path / "run")
     (run.path / "scores.json").write_text("{}")
     assert run.best.exists()

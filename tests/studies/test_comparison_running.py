@@ -15,6 +15,7 @@ from socodet.detection.detectors.by_name import DETECTORS
 from socodet.detection.detectors.names import ALIASES
 from socodet.detection.detectors.schedules import SCHEDULES
 from socodet.errors import ArgumentError, InputError
+from socodet.finetuning.detector import load_detector
 from socodet.finetuning.finetune import FinetuneResult
 from socodet.finetuning.samples import TrainingImages
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
@@ -117,6 +118,18 @@ def test_a_seed_decides_images_order_and_fresh_weights_for_every_init(compared):
     assert not torch.equal(watch.pictures[2][:999], watch.pictures[6][:999])
 
 
+def test_of_a_finished_run_the_best_weights_alone_are_kept(compared, data, tmp_path):
+    folder, _ = compared
+    runs = [file.parent for file in folder.glob("runs/**/run.json")]
+    assert len(runs) == 8
+    assert [[path.name for path in (run / "checkpoints").iterdir()] for run in runs] == [["best.pt"]] * 8
+    step, iterations = load_detector(runs[0]).step, ASKED.iterations
+    assert 0 < step <= iterations
+    page = main(["report", str(runs[0]), "--data", str(data / "val.json"), "--output", str(tmp_path / "report.html")])
+    assert not page
+    assert "its detector is not shown" not in (tmp_path / "report.html").read_text()
+
+
 def test_the_files_say_what_the_runs_came_to(compared):
     folder, _ = compared
     written = json_of(folder / "table.json")
@@ -181,7 +194,7 @@ def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monk
     assert states == [("soco", "finished"), ("scratch", "step 1 of 2")]
     main(command(data, again))
     for init in ("soco", "scratch"):
-        ours, theirs = (RunFolder(run_of(where, init, 1, 0)).load_checkpoint() for where in (again, folder))
+        ours, theirs = (RunFolder(run_of(where, init, 1, 0)).load_best() for where in (again, folder))
         assert all(torch.equal(value, theirs["detector"][name]) for name, value in ours["detector"].items())
     whole = [run for run in json_of(folder / "table.json")["runs"] if (run["fraction"], run["seed"]) == (1, 0)]
     assert json_of(again / "table.json")["runs"] == whole

@@ -207,6 +207,7 @@ def test_stopped_during_fine_tuning_the_same_call_resumes(rows, boxes, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingImages, "__getitem__", interrupting)
+        patch.setattr(finetuning_runs, "keep_best_alone", lambda folder: None)
         stopped = go_on(rows, transfer_of(boxes))
     assert stopped.stopped_by == "SIGTERM"
     assert [row.status for row in stopped.rows] == ["finished", "fine-tuning step 1 of 2", "fine-tuning not begun"]
@@ -217,7 +218,7 @@ def test_stopped_during_fine_tuning_the_same_call_resumes(rows, boxes, tmp_path,
     assert resumed.rows == whole.rows
     name = "table5d_0990"
     one, other = (
-        RunFolder(folder / name / "seed-0-transfer").load_checkpoint()["detector"] for folder in (rows, whole.folder)
+        RunFolder(folder / name / "seed-0-transfer").load_best()["detector"] for folder in (rows, whole.folder)
     )
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 

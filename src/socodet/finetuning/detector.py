@@ -203,6 +203,8 @@ def load_detector(
     recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
     best = folder.load_best() if checkpoint == "best" else None
     state = best or folder.load_checkpoint()
+    if state is None and folder.best.exists():
+        raise InputError(f"{folder.path}: only its best weights are left; use --checkpoint best")
     if state is None:
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")
     if checkpoint == "best" and best is None and state["step"] < recipe.schedule.iterations:

@@ -94,6 +94,21 @@ def prepare_folder(
         write_images(data, run.path / IMAGES)
 
 
+def has_detector(run: RunFolder) -> bool:
+    """Whether the run has weights already: a checkpoint, or the best ones alone."""
+    return bool(run.checkpoints()) or run.best.exists()
+
+
+def keep_best_alone(folder: Path) -> None:
+    """Deletes the checkpoints that a finished run could be resumed from, in `folder` and below, where it has best.pt.
+
+    There are two of them, and each holds the optimizer's state as well.
+    """
+    for best in folder.rglob("checkpoints/best.pt"):
+        for checkpoint in RunFolder(best.parent.parent).checkpoints():
+            checkpoint.unlink(missing_ok=True)
+
+
 def images_seen_by(run: RunFolder, data: "DetectionDataset") -> int:
     """How many images of a set the run was trained on; of a run from the Hub, only whether it was the whole set."""
     from socodet.detection.datasets.shared_images import images_shared
@@ -184,6 +199,7 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     """InputError unless the folder is new or holds the same run."""
     run.refuse_foreign()
     if not run.checkpoints():
+        _refuse_finished(run)
         return
     there = run.describe()
     fields = {key: value for key, value in there["recipe"].items() if key != "name"}
@@ -196,6 +212,21 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
             for start, one in zip(starts, (description, there), strict=True)
         )
     )
+
+
+def _refuse_finished(run: RunFolder) -> None:
+    """InputError when a run without a checkpoint to resume from has its best weights, and they are of a finished one.
+
+    Those of a run that was killed before its first checkpoint are of its first minutes.
+    """
+    if not run.best.exists():
+        return
+    steps = run.describe()["recipe"].get("schedule", {}).get("iterations")
+    if steps is not None and any(line["step"] >= steps for line in run.log_lines()):
+        raise InputError(
+            f"{run.path}: is a finished run of which only the best weights are left, and training would replace them; "
+            "give another --output, or pass --overwrite to train again"
+        )
 
 
 LENGTH = {

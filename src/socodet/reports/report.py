@@ -10,7 +10,7 @@ from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
-from socodet.finetuning.run import images_seen_by
+from socodet.finetuning.run import has_detector, images_seen_by
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource
 from socodet.probing.retrieval import MEASURED
@@ -88,12 +88,12 @@ def report(
     pretrained = [record for record in records if record.kind == "pretrain"]
     finetuned = [record for record in records if record.kind == "finetune"]
     trained = [record for record in pretrained if record.folder.checkpoints()]
-    tuned = [record for record in finetuned if record.folder.checkpoints()]
+    tuned = [record for record in finetuned if has_detector(record.folder)]
     left_out = {"pretrain": "only its settings and curves are shown", "finetune": "its detector is not shown"}
     notes = [
         f"{record.name}: has no checkpoint yet, so {left_out[record.kind]}"
         for record in (pretrained if annotated is None else [*pretrained, *finetuned])
-        if not record.folder.checkpoints()
+        if not has_detector(record.folder)
     ]
     sections = []
     for group in (pretrained, finetuned):

@@ -21,7 +21,7 @@ from socodet.finetuning.labelled_sets import (
     open_labelled_sets,
     require_objects,
 )
-from socodet.finetuning.run import SCORES, describe_set
+from socodet.finetuning.run import SCORES, describe_set, keep_best_alone
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note
@@ -129,9 +129,11 @@ class FinetuningRuns:
         """A run from the weights at `source`, with the seed and the fraction of the labels given in `labels`."""
         fraction, seed = float(labels.get("fraction", self.settings.fraction or 1.0)), int(labels["seed"])
         steps = self.schedule(fraction).iterations
-        return Job(
-            name, labels, about, lambda folder: self.run(folder, source, fraction, seed), needs, steps, "detector"
-        )
+
+        def run(folder: Path) -> JobResult:
+            return self.run(folder, source, fraction, seed)
+
+        return Job(name, labels, about, run, needs, steps, "detector", keep_best_alone)
 
     def job_from(self, init: str, source: str | Path, fraction: float, seed: int) -> Job:
         """A run from the weights at `source`, which tables call `init`."""

@@ -54,6 +54,8 @@ class Job:
     """Training steps in all, to show how far an unfinished job is."""
     kind: str = "run"
     """What jobs are called that take about as long as this one."""
+    tidy: Callable[[Path], None] | None = None
+    """Called with the folder once the job is recorded as finished, and so never runs again."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ class Study:
             return None
         if ended.results is not None and self.world.is_first:
             write_note(record, {"status": "finished", "results": ended.results})
+            if job.tidy is not None:
+                job.tidy(self.folder / job.name)
         return ended.stopped_by
 
     def outcomes(self, jobs: Sequence[Job] = ()) -> tuple[Outcome, ...]:

@@ -20,6 +20,7 @@ import torch
 
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError, which_instead
+from socodet.finetuning.run import keep_best_alone
 from socodet.finetuning.settings import SCRATCH
 from socodet.images.source import Images
 from socodet.models.settings import ModelSettings
@@ -216,7 +217,8 @@ class _Pieces:
                 steps *= 2
 
         about = f"the length of fine-tuning with {100 * fraction:g}% of the labels, from scratch"
-        return Job(f"length/fraction-{fraction:g}", {"length": fraction}, about, run, kind="search for a length")
+        name, labels = f"length/fraction-{fraction:g}", {"length": fraction}
+        return Job(name, labels, about, run, kind="search for a length", tidy=keep_best_alone)
 
     def _finetuning(self, start: Start, fraction: float, fold: int, needs: tuple[str, ...]) -> Job:
         pretrained = self.study.folder / "pretrain" / pretrained_as(start.name)
@@ -233,4 +235,4 @@ class _Pieces:
         labels: dict[str, Label] = {"init": start.name, "fraction": fraction, "seed": fold}
         name = f"finetune/fraction-{fraction:g}/fold-{fold}/{start.name}"
         about = f"{self.detectors.settings.detector} from {start.name}, {100 * fraction:g}% of the labels, fold {fold}"
-        return Job(name, labels, about, run, needs, kind="detector")
+        return Job(name, labels, about, run, needs, kind="detector", tidy=keep_best_alone)
