@@ -48,7 +48,7 @@ def ablate(
 
     Args:
         family: table4: what each component adds. table5a to table5d: size of V3, batch size, proposals and K, momentum.
-        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
+        images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
         output: Folder for the runs, the proposals and the table.
         proposals: Proposal table for the rows with selective search; by default one is made for all of them.
         dataset: Annotated dataset to fine-tune a detector on from every row, as for `socodet finetune`; without a

@@ -23,7 +23,7 @@ def convert(
 ) -> Any:
     """Write an annotated dataset of any known format as a COCO file, and report what was left out and why.
 
-    It is read in the same way as by finetune, probe and evaluate.
+    The dataset is read in the same way as by finetune, probe and evaluate.
 
     Args:
         data: Annotated dataset, as for `socodet finetune`.

@@ -26,8 +26,8 @@ def export(
         run: Folder that `socodet pretrain` or `socodet finetune` wrote, or a file of weights, such as a checkpoint of
             the method's public code. From a fine-tuned run, the whole detector is written; from all others, the
             pretrained modules.
-        output: File to write: .pth, .pt or .safetensors for torchvision, .onnx for onnx, .pkl for detectron2, .pth for
-            mmdetection and timm; for transformers a folder.
+        output: File to write: .pth, .pt or .safetensors for torchvision and timm, .onnx for onnx, .pkl for detectron2,
+            .pth for mmdetection; for transformers a folder.
         format: The target framework. onnx is for fine-tuned detectors, timm for pretrained modules, transformers for
             pretrained modules and a fine-tuned rt_detr.
         model: The transformers detector to write, with a pretrained backbone and everything else freshly initialised.

@@ -54,7 +54,7 @@ def inspect(
 
     Args:
         what: proposals: boxes on each image. views: the views side by side, with each object in one colour.
-        images: Folder of images, or another source of them.
+        images: Folder of images, or anything else that `socodet pretrain` reads.
         output: .png or .html to write.
         table: Proposal table; by default proposals are made on the fly, as the flags --proposals.* say.
         recipe: Recipe that makes the views and the proposals; auto plans both for the images, as pretrain does.

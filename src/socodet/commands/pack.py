@@ -22,7 +22,7 @@ def pack(
     If interrupted, the same command resumes.
 
     Args:
-        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
+        images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
         output: Folder for the shards.
         workers: Images processed at once; by default one per core.
         overwrite: Replace the packed images in the folder.

@@ -33,7 +33,7 @@ def predict(
 
     Args:
         detector: Folder that `socodet finetune` wrote.
-        images: One image, a folder of images, a list of paths, a COCO file, tar shards, or a dataset on disk.
+        images: An image, folder of images, list of paths, COCO file, tar shards, or saved Hugging Face dataset.
         output: Folder for the predictions.
         min_score: Lowest score to write and draw. By default, everything from 0.05 is written, which is mostly false
             alarms; drawing starts at the score with the highest F1 on the validation set, or at 0.3 if the detector

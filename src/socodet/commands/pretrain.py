@@ -150,7 +150,7 @@ def pretrain(
     takes at most a tenth of them.
 
     Args:
-        images: Folder of images, nested or not; or a list of paths, a COCO file, tar shards, or a dataset on disk.
+        images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
         output: Folder of the run.
         recipe: auto, or a name that `socodet recipes` lists.
         table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals
@@ -160,7 +160,7 @@ def pretrain(
             method's public code.
         limit: Use at most this many images, chosen by --seed.
         hours: With --recipe auto: how long the run's steps may take on this machine, as an alternative to --epochs.
-            Making its proposals comes before them.
+            Making proposals takes additional time.
         dry_run: With --recipe auto: show the plan and stop.
         probe_every: Probe the network every this many epochs and at the end, as `socodet probe` does, and log the
             scores.

@@ -47,7 +47,7 @@ class PackSettings(Settings):
     """Size and encoding of packed images; `socodet pack --help-all` explains each field."""
 
     size: PositiveInt = 288
-    """Largest shorter side, in pixels; larger images are scaled down to it, smaller ones stay as they are."""
+    """Shorter side, in pixels, to which larger images are scaled down; smaller ones stay as they are."""
     quality: Annotated[int, Range(1, 100)] = 90
     """JPEG quality of images that are re-encoded, 1 to 100."""
     value_range: PositiveFloat | None = None

@@ -75,7 +75,8 @@ class OwnDataSettings(Settings):
     shortest: PositiveInt = 300
     """Shortest fine-tuning from scratch that is tried, in steps."""
     longest: PositiveInt = 9600
-    """Longest fine-tuning from scratch that is tried. Below twice the shortest, the shortest is taken untried."""
+    """Longest fine-tuning from scratch that is tried. If it is below twice the shortest, the shortest is used without
+    a trial."""
     rise: float = 0.05
     """AP from scratch has stopped rising when twice the steps raise it by no more than this share."""
     finetuning: FinetuneSettings = field(
