@@ -1,4 +1,4 @@
-"""A detector of your own: its network, schedule and optimiser in one class, from parts that are there or yours.
+"""A detector of your own: its network, schedule and optimiser in one class, from existing parts or your own.
 
     python examples/own_detector.py
 

@@ -1,4 +1,4 @@
-"""SoCo in a training loop of your own: socodet gives samples, networks and loss, you have the loop.
+"""SoCo in a training loop of your own: socodet gives samples, networks and loss; the loop is yours.
 
 python examples/own_loop.py
 """
