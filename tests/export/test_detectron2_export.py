@@ -206,6 +206,7 @@ def test_the_configs_state_the_protocol(exported):
         assert schedules == {
             "mask_rcnn_R_50_FPN_1x.yaml": (90_000, [60_000, 80_000], 2.5e-5, 80, True),
             "mask_rcnn_R_50_FPN_2x.yaml": (180_000, [120_000, 160_000], 2.5e-5, 80, True),
+            "mask_rcnn_R_50_FPN_4x.yaml": (360_000, [240_000, 320_000], 2.5e-5, 80, True),
             "lvis_mask_rcnn_R_50_FPN_1x.yaml": (180_000, [120_000, 160_000], 2.5e-5, 1203, True),
             "lvis_mask_rcnn_R_50_FPN_2x.yaml": (360_000, [240_000, 320_000], 2.5e-5, 1203, True),
             "lvis_mask_rcnn_R_50_FPN_90k.yaml": (90_000, [60_000, 80_000], 2.5e-5, 1203, True),

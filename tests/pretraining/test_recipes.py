@@ -5,15 +5,18 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import socodet
 from socodet.detection.detectors.names import NAMES
 from socodet.detection.detectors.schedules import SCHEDULES
+from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import RECIPES, Recipe, paper, recipe
 from socodet.proposals.settings import ProposalSettings
+from socodet.proposals.table import Origin, ProposalTable, table_schema
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -55,6 +58,27 @@ def test_every_recipe_starts(name, tables, tmp_path):
         show_progress=False,
     )
     assert (result.steps, result.total_steps, result.stopped_by) == (2, 40, "max_steps")
+
+
+def test_random_boxes_are_not_replaced_by_a_table_of_others(tables, tmp_path):
+    """A table's boxes take the place of a recipe's own, which are all that these rows are about."""
+    here = ExecutionSettings(device="cpu", workers=0, max_steps=1)
+    with pytest.raises(InputError, match="its boxes are single"):
+        socodet.pretrain(
+            photographs(), shrunk(recipe("table5c_random_4")), tmp_path / "run", proposals=tables / "single"
+        )
+    assert not (tmp_path / "run" / "run.json").exists()
+    imported = ProposalTable.read(tables / "single")
+    schema = table_schema(imported.settings, Origin("boxes.json", True))
+    pq.write_table(pq.read_table(tables / "single").cast(schema), tmp_path / "imported")
+    socodet.pretrain(
+        photographs(),
+        shrunk(recipe("table5c_random_4")),
+        tmp_path / "run",
+        proposals=tmp_path / "imported",
+        execution=here,
+        show_progress=False,
+    )
 
 
 def seventh() -> Recipe:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import socodet
 import socodet.studies.ablation.running as running
 import socodet.studies.pretraining_runs as pretraining_runs
 from socodet.errors import InputError
@@ -20,6 +21,7 @@ from socodet.images.reading import PixelSettings, read_images_as
 from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.pretrain import PretrainResult
 from socodet.pretraining.recipes import recipe
+from socodet.proposals.settings import ProposalSettings
 from socodet.studies.ablation import Budget, ablate
 from socodet.studies.ablation.budget import family_rows
 from socodet.training.settings import ExecutionSettings
@@ -238,6 +240,14 @@ def test_images_read_otherwise_and_other_boxes_are_refused(table4, tmp_path, mon
     pq.write_table(pq.read_table(boxes), boxes, compression="gzip")
     with pytest.raises(InputError, match="--proposals"):
         ablate("table4", photographs(), tmp_path / "out", SMALL, proposals=boxes, **call)
+
+
+def test_rows_with_selective_search_take_no_random_boxes(tmp_path):
+    boxes = tmp_path / "random.parquet"
+    socodet.propose(photographs(), boxes, settings=ProposalSettings("random"), show_progress=False)
+    with pytest.raises(InputError, match="its boxes are random"):
+        ablate("table5c", photographs(), tmp_path / "out", SMALL, proposals=boxes, execution=HERE)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_papers_budget_is_the_papers_recipes():

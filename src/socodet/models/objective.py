@@ -189,7 +189,7 @@ def variance_covariance(outputs_nd: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def direction(embeddings: Tensor) -> Tensor:
-    """Unit vectors (Eq. 4), in float32 at least: half precision would round the loss."""
+    """Unit vectors, as Eq. 5 compares them, in float32 at least: half precision would round the loss."""
     return unit(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
 
 

@@ -24,7 +24,7 @@ from socodet.images.source import (
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.make_table import propose
-from socodet.proposals.settings import ONLINE
+from socodet.proposals.settings import BLIND, ONLINE
 from socodet.proposals.table import ProposalTable, as_text
 from socodet.runtime.counted import counted
 from socodet.runtime.notices import busy_with, notice, say
@@ -78,6 +78,7 @@ def prepare(
         _check_readable(source)
     elif proposals is not None:
         table = ProposalTable.read(proposals)
+        _check_method(table, chosen)
         _check_table(table, source)
         say_whole_windows(table, source, chosen)
         chosen = dataclasses.replace(chosen, proposals=table.settings)
@@ -246,6 +247,15 @@ def _check_readable(source: ImageSource) -> None:
         except (UnreadableImageError, OSError) as error:
             unreadable.append((source.key(index), str(error)))
     raise none_readable(f"{source.location}: none of its first {len(unreadable)} images", unreadable[0])
+
+
+def _check_method(table: ProposalTable, chosen: Recipe) -> None:
+    """InputError when a recipe is about boxes that ignore the image, as Table 5(c)'s random ones, and has others."""
+    own, given = chosen.proposals.method, table.settings.method
+    if own in BLIND and given != own and table.origin is None:  # nothing is known of imported boxes
+        raise InputError(
+            f"{table.path}: its boxes are {given}, and those of {chosen.name} are {own}; leave out --proposals"
+        )
 
 
 def _check_table(table: ProposalTable, source: ImageSource) -> None:

@@ -25,10 +25,12 @@ from socodet.pretraining.recipes import AUTO, ONLY_AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.summary import summary_lines
 from socodet.pretraining.trainer import Trainer, run_training
 from socodet.probing.sets import ProbeSets, open_sets
 from socodet.proposals.image_boxes import compile_kernels
 from socodet.proposals.settings import ONLINE
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
@@ -182,6 +184,10 @@ def pretrain(
     trainer = Trainer(soco, training, count, execution, world)
     resume_from_checkpoint(run, trainer, resume=resume, show_progress=show_progress)
     if show_progress:
+        if recipe.name != AUTO and not trainer.finished:
+            made = isinstance(table, ProposalTable) and table.origin is None
+            used = dataclasses.replace(recipe, proposals=table.settings) if made else recipe
+            LOGGER.info("\n".join(summary_lines(used, count, world)))
         for note in [*report, *_notes(training, count)]:
             LOGGER.info(note)
         say_precision_note(execution.precision, trainer.device)

@@ -8,6 +8,8 @@ from socodet.runtime.settings import Range, Seed, Settings
 
 Method = Literal["single", "fast", "quality", "random", "grid"] | Extension
 
+BLIND = ("random", "grid")
+"""Methods whose boxes ignore the image."""
 ONLINE = "online"
 """Instead of a table: proposals are made in the data workers during training."""
 BoxForm = Literal["xyxy", "xywh"]

@@ -89,7 +89,7 @@ SCHEDULES: dict[str, ScheduleSettings] = {
     "lvis_2x": replace(LVIS, iterations=360_000),
     "lvis_90k": replace(LVIS, iterations=90_000),
 }
-"""By name, for R-CNNs: Tables 1-3, 8 and 10.
+"""By name, for R-CNNs: Tables 1 to 6 and 8 to 10.
 
 `lvis_1x` has Detectron2's length. The method's public configuration trains LVIS for 90,000 steps, and its README gives
 these the figures of Table 6's 1x column.

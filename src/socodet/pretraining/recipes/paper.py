@@ -70,6 +70,9 @@ def c4_400ep() -> Recipe:
 def coco_100ep() -> Recipe:
     """SoCo-R50-FPN on COCO's images, 100 epochs: Table 9 of the paper (37.3 AP with Mask R-CNN, COCO 1x).
 
+    COCO_TRAIN_AND_UNLABELED is a folder that holds train2017 and unlabeled2017 (links to them will do), but not the
+    images of val2017 that detectors are scored on.
+
     socodet pretrain COCO_TRAIN_AND_UNLABELED --recipe coco_100ep --output runs/coco_100ep
     """
     return Recipe("coco_100ep")
@@ -97,7 +100,8 @@ def table4() -> dict[str, Callable[[], Recipe]]:
     """Table 4, one recipe per row: what each component adds. Its last row equals `fpn_100ep`.
 
     The paper does not say how the rows with an FPN but no scale-aware assignment choose pyramid levels; here they
-    follow Mask R-CNN's rule (k0 = 4 at 224). The whole-image row uses no proposals, so none restrict its windows.
+    follow Mask R-CNN's rule (k0 = 4 at 224). The whole-image row does not use its proposals, and windows may cut them
+    off; one that shows not a pixel of any is drawn again.
     """
     two = SampleSettings().views[:2]
     no_jitter = SampleSettings(views=two, jitter=0.0, level_rule="canonical")

@@ -24,6 +24,8 @@ from socodet.pretraining.preparation import check_steps, file_digest, some_image
 from socodet.pretraining.recipes import Recipe
 from socodet.probing.features import reestimate_on_views
 from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, recall_at_1
+from socodet.proposals.settings import BLIND
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.differences import differences
 from socodet.runtime.files import refuse_other_note, settled
 from socodet.runtime.held_folders import hold_folder, releases_folders
@@ -83,7 +85,7 @@ def ablate(
     for row in rows:
         check_steps(source, row.recipe, len(source))
     usual: str = PAPER.proposals.method
-    given = {} if proposals is None else {usual: table_of(source, proposals)}
+    given = {} if proposals is None else {usual: _objects_of(source, proposals)}
     choose_device((execution or ExecutionSettings()).device, ALONE)  # InputError before anything is written
     if finetune is not None:
         finetune.check_fractions([finetune.settings.fraction or 1.0], budget.seeds)
@@ -139,6 +141,17 @@ def row_detectors(
         evaluations=1,
         val_flag="--finetune.val",
     )
+
+
+def _objects_of(source: ImageSource, path: str | Path) -> ProposalTable:
+    """The table for the rows with selective search. InputError for one of boxes that ignore the image."""
+    table = table_of(source, path)
+    if table.settings.method in BLIND:
+        raise InputError(
+            f"{path}: its boxes are {table.settings.method}; --proposals is for the rows with selective search: give "
+            "a table of such boxes, or leave it out"
+        )
+    return table
 
 
 def _jobs(

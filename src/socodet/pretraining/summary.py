@@ -1,0 +1,57 @@
+"""What a run of a named recipe says before its first step; the recipe `auto` has its own plan."""
+
+from collections.abc import Iterator
+
+from socodet.pretraining.recipes import RECIPES, Recipe
+from socodet.pretraining.settings import TrainingSettings
+from socodet.runtime.counted import counted
+from socodet.runtime.world import World
+
+NAMED = 8
+"""Changed settings that are named; run.json has all."""
+
+
+def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
+    """Length, rates at this batch size, and the settings that the recipe of that name has otherwise, a line each."""
+    training = recipe.training
+    steps, warmup = (training.steps(epochs, images) for epochs in (training.epochs, training.warmup_epochs))
+    yield f"plan: {recipe.name} on {counted(images, 'image')}"
+    yield (
+        f"  length   {counted(steps, 'step')} of {counted(training.batch_size, 'image')}{_shares(training, world)}, "
+        f"{counted(training.epochs, 'epoch')}"
+    )
+    rising = f"after {counted(warmup, 'step')} of" if warmup else "without"
+    yield (
+        f"  rate     {training.lr:.3g} {rising} warm-up; target momentum from "
+        f"{training.target_momentum:.6g} to {training.final_target_momentum:.6g}"
+    )
+    changed = list(changed_settings(recipe))
+    if changed:
+        more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []
+        yield f"  changed  {', '.join([*changed[:NAMED], *more])}"
+
+
+def changed_settings(recipe: Recipe) -> Iterator[str]:
+    """Flags with other values than in the shipped recipe of that name: `--batch-size 512 (not 2048)`."""
+    if recipe.name not in RECIPES:
+        return
+    shipped = dict(flag.split(" ", 1) for flag in RECIPES[recipe.name]().flags(brief=True))
+    for flag in recipe.flags(brief=True):
+        name, value = flag.split(" ", 1)
+        own = shipped.get(name)
+        if value != own:
+            yield f"{flag} ({'new' if own in (None, 'None') else f'not {own}'})"
+    gone = shipped.keys() - {flag.split(" ", 1)[0] for flag in recipe.flags()}
+    yield from (f"no {name}" for name in shipped if name in gone)
+
+
+def _shares(training: TrainingSettings, world: World) -> str:
+    """How a batch is split among processes and micro-batches."""
+    if world.size * training.accumulate == 1:
+        return ""
+    parts = [
+        counted(world.size, "process", "processes") if world.size > 1 else "",
+        counted(training.accumulate, "micro-batch", "micro-batches") if training.accumulate > 1 else "",
+    ]
+    each = training.batch_size // (world.size * training.accumulate)
+    return f" ({' of '.join(filter(None, parts))} of {each:,})"

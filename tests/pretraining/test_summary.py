@@ -1,0 +1,75 @@
+"""What a run of a named recipe says before its first step, against numbers worked out by hand."""
+
+import pytest
+
+import socodet
+from socodet.images.photographs import photographs
+from socodet.pretraining.recipes import RECIPES, recipe
+from socodet.pretraining.summary import summary_lines
+from socodet.runtime.world import World
+from socodet.training.settings import ExecutionSettings
+
+IMAGENET = 1_281_167
+ALONE = World()
+
+
+def said(chosen, images=IMAGENET, world=ALONE):
+    return "\n".join(summary_lines(chosen, images, world))
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("fpn_100ep", ("62,556 steps of 2,048 images", "100 epochs", "  8 after 6,255 steps", "from 0.99 to 1")),
+        ("fpn_400ep", ("250,227 steps of 2,048 images", "400 epochs", "  8 after 6,255 steps", "from 0.99 to 1")),
+        ("table5b_512", ("250,227 steps of 512 images", "100 epochs", "  2 after 25,022 steps", "from 0.99 to 1")),
+        ("table5d_0993", ("62,556 steps of 2,048 images", "100 epochs", "  8 after 6,255 steps", "from 0.993 to 1")),
+    ],
+)
+def test_the_papers_runs_on_imagenet(name, figures):
+    for figure in figures:
+        assert figure in said(recipe(name))
+
+
+def test_the_rate_follows_the_batch_and_what_is_changed_is_named():
+    changed = recipe("fpn_100ep").with_(batch_size=256, epochs=20, views={2: {"size": 96}})
+    text = said(changed)
+    assert "100,091 steps of 256 images" in text
+    assert "  1 after 10,009 steps" in text  # warm-up takes a tenth of 20 epochs
+    for flag in ("--batch-size 256 (not 2048)", "--epochs 20 (not 100)", "--warmup-epochs 2 (not 10)"):
+        assert flag in text
+    assert "--views.2.size 96 (not 112)" in text
+    assert text.count("(not ") == 4
+
+
+def test_nothing_is_changed_in_any_recipe_itself():
+    assert not [name for name in RECIPES if "(not " in said(recipe(name)) or "no --" in said(recipe(name))]
+
+
+def test_settings_that_only_one_of_both_has():
+    three, four = recipe("fpn_400ep"), recipe("fpn_star_400ep")
+    assert "--views.3.window crop (new)" in said(three.with_(views=four.sample.views))
+    assert "no --views.3.window" in said(four.with_(views=three.sample.views))
+
+
+def test_a_batch_is_shared_by_processes_and_micro_batches():
+    split = recipe("fpn_100ep").with_(accumulate=4)
+    assert "16 processes of 4 micro-batches of 32" in said(split, world=World(0, 16))
+    assert "16 processes of 128" in said(recipe("fpn_100ep"), world=World(0, 16))
+    assert "4 micro-batches of 512" in said(split)
+
+
+@pytest.mark.usefixtures("narrow_networks")
+def test_a_run_says_so_once(tmp_path, capsys):
+    socodet.propose(photographs(), tmp_path / "table", show_progress=False)
+    for step, begins in ((1, True), (2, False)):
+        result = socodet.pretrain(
+            photographs(),
+            recipe("tiny").with_(batch_size=4, epochs=1, backbone="resnet18"),
+            tmp_path / "run",
+            proposals=tmp_path / "table",
+            execution=ExecutionSettings(device="cpu", workers=0, max_steps=1),
+        )
+        assert result.steps == step
+        text = capsys.readouterr().err
+        assert ("3 steps of 4 images" in text and "4 (not 12)" in text) == begins
