@@ -24,7 +24,7 @@ MIN_SIDE = 0.07
 """Smallest width and height of an object, as a share of the image's: 16 pixels of 224. A share, so that networks with
 other image sizes are asked about the same objects."""
 DEFAULTS = SampleSettings()
-"""The window and the colours of the other view are section 4.1's V2, the same for every run."""
+"""The window and the colours of the other view are section 3.2's V2, the same for every run."""
 
 
 @dataclass(frozen=True)
