@@ -70,3 +70,16 @@ def test_all_but_the_loss_of_masks_is_torchvisions():
         (other,), _ = theirs.eval()(features, proposals, [(256, 256)])
     for field in ("boxes", "scores", "labels", "masks"):
         assert torch.equal(one[field], other[field])
+
+
+@pytest.mark.usefixtures("narrow_networks")
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_c4"])
+def test_new_masks_begin_at_a_half_and_teach_the_other_modules_nothing_yet(name):
+    """With one class torchvision's initial weights are largest. In Detectron2 the last layer begins at 0.001."""
+    predictor = new_detector(name, NARROW, 2).roi_heads.mask_predictor
+    features = torch.rand(4, predictor.conv5_mask.in_channels, 5, 5, generator=torch.Generator().manual_seed(0))
+    logits = predictor(features.requires_grad_())
+    assert logits.abs().max() < 0.1
+    assert predictor.mask_fcn_logits.weight.std().item() == pytest.approx(0.001, rel=0.5)
+    logits.sum().backward()
+    assert 0 < features.grad.abs().max() < 0.05

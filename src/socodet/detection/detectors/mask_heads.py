@@ -3,12 +3,24 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference
 from torchvision.ops import roi_align
 
 from socodet.detection.detectors.transform import Target
+
+
+def build_mask_predictor(channels: int, hidden: int, num_classes: int) -> MaskRCNNPredictor:
+    """torchvision's, but with Detectron2's initial weights of the last layer, from which every mask begins at a half.
+
+    torchvision's are the larger, the fewer classes there are: with one, the first loss is three times as large.
+    """
+    predictor = MaskRCNNPredictor(channels, hidden, num_classes)
+    nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
+    nn.init.zeros_(predictor.mask_fcn_logits.bias)
+    return predictor
 
 
 class MaskRoIHeads(RoIHeads):  # type: ignore[misc]

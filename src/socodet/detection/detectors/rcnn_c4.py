@@ -6,10 +6,9 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from socodet.detection.detectors.mask_heads import MaskRoIHeads
+from socodet.detection.detectors.mask_heads import MaskRoIHeads, build_mask_predictor
 from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import RCNN
@@ -92,7 +91,7 @@ class FasterRCNNC4(RCNN):
             score_thresh=inference.score_threshold,
             nms_thresh=0.5,
             detections_per_img=inference.detections,
-            mask_predictor=MaskRCNNPredictor(channels, MASK_CHANNELS, num_classes) if self.has_masks else None,
+            mask_predictor=build_mask_predictor(channels, MASK_CHANNELS, num_classes) if self.has_masks else None,
         )
         backbone = nn.Sequential(OrderedDict(body=body))  # the stages up to the third: images → {"0": C4}
         return GeneralizedRCNN(backbone, rpn, roi_heads, None)  # `build` gives it its transform

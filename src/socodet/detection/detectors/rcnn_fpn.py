@@ -4,10 +4,10 @@ from typing import Any
 
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from socodet.detection.detectors.mask_heads import MaskRoIHeads
+from socodet.detection.detectors.mask_heads import MaskRoIHeads, build_mask_predictor
 from socodet.detection.detectors.pooling import roi_pooling
 from socodet.detection.detectors.pyramid import PyramidBackbone
 from socodet.detection.detectors.settings import InferenceSettings
@@ -47,7 +47,7 @@ class MaskRCNNFPN(FasterRCNNFPN):
             PyramidBackbone(model, self.norm_layer),
             mask_roi_pool=roi_pooling(LEVELS, MASK_POOLED, inference.pooling),
             mask_head=fuse_relu(MaskRCNNHeads(model.fpn_channels, [MASK_CHANNELS] * 4, 1, norm_layer=self.norm_layer)),
-            mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
+            mask_predictor=build_mask_predictor(MASK_CHANNELS, MASK_CHANNELS, num_classes),
             **_box_parts(model, num_classes, inference, self.norm_layer),
         )
         network.roi_heads = aligned_masks(network.roi_heads)
