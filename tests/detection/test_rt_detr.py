@@ -1,5 +1,6 @@
 """RT-DETR as a detector: its outputs match transformers' processor, and boxes follow their objects."""
 
+import copy
 import sys
 from dataclasses import replace
 
@@ -99,6 +100,22 @@ def test_boxes_follow_their_objects():
         assert found["labels"].tolist() == [7]
 
 
+def test_objects_scaled_to_less_than_a_pixel_are_left_out():
+    """One of 1.2 pixels, in an image that is scaled from 100 to 64 pixels unless it is cropped."""
+    detector = detector_named("rt_detr")
+    settings = replace(detector.schedule("coco_1x"), short_sides=(SIDE,))
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    target = {"boxes": torch.tensor([[50.0, 50, 51.2, 51.2], [20, 20, 80, 80]]), "labels": torch.tensor([1, 2])}
+    sides, labels = [], set()
+    for seed in range(30):
+        _, found = detector.training_sample(pixels, lambda _: target, settings, np.random.default_rng(seed))
+        sides += (found["boxes"][:, 2:] - found["boxes"][:, :2]).flatten().tolist()
+        labels |= set(found["labels"].tolist())
+        assert len(found["labels"]) == len(found["boxes"])
+    assert min(sides) >= 1
+    assert 2 in labels
+
+
 def test_an_image_without_objects_is_a_sample_too():
     detector = detector_named("rt_detr")
     settings = replace(detector.schedule("coco_1x"), short_sides=(SIDE,))
@@ -159,3 +176,21 @@ def test_boxes_are_not_rounded_in_half_precision(network):
         boxes = network.detr(pixel_values=network.normalized(image[None])).pred_boxes
     assert boxes.dtype == torch.float32
     assert (boxes != boxes.bfloat16().float()).float().mean() > 0.9
+
+
+def test_anchors_are_not_rounded_in_half_precision(network):
+    """With a box head that moves nothing, boxes begin at the anchors: centres of cells, a twentieth wide and more."""
+    ours = copy.deepcopy(network)
+    last = ours.detr.model.enc_bbox_head.layers[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.zero_()
+    levels = [(SIDE // stride, 0.05 * 2**level) for level, stride in enumerate((8, 16, 32))]
+    anchors = torch.tensor(
+        [((x + 0.5) / n, (y + 0.5) / n, width, width) for n, width in levels for y in range(n) for x in range(n)]
+    )
+    image = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        first = ours.detr(pixel_values=ours.normalized(image[None])).init_reference_points[0].sigmoid()
+    distances = (first[:, None] - anchors).abs().amax(2)
+    assert distances.min(1).values.max() < 1e-6

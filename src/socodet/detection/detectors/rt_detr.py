@@ -2,7 +2,8 @@
 
 From their configuration `rtdetrv2_r50vd_6x_coco` (github.com/lyuwenyu/RT-DETR) are AdamW and its rates, clipping, the
 moving average of weights, the augmentation and the sizes of images. Differences: batch norm of the backbone is trained,
-as in our other detectors; the strong augmentation continues to the end.
+as in our other detectors; the strong augmentation and the changing sizes continue to the end; biases of encoder and
+decoder do not decay.
 """
 
 from collections.abc import Callable
@@ -42,6 +43,8 @@ STEP = 32
 """Sides are multiples of it: the coarsest map's stride."""
 QUERIES = 300
 """Fewer with images so small that their maps have fewer cells."""
+LEAST_SIDE = 1.0
+"""Pixels; an object that augmentation or scaling leaves smaller is left out."""
 BACKBONE_RATE = 0.1
 """The backbone's learning rate as a fraction of the others', from 50 layers on; smaller ones learn at the full rate."""
 
@@ -59,8 +62,10 @@ class RTDETR(nn.Module):
         reset_norms(self.detr)
         settle_extra_shortcut(self.detr.model.backbone.model)
         self.detr.loss_function = float32_loss
-        for head in (self.detr.model.enc_bbox_head, *self.detr.bbox_embed):
-            head.register_forward_hook(as_float32)  # bfloat16 under autocast would round box coordinates
+        # bfloat16 under autocast would round the coordinates of boxes, and of anchors, which have the type of the maps
+        model = self.detr.model
+        for module in (model.enc_bbox_head, *self.detr.bbox_embed, *model.decoder_input_proj):
+            module.register_forward_hook(as_float32)
         self.side = square(inference.short_side)
         self.training_sides = _training_sides(self.side)
         self.score_threshold, self.detections = inference.score_threshold, inference.detections
@@ -207,7 +212,9 @@ class RTDETRDetector(Detector):
             flip = bool(torch.rand(()) < 0.5)
         height, width = image.shape[-2:]
         boxes = target["boxes"] * torch.tensor([side / width, side / height] * 2)
-        image, target = scale_image(image, (side, side)).contiguous(), {**target, "boxes": boxes}
+        kept = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
+        image = scale_image(image, (side, side)).contiguous()
+        target = {"boxes": boxes[kept], "labels": target["labels"][kept]}
         return flipped(image, target) if flip else (image, target)
 
 
@@ -216,7 +223,7 @@ def _augmented(image_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
     steps: list[nn.Module] = [v2.RandomPhotometricDistort(p=0.5), v2.RandomZoomOut(fill=0)]
     if len(boxes):  # there is no crop that keeps objects where there are none
         steps.append(v2.RandomApply([v2.RandomIoUCrop()], p=0.8))
-    sample = v2.Compose([*steps, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=1)])(
+    sample = v2.Compose([*steps, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=LEAST_SIDE)])(
         {"image": tv_tensors.Image(image_3hw), "boxes": boxes, "labels": target["labels"]}
     )
     image, boxes = (sample[name].as_subclass(Tensor) for name in ("image", "boxes"))
