@@ -168,6 +168,20 @@ def test_a_run_scored_at_its_end_alone_has_one_checkpoint_which_is_both(data, tm
     assert socodet.load_detector(tmp_path / "run", device="cpu").step == 2
 
 
+@pytest.mark.parametrize(("ap", "best"), [(7.0, 6), (2.0, 2)])
+def test_the_last_weights_can_be_the_best_of_a_run_that_is_no_longer_scored_along_the_way(
+    scored, data, tmp_path, ap, best
+):
+    scored[6] = ap
+    settings = replace(SETTINGS, schedule="coco_1x")
+    asked = {**QUIET, "val": data}
+    finetune(data, tmp_path / "run", settings, execution=replace(HERE, max_steps=2), **asked)
+    asked["evaluation"] = EvaluationSettings()
+    result = finetune(data, tmp_path / "run", settings, execution=HERE, **asked)
+    assert result.best == (best, scored[best])
+    assert socodet.load_detector(tmp_path / "run", device="cpu").step == best
+
+
 def test_patience_needs_evaluations(data, tmp_path):
     given = {"model": NARROW, "show_progress": False}
     with pytest.raises(InputError, match="no validation split"):

@@ -230,6 +230,13 @@ def test_divergence_is_one_line_that_says_how_to_fix_it(data, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_batch_too_small_for_batch_norm_is_one_line(tmp_path):
+    """A square image of 32 pixels has a single cell of stride 32."""
+    data = coco_file(tmp_path / "set.json", ("astronaut",), masks=False)
+    with pytest.raises(InputError, match=r"a batch of 1 image .*; raise --batch-size or --size$"):
+        finetune(data, tmp_path / "run", brief("fcos_fpn", iterations=1, batch_size=1, size=32), **QUIET)
+
+
 def test_images_with_crowds_only_are_not_trained_on(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"), crowd=("hopper",))
     settings = brief("fcos_fpn", epochs=2.0)

@@ -162,7 +162,8 @@ class FinetuneLoop:
         for failure in self.newest.unwritten:
             say(f"{failure}: not written; training continues; free some disk space")
         self.unreadable = dict(self.newest.unreadable) | self.unreadable
-        if self.evaluation.every is not None and self.tuner.world.is_first:
+        along_the_way = self.evaluation.every is not None or self.best.step is not None  # or before this call
+        if along_the_way and self.tuner.world.is_first:
             self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)
         return self.newest.as_line()
 

@@ -15,11 +15,14 @@ from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.samples import DetectionBatch
+from socodet.runtime.counted import counted
 from socodet.runtime.world import ALONE, World
 from socodet.training.learner import NetworkLearner
 from socodet.training.precise_bn import reestimate_statistics
 from socodet.training.settings import ExecutionSettings
 
+ONE_VALUE = "more than 1 value per channel"
+"""Of torch's error when the images are so few and small that there is nothing to normalise."""
 MultiAverage = Callable[[Any, Any, Tensor | int], None]
 """As `AveragedModel` takes it: averages, weights and the number of averaged steps so far."""
 
@@ -29,9 +32,9 @@ class FineTuner(NetworkLearner[DetectionBatch]):
 
     Batch norm is synchronised over all processes in every layer (section 4.2). What a step samples at random, such as
     anchors and regions for the losses, is a function of (seed, step, process), so a resumed run equals one that never
-    stopped. With another number of processes an R-CNN samples others, pads its images to another largest one, and
-    averages mask losses over other regions, as Detectron2's do; all else is the same. Detectors of torchvision's parts
-    wait for the device within a step, where they select boxes.
+    stopped. With another number of processes images are padded to another largest one; an R-CNN samples other regions
+    and averages mask losses over them, as Detectron2's do; RT-DETR draws other sizes and noise. All else is the same.
+    Detectors of torchvision's parts wait for the device within a step, where they select boxes.
     """
 
     saved_as = "detector"
@@ -101,8 +104,16 @@ class FineTuner(NetworkLearner[DetectionBatch]):
     def losses(self, batch: DetectionBatch, draw: int, network: nn.Module | None = None) -> dict[str, Tensor]:
         """The losses by name, of the network that learns by default; `draw` decides which regions are sampled."""
         images, targets = batch.to(self.device)
-        with self._drawing(self.seed, draw), self._autocast():
-            losses = (network or self._forward)(images, targets)
+        try:
+            with self._drawing(self.seed, draw), self._autocast():
+                losses = (network or self._forward)(images, targets)
+        except ValueError as error:
+            if ONE_VALUE not in str(error):
+                raise
+            raise InputError(
+                f"a batch of {counted(len(images), 'image')} leaves a batch norm a single value per channel ({error}); "
+                "raise --batch-size or --size"
+            ) from None
         return self._judged_losses(losses)
 
     def _judged_losses(self, losses: Any) -> dict[str, Tensor]:
