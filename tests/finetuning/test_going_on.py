@@ -96,6 +96,17 @@ def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(dete
     assert all(any(part in name for part in CLASS_LAYERS) for name in classes)
 
 
+def test_of_two_classes_with_one_name_each_keeps_its_own_rows(tmp_path):
+    old = tuned(tmp_path / "old", "faster_rcnn_fpn", other_set("part", "whole", "part"))
+    network = new_detector("faster_rcnn_fpn", NARROW, 4, seed=1)
+    go_on_from(network, "faster_rcnn_fpn", other_set("part", "whole", "part"), tmp_path / "old")
+    assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
+    for names in (("part", "part", "whole"), ("whole", "part", "car")):
+        with pytest.raises(InputError, match=r"two are named part; give each a name of its own"):
+            go_on_from(network, "faster_rcnn_fpn", other_set(*names), tmp_path / "old")
+    go_on_from(network, "faster_rcnn_fpn", other_set("car", "whole", "car"), tmp_path / "old")
+
+
 def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
     old = tuned(tmp_path / "old", "faster_rcnn_fpn", data)
     network = new_detector("mask_rcnn_fpn", NARROW, 4, seed=1)

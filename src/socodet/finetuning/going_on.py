@@ -59,8 +59,8 @@ class GoingOn:
 def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str | Path) -> GoingOn:
     """Loads a fine-tuning run's best weights into a fresh network of the detector `name` for the classes of `data`.
 
-    InputError for another detector, modules of other sizes, a run without a checkpoint, and other classes of a detector
-    of the user's whose layers with outputs for each class are not known.
+    InputError for another detector, modules of other sizes, a run without a checkpoint, and other classes if two share
+    a name or if the detector is one of the user's whose layers with outputs for each class are not known.
     """
     old = load_detector(run, device="cpu")
     _check_same(old, name)
@@ -111,10 +111,21 @@ def _check_same(old: TrainedDetector, name: str) -> None:
 
 
 def _labels(old: TrainedDetector, data: DetectionDataset) -> list[tuple[int, int]]:
-    """Label here and label there of the background and of each class with the same name."""
+    """Label here and label there of the background and of each class with the same name.
+
+    InputError when two classes share a name, unless all classes are the same in the same order.
+    """
+    here = tuple(category.name for category in data.categories)
+    if here == old.class_names:
+        return [(label, label) for label in range(len(here) + 1)]
     there = {name: label for label, name in enumerate(old.class_names, 1)}
-    here = enumerate((category.name for category in data.categories), 1)
-    return [(0, 0), *((label, there[name]) for label, name in here if name in there)]
+    twice = [name for name in there if name in here and max(here.count(name), old.class_names.count(name)) > 1]
+    if twice:
+        raise InputError(
+            f"{data.name}: its classes cannot be matched with those of {old.run}, as two are named "
+            f"{printable(twice[0])}; give each a name of its own, or go on with the same classes in the same order"
+        )
+    return [(0, 0), *((label, there[name]) for label, name in enumerate(here, 1) if name in there)]
 
 
 def _copy_rows(
