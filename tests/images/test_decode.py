@@ -104,6 +104,16 @@ def test_transparent_pixels_lie_on_white(mode: str) -> None:
     assert (pixels[:, 0] == 255).all()
 
 
+@pytest.mark.parametrize(("alpha", "expected"), [(255, (200, 20, 10)), (128, (227, 137, 132)), (0, (200, 20, 10))])
+def test_a_bmp_in_which_nothing_is_opaque_shows_its_colours(alpha: int, expected: tuple[int, ...]) -> None:
+    """Programs that fill only the colours leave the fourth byte 0; browsers show such images, too."""
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = (struct.pack("<IiiHHIIiiII", 124, 5, 4, 1, 32, 3, 80, 2835, 2835, 0, 0) + masks).ljust(124, b"\0")
+    pixels = bytes((10, 20, 200, alpha)) * 20
+    data = b"BM" + struct.pack("<IHHI", 138 + len(pixels), 0, 0, 138) + header + pixels
+    np.testing.assert_array_equal(decode_image(data), np.broadcast_to(np.uint8(expected), (4, 5, 3)))
+
+
 def test_a_transparent_palette_colour_is_white() -> None:
     image = PICTURE.quantize(8)
     indices = np.asarray(image)

@@ -118,6 +118,12 @@ def test_the_coco_files_name_chooses_the_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "val") in message
 
 
+def test_a_link_to_itself_hides_no_folder_beside_a_coco_file(tmp_path: Path) -> None:
+    make(tmp_path, "photos/a.jpg")
+    (tmp_path / "circle").symlink_to("circle")
+    assert open_images(write_coco(tmp_path / "annotations/c.json", "a.jpg")).read(0) == b"bytes of photos/a.jpg"
+
+
 def test_a_coco_files_own_folder_goes_before_what_lies_beside_it(tmp_path: Path) -> None:
     make(tmp_path / "pictures", "1.jpg", "2.jpg")
     make(tmp_path / "set/images", "1.jpg")
@@ -136,6 +142,8 @@ def test_mistakes_in_a_coco_file(tmp_path: Path) -> None:
     file.write_text('{"images": ')
     assert "is not valid JSON" in error_of(file)
     assert "names a.jpg twice" in error_of(write_coco(file, "a.jpg", "a.jpg"))
+    for name in ("\ud800.jpg", "b\0.jpg"):  # half of a surrogate pair, and a zero byte
+        assert "correct the name" in error_of(write_coco(file, "a.jpg", name))
     assert "its images are nowhere near, first b.jpg" in error_of(write_coco(file, "b.jpg"))
 
 
@@ -162,6 +170,15 @@ def test_leading_folders_of_another_machine_are_not_dropped_in_silence(
     (tmp_path / "here.txt").write_text("./cats/a.jpg\nb.jpg\n")
     open_images(tmp_path / "here.txt")
     assert capsys.readouterr().err == ""
+
+
+def test_accents_written_in_another_form_among_names_without_any(tmp_path: Path) -> None:
+    plain = [f"{number}.jpg" for number in range(20)]
+    composed, apart = "\xe9.jpg", "e\u0301.jpg"
+    make(tmp_path, *plain, composed)
+    (tmp_path / "list.txt").write_text("\n".join([*plain, apart]))
+    assert keys(open_images(tmp_path / "list.txt")) == [*plain, composed]
+    assert keys(open_images(write_coco(tmp_path / "c.json", *plain, apart))) == [*plain, composed]
 
 
 def test_a_list_made_on_another_machine(tmp_path: Path) -> None:

@@ -37,6 +37,11 @@ def test_file_names_that_are_not_utf8_are_kept() -> None:
     assert names != Names(TEXTS)
 
 
+def test_any_text_is_kept() -> None:
+    texts = ["half of a pair \ud800", os.fsdecode(b"latin\xe9.jpg"), "\U0001f600"]  # JSON can have it as an id
+    assert list(Names(texts)) == texts
+
+
 def test_many_names_are_small_and_quick_to_hand_over() -> None:
     texts = [f"n0{i // 100:07d}/n0{i:012d}.JPEG" for i in range(20_000)]
     assert len(pickle.dumps(Names(texts))) < sum(map(len, texts)) + 8 * len(texts) + 1000

@@ -82,6 +82,7 @@ def test_a_folder_of_shards_in_the_order_of_their_names(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", ["2.jpg"])
     write_tar(tmp_path / "empty.tar", [])
     (tmp_path / "README.txt").write_text("shards")
+    (tmp_path / "._a.tar").write_bytes(b"what macOS knows of the file")
     source = open_images(tmp_path)
     assert keys(source) == ["2.jpg", "3.jpg", "1.jpg"]
     assert contents(source) == [content(name) for name in ("2.jpg", "3.jpg", "1.jpg")]
@@ -106,6 +107,22 @@ def test_of_two_members_of_one_name_the_later_counts(tmp_path: Path) -> None:
     source = open_images(path)
     assert keys(source) == ["b.jpg", "a.jpg"]
     assert source.read(1) == b"newer"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_hard_links_are_images_as_when_the_tar_is_unpacked(tmp_path: Path, format: str) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w", format=FORMATS[format]) as tar:
+        for name in ("./a.jpg", "notes.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content(name))
+            tar.addfile(member, io.BytesIO(content(name)))
+        for name, target in (("b.jpg", "./a.jpg"), ("c.jpg", "b.jpg"), ("../d.jpg", "a.jpg"), ("d.jpg", "gone.jpg")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            tar.addfile(member)
+    source = open_images(tmp_path / "s.tar")
+    assert keys(source) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert contents(source) == [content("./a.jpg")] * 3
 
 
 def test_patterns(tmp_path: Path) -> None:
@@ -251,6 +268,12 @@ def test_mistakes_in_shards(tmp_path: Path) -> None:
         message_line = error_of(path)
         assert message in message_line
         assert message_line.startswith(str(path))
+    other = write_tar(tmp_path / "other", ["a.jpg"]).read_bytes()
+    for data in (whole + other, whole[:third] + bytes(1024) + whole[third + 1024 :], whole + bytes(2**26)):
+        path.write_bytes(data)
+        assert "goes on after its end at byte" in error_of(path)
+    path.write_bytes(whole + bytes(2**20))  # a large blocking factor
+    assert len(open_images(path)) == 20
     with tarfile.open(path, "w:gz") as tar:
         tar.add(__file__, "a.jpg")
     assert "not an uncompressed tar" in error_of(path)

@@ -51,6 +51,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (images / "broken.jpg").symlink_to(tmp_path / "nothing.jpg")
     (images / "linked").symlink_to(tmp_path / "real")
     (images / "upwards").symlink_to(images)
+    (images / "itself.jpg").symlink_to("itself.jpg")
+    (images / "itself").symlink_to("itself")
     assert keys(images) == ["b.jpg", "link.jpg", "linked/a.jpg"]
 
 

@@ -251,6 +251,15 @@ def test_signed_values_are_scaled_by_their_range(
     np.testing.assert_allclose(pixels[..., 0], np.clip(values / (4 * high), 0, 1) * 255, atol=1)
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_values_of_32_bits_are_unsigned_unless_the_file_says_otherwise(tmp_path: Path, order: str) -> None:
+    for number, dtype in enumerate((np.uint32, np.int32)):
+        values = (RAMP * np.iinfo(dtype).max).astype(dtype)
+        tifffile.imwrite(tmp_path / f"{number}.tif", values, byteorder=order)
+        pixels = decode_image((tmp_path / f"{number}.tif").read_bytes())
+        np.testing.assert_allclose(pixels, np.repeat(RAMP[..., None], 3, axis=2) * 255, atol=1)
+
+
 def test_white_is_searched_for_in_images_as_large_as_are_read(tmp_path: Path) -> None:
     large = np.rint(RAMP * 1000).astype(np.uint16)
     Image.fromarray(large).save(tmp_path / "a.tif")

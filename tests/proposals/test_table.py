@@ -51,6 +51,12 @@ def check_rows(table: ProposalTable) -> None:
     assert (table.settings, table.version) == (SETTINGS, __version__)
 
 
+def test_a_reason_may_name_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    shard = os.fsdecode(b"caf\xe9.tar")
+    rows = rows_to_arrow([Row("a.jpg", 0, 0, NONE, f"{shard}: changed")], table_schema(SETTINGS))
+    assert rows.column("error").to_pylist() == ["caf\\xe9.tar: changed"]
+
+
 def test_rows_are_read_as_written(path: Path) -> None:
     table = ProposalTable.read(path)
     assert table.path == path

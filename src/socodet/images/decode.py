@@ -226,6 +226,8 @@ def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
     image.load()
     if image.mode == "I":  # of a PGM, whose values Pillow spreads over 16 bits
         image = Image.fromarray(np.asarray(image).astype(np.uint16))
+    if image.format in ("BMP", "DIB") and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        image = image.convert("RGB")  # by programs that fill only the colours
     return np.array(to_rgb(ImageOps.exif_transpose(image)), order="C")
 
 

@@ -1,5 +1,6 @@
 """Image files: those below a folder, or those that a list names."""
 
+import errno
 import json
 import os
 import posixpath
@@ -164,9 +165,15 @@ def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder, without hidden ones; none where it cannot be listed."""
     try:
         with os.scandir(folder) as there:  # without a stat of every file, which takes minutes on a network drive
-            return sorted(folder / one.name for one in there if one.is_dir() and not one.name.startswith("."))
+            return sorted(folder / one.name for one in there if not one.name.startswith(".") and _is_folder(one))
     except OSError:
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link that leads in a circle, or to where nobody may look
+        return entry.is_dir()
+    return False
 
 
 def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipped) -> Iterator[str]:
@@ -174,7 +181,7 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
     if real in above:
         return
     with os.scandir(folder) as scanned:
-        entries = [entry for entry in scanned if not entry.name.startswith(".")]
+        entries = [entry for entry in scanned if not entry.name.startswith(".") and not _leads_in_a_circle(entry)]
     if above and _holds_results(folder, {entry.name for entry in entries}):
         skipped.results.append(prefix.rstrip("/"))
         return
@@ -187,6 +194,17 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
                 yield prefix + entry.name
         else:
             skipped.add(prefix + entry.name)
+
+
+def _leads_in_a_circle(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link that leads to itself: like one that leads nowhere, it is neither a file nor a folder."""
+    try:
+        entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return True
+    return False
 
 
 def _holds_results(folder: str, names: set[str]) -> bool:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.folder import LOOKED_FOR, ImageFolder, folders_in
-from socodet.images.names import Names
+from socodet.images.names import Names, can_be_a_file
 from socodet.images.reading import reading_asked
-from socodet.images.spelling import IN_QUERY, composed, decoded, spellings
+from socodet.images.spelling import IN_QUERY, composed, decoded, normal_forms, spellings
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import parse_json, read_given
 from socodet.runtime.notices import notice
@@ -82,6 +82,9 @@ def _coco_images(file: Path) -> tuple[list[str], NDArray[np.int64] | Names | Non
         names = []
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{file}: is not a COCO file; one has a list `images`, with a `file_name` for each image")
+    wrong = next((name for name in names if not can_be_a_file(name)), None)
+    if wrong is not None:
+        raise InputError(f"{file}: names an image {wrong!r}, as no file can be called; correct the name")
     ids = [image.get("id") for image in content["images"]]
     if len({*map(str, ids)}) == len(ids):
         if all(type(one) is int and abs(one) < 2**63 for one in ids):
@@ -158,10 +161,19 @@ def _as_there(source: Path | None, root: Path, names: Sequence[str], paths: Sequ
 
 
 def _as_the_files(root: Path, keys: list[str]) -> list[str]:
-    """The keys, spelled as their files are where none of the first is there as it is written."""
-    if any(os.path.isfile(root / key) for key in keys[:LOOKED_FOR]):
-        return keys
-    return [next((one for one in spellings(key) if os.path.isfile(root / one)), key) for key in keys]
+    """The keys, spelled as their files are where none of the first is there as it is written.
+
+    Names with accents, which another system may have written in another form, are looked at apart from the others.
+    """
+    accented = [len(normal_forms(key)) > 1 for key in keys]
+    found = list(keys)
+    for kind in (False, True):
+        places = [place for place, one in enumerate(accented) if one is kind]
+        if not any(os.path.isfile(root / keys[place]) for place in places[:LOOKED_FOR]):
+            for place in places:
+                spelled = (one for one in spellings(keys[place]) if os.path.isfile(root / one))
+                found[place] = next(spelled, keys[place])
+    return found
 
 
 def _say_other_names(source: Path | None, names: Sequence[str], paths: Sequence[str]) -> None:

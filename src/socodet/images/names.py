@@ -1,5 +1,6 @@
 """Names of images: a million of them without a million Python strings, and as paths within a folder."""
 
+import os
 import posixpath
 from collections.abc import Sequence
 from typing import Any, overload
@@ -19,7 +20,7 @@ class Names(Sequence[str]):
         try:
             self._names = pa.array(names, pa.large_string())
         except UnicodeEncodeError:
-            self._names = pa.array([name.encode(errors="surrogateescape") for name in names], pa.large_binary())
+            self._names = pa.array([name.encode(errors="surrogatepass") for name in names], pa.large_binary())
 
     def __len__(self) -> int:
         return len(self._names)
@@ -38,10 +39,18 @@ class Names(Sequence[str]):
         return isinstance(other, Names) and self._names.equals(other._names)
 
 
+def can_be_a_file(name: str) -> bool:
+    """Whether a file can have that name: not with a zero byte, or half of a surrogate pair, both of which JSON has."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
 def inner_path(name: str) -> str:
     """A name as a path that leads out of no folder or tar: without what only says where it begins, `/`, `.` or `..`."""
     return "/".join(part for part in posixpath.normpath(name).split("/") if part not in ("", ".", ".."))
 
 
 def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode(errors="surrogateescape")
+    return name if isinstance(name, str) else name.decode(errors="surrogatepass")

@@ -18,11 +18,13 @@ from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES, UNREAD
 from socodet.runtime.files import whole_file
 
-FORMAT = 4
+FORMAT = 5
 """Version of cached indices; other versions are built again."""
 METADATA_KEY = b"socodet.shard"
 SKIPPED_KEY = b"socodet.skipped"
 ASTRAY_KEY = b"socodet.astray"
+LONGEST_END = 2**26
+"""Zeros with which a tar may end; programs write at most a few MiB."""
 COLUMNS = {"name": pa.binary(), "start": pa.int64(), "size": pa.int64()}
 
 
@@ -45,10 +47,10 @@ class ShardIndex:
 def index_shard(path: Path) -> ShardIndex:
     """The index of an uncompressed tar file, ustar, GNU or PAX: from an earlier call if the file is as it was then.
 
-    Images are the plain files whose names end as an image's (`SUFFIXES`), save those that macOS adds as `._NAME`.
-    Of two of one name the later counts, as when the tar is unpacked; what leads out of the tar is left out. The index
-    is kept as `.NAME.index` beside the shard, or in the user's cache where that cannot be written; where neither can,
-    the shard is scanned each time.
+    Images are the plain files whose names end as an image's (`SUFFIXES`), save those that macOS adds as `._NAME`, and
+    hard links to them. Of two of one name the later counts, as when the tar is unpacked; what leads out of the tar is
+    left out. The index is kept as `.NAME.index` beside the shard, or in the user's cache where that cannot be written;
+    where neither can, the shard is scanned each time.
 
     InputError when the file cannot be read, is no such tar, or is damaged.
     """
@@ -80,20 +82,18 @@ def _scan(path: Path) -> pa.Table:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header
                 name = member.name.removeprefix("./")
-                if member.isreg() and _is_image(name) and _leads_out(name):
+                place = (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
+                if member.islnk():  # another name of a file before it
+                    place = found.get(_key(member.linkname.removeprefix("./")))
+                if place and _is_image(name) and _leads_out(name):
                     astray.append(name)
-                elif member.isreg() and not member.issparse() and _is_image(name):
-                    key = name.encode("utf-8", "surrogateescape")
-                    found.pop(key, None)
-                    found[key] = (member.offset_data, member.size)
+                elif place and _is_image(name):
+                    found.pop(_key(name), None)
+                    found[_key(name)] = place
                 elif member.isreg() and posixpath.splitext(name)[1].lower() in UNREAD:
                     skipped.append(name)
-            # The module takes any block that is no header for the end; the end is zeros, or that of the file.
             end = tar.offset
-        with path.open("rb") as file:
-            file.seek(end)
-            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise tarfile.ReadError(f"no file header at byte {end}")
+        _check_end(path, end)
         places = np.array(list(found.values()), np.int64).reshape(-1, 2)
     except (tarfile.TarError, ArithmeticError, ValueError) as error:  # the latter two of damaged numbers
         raise InputError(
@@ -101,6 +101,21 @@ def _scan(path: Path) -> pa.Table:
         ) from None
     columns = [pa.array(found, pa.binary()), pa.array(places[:, 0].copy()), pa.array(places[:, 1].copy())]
     return pa.table(columns, list(COLUMNS), metadata={SKIPPED_KEY: json.dumps(skipped), ASTRAY_KEY: json.dumps(astray)})
+
+
+def _check_end(path: Path, end: int) -> None:
+    """ReadError unless only zeros, or nothing, follow: the module takes any block that is no header for the end."""
+    with path.open("rb") as file:
+        length = file.seek(0, 2) - end
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"no file header at byte {end}")
+        if length > LONGEST_END or any(more.strip(b"\0") for more in iter(lambda: file.read(2**20), b"")):
+            raise tarfile.ReadError(f"goes on after its end at byte {end}: joined with another, or a part is missing")
+
+
+def _key(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _is_image(name: str) -> bool:

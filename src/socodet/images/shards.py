@@ -83,8 +83,8 @@ def _opened(path: str, modified: int) -> _Shard:
 def open_shards(paths: Sequence[Path], location: str) -> TarShards:
     """The images of the tar files `paths`, from `location` as the user gave it.
 
-    An image is a plain file in the tar whose name ends as an image's does (`shard_index.index_shard`). A shard
-    is scanned once; its index is kept beside it, or in the user's cache where that cannot be written.
+    An image is a file in the tar whose name ends as an image's does (`shard_index.index_shard`). A shard is
+    scanned once; its index is kept beside it, or in the user's cache where that cannot be written.
 
     InputError when a shard cannot be read, is no tar file or is damaged, or when there is no image in any.
     """
@@ -116,8 +116,9 @@ def open_shards(paths: Sequence[Path], location: str) -> TarShards:
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The .tar files of a folder, sorted by name; not those of folders inside it."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".tar" and path.is_file())
+    """The .tar files of a folder, sorted by name; not hidden ones, nor those of folders inside it."""
+    tars = (path for path in folder.iterdir() if path.suffix.lower() == ".tar" and not path.name.startswith("."))
+    return sorted(path for path in tars if path.is_file())
 
 
 def is_pattern(path: str) -> bool:

@@ -55,6 +55,8 @@ def values_opened(image: Image.Image) -> NDArray[Any] | None:
         return None
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
+    if image.mode == "I" and tags.get(BITS_PER_SAMPLE) == (32,) and SIGNED not in tags.get(SAMPLE_FORMAT, ()):
+        values = values.view(np.uint32)  # Pillow has no such mode
     if image.mode.startswith("I;16") or image.format == "PPM":
         values = values.astype(np.uint16)
     return _as_meant(values, tags.get(NODATA_TAG), tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE, (16,))[0])

@@ -85,7 +85,7 @@ def rows_to_arrow(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
         pa.array(widths, pa.int32()),
         pa.array(heights, pa.int32()),
         lists,
-        pa.array(errors, pa.string()),
+        pa.array((error and as_text(error) for error in errors), pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
