@@ -6,7 +6,9 @@ from functools import partial
 import numpy as np
 import pillow_heif
 import pytest
+import tifffile
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image, image_size
@@ -112,6 +114,50 @@ def test_a_bmp_in_which_nothing_is_opaque_shows_its_colours(alpha: int, expected
     pixels = bytes((10, 20, 200, alpha)) * 20
     data = b"BM" + struct.pack("<IHHI", 138 + len(pixels), 0, 0, 138) + header + pixels
     np.testing.assert_array_equal(decode_image(data), np.broadcast_to(np.uint8(expected), (4, 5, 3)))
+
+
+@pytest.mark.parametrize("unit", [1, 257])
+def test_a_tiff_whose_palette_has_8_bits_instead_of_16_is_not_black(unit: int) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (3, 256))
+    places = np.arange(240, dtype=np.uint8).reshape(15, 16)
+    file = io.BytesIO()
+    tifffile.imwrite(file, places, photometric="palette", colormap=(colours * unit).astype(np.uint16))
+    np.testing.assert_array_equal(decode_image(file.getvalue()), colours.T[places])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_cmyk_tiff_has_the_colours_it_was_made_of(dtype: type) -> None:
+    inks = np.asarray(PICTURE.convert("CMYK"))
+    file = io.BytesIO()
+    tifffile.imwrite(file, inks.astype(dtype) * dtype(1 if dtype == np.uint8 else 257), photometric="separated")
+    assert_close(decode_image(file.getvalue()), np.asarray(PICTURE), 1)
+
+
+ORIENTATION_IN_XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("form", ["jpeg", "extraneous", "cmyk", "webp", "avif", "png", "tiff", "tiff of 16 bits"])
+def test_only_exif_says_which_way_is_up(form: str) -> None:
+    match form:
+        case "png":
+            info = PngInfo()
+            info.add_itxt("XML:com.adobe.xmp", ORIENTATION_IN_XMP.decode())
+            data = encode(PICTURE, "PNG", pnginfo=info)
+        case "tiff of 16 bits":
+            file, tag = io.BytesIO(), (700, 1, len(ORIENTATION_IN_XMP), ORIENTATION_IN_XMP, True)
+            tifffile.imwrite(file, smooth().astype(np.uint16) * 257, photometric="rgb", extratags=[tag])
+            data = file.getvalue()
+        case "tiff":
+            data = encode(PICTURE, "TIFF", tiffinfo={700: ORIENTATION_IN_XMP})
+        case _:
+            image = PICTURE.convert("CMYK") if form == "cmyk" else PICTURE
+            data = encode(image, form.upper() if form in ("webp", "avif") else "JPEG", xmp=ORIENTATION_IN_XMP)
+    if form == "extraneous":
+        data = data.replace(b"\xff\xda", b"\0\0\xff\xda")
+    assert ORIENTATION_IN_XMP in data
+    assert_close(decode_image(data), smooth(), 30)
+    assert image_size(data) == PICTURE.size
 
 
 def test_a_transparent_palette_colour_is_white() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import COLORMAP, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
 from socodet.images.cut_short import END_OF_IMAGE, is_cut_short
@@ -228,6 +228,9 @@ def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
         image = Image.fromarray(np.asarray(image).astype(np.uint16))
     if image.format in ("BMP", "DIB") and image.mode == "RGBA" and not image.getchannel("A").getbbox():
         image = image.convert("RGB")  # by programs that fill only the colours
+    colours = image.tag_v2.get(COLORMAP, ()) if isinstance(image, TiffImageFile) and image.mode == "P" else ()
+    if 0 < max(colours, default=0) < 256:  # of 8 bits, as some programs write them, not of 16
+        image.putpalette(np.reshape(colours, (3, -1)).T.astype(np.uint8).tobytes())
     return np.array(to_rgb(ImageOps.exif_transpose(image)), order="C")
 
 

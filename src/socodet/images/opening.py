@@ -15,6 +15,8 @@ from socodet.images.reading import MAX_PIXELS
 
 WEBP_WITH_CANVAS = b"WEBPVP8X"
 ORIENTATION_TAG = 0x0112
+XMP = ("xmp", "XML:com.adobe.xmp")
+"""Where Pillow looks for an orientation if EXIF has none, which nobody else does: not libjpeg, not browsers."""
 TEXT_OF_PNG = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 """Types of the parts of a PNG that may hold its orientation."""
 
@@ -70,6 +72,8 @@ def opened(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> I
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     with without_pillow_limit(), Image.open(file, formats=tuple(formats)) as image:
         check_size(*image.size, max_pixels)
+        for key in XMP:
+            image.info.pop(key, None)
         yield image
 
 

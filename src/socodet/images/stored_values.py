@@ -127,7 +127,8 @@ def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArra
                 values = values_opened(image)
                 if values is not None:
                     return values
-                if max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8 and SIGNED not in tags.get(SAMPLE_FORMAT, ()):
+                plain = max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8 and SIGNED not in tags.get(SAMPLE_FORMAT, ())
+                if plain or image.mode == "CMYK":
                     return None
         except UnidentifiedImageError:
             pass
