@@ -76,6 +76,9 @@ def test_mistakes_in_a_list(tmp_path: Path) -> None:
     for data in (b"\xff\xfe\x00", b"a.jpg\nsome\0thing\n"):
         file.write_bytes(data)
         assert "is not a text file" in error_of(file)
+    file.write_bytes(b"PAR1\x15\0")
+    os.truncate(file, 2**40)  # which no memory holds
+    assert "is not a text file" in error_of(file)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_a_coco_file_with_annotations(tmp_path: Path) -> None:
 def test_npy_an_image_as_detreg_caches_them(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.array([[1, 2, 30, 40], [0, 0, 5, 5]], np.float32))
     np.save(tmp_path / "none.npy", np.empty((0, 4)))
+    (tmp_path / "._none.npy").write_bytes(b"what macOS knows of the file")
     (tmp_path / "below").mkdir()
     np.save(tmp_path / "below" / "two.npy", np.array([[9, 9, 10, 10]]))
     boxes = {"one": [[1, 2, 30, 40], [0, 0, 5, 5]], "none": [], "below/two": [[9, 9, 10, 10]]}

@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from socodet.images.names import Names, can_be_a_file
 from socodet.images.reading import reading_asked
 from socodet.images.spelling import IN_QUERY, composed, decoded, normal_forms, spellings
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import parse_json, read_given
+from socodet.runtime.files import open_file, parse_json, read_given
 from socodet.runtime.notices import notice
+
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def open_list(file: Path) -> ImageFolder:
@@ -46,15 +49,22 @@ def read_lines(file: Path) -> list[str]:
 
     Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
     """
-    data = read_given(file)
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    data = b"\0" if _begins_as_no_text(file) else read_given(file)
     try:
-        text = data.decode("utf-16") if wide else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
+        text = data.decode("utf-16") if data.startswith(WIDE) else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
         raise InputError(f"{file}: is not a text file; give a list in UTF-8, one name a line")
     return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+
+
+def _begins_as_no_text(file: Path) -> bool:
+    """So that what someone took for a list, such as an archive of all images, is not read into memory."""
+    with suppress(OSError), open_file(file) as stream:
+        head = stream.read(4096)
+        return b"\0" in head and not head.startswith(WIDE)
+    return False
 
 
 def open_coco(file: Path) -> ImageFolder:

@@ -23,6 +23,8 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import reading_of_set, spread_over
 from socodet.runtime.notices import busy_with
 
+ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
 
 class ImageSource(Protocol):
     """A fixed sequence of encoded images. Must be cheap to hand to data workers."""
@@ -229,6 +231,10 @@ def _open(given: Path) -> ImageSource:
         raise InputError(f"{given}: no such file or folder; give a folder of images, tar shards or a list of images")
     if suffix in SUFFIXES:
         raise InputError(f"{given}: is one image; give the folder that holds it, or a text file that lists images")
+    if suffix in ARCHIVES:
+        raise InputError(
+            f"{given}: is an archive; unpack it, and give the folder, or a .tar file that is not compressed"
+        )
     if suffix == ".tar":
         return open_shards([given], str(given))
     if suffix == ".json":

@@ -92,8 +92,10 @@ def _content(path: Path) -> bytes:
 
 
 def _read_folder(path: Path) -> tuple[Boxes, BoxForm]:
-    arrays = sorted(file for file in path.rglob("*.npy") if file.is_file())  # a pipe would be waited for
-    texts = sorted(file for file in path.rglob("*.json") if file.is_file())
+    arrays, texts = (  # not pipes, which would be waited for, nor what macOS adds as ._NAME
+        sorted(file for file in path.rglob(f"*.{ending}") if file.is_file() and not file.name.startswith("."))
+        for ending in ("npy", "json")
+    )
     if not arrays and not texts:
         raise InputError(f"{path}: no .npy or .json file in it; {FORMS_KNOWN}")
     if arrays and texts:
