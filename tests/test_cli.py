@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import socodet
 from socodet._version import __version__
 from socodet.cli import COMMANDS, _nobody_reads, main
 from socodet.images.photographs import photographs
@@ -419,3 +420,26 @@ def test_what_is_on_the_web_has_to_be_downloaded(tmp_path, capsys, argv):
     said = error_of(capsys, *argv, "--output", tmp_path / "out")
     assert argv[1] in said
     assert "download" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("recipes --images folder", "--images"),
+        ("report run --split test", "--split test"),
+        ("reproduce own-data --data set --output out --weights-name mine", "--weights-name"),
+        ("reproduce own-data --data set --output out --finetuning.seed 3", "--folds"),
+        ("finetune set --output out --resume --overwrite", "--overwrite deletes"),
+        ("pretrain images --output out --overwrite --resume", "--overwrite deletes"),
+    ],
+)
+def test_flags_without_effect_or_against_each_other_are_refused(capsys, argv, said):
+    assert said in error_of(capsys, *argv.split())
+
+
+@pytest.mark.parametrize(
+    "function", [socodet.finetune, lambda *run, **how: socodet.pretrain(run[0], "tiny", run[1], **how)]
+)
+def test_in_python_a_run_is_either_resumed_or_deleted(function, few_images, tmp_path):
+    with pytest.raises(socodet.InputError, match=r"^resume keeps .* overwrite deletes"):
+        function(few_images, tmp_path / "run", resume=True, overwrite=True)

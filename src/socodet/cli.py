@@ -31,6 +31,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import said_while_loading
 from socodet.runtime.process import leave, let_standard_error_be_lost, open_standard_streams, raise_open_files
 from socodet.runtime.world import world_from_environment
+from socodet.training.settings import RESUME_OR_OVERWRITE
 from socodet.weights.hub import HUB, with_downloads
 
 COMMANDS = {
@@ -210,7 +211,11 @@ def _with_home(word: str) -> str:
 
 
 def _refuse_odd(name: str, argv: Sequence[str]) -> None:
-    """InputError for an empty argument, which as a path would be the working directory, and for a URL."""
+    """InputError for an empty argument, which as a path would be the working directory, for a URL, and for both of
+    two flags that contradict each other.
+    """
+    if {"--resume", "--overwrite"} <= {*argv}:
+        raise InputError(f"{name}: {RESUME_OR_OVERWRITE}")
     for before, word in zip(["", *argv], argv, strict=False):
         if "\0" in word:
             raise InputError(f"{name}: {word!r} contains a NUL character; remove it")

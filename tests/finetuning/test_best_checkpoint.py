@@ -12,10 +12,12 @@ from photograph_sets import coco_file
 import socodet
 import socodet.finetuning.loop as loop_module
 from socodet.cli import main
+from socodet.deployment.push import _write_shared
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.finetune import finetune
+from socodet.finetuning.run import keep_best_alone
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.training.log import JsonLinesSink
 from socodet.training.run_folder import RunFolder
@@ -78,6 +80,36 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(scored, data, tmp_
         checkpoint.unlink()
     assert run.load_best()["step"] == 2
     assert finetune(data, run.path, SETTINGS, execution=HERE, **asked).best == (5, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("best", "left"),
+    [(100, ["best.pt"]), (80, ["best.pt", "step-00000100.pt"]), (None, ["best.pt", "step-00000100.pt"])],
+    ids=["the last is the best", "the disk was full at the last", "damaged"],
+)
+def test_checkpoints_go_only_where_the_best_weights_are_in_best_pt(tmp_path, best, left):
+    run = RunFolder(tmp_path / "study" / "run")
+    run.save_checkpoint(100, {"step": 100, "detector": {}})
+    run.save_best({"step": best or 100, "detector": {}})
+    if best is None:
+        run.best.write_bytes(run.best.read_bytes()[:-50])
+    lines = [{"step": 80, "box_AP": 20.0}, {"step": 90, "box_AP": None}, {"step": 100, "box_AP": 25.0}]
+    run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keep_best_alone(tmp_path / "study")
+    assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == left
+
+
+def test_what_to_do_without_the_best_or_the_last_weights_is_what_can_be_done(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.save_best({"step": 1, "detector": {}})
+    with pytest.raises(InputError, match="--checkpoint best"):
+        _write_shared(run, RunFolder(tmp_path / "shared"), "last")
+    run.best.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="train again"):
+        run.load_best()
+    run.save_checkpoint(1, {"step": 1, "detector": {}})
+    with pytest.raises(InputError, match="--checkpoint last"):
+        run.load_best()
 
 
 def weights_after(steps, data, output):

@@ -1,6 +1,7 @@
 """The pages of a fine-tuned detector: of detections written by hand, so that every number is known."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from narrow_models import NARROW
 from photograph_sets import coco_file
 
 import socodet
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.scores import Detections
+from socodet.detection.scores.outcomes import outcome
 from socodet.errors import InputError
 from socodet.reports.sections import detections as section
 
@@ -81,3 +84,19 @@ def test_a_browser_shows_the_page(page, tmp_path, scheme):
 def test_a_set_that_is_not_there_is_one_line(tuned, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         socodet.report([tuned[0]], tmp_path / "r.html", data=tmp_path / "nowhere.json")
+
+
+def test_classes_of_any_names_have_curves(tmp_path, monkeypatch):
+    """Also one that is called as the curve of all, and two of one name."""
+    data = open_detection_set(coco_file(tmp_path / "set.json", NAMES, masks=False))
+    names = ("all classes", "bird", "bird")
+    data = replace(
+        data, categories=tuple(replace(one, name=name) for one, name in zip(data.categories, names, strict=True))
+    )
+    found = [Detections.none()] * len(data)
+    outcomes = [outcome(image, one) for image, one in zip(data.images, found, strict=True)]
+    drawn = []
+    monkeypatch.setattr(section, "precision_charts", lambda curves: drawn.extend(curves) or [])
+    section._precision_section([section.Found("run", data, found, outcomes, 0.0, frozenset())], "three images")
+    assert [name for name, _ in drawn] == ["all classes", *names]
+    assert [curve.objects for _, curve in drawn] == [3, 1, 1, 1]

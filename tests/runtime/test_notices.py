@@ -1,6 +1,8 @@
 """Work that takes long says so."""
 
+import io
 import logging
+import sys
 import time
 
 import pytest
@@ -44,3 +46,10 @@ def test_what_takes_long_is_progress_which_can_be_left_out_and_is_said_less_and_
     finally:
         LOGGER.setLevel(before)
     assert not capsys.readouterr().err
+
+
+def test_a_standard_error_that_the_program_has_closed_ends_nothing(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    notices.say("lost")

@@ -237,6 +237,8 @@ def test_images_read_otherwise_and_other_boxes_are_refused(table4, tmp_path, mon
     monkeypatch.setattr(running.Study, "run", lambda *_, **__: None)  # trains nothing
     for _ in range(2):
         ablate("table4", photographs(), tmp_path / "out", SMALL, proposals=boxes, **call)
+    boxes = shutil.move(boxes, tmp_path / "moved.parquet")
+    ablate("table4", photographs(), tmp_path / "out", SMALL, proposals=boxes, **call)
     pq.write_table(pq.read_table(boxes), boxes, compression="gzip")
     with pytest.raises(InputError, match="--proposals"):
         ablate("table4", photographs(), tmp_path / "out", SMALL, proposals=boxes, **call)

@@ -226,7 +226,7 @@ def ask(data, tmp_path, monkeypatch):
     def call(stub, **options):
         monkeypatch.setattr(finetuning_runs, "finetune", stub)
         asked = {**QUIET, "val": data / "val.json", "seeds": (0, 1)}
-        changes = {name: options.pop(name) for name in ("detector", "iterations", "epochs") if name in options}
+        changes = {name: options.pop(name) for name in ("detector", "iterations", "epochs", "seed") if name in options}
         settings = dataclasses.replace(ASKED, **changes)
         inits = options.pop("inits", named_inits([str(data / "soco"), "scratch"]))
         return compare(data / "train.json", tmp_path / "out", inits, settings, **{**asked, **options})
@@ -456,6 +456,20 @@ def test_seed_and_fraction_of_the_settings_are_those_of_the_only_runs(data, tmp_
     assert len(json_of(run_of(tmp_path / "out", "soco", 0.5, 3) / "images.json")["image_ids"]) == 3
     with pytest.raises(InputError, match="fraction"):
         compare(data / "train.json", tmp_path / "two", ["scratch"], settings, fractions=[1.0], **asked)
+
+
+def test_a_seed_beside_the_seeds_is_refused(ask):
+    with pytest.raises(InputError, match="--seed and --seeds"):
+        ask(Stub(), seed=3, seeds=(0, 1))
+    assert len(ask(Stub(), seed=1, seeds=(0, 1)).runs) == 4
+
+
+def test_names_that_some_disks_take_for_one_are_refused(ask):
+    with pytest.raises(InputError, match="SoCo: differs from soco in case alone"):
+        ask(Stub(), inits=named_inits(["soco=scratch", "SoCo=scratch"]))
+    ask(Stub(), inits=named_inits(["soco=scratch"]))
+    with pytest.raises(InputError, match="SoCo: differs from soco in case alone"):
+        ask(Stub(), inits=named_inits(["SoCo=scratch"]))
 
 
 def test_an_init_is_a_path_or_its_text(data):

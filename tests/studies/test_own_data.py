@@ -349,6 +349,22 @@ def test_folds_that_only_one_start_has_are_not_compared(tmp_path):
     assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10**0.3)
 
 
+def test_an_ap_of_nothing_is_worth_no_labels(tmp_path):
+    """Scratch finds nothing with 5% of the labels either; and the AP that it begins with is worth as many as it has."""
+    figures = {("scratch", 0.05): (0.0,), ("scratch", 0.1): (0.0,), ("scratch", 1.0): (9.0,), ("soco", 0.1): (0.0,)}
+    assert made_up(tmp_path / "nothing", figures).labels_worth("soco", 0.1) is None
+    figures = {("scratch", 0.05): (10.0,), ("scratch", 0.1): (8.0,), ("soco", 0.1): (10.0,)}
+    assert made_up(tmp_path / "falling", figures).labels_worth("soco", 0.1) == 0.05
+
+
+def test_a_result_whose_folder_is_gone_is_still_shown(tmp_path):
+    found = made_up(tmp_path / "out", {("scratch", 0.1): (10.0,), ("soco", 0.1): (13.0,)})
+    found.write()  # as every call does with what it returns
+    before = found._repr_html_(), str(found), found.as_json()
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert (found._repr_html_(), str(found), found.as_json()) == before
+
+
 def test_what_diverged_is_in_the_table(tmp_path):
     nan = math.nan
     figures = {("scratch", 0.1): (10.0, 12.0, 0.0), ("soco", 0.1): (13.0, nan, 4.0), ("image", 0.1): (nan, nan, nan)}
@@ -381,6 +397,7 @@ def test_other_images_are_not_called_the_sets(tmp_path):
     note = json.loads(found.study.note.read_text())
     note["asked"]["images"]["names_sha256"] = "3f"
     found.study.note.write_text(json.dumps(note))
+    found = dataclasses.replace(found)
     assert "100 images of mine" not in found.headline()
 
 
@@ -446,6 +463,8 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
         OwnDataSettings(finetuning=FinetuneSettings(iterations=5))
     with pytest.raises(SettingError, match="weights-name"):
         Weights(tmp_path, "resnet18", "soco")
+    with pytest.raises(SettingError, match="weights-name"):
+        Weights(tmp_path, "resnet18", "SoCo")
     with pytest.raises(InputError, match="no such start"):
         reproduce_own_data(data, tmp_path / "o", SMALL, only=["sooc"], execution=CPU, show_progress=False)
     with pytest.raises(InputError, match=r"fractions must be .* different"):  # of one folder

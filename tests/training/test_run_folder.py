@@ -91,6 +91,7 @@ def test_differences_are_named_by_the_flags_that_set_them():
     assert differences({"recipe": ours}, {"recipe": theirs}) == (
         "--views.1.size (112 now, 96 there), --epochs (not given now, 1.0 there)"
     )
+    assert differences({"socodet": "2"}, {"socodet": "1"}) == "socodet's version (2 now, 1 there)"
     assert differences({"init": "/here"}, {}) == "--init (/here now, not given there)"
     assert differences({"settings": {"detector": "fcos"}}, {"settings": {"detector": "detr"}}).startswith("--detector ")
     assert differences({"a": [1]}, {"a": [1, 2]}) == "--a (1 now, 1 2 there)"

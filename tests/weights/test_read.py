@@ -3,8 +3,10 @@
 import argparse
 import hashlib
 import os
+import re
 import sys
 import types
+import warnings
 from collections import Counter
 from fractions import Fraction
 
@@ -19,6 +21,7 @@ from socodet.pretraining.recipes import recipe
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
+from socodet.weights.pretrained_run import model_settings
 from socodet.weights.read import read_pretrained
 
 WEIGHTS = {"conv1.weight": torch.randn(4, 3, 7, 7), "bn1.bias": torch.randn(4)}
@@ -285,3 +288,34 @@ def test_a_fine_tuned_detectors_checkpoint_is_no_pretrained_one(tmp_path):
     torch.save({"step": 1, "detector": under("backbone.body.")}, tmp_path / "step-00000001.pt")
     with pytest.raises(InputError, match="not one of a pretraining run"):
         read_pretrained(tmp_path / "step-00000001.pt", lambda name: name in BODY)
+
+
+@pytest.mark.parametrize("text", ["{not json", "[]", '{"backbone_config": [1]}', '{"backbone_config": {"depths": 5}}'])
+def test_a_config_of_no_transformers_detector_is_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}"):
+        model_settings(tmp_path)
+
+
+def test_a_resnet_whose_sizes_its_config_leaves_out_is_transformers_own(tmp_path):
+    (tmp_path / "config.json").write_text('{"backbone_config": {"model_type": "resnet"}}')
+    assert model_settings(tmp_path).backbone == "resnet50"
+
+
+def test_a_program_of_torchscript_is_named(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated
+        torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "program.pt")
+    with warnings.catch_warnings(record=True) as said, pytest.raises(InputError, match="TorchScript"):
+        WeightsFile.find(tmp_path / "program.pt").read()
+    assert not said
+
+
+def test_too_little_memory_is_not_called_a_bad_file(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+
+    torch.save(WEIGHTS, tmp_path / "weights.pth")
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RuntimeError, match="memory"):
+        WeightsFile.find(tmp_path / "weights.pth").read()

@@ -107,6 +107,8 @@ def push(
 def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> Path:
     """Writes what is shared of a run as a run's folder; the file of its weights."""
     state = (run.load_best() if checkpoint == "best" else None) or run.load_checkpoint()
+    if state is None and run.best.exists():
+        raise InputError(f"{run.path}: only its best weights are left; use --checkpoint best")
     if state is None:
         raise InputError(f"{run.path}: has no checkpoint yet; let the run continue until it writes one")
     if "detector" in state:

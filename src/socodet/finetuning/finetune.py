@@ -33,7 +33,7 @@ from socodet.training.distributed import in_every_process, join, require_same, t
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import PATIENCE, ExecutionSettings
+from socodet.training.settings import PATIENCE, RESUME_OR_OVERWRITE, ExecutionSettings
 from socodet.training.trackers import check_trackers
 from socodet.weights.file import WeightsFile
 from socodet.weights.hub import origin, reads_hub
@@ -137,6 +137,8 @@ def finetune(
     InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
+    if resume and overwrite:
+        raise InputError(RESUME_OR_OVERWRITE)
     settings = settings or FinetuneSettings()
     execution = execution or ExecutionSettings()
     evaluation = evaluation or EvaluationSettings()

@@ -100,13 +100,25 @@ def has_detector(run: RunFolder) -> bool:
 
 
 def keep_best_alone(folder: Path) -> None:
-    """Deletes the checkpoints that a finished run could be resumed from, in `folder` and below, where it has best.pt.
+    """Deletes the checkpoints that a finished run could be resumed from, in `folder` and below, where best.pt is best.
 
-    There are two of them, and each holds the optimizer's state as well.
+    There are two of them, and each holds the optimizer's state as well. They stay where best.pt is damaged, or could
+    not be written when AP was highest, as on a full disk.
     """
     for best in folder.rglob("checkpoints/best.pt"):
-        for checkpoint in RunFolder(best.parent.parent).checkpoints():
+        run = RunFolder(best.parent.parent)
+        for checkpoint in run.checkpoints() if _has_best(run) else ():
             checkpoint.unlink(missing_ok=True)
+
+
+def _has_best(run: RunFolder) -> bool:
+    """Whether best.pt can be read, and no evaluation gave a higher AP than that of its weights."""
+    try:
+        kept = run.load_best()
+    except InputError:
+        return False
+    aps = {line["step"]: line["box_AP"] for line in run.log_lines() if line.get("box_AP") is not None}
+    return kept is not None and kept["step"] in aps and aps[kept["step"]] == max(aps.values())
 
 
 def images_seen_by(run: RunFolder, data: "DetectionDataset") -> int:

@@ -42,7 +42,7 @@ from socodet.training.distributed import in_every_process, join, require_same, t
 from socodet.training.log import LogSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
-from socodet.training.settings import ExecutionSettings
+from socodet.training.settings import RESUME_OR_OVERWRITE, ExecutionSettings
 from socodet.training.streams import Stream
 from socodet.training.trackers import check_trackers
 from socodet.views.rendering import warm_up
@@ -135,6 +135,8 @@ def pretrain(
     unreadable images and seconds. InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
+    if resume and overwrite:
+        raise InputError(RESUME_OR_OVERWRITE)
     execution = execution or ExecutionSettings()
     if isinstance(recipe, str) and recipe != AUTO:
         recipe = recipe_named(recipe)

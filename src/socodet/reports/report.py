@@ -83,6 +83,8 @@ def report(
     """
     began = time.monotonic()
     path = _checked(output, overwrite)
+    if data is None and split != "val":
+        raise InputError(f"--split {split}: says which part of --data, which is not given; leave it out, or give both")
     records = read_records(runs)
     annotated = _annotated(records, data, split, images)
     pretrained = [record for record in records if record.kind == "pretrain"]

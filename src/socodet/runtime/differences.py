@@ -19,8 +19,9 @@ OTHER_NAMES = {
     "name": "--recipe",
     "table": "--proposals",
     "evaluation_every": "--evaluation.every",
+    "socodet": "socodet's version",
 }
-"""Fields whose flags have other names."""
+"""Fields whose flags have other names, or that are no flags."""
 FOLLOWING = {"schedule", "drawn_from"}
 """What follows from other settings is named only where nothing else differs."""
 NAMED = 4

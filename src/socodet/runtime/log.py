@@ -23,13 +23,14 @@ SPOKEN = Spoken()
 
 
 class _StandardError(logging.Handler):
-    """Prints on what is standard error at that moment. A disk that is full or a terminal that is gone ends nothing."""
+    """Prints on what is standard error at that moment. If it is closed, gone or on a full disk, that ends nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
         SPOKEN.times += 1
         if sys.stderr is not None:  # else `print` would take standard output
-            with suppress(OSError):
-                print(self.format(record), file=sys.stderr, flush=True)
+            line = self.format(record)
+            with suppress(OSError, ValueError):  # ValueError: the program has closed it
+                print(line, file=sys.stderr, flush=True)
 
 
 if not LOGGER.handlers:

@@ -29,7 +29,7 @@ from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import DESCRIBED, FinetuningRuns
-from socodet.studies.inits import Init, check_distinct, named_inits, shared_model, shared_pixel_reading
+from socodet.studies.inits import Init, check_distinct, named_inits, refuse_alike, shared_model, shared_pixel_reading
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
 from socodet.training.devices import choose_device
@@ -82,6 +82,8 @@ def compare(
     settings = settings or FinetuneSettings()
     if settings.fraction is not None and fractions is not None:
         raise InputError("--fraction and --fractions: give one of them")
+    if seeds is not None and settings.seed not in (0, *seeds):
+        raise InputError("--seed and --seeds: give one of them")
     seeds = (settings.seed,) if seeds is None else seeds
     fractions = (settings.fraction or 1.0,) if fractions is None else fractions
     compared = [init if isinstance(init, Init) else named_inits([str(init)])[0] for init in inits]
@@ -152,6 +154,7 @@ def _prepare(
     """
     asked = runs.describe()
     noted: dict[str, Any] = study.find(asked, DESCRIBED, overwrite=overwrite).get("inits", {})
+    refuse_alike([*noted, *(init.name for init in inits)])
     detector = None
     for init in inits:
         there = noted.get(init.name)

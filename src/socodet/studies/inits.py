@@ -1,7 +1,8 @@
 """The initial weights that a study compares, with their names in tables and folders."""
 
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -74,6 +75,18 @@ def check_distinct(what: str, values: Sequence[object], fix: str) -> None:
     twice = next((value for value in values if values.count(value) > 1), None)
     if twice is not None:
         raise InputError(f"{what} {twice} is given twice; {fix}")
+
+
+def refuse_alike(names: Iterable[str]) -> None:
+    """InputError for two names that differ in case alone, as macOS keeps their runs in one folder."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise InputError(
+                f"init {name}: differs from {other} in case alone, and some disks have one folder for both; name it "
+                "otherwise, --init NAME=PATH"
+            )
 
 
 def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> ModelSettings:

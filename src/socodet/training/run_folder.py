@@ -239,7 +239,8 @@ class RunFolder:
         try:
             return read_state(self.best) if self.best.exists() else None
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.best}: not a readable checkpoint ({error}); use --checkpoint last") from None
+            fix = "use --checkpoint last" if self.checkpoints() else "restore it, or train again: no other is left"
+            raise InputError(f"{self.best}: not a readable checkpoint ({error}); {fix}") from None
 
     def load_checkpoint(self, _pauses: Sequence[float] = LISTED_AGAIN) -> dict[str, Any] | None:
         """The newest readable state, on the CPU; None when there is no checkpoint. Never unpickles code."""

@@ -8,6 +8,7 @@ from socodet.errors import SettingError
 from socodet.runtime.extensions import Extension, is_extension
 from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
+RESUME_OR_OVERWRITE = "--resume keeps the run in the folder, and --overwrite deletes it; give one of them"
 PATIENCE = "patience"
 """What ended a run that got no better, where a signal's name is otherwise."""
 

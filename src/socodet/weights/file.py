@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from socodet.errors import InputError
+from socodet.errors import InputError, is_out_of_memory
 from socodet.training.checkpoint_file import NOT_HELD, SAFETENSORS, damage, is_archive, is_held, network_of
 from socodet.training.run_folder import RunFolder
 from socodet.weights.hub import origin
@@ -83,11 +84,17 @@ class WeightsFile:
                 content = safetensors.torch.load_file(self.path)
                 content = {"detector": content} if network_of(self.path) == "detector" else content
             else:
-                with torch.serialization.safe_globals(
-                    [argparse.Namespace, *((_PassedOver, name) for name in PASSED_OVER)]
+                with (
+                    warnings.catch_warnings(),
+                    torch.serialization.safe_globals(
+                        [argparse.Namespace, *((_PassedOver, name) for name in PASSED_OVER)]
+                    ),
                 ):
+                    warnings.filterwarnings("ignore", ".*TorchScript")  # which is refused in one line
                     content = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{self.path}: not a file of weights that can be read safely ({_what_it_is(self.path, error)}); give a "
                 "state dict as .pth, .pt or .safetensors"
@@ -138,6 +145,8 @@ def _what_it_is(path: Path, error: Exception) -> str:
     """What lies there instead of weights, or what made them unreadable."""
     if foreign := re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", str(error)):
         return f"it also holds {foreign[1]}, which only code can make"
+    if "TorchScript" in str(error):
+        return "it is TorchScript, a program"
     with path.open("rb") as file:
         head = file.read(512)
     if not head:

@@ -1,6 +1,5 @@
 """A detector that Hugging Face transformers wrote, as `save_pretrained` or a download left it in a folder."""
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from socodet.errors import InputError
 from socodet.models.backbone_names import RESNETS, TIMM
 from socodet.models.settings import ModelSettings
+from socodet.runtime.files import parse_json, read_given
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,12 +55,14 @@ def transformers_model_settings(folder: Path) -> ModelSettings:
     """Backbone and encoder channels of its detector, as far as ours can have them. InputError for other backbones."""
     from socodet.models.backbones import resnet_depth
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    backbone = config.get("backbone_config") or {}
+    config = _described(folder / "config.json")
+    backbone = config.get("backbone_config")
+    backbone = backbone if isinstance(backbone, dict) else {}
     kind = backbone.get("model_type")
     name = backbone.get("backbone") if kind == "timm_backbone" else config.get("backbone")
     if kind in ("resnet", "rt_detr_resnet"):
-        depth = resnet_depth(tuple(backbone["depths"]), bottleneck=backbone["layer_type"] == "bottleneck")
+        depths, layers = backbone.get("depths", [3, 4, 6, 3]), backbone.get("layer_type", "bottleneck")  # as there
+        depth = resnet_depth(tuple(depths), bottleneck=layers == "bottleneck") if isinstance(depths, list) else None
         name = depth and (f"{TIMM}resnet{depth}d" if kind == "rt_detr_resnet" else f"resnet{depth}")
     if not isinstance(name, str) or not re.fullmatch(r"[\w./-]+", name):
         raise InputError(f"{folder}: its backbone ({kind}) is neither a ResNet nor a network of timm; give another")
@@ -70,6 +72,15 @@ def transformers_model_settings(folder: Path) -> ModelSettings:
     return ModelSettings(backbone=name if name in RESNETS or name.startswith(TIMM) else f"{TIMM}{name}", **sizes)
 
 
+def _described(file: Path) -> dict[str, Any]:
+    """The contents of a JSON file of the folder. InputError when it holds no object."""
+    fix = "download the whole model again, or give another folder"
+    found = parse_json(file, read_given(file), fix)
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: holds no JSON object; {fix}")
+    return found
+
+
 def _normalization(folder: Path) -> "tuple[Tensor, Tensor]":
     """Mean and standard deviation of its image processor; RT-DETR's takes RGB in 0 to 1 as it is."""
     import torch
@@ -77,7 +88,7 @@ def _normalization(folder: Path) -> "tuple[Tensor, Tensor]":
     from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 
     file = folder / "preprocessor_config.json"
-    processor = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    processor = _described(file) if file.is_file() else {}
     if processor and not processor.get("do_normalize", True):
         return torch.zeros(3), torch.ones(3)
     return (

@@ -85,15 +85,15 @@ def _search(record: RunRecord, data: DetectionDataset, device: str, show_progres
 
 
 def _precision_section(every: Sequence[Found], seen: str) -> Section:
-    curves: dict[str, PrecisionRecall] = {f"{one.name}, all classes": one.curve() for one in every}
+    curves = [(f"{one.name}, all classes", one.curve()) for one in every]
     tables = [_class_table(one, several=len(every) > 1) for one in every]
     if len(every) == 1:
         (one,) = every
-        curves = {"all classes": one.curve()}
+        curves = [("all classes", one.curve())]
         counts = {label: one.curve(label) for label in range(1, len(one.data.categories) + 1)}
         largest = sorted((label for label in counts if counts[label].objects), key=lambda k: -counts[k].objects)
         if len(largest) > 1:
-            curves |= {one.data.categories[label - 1].name: counts[label] for label in largest[:CLASSES]}
+            curves += [(one.data.categories[label - 1].name, counts[label]) for label in largest[:CLASSES]]
     return Section(
         "Precision and recall",
         f"On {seen}, by each detector's best checkpoint if it kept one. A detection finds an object of its class if "
@@ -105,9 +105,9 @@ def _precision_section(every: Sequence[Found], seen: str) -> Section:
     )
 
 
-def precision_charts(curves: dict[str, PrecisionRecall]) -> list[PageImage]:
+def precision_charts(curves: Sequence[tuple[str, PrecisionRecall]]) -> list[PageImage]:
     """Precision over recall, a line per curve, for light and for dark pages."""
-    ends = "; ".join(f"{name} reaches {_last(curve):.0%}" for name, curve in curves.items())
+    ends = "; ".join(f"{name} reaches {_last(curve):.0%}" for name, curve in curves)
     return light_and_dark(partial(_figure, curves), "Precision over recall", "", f"Precision over recall: {ends}")
 
 
@@ -115,10 +115,10 @@ def _last(curve: PrecisionRecall) -> float:
     return float(curve.recall[-1]) if len(curve.recall) else 0.0
 
 
-def _figure(curves: dict[str, PrecisionRecall], *, theme: Theme = LIGHT) -> Figure:
+def _figure(curves: Sequence[tuple[str, PrecisionRecall]], *, theme: Theme = LIGHT) -> Figure:
     figure, (axes,) = chart(theme, "recall")
     named = []
-    for place, (name, curve) in enumerate(curves.items()):
+    for place, (name, curve) in enumerate(curves):
         first = curve.precision[:1]
         recall, precision = np.append(0, curve.recall), np.append(first if len(first) else 0, curve.precision)
         width = 2.4 if place == 0 else 1.4

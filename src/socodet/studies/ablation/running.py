@@ -226,11 +226,14 @@ def _prepare(
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "proposals": None if proposals is None else str(Path(proposals).resolve()),
     }
-    there = study.find(asked, overwrite=overwrite)
     inputs = {
         "table": None if proposals is None else {"sha256": file_digest(Path(proposals))},
         "reading": to_json(reading_of(source)),
     }
+    begun = study.noted()
+    if proposals is not None and not overwrite and begun.get("inputs", {}).get("table") == inputs["table"]:
+        asked["proposals"] = begun["asked"]["proposals"]  # where the same table was then
+    there = study.find(asked, overwrite=overwrite)
     refuse_other_note(study.folder, inputs, there.get("inputs", inputs), "an ablation")
     noted: dict[str, Any] | None = there.get("finetune")
     finetuned = noted

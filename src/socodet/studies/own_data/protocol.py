@@ -50,7 +50,7 @@ class Weights:
         path = downloaded(self.path) if is_on_hub(self.path) else Path(self.path)
         object.__setattr__(self, "path", path)
         taken = {SCRATCH, IMAGE, SOCO, SOCO_BACKBONE, SOCO_PAPER, SOCO_RPN}
-        if self.name in taken or not self.name.isidentifier():
+        if self.name.casefold() in taken or not self.name.isidentifier():  # macOS makes one folder of soco and SoCo
             raise SettingError(
                 f"--weights-name must be letters, digits and underscores, and none of {', '.join(sorted(taken))}, "
                 f"not {self.name!r}"
@@ -92,6 +92,8 @@ class OwnDataSettings(Settings):
         for name in own:
             if getattr(given, name) is not None:
                 raise SettingError(f"--finetuning.{name}: is found by the protocol; leave it out")
+        if given.seed:
+            raise SettingError("--finetuning.seed: each detector takes its fold's number; choose the --folds instead")
         self._require(self.rise >= 0, "rise", "0 or more")
         self._require(self.longest >= self.shortest, "longest", f"at least shortest ({self.shortest})")
 

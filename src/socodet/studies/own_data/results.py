@@ -48,6 +48,12 @@ class OwnData(Shown):
     stopped_by: str | None = None
     """The signal that ended this call, `max_steps`, or None."""
 
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """What the study's note says was asked for."""
+        asked: dict[str, Any] = self.study.noted()["asked"]
+        return asked
+
     @property
     def markdown(self) -> Path:
         """Where the tables are as Markdown."""
@@ -93,7 +99,7 @@ class OwnData(Shown):
 
         Scratch is averaged over the same folds, at the fractions for which it has all of them; between these, AP is
         taken as linear in the logarithm of the fraction. Infinity if scratch is lower at every fraction that was
-        measured; None if it cannot be determined.
+        measured; None if it cannot be determined, as for an AP of 0.00.
         """
         own = self.scores(start, fraction)
         scratch = {f: self.scores(SCRATCH, f) for f in self._comparable(own)}
@@ -101,8 +107,11 @@ class OwnData(Shown):
             return None
         points = [(f, mean(_ap(runs[fold]) for fold in own)) for f, runs in scratch.items()]
         goal = mean(map(_ap, own.values()))
-        if goal < points[0][1]:
+        (least, lowest), *_ = points
+        if goal < max(lowest, LEAST_AP):
             return None
+        if goal == lowest:
+            return least
         for (less, low), (more, high) in itertools.pairwise(points):
             if low <= goal <= high:
                 part = (goal - low) / (high - low) if high > low else 0.0
@@ -118,7 +127,6 @@ class OwnData(Shown):
         return list(self._objects())
 
     def _objects(self) -> Iterator[dict[str, Any]]:
-        name = self.study.noted()["asked"]["set"]
         for run in self.detectors.runs:
             if not run.finished:
                 continue
@@ -127,7 +135,7 @@ class OwnData(Shown):
             pretraining = self.pretraining.get(pretrained_as(start))
             seconds = None if pretraining is None else pretraining.figure("seconds")
             yield {
-                "set": name,
+                "set": self.asked["set"],
                 "start": start,
                 "fraction": fraction,
                 "fold": fold,
@@ -150,7 +158,7 @@ class OwnData(Shown):
 
     def headline(self) -> str:
         """What was pretrained on what."""
-        asked = self.study.noted()["asked"]
+        asked = self.asked
         images = f"{asked['images']['count']:,} images"
         if asked["images"].get("names_sha256", OF_TRAINING) == OF_TRAINING:
             return f"Pretraining on {images} of {asked['set']}"
@@ -171,7 +179,7 @@ class OwnData(Shown):
 
     def as_markdown(self) -> str:
         """All tables."""
-        asked = self.study.noted()["asked"]
+        asked = self.asked
         lines = [
             f"# {in_table(self.headline())}",
             "",

@@ -127,10 +127,10 @@ def reproduce_own_data(
     def found(stopped_by: str | None = None) -> OwnData:
         return OwnData(study, settings, described, study.outcomes(jobs), stopped_by)
 
-    stopped_by = study.run(jobs, lambda: found().write(), retry_diverged=retry_diverged)
-    found().write()
-    found().detectors.write_figures(study.folder)
-    return found(stopped_by)
+    result = found(study.run(jobs, lambda: found().write(), retry_diverged=retry_diverged))
+    result.write()
+    result.detectors.write_figures(study.folder)
+    return result
 
 
 @dataclass(frozen=True)
