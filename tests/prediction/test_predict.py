@@ -610,6 +610,28 @@ def test_images_that_were_replaced_are_done_again(run, images, tmp_path, caplog,
     assert json.loads((fresh / "predictions.json").read_text()) != before
 
 
+def test_an_image_replaced_after_it_was_read_is_done_again(run, images, tmp_path, monkeypatch):
+    """As one that is still being copied when it is read, to where it goes."""
+    own, fresh = tmp_path / "images", tmp_path / "fresh"
+    shutil.copytree(images, own)
+    first, second, *_ = sorted(own.iterdir())
+    read = predict_module.read_pixels
+
+    def read_and_replace(source, index):
+        pixels = read(source, index)
+        if source.key(index) == second.name:
+            shutil.copyfile(first, second)
+        return pixels
+
+    monkeypatch.setattr(predict_module, "read_pixels", read_and_replace)
+    predict(run, own, tmp_path / "found", **QUIET)
+    monkeypatch.setattr(predict_module, "read_pixels", read)
+    predict(run, own, fresh, **QUIET)
+    assert (tmp_path / "found" / "predictions.json").read_bytes() != (fresh / "predictions.json").read_bytes()
+    predict(run, own, tmp_path / "found", **QUIET)
+    assert (tmp_path / "found" / "predictions.json").read_bytes() == (fresh / "predictions.json").read_bytes()
+
+
 def test_images_may_be_added(run, images, tmp_path, monkeypatch):
     own = tmp_path / "images"
     own.mkdir()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,33 @@ class FoundLines:
                 text = file.readline()
                 at = start + len(text)
                 yield text
+
+
+class Versioned(Sequence[int]):
+    """Images to be read. The version of each is noted as it is taken, so that what is read of it is no older."""
+
+    def __init__(self, indices: Sequence[int], source: ImageSource) -> None:
+        self._indices, self._source = indices, source
+        self._versions: dict[int, list[int] | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, places: int) -> int: ...
+
+    @overload
+    def __getitem__(self, places: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, places: int | slice) -> int | Sequence[int]:
+        taken = self._indices[places]
+        for index in [taken] if isinstance(taken, int) else taken:
+            self._versions[index] = version_of(self._source, index)
+        return taken
+
+    def version(self, index: int) -> list[int] | None:
+        """That of an image when it was taken; to be asked once."""
+        return self._versions.pop(index)
 
 
 def names_in(folder: Path) -> Iterator[str]:

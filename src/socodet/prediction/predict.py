@@ -31,9 +31,9 @@ from socodet.detection.scores.outcomes import as_limit
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
-from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of, version_of
+from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
-from socodet.prediction.found import CSV, JSON, LINES, FoundLines, names_in
+from socodet.prediction.found import CSV, JSON, LINES, FoundLines, Versioned, names_in
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
 from socodet.runtime.counted import counted
@@ -115,7 +115,7 @@ def predict(
     hold_folder(folder)
     _prepare(folder, asked, str(Path(detector.run).absolute()), source, overwrite=overwrite)
     lines = FoundLines.of_earlier_calls(folder, source)
-    left, stopped_by = lines.left, None
+    left, stopped_by = Versioned(lines.left, source), None
     if left:
         for name in (JSON, CSV):  # which are written once all images are done
             (folder / name).unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def predict(
         ):
             progress.done_earlier(len(source) - len(left))
             for index, answer in found:
-                line: dict[str, Any] = {"file_name": source.key(index), "version": version_of(source, index)}
+                line: dict[str, Any] = {"file_name": source.key(index), "version": left.version(index)}
                 if isinstance(answer, str):
                     line["unreadable"] = answer
                 else:
