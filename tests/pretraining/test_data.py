@@ -9,11 +9,18 @@ from torch.utils.data import DataLoader
 
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.source import open_images
+from socodet.models.encoders import build_encoder
+from socodet.models.settings import ModelSettings
+from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, replaced_images
 from socodet.pretraining.recipes import recipe
+from socodet.pretraining.settings import TrainingSettings
+from socodet.pretraining.trainer import Trainer, run_training
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime import extensions
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
 from socodet.training.streams import Stream
 from socodet.training.workers import make_batches
 from socodet.views.batch import collate
@@ -111,6 +118,25 @@ def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
     whole_pass = Stream(INDICES, 5, 0)
     (batch,) = make_batches(dataset.batch, map(whole_pass.batch, range(1)), 0)
     assert replaced_images(batch, whole_pass.batch(0)) == {2, 7}
+
+
+@pytest.mark.usefixtures("narrow_networks")
+def test_the_images_of_a_step_are_drawn_once(tmp_path, monkeypatch):
+    """With a GPU, by a thread that makes batches ahead: a stream is not for two threads."""
+    drawn, batch = [], Stream.batch
+    monkeypatch.setattr(Stream, "batch", lambda stream, step: drawn.append(step) or batch(stream, step))
+    torch.manual_seed(0)
+    model = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
+    settings = TrainingSettings(epochs=2, warmup_epochs=0, batch_size=4)
+    trainer = Trainer(SoCo(build_encoder(model), model), settings, len(INDICES))
+    dataset = SampleDataset(Pictures(broken=(2,)), Table(), INDICES, SMALL, seed=0)
+    execution = ExecutionSettings("cpu", workers=1)
+    _, unreadable = run_training(
+        trainer, dataset, Stream(INDICES, 4, 0), RunFolder(tmp_path), execution, show_progress=False
+    )
+    assert trainer.total == 2
+    assert drawn == [0, 1]
+    assert unreadable == {2, 7}  # 7 is of another size than its boxes
 
 
 def test_indices_in_any_order_give_the_images_that_are_asked_for():

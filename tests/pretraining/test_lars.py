@@ -64,6 +64,18 @@ def test_zero_gradient_and_missing_gradient_are_the_same_step():
     assert not torch.equal(without, torch.full((2, 3), 2.0))
 
 
+def test_a_part_without_norms_and_biases_may_have_a_rate_of_its_own():
+    """As a backbone whose norms are frozen."""
+    network = nn.ModuleDict({"backbone": nn.Conv2d(3, 2, 1, bias=False), "head": nn.Linear(2, 1)})
+    start = network["backbone"].weight.detach().clone()
+    optimizer = LARS(parameter_groups(network, 0.0, factors={"backbone.": 0.5}), lr=1.0, trust_coefficient=0.01)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = start - 0.01 * start.norm() / 6**0.5
+    torch.testing.assert_close(network["backbone"].weight.detach(), moved)
+
+
 def test_biases_and_norms_have_neither_decay_nor_trust_ratio():
     weights, rest = parameter_groups(small_network(), 0.1)
     assert [p.ndim for p in weights["params"]] == [4, 2]

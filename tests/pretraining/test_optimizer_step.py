@@ -68,6 +68,31 @@ def test_a_skipped_step_leaves_no_trace_but_a_count(bad_pixels):
     assert not all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
 
 
+class Centred(nn.Module):
+    """A network that keeps the mean of what it sees in a buffer, each time another tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.register_buffer("centre", torch.zeros(1))
+
+    def forward(self, x):
+        self.centre = 0.5 * self.centre + 0.5 * x.mean()
+        return ((x - self.centre) * self.weight).sum()
+
+
+def test_a_skipped_step_leaves_no_trace_in_a_buffer_that_is_replaced():
+    network = Centred()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    update = OptimizerStep(network, optimizer, World(), scaled=False, skip=True, max_skipped=3)
+    for x, centre in ((4.0, 2.0), (math.nan, 2.0), (6.0, 4.0)):
+        update.begin()
+        loss = network(torch.tensor([x]))
+        update.backward(loss)
+        assert update.finish(loss.detach()) == math.isfinite(x)
+        assert float(network.centre) == centre
+
+
 def test_skipping_gives_up_after_too_many_in_a_row():
     network = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)

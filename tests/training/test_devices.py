@@ -1,10 +1,12 @@
 """What is said of the default precision, and how many data workers there are."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from socodet.training import devices
-from socodet.training.devices import default_workers, precision_note
+from socodet.training.devices import autocast_type, default_workers, precision_note
 
 
 @pytest.mark.parametrize(("instruction", "said"), [("amx_bf16", True), ("avx512_bf16", True), ("avx2", False)])
@@ -13,7 +15,21 @@ def test_a_cpu_with_bfloat16_is_told_of_it(monkeypatch, instruction, said):
     note = precision_note("auto", torch.device("cpu"))
     assert (note is not None and "--precision bfloat16" in note) == said
     assert precision_note("float32", torch.device("cpu")) is None
-    assert precision_note("auto", torch.device("cuda")) is None
+
+
+@pytest.mark.parametrize(("capability", "precision"), [(7, torch.float32), (8, torch.bfloat16), (9, torch.bfloat16)])
+def test_a_gpu_without_bfloat16_computes_in_float32_and_its_user_is_told(monkeypatch, capability, precision):
+    """torch imitates bfloat16 on GPUs before Ampere, whose compute capability is 8."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=capability))
+    gpu = torch.device("cuda")
+    assert autocast_type("auto", gpu) is precision
+    assert autocast_type("bfloat16", gpu) is torch.bfloat16
+    note = precision_note("auto", gpu)
+    assert (note is not None and "--precision float16" in note) == (precision is torch.float32)
+    assert precision_note("float32", gpu) is None
 
 
 @pytest.mark.parametrize(

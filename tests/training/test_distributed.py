@@ -14,6 +14,8 @@ from two_processes import in_processes, in_two_processes
 
 import socodet.models.soco as soco_module
 import socodet.pretraining.trainer as trainer_module
+import socodet.training.learner as learner_module
+import socodet.training.loop as loop_module
 from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
@@ -191,6 +193,7 @@ def waits() -> timedelta:
 
 def in_process(rank: int, folder: Path) -> None:
     """Everything that two processes do in these tests: starting two takes longer than the rest."""
+    pytest.MonkeyPatch().setattr(loop_module, "LISTED_AGAIN", (0.0,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "replaced_images", lambda batch, places: {rank})
         printed = [pretrain(folder, "--max-steps", "1"), pretrain(folder)]
@@ -201,6 +204,7 @@ def in_process(rank: int, folder: Path) -> None:
         "printed": printed,
         "waits": [one.total_seconds() for one in (trained, waits())],
         "refused": [refused(folder, *arguments[rank]) for arguments in DIFFERENT],
+        "apart": [refused(folder / f"disk{rank}", *arguments) for arguments in ((), ("--proposals", "online"))],
         "nothing": [of_nothing(kind) for kind in NORMS],
         "norms": [[normalized(kind, shares, rank) for shares in SHARES] for kind in NORMS],
         "half": in_half_precision(rank),
@@ -332,6 +336,31 @@ def test_processes_with_other_images_or_settings_are_refused_in_each_of_them(two
         for line, differs in zip(process["refused"], ("images", "settings"), strict=True):
             assert f"have different {differs};" in line
             assert line.count("\n") == 1
+
+
+def test_a_folder_on_a_disk_of_each_process_is_refused_in_each_of_them(two):
+    for process in two:
+        for line in process["apart"]:
+            assert "is not the same folder for all processes" in line.splitlines()[-1]
+            assert "Traceback" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("[pair.cc:545] Read error: Connection reset by peer. GLHF!"), "has ended or hangs;"),
+        (torch.distributed.DistBackendError("NCCL error\nLast error:\nremote closed"), r"hangs \(remote closed\)"),
+        (torch.distributed.DistBackendError("NCCL\nDuplicate GPU detected : rank 1 and rank 0"), "have the same GPU"),
+    ],
+)
+def test_a_process_that_is_lost_before_the_first_step_is_one_line(monkeypatch, error, said):
+    def distributed_network(*_, **__):
+        raise error
+
+    monkeypatch.setattr(learner_module, "DistributedDataParallel", distributed_network)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(InputError, match=said):
+        Trainer(SoCo(build_encoder(SMALL), SMALL), TrainingSettings(batch_size=4), 10, world=World(0, 2))
 
 
 def test_a_second_call_waits_for_the_first_process_as_the_first_call_did(two):

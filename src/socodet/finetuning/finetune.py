@@ -31,7 +31,7 @@ from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device, deterministic_algorithms, precision_note
 from socodet.training.distributed import in_every_process, join, require_same, told_first
 from socodet.training.log import LogSink
-from socodet.training.loop import resume_from_checkpoint
+from socodet.training.loop import require_shared_folder, resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import PATIENCE, RESUME_OR_OVERWRITE, ExecutionSettings
 from socodet.training.trackers import check_trackers
@@ -203,6 +203,7 @@ def finetune(
         if world.is_first:
             hold_folder(run.path)
             prepare_folder(run, recipe, training, start, overwrite=overwrite)
+    require_shared_folder(run, world)
 
     tuner = FineTuner(network, detector, recipe.schedule, execution, world, seed=settings.seed)
     resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)

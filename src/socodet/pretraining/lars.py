@@ -55,6 +55,8 @@ class LARS(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             params: list[Tensor] = group["params"]
+            if not params:  # such as those of norms where they are frozen
+                continue
             updates = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
             decay: float = group["weight_decay"]
             if group["adapt"]:

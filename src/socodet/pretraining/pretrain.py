@@ -40,7 +40,7 @@ from socodet.runtime.world import World, world_from_environment
 from socodet.training.devices import choose_device, say_precision_note
 from socodet.training.distributed import in_every_process, join, require_same, told_first
 from socodet.training.log import LogSink
-from socodet.training.loop import resume_from_checkpoint
+from socodet.training.loop import require_shared_folder, resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import RESUME_OR_OVERWRITE, ExecutionSettings
 from socodet.training.streams import Stream
@@ -178,7 +178,9 @@ def pretrain(
         if world.is_first:
             hold_folder(run.path)
             prepare(run, source, recipe, proposals, start, overwrite=overwrite, show_progress=show_progress)
-    table, indices, unreadable = usable_images(run, source, recipe, proposals)
+    require_shared_folder(run, world)
+    with in_every_process(world, f"{run.path}: another process could not read the proposals; see its message"):
+        table, indices, unreadable = usable_images(run, source, recipe, proposals)
     if world.is_first:
         run.note_skipped(unreadable)
     count = len(indices)

@@ -1,6 +1,7 @@
 """Pretraining: the optimiser step with its schedules, its log line, and its data."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
@@ -25,7 +26,7 @@ from socodet.training.log import LogSink
 from socodet.training.loop import last_step, run_loop
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.training.streams import Stream
+from socodet.training.streams import Place, Stream
 from socodet.training.workers import make_batches
 from socodet.views.batch import Batch
 
@@ -243,13 +244,22 @@ def run_training(
     start, stop = trainer.finished, last_step(trainer, execution)
     workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
     pin_on = trainer.device if trainer.device.type == "cuda" else None
-    made = make_batches(dataset.batch, map(stream.batch, range(start, stop)), workers, pin_on=pin_on)
+    asked: deque[list[Place]] = deque()
+
+    def places() -> Iterator[list[Place]]:
+        """Of each step. A thread may ask for them, so nothing else here does: a stream is not for two threads."""
+        for step in range(start, stop):
+            of_step = stream.batch(step)
+            asked.append(of_step)
+            yield of_step
+
+    made = make_batches(dataset.batch, places(), workers, pin_on=pin_on)
     unreadable: set[int] = set()
 
     def batches() -> Iterator[Batch]:
         with closing(made) as loaded:
-            for step, batch in enumerate(loaded, start):
-                unreadable.update(replaced_images(batch, stream.batch(step)))
+            for batch in loaded:
+                unreadable.update(replaced_images(batch, asked.popleft()))
                 yield batch
 
     with deterministic_algorithms(execution.deterministic):

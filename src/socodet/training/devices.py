@@ -45,13 +45,22 @@ def idle_gpu() -> str | None:
 def autocast_type(name: str, device: torch.device) -> torch.dtype:
     """The type of forward and backward passes by `ExecutionSettings.precision`; float32 means no autocast."""
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and _gpu_multiplies_bfloat16() else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def precision_note(name: str, device: torch.device) -> str | None:
-    """What to say of the default precision: float32 on a CPU that multiplies matrices faster in bfloat16."""
-    if name != "auto" or device.type != "cpu" or not _multiplies_bfloat16():
+    """What to say of the default precision: float32 on a CPU that multiplies matrices faster in bfloat16.
+
+    And on a GPU that is too old for bfloat16, which torch would imitate there, many times slower.
+    """
+    if name != "auto":
+        return None
+    if device.type == "cuda":
+        other = "float16 needs about half the memory and is usually much faster"
+        note = f"note: this GPU has no instructions for bfloat16, so it computes in float32; --precision {other}"
+        return None if _gpu_multiplies_bfloat16() else note
+    if not _multiplies_bfloat16():
         return None
     return "note: this CPU has instructions for bfloat16; --precision bfloat16 is usually much faster than float32"
 
@@ -62,6 +71,10 @@ def say_precision_note(name: str, device: torch.device) -> None:
     note = precision_note(name, device)
     if note is not None:
         LOGGER.info(note)
+
+
+def _gpu_multiplies_bfloat16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _multiplies_bfloat16() -> bool:

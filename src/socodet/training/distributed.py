@@ -88,9 +88,12 @@ def lost_process(error: Exception) -> InputError | None:
     text = str(error).lower()
     if not (isinstance(error, dist.DistError) or any(sign in text for sign in LOST)):
         return None
+    reason = f" ({str(error).strip().splitlines()[-1]})" if isinstance(error, dist.DistBackendError) else ""
+    if "duplicate gpu" in text:
+        return InputError(f"two processes of this run have the same GPU{reason}; start at most one for each GPU")
     return InputError(
-        "another process of this run has ended or hangs; its message says why; the same command resumes from the "
-        "newest checkpoint"
+        f"another process of this run has ended or hangs{reason}; its message says why; the same command resumes from "
+        "the newest checkpoint"
     )
 
 

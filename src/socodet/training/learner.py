@@ -14,7 +14,14 @@ from socodet.errors import InputError
 from socodet.models.cpu_convolution import keep_strided_pointwise_in_memory, speed_up_weight_gradients
 from socodet.runtime.world import World
 from socodet.training.devices import autocast_type, choose_device, compile_every_shape
-from socodet.training.distributed import agree_flags, any_process, mean_over_all, norm_group, synchronize_batch_norm
+from socodet.training.distributed import (
+    agree_flags,
+    any_process,
+    lost_process,
+    mean_over_all,
+    norm_group,
+    synchronize_batch_norm,
+)
 from socodet.training.settings import ExecutionSettings
 
 B = TypeVar("B")
@@ -136,12 +143,15 @@ class NetworkLearner(Learner[B]):
         self.optimizer = optimizer
         self._forward: nn.Module = self.network
         if self.world.size > 1:
-            self._forward = DistributedDataParallel(
-                self.network,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # equal where batch norm is synchronised; the first process's are saved
-                find_unused_parameters=find_unused_parameters,
-            )
+            try:
+                self._forward = DistributedDataParallel(
+                    self.network,
+                    device_ids=[self.device] if self.device.type == "cuda" else None,
+                    broadcast_buffers=False,  # equal where batch norm is synchronised; the first process's are saved
+                    find_unused_parameters=find_unused_parameters,
+                )
+            except RuntimeError as error:
+                raise lost_process(error) or error from None
         self._update = OptimizerStep(
             self.network,
             optimizer,
@@ -240,18 +250,18 @@ class OptimizerStep:
         skip: bool,
         max_skipped: int,
     ) -> None:
-        self._optimizer, self._world = optimizer, world
+        self._network, self._optimizer, self._world = network, optimizer, world
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self.scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
         self.can_skip = scaled or skip
-        self._statistics = list(network.buffers()) if self.can_skip else []
-        self._statistics_before = [buffer.clone() for buffer in self._statistics]
+        self._statistics: dict[str, Tensor] = {}
         self._max_skipped, self._in_a_row = max_skipped, 0
 
     def begin(self) -> None:
         """Call before the forward pass: clears gradients, and saves the batch-norm statistics in case of a skip."""
         self._optimizer.zero_grad(set_to_none=True)
-        _copy(self._statistics, self._statistics_before)
+        if self.can_skip:
+            self._statistics = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a micro-batch."""
@@ -271,7 +281,8 @@ class OptimizerStep:
             self.scaler.step(self._optimizer)
             self._in_a_row = 0
         else:
-            _copy(self._statistics_before, self._statistics)
+            for name, buffer in self._network.named_buffers():  # of which a user's loss may have replaced some
+                buffer.copy_(self._statistics.get(name, buffer))
             self._in_a_row += 1
         self.scaler.update()
         if self._in_a_row > self._max_skipped:
@@ -284,8 +295,3 @@ class OptimizerStep:
     def _is_finite(self, loss: Tensor) -> bool:
         grads = [p.grad for p in self._parameters if p.grad is not None]
         return bool(torch.stack(torch._foreach_norm(grads)).isfinite().all() & loss.isfinite())
-
-
-def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    if source:  # a network may have no batch norm
-        torch._foreach_copy_(target, source)

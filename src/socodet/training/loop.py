@@ -1,5 +1,6 @@
 """The training loop: stopping, checkpoints, log and progress. What is trained, and how, is up to a `Learner`."""
 
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,16 +11,19 @@ from socodet.errors import InputError, is_out_of_memory
 from socodet.runtime.extensions import made
 from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
+from socodet.runtime.world import World
 from socodet.training.checkpoint_file import not_read_again
 from socodet.training.checkpoints import Checkpoints, Kept
 from socodet.training.clock import Clock
 from socodet.training.distributed import in_every_process, limit_waiting, lost_process, same_everywhere
 from socodet.training.learner import B, DivergedError, Learner, StoppedEarlyError
 from socodet.training.log import FAILED, FINISHED, KILLED, LogSink, Sinks, folder_sinks
-from socodet.training.run_folder import RunFolder
+from socodet.training.run_folder import LISTED_AGAIN, RunFolder
 from socodet.training.settings import PATIENCE, ExecutionSettings
 from socodet.training.signals import stop_requests
 from socodet.training.trackers import TRACKERS
+
+NOT_SHARED = "is not the same folder for all processes; put --output on a disk that they share"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,16 @@ class LoopResult:
     """From the first batch's arrival to the end, without `after_step`."""
     waited: float
     """How many of these seconds were spent waiting for data."""
+
+
+def require_shared_folder(run: RunFolder, world: World) -> None:
+    """InputError, in every process, unless all see the run that the first has begun in the folder."""
+    for pause in LISTED_AGAIN:
+        if run.exists():
+            break
+        time.sleep(pause)
+    if not all(same_everywhere(world, int(run.exists()))):
+        raise InputError(f"{run.path}: {NOT_SHARED}")
 
 
 def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: bool, show_progress: bool) -> None:
@@ -50,9 +64,7 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
     if state is not None:
         learner.load_state_dict(state)
     if not all(same_everywhere(learner.world, learner.finished)):
-        raise InputError(
-            f"{run.path}: is not the same folder for all processes; put --output on a disk that they share"
-        )
+        raise InputError(f"{run.path}: {NOT_SHARED}")
     if state is None:
         return
     if learner.finished == learner.total and not learner.pending and not resume:

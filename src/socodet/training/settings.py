@@ -20,9 +20,9 @@ class DeviceSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a CUDA device if there is one."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the forward and backward passes; auto is bfloat16 autocast on CUDA and float32 on a CPU. float16
-    training is autocast with a dynamic loss scale: it skips steps whose gradients overflow, and waits for the device
-    every step."""
+    """Precision of the forward and backward passes; auto is bfloat16 autocast on GPUs with instructions for it
+    (NVIDIA's since Ampere), and float32 on older ones and on a CPU. float16 training is autocast with a dynamic loss
+    scale: it skips steps whose gradients overflow, and waits for the device every step."""
     workers: NonNegativeInt | None = None
     """Number of data-loading processes; by default one per core, or fewer if the network also runs on the CPU. It does
     not affect results."""
