@@ -143,6 +143,7 @@ def test_a_recipe_with_other_values():
         ({"loss": object}, r"socodet\.register"),
         ({"backbone": object}, r"socodet\.register"),
         ({"epochs": -1}, "epochs must be above 0, not -1"),
+        ({"epochs": 1e300}, "epochs must be at most 1,000,000,000, not 1e"),
         ({"epochs": "many"}, "epochs must be a number, not 'many'"),
         ({"views": {0: {"size": 1}}}, "size must be between"),
         ({"backbone": "resnet51"}, "did you mean"),

@@ -292,7 +292,7 @@ def test_a_run_without_a_checkpoint_is_planned_again(images, tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("half_a_second")
-@pytest.mark.parametrize("hours", ["nan", "inf", "0", "-1"])
+@pytest.mark.parametrize("hours", ["nan", "inf", "1e307", "0", "-1"])
 def test_hours_that_are_none_are_refused(images, tmp_path, capsys, hours):
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", str(images), "--output", str(tmp_path / "run"), f"--hours={hours}"])

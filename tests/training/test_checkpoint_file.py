@@ -73,6 +73,17 @@ def test_a_run_uses_the_checkpoint_before_a_damaged_one(tmp_path, capsys):
         WeightsFile(newest).read()
 
 
+def test_after_a_damaged_checkpoint_a_run_again_keeps_two_good_ones(tmp_path):
+    run = RunFolder(tmp_path)
+    go(Counter(), run, itertools.count(), checkpoint_every=2, max_steps=6)
+    assert [path.stem[-1] for path in run.checkpoints()] == ["4", "6"]
+    run.checkpoint(6).write_bytes(run.checkpoint(6).read_bytes()[:99])
+    learner = Counter()
+    learner.load_state_dict(run.load_checkpoint())
+    go(learner, run, itertools.count(4), max_steps=1)
+    assert [read_state(path)["finished"] for path in run.checkpoints()] == [4, 5]
+
+
 def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path, monkeypatch):
     begun, enough, steps_seen = threading.Event(), threading.Event(), []
 

@@ -1,6 +1,5 @@
 """Plans the recipe `auto` from the images and this machine; a run that exists keeps the recipe it began with."""
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes.auto import Plan, network_of, plan
 from socodet.pretraining.recipes.choices import setting_of
 from socodet.pretraining.recipes.given import Given
+from socodet.pretraining.settings import LONGEST
 from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.proposals.settings import ONLINE
@@ -47,8 +47,8 @@ def plan_run(
     """
     given = given or Given()
     for name, value in (("epochs", given.epochs), ("hours", given.hours)):
-        if value is not None and not 0 < value < math.inf:
-            raise InputError(f"--{name} must be above 0 and finite, not {value}")
+        if value is not None and not 0 < value <= LONGEST:
+            raise InputError(f"--{name} must be above 0 and at most {LONGEST:,.0f}, not {value}")
     execution = execution or ExecutionSettings()
     world = world_from_environment(meeting=False)
     if given.hours is not None and world.size > 1:

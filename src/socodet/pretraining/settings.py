@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from socodet.runtime.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Range, Seed, Settings, Share
 
 Momentum = Annotated[float, Range(0, below=1)]
+LONGEST = 1e9
+"""Epochs of a run, and hours that one is planned for, at most."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class TrainingSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require(self.epochs <= LONGEST, "epochs", f"at most {LONGEST:,.0f}")
         rule = f"at least 1 and divide batch_size ({self.batch_size})"
         self._require(self.batch_size % self.accumulate == 0, "accumulate", rule)
         self._require(self.warmup_epochs <= self.epochs, "warmup_epochs", f"at most epochs ({self.epochs:g})")

@@ -5,12 +5,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from socodet.errors import InputError
 from socodet.runtime.notices import said_if_long, say
-from socodet.training.checkpoint_file import copied
+from socodet.training.checkpoint_file import copied, damage
 from socodet.training.run_folder import RunFolder
 
 CHECKPOINT_SECONDS = 600.0
@@ -63,9 +64,14 @@ class Checkpoints:
     def resumed(self, step: int) -> None:
         """A run goes on after this step: removes what is half-written, and keeps the epochs that were to be kept.
 
-        A process may have been killed when it had written a checkpoint and not yet given it an epoch's name.
+        A process may have been killed when it had written a checkpoint and not yet given it an epoch's name. Damaged
+        ones of later steps are removed too: counted among the newest, they would take the place of good ones.
         """
         self.run.remove_unfinished()
+        for later in (path for path in self.run.checkpoints() if path.stem > self.run.checkpoint(step).stem):
+            with suppress(OSError):
+                if damage(later) is not None:
+                    later.unlink()
         there = self.run.checkpoint(step)
         epoch = self._kept.epoch(step)
         if epoch is not None and there.exists() and not self.run.kept(epoch).exists():
