@@ -96,7 +96,16 @@ def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     assert "fpn_100ep" in error_of(capsys, *start, "--recipe", "fpn_100")
     assert "--epoch" in error_of(capsys, *start, "--recipe", "tiny", "--epochz", "3")
     assert "--epochs: takes a number, not 'many'" in error_of(capsys, *start, "--recipe", "tiny", "--epochs", "many")
-    assert "takes a whole number, not 'two'" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "two")
+    for flags, said in {
+        "--batch-size two": "a whole number, not 'two'",
+        "--limit 1e3": "a whole number, not '1e3'",
+        "--probe-every 0,5": "a number, not '0,5'",
+        "--bands 3 two 1": "whole numbers, not 'two'",
+        "--level-limits 1 2 x": "numbers, not 'x'",
+        "--resume=True": "no value; leave out =True",
+    }.items():
+        flag = flags.split()[0].partition("=")[0]
+        assert f"{flag}: takes {said} (see" in error_of(capsys, *start, "--recipe", "tiny", *flags.split())
     assert "missing: IMAGES, --output (" in error_of(capsys, "pretrain", "--recipe", "tiny")
     assert "batch_size must be at least 1, not 0" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "0")
     assert "views.1.size" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "wide")

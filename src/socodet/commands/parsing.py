@@ -98,6 +98,8 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
         if name not in known:
             instead = which_instead(name, known)
             return f"{name}: no such flag" + (f"; {instead}" if instead.startswith("did") else "")
+        if equals and known[name].values == 0:
+            return f"{name}: takes no value; leave out ={given}"
         value, choices = given if equals else following, known[name].choices
         if choices and value not in choices and not value.startswith("-") and not is_extension(value):
             return f"{name} {value}: no such choice; {which_instead(value, choices)}"
@@ -110,12 +112,29 @@ def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:
         missing = [flag.names[0] if flag.names else flag.shown for flag in flags if flag.required]
         words = set(re.split(r"[\s,]+", problem))
         return f"missing: {', '.join(name for name in missing if name in words)}"
-    found = re.match(
-        r"Error parsing (\S+): (could not convert string to float|invalid literal for int.*): '(.*)'", problem
-    )
-    if found is not None:
-        return f"{found[1]}: takes a {'whole ' if found[2].startswith('invalid') else ''}number, not {found[3]!r}"
-    return _closest_choice(problem)
+    return _no_number(problem, flags) or _closest_choice(problem)
+
+
+def _no_number(problem: str, flags: Sequence[Flag]) -> str | None:
+    """What is wrong with the value of a flag that takes one or more numbers; None for other problems."""
+    found = re.match(r"Error parsing (\S+): (.*)", problem)
+    flag = next((flag for flag in flags if found is not None and found[1] in flag.names), None)
+    if found is None or flag is None or not re.fullmatch(r"(INT|FLOAT)( INT| FLOAT| \.\.\.)*", flag.metavar):
+        return None
+    kind, what = (int, "whole number") if flag.metavar.startswith("INT") else (float, "number")
+    words = re.search(r"\['.*?'\]", found[2])  # of several; of one, it is quoted
+    wrong = [word for word in re.findall("'(.*?)'", words[0] if words else found[2]) if not _is_number(word, kind)]
+    if not wrong:
+        return None
+    return f"{found[1]}: takes {f'{what}s' if ' ' in flag.metavar else f'a {what}'}, not {wrong[0]!r}"
+
+
+def _is_number(word: str, kind: type[int] | type[float]) -> bool:
+    try:
+        kind(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _closest_choice(problem: str) -> str:

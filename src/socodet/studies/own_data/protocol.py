@@ -39,7 +39,7 @@ def pretrained_as(start: str) -> str:
 class Weights:
     """Weights that the user has already, to start from and to compare with."""
 
-    path: Path
+    path: str | Path
     """A file of the backbone, here or on the Hub, as `finetune --init` takes it."""
     backbone: str
     """What the file is the weights of, as `pretrain --backbone` takes it."""
@@ -145,8 +145,9 @@ def starts(
         what = "SoCo as the recipe auto sets it, and an RPN head beside it"
         found.append(Start(SOCO_RPN, what, replace(soco, model=model), on_request=True))
     if weights is not None:
-        soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=weights.path)
-        name, path = weights.name, weights.path
+        path = Path(weights.path)
+        soco, image = _recipes(settings, weights.backbone, source, survey, machine, starts_from=path)
+        name = weights.name
         adapted = _at_rate(soco, STARTED_BACKBONE_LR)
         found += [
             Start(name, f"the given weights of {weights.backbone}", weights=path, own_backbone=True),
