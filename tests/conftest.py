@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +23,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # there is at least a worker per core
 notices.LOADING_AFTER = (
     3600.0  # a slow machine does not change what a command prints (runtime/test_loading.py tests it)
 )
+
+
+def pytest_sessionstart():
+    """What a shell or a CI sets changes neither what is printed nor where runs are logged; pytest has its colours."""
+    for name in [*os.environ]:
+        if re.match(r"(WANDB|MLFLOW|SLURM|TTY)_|(FORCE|NO)_COLOR$|COLUMNS$", name):
+            del os.environ[name]
+    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1")  # servers of the tests
 
 
 @pytest.fixture(scope="module")

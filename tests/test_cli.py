@@ -398,7 +398,7 @@ def test_closed_streams_are_no_error_and_no_files_numbers(tmp_path, closed):
         "import os; from socodet.cli import main; main(['recipes', 'tiny']); "
         "file = open('file', 'w'); os.write(1, b'printed'); os.write(2, b'said'); assert file.fileno() > 2"
     )
-    command = f"exec {sys.executable} -c {shlex.quote(script)} {closed}"
+    command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(script)} {closed}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr.replace("said", "")) == (0, "")
     assert (tmp_path / "file").read_bytes() == b""

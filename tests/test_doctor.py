@@ -45,6 +45,7 @@ def test_a_gpu_that_torch_does_not_find_is_bad(tmp_path, capsys, monkeypatch, bu
 
 
 def test_a_limit_that_cannot_be_raised_is_stated_once(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "SMALL_SHM", 0)
     for soft, hard in ((20_000, 20_000), (1024, 20_000)):
         monkeypatch.setattr("resource.getrlimit", lambda _, limits=(soft, hard): limits)
         main(["doctor", "--json"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkey
     assert classes == ["animal", "person", "rocket"]
 
 
-def test_what_cannot_be_is_one_line(detector_run, tmp_path, capsys):
+def test_what_cannot_be_is_one_line(detector_run, tmp_path, monkeypatch):
     run = detector_run("faster_rcnn_fpn")
     with pytest.raises(InputError, match=r"ends in \.onnx.*torchvision"):
         socodet.export_detector(run, tmp_path / "d.pth", format="onnx")
@@ -145,3 +146,7 @@ def test_what_cannot_be_is_one_line(detector_run, tmp_path, capsys):
     with pytest.raises(InputError, match="timm"):
         socodet.export_detector(run, tmp_path / "d.pth", format="timm")
     assert (tmp_path / "there.onnx").read_text() == "mine"
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"socodet\[onnx\]"):
+        socodet.export_detector(run, tmp_path / "d.onnx", format="onnx")
+    assert not (tmp_path / "d.onnx").exists()

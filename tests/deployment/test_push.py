@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import sys
 
 import pytest
 import safetensors.torch
@@ -295,6 +296,13 @@ def test_what_the_hub_refuses_is_one_line(hub, pretrained, tmp_path, monkeypatch
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "cannot be reached" in refused(capsys, *read)
+
+
+def test_without_the_package_it_is_one_line(pretrained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
+    for call in (lambda: socodet.push(pretrained, "me/birds"), lambda: socodet.load_detector("hub:me/birds")):
+        with pytest.raises(InputError, match=r"socodet\[hub\]"):
+            call()
 
 
 def test_errors_are_one_line_with_the_oldest_package_too(monkeypatch):

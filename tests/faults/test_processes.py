@@ -82,13 +82,13 @@ def test_a_slurm_job_that_is_stopped_early_asks_for_another_turn(starter, images
     called = tmp_path / "called"
     for name, content in {
         "srun": f'#!/bin/sh\nexec "{sys.executable}" -c "from socodet.cli import main; main()" "$@"\n',
-        "scontrol": f'#!/bin/sh\necho "$@" >> {called}\n',
+        "scontrol": f'#!/bin/sh\necho "$@" >> "{called}"\n',
     }.items():
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(0o755)
     run = RunFolder(tmp_path / "run")
     line = next(line for line in script.splitlines() if line.startswith("srun "))
-    script = script.replace(line, f"srun pretrain {images} --output {run.path} {' '.join(LONG)} --resume &")
+    script = script.replace(line, f'srun pretrain "{images}" --output "{run.path}" {" ".join(LONG)} --resume &')
     (tmp_path / "job.sh").write_text(script)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
     env |= {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}

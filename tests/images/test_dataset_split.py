@@ -65,7 +65,11 @@ def test_a_forked_worker_reads_the_same(tmp_path: Path) -> None:
     source = open_images(save(tmp_path, [row(b"one"), row(b"two"), row(b"three")]))
     child = os.fork()
     if child == 0:
-        os._exit(0 if [source.read(i) for i in range(3)] == [b"one", b"two", b"three"] else 1)
+        failed = 1
+        try:
+            failed = int([source.read(i) for i in range(3)] != [b"one", b"two", b"three"])
+        finally:
+            os._exit(failed)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -197,20 +197,23 @@ def test_images_that_were_replaced_meanwhile_are_packed_as_they_are_now(
     )
 
 
-SLOW_JOB = """
+HANGING_JOB = """
 import sys, time
 from socodet.images import pack as packing
 pack_one = packing._pack_one
-def slow(*arguments):
-    time.sleep(0.05)
-    return pack_one(*arguments)
-packing._pack_one = slow
+def hang(source, index, settings):
+    if index == 12:
+        time.sleep(100)
+    return pack_one(source, index, settings)
+packing._pack_one = hang
 packing.pack(sys.argv[1], sys.argv[2], settings=packing.PackSettings(size=64, shard_images=5), workers=1)
 """
 
 
 def test_a_killed_call_resumes(folder: Path, tmp_path: Path) -> None:
-    job = subprocess.Popen([sys.executable, "-c", SLOW_JOB, str(folder), str(tmp_path / "p")], stderr=subprocess.PIPE)
+    job = subprocess.Popen(
+        [sys.executable, "-c", HANGING_JOB, str(folder), str(tmp_path / "p")], stderr=subprocess.PIPE
+    )
     give_up = time.monotonic() + 60
     while not list(tmp_path.glob(".p.*/shard-000001.json")):
         assert job.poll() is None, job.stderr.read()

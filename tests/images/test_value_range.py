@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -185,7 +186,11 @@ def test_a_compressed_tiff_of_several_bands(monkeypatch: pytest.MonkeyPatch, com
     def no_codec(*_: object, **__: object) -> None:
         raise ValueError(f"<COMPRESSION.{compression.upper()}> requires the 'imagecodecs' package")
 
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", no_codec)
+    with monkeypatch.context() as patch:
+        patch.setattr(tifffile.TiffPage, "asarray", no_codec)
+        with pytest.raises(UnreadableImageError, match=r"socodet\[tiff\]"):
+            decode_image(file.getvalue(), reading=reading)
+    monkeypatch.setitem(sys.modules, "tifffile", None)  # as if it were not installed
     with pytest.raises(UnreadableImageError, match=r"socodet\[tiff\]"):
         decode_image(file.getvalue(), reading=reading)
 

@@ -110,8 +110,10 @@ def test_what_is_done_is_not_done_again_and_more_may_come(study):
 def test_killed_at_any_step_of_any_job_it_resumes_from_there(name, step, study):
     child = os.fork()
     if child == 0:
-        Counting({(name, step): "is killed"}).run(study)
-        os._exit(0)
+        try:
+            Counting({(name, step): "is killed"}).run(study)
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     left = every_step(*NAMES)[every_step(*NAMES).index((name, step)) :]
     under_way = "not begun" if step == 1 else f"step {step - 1} of {STEPS}"
