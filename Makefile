@@ -1,4 +1,4 @@
-# Needs Python 3.11-3.13 and make; everything else goes into .venv.
+# Needs Python 3.11-3.13 and GNU make; everything else goes into .venv.
 PYTHON ?= python3
 IMAGES ?=
 DEMO_OUTPUT ?= demo
@@ -51,4 +51,4 @@ venv: .venv/.stamp  ## does nothing when it is up to date
 	touch $@
 
 clean:
-	rm -rf .venv demo dist site screenshots .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo dist site screenshots .hypothesis .pytest_cache .mypy_cache .ruff_cache

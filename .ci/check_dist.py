@@ -53,7 +53,8 @@ def check_contents(wheel: Path, sdist: Path) -> None:
         names = archive.namelist()
     for needed in NEEDED:
         check(needed in names, f"{wheel.name}: lacks {needed}")
-    check(any(name.endswith("/licenses/LICENSE") for name in names), f"{wheel.name}: lacks LICENSE")
+    for licence in ("LICENSE", "src/socodet/images/photographs/ATTRIBUTION.md"):
+        check(any(name.endswith(f"/licenses/{licence}") for name in names), f"{wheel.name}: lacks {licence}")
     tops = {name.partition("/")[0] for name in names}
     check(len(tops) == 2 and "socodet" in tops, f"{wheel.name}: holds {', '.join(sorted(tops))}")
     unwanted = [name for name in names if "test" in Path(name).name or name.endswith((".pyc", ".pt", ".pth", ".nbc"))]

@@ -5,9 +5,9 @@ python benchmarks/large_sets.py [--images 300] [--detections 300] [--classes 200
 outcome: hits and ignored detections of an image, beside one detection after another. voc: VOC's scores, beside the
 overlaps alone of all pairs of a class and an image. coco: COCO's scores, 20,000 detections at a time, beside all at
 once; here also the MiB at the peak. order: a batch's images under a schedule that repeats images of rare classes, of
-100,000 images, beside counting from the start of the pass. png: the size of a PNG of 640x480 pixels, beside decoding
-it. run_lengths: checking COCO's compressed run lengths of 200 masks, beside reading them character by character. On one
-thread, with random boxes; prints one JSON object.
+100,000 images, beside counting from the start of the pass and hashing the schedule for each image. png: the size of a
+PNG of 640x480 pixels, beside decoding it. run_lengths: checking COCO's compressed run lengths of 200 masks, beside
+reading them character by character. On one thread, with random boxes; prints one JSON object.
 """
 
 import argparse

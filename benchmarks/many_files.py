@@ -7,10 +7,8 @@ proposal table of them; removes them at the end. Each phase runs in a process of
 the MiB of memory at its peak above what the process has after its imports. Prints one JSON object.
 
 list: `open_images`. digest: the hash of all names, as run.json has it. headers: `image_file_size` of each, as annotated
-sets are checked. table: read the table, compare it with
-the images, and look up one in a
-hundred. propose: the job of `propose` before its first image.
-order: the first batch of a run. together: all but the headers, as `pretrain` does it.
+sets are checked. table: read the table, compare it with the images, and look up one in a hundred. propose: the job of
+`propose` before its first image. order: the first batch of a run. together: all but the headers, as `pretrain` does it.
 """
 
 import argparse

@@ -4,8 +4,9 @@
     ENV/bin/python benchmarks/proposals.py --images photos/ --annotations instances.json --limit 50
 
 OpenCV needs an environment of its own: its builds overwrite each other's files. Without dlib, which takes minutes to
-compile at installation, its figures are left out. Times are of one
-thread, decoding included, interleaved image by image; medians. What the figures mean:
+compile at installation, its figures are left out. Times are of one thread, decoding included, interleaved image by
+image: of an image one call of OpenCV's, which take long, and the median of three calls of the others; then the median
+over images. What the figures mean:
 
 - `fast_speedup`, `single_speedup`: OpenCV's time at the native size over ours at the default work size;
   `..._same_size`: OpenCV given the image at our work size.

@@ -1,6 +1,7 @@
 """The process that starts commands, and fixtures of the tests of untrusted files."""
 
 import os
+import shutil
 
 import pytest
 from injected import Starter
@@ -10,6 +11,8 @@ from malicious import PHOTOGRAPH
 @pytest.fixture(scope="session")
 def starter(tmp_path_factory):
     """Of all modules that a worker runs: it imports everything, which takes ten seconds."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
     starter = Starter(tmp_path_factory.mktemp("shared_faults") / "out")
     yield starter
     starter.close()

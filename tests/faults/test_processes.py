@@ -1,7 +1,6 @@
 """Runs of several processes: one is killed, all stop together; a job of SLURM that is stopped and started again."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,6 @@ from injected import empty
 from socodet.images.photographs import photographs
 from socodet.training.run_folder import RunFolder
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 LONG = [*SOCO, *NETWORK, "--device", "cpu", "--workers", "0", "--log-every", "1", "--epochs", "200"]
 
 
