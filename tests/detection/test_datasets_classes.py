@@ -60,3 +60,10 @@ def test_classes_that_cannot_be_matched_are_refused():
     for names, why in ((["bird", "fish"], "none in common"), (["cat", "cat"], "share a name")):
         with pytest.raises(InputError, match=why):
             with_classes_of(TRAINED, named(names))
+
+
+def test_classes_that_differ_in_spelling_only_are_said(capsys):
+    with_classes_of(TRAINED, named(["Cat ", "dog", "bird"], [(1, 10)]))
+    assert "'cat' and 'Cat '" in capsys.readouterr().err
+    with pytest.raises(InputError, match="'cat' and 'CAT'"):
+        with_classes_of(TRAINED, named(["CAT", "bird"]))

@@ -142,7 +142,7 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         "nonsense",
     ]
     gone = {"id": 30, "file_name": "gone.jpg", "width": 10, "height": 10}
-    again = images()[0] | {"file_name": "coffee.jpg"}
+    again = images()[0] | {"file_name": "./chelsea.jpg"}
     listed = [*images(), gone, again, {"id": 31}, {"id": 32, "file_name": "a.jpg", "width": 0, "height": 5}, 7]
     read = open_detection_set(written(tmp_path, content(notes, images=listed)))
     assert read.problems.counts == {
@@ -460,3 +460,33 @@ def test_classes_of_one_name_are_kept_apart_and_said(tmp_path, capsys):
     read = open_detection_set(tmp_path / "set.json")
     assert [category.name for category in read.categories] == ["thing", "thing", "rocket"]
     assert "thing" in capsys.readouterr().err
+
+
+def test_two_images_of_one_id_are_left_out(tmp_path):
+    """As in files that were joined without new ids: whose the objects are cannot be told."""
+    listed = [*images(), images()[0] | {"file_name": "coffee.jpg"}, images()[1] | {"file_name": "./coffee.jpg"}]
+    read = open_detection_set(
+        written(tmp_path, content([note(20, [5, 6, 10, 10]), note(10, [1, 2, 9, 9])], images=listed))
+    )
+    assert [(image.image_id, len(image)) for image in read.images] == [(10, 1)]
+    assert read.problems.counts == {Problem.ONE_ID: 1, Problem.REPEATED_IMAGE: 1, Problem.UNKNOWN_IMAGE: 1}
+    everything = [*images(), *(one | {"file_name": "other.jpg"} for one in images())]
+    with pytest.raises(InputError, match=r"lists no usable image.*2 ×"):
+        open_detection_set(written(tmp_path, content([note(20, [5, 6, 10, 10])], images=everything)))
+
+
+def test_long_ids_as_text(tmp_path):
+    listed = [images()[0] | {"id": 20180000337133 + n, "file_name": name} for n, name in enumerate(("chelsea.jpg",))]
+    read = open_detection_set(written(tmp_path, content([note("20180000337133", [5, 6, 10, 10])], images=listed)))
+    assert len(read.images[0]) == 1
+
+
+def test_a_class_called_none_is_a_class(tmp_path):
+    """Where no category says to which group it belongs."""
+    read = open_detection_set(
+        written(
+            tmp_path,
+            content([note(20, [5, 6, 10, 10])], categories=[{"id": 3, "name": "mask"}, {"id": 4, "name": "None"}]),
+        )
+    )
+    assert [one.name for one in read.categories] == ["mask", "None"]

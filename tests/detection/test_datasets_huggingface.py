@@ -209,3 +209,16 @@ def test_a_conversion_that_was_killed_before_its_file_can_be_repeated(tmp_path):
     with pytest.raises(InputError, match=r"save.images"):
         socodet.convert(tmp_path / "one", out, save_images=images)
     assert other.read_bytes() == b"mine"
+
+
+def test_objects_marked_difficult_call_for_vocs_rules(tmp_path):
+    folder = save(tmp_path / "one", feature="list of a dict")
+    (file,) = folder.glob("*.arrow")
+    table = pa.ipc.open_stream(file.read_bytes()).read_all()
+    rows = [[{**one, "difficult": place == 0} for place, one in enumerate(row)] for row in table["objects"].to_pylist()]
+    table = table.set_column(1, "objects", [rows])
+    with pa.OSFile(str(file), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    read = open_detection_set(folder, split="all")
+    assert (read.style, [int(image.difficult.sum()) for image in read.images]) == ("voc", [1, 1])
+    assert open_detection_set(save(tmp_path / "other"), split="all").style == "coco"

@@ -5,6 +5,7 @@ import tool_files
 
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 
@@ -246,3 +247,73 @@ def test_a_list_of_paths(tmp_path, line):
     tool_files.text(tmp_path / "Annotations" / "a.xml", xml)
     tool_files.text(tmp_path / "ImageSets" / "Main" / "train.txt", line)
     assert [one.image_id for one in open_detection_set(tmp_path, split="train").images] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "train", "val"),
+    [
+        ({"trainval": "ab", "train": "a", "val": "b"}, "a", "b"),  # VOC2012
+        ({"trainval": "ab", "train": "a", "val": "b", "test": "x"}, "a", "b"),  # with a test that has no XML files
+        ({"trainval": "ab", "train": "a", "val": "b", "test": ""}, "a", "b"),  # as scripts that divide a set leave it
+        ({"trainval": "ab", "train": "a", "val": "b", "test": "c"}, "ab", "c"),  # VOC2007
+        ({"train": "ab"}, "ab", None),
+    ],
+)
+def test_no_image_of_voc_is_trained_on_and_scored(tmp_path, lists, train, val):
+    root = tmp_path / "VOC2012"
+    write(root, {name: [CAT] for name in "abc"}, **lists)
+    tool_files.image("chelsea", root / "JPEGImages" / "x.jpg")
+    assert ids(open_detection_set(tmp_path, split="train")) == list(train)
+    if val is None:
+        share = ReadingSettings(val_share=0.5)
+        assert len(open_detection_set(tmp_path, split="val", reading=share)) == 1
+    else:
+        assert ids(open_detection_set(tmp_path, split="val")) == list(val)
+
+
+@pytest.mark.parametrize(
+    ("lists", "train", "val"),
+    [
+        ({"trainval": "ab", "train": "a", "val": "b"}, "a", "b"),
+        ({"trainval": "ab", "train": "a", "val": "b", "test": "c"}, "a", "b"),
+        ({"trainval": "ab", "train": "a", "val": "b", "test": ""}, "a", "b"),
+        ({"trainval": "ab", "train": "ab", "val": "", "test": "c"}, "ab", "c"),
+        ({"trainval": "ab", "train": "a", "test": "c"}, "ab", "c"),
+        ({"trainval": "abc", "train": "abc", "val": "", "test": ""}, "abc", None),
+    ],
+)
+def test_no_image_of_another_set_is_trained_on_and_scored(tmp_path, lists, train, val):
+    write(tmp_path, {name: [CAT] for name in "abc"}, **lists)
+    assert ids(open_detection_set(tmp_path, split="train")) == list(train)
+    if val is None:
+        share = ReadingSettings(val_share=0.3)
+        assert len(open_detection_set(tmp_path, split="val", reading=share)) == 1
+    else:
+        assert ids(open_detection_set(tmp_path, split="val")) == list(val)
+
+
+def test_a_set_keeps_its_name_if_an_image_is_missing(tmp_path):
+    write(tmp_path / "set", {"a": [CAT]}, train=["a", "gone"])
+    assert open_detection_set(tmp_path / "set", split="train").name == "set train"
+
+
+def test_xml_of_something_else_shows_no_image_without_objects(tmp_path):
+    """As cameras write it beside their images; with a namespace it is VOC's all the same."""
+    texts = {"a": [CAT], "b": "<metadata><make>x</make></metadata>"}
+    texts["c"] = f'<annotation xmlns="http://example.org">{CAT}</annotation>'
+    write(tmp_path, texts, train="abc")
+    (tmp_path / "beside").mkdir()
+    for name in "abc":
+        shutil.copy(tmp_path / "Annotations" / f"{name}.xml", tmp_path / "beside")
+        shutil.copy(tmp_path / "JPEGImages" / f"{name}.jpg", tmp_path / "beside")
+    for given, split in ((tmp_path, "train"), (tmp_path / "beside", "all")):
+        read = open_detection_set(given, split=split)
+        assert [(image.image_id, len(image)) for image in read.images] == [("a", 1), ("c", 1)]
+        assert read.problems.counts[Problem.BROKEN_ANNOTATION_FILE] == 1
+
+
+def test_utf_8_that_is_declared_as_utf_16(tmp_path):
+    """As .NET declares it in text that is then saved in another encoding."""
+    xml = f'<?xml version="1.0" encoding="utf-16"?>\n<annotation>{thing("größe", (1, 1, 9, 9))}</annotation>'
+    write(tmp_path, {"a": xml}, train="a")
+    assert [category.name for category in open_detection_set(tmp_path, split="train").categories] == ["größe"]

@@ -196,3 +196,31 @@ def test_a_part_alone_has_the_classes_of_its_set(tmp_path):
     text(tmp_path / "data.yaml", "train: train/images", "names: [cat, dog]")
     read = open_detection_set(tmp_path / "valid", split="all")
     assert read.categories[read.images[0].labels[0] - 1].name == "dog"
+
+
+def test_a_description_without_parts_says_which_numbers_are_keypoints(tmp_path):
+    """Of two keypoints of two numbers a line is as long as that of a box by its corners."""
+    for part in ("train", "valid"):
+        image("chelsea", tmp_path / part / "images" / "a.jpg")
+        text(tmp_path / part / "labels" / "a.txt", LINE + " 0.1 0.2 0.9 0.4")
+    text(tmp_path / "data.yaml", "names: [cat]", "kpt_shape: [2, 2]")
+    for _ in range(2):
+        for given, part in ((tmp_path, "train"), (tmp_path / "valid", "all")):
+            read = open_detection_set(given, split=part)
+            assert not read.has_masks
+            assert np.allclose(read.images[0].boxes, [[150, 99.75, 250, 166.25]])
+        text(tmp_path / "data.yaml", "train: train/images", "val: valid/images", "names: [cat]", "kpt_shape: [2, 2]")
+
+
+def test_a_part_that_may_be_another_sets(tmp_path):
+    """Roboflow's `../train/images` is a folder beside the file; above it may be those of a set unpacked earlier."""
+    for root in (tmp_path, tmp_path / "second"):
+        image("chelsea", root / "train" / "images" / "a.jpg")
+        text(root / "train" / "labels" / "a.txt", LINE)
+        text(root / "data.yaml", "train: ../train/images", "names: [cat]")
+    first = open_detection_set(tmp_path, split="train")
+    assert first.images[0].file == tmp_path / "train" / "images" / "a.jpg"
+    with pytest.raises(InputError, match=r"its train is \.\./train/images, and"):
+        open_detection_set(tmp_path / "second", split="train")
+    text(tmp_path / "second" / "data.yaml", "path: ..", "train: train/images", "names: [cat]")
+    assert open_detection_set(tmp_path / "second", split="train").images[0].file.samefile(first.images[0].file)

@@ -139,3 +139,10 @@ def test_the_library_is_handed_some_classes_at_a_time(at_once, monkeypatch):
     for truth, results in zip(handed[::2], handed[1::2], strict=True):
         assert len(truth["categories"]) == 1 or len(truth["annotations"]) + len(results["annotations"]) <= at_once
     assert sum(len(results["annotations"]) for results in handed[1::2]) == sum(map(len, predictions.values()))
+
+
+def test_difficult_objects_do_not_count():
+    """As of one of VOC's sets that is scored by COCO's rules."""
+    ours = made_set([made_image(1, [(*LEFT, 1), (*RIGHT, 1, "difficult")])], "coco")
+    assert evaluate(ours, {1: found([(*LEFT, 0.5, 1)])})["box_AP"] == pytest.approx(100)
+    assert evaluate(ours, {1: found([(*LEFT, 0.5, 1), (*RIGHT, 0.9, 1)])})["box_AP"] == pytest.approx(100)

@@ -134,3 +134,11 @@ def test_a_class_is_sought_only_in_the_images_that_have_it(monkeypatch):
     scores = evaluate(ours, {k: found([(*LEFT, 0.9, k + 1), (*FAR, 0.8, (k + 1) % 20 + 1)]) for k in range(20)})
     assert scores["box_AP50"] == pytest.approx(100)
     assert len(pairs) == 20
+
+
+def test_crowd_regions_do_not_count():
+    """As of a COCO file whose objects say whether they are difficult."""
+    ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1, "crowd"), (*FAR, 2, "crowd")])], "voc", classes=2)
+    scores = evaluate(ours, {"a": found([(*LEFT, 0.5, 1), (*RIGHT, 0.9, 1)])})
+    assert scores["box_AP50"] == pytest.approx(100)
+    assert [row["objects"] for row in scores.of_classes.values()] == [1, 0]

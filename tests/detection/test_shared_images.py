@@ -49,3 +49,13 @@ def test_a_set_to_score_on_that_has_training_images_is_noted(tmp_path):
     assert "copy: 1 of its 1 images" in (note_on_shared(data, copied) or "")
     copy.write_bytes(copy.read_bytes()[:-1] + b"?")  # another image of that name, with the same boxes
     assert note_on_shared(data, copied) is None
+
+
+def test_an_image_is_shared_whatever_its_annotations(tmp_path):
+    """As with other classes left out, or converted from another format."""
+    data = open_detection_set(coco_file(tmp_path / "set.json"))
+    moved = replace(data.images[0], boxes=data.images[0].boxes + 0.01)
+    bare = replace(data.images[1], boxes=data.images[1].boxes[:0])
+    note = note_on_shared(data.select([0, 1], "train"), replace(data, name="val", images=[moved, bare, data.images[2]]))
+    assert note is not None
+    assert "val: 2 of its 3 images" in note

@@ -336,3 +336,15 @@ def test_a_network_that_is_not_finite_is_neither_scored_nor_kept(scored, data, t
         finetune(data, tmp_path / "run", settings, val=data, execution=replace(HERE, log_every=100), **QUIET)
     kept = RunFolder(tmp_path / "run").load_best()
     assert kept is None or all(value.isfinite().all() for value in kept["detector"].values())
+
+
+def test_a_run_is_not_resumed_on_another_set_to_score_on(scored, data, tmp_path):
+    """Its best checkpoint would be chosen by the AP of two sets."""
+    other = coco_file(tmp_path / "other.json", ("rocket", "raccoon"))
+    first = {"execution": replace(HERE, max_steps=2), **QUIET}
+    finetune(data, tmp_path / "run", SETTINGS, val=data, **first)
+    with pytest.raises(InputError, match="the dataset to score on"):
+        finetune(data, tmp_path / "run", SETTINGS, val=other, **first)
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != "val"}))
+    assert finetune(data, tmp_path / "run", SETTINGS, val=data, **first).steps == 4  # a run of an earlier version

@@ -202,7 +202,7 @@ def finetune(
                 report = load_pretrained(network, init, backbone_only=settings.backbone_only, show_report=show_progress)
         if world.is_first:
             hold_folder(run.path)
-            prepare_folder(run, recipe, training, start, overwrite=overwrite)
+            prepare_folder(run, recipe, training, start, val=validation, overwrite=overwrite)
     require_shared_folder(run, world)
 
     tuner = FineTuner(network, detector, recipe.schedule, execution, world, seed=settings.seed)

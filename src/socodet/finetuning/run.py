@@ -74,16 +74,17 @@ def prepare_folder(
     data: "DetectionDataset",
     start: dict[str, str] | None,
     *,
+    val: "DetectionDataset | None" = None,
     overwrite: bool,
 ) -> None:
-    """Prepares the folder for a new run on the training set `data`, or for resuming the same run.
+    """Prepares the folder for a new run on the training set `data`, scored on `val`, or for resuming the same run.
 
     `start` is what `WeightsFile.describe` says of the initial weights, None from scratch. InputError when the folder
     holds anything else.
     """
     if overwrite and run.exists():
         _clear(run)
-    description = _description(recipe, data, start)
+    description = _description(recipe, data, start, val)
     _check_folder(run, description)
     if not run.checkpoints():
         from socodet.detection.datasets.shared_images import write_images
@@ -189,12 +190,15 @@ def write_scores(
     write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def _description(recipe: FinetuneRecipe, data: "DetectionDataset", start: dict[str, str] | None) -> dict[str, Any]:
+def _description(
+    recipe: FinetuneRecipe, data: "DetectionDataset", start: dict[str, str] | None, val: "DetectionDataset | None"
+) -> dict[str, Any]:
     """What run.json says; in plain JSON types."""
     return {
         "recipe": recipe.as_dict(),
         "train": data.name,
         "data": describe_set(data),
+        "val": None if val is None else {"images": len(val), "style": val.style, "sha256": digest(val)},
         "start": start,
         "problems": data.problems.as_json(),
     }
@@ -218,9 +222,10 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}
     _refuse_more_steps(run, description["recipe"], there["recipe"])
     starts = start_path_now(description["start"], there.get("start")), start_path(there.get("start"))
+    scored = ("val",) if description["val"] and there.get("val") else ()  # APs of two sets have no best
     run.refuse_other(
         *(
-            {"init": start, **{part: one.get(part) for part in ("recipe", "data")}}
+            {"init": start, **{part: one.get(part) for part in ("recipe", "data", *scored)}}
             for start, one in zip(starts, (description, there), strict=True)
         )
     )

@@ -1,7 +1,8 @@
 """Two sets that name their classes alike but number them otherwise."""
 
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import InputError
+from socodet.images.spelling import composed
 from socodet.runtime.notices import notice
 
 
@@ -23,11 +25,12 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     if names == own:
         return scored if scored.pixel_reading == reading else replace(scored, pixel_reading=reading)
     common = set(names) & set(own)
+    alike = _say_alike([name for name in names if name not in common], [name for name in own if name not in common])
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
         why = "two of them share a name" if common else "they have none in common"
         raise InputError(
             f"{scored.name}: its classes ({_some(own)}) cannot be matched with those of {trained.name} "
-            f"({_some(names)}), because {why}; give both the same"
+            f"({_some(names)}), because {why}; give both the same{alike}"
         )
     label_of = {label: names.index(name) + 1 for label, name in enumerate(own, 1) if name in common}
     problems = AnnotationProblems() + scored.problems
@@ -38,6 +41,7 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
         f"{scored.name}: classes matched by name with those of {trained.name}"
         + (f"; it lacks {_some(lacking)}" if lacking else "")
         + (f"; {dropped:,} objects left out, of classes that only it has: {_some(further)}" if further else "")
+        + alike
     )
     by_name = {category.name: category for category in scored.categories}
     ids = {category.id for category in scored.categories}
@@ -66,6 +70,22 @@ def _relabelled(
         absent=frozenset(label_of[label] for label in image.absent if label in label_of),
         incomplete=frozenset(label_of[label] for label in image.incomplete if label in label_of),
     )
+
+
+def plain_name(name: str) -> str:
+    """A class's name without what its spellings may differ in: case, spaces, hyphens, how accents are encoded."""
+    return re.sub(r"[\s_-]+", " ", composed(name)).strip().casefold()
+
+
+def _say_alike(lacking: Sequence[str], further: Sequence[str]) -> str:
+    """What to say of classes that only one of two sets has and that differ in spelling only."""
+    of_plain = {plain_name(name): name for name in lacking}
+    alike = [(of_plain[plain_name(name)], name) for name in further if plain_name(name) in of_plain]
+    if not alike:
+        return ""
+    more = f" (and {len(alike) - 1:,} more pairs)" if len(alike) > 1 else ""
+    one, other = alike[0]
+    return f"; {one!r} and {other!r}{more} differ in spelling only: if they are one class, call them alike"
 
 
 def _some(names: list[str]) -> str:

@@ -3,8 +3,7 @@
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -15,22 +14,22 @@ from socodet.detection.datasets.cvat import masks_of_cvat
 from socodet.detection.datasets.entries import (
     Entry,
     FoundImage,
-    LabelledEntry,
     ListedImage,
     in_pixels,
     labels_of,
     objects_by_image,
     say_shifted,
+    say_vocs_rules,
     set_of_entries,
 )
 from socodet.detection.datasets.folder_listing import files_there
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
-from socodet.detection.datasets.values import as_id, flag, matching_id, number, pixel_count
+from socodet.detection.datasets.same_file import one_of_each_file
+from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
 from socodet.images.lists import leads_astray, locate_images, spelled_as_in
 from socodet.runtime.files import open_file, parse_json, read_given
-from socodet.runtime.notices import notice
 
 FILES = (
     "annotations/instances_{}2017.json",
@@ -95,7 +94,10 @@ def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = 
     categories = _without_placeholders(content, _categories(file, content["categories"]), problems)
     listed = _usable_images(content["images"], problems)
     if not listed:
-        raise InputError(f"{file}: lists no usable image; each needs `id`, `file_name`, `width` and `height`")
+        raise InputError(
+            f"{file}: lists no usable image; each needs an `id` of its own and a `file_name`"
+            + "".join(f"; {line}" for line in problems.lines())
+        )
     ids = {image.image_id for image in listed}
     annotations = masks_of_cvat(content["annotations"], problems)
     objects = objects_by_image(annotations, ids, labels_of(categories), problems)
@@ -107,7 +109,7 @@ def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = 
         FoundImage(path, image, objects.get(image.image_id, []))
         for path, image in _present(file, images, listed, problems)
     )
-    found = _one_of_each_file(entries, problems)
+    found = one_of_each_file(entries, problems)
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
@@ -151,7 +153,7 @@ def _without_placeholders(
     Roboflow's exports begin with the group that all their classes have as `supercategory`, and LabelMe's converter with
     `_background_`.
     """
-    groups = {int(number(one["id"])): str(one.get("supercategory")) for one in content["categories"]}
+    groups = {int(number(one["id"])): str(one.get("supercategory") or "") for one in content["categories"]}
     used = {matching_id(one.get("category_id"), groups) for one in content["annotations"] if isinstance(one, dict)}
 
     count = Counter(groups.values())
@@ -171,19 +173,27 @@ def _without_placeholders(
 
 def _usable_images(entries: list[Any], problems: AnnotationProblems) -> list[ListedImage]:
     usable: dict[int | str, ListedImage] = {}
+    several: set[int | str] = set()
     for place, entry in enumerate(entries):
         image_id = as_id(entry.get("id")) if isinstance(entry, dict) else None
         name = _file_name(entry) if image_id is not None else ""
         if image_id is None or not name:
             problems.add(Problem.BROKEN_IMAGE_ENTRY, f"entry {place} of `images`")
-        elif image_id in usable:
+        elif image_id in usable and _same_name(name, usable[image_id].name):
             problems.add(Problem.REPEATED_IMAGE, f"image id {image_id}")
+        elif image_id in usable:
+            several.add(image_id)
+            problems.add(Problem.ONE_ID, f"image id {image_id}, {usable[image_id].name} and {name}")
         else:
             sides = pixel_count(entry.get("height")), pixel_count(entry.get("width"))
             usable[image_id] = ListedImage(image_id, name, *sides, entry)
             if any(isinstance(entry.get(side), str) for side in ("height", "width")):
                 problems.add(Problem.NUMBER_AS_TEXT, f"size of image {image_id}")
-    return list(usable.values())
+    return [image for image_id, image in usable.items() if image_id not in several]
+
+
+def _same_name(one: str, other: str) -> bool:
+    return one == other or posixpath.normpath(one.replace("\\", "/")) == posixpath.normpath(other.replace("\\", "/"))
 
 
 def _file_name(entry: Entry) -> str:
@@ -230,54 +240,6 @@ def _present(
         raise InputError(f"{file}: none of its {len(listed)} images is in {root}{astray}; name their folder")
 
 
-def _one_of_each_file(found: Iterable[FoundImage], problems: AnnotationProblems) -> list[FoundImage]:
-    """Joins the entries of one file, as converters of tables with a row per object write them, and merged files.
-
-    Otherwise one image would be in a training and a validation part, and half of its objects missing in each.
-    """
-    of_file: dict[Path, list[FoundImage]] = {}
-    for image in found:
-        of_file.setdefault(image.file, []).append(image)
-    joined = []
-    for same in of_file.values():
-        sized = _of_one_size(same, problems) if len(same) > 1 else same
-        for image in sized[1:]:
-            where = f"image {image.listed.image_id}, {image.file.name}"
-            problems.add(Problem.SAME_FILE, f"{where}, of image {sized[0].listed.image_id}")
-        joined.append(sized[0] if len(sized) == 1 else _joined(sized))
-    return joined
-
-
-def _of_one_size(same: Sequence[FoundImage], problems: AnnotationProblems) -> Sequence[FoundImage]:
-    """Of entries of one file those with the file's own size, whose boxes fit it; of one that has none, the first's."""
-    sizes = [(image.listed.width, image.listed.height) for image in same]
-    if len(set(sizes)) == 1:
-        return same
-    own = sizes[0]
-    with suppress(OSError, UnreadableImageError):
-        own = image_file_size(same[0].file)
-    own = own if own in sizes else sizes[0]
-    for image, (width, height) in zip(same, sizes, strict=True):
-        if (width, height) != own:
-            problems.add(Problem.OTHER_SIZE, f"image {image.listed.image_id}, {image.file.name}: {width}x{height}")
-    return [image for image, size in zip(same, sizes, strict=True) if size == own]
-
-
-def _joined(same: Sequence[FoundImage]) -> FoundImage:
-    """Of entries of one file the first, with the objects of all; without those whose class and box an earlier has."""
-    objects: list[LabelledEntry] = []
-    known: set[tuple[Any, ...]] = set()
-    for image in same:
-        boxes = image.written_boxes().numbers.tolist()
-        named = [
-            ((label, bool(flag(entry.get("iscrowd"))), *box), (entry, label))
-            for (entry, label), box in zip(image.objects, boxes, strict=True)
-        ]
-        objects += [one for key, one in named if key not in known]
-        known |= {key for key, _ in named}
-    return replace(same[0], objects=objects)
-
-
 def _style(file: Path, content: Mapping[str, list[Any]], problems: AnnotationProblems) -> Style:
     fields = {
         "neg_category_ids": content["images"],
@@ -295,6 +257,6 @@ def _style(file: Path, content: Mapping[str, list[Any]], problems: AnnotationPro
                 problems.add(Problem.BROKEN_FREQUENCY, f"category {entry['name']}")
         return "lvis"
     if any(isinstance(entry, dict) and "difficult" in entry for entry in content["annotations"]):
-        notice(f"{file}: its objects say whether they are difficult; they are scored by Pascal VOC's rules")
+        say_vocs_rules(file)
         return "voc"
     return "coco"

@@ -134,6 +134,11 @@ def labels_of(categories: Sequence[Category]) -> dict[int, int]:
     return {category.id: label for label, category in enumerate(categories, 1)}
 
 
+def say_vocs_rules(about: Path) -> None:
+    """Prints a note that a set whose objects say whether they are difficult is scored as VOC's."""
+    notice(f"{about}: its objects say whether they are difficult; they are scored by Pascal VOC's rules")
+
+
 def say_shifted(about: Path, categories: Sequence[Category], used: Container[int]) -> None:
     """Prints a note if the objects' class numbers seem to be one too high or too low.
 

@@ -8,9 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from socodet.detection.datasets.annotations import Category, DetectionDataset
+from socodet.detection.datasets.annotations import Category, DetectionDataset, Style
 from socodet.detection.datasets.box_forms import FORMS, BoxForm, WrittenBoxes, check_box_form, find_box_form
-from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, in_pixels, set_of_entries
+from socodet.detection.datasets.entries import (
+    Entry,
+    FoundImage,
+    LabelledEntry,
+    ListedImage,
+    in_pixels,
+    say_vocs_rules,
+    set_of_entries,
+)
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
@@ -60,7 +68,11 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
         )
     else:
         check_box_form(folder, form, boxes, "give another --box-form", asked=True)
-    return set_of_entries(folder.absolute().name, categories, in_pixels(found, form), "coco", form, problems, folder)
+    difficult = any(entry.get("difficult") is not None for image in found for entry, _ in image.objects)
+    if difficult:
+        say_vocs_rules(folder)
+    style: Style = "voc" if difficult else "coco"
+    return set_of_entries(folder.absolute().name, categories, in_pixels(found, form), style, form, problems, folder)
 
 
 def _first_boxes(folder: Path) -> list[WrittenBoxes]:

@@ -1,6 +1,5 @@
 """From a path to a detection set, in any of the known layouts."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from socodet.detection.datasets import huggingface, yolo_description
 from socodet.detection.datasets.annotation_files import found_in
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
+from socodet.detection.datasets.classes import plain_name
 from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco, read_coco
 from socodet.detection.datasets.folder_listing import files_there, folders_listed_once
 from socodet.detection.datasets.headers import without_broken_images
@@ -90,8 +90,7 @@ def open_detection_set(
     if shared:
         notice(f"{dataset.name}: {len(shared)} names stand for several classes each, first {shared[0]}; kept apart")
     first_of: dict[str, str] = {}
-    plain = {name: re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names}
-    alike = [(first, name) for name in names if (first := first_of.setdefault(plain[name], name)) != name]
+    alike = [(first, name) for name in names if (first := first_of.setdefault(plain_name(name), name)) != name]
     if alike:
         more = f" (and {len(alike) - 1:,} more pairs)" if len(alike) > 1 else ""
         one, other = alike[0]
@@ -162,7 +161,7 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
         yield _with_its_images(_of_one_form(_yolo(folder, described), form), described.about, images)
     parts = voc_parts(folder)
     if parts:  # it has lists of other names too
-        known = parts if split is None or split in parts or WHOLE in parts else (*parts, split)
+        known = parts if split is None or split in SPELLINGS or WHOLE in (split, *parts) else (*parts, split)
         layout = Layout(VOC, known, lambda part: read_voc_folder(folder, part, images))
         yield _of_one_form(layout, form)
         return

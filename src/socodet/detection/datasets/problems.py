@@ -37,6 +37,7 @@ class Problem(StrEnum):
     OTHER_SUFFIX = "image name that differs from its file's in suffix, case or encoding of accents; matched anyway"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
+    ONE_ID = "image id that several images have; all left out with their objects, which cannot be told apart (renumber)"
     SAME_FILE = "image file listed again under another id; its objects added to the first entry's, without duplicates"
     OTHER_SIZE = (
         "image file listed more than once, here with a size that is not the file's; the objects of this entry left out"

@@ -30,10 +30,17 @@ def images_shared(dataset: DetectionDataset, file: Path) -> int:
 
 
 def note_on_shared(train: DetectionDataset, val: DetectionDataset) -> str | None:
-    """A warning about scores on `val` if some of its images that have objects are also in `train`; else None."""
+    """A warning about scores on `val` if some of its images are also in `train`; else None.
+
+    Images are known by their files, and copies elsewhere by their names, boxes and contents.
+    """
     there = {_digest(image): image for image in train.images if len(image)}
-    alike = ((image, there.get(_digest(image))) for image in val.images if len(image))
-    shared = sum(other is not None and _is_same(image, other) for image, other in alike)
+    files = {image.file for image in train.images}
+    shared = sum(
+        image.file in files
+        or (len(image) > 0 and (other := there.get(_digest(image))) is not None and _is_same(image, other))
+        for image in val.images
+    )
     if not shared:
         return None
     return (
@@ -48,8 +55,6 @@ def _digests(dataset: DetectionDataset) -> set[str]:
 
 def _is_same(one: ImageAnnotations, other: ImageAnnotations) -> bool:
     """Whether two images with the same name and boxes, such as one box around everything, have the same content."""
-    if one.stored is None and one.file == other.file:
-        return True
     try:
         return one.read() == other.read()
     except (OSError, InputError):

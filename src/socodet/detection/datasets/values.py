@@ -6,6 +6,8 @@ from typing import Any
 
 LARGEST = 1e9
 """No size or coordinate of an image is larger."""
+LONGEST_ID = 20
+"""Digits of an id that is a number."""
 _NO = frozenset({"", "0", "0.0", "false", "f", "no", "n", "none", "null"})
 _YES = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 
@@ -58,5 +60,6 @@ def matching_id(value: Any, known: Container[int | str]) -> int | str | None:
     other: int | str | None = str(found)
     if isinstance(found, str):
         number_of = number(found)
-        other = int(number_of) if number_of.is_integer() else None
+        long = found.isdecimal() and len(found) <= LONGEST_ID
+        other = int(found) if long else int(number_of) if number_of.is_integer() else None
     return other if other is not None and other in known else None

@@ -59,8 +59,8 @@ def read_voc(
             if image_id in files:
                 problems.add(Problem.REPEATED_IMAGE, f"{file}: {image_id}")
             elif image is None:
-                name = image_id if image_id.lower().endswith(SUFFIXES) else f"{image_id}.jpg"
-                problems.add(Problem.MISSING_IMAGE, str(folder / name))
+                missing = image_id if image_id.lower().endswith(SUFFIXES) else f"{image_id}.jpg"
+                problems.add(Problem.MISSING_IMAGE, str(folder / missing))
             else:
                 files[image_id] = ImageFile(image_id, image, root / "Annotations" / f"{image_id}.xml")
     return read_xml_files(list(files.values()), lists[0], name, classes or VOC_CLASSES, problems)
@@ -147,25 +147,44 @@ def _ends(name: str) -> Iterator[str]:
 
 
 def parse(file: Path) -> ElementTree.Element:
-    """The root of an XML file, in the encoding that it declares. OSError, ValueError or ParseError."""
-    data = read_file(file)
+    """The root of an XML file, in the encoding that it declares, without namespaces. OSError, ValueError or ParseError.
+
+    Where that encoding does not fit, it is UTF-8: .NET declares UTF-16 in text that is then saved in another one.
+    """
+    root = _parsed(read_file(file))
+    if root.tag.startswith("{"):
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def _parsed(data: bytes) -> ElementTree.Element:
     declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", data)
     try:
         return ElementTree.fromstring(data)
     except (ValueError, LookupError, ElementTree.ParseError):
         if declared is None:
             raise
+    rest = data[declared.end() :]
     try:  # an encoding that Python knows and the parser does not
-        return ElementTree.fromstring(data[declared.end() :].decode(declared[1].decode()))
+        return ElementTree.fromstring(rest.decode(declared[1].decode()))
     except LookupError as error:
         raise ValueError(str(error)) from None
+    except (ValueError, ElementTree.ParseError):
+        if not declared[1].lower().startswith(b"utf-16"):
+            raise
+    return ElementTree.fromstring(rest.decode())
 
 
 def _tree_or_error(file: Path) -> ElementTree.Element | Exception:
+    """InputError for XML of something else, in which no object would be found."""
     try:
-        return parse(file)
+        tree = parse(file)
     except (OSError, ValueError, ElementTree.ParseError) as error:
         return error
+    if tree.tag != "annotation" and tree.find("object") is None:
+        return InputError(f"begins with <{tree.tag}>, not <annotation>")
+    return tree
 
 
 def _read_image(

@@ -1,27 +1,32 @@
 """Pascal VOC's folders: a year or several, or another set in the same layout, with its lists in `ImageSets/Main`."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PureWindowsPath
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
 from socodet.detection.datasets.voc import classes_of, is_year, read_voc
 from socodet.errors import InputError
 from socodet.images.folder import VOC_IMAGES
+from socodet.images.lists import read_lines
 
 LISTS = Path("ImageSets", "Main")
 _OWN = {"train": "trainval", "val": "test", "test": "test"}
 """VOC's lists for a part; train and val for years that have no test."""
-_OTHER = {"train": ("trainval", *SPELLINGS["train"]), "val": ("test", *SPELLINGS["val"]), "test": SPELLINGS["test"]}
-"""Lists for a part of a set in the same layout, in any case; the first one there is used."""
+_OTHER = {"train": (*SPELLINGS["train"], "trainval"), "val": (*SPELLINGS["val"], "test"), "test": SPELLINGS["test"]}
+"""Lists for a part of a set in the same layout, in any case; the first one there is used. Of one that is scored on its
+test, training uses trainval first."""
+LOOKED_AT = 16
+"""Images of a list whose XML files are looked for."""
 
 
 def voc_parts(folder: Path) -> tuple[str, ...]:
     """The parts of a folder in VOC's layout; none if it has not that layout."""
     roots, own = _roots(folder)
     if own:
-        there = {file.stem for root in roots.values() for file in (root / LISTS).glob("*.txt")}
+        there = {name for root in roots.values() for name in _filled(root)}
         return tuple(part for part in _OWN if _OWN[part] in there or part in there)
     if not roots:
         return ()
@@ -43,11 +48,7 @@ def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> Det
     if not own:
         name, years = _list_of(folder, split), [""]
     elif years is None and split in _OWN:
-        name = _OWN[split]
-        years = [year for year, root in roots.items() if (root / LISTS / f"{name}.txt").is_file()]
-        years = [year for year in years if year == "07"] or years if name == "test" else years
-        if not years:  # as of VOC2012, whose test has no annotations
-            name, years = split, list(roots)
+        name, years = _own_list(roots, split)
     elif years is None and len(roots) == 1:
         years = list(roots)
     if years is None or any(year not in roots for year in years):
@@ -58,6 +59,32 @@ def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> Det
     lists = [roots[year] / LISTS / f"{name}.txt" for year in years]
     about = f"VOC {name}{'+'.join(years)}" if own else f"{folder.absolute().name} {name}"
     return read_voc(lists, about, voc_classes(lists[0].parents[2], images), images)
+
+
+def _own_list(roots: Mapping[str, Path], split: str) -> tuple[str, list[str]]:
+    """The list for a part of VOC itself and its years: trainval and test, or train and val if no test is annotated.
+
+    So it is with VOC2012 alone, whose trainval has the images of val.
+    """
+    tested = [year for year, root in roots.items() if _is_annotated(root, "test")]
+    filled = {year: _filled(root) for year, root in roots.items()}
+    names = [_OWN[split], split]
+    if not tested and any("val" in there for there in filled.values()):
+        names.reverse()
+    for name in names:
+        years = tested if name == "test" else [year for year, there in filled.items() if name in there]
+        if years:
+            return name, [year for year in years if year == "07"] or years if name == "test" else years
+    return split, list(roots)
+
+
+def _is_annotated(root: Path, name: str) -> bool:
+    """Whether one of the first images of a list has an XML file."""
+    if name not in _filled(root):
+        return False
+    images = islice(filter(None, read_lines(root / LISTS / f"{name}.txt")), LOOKED_AT)
+    stems = (stem for image in images for stem in (image, image.split()[0], PureWindowsPath(image).stem))
+    return any((root / "Annotations" / f"{stem}.xml").is_file() for stem in stems)
 
 
 def voc_classes(root: Path, images: Path | None = None) -> list[str] | None:
@@ -78,9 +105,14 @@ def _roots(folder: Path) -> tuple[dict[str, Path], bool]:
     return years, bool(years)
 
 
+def _filled(root: Path) -> dict[str, Path]:
+    """Name → file of the lists, without empty ones, which scripts that divide a set leave."""
+    return {file.stem: file for file in sorted((root / LISTS).glob("*.txt")) if file.stat().st_size}
+
+
 def _lists(folder: Path) -> dict[str, Path]:
-    """Name → file of the lists, without those of single classes."""
-    found = {file.stem: file for file in sorted((folder / LISTS).glob("*.txt"))}
+    """Name → file of the lists, without empty ones and those of single classes."""
+    found = _filled(folder)
     return {name: file for name, file in found.items() if not any(name.endswith(f"_{other}") for other in found)}
 
 
@@ -88,8 +120,10 @@ def _list_of(folder: Path, split: str) -> str:
     lists = _lists(folder)
     if voc_parts(folder) == (WHOLE,) and split in (WHOLE, "train"):
         return next(iter(lists))
-    names: Sequence[str] = _OTHER.get(split, (split.lower(),))
     lower = {name.lower(): name for name in lists}
+    names: Sequence[str] = _OTHER.get(split, (split.lower(),))
+    if split == "train" and lower.keys().isdisjoint(SPELLINGS["val"]):
+        names = names[::-1]
     found = next((lower[name] for name in names if name in lower), None)
     if found is None:
         raise missing_part(folder, split, f"its lists are {', '.join(map(repr, lists))}")

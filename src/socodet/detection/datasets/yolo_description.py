@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,6 +23,7 @@ from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.detection.datasets.values import pixel_count
 from socodet.detection.datasets.yolo_classes import NOTHING, class_lines, named_classes
 from socodet.detection.datasets.yolo_labels import LABEL_FOLDERS, LabelReader
+from socodet.detection.datasets.yolo_places import at_its_end, located, refuse_another_sets, tells_apart
 from socodet.errors import InputError
 from socodet.images.folder import folders_in
 from socodet.images.lists import is_near, read_lines
@@ -35,6 +36,8 @@ DESCRIPTIONS = (*YAML, DARKNET)
 """Endings of files that describe a set with parts."""
 LISTS = (".txt", ".lst", ".list")
 NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
+ALONE = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+"""Files that may name the classes alone."""
 SPELLED = frozenset(itertools.chain(*SPELLINGS.values()))
 LOOKED_AT = 16
 """Text files beside images that are read before they are taken for something else."""
@@ -90,17 +93,18 @@ def described_by(file: Path) -> YoloSet:
         if not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
             raise InputError(f"{file}: `{name}` must be text, or a list of it; correct it")
     if facts.get("path", "") not in NOTHING:
-        path = _located(str(facts["path"]), [above])
-        roots = [above, *_at_its_end(str(facts["path"]), above)] if path is None else [path, above]
+        path = located(str(facts["path"]), [above])
+        roots = [above, *at_its_end(str(facts["path"]), above)] if path is None else [path, above]
     parts: dict[str, list[Path]] = {}
     absent: dict[str, str] = {}
     for part, names in SPELLINGS.items():
         written: Any = next((facts[name] for name in names if facts.get(name, "") not in NOTHING), [])
         for value in written if isinstance(written, list) else [written]:
-            place = _located(str(value), roots)
+            place = located(str(value), roots)
             if place is None:
                 absent[part] = str(value)
                 continue
+            refuse_another_sets(file, part, str(value), place)
             if place.is_file() and place.suffix.lower() not in LISTS:
                 raise InputError(f"{file}: its {part} is {value!s:.80}, which is neither a folder nor a .txt list")
             parts.setdefault(part, []).append(place)
@@ -109,9 +113,14 @@ def described_by(file: Path) -> YoloSet:
     if "val" in parts and parts["val"] == parts.get("train"):
         notice(f"{file}: its val is its train; scores on images that were trained on say little")
     categories = named_classes(file, facts)
+    return YoloSet(file, above, parts, categories, _keypoints(facts), absent)
+
+
+def _keypoints(facts: Mapping[str, Any]) -> int:
+    """Numbers of an object's keypoints, `kpt_shape`; 0 without it."""
     shape = facts.get("kpt_shape")
-    keypoints = [pixel_count(side) for side in shape] if isinstance(shape, list) else []
-    return YoloSet(file, above, parts, categories, keypoints[0] * keypoints[1] if len(keypoints) == 2 else 0, absent)
+    sides = [pixel_count(side) for side in shape] if isinstance(shape, list) else []
+    return sides[0] * sides[1] if len(sides) == 2 else 0
 
 
 def described_in(folder: Path) -> YoloSet | None:
@@ -147,7 +156,7 @@ def found_in(folder: Path, places: Mapping[str, Path], images: Path | None = Non
         if (path := next((root / f"{name}.txt" for name in names if (root / f"{name}.txt").is_file()), None))
     }
     named = lists if lists and len(parts) == 1 else parts
-    return replace(found, parts=named, categories=_classes_near(root))
+    return replace(found, parts=named, categories=_classes_near(root), keypoints=_keypoints_near(root))
 
 
 def _has_labels(described: YoloSet, folder: Path, there: FilesThere) -> bool:
@@ -200,7 +209,7 @@ def _darknet(file: Path) -> dict[str, Any]:
     """`key = value` lines; the file that `names` gives has a class a line."""
     pairs = [line.partition("=") for line in read_lines(file) if "=" in line]
     facts = _with_parts({key.strip(): value.strip() for key, _, value in pairs})
-    names = _located(str(facts.get("names", "")), [file.absolute().parent])
+    names = located(str(facts.get("names", "")), [file.absolute().parent])
     if (
         names is None
         or not is_near(names, file)
@@ -225,10 +234,10 @@ def _classes_near(root: Path) -> tuple[Category, ...] | None:
             return named
         of_set = _named_alone(root.parent)  # the folder may be a part of a set
         if of_set:
-            return of_set if _tells_apart([root.name]) else None
+            return of_set if tells_apart([root.name]) else None
         described = described_by(above)
         of_it = any(place.is_relative_to(root) for part in described.parts.values() for place in part)
-        return described.categories if of_it or _tells_apart([root.name]) else None
+        return described.categories if of_it or tells_apart([root.name]) else None
     classes = class_lines(files[0])
     other = next((file for file in files[1:] if class_lines(file) != classes), None)
     if other is not None:
@@ -236,43 +245,19 @@ def _classes_near(root: Path) -> tuple[Category, ...] | None:
     return tuple(Category(place, name) for place, name in enumerate(classes))
 
 
+def _keypoints_near(root: Path) -> int:
+    """Of the `data.yaml` in a folder, or in the one above, whose part it may be."""
+    for folder in (root, root.parent):
+        for name in ALONE:
+            if (folder / name).is_file() and (folder == root or tells_apart([root.name])):
+                return _keypoints(_yaml(folder / name))
+    return 0
+
+
 def _named_alone(folder: Path) -> tuple[Category, ...] | None:
     """The classes that a `data.yaml` names, if it does not say which parts there are, as supervision writes it."""
-    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
+    for name in ALONE:
         facts = _yaml(folder / name) if (folder / name).is_file() else {}
         if "names" in facts and SPELLED.isdisjoint(facts):
             return named_classes(folder / name, facts)
     return None
-
-
-def _located(written: str, roots: Sequence[Path]) -> Path | None:
-    """The file or folder that a value names, from the first root that has it; else by the end of it.
-
-    The end must tell parts apart: the last name of a folder alone, such as `images`, counts only if it is a part's.
-    """
-    parts = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
-    if not parts and written:
-        return roots[0]
-    for start in range(len(parts)):
-        elsewhere = any(part != ".." for part in parts[:start])
-        for root in roots:
-            path = root / ("/".join(parts[start:]) if start else written.replace("\\", "/"))
-            try:
-                there = path.is_file() or (path.is_dir() and (not elsewhere or _tells_apart(parts[start:])))
-            except (OSError, ValueError):  # a name that no file can have
-                continue
-            if there:
-                if elsewhere:
-                    notice(f"{written} of another machine is taken for {path}")
-                return path
-    return None
-
-
-def _at_its_end(written: str, above: Path) -> list[Path]:
-    """The folder beside the file that has the last name of a path, in which parts are looked for if not beside it."""
-    name = PureWindowsPath(written).name
-    return [above / name] if name not in ("", "..") and (above / name).is_dir() else []
-
-
-def _tells_apart(end: Sequence[str]) -> bool:
-    return len(end) > 1 or any(end[0].lower() in names for names in SPELLINGS.values())

@@ -28,8 +28,8 @@ def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores
     """AP over IoU 0.50:0.95, AP50, AP75, and AP of small, medium and large objects, of boxes and, if found, masks.
 
     Keys are `box_AP`, `box_AP50`, …, `mask_AP`, …; values in percent, nan where the set has no such object. Detections
-    in crowd regions are ignored. An object's size is its area in the file, a detection's the area of its box or mask,
-    whichever is scored.
+    in crowd regions, and on objects marked difficult, are ignored. An object's size is its area in the file, a
+    detection's the area of its box or mask, whichever is scored.
     """
     found = in_order(dataset, predictions)
     shares = _shares_of_labels(dataset, found)
@@ -173,7 +173,7 @@ def _objects(image: ImageAnnotations, number: int, wanted: NDArray[np.int64], ki
             "category_id": int(image.labels[index]),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": float(image.areas[index]),
-            "iscrowd": int(image.crowd[index]),
+            "iscrowd": int(image.crowd[index] or image.difficult[index]),
         }
         if kind == "mask":
             assert image.masks is not None

@@ -21,7 +21,8 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
 
     - A category's detections are sorted by descending score. Each is matched with the object of the category in its
       image that it overlaps most, if their IoU is above the threshold. The first match of an object is a true positive,
-      further ones are false positives. Matches with difficult objects are ignored, and so are these in the recall.
+      further ones are false positives. Matches with difficult objects are ignored, and so are these in the recall;
+      crowd regions, which VOC has not, count as such.
     - AP is the mean, over 11 recalls, of the greatest precision at or beyond each; then the mean over categories.
 
     VOC counts pixels between inclusive corners, xmax - xmin + 1; with 0-based corners whose right and bottom are
@@ -34,7 +35,7 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     for place, image in enumerate(dataset.images):
         for label in set(image.labels.tolist()):
             places.setdefault(label, []).append(place)
-    there = np.unique(np.concatenate([image.labels[~image.difficult] for image in dataset.images])).tolist()
+    there = np.unique(np.concatenate([image.labels[~_uncounted(image)] for image in dataset.images])).tolist()
     aps = {label: _of_category(dataset.images, places[label], detections.of_category(label), label) for label in there}
     nothing = [np.nan] * len(THRESHOLDS)
     table = np.array([*aps.values()] or [nothing])
@@ -92,7 +93,7 @@ def _of_category(
         iou = _iou(found.boxes[first:last], image.boxes[objects])
         # Objects are numbered across images; a detection in an image without objects has overlap 0 and matches none.
         overlap[first:last], nearest[first:last] = iou.max(1, initial=0.0), iou.argmax(1) + objects_before
-        difficult.append(image.difficult[objects])
+        difficult.append(_uncounted(image)[objects])
         objects_before += len(objects)
     order = np.argsort(-found.scores, kind="stable")
     overlap, object_of, is_difficult = overlap[order], nearest[order], np.concatenate(difficult)
@@ -106,6 +107,10 @@ def _of_category(
         right[counting[np.unique(object_of[counting], return_index=True)[1]]] = True  # the first of each object
         aps.append(eleven_point_ap(right, ~right & ~of_difficult, int((~is_difficult).sum())))
     return aps
+
+
+def _uncounted(image: ImageAnnotations) -> NDArray[np.bool_]:
+    return image.difficult | image.crowd
 
 
 def _iou(boxes: NDArray[np.float32], objects: NDArray[np.float32]) -> NDArray[np.float64]:

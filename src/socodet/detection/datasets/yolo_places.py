@@ -1,0 +1,56 @@
+"""Where the parts are that a `data.yaml`, or Darknet's `obj.data`, names."""
+
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+
+from socodet.detection.datasets.parts import SPELLINGS
+from socodet.errors import InputError
+from socodet.runtime.notices import notice
+
+
+def located(written: str, roots: Sequence[Path]) -> Path | None:
+    """The file or folder that a value names, from the first root that has it; else by the end of it.
+
+    The end must tell parts apart: the last name of a folder alone, such as `images`, counts only if it is a part's.
+    """
+    parts = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts and written:
+        return roots[0]
+    for start in range(len(parts)):
+        elsewhere = any(part != ".." for part in parts[:start])
+        for root in roots:
+            path = root / ("/".join(parts[start:]) if start else written.replace("\\", "/"))
+            try:
+                there = path.is_file() or (path.is_dir() and (not elsewhere or tells_apart(parts[start:])))
+            except (OSError, ValueError):  # a name that no file can have
+                continue
+            if there:
+                if elsewhere:
+                    notice(f"{written} of another machine is taken for {path}")
+                return path
+    return None
+
+
+def at_its_end(written: str, above: Path) -> list[Path]:
+    """The folder beside the file that has the last name of a path, in which parts are looked for if not beside it."""
+    name = PureWindowsPath(written).name
+    return [above / name] if name not in ("", "..") and (above / name).is_dir() else []
+
+
+def tells_apart(end: Sequence[str]) -> bool:
+    """Whether the end of a path can be of one part only."""
+    return len(end) > 1 or any(end[0].lower() in names for names in SPELLINGS.values())
+
+
+def refuse_another_sets(file: Path, part: str, written: str, place: Path) -> None:
+    """InputError if a part is beside the folder of its file, as it says, and one of that name in it.
+
+    Roboflow writes `../train/images` for a folder beside the file; the one above may be of a set unpacked there before.
+    """
+    above = file.absolute().parent
+    inner = above / written.replace("\\", "/").removeprefix("../")
+    if inner != place == above / written and inner.exists() and not inner.samefile(place):
+        raise InputError(
+            f"{file}: its {part} is {written}, and {inner} is there too; write {inner.relative_to(above)} if that is "
+            "meant, or else path: .. beside it"
+        )
