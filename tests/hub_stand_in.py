@@ -7,7 +7,10 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import yaml
+
 TOKEN = "hf_ofatest"
+LICENCES = ("cc-by-4.0", *(f"another-{number}" for number in range(99)))
 
 
 class Hub:
@@ -15,6 +18,8 @@ class Hub:
 
     def __init__(self):
         self.repositories, self.private, self.asked = {}, set(), []
+        self.behind_a_proxy = False
+        """Whether a proxy answers in its place when a card is checked."""
         hub = self
 
         class Handler(_Handler):
@@ -101,6 +106,12 @@ class _Handler(BaseHTTPRequestHandler):
             url = f"{self.hub.endpoint}/{found[1]}/commit/{sha}"
             return self._answer(200, {"success": True, "commitUrl": url, "commitOid": sha})
         if self.path.startswith("/api/validate-yaml"):
+            licence = yaml.safe_load(json.loads(content)["content"].split("---\n")[1]).get("license")
+            if self.hub.behind_a_proxy:
+                return self._answer(502, b"<html>Bad gateway</html>")
+            if licence not in (None, *LICENCES):
+                told = {"message": f'"license" must be one of [{", ".join(LICENCES)}]'}
+                return self._answer(400, {"error": "Invalid metadata", "errors": [told], "warnings": []})
             return self._answer(200, {"errors": [], "warnings": []})
         return self._answer(404, {})
 

@@ -1,13 +1,16 @@
 """A detector as ONNX, run by onnxruntime on photographs, against the detector in torch."""
 
 import json
+import math
 import re
 import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 from torchvision.models.detection.roi_heads import RoIHeads
 
 import socodet
@@ -16,6 +19,7 @@ from socodet.deployment.onnx import onnx_bytes, onnx_files
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
+from socodet.runtime.extensions import register
 from socodet.training.run_folder import RunFolder
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -72,6 +76,54 @@ def test_onnxruntime_finds_the_same_objects_in_images_of_any_size_and_number(nam
         here = of_image == place
         assert (np.diff(scores[here]) <= 0).all()
         check(ours, boxes[here], scores[here], labels[here], masks[0][here] if masks else None, detector.class_names)
+
+
+def test_a_backbone_of_timm_takes_images_of_any_size(detector_run):
+    detector = socodet.load_detector(detector_run("retinanet_fpn", "timm/test_convnext"), device="cpu")
+    session = onnxruntime.InferenceSession(onnx_bytes(detector))
+    for image in pictures():
+        (ours,) = detector.predict([image])
+        boxes, scores, labels, _ = session.run(None, {"images": image[None]})
+        check(ours, boxes, scores, labels, None, detector.class_names)
+
+
+class Bessel(nn.Module):
+    """Computes what ONNX has no operation for."""
+
+    def forward(self, pixels):
+        return [torch.special.i0(nn.functional.avg_pool2d(pixels[:, :1], stride)) for stride in (4, 8, 16, 32)]
+
+
+class OneSize(nn.Module):
+    """Computes a size in Python: right in torch, and in a graph for the traced images alone."""
+
+    def forward(self, pixels):
+        height, width = (math.ceil(side / 4) for side in pixels.shape[2:])
+        first = nn.functional.interpolate(pixels[:, :1], size=(height, width))
+        return [nn.functional.avg_pool2d(first, stride) for stride in (1, 2, 4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ("timm/mobilevit_xxs", "mobilevit_xxs fits only images of one size"),
+        (OneSize, "OneSize fits only images of one size"),
+        (Bessel, "aten::i0"),
+    ],
+)
+def test_a_backbone_that_no_graph_computes_is_refused(detector_run, backbone, said):
+    name = backbone if isinstance(backbone, str) else register(backbone)
+    detector = socodet.load_detector(detector_run("retinanet_fpn", name), device="cpu")
+    with pytest.raises(InputError, match=said) as error:
+        onnx_bytes(detector)
+    assert "\n" not in str(error.value)
+
+
+def test_more_weights_than_a_file_holds_are_refused(detector_run, monkeypatch):
+    detector = socodet.load_detector(detector_run("retinanet_fpn"), device="cpu")
+    monkeypatch.setattr("socodet.deployment.onnx.LARGEST", 10_000)
+    with pytest.raises(InputError, match="2 GiB"):
+        onnx_bytes(detector)
 
 
 class OwnHeads(RoIHeads):

@@ -1,6 +1,7 @@
 """`socodet push`, and `hub:USER/NAME` wherever a run or weights are read, with the Hub's real client."""
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -303,6 +304,25 @@ def test_without_the_package_it_is_one_line(pretrained, monkeypatch):
     for call in (lambda: socodet.push(pretrained, "me/birds"), lambda: socodet.load_detector("hub:me/birds")):
         with pytest.raises(InputError, match=r"socodet\[hub\]"):
             call()
+
+
+def test_a_card_that_the_hub_does_not_take_is_one_line(hub, pretrained, capsys):
+    line = refused(capsys, "push", str(pretrained), "me/birds", "--license", "CC BY")
+    assert '"license" must be one of [cc-by-4.0, another-0' in line
+    assert "--license" in line.partition("another-0")[2]
+    assert len(line) < 500
+    assert hub.repositories["me/birds"] == [{}]
+    hub.behind_a_proxy = True
+    assert "network" in refused(capsys, "push", str(pretrained), "me/birds")
+    assert hub.repositories["me/birds"] == [{}]
+
+
+def test_names_that_are_not_utf_8_are_pushed_in_escapes(hub, tuned, tmp_path):
+    run = RunFolder(shutil.copytree(tuned, tmp_path / "run"))
+    run.write_description({**run.describe(), "train": os.fsdecode(b"caf\xe9")})
+    socodet.push(run.path, "me/coffee")
+    assert "fine-tuned on caf\\udce9," in hub.repositories["me/coffee"][-1]["README.md"].decode()
+    assert socodet.load_detector("hub:me/coffee", device="cpu").step == 9
 
 
 def test_errors_are_one_line_with_the_oldest_package_too(monkeypatch):

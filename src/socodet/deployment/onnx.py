@@ -10,20 +10,28 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from socodet.deployment.onnx_graphs import graph_of
-from socodet.deployment.onnx_steps import traceable
+from socodet.deployment.onnx_steps import prepared, traceable
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.finetuning.detector import TrainedDetector
+from socodet.models.backbone_names import RESNETS
+from socodet.models.backbones import stage_outputs
 
 OPSET = 17
 """RoiAlign is half-pixel aligned from 16 on."""
 TRACED_BATCH, TRACED_SIZE = 2, (96, 128)
 """Number, height and width of the images that the network is traced with; the graph takes any."""
+OTHER_BATCH, OTHER_SIZES = 3, ((224, 448), (160, 96))
+"""The same of images for which a traced backbone must give its own maps."""
+TOLERANCE = 1e-3
+"""Of the largest value of a map."""
+LARGEST = 2**31 - 2**24
+"""Bytes of weights: a file of ONNX holds 2 GiB, and the graph needs some of them."""
 
 
 def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
@@ -64,12 +72,18 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
 
     Boxes are xyxy in pixels of the image, label 1 is the first class, as in torchvision; `of_image` is an index in the
     batch, `masks` (N, H, W). H and W are free, and B where the detector allows it. Class names are in the metadata
-    `classes`, a JSON list. InputError without the package onnx.
+    `classes`, a JSON list. InputError without the package onnx, and for what a graph or a file of ONNX cannot hold.
     """
     onnx = _package()
     device = next(detector.parameters()).device
     name = detector.recipe.settings.detector
     graph = _graph(detector)
+    size = sum(tensor.nbytes for tensor in detector.network.state_dict().values())
+    if size > LARGEST:
+        raise InputError(
+            f"{detector.run}: --format onnx: its weights have {size:,} bytes, and one file of ONNX holds 2 GiB; "
+            "fine-tune with a smaller backbone, or use load_detector"
+        )
     has_masks = detector_named(name).has_masks
     names = ["boxes", "scores", "labels", "of_image", *(["masks"] if has_masks else [])]
     free: dict[str, dict[int, str]] = {name: {0: "objects"} for name in names}
@@ -81,16 +95,23 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
     written = io.BytesIO()
     with traceable(detector.network), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the tracer, about sizes that are constants, and of the exporter's age
-        torch.onnx.export(
-            graph,
-            (pixels.to(device),),
-            cast(Any, written),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=names,
-            dynamic_axes=free,
-        )
+        _check_backbone(detector, pixels.to(device), OTHER_BATCH if graph.takes_batches else 1)
+        try:
+            torch.onnx.export(
+                graph,
+                (pixels.to(device),),
+                cast(Any, written),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=names,
+                dynamic_axes=free,
+            )
+        except (torch.onnx.errors.UnsupportedOperatorError, torch.onnx.errors.SymbolicValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"{detector.run}: --format onnx: torch cannot write a step of it ({reason}); use load_detector"
+            ) from error
     model = onnx.load_from_string(written.getvalue())
     for key, value in {"classes": json.dumps(detector.class_names), "detector": name}.items():
         entry = model.metadata_props.add()
@@ -98,6 +119,46 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data
+
+
+class _Maps(nn.Module):
+    """A backbone's maps as a trace needs them."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(stage_outputs(self.body, images))
+
+
+def _check_backbone(detector: TrainedDetector, pixels: Tensor, batch: int) -> None:
+    """InputError for a backbone that computes with sizes outside torch, as MobileViT does.
+
+    They are constants of a trace, whose maps are wrong, or fail, for images of other sizes.
+    """
+    name, network = detector.recipe.model.backbone, detector.network
+    body = getattr(getattr(network, "backbone", None), "body", None)
+    if name in RESNETS or body is None:  # RT-DETR has squares of one size
+        return
+    maps = _Maps(body)
+    traced = torch.jit.trace(maps, prepared(network.transform, pixels)[0], check_trace=False)
+    for size in OTHER_SIZES:
+        images = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(pixels.device)
+        right = maps(images)
+        try:
+            found = traced(images)
+        except RuntimeError:  # of tensors that do not fit together
+            found = ()
+        if len(found) != len(right) or not all(map(_are_equal, found, right)):
+            raise InputError(
+                f"{detector.run}: --format onnx: a graph of the backbone {name} fits only images of one size, since it "
+                "computes with sizes outside torch; use load_detector, or fine-tune with another backbone"
+            )
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one - other).abs().max() <= TOLERANCE * other.abs().max())
 
 
 def _graph(detector: TrainedDetector) -> nn.Module:

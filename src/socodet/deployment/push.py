@@ -85,7 +85,7 @@ def push(
             **_facts(hub, shared, repository),
         )
         text = f"---\n{card.to_yaml()}\n---\n\n{_card(shared, weights, repository)}"
-        (shared.path / "README.md").write_text(text, encoding="utf-8")
+        (shared.path / "README.md").write_bytes(_encoded(text))
         with hub_errors(what):
             api = hub.HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
@@ -97,11 +97,16 @@ def push(
             done = api.upload_folder(
                 repo_id=repository,
                 folder_path=shared.path,
-                commit_message=f"{folder.path.resolve().name}, by socodet push",
+                commit_message=_encoded(f"{folder.path.resolve().name}, by socodet push").decode(),
                 delete_patterns=[f"checkpoints/*{SAFETENSORS}", shared.log.name, SCORES],  # of another run
             )
             url = f"{api.endpoint}/{repository}"
     return Pushed(folder.path, f"{HUB}{repository}", url, done.oid, is_finetuned(folder.path))
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; of a name that is not, what it is in escapes."""
+    return text.encode(errors="backslashreplace")
 
 
 def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> Path:

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from socodet.errors import InputError
 HUB = "hub:"
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WORD = re.compile(rf"(?P<before>(--[\w.-]+=)?([\w.-]+=)?)(?P<name>{HUB}.*)", re.DOTALL)
+LONGEST_REASON = 200
+"""Characters of what the Hub says of a card; it lists all licences that there are."""
 _names: dict[Path, str] = {}
 """By which name this process downloaded what lies there."""
 
@@ -131,6 +134,18 @@ def hub_errors(what: str) -> Iterator[None]:
         raise InputError(f"{what}: the Hub answered {status}; {fix}") from None
     except (errors.HFValidationError, errors.EntryNotFoundError, unresolved) as error:
         raise InputError(f"{what}: {' '.join(str(error).split())}") from None
+    except json.JSONDecodeError:
+        raise InputError(
+            f"{what}: the answer is not one of the Hub's; check the network (a proxy?), or try again later"
+        ) from None
+    except ValueError as error:
+        if not isinstance(error.__cause__, errors.BadRequestError):
+            raise
+        reason = textwrap.shorten(str(error).partition("\n")[2] or str(error), LONGEST_REASON, placeholder=" …")
+        raise InputError(
+            f"{what}: nothing was uploaded, as the Hub does not take the card ({reason}); correct --license or "
+            "--datasets"
+        ) from None
     except OSError as error:
         if error.errno is not None and error.filename is not None:
             raise  # a disk's, not the network's
