@@ -245,6 +245,17 @@ def test_a_config_says_the_runs_own_sizes(exportable_run, tmp_path):
     assert not any(name.startswith("roi_heads.box_head.conv3") for name in arrays)
 
 
+def test_a_config_names_a_link_itself(exportable_run, tmp_path, monkeypatch):
+    """By the suffix .pkl Detectron2 recognises the layout; what the link leads to may have another."""
+    run = exportable_run(backbone="resnet18", fpn_channels=16, head_channels=16, representation_size=24)
+    (tmp_path / "soco.pkl").symlink_to("stored")
+    monkeypatch.chdir(tmp_path)
+    export_run(run.path, "soco.pkl", format="detectron2")
+    assert (tmp_path / "stored").is_file()
+    weights = configs_of(tmp_path / "soco.pkl")["mask_rcnn_R_18_FPN_1x.yaml"]["MODEL"]["WEIGHTS"]
+    assert weights == str(tmp_path / "soco.pkl")
+
+
 def test_what_detectron2_has_no_network_for_is_refused(exportable_run, tmp_path):
     small = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}
     run = exportable_run(backbone="resnet18", architecture="c4", **small)

@@ -46,6 +46,16 @@ def test_the_facts_of_an_unfinished_run(exportable_run, tmp_path, framework):
     assert str(run.path) not in card  # where it lay on somebody's disk is nobody's business
 
 
+def test_a_card_does_not_call_whole_images_soco(exportable_run, tmp_path):
+    """Architecture image is the baseline that SoCo is compared with."""
+    run = exportable_run(backbone="resnet18", architecture="image")
+    export_run(run.path, tmp_path / "first.pth", format="timm")
+    title, _, method, *_ = (tmp_path / "first-timm.md").read_text().splitlines()
+    assert title == "# resnet18 pretrained on whole images, for timm"
+    assert "by SoCo" not in method
+    assert "image-level baseline" in method
+
+
 def test_a_card_says_how_other_images_than_8_bit_rgb_were_read(exportable_run, tmp_path):
     run = RunFolder(shutil.copytree(exportable_run(**SMALL).path, tmp_path / "run"))
     reading = PixelReading(white=4095, floats=(-1.0, 2.5), bands=(5, 3, 1))

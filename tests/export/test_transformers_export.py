@@ -150,6 +150,16 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(exportabl
     assert list(tmp_path.iterdir()) == []
 
 
+def test_images_that_would_not_be_read_are_refused(exportable_run, tmp_path, pictures):
+    without_norms = exportable_run(backbone="timm/test_convnext", architecture="c5")
+    with pytest.raises(InputError, match=r"--images.*test_convnext"):
+        export_run(without_norms.path, tmp_path / "model", format="transformers", model="detr", images=pictures)
+    run = exportable_run(backbone="resnet18", **SMALL)
+    with pytest.raises(InputError, match=r"--images.*--bn-images 0"):
+        export_run(run.path, tmp_path / "model", format="transformers", model="detr", images=pictures, bn_images=0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_transformers_one_line_says_how_to_install_it(exportable_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'socodet\[transformers\]'"):

@@ -210,6 +210,14 @@ def test_a_detector_whose_activations_transformers_dropped_is_refused(run):
     assert_same_maps(encoder, body_of(kept)._backbone)
 
 
+def test_a_detector_whose_epsilons_transformers_changed_is_refused(run):
+    folder, _ = run("timm/test_resnet", architecture="c5")
+    with torch.device("meta"):
+        config = TimmBackboneConfig(backbone="pnasnet5large", out_indices=[1, 2, 3, 4])
+        with pytest.raises(InputError, match="pnasnet5large have another epsilon"):
+            load_pretrained(detector("Detr", config), folder, show_report=False)
+
+
 def test_a_folder_of_a_resnet_with_other_strides_is_refused(tmp_path):
     strided = ResNetConfig(**RESNET18, out_features=["stage4"], downsample_in_bottleneck=True)
     detector("Detr", strided).save_pretrained(tmp_path / "model")

@@ -64,6 +64,10 @@ def export_run(
         raise InputError(
             f"--model, --images and --bn-images: are for --format transformers, not {format}; leave them out"
         )
+    if images is not None and bn_images == 0:
+        raise InputError(
+            "--images: none are read with --bn-images 0, which keeps the statistics; leave one of them out"
+        )
     path, card = check_output(output, format, _FRAMEWORKS, overwrite=overwrite)
     modules = pretrained_modules(source)
     files = frameworks[format](modules, path)

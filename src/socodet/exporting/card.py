@@ -35,11 +35,12 @@ def model_card(
         state, recipe = run.load_checkpoint() or {}, run.describe()["recipe"]
         if "total_steps" in state and state["step"] < state["total_steps"]:
             unfinished = f"{state['step']} of {state['total_steps']} steps"
-        title = f"{recipe['model']['backbone']} pretrained by SoCo,"
-        origin = _training_lines(run, recipe, state)
+        how = "by SoCo" if modules.encoder.encodes_boxes else "on whole images"
+        title = f"{recipe['model']['backbone']} pretrained {how},"
+        origin = [_method(modules), *_training_lines(run, recipe, state)]
         appendix = ["", "## Every field of the recipe", "", "```json", json.dumps(recipe, indent=2), "```"]
     else:
-        title, origin, appendix = Path(source).name, _file_lines(Path(source), modules), []
+        title, origin, appendix = Path(source).name, [*_file_lines(Path(source), modules)], []
     lines = [f"# {in_markdown(title)} for {framework}", "", *origin, "", *file_and_loading_lines(files), *appendix]
     return "\n".join(lines) + "\n", unfinished
 
@@ -52,13 +53,16 @@ def _file_lines(file: Path, modules: PretrainedModules) -> Iterator[str]:
     yield f"- Architecture {modules.settings.architecture}, backbone {modules.settings.backbone}, by names and shapes"
 
 
+def _method(modules: PretrainedModules) -> str:
+    paper = "Aligning Pretraining for Detection via Object-Level Contrastive Learning, NeurIPS 2021"
+    if modules.encoder.encodes_boxes:
+        return f"Weights pretrained without labels by SoCo ({paper})."
+    return f"Weights pretrained without labels on whole images, as the image-level baseline of SoCo ({paper})."
+
+
 def _training_lines(folder: RunFolder, recipe: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
     description = folder.describe()
     model, training = recipe["model"], recipe["training"]
-    yield (
-        "Weights pretrained without labels by SoCo (Aligning Pretraining for Detection via Object-Level Contrastive "
-        "Learning, NeurIPS 2021)."
-    )
     yield ""
     yield "## Training"
     yield ""

@@ -53,7 +53,8 @@ def _common(depth: int, weights: Path) -> Settings:
     return {
         "VERSION": 2,
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-        "MODEL.WEIGHTS": str(weights.resolve()),
+        # of a link its own name: Detectron2 knows its layout by the suffix
+        "MODEL.WEIGHTS": str(weights.absolute()),
         "MODEL.MASK_ON": True,
         "MODEL.PIXEL_MEAN": [round(255 * mean, 3) for mean in IMAGENET_MEAN],
         "MODEL.PIXEL_STD": [round(255 * std, 3) for std in IMAGENET_STD],

@@ -42,16 +42,21 @@ def transformers_files(
 ) -> FrameworkFiles:
     """A model of the original's sizes, its backbone pretrained and the rest fresh, and its image processor.
 
-    The backbone's batch norm gets the statistics of `backbone_statistics` over `bn_images` images. InputError for a
-    backbone that the model does not have.
+    RT-DETR's encoder has 256 channels at every depth, or as many as one that was pretrained. The backbone's batch norm
+    gets the statistics of `backbone_statistics` over `bn_images` images. InputError for a backbone that the model does
+    not have, and for images that would not be read.
     """
     transformers = import_transformers("--format transformers")
+    has_norms = any(name.startswith("body.") and name.endswith("running_var") for name in modules.tensors)
+    if images is not None and not has_norms:
+        raise InputError(
+            f"--images: are for statistics of batch norm, which {modules.settings.backbone} does not have; leave it out"
+        )
     name = _CLASSES[model]
     network = getattr(transformers, f"{name}ForObjectDetection")(_config(transformers, modules, model))
     if model == "rt_detr_v2":
         reset_norms(network)
     report = load_pretrained(network, modules.source, show_report=False)
-    has_norms = any(name.startswith("body.") and name.endswith("running_var") for name in modules.tensors)
     statistics = None
     if has_norms:
         statistics = backbone_statistics(modules, images, bn_images, show_progress=show_progress)

@@ -37,6 +37,8 @@ SINGLE_STAGE_FINEST = 3
 """P3, where the pyramids of RetinaNet and FCOS begin."""
 COARSEST = FINEST + len(STAGES) - 1
 """P5, of its last."""
+EPSILON = 1e-5
+"""What torch's batch norms add to the variance, and those of all ResNets here and in transformers."""
 TRIED_SIZE = (64, 96)
 """Height and width of the image that a network of timm or the user is tested with: small, and not its default size."""
 
@@ -116,6 +118,11 @@ def has_activations_in_norms(network: nn.Module) -> bool:
 
     norms = (module for module in network.modules() if isinstance(module, BatchNormAct2d))
     return any(not isinstance(norm.act, nn.Identity) for norm in norms)
+
+
+def has_other_epsilons(network: nn.Module) -> bool:
+    """Whether it has batch norms that add another number to the variance than torch's and a ResNet's."""
+    return any(isinstance(module, nn.BatchNorm2d) and module.eps != EPSILON for module in network.modules())
 
 
 def _tried(name: str, make: Callable[[], nn.Module]) -> tuple[nn.Module, list[int]]:

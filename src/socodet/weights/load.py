@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from socodet.errors import InputError
-from socodet.models.backbones import has_activations_in_norms, timm_network
+from socodet.models.backbones import has_activations_in_norms, has_other_epsilons, timm_network
 from socodet.models.soco import SoCo
 from socodet.runtime.log import LOGGER
 from socodet.weights.formats import BACKBONE, MODULES, run_of, torchvision_of
@@ -59,7 +59,7 @@ def load_pretrained(
     title = type(detector).__name__
     if backbone_of(own) is not None:
         _check_strides(detector)
-        _check_activations(detector)
+        _check_norms(detector)
         network = Network(title, own, transformers_of(own), _advice_on_transformers(own), optional=_OPTIONAL)
     else:
         network = Network(title, own, torchvision_of(own, rpn=True), _advice_on(detector), optional=(RPN_HEAD,))
@@ -185,15 +185,21 @@ def _check_strides(detector: nn.Module) -> None:
         )
 
 
-def _check_activations(detector: nn.Module) -> None:
-    """InputError where transformers has lost activations: it replaces batch norms, also timm's that contain one."""
+def _check_norms(detector: nn.Module) -> None:
+    """InputError where transformers, which replaces batch norms, has lost an activation in one, or its epsilon."""
     configs = (getattr(module, "config", None) for module in detector.modules())
     backbones = (getattr(config, "backbone_config", None) for config in configs)
     names = (getattr(one, "backbone", None) for one in backbones if getattr(one, "model_type", "") == "timm_backbone")
     name = next(names, None)
-    if name is None or has_activations_in_norms(detector):
+    if name is None or has_activations_in_norms(detector) or has_other_epsilons(detector):
         return
-    if has_activations_in_norms(timm_network(name)):
+    network = timm_network(name)
+    if has_other_epsilons(network):
+        raise InputError(
+            f"{type(detector).__name__}: transformers replaces batch norms, and those of {name} have another epsilon "
+            "than its own; take another backbone, such as a ResNet or ConvNeXt"
+        )
+    if has_activations_in_norms(network):
         raise InputError(
             f"{type(detector).__name__}: transformers replaces batch norms, and in {name} these contain the "
             "activations, which are lost; take a backbone in which they are separate, such as a ResNet or ConvNeXt"

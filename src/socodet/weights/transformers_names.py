@@ -11,13 +11,11 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from socodet.models.backbones import SINGLE_STAGE_FINEST
+from socodet.models.backbones import EPSILON, SINGLE_STAGE_FINEST
 from socodet.weights.renaming import Line, Renaming
 
 _BACKBONE = re.compile(r"(?:.*\.)?backbone\.(?:conv_encoder\.)?model\.(?:_backbone\.)?")
 _EXTRA_SHORTCUT = "body.layer1.0.downsample."
-_EPSILON = 1e-5
-"""Of every batch norm in these ResNets."""
 
 
 def backbone_of(names: Collection[str]) -> str | None:
@@ -64,7 +62,7 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, 
     channels, dtype = len(weight), weight.dtype
     identity = {
         "1.weight": torch.eye(channels, dtype=dtype)[:, :, None, None],
-        "2.weight": torch.full((channels,), math.sqrt(1 + _EPSILON), dtype=dtype),
+        "2.weight": torch.full((channels,), math.sqrt(1 + EPSILON), dtype=dtype),
         "2.bias": torch.zeros(channels, dtype=dtype),
         "2.running_mean": torch.zeros(channels, dtype=dtype),
         "2.running_var": torch.ones(channels, dtype=dtype),
