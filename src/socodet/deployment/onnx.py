@@ -16,6 +16,7 @@ from socodet.deployment.onnx_graphs import graph_of
 from socodet.deployment.onnx_steps import prepared, traceable
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.rt_detr import RTDETR
+from socodet.detection.detectors.transform import DetectorTransform
 from socodet.errors import InputError
 from socodet.exporting.files import FrameworkFiles, quoted
 from socodet.finetuning.detector import TrainedDetector
@@ -142,7 +143,8 @@ def _check_backbone(detector: TrainedDetector, pixels: Tensor, batch: int) -> No
     if name in RESNETS or body is None:  # RT-DETR has squares of one size
         return
     maps = _Maps(body)
-    traced = torch.jit.trace(maps, prepared(network.transform, pixels)[0], check_trace=False)
+    padded, *_ = prepared(cast(DetectorTransform, network.transform), pixels)
+    traced = torch.jit.trace(maps, padded, check_trace=False)  # type: ignore[no-untyped-call]
     for size in OTHER_SIZES:
         images = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(pixels.device)
         right = maps(images)
