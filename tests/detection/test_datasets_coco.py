@@ -185,6 +185,7 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         (json.dumps(content([], categories=[*CATEGORIES, {"id": 7, "name": "mug"}])), "category id 7 twice"),
         (json.dumps(content([], images=[{"id": 1}])), "no usable image"),
         (json.dumps(content([], images=[{"id": 1, "file_name": "x.jpg", "width": 1, "height": 1}])), "nowhere near"),
+        (json.dumps(content([note(10, [1, 2, 30, 40], 99), note(99, [1, 2, 30, 40])])), "none .*: 1 × .*; 1 × "),
     ],
 )
 def test_files_that_cannot_be_used_at_all(tmp_path, text, complaint):

@@ -110,6 +110,8 @@ def test_a_set_that_is_something_else_is_refused(tmp_path, lines, complaint):
         ("train: images/train\nnames: [cat, dog]\nnc: 3", "`nc` is 3"),
         ("train: images/train\nnames: {0: cat, x: dog}", "number is not"),
         ("train: elsewhere\nnames: [cat]", "train is elsewhere"),
+        ("train: {a: images}\nnames: [cat]", "`train` must be text"),
+        ("train: [images/train, [b]]\nnames: [cat]", "`train` must be text"),
         ("train: [", "not valid YAML"),
     ],
 )
