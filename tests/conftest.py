@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from socodet.runtime import notices
@@ -20,6 +21,8 @@ sys.dont_write_bytecode = False  # or each worker of each run rewrites the asser
 gc.disable()  # until all is imported, of which nothing becomes garbage
 if "PYTEST_XDIST_WORKER" in os.environ:  # there is at least a worker per core
     os.environ["OMP_NUM_THREADS"] = "1"
+settings.register_profile("a slow machine", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
+settings.load_profile("a slow machine")
 notices.LOADING_AFTER = (
     3600.0  # a slow machine does not change what a command prints (runtime/test_loading.py tests it)
 )

@@ -26,7 +26,7 @@ CALM = settings(
     max_examples=int(MANY or 150),
     deadline=None,
     derandomize=MANY is None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 FEWER = settings(CALM, max_examples=CALM.max_examples // 3)
 ODD = ["1", "-1", "1.5", "a/../b.jpg", "..", "a\nb", "\0", "/", "\ud800", 10**30, "1e999"]
