@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from socodet.errors import InputError
-from socodet.images.folder import ImageFolder
+from socodet.images.folder import ImageFolder, is_read_from
 from socodet.images.pack import pack
 from socodet.images.photographs import photographs
 from socodet.images.source import ImageSelection, open_images
@@ -42,6 +42,14 @@ def test_nested_files_in_sorted_order_with_their_bytes(tmp_path: Path) -> None:
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", ".b.jpg", ".cache/c.jpg", "d/.e/f.jpg", "d/._g.jpg")
     assert keys(tmp_path) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"])
+def test_folders_of_the_system_are_skipped(tmp_path: Path, folder: str) -> None:
+    """Of a Synology drive the thumbnails of each folder, and of any the deleted files, or what only root may list."""
+    make(tmp_path, "a.jpg", f"{folder}/a.jpg/SYNOPHOTO_THUMB_XL.jpg", f"b/{folder}/c.jpg", "b/c.jpg")
+    assert keys(tmp_path) == ["a.jpg", "b/c.jpg"]
+    assert not is_read_from(tmp_path, tmp_path / "b" / folder / "c.jpg")
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from socodet.runtime.notices import notice
 LOOKED_FOR = 16
 """Images looked for before a list of them is believed."""
 VOC_IMAGES = "JPEGImages"
+_OF_SYSTEMS = frozenset(("@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information", "__macosx"))
+"""Folders of file systems and network drives, in small letters: thumbnails, deleted files, what nobody may list."""
 _STUDY = {"asked", "jobs"}
 _NOTES = {
     "run.json": {"recipe", "versions"},
@@ -97,9 +99,10 @@ def open_files(paths: Sequence[Path]) -> ImageFolder:
 def open_folder(root: Path) -> ImageFolder | None:
     """All images below a folder, sorted: files that end in one of `SUFFIXES` in any case, in nested folders too.
 
-    What starts with a dot is skipped, and so are folders below it with results of socodet. Links are followed, but not
-    one that leads back to a folder it is in. Of a folder that has a folder `JPEGImages` in it, only that one counts: it
-    is a year of Pascal VOC, whose other folders hold segmentation maps, which are no photographs.
+    What starts with a dot is skipped, and so are folders of the system and folders with results of socodet below it.
+    Links are followed, but not one that leads back to a folder it is in. Of a folder that has a folder `JPEGImages` in
+    it, only that one counts: it is a year of Pascal VOC, whose other folders hold segmentation maps, which are no
+    photographs.
 
     Files that may be images but have another suffix are counted on stderr. None when there is nothing like an image;
     InputError when a folder cannot be listed, or has hardly any images among many other files.
@@ -141,7 +144,7 @@ def _stem(key: str) -> str:
 def is_read_from(root: Path, path: Path) -> bool:
     """Whether an image file at `path`, there or not, is one of those that `open_folder` finds below `root`."""
     inside, folder = _below(path, root), Path(root)
-    if inside is None or any(part.startswith(".") for part in inside.parts):
+    if inside is None or any(_is_hidden(part) for part in inside.parts):
         return False
     for number, part in enumerate(inside.parts):
         if part != VOC_IMAGES and (folder / VOC_IMAGES).is_dir():
@@ -165,9 +168,13 @@ def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder, without hidden ones; none where it cannot be listed."""
     try:
         with os.scandir(folder) as there:  # without a stat of every file, which takes minutes on a network drive
-            return sorted(folder / one.name for one in there if not one.name.startswith(".") and _is_folder(one))
+            return sorted(folder / one.name for one in there if not _is_hidden(one.name) and _is_folder(one))
     except OSError:
         return []
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -181,7 +188,7 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
     if real in above:
         return
     with os.scandir(folder) as scanned:
-        entries = [entry for entry in scanned if not entry.name.startswith(".") and not _leads_in_a_circle(entry)]
+        entries = [entry for entry in scanned if not _is_hidden(entry.name) and not _leads_in_a_circle(entry)]
     if above and _holds_results(folder, {entry.name for entry in entries}):
         skipped.results.append(prefix.rstrip("/"))
         return
