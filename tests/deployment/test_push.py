@@ -306,6 +306,25 @@ def test_without_the_package_it_is_one_line(pretrained, monkeypatch):
             call()
 
 
+def test_only_where_a_run_can_go_on_its_steps_are_said_to_lack(hub, tuned, tmp_path, caplog, capsys):
+    """The best weights are seldom the last; and nobody can go on with what was pushed."""
+    run = RunFolder(shutil.copytree(tuned, tmp_path / "run"))
+    run.save_best(run.load_checkpoint() | {"step": 5})
+    assert socodet.push(run.path, "me/best").unfinished is None
+    assert socodet.load_detector("hub:me/best", device="cpu").step == 5
+    assert "steps" not in caplog.text
+
+    last = RunFolder(tuned).load_checkpoint() | {"step": 4}
+    shutil.rmtree(run.path / "checkpoints")
+    run.save_checkpoint(4, last)
+    main(["push", str(run.path), "me/unfinished"])
+    said = capsys.readouterr().err
+    assert said.count("4 of 9 steps") == 1
+    assert "repeat its command" not in said
+    socodet.load_detector(run.path, device="cpu")
+    assert "4 of 9 steps; repeat its command" in caplog.text
+
+
 def test_a_card_that_the_hub_does_not_take_is_one_line(hub, pretrained, capsys):
     line = refused(capsys, "push", str(pretrained), "me/birds", "--license", "CC BY")
     assert '"license" must be one of [cc-by-4.0, another-0' in line

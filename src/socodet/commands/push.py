@@ -34,6 +34,8 @@ def push(
 
     pushed = push(run, repository, license=license, datasets=datasets, private=private, checkpoint=checkpoint)
     print(pushed)
+    if pushed.unfinished:
+        LOGGER.info(f"note: the run is not finished; these are the weights after {pushed.unfinished}")
     if license is None:
         LOGGER.info("note: no licence is given, and without one others may not use the weights; set it with --license")
     print(

@@ -40,6 +40,8 @@ class Pushed(Shown):
     commit: str
     is_detector: bool
     """Whether it is a fine-tuned detector, not a pretraining run."""
+    unfinished: str | None
+    """The progress of a run that is not finished, such as `30 of 100 steps`; None if its best weights were taken."""
 
     def __str__(self) -> str:
         return f"{self.run}: on the Hub as {self.name}, {self.url}"
@@ -76,7 +78,7 @@ def push(
         raise InputError(f"{what}: there is no token; run `hf auth login`, or set HF_TOKEN")
     with tempfile.TemporaryDirectory() as temporary:
         shared = RunFolder(Path(temporary) / folder.path.resolve().name)
-        weights = _write_shared(folder, shared, checkpoint)
+        weights, unfinished = _write_shared(folder, shared, checkpoint)
         card = hub.ModelCardData(
             license=license,
             library_name="socodet",
@@ -101,7 +103,7 @@ def push(
                 delete_patterns=[f"checkpoints/*{SAFETENSORS}", shared.log.name, SCORES],  # of another run
             )
             url = f"{api.endpoint}/{repository}"
-    return Pushed(folder.path, f"{HUB}{repository}", url, done.oid, is_finetuned(folder.path))
+    return Pushed(folder.path, f"{HUB}{repository}", url, done.oid, is_finetuned(folder.path), unfinished)
 
 
 def _encoded(text: str) -> bytes:
@@ -109,9 +111,10 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> Path:
-    """Writes what is shared of a run as a run's folder; the file of its weights."""
-    state = (run.load_best() if checkpoint == "best" else None) or run.load_checkpoint()
+def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> tuple[Path, str | None]:
+    """Writes what is shared of a run as a run's folder; the file of its weights, and `Pushed.unfinished`."""
+    best = run.load_best() if checkpoint == "best" else None
+    state = best or run.load_checkpoint()
     if state is None and run.best.exists():
         raise InputError(f"{run.path}: only its best weights are left; use --checkpoint best")
     if state is None:
@@ -128,7 +131,8 @@ def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> 
     scores = read_note(run.path / SCORES)
     if scores is not None:
         write_note(shared.path / SCORES, _without_folders(scores))
-    return weights
+    done, total = state["step"], state["total_steps"]
+    return weights, f"{done} of {total} steps" if best is None and done < total else None
 
 
 def _without_folders(value: Any) -> Any:

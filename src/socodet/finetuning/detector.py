@@ -28,6 +28,7 @@ from socodet.images.reading import PLAIN
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import world_from_environment
+from socodet.training.checkpoint_file import SAFETENSORS
 from socodet.training.devices import autocast_type, choose_device
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.weights.hub import reads_hub
@@ -207,7 +208,8 @@ def load_detector(
         raise InputError(f"{folder.path}: only its best weights are left; use --checkpoint best")
     if state is None:
         raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")
-    if checkpoint == "best" and best is None and state["step"] < recipe.schedule.iterations:
+    resumable = best is None and folder.checkpoints()[-1].suffix != SAFETENSORS  # a run from the Hub is not
+    if checkpoint == "best" and resumable and state["step"] < recipe.schedule.iterations:
         of = f"{state['step']:,} of {recipe.schedule.iterations:,} steps"
         LOGGER.warning(f"note: {folder.path}: stopped after {of}; repeat its command to go on")
     classes = len(trained.categories) + 1
