@@ -491,3 +491,23 @@ def test_a_class_called_none_is_a_class(tmp_path):
         )
     )
     assert [one.name for one in read.categories] == ["mask", "None"]
+
+
+def test_cocos_own_form_is_not_read_as_another(tmp_path):
+    """As of a set to score on, where the form is that of the training set."""
+    boxes = [[20 + 20 * k, 10 + 8 * k, 90, 70] for k in range(12)]
+    file = written(tmp_path, content([note(20, box) for box in boxes]))
+    with pytest.raises(InputError, match=r"8 of 12 boxes.*x, y, width, height"):
+        open_detection_set(file, reading=ReadingSettings(box_form="xyxy"))
+    corners = [[x, y, x + w, y + h] for x, y, w, h in boxes]
+    file.write_text(json.dumps(content([note(20, box) for box in [*corners, *([[5, 5, 5, 5]] * 3)]])))
+    (cat, _) = open_detection_set(file, reading=ReadingSettings(box_form="xyxy")).images
+    assert cat.boxes.tolist() == corners
+
+
+def test_trainval_beside_test(tmp_path):
+    file = written(tmp_path, content([note(20, [5, 6, 10, 10])]))
+    file.rename(tmp_path / "trainval.json")
+    assert len(open_detection_set(tmp_path, split="all")) == 2
+    (tmp_path / "test.json").write_text(json.dumps(content([note(20, [5, 6, 10, 10])], images=images()[:1])))
+    assert [len(open_detection_set(tmp_path, split=split)) for split in ("train", "test")] == [2, 1]

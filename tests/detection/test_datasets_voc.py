@@ -312,8 +312,9 @@ def test_xml_of_something_else_shows_no_image_without_objects(tmp_path):
         assert read.problems.counts[Problem.BROKEN_ANNOTATION_FILE] == 1
 
 
-def test_utf_8_that_is_declared_as_utf_16(tmp_path):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_utf_8_that_is_declared_as_utf_16(tmp_path, mark):
     """As .NET declares it in text that is then saved in another encoding."""
-    xml = f'<?xml version="1.0" encoding="utf-16"?>\n<annotation>{thing("größe", (1, 1, 9, 9))}</annotation>'
+    xml = f'{mark}<?xml version="1.0" encoding="utf-16"?>\n<annotation>{thing("größe", (1, 1, 9, 9))}</annotation>'
     write(tmp_path, {"a": xml}, train="a")
     assert [category.name for category in open_detection_set(tmp_path, split="train").categories] == ["größe"]

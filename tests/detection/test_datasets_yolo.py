@@ -226,3 +226,10 @@ def test_a_part_that_may_be_another_sets(tmp_path):
         open_detection_set(tmp_path / "second", split="train")
     text(tmp_path / "second" / "data.yaml", "path: ..", "train: train/images", "names: [cat]")
     assert open_detection_set(tmp_path / "second", split="train").images[0].file.samefile(first.images[0].file)
+
+
+def test_the_label_file_of_an_image_called_train_is_no_list(tmp_path):
+    for name in ("train", "b"):
+        image("chelsea", tmp_path / f"{name}.jpg")
+        text(tmp_path / f"{name}.txt", LINE)
+    assert [len(one) for one in open_detection_set(tmp_path, split="all").images] == [1, 1]

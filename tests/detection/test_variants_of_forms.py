@@ -359,13 +359,14 @@ def test_boxes_that_cvat_has_turned(tmp_path):
     assert data.problems.counts == {Problem.ROTATED: 4}
 
 
-def test_lists_that_are_not_read_are_named(tmp_path, capsys):
+@pytest.mark.parametrize("file", ["val.txt", "imagesets/main/val.txt", "ImageSets/Segmentation/val.txt"])
+def test_lists_that_are_not_read_are_named(tmp_path, file, capsys):
     for name in "ab":
         image("chelsea", tmp_path / "images" / f"{name}.jpg")
         text(tmp_path / "annotations" / f"{name}.xml", PLAIN)
-    text(tmp_path / "val.txt", "b")
+    text(tmp_path / file, "b")
     assert len(open_detection_set(tmp_path, split="train")) == 2
-    assert "val.txt: is ignored" in capsys.readouterr().err
+    assert f"{file}: is ignored" in capsys.readouterr().err
 
 
 def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):

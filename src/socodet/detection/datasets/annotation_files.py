@@ -23,6 +23,8 @@ from socodet.images.spelling import composed
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.notices import notice
 
+LISTS = "[Ii]mage[Ss]ets/**/*.txt"
+"""Lists that are none of VOC's: not in `ImageSets/Main`."""
 LOOKED_AT = 16
 """How many files are tried before they are judged not to be annotations."""
 
@@ -85,7 +87,7 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
     found = FileSet(form, root, places, images.absolute() if images else None)
     there = files_there()
     parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
-    lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob("ImageSets/*.txt")]
+    lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob(LISTS)]
     unread = next((file for file in lists if file.is_file()), None)
     if tuple(parts) == (WHOLE,) and unread:
         notice(

@@ -112,6 +112,8 @@ def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = 
     found = one_of_each_file(entries, problems)
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
+    if form is not None:
+        fix = f"do not say --box-form {form}; of two datasets of different forms, convert one (socodet convert)"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
     style = _style(file, content, problems)
     return set_of_entries(file.stem, categories, in_pixels(found, usual), style, usual, problems, file)

@@ -64,10 +64,10 @@ def open_detection_set(
 
     `split` is the part: `train`, `val` or `test`, in any of the spellings of `SPELLINGS`; what a COCO file is called; a
     VOC list and its years, `trainval07+12`; or `all`, for a set without parts. VOC's `train` is trainval of all years,
-    and its `val` test of 2007. `images` is the folder of the images, if they are not where the layout has them. `style`
-    chooses other evaluation rules than the format's own. With `reading.val_share`, `train` and `val` are shares of a
-    set that has no part `val`. With `check_images` the header of every image file is read, and images that are broken
-    or differ in size from their annotation are left out.
+    and its `val` test of 2007; without an annotated test they are train and val. `images` is the folder of the images,
+    if they are not where the layout has them. `style` chooses other evaluation rules than the format's own. With
+    `reading.val_share`, `train` and `val` are shares of a set that has no part `val`. With `check_images` the header of
+    every image file is read, and images that are broken or differ in size from their annotation are left out.
 
     InputError, in one line, for a set that cannot be used, and MissingPartError for a part that is not there; problems
     of single entries are in the set's `problems`.
@@ -234,6 +234,9 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
 
     files = {part: first(file.format(name) for name in names for file in FILES) for part, names in wanted.items()}
     there = {part: file for part, file in files.items() if file}
+    if there and not there.keys() & {"train", "val"}:
+        both = first(file.format("trainval") for file in FILES)
+        there = {"train": both, **there} if both else there
     if not there:
         whole = first(WHOLE_FILES)
         if whole is None:

@@ -159,7 +159,7 @@ def parse(file: Path) -> ElementTree.Element:
 
 
 def _parsed(data: bytes) -> ElementTree.Element:
-    declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", data)
+    declared = re.match(rb"(?:\xef\xbb\xbf)?\s*<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", data)
     try:
         return ElementTree.fromstring(data)
     except (ValueError, LookupError, ElementTree.ParseError):

@@ -107,7 +107,7 @@ def _roots(folder: Path) -> tuple[dict[str, Path], bool]:
 
 def _filled(root: Path) -> dict[str, Path]:
     """Name → file of the lists, without empty ones, which scripts that divide a set leave."""
-    return {file.stem: file for file in sorted((root / LISTS).glob("*.txt")) if file.stat().st_size}
+    return {file.stem: file for file in sorted((root / LISTS).glob("*.txt")) if file.is_file() and file.stat().st_size}
 
 
 def _lists(folder: Path) -> dict[str, Path]:

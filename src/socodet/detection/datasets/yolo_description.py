@@ -153,10 +153,15 @@ def found_in(folder: Path, places: Mapping[str, Path], images: Path | None = Non
     lists: dict[str, Sequence[Path]] = {
         part: [path]
         for part, names in SPELLINGS.items()
-        if (path := next((root / f"{name}.txt" for name in names if (root / f"{name}.txt").is_file()), None))
+        if (path := next((root / f"{name}.txt" for name in names if _is_list(root, name, there)), None))
     }
     named = lists if lists and len(parts) == 1 else parts
     return replace(found, parts=named, categories=_classes_near(root), keypoints=_keypoints_near(root))
+
+
+def _is_list(root: Path, name: str, there: FilesThere) -> bool:
+    """Whether a text file of that name may be a list: it is none if it is the label file of an image beside it."""
+    return (root / f"{name}.txt").is_file() and there.image(root, name) is None
 
 
 def _has_labels(described: YoloSet, folder: Path, there: FilesThere) -> bool:
