@@ -1,6 +1,7 @@
 """Folders for transformers: its own `from_pretrained` reads them, and they compute what was pretrained."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -17,6 +18,7 @@ from socodet.exporting.modules import pretrained_modules
 from socodet.exporting.statistics import backbone_statistics
 from socodet.models.backbones import stage_outputs
 from socodet.models.settings import ModelSettings
+from socodet.pretraining.preparation import reopen_images
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.extensions import register
 from socodet.runtime.serialization import to_json
@@ -158,6 +160,21 @@ def test_images_that_would_not_be_read_are_refused(exportable_run, tmp_path, pic
     with pytest.raises(InputError, match=r"--images.*--bn-images 0"):
         export_run(run.path, tmp_path / "model", format="transformers", model="detr", images=pictures, bn_images=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_here_is_not_taken_for_the_images_of_a_run_from_the_hub(
+    exportable_run, tmp_path, pictures, monkeypatch
+):
+    """Which notes the last part of their path alone; here another folder has that name."""
+    run = RunFolder(shutil.copytree(exportable_run(backbone="resnet18", **SMALL).path, tmp_path / "run"))
+    described = run.describe() | {"location": pictures.name}
+    run.write_description(described)
+    monkeypatch.chdir(pictures.parent)
+    with pytest.raises(InputError, match=r"another machine.*--images"):
+        export_run(run.path, tmp_path / "model", format="transformers", model="detr")
+    with pytest.raises(InputError, match="another machine"):
+        reopen_images(described)
+    assert len(reopen_images(described | {"location": str(pictures)})) == 3
 
 
 def test_without_transformers_one_line_says_how_to_install_it(exportable_run, tmp_path, monkeypatch):

@@ -198,6 +198,16 @@ def open_image(path: str | Path) -> ImageSource:
     return _read_so(ImageFolder(Path(path).parent, [Path(path).name]), None)
 
 
+def whole_location(noted: str) -> str:
+    """Where a run notes its images. InputError for a part of a path, all that a run from the Hub has.
+
+    In the working directory, such a part would be another folder of that name.
+    """
+    if not os.path.isabs(noted):
+        raise InputError(f"{noted}: is all that this run notes of the place of its images; it is on another machine")
+    return noted
+
+
 def read_like(source: ImageSource, reading: PixelReading) -> ImageSource:
     """The source, read so; in what `reading` does not say, as before."""
     return _read_so(source, reading.or_else(reading_of(source)))

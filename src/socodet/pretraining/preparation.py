@@ -20,6 +20,7 @@ from socodet.images.source import (
     read_pixels,
     reading_of,
     size_of,
+    whole_location,
 )
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
@@ -125,11 +126,11 @@ def reopen_images(description: Mapping[str, Any]) -> ImageSource:
 
     InputError when they are no longer there.
     """
-    noted = description.get("reading")
+    noted, location = description.get("reading"), whole_location(description["location"])
     if noted is None:
-        return open_images(description["location"])
+        return open_images(location)
     reading = from_json(PixelReading, noted, "run.json: reading")
-    return open_images(description["location"], reading.asked(reading_asked().settings))
+    return open_images(location, reading.asked(reading_asked().settings))
 
 
 def file_digest(path: Path) -> str:
