@@ -24,10 +24,13 @@ from socodet.finetuning.finetune import finetune
 from socodet.finetuning.samples import TrainingImages, image_stream
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
+from socodet.images.photographs import photographs
 from socodet.models.encoders import build_encoder
 from socodet.models.soco import SoCo
-from socodet.pretraining.recipes import Recipe
+from socodet.pretraining.pretrain import pretrain
+from socodet.pretraining.recipes import Recipe, recipe
 from socodet.runtime.serialization import to_json
+from socodet.studies.comparison import compare
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.workers import make_batches
@@ -338,6 +341,23 @@ def test_it_resumes_though_the_run_that_it_began_from_is_gone(compared, pretrain
     main(["finetune", str(data), *flags])
     runs = [RunFolder(run.parent) for run in (tmp_path / "new").rglob("run.json")]
     assert [load_detector(run.path).step for run in runs] == [2] * (2 if compared else 1)
+
+
+def test_what_a_run_is_to_start_from_is_not_overwritten(pretrained, data, tmp_path):
+    """Neither by the run itself nor by a comparison around it, nor by pretraining from a table of its own run."""
+    old = shutil.copytree(pretrained, tmp_path / "old")
+    there = sorted(old.rglob("*"))
+    for output in (old, tmp_path / "link"):
+        output.exists() or output.symlink_to(old)
+        with pytest.raises(InputError, match="would delete"):
+            finetune(data, output, brief("fcos_fpn", iterations=1), init=old, overwrite=True, **QUIET)
+    (tmp_path / "comparison.json").write_text("{}")
+    with pytest.raises(InputError, match="would delete"):
+        compare(data, tmp_path, [str(old)], brief("fcos_fpn", iterations=1), val=data, overwrite=True, **QUIET)
+    for given in ({"start_from": old}, {"proposals": old / "proposals.parquet"}):
+        with pytest.raises(InputError, match="would delete"):
+            pretrain(photographs(), recipe("tiny"), old, overwrite=True, **given)
+    assert sorted(old.rglob("*")) == there
 
 
 def test_a_run_in_a_folder_with_other_files_can_be_overwritten(data, tmp_path):

@@ -8,6 +8,7 @@ from socodet.errors import InputError, SettingError
 from socodet.finetuning.run import is_finetuned
 from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import check_output_file
+from socodet.runtime.overwriting import refuse_to_delete
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
 
@@ -18,6 +19,8 @@ def judge_finetuning(
     """Whether the run starts from its own checkpoint. InputError for sets, weights and a folder that cannot be used."""
     if patience is not None and patience < 1:
         raise InputError(f"--patience must be at least 1, not {patience}")
+    if overwrite:
+        refuse_to_delete(output, {"--init": None if str(init) == SCRATCH else init})
     run = RunFolder(Path(output))
     from_own_checkpoint = bool(run.checkpoints()) and not overwrite  # the initial weights may be gone
     if str(init) != SCRATCH and not from_own_checkpoint:

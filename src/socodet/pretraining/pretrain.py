@@ -34,6 +34,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
+from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.serialization import to_json
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import World, world_from_environment
@@ -146,6 +147,8 @@ def pretrain(
     with read_images_like(reading_of(source)):
         sets = _probe_sets(probe_every, probe_data)
     run, world = RunFolder(Path(output)), world_from_environment()
+    if overwrite:
+        refuse_to_delete(output, {"--start-from": start_from, "--proposals": proposals})
     run.refuse_foreign()
     show_progress = show_progress and world.is_first
     if world.size == 1:  # before it is planned; several processes have to meet first

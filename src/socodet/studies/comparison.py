@@ -24,6 +24,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.markdown import in_table
+from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.shown import Shown, ShownPart, ShownTable, ShownThumbnail
 from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
@@ -65,21 +66,18 @@ def compare(
 
     Without `seeds` or `fractions`, those of `settings` are the only ones; it may have no fraction beside `fractions`.
     An init is a path, `scratch` or `NAME=PATH`, as for `--init`. The rest of `settings` and the other arguments, which
-    are those of `finetune`, are the same for every run, the sizes of the modules included: without `model` those of the
-    first init that is a run's folder. A seed decides which images a fraction takes, their order, every draw and the
-    fresh weights of modules, in the same way for every init. Each run is scored ten times unless `evaluation.every`
-    says otherwise. `execution.max_steps` counts for each run.
+    are those of `finetune`, are the same for every run, as are the modules' sizes: without `model` those of the first
+    init that is a run's folder. A seed decides for every init alike which images a fraction takes, their order, every
+    draw and the fresh weights. Each run is scored ten times unless `evaluation.every` says otherwise.
 
-    The same call resumes after an interruption: finished runs are left alone, and more inits, seeds and fractions
-    may be added. A run that diverges is recorded, with the step, and not run again unless `retry_diverged`: then
-    from its last good checkpoint. SIGINT and SIGTERM end the call after the step under way; the table returned, and
-    on disk, is that of what is there. Started by torchrun or SLURM, all processes train each run together.
+    Repeated, the call resumes; inits, seeds and fractions may be added. A run that diverges is recorded, and continued
+    from its last good checkpoint only with `retry_diverged`. SIGINT and SIGTERM end the call after the step under way.
+    `execution.max_steps` counts for each run, which all processes of torchrun or SLURM train together.
 
     InputError for settings, sets or inits that cannot be used, and for an output that holds something else.
     """
     world = world_from_environment()
-    execution = execution or ExecutionSettings()
-    settings = settings or FinetuneSettings()
+    settings, execution = settings or FinetuneSettings(), execution or ExecutionSettings()
     if settings.fraction is not None and fractions is not None:
         raise InputError("--fraction and --fractions: give one of them")
     if seeds is not None and settings.seed not in (0, *seeds):
@@ -90,6 +88,8 @@ def compare(
     check_distinct("init", [init.name for init in compared], "name them yourself, --init NAME=PATH")
     check_distinct("seed", list(seeds), "give each once")
     check_distinct("fraction", [f"{fraction:g}" for fraction in fractions], "give each once")
+    if overwrite:
+        refuse_to_delete(output, {f"--init {one.name}": one.source for one in compared if not one.is_scratch})
     join(world, choose_device(execution.device, world))
     with in_every_process(world, "another process could not open the annotated datasets; see its message"):
         with read_images_like(shared_pixel_reading(compared), widened=True):

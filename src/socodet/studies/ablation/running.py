@@ -29,6 +29,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.runtime.differences import differences
 from socodet.runtime.files import refuse_other_note, settled
 from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.runtime.world import ALONE
 from socodet.studies.ablation.budget import FAMILIES, PAPER, Budget, FamilyRow, family_rows
@@ -85,6 +86,8 @@ def ablate(
     for row in rows:
         check_steps(source, row.recipe, len(source))
     usual: str = PAPER.proposals.method
+    if overwrite:
+        refuse_to_delete(output, {"--proposals": proposals})
     given = {} if proposals is None else {usual: _objects_of(source, proposals)}
     choose_device((execution or ExecutionSettings()).device, ALONE)  # InputError before anything is written
     if finetune is not None:

@@ -28,6 +28,7 @@ from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import settled
 from socodet.runtime.held_folders import releases_folders
+from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
@@ -109,6 +110,8 @@ def reproduce_own_data(
     detectors.check_fractions(fractions, sorted({*folds, *of_length}))
     if weights is not None:
         WeightsFile.find(weights.path).read()
+    if overwrite:
+        refuse_to_delete(output, {"--weights": None if weights is None else weights.path})
     study = Study(settled(output), "own_data", show_progress=show_progress)
     source = open_source(images, detectors.training, study.folder / IMAGES)
     asked = what_is_asked(settings, Path(data).resolve().stem, detectors, None if images is None else source)
