@@ -15,26 +15,26 @@ METRIC = "box_AP"
 
 @dataclass
 class BestCheckpoint:
-    """The highest AP so far. Of equal ones the newest weights are kept, because they were trained for longer."""
+    """The highest AP so far. On a tie the newer weights are kept, because they were trained for longer."""
 
     run: RunFolder
     patience: int | None = None
     """Evaluations in a row without a higher AP after which the run ends; None for never."""
     step: int | None = None
     ap: float | None = None
-    """Of the weights on disk; None before the first evaluation."""
+    """AP of the weights on disk; None before the first evaluation."""
     highest: float | None = None
-    """Of all evaluations, including those whose weights are not on disk."""
+    """Highest AP of all evaluations, including those whose weights are not on disk."""
     waited: int = 0
-    """Evaluations since the last that was higher than all before."""
+    """Evaluations since AP last reached a new maximum."""
 
     @classmethod
     def of_run(cls, run: RunFolder, patience: int | None, until: int) -> "BestCheckpoint":
-        """Restores it from the log of a run whose evaluations up to step `until` are done; only weights that were
+        """Restores the state from the log of a run, up to the evaluation of step `until`; only weights that were
         written count. A step that was scored twice counts once.
 
-        The weights on disk may be of a later step, if the run was killed before the checkpoint of that step: the next
-        evaluation then replaces them.
+        If the run was killed after an evaluation but before that step's checkpoint, the weights on disk belong to a
+        later step; the next evaluation then replaces them.
         """
         best, ap_of = cls(run, patience), {}
         for line in run.log_lines() if until else ():
@@ -54,13 +54,13 @@ class BestCheckpoint:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there were `patience` evaluations without a higher AP."""
+        """Whether `patience` evaluations in a row brought no higher AP."""
         return self.patience is not None and self.waited >= self.patience
 
     def add(
         self, step: int, total: int, scores: Mapping[str, float | None], weights: Callable[[], dict[str, Tensor]]
     ) -> None:
-        """Notes an evaluation, and keeps the weights if none before was better."""
+        """Records an evaluation, and saves the weights if no earlier one was better."""
         kept = self.step, self.ap
         if self._note(step, scores.get(METRIC)):
             state: dict[str, Any] = {"step": step, "total_steps": total, "detector": weights()}
@@ -68,7 +68,7 @@ class BestCheckpoint:
                 self.run.save_best(state)
             except OSError as error:
                 say(f"the best checkpoint, step {step}, cannot be written ({error}); training continues")
-                self.step, self.ap = kept  # those on disk: later weights that are better are kept
+                self.step, self.ap = kept  # still those on disk, so that later, better weights are saved
 
     def _note(self, step: int, ap: float | None) -> bool:
         """Whether `ap` is at least that of the weights on disk."""

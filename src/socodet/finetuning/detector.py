@@ -36,16 +36,16 @@ from socodet.weights.hub import reads_hub
 
 @dataclass(frozen=True, eq=False)
 class FoundObjects(Shown):
-    """What a detector found in one image: N objects, the highest scores first."""
+    """What a detector found in one image: N objects, highest score first."""
 
     boxes: NDArray[np.float32]
-    """(N, 4) xyxy in pixels of the image at its own size, right and bottom exclusive."""
+    """(N, 4) xyxy in pixels of the original image; right and bottom are exclusive."""
     scores: NDArray[np.float32]
     """(N,) in [0, 1]."""
     labels: tuple[str, ...]
     """N class names."""
     masks: NDArray[np.bool_] | None
-    """(N, H, W); None from a detector of boxes."""
+    """(N, H, W); None from a detector that predicts boxes only."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -62,28 +62,28 @@ class FoundObjects(Shown):
         ]
 
     def headline(self) -> str:
-        """How many there are."""
+        """The number of objects."""
         return f"{len(self)} object{'s' * (len(self) != 1)}"
 
     def shown(self) -> list[ShownTable]:
-        """Label, score and box of each."""
+        """Label, score and box of each object."""
         boxes = (", ".join(f"{side:.0f}" for side in box) for box in self.boxes)
         rows = [(*row,) for row in zip(self.labels, (f"{score:.2f}" for score in self.scores), boxes, strict=True)]
         return [ShownTable(rows, ("object", "score", "box (xyxy, pixels)"))]
 
 
 class TrainedDetector(nn.Module):
-    """The detector of a fine-tuning run in evaluation mode, with what its labels mean.
+    """The detector of a fine-tuning run in evaluation mode, with its class names.
 
     `predict` takes images of any size as files, PIL images or arrays. Called like a torchvision detector with a list of
-    (3, H, W) tensors of RGB in [0, 1], it answers with boxes, labels (1 is the first class) and scores. `network` is
-    the module to train further.
+    (3, H, W) tensors of RGB in [0, 1], it returns boxes, labels (1 is the first class) and scores. To train further,
+    use the module `network`.
     """
 
     if TYPE_CHECKING:  # nn.Module's __call__ returns Any
 
         def __call__(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-            """As `forward`."""
+            """Same as `forward`."""
             ...
 
     def __init__(
@@ -92,40 +92,40 @@ class TrainedDetector(nn.Module):
         super().__init__()
         self.network = network.eval()
         self.recipe = recipe
-        """Detector, modules and schedule that it was trained by."""
+        """Detector, module sizes and schedule that it was trained with."""
         self.categories = tuple(categories)
         self.step = step
-        """Steps it was trained for."""
+        """Number of steps it was trained for."""
         self.run = run
         self.pixel_reading = PLAIN
         """How its training images were read."""
         self.f1_limit: float | None = None
-        """The score of detections from which on F1 was highest on the validation set; None if it was not scored."""
+        """The score threshold that gave the highest F1 on the validation set; None if it was not scored."""
         self.best_f1: float | None = None
-        """F1 of these detections, in percent."""
+        """F1 at that threshold, in percent."""
         self.precision = torch.float32
-        """Of `predict`: float32, or what autocast computes in."""
+        """What `predict` computes in: float32, or the type that autocast uses."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """By label, label 1 first."""
+        """Class names in the order of the labels, label 1 first."""
         return tuple(category.name for category in self.categories)
 
     def extra_repr(self) -> str:
-        """Shown in its repr."""
+        """Additional text for its repr."""
         return (
             f"{self.recipe.settings.detector} of {self.run}, step {self.step:,}, classes: {', '.join(self.class_names)}"
         )
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """As torchvision's detectors in evaluation mode. ArgumentError for what these do not take."""
+        """Same as torchvision's detectors in evaluation mode. ArgumentError for input that these do not take."""
         check_tensors(images)
         self._check_evaluating()
         answer: list[dict[str, Tensor]] = self.network(images) if images else []
         return answer
 
     def check_ready(self) -> None:
-        """InputError unless it is in evaluation mode and its weights are float32, as `predict` needs them."""
+        """InputError unless it is in evaluation mode with float32 weights, as `predict` requires."""
         self._check_evaluating()
         kinds = {str(tensor.dtype) for tensor in self.network.parameters() if tensor.dtype != torch.float32}
         if kinds:
@@ -149,12 +149,12 @@ class TrainedDetector(nn.Module):
         max_detections: int | None = None,
         batch_size: int = 1,
     ) -> list[FoundObjects]:
-        """The objects in each image, those of at least `min_score`, at most `max_detections` in one.
+        """The objects in each image with a score of at least `min_score`, at most `max_detections` per image.
 
         images: paths, bytes of image files, PIL images, or uint8 arrays (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey;
-        transparent parts become white. They are read as they are needed, `batch_size` at a time. min_score: by default
-        everything that the detector returns, whereas `socodet.predict` leaves out scores below 0.05. InputError for an
-        image that cannot be read.
+        transparent parts become white. Images are read when they are needed, `batch_size` at a time. min_score: the
+        default keeps everything that the detector returns, whereas `socodet.predict` drops scores below 0.05.
+        InputError for an image that cannot be read.
         """
         check_limits(min_score, max_detections, batch_size)
         self.check_ready()
@@ -194,11 +194,11 @@ def load_detector(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
 ) -> TrainedDetector:
-    """The detector of a fine-tuning run: the one that `finetune` and `evaluate` score.
+    """Loads the detector of a fine-tuning run, the same one that `finetune` and `evaluate` score.
 
-    checkpoint: `best`, the weights with the highest AP on the validation set where the run was scored along the way,
-    else the newest; or `last`, the newest. Each of several processes loads it onto its own device. InputError when
-    `run` is no fine-tuning run or has no checkpoint yet.
+    checkpoint: `best` loads the weights with the highest AP on the validation set if the run was evaluated during
+    training, otherwise the newest; `last` loads the newest. Each of several processes loads onto its own device.
+    InputError when `run` is not a fine-tuning run or has no checkpoint yet.
     """
     folder = RunFolder(Path(run))
     recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
@@ -225,6 +225,6 @@ def load_detector(
 
 
 def chosen(found: Detections, min_score: float, max_detections: int | None) -> Detections:
-    """The detections of at least `min_score`, highest score first, at most `max_detections`."""
+    """The detections with a score of at least `min_score`, highest first, at most `max_detections`."""
     best = found.best(len(found) if max_detections is None else max_detections)
     return best.take(np.flatnonzero(best.scores >= min_score))

@@ -1,4 +1,4 @@
-"""Scores of a fine-tuned detector: on the validation set during training, and afterwards on any set."""
+"""Scores of a fine-tuned detector: on the validation set during training, and afterwards on any dataset."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ from socodet.training.settings import DeviceSettings
 from socodet.weights.hub import reads_hub
 
 NAMED = 5
-"""Classes that a message names."""
+"""Maximum number of classes that a message names."""
 NOTHING_OF = {
     "APs": "that is small, below 32x32 pixels",
     "APm": "that is medium-sized, 32x32 to 96x96 pixels",
@@ -45,28 +45,28 @@ NOTHING_OF = {
     "APc": "of a common class",
     "APf": "of a frequent class",
 }
-"""Score → the objects that a set without it lacks."""
+"""Score → the objects that the dataset lacks when this score is undefined."""
 
 
 @dataclass(frozen=True)
 class Evaluation(Shown):
-    """Scores in percent by name, None where the set has nothing to score, and images that could not be used."""
+    """Scores in percent by name (None if the dataset has no such objects), and images that could not be used."""
 
     scores: dict[str, float | None]
     unreadable: tuple[tuple[str, str], ...]
     """File and reason."""
     of_classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """By class name: `objects`, those of the set that count, and AP and AP50 of boxes and masks."""
+    """By class name: `objects`, the number of ground-truth objects that count, and AP and AP50 of boxes and masks."""
     unwritten: tuple[str, ...] = ()
     """Files that could not be written, and why."""
     about: str = ""
-    """Of which weights and images these are, for a title."""
+    """Which weights and images the scores are of, for a title."""
     best_f1: tuple[float, float] | None = None
-    """The score of detections from which on F1 is highest, and F1 in percent; None where nothing was found."""
+    """The score threshold with the highest F1, and that F1 in percent; None if nothing was detected."""
 
     @classmethod
     def of(cls, scores: Scores, unreadable: Sequence[tuple[str, str]], **more: Any) -> "Evaluation":
-        """Scores as they are printed and written; `more` are fields."""
+        """Converts scores to the form that is printed and written; `more` sets further fields."""
         return cls(
             _none_for_nan(scores),
             tuple(unreadable),
@@ -75,7 +75,7 @@ class Evaluation(Shown):
         )
 
     def as_line(self) -> dict[str, float | None]:
-        """What the log says of it."""
+        """The entries for the log."""
         limit = {} if self.best_f1 is None else dict(zip((F1_LIMIT, "best_f1"), self.best_f1, strict=True))
         return {**self.scores, **limit}
 
@@ -101,11 +101,11 @@ class Evaluation(Shown):
         return [total, ShownTable(rows, header, notes)] if rows else [total]
 
     def headline(self) -> str:
-        """Of which weights and images these are."""
+        """Which weights and images the scores are of."""
         return self.about or "scores in percent"
 
     def why_missing(self) -> str | None:
-        """Why some of the scores are `-` in the tables, in one line; None where none is."""
+        """Explains in one line why some scores in the tables are `-`; None if none is."""
         without = [printable(name) for name, row in self.of_classes.items() if not row.get("objects")]
         kinds = {name.split("_", 1)[1] for name, value in self.scores.items() if value is None}
         why = []
@@ -122,7 +122,7 @@ class Evaluation(Shown):
         )
 
     def classes_as_table(self) -> str:
-        """A row for each class: objects in the set, and scores in percent."""
+        """A row for each class: number of ground-truth objects, and scores in percent."""
         rows = self.of_classes
         columns = list(dict.fromkeys(column for row in rows.values() for column in row))
         shown = {name: printable(name) for name in rows}
@@ -138,7 +138,7 @@ class Evaluation(Shown):
         return "\n".join([*([f"{self.about}:"] if self.about else []), self.classes_as_table(), *self.summary()])
 
     def summary(self) -> list[str]:
-        """The table of all classes together, and below it what is missing and the best score to cut at."""
+        """The table over all classes, followed by what is missing and the best score threshold."""
         return [line for line in (self.as_table(), self.why_missing(), self._best_cut()) if line]
 
     def _best_cut(self) -> str | None:
@@ -170,11 +170,11 @@ def score(
     show_progress: bool = False,
     stop: Sequence[str] = (),
 ) -> Evaluation:
-    """Detects and scores; the first process writes the scores of this `step`, and the detections, to their files.
+    """Runs the detector and scores it; the first process writes the scores after `step` and the detections to files.
 
     A file that cannot be written is named in the result's `unwritten`.
 
-    masks: whether the network predicts them; without, boxes alone are scored. stop: as `detect` takes it.
+    masks: whether the network predicts masks; if not, only boxes are scored. stop: as in `detect`.
     """
     found, unreadable = detect(
         network, data, precision=precision, workers=workers, world=world, show_progress=show_progress, stop=stop
@@ -211,7 +211,7 @@ def _note_images_trained_on(run: str | Path, data: DetectionDataset) -> None:
 
 
 def _try(failures: list[OSError], write: Callable[..., None], *arguments: Any) -> None:
-    """Writes a file; where that fails, as on a full disk, what was found out must not be lost with it."""
+    """Writes a file; if that fails, for example on a full disk, the scores must not be lost."""
     try:
         write(*arguments)
     except OSError as error:
@@ -233,14 +233,15 @@ def evaluate(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Evaluation:
-    """The scores of a fine-tuning run's detector on a set with classes of the same names.
+    """Scores a fine-tuning run's detector on a dataset; classes are matched by name.
 
-    split: which one of a folder. images: folder of the images, if elsewhere. checkpoint: which one, as
-    `load_detector` takes it. output: file for the scores, those of each class too.
-    save_predictions: file for the detections, in COCO's result format. An existing file is an InputError unless
-    `overwrite`; so is one name for both, a run that is not a fine-tuning run or has no checkpoint yet, and
-    a set without a class of the same name. Started by torchrun or SLURM, each process takes its share of the images;
-    the first alone has the scores.
+    split: the split of a folder to score. images: folder of the images, if they are elsewhere. checkpoint: `best` or
+    `last`, as in `load_detector`. output: file for the scores, including those of each class. save_predictions: file
+    for the detections, in COCO's result format.
+
+    InputError if a file exists (unless `overwrite`), if both files have the same name, if `run` is not a fine-tuning
+    run or has no checkpoint yet, or if no class name is shared. Started by torchrun or SLURM, each process takes its
+    share of the images; only the first process gets the scores.
     """
     scores_file, predictions_file = judge_evaluation(run, data, output, save_predictions, overwrite=overwrite)
     execution = execution or DeviceSettings()
@@ -259,7 +260,7 @@ def evaluate(
         if show_progress:
             _note_images_trained_on(run, data)
         data = with_classes_of(categories, data)
-    if world.size > 1:  # a run that goes on may have written a checkpoint meanwhile
+    if world.size > 1:  # a run still in progress may have written a checkpoint meanwhile
         require_same(world, annotations=digest(data), checkpoints=trained.step)
     detector = detector_named(trained.recipe.settings.detector)
     if device.type == "cuda":

@@ -44,7 +44,7 @@ from socodet.weights.report import LoadReport
 
 @dataclass(frozen=True)
 class FinetuneResult(Shown):
-    """What a call of `finetune` did: the run's folder, how far it is, its newest scores if this call made any."""
+    """What a call of `finetune` did: the run's folder, its progress, and the newest scores if this call made any."""
 
     run: Path
     detector: str
@@ -56,11 +56,11 @@ class FinetuneResult(Shown):
     unreadable: tuple[tuple[str, str], ...]
     seconds: float
     best: tuple[int, float] | None = None
-    """Of a run that is scored along the way, the step and the box AP in percent of its best checkpoint."""
+    """Step and box AP (percent) of the best checkpoint, if the run is evaluated during training."""
     pending: bool = False
-    """Whether the evaluation after the last of these steps was stopped; the same call repeats it."""
+    """Whether the evaluation after the last step was stopped; repeating the call repeats it."""
     is_first: bool = True
-    """Of several processes, whether this is the one that speaks."""
+    """Whether this is the first of several processes, the only one that prints."""
 
     @property
     def finished(self) -> bool:
@@ -78,7 +78,7 @@ class FinetuneResult(Shown):
         return f"{self.run}: {done}"
 
     def _ap(self) -> str:
-        """Box AP of the best checkpoint, or of the last weights where the run was scored at its end alone."""
+        """Box AP of the best checkpoint, or of the last weights if the run was evaluated only at its end."""
         if self.best is not None:
             return f", box AP {self.best[1]:.2f} of 100 at step {self.best[0]:,}"
         ap = None if self.evaluation is None else self.evaluation.scores.get("box_AP")
@@ -111,30 +111,31 @@ def finetune(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> FinetuneResult:
-    """Fine-tunes a detector on an annotated dataset, into the run folder `output` (section 4.2 of the paper).
+    """Fine-tunes a detector on an annotated dataset and writes the run to the folder `output` (section 4.2).
 
-    The same call again resumes an unfinished run from its last checkpoint; the result equals a run that was never
-    interrupted, bit for bit on a CPU. A finished run, or one with other settings, is refused unless `overwrite`;
-    `resume` makes a finished run a success.
+    Repeating the call resumes an unfinished run from its last checkpoint; the result equals that of an uninterrupted
+    run, bit for bit on a CPU. A run with other settings is refused unless `overwrite`; so is a finished run unless
+    `overwrite` or `resume`, which returns it as it is.
 
-    train, val: sets as `open_detection_set` takes them: of a folder, its training and validation split. Without `val`,
-    a folder given as `train` is scored on its validation split, or on the share that `reading` holds back.
-    settings: detector, schedule, length and batch size (`FinetuneSettings`). On a set without masks the detector's
-    counterpart without them is trained.
-    images: folder of the images, if they are not found nearby; of those of `val` too, unless it has its own.
-    reading: what the set's files do not say, such as the share held back for validation (`ReadingSettings`).
+    train, val: datasets, as `open_detection_set` takes them; of a folder, its training and its validation split.
+    Without `val`, the detector is scored on the validation split of the folder `train`, or on the share that `reading`
+    holds back.
+    settings: detector, schedule, length and batch size (`FinetuneSettings`). If the dataset has no masks, the box-only
+    counterpart of the detector is trained.
+    images: folder of the images, if they are not found nearby; also for `val`, unless it has its own.
+    reading: what the dataset's files do not say, such as the share held back for validation (`ReadingSettings`).
     init: initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code, a
-    backbone's state dict, a fine-tuning run's folder, whose detector is trained on, or `scratch`.
-    model: sizes of the modules; by default those of the run that `init` names.
+    backbone's state dict, a fine-tuning run's folder (its detector is trained further), or `scratch`.
+    model: module sizes; by default those of the run `init`.
     evaluation: how often the detector is scored, and whether its detections are kept (`EvaluationSettings`).
     execution: device, precision, workers, checkpoints and logging (`ExecutionSettings`); may change on resume.
     patience: end the run after this many evaluations in a row without a higher box AP.
-    sinks: where log lines go besides the run's folder, in the first process: a list of objects with write and close.
+    sinks: objects with `write` and `close` that also receive the log lines, in the first process only.
     show_progress: whether progress, notes and the plan are logged (logger `socodet`, to standard error).
 
-    Started by torchrun or SLURM, all processes train one detector. The result holds the run's folder, steps done and in
-    all, what stopped it, what was loaded (`report`), the newest scores (`evaluation`) and the best checkpoint.
-    InputError says in one line what cannot be used and how to fix it.
+    Started by torchrun or SLURM, all processes train one detector. The result holds the run's folder, the steps done
+    and planned, what stopped the run, what was loaded (`report`), the newest scores (`evaluation`) and the best
+    checkpoint. InputError says in one line what cannot be used and how to fix it.
     """
     began = time.monotonic()
     if resume and overwrite:
@@ -243,9 +244,9 @@ def _check_scored(
     *,
     show_note: bool,
 ) -> None:
-    """InputError when an evaluation is asked for and there is no set to score on; without either, a note on stderr.
+    """InputError when an evaluation is requested and there is no dataset to score on; otherwise a note on stderr.
 
-    So too for a set in which no object counts.
+    The same applies to a dataset in which no object counts.
     """
     if validation is not None:
         if patience is not None and evaluation.every is None:
@@ -268,7 +269,7 @@ def _model_of(init: str | Path) -> ModelSettings:
 
 
 def _pixel_reading(run: RunFolder, init: str | Path, *, overwrite: bool) -> PixelReading:
-    """How the images of the run were read if it resumes, or else those of the run that it starts from."""
+    """How the run's images were read, if it resumes; otherwise how those of the run it starts from were read."""
     first = RunFolder(Path(init))
     if run.exists() and run.checkpoints() and not overwrite:
         return run.pixel_reading()

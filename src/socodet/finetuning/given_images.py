@@ -1,4 +1,4 @@
-"""Images given in memory or as files, in any of the forms that a detector takes from Python."""
+"""Images passed in memory or as files, in any form that a detector accepts from Python."""
 
 import os
 from collections.abc import Iterable
@@ -26,10 +26,10 @@ TAKEN = f"paths, the bytes of image files, PIL images and {ARRAYS}, values 0..25
 
 
 def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image") -> NDArray[np.uint8]:
-    """(H, W, 3) RGB of an image given in any of the forms `predict` takes, with transparent parts on white.
+    """The (H, W, 3) RGB pixels of an image in any form that `predict` takes, with transparent parts on white.
 
-    reading: as in `decode_image`. JPEGs that are cut short are counted in `CUT_SHORT`, and 16-bit images that will look
-    dark are spoken of. InputError names the file, or `name` for an image in memory.
+    reading: as in `decode_image`. Truncated JPEGs are counted in `CUT_SHORT`; a note is printed for 16-bit images that
+    will look dark. InputError names the file, or `name` for an image in memory.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         try:
@@ -70,7 +70,7 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
 
 
 def refuse_missing(images: Iterable[Any]) -> None:
-    """InputError for a path that is not there, before any image is looked at."""
+    """InputError for a path that does not exist, before any image is processed."""
     for image in images:
         if isinstance(image, str | os.PathLike) and not os.path.lexists(image):
             raise _missing(os.fspath(image))
@@ -90,11 +90,11 @@ def _decoded(data: bytes, reading: PixelReading, name: str) -> NDArray[np.uint8]
 
 
 def _say_if_dark(values: NDArray[Any], reading: PixelReading) -> None:
-    """Says once if 16-bit values use a small part of their range, and no training image tells which one is white."""
+    """Warns once if 16-bit values use a small part of their range and no training image says which one is white."""
     if reading.white is None and values.dtype == np.uint16 and values.max() <= RANGES[-2]:
         notice(
-            f"a 16-bit image with no value above {RANGES[-2]:,}: {FULL_RANGE:,} counts as white, as the detector was "
-            "trained on no such images, so that it looks dark; scale its values to 0..255, or set the value of white: "
+            f"a 16-bit image with no value above {RANGES[-2]:,} looks dark: {FULL_RANGE:,} counts as white, because "
+            "the detector was trained on no 16-bit images; scale its values to 0..255, or set the value of white: "
             "detector.pixel_reading = dataclasses.replace(detector.pixel_reading, white=4095)"
         )
 
@@ -108,7 +108,7 @@ def _narrowed(image: Image.Image, values: NDArray[Any], reading: PixelReading, n
 
 
 def check_tensors(images: Any) -> None:
-    """ArgumentError unless these are what torchvision's detectors take: (3, H, W) floating-point tensors."""
+    """ArgumentError unless these are (3, H, W) floating-point tensors, as torchvision's detectors take them."""
     if isinstance(images, Tensor):
         raise ArgumentError(f"a detector takes a list of (3, H, W) tensors, not one, {_described(images)}; use list()")
     for place, image in enumerate(images):
@@ -121,12 +121,12 @@ def check_tensors(images: Any) -> None:
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or not image.is_floating_point():
             raise ArgumentError(
                 f"images[{place}] is {_described(image)}; a detector takes floating-point tensors of (3, H, W) in "
-                "[0, 1]: of 0..255, tensor / 255"
+                "[0, 1]; divide values of 0..255 by 255"
             )
 
 
 def _is_image(shape: tuple[int, ...], dtype: str) -> bool:
-    """Whether an array of this shape and type is an image; without pixels it is not."""
+    """Whether an array of this shape and type is an image with at least one pixel."""
     return dtype.endswith("uint8") and 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
 
 

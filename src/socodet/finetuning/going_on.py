@@ -1,4 +1,4 @@
-"""Going on from a fine-tuned detector: all its weights, and of its heads the rows of classes with the same names."""
+"""Continuing from a fine-tuned detector: all its weights, and in its heads the rows of classes with the same name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ from socodet.weights.report import LoadReport
 
 
 class ClassLayer(NamedTuple):
-    """A layer with outputs of its own for each class."""
+    """A layer with separate outputs for each class."""
 
     unit: int = 1
-    """How many; RetinaNet's has them for each anchor."""
+    """Number of outputs per class; RetinaNet has them for each anchor."""
     background: Literal["first", "last", "none"] = "first"
 
 
@@ -33,7 +33,7 @@ CLASS_LAYERS = {
     "detr.model.enc_score_head.": ClassLayer(background="none"),
     "detr.model.denoising_class_embed.": ClassLayer(background="last"),
 }
-"""By the beginning of their names; of RT-DETR the names that begin with detr."""
+"""Layers by name prefix; those of RT-DETR begin with detr."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class GoingOn:
 
     report: LoadReport
     kept: tuple[str, ...]
-    """Classes of both: their rows of the heads were taken over."""
+    """Classes of both detectors, whose rows in the heads were copied."""
     new: tuple[str, ...]
-    """Classes of the new detector alone, whose rows start fresh."""
+    """Classes of the new detector only, whose rows start fresh."""
     dropped: tuple[str, ...]
-    """Classes of the old one alone."""
+    """Classes of the old detector only."""
 
     def __str__(self) -> str:
         lines = [str(self.report)]
@@ -59,8 +59,8 @@ class GoingOn:
 def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str | Path) -> GoingOn:
     """Loads a fine-tuning run's best weights into a fresh network of the detector `name` for the classes of `data`.
 
-    InputError for another detector, modules of other sizes, a run without a checkpoint, and other classes if two share
-    a name or if the detector is one of the user's whose layers with outputs for each class are not known.
+    InputError for another detector, other module sizes or a run without a checkpoint. Also if the classes differ and
+    two of them share a name, or the detector is a user's own whose per-class layers are not known.
     """
     old = load_detector(run, device="cpu")
     _check_same(old, name)
@@ -68,8 +68,8 @@ def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str |
     names = tuple(category.name for category in data.categories)
     if names != old.class_names and not any(key.startswith(tuple(CLASS_LAYERS)) for key in ours):
         raise InputError(
-            f"{run}: its classes are not those of {data.name}, and which outputs of {name} belong to which class is "
-            "not known; go on with the same classes in the same order"
+            f"{run}: its classes are not those of {data.name}, and it is not known which outputs of {name} belong to "
+            "which class; go on with the same classes in the same order"
         )
     labels = _labels(old, data)
     loaded = []
@@ -86,7 +86,7 @@ def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str |
             else:
                 raise InputError(
                     f"{run}: {key} is {tuple(source.shape)} there and {tuple(tensor.shape)} here; leave out the flags "
-                    "that set sizes of modules, which are those of the detector"
+                    "that set module sizes, which are taken from the detector"
                 )
             loaded.append(key)
     report = LoadReport(
@@ -111,7 +111,7 @@ def _check_same(old: TrainedDetector, name: str) -> None:
 
 
 def _labels(old: TrainedDetector, data: DetectionDataset) -> list[tuple[int, int]]:
-    """Label here and label there of the background and of each class with the same name.
+    """Pairs of new and old label: of the background and of each class with the same name.
 
     InputError when two classes share a name, unless all classes are the same in the same order.
     """
@@ -122,7 +122,7 @@ def _labels(old: TrainedDetector, data: DetectionDataset) -> list[tuple[int, int
     twice = [name for name in there if name in here and max(here.count(name), old.class_names.count(name)) > 1]
     if twice:
         raise InputError(
-            f"{data.name}: its classes cannot be matched with those of {old.run}, as two are named "
+            f"{data.name}: its classes cannot be matched with those of {old.run}, because two are named "
             f"{printable(twice[0])}; give each a name of its own, or go on with the same classes in the same order"
         )
     return [(0, 0), *((label, there[name]) for label, name in enumerate(here, 1) if name in there)]
@@ -131,7 +131,7 @@ def _labels(old: TrainedDetector, data: DetectionDataset) -> list[tuple[int, int
 def _copy_rows(
     ours: Tensor, theirs: Tensor, layer: ClassLayer, labels: list[tuple[int, int]], classes: int, old_classes: int
 ) -> None:
-    """The outputs of shared classes: the first dimension is anchors x classes x `unit`."""
+    """Copies the outputs of shared classes; the first dimension is anchors x classes x `unit`."""
     more = 0 if layer.background == "none" else 1
     here = ours.view(-1, classes + more, layer.unit, *ours.shape[1:])
     there = theirs.view(-1, old_classes + more, layer.unit, *theirs.shape[1:])
@@ -139,4 +139,4 @@ def _copy_rows(
         if layer.background == "first":
             here[:, label] = there[:, old_label]
         elif label or layer.background == "last":
-            here[:, label - 1] = there[:, old_label - 1]  # -1, the last, is the background's
+            here[:, label - 1] = there[:, old_label - 1]  # for the background, index -1 is the last row

@@ -1,10 +1,10 @@
 """Rescales a pretrained box head before fine-tuning, so that its output is as large as a fresh head's.
 
 In pretraining the projector's batch norm follows the box head, so nothing constrains the scale of h = f^H(·), which may
-drift far from where it began. In a detector a fresh classifier and box regressor follow directly. If their inputs are
-many times larger than they were initialised for, their first updates are too large by the square of that, and undo what
-the pretrained modules have learned. A factor on the last linear layer passes through its ReLU, so the layer is
-multiplied by one number: h keeps its direction, and nothing before it changes.
+drift far from its initial value. In a detector, a fresh classifier and box regressor follow directly. If their inputs
+are many times larger than their initialisation assumes, their first updates are too large by the square of that factor
+and undo what the pretrained modules have learned. A factor on the last linear layer passes through its ReLU, so
+multiplying this layer by one number is enough: h keeps its direction, and nothing before it changes.
 """
 
 import math
@@ -20,8 +20,8 @@ from socodet.training.distributed import mean_over_all
 B = TypeVar("B")
 
 FRESH_RMS = math.sqrt(1 / 12)
-"""RMS of a fresh head's output. After batch norm and ReLU the mean square of a value is 1/2; torch initialises a linear
-layer of n inputs with weights of variance 1/(3 n), so its outputs have 1/6; ReLU halves that."""
+"""RMS of a fresh head's output. After batch norm and ReLU the mean square of a value is 1/2. torch initialises a linear
+layer of n inputs with weights of variance 1/(3 n), so the mean square of its outputs is 1/6; ReLU halves that."""
 
 
 def match_head_scale(
@@ -30,9 +30,9 @@ def match_head_scale(
     """Scales the last linear layer of a detector's box head so that its output's RMS matches a fresh head's.
 
     `forward` runs the detector on a training batch, such as `lambda batch: detector(*batch)`; it is called in training
-    mode, without gradients, and batch norm's running statistics are restored. With several processes, all take part.
-    Returns the factor; None, with nothing changed, for a detector without such a layer (C4, whose head ends in batch
-    norm; RetinaNet, FCOS), or when no batch reached the head.
+    mode without gradients, and batch norm's running statistics are restored afterwards. With several processes, all
+    must call this function. Returns the factor, or None, with nothing changed, for a detector without such a layer (C4,
+    whose head ends in batch norm; RetinaNet; FCOS) and when no batch reached the head.
     """
     layer = _last_linear(detector)
     if layer is None:
@@ -68,7 +68,7 @@ def match_head_scale(
 
 
 def _last_linear(detector: nn.Module) -> nn.Linear | None:
-    """The box head's last linear layer, if nothing but ReLU comes between it and the predictors."""
+    """The box head's last linear layer, if only a ReLU comes between it and the predictors."""
     head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
     last = None
     for module in head.modules() if head is not None else ():

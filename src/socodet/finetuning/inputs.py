@@ -1,4 +1,4 @@
-"""What `finetune`, `evaluate` and `predict` are given, judged before torch is imported, which takes seconds."""
+"""Checks the arguments of `finetune`, `evaluate` and `predict` before importing torch, which takes seconds."""
 
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,7 +16,7 @@ from socodet.weights.file import WeightsFile
 def judge_finetuning(
     *sets: Any, output: str | Path, init: str | Path, backbone_only: bool, patience: int | None, overwrite: bool
 ) -> bool:
-    """Whether the run starts from its own checkpoint. InputError for sets, weights and a folder that cannot be used."""
+    """Whether the run resumes from its own checkpoint. InputError for unusable datasets, weights or output folder."""
     if patience is not None and patience < 1:
         raise InputError(f"--patience must be at least 1, not {patience}")
     if overwrite:
@@ -38,26 +38,26 @@ def judge_finetuning(
 def judge_evaluation(
     run: str | Path, data: Any, output: str | Path | None, save_predictions: str | Path | None, *, overwrite: bool
 ) -> tuple[Path | None, Path | None]:
-    """The files for scores and detections. InputError for them, the run, or the set."""
+    """The files for scores and detections. InputError if these, the run or the dataset cannot be used."""
     scores, predictions = (
         None if path is None else check_output_file(path, overwrite=overwrite) for path in (output, save_predictions)
     )
     if scores and predictions and scores.resolve() == predictions.resolve():
-        raise InputError(f"{scores}: is to hold the scores and the detections; give two names")
+        raise InputError(f"{scores}: cannot hold both the scores and the detections; give two names")
     RunFolder(Path(run)).require_detector()
     judge_sets(data)
     return scores, predictions
 
 
 def judge_sets(*sets: Any) -> None:
-    """InputError for a path that is not there."""
+    """InputError for a path that does not exist."""
     for given in sets:
         if isinstance(given, str | Path) and not Path(given).exists():
             raise InputError(f"{given}: no such file or folder; give an annotated dataset (docs/data.md)")
 
 
 def check_limits(min_score: float | None, max_detections: int | None, batch_size: int) -> None:
-    """SettingError for limits of detections, or images at once, that select nothing or make no sense."""
+    """SettingError for a limit on detections, or a batch size, that is not a number in its range."""
     if min_score is not None and not (_is_number(min_score, Real) and 0 <= min_score <= 1):
         raise SettingError(f"min_score must be a number between 0 and 1, not {min_score!r}")
     for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):

@@ -1,4 +1,4 @@
-"""Opens the training and the validation set of a fine-tuning, and reports what is wrong in them."""
+"""Opens the training and validation sets for fine-tuning, and reports their problems."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
 
 LabelledSet = str | Path | DetectionDataset
-"""A path as `open_detection_set` takes it, or an open set."""
+"""A path that `open_detection_set` takes, or an open dataset."""
 
 
 @folders_listed_once()
@@ -33,19 +33,20 @@ def open_labelled_sets(
     *,
     say_problems: bool = True,
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """Both sets; without `val`, the validation split of a folder or the share that `reading` holds back, or else None.
+    """The training and validation sets. Without `val`, the second is the validation split of the folder `train`, or the
+    share that `reading` holds back, or None.
 
-    `images` is the folder of the images of `train`, and of `val` as `images_of_other` says.
+    `images` is the folder of the images of `train`; `images_of_other` says when it is also that of `val`.
 
-    Problems in the annotations, and in the headers of the image files, of sets that are opened here are reported on
-    stderr. InputError for a set that cannot be used, and when the two sets have no class in common.
+    For datasets opened here, problems in the annotations and in the headers of the image files are reported on stderr.
+    InputError for a dataset that cannot be used, and when the two have no class in common.
     """
     reading = reading or ReadingSettings()
     share = reading.val_share
     if share is not None and val is not None:
         raise InputError("--val-share and --val: give one of them")
     if share is not None and isinstance(train, DetectionDataset):
-        raise InputError("--val-share: the dataset is open already; give its path, or open both of its parts with it")
+        raise InputError("--val-share: the dataset is already open; give its path, or open both of its parts with it")
     part, val_images = "val", images
     if isinstance(val, str | Path) and isinstance(train, str | Path):
         val_images = images_of_other(val, train, images)
@@ -65,7 +66,7 @@ def open_labelled_sets(
 
 
 def part_scored(val: str | Path, images: str | Path | None) -> str:
-    """The part of a set given with --val that is scored: the whole of a folder without a validation split."""
+    """Which part of the dataset given as --val is scored: its validation split; all of a folder that has none."""
     return WHOLE if Path(val).is_dir() and not has_part(val, "val", images) else "val"
 
 
@@ -94,7 +95,7 @@ def _opened(
 def images_trained_on(
     data: DetectionDataset, settings: FinetuneSettings, *, show_note: bool = False
 ) -> DetectionDataset:
-    """The images with an object to learn from, or all with `keep_empty`; a note on stderr counts those left out.
+    """The images with an object to learn from, or with `keep_empty` all; a note on stderr counts those without one.
 
     InputError when no image has an object.
     """
@@ -120,7 +121,7 @@ def require_objects(data: DetectionDataset) -> None:
 
 
 def report_problems(data: DetectionDataset) -> None:
-    """Counts and first examples, on stderr, of annotations that were corrected or left out."""
+    """Reports on stderr the annotations that were corrected or left out: counts and first examples."""
     for line in data.problems.lines():
         LOGGER.warning(f"{data.name}: {line}")
 
@@ -128,9 +129,9 @@ def report_problems(data: DetectionDataset) -> None:
 def fitting_settings(
     settings: FinetuneSettings, data: DetectionDataset, *, show_note: bool = False
 ) -> FinetuneSettings:
-    """The settings with the schedule of the set, and the detector that is trained: without masks if the set has none.
+    """The settings with the dataset's schedule, and with the box-only detector if the dataset has no masks.
 
-    A note on stderr says when that is not the one asked for.
+    A note on stderr says when the detector is not the one requested.
     """
     if settings.schedule == AUTO:
         settings = replace(settings, schedule=schedule_of(data))

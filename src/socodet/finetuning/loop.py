@@ -31,15 +31,15 @@ from socodet.training.workers import make_batches
 from socodet.weights.report import LoadReport
 
 PRECISE_BN_SEED = 1
-"""Added to the run's seed, for the training batches on which batch norm statistics are re-estimated."""
+"""Added to the run's seed to draw the training batches for re-estimating batch norm statistics."""
 SCALE_BATCHES = 4
-"""Training batches on which the scale of a box head's output is measured."""
+"""Number of training batches on which the scale of a box head's output is measured."""
 BOX_HEAD = "roi_heads.box_head"
 
 
 @dataclass
 class FinetuneLoop:
-    """A detector's training on batches of a set, with its evaluations."""
+    """Trains a detector on a dataset and evaluates it along the way."""
 
     tuner: FineTuner
     shown: DetectionDataset
@@ -62,7 +62,7 @@ class FinetuneLoop:
         self._pace = _Pace(self.tuner.total)
 
     def match_head_scale(self, report: LoadReport) -> None:
-        """Where a box head was loaded, scales its output to match a fresh head's on the first training batches."""
+        """If a box head was loaded, scales its output to match a fresh head's, measured on a few training batches."""
         if BOX_HEAD not in report.loaded_modules:
             return
         batches = self._batches(0, min(SCALE_BATCHES, self.tuner.total), seed=self.tuner.seed + PRECISE_BN_SEED)
@@ -78,7 +78,7 @@ class FinetuneLoop:
             )
 
     def train(self, sinks: Sequence[LogSink] = ()) -> str | None:
-        """Trains to the end, or to where this call stops; what stopped it (`LoopResult.stopped_by`)."""
+        """Trains to the end, or until this call stops; returns what stopped it (`LoopResult.stopped_by`)."""
         settings = self.tuner.settings
         start, stop = self.tuner.finished, last_step(self.tuner, self.execution)
         if not self.tuner.pending and self._has_enough():
@@ -113,9 +113,9 @@ class FinetuneLoop:
                 yield batch
 
     def _after_step(self, done: int) -> dict[str, Any] | None:
-        """Evaluates the detector when it is due; the scores become a line of the log.
+        """Evaluates the detector when an evaluation is due, and returns the scores for the log.
 
-        StoppedEarlyError when a signal stops it. The network is then as it was, as after any other error.
+        StoppedEarlyError when a signal stops it. The network's buffers are then restored, as after any other error.
         """
         if self.show_progress:
             self._pace.step(done)
@@ -128,7 +128,7 @@ class FinetuneLoop:
         try:
             with stop_requests() as requests:
                 return self._evaluate(done, requests)
-        except Exception:  # StoppedEarlyError among them: a checkpoint follows
+        except Exception:  # including StoppedEarlyError, after which a checkpoint is written
             for name, buffer in self.tuner.scored.named_buffers():
                 buffer.copy_(before[name])
             raise
@@ -136,7 +136,7 @@ class FinetuneLoop:
             self._pace.leave_out(time.monotonic() - began)
 
     def _evaluate(self, done: int, requests: Sequence[str]) -> dict[str, Any] | None:
-        """Precise batch norm, and the scores."""
+        """Re-estimates batch norm statistics (precise batch norm), then scores the detector."""
         if self.tuner.settings.precise_bn:
             seed = self.tuner.seed + PRECISE_BN_SEED
             batches = self._batches(0, self.tuner.settings.precise_bn, seed=seed)
@@ -162,7 +162,7 @@ class FinetuneLoop:
         for failure in self.newest.unwritten:
             say(f"{failure}: not written; training continues; free some disk space")
         self.unreadable = dict(self.newest.unreadable) | self.unreadable
-        along_the_way = self.evaluation.every is not None or self.best.step is not None  # or before this call
+        along_the_way = self.evaluation.every is not None or self.best.step is not None  # or in an earlier call
         if along_the_way and self.tuner.world.is_first:
             self.best.add(done, self.tuner.total, self.newest.scores, self.tuner.scored.state_dict)
         return self.newest.as_line()
@@ -171,7 +171,7 @@ class FinetuneLoop:
 def _until_stopped(
     batches: Iterator[DetectionBatch], requests: Sequence[str], world: World
 ) -> Iterator[DetectionBatch]:
-    """The batches; StoppedEarlyError, in every process, once one was asked to stop."""
+    """Yields the batches; raises StoppedEarlyError in every process once one of them is asked to stop."""
     for batch in batches:
         if agree_flags(world, (bool(requests),))[0]:
             raise StoppedEarlyError
@@ -182,7 +182,7 @@ PACE_STEPS, PACE_SECONDS = 5, 20.0
 
 
 class _Pace:
-    """Says once, after the first steps, how long the rest will take."""
+    """Logs once, after the first steps, how long the rest will take."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -190,12 +190,12 @@ class _Pace:
         self._said = False
 
     def leave_out(self, seconds: float) -> None:
-        """Leaves out an evaluation that took this long."""
+        """Excludes an evaluation that took this long."""
         if self._first is not None:
             self._first = self._first[0], self._first[1] + seconds
 
     def step(self, done: int) -> None:
-        """Step `done` is done. The first is not measured: it waits for the workers to start."""
+        """Notes that step `done` is done. The first step is not timed, because it waits for the workers to start."""
         now = time.monotonic()
         if self._first is None:
             self._first = done, now

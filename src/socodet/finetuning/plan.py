@@ -11,7 +11,7 @@ from socodet.runtime.notices import printable
 
 NAMED_CLASSES = 10
 LARGE_STEP = 2_000_000
-"""Pixels of a step's images, above which a CPU takes long for it and needs gigabytes of memory."""
+"""Pixels in a batch above which a step on a CPU is slow and needs gigabytes of memory."""
 RULES = {"coco": "COCO's", "voc": "Pascal VOC's", "lvis": "LVIS's"}
 
 
@@ -24,9 +24,9 @@ def plan_lines(
     every: int | None,
     patience: int | None,
 ) -> Iterator[str]:
-    """Images, classes, objects, length and what is scored, a line each.
+    """The lines of the plan: detector, images, objects, length, learning rate and evaluation.
 
-    shown: the images trained on. every: steps between evaluations.
+    shown: the training images. every: steps between evaluations.
     """
     settings, schedule = recipe.settings, recipe.schedule
     yield f"plan: {settings.detector} with {recipe.model.backbone}, from {init}"
@@ -42,7 +42,7 @@ def plan_lines(
     if validation is None:
         return
     if every is None or every >= schedule.iterations:
-        when = "at the end (--evaluation.every N scores it every N steps too)"
+        when = "at the end (--evaluation.every N also scores it every N steps)"
     else:
         steps = "step" if every == 1 else f"{every:,} steps"
         when = f"every {steps} (--evaluation.every sets it) and at the end; the best checkpoint is kept"
@@ -54,7 +54,7 @@ def plan_lines(
 
 
 def large_step_note(recipe: FinetuneRecipe, device: str) -> str | None:
-    """What to do about a step that is too large for most CPUs, where a lack of memory ends a process without a word."""
+    """Advice for a step too large for most CPUs, where running out of memory kills the process without a message."""
     settings, schedule = recipe.settings, recipe.schedule
     side = schedule.short_sides[-1]
     if device != "cpu" or schedule.batch_size * side**2 <= LARGE_STEP:

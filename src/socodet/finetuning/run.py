@@ -1,10 +1,10 @@
 """A fine-tuning run's folder: its recipe, what it was trained on, and the scores of its detector.
 
-RUN/run.json          settings, sizes of the modules, schedule with every resolved field, data, first weights, versions
+RUN/run.json          settings, module sizes, schedule with every resolved field, data, initial weights, versions
 RUN/log.jsonl         one JSON object per logged step, and one per evaluation
 RUN/tensorboard/, RUN/checkpoints/   as in pretraining (`training/run_folder.py`), and the best weights, best.pt
-RUN/images.json       the training images: their ids, and what tells them from others
-RUN/scores.json       the newest evaluation: step, data, scores, and those of each class
+RUN/images.json       the training images: their ids, and what distinguishes them from others
+RUN/scores.json       the newest evaluation: step, data, scores, and scores of each class
 RUN/predictions.json  its detections in COCO's result format, with --evaluation.save-predictions
 """
 
@@ -32,12 +32,12 @@ SCORES = "scores.json"
 PREDICTIONS = "predictions.json"
 IMAGES = "images.json"
 F1_LIMIT = "best_f1_score"
-"""In the log, the score of detections from which on F1 was highest on the validation set."""
+"""The log's key for the score threshold with the highest F1 on the validation set."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneRecipe:
-    """Everything that decides what is learned, except the data and the initial weights."""
+    """Everything that determines what is learned, except the data and the initial weights."""
 
     settings: FinetuneSettings
     model: ModelSettings
@@ -46,7 +46,7 @@ class FinetuneRecipe:
 
     @property
     def inference(self) -> InferenceSettings:
-        """How the detector sees images, and which detections it returns."""
+        """How the detector resizes images, and which detections it returns."""
         return self.settings.inference(self.schedule)
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class FinetuneRecipe:
 
 
 def is_finetuned(source: str | Path) -> bool:
-    """Whether that is the folder of a fine-tuning run."""
+    """Whether `source` is the folder of a fine-tuning run."""
     run = RunFolder(Path(source))
     return run.exists() and run.describe()["recipe"].get("name") == FINETUNED
 
@@ -79,8 +79,8 @@ def prepare_folder(
 ) -> None:
     """Prepares the folder for a new run on the training set `data`, scored on `val`, or for resuming the same run.
 
-    `start` is what `WeightsFile.describe` says of the initial weights, None from scratch. InputError when the folder
-    holds anything else.
+    `start` is what `WeightsFile.describe` returns for the initial weights, None from scratch. InputError when the
+    folder holds anything else.
     """
     if overwrite and run.exists():
         _clear(run)
@@ -89,22 +89,22 @@ def prepare_folder(
     if not run.checkpoints():
         from socodet.detection.datasets.shared_images import write_images
 
-        for left in (run.best, run.path / SCORES, run.path / PREDICTIONS):  # by a run killed before its first
+        for left in (run.best, run.path / SCORES, run.path / PREDICTIONS):  # of a run killed before a checkpoint
             left.unlink(missing_ok=True)
         run.write_description(description)
         write_images(data, run.path / IMAGES)
 
 
 def has_detector(run: RunFolder) -> bool:
-    """Whether the run has weights already: a checkpoint, or the best ones alone."""
+    """Whether the run has weights: a checkpoint, or only best.pt."""
     return bool(run.checkpoints()) or run.best.exists()
 
 
 def keep_best_alone(folder: Path) -> None:
-    """Deletes the checkpoints that a finished run could be resumed from, in `folder` and below, where best.pt is best.
+    """Deletes the resumable checkpoints of the runs in `folder` and below whose best.pt holds the best weights.
 
-    There are two of them, and each holds the optimizer's state as well. They stay where best.pt is damaged, or could
-    not be written when AP was highest, as on a full disk.
+    A run has two such checkpoints, each with the optimizer's state. They are kept where best.pt is damaged, or could
+    not be written when AP was highest, for example on a full disk.
     """
     for best in folder.rglob("checkpoints/best.pt"):
         run = RunFolder(best.parent.parent)
@@ -113,7 +113,7 @@ def keep_best_alone(folder: Path) -> None:
 
 
 def _has_best(run: RunFolder) -> bool:
-    """Whether best.pt can be read, and no evaluation gave a higher AP than that of its weights."""
+    """Whether best.pt can be read and no evaluation gave a higher AP than its weights."""
     try:
         kept = run.load_best()
     except InputError:
@@ -123,7 +123,7 @@ def _has_best(run: RunFolder) -> bool:
 
 
 def images_seen_by(run: RunFolder, data: "DetectionDataset") -> int:
-    """How many images of a set the run was trained on; of a run from the Hub, only whether it was the whole set."""
+    """How many images of `data` the run was trained on; for a run from the Hub, all of them or none."""
     from socodet.detection.datasets.shared_images import images_shared
 
     whole = run.describe()["data"]["sha256"] == digest(data)
@@ -131,7 +131,7 @@ def images_seen_by(run: RunFolder, data: "DetectionDataset") -> int:
 
 
 def describe_set(data: "DetectionDataset") -> dict[str, Any]:
-    """What identifies an annotated set wherever it is stored, in plain JSON types."""
+    """What identifies an annotated dataset wherever it is stored, in plain JSON types."""
     return {
         "images": len(data),
         "style": data.style,
@@ -143,7 +143,7 @@ def describe_set(data: "DetectionDataset") -> dict[str, Any]:
 
 
 def digest(data: "DetectionDataset") -> str:
-    """SHA-256 of a set's image ids, boxes and labels in order: the same wherever the set is stored."""
+    """SHA-256 of a dataset's image ids, boxes and labels in order, the same wherever it is stored."""
     digest = hashlib.sha256()
     for image in data.images:
         digest.update(
@@ -153,7 +153,7 @@ def digest(data: "DetectionDataset") -> str:
 
 
 def trained_categories(run: RunFolder) -> "DetectionDataset":
-    """The training set of a run without its images: what each label means."""
+    """The training set of a run without its images, which gives the classes and their labels."""
     from socodet.detection.datasets.annotations import Category, DetectionDataset
     from socodet.detection.datasets.problems import AnnotationProblems
 
@@ -172,7 +172,7 @@ def trained_categories(run: RunFolder) -> "DetectionDataset":
 
 
 def best_f1(run: RunFolder, step: int) -> tuple[float | None, float | None]:
-    """The score from which on F1 was highest on the validation set, and F1 in percent, for the weights of that step."""
+    """For the weights of `step`: the score threshold with the highest F1 on the validation set, and F1 in percent."""
     lines = [line for line in run.log_lines() if line.get("step") == step and F1_LIMIT in line]
     return (lines[-1][F1_LIMIT], lines[-1].get("best_f1")) if lines else (None, None)
 
@@ -184,7 +184,7 @@ def write_scores(
     scores: dict[str, float | None],
     of_classes: dict[str, dict[str, float | None]],
 ) -> None:
-    """Writes the scores of the detector after `step` steps, and those of each class."""
+    """Writes the scores of the detector after `step` steps, overall and for each class."""
     about = {"step": step, "data": data.name, "images": len(data), "style": data.style}
     content = {**about, "scores": scores, "classes": of_classes}
     write_atomically(file, json.dumps(content, indent=2).encode() + b"\n")
@@ -193,7 +193,7 @@ def write_scores(
 def _description(
     recipe: FinetuneRecipe, data: "DetectionDataset", start: dict[str, str] | None, val: "DetectionDataset | None"
 ) -> dict[str, Any]:
-    """What run.json says; in plain JSON types."""
+    """The content of run.json, in plain JSON types."""
     return {
         "recipe": recipe.as_dict(),
         "train": data.name,
@@ -222,7 +222,7 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}
     _refuse_more_steps(run, description["recipe"], there["recipe"])
     starts = start_path_now(description["start"], there.get("start")), start_path(there.get("start"))
-    scored = ("val",) if description["val"] and there.get("val") else ()  # APs of two sets have no best
+    scored = ("val",) if description["val"] and there.get("val") else ()  # APs on different sets cannot be compared
     run.refuse_other(
         *(
             {"init": start, **{part: one.get(part) for part in ("recipe", "data", *scored)}}
@@ -232,9 +232,9 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
 
 
 def _refuse_finished(run: RunFolder) -> None:
-    """InputError when a run without a checkpoint to resume from has its best weights, and they are of a finished one.
+    """InputError when a finished run has kept only its best weights, so that it cannot be resumed.
 
-    Those of a run that was killed before its first checkpoint are of its first minutes.
+    An unfinished run without a checkpoint was killed in its first minutes, so its best weights may be replaced.
     """
     if not run.best.exists():
         return
@@ -250,11 +250,11 @@ LENGTH = {
     "settings": ("iterations", "epochs", "schedule"),
     "schedule": ("iterations", "warmup_iterations", "precise_bn"),
 }
-"""Fields of a recipe that another length changes."""
+"""Fields of a recipe that change with its length."""
 
 
 def _refuse_more_steps(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
-    """InputError, with what to do, when the same run is asked for with another length, which its rate depends on."""
+    """InputError, with advice, when the same run is requested with another length, since its schedule would change."""
 
     def without_length(recipe: dict[str, Any]) -> dict[str, Any]:
         parts = {part: dict(recipe.get(part) or {}) for part in LENGTH}

@@ -1,4 +1,4 @@
-"""Training samples of a detector: images with their targets, and the order in which they come."""
+"""Training samples of a detector: images with their targets, and their order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,25 +25,25 @@ class DetectionBatch:
     """One process's share of a batch."""
 
     images: list[Tensor]
-    """uint8 (3, H_i, W_i) RGB, each of its own size."""
+    """uint8 (3, H_i, W_i) RGB, of different sizes."""
     targets: list[Target]
     replaced: tuple[tuple[str, str], ...] = ()
     """File and reason of each image that could not be read and was replaced by another one."""
 
     def to(self, device: torch.device) -> tuple[list[Tensor], list[Target]]:
-        """On the device: images as RGB in [0, 1], and targets."""
+        """Images as RGB in [0, 1] and targets, on the device."""
         images = [image.to(device).float() / 255 for image in self.images]
         return images, [{name: value.to(device) for name, value in target.items()} for target in self.targets]
 
 
 Task = tuple[Sequence[Place], Mapping[int, ImageAnnotations]]
-"""Places, and their images by index."""
+"""Places in the stream, and their images by index."""
 
 
 class TrainingImages:
-    """Image and target of a place, augmented by the detector's `training_sample`.
+    """The image and target of a place, augmented by the detector's `training_sample`.
 
-    The same for any number of workers. An image that cannot be read is replaced by the next one that can.
+    They do not depend on the number of workers. An unreadable image is replaced by the next readable one.
     """
 
     def __init__(self, dataset: DetectionDataset, detector: Detector, settings: ScheduleSettings, *, seed: int) -> None:
@@ -51,10 +51,10 @@ class TrainingImages:
         self._sent: Mapping[int, ImageAnnotations] = {}
 
     def task(self, places: Sequence[Place]) -> Task:
-        """The places with their images, to be sent to a data worker.
+        """The places with their images, to be sent to a data loader worker.
 
-        To look them up in a forked process would in time copy the memory of the whole set, as Python counts references
-        within it. A process that is not forked has a copy from the start.
+        If a forked worker looked them up itself, it would in time copy the memory of the whole dataset, because Python
+        stores reference counts inside the objects. A worker that is not forked has its own copy from the start.
         """
         if not FORKED:
             return places, {}
@@ -62,12 +62,12 @@ class TrainingImages:
         return places, {index: image for index, image in images.items() if image.stored is None}
 
     def made(self, task: Task, begin: Begin = lambda _name: None) -> DetectionBatch:
-        """`batch` of a task."""
+        """The `batch` of a task."""
         places, self._sent = task
         return self.batch(places, begin)
 
     def batch(self, places: Sequence[Place], begin: Begin = lambda _name: None) -> DetectionBatch:
-        """The batch of these places; `begin` is told the file of each image."""
+        """The batch of these places; calls `begin` with the file of each image."""
         samples = []
         for place in places:
             dataset, index = self._set_of(place[1])
@@ -108,7 +108,7 @@ class TrainingImages:
         return self._detector.training_sample(pixels_hw3, target_at, self._settings, generator)
 
     def _set_of(self, index: int) -> tuple[DetectionDataset, int]:
-        """A set with the image, and its index there: that of the image alone if it was sent."""
+        """A dataset with the image, and its index there; if the image was sent, a dataset of this image alone."""
         image = self._sent.get(index)
         return (self._dataset, index) if image is None else (replace(self._dataset, images=[image]), 0)
 

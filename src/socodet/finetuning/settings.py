@@ -26,51 +26,52 @@ else:
     ScheduleName = Literal[*SCHEDULES]
 
 SCRATCH = "scratch"
-"""As initial weights: none."""
+"""The value of --init that loads no weights."""
 
 
 @dataclass(frozen=True)
 class FinetuneSettings(Settings):
-    """All that decides what is learned in fine-tuning, except the data, the initial weights and the modules' sizes.
+    """Everything that determines what fine-tuning learns, except data, initial weights and module sizes.
 
-    Where a field is None, the schedule's own value is used.
+    A field that is None takes the schedule's value.
     `socodet finetune --help-all` explains each field.
     """
 
     detector: DetectorName = "mask_rcnn_fpn"
-    """Detector to train; if the dataset has no masks, mask_rcnn trains as faster_rcnn. module:name is your own
-    `Detector`."""
+    """Detector to train; if the dataset has no masks, faster_rcnn is trained instead of mask_rcnn. module:name is your
+    own `Detector`."""
     schedule: ScheduleName = AUTO
-    """The paper's schedule for a dataset: length, learning rate drops, weight decay and image sizes. auto chooses it
-    for COCO, VOC and LVIS; for other datasets it is coco_1x with a length that depends on the number of images, scored
-    ten times (less often in a short run)."""
+    """Training schedule from the paper: length, learning rate drops, weight decay and image sizes. auto uses the
+    dataset's own for COCO, VOC and LVIS; for other datasets, coco_1x with a length that depends on the number of
+    images and with ten evaluations (fewer in a short run)."""
     iterations: PositiveInt | None = None
-    """Number of steps, instead of the schedule's."""
+    """Number of training steps, instead of the schedule's."""
     epochs: PositiveFloat | None = None
     """Passes over the training images, instead of the schedule's steps."""
     batch_size: PositiveInt = REFERENCE_BATCH
-    """Images per step, over all processes. The schedule's steps and learning rate are for 16 and are scaled to it."""
+    """Images per step, over all processes. The schedule's steps and learning rate assume 16 and are scaled to match."""
     base_lr: PositiveFloat | None = None
     """Learning rate at batch size 16, instead of the schedule's."""
     size: Annotated[int, Range(32)] | None = None
-    """Largest shorter side of an image, in pixels; all image sizes of the schedule change in proportion."""
+    """Length of an image's shorter side in pixels, or its maximum where training draws it at random; the schedule's
+    other image sizes are scaled in proportion."""
     fraction: Annotated[float, Range(above=0, at_most=1)] | None = None
-    """Train on this fraction of the training images, chosen by --seed (Mini COCO: 0.05 or 0.1)."""
+    """Train on this fraction of the training images, drawn by --seed (Mini COCO: 0.05 or 0.1)."""
     keep_empty: bool = False
     """Also train on images without objects, as background; by default they are left out."""
     precise_bn: NonNegativeInt | None = None
-    """Training batches on which batch norm statistics are re-estimated before an evaluation; 0 keeps them as they
-    are."""
+    """Number of training batches on which batch norm statistics are re-estimated before each evaluation; 0 turns this
+    off."""
     rois_per_image: Annotated[int, Range(4)] | None = None
-    """Boxes per image that an R-CNN's box head is trained on in a step, by default 512, a quarter of them on objects at
-    most; at test time, twice as many proposals are classified, 1,000 at most. Fewer save much time with small images on
-    a CPU."""
+    """RoIs per image on which a step trains an R-CNN's box head: 512 by default, at most a quarter of them foreground.
+    At test time it classifies twice as many proposals, up to 1,000. Lower values save much time for small images on a
+    CPU."""
     backbone_only: bool = False
     """Load only the backbone of --init; the detector's other modules start fresh."""
     keep_head_scale: bool = False
     """Keep the scale of a pretrained box head's output; by default it is rescaled to match a fresh head's."""
     seed: Seed = 0
-    """Random seed for fresh weights, the order of the images and everything else that is random."""
+    """Random seed for newly initialised weights, the order of the images and everything else that is random."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,11 +82,11 @@ class FinetuneSettings(Settings):
             raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
 
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
-        """The schedule with every number resolved; `images` is the number in an epoch.
+        """The schedule with every number resolved; an epoch has `images` images.
 
-        Without `iterations` or `epochs`, as many images are seen as in the schedule, whose length `auto` takes from the
-        number of images. Warm-up keeps its number of images too, but takes a tenth of the run at most; precise batch
-        norm takes no more batches than the run has, and with `auto` a fiftieth of that.
+        Without `iterations` or `epochs`, the run sees as many images as the schedule, whose length `auto` derives from
+        `images`. Warm-up also keeps its number of images, but takes at most a tenth of the run. Precise batch norm
+        uses at most as many batches as the run has steps; with `auto`, at most a fiftieth of that.
         """
         from socodet.detection.detectors.by_name import detector_named
 
@@ -110,7 +111,7 @@ class FinetuneSettings(Settings):
         return resolved if self.size is None else resized(resolved, self.size)
 
     def inference(self, resolved: ScheduleSettings) -> InferenceSettings:
-        """How a detector trained with this schedule sees images, and which detections it returns."""
+        """How a detector trained with this schedule resizes images, and which detections it returns."""
         return InferenceSettings(
             short_side=resolved.test_short_side,
             max_side=resolved.max_side,
@@ -122,13 +123,14 @@ class FinetuneSettings(Settings):
 
 @dataclass(frozen=True)
 class EvaluationSettings(Settings):
-    """When and how the detector is scored during a run; nothing here changes what it learns.
+    """When and how a run evaluates the detector; nothing here changes what it learns.
 
     `socodet finetune --help-all` explains each field.
     """
 
     every: PositiveInt | None = None
-    """Steps between evaluations on the validation set; by default only at the end, or ten in total with --schedule auto
-    (fewer in a short run). The weights with the highest box AP are kept as checkpoints/best.pt."""
+    """Steps between evaluations on the validation set. By default the detector is evaluated only at the end, or with
+    --schedule auto ten times (less often in a short run). The weights with the highest box AP are kept as
+    checkpoints/best.pt."""
     save_predictions: bool = False
     """Save the detections of the latest evaluation as predictions.json, in COCO's result format."""

@@ -1,4 +1,4 @@
-"""The fine-tuning step: a detector's losses, its optimizer, and all that a checkpoint holds."""
+"""The fine-tuning step: a detector's losses, its optimizer, and everything that a checkpoint holds."""
 
 import math
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from socodet.training.precise_bn import reestimate_statistics
 from socodet.training.settings import ExecutionSettings
 
 ONE_VALUE = "more than 1 value per channel"
-"""Of torch's error when the images are so few and small that there is nothing to normalise."""
+"""Part of torch's error message when the images are so few and small that batch norm has nothing to normalise."""
 MultiAverage = Callable[[Any, Any, Tensor | int], None]
-"""As `AveragedModel` takes it: averages, weights and the number of averaged steps so far."""
+"""The form that `AveragedModel` takes: averages, weights and the number of steps averaged so far."""
 
 
 class FineTuner(NetworkLearner[DetectionBatch]):
     """Trains a detector's network under its schedule.
 
-    Batch norm is synchronised over all processes in every layer (section 4.2). What a step samples at random, such as
-    anchors and regions for the losses, is a function of (seed, step, process), so a resumed run equals one that never
-    stopped. With another number of processes images are padded to another largest one; an R-CNN samples other regions
-    and averages mask losses over them, as Detectron2's do; RT-DETR draws other sizes and noise. All else is the same.
-    Detectors of torchvision's parts wait for the device within a step, where they select boxes.
+    Batch norm is synchronised over all processes in every layer (section 4.2). Everything that a step samples at
+    random, such as anchors and RoIs for the losses, is a function of (seed, step, process), so a resumed run equals an
+    uninterrupted one. With another number of processes, results differ in three ways: images are padded to a different
+    largest image; an R-CNN samples other RoIs and averages mask losses over them, as in Detectron2; RT-DETR draws other
+    sizes and noise. Detectors made of torchvision's parts wait for the device within a step, where they select boxes.
     """
 
     saved_as = "detector"
@@ -59,7 +59,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         self.seed = seed
         self.total = settings.iterations
         self.scored: nn.Module = self.network
-        """What is evaluated: the network, or the moving average of its weights."""
+        """The network that is evaluated: the trained one, or the moving average of its weights."""
         self._average: AveragedModel | None = None
         if settings.ema_decay is not None:
             average = (
@@ -75,7 +75,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         self._begin(optimizer, execution, find_unused_parameters=not every_parameter_learns(self.network, detector))
         self._window = _Window()
         self._losses: frozenset[str] = frozenset()
-        """Names of the losses, once there have been any."""
+        """Names of the losses, known after the first step."""
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -89,7 +89,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         losses = self.losses(batch, draw=self.finished)
         loss = torch.stack(list(losses.values())).sum()
         self._update.backward(loss)
-        if self.settings.clip_norm is not None:  # gradients are multiplied by the loss scale, 1 but with float16
+        if self.settings.clip_norm is not None:  # gradients have the loss scale as a factor, 1 unless float16
             limit = self.settings.clip_norm * self._update.scaler.get_scale()
             nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         learned = self._update.finish(loss.detach())
@@ -102,7 +102,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         return loss.detach()
 
     def losses(self, batch: DetectionBatch, draw: int, network: nn.Module | None = None) -> dict[str, Tensor]:
-        """The losses by name, of the network that learns by default; `draw` decides which regions are sampled."""
+        """The losses by name, by default of the trained network; `draw` determines which RoIs are sampled."""
         images, targets = batch.to(self.device)
         try:
             with self._drawing(self.seed, draw), self._autocast():
@@ -111,15 +111,15 @@ class FineTuner(NetworkLearner[DetectionBatch]):
             if ONE_VALUE not in str(error):
                 raise
             raise InputError(
-                f"a batch of {counted(len(images), 'image')} leaves a batch norm a single value per channel ({error}); "
+                f"a batch of {counted(len(images), 'image')} leaves a batch norm with one value per channel ({error}); "
                 "raise --batch-size or --size"
             ) from None
         return self._judged_losses(losses)
 
     def _judged_losses(self, losses: Any) -> dict[str, Tensor]:
-        """The losses as scalars. InputError if a network of the user's returns something else, or others than before.
+        """The losses as scalars. InputError if a user's network returns something else, or other losses than before.
 
-        Where they differ from step to step the log has no mean of them, and several processes wait for each other.
+        Losses that differ from step to step have no mean in the log, and make several processes wait for each other.
         """
         what = f"detector {self.detector.name}: in training mode its network"
         if not isinstance(losses, dict) or not losses:
@@ -139,14 +139,14 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         return {name: value.reshape(()) for name, value in losses.items()}
 
     def reestimate(self, batches: Any) -> None:
-        """Estimates the batch norm statistics of what is scored on these training batches (precise batch norm)."""
+        """Re-estimates the scored network's batch norm statistics on these training batches (precise batch norm)."""
         network = self._forward if self._average is None else self.scored
         reestimate_statistics(
             self.scored, lambda pair: self.losses(pair[1], pair[0], network), enumerate(batches), self.world
         )
 
     def metrics(self, seconds: float, waited: float) -> dict[str, Any]:
-        """Means of the loss and of each of its terms since the last line, and the learning rate."""
+        """The mean of the loss and of each of its terms since the last log line, and the learning rate."""
         last = self.lr(self.finished - 1)
         line: dict[str, Any] = {}
         if self._window.losses:
@@ -166,11 +166,11 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         return self._mean(losses) if losses else 0.0
 
     def images(self, batch: DetectionBatch) -> int:
-        """Images in this process's batch."""
+        """Number of images in this process's share of the batch."""
         return len(batch.images)
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs."""
+        """Everything needed to resume."""
         return super().state_dict() | ({} if self._average is None else {"average": self._average.state_dict()})
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
 
 
 def _judged(optimizer: object, detector: Detector) -> torch.optim.Optimizer:
-    """A detector's optimizer. InputError if the user's is none, or has groups that the schedule cannot set."""
+    """A detector's optimizer. InputError if it is not an optimizer, or has groups that the schedule cannot set."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         what = type(optimizer).__name__
         raise InputError(f"detector {detector.name}: optimizer() must return a torch optimizer, not a {what}")
@@ -193,7 +193,7 @@ def _judged(optimizer: object, detector: Detector) -> torch.optim.Optimizer:
 
 
 def every_parameter_learns(network: nn.Module, detector: Detector) -> bool:
-    """Whether a step is known to give every parameter a gradient: of our own detectors on torchvision's ResNets."""
+    """Whether every step is known to give every parameter a gradient: in our detectors on torchvision's ResNets."""
     if not any(detector is one for one in DETECTORS.values()):
         return False
     bodies = [module for name, module in network.named_modules() if name == "backbone.body"]
@@ -201,7 +201,7 @@ def every_parameter_learns(network: nn.Module, detector: Detector) -> bool:
 
 
 def moving_average(decay: float, warmup: float) -> MultiAverage:
-    """Averages with decay · (1 - exp(-n / warmup)) at the n-th step: of `warmup` steps two thirds of the decay."""
+    """Averages with decay · (1 - exp(-n / warmup)) at the n-th step, two thirds of `decay` after `warmup` steps."""
 
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], averaged: Tensor | int) -> None:
@@ -215,7 +215,7 @@ def moving_average(decay: float, warmup: float) -> MultiAverage:
 
 
 def scored_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Of a checkpoint, the weights of the network that is scored."""
+    """The weights of the scored network in a checkpoint."""
     if "average" not in state:
         weights: dict[str, Tensor] = state["detector"]
         return weights
