@@ -232,7 +232,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(capsys, few_images, table, tm
     ours.write_bytes(theirs.read_bytes())
     assert "is of another model" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
     torch.save({"a": 1}, ours)
-    assert "not one that this version writes" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
+    assert "written by another version" in error_of(capsys, *pretrain, "--output", tmp_path / "a")
     assert "holds no state dict" in error_of(capsys, "export", tmp_path / "a", "--output", tmp_path / "w.pth")
 
 

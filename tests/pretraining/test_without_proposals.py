@@ -42,7 +42,7 @@ def test_they_are_counted_and_named(tmp_path, capsys):
     assert "3 of 6 images have no proposal (first: 00.png)" in capsys.readouterr().err
     assert table.without_boxes == {"00.png", "01.png", "02.png"}
     say_whole_windows(table, open_images(folder), Recipe("one", model=NARROW))
-    assert "3 of 6 images have no proposal (first: 00.png); training on their whole windows" in capsys.readouterr().err
+    assert "3 of 6 images have no proposal (first: 00.png); their only box is the region" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")

@@ -1,4 +1,4 @@
-"""The batches of the samples of images."""
+"""The dataset of samples that pretraining draws its batches from."""
 
 import operator
 import sys
@@ -27,7 +27,7 @@ from socodet.views.sample import Sample, make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
 SHOWN_TO_RPN = 64
-"""Proposals of an image that an RPN head learns to find, at most."""
+"""Maximum number of an image's proposals that an RPN head learns to find."""
 
 
 class Proposals(Protocol):
@@ -38,18 +38,18 @@ class Proposals(Protocol):
 
 
 class SampleDataset(Dataset[tuple[int, Sample]]):
-    """The finished sample of (epoch, image index): the same for any number of workers.
+    """Maps (epoch, image index) to a finished sample, which is the same for any number of workers.
 
     `batch` makes a batch. With torch's workers, use DataLoader(samples, batch_size, sampler=places,
     collate_fn=socodet.collate, num_workers=2), where `places` lists (epoch, image index).
 
     source: as returned by `open_images`. proposals: `OnlineProposals`, which read images as the source does, or any
-    object with `look_up`. indices: the images that may be shown. settings: a recipe's `sample`. shown: the most
-    proposals of the first view that a sample has besides its objects; with `rpn_weight`, `pretrain` uses 64.
+    object with `look_up`. indices: the images that may be shown. settings: a recipe's `sample`. shown: maximum number
+    of the first view's proposals that a sample has besides its objects; with `rpn_weight`, `pretrain` uses 64.
 
-    An image that cannot be read is replaced by the next one that can; the sample has the index of its image.
-    ArgumentError for arguments of the wrong type, for indices and places of other images, and for boxes of
-    another image's width.
+    An image that cannot be read is replaced by the next one that can; a sample comes with the index of the image shown.
+    Raises ArgumentError for arguments of the wrong type, for indices that the source does not have, for places whose
+    image is not among the indices, and if `look_up` returns a wrong width.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             proposals = replace(proposals, reading=proposals.reading.or_else(self._reading))
         self._proposals = proposals
         self._own = not isinstance(proposals, ProposalTable | OnlineProposals)
-        """Whether they come from an object of the user's."""
+        """Whether the proposals come from the user's own object."""
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def batch(self, places: Sequence[Place], begin: Begin = lambda _name: None) -> Batch:
-        """The batch of these (epoch, image index), with its CPU seconds."""
+        """The batch of these (epoch, image index) places, with the CPU seconds it took."""
         before = time.thread_time()
         batch = collate([self.sample(place, begin) for place in places])
         return replace(batch, cpu_seconds=time.thread_time() - before)
@@ -95,7 +95,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         return self.sample(place)
 
     def sample(self, place: Place, begin: Begin = lambda _name: None) -> tuple[int, Sample]:
-        """The sample of one (epoch, image index), and the index of its image; `begin` is told each image tried."""
+        """The index of the image shown, and its sample; `begin` is called with the key of each image tried."""
         epoch, first = self._checked(place)
         start = int(np.searchsorted(self._indices, first))
         for offset in range(len(self._indices)):
@@ -119,7 +119,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         raise UnreadableImageError(f"{self._source.location}: none of its images can be read any more; check the files")
 
     def _look_up(self, key: str, data: bytes) -> tuple[int, NDArray[np.float32]]:
-        """What the proposals say of an image. ArgumentError if a user's own say something else."""
+        """The image's width and proposals. ArgumentError if the user's own `look_up` returns anything else."""
         found = self._proposals.look_up(key, data)
         if not self._own:
             return found
@@ -130,18 +130,18 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
         if width < 1 or boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
             raise ArgumentError(
-                f"SampleDataset: proposals.look_up must give the width of {key} in pixels and its boxes (N, 4), finite"
+                f"SampleDataset: proposals.look_up must return the width of {key} in pixels and finite boxes (N, 4)"
             )
         real = image_size(data, sys.maxsize)[0]
         if width != real:
             raise ArgumentError(
                 f"SampleDataset: proposals.look_up gives a width of {width} for {key}, which is {real} pixels wide; "
-                "give width and boxes of the image as it is shown, upright"
+                "give the width and boxes of the upright image, with its EXIF orientation applied"
             )
         return width, boxes
 
     def _checked(self, place: Place) -> Place:
-        """The place as integers. ArgumentError if it is not a place, or is that of another image."""
+        """The place as integers. ArgumentError if it is not a place, or its image is not among the indices."""
         try:
             epoch, index = map(operator.index, place)
         except (TypeError, ValueError):
@@ -155,17 +155,17 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
 
 
 def _sorted(indices: NDArray[np.int64] | Sequence[int], images: int) -> NDArray[np.int64]:
-    """The indices in order. ArgumentError unless they are whole numbers, each of an image of so many."""
+    """The indices, sorted. ArgumentError unless they are whole numbers from 0 to `images` - 1."""
     try:
         given = np.asarray(indices)
     except ValueError:  # lists of several lengths
         given = np.empty((1, 1))
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        mask = "; of a mask, give np.flatnonzero(mask)" if given.dtype.kind == "b" else ""
+        mask = "; for a mask, give np.flatnonzero(mask)" if given.dtype.kind == "b" else ""
         raise ArgumentError(f"SampleDataset: indices must be a list of whole numbers{mask}")
     outside = given[(given < 0) | (given >= images)]
     if outside.size:
-        raise ArgumentError(f"SampleDataset: {outside[0]} among its indices is none of the {images:,} images' own")
+        raise ArgumentError(f"SampleDataset: index {outside[0]} does not exist; the source has {images:,} images")
     return np.sort(given.astype(np.int64))
 
 

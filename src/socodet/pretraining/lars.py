@@ -46,8 +46,8 @@ class LARS(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; it scales the gradients in place.
 
-        A parameter without a gradient is updated as if it were zero: decay and momentum act on it. `closure` computes
-        the gradients anew and returns the loss, which is then returned.
+        A parameter without a gradient is updated as if its gradient were zero: decay and momentum still act on it.
+        `closure` recomputes the gradients and returns the loss, which `step` then returns.
         """
         loss = None
         if closure is not None:
@@ -55,7 +55,7 @@ class LARS(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             params: list[Tensor] = group["params"]
-            if not params:  # such as those of norms where they are frozen
+            if not params:  # such as the norms' group if they are frozen
                 continue
             updates = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
             decay: float = group["weight_decay"]
@@ -98,10 +98,10 @@ def parameter_groups(
     norm_factor: float = 1.0,
     factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Weights; and one-dimensional parameters (biases, norms), which have no decay or trust ratio (BYOL).
+    """A group of weights, and one of 1-d parameters (biases, norms), which have no decay or trust ratio (BYOL).
 
-    adapt: whether weights have a trust ratio. norm_factor: `lr_factor` of the latter. factors: `lr_factor`
-    of the parameters whose names begin with the key, in groups of their own.
+    adapt: whether weights have a trust ratio. norm_factor: `lr_factor` of the 1-d parameters. factors: `lr_factor`
+    by prefix of the parameters' names; each prefix has two groups of its own.
     """
     groups: list[dict[str, Any]] = []
     for prefix, factor in {"": 1.0, **(factors or {})}.items():

@@ -1,4 +1,4 @@
-"""Plans the recipe `auto` from the images and this machine; a run that exists keeps the recipe it began with."""
+"""Plans the recipe `auto` from the images and this machine; an existing run keeps its recipe."""
 
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
@@ -26,9 +26,9 @@ from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_starting_point
 
 SMALLEST_BATCH = 8
-"""A batch that does not fit into memory is halved down to this."""
+"""A batch that does not fit into memory is halved, but not below this."""
 LONG_STEP = 3.0
-"""Seconds of a step on a CPU from which on the plan names the flags that shorten it."""
+"""If a step on a CPU takes more seconds than this, the plan names the flags that shorten it."""
 
 
 def plan_run(
@@ -39,11 +39,11 @@ def plan_run(
     show_progress: bool = False,
     check_start: bool = True,
 ) -> tuple[Plan, float | None]:
-    """Surveys the images, times a step, and chooses the settings that are not given: the plan, and seconds per step.
+    """Surveys the images, times a step and chooses what is not given; returns the plan and the seconds per step.
 
     A batch that does not fit into memory is halved until it does. With several processes no step is timed, since all
-    must choose alike: the seconds are None, and `hours` is an InputError. With `check_start`, weights without a place
-    in the planned network are one too.
+    must make the same choices: the seconds are None, and `hours` raises InputError. With `check_start`, so do initial
+    weights that have no place in the planned network.
     """
     given = given or Given()
     for name, value in (("epochs", given.epochs), ("hours", given.hours)):
@@ -78,13 +78,13 @@ def plan_run(
 
 
 def views_planned_for(source: ImageSource) -> Recipe:
-    """The recipe that is planned for these images, of which views and proposals are meant: no step is timed."""
+    """The recipe planned for these images without timing a step; use only its views and proposals."""
     machine = this_machine(choose_device("auto", world_from_environment(meeting=False)))
     return network_of(survey_images(source), machine)
 
 
 def _beginning(given: Given, start: str | Path) -> Given:
-    """With the sizes of the modules of the run that it starts from, if that is one."""
+    """`given` with the module sizes of the run `start`; unchanged if `start` is not a run."""
     run = RunFolder(Path(start))
     if not run.exists() or "model" not in run.describe()["recipe"]:
         return given
@@ -101,9 +101,9 @@ def auto_recipe(
     replaced: Collection[str] = (),
     say: Callable[[str], object] = LOGGER.info,
 ) -> Recipe:
-    """The recipe that `run` was planned with, if it has a checkpoint; otherwise a new plan's. `say` tells which.
+    """The recipe that `run` was planned with if it has a checkpoint, otherwise a newly planned one; `say` reports it.
 
-    `replaced`: flags that the user gives beside the plan, which its lines then name.
+    `replaced`: flags with which the user overrides the plan; its lines name them.
     """
     if run is not None and run.exists() and run.checkpoints():
         noted = run.describe()["recipe"]

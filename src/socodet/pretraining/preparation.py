@@ -35,7 +35,7 @@ from socodet.weights.file import WeightsFile, start_path, start_path_now
 
 CHECKED_SIZES = 16
 MANY, NEARLY_ALL = 20, 0.95
-"""So many images, and this share of all, without a proposal are not trained on."""
+"""A run is refused if at least this many images, and more than this share of all, have no proposal."""
 
 
 def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
@@ -52,7 +52,7 @@ def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
 def check_before_planning(
     run: RunFolder, start_from: str | Path | None, proposals: str | Path | None, *, overwrite: bool
 ) -> None:
-    """InputError for what a plan, which takes a while, would not change: the folder, first weights, and a table."""
+    """InputError for a folder, weights or table that cannot be used, before planning, which takes a while."""
     run.refuse_foreign()
     if start_from is not None and (overwrite or not run.checkpoints()):
         WeightsFile.find(start_from).read()
@@ -72,7 +72,7 @@ def prepare(
 ) -> None:
     """Prepares the run's folder: writes run.json, and makes a proposal table unless one is given.
 
-    InputError for what cannot be used; if that shows without new proposals, before an earlier run is cleared.
+    InputError for anything unusable; an earlier run is still there, unless only the new proposals revealed it.
     """
     check_steps(source, chosen, len(source))
     if proposals == ONLINE:
@@ -115,14 +115,14 @@ def _describe(
 
 
 def absolute_location(path: str) -> str:
-    """The absolute path, without `..` unless that is another place because of a link."""
+    """The absolute path; `..` is kept only where a symbolic link makes it lead elsewhere."""
     whole = str(Path(path).absolute())
     short = os.path.normpath(whole)
     return short if os.path.realpath(short) == os.path.realpath(whole) else whole
 
 
 def reopen_images(description: Mapping[str, Any]) -> ImageSource:
-    """The images of a run, by its run.json, read as it read them, unless `read_images_as` says otherwise.
+    """The images that a run.json names, decoded as that run did unless `read_images_as` says otherwise.
 
     InputError when they are no longer there.
     """
@@ -166,19 +166,19 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
 
 
 def _identifying(description: Mapping[str, Any], start: str | None) -> dict[str, Any]:
-    """What of run.json two calls of one run have in common."""
+    """The parts of run.json that are equal in all calls of one run."""
     return {"start_from": start, **{part: description.get(part) for part in ("recipe", "images", "table", "reading")}}
 
 
 def _refuse_more_epochs(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
-    """InputError, with what to do, when the same run is asked for with other epochs, which its schedules depend on."""
+    """InputError, with advice, if only the epochs differ: the run's schedules depend on them."""
     epochs, before = (recipe.get("training", {}).get("epochs") for recipe in (asked, there))
     if asked == {**there, "training": {**there["training"], "epochs": epochs}}:
         refuse_other_length(run, epochs, before)
 
 
 def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
-    """InputError, with what to do, unless both numbers of epochs are the same."""
+    """InputError, with advice, unless both numbers of epochs are the same."""
     if epochs != before:
         raise InputError(
             f"{run.path}: is a run of {counted(before, 'epoch')}, not {epochs:g}, and its learning rate depends on "
@@ -188,9 +188,9 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
 
 
 def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe, *, said: bool = False) -> None:
-    """A note on images without any proposal, unless it was `said` when the table was made.
+    """Notes how many images have no proposal, unless that was `said` when the table was made.
 
-    InputError when nearly all are; the image level takes no proposals.
+    InputError if nearly all have none. Image-level pretraining uses no proposals, so nothing is checked.
     """
     without = table.without_boxes
     if not without or chosen.model.architecture == "image":
@@ -201,15 +201,15 @@ def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe,
     what = f"{source.location}: {len(keys):,} of {len(source):,} images have no proposal (first: {keys[0]})"
     if len(keys) >= MANY and len(keys) > NEARLY_ALL * len(source):
         raise InputError(
-            f"{what}; they may be nearly of one colour, dark, or very small: look at them with socodet inspect "
-            "proposals, set --value-range, or take --proposals.method grid"
+            f"{what}; they may be almost uniform, dark or very small: look at them with socodet inspect "
+            "proposals, set --value-range, or use --proposals.method grid"
         )
     if not said:
-        notice(f"{what}; training on their whole windows")
+        notice(f"{what}; their only box is the region that all views show")
 
 
 def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
-    """InputError when this many images give the recipe no step at all."""
+    """InputError if this many images are too few for a single step of the recipe."""
     training = chosen.training
     if training.steps(training.epochs, images) == 0:
         raise InputError(
@@ -221,7 +221,7 @@ def check_steps(source: ImageSource, chosen: Recipe, images: int) -> None:
 def usable_images(
     run: RunFolder, source: ImageSource, recipe: Recipe, proposals: str | Path | None
 ) -> tuple[ProposalTable | OnlineProposals, NDArray[np.int64], list[tuple[str, str]]]:
-    """The proposals that `prepare` made ready, `proposals` as there, and `readable_images`: without a table all."""
+    """The proposals prepared by `prepare` (same `proposals`), and `readable_images`; without a table, all images."""
     if proposals == ONLINE:
         return OnlineProposals(recipe.proposals, reading_of(source)), np.arange(len(source)), []
     table = ProposalTable.read(run.proposals if proposals is None else proposals)
@@ -251,19 +251,19 @@ def _check_readable(source: ImageSource) -> None:
 
 
 def _check_method(table: ProposalTable, chosen: Recipe) -> None:
-    """InputError when a recipe is about boxes that ignore the image, as Table 5(c)'s random ones, and has others."""
+    """InputError if the recipe needs boxes that ignore the image, as Table 5(c)'s random ones do, and these do not."""
     own, given = chosen.proposals.method, table.settings.method
-    if own in BLIND and given != own and table.origin is None:  # nothing is known of imported boxes
+    if own in BLIND and given != own and table.origin is None:  # the method of imported boxes is unknown
         raise InputError(
-            f"{table.path}: its boxes are {given}, and those of {chosen.name} are {own}; leave out --proposals"
+            f"{table.path}: its boxes are made by {given}, but {chosen.name} needs {own}; leave out --proposals"
         )
 
 
 def _check_table(table: ProposalTable, source: ImageSource) -> None:
     """InputError when the table was made for other images, or none of them can be read.
 
-    Other images under the same names are recognised by their sizes; a few are checked. A run goes on without single
-    images that were replaced or deleted since, with a note.
+    Different images under the same names are recognised by their sizes; a few are checked. If only some images were
+    replaced or deleted since, a note says so and the run continues without them.
     """
     table.check_images(source)
     chosen = isinstance(source, ImageSelection) and source.is_part

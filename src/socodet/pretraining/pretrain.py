@@ -107,33 +107,33 @@ def pretrain(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> PretrainResult:
-    """Pretrains on `images` as the recipe says, into the run folder `output`.
+    """Pretrains on `images` with a recipe and writes the run to the folder `output`.
 
-    The same call again resumes an unfinished run from its last checkpoint; the result is that of a run that was never
-    interrupted, bit for bit on a CPU. A finished run, or a run of another recipe or other images, is refused unless
-    `overwrite`; with `resume` a finished run is a success instead, for job scripts that repeat the command.
+    Repeating the call resumes an unfinished run from its last checkpoint; the result equals that of an uninterrupted
+    run, bit for bit on a CPU. If the folder holds a finished run, or one of another recipe or other images, the call is
+    refused without `overwrite`; with `resume`, a finished run counts as success, for job scripts that repeat it.
 
     images: a folder of images, .tar shards, a COCO file, or a text file with an image path per line; a list of image
     files; or an ImageSource, an object with len(), key(index), read(index) and location (`socodet.images.source`).
-    recipe: a name (`socodet.recipes()`) or a `Recipe`, such as recipe("tiny").with_(batch_size=32). "auto" is chosen by
-    the images and the machine, for `epochs`, or `hours` of this machine, and shown; a run of it is resumed with the
-    recipe it began with.
+    recipe: a name (`socodet.recipes()`) or a `Recipe`, such as recipe("tiny").with_(batch_size=32). "auto" chooses and
+    shows settings for the images and the machine; `epochs` or `hours` (on this machine) set the length. A resumed run
+    keeps the recipe it began with.
     epochs: length of the run, instead of the recipe's.
     proposals: a table made by `propose` for these images; by default the run makes its own first. "online" makes them
     in the data workers each time an image is used; the samples are the same if every image can be read.
     limit: use only this many of the images, chosen by the recipe's seed.
     start_from: initial weights instead of random ones: a state dict (a backbone's, a detector's, a checkpoint of the
-    method's public code) or a run's folder. A run that is resumed takes its own checkpoint; this file may be gone.
-    probe_every, probe_data: every `probe_every` epochs and at the end, measure what the network knows of annotated
-    objects of a folder with a training and a validation split, or of what `open_sets` returned (`probing/`). The
-    results become log lines and do not change what is learned.
+    method's public code) or a run's folder. A resumed run loads its own checkpoint, so this file may be gone by then.
+    probe_every, probe_data: every `probe_every` epochs and at the end, probe the network on the annotated objects of a
+    folder with a training and a validation split, or of what `open_sets` returned (`probing/`). The results are logged
+    and do not change what is learned.
     execution: device, precision, workers, checkpoints and logging (`ExecutionSettings`); may change on resume.
-    sinks: where log lines go besides the run's folder, in the first process: a list of objects with write and close.
+    sinks: objects with write and close, to which the first process also sends the log lines.
     show_progress: whether progress, notes and the plan are logged (logger `socodet`, to standard error).
 
     Started by torchrun or SLURM, all processes train one network, each on its share of every batch; the first makes
-    the proposals and writes the folder. The result holds the run's folder, steps done and in all, what stopped it,
-    unreadable images and seconds. InputError says in one line what cannot be used and how to fix it.
+    the proposals and writes the folder. The result holds the run's folder, steps done and in total, what stopped it,
+    unreadable images and seconds. An InputError says in one line what is wrong and how to fix it.
     """
     began = time.monotonic()
     if resume and overwrite:
@@ -212,7 +212,7 @@ def pretrain(
         after_step=probe_while_training(trainer, recipe, sets, probe_every, execution),
         sinks=sinks,
     )
-    why = "unreadable during training, or of another size than its proposals were made for"
+    why = "unreadable during training, or not of the size that its proposals were made for"
     lost = told_first(world, [(source.key(index), why) for index in replaced])
     if world.is_first:
         run.note_skipped(lost)
@@ -229,7 +229,7 @@ def pretrain(
 
 
 def _check_shares(training: TrainingSettings, world: World) -> None:
-    """InputError when the batch does not divide among processes and micro-batches, or processes among norm groups."""
+    """InputError unless the batch divides among processes and micro-batches, and the processes among norm groups."""
     shares = world.size * training.accumulate
     if training.batch_size % shares:
         raise InputError(
@@ -253,7 +253,7 @@ def _check_shares(training: TrainingSettings, world: World) -> None:
 def _load_start(
     soco: SoCo, run: RunFolder, start_from: str | Path | None, *, overwrite: bool
 ) -> tuple[dict[str, str] | None, list[str]]:
-    """Loads the initial weights; their description for run.json and what was loaded, in lines."""
+    """Loads the initial weights; returns their description for run.json, and lines that say what was loaded."""
     if start_from is None:
         return None, []
     if run.checkpoints() and not overwrite:  # the run resumes from its own checkpoint
@@ -263,10 +263,10 @@ def _load_start(
 
 
 def _notes(training: TrainingSettings, images: int) -> Iterator[str]:
-    """What may surprise about the batches."""
+    """Notes on batches that may surprise the user."""
     size, parts = training.batch_size, training.accumulate
     if parts > 1:
-        yield f"note: batch norm is over the {size // parts} images of each of {parts} micro-batches"
+        yield f"note: batch norm takes its statistics over {size // parts} images, one of {parts} micro-batches"
     if size > images:
         yield (
             f"note: a batch of {size} shows each of {images} images {size / images:.1f} times; --batch-size makes it "

@@ -8,7 +8,7 @@ from socodet.runtime.settings import NonNegativeFloat, PositiveFloat, PositiveIn
 
 Momentum = Annotated[float, Range(0, below=1)]
 LONGEST = 1e9
-"""Epochs of a run, and hours that one is planned for, at most."""
+"""Maximum number of a run's epochs, and of the hours it is planned for."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainingSettings(Settings):
     warmup_epochs: NonNegativeFloat = 10
     """Epochs over which the learning rate rises linearly to its full value."""
     weight_decay: NonNegativeFloat = 1e-5
-    """Weight decay, except of biases and norms."""
+    """Weight decay; biases and norms have none."""
     optimizer: Literal["lars", "sgd"] = "lars"
     """LARS as in section 4.1, or SGD with momentum."""
     momentum: Momentum = 0.9
@@ -47,9 +47,9 @@ class TrainingSettings(Settings):
     """Factor on the learning rate of the backbone, without the FPN. Below 1, the backbone stays closer to its initial
     weights, such as ImageNet's; at 0, only its norms' running statistics change."""
     target_momentum: Momentum = 0.99
-    """Momentum of the target network at the first step; a cosine takes it to the final one."""
+    """Momentum of the target network at the first step; it follows a cosine to its final value."""
     final_target_momentum: Share = 1.0
-    """Momentum of the target network at the end. With both at 0, the target is the online network itself."""
+    """Momentum of the target network at the end. If both are 0, the target is the online network itself."""
     seed: Seed = 0
     """Random seed for the initial weights, the order of the images and every view."""
 
@@ -61,7 +61,7 @@ class TrainingSettings(Settings):
         self._require(self.warmup_epochs <= self.epochs, "warmup_epochs", f"at most epochs ({self.epochs:g})")
 
     def warmup_for(self, epochs: float) -> float:
-        """The warm-up with another number of epochs: of fewer it takes a tenth at most."""
+        """Warm-up epochs of a run of this length: at most a tenth of it, if it is shorter."""
         return min(self.warmup_epochs, epochs / 10) if 0 < epochs < self.epochs else self.warmup_epochs
 
     @property

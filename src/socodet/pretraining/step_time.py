@@ -1,4 +1,4 @@
-"""What a step of a recipe costs: its time here, on a few steps whose weights are thrown away, and its arithmetic."""
+"""What a training step costs: seconds on this machine, measured with throw-away networks, and FLOPs."""
 
 import statistics
 import time
@@ -27,7 +27,7 @@ from socodet.views.batch import Batch
 FIRST, TIMED = 2, 3
 """Steps that warm up, and steps that are timed."""
 COUNTED = 8
-"""Images of the step whose arithmetic is counted."""
+"""Batch size of the step whose FLOPs are counted."""
 
 
 class BatchTooLargeError(InputError):
@@ -42,16 +42,15 @@ def seconds_per_step(
     online: bool = False,
     show_progress: bool = False,
 ) -> float:
-    """Median seconds of a step of `recipe` on images of `source`, with what its samples cost the data workers.
+    """Median seconds per step of `recipe` on images of `source`, including data loading as in `with_data`.
 
-    As `with_data` says. The images are spaced evenly over the set. Proposals count only where they are made `online`:
-    otherwise a run makes them once. InputError when no image can be read, BatchTooLargeError when a batch does not fit
-    into memory.
+    The images are spaced evenly over the dataset. Making proposals counts only if `online`: otherwise a run makes them
+    once. InputError when no image can be read, BatchTooLargeError when a batch does not fit into memory.
     """
     size, images = recipe.training.batch_size, len(source)
     spaced = range(size) if images < size else [position * images // size for position in range(size)]
     with progress_bar("making a batch to time a step with", 2 * size, show=show_progress) as bar:
-        # the first compiles the kernels, and makes the proposals
+        # the first time compiles the kernels and makes the proposals
         batch = _batch(recipe, source, spaced, times=2, bar=bar, online=online)
     try:
         with progress_bar("timing a step", FIRST + TIMED, show=show_progress) as bar:
@@ -69,10 +68,10 @@ def seconds_per_step(
 
 
 def with_data(step: float, data: float, *, workers: int, cores: int, on_cpu: bool) -> float:
-    """Seconds of a step of `step` seconds alone whose samples cost `data` CPU seconds.
+    """Seconds per step, if the step alone takes `step` seconds and its samples take `data` CPU seconds.
 
-    The slower of the step and the workers counts, and on a CPU they share the cores; without workers, one follows the
-    other.
+    Step and data workers run in parallel, so the slower one counts; on a CPU they share the cores. Without workers,
+    they run one after the other.
     """
     if not workers:
         return step + data
@@ -80,9 +79,9 @@ def with_data(step: float, data: float, *, workers: int, cores: int, on_cpu: boo
 
 
 def flops_per_image(recipe: Recipe, source: ImageSource) -> float:
-    """Multiplications and additions of a training step for each image of the batch, forward and backward.
+    """FLOPs of a training step per image: multiplications and additions, forward and backward.
 
-    By torch's counter, which counts convolutions and matrix products, on samples of the first images of `source`.
+    Measured by torch's counter, which counts convolutions and matrix products, on the first images of `source`.
     InputError when no image can be read.
     """
     few = replace(recipe, training=replace(recipe.training, batch_size=COUNTED, accumulate=1))
@@ -103,7 +102,7 @@ def _batch(
     bar: ProgressBar,
     online: bool = False,
 ) -> Batch:
-    """Samples of the images at these positions, which begin again where there are fewer, made so many times."""
+    """A batch of the images at these positions, which wrap around; it is made `times` times, the last is returned."""
     proposals = (OnlineProposals if online else _RememberedProposals)(recipe.proposals, reading_of(source))
     dataset = dataset_of(recipe, source, proposals, np.arange(len(source)))
     places = [(position // len(source), position % len(source)) for position in positions]
@@ -116,7 +115,7 @@ def _batch(
 
 
 def _trainer(recipe: Recipe, images: int, execution: ExecutionSettings) -> Trainer:
-    """Of networks as `pretrain` builds them."""
+    """A trainer of networks built as `pretrain` builds them."""
     soco = build_soco(recipe.model, recipe.training.seed, recipe.objective, FusedBatchNorm2d)
     return Trainer(soco, recipe.training, images, execution)
 
@@ -138,7 +137,7 @@ def _step_seconds(
 
 @dataclass(frozen=True)
 class _RememberedProposals(OnlineProposals):
-    """Makes the proposals of an image once."""
+    """Makes the proposals of each image only once."""
 
     known: dict[str, tuple[int, NDArray[np.float32]]] = field(default_factory=dict)
 

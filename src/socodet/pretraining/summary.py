@@ -8,11 +8,11 @@ from socodet.runtime.counted import counted
 from socodet.runtime.world import World
 
 NAMED = 8
-"""Changed settings that are named; run.json has all."""
+"""Maximum number of changed settings that are named; run.json has all."""
 
 
 def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
-    """Length, rates at this batch size, and the settings that the recipe of that name has otherwise, a line each."""
+    """One line each: length, rates at this batch size, and settings that differ from the shipped recipe."""
     training = recipe.training
     steps, warmup = (training.steps(epochs, images) for epochs in (training.epochs, training.warmup_epochs))
     yield f"plan: {recipe.name} on {counted(images, 'image')}"
@@ -32,7 +32,7 @@ def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
 
 
 def changed_settings(recipe: Recipe) -> Iterator[str]:
-    """Flags with other values than in the shipped recipe of that name: `--batch-size 512 (not 2048)`."""
+    """Flags whose values differ from the shipped recipe's: `--batch-size 512 (not 2048)`."""
     if recipe.name not in RECIPES:
         return
     shipped = dict(flag.split(" ", 1) for flag in RECIPES[recipe.name]().flags(brief=True))

@@ -21,7 +21,7 @@ SURVEYED = 48
 GREY_DIFFERENCE = 8
 """A pixel whose channels differ by at most this (0..255) counts as grey; JPEG rounding stays below it."""
 SMALLER_SCALE = 0.1
-"""Of the proposals that are taken where there are too few within the paper's filter, which begins at 0.3."""
+"""Minimum scale of proposals where too few pass the paper's filter, which begins at 0.3."""
 GREY_PIXELS = 0.99
 """An image is grey if this share of its pixels is."""
 
@@ -41,9 +41,9 @@ class ImageSurvey:
     few_boxes: float
     """Share of images with fewer proposals within the paper's filter (0.3 to 0.8 of the image) than a sample draws."""
     no_boxes: float = 0.0
-    """Share of images without any proposal, also of `SMALLER_SCALE`."""
+    """Share of images without any proposal, even at `SMALLER_SCALE`."""
     proposal_seconds: float = 0.0
-    """How long reading an image and searching it for proposals takes a core, on average."""
+    """Mean seconds that one core needs to read an image and search it for proposals."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Machine:
     device: str
     """cpu or cuda."""
     memory_gib: float
-    """Of the CUDA device; 0 without one."""
+    """Memory of the CUDA device; 0 without one."""
     cores: int = 1
 
 
@@ -64,7 +64,7 @@ def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageS
     none = 0
     paper, smaller = ProposalSettings(), ProposalSettings(min_scale=SMALLER_SCALE)
     unreadable: list[tuple[str, str]] = []
-    compile_kernels(paper.method)  # outside the time of an image
+    compile_kernels(paper.method)  # not part of an image's time
     with progress_bar("sampling images", len(wanted), show=show_progress) as bar:
         for index in wanted.tolist():
             before = time.thread_time()

@@ -69,7 +69,7 @@ class Trainer(NetworkLearner[Batch]):
         self.soco = soco
         self.settings = settings
         if self.device.type == "cpu":
-            keep_freed_memory()  # of the whole process
+            keep_freed_memory()  # affects the whole process
         rates = _rates(soco, settings)
         _freeze(soco, [name for name, rate in rates.items() if rate == 0])
         if execution.compile:
@@ -109,7 +109,7 @@ class Trainer(NetworkLearner[Batch]):
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimiser step and target update; returns the loss, and the target's embeddings of the first view.
 
-        Both stay on the device: nothing here waits for it, except as `OptimizerStep` says. The batch may already be on
+        Both stay on the device: nothing here waits for it, except as `OptimizerStep` does. The batch may already be on
         the device unless it is split into micro-batches.
         """
         with _fastest_convolutions(), self._drawing(self.settings.seed, self.finished):  # for networks with dropout
@@ -178,7 +178,7 @@ class Trainer(NetworkLearner[Batch]):
         return len(batch.indices)
 
     def agree(self, batch: Batch, flags: tuple[bool, ...]) -> tuple[Batch, tuple[bool, ...]]:
-        """Besides the flags, which pyramid levels are computed."""
+        """Agrees on the flags, and on which pyramid levels are computed."""
         return agree(self.world, batch, flags)
 
 
@@ -186,7 +186,7 @@ class Trainer(NetworkLearner[Batch]):
 def _fastest_convolutions() -> Iterator[None]:
     """CuDNN times its algorithms at the first step and keeps the fastest; all steps have the same shapes.
 
-    Not with --deterministic, as another run may find another one the fastest.
+    Not with --deterministic, as another run may choose another algorithm.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
@@ -197,7 +197,7 @@ def _fastest_convolutions() -> Iterator[None]:
 
 
 def _rates(soco: SoCo, settings: TrainingSettings) -> dict[str, float]:
-    """Factors of the learning rate that are not 1, by the beginning of the parameters' names."""
+    """Learning-rate factors other than 1, by prefix of the parameters' names."""
     backbone = ["backbone.body.", "box_head."] if soco.online.encoder.head_is_fifth_block else ["backbone.body."]
     rates = {
         "predictor.": settings.predictor_lr,
@@ -207,7 +207,7 @@ def _rates(soco: SoCo, settings: TrainingSettings) -> dict[str, float]:
 
 
 def _freeze(soco: SoCo, prefixes: Sequence[str]) -> None:
-    """Computes no gradients of the parameters whose names begin so; batch norm still takes each batch's statistics."""
+    """Freezes the parameters with these name prefixes; batch norm still uses each batch's statistics."""
     for name, parameter in soco.named_parameters():
         if name.startswith(tuple(prefixes)):
             parameter.requires_grad_(False)
@@ -247,7 +247,7 @@ def run_training(
     asked: deque[list[Place]] = deque()
 
     def places() -> Iterator[list[Place]]:
-        """Of each step. A thread may ask for them, so nothing else here does: a stream is not for two threads."""
+        """The places of each step. Another thread may iterate over them, and `Stream` is not thread-safe."""
         for step in range(start, stop):
             of_step = stream.batch(step)
             asked.append(of_step)

@@ -13,12 +13,12 @@ from socodet.training.loop import LoopResult
 from socodet.views.batch import Batch
 
 COLLAPSED_SHARE = 0.1
-"""Embeddings have collapsed if their standard deviation is below this share of 1/√D, that of uniform ones."""
+"""Embeddings have collapsed if their standard deviation is below this share of 1/√D, that of uniform embeddings."""
 COLLAPSED_RANK = 2.0
 """They have also collapsed if their effective rank is below this, as for two opposite points."""
 VARIANCE_TERM = "set --variance-weight 1.333 and --covariance-weight 0.0667"
 MORE_IMAGES = "use more images, especially different ones"
-"""What helps against collapse, and what else if the objective has a variance term already."""
+"""Remedies for collapse; the second is for objectives that already have a variance term."""
 HEADROOM = 1.3
 """How many times as fast as the step the data workers should be."""
 NOTED_WAIT = 0.05
@@ -27,7 +27,7 @@ NOTED_WAIT = 0.05
 
 @dataclass
 class DataCost:
-    """CPU seconds that the samples of a process cost its data workers."""
+    """CPU seconds that the data workers of one process spend on its samples."""
 
     cpu_seconds: float = 0.0
 
@@ -91,15 +91,14 @@ class CollapseWatch:
         std, even = embedding_std(embeddings_nd), embeddings_nd.shape[1] ** -0.5
         rank = effective_rank(embeddings_nd)
         line: dict[str, Any] = {"embedding_std": std, "effective_rank": rank}
-        few = len(embeddings_nd) - 1 <= COLLAPSED_RANK  # their rank is below it wherever they are
+        few = len(embeddings_nd) - 1 <= COLLAPSED_RANK  # so few always have a rank below it
         was, self._collapsed = self._collapsed, std < COLLAPSED_SHARE * even or (rank < COLLAPSED_RANK and not few)
         if self._collapsed:
             line["collapsed"] = True
             if self._speaks and not was:
                 LOGGER.warning(
-                    f"warning: collapse at step {step}: the embeddings' standard deviation is {std:.2g}, that of "
-                    f"evenly spread ones {even:.2g}, and their effective rank {rank:.2g}; {self._remedy}, or lower "
-                    "--base-lr"
+                    f"warning: collapse at step {step}: the embeddings' standard deviation is {std:.2g} (evenly "
+                    f"spread: {even:.2g}) and their effective rank {rank:.2g}; {self._remedy}, or lower --base-lr"
                 )
         return line
 

@@ -144,7 +144,7 @@ class Job:
         if without:
             notice(
                 f"{self.source.location}: {len(without):,} of {len(self.source):,} images have no proposal "
-                f"(first: {without[0]}); pretraining takes their whole windows, unless nearly all are such"
+                f"(first: {without[0]}); pretraining uses the region that all views show, unless nearly all have none"
             )
         return boxes, unreadable
 

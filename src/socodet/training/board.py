@@ -1,18 +1,18 @@
-"""What a data worker is at, for its parent to say if it hangs."""
+"""What a data worker is doing, so that its parent can say so if it hangs."""
 
 import mmap
 from typing import Any
 
 
 class Board:
-    """What a worker is at, in memory that it shares with its parent: how many images it has begun, and the last."""
+    """A worker's progress in memory shared with its parent: how many images it has begun, and the last one's name."""
 
     SIZE = 1024
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = mmap.mmap(-1, self.SIZE)
 
-    def __reduce__(self) -> Any:  # for a process that is not forked: then nothing is known of it
+    def __reduce__(self) -> Any:  # for a process that is not forked: its progress is then unknown
         return Board, ()
 
     def begin(self, name: str) -> None:

@@ -1,8 +1,8 @@
-"""A checkpoint on disk: torch's archive, whose parts carry checksums that are compared before it is used.
+"""A checkpoint on disk: torch's archive, whose parts carry checksums that are verified before it is used.
 
-To be shared, weights alone are a file of safetensors, which says of itself which network's and of which step they are.
+To share weights alone, they are written as a safetensors file, whose metadata names the network and the step.
 
-torch is imported where it is used, as in `run_folder`.
+torch is imported only where it is used, as in `run_folder`.
 """
 
 import copy
@@ -23,13 +23,13 @@ NOT_HELD = "damaged: a tensor declares more numbers than it holds"
 
 SAFETENSORS = ".safetensors"
 NETWORKS = ("model", "detector")
-"""Names under which a state has a network's weights: of pretraining, and of fine-tuning."""
+"""Keys of a network's weights in a state: one for pretraining, one for fine-tuning."""
 _ABOUT = "socodet"
-"""The entry of such a file's metadata that says what the tensors are."""
+"""The metadata entry of a safetensors file that says what its tensors are."""
 
 
 def weights_alone(state: Mapping[str, Any]) -> bytes:
-    """The weights and the steps of a state as a file of safetensors, which `read_state` reads."""
+    """The weights and step numbers of a state as a safetensors file, which `read_state` reads."""
     import safetensors.torch
     import torch
 
@@ -40,7 +40,7 @@ def weights_alone(state: Mapping[str, Any]) -> bytes:
 
 
 def network_of(path: Path) -> str | None:
-    """Which network's weights a file made of `weights_alone` has; None for another file of safetensors."""
+    """Which network's weights a file from `weights_alone` holds; None for any other safetensors file."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -50,7 +50,7 @@ def network_of(path: Path) -> str | None:
 
 
 def _read_weights_alone(path: Path) -> dict[str, Any]:
-    """ValueError for a file of another origin."""
+    """ValueError for a safetensors file that `weights_alone` did not make."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -59,7 +59,7 @@ def _read_weights_alone(path: Path) -> dict[str, Any]:
             raise ValueError("not weights that socodet push wrote")
         steps = {name: about.get(name) for name in ("step", "total_steps")}
         if not all(type(one) is int and 0 <= one < 2**53 for one in steps.values()):
-            raise ValueError("does not say of which step it is")
+            raise ValueError("does not say which step it is from")
         return {**steps, about["network"]: {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
 
 
@@ -101,9 +101,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def not_read_again(state: Any, path: str = "") -> str | None:
-    """What of a state `write_state` cannot write, or `read_state` would refuse: its place and type; None for nothing.
+    """The first thing in a state that `write_state` cannot write or `read_state` refuses: its place and type, or None.
 
-    NumPy's numbers, for example, which are code to unpickle.
+    NumPy's numbers, for example: unpickling them runs code.
     """
     import torch
 
@@ -123,7 +123,7 @@ def not_read_again(state: Any, path: str = "") -> str | None:
             torch.save(state, written)
             written.seek(0)
             torch.load(written, weights_only=True)
-        except Exception:  # which of many depends on the type
+        except Exception:  # its class depends on the type
             return f"{path}, a {type(state).__name__}"
         return None
     within = (not_read_again(value, f"{path}.{name}" if path else str(name)) for name, value in inner)
@@ -136,7 +136,7 @@ _PLAIN = (str, bytes, bool, int, float, type(None))
 def is_held(state: Any, size: int) -> bool:
     """Whether each tensor of a state is a plain one whose numbers a file of `size` bytes can hold.
 
-    One may declare any shape over a single number, and takes its memory as soon as it is used.
+    A tensor may declare any shape over a single number, and takes up that much memory once it is used.
     """
     from torch import Tensor, strided
 
@@ -153,9 +153,9 @@ def is_archive(path: Path) -> bool:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with an archive, by the CRC-32 of each of its parts; None when it is whole.
+    """What is wrong with an archive, by the CRC-32 of each of its parts; None when it is intact.
 
-    torch writes these checksums and does not compare them when it reads. A file that has not changed since an earlier
+    torch writes these checksums but does not verify them when reading. A file that has not changed since an earlier
     call is not read again. OSError when it cannot be read.
     """
     facts = path.stat()
@@ -169,9 +169,9 @@ def damage(path: Path) -> str | None:
 
 
 _WHOLE: set[tuple[str | int, ...]] = set()
-"""Files found whole, as they were then."""
+"""Files found intact, by path, inode, size and modification time."""
 SETTLED = 2.0
-"""Seconds after which another change of a file shows in its time."""
+"""Seconds after which a further change of a file shows in its modification time."""
 
 
 def _damage(path: Path) -> str | None:
@@ -182,7 +182,7 @@ def _damage(path: Path) -> str | None:
             if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
                 return "damaged: its parts declare more bytes than it has"  # they are not compressed
             changed = archive.testzip()
-    except Exception as error:  # what a damaged directory of parts raises is of many types
+    except Exception as error:  # a damaged directory of parts raises many types
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise  # the file may be whole
         cut = "not a zip file" in str(error) and is_archive(path)  # its directory of parts is at its end
@@ -201,7 +201,7 @@ def _damage_of_safetensors(path: Path) -> str | None:
 
 
 def copied(state: Any) -> Any:
-    """The same state with copies of its tensors in CPU memory, which further steps do not change."""
+    """A copy of the state with its tensors in CPU memory, which further steps do not change."""
     from torch import Tensor
 
     if isinstance(state, Tensor):

@@ -16,14 +16,14 @@ from socodet.training.run_folder import RunFolder
 
 CHECKPOINT_SECONDS = 600.0
 SAID_AFTER, GIVEN_UP_AFTER = 60.0, 1800.0
-"""Seconds that writing one may take before a message says so, and before it counts as failed, as on a dead drive."""
+"""Seconds that writing a checkpoint may take until a message says so, and until it has failed, as on a dead drive."""
 RETRY_SECONDS = 60.0
-"""Time until the next attempt, after a failed one."""
+"""Time between a failed attempt and the next."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Which checkpoints are kept for good: the first one of every `every` epochs, of a run of so many."""
+    """Which checkpoints are kept for good: the first one after every `every` epochs."""
 
     every: int | None
     epochs: float | None
@@ -41,7 +41,7 @@ class Kept:
 class Checkpoints:
     """The checkpoints of one call; `state` gives what is saved.
 
-    One is written in a thread from a copy in CPU memory: training waits for the copy alone, and for the one before.
+    Each is written by a thread from a copy in CPU memory: training waits only for the copy, and for the one before.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Checkpoints:
 
     @property
     def saved(self) -> int:
-        """The step of the last one that this call saved; waits until it is written."""
+        """The step of the last checkpoint that this call saved; waits until it is written."""
         self._finish(last=False)
         return self._saved
 
     def resumed(self, step: int) -> None:
-        """A run goes on after this step: removes what is half-written, and keeps the epochs that were to be kept.
+        """To be called when a run resumes after this step: removes half-written files and adds missing epoch names.
 
-        A process may have been killed when it had written a checkpoint and not yet given it an epoch's name. Damaged
-        ones of later steps are removed too: counted among the newest, they would take the place of good ones.
+        A process may have been killed after it wrote a checkpoint and before it gave it an epoch's name. Damaged
+        checkpoints of later steps are removed too: counted among the newest, they would displace good ones.
         """
         self.run.remove_unfinished()
         for later in (path for path in self.run.checkpoints() if path.stem > self.run.checkpoint(step).stem):
@@ -81,7 +81,7 @@ class Checkpoints:
                 self._complain(error, last=False)
 
     def due(self, step: int) -> bool:
-        """Whether one is due after this step."""
+        """Whether a checkpoint is due after this step."""
         if self._writing is not None and self._writing.ended:
             self._finish(last=False)
         if self._kept.epoch(step) is not None:
@@ -92,10 +92,10 @@ class Checkpoints:
         return step % self._every == 0 if self._every else passed > CHECKPOINT_SECONDS
 
     def save(self, step: int, *, last: bool, here: bool = True) -> None:
-        """Saves one; `here` is false in the processes that leave it to the first. The `last` is written on return.
+        """Saves a checkpoint; `here` is false in processes that leave it to the first. The `last` is on disk on return.
 
-        If one cannot be written, a message says so, at the latest at the next call, and training continues; if it is
-        the `last`, that is an InputError. The newest saved one is still there, and nothing unfinished.
+        If it cannot be written, a message says so, at the latest at the next call, and training continues; if it is
+        the `last`, that is an InputError. The newest one saved before is still there, and no unfinished file.
         """
         self._tried_at = time.monotonic()
         if not here:
@@ -109,7 +109,7 @@ class Checkpoints:
             self._finish(last=True)
 
     def close(self) -> None:
-        """Waits until the newest is written."""
+        """Waits until the newest checkpoint is written."""
         self._finish(last=False)
 
     def _finish(self, *, last: bool) -> None:
@@ -122,7 +122,7 @@ class Checkpoints:
             self._complain(error, last=last)
             return
         if self._failed:
-            say(f"{self.run.checkpoint(writing.step)}: saved again")
+            say(f"{self.run.checkpoint(writing.step)}: checkpoints are saved again")
         self._failed = False
         self._owed = None
         self._saved = writing.step
@@ -155,7 +155,7 @@ class _Writing:
         except BaseException as error:
             self._error = error
         finally:
-            self._state = None  # its memory is wanted
+            self._state = None  # frees its memory
 
     @property
     def ended(self) -> bool:
@@ -163,7 +163,7 @@ class _Writing:
         return self._state is None
 
     def wait(self) -> OSError | None:
-        """Until it is written; the error if it could not be."""
+        """Waits until it is written; returns the error if it could not be."""
         file = str(self._run.checkpoint(self.step))
         with said_if_long(f"{file}: waiting until it is written", SAID_AFTER):
             self._thread.join(GIVEN_UP_AFTER)

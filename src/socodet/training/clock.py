@@ -36,7 +36,7 @@ class Clock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Time spent within does not count."""
+        """Time spent in this context does not count."""
         before = time.monotonic()
         yield
         passed = time.monotonic() - before

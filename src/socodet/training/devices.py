@@ -32,7 +32,7 @@ def choose_device(name: str, world: World) -> torch.device:
 
 
 def idle_gpu() -> str | None:
-    """Why torch does not find the NVIDIA GPU that this machine has, and how to fix that; None where that is not so."""
+    """Why torch does not find this machine's NVIDIA GPU, and how to fix that; None if there is no such problem."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if hidden or torch.cuda.is_available() or not (GPUS.is_dir() and any(GPUS.iterdir())):
         return None
@@ -50,9 +50,9 @@ def autocast_type(name: str, device: torch.device) -> torch.dtype:
 
 
 def precision_note(name: str, device: torch.device) -> str | None:
-    """What to say of the default precision: float32 on a CPU that multiplies matrices faster in bfloat16.
+    """A note if the default precision is float32 although this CPU multiplies matrices faster in bfloat16.
 
-    And on a GPU that is too old for bfloat16, which torch would imitate there, many times slower.
+    And if it is float32 because the GPU is too old for bfloat16, which torch would emulate many times slower.
     """
     if name != "auto":
         return None
@@ -67,7 +67,7 @@ def precision_note(name: str, device: torch.device) -> str | None:
 
 @cache
 def say_precision_note(name: str, device: torch.device) -> None:
-    """Says `precision_note`, once in a process."""
+    """Logs `precision_note`, once per process."""
     note = precision_note(name, device)
     if note is not None:
         LOGGER.info(note)
@@ -96,8 +96,8 @@ def default_workers(device: torch.device) -> int:
 def compile_every_shape() -> None:
     """Lets torch.compile compile for `SHAPES` shapes, of images, batches and networks, in one process.
 
-    By default it stops at the ninth, of all runs together, and the later ones of a study then run uncompiled. What it
-    has compiled for one run is taken for the next one of the same shapes.
+    By default it stops at the ninth shape, over all runs together, so later runs of a study would be uncompiled. Code
+    compiled for one run is reused by later runs of the same shapes.
     """
     from torch._dynamo import config  # takes seconds
 
@@ -113,7 +113,7 @@ def set_cublas_workspace(asked: bool) -> None:
 
 @contextmanager
 def deterministic_algorithms(asked: bool) -> Iterator[None]:
-    """Within it, if that is asked for, torch takes deterministic algorithms alone, and RoIAlign is ours on the CPU.
+    """In this context, if `asked`, torch uses only deterministic algorithms, and RoIAlign is ours on the CPU.
 
     `set_cublas_workspace` must have been called before cuBLAS was used. InputError for an operation that has no
     deterministic algorithm on the device.
@@ -132,14 +132,14 @@ def deterministic_algorithms(asked: bool) -> Iterator[None]:
         if "deterministic" not in str(error).lower():
             raise
         what = str(error).partition(",")[0].strip()
-        raise InputError(f"--deterministic: {what}; leave it out, or take --device cpu") from error
+        raise InputError(f"--deterministic: {what}; leave it out, or use --device cpu") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
 def keep_freed_memory() -> bool:
-    """Makes glibc keep freed memory for the next step instead of returning it; says whether that is possible.
+    """Makes glibc keep freed memory for the next step instead of returning it; returns whether that is possible.
 
     Each step allocates the same feature maps. Memory returned to the system comes back as pages that must be mapped and
     zeroed, several percent of a step's time. The process then keeps its peak memory until it ends, and so do data

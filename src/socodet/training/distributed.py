@@ -1,6 +1,6 @@
 """Several processes as one: batch norm over all of them, and what they must agree on at each step.
 
-In a world of one process nothing here does anything.
+With a single process, nothing here has any effect.
 """
 
 import hashlib
@@ -29,17 +29,17 @@ MEETING = timedelta(minutes=15)
 LONGEST_WAIT = timedelta(hours=24)
 """How long processes wait for the first one, which may be making proposals."""
 IN_TRAINING = timedelta(hours=1)
-"""How long they wait for each other once they train; the first may be writing, or probing, meanwhile."""
+"""How long processes wait for each other during training; meanwhile the first may be writing or probing."""
 TOLD_WITHIN = timedelta(minutes=1)
-"""How long the first one waits, at the end, for what the others found."""
+"""How long the first process waits at the end for what the others found."""
 SAID_AFTER = 120.0
 """Seconds after which a message says that a process waits, and for what."""
 
 
 def join(world: World, device: torch.device) -> None:
-    """Meets the other processes: over NCCL for CUDA tensors, over gloo for those on the CPU.
+    """Joins the other processes in a process group: NCCL for CUDA tensors, gloo for those on the CPU.
 
-    InputError when they do not come within `MEETING`, or cannot be reached. A group that the program has made is used.
+    InputError if they do not join within `MEETING` or cannot be reached. A group that the program has made is used.
     """
     if world.size == 1:
         return
@@ -62,7 +62,7 @@ def join(world: World, device: torch.device) -> None:
 
 
 def _judge_group(world: World) -> None:
-    """InputError if the program's own process group is not of all processes, or cannot exchange tensors of the CPU."""
+    """InputError if the program's own process group lacks processes, or cannot exchange CPU tensors."""
     if "cpu:" not in dist.get_backend_config():
         raise InputError(
             "torch.distributed was initialised without a backend for the CPU; leave that to socodet, or call "
@@ -102,13 +102,13 @@ LOST = ("connection closed by peer", "connection reset", "broken pipe", "timed o
 
 
 def any_process(world: World, here: bool) -> bool:
-    """Whether it holds in any process; returns when every process has called it."""
+    """Whether `here` is true in any process; returns when every process has called it."""
     return agree_flags(world, (here,))[0]
 
 
 @contextmanager
 def in_every_process(world: World, otherwise: str) -> Iterator[None]:
-    """What ends one process with a line ends all: its InputError or OSError, `otherwise` in those that had none."""
+    """If one process fails, all do: with their own InputError or OSError, or with InputError(`otherwise`)."""
     failure: InputError | OSError | None = None
     try:
         yield
@@ -119,7 +119,7 @@ def in_every_process(world: World, otherwise: str) -> Iterator[None]:
 
 
 def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
-    """Each of `flags` where it holds in any process: one small exchange between CPUs."""
+    """Whether each of `flags` is true in any process: one small exchange between CPUs."""
     if world.size == 1:
         return flags
     here = torch.tensor(flags, dtype=torch.uint8)
@@ -132,7 +132,7 @@ def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
 
 
 class StopFlag:
-    """Whether any process was asked to stop, told without waiting for the others. All processes make theirs alike."""
+    """Whether any process was asked to stop, found out without waiting. All processes make their flags in one order."""
 
     _made = itertools.count()
 
@@ -141,7 +141,7 @@ class StopFlag:
         self._key = f"stop {next(self._made)}"
 
     def asked(self, here: bool) -> bool:
-        """Whether this process was asked, or another one that has called this since."""
+        """Whether this process was asked, or another that has already called this."""
         if self._store is None:
             return here
         try:
@@ -165,9 +165,9 @@ def same_everywhere(world: World, *numbers: int) -> tuple[bool, ...]:
 
 
 def require_same(world: World, **parts: object) -> None:
-    """InputError, in every process, that names the parts (plain JSON types) which are not the same in all of them.
+    """InputError, in every process, that names the parts (plain JSON types) that differ between processes.
 
-    Otherwise each process would train on its own images or by its own settings, or wait for the others for ever.
+    Otherwise each process would train on its own images or with its own settings, or wait for the others forever.
     """
     if world.size == 1:
         return
@@ -182,9 +182,9 @@ def require_same(world: World, **parts: object) -> None:
 
 
 def norm_group(size: int | None) -> dist.ProcessGroup | None:
-    """The group of `size` consecutive processes to which this one belongs; None, all of them, without a size.
+    """The group of `size` consecutive processes to which this one belongs; None, which means all, without a size.
 
-    Every process calls it. The size divides that of the world.
+    Every process must call it. The size must divide the number of processes.
     """
     if size is None:
         return None
@@ -192,11 +192,11 @@ def norm_group(size: int | None) -> dist.ProcessGroup | None:
 
 
 def synchronize_batch_norm(network: nn.Module, group: dist.ProcessGroup | None = None) -> None:
-    """Makes every batch norm use the statistics of all processes of the group in training, by default of all there are.
+    """Synchronises every batch norm in training over the processes of the group, by default over all.
 
-    `FusedBatchNorm2d` is told to; others are replaced by it or by `SyncedBatchNorm` and keep their names, parameters
-    and buffers. InputError for a batch norm that does more than that, such as timm's with an activation inside, which
-    would be lost, and for one without weight and bias.
+    `FusedBatchNorm2d` can do it itself; others are replaced by it or by `SyncedBatchNorm` and keep their names,
+    parameters and buffers. InputError for a batch norm that does more, such as timm's with a built-in activation,
+    which would be lost, and for one without weight and bias.
     """
     for name, module in list(network.named_modules()):
         if not isinstance(module, _BatchNorm):
@@ -228,11 +228,10 @@ def _replacement(norm: _BatchNorm) -> FusedBatchNorm2d:
 
 
 def agree(world: World, batch: Batch, decisions: tuple[bool, ...]) -> tuple[Batch, tuple[bool, ...]]:
-    """What all processes do alike at this step: the pyramid levels each view computes, and each of `decisions`.
+    """Agrees on what all processes do at this step: the pyramid levels that each view computes, and `decisions`.
 
-    A decision is made where any process makes it. A level is computed by all where any has a box on it, so that
-    all exchange the statistics of the same batch norms and the gradients of the same parameters. One small
-    exchange between CPUs.
+    A decision holds if any process makes it. All compute a level if any has a box on it, so that they exchange the
+    statistics of the same batch norms and the gradients of the same parameters. One small exchange between CPUs.
     """
     if world.size == 1:
         return batch, decisions
@@ -259,7 +258,7 @@ def mean_over_all(world: World, value: Tensor) -> Tensor:
 
 
 def gathered(world: World, rows: Tensor) -> Tensor:
-    """The rows of all processes, which have as many each; without gradient."""
+    """The rows of all processes, each of which has equally many; without gradient."""
     if world.size == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world.size)]
@@ -273,7 +272,7 @@ def gathered(world: World, rows: Tensor) -> Tensor:
 def told_first(world: World, found: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
     """In the first process, the sorted pairs that any process found; in the others, which do not wait, their own.
 
-    Every process calls it. Pairs of one that has ended before it did are left out.
+    Every process must call it. Pairs of a process that ended before it did are left out.
     """
     pairs = sorted(found)
     if world.size == 1:

@@ -28,7 +28,7 @@ B = TypeVar("B")
 
 OVERWRITE = "pass --overwrite to start over"
 PENDING = "pending"
-"""In a checkpoint that was saved before what follows its step was done."""
+"""Key in a checkpoint that was saved before the work that follows its step was done."""
 
 
 class DivergedError(InputError):
@@ -40,7 +40,7 @@ class DivergedError(InputError):
 
 
 class StoppedEarlyError(Exception):
-    """What `run_loop` does after a step was stopped by a signal before its end; it is repeated on resume."""
+    """A signal interrupted the work that `run_loop` does after a step; it is repeated on resume."""
 
 
 class Learner(ABC, Generic[B]):
@@ -53,7 +53,7 @@ class Learner(ABC, Generic[B]):
     finished: int
     """Optimiser steps done."""
     pending = False
-    """Whether what follows the last step, such as an evaluation, was stopped before its end."""
+    """Whether the work that follows the last step, such as an evaluation, was interrupted."""
     when_diverged = "lower the learning rate"
     """Advice to the user after a divergence."""
     when_too_large = "lower --batch-size"
@@ -139,7 +139,7 @@ class NetworkLearner(Learner[B]):
     def _begin(
         self, optimizer: torch.optim.Optimizer, execution: ExecutionSettings, *, find_unused_parameters: bool = False
     ) -> None:
-        """The network is ready to learn: distributes it over the processes and makes the optimiser step."""
+        """To be called when the network is complete: distributes it over the processes and makes the optimiser step."""
         self.optimizer = optimizer
         self._forward: nn.Module = self.network
         if self.world.size > 1:
@@ -166,7 +166,7 @@ class NetworkLearner(Learner[B]):
 
     @contextmanager
     def _drawing(self, seed: int, draw: int) -> Iterator[None]:
-        """Within it, torch's random numbers depend on the seed, the draw and the process alone; the caller's stay."""
+        """In this context, torch's random numbers depend only on seed, draw and process; the caller's state is kept."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed((seed * 1_000_003 + draw * self.world.size + self.world.rank) % 2**63)
             yield
@@ -207,12 +207,10 @@ class NetworkLearner(Learner[B]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes from a saved state. InputError when it is of another run or version."""
+        """Resumes from a saved state. InputError when it belongs to another run or version."""
         pending, state = PENDING in state, {name: value for name, value in state.items() if name != PENDING}
         if state.keys() != self.state_dict().keys():
-            raise InputError(
-                f"the checkpoint is not one that this version writes; resume with the version that did, or {OVERWRITE}"
-            )
+            raise InputError(f"the checkpoint was written by another version; resume with that version, or {OVERWRITE}")
         if state["total_steps"] != self.total:
             raise InputError(
                 f"the checkpoint is of a run of {state['total_steps']} steps, this one has {self.total}: "
@@ -270,7 +268,7 @@ class OptimizerStep:
     def finish(self, loss: Tensor) -> bool:
         """Updates the weights and returns True, or skips the step and returns False.
 
-        loss: of the whole step, without gradient. Raises DivergedError after too many skips in a row.
+        loss: that of the whole step, without gradient. Raises DivergedError after too many skips in a row.
         """
         if not self.can_skip:
             self._optimizer.step()
@@ -281,7 +279,7 @@ class OptimizerStep:
             self.scaler.step(self._optimizer)
             self._in_a_row = 0
         else:
-            for name, buffer in self._network.named_buffers():  # of which a user's loss may have replaced some
+            for name, buffer in self._network.named_buffers():  # a user's loss may have replaced some
                 buffer.copy_(self._statistics.get(name, buffer))
             self._in_a_row += 1
         self.scaler.update()

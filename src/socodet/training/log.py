@@ -20,7 +20,7 @@ from socodet.training.run_folder import FULL, RunFolder
 
 EVENTS = "events.out.tfevents"
 BEGAN = re.compile(re.escape(EVENTS) + r"\.(\d{1,12}(\.\d{6})?)\.")
-"""When a file of events began, by its name; torch's SummaryWriter writes whole seconds."""
+"""Finds the start time in the name of an event file; torch's SummaryWriter writes whole seconds."""
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 
 
 class Ended:
-    """Of a sink that is told, before it is closed, how the run ended."""
+    """Base of sinks that are told how the run ended before they are closed."""
 
     outcome = FINISHED
 
@@ -66,7 +66,7 @@ class JsonLinesSink:
 
 
 def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """Its numbers by name, an item of a list as `name/index`; what is no number is left out."""
+    """The line's numbers by name, an item of a list as `name/index`; anything else is left out."""
     numbers: dict[str, float] = {}
     for name, value in line.items():
         if isinstance(value, int | float):
@@ -79,7 +79,7 @@ def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
 class TensorBoardSink:
     """Writes the numbers as scalars, a list as one scalar per item; hides those after step `start`.
 
-    Not by torch's SummaryWriter, whose thread dies with a traceback when the disk is full.
+    torch's SummaryWriter is not used: its thread dies with a traceback when the disk is full.
     """
 
     def __init__(self, run: RunFolder, start: int) -> None:
@@ -106,7 +106,7 @@ class TensorBoardSink:
 
 
 def _records(events: Sequence[Event]) -> bytes:
-    """Events, of now, as TensorBoard's files have them."""
+    """Events as bytes of TensorBoard's file format, with the current time."""
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
     for event in events:
@@ -124,7 +124,7 @@ def folder_sinks(run: RunFolder, start: int) -> Iterator[LogSink]:
 class Sinks:
     """All sinks of a loop. A message says when one cannot write, as on a full disk, and when it can again.
 
-    given: sinks that are there already; the loop's own, added one by one, get each line before them.
+    given: sinks that exist already; the loop's own, added one by one, get each line before them.
     """
 
     def __init__(self, given: Sequence[LogSink]) -> None:
@@ -133,7 +133,7 @@ class Sinks:
         self._failing: set[int] = set()
 
     def add(self, sinks: Iterable[LogSink]) -> None:
-        """Sinks that are made one after the other; if one cannot be, `close` closes those before it."""
+        """Adds sinks as they are created; if creating one fails, `close` closes those before it."""
         for sink in sinks:
             self._own.append(sink)
 
@@ -153,7 +153,7 @@ class Sinks:
                 self._failing.discard(number)
 
     def close(self, outcome: str) -> None:
-        """Closes every sink, even if one of the user's raises; those that want to know are told how the run ended."""
+        """Closes every sink, even if one of the user's raises; `Ended` sinks are told how the run ended."""
         with ExitStack() as stack:
             for sink in reversed([*self._own, *self._given]):
                 if isinstance(sink, Ended):

@@ -52,13 +52,13 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
     """Loads the folder's newest checkpoint, if there is one.
 
     Raises InputError when the run is finished and `resume` is false, when the processes see different folders, or when
-    the learner, of which parts may be the user's, has something that a checkpoint cannot hold.
+    the learner, parts of which may be the user's, has something that a checkpoint cannot hold.
     """
     lost = not_read_again(learner.state_dict())
     if lost is not None:
         raise InputError(
-            f"{run.path}: a checkpoint cannot hold {lost}, from which the run could not be resumed; make it a tensor, "
-            "text, or a number of Python's"
+            f"{run.path}: a checkpoint cannot hold {lost}, so the run could not be resumed; make it a tensor, text or "
+            "a Python number"
         )
     state = run.load_checkpoint()
     if state is not None:
@@ -105,15 +105,15 @@ def run_loop(
 
     batches: one per step, in CPU memory; a generator is closed at the end, whatever happens. description: the progress
     bar's title. epochs: length of the whole run, to log the current epoch. after_step: called in every process with the
-    number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; what it
-    returns becomes a log line of its own. If it raises StoppedEarlyError, the run stops with a checkpoint that says so,
-    and a resumed run begins with it; if DivergedError, the run ends as after a step that diverges; if anything else, a
-    single process saves such a checkpoint first. enough: called
-    next; once it returns True, in every process alike, the run ends with a checkpoint, stopped by `patience`. sinks:
-    where log lines go besides the run's folder and what `execution.sink` names; they are closed at the end.
+    number of finished steps, before that step's checkpoint, so that interrupted work is repeated on resume; its return
+    value becomes a log line of its own. If it raises StoppedEarlyError, the run stops with a checkpoint that says so,
+    and a resumed run begins with that work; after DivergedError, the run ends as after a step that diverges; after any
+    other exception, a single process saves such a checkpoint first. enough: called next; once it returns True, in every
+    process alike, the run ends with a checkpoint, stopped by `patience`. sinks: where log lines go besides the run's
+    folder and what `execution.sink` names; they are closed at the end.
 
-    Where no more data comes, since data workers are lost, what is trained is saved before the error. A checkpoint or a
-    line of the log that cannot be written does not end the run, unless it is its last.
+    If no more data comes because data workers are lost, a checkpoint is saved before the error. A checkpoint or log
+    line that cannot be written does not end the run, unless it is the last.
     The signals of `stop_requests` stop the loop after the current step, with a checkpoint; a second one at once.
     Raises DivergedError when the loss, gradients or weights are no longer finite; the newest checkpoint is good.
     """
@@ -153,7 +153,7 @@ def run_loop(
         progress.done_earlier(start)
 
         def follow(done: int) -> None:
-            """What follows a step, and its line of the log."""
+            """Calls `after_step`, and logs what it returns."""
             if after_step is None:
                 learner.pending = False
                 return
@@ -166,7 +166,7 @@ def run_loop(
             except DivergedError as error:
                 raise _diverged(learner, checkpoints, str(error)) from None
             except Exception as error:
-                if world.size == 1 and done > start:  # others may be waiting for this process, within the evaluation
+                if world.size == 1 and done > start:  # other processes may be waiting for this one in the evaluation
                     learner.pending = True
                     checkpoints.save(done, last=True)
                 raise lost_process(error) or error from None
@@ -191,7 +191,7 @@ def run_loop(
             except (InputError, OSError) as error:
                 if batch is None:
                     raise
-                failure = error  # the others are told with the batch before
+                failure = error  # the other processes learn of it with the previous batch
             if first:
                 progress.begin()
             due = checkpoints.due(learner.finished + 1)
@@ -213,7 +213,7 @@ def run_loop(
             done = learner.finished
             save = due or asked_to_stop or done == stop
             logged = done % log_every == 0 or save
-            if logged:  # before a checkpoint could save what is not finite
+            if logged:  # before a checkpoint could save weights that are not
                 _check_finite(learner, checkpoints)
                 log.write(done, _line(learner, clock, epochs))  # also at a checkpoint: a step is in one line only
             progress.advance(units=images, figures=learner.summary())
@@ -239,7 +239,7 @@ def run_loop(
 
 
 def _named(names: Sequence[str], run: RunFolder) -> Iterator[LogSink]:
-    """The sinks of these names, which log the run."""
+    """Creates the run's sinks of these names."""
     for name in names:
         if name in TRACKERS:
             yield TRACKERS[name](run.path)

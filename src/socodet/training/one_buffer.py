@@ -1,6 +1,6 @@
 """Batches from one process to another: all their tensors in one piece of anonymous memory, with one file descriptor.
 
-torch's own way takes a file of /dev/shm and a descriptor for each tensor. In a container /dev/shm is small, and a batch
+torch itself uses a file in /dev/shm and a descriptor for each tensor. In a container /dev/shm is small, and a batch
 that does not fit there is lost without an error.
 """
 
@@ -22,7 +22,7 @@ ALIGNMENT = 64
 
 
 def send(connection: Connection, content: Any) -> None:
-    """Hands over anything that can be pickled; OSError when there is no memory or descriptor for its tensors."""
+    """Sends anything that can be pickled; OSError when there is no memory or descriptor for its tensors."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = io.BytesIO()
     _Pickler(pickled, protocol=5, buffer_callback=buffers.append).dump(content)
@@ -51,7 +51,7 @@ def send(connection: Connection, content: Any) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """What `send` handed over. Its tensors share the one piece of memory, which lives as long as any of them.
+    """Receives what `send` sent. Its tensors share one piece of memory, which lives as long as any of them.
 
     EOFError or OSError when the other process has ended.
     """
@@ -71,7 +71,7 @@ def receive(connection: Connection) -> Any:
 
 
 def _anonymous_file() -> int:
-    """A descriptor of unnamed memory, which takes no space of /dev/shm; of an unnamed file if that is unavailable."""
+    """A descriptor of unnamed memory, which takes no space in /dev/shm; of an unnamed file if that is unavailable."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("batch")
     with tempfile.TemporaryFile() as file:
@@ -79,10 +79,10 @@ def _anonymous_file() -> int:
 
 
 class _Pickler(pickle.Pickler):
-    """Tensors of CPU memory as numpy's arrays, which protocol 5 leaves out of the pickled bytes."""
+    """Pickles CPU tensors as NumPy arrays, which protocol 5 keeps out of the pickled bytes."""
 
     def reducer_override(self, value: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | Any:
-        """As the pickle module asks for it."""
+        """See `pickle.Pickler.reducer_override`."""
         if type(value) is Tensor:
             return torch.from_numpy, (value.detach().contiguous().numpy(),)
         return NotImplemented

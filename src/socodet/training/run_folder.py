@@ -1,4 +1,4 @@
-"""A run's folder: its settings, log and checkpoints. A file is complete or not there, whenever the process dies.
+"""A run's folder: its settings, log and checkpoints. A file is complete or absent, whenever the process dies.
 
 RUN/run.json           the recipe with all fields, the images, versions
 RUN/proposals.parquet  the proposal table, if the run made its own
@@ -9,7 +9,7 @@ RUN/trackers.json      the run's ids in Weights & Biases and MLflow, if it is lo
 RUN/checkpoints/       step-XXXXXXXX.pt, the newest two; epoch-XXXX.pt, kept for good; best.pt, weights alone, of a
                        fine-tuning run; step-XXXXXXXX.safetensors, weights alone, in a run from the Hub
 
-torch is imported where it is used: a command can judge a folder before that takes its seconds.
+torch, which takes seconds to import, is imported only where it is used: a command can check a folder first.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ Checkpoint = Literal["best", "last"]
 FINETUNED = "finetune"
 """The name of a fine-tuning run's recipe."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-LISTED_AGAIN = (0.0, 0.1, 1.0, 5.0, 30.0, 30.0)  # seconds: a network drive may list what is gone for a minute
+LISTED_AGAIN = (0.0, 0.1, 1.0, 5.0, 30.0, 30.0)  # seconds: a network drive may list deleted files for a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +61,10 @@ class RunFolder:
         object.__setattr__(self, "path", settled(self.path))
 
     def pixel_reading(self) -> PixelReading:
-        """How the images that it was trained on were read."""
+        """How the images that the run trained on were decoded."""
         description = self.describe()
         noted = description.get("reading")
-        if "data" in description:  # a fine-tuning run; of an earlier version, only white is known
+        if "data" in description:  # a fine-tuning run; earlier versions noted only `white`
             data = description["data"] if isinstance(description["data"], dict) else {}
             noted = data.get("pixel_reading", {"white": data.get("white")})
         return PLAIN if noted is None else from_json(PixelReading, noted, f"{self.path}/run.json")
@@ -94,7 +94,7 @@ class RunFolder:
         return (self.path / "run.json").is_file()
 
     def describe(self, of: str = "pretrain or finetune") -> dict[str, Any]:
-        """The contents of run.json. Raises InputError, naming the commands `of` that write one, where none is."""
+        """The contents of run.json. If there is none, raises InputError that names the commands `of` that write one."""
         file = self.path / "run.json"
         try:
             description = json.loads(file.read_text())
@@ -107,7 +107,7 @@ class RunFolder:
         return description
 
     def started_from(self) -> str | None:
-        """What the run's first weights came from; None if they were random."""
+        """Where the run's initial weights came from; None if they were random."""
         start = self.describe().get("start")
         return str(start["from"]) if isinstance(start, dict) and "from" in start else None
 
@@ -126,7 +126,7 @@ class RunFolder:
             raise InputError(f"{self.path}: has no checkpoint yet; let the run continue until it writes one")
 
     def settings(self, cls: type[T], part: str) -> T:
-        """One part of the recipe, such as "model". Raises InputError when it is not of this version."""
+        """One part of the recipe, such as "model". Raises InputError when this version cannot read it."""
         recipe = self.describe()["recipe"]
         if part not in recipe:
             raise InputError(f"{self.path}/run.json: its recipe has no {part}; give the folder that pretrain wrote")
@@ -176,10 +176,10 @@ class RunFolder:
     def save_checkpoint(self, step: int, state: Mapping[str, Any], epoch: int | None = None) -> Path:
         """Writes the state after `step` steps, then deletes all but the newest two.
 
-        With `epoch` it also stays for good under that epoch's name.
+        With `epoch`, it also stays for good under that epoch's name.
 
-        On a full disk damaged ones and all but the newest make room first. OSError when it cannot be written even so;
-        the newest that can be read is then still there, and nothing unfinished.
+        On a full disk, damaged checkpoints and all but the newest are deleted first. OSError if that is not enough; the
+        newest readable checkpoint is then still there, and no unfinished file.
         """
         path = self.checkpoint(step)
         self._write_in_place_of_older(path, state)
@@ -204,7 +204,7 @@ class RunFolder:
                 shutil.copyfileobj(written, file)
 
     def remove_unfinished(self) -> None:
-        """Removes what a process that was killed left of a checkpoint; to be called before one is written."""
+        """Removes the unfinished checkpoint of a killed process; to be called before one is written."""
         for path in (self.path / "checkpoints").glob(".*.partial"):
             path.unlink(missing_ok=True)
 
@@ -219,7 +219,7 @@ class RunFolder:
         there = self.checkpoints()
         damaged = [old for old in there if damage(old) is not None]
         for old in [*damaged, *[old for old in there if old not in damaged][:-1]]:
-            old.unlink(missing_ok=True)  # it may be its place that is missing
+            old.unlink(missing_ok=True)  # its space may be what is missing
             with suppress(OSError):
                 write_state(path, state)
                 return
@@ -252,7 +252,7 @@ class RunFolder:
                 if os.path.lexists(path) or not _pauses:  # a link to nowhere
                     raise
                 time.sleep(_pauses[0])
-                return self.load_checkpoint(_pauses[1:])  # the run is still going, and has newer ones
+                return self.load_checkpoint(_pauses[1:])  # the run continues and has newer ones
             except ValueError as error:
                 unreadable.append(f"{path} ({error})")
                 continue
@@ -266,7 +266,7 @@ class RunFolder:
         return None
 
     def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
-        """Adds images that could not be read, and why, to skipped.jsonl; a message if it cannot be written."""
+        """Adds images that could not be read, and why, to skipped.jsonl; a message says if it cannot be written."""
         file = self.path / "skipped.jsonl"
         lines = file.read_text(errors="surrogateescape").splitlines() if file.exists() else []
         lines += [json.dumps({"path": path, "reason": reason}) for path, reason in skipped]
@@ -287,7 +287,7 @@ class RunFolder:
         return seconds
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
-        """The log's lines in order; one cut short by a crash, or that is none of a log, is left out."""
+        """The log's lines in order, without lines that a crash cut short or that do not belong to a log."""
         if not self.log.is_file():
             return
         with self.log.open(errors="replace") as file:

@@ -10,7 +10,7 @@ from socodet.runtime.settings import NonNegativeInt, PositiveInt, Settings
 
 RESUME_OR_OVERWRITE = "--resume keeps the run in the folder, and --overwrite deletes it; give one of them"
 PATIENCE = "patience"
-"""What ended a run that got no better, where a signal's name is otherwise."""
+"""`stopped_by` of a run that ended because it got no better, in place of a signal's name."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,6 @@ class ExecutionSettings(DeviceSettings):
 
 
 def _is_installed(package: str) -> bool:
-    """Whether there is a package of that name, which a folder such as ./wandb is not."""
+    """Whether a package of that name is installed; a folder such as ./wandb does not count."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None

@@ -14,23 +14,23 @@ STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 SAME_HANGUP = 1.0
 """Seconds within which a second SIGHUP is the same one: the shell and the kernel each send theirs."""
 GRACE = 10.0
-"""Seconds after the second signal; a process that has not left by then, since it waits for another, is ended."""
+"""Seconds after the second signal until a process that has not exited, since it waits for another, is ended."""
 
 _WAKEUP: list[socket.socket] = []
-"""Where this process's signals are told, while they are listened to."""
+"""Receives the numbers of this process's signals, while someone listens."""
 _open: list[list[str]] = []
 """The list of the outermost context, while there is one."""
 
 
 @contextmanager
 def stop_requests(say: bool = False) -> Iterator[list[str]]:
-    """Within the context the signals of `STOPPING` add their names to the list instead of ending the process.
+    """In this context, the signals of `STOPPING` add their names to the list instead of ending the process.
 
-    say: also print a line. A second signal of any kind raises KeyboardInterrupt; where the process hangs and does not
-    leave, it is ended `GRACE` seconds later. A context within another one shares its list, so that what was asked
-    before it began is not lost. Outside the main thread, where no handler can be set, the list stays empty. A SIGHUP or
-    SIGUSR1 that is ignored from the start, as by `nohup`, remains so; so does a handler that is not Python's, as of a
-    program that Python is embedded in, which could not be set again.
+    say: also print a line. A second signal of any kind raises KeyboardInterrupt; a process that hangs and does not exit
+    is ended `GRACE` seconds later. A nested context shares the outer one's list, so that earlier requests are not lost.
+    Outside the main thread, where no handler can be set, the list stays empty. A SIGHUP or SIGUSR1 that is ignored from
+    the start, as by `nohup`, stays ignored; a handler that Python did not set, as in a program that embeds Python,
+    stays too, since it could not be restored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield []
@@ -68,10 +68,10 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
 
 @contextmanager
 def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
-    """Ends the process `GRACE` seconds after its second signal if it is still within.
+    """Ends the process `GRACE` seconds after its second signal if it is still in this context.
 
-    A handler of Python's runs only between two of its instructions: a thread hears of signals even while the main one
-    waits in C for a process that is gone.
+    Python runs a handler only between two instructions of the main thread; this thread notices signals even while the
+    main thread waits in C for a process that is gone.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -114,7 +114,7 @@ def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
 
 
 def _leave_to_parent() -> None:
-    """In a forked process, whose signals are none of its parent's."""
+    """To be called in a forked process, whose signals do not concern its parent."""
     for writer in _WAKEUP:
         with suppress(ValueError):  # not in the main thread
             signal.set_wakeup_fd(-1)

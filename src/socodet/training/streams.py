@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from socodet.runtime.world import ALONE, World
 
 KEPT = 4
-"""Passes whose order is kept."""
+"""Number of passes whose order is cached."""
 Place = tuple[int, int]
-"""(epoch, index of the image): with the seed, all that a sample depends on. The n-th repeat of an image within an epoch
-counts as one of epoch + n · 2³²."""
+"""(epoch, image index): with the seed, all that a sample depends on. The n-th repeat of an image within an epoch has
+the epoch + n · 2³²."""
 
 
 class _Pass(NamedTuple):
@@ -23,19 +23,19 @@ class _Pass(NamedTuple):
     order: NDArray[np.int64]
     """(P,) positions within the indices."""
     earlier: NDArray[np.int64] | None
-    """(P,) how often each was there before; None where each is there once."""
+    """(P,) how often each came earlier in the pass; None if each comes once."""
 
 
 @dataclass(frozen=True)
 class Stream:
     """The endless sequence of places: one shuffled pass over `indices` after another, cut into batches.
 
-    Without factors position p of the stream is image p mod N of pass p // N, whatever came before, so that a
+    Without factors, position p of the stream is image p mod N of pass p // N, whatever came before, so that a
     resumed run continues the same sequence. With `factors`, one per image
     (`detection.datasets.sampling.repeat_factors`), a pass has some images several times, each time as another
-    sample. A batch may straddle two passes, and a set smaller than a batch is seen several times in one. Every
-    process takes its share of each batch: of each of `parts` micro-batches, so that these hold the same images for
-    any number of processes.
+    sample. A batch may straddle two passes, and a dataset smaller than a batch is seen several times in one. Every
+    process takes its share of each of a batch's `parts` micro-batches, so that these hold the same images for any
+    number of processes.
     """
 
     indices: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Stream:
 
     @cached_property
     def _passes(self) -> dict[int, _Pass]:
-        """The newest ones by epoch."""
+        """The newest passes by epoch."""
         return {}
 
     @cached_property

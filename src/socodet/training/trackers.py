@@ -1,6 +1,6 @@
 """Experiment trackers as log sinks, by name: Weights & Biases and MLflow, each an extra of this package.
 
-Where they log to is their own configuration: WANDB_MODE, WANDB_PROJECT, …; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME.
+Their own variables say where they log: WANDB_MODE, WANDB_PROJECT, …; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ from socodet.training.run_folder import FINETUNED, RunFolder
 PROJECT: Final = "socodet"
 """The W&B project and MLflow experiment, unless the environment names another."""
 PATIENCE_SECONDS: Final = 30.0
-"""After a server could not be reached, the time without another attempt."""
+"""Seconds without another attempt after a server could not be reached."""
 CONNECT_SECONDS: Final = 60.0
 """How long W&B may take to answer before a run."""
 UPLOAD_SECONDS: Final = 300.0
 """How long W&B may go on uploading when a run has ended."""
 
 STUDIES: Final = ("comparison.json", "own_data.json", "ablation.json")
-"""The notes of studies, which hold many runs."""
+"""Files that mark the folder of a study, which holds many runs."""
 
 GONE: Final = "RESOURCE_DOES_NOT_EXIST"
 REFUSED: Final = (GONE, "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
-"""MLflow's codes of what it will not take later either; such numbers are left out."""
+"""MLflow's error codes for numbers that it will not accept later either; these are left out."""
 
 
 def check_trackers(names: Sequence[str], world: World) -> None:
-    """Before anything is computed: InputError for a tracker of `names` that is not logged in or cannot be reached.
+    """InputError, before anything is computed, for a tracker of `names` that is not logged in or cannot be reached.
 
-    Every process of the run calls it, and all of them raise.
+    Every process of the run must call it, and all of them raise.
     """
     with in_every_process(world, "the first process cannot log to a tracker; see its message"):
         for name in names if world.is_first else ():
@@ -52,7 +52,7 @@ def check_trackers(names: Sequence[str], world: World) -> None:
 
 
 class WandbSink(Ended):
-    """Logs to Weights & Biases; the same W&B run after a resume. Offline, files in RUN/wandb for `wandb sync`."""
+    """Logs to Weights & Biases, a resumed run to the same W&B run; offline, to RUN/wandb for `wandb sync`."""
 
     @staticmethod
     def check() -> None:
@@ -116,9 +116,9 @@ class WandbSink(Ended):
 
 
 class MLflowSink(Ended):
-    """Logs to the tracking server or folder that MLflow is set to; a resumed run goes on in the same MLflow run.
+    """Logs to the tracking server or folder that MLflow is set to; a resumed run continues the same MLflow run.
 
-    Lines that a server could not take are kept and sent later.
+    Lines that a server could not accept are kept and sent later.
     """
 
     @staticmethod
@@ -137,7 +137,7 @@ class MLflowSink(Ended):
                 if self._is_there(there):
                     self._client.update_run(there, status="RUNNING")
                 else:
-                    say(f"MLflow: there is no run {there} at {self._client.tracking_uri}; a new one is begun")
+                    say(f"MLflow: there is no run {there} at {self._client.tracking_uri}; starting a new one")
                     there = None
         self._id = there or self._begin(run)
         _note(run, "mlflow", self._id)
@@ -163,7 +163,7 @@ class MLflowSink(Ended):
         return begun
 
     def write(self, step: int, line: Mapping[str, Any]) -> None:
-        """Logs the numbers, or keeps them for later: an OSError says so, or that the server refused some."""
+        """Logs the numbers, or keeps them for later; an OSError says so, or that the server refused some."""
         metric = importlib.import_module("mlflow.entities").Metric
         now = time.time_ns() // 1_000_000
         self._waiting += [metric(_allowed(name), value, now, step) for name, value in scalars_of(line).items()]
@@ -179,13 +179,13 @@ class MLflowSink(Ended):
                     self._client.log_batch(self._id, metrics=self._waiting[:1000])  # as many as a request may have
                 except Exception as error:
                     if _code(error) not in REFUSED:
-                        self._silent_until = time.monotonic() + PATIENCE_SECONDS  # from here: it may have waited long
+                        self._silent_until = time.monotonic() + PATIENCE_SECONDS  # from now: it may have waited long
                         raise
                     refused = error
                 del self._waiting[:1000]
             self._silent_until = 0.0
             if refused is not None:
-                raise OSError(f"numbers are refused and left out ({refused})")
+                raise OSError(f"the server refuses some numbers, which are left out ({refused})")
 
     def close(self) -> None:
         """Sends what is left, and ends the MLflow run."""
@@ -231,7 +231,7 @@ def _code(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def _as_input_error() -> Iterator[None]:
-    """MLflow's errors, and those of a package that its store lacks, as one line."""
+    """Turns MLflow's errors, and those about a package that its store needs, into one line."""
     try:
         yield
     except (_mlflow_error(), ImportError) as error:
@@ -242,7 +242,7 @@ def _as_input_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_os_error(tracker: str) -> Iterator[None]:
-    """Whatever goes wrong in a tracker does not end training: see `LogSink.write`."""
+    """Turns whatever goes wrong in a tracker into an OSError, which does not end training: see `LogSink.write`."""
     try:
         yield
     except Exception as error:
@@ -260,7 +260,7 @@ def _config(run: RunFolder) -> dict[str, Any]:
 
 
 def shown_name(folder: Path) -> str:
-    """What a tracker calls a run: its folder's name, or in a study the path from there, as many end in seed-0."""
+    """A run's name in a tracker: its folder's, or its path within a study, where many folders are named seed-0."""
     study = next((above for above in folder.parents if any((above / note).is_file() for note in STUDIES)), None)
     return folder.name if study is None else folder.relative_to(study.parent).as_posix()
 

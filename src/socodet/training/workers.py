@@ -36,15 +36,15 @@ Make = Callable[[T, Begin], B]
 
 FORKED = sys.platform.startswith("linux")
 AHEAD = 2
-"""Batches a worker makes before the first of them is taken."""
+"""How many batches a worker makes ahead."""
 IN_PIPE = 2**12
-"""Bytes of a task that fit into a pipe beside others; whoever sends a larger one would wait until it is read. macOS's
-pipes hold 8 KiB."""
+"""Maximum size of a task, in bytes, that fits into a pipe beside others; sending a larger one would block until it is
+read. macOS's pipes hold 8 KiB."""
 TICK = 1.0
 SAID_AFTER, HANGS_AFTER = 30, 300
 """Ticks without a new image after which a message calls a worker slow, and after which it is replaced."""
 TRIES = 3
-"""Workers that may be lost with one batch."""
+"""How many workers may be lost with the same batch."""
 
 
 class _LostError(Exception):
@@ -54,12 +54,12 @@ class _LostError(Exception):
 def make_batches(
     make: Make[T, B], tasks: Iterable[T], workers: int, *, pin_on: torch.device | None = None
 ) -> Generator[B, None, None]:
-    """`make` of each task, in their order, made by `workers` processes; 0 is this one.
+    """Yields `make(task)` for each task, in order, computed by `workers` processes; with 0, by this one.
 
-    A worker that dies, as when the kernel kills it for want of memory, or makes no progress for `HANGS_AFTER` seconds
-    is replaced, and its batches are made again. An InputError says so when `TRIES` of them are lost with one batch.
-    Workers start with the first batch and end when the generator is closed. pin_on: a CUDA device; batches are then
-    put into page-locked memory by a thread.
+    A worker that dies, as when the kernel kills it to free memory, or makes no progress for `HANGS_AFTER` seconds is
+    replaced, and its batches are made again. InputError when `TRIES` workers are lost with the same batch. Workers
+    start with the first batch and end when the generator is closed. pin_on: a CUDA device; a thread then puts batches
+    into page-locked memory.
     """
     if workers == 0:
         batches = (make(task, lambda _name: None) for task in tasks)
@@ -70,7 +70,7 @@ def make_batches(
         return batches
 
     def pinned(batch: Any) -> Any:
-        torch.cuda.set_device(pin_on)  # of this thread
+        torch.cuda.set_device(pin_on)  # for this thread
         return batch.pin_memory()
 
     return one_ahead(batches, pinned, cancelled.set)
@@ -79,7 +79,7 @@ def make_batches(
 def one_ahead(
     batches: Generator[B, None, None], prepare: Callable[[B], B], stop: Callable[[], None]
 ) -> Generator[B, None, None]:
-    """`prepare` of each batch, done by a thread while the one before is used. stop: makes `batches` end soon."""
+    """Yields `prepare(batch)`, computed by a thread while the batch before is used. stop: makes `batches` end soon."""
     ready: queue.Queue[tuple[B | None, BaseException | None]] = queue.Queue(1)
     stopped = threading.Event()
 
@@ -118,7 +118,7 @@ def one_ahead(
 
 
 class _Worker(Generic[T, B]):
-    """One process, and what it was asked for."""
+    """One worker process, and the tasks it was given."""
 
     def __init__(self, make: Make[T, B], cancelled: threading.Event) -> None:
         self._make, self._cancelled = make, cancelled
@@ -129,7 +129,7 @@ class _Worker(Generic[T, B]):
         context = multiprocessing.get_context("fork" if FORKED else None)
         self._board = Board()
         self._held: deque[bytes] = deque()
-        # A signal to the process group that comes before the worker ignores it would be taken for one to the parent.
+        # A signal to the process group before the worker ignores signals would be taken for one to the parent.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             # Two pipes: on macOS, a descriptor is acknowledged on the one it came by, where nothing else may be sent.
@@ -148,7 +148,7 @@ class _Worker(Generic[T, B]):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def ask(self, task: T) -> None:
-        """Asks for one more batch, without waiting for the process, whatever the size of the task."""
+        """Requests one more batch, without waiting for the process, whatever the size of the task."""
         self.asked.append(task)
         self._send(task)
 
@@ -158,16 +158,16 @@ class _Worker(Generic[T, B]):
         if FORKED or (fits and not self._held):
             self._hand_over(pickled if fits else np.frombuffer(pickled, np.uint8))
             return
-        self._held.append(pickled)  # a worker would have to say that it has taken a descriptor
+        self._held.append(pickled)  # not by descriptor, which the worker would have to acknowledge
         self._send_held()
 
     def _send_held(self) -> None:
-        """The first task that does not fit, once the process has nothing else to do and reads it."""
+        """Sends the first task that does not fit, once the process has nothing else to do and reads it."""
         if self._held and len(self._held) == len(self.asked):
             self._hand_over(self._held.popleft())
 
     def _hand_over(self, pickled: bytes | NDArray[np.uint8]) -> None:
-        """A worker that has died is found out when its batch is taken."""
+        """Sends a task; that a worker has died is noticed when its batch is taken."""
         try:
             one_buffer.send(self._tasks, pickled)
         except ConnectionError:
@@ -176,7 +176,7 @@ class _Worker(Generic[T, B]):
             raise _not_handed_over(error) from None
 
     def take(self) -> B:
-        """The batch of the first task asked for. InputError when workers are lost with it again and again."""
+        """The batch of the oldest pending task. InputError when workers are lost with it again and again."""
         for attempt in range(1, TRIES + 1):
             try:
                 batch = self._take()
@@ -184,7 +184,7 @@ class _Worker(Generic[T, B]):
                 if attempt == TRIES:
                     raise InputError(
                         f"data workers: {TRIES} were lost with the same batch, the last one {lost}; give more memory, "
-                        "lower --workers or --batch-size, or take --workers 0 to see why"
+                        "lower --workers or --batch-size, or use --workers 0 to see why"
                     ) from None
                 say(f"a data worker {lost}; another one takes its place")
                 self.end()
@@ -207,8 +207,8 @@ class _Worker(Generic[T, B]):
             now = self._board.read()
             silent, known = (0 if now != known else silent + 1), now
             if silent == SAID_AFTER:
-                at = f", which has been at {known[1]}" if known[1] else ""
-                say(f"waiting for a data worker{at} for {silent * TICK:.0f} s")
+                at = f", which is at {known[1]}" if known[1] else ""
+                say(f"still waiting, after {silent * TICK:.0f} s, for a data worker{at}")
             if silent >= HANGS_AFTER and FORKED:
                 raise _LostError(f"made no progress for {silent * TICK:.0f} s at {known[1]}")
         try:
@@ -217,7 +217,7 @@ class _Worker(Generic[T, B]):
             self._process.join(TICK)
             code = self._process.exitcode
             name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-            why = ", often for want of memory" if name == "SIGKILL" else ""
+            why = ", often because memory ran out" if name == "SIGKILL" else ""
             raise _LostError(f"ended by {name}{why}, at {self._board.read()[1] or 'its start'}") from None
         if isinstance(error, Exception):
             raise error
@@ -235,7 +235,7 @@ class _Worker(Generic[T, B]):
 
 
 def _batches(make: Make[T, B], tasks: Iterable[T], count: int, cancelled: threading.Event) -> Generator[B, None, None]:
-    """Batch n comes from worker n modulo their number. `cancelled` makes a wait for one end, from another thread."""
+    """Batch n comes from worker n modulo `count`. Another thread can set `cancelled`, which ends a wait for a batch."""
     raise_open_files()
     left = iter(tasks)
     workers: list[_Worker[T, B]] = []
@@ -257,17 +257,17 @@ def _batches(make: Make[T, B], tasks: Iterable[T], count: int, cancelled: thread
 
 
 def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: Board, parent: int) -> None:
-    """A worker's life: one thread, and signals ignored, as the loop decides when to stop and ends its workers."""
+    """A worker's main loop, in one thread; signals are ignored, as the training loop decides when workers end."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(ValueError):
         signal.set_wakeup_fd(-1)  # the parent's
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     torch.set_num_threads(1)
-    gc.freeze()  # to collect what the parent made would copy its memory
+    gc.freeze()  # collecting the parent's objects would copy their memory
     while True:
         while not tasks.poll(5 * TICK):
-            if os.getppid() != parent:  # it was killed
+            if os.getppid() != parent:  # the parent was killed
                 return
         try:
             task = pickle.loads(one_buffer.receive(tasks))

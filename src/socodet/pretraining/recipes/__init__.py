@@ -22,9 +22,9 @@ _SINGLE = (
 )
 AUTO = "auto"
 """The recipe chosen from the images and the machine; its rules are in `auto.py`."""
-ONLY_AUTO = "hours is for the recipe 'auto'; give epochs"
+ONLY_AUTO = "hours works only with the recipe 'auto'; give epochs"
 NARROWEST = 30
-"""Columns that a text needs beside a name; with fewer it is below."""
+"""Columns that a text needs beside a name; with fewer, it goes below the name."""
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{function.__name__: function for function in _SINGLE},
     **paper.table4(),
@@ -41,12 +41,12 @@ def recipe(
     whole_images: bool = False,
     show_progress: bool = True,
 ) -> Recipe:
-    """The recipe of that name, or of the user's `module:name`. InputError for an unknown one.
+    """The recipe of that name, or the user's own by `module:name`. InputError for an unknown one.
 
-    `auto` is planned for `images`, as `pretrain` takes them; `epochs`, or `hours` of this machine, set its length. The
-    plan, with a reason for each choice, and the progress of making it are logged (logger `socodet`, to standard error).
-    With `whole_images` the backbone alone is pretrained, on whole images, as a baseline. Of the others, `epochs` sets
-    the length as `with_(epochs=...)` does, and `hours` and `whole_images` are InputErrors.
+    `auto` is planned for `images`, given as to `pretrain`; `epochs` or `hours` (on this machine) set its length. The
+    plan, with a reason for each choice, and the planning progress are logged (logger `socodet`, to standard error).
+    With `whole_images` the backbone alone is pretrained, on whole images, as a baseline. For other recipes, `epochs`
+    sets the length as `with_(epochs=...)` does, and `hours` and `whole_images` raise InputError.
     """
     if name == AUTO:
         from socodet.images.source import as_source
@@ -73,7 +73,7 @@ def recipe(
 
 
 class RecipeNames(list[str]):
-    """Names of recipes, which print as a line each that says what it is."""
+    """Names of recipes; printed, each has a line that says what it is."""
 
     def __str__(self) -> str:
         return list_recipes()
@@ -88,7 +88,7 @@ def recipes() -> RecipeNames:
 
 
 def list_recipes(columns: int = 0) -> str:
-    """One line per recipe: its name and what it is; wrapped to so many columns, unless they are 0."""
+    """One line per recipe: its name and what it is; wrapped to `columns`, unless that is 0."""
     about = {AUTO: "The default: every setting chosen from the images and the machine, each with a reason."}
     about |= {name: _first_line(function) for name, function in RECIPES.items()}
     width = max(map(len, about)) + 2

@@ -39,13 +39,13 @@ STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
 """When neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
 FEWEST_STEPS = 1_000
 STARTED_BACKBONE_LR = 0.1
-"""The backbone's rate relative to the other modules' in a run that starts from another. At the full rate LARS changes
-every layer by 0.001 of its norm times the learning rate in each step, and little is left of it after a few thousand."""
+"""Factor on the backbone's learning rate in a run that starts from another run. At the full rate, LARS changes a layer
+by 0.001 of its norm times the learning rate per step, so little of it would be left after a few thousand steps."""
 GIVEN_BACKBONE_LR = 0.0
-"""The same in a run that starts from a file, such as ImageNet's weights: the backbone keeps them, and the FPN and the
-box head learn on top. Few folds of short runs (docs/results.md): on NEU-DET both folds ended lower at 0.1 than at 0."""
+"""The same in a run that starts from a file, such as ImageNet weights: the backbone keeps them, and the FPN and the box
+head learn on top. From few folds of short runs (docs/results.md): on NEU-DET both ended lower at 0.1 than at 0."""
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
-"""Of each view. Three times as much holds the rank too, but leaves too little of the agreement (docs/results.md)."""
+"""Per view. Three times as much also keeps the rank up, but weakens the agreement too much (docs/results.md)."""
 
 Chose = Callable[[str, object, str], None]
 """Records a choice: what, its value, and why."""
@@ -63,7 +63,7 @@ class Plan:
     def lines(self, images: int, seconds_per_step: float | None = None, replaced: Collection[str] = ()) -> list[str]:
         """What is shown before a run on this many images: each choice, the length, and what to expect of it.
 
-        `replaced`: flags that the user gives beside the plan.
+        `replaced`: flags with which the user overrides the plan.
         """
         training = self.recipe.training
         steps = training.steps(training.epochs, images)
@@ -89,8 +89,8 @@ def plan(
 ) -> Plan:
     """Chooses everything that is not given. `hours` needs `seconds_per_step`, measured.
 
-    `largest_batch`: the largest that fits into memory, if that was tried. InputError when the length is less than one
-    step.
+    `largest_batch`: the largest batch that fits into memory, if that was tried. InputError if the run would be shorter
+    than one step.
     """
     given = given or Given()
     choices: list[Choice] = []
@@ -108,7 +108,7 @@ def plan(
         chose("micro-batches", given.accumulate, "given")
         training = dataclasses.replace(training, accumulate=given.accumulate)
     if given.starts_from is not None:
-        frozen = given.model is None and not given.whole_images  # where the backbone is all that can learn
+        frozen = given.model is None and not given.whole_images  # unless nothing but the backbone learns
         rate = GIVEN_BACKBONE_LR if frozen else STARTED_BACKBONE_LR
         value = f"{rate:g} of the others'" if rate else "0: frozen"
         chose("backbone's rate", value, "to keep the weights it starts from")

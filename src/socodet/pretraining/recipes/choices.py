@@ -20,11 +20,11 @@ SETTINGS = {
     "objective": (ObjectiveSettings,),
     "proposals": (ProposalSettings,),
 }
-"""The settings behind each choice: names of fields, or classes of which it is every field."""
+"""The settings behind each choice: names of fields, or a class for all of its fields."""
 FEW_IMAGES = 200
 """With fewer images than this, a plan says that they are few: the smallest set that we measured on has 296."""
 NAMED_SECONDS = 60.0
-"""A plan says how long the proposals take if it is as long as this."""
+"""A plan says how long the proposals take if that is at least this."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Choice:
         return {name for one in of for name in ([one] if isinstance(one, str) else (f.name for f in fields(one)))}
 
     def replaced_by(self, given: Collection[str]) -> "Choice":
-        """The same with a reason that names those of the given flags which replace a value of it."""
+        """The same choice; if any of the given flags replace its values, the reason names them."""
         flags = ", ".join(flag for flag in given if setting_of(flag) in self.settings())
         return dataclasses.replace(self, reason=f"replaced by {flags}") if flags else self
 
 
 def said_of_few(images: int) -> list[str]:
-    """A line of the plan for so few images; none for more."""
+    """The plan's line about having few images; empty if there are enough."""
     if images >= FEW_IMAGES:
         return []
     return [f"{counted(images, 'image')} {'is' if images == 1 else 'are'} few: more unlabelled images would help most"]

@@ -9,23 +9,23 @@ from socodet.models.settings import ModelSettings
 
 @dataclass(frozen=True)
 class Given:
-    """What the user has decided; None for what the plan chooses. At most one of the three lengths."""
+    """What the user has decided; None for what the plan chooses. At most one of `epochs`, `hours` and `steps`."""
 
     epochs: float | None = None
     hours: float | None = None
     steps: int | None = None
     batch: int | None = None
     accumulate: int | None = None
-    """Micro-batches of a step."""
+    """Micro-batches per step."""
     backbone: str | None = None
     size: int | None = None
     """Side of the first view, pixels."""
     starts_from: str | Path | None = None
-    """The weights that it starts from."""
+    """Initial weights: a file or a run."""
     model: ModelSettings | None = None
-    """Sizes of the modules, where it starts from a run."""
+    """Sizes of the modules, if the run starts from another run."""
     proposals: str | Path | None = None
-    """A table of them, or `online`; by default the run makes its own table."""
+    """A proposal table, or `online`; by default the run makes its own table."""
     probe_every: float | None = None
     whole_images: bool = False
     """Pretrain the backbone alone, on whole images: the image-level baseline."""

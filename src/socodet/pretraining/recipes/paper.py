@@ -100,8 +100,8 @@ def table4() -> dict[str, Callable[[], Recipe]]:
     """Table 4, one recipe per row: what each component adds. Its last row equals `fpn_100ep`.
 
     The paper does not say how the rows with an FPN but no scale-aware assignment choose pyramid levels; here they
-    follow Mask R-CNN's rule (k0 = 4 at 224). The whole-image row does not use its proposals, and windows may cut them
-    off; one that shows not a pixel of any is drawn again.
+    follow Mask R-CNN's rule (k0 = 4 at 224). The whole-image row does not use its proposals, so windows may cut them
+    off; a window that shows no pixel of any proposal is drawn again.
     """
     two = SampleSettings().views[:2]
     no_jitter = SampleSettings(views=two, jitter=0.0, level_rule="canonical")
@@ -145,7 +145,7 @@ def table5() -> dict[str, Callable[[], Recipe]]:
 
 
 def _variant(name: str, what: str, ap: str, **settings: Any) -> tuple[str, Callable[[], Recipe]]:
-    """A recipe of a family under its name; the function knows what it is and the paper's AP."""
+    """A table's recipe as (name, function); the function also has its description and the paper's AP."""
 
     def variant() -> Recipe:
         return Recipe(name, **settings)

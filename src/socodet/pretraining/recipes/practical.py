@@ -23,10 +23,10 @@ def fpn_single_gpu() -> Recipe:
 
 
 def rt_detr_100ep() -> Recipe:
-    """RT-DETR's ResNet-50-d, input projections and hybrid encoder, batches of 256, 100 epochs; not the paper's.
+    """RT-DETR's ResNet-50-d, input projections and hybrid encoder, batches of 256, 100 epochs; not in the paper.
 
-    SoCo's principle for a detector of today: boxes are pooled from the hybrid encoder's three maps, strides 8, 16 and
-    32, those of up to 96 pixels from the first. Rates and momentum are `fpn_single_gpu`'s. Needs timm and transformers.
+    SoCo's principle for a current detector: boxes are pooled from the hybrid encoder's three maps (strides 8, 16, 32),
+    those of up to 96 pixels from the first. Rates and momentum are `fpn_single_gpu`'s. Needs timm and transformers.
 
     socodet pretrain IMAGES --recipe rt_detr_100ep --output runs/rt_detr
     socodet finetune SET --detector rt_detr --init runs/rt_detr --output runs/detector

@@ -1,7 +1,7 @@
 """The runs of the method's public code (github.com/hologerry/SoCo), where it differs from the paper's text.
 
-Each follows a script in that repository's `tools/`, whose README reports the figures of the models trained by it.
-docs/method.md lists every difference found, and those that are not followed here.
+Each follows a script in that repository's `tools/`, whose README reports the AP of the resulting models.
+docs/method.md lists every difference found, including those that are not followed here.
 """
 
 from dataclasses import replace

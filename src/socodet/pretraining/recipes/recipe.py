@@ -49,12 +49,12 @@ class Recipe(Settings, Shown):
                 f"{name} must be 2 or more with the loss infonce: its negatives are objects of other images"
             )
         if self.model.architecture == "image" and max(self.sample.object_sets) > 0:
-            raise SettingError("objects must be all_views where the whole image is the one box, not each_window")
+            raise SettingError("objects must be all_views, not each_window, if the whole image is the only box")
 
-    if not TYPE_CHECKING:  # to which a name that does not exist is an error as it is
+    if not TYPE_CHECKING:  # which report unknown names by themselves
 
         def __getattr__(self, name: str) -> Any:
-            """AttributeError that names the part of the recipe which has it."""
+            """AttributeError that says which part of the recipe has this name."""
             for part in dataclasses.fields(Recipe)[1:]:
                 if name in getattr(part.default_factory, "__dataclass_fields__", ()):
                     raise AttributeError(f"a recipe has no {name} of its own; it is in .{part.name}.{name}")
@@ -99,7 +99,7 @@ class Recipe(Settings, Shown):
         return self._changed(self, new, "")
 
     def _changed(self, settings: S, changes: Mapping[Any, Any], path: str) -> S:
-        """Settings of the recipe, or a tuple, with other values in some fields or places. path: theirs, with a dot."""
+        """Settings, or a tuple of them, with `changes` applied. path: where in the recipe they are, ending in a dot."""
         known: dict[Any, Any] = (
             dict(enumerate(settings))
             if isinstance(settings, tuple)
@@ -116,7 +116,7 @@ class Recipe(Settings, Shown):
             if isinstance(value, Mapping) and (dataclasses.is_dataclass(known[name]) or isinstance(known[name], tuple)):
                 value = self._changed(known[name], value, "" if name in GROUPS else f"{path}{name}.")
             elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
-                raise SettingError(f"{path}{name}: is a list of dicts; say which by its place, {name}={{0: {{...}}}}")
+                raise SettingError(f"{path}{name}: is a list of dicts; name one by its index, {name}={{0: {{...}}}}")
             new[name] = tuple(value) if isinstance(value, list) else value
         if isinstance(settings, tuple):
             return tuple({**known, **new}.values())  # type: ignore[return-value]
@@ -127,7 +127,7 @@ class Recipe(Settings, Shown):
             raise SettingError(f"{path}{error}" if named else str(error)) from None
 
     def _instead(self, name: str, known: list[str], path: str) -> str:
-        """How to fix a name that is not at `path`: where it is, or the closest of those there."""
+        """How to fix a name that does not exist at `path`: where it does, or the closest name at `path`."""
         at = path.split(".")[1] if path.startswith("views.") else "0"
         for place, _ in self._settings():
             keys = place.split(".")
@@ -138,7 +138,7 @@ class Recipe(Settings, Shown):
 
 
 def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes whose dotted names, `views.2.size`, have become nested dicts. SettingError for two of one setting."""
+    """The changes with dotted names, `views.2.size`, as nested dicts. SettingError if a setting is given twice."""
     nested: dict[str, Any] = {name: value for name, value in changes.items() if "." not in name}
     for name in changes.keys() - nested.keys():
         place: dict[Any, Any] = nested
@@ -147,7 +147,7 @@ def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
             inner = place.get(key, {})
             if not isinstance(inner, Mapping):
                 raise SettingError(f"{name}: {key} is given as a whole too; leave one out")
-            place[key] = dict(inner)  # the caller's stays as it is
+            place[key] = dict(inner)  # not the caller's own
             place = place[key]
         if last in place:
             raise SettingError(f"{name}: is given twice; leave one out")
@@ -156,7 +156,7 @@ def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(keys: list[str]) -> str:
-    """Nested dicts as Python has them, down to the last key."""
+    """Nested dicts in Python's syntax, down to the last key."""
     if not keys:
         return "..."
     first = keys[0] if keys[0].isdigit() else f'"{keys[0]}"'

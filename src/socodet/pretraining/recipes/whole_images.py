@@ -23,7 +23,7 @@ def of_whole_images(soco: Recipe) -> Recipe:
 
 
 def chosen_for_whole_images(choices: Iterable[Choice], recipe: Recipe) -> list[Choice]:
-    """A plan's choices as they are for that recipe."""
+    """A plan's choices, adapted to that recipe."""
     sizes = ", ".join(str(view.size) for view in recipe.sample.views)
     values = {
         "network": (f"{recipe.model.backbone} alone", None),
