@@ -175,6 +175,47 @@ def test_detections_of_classes_that_the_set_lacks(
         inspect_detections(truth, write(tmp_path / "birds.json", *birds), tmp_path / "birds.html")
 
 
+def list_of_predict(folder: Path, *lines: dict[str, object]) -> None:
+    (folder / "found.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.usefixtures("figures_unrendered")
+def test_images_that_predict_was_not_run_on_are_no_misses(
+    truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Image 1 has a detection, in 2 nothing was found, 3 was unreadable, and 4 and 5 were never given to `predict`."""
+    (tmp_path / "found").mkdir()
+    found = write(tmp_path / "found" / "predictions.json", cat(1, 0.9) | {"file_name": "1.png"})
+    list_of_predict(
+        found.parent,
+        {"file_name": "1.png", "objects": [{"score": 0.9}]},
+        {"file_name": "2.png", "objects": []},
+        {"file_name": "3.png", "unreadable": "the file is empty"},
+        {"file_name": "elsewhere.png", "objects": []},
+    )
+    inspect_detections(truth, found, tmp_path / "page.html")
+    assert [title[:5] for title in titles(tmp_path / "page.html")[::2]] == ["1.png", "2.png"]
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "1 hits, 1 misses, 0 false alarms" in page
+    assert "2 of 5 images" in page
+    assert [line for line in capsys.readouterr().err.splitlines() if "2 of 5 images" in line]
+
+    list_of_predict(write(found).parent, {"file_name": "elsewhere.png", "objects": []})
+    with pytest.raises(InputError, match="none of its images is of set"):
+        inspect_detections(truth, found, tmp_path / "other.html")
+
+
+@pytest.mark.usefixtures("figures_unrendered")
+def test_a_file_without_a_list_of_images_says_how_many_have_a_detection(
+    truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = write(tmp_path / "found.json", cat(1, 0.9))
+    list_of_predict(tmp_path, {"file_name": "1.png", "objects": []})  # of another file, predictions.json
+    inspect_detections(truth, found, tmp_path / "page.html")
+    assert "1 hits, 2 misses" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert [line for line in capsys.readouterr().err.splitlines() if "1 of 5 images have a detection" in line]
+
+
 @pytest.mark.parametrize(
     ("entries", "flags", "problem"),
     [

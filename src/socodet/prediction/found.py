@@ -5,7 +5,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -13,13 +12,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from socodet.detection.scores.predicted import JSON, LINES, whole_lines
 from socodet.images.source import ImageSource, version_of
 from socodet.runtime.counted import counted
 from socodet.runtime.files import GrowingFile, JsonList, whole_file
 from socodet.runtime.notices import busy_with, say
 from socodet.runtime.progress import progress_bar
 
-LINES, JSON, CSV = "found.jsonl", "predictions.json", "predictions.csv"
+CSV = "predictions.csv"
 COLUMNS = ("file_name", "label", "score", "x1", "y1", "x2", "y2")
 SUREST = 3
 """Images with the surest detections that are remembered."""
@@ -54,7 +54,7 @@ class FoundLines:
         changed: list[str] = []
         index_of = {source.key(index): index for index in range(len(source))}
         with busy_with(f"{found.file}: comparing the images that are done with their files"):
-            for start, line in _whole_lines(found.file):
+            for start, line in whole_lines(found.file):
                 index = index_of.get(line["file_name"], -1)
                 if index < 0 or found._starts[index] >= 0 or "unreadable" in line:
                     continue
@@ -192,21 +192,7 @@ class Versioned(Sequence[int]):
 def names_in(folder: Path) -> Iterator[str]:
     """The images of which a folder says what was found."""
     if (folder / LINES).is_file():
-        yield from (line["file_name"] for _, line in _whole_lines(folder / LINES))
-
-
-def _whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Where each line begins, and what it says, up to the first that is no line of an image."""
-    start = 0
-    with file.open("rb") as stream:
-        for text in stream:
-            line: Any = None
-            with suppress(ValueError, RecursionError):
-                line = json.loads(text)
-            if not isinstance(line, dict) or not isinstance(line.get("file_name"), str) or text[-1:] != b"\n":
-                return
-            yield start, line
-            start += len(text)
+        yield from (line["file_name"] for _, line in whole_lines(folder / LINES))
 
 
 def _row(one: dict[str, Any]) -> list[str]:

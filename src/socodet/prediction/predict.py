@@ -28,12 +28,13 @@ from torch import nn
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.detection.scores.outcomes import as_limit
+from socodet.detection.scores.predicted import JSON, LINES
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
-from socodet.prediction.found import CSV, JSON, LINES, FoundLines, Versioned, names_in
+from socodet.prediction.found import CSV, FoundLines, Versioned, names_in
 from socodet.prediction.inputs import NOTE, judged
 from socodet.prediction.result import PredictResult
 from socodet.runtime.counted import counted

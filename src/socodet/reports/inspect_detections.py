@@ -1,5 +1,6 @@
 """`socodet inspect detections`: a detector's hits, misses and false alarms, beside the ground truth."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.scores import Detections, LeftOut, read_detections
 from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, as_limit, outcome, precision_recall
+from socodet.detection.scores.predicted import images_predicted
 from socodet.errors import InputError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.reports.drawing import panel_image
@@ -38,14 +40,16 @@ def inspect_detections(
     data: the annotated dataset that the detections were made on, as `open_detection_set` takes it; split: which part
     of a folder; images: where the images are, if elsewhere. Detections of at least `min_score` are shown, by default
     from the score at which F1 over the dataset is highest; and images, chosen by `seed`, that have an object or such a
-    detection. That limit, problems of the set, detections of other images or classes, and why there is nothing to see
-    are reported on stderr, one line each. Raises InputError for what cannot be used, and when `output` exists and
-    `overwrite` is false.
+    detection. Of `predict`'s own file, only the images that predict was run on count; of others, all, as nothing says
+    which ones the detector was run on. The score threshold, problems of the set, detections of other images or classes,
+    and why there is nothing to see are reported on stderr, one line each. Raises InputError for what cannot be used,
+    and when `output` exists and `overwrite` is false.
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     if not isinstance(data, DetectionDataset):
         data = open_detection_set(data, split=split, images=images, reading=reading)
     found = _found(data, predictions)
+    of, data = len(data), _those_run_on(data, predictions, found)
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one, data.style) for image, one in zip(data.images, in_order, strict=True)]
     min_score, why = _limit(in_order, precision_recall(data.images, in_order, outcomes), min_score)
@@ -69,16 +73,17 @@ def inspect_detections(
             f"{predictions}: no image of {data.name} has anything to show; give the dataset that the detections "
             "were made on, or lower --min-score"
         )
+    where = "On the whole dataset" if len(data) == of else "On these images"
     facts = {
-        "Annotated dataset": f"{data.name} ({len(data)} images)",
+        "Annotated dataset": f"{data.name} ({'' if len(data) == of else f'{len(data)} of '}{of} images)",
         "Detections": f"{Path(predictions).name} ({sum(map(len, in_order))})",
         "Score threshold": why,
-        "On the whole dataset": _totals(in_order, outcomes, min_score),
+        where: _totals(in_order, outcomes, min_score),
         "Seed": str(seed),
     }
     ordered = [rows[index] for index in sorted(rows)]
     galleries = (Gallery([panel_image(panel, height=340) for panel in row]) for row in ordered)
-    lead = f"{facts['On the whole dataset']}, {why}."
+    lead = f"{facts[where]}, {why}."
     title = "Hits, misses and false alarms"
     write_panels(path, title, MEANING, ordered, galleries, facts, len(rows), side=480, lead=lead)
     return path
@@ -105,6 +110,28 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
         first = printable(next(iter(classes)))
         LOGGER.warning(f"{predictions}: {count:,} × detection of {what}; left out (first: {first})")
     return found
+
+
+def _those_run_on(
+    data: DetectionDataset, predictions: str | Path, found: Mapping[int | str, Detections]
+) -> DetectionDataset:
+    """The images that the detector was run on, as far as that is known; all others would count as misses."""
+    images = images_predicted(data, Path(predictions))
+    if images is None:
+        if 0 < len(found) < len(data):
+            LOGGER.warning(
+                f"{data.name}: {len(found):,} of {len(data):,} images have a detection; objects of the others count as "
+                "missed, also where the detector was not run"
+            )
+        return data
+    images |= found.keys()
+    if not images:
+        raise InputError(f"{predictions}: none of its images is of {data.name}; give the dataset that they are of")
+    if len(images) < len(data):
+        LOGGER.warning(
+            f"{data.name}: predict was run on {len(images):,} of {len(data):,} images; the others are left out"
+        )
+    return data.select([index for index, image in enumerate(data.images) if image.image_id in images], data.name)
 
 
 def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None) -> tuple[float, str]:

@@ -140,7 +140,7 @@ def read_detections(
         raise InputError(f"{file}: is not a list of detections; give one in COCO's result format")
     classes = _Classes(dataset)
     sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
-    named = _Names(dataset)
+    named = NamedImages(dataset)
     rows: dict[int | str, list[_Row]] = {}
     for place, entry in enumerate(entries):
         try:
@@ -210,7 +210,7 @@ class _Classes:
         return numbered if numbered in named else None
 
 
-class _Names:
+class NamedImages:
     """The images of a set by the names of their files."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
