@@ -22,6 +22,7 @@ from socodet._version import __version__
 from socodet.cli import COMMANDS, _nobody_reads, main
 from socodet.images.photographs import photographs
 from socodet.pretraining.recipes import RECIPES, recipe
+from socodet.training.devices import say_precision_note
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -197,7 +198,7 @@ def test_of_a_frozen_backbone_alone_nothing_is_said(capsys, few_images, table, t
     assert "--backbone-only" not in said
 
 
-def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, table, tmp_path):
+def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, table, tmp_path, monkeypatch):
     run = tmp_path / "run"
     pretrain = ["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *FAST]
     main([*pretrain, "--max-steps", "1"])
@@ -216,8 +217,12 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     assert "finished, 2 steps" in said
     assert "--backbone-only" in said
     assert "finished" in error_of(capsys, *pretrain)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    say_precision_note.cache_clear()
     main([*pretrain, "--resume"])
-    assert "finished, 2 steps" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "finished, 2 steps" in printed.out
+    assert "bfloat16" not in printed.err  # nothing is left that it could speed up
     main([*pretrain, "--overwrite", "--max-steps", "1"])
     assert "after 1 of 2 steps" in capsys.readouterr().out
 

@@ -7,6 +7,7 @@ import timm
 import torch
 from distinct_weights import R18, a_run, assert_filled
 from narrow_models import narrow_resnet18
+from torchvision.ops import FeaturePyramidNetwork
 
 import socodet
 from socodet.detection.build import build_detector
@@ -335,3 +336,25 @@ def test_export_refuses_what_it_cannot_do(tmp_path):
     empty.write_description({"recipe": to_json(Recipe("custom", model=R18))})
     with pytest.raises(InputError, match="no checkpoint yet"):
         export_run(tmp_path / "empty", tmp_path / "x.pth")
+
+
+def test_what_fits_a_resnet_50_is_not_advised_for_another_backbone(tmp_path):
+    """torchvision's ..._resnet50_fpn_v2 have batch norm in the FPN, but no place for a ResNet-18."""
+    a_run(tmp_path / "run", R18)
+    detector = new_detector("faster_rcnn_fpn", R18, 4)
+    detector.backbone.fpn = FeaturePyramidNetwork([8, 16, 32, 64], R18.fpn_channels)  # convolutions without norms
+    with pytest.raises(InputError, match=r"has no place in .*build_detector") as caught:
+        load_pretrained(detector, tmp_path / "run")
+    assert "resnet50" not in str(caught.value)
+
+
+def test_a_classifier_is_filled_as_the_message_says(tmp_path):
+    soco = a_run(tmp_path / "run", R18)
+    classifier = narrow_resnet18()
+    with pytest.raises(InputError, match=r"--format timm.*load_state_dict with strict=False"):
+        load_pretrained(classifier, tmp_path / "run")
+    file = export_run(tmp_path / "run", tmp_path / "backbone.pth", format="timm").weights
+    keys = classifier.load_state_dict(torch.load(file, weights_only=True), strict=False)
+    assert (set(keys.missing_keys), keys.unexpected_keys) == ({"fc.weight", "fc.bias"}, [])
+    body = soco.online.encoder.backbone.body.state_dict()
+    assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in body.items())

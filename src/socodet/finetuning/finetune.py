@@ -28,7 +28,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import to_json
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
-from socodet.training.devices import choose_device, deterministic_algorithms, precision_note
+from socodet.training.devices import choose_device, deterministic_algorithms, say_precision_note
 from socodet.training.distributed import in_every_process, join, require_same, told_first
 from socodet.training.log import LogSink
 from socodet.training.loop import require_shared_folder, resume_from_checkpoint
@@ -211,8 +211,9 @@ def finetune(
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
         lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
-        notes = large_step_note(recipe, tuner.device.type), precision_note(execution.precision, tuner.device)
-        LOGGER.info("\n".join([*lines, *filter(None, notes)]))
+        note = large_step_note(recipe, tuner.device.type)
+        LOGGER.info("\n".join([*lines, *filter(None, [note])]))
+        say_precision_note(execution.precision, tuner.device)
     with deterministic_algorithms(execution.deterministic):
         if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
             loop.match_head_scale(report)

@@ -197,7 +197,8 @@ def pretrain(
             LOGGER.info("\n".join(summary_lines(used, count, world)))
         for note in [*report, *_notes(training, count)]:
             LOGGER.info(note)
-        say_precision_note(execution.precision, trainer.device)
+        if trainer.finished < trainer.total:
+            say_precision_note(execution.precision, trainer.device)
 
     warm_up()  # compiles the kernels once, not in every data worker
     if proposals == ONLINE:

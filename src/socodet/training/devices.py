@@ -50,7 +50,7 @@ def autocast_type(name: str, device: torch.device) -> torch.dtype:
 
 
 def precision_note(name: str, device: torch.device) -> str | None:
-    """A note if the default precision is float32 although this CPU multiplies matrices faster in bfloat16.
+    """A note if the default precision is float32 although this CPU multiplies matrices in bfloat16 too.
 
     And if it is float32 because the GPU is too old for bfloat16, which torch would emulate many times slower.
     """
@@ -62,7 +62,7 @@ def precision_note(name: str, device: torch.device) -> str | None:
         return None if _gpu_multiplies_bfloat16() else note
     if not _multiplies_bfloat16():
         return None
-    return "note: this CPU has instructions for bfloat16; --precision bfloat16 is usually much faster than float32"
+    return "note: this CPU has instructions for bfloat16; --precision bfloat16 may be faster than float32"
 
 
 @cache

@@ -224,7 +224,7 @@ def _advice_on_transformers(names: Collection[str]) -> Advice:
 def _advice_on(detector: nn.Module) -> Advice:
     builder = "build the detector with socodet.build_detector"
     if hasattr(detector, "roi_heads"):
-        norm = f"{builder}, or use torchvision's ..._resnet50_fpn_v2 (batch norm in FPN and box head)"
+        norm = f"{builder}, whose FPN and box head have batch norm, as pretrained ones do"
     else:
         name = f"{type(detector).__name__.lower()}_fpn"
         norm = (
@@ -232,11 +232,13 @@ def _advice_on(detector: nn.Module) -> Advice:
             f'socodet.build_detector(RUN, detector="{name}"), or load the backbone alone (socodet export --format timm)'
         )
     backbone = f"it was pretrained with another backbone; {builder}, or fine-tune with the file's {BACKBONE_FLAGS}"
+    resnet50 = f"{builder}, or use torchvision's ..._resnet50_fpn_v2 (batch norm in FPN and box head)"
     nothing = "give a run's folder, an exported file, a checkpoint of the method's public code, or a backbone"
     if not hasattr(detector, "backbone"):
         nothing = (
-            "it has no backbone, so it is not a detector; for a backbone alone, pass an export for timm to its "
-            "load_state_dict (socodet export --format timm)"
+            "it has no backbone, so it is not a detector; for a backbone alone, make an export for timm (socodet "
+            "export --format timm) and pass its state dict to load_state_dict with strict=False, as the export has no "
+            "classifier"
         )
     return Advice(
         other_layers={"backbone": backbone, "pyramid": norm, "box head": norm},
@@ -246,4 +248,5 @@ def _advice_on(detector: nn.Module) -> Advice:
             "box head": f"{builder}, or fine-tune with the file's {HEAD_FLAGS}",
         },
         nothing=nothing,
+        resnet50=dict.fromkeys(("pyramid", "box head"), resnet50) if hasattr(detector, "roi_heads") else {},
     )

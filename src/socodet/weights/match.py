@@ -1,7 +1,7 @@
 """Which pretrained tensor goes where in a network, and which goes nowhere."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -26,6 +26,14 @@ class Advice:
     other_layers: Mapping[str, str]
     other_sizes: Mapping[str, str]
     nothing: str
+    resnet50: Mapping[str, str] = field(default_factory=dict)
+    """Instead of `other_layers`, if the file's backbone is a ResNet-50."""
+
+    def on_layers(self, plain: str, pretrained: Pretrained) -> str:
+        """How to fix a tensor of a module whose layers differ."""
+        module = module_of(plain)
+        own = self.resnet50.get(module) if _has_resnet50(pretrained) else None
+        return own or self.other_layers[module]
 
 
 class Network:
@@ -114,7 +122,7 @@ def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()
 
     source, advice = pretrained.source, network.advice
     for plain in homeless:
-        fix = advice.other_layers[module_of(plain)]
+        fix = advice.on_layers(plain, pretrained)
         raise InputError(f"{source}: {pretrained.names[plain]} has no place in {network.title}; {fix}")
     for own in reshaped:
         there, here = (tuple(one.shape) for one in (pretrained.tensors[pairs[own]], _tensor(network, own)))
@@ -131,13 +139,21 @@ def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()
         first = lacking[0]
         raise InputError(
             f"{source}: lacks {len(lacking)} tensors of {network.title}, first {network.names[first]}; "
-            f"{advice.other_layers[module_of(first)]}"
+            f"{advice.on_layers(first, pretrained)}"
         )
     return pairs
 
 
 def _tensor(network: Network, plain: str) -> Tensor:
     return network.tensors[network.names[plain]]
+
+
+def _has_resnet50(pretrained: Pretrained) -> bool:
+    """Whether the backbone is a ResNet-50 of full width: bottlenecks, six of them in its third stage."""
+    width = pretrained.tensors.get("body.layer4.2.conv2.weight")
+    blocks = {plain.split(".")[2] for plain in pretrained.tensors if plain.startswith("body.layer3.")}
+    has_bottlenecks = "body.layer4.2.conv3.weight" in pretrained.tensors
+    return has_bottlenecks and len(blocks) == 6 and width is not None and width.shape == (512, 512, 3, 3)
 
 
 def _joined(name: str) -> str:
