@@ -1,1 +1,1 @@
-"""A fine-tuned detector in use: what it finds in new images, as files and as drawings."""
+"""Running a fine-tuned detector on new images; detections are written to files and drawn."""

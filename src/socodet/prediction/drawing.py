@@ -14,23 +14,23 @@ from socodet.runtime.notices import printable
 
 MASK_OPACITY = 0.4
 LONGEST_SIDE = 65_500
-"""Pixels; a JPEG cannot have longer sides."""
+"""In pixels; a JPEG cannot have longer sides."""
 Rectangle = tuple[float, float, float, float]
 """xyxy in pixels."""
 
 
 def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> Image.Image:
-    """An image (H, W, 3) RGB with a box, class name and score for each object, and its mask if it has one.
+    """Draws a box, class name and score for each object, and its mask if it has one, on an image (H, W, 3) RGB.
 
-    names: the class of each detection. A class has one colour. Boxes of higher scores are drawn on top, and their
-    labels get the first choice of a place. Scaled down if a side is longer than `LONGEST_SIDE`.
+    names: the class of each detection. Each class has one colour. Boxes with higher scores are drawn on top, and their
+    labels are placed first. The image is scaled down if a side is longer than `LONGEST_SIDE`.
     """
     colours = [object_colour(int(label) - 1) for label in found.labels]
     if found.masks is not None:
         pixels_hw3 = _with_masks(pixels_hw3, found, colours)
     image = Image.fromarray(np.ascontiguousarray(pixels_hw3))
     pen = ImageDraw.Draw(image)
-    scale = min(max(image.size) / 640, min(image.size) / 160)  # of a strip, letters must not cover its whole width
+    scale = min(max(image.size) / 640, min(image.size) / 160)  # letters must not cover a narrow strip
     shown = [printable(name) for name in names]
     line = max(1, round(2 * scale))
     font = ImageFont.truetype(font_for("0.123456789".join(["", *shown])), max(10, round(12 * scale)))
@@ -55,9 +55,9 @@ def draw_objects(pixels_hw3: NDArray[np.uint8], found: Detections, names: Sequen
 def free_place(
     corner: tuple[float, float], size: tuple[float, float], image: tuple[int, int], taken: Iterable[Rectangle]
 ) -> Rectangle:
-    """Where a label of this size goes: above its box's corner, or the first place further down that is free.
+    """Where a label of this size goes: above its box's corner, or at the first free place further down.
 
-    Within the image (width, height); at the corner where nothing below it is free.
+    It stays within the image (width, height); if nothing below is free, it goes at the corner.
     """
     (x, y), (width, height) = corner, size
     x, first = max(0.0, min(x, image[0] - width)), max(0.0, y - height)

@@ -1,4 +1,4 @@
-"""What `predict` has found: one line of JSON per image, kept on disk, as all lines may not fit into memory."""
+"""What `predict` has found: one line of JSON per image, kept on disk because it may not all fit into memory."""
 
 import csv
 import io
@@ -22,15 +22,15 @@ from socodet.runtime.progress import progress_bar
 CSV = "predictions.csv"
 COLUMNS = ("file_name", "label", "score", "x1", "y1", "x2", "y2")
 SUREST = 3
-"""Images with the surest detections that are remembered."""
+"""Number of images remembered for having the detections with the highest scores."""
 MANY = 10_000
-"""Images whose results take long enough to write for a progress bar."""
+"""Number of images from which writing the results shows a progress bar."""
 TOGETHER = 1000
-"""Detections that are written at once."""
+"""Number of detections written at once."""
 
 
 class FoundLines:
-    """The lines of a folder, looked up by image, and what they hold together."""
+    """The lines of an output folder, looked up by image, and their totals."""
 
     def __init__(self, folder: Path, source: ImageSource) -> None:
         self.file, self._source = folder / LINES, source
@@ -43,10 +43,10 @@ class FoundLines:
 
     @classmethod
     def of_earlier_calls(cls, folder: Path, source: ImageSource) -> "FoundLines":
-        """Those of the images that are done, without those whose files have changed since; nothing is written yet.
+        """The lines of images already processed, except those whose files have changed since. Writes nothing.
 
-        Images that could not be read are not done: a package, or a right to read them, may have been all they lacked.
-        A line cut short by a crash, and what follows, counts as not there.
+        Images that could not be read count as not processed, because a package or a permission may have been missing.
+        A line truncated by a crash, and everything after it, is ignored.
         """
         found = cls(folder, source)
         if not found.file.is_file():
@@ -70,13 +70,13 @@ class FoundLines:
 
     @property
     def left(self) -> list[int]:
-        """The images that are not done."""
+        """Indices of the images still to be processed."""
         missing: list[int] = np.flatnonzero(self._starts < 0).tolist()
         return missing
 
     @property
     def done(self) -> int:
-        """How many images are."""
+        """Number of images already processed."""
         return int((self._starts >= 0).sum())
 
     @property
@@ -86,11 +86,11 @@ class FoundLines:
 
     @property
     def surest(self) -> list[str]:
-        """The images with the surest detections."""
+        """Names of the images with the highest-scoring detections."""
         return [self._source.key(index) for _, index in self._surest]
 
     def begin(self) -> GrowingFile:
-        """The file to `add` to, with nothing but the complete lines that count."""
+        """Rewrites the file with only the valid lines, and opens it for `add`."""
         done = self._in_file()
         starts = self._starts[done].tolist()
         with whole_file(self.file) as file:
@@ -102,7 +102,7 @@ class FoundLines:
         return GrowingFile(self.file)
 
     def add(self, file: GrowingFile, index: int, line: dict[str, Any]) -> None:
-        """Writes the line of an image. OSError as `GrowingFile.append`."""
+        """Writes the line of an image. Raises OSError like `GrowingFile.append`."""
         text = json.dumps(line).encode() + b"\n"
         file.append(text)
         self._starts[index] = self._end
@@ -110,9 +110,9 @@ class FoundLines:
         self._count(index, line)
 
     def write_results(self, ids: Sequence[int | str], *, show_progress: bool = False) -> None:
-        """The two files with the detections of all images, in their order and with their ids.
+        """Writes the two result files, with the detections of all images in their order and with their ids.
 
-        The lines stay: the same call again then finds everything done.
+        The lines are kept, so that repeating the call finds everything done.
         """
         folder, show = self.file.parent, show_progress and len(ids) >= MANY
         with (
@@ -144,12 +144,12 @@ class FoundLines:
             self._surest = sorted([*self._surest, (-surest, index)])[:SUREST]
 
     def _in_file(self) -> NDArray[np.int64]:
-        """The images that are done, in the order of their lines."""
+        """The processed images, in the order of their lines."""
         done = np.flatnonzero(self._starts >= 0)
         return done[np.argsort(self._starts[done])]
 
     def _texts(self, starts: Sequence[int]) -> Iterator[bytes]:
-        """The lines that begin at these bytes of the file."""
+        """The lines that begin at these byte offsets of the file."""
         if not starts:
             return
         with self.file.open("rb") as file:
@@ -163,7 +163,7 @@ class FoundLines:
 
 
 class Versioned(Sequence[int]):
-    """Images to be read. The version of each is noted as it is taken, so that what is read of it is no older."""
+    """Images to be read. The version of each file is noted before it is read, so the pixels are never older than it."""
 
     def __init__(self, indices: Sequence[int], source: ImageSource) -> None:
         self._indices, self._source = indices, source
@@ -185,12 +185,12 @@ class Versioned(Sequence[int]):
         return taken
 
     def version(self, index: int) -> list[int] | None:
-        """That of an image when it was taken; to be asked once."""
+        """The version noted for an image; can be asked only once."""
         return self._versions.pop(index)
 
 
 def names_in(folder: Path) -> Iterator[str]:
-    """The images of which a folder says what was found."""
+    """Names of the images that have a line in the folder."""
     if (folder / LINES).is_file():
         yield from (line["file_name"] for _, line in whole_lines(folder / LINES))
 

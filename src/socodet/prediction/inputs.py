@@ -1,4 +1,4 @@
-"""What `predict` is given, judged before torch is imported and a detector loaded, which take many seconds."""
+"""Checks the arguments of `predict` before importing torch and loading a detector, which takes many seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ def judged(
     max_detections: int | None,
     batch_size: int,
 ) -> tuple[ImageSource, Path]:
-    """The images and the folder for the predictions. InputError in one line for what cannot be used.
+    """The images and the folder for the predictions. InputError for arguments that cannot be used.
 
-    detector: a fine-tuning run's folder, or a loaded one, which is used as it is.
+    detector: a fine-tuning run's folder, or a loaded detector.
     """
     check_limits(min_score, max_detections, batch_size)
     if world_from_environment(meeting=False).size > 1:
@@ -46,7 +46,7 @@ def judged(
 
 
 def _open(path: str | Path) -> ImageSource:
-    """As `open_images`, and a single image file as well."""
+    """Like `open_images`, but also takes a single image file."""
     given = Path(path)
     if given.is_file() and given.suffix.lower() in SUFFIXES:
         return open_image(given)

@@ -1,13 +1,12 @@
-"""`socodet predict`: a fine-tuned detector over new images, into a folder.
+"""`socodet predict`: runs a fine-tuned detector on new images and writes the detections to a folder.
 
 OUTPUT/predictions.json  COCO's result format, with each image's name and each object's class beside their ids
 OUTPUT/predictions.csv   the same as a table: file_name, label, score, x1, y1, x2, y2
 OUTPUT/drawn/            with `draw`: the images with their objects
-OUTPUT/predict.json      what was asked
+OUTPUT/predict.json      the arguments of the call
 OUTPUT/found.jsonl       one line per image, written as it runs, from which an interrupted call resumes
 
-Images whose files have changed since then, and those that could not be read, are processed again;
-images that were added are processed too.
+Images that were added, whose files have changed, or that could not be read are processed when the call is repeated.
 """
 
 import hashlib
@@ -53,11 +52,11 @@ from socodet.weights.hub import reads_hub
 
 DRAWN = "drawn"
 LONGEST_NAME = 255
-"""Bytes of a file's name."""
+"""Maximum length of a file name in bytes."""
 MIN_SCORE = 0.05
-"""The lowest score that is written unless another is asked for."""
+"""The default lowest score that is written."""
 DRAWN_FROM = 0.3
-"""The lowest score that is drawn if nothing says more."""
+"""The lowest score that is drawn if no better threshold is known."""
 POOR_F1 = 10.0
 """F1 in percent below which a detector finds next to nothing."""
 
@@ -80,14 +79,14 @@ def predict(
 ) -> PredictResult:
     """Detects objects in every image and writes the detections to the folder `output`.
 
-    detector: a fine-tuning run's folder, or what `load_detector` returned. images: all that `pretrain` reads, or one
-    image file. min_score: the lowest score that is written and drawn. By default, scores from 0.05 on are written, and
-    `draw` starts at the score with the highest F1 on the validation set, or at 0.3 if the weights were not scored.
-    checkpoint: which one of a folder to use, as in `load_detector`.
+    detector: a fine-tuning run's folder, or what `load_detector` returned. images: anything that `pretrain` reads, or
+    one image file. min_score: the lowest score that is written and drawn. By default, scores from 0.05 on are written,
+    and `draw` starts at the score threshold with the highest F1 on the validation set, or at 0.3 if the weights were
+    not scored. checkpoint: which checkpoint of a run to use, as in `load_detector`.
 
-    The same call resumes an interrupted one, and repeats images whose files have changed since, or that could not be
-    read. A folder of a different call, or of other weights, is refused unless `overwrite`. Images that cannot be read
-    are counted and listed. InputError for input that cannot be used.
+    Repeating the call resumes an interrupted one, and processes again the images whose files have changed or that could
+    not be read. A folder with the results of a different call or other weights is refused unless `overwrite`. Images
+    that cannot be read are counted and listed. InputError for input that cannot be used.
     """
     began = time.monotonic()
     execution = execution or DeviceSettings()
@@ -118,7 +117,7 @@ def predict(
     lines = FoundLines.of_earlier_calls(folder, source)
     left, stopped_by = Versioned(lines.left, source), None
     if left:
-        for name in (JSON, CSV):  # which are written once all images are done
+        for name in (JSON, CSV):  # they are written once all images are done
             (folder / name).unlink(missing_ok=True)
         device = next(detector.parameters()).device
         workers = default_workers(device) if execution.workers is None else execution.workers
@@ -171,9 +170,9 @@ def predict(
 
 
 def _limits(detector: TrainedDetector, written_from: float, max_detections: int | None) -> str:
-    """Which detections are written, in words, and where the detector itself returns no more than that."""
+    """Describes which detections are written, and mentions limits of the detector itself that are stricter."""
     own = detector.recipe.inference
-    known = not is_extension(detector.recipe.settings.detector)  # a detector of the user's may have other limits
+    known = not is_extension(detector.recipe.settings.detector)  # a user's own detector may have other limits
     text = f"from a score of {written_from:g}"
     if known and written_from < own.score_threshold:
         text = f"from a score of {own.score_threshold:g}, below which this detector returns nothing"
@@ -200,7 +199,7 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
 
 
 def _digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights: another detector may have the same number of steps, or the same folder."""
+    """SHA-256 of a network's weights, since another detector may have the same number of steps or the same folder."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode() + b"\0")
@@ -210,9 +209,9 @@ def _digest(network: nn.Module) -> str:
 
 
 def _prepare(folder: Path, asked: dict[str, Any], run: str, source: ImageSource, *, overwrite: bool) -> None:
-    """Begins the folder, or checks that it is of the same call, perhaps with more images now.
+    """Starts the folder, or checks that it belongs to the same call, perhaps with more images now.
 
-    run: where the detector is, noted for the reader.
+    run: the detector's path, which is recorded for reference.
     """
     there = read_note(folder / NOTE)
     noted = {k: v for k, v in (there or {}).items() if k not in ("run", "reading")}
@@ -241,7 +240,7 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, source: ImageSource,
 
 
 def _values_read(reading: dict[str, Any]) -> dict[str, Any]:
-    """As `reading`, what decides the values of images; not their largest size: a larger one is tried, as unreadable."""
+    """The part of `reading` that affects pixel values; not its size limit, as images above that count as unreadable."""
     values = {name: value for name, value in reading.items() if name != "max_pixels" and value is not None}
     return {"reading": values} if values else {}
 
@@ -251,7 +250,7 @@ def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str,
 
 
 def _drawing(folder: Path, key: str) -> Path:
-    """The file of an image's drawing, under its own name; never outside the folder."""
+    """The file for an image's drawing, named after the image; never outside the folder."""
     parts = [part for part in Path(key).parts if part not in ("..", "/", "")]
     file = folder.joinpath(DRAWN, *parts)
     if file.suffix.lower() in (".jpg", ".jpeg"):
@@ -261,13 +260,13 @@ def _drawing(folder: Path, key: str) -> Path:
 
 
 def _draw(folder: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:
-    """One image with its objects; none if the image is gone since."""
+    """Draws one image with its objects; skips it if the image can no longer be read."""
     file = _drawing(folder, source.key(index))
     try:
         pixels = read_pixels(source, index)
     except (InputError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        say(f"{source.key(index)}: not drawn, as it cannot be read any more ({why})")
+        say(f"{source.key(index)}: not drawn, because it can no longer be read ({why})")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]

@@ -14,16 +14,16 @@ class PredictResult(Shown):
 
     output: Path
     images: int
-    """Images of the source."""
+    """Number of images given."""
     done: int
-    """How many of them are done, by this call or an earlier one."""
+    """How many of them are processed, by this call or an earlier one."""
     detections: int
     unreadable: tuple[tuple[str, str], ...]
-    """Name and reason."""
+    """Name of each image that could not be read, and the reason."""
     stopped_by: str | None
     seconds: float
     limits: str = ""
-    """Which scores are written and drawn, in words."""
+    """A description of which scores are written and drawn."""
     of_classes: Mapping[str, int] = field(default_factory=dict)
     """Number of detections by class."""
     drawn: tuple[Path, ...] = ()
@@ -31,7 +31,7 @@ class PredictResult(Shown):
 
     @property
     def finished(self) -> bool:
-        """Whether every image is done and the files are written."""
+        """Whether every image is processed and the files are written."""
         return self.done == self.images
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class PredictResult(Shown):
         return f"{self.output}: stopped by {self.stopped_by} after {self.done:,} of {counted(self.images, 'image')}"
 
     def shown(self) -> list[ShownPart]:
-        """How many objects of each class, the images that could not be read, and a few drawings."""
+        """The number of objects of each class, the images that could not be read, and a few drawings."""
         rows = [(name, f"{count:,}") for name, count in self.of_classes.items()]
         parts: list[ShownPart] = [ShownTable(rows, ("class", "detections"))] if rows else []
         if self.unreadable:

@@ -26,7 +26,7 @@ def images_predicted(dataset: DetectionDataset, predictions: Path) -> set[int | 
 
 
 def whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Where each line begins, and what it says, up to the first that is no line of an image."""
+    """The offset and content of each line, up to the first that is not a complete line of an image."""
     start = 0
     with file.open("rb") as stream:
         for text in stream:
