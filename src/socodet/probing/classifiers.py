@@ -17,17 +17,17 @@ NEIGHBOURS = 20
 TEMPERATURE = 0.07
 """A neighbour's vote has the weight exp(cosine / TEMPERATURE), as in Wu et al. (2018)."""
 L2 = 0.01
-"""Strength of the linear probe's L2 regularisation; fixed, not tuned to any set."""
+"""Strength of the linear probe's L2 regularisation; fixed, not tuned on any dataset."""
 ITERATIONS = 500
-"""At most, of L-BFGS; it stops when no entry of the gradient exceeds `GRADIENT`."""
+"""Maximum number of L-BFGS iterations; it stops earlier when no entry of the gradient exceeds `GRADIENT`."""
 GRADIENT = 1e-6
 _ROWS = 1024  # queries at once
 
 
 def nearest_neighbours(train_nd: Tensor, labels_n: Tensor, queries_md: Tensor) -> Tensor:
-    """(M,) labels by a vote of the `NEIGHBOURS` nearest training objects by cosine; of all of them if there are fewer.
+    """(M,) labels by a vote of the `NEIGHBOURS` nearest training objects (all, if there are fewer) by cosine.
 
-    Features need not be of unit length. Labels are integers from 0; at a tie the smallest wins.
+    Features need not be of unit length. Labels are integers from 0; on a tie the smallest wins.
     """
     train, classes = unit(train_nd, dim=1), int(labels_n.max()) + 1
     predicted = []
@@ -45,9 +45,9 @@ class LinearClassifier:
     classes: Tensor
     """(C,) the labels of the training objects, ascending."""
     mean: Tensor
-    """(D,) of the training features."""
+    """(D,) mean of the training features."""
     scale: Tensor
-    """(D,) one over their standard deviation; 0 for a constant feature."""
+    """(D,) reciprocal of their standard deviation; 0 for a constant feature."""
     weight: Tensor
     """(C, D)."""
     bias: Tensor
@@ -95,7 +95,7 @@ def logistic_regression(train_nd: Tensor, labels_n: Tensor, *, stop: Sequence[st
 
 
 def accuracies(predicted_m: Tensor, labels_m: Tensor) -> tuple[float, float]:
-    """Accuracy over all objects, and the mean of each class's accuracy."""
+    """Accuracy over all objects, and the mean of the classes' accuracies."""
     right = (predicted_m == labels_m).double()
     of_class = [right[labels_m == label].mean() for label in torch.unique(labels_m)]
     return float(right.mean()), float(torch.stack(of_class).mean())

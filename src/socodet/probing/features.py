@@ -21,22 +21,22 @@ from socodet.views.batch import ViewBatch
 
 @dataclass(frozen=True)
 class ObjectFeatures:
-    """Features of a set's N objects, in the order of the set, on the CPU."""
+    """Features of a dataset's N objects, in its order, on the CPU."""
 
     labels: Tensor
     """(N,) int64, from 1."""
     plain: Tensor
     """(N, D) float32 h in the whole image."""
     half: Tensor
-    """(N, D) in the whole image at half the size; (0, D) if the set has plain views only."""
+    """(N, D) h in the whole image at half the size; (0, D) if the dataset has plain views only."""
     other: Tensor
-    """(M, D) in the other view, of the M objects that it shows; (0, D) likewise."""
+    """(M, D) h of the M objects that the other view shows; (0, D) if the dataset has plain views only."""
     in_other: Tensor
     """(N,) bool: whether the other view shows the object."""
     once: Tensor
     """(M,) bool: False if an earlier object of the same image has the same box in the other view."""
     unreadable: int
-    """Images that could not be read."""
+    """Number of images that could not be read."""
 
 
 BODY = "backbone.body."
@@ -45,11 +45,11 @@ BODY = "backbone.body."
 def box_encoder(
     settings: ModelSettings, weights: Mapping[str, Tensor] | None, seed: int = 0, *, backbone_alone: bool = False
 ) -> ObjectEncoder:
-    """An encoder of boxes with these weights; without any, as a run of this seed initialises it.
+    """An encoder of boxes with these weights, or initialised as in a run with this seed if there are none.
 
-    A whole-image network (Table 4's first row) has no features of a box, so its backbone gets the second row's head:
-    RoIAlign of C5, averaged. With `backbone_alone` any other backbone gets it too. Raises InputError for C4, whose head
-    is the backbone's last stage. The caller's random state is unchanged.
+    A whole-image network (Table 4's first row) has no box features, so its backbone gets the second row's head:
+    RoIAlign of C5, averaged. With `backbone_alone` every other backbone gets this head too. Raises InputError for C4,
+    whose head is the backbone's last stage. The caller's random state is unchanged.
     """
     of_backbone = backbone_alone or not encoder_class(settings).encodes_boxes
     asked = backbone_settings(settings) if of_backbone else settings
@@ -73,7 +73,7 @@ def reestimate_on(encoder: ObjectEncoder, dataset: ProbeDataset, workers: int, p
 def reestimate_on_views(encoder: ObjectEncoder, views: Iterable[ProbeBatch | ViewBatch]) -> None:
     """Re-estimates the batch norm statistics on these views (`reestimate_statistics`).
 
-    An untrained network has none, and networks are compared fairly only with statistics of the same images.
+    An untrained network has none, and a comparison is fair only if all networks have statistics of the same images.
     """
     device = next(encoder.parameters()).device
     batches = (view.to(device) for view in views)
@@ -84,7 +84,7 @@ def reestimate_on_views(encoder: ObjectEncoder, views: Iterable[ProbeBatch | Vie
 def object_features(
     encoder: ObjectEncoder, dataset: ProbeDataset, workers: int, progress: ProgressBar, stop: Sequence[str] = ()
 ) -> ObjectFeatures:
-    """The features of all objects in float32, with running statistics; leaves the encoder in evaluation mode.
+    """The features of all objects in float32, using running statistics; leaves the encoder in evaluation mode.
 
     Raises StoppedEarlyError once the list `stop` has an element.
     """

@@ -25,11 +25,11 @@ from socodet.weights.pretrained_run import encoder_weights, model_settings
 
 Device = Literal["auto", "cpu", "cuda"]
 STANDARD_ERRORS = 2
-"""Two accuracies that differ by less than this may differ by chance."""
+"""Two accuracies that differ by less than this many standard errors may differ by chance."""
 
 
 def levels_and_size(run: RunFolder) -> SampleSettings:
-    """The level rule of a run's sample settings and the size of its first view."""
+    """Sample settings with the pyramid-level rule of a run and the size of its first view."""
     sample = run.settings(SampleSettings, "sample")
     first = ViewSettings(size=sample.views[0].size)
     return SampleSettings(
@@ -53,13 +53,14 @@ def probe(
 ) -> "ProbeResult":
     """Measures how much a run's network knows about annotated objects, without fine-tuning.
 
-    It predicts the classes of the validation objects from features h (Eq. 1), and more; see `ProbeScores`. The network
-    is the online encoder of the pretraining run `run`, from its newest checkpoint and with its batch-norm statistics.
+    Among other scores (see `ProbeScores`), it measures how well features h (Eq. 1) predict the classes of the
+    validation objects. The network is the online encoder of the pretraining run `run`, from its newest checkpoint and
+    with its batch-norm statistics.
 
     data: a folder with a training and a validation split, or `ProbeData`. untrained: also probe the encoder as the
-    run's settings and seed initialise it, with statistics of the training images. The scores are under `pretrained`
-    and `untrained`. output: a .json file for the scores; one that exists is refused unless `overwrite`. Raises
-    InputError when `run` is no pretraining run or has no checkpoint yet, and when the sets cannot be used.
+    run's settings and seed initialise it, with statistics of the training images. The result has the scores under
+    `pretrained` and `untrained`. output: a .json file for the scores; an existing one is refused unless `overwrite`.
+    Raises InputError when `run` is not a pretraining run or has no checkpoint yet, or the datasets cannot be used.
     """
     if workers is not None and workers < 0:
         raise InputError(f"workers must be at least 0, not {workers}")
@@ -95,7 +96,7 @@ def probe(
 
 
 class ProbeResult(dict[str, ProbeScores], Shown):
-    """Scores of networks by name, which print as a table."""
+    """Scores of networks by name; prints as a table."""
 
     started_from: str | None = None
     """The weights that the run started from, if they were not random."""
@@ -104,23 +105,23 @@ class ProbeResult(dict[str, ProbeScores], Shown):
         lines = [probe_table(self)]
         if self.started_from is not None and "untrained" in self:
             lines.append(
-                f"the run started from {self.started_from}, not from random weights as untrained has, so the "
-                "difference between the two includes what it started with"
+                f"the run started from {self.started_from}, and untrained has random weights, so the difference "
+                "between the two includes what the run started with"
             )
         return "\n".join(lines)
 
     def headline(self) -> str:
-        """What was probed on."""
+        """Which datasets were used."""
         first = next(iter(self.values()))
         return f"probe on {first.val.objects:,} objects of {first.val.name}, taught by {first.train.objects:,}"
 
     def shown(self) -> list[ShownTable]:
-        """The scores, a column per network."""
+        """The scores, with a column per network."""
         return [ShownTable([(name.strip(), *cells) for name, *cells in _rows(self)], ("score", *self))]
 
 
 def probe_table(scores: Mapping[str, ProbeScores]) -> str:
-    """The scores as text, one column each, and below them what they were measured on."""
+    """The scores as text, one column per network, followed by what they were measured on."""
     first, rows = next(iter(scores.values())), _rows(scores)
     width = max(len(label) for label, *_ in rows)
     lines = [" " * width + "".join(f"  {name:>10}" for name in scores)]
@@ -143,16 +144,16 @@ def probe_table(scores: Mapping[str, ProbeScores]) -> str:
 
 
 def difference_error(one: float, other: float, objects: int) -> float:
-    """Standard error of the difference of two shares, each of so many objects, as if of different ones.
+    """Standard error of the difference of two shares, each of `objects` objects, taken as independent samples.
 
-    Agresti and Caffo (2000): with a hit and a miss added to each, so that it is not 0 where all or none are hits.
+    As in Agresti and Caffo (2000), a hit and a miss are added to each, so that it is not 0 if all or none are hits.
     """
     shares = ((share * objects + 1) / (objects + 2) for share in (one, other))
     return math.sqrt(sum(share * (1 - share) for share in shares) / (objects + 2))
 
 
 def _rows(scores: Mapping[str, ProbeScores]) -> list[tuple[str, ...]]:
-    """A row per score: its name, and a cell per network."""
+    """One row per score: its name and a cell for each network."""
     first = next(iter(scores.values()))
     fields = [
         ("kNN accuracy, %", "knn", 100),

@@ -11,10 +11,10 @@ from socodet.models.normalization import normalize
 from socodet.views.batch import Batch, group_by_level
 
 MEASURED, DRAWS = 48, 4
-"""Of a pretraining run's own images: how many recall@1 is measured on, and how many draws of their views it is measured
-over; as many others give batch norm its statistics."""
+"""Number of a pretraining run's own images on which recall@1 is measured, and of random draws of their views. As many
+other images give batch norm its statistics."""
 FIRST_DRAW = 10**6
-"""Recall is measured on the views of epochs from this one on, which no run reaches."""
+"""Recall is measured on views of this epoch and later ones, which no run reaches."""
 BATCH_SIZE = 16
 MAP_CELLS = 16
 """Rows and columns of a similarity map."""
@@ -23,7 +23,7 @@ _ROWS = 1024  # queries at once
 
 @torch.no_grad()
 def box_features(encoder: ObjectEncoder, batch: Batch, view: int) -> Tensor:
-    """Unit-length h (Eq. 1) of every box of one view, by running statistics, in (image, box) order: (B·K, C)."""
+    """Unit-length h (Eq. 1) of every box of one view, with running statistics, in (image, box) order: (B·K, C)."""
     was_training = encoder.training
     encoder.eval()
     device = next(encoder.parameters()).device
@@ -36,9 +36,9 @@ def box_features(encoder: ObjectEncoder, batch: Batch, view: int) -> Tensor:
 def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query: int = 0, gallery: int = 1) -> float:
     """Share of objects whose most similar box among all boxes of another view is the same object.
 
-    draws: independent draws of the views of a set of images, each in as many batches as needed; a query is compared
-    with all boxes of its draw. query, gallery: indices of the views. If the first view has more boxes than the gallery,
-    only those that the gallery shows are queries. An object repeated to fill an image with too few counts once.
+    draws: independent random draws of the views of the same images, each in as many batches as needed; a query is
+    compared with all boxes of its draw. query, gallery: indices of the views. If the first view has more boxes than the
+    gallery, only those that the gallery shows are queries. An object that was repeated to fill K boxes counts once.
     """
     found = count = 0
     for batches in draws:
@@ -60,7 +60,7 @@ def first_of_equal(boxes: Tensor) -> Tensor:
 
 
 def _shown_in(batch: Batch, query: int, gallery: int, features: Tensor) -> Tensor:
-    """The rows of one view's box features, in (image, box) order, whose objects another view shows."""
+    """The rows of one view's box features, in (image, box) order, of objects that another view also shows."""
     one, other = batch.views[query], batch.views[gallery]
     start = other.partner - one.partner  # of the first view's boxes
     per_image = features.reshape(len(one.pixels), -1, features.shape[1])
@@ -69,10 +69,10 @@ def _shown_in(batch: Batch, query: int, gallery: int, features: Tensor) -> Tenso
 
 @torch.no_grad()
 def similarity_map(encoder: ObjectEncoder, batch: Batch, box: int) -> Tensor:
-    """Cosine of the first image's object `box` in the first view with a box of its size all over the second view.
+    """Cosine between the first image's object `box` in the first view and boxes of its size all over the second view.
 
-    Returns (MAP_CELLS, MAP_CELLS), row by row from the top left. The box is centred on each cell of a grid over the
-    view and clipped to it; it has the size and the pyramid level that the object has in that view.
+    Returns (MAP_CELLS, MAP_CELLS), row by row from the top left. A box is centred on each cell of a grid over the
+    second view and clipped to the view; it has the object's size and pyramid level in that view.
     """
     device = next(encoder.parameters()).device
     object_feature = box_features(encoder, batch, 0)[box]
@@ -94,12 +94,12 @@ def similarity_map(encoder: ObjectEncoder, batch: Batch, box: int) -> Tensor:
 
 
 def recall_of_rows(queries_nd: Tensor, gallery_nd: Tensor) -> float:
-    """Share of queries whose most similar row of the gallery by cosine has their own index. (N, D), of any length."""
+    """Share of queries whose most similar gallery row by cosine has the same index; (N, D) vectors of any length."""
     return float(_found(unit(queries_nd, dim=1), unit(gallery_nd, dim=1)).double().mean())
 
 
 def _found(queries_nd: Tensor, gallery_nd: Tensor) -> Tensor:
-    """(N,) bool: whether the most similar row of the gallery has the query's index; unit vectors."""
+    """(N,) bool: whether the most similar gallery row has the query's index; takes unit vectors."""
     nearest = torch.cat([(rows @ gallery_nd.T).argmax(dim=1) for rows in torch.split(queries_nd, _ROWS)])
     return nearest == torch.arange(len(nearest), device=nearest.device)
 

@@ -1,4 +1,4 @@
-"""Annotated images as a probe shows them to a network: resized to a square, with the objects that are probed."""
+"""Annotated images in the form that a probe shows to a network: resized to a square, with the probed objects."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -21,19 +21,19 @@ from socodet.views.settings import PhotometricSettings, SampleSettings
 
 BATCH_SIZE = 32
 MIN_SIDE = 0.07
-"""Smallest width and height of an object, as a share of the image's: 16 pixels of 224. A share, so that networks with
-other image sizes are asked about the same objects."""
+"""Minimum width and height of an object, as a share of the image's: 16 of 224 pixels. With a share, networks with
+different image sizes are probed on the same objects."""
 DEFAULTS = SampleSettings()
-"""The window and the colours of the other view are section 3.2's V2, the same for every run."""
+"""Window and colours of the other view: those of V2 in section 3.2, the same for every run."""
 
 
 @dataclass(frozen=True)
 class ObjectCounts:
-    """How many images and objects of a set are probed, and how many are left out."""
+    """How many images and objects of a dataset are probed, and how many are left out."""
 
     name: str
     images: int
-    """Images with an object to probe."""
+    """Number of images with an object to probe."""
     objects: int
     crowd: int
     """Crowd regions, left out."""
@@ -62,15 +62,15 @@ class ProbeSample:
     """One image with N objects, and its views."""
 
     labels: NDArray[np.int64]
-    """(N,) as annotated, from 1."""
+    """(N,) annotated labels, from 1."""
     plain: View
     """The whole image at size S, with all N objects."""
     half: View | None = None
     """The same at S // 2."""
     other: View | None = None
-    """A random window in other colours, with the objects that it shows."""
+    """A random crop with distorted colours, and the objects that it shows."""
     in_other: NDArray[np.bool_] | None = None
-    """(N,) whether the other view shows the object."""
+    """(N,) whether the other view shows each object."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ class ProbeBatch:
 
 
 def probed_objects(dataset: DetectionDataset) -> tuple[list[NDArray[np.intp]], ObjectCounts]:
-    """For each image the indices of the objects that are probed, and the counts.
+    """For each image the indices of the probed objects, and the counts.
 
-    Left out are crowd regions, objects marked difficult, and those below `MIN_SIDE`; each is counted once, in this
-    order.
+    Crowd regions, objects marked difficult, and objects below `MIN_SIDE` are left out; an object to which several
+    apply is counted under the first.
     """
     chosen: list[NDArray[np.intp]] = []
     crowd = difficult = small = 0
@@ -107,10 +107,10 @@ def probed_objects(dataset: DetectionDataset) -> tuple[list[NDArray[np.intp]], O
 
 
 class ProbeDataset:
-    """The images with objects to probe; None for one that cannot be read.
+    """The images with objects to probe; an item is None if its image cannot be read.
 
-    size: the side S. levels: gives the level rule. all_views: three views per image instead of the plain one alone. The
-    other view is drawn by `seed` and the image's index in the set.
+    size: the side S. levels: gives the pyramid-level rule. all_views: three views per image instead of only the plain
+    one. The other view is a function of `seed` and the image's index in the dataset.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class ProbeDataset:
         return len(self._indices)
 
     def batch(self, places: Sequence[int], begin: Begin) -> list[ProbeSample | None]:
-        """The samples of these places; `begin` is told the file of each image."""
+        """The samples of these places; calls `begin` with the file of each image."""
         samples = []
         for place in places:
             begin(str(self._dataset.images[self._indices[place]].file))
@@ -178,14 +178,14 @@ class ProbeDataset:
 
 
 def _colours_at(size: int) -> PhotometricSettings:
-    """The other view's colours, with the blur in proportion to the size."""
+    """The other view's colour distortion, with the blur in proportion to the size."""
     colours = DEFAULTS.views[1].photometric
     low, high = colours.blur_sigma
     return replace(colours, blur_sigma=(low, max(low, high * size / DEFAULTS.views[1].size)))
 
 
 def collate_views(views: Sequence[View]) -> ProbeBatch:
-    """One view of several images as a batch, its boxes grouped by level; there must be at least one box."""
+    """One view of several images as a batch, with its boxes grouped by level; needs at least one box."""
     rois = group_by_level(torch.cat([v.boxes for v in views])[None], torch.cat([v.levels for v in views])[None])
     counts = torch.tensor([len(v.boxes) for v in views])
     rois.rois[rois.order, 0] = torch.arange(len(views), dtype=rois.rois.dtype).repeat_interleave(counts)
@@ -193,6 +193,6 @@ def collate_views(views: Sequence[View]) -> ProbeBatch:
 
 
 def probe_batches(dataset: ProbeDataset, workers: int) -> Generator[list[ProbeSample | None], None, None]:
-    """Lists of up to `BATCH_SIZE` samples in the order of the set, made by `workers` processes (0: by this one)."""
+    """Lists of up to `BATCH_SIZE` samples in the dataset's order, made by `workers` processes (0: in this process)."""
     places = (range(first, min(first + BATCH_SIZE, len(dataset))) for first in range(0, len(dataset), BATCH_SIZE))
     return make_batches(dataset.batch, places, workers)

@@ -1,4 +1,4 @@
-"""Probes one encoder on a training and a validation set of annotated images."""
+"""Probes one encoder on annotated training and validation images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,26 +21,26 @@ from socodet.views.settings import SampleSettings
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """The results of a probe. All but counts and sizes are shares or cosines, at most 1."""
+    """The results of a probe. Everything except counts and sizes is a share or a cosine, at most 1."""
 
     knn: float
-    """Share of the validation objects whose class their nearest training objects predict."""
+    """Accuracy of predicting a validation object's class from its nearest training objects."""
     knn_balanced: float
     """The same, averaged over classes."""
     linear: float
-    """Share of the validation objects whose class logistic regression predicts."""
+    """Accuracy of logistic regression on the validation objects."""
     linear_balanced: float
     """The same, averaged over classes."""
     largest_class: float
     """Accuracy of always predicting the most frequent class of the training objects."""
     recall_at_1: float | None
-    """Share of objects found again in another view; None if those views show none."""
+    """Share of objects found again in another view; None if these views show none."""
     recall_objects: int
-    """Number of objects searched for, each among all of them."""
+    """Number of objects searched for; each is searched among all of them."""
     scale_cosine: float
     """Mean cosine of an object's features at full and at half size."""
     others_cosine: float | None
-    """The same for two different objects, as a reference; None if there is only one object."""
+    """The same for pairs of different objects, as a reference; None if there is only one object."""
     size: int
     """Side of the images in pixels."""
     train: ObjectCounts
@@ -68,10 +68,10 @@ def probe_encoder(
     show_progress: bool = False,
     stop: Sequence[str] = (),
 ) -> ProbeScores:
-    """All scores of an encoder, on the device that it is on; `sample` gives the level rule and the default size.
+    """All scores of an encoder, computed on its device; `sample` gives the pyramid-level rule and the default size.
 
-    fresh_statistics: first takes its batch-norm statistics from the training images, as an untrained network needs.
-    Raises InputError when a set has no object to probe, and StoppedEarlyError once the list `stop` has an element.
+    fresh_statistics: first estimate batch-norm statistics on the training images, as an untrained network needs.
+    Raises InputError when a dataset has no object to probe, and StoppedEarlyError once the list `stop` has an element.
     """
     size = settings.size or sample.views[0].size
     warm_up()

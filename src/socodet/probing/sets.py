@@ -1,4 +1,4 @@
-"""The annotated sets of a probe."""
+"""The annotated datasets of a probe."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,9 @@ class ProbeSets:
 
     @classmethod
     def chosen(cls, train: DetectionDataset, val: DetectionDataset, settings: ProbeSettings) -> "ProbeSets":
-        """As many images as the settings allow. Prints a note if the two sets have images in common.
+        """Takes as many images as the settings allow. Prints a note if the datasets have images in common.
 
-        InputError if the sets have no class in common.
+        InputError if the datasets have no class in common.
         """
         note = note_on_shared(train, val)
         if note is not None:
@@ -46,9 +46,9 @@ class ProbeSets:
 def open_sets(
     data: ProbeData | str | Path, settings: ProbeSettings | None = None, reading: ReadingSettings | None = None
 ) -> ProbeSets:
-    """Opens the training and the validation set; a path is a folder with both, or `reading` holds a share back.
+    """Opens the training and validation sets. A path is a folder with both, unless `reading` holds a share back.
 
-    Raises InputError when a set cannot be read, or `data` names only one.
+    Raises InputError when a dataset cannot be read, or when `data` names only one.
     """
     if not isinstance(data, ProbeData):
         data = ProbeData(Path(data))

@@ -16,11 +16,11 @@ class ProbeData(Settings):
     val: Path | None = None
     """Validation dataset; by default the folder's validation split."""
     train_split: str = "train"
-    """Split of a folder to learn from."""
+    """Split of the folder whose objects the classifiers are trained on."""
     val_split: str = "val"
-    """Split of a folder to classify."""
+    """Split of the folder whose objects are classified."""
     images: Path | None = None
-    """Folder of the images, if they are not found nearby; those of --val too, unless that dataset has its own."""
+    """Folder of the images, if they are not found nearby; also for --val, unless that dataset has its own."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class ProbeSettings(Settings):
     """
 
     size: Annotated[int, Range(32)] | None = None
-    """Side of the square that images are resized to, in pixels; by default that of the run's first view."""
+    """Images are resized to a square of this side, in pixels; by default that of the run's first view."""
     max_train_images: PositiveInt | None = 2000
-    """At most this many training images, chosen by the seed; None for all."""
+    """Maximum number of training images, drawn by --seed; None for all."""
     max_val_images: PositiveInt | None = 1000
-    """At most this many validation images, chosen by the seed; None for all."""
+    """Maximum number of validation images, drawn by --seed; None for all."""
     of: Literal["head", "backbone"] = "head"
-    """Which features of an object to probe: the box head's (h of Eq. 1), or the backbone's, pooled by RoIAlign from its
-    last stage and averaged. Only the latter can be compared between runs with and without FPN and head."""
+    """Which features of an object to probe: the box head's (h of Eq. 1), or the backbone's, pooled from its last stage
+    by RoIAlign and averaged. Only the backbone's can be compared between runs with and without FPN and box head."""
     seed: NonNegativeInt = 0
-    """Random seed for the images and the second view; independent of the run's, so that all runs see the same."""
+    """Random seed for the choice of images and the second view; independent of the run's seed, so that all runs see the
+    same."""
