@@ -54,7 +54,7 @@ def test_nothing_is_lost_silently(exportable_run, tmp_path, architecture, framew
 
 
 def test_torchvision_has_detectors_of_fpn_runs_only(exportable_run, tmp_path):
-    with pytest.raises(InputError, match="only fpn has"):
+    with pytest.raises(InputError, match="only for fpn"):
         export_run(exportable_run(architecture="c5", **SMALL).path, tmp_path / "soco.pth")
     assert list(tmp_path.iterdir()) == []
 

@@ -68,5 +68,5 @@ def test_a_network_of_timms_own_goes_back_to_the_whole_models_names(exportable_r
     card = (tmp_path / "soco-timm.md").read_text()
     assert 'timm.create_model("convnext_atto", checkpoint_path="soco.pth", num_classes=0)' in card
     assert "Not pretrained, as timm initialises it: head.norm.weight, head.norm.bias." in card
-    with pytest.raises(InputError, match=r"timm/convnext_atto, and --format detectron2 knows ResNets only"):
+    with pytest.raises(InputError, match=r"timm/convnext_atto, but --format detectron2 supports only ResNets"):
         export_run(run.path, tmp_path / "soco.pkl", format="detectron2")

@@ -34,7 +34,7 @@ class Exported(Shown):
     weights: Path
     card: Path
     unfinished: str | None
-    """The progress of a run that is not finished, such as `30 of 100 steps`."""
+    """How far an unfinished run got, such as `30 of 100 steps`; None if it is finished."""
 
     def __str__(self) -> str:
         return f"{self.weights}: written; the card says what it is and how to load it: {self.card}"
@@ -51,7 +51,7 @@ def export_run(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> Exported:
-    """Writes pretrained modules to the file `output`, under a framework's own names; `deployment.export` says more."""
+    """Writes pretrained modules to the file `output` under a framework's tensor names; see `deployment.export`."""
     frameworks = _FRAMEWORKS
     if format == "transformers":
         if model is None:
@@ -62,11 +62,11 @@ def export_run(
         frameworks = {**_FRAMEWORKS, format: files_of}
     elif model is not None or images is not None or bn_images != BN_IMAGES:
         raise InputError(
-            f"--model, --images and --bn-images: are for --format transformers, not {format}; leave them out"
+            f"--model, --images and --bn-images: only for --format transformers, not {format}; leave them out"
         )
     if images is not None and bn_images == 0:
         raise InputError(
-            "--images: none are read with --bn-images 0, which keeps the statistics; leave one of them out"
+            "--images: none are read with --bn-images 0, which keeps the statistics; leave out one of the flags"
         )
     path, card = check_output(output, format, _FRAMEWORKS, overwrite=overwrite)
     modules = pretrained_modules(source)

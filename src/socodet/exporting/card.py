@@ -1,4 +1,4 @@
-"""The model card beside exported weights: facts from the run's records, or what is known of a file of weights."""
+"""The model card beside exported weights: facts from the run's records, or what is known about a file of weights."""
 
 import hashlib
 import json
@@ -19,15 +19,14 @@ LOGGED = {
     "embedding_std": "standard deviation of the embeddings",
     "effective_rank": "effective rank of the embeddings",
 }
-"""Logged figures that a card gives, in words."""
+"""Logged figures that a card reports, and their names in words."""
 
 
 def model_card(
     source: str | Path, modules: PretrainedModules, files: FrameworkFiles, framework: str
 ) -> tuple[str, str | None]:
-    """What was trained, on what, how far training got, what is in the files, and how to load them, as Markdown.
-
-    Also the progress of a run that is not finished, such as `30 of 100 steps`.
+    """A Markdown card that says what was trained, on which data and how far, and what is in the files and how to load
+    them. Also returns how far an unfinished run got, such as `30 of 100 steps`.
     """
     unfinished = None
     if Path(source).is_dir():
@@ -78,7 +77,7 @@ def _training_lines(folder: RunFolder, recipe: dict[str, Any], state: dict[str, 
 
 
 def reading_lines(reading: PixelReading) -> Iterator[str]:
-    """How images became 8-bit RGB, which other programs do otherwise; nothing of 8-bit images with their own bands."""
+    """How images were converted to 8-bit RGB, where other programs may differ; nothing if they needed no conversion."""
     said = []
     if reading.bands is not None:
         are = "red, green and blue" if len(reading.bands) == 3 else "grey"
@@ -89,13 +88,13 @@ def reading_lines(reading: PixelReading) -> Iterator[str]:
         black, white = reading.floats
         said.append(f"floating-point, signed and 32-bit images from {black:g} (black) to {white:g} (white)")
     if said:
-        yield f"- Read as 8-bit RGB: {'; '.join(said)}. Make images elsewhere 8-bit RGB in the same way"
+        yield f"- Read as 8-bit RGB: {'; '.join(said)}. Elsewhere, convert images to 8-bit RGB in the same way"
 
 
 def file_and_loading_lines(
     files: FrameworkFiles, licence: str = "The licence of the images (and of any weights it started from)"
 ) -> Iterator[str]:
-    """What each file is, and how to load it; `licence` is what has one that we do not know."""
+    """What each file is and how to load it; `licence` is the subject of the sentence about the unknown licence."""
     yield "## Files"
     yield ""
     for path, content in files.weights.items():
@@ -116,7 +115,7 @@ def file_and_loading_lines(
     yield ""
     yield "## Licence"
     yield ""
-    yield f"{licence}, and what it allows, is to be stated by whoever trained and shares these weights."
+    yield f"{licence}, and what it allows, must be stated by whoever trained and shares these weights."
 
 
 def _images(description: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ PICKLE_PROTOCOL = 4
 def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """The modules for `DetectionCheckpointer`, with configs of the detectors that they fit.
 
-    InputError for modules that fit no stock model of Detectron2.
+    InputError for modules that fit none of Detectron2's stock models.
     """
     depth = modules.depth("detectron2")
     is_c4, has_pyramid = modules.encoder.head_is_fifth_block, modules.encoder.has_pyramid
@@ -55,7 +55,7 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
             "DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)"
         ),
         notes=(
-            "Images: RGB, 0 to 255, as the configs have it (INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD).",
+            "Images: RGB, 0 to 255, as set in the configs (INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD).",
             "Stride 2 is in the 3x3 convolutions (STRIDE_IN_1X1 False).",
             "MODEL.WEIGHTS in the configs is where the file was written; if you move it, give its path on the command "
             f"line: `train_net.py --config-file … MODEL.WEIGHTS {shlex.quote(output.name)}`.",
@@ -64,7 +64,7 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
 
 
 def pickled(weights: Mapping[str, Tensor]) -> bytes:
-    """The file's bytes: arrays under "model", and a request that names be matched by their endings."""
+    """The file's bytes: arrays under "model", and the flag that makes Detectron2 match names by their endings."""
     buffer = io.BytesIO()
     content = {
         "model": {name: value.numpy() for name, value in weights.items()},
@@ -76,10 +76,10 @@ def pickled(weights: Mapping[str, Tensor]) -> bytes:
 
 
 class _ArrayPickler(pickle.Pickler):
-    """Pickles arrays by `numpy.ndarray` alone.
+    """Pickles arrays through `numpy.ndarray` alone.
 
-    NumPy's own way names private modules that moved in NumPy 2.0, so that its files do not load where
-    Detectron2 is installed beside an older one.
+    NumPy's own pickles name private modules that moved in NumPy 2.0, so they do not load where Detectron2 is installed
+    with an older NumPy.
     """
 
     def reducer_override(self, obj: Any) -> Any:

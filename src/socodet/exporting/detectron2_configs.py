@@ -1,6 +1,6 @@
-"""Detectron2's YAML configs, for fine-tuning a run's weights by section 4.2's protocol.
+"""Detectron2's YAML configs for fine-tuning a run's weights with the protocol of section 4.2.
 
-Each stands alone: no base file, no class that stock Detectron2 lacks.
+Each config is self-contained: no base file, and no class that stock Detectron2 lacks.
 """
 
 from pathlib import Path
@@ -19,9 +19,9 @@ SHORT_SIDES = [640, 672, 704, 736, 768, 800]
 VOC_SHORT_SIDES = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
 COCO_ITERATIONS = {"1x": 90_000, "2x": 180_000}
 LONGER_ITERATIONS = {"4x": 360_000}
-"""Of Table 10, on FPN."""
+"""Longer schedules of Table 10, on FPN."""
 LVIS_ITERATIONS = {"1x": 180_000, "2x": 360_000, "90k": 90_000}
-"""Detectron2's 1x, twice it, and what the method's public configuration trains and its README calls 1x."""
+"""Detectron2's 1x and 2x, and the length in the method's public configuration, which its README calls 1x."""
 VOC_ITERATIONS = 24_000
 
 
@@ -53,7 +53,7 @@ def _common(depth: int, weights: Path) -> Settings:
     return {
         "VERSION": 2,
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-        # of a link its own name: Detectron2 knows its layout by the suffix
+        # not resolved if it is a link: Detectron2 recognises the layout by the suffix
         "MODEL.WEIGHTS": str(weights.absolute()),
         "MODEL.MASK_ON": True,
         "MODEL.PIXEL_MEAN": [round(255 * mean, 3) for mean in IMAGENET_MEAN],
@@ -69,7 +69,7 @@ def _common(depth: int, weights: Path) -> Settings:
 
 
 def fpn_settings(settings: ModelSettings, depth: int, weights: Path) -> Settings:
-    """Mask R-CNN's network on FPN, and where its weights are."""
+    """The network of Mask R-CNN on FPN, and the path of its weights."""
     stages = ["res2", "res3", "res4", "res5"]
     return _common(depth, weights) | {
         "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
@@ -146,7 +146,7 @@ def _voc() -> Settings:
 
 
 def _schedule(iterations: int, *, drops: tuple[float, float], weight_decay: float, warmup: int) -> Settings:
-    """Section 4.2: batches of 16, a base rate of 0.02 that drops twice by 10."""
+    """Section 4.2: batches of 16, and a base learning rate of 0.02 that is divided by 10 twice."""
     return {
         "SOLVER.IMS_PER_BATCH": 16,
         "SOLVER.BASE_LR": 0.02,
@@ -158,7 +158,7 @@ def _schedule(iterations: int, *, drops: tuple[float, float], weight_decay: floa
 
 
 class _Dumper(yaml.SafeDumper):
-    """Maps as blocks, lists on one line, and every list in full wherever it is repeated."""
+    """Writes maps as blocks and lists on one line, and repeated lists in full instead of as aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

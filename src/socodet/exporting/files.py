@@ -1,4 +1,4 @@
-"""The files that a framework gets."""
+"""The files written for a framework."""
 
 import io
 import os
@@ -18,34 +18,34 @@ _TORCH = (".pth", ".pt", ".safetensors")
 SUFFIXES = {
     "torchvision": _TORCH,
     "timm": _TORCH,
-    "detectron2": (".pkl",),  # by which Detectron2 recognises its own layout
+    "detectron2": (".pkl",),  # Detectron2 recognises its own layout by it
     "mmdetection": (".pth",),
     "onnx": (".onnx",),
 }
-"""How the files of a format end; transformers has folders."""
+"""File suffixes of each format; transformers uses folders."""
 
 
 @dataclass(frozen=True)
 class FrameworkFiles:
-    """Files of one framework, ready to be written, and what its card says of them."""
+    """Files for one framework, ready to be written, and what the card says about them."""
 
     weights: dict[Path, bytes]
     left_out: dict[Path, tuple[str, ...]]
-    """Pretrained modules that are not in each file of weights, in words."""
+    """For each file of weights, a description of the pretrained modules that are not in it."""
     how_to_load: str
-    """Lines of code in `language`."""
+    """Code that loads the files, in `language`."""
     configs: dict[Path, str] = field(default_factory=dict)
     language: str = "python"
     notes: tuple[str, ...] = ()
-    """What else to know."""
+    """Further notes for the card."""
     first_label: int = 1
-    """The number that the first class of a detector has there."""
+    """The label of a detector's first class in that framework."""
 
     def write(self, card: Path, text: str, *, overwrite: bool) -> None:
         """Writes the files and the card, the weights last.
 
-        InputError if one exists and `overwrite` is false, unless its content is the same, as after a call that was
-        killed. If one cannot be written, the new ones are removed, so that the same call can be repeated.
+        InputError if a file exists and `overwrite` is false, unless its content is the same, for example after a call
+        that was killed. If a file cannot be written, the new files are removed, so that the call can be repeated.
         """
         texts = {**self.configs, card: text}
         files = {**{path: content.encode(errors="backslashreplace") for path, content in texts.items()}, **self.weights}
@@ -64,12 +64,12 @@ class FrameworkFiles:
 
 
 def quoted(text: str) -> str:
-    """The text as Python code writes it, in double quotes."""
+    """The text as a Python string literal in double quotes."""
     return '"' + repr(f'"{text}')[2:-1].replace('"', r"\"") + '"'
 
 
 def state_dict_bytes(weights: Mapping[str, Tensor], output: Path) -> bytes:
-    """In the format of the output's suffix: `.safetensors`, or what torch.load reads."""
+    """The bytes of a state dict in the format of the output's suffix: `.safetensors`, or what torch.load reads."""
     if output.suffix == ".safetensors":
         return safetensors.torch.save(dict(weights))
     buffer = io.BytesIO()
@@ -91,7 +91,7 @@ def _is_same(path: Path, data: bytes) -> bool:
 
 
 def card_path(output: Path, framework: str) -> Path:
-    """Where the card of weights at `output` lies: beside them, `NAME-FRAMEWORK.md`, or in the folder, `README.md`."""
+    """The path of the card for `output`: `NAME-FRAMEWORK.md` beside a file, or `README.md` in a folder."""
     if framework == "transformers":
         return output / "README.md"
     return output.with_name(f"{output.stem}-{framework}.md")
@@ -100,8 +100,8 @@ def card_path(output: Path, framework: str) -> Path:
 def check_output(given: str | Path, format: str, formats: Iterable[str], *, overwrite: bool) -> tuple[Path, Path]:
     """The paths of the weights and of their card.
 
-    InputError for a folder in place of a file or a file in place of a folder, for one that exists unless `overwrite`,
-    and when the format's files end otherwise, with those of `formats` that end so.
+    InputError for a folder in place of a file or a file in place of a folder, for an existing file unless `overwrite`,
+    and for a suffix that the format does not have; the message names those of `formats` that have it.
     """
     output = settled(given)
     if output.is_dir() and format != "transformers":

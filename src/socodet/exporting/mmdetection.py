@@ -13,8 +13,9 @@ from socodet.weights.formats import mmdetection
 def mmdetection_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """The modules for `load_from`, with configs of the detectors that they fit.
 
-    MMDetection numbers a neck's blocks from its finest level: `neck.lateral_convs.0` is P2's in an R-CNN and P3's in
-    RetinaNet and FCOS. So these get a second file, `NAME.single_stage.pth`, without P2's blocks and the box head.
+    MMDetection numbers a neck's blocks from its finest level: `neck.lateral_convs.0` is P2's in an R-CNN, but P3's in
+    RetinaNet and FCOS. These two therefore get a second file, `NAME.single_stage.pth`, without P2's blocks and the box
+    head.
     """
     depth = modules.depth("mmdetection")
     is_c4 = modules.encoder.head_is_fifth_block
@@ -42,7 +43,7 @@ def mmdetection_files(modules: PretrainedModules, output: Path) -> FrameworkFile
         how_to_load=f"mim train mmdet {first}  # or python tools/train.py {first}",
         language="sh",
         notes=(
-            "Images: RGB, 0 to 255, as the configs have it (bgr_to_rgb, mean, std).",
+            "Images: RGB, 0 to 255, as set in the configs (bgr_to_rgb, mean, std).",
             'Stride 2 is in the 3x3 convolutions (style="pytorch").',
             note,
         ),

@@ -1,7 +1,7 @@
-"""MMDetection's Python configs (3.x), for fine-tuning a run's weights.
+"""MMDetection's Python configs (3.x) for fine-tuning a run's weights.
 
-Each inherits one of MMDetection's own and changes what the weights ask for: RGB pixels, stride 2 in the 3x3
-convolutions, nothing frozen, batch norm everywhere and synchronised (section 4.2), and where the weights are.
+Each inherits from one of MMDetection's configs and changes what the weights require: RGB pixels, stride 2 in the 3x3
+convolutions, nothing frozen, synchronised batch norm everywhere (section 4.2), and the path of the weights.
 """
 
 from pprint import pformat
@@ -14,7 +14,7 @@ Settings = dict[str, Any]
 
 NORM = {"type": "SyncBN", "requires_grad": True}
 MASK_RCNN_WEIGHT_DECAY = 2.5e-5
-"""Section 4.2's for COCO; RetinaNet and FCOS keep MMDetection's own optimisation (section 4.5)."""
+"""Weight decay of section 4.2 for COCO; RetinaNet and FCOS keep MMDetection's own optimiser settings (section 4.5)."""
 
 
 def fpn_configs(settings: ModelSettings, depth: int, weights: str) -> dict[str, str]:
@@ -56,7 +56,7 @@ def fpn_model(settings: ModelSettings, depth: int) -> Settings:
 
 
 def single_stage_configs(settings: ModelSettings, depth: int, weights: str) -> dict[str, str]:
-    """RetinaNet and FCOS, COCO 1x: file name → text. Their pyramids' further levels (P6, P7) start fresh."""
+    """RetinaNet and FCOS, COCO 1x: file name → text. The extra levels of their pyramids (P6, P7) start fresh."""
     model = {
         "data_preprocessor": _PIXELS,
         "backbone": _backbone(depth),
@@ -119,7 +119,7 @@ def _stage_channels(depth: int) -> list[int]:
 
 
 def _config(base: str, model: Settings, weights: str, weight_decay: float | None = None) -> str:
-    """`load_from` is found from the config's own place, so that the folder can be moved with the weights."""
+    """The config's text; `load_from` is relative to the config, so both can be moved together."""
     lines = [f"_base_ = {base!r}", f"model = {pformat(model, sort_dicts=False, width=110)}"]
     if weight_decay is not None:
         lines.append(f"optim_wrapper = dict(optimizer=dict(weight_decay={weight_decay}))")

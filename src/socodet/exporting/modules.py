@@ -1,4 +1,4 @@
-"""The modules to export, of a run or a file of weights, and their sizes, which configs need."""
+"""The modules to export from a run or a file of weights, and their sizes, which configs need."""
 
 import math
 import re
@@ -32,28 +32,28 @@ class PretrainedModules:
 
     source: str
     format: str
-    """Whose names they had there."""
+    """The naming format of the source."""
     settings: ModelSettings
     tensors: dict[str, Tensor]
-    """By plain name (`weights.formats`)."""
+    """Tensors by plain name (`weights.formats`)."""
 
     @property
     def encoder(self) -> type[ObjectEncoder]:
-        """The encoder's class, which says which modules there are."""
+        """The encoder's class, which determines which modules there are."""
         return encoder_class(self.settings)
 
     def depth(self, framework: str) -> int:
-        """Layers of the ResNet. InputError for another backbone, which `framework` has other names for."""
+        """Number of layers of the ResNet. InputError for a backbone whose names in `framework` are not known."""
         match = re.fullmatch(r"resnet(18|34|50|101|152)", self.settings.backbone)
         if match is None:
             raise InputError(
-                f"{self.source}: its backbone is {self.settings.backbone}, and --format {framework} knows ResNets "
-                "only; use --format timm, torchvision or transformers"
+                f"{self.source}: its backbone is {self.settings.backbone}, but --format {framework} supports only "
+                "ResNets; use --format timm, torchvision or transformers"
             )
         return int(match[1])
 
     def renamed(self, names: Renaming) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """The tensors by their names in a format, and, in words, the modules that the format has no place for."""
+        """The tensors by their names in a format, and descriptions of the modules that the format has no place for."""
         placed, left_out = {}, []
         for plain, tensor in self.tensors.items():
             name = names.from_plain(plain)
@@ -83,7 +83,7 @@ def pretrained_modules(source: str | Path) -> PretrainedModules:
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32, which every framework takes; others unchanged."""
+    """Converts half precision to float32, which every framework takes; other types are unchanged."""
     return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
 
 
@@ -92,7 +92,7 @@ def _is_resnets(name: str) -> bool:
 
 
 def _check_backbone(pretrained: Pretrained, backbone: str) -> None:
-    """InputError where a file's backbone is another than its blocks say: of other widths, norms or further layers."""
+    """InputError if a file's backbone is not the ResNet that its blocks suggest: other widths, norms or more layers."""
     with torch.device("meta"):
         body, _ = build_backbone(backbone)
     real = {f"body.{name}": tuple(tensor.shape) for name, tensor in body.state_dict().items()}
@@ -116,14 +116,14 @@ def _check_backbone(pretrained: Pretrained, backbone: str) -> None:
 
 
 def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelSettings:
-    """The sizes of a file's modules. InputError for another network than a ResNet."""
+    """The sizes of a file's modules. InputError for a network that is not a ResNet."""
     stages = [{name.split(".")[2] for name in tensors if name.startswith(f"body.layer{n}.")} for n in (1, 2, 3, 4)]
     depth = resnet_depth(tuple(map(len, stages)), bottleneck="body.layer1.0.conv3.weight" in tensors)
     if depth is None:
         raise InputError(f"{source}: holds no ResNet of 18 to 152 layers; for another backbone give its run's folder")
     backbone = f"resnet{depth}"
     if any(name.endswith(".conv.bias") for name in tensors):
-        raise InputError(f"{source}: its pyramid or box head has no batch norm; export weights of ones that have")
+        raise InputError(f"{source}: its pyramid or box head has no batch norm; export weights that have it")
     if "lateral.5.conv.weight" not in tensors:
         return ModelSettings(architecture="c4" if c4 else "c5", backbone=backbone)
     for level in range(FINEST, COARSEST):
@@ -137,8 +137,8 @@ def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelS
     convs = [len(value) for name, value in tensors.items() if re.fullmatch(r"head\.conv\.\d+\.conv\.weight", name)]
     if not convs or "head.fc1.weight" in tensors:
         raise InputError(
-            f"{source}: its box head is not of convolutions and one fully connected layer; remove its tensors from the "
-            "file to export the rest"
+            f"{source}: its box head does not consist of convolutions and one fully connected layer; remove its "
+            "tensors from the file to export the rest"
         )
     outputs, inputs = tensors["head.fc.weight"].shape
     return ModelSettings(

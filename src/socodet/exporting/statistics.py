@@ -1,4 +1,4 @@
-"""Batch norm's statistics of a backbone over images as a detector sees them, for frameworks that freeze them."""
+"""A backbone's batch norm statistics on images as a detector sees them, for frameworks that freeze these statistics."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +19,17 @@ from socodet.training.run_folder import RunFolder
 
 BATCH = 8
 SIDE = 640
-"""Images are scaled to this height and width: what RT-DETR sees, and between the sizes that DETR is trained on."""
+"""Images are scaled to this height and width: RT-DETR's input size, within the range that DETR trains on."""
 
 
 def backbone_statistics(
     modules: PretrainedModules, images: Images | None, count: int, *, side: int = SIDE, show_progress: bool = False
 ) -> tuple[dict[str, Tensor], str] | None:
-    """A backbone's running means and variances on at most `count` images, evenly spaced over a set; None for count 0.
+    """A backbone's running means and variances by plain name, and a description of where they come from.
 
-    By plain name; and where they come from, in words.
-
-    `images` are by default those that the run was pretrained on; a file of weights without them keeps its own. Batches
-    are normalised by their own statistics, as `reestimate_statistics` says. InputError when they cannot be read.
+    They are estimated on at most `count` images, evenly spaced over `images`; None for count 0. By default, `images`
+    are those that the run was pretrained on; a file of weights without images keeps its statistics (None). Each batch
+    is normalised by its own statistics, see `reestimate_statistics`. InputError when no image can be read.
     """
     if count == 0:
         return None
@@ -53,7 +52,7 @@ def backbone_statistics(
 
         reestimate_statistics(body, lambda batch: stage_outputs(body, normalize(batch)), batches())
     if not read:
-        raise InputError(f"{source.location}: none of {len(chosen)} images can be read; give others, --images")
+        raise InputError(f"{source.location}: none of {len(chosen)} images can be read; give others with --images")
     tensors = {f"body.{name}": value for name, value in body.state_dict().items() if "running_" in name}
     return tensors, f"re-estimated on {read} images at {side}x{side} pixels, from {Path(source.location).name}"
 
@@ -68,13 +67,13 @@ def _source(modules: PretrainedModules, images: Images | None) -> ImageSource | 
             return None if location is None else open_images(whole_location(location))
         except InputError as error:
             raise InputError(
-                f"{error}; batch norm statistics are estimated on the run's images: give them, --images, or keep those "
-                "of pretraining, --bn-images 0"
+                f"{error}; batch norm statistics are estimated on the run's images: give them with --images, or keep "
+                "the statistics of pretraining with --bn-images 0"
             ) from None
 
 
 def _batches(source: ImageSource, indices: list[int], side: int) -> Iterator[Tensor]:
-    """uint8 (B, 3, side, side); images that cannot be read are left out."""
+    """Batches of uint8 (B, 3, side, side); images that cannot be read are left out."""
     batch: list[Tensor] = []
     for index in indices:
         try:

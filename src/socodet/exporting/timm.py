@@ -1,4 +1,4 @@
-"""timm's names: the backbone alone, for `timm.create_model(NAME, checkpoint_path=FILE, num_classes=0)`."""
+"""timm: the backbone alone, for `timm.create_model(NAME, checkpoint_path=FILE, num_classes=0)`."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from socodet.weights.match import GETTER
 def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """The backbone as a state dict of timm's model of that name, without a classifier.
 
-    timm's ResNets have torchvision's names. Of a timm network the run has what computes its feature maps; tensors of
-    the whole model behind them, such as a last norm before pooling, are added as timm initialises them, and the notes
-    name them.
+    timm's ResNets have torchvision's tensor names. A run with a timm network has only the layers that compute feature
+    maps. The whole model's further tensors, such as a last norm before pooling, are added as timm initialises them, and
+    the notes name them.
     """
     weights, left_out = modules.renamed(backbone())
     name = modules.settings.backbone.removeprefix(TIMM)
@@ -42,9 +42,9 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
 
 
 def _as_in_the_whole_model(weights: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], list[str]]:
-    """A feature extractor's state dict as the whole model's, and the tensors it did not have.
+    """Converts a feature extractor's state dict to the whole model's; also returns the tensors that it lacked.
 
-    timm's extractors join the first two parts of a name by an underscore where the model has a dot, or hold the model.
+    timm's extractors either hold the model, or join the first two parts of a name by an underscore instead of a dot.
     """
     import timm
 

@@ -13,13 +13,13 @@ from socodet.weights.formats import Layout, torchvision
 def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
     """Backbone, FPN and box head as a state dict of torchvision's R-CNN detectors with batch norm.
 
-    InputError for another architecture, which torchvision has no detector for.
+    InputError for an architecture for which torchvision has no detector.
     """
     settings = modules.settings
     if not (modules.encoder.has_box_head and modules.encoder.has_pyramid):
         raise InputError(
-            f"{modules.source}: torchvision has no detector for architecture {settings.architecture}; only fpn has "
-            "one, use another --format"
+            f"{modules.source}: torchvision has no detector for architecture {settings.architecture}, only for fpn; "
+            "use another --format"
         )
     weights, left_out = modules.renamed(torchvision(Layout(fc=(settings.head_convs + 1,)), rpn=True))
     other = {
@@ -29,7 +29,7 @@ def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFile
         and getattr(settings, field.name) != field.default
     }
     has_rpn = any(plain.startswith("rpn.") for plain in modules.tensors)
-    if other or has_rpn:  # no function of torchvision makes a detector of these sizes; its RPN heads here are deeper
+    if other or has_rpn:  # torchvision has no function for these sizes, and its RPN head has more convolutions
         sizes = ", ".join(f"{name}={value!r}" for name, value in other.items())
         imported = ""
         detector = f'socodet.new_detector("mask_rcnn_fpn", socodet.ModelSettings({sizes}), num_classes=21)'

@@ -1,4 +1,4 @@
-"""Hugging Face transformers: a folder that `from_pretrained` reads, a detector with the pretrained backbone inside."""
+"""Hugging Face transformers: a folder for `from_pretrained`, with a detector that has the pretrained backbone."""
 
 import errno
 import tempfile
@@ -40,17 +40,17 @@ def transformers_files(
     *,
     show_progress: bool = False,
 ) -> FrameworkFiles:
-    """A model of the original's sizes, its backbone pretrained and the rest fresh, and its image processor.
+    """A model of the original size with a pretrained backbone and everything else fresh, and its image processor.
 
-    RT-DETR's encoder has 256 channels at every depth, or as many as one that was pretrained. The backbone's batch norm
-    gets the statistics of `backbone_statistics` over `bn_images` images. InputError for a backbone that the model does
-    not have, and for images that would not be read.
+    RT-DETR's encoder has 256 channels at every depth, or those of a pretrained encoder. The backbone's batch norm gets
+    the statistics that `backbone_statistics` estimates on `bn_images` images. InputError for a backbone that the model
+    does not have, and for images that would not be used.
     """
     transformers = import_transformers("--format transformers")
     has_norms = any(name.startswith("body.") and name.endswith("running_var") for name in modules.tensors)
     if images is not None and not has_norms:
         raise InputError(
-            f"--images: are for statistics of batch norm, which {modules.settings.backbone} does not have; leave it out"
+            f"--images: only for batch norm statistics, and {modules.settings.backbone} has no batch norm; leave it out"
         )
     name = _CLASSES[model]
     network = getattr(transformers, f"{name}ForObjectDetection")(_config(transformers, modules, model))
@@ -64,7 +64,7 @@ def transformers_files(
         _replace_statistics(network, statistics[0])
     on_norms = "They are those of pretraining." if statistics is None else f"They were {statistics[1]}."
     processor = getattr(transformers, "RTDetrImageProcessor" if model == "rt_detr_v2" else f"{name}ImageProcessor")
-    # RT-DETR's own takes RGB in 0 to 1 as it is; pretraining normalised it
+    # RT-DETR's own processor leaves RGB in 0 to 1 unnormalised; pretraining normalised it
     normalized = {"do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
     weights, configs = saved_files(output, network, processor(**normalized))
     freshly = ", ".join(report.fresh_modules)
@@ -79,7 +79,7 @@ def transformers_files(
             f"processor = AutoImageProcessor.from_pretrained({quoted(output.name)})"
         ),
         notes=(
-            "Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation, as the processor does it.",
+            "Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation; the processor does this.",
             f"Not pretrained: {freshly}.",
             *([f"The model freezes batch norm in its backbone, so its statistics matter. {on_norms}"] * has_norms),
         ),
@@ -88,7 +88,7 @@ def transformers_files(
 
 @contextmanager
 def _without_progress() -> Iterator[None]:
-    """Transformers shows progress of its own, whatever is shown of ours."""
+    """Hides transformers' own progress bars."""
     from transformers.utils import logging
 
     if not logging.is_progress_bar_enabled():
@@ -102,13 +102,13 @@ def _without_progress() -> Iterator[None]:
 
 
 def saved_files(output: Path, *parts: Any) -> tuple[dict[Path, bytes], dict[Path, str]]:
-    """What `save_pretrained` of a model and a processor writes into the folder `output`: weights, and texts."""
+    """The weights and texts that `save_pretrained` of a model and a processor writes into the folder `output`."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with _without_progress():
                 for part in parts:
                     part.save_pretrained(folder)
-        except SafetensorError as error:  # what its writer makes of a full disk
+        except SafetensorError as error:  # raised on a full disk
             raise OSError(errno.EIO, str(error), folder) from None
         files = {output / path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
     weights = {path: content for path, content in files.items() if path.suffix == ".safetensors"}
@@ -121,8 +121,8 @@ def _config(transformers: Any, modules: PretrainedModules, model: TransformersMo
         depth = resnet_d_depth(settings.backbone)
         if depth is None:
             raise InputError(
-                f"{modules.source}: its backbone is {settings.backbone}, and RT-DETR has ResNet-d; pretrain with "
-                "--backbone timm/resnet50d or its like, or choose another --model"
+                f"{modules.source}: its backbone is {settings.backbone}, but RT-DETR has a ResNet-d; pretrain with "
+                "--backbone timm/resnet50d or similar, or choose another --model"
             )
         aligned = settings.architecture == "rt_detr"
         return rt_detr_config(depth, settings.fpn_channels) if aligned else rt_detr_config(depth)
