@@ -1,1 +1,1 @@
-"""A fine-tuned detector as files for other frameworks, one module per framework, each with a card."""
+"""Exports fine-tuned detectors to other frameworks, one module per framework, with a card beside each export."""

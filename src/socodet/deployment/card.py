@@ -17,7 +17,7 @@ from socodet.weights.hub import HUB
 
 
 def detector_card(detector: TrainedDetector, files: FrameworkFiles, framework: str) -> str:
-    """Markdown."""
+    """The card as Markdown."""
     recipe = detector.recipe
     train = in_markdown(RunFolder(detector.run).describe()["train"])
     what = f"{recipe.settings.detector} with {recipe.model.backbone}"
@@ -63,7 +63,7 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
     train = in_markdown(description["train"])
     yield f"- Trained on {data['images']:,} images of {train}, sha256 of the objects `{data['sha256']}`"
     start = description.get("start")
-    # Of a path the last part: where it lay on somebody's disk is nobody's business.
+    # Only the last part of a path, because where it was on somebody's disk is private.
     yield f"- Began from {in_markdown(_last_part(start['from'])) if start else 'scratch'}"
     yield f"- Weights after {detector.step:,} of {recipe.schedule.iterations:,} steps"
     scores, on = scores_of(detector, run)
@@ -81,7 +81,7 @@ def _last_part(place: str) -> str:
 
 
 def scores_of(detector: TrainedDetector, run: RunFolder) -> tuple[dict[str, float], str]:
-    """Of these very weights, by the log, in percent; and the name of the set that they were scored on."""
+    """Scores of exactly these weights from the log, in percent, and the name of the dataset they were scored on."""
     found = {
         name: value
         for line in run.log_lines()

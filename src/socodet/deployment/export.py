@@ -1,4 +1,4 @@
-"""From a run or weights to a file for another framework: pretrained modules, or a fine-tuned detector whole."""
+"""Exports a run or weights to another framework: pretrained modules, or a whole fine-tuned detector."""
 
 from pathlib import Path
 from typing import Literal, cast
@@ -30,24 +30,26 @@ def export(
 ) -> Exported:
     """Writes what a run learned as a file for another framework, with a card that says what it is and how to load it.
 
-    Of a fine-tuning run's folder, the detector (`export_detector`). Of a pretraining run's, or of a file of weights,
-    such as a checkpoint of the method's public code, the pretrained modules:
+    For a fine-tuning run's folder, this is the detector (`export_detector`). For a pretraining run's folder, or a file
+    of weights such as a checkpoint of the method's public code, it is the pretrained modules:
 
     torchvision  .pth, .pt or .safetensors: backbone, FPN and box head of its R-CNN detectors
     detectron2   .pkl, and a folder of YAML configs
     mmdetection  .pth, a second one for single-stage detectors, and a folder of Python configs
     timm         .pth, .pt or .safetensors: the backbone
-    transformers a folder for `from_pretrained`: `model` with the pretrained backbone, the rest fresh
+    transformers a folder for `from_pretrained`: `model` with the pretrained backbone and everything else fresh
 
-    Beside it comes a model card, `NAME-FORMAT.md`; configs are in `NAME-FORMAT/`. transformers' models freeze batch
-    norm, so its statistics are re-estimated on `bn_images` of the run's images, or of `images`; 0 keeps them.
-    InputError if `source` is neither or has no checkpoint yet, if a file to be written exists and `overwrite` is false,
-    if the format has another suffix, or if the framework has no such network.
+    A model card, `NAME-FORMAT.md`, is written beside the file; configs are in `NAME-FORMAT/`. transformers' models
+    freeze batch norm, so its statistics are re-estimated on `bn_images` of the run's images, or of `images`; 0 keeps
+    them.
+    checkpoint: for a detector, as in `load_detector`. InputError if `source` is none of these or has no checkpoint yet,
+    if an output file exists and `overwrite` is false, if the format has another suffix, or if the framework has no such
+    network.
     """
     if is_finetuned(source):
         if model is not None or images is not None or bn_images != BN_IMAGES:
             raise InputError(
-                "--model, --images and --bn-images: are for pretrained modules, not for a fine-tuned detector; leave "
+                "--model, --images and --bn-images: only for pretrained modules, not for a fine-tuned detector; leave "
                 "them out"
             )
         written = export_detector(

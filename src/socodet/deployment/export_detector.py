@@ -36,19 +36,19 @@ def export_detector(
 ) -> Path:
     """Writes a fine-tuning run's detector to the file `output` and returns its path.
 
-    onnx         .onnx: from the pixels of an image to boxes, scores, labels and masks, post-processing inside
+    onnx         .onnx: from the pixels of an image to boxes, scores, labels and masks, with post-processing inside
     torchvision  .pth, .pt or .safetensors, and a module that builds the detector from torchvision's parts alone
     detectron2   .pkl, and a config of the detector
     mmdetection  .pth, and a config of the detector
-    transformers a folder for `from_pretrained`, with an image processor; of rt_detr
+    transformers a folder for `from_pretrained`, with an image processor (rt_detr only)
 
-    Beside it comes a card, `NAME-FORMAT.md`, in transformers' folder `README.md`; further files are in `NAME-FORMAT/`.
-    checkpoint: as `load_detector` takes it. InputError if the folder holds no fine-tuned detector, if a file to be
-    written exists and `overwrite` is false, if the format has another suffix, and if the framework has no such
+    A card is written beside the file, `NAME-FORMAT.md`, or for transformers in the folder, `README.md`; further files
+    are in `NAME-FORMAT/`. checkpoint: as in `load_detector`. InputError if the folder holds no fine-tuned detector, if
+    an output file exists and `overwrite` is false, if the format has another suffix, or if the framework has no such
     detector.
     """
     if format not in _FRAMEWORKS:
-        raise InputError(f"--format {format}: takes no fine-tuned detector; choose one of {', '.join(_FRAMEWORKS)}")
+        raise InputError(f"--format {format}: not for fine-tuned detectors; choose one of {', '.join(_FRAMEWORKS)}")
     path, card = check_output(output, format, _FRAMEWORKS, overwrite=overwrite)
     detector = load_detector(run, checkpoint=checkpoint, device="cpu", precision="float32")
     files = _FRAMEWORKS[format](detector, path)

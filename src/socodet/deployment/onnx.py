@@ -1,6 +1,7 @@
 """ONNX: a detector as one graph, from the pixels of images to boxes, scores, labels and masks.
 
-Written by torch's TorchScript exporter: the newer one follows no data-dependent selection of boxes (PyTorch 2.14).
+The graph is written by torch's TorchScript exporter, because the newer exporter cannot follow the data-dependent
+selection of boxes (PyTorch 2.14).
 """
 
 import io
@@ -24,19 +25,19 @@ from socodet.models.backbone_names import RESNETS
 from socodet.models.backbones import stage_outputs
 
 OPSET = 17
-"""RoiAlign is half-pixel aligned from 16 on."""
+"""RoiAlign is half-pixel aligned from opset 16 on."""
 TRACED_BATCH, TRACED_SIZE = 2, (96, 128)
 """Number, height and width of the images that the network is traced with; the graph takes any."""
 OTHER_BATCH, OTHER_SIZES = 3, ((224, 448), (160, 96))
-"""The same of images for which a traced backbone must give its own maps."""
+"""Number and sizes of images with which a traced backbone is checked: its maps must equal the original's."""
 TOLERANCE = 1e-3
-"""Of the largest value of a map."""
+"""Relative to the largest value of a map."""
 LARGEST = 2**31 - 2**24
-"""Bytes of weights: a file of ONNX holds 2 GiB, and the graph needs some of them."""
+"""Maximum bytes of weights: an ONNX file holds 2 GiB, some of which the graph itself needs."""
 
 
 def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
-    """One file, weights inside. InputError without the package onnx."""
+    """One file that contains the weights. InputError if the package onnx is not installed."""
     has_masks = detector_named(detector.recipe.settings.detector).has_masks
     masks = ", masks" if has_masks else ""
     how_many = (
@@ -60,10 +61,10 @@ def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
         notes=(
             f"Input `images`: uint8 (batch, height, width, 3), RGB, of any height and width; {how_many}. Scaling and "
             "normalisation are inside.",
-            "Outputs, of the N objects in all images: `boxes` float32 (N, 4), xyxy in pixels of the image; `scores` "
-            "float32 (N,); `labels` int64 (N,), 1 is the first class; `of_image` int64 (N,), the place of each one's "
+            "Outputs for the N objects in all images: `boxes` float32 (N, 4), xyxy in pixels of the image; `scores` "
+            "float32 (N,); `labels` int64 (N,), 1 is the first class; `of_image` int64 (N,), the index of the object's "
             f"image in the batch{'; `masks` bool (N, height, width)' if has_masks else ''}.{suppression}",
-            f"Opset {OPSET}; class names are in the file's metadata, `classes`.",
+            f"Opset {OPSET}; class names are in the file's metadata under `classes`.",
         ),
     )
 
@@ -71,9 +72,10 @@ def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
 def onnx_bytes(detector: TrainedDetector) -> bytes:
     """The graph: `images` uint8 (B, H, W, 3) RGB → `boxes` (N, 4), `scores`, `labels`, `of_image` (N,), and `masks`.
 
-    Boxes are xyxy in pixels of the image, label 1 is the first class, as in torchvision; `of_image` is an index in the
-    batch, `masks` (N, H, W). H and W are free, and B where the detector allows it. Class names are in the metadata
-    `classes`, a JSON list. InputError without the package onnx, and for what a graph or a file of ONNX cannot hold.
+    Boxes are xyxy in pixels of the image; label 1 is the first class, as in torchvision; `of_image` is an index into
+    the batch; `masks` is (N, H, W). H and W are free, and so is B if the detector allows it. Class names are in the
+    metadata `classes`, a JSON list. InputError if the package onnx is not installed, and for a detector that ONNX
+    cannot hold.
     """
     onnx = _package()
     device = next(detector.parameters()).device
@@ -82,7 +84,7 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
     size = sum(tensor.nbytes for tensor in detector.network.state_dict().values())
     if size > LARGEST:
         raise InputError(
-            f"{detector.run}: --format onnx: its weights have {size:,} bytes, and one file of ONNX holds 2 GiB; "
+            f"{detector.run}: --format onnx: its weights have {size:,} bytes, but one ONNX file holds 2 GiB; "
             "fine-tune with a smaller backbone, or use load_detector"
         )
     has_masks = detector_named(name).has_masks
@@ -95,7 +97,7 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     written = io.BytesIO()
     with traceable(detector.network), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the tracer, about sizes that are constants, and of the exporter's age
+        warnings.simplefilter("ignore")  # the tracer's about constant sizes, and that the exporter is outdated
         _check_backbone(detector, pixels.to(device), OTHER_BATCH if graph.takes_batches else 1)
         try:
             torch.onnx.export(
@@ -123,7 +125,7 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
 
 
 class _Maps(nn.Module):
-    """A backbone's maps as a trace needs them."""
+    """A backbone's feature maps as a tuple, which tracing needs."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -136,11 +138,11 @@ class _Maps(nn.Module):
 def _check_backbone(detector: TrainedDetector, pixels: Tensor, batch: int) -> None:
     """InputError for a backbone that computes with sizes outside torch, as MobileViT does.
 
-    They are constants of a trace, whose maps are wrong, or fail, for images of other sizes.
+    A trace turns these sizes into constants, so for images of other sizes it fails or gives wrong maps.
     """
     name, network = detector.recipe.model.backbone, detector.network
     body = getattr(getattr(network, "backbone", None), "body", None)
-    if name in RESNETS or body is None:  # RT-DETR has squares of one size
+    if name in RESNETS or body is None:  # RT-DETR takes squares of one size
         return
     maps = _Maps(body)
     padded, *_ = prepared(cast(DetectorTransform, network.transform), pixels)
@@ -150,12 +152,12 @@ def _check_backbone(detector: TrainedDetector, pixels: Tensor, batch: int) -> No
         right = maps(images)
         try:
             found = traced(images)
-        except RuntimeError:  # of tensors that do not fit together
+        except RuntimeError:  # tensor shapes that do not match
             found = ()
         if len(found) != len(right) or not all(map(_are_equal, found, right)):
             raise InputError(
-                f"{detector.run}: --format onnx: a graph of the backbone {name} fits only images of one size, since it "
-                "computes with sizes outside torch; use load_detector, or fine-tune with another backbone"
+                f"{detector.run}: --format onnx: a graph of the backbone {name} fits only images of one size, because "
+                "it computes with sizes outside torch; use load_detector, or fine-tune with another backbone"
             )
 
 
@@ -167,7 +169,7 @@ def _graph(detector: TrainedDetector) -> nn.Module:
     graph = graph_of(detector.network)
     if graph is None:
         raise InputError(
-            f"{detector.run}: --format onnx knows no {detector.recipe.settings.detector}; use load_detector"
+            f"{detector.run}: --format onnx does not support {detector.recipe.settings.detector}; use load_detector"
         )
     return graph
 

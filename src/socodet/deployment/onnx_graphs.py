@@ -1,7 +1,7 @@
-"""Detectors as ONNX graphs have them: from a batch of images to the boxes of all, in steps that can be traced.
+"""Detectors in the form of ONNX graphs: from a batch of images to the boxes of all images, in traceable steps.
 
-Boxes are selected for a whole batch at once where the detector's own code does it image by image, so that a graph takes
-any number of images.
+Where a detector's own code selects boxes image by image, they are selected for the whole batch at once, so that the
+graph takes any number of images.
 """
 
 import torch
@@ -25,9 +25,9 @@ from socodet.detection.inference import MASK_THRESHOLD
 
 
 def graph_of(network: nn.Module) -> nn.Module | None:
-    """Images uint8 (B, H, W, 3) RGB → boxes (N, 4), scores, labels, each one's image (N,), and perhaps masks (N, H, W).
+    """Images uint8 (B, H, W, 3) RGB → boxes (N, 4), scores, labels, image indices (N,), and perhaps masks (N, H, W).
 
-    `takes_batches` of it says whether B may be other than 1. None for a network that is of no known kind.
+    The module's `takes_batches` says whether B may differ from 1. None for an unknown type of network.
     """
     if isinstance(network, RTDETR):
         return RTDETRGraph(network).eval()
@@ -41,14 +41,14 @@ def graph_of(network: nn.Module) -> nn.Module | None:
 
 
 def _has_known_parts(network: GeneralizedRCNN) -> bool:
-    """Whether its code selects boxes as `RCNNGraph` does; a subclass may do anything."""
+    """Whether the network selects boxes in the way `RCNNGraph` does; a subclass may do anything."""
     heads = network.roi_heads
     known = type(network.rpn) is RegionProposalNetwork and type(heads) in (RoIHeads, MaskRoIHeads, SharedRoIHeads)
     return known and type(heads.box_roi_pool) is AlignedRoIAlign and getattr(heads, "keypoint_predictor", None) is None
 
 
 class OneImageGraph(nn.Module):
-    """A detector of one's own, by its own code."""
+    """A user's own detector, run by its own code."""
 
     takes_batches = False
 
@@ -57,16 +57,16 @@ class OneImageGraph(nn.Module):
         self.network = network
 
     def forward(self, images_bhw3: Tensor) -> tuple[Tensor, ...]:
-        """As `graph_of` says, of one image."""
+        """Inputs and outputs as in `graph_of`, for one image."""
         (found,) = self.network([images_bhw3[0].permute(2, 0, 1).float() / 255])
-        kept = torch.nonzero(found["labels"] > 0).squeeze(1)  # some detectors have an output for the background
+        kept = torch.nonzero(found["labels"] > 0).squeeze(1)  # some detectors also return the background
         boxes, scores, labels = (found[name][kept] for name in ("boxes", "scores", "labels"))
         answer = boxes, scores, labels, torch.zeros_like(labels)
         return (*answer, found["masks"][kept, 0] > MASK_THRESHOLD) if "masks" in found else answer
 
 
 class SingleStageGraph(nn.Module):
-    """RetinaNet and FCOS: the best candidates of each level, and non-maximum suppression, of all images at once."""
+    """RetinaNet and FCOS: the best candidates of each level, then non-maximum suppression, for all images at once."""
 
     takes_batches = True
 
@@ -92,7 +92,7 @@ class SingleStageGraph(nn.Module):
         return boxes[image, kept] * scale, scores[image, kept], labels[image, kept], image
 
     def _candidates(self, outputs: dict[str, Tensor], anchors_a4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of one level, the pairs of anchor and class with the highest scores: boxes (B, K, 4), scores, labels."""
+        """The (anchor, class) pairs with the highest scores of one level: boxes (B, K, 4), scores, labels."""
         scores = outputs["cls_logits"].sigmoid()
         if "bbox_ctrness" in outputs:
             scores = (scores * outputs["bbox_ctrness"].sigmoid()).sqrt()
@@ -107,7 +107,7 @@ class SingleStageGraph(nn.Module):
         return decode(moved, from_anchors).reshape(best.shape[0], -1, 4), best, index % classes
 
     def _selected(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and candidate of each detection, those of an image by falling score."""
+        """Image and candidate index of each detection, with decreasing scores within an image."""
         network = self.network
         chosen = SelectBoxes.of_classes(
             boxes,
@@ -126,7 +126,7 @@ class SingleStageGraph(nn.Module):
 
 
 class RTDETRGraph(nn.Module):
-    """RT-DETR, which sees images as squares."""
+    """RT-DETR, which resizes images to squares."""
 
     takes_batches = True
 

@@ -1,4 +1,4 @@
-"""R-CNNs as ONNX graphs have them: proposals and detections of a whole batch at once."""
+"""R-CNNs in the form of ONNX graphs: proposals and detections for a whole batch at once."""
 
 from typing import cast
 
@@ -16,11 +16,11 @@ from socodet.detection.detectors.transform import paste_masks
 from socodet.detection.inference import MASK_THRESHOLD
 
 LEAST_PROPOSAL, LEAST_BOX = 1e-3, 1e-2
-"""Sides in pixels of the smallest proposals and detections (torchvision's)."""
+"""Minimum side in pixels of proposals and of detections, as in torchvision."""
 
 
 class RCNNGraph(nn.Module):
-    """Faster and Mask R-CNN, on a pyramid or C4. Images get as many proposals as the one with the most of them has."""
+    """Faster and Mask R-CNN, on a pyramid or C4. All images are padded to the largest number of proposals."""
 
     takes_batches = True
 
@@ -29,7 +29,7 @@ class RCNNGraph(nn.Module):
         self.network = network
 
     def forward(self, images_bhw3: Tensor) -> tuple[Tensor, ...]:
-        """As `graph_of` says."""
+        """Inputs and outputs as in `graph_of`."""
         heads = self.network.roi_heads
         padded, size, scale = prepared(self.network.transform, images_bhw3)
         maps = self.network.backbone(padded)
@@ -59,7 +59,7 @@ class RCNNGraph(nn.Module):
         return *answer, pasted[:, 0] > MASK_THRESHOLD
 
     def _proposals(self, padded: Tensor, size: tuple[int, int], maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """(B, P, 4) the proposals of each image, and (B, P) whether it has so many."""
+        """(B, P, 4) the proposals of each image, and (B, P) which of them are not padding."""
         rpn = self.network.rpn
         anchors = rpn.anchor_generator(ImageList(padded, [size]), maps)[0]
         objectness, deltas = rpn.head(maps)
@@ -85,7 +85,7 @@ class RCNNGraph(nn.Module):
         place = torch.arange(0, cast(int, number.max()), device=image.device)
         there = place < number[:, None]
         index = torch.where(there, (number.cumsum(0) - number)[:, None] + place, image.shape[0])
-        kept = torch.cat([boxes[image, which], boxes.new_zeros(1, 4)])  # the last one takes the place of those missing
+        kept = torch.cat([boxes[image, which], boxes.new_zeros(1, 4)])  # the last one is the padding
         return kept[index], there
 
     def _box_features(self, maps: dict[str, Tensor], image: Tensor, boxes: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class RCNNGraph(nn.Module):
         return features.mean(dim=(2, 3)) if isinstance(heads, SharedRoIHeads) else features
 
     def _masks(self, maps: dict[str, Tensor], image: Tensor, boxes: Tensor) -> Tensor:
-        """(N, classes, 28, 28) probabilities."""
+        """(N, classes, 28, 28) mask probabilities."""
         heads = self.network.roi_heads
         if isinstance(heads, SharedRoIHeads):
             features = heads.box_head(heads.box_roi_pool.pooled(maps, _rois(image, boxes)))
@@ -109,5 +109,5 @@ def _rois(image: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _large(boxes: Tensor, least: float) -> Tensor:
-    """Whether both sides of boxes (…, 4) are at least so long."""
+    """Whether both sides of boxes (…, 4) are at least `least` pixels long."""
     return ((boxes[..., 2:] - boxes[..., :2]) >= least).all(-1)

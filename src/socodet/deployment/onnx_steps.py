@@ -1,4 +1,4 @@
-"""Steps of a detector that can be traced into an ONNX graph of any number of images of any size."""
+"""Steps of a detector that can be traced into an ONNX graph for any number of images of any size."""
 
 import sys
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from torchvision.ops import batched_nms
 from socodet.detection.detectors.transform import DetectorTransform
 
 STEP = 32
-"""Sides are padded to multiples of it, as in torchvision's transform."""
+"""Sides are padded to multiples of this, as in torchvision's transform."""
 IMPOSSIBLE = -1.0
-"""A score below that of every box."""
+"""A score below every real score."""
 
 
 class SelectBoxes(torch.autograd.Function):
@@ -25,14 +25,14 @@ class SelectBoxes(torch.autograd.Function):
     def of_classes(
         cls, boxes: Tensor, scores: Tensor, labels: Tensor, classes: int, iou: float, least_score: float
     ) -> Tensor:
-        """Of boxes with one class each, labels (B, K): only boxes of the same class suppress each other."""
+        """For boxes with one class each, labels (B, K); only boxes of the same class suppress each other."""
         own = labels[:, None] == torch.arange(classes, device=labels.device)[:, None]
         of_class = torch.where(own, scores[:, None], torch.full_like(scores[:, None], IMPOSSIBLE))
         return cast(Tensor, cls.apply(boxes, of_class, iou, least_score))
 
     @staticmethod
     def forward(_ctx: Any, boxes: Tensor, scores: Tensor, iou: float, least_score: float) -> Tensor:
-        """In torch, for the trace: the values are thrown away."""
+        """Runs in torch during tracing; the values are discarded."""
         image, label, box = torch.nonzero(scores > least_score).unbind(1)
         groups = image * scores.shape[1] + label
         kept = batched_nms(boxes[image, box], scores[image, label, box], groups, iou)
@@ -40,13 +40,13 @@ class SelectBoxes(torch.autograd.Function):
 
     @staticmethod
     def symbolic(graph: Any, boxes: Any, scores: Any, iou: float, least_score: float) -> Any:
-        """The node."""
+        """The graph node."""
         limits = [torch.tensor([sys.maxsize]), torch.tensor([iou]), torch.tensor([least_score])]
         return graph.op("NonMaxSuppression", boxes, scores, *(graph.op("Constant", value_t=one) for one in limits))
 
 
 class _TracedTransform(DetectorTransform):
-    """The same transform of tensors alone: its sizes are no constants of the graph."""
+    """The same transform with tensors only, so that sizes do not become constants of the graph."""
 
     def __init__(self, original: DetectorTransform) -> None:
         nn.Module.__init__(self)
@@ -67,13 +67,13 @@ def scaled_images(transform: DetectorTransform, images: Tensor) -> Tensor:
 
 
 def interpolation(before: Tensor, after: Tensor) -> Tensor:
-    """(after, before): each new pixel of an axis as a mean of old ones, as torch's antialiased bilinear interpolation.
+    """(after, before) weights of an axis's old pixels in each new one, as in torch's antialiased bilinear resizing.
 
-    A triangle around the new pixel's centre, as wide as two of the new pixels or two of the old, whichever are wider.
+    The weights are a triangle around the new pixel's centre, as wide as two new or two old pixels, whichever is wider.
     onnxruntime's own antialiased Resize gives other values (1.32).
     """
     scale = before.float() / after.float()
-    new, old = (torch.arange(cast(int, side)) + 0.5 for side in (after, before))  # of tensors, so that a trace follows
+    new, old = (torch.arange(cast(int, side)) + 0.5 for side in (after, before))  # tensors, so that a trace follows
     distance = old[None] - (new * scale)[:, None]
     weights = (1 - distance.abs() / scale.clamp(min=1)).clamp(min=0)
     normalised: Tensor = weights / weights.sum(1, keepdim=True)
@@ -81,7 +81,7 @@ def interpolation(before: Tensor, after: Tensor) -> Tensor:
 
 
 def prepared(transform: DetectorTransform, images_bhw3: Tensor) -> tuple[Tensor, tuple[int, int], Tensor]:
-    """Images as the backbone gets them (B, 3, H, W), their height and width in it, and the scale (4,) of boxes back."""
+    """The backbone's input (B, 3, H, W), the images' height and width in it, and the scale (4,) of boxes back."""
     images = images_bhw3.permute(0, 3, 1, 2).float() / 255
     mean, std = (
         torch.tensor(v, device=images.device)[:, None, None] for v in (transform.image_mean, transform.image_std)
@@ -94,7 +94,7 @@ def prepared(transform: DetectorTransform, images_bhw3: Tensor) -> tuple[Tensor,
 
 
 def best_of_images(image_n: Tensor, scores_n: Tensor, images: int, limit: int) -> Tensor:
-    """Which of N boxes are among the `limit` with the highest scores of their image: image by image, surest first."""
+    """Indices of the `limit` highest-scoring boxes of each image, image by image, highest score first."""
     falling = scores_n.double() - 2 * image_n  # scores are at most 1
     order = falling.topk(_topk_min(falling, sys.maxsize, 0))[1]
     kept = torch.nonzero(ranks(image_n[order], images) < limit).squeeze(1)
@@ -102,19 +102,19 @@ def best_of_images(image_n: Tensor, scores_n: Tensor, images: int, limit: int) -
 
 
 def ranks(image_n: Tensor, images: int) -> Tensor:
-    """(N,) the place of each box among those of its image; those of an image are together."""
+    """(N,) the index of each box within its image; the boxes of an image are contiguous."""
     first = counts(image_n, images).cumsum(0) - counts(image_n, images)
     return torch.arange(0, image_n.shape[0], device=image_n.device) - first[image_n]
 
 
 def counts(image_n: Tensor, images: int) -> Tensor:
-    """(images,) boxes in each."""
+    """(images,) number of boxes in each image."""
     return (image_n[:, None] == torch.arange(0, images, device=image_n.device)).long().sum(0)
 
 
 @contextmanager
 def traceable(network: nn.Module) -> Iterator[None]:
-    """With a transform that can be traced, if it has one."""
+    """Replaces the network's transform, if it has one, by a traceable one."""
     original = getattr(network, "transform", None)
     if not isinstance(original, DetectorTransform):
         yield

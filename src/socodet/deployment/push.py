@@ -1,4 +1,4 @@
-"""`socodet push`: a run on the Hugging Face Hub, as weights without code, JSON, and a model card."""
+"""`socodet push`: uploads a run to the Hugging Face Hub as weights without code, JSON, and a model card."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _FOLDER, _LAST = r"""[\\/](?!\s)[^\\/:;,"'()<>|\n]*(?<!\s)(?=[\\/])""", r"""[\\/
 _INNER_PATH = re.compile(
     rf"(?:\bfile://|(?<![\w./\\~-]))(?P<path>(?:[A-Za-z]:(?=[\\/])|\\(?=\\)|(?=/(?!/)))(?:{_FOLDER})*{_LAST})"
 )
-"""An absolute path of Linux or Windows within a text; its folders may have spaces, its last part not."""
+"""An absolute Linux or Windows path within a text; its folder names may contain spaces, its last part may not."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Pushed(Shown):
 
     run: Path
     name: str
-    """What reads it here: `hub:USER/NAME`."""
+    """The name by which commands read it: `hub:USER/NAME`."""
     url: str
     commit: str
     is_detector: bool
-    """Whether it is a fine-tuned detector, not a pretraining run."""
+    """Whether it is a fine-tuned detector rather than a pretraining run."""
     unfinished: str | None
-    """The progress of a run that is not finished, such as `30 of 100 steps`; None if its best weights were taken."""
+    """How far an unfinished run got, such as `30 of 100 steps`; None if its best weights were uploaded."""
 
     def __str__(self) -> str:
         return f"{self.run}: on the Hub as {self.name}, {self.url}"
@@ -56,20 +56,20 @@ def push(
     private: bool = False,
     checkpoint: Checkpoint = "best",
 ) -> Pushed:
-    """Puts a pretraining or fine-tuning run on the Hugging Face Hub, into the model repository `USER/NAME`.
+    """Uploads a pretraining or fine-tuning run to the model repository `USER/NAME` on the Hugging Face Hub.
 
-    It is made if it is not there; if it is, this is its next commit, and earlier ones stay; with `private`, a public
-    one is refused. What is uploaded: weights
-    as safetensors without the optimizer's state, the settings, the log, the scores, and a model card. Of paths on this
-    machine only the last part. Whatever reads a run here reads it as `hub:USER/NAME`.
+    A missing repository is created; an existing one gets a new commit, and earlier commits stay. With `private`, an
+    existing public repository is refused. Uploaded are the weights as safetensors without the optimizer's state, the
+    settings, the log, the scores, and a model card; paths on this machine are cut to their last part. Everything that
+    reads a run also reads `hub:USER/NAME`.
 
-    license, datasets: for the card, by the Hub's names, such as `cc-by-4.0`. checkpoint: of a fine-tuned detector the
-    best on its validation set, if it was scored along the way, or the last. InputError for a folder without a
-    checkpoint, and, in one line, for whatever the Hub refuses.
+    license, datasets: for the card, by the Hub's identifiers, such as `cc-by-4.0`. checkpoint: of a fine-tuned
+    detector, `best` on its validation set (if it was scored during training) or `last`. InputError for a folder
+    without a checkpoint, and for whatever the Hub refuses.
     """
     repository = repository.removeprefix(HUB)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise InputError(f"push: {repository}: is no repository's name; write USER/NAME")
+        raise InputError(f"push: {repository}: is not a repository name; write USER/NAME")
     folder = RunFolder(Path(run))
     folder.describe()
     what = f"push {repository}"
@@ -91,28 +91,28 @@ def push(
         with hub_errors(what):
             api = hub.HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
-            if private and not api.repo_info(repository).private:  # one that was there stays as it is
+            if private and not api.repo_info(repository).private:  # an existing one keeps its visibility
                 raise InputError(
-                    f"{what}: --private, but this repository is there and public, so nothing was uploaded; make it "
+                    f"{what}: --private, but this repository exists and is public, so nothing was uploaded; make it "
                     "private in its settings on the Hub, or give another name"
                 )
             done = api.upload_folder(
                 repo_id=repository,
                 folder_path=shared.path,
                 commit_message=_encoded(f"{folder.path.resolve().name}, by socodet push").decode(),
-                delete_patterns=[f"checkpoints/*{SAFETENSORS}", shared.log.name, SCORES],  # of another run
+                delete_patterns=[f"checkpoints/*{SAFETENSORS}", shared.log.name, SCORES],  # of an earlier run
             )
             url = f"{api.endpoint}/{repository}"
     return Pushed(folder.path, f"{HUB}{repository}", url, done.oid, is_finetuned(folder.path), unfinished)
 
 
 def _encoded(text: str) -> bytes:
-    """UTF-8; of a name that is not, what it is in escapes."""
+    """UTF-8; characters of file names that UTF-8 cannot hold are escaped."""
     return text.encode(errors="backslashreplace")
 
 
 def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> tuple[Path, str | None]:
-    """Writes what is shared of a run as a run's folder; the file of its weights, and `Pushed.unfinished`."""
+    """Writes the shared parts of a run as a run folder; returns the file of weights, and `Pushed.unfinished`."""
     best = run.load_best() if checkpoint == "best" else None
     state = best or run.load_checkpoint()
     if state is None and run.best.exists():
@@ -136,7 +136,7 @@ def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> 
 
 
 def _without_folders(value: Any) -> Any:
-    """JSON in which of a path on this machine only the last part is left."""
+    """JSON in which paths on this machine are cut to their last part."""
     if isinstance(value, dict):
         return {name: _without_folders(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -145,12 +145,12 @@ def _without_folders(value: Any) -> Any:
         for path in (PurePosixPath(value), PureWindowsPath(value)):
             if path.is_absolute():
                 return path.name
-        return _INNER_PATH.sub(lambda found: PureWindowsPath(found["path"]).name, value)  # which takes both slashes
+        return _INNER_PATH.sub(lambda found: PureWindowsPath(found["path"]).name, value)  # it takes both kinds of slash
     return value
 
 
 def _card(shared: RunFolder, weights: Path, repository: str) -> str:
-    """The card of an export, for this package as the framework."""
+    """The card of an export with this package as the framework."""
     detector = is_finetuned(shared.path)
     use = (
         f'detector = socodet.load_detector("{HUB}{repository}")\nfound = detector.predict(["image.jpg"])'
@@ -166,7 +166,7 @@ def _card(shared: RunFolder, weights: Path, repository: str) -> str:
 
 
 def _facts(hub: Any, shared: RunFolder, repository: str) -> dict[str, Any]:
-    """What the Hub shows of it: the task, and a detector's scores."""
+    """Metadata that the Hub shows: the task, and a detector's scores."""
     if not is_finetuned(shared.path):
         return {"pipeline_tag": "image-feature-extraction"}
     detector = load_detector(shared.path, device="cpu")

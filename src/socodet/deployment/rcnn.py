@@ -1,6 +1,6 @@
 """A fine-tuned R-CNN on a pyramid for Detectron2 and MMDetection 3.x, which have the same network under other names.
 
-What differs: there the background is the last class and not the first, and has neither boxes nor masks.
+The difference: there the background is the last class instead of the first, and has neither boxes nor masks.
 """
 
 import io
@@ -30,7 +30,7 @@ DETECTRON2_HEADS: list[Line] = [
     ("roi_heads.mask_head.deconv.{rest}", "roi_heads.mask_predictor.conv5_mask.{rest}"),
     ("roi_heads.mask_head.predictor.{rest}", "roi_heads.mask_predictor.mask_fcn_logits.{rest}"),
 ]
-"""Detectron2's FastRCNNOutputLayers and MaskRCNNConvUpsampleHead, and torchvision's."""
+"""Tensor names: Detectron2's FastRCNNOutputLayers and MaskRCNNConvUpsampleHead, and torchvision's."""
 MMDETECTION_HEADS: list[Line] = [
     ("roi_head.bbox_head.fc_cls.{rest}", "roi_heads.box_predictor.cls_score.{rest}"),
     ("roi_head.bbox_head.fc_reg.{rest}", "roi_heads.box_predictor.bbox_pred.{rest}"),
@@ -39,11 +39,11 @@ MMDETECTION_HEADS: list[Line] = [
     ("roi_head.mask_head.upsample.{rest}", "roi_heads.mask_predictor.conv5_mask.{rest}"),
     ("roi_head.mask_head.conv_logits.{rest}", "roi_heads.mask_predictor.mask_fcn_logits.{rest}"),
 ]
-"""MMDetection's ConvFCBBoxHead and FCNMaskHead, and torchvision's."""
+"""Tensor names: MMDetection's ConvFCBBoxHead and FCNMaskHead, and torchvision's."""
 
 
 def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
-    """All weights in Detectron2's `.pkl` layout, and the config. InputError where it has no such detector."""
+    """All weights in Detectron2's `.pkl` layout, and the config. InputError if Detectron2 has no such detector."""
     depth, weights = _weights(detector, "detectron2", detectron2(pyramid=True, c4=False), DETECTRON2_HEADS)
     inference = detector.recipe.inference
     settings = fpn_settings(detector.recipe.model, depth, output) | {
@@ -78,7 +78,7 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
 
 
 def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
-    """A checkpoint with its classes, and the config. InputError where MMDetection has no such detector."""
+    """A checkpoint with class names, and the config. InputError if MMDetection has no such detector."""
     depth, weights = _weights(detector, "mmdetection", mmdetection(), MMDETECTION_HEADS)
     buffer = io.BytesIO()
     torch.save({"meta": {"dataset_meta": {"classes": list(detector.class_names)}}, "state_dict": weights}, buffer)
@@ -113,7 +113,7 @@ def _mmdetection_config(detector: TrainedDetector, depth: int) -> str:
         "rpn": {"nms_pre": inference.proposals, "max_per_img": inference.proposals},
         "rcnn": {"score_thr": inference.score_threshold, "max_per_img": inference.detections},
     }
-    # MMDetection takes the greater of the two for the limit of the longer side, in whichever order they are.
+    # MMDetection takes the greater of the two as the limit of the longer side, whatever their order.
     scale = inference.max_side, min(inference.short_side, inference.max_side)
     pipeline = [
         {"type": "LoadImageFromFile"},
@@ -132,9 +132,9 @@ def _mmdetection_config(detector: TrainedDetector, depth: int) -> str:
 def _weights(
     detector: TrainedDetector, framework: str, names: Renaming, heads: list[Line]
 ) -> tuple[int, dict[str, Tensor]]:
-    """Layers of the ResNet, and every tensor by its name in a framework; InputError for a detector it does not have.
+    """The ResNet's depth, and every tensor by its name in the framework; InputError for a detector it does not have.
 
-    names: those of the plain names there; heads: of all other tensors, their name there and the detector's.
+    names: the framework's names of plain names; heads: for all other tensors, pairs of the framework's name and ours.
     """
     recipe, others = detector.recipe, Renaming(*heads)
     if not builds_as(detector_named(recipe.settings.detector), FasterRCNNFPN, MaskRCNNFPN):
@@ -155,7 +155,7 @@ def _weights(
 
 
 def _background_last(own: str, tensor: Tensor) -> Tensor:
-    """The background is the last class, and left out of boxes and masks."""
+    """Moves the background to the end of the classes, and drops it from boxes and masks."""
     if own.startswith("roi_heads.box_predictor.cls_score."):
         return torch.roll(tensor, -1, dims=0)
     if own.startswith("roi_heads.box_predictor.bbox_pred."):
@@ -170,6 +170,6 @@ def _has_masks(detector: TrainedDetector) -> bool:
 def _notes(framework: str) -> tuple[str, ...]:
     return (
         f"{framework} does not round its anchors to whole pixels, and scales images as integers, so boxes differ by "
-        "fractions of a pixel from those of `socodet predict`; without these two differences they are the same.",
-        "Batch norm is BN in the config, for use on one device; set SyncBN to train on.",
+        "fractions of a pixel from those of `socodet predict`; apart from these two differences they are the same.",
+        "Batch norm is BN in the config, for use on one device; set SyncBN to train further.",
     )

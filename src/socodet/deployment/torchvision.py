@@ -30,7 +30,7 @@ MODULE = "detector.py"
 
 
 def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
-    """Weights, and the module `NAME-torchvision/detector.py`. InputError for what is not of torchvision's parts."""
+    """Weights, and the module `NAME-torchvision/detector.py`. InputError for a detector of other parts."""
     module = output.with_name(f"{output.stem}-torchvision") / MODULE
     text = _module(detector)
     weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
@@ -51,7 +51,7 @@ def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
         ),
         notes=(
             "Images: RGB in 0 to 1, (3, H, W); label 1 is the first class. No socodet needed.",
-            "In training mode it does not scale images: scale them and their targets to the size given above.",
+            "In training mode it does not scale images; scale them and their targets to the size given above.",
         ),
     )
 
@@ -110,7 +110,7 @@ def _module(detector: TrainedDetector) -> str:
     return "\n\n".join([Template(_HEAD).substitute(values), *sources, Template(build).substitute(values)])
 
 
-_HEAD = '''"""A $detector of torchvision's parts; written by socodet, which it does not need."""
+_HEAD = '''"""A $detector made of torchvision's parts; written by socodet, but usable without it."""
 
 from collections.abc import Sequence
 from functools import partial

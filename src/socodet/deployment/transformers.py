@@ -17,15 +17,15 @@ def transformers_files(detector: TrainedDetector, output: Path) -> FrameworkFile
     network = detector.network
     if not isinstance(network, RTDETR):
         raise InputError(
-            f"{detector.run}: transformers has no {detector.recipe.settings.detector}; --format transformers takes a "
-            "fine-tuned rt_detr; use --format onnx, or socodet.load_detector"
+            f"{detector.run}: transformers has no {detector.recipe.settings.detector}; of the detectors here, only "
+            "rt_detr can be exported to it; use --format onnx, or socodet.load_detector"
         )
     transformers = import_transformers("--format transformers")
     config = network.detr.config
     config.id2label = dict(enumerate(detector.class_names))
     config.label2id = {name: index for index, name in config.id2label.items()}
     model = transformers.RTDetrV2ForObjectDetection(config)
-    model.load_state_dict(network.detr.state_dict(), strict=False)  # a norm that is frozen here has no counter
+    model.load_state_dict(network.detr.state_dict(), strict=False)  # norms that are frozen here have no counter
     mean, std = network.get_buffer("pixel_mean").tolist(), network.get_buffer("pixel_std").tolist()
     processor = transformers.RTDetrImageProcessor(
         size={"height": network.side, "width": network.side},
@@ -45,7 +45,7 @@ def transformers_files(detector: TrainedDetector, output: Path) -> FrameworkFile
         ),
         notes=(
             "The image processor scales images to the detector's square and normalises them. It rounds scaled pixels, "
-            "so that boxes and scores can differ slightly from socodet's.",
+            "so boxes and scores can differ slightly from socodet's.",
         ),
         first_label=0,
     )
